@@ -1,0 +1,527 @@
+//! Which frames become events: the rules that make user space work in proportion to changes, not to
+//! traffic, without hiding evidence.
+//!
+//! The rules are pure functions over the values of the kernel's maps. The eBPF programs look the values
+//! up, ask here, and act.
+
+use core::mem::size_of;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    event::Sighting,
+    wire::{ArpFrame, MacAddr, Vlan},
+};
+
+/// Nanoseconds in a second.
+pub const SECOND_NS: u64 = 1_000_000_000;
+
+/// What can be set while the programs run. One value, in a map of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Settings {
+    /// A claim that says nothing new is emitted again after this time; 0 emits every claim and every
+    /// ARP probe.
+    pub refresh_ns: u64,
+    /// Changes of one address.
+    pub change: Rate,
+    /// Addresses not seen before, per CPU.
+    pub new_address: Rate,
+    /// ARP probes, per CPU.
+    pub probe: Rate,
+    /// Bogus frames, per CPU.
+    pub bogus: Rate,
+    /// 1 if only the addresses in the filter are watched, else 0.
+    pub filter: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            refresh_ns: SECOND_NS,
+            change: Rate::per_second(10, 10),
+            new_address: Rate::per_second(20_000, 20_000),
+            probe: Rate::per_second(1_000, 1_000),
+            bogus: Rate::per_second(100, 100),
+            filter: 0,
+        }
+    }
+}
+
+/// A rate with a burst, as the two numbers that [`Bucket::take`] needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Rate {
+    /// Nanoseconds that one token takes to come back.
+    pub interval_ns: u64,
+    /// How far ahead of time tokens may be taken: (burst − 1) × interval.
+    pub ahead_ns: u64,
+}
+
+impl Rate {
+    /// `rate` a second, and up to `burst` at once; both at least 1.
+    pub const fn per_second(rate: u32, burst: u32) -> Self {
+        let interval_ns = SECOND_NS / if rate == 0 { 1 } else { rate as u64 };
+        Self {
+            interval_ns,
+            ahead_ns: interval_ns.saturating_mul((burst as u64).saturating_sub(1)),
+        }
+    }
+}
+
+/// A token bucket in one word (GCRA, ITU-T I.371): the time at which it would be full again. One word,
+/// so that two CPUs can at worst let one frame too many through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Bucket {
+    full_at_ns: u64,
+}
+
+impl Bucket {
+    /// Takes one token, if there is one.
+    #[inline(always)]
+    pub const fn take(&mut self, rate: Rate, now_ns: u64) -> bool {
+        let full_at = if self.full_at_ns > now_ns {
+            self.full_at_ns
+        } else {
+            now_ns
+        };
+        if full_at - now_ns > rate.ahead_ns {
+            return false;
+        }
+        self.full_at_ns = full_at.wrapping_add(rate.interval_ns);
+        true
+    }
+}
+
+/// The buckets that the frames of one CPU share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct CpuBuckets {
+    /// Addresses not seen before.
+    pub new_address: Bucket,
+    /// ARP probes.
+    pub probe: Bucket,
+    /// Bogus frames.
+    pub bogus: Bucket,
+}
+
+/// What a claim or a request is remembered under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct AddressKey {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// VLAN of the frame.
+    pub vlan: Vlan,
+    /// The address claimed or asked for, network order.
+    pub address: [u8; 4],
+}
+
+const _: () = assert!(size_of::<AddressKey>() == 12);
+
+/// What is remembered of the claims on one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ClaimState {
+    /// When a claim was last emitted; 0 if the last attempt found no room in the ring.
+    emitted_ns: u64,
+    /// The MAC last *emitted*, in the low 48 bits. Were the criterion the MAC last *seen*, strict
+    /// alternation would lock with the bucket and one owner would vanish.
+    emitted_mac: u64,
+    /// The last claim seen, emitted or not.
+    seen: Sighting,
+    /// Budget for changes.
+    bucket: Bucket,
+}
+
+/// What the rules say of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Tell user space.
+    Emit,
+    /// Nothing new.
+    Unchanged,
+    /// Something new, but too often.
+    RateLimited,
+}
+
+impl ClaimState {
+    /// The state of an address that nobody has claimed before.
+    #[inline(always)]
+    pub fn new(sighting: Sighting) -> Self {
+        Self {
+            seen: sighting,
+            ..Self::zeroed()
+        }
+    }
+
+    /// The last claim seen.
+    #[inline(always)]
+    pub const fn seen(&self) -> Sighting {
+        self.seen
+    }
+
+    /// Judges the next claim and remembers it. The claim before it is what [`Self::seen`] said until now.
+    /// `answers_probe`: whoever asks by ARP probe wants to hear every answer, also from a known owner.
+    #[inline(always)]
+    pub fn judge(&mut self, next: Sighting, answers_probe: bool, settings: &Settings) -> Verdict {
+        let previous = self.seen;
+        self.seen = next;
+        let refresh_due = next.ktime_ns.wrapping_sub(self.emitted_ns) >= settings.refresh_ns;
+        let changed = self.emitted_mac != next.mac.to_u64();
+        // Two answers by one MAC to one request: of a virtual MAC that is a sign of two masters.
+        let repeated = next.request_ns != 0
+            && next.request_ns == previous.request_ns
+            && next.mac == previous.mac;
+        if refresh_due && (!changed || settings.refresh_ns == 0) {
+            Verdict::Emit
+        } else if !(changed || repeated || answers_probe) {
+            Verdict::Unchanged
+        } else if self.bucket.take(settings.change, next.ktime_ns) {
+            Verdict::Emit
+        } else {
+            Verdict::RateLimited
+        }
+    }
+
+    /// Remembers that the claim last judged went out. Where the ring had no room this is not called, and
+    /// the next claim is a change again: a full ring delays evidence, it does not hide it.
+    #[inline(always)]
+    pub const fn emitted(&mut self, sighting: Sighting) {
+        self.emitted_ns = sighting.ktime_ns;
+        self.emitted_mac = sighting.mac.to_u64();
+    }
+}
+
+/// What is remembered of the requests for one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct AskedState {
+    /// When somebody asked last.
+    request_ns: u64,
+    /// When an ARP probe for the address was last emitted.
+    probe_emitted_ns: u64,
+    /// Who asked last.
+    asker: MacAddr,
+    /// 1 if the last request was an ARP probe, else 0.
+    probing: u8,
+    /// Zero.
+    padding: u8,
+    /// Who sent the ARP probe that was last emitted.
+    prober: MacAddr,
+    /// Zero.
+    padding_end: [u8; 2],
+}
+
+impl AskedState {
+    /// The state after the first request for an address.
+    #[inline(always)]
+    pub fn new(request: &ArpFrame, now_ns: u64) -> Self {
+        let mut state = Self::zeroed();
+        state.ask(request, now_ns);
+        state
+    }
+
+    /// Remembers a request.
+    #[inline(always)]
+    pub fn ask(&mut self, request: &ArpFrame, now_ns: u64) {
+        self.asker = request.sha;
+        self.probing = u8::from(request.spa == [0; 4]);
+        self.request_ns = now_ns;
+    }
+
+    /// The request that `reply` answers (its time, which identifies it, and whether it was an ARP probe),
+    /// if that request is known. A reply is tied to a request only when it is addressed to who asked
+    /// last, and is no announcement: the answer to an announcement is part of a handover.
+    #[inline(always)]
+    pub fn answered_by(&self, reply: &ArpFrame) -> Option<(u64, bool)> {
+        (reply.tha == self.asker && !reply.is_announcement())
+            .then_some((self.request_ns, self.probing != 0))
+    }
+
+    /// Judges an ARP probe: the same question by the same station is news once per refresh.
+    #[inline(always)]
+    pub fn judge_probe(
+        &mut self,
+        probe: &ArpFrame,
+        now_ns: u64,
+        bucket: &mut Bucket,
+        settings: &Settings,
+    ) -> Verdict {
+        if settings.refresh_ns == 0 {
+            return Verdict::Emit;
+        }
+        let recent = now_ns.wrapping_sub(self.probe_emitted_ns) < settings.refresh_ns;
+        if recent && self.prober == probe.sha {
+            return Verdict::Unchanged;
+        }
+        if bucket.take(settings.probe, now_ns) {
+            Verdict::Emit
+        } else {
+            Verdict::RateLimited
+        }
+    }
+
+    /// Remembers that an ARP probe went out.
+    #[inline(always)]
+    pub const fn probe_emitted(&mut self, probe: &ArpFrame, now_ns: u64) {
+        self.probe_emitted_ns = now_ns;
+        self.prober = probe.sha;
+    }
+}
+
+/// Whether the frame asks for an address that its sender does not claim: what [`AskedState`] records.
+#[inline(always)]
+pub const fn is_question(frame: &ArpFrame) -> bool {
+    frame.oper == ArpFrame::REQUEST && !frame.is_announcement()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::form;
+
+    const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
+    const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+    const MS: u64 = SECOND_NS / 1000;
+
+    fn sighting(mac: MacAddr, ktime_ns: u64, request_ns: u64) -> Sighting {
+        Sighting {
+            ktime_ns,
+            request_ns,
+            mac,
+            form: form::REPLY,
+            padding: 0,
+        }
+    }
+
+    /// Feeds claims to a fresh address as the kernel side does; returns what went out.
+    fn run(claims: impl IntoIterator<Item = Sighting>) -> Vec<(Sighting, Sighting)> {
+        let settings = Settings::default();
+        let mut state: Option<ClaimState> = None;
+        let mut out = Vec::new();
+        for claim in claims {
+            let (previous, verdict) = match &mut state {
+                None => {
+                    state = Some(ClaimState::new(claim));
+                    (Sighting::default(), Verdict::Emit)
+                }
+                Some(state) => {
+                    let previous = state.seen();
+                    (previous, state.judge(claim, false, &settings))
+                }
+            };
+            if verdict == Verdict::Emit {
+                state.as_mut().unwrap().emitted(claim);
+                out.push((previous, claim));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let rate = Rate::per_second(10, 10);
+        let mut bucket = Bucket::default();
+        let now = 77 * SECOND_NS;
+        assert_eq!((0..100).filter(|_| bucket.take(rate, now)).count(), 10);
+        assert!(!bucket.take(rate, now + 99 * MS));
+        assert!(bucket.take(rate, now + 100 * MS));
+        let later = now + 100 * SECOND_NS;
+        assert_eq!((0..100).filter(|_| bucket.take(rate, later)).count(), 10);
+    }
+
+    #[test]
+    fn a_bucket_survives_time_going_backwards() {
+        let rate = Rate::per_second(10, 1);
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(rate, u64::MAX));
+        bucket.take(rate, 0);
+    }
+
+    #[test]
+    fn the_same_owner_is_news_once_per_refresh() {
+        let out = run((0..=50).map(|tick| sighting(A, SECOND_NS + tick * 100 * MS, 0)));
+        let times: Vec<_> = out
+            .iter()
+            .map(|(_, claim)| claim.ktime_ns / (100 * MS))
+            .collect();
+        assert_eq!(times, [10, 20, 30, 40, 50, 60]);
+    }
+
+    #[test]
+    fn strict_alternation_faster_than_the_budget_shows_both_owners_to_the_end() {
+        let out = run((0..1200).map(|tick| {
+            sighting(
+                if tick % 2 == 0 { A } else { B },
+                SECOND_NS + tick * 50 * MS,
+                0,
+            )
+        }));
+        for second in 2..=60 {
+            for owner in [A, B] {
+                let heard = out
+                    .iter()
+                    .any(|(_, claim)| claim.mac == owner && claim.ktime_ns / SECOND_NS == second);
+                assert!(heard, "{owner} in second {second}");
+            }
+        }
+        assert!(out.len() <= 60 * 12, "bounded by the budget: {}", out.len());
+    }
+
+    #[test]
+    fn a_change_carries_the_claim_that_was_suppressed_before_it() {
+        let request = 5 * SECOND_NS;
+        let out = run([
+            sighting(A, request - 300 * MS, 0),
+            sighting(A, request + MS, request),
+            sighting(B, request + 2 * MS, request),
+        ]);
+        let (previous, claim) = out.last().unwrap();
+        assert_eq!((previous.mac, previous.request_ns), (A, request));
+        assert_eq!((claim.mac, claim.request_ns), (B, request));
+    }
+
+    #[test]
+    fn a_double_answer_after_a_quiet_minute_goes_out_whole() {
+        let request = 90 * SECOND_NS;
+        let out = run([
+            sighting(A, SECOND_NS, 0),
+            sighting(A, request + MS, request),
+            sighting(B, request + 2 * MS, request),
+        ]);
+        assert_eq!(out.len(), 3);
+    }
+
+    #[test]
+    fn a_second_answer_by_one_mac_is_a_repeat() {
+        let request = 5 * SECOND_NS;
+        let out = run([
+            sighting(A, request + MS, request),
+            sighting(A, request + 2 * MS, request),
+            sighting(A, request + 3 * MS, 0),
+        ]);
+        assert_eq!(out.len(), 2);
+    }
+
+    #[test]
+    fn a_claim_that_found_no_room_is_offered_again() {
+        let settings = Settings::default();
+        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0));
+        state.emitted(sighting(A, SECOND_NS, 0));
+        assert_eq!(
+            state.judge(sighting(B, SECOND_NS + MS, 0), false, &settings),
+            Verdict::Emit
+        );
+        // The ring was full: `emitted` is not called.
+        assert_eq!(
+            state.judge(sighting(B, SECOND_NS + 2 * MS, 0), false, &settings),
+            Verdict::Emit
+        );
+    }
+
+    #[test]
+    fn a_refresh_of_zero_emits_everything() {
+        let settings = Settings {
+            refresh_ns: 0,
+            ..Settings::default()
+        };
+        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0));
+        for tick in 1..1000 {
+            let next = sighting(if tick % 2 == 0 { A } else { B }, SECOND_NS + tick, 0);
+            assert_eq!(state.judge(next, false, &settings), Verdict::Emit);
+            state.emitted(next);
+        }
+    }
+
+    fn request(asker: MacAddr, spa: [u8; 4]) -> ArpFrame {
+        ArpFrame {
+            oper: 1,
+            sha: asker,
+            spa,
+            tpa: [192, 0, 2, 9],
+            ..ArpFrame::default()
+        }
+    }
+
+    #[test]
+    fn a_reply_is_tied_to_the_request_it_is_addressed_to() {
+        let asked = AskedState::new(&request(A, [192, 0, 2, 1]), 42);
+        let reply = ArpFrame {
+            oper: 2,
+            sha: B,
+            spa: [192, 0, 2, 9],
+            tha: A,
+            tpa: [192, 0, 2, 1],
+            ..ArpFrame::default()
+        };
+        assert_eq!(asked.answered_by(&reply), Some((42, false)));
+        assert_eq!(asked.answered_by(&ArpFrame { tha: B, ..reply }), None);
+        let announcement = ArpFrame {
+            tpa: reply.spa,
+            ..reply
+        };
+        assert_eq!(
+            asked.answered_by(&announcement),
+            None,
+            "an answer to an announcement"
+        );
+        let probed = AskedState::new(&request(A, [0; 4]), 43);
+        assert_eq!(
+            probed.answered_by(&ArpFrame {
+                tpa: [0; 4],
+                ..reply
+            }),
+            Some((43, true))
+        );
+    }
+
+    #[test]
+    fn answers_to_an_arp_probe_are_not_suppressed_but_budgeted() {
+        let settings = Settings::default();
+        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0));
+        state.emitted(sighting(A, SECOND_NS, 0));
+        let verdicts: Vec<_> = (1..=20)
+            .map(|tick| state.judge(sighting(A, SECOND_NS + tick, tick), true, &settings))
+            .collect();
+        assert_eq!(
+            verdicts
+                .iter()
+                .filter(|&&verdict| verdict == Verdict::Emit)
+                .count(),
+            10
+        );
+    }
+
+    #[test]
+    fn the_same_probe_is_news_once_per_refresh_and_another_station_at_once() {
+        let settings = Settings::default();
+        let mut bucket = Bucket::default();
+        let (from_a, from_b) = (request(A, [0; 4]), request(B, [0; 4]));
+        let mut asked = AskedState::new(&from_a, SECOND_NS);
+        let mut judge = |probe: &ArpFrame, now| {
+            let verdict = asked.judge_probe(probe, now, &mut bucket, &settings);
+            if verdict == Verdict::Emit {
+                asked.probe_emitted(probe, now);
+            }
+            verdict
+        };
+        assert_eq!(judge(&from_a, SECOND_NS), Verdict::Emit);
+        assert_eq!(judge(&from_a, SECOND_NS + 999 * MS), Verdict::Unchanged);
+        assert_eq!(judge(&from_b, SECOND_NS + 999 * MS), Verdict::Emit);
+        assert_eq!(judge(&from_b, 2 * SECOND_NS), Verdict::Unchanged);
+        assert_eq!(judge(&from_b, 2 * SECOND_NS + 999 * MS), Verdict::Emit);
+    }
+
+    #[test]
+    fn announcements_and_replies_ask_nothing() {
+        assert!(is_question(&request(A, [192, 0, 2, 1])));
+        assert!(is_question(&request(A, [0; 4])));
+        assert!(!is_question(&request(A, [192, 0, 2, 9])));
+        assert!(!is_question(&ArpFrame {
+            oper: 2,
+            ..request(A, [192, 0, 2, 1])
+        }));
+    }
+}

@@ -1,0 +1,59 @@
+//! One enum, three uses: index in the kernel, label value in the metrics, word in the docs.
+
+/// Defines a closed, dense enum whose variants carry the word that people and machines see.
+macro_rules! label_enum {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $( $(#[$variant_meta:meta])* $variant:ident = $label:literal, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $( $(#[$variant_meta])* $variant, )+
+        }
+
+        impl $name {
+            /// Every variant, in the order of its number.
+            pub const ALL: &'static [Self] = &[$( Self::$variant, )+];
+
+            /// How many variants there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The variant's number: dense, from 0.
+            #[inline(always)]
+            pub const fn number(self) -> u8 {
+                self as u8
+            }
+
+            /// The variant with this number, if there is one.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                if (number as usize) < Self::COUNT { Some(Self::ALL[number as usize]) } else { None }
+            }
+
+            /// The word used in metrics, JSON and the docs.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $label, )+
+                }
+            }
+        }
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.pad(self.label())
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.label())
+            }
+        }
+    };
+}
+
+pub(crate) use label_enum;

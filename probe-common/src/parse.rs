@@ -1,0 +1,293 @@
+//! The one parser: Ethernet II, up to two VLAN tags, ARP for IPv4 over Ethernet.
+//!
+//! It reads through [`FrameBytes`] and never trusts a length in the frame, so the same code serves an
+//! XDP buffer, a socket buffer, a slice and a capture.
+
+use core::mem::offset_of;
+
+use network_types::{arp::ArpHdr, eth::EthHdr, vlan::VlanHdr};
+
+use crate::{
+    label::label_enum,
+    wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, VlanTag, ethertype},
+};
+
+label_enum! {
+    /// Why a frame with the ARP ethertype is not an ARP frame that this program reads.
+    pub enum Malformed {
+        /// It ends before the fields do. Frames that end before their ethertype count here as well,
+        /// because nobody can say what they were.
+        Truncated = "truncated",
+        /// `htype` is not Ethernet.
+        HardwareType = "hardware_type",
+        /// `ptype` is not IPv4.
+        ProtocolType = "protocol_type",
+        /// `hlen` is not 6 or `plen` is not 4.
+        AddressLength = "address_length",
+        /// `oper` is neither request nor reply (RARP, InARP, garbage).
+        Operation = "operation",
+    }
+}
+
+/// Bounds-checked access to the bytes of a frame.
+pub trait FrameBytes {
+    /// The `N` bytes at `offset`, or `None` where the frame is shorter.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl FrameBytes for &[u8] {
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// What a frame turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Another protocol, or ARP below more tags than two: none of this program's business.
+    NotArp,
+    /// The ARP ethertype, but not an ARP frame that can be read.
+    Malformed(Malformed),
+    /// A well-formed ARP frame, whether or not what it says makes sense.
+    Arp(ArpFrame),
+}
+
+const ETHERTYPE_OFFSET: usize = offset_of!(EthHdr, ether_type);
+
+/// Reads a frame from its Ethernet header on. `stripped` is the tag that the network card or the
+/// kernel took out of the bytes and keeps beside them ([`VlanTag::NONE`] where there is none); it is
+/// the outermost one.
+#[inline(always)]
+pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
+    // Each level is a call of its own with a constant offset: the verifier of 5.10 loses track of a
+    // packet pointer whose offset was chosen at run time.
+    match bytes.load(ETHERTYPE_OFFSET).map(u16::from_be_bytes) {
+        Some(ethertype::ARP) => parse_arp(bytes, EthHdr::LEN, [stripped, VlanTag::NONE]),
+        Some(tpid @ (ethertype::VLAN | ethertype::QINQ)) => parse_tagged(bytes, stripped, tpid),
+        Some(_) => Parsed::NotArp,
+        None => Parsed::Malformed(Malformed::Truncated),
+    }
+}
+
+/// Reads a frame whose outermost tag in the bytes has this `tpid`.
+#[inline(always)]
+fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parsed {
+    let Some((outer, next)) = load_tag(bytes, EthHdr::LEN, tpid) else {
+        return Parsed::Malformed(Malformed::Truncated);
+    };
+    let tags = if stripped.is_some() {
+        [stripped, outer]
+    } else {
+        [outer, VlanTag::NONE]
+    };
+    match next {
+        ethertype::ARP => parse_arp(bytes, EthHdr::LEN + VlanHdr::LEN, tags),
+        ethertype::VLAN | ethertype::QINQ if !stripped.is_some() => {
+            let Some((inner, next)) = load_tag(bytes, EthHdr::LEN + VlanHdr::LEN, next) else {
+                return Parsed::Malformed(Malformed::Truncated);
+            };
+            match next {
+                ethertype::ARP => parse_arp(bytes, EthHdr::LEN + 2 * VlanHdr::LEN, [outer, inner]),
+                _ => Parsed::NotArp,
+            }
+        }
+        _ => Parsed::NotArp,
+    }
+}
+
+/// The tag at `offset` and the ethertype after it.
+#[inline(always)]
+fn load_tag<B: FrameBytes>(bytes: &B, offset: usize, tpid: u16) -> Option<(VlanTag, u16)> {
+    let [tci_high, tci_low, next_high, next_low] = bytes.load::<{ VlanHdr::LEN }>(offset)?;
+    let tci = u16::from_be_bytes([tci_high, tci_low]);
+    Some((
+        VlanTag::new(tpid, tci),
+        u16::from_be_bytes([next_high, next_low]),
+    ))
+}
+
+/// Reads the ARP header at `offset`; padding after it is of no interest.
+#[inline(always)]
+fn parse_arp<B: FrameBytes>(bytes: &B, offset: usize, tags: [VlanTag; 2]) -> Parsed {
+    let (Some(arp), Some(ethernet)) = (
+        bytes.load::<{ ArpHdr::LEN }>(offset),
+        bytes.load::<{ ETHERTYPE_OFFSET }>(0),
+    ) else {
+        return Parsed::Malformed(Malformed::Truncated);
+    };
+    let field = |at: usize| u16::from_be_bytes([arp[at], arp[at + 1]]);
+
+    let malformed = if field(offset_of!(ArpHdr, htype)) != HTYPE_ETHERNET {
+        Some(Malformed::HardwareType)
+    } else if field(offset_of!(ArpHdr, ptype)) != ethertype::IPV4 {
+        Some(Malformed::ProtocolType)
+    } else if arp[offset_of!(ArpHdr, hlen)] != 6 || arp[offset_of!(ArpHdr, plen)] != 4 {
+        Some(Malformed::AddressLength)
+    } else {
+        match field(offset_of!(ArpHdr, oper)) {
+            ArpFrame::REQUEST | ArpFrame::REPLY => None,
+            _ => Some(Malformed::Operation),
+        }
+    };
+    if let Some(reason) = malformed {
+        return Parsed::Malformed(reason);
+    }
+
+    Parsed::Arp(ArpFrame {
+        eth_dst: MacAddr(take(&ethernet, offset_of!(EthHdr, dst_addr))),
+        eth_src: MacAddr(take(&ethernet, offset_of!(EthHdr, src_addr))),
+        tags,
+        oper: field(offset_of!(ArpHdr, oper)),
+        sha: MacAddr(take(&arp, offset_of!(ArpHdr, sha))),
+        spa: take(&arp, offset_of!(ArpHdr, spa)),
+        tha: MacAddr(take(&arp, offset_of!(ArpHdr, tha))),
+        tpa: take(&arp, offset_of!(ArpHdr, tpa)),
+    })
+}
+
+/// `N` bytes of a header at a constant offset: no bounds check is left after inlining.
+#[inline(always)]
+fn take<const N: usize, const LEN: usize>(header: &[u8; LEN], offset: usize) -> [u8; N] {
+    core::array::from_fn(|index| header[offset + index])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::Vlan;
+
+    /// A reply as a host sends it, with `tags` as raw (tpid, tci) pairs.
+    fn frame(tags: &[(u16, u16)]) -> Vec<u8> {
+        let mut bytes = vec![2, 0, 0, 0, 0, 0xbb, 2, 0, 0, 0, 0, 0xaa];
+        for (tpid, tci) in tags {
+            bytes.extend(tpid.to_be_bytes());
+            bytes.extend(tci.to_be_bytes());
+        }
+        bytes.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+        bytes.extend([2, 0, 0, 0, 0, 0xaa, 192, 0, 2, 1]);
+        bytes.extend([2, 0, 0, 0, 0, 0xbb, 192, 0, 2, 2]);
+        bytes
+    }
+
+    fn parsed(bytes: &[u8]) -> Parsed {
+        parse(&bytes, VlanTag::NONE)
+    }
+
+    #[test]
+    fn every_field_of_a_frame_is_read() {
+        let expected = ArpFrame {
+            eth_dst: MacAddr([2, 0, 0, 0, 0, 0xbb]),
+            eth_src: MacAddr([2, 0, 0, 0, 0, 0xaa]),
+            tags: [VlanTag::NONE; 2],
+            oper: 2,
+            sha: MacAddr([2, 0, 0, 0, 0, 0xaa]),
+            spa: [192, 0, 2, 1],
+            tha: MacAddr([2, 0, 0, 0, 0, 0xbb]),
+            tpa: [192, 0, 2, 2],
+        };
+        assert_eq!(parsed(&frame(&[])), Parsed::Arp(expected));
+    }
+
+    #[test]
+    fn up_to_two_tags_are_read_and_priority_bits_are_masked() {
+        for (tags, stripped, vlan) in [
+            (&[][..], VlanTag::NONE, "0"),
+            (&[(0x8100, 100)], VlanTag::NONE, "100"),
+            (&[(0x8100, 0xf064)], VlanTag::NONE, "100"),
+            (&[(0x8100, 0xe000)], VlanTag::NONE, "0"),
+            (&[(0x88a8, 100), (0x8100, 200)], VlanTag::NONE, "100.200"),
+            (&[(0x8100, 100), (0x8100, 200)], VlanTag::NONE, "100.200"),
+            (&[], VlanTag::new(0x8100, 0x2007), "7"),
+            (&[(0x8100, 200)], VlanTag::new(0x88a8, 100), "100.200"),
+        ] {
+            let Parsed::Arp(arp) = parse(&&frame(tags)[..], stripped) else {
+                panic!("{tags:?} is ARP");
+            };
+            assert_eq!(arp.vlan().to_string(), vlan, "{tags:?}, {stripped:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_two_tags_are_not_this_programs_business() {
+        let three = frame(&[(0x88a8, 1), (0x8100, 2), (0x8100, 3)]);
+        assert_eq!(parsed(&three), Parsed::NotArp);
+        let two = frame(&[(0x8100, 2), (0x8100, 3)]);
+        assert_eq!(parse(&&two[..], VlanTag::new(0x88a8, 1)), Parsed::NotArp);
+    }
+
+    #[test]
+    fn every_shorter_length_is_truncated() {
+        for tags in [&[][..], &[(0x8100, 1)], &[(0x88a8, 1), (0x8100, 2)]] {
+            let whole = frame(tags);
+            for length in 0..whole.len() {
+                let expected = Parsed::Malformed(Malformed::Truncated);
+                assert_eq!(parsed(&whole[..length]), expected, "{length} bytes");
+            }
+            assert!(matches!(parsed(&whole), Parsed::Arp(_)));
+        }
+    }
+
+    #[test]
+    fn each_wrong_field_has_its_own_reason() {
+        for (offset, value, reason) in [
+            (15, 6, Malformed::HardwareType),
+            (16, 0x86, Malformed::ProtocolType),
+            (18, 8, Malformed::AddressLength),
+            (19, 16, Malformed::AddressLength),
+            (21, 0, Malformed::Operation),
+            (21, 3, Malformed::Operation),
+            (20, 1, Malformed::Operation),
+        ] {
+            let mut bytes = frame(&[]);
+            bytes[offset] = value;
+            assert_eq!(
+                parsed(&bytes),
+                Parsed::Malformed(reason),
+                "byte {offset} = {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_three_ethertypes_are_looked_into() {
+        let mut bytes = frame(&[]);
+        for ethertype in 0..=u16::MAX {
+            bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
+            let looked_into = [0x0806, 0x8100, 0x88a8].contains(&ethertype);
+            if !looked_into {
+                assert_eq!(parsed(&bytes), Parsed::NotArp, "{ethertype:#06x}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            parsed(&bytes);
+        }
+
+        #[test]
+        fn padding_changes_nothing(padding in prop::collection::vec(any::<u8>(), 0..60)) {
+            let mut bytes = frame(&[(0x8100, 5)]);
+            let expected = parsed(&bytes);
+            bytes.extend(padding);
+            prop_assert_eq!(parsed(&bytes), expected);
+        }
+
+        #[test]
+        fn what_is_read_is_what_was_written(
+            vid in 1u16..=4094, sha: [u8; 6], spa: [u8; 4], tha: [u8; 6], tpa: [u8; 4],
+        ) {
+            let mut bytes = frame(&[(0x8100, vid)]);
+            bytes[26..32].copy_from_slice(&sha);
+            bytes[32..36].copy_from_slice(&spa);
+            bytes[36..42].copy_from_slice(&tha);
+            bytes[42..46].copy_from_slice(&tpa);
+            let Parsed::Arp(arp) = parsed(&bytes) else { panic!("ARP") };
+            prop_assert_eq!(arp.vlan(), Vlan([vid, 0]));
+            prop_assert_eq!((arp.sha.0, arp.spa, arp.tha.0, arp.tpa), (sha, spa, tha, tpa));
+        }
+    }
+}
