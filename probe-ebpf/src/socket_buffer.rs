@@ -47,8 +47,9 @@ impl SocketBuffer<'_> {
 
 impl FrameBytes for SocketBuffer<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        load_linear(self.0.data(), self.0.data_end(), offset).or_else(|| self.load_paged(offset))
+    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+        load_linear(self.0.data(), self.0.data_end(), offset, bytes)
+            || self.load_paged(offset, bytes)
     }
 }
 
@@ -56,8 +57,7 @@ impl SocketBuffer<'_> {
     /// The same for headers that are not in the linear part. Copies; pulling them in would change the
     /// buffer.
     #[inline(always)]
-    fn load_paged<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
+    fn load_paged<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "offsets are header offsets, below 64"
@@ -65,7 +65,6 @@ impl SocketBuffer<'_> {
         let (offset, length) = (offset as u32, N as u32);
         let to = bytes.as_mut_ptr().cast::<c_void>();
         // SAFETY: the helper writes `length` bytes at `to` or fails, and `bytes` has that many.
-        let result = unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, to, length) };
-        (result == 0).then_some(bytes)
+        unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, to, length) == 0 }
     }
 }

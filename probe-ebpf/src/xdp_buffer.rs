@@ -22,18 +22,24 @@ impl XdpBuffer<'_> {
 
 impl FrameBytes for XdpBuffer<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        load_linear(self.0.data(), self.0.data_end(), offset)
+    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+        load_linear(self.0.data(), self.0.data_end(), offset, bytes)
     }
 }
 
-/// The `N` bytes at `offset` of the packet memory between `data` and `data_end`.
+/// Copies the bytes at `offset` of the packet memory between `data` and `data_end`.
 #[inline(always)]
-pub fn load_linear<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<[u8; N]> {
+pub fn load_linear<const N: usize>(
+    data: usize,
+    data_end: usize,
+    offset: usize,
+    bytes: &mut [u8; N],
+) -> bool {
     if data + offset + N > data_end {
-        return None;
+        return false;
     }
     // SAFETY: `data..data_end` is the packet, readable while the program runs, and the check above keeps
     // the N bytes inside of it; the verifier proves the same before it lets the program run.
-    Some(unsafe { ptr::read_unaligned((data + offset) as *const [u8; N]) })
+    *bytes = unsafe { ptr::read_unaligned((data + offset) as *const [u8; N]) };
+    true
 }
