@@ -1,1 +1,3 @@
+//! The daemon and the command line tool `probe`.
 
+pub mod detect;
