@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -10,20 +10,26 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use probe_common::counter::Direction;
+
 use crate::{
     finding::Finding,
     host::{Host, INTERFACE},
     http::Response,
+    ledger::Ledger,
     metrics::Metrics,
     process::{Process, Stream},
     wait::eventually,
 };
 
-/// Every host has a loopback of its own, so they can all use one port.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9790);
+/// Where `probe run` serves its metrics. Every host has a loopback of its own, so they all use one port.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9790);
 
 /// For the verifier, on a machine that is busy with other tests.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For frames that are on their way.
+const DIGEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// For the way out.
 const EXIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,6 +75,15 @@ impl Host {
         })
     }
 
+    /// Starts `probe watch` on this host's network card and waits until it sees frames.
+    pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
+        let words = [&["watch", "-i", INTERFACE], options].concat();
+        let process = self.probe(&words)?;
+        self.wait_for_link("an XDP program", |link| !link.xdp_programs().is_empty())
+            .with_context(|| format!("`probe watch` said:\n{}", process.said()))?;
+        Ok(process)
+    }
+
     /// Starts `probe run` on this host's network card and waits until it sees frames.
     pub fn ready_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let daemon = self.daemon(options)?;
@@ -88,11 +103,6 @@ impl Daemon<'_> {
     /// The process.
     pub fn process(&self) -> &Process {
         &self.process
-    }
-
-    /// Where it serves its metrics.
-    pub fn listen(&self) -> SocketAddr {
-        LISTEN
     }
 
     /// Waits until it says that it is attached.
@@ -137,6 +147,19 @@ impl Daemon<'_> {
         })
     }
 
+    /// Waits until it has counted this many frames that arrived, or more, and has digested what the kernel
+    /// side handed to it. Returns the counts, which add up.
+    pub fn wait_until_digested(&self, frames: u64) -> anyhow::Result<Ledger> {
+        let what = format!("{frames} frames to be counted and digested");
+        let ledger = eventually(&what, DIGEST_DEADLINE, || {
+            let ledger = Ledger::read(&self.metrics()?, Direction::Ingress)?;
+            Ok((ledger.frames >= frames && ledger.is_settled()).then_some(ledger))
+        })
+        .with_context(|| format!("the last scrape: {:?}", self.get("/metrics")))?;
+        ledger.check()?;
+        Ok(ledger)
+    }
+
     /// Waits for a finding of this name on its standard output.
     pub fn wait_for_finding(&self, name: &str, within: Duration) -> anyhow::Result<Finding> {
         self.process
@@ -152,6 +175,12 @@ impl Daemon<'_> {
     /// Ends it as a service manager does, and waits for that.
     pub fn terminate(mut self) -> anyhow::Result<ExitStatus> {
         self.process.terminate()?;
+        self.process.exit_status(EXIT_DEADLINE)
+    }
+
+    /// Ends it as Ctrl-C does, and waits for that.
+    pub fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.interrupt()?;
         self.process.exit_status(EXIT_DEADLINE)
     }
 

@@ -93,6 +93,15 @@ impl Host {
         self.namespace.ip(words).map(drop)
     }
 
+    /// Does something on it: sockets that are opened and questions that are put to the kernel there are
+    /// this host's.
+    pub fn enter<T: Send>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        self.namespace.enter(work)
+    }
+
     /// What the kernel says of its network card now.
     pub fn link(&self) -> anyhow::Result<Link> {
         Link::read(&self.namespace, INTERFACE)

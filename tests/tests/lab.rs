@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use probe_common::wire::MacAddr;
-use probe_tests::{Frame, Lab, SHARED_ADDRESS};
+use probe_tests::{Frame, Lab};
 
 const SOON: Duration = Duration::from_secs(5);
 const HERE: [u8; 4] = [192, 0, 2, 1];
@@ -34,21 +34,31 @@ fn a_host_that_is_unplugged_answers_no_more() {
 }
 
 #[test]
-fn two_hosts_with_one_address_both_answer_and_a_bystander_on_a_hub_sees_it() {
+fn two_hosts_with_one_address_both_answer() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let bystander = hosts.switch.host("bystander").unwrap();
-    let capture = bystander.capture().unwrap();
-    hosts
-        .client
-        .run(["arping", "-c1", "-w1", "-I", "eth0", SHARED_ADDRESS])
-        .unwrap();
+    let capture = hosts.client.capture().unwrap();
+    hosts.ask().unwrap();
     let mut answering = [(); 2].map(|()| {
         let reply = capture.wait_for_arp(SOON, |arp| arp.oper == 2).unwrap();
         reply.sha
     });
     answering.sort_unstable();
     assert_eq!(answering, [hosts.server.mac(), hosts.rival.mac()]);
+}
+
+#[test]
+fn a_bystander_on_a_hub_sees_replies_to_others() {
+    let lab = Lab::new().unwrap();
+    let hub = lab.hub().unwrap();
+    let [asker, owner, bystander] =
+        ["asker", "owner", "bystander"].map(|name| hub.host(name).unwrap());
+    asker.add_address("192.0.2.1/24").unwrap();
+    owner.add_address("192.0.2.2/24").unwrap();
+    let capture = bystander.capture().unwrap();
+    asker.exec(["ping", "-c1", "-W5", "192.0.2.2"]).unwrap();
+    let reply = capture.wait_for_arp(SOON, |arp| arp.oper == 2).unwrap();
+    assert_eq!((reply.sha, reply.tha), (owner.mac(), asker.mac()));
 }
 
 #[test]
