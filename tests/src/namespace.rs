@@ -159,7 +159,10 @@ fn end_processes_in(name: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::Command, time::Duration};
+
     use super::*;
+    use crate::wait::eventually;
 
     #[test]
     fn only_a_labs_own_names_are_recognised() {
@@ -179,16 +182,25 @@ mod tests {
         let namespace = Namespace::new(u32::MAX, "sweep").unwrap();
         let own = path_of(namespace.name());
         // No process has this number: it is above the kernel's own limit (PID_MAX_LIMIT).
-        let abandoned = format!("{PREFIX}.4194305.0.sweep");
+        let abandoned = format!("{PREFIX}.4194305.{}.sweep", std::process::id());
         ip(["netns", "add", &abandoned]).unwrap();
         let foreign = format!("not-{PREFIX}.4194305.{}", std::process::id());
         ip(["netns", "add", &foreign]).unwrap();
+        let mut left_behind = Command::new("ip")
+            .args(["netns", "exec", &abandoned, "sleep", "60"])
+            .spawn()
+            .unwrap();
+        eventually("a process to be inside", Duration::from_secs(5), || {
+            Ok((!ip(["netns", "pids", &abandoned])?.is_empty()).then_some(()))
+        })
+        .unwrap();
 
         sweep();
         let foreign_stays = path_of(&foreign).exists();
         remove(&foreign);
         assert!(foreign_stays, "a stranger's namespace was removed");
         assert!(!path_of(&abandoned).exists(), "an abandoned one stayed");
+        assert_eq!(left_behind.wait().unwrap().signal(), Some(9));
         assert!(own.exists(), "one that is in use was removed");
         drop(namespace);
         assert!(!own.exists(), "one stayed after its owner");
