@@ -108,16 +108,17 @@ impl Daemon<'_> {
     /// Waits until it says that it is attached.
     pub fn wait_until_ready(&self) -> anyhow::Result<()> {
         eventually("`probe run` to be ready", READY_DEADLINE, || {
-            if self.process.has_ended() {
-                bail!(
-                    "`probe run` ended instead of getting ready:\n{}",
-                    self.process.said()
-                );
-            }
-            // Until it listens, there is nobody to ask.
-            let ready = self.get("/readyz").is_ok_and(|answer| answer.status == 200);
-            Ok(ready.then_some(()))
+            Ok(self.is_ready()?.then_some(()))
         })
+    }
+
+    /// Whether it says that it is attached. That it has ended is an error.
+    pub fn is_ready(&self) -> anyhow::Result<bool> {
+        if self.process.has_ended() {
+            bail!("`probe run` ended:\n{}", self.process.said());
+        }
+        // Until it listens, there is nobody to ask.
+        Ok(self.get("/readyz").is_ok_and(|answer| answer.status == 200))
     }
 
     /// Asks it for a page.

@@ -126,8 +126,13 @@ impl Host {
     ) -> anyhow::Result<Process> {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace()]);
-        command.args(words);
-        Process::spawn(&self.name, command)
+        let mut title = format!("{}#", self.name);
+        for word in words {
+            title.push(' ');
+            title.push_str(&word.as_ref().to_string_lossy());
+            command.arg(word);
+        }
+        Process::spawn(title, command)
     }
 
     /// Runs a program on it to its end, whatever that is.

@@ -2,7 +2,6 @@
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -45,19 +44,13 @@ const OUTGOING: u8 = 4;
 pub struct Sender {
     socket: OwnedFd,
     link: LinkAddr,
-    // After the socket, which keeps the namespace from going.
-    _namespace: Arc<Namespace>,
 }
 
 impl Sender {
-    pub(crate) fn open(namespace: &Arc<Namespace>, interface: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
         // Protocol 0: it receives nothing, so nothing piles up.
         let (socket, link) = namespace.enter(|| open(interface, None))?;
-        Ok(Self {
-            socket,
-            link,
-            _namespace: Arc::clone(namespace),
-        })
+        Ok(Self { socket, link })
     }
 
     /// Sends a frame.
@@ -124,19 +117,14 @@ impl Captured {
 pub struct Capture {
     socket: OwnedFd,
     link: LinkAddr,
-    _namespace: Arc<Namespace>,
 }
 
 impl Capture {
-    pub(crate) fn open(namespace: &Arc<Namespace>, interface: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
         let (socket, link) = namespace.enter(|| open(interface, Some(SockProtocol::EthAll)))?;
         setsockopt(&socket, RcvBufForce, &BACKLOG)
             .context("cannot enlarge a receive buffer (it takes CAP_NET_ADMIN)")?;
-        Ok(Self {
-            socket,
-            link,
-            _namespace: Arc::clone(namespace),
-        })
+        Ok(Self { socket, link })
     }
 
     /// The next frame, or `None` if none comes in time.

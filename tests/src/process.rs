@@ -71,13 +71,12 @@ pub struct Finished {
 }
 
 impl Process {
-    /// Starts a program; `place` is where it runs, in the words of a message.
-    pub(crate) fn spawn(place: &str, mut command: Command) -> anyhow::Result<Self> {
+    /// Starts a program; `title` is what messages call it.
+    pub(crate) fn spawn(title: String, mut command: Command) -> anyhow::Result<Self> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let title = format!("{} on {place}", words_of(&command));
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {title}"))?;
@@ -331,16 +330,6 @@ impl fmt::Display for State {
     }
 }
 
-/// The program's words without the `ip netns exec NAME` in front of them.
-fn words_of(command: &Command) -> String {
-    let words: Vec<_> = command
-        .get_args()
-        .skip(3)
-        .map(|word| word.to_string_lossy())
-        .collect();
-    format!("`{}`", words.join(" "))
-}
-
 fn open_handle(child: &Child) -> anyhow::Result<OwnedFd> {
     let pid = i32::try_from(child.id())
         .ok()
@@ -356,11 +345,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_mins(1);
 
-    /// A shell script; `env -u x --` stands where `ip netns exec NAME` does.
     fn script(text: &str) -> Process {
-        let mut command = Command::new("env");
-        command.args(["-u", "x", "--", "sh", "-c", text]);
-        Process::spawn("this machine", command).unwrap()
+        let mut command = Command::new("sh");
+        command.args(["-c", text]);
+        Process::spawn("the script".to_owned(), command).unwrap()
     }
 
     #[test]
