@@ -1,1 +1,56 @@
+//! The lab: a network made of namespaces, with real hosts, raw frames and the real binary in it.
+//!
+//! The end-to-end tests and `cargo xtask demo` are built on it. It knows the binary only from outside, as
+//! its users do: arguments, output, exit status and HTTP.
+//!
+//! What always holds: nothing outside the namespaces that a lab made is touched, and what it made goes when
+//! it is dropped, whether the test passed, failed or panicked. What a killed run left behind goes when the
+//! next lab is made.
+//!
+//! ```no_run
+//! use probe_tests::{Lab, Frame};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::new()?;
+//! let switch = lab.bridge()?;
+//! let [client, server] = [switch.host("client")?, switch.host("server")?];
+//! client.add_address("192.0.2.1/24")?;
+//! server.add_address("192.0.2.10/24")?;
+//! client.exec(["ping", "-c1", "192.0.2.10"])?;
+//! client.sender()?.send(&Frame::announcement(client.mac(), [192, 0, 2, 1]))?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
 
+mod daemon;
+mod finding;
+mod frame;
+mod host;
+mod http;
+mod lab;
+mod ledger;
+mod link;
+mod metrics;
+mod namespace;
+mod packet;
+mod process;
+mod scenario;
+mod switch;
+mod tool;
+mod wait;
+
+pub use daemon::{Daemon, LISTEN, binary};
+pub use finding::Finding;
+pub use frame::Frame;
+pub use host::{Host, INTERFACE};
+pub use http::Response;
+pub use lab::Lab;
+pub use ledger::Ledger;
+pub use link::Link;
+pub use metrics::{Metrics, Sample};
+pub use packet::{Capture, Captured, Sender};
+pub use process::{Finished, Process, Stream};
+pub use scenario::{Duplicate, SHARED_ADDRESS};
+pub use switch::Switch;
+pub use wait::eventually;

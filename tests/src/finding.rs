@@ -1,0 +1,57 @@
+//! A finding, as the binary prints it in JSON.
+
+use anyhow::Context;
+use probe_common::wire::MacAddr;
+use serde::Deserialize;
+
+/// What detection concluded; see the design for the words.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Finding {
+    /// When, as RFC 3339.
+    pub time: String,
+    /// `conflict`, `moved` and so on.
+    pub finding: String,
+    /// `critical`, `warning`, `notice` or `info`.
+    pub severity: String,
+    /// Where.
+    pub interface: String,
+    /// `0` untagged, `100`, or `100.200`.
+    pub vlan: String,
+    /// The address that it is about.
+    pub ip: String,
+    /// Who claims it.
+    #[serde(default)]
+    pub owners: Vec<Owner>,
+    /// What it rests on, where it rests on something.
+    #[serde(default)]
+    pub evidence: serde_json::Value,
+}
+
+/// One machine that claims an address.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Owner {
+    /// Its MAC addresses.
+    pub macs: Vec<String>,
+}
+
+impl Finding {
+    /// Reads one line.
+    pub fn parse(line: &str) -> anyhow::Result<Self> {
+        serde_json::from_str(line).with_context(|| format!("not a finding: {line}"))
+    }
+
+    /// Every MAC address of every owner, in order.
+    pub fn macs(&self) -> anyhow::Result<Vec<MacAddr>> {
+        let mut macs = self
+            .owners
+            .iter()
+            .flat_map(|owner| &owner.macs)
+            .map(|mac| {
+                mac.parse()
+                    .with_context(|| format!("not a MAC address: {mac}"))
+            })
+            .collect::<anyhow::Result<Vec<MacAddr>>>()?;
+        macs.sort_unstable();
+        Ok(macs)
+    }
+}

@@ -1,0 +1,208 @@
+//! A network namespace that lasts as long as its owner.
+
+use std::{
+    fs::{self, File},
+    os::{fd::AsFd, linux::fs::MetadataExt},
+    panic,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use anyhow::{Context, bail};
+use rustix::{
+    process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use crate::tool::ip;
+
+/// Where `ip netns` keeps its names.
+const DIRECTORY: &str = "/run/netns";
+
+/// What the name of every namespace of a lab begins with; the process that made it comes next.
+const PREFIX: &str = "probe-lab";
+
+/// A named network namespace: quiet (no IPv6) and with its loopback up.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    handle: File,
+}
+
+impl Namespace {
+    /// Makes one. `lab` and `part` make the name unique within this process.
+    pub fn new(lab: u32, part: &str) -> anyhow::Result<Arc<Self>> {
+        if !geteuid().is_root() {
+            bail!("the lab is made of network namespaces, which takes root: run it with sudo");
+        }
+        let name = format!("{PREFIX}.{}.{lab}.{part}", std::process::id());
+        ip(["netns", "add", &name])?;
+        let namespace = File::open(path_of(&name))
+            .map(|handle| Self {
+                name: name.clone(),
+                handle,
+            })
+            .with_context(|| format!("cannot open the namespace {name}"))?;
+        namespace.silence()?;
+        namespace.ip(["link", "set", "dev", "lo", "up"])?;
+        Ok(Arc::new(namespace))
+    }
+
+    /// The name that `ip -n` and `ip netns exec` know it by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` in it.
+    pub fn ip<'a>(&'a self, words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
+        ip(["-n", &self.name].into_iter().chain(words))
+    }
+
+    /// Does something inside it, on a thread of its own: a thread that has entered a namespace has no safe
+    /// way back. Sockets opened there stay there wherever they are used afterwards.
+    pub fn enter<T: Send>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))
+                    .with_context(|| format!("cannot enter the namespace {}", self.name))?;
+                work()
+            });
+            inside
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic))
+        })
+    }
+
+    /// Keeps IPv6 from chattering: a test then sees only the frames that it caused.
+    fn silence(&self) -> anyhow::Result<()> {
+        self.enter(|| {
+            for scope in ["all", "default"] {
+                let switch = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
+                // A kernel without IPv6 is quiet already.
+                if Path::new(&switch).exists() {
+                    fs::write(&switch, "1").with_context(|| format!("cannot write {switch}"))?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Removes the namespaces, and ends the processes in them, of labs whose process is no more.
+pub fn sweep() {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else {
+        return; // nobody has made a namespace yet
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if let Some(name) = name.to_str()
+            && maker_of(name).is_some_and(|maker| !Path::new("/proc").join(maker).exists())
+        {
+            end_processes_in(name);
+            remove(name);
+        }
+    }
+}
+
+/// The process that made the namespace of this name, if a lab did.
+fn maker_of(name: &str) -> Option<&str> {
+    let (maker, _) = name
+        .strip_prefix(PREFIX)?
+        .strip_prefix('.')?
+        .split_once('.')?;
+    maker.parse::<u32>().is_ok().then_some(maker)
+}
+
+fn path_of(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Takes a namespace's name away. With it goes the namespace itself, unless a process or a socket still
+/// lives there. A failure has no one to hear it, and the next lab tries again.
+fn remove(name: &str) {
+    let _ = ip(["netns", "del", name]);
+}
+
+/// Ends what runs in an abandoned namespace; its name says that a lab started it.
+fn end_processes_in(name: &str) {
+    let (Ok(namespace), Ok(pids)) = (fs::metadata(path_of(name)), ip(["netns", "pids", name]))
+    else {
+        return;
+    };
+    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
+        let Some(pid) = Pid::from_raw(pid) else {
+            continue;
+        };
+        // The descriptor pins the process; only then is it certain that the number was not given to
+        // another one in between.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+            continue;
+        };
+        let lives_there = fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|its| {
+            its.st_ino() == namespace.st_ino() && its.st_dev() == namespace.st_dev()
+        });
+        if lives_there {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::Command, time::Duration};
+
+    use super::*;
+    use crate::wait::eventually;
+
+    #[test]
+    fn only_a_labs_own_names_are_recognised() {
+        assert_eq!(maker_of("probe-lab.4711.0.a"), Some("4711"));
+        for other in [
+            "cni-4711",
+            "probe-lab",
+            "probe-lab.x.0.a",
+            "probe-lab4711.0.a",
+        ] {
+            assert_eq!(maker_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_goes_with_its_owner_and_an_abandoned_one_with_the_next_lab() {
+        let namespace = Namespace::new(u32::MAX, "sweep").unwrap();
+        let own = path_of(namespace.name());
+        // No process has this number: it is above the kernel's own limit (PID_MAX_LIMIT).
+        let abandoned = format!("{PREFIX}.4194305.{}.sweep", std::process::id());
+        ip(["netns", "add", &abandoned]).unwrap();
+        let foreign = format!("not-{PREFIX}.4194305.{}", std::process::id());
+        ip(["netns", "add", &foreign]).unwrap();
+        let mut left_behind = Command::new("ip")
+            .args(["netns", "exec", &abandoned, "sleep", "60"])
+            .spawn()
+            .unwrap();
+        eventually("a process to be inside", Duration::from_secs(5), || {
+            Ok((!ip(["netns", "pids", &abandoned])?.is_empty()).then_some(()))
+        })
+        .unwrap();
+
+        sweep();
+        let foreign_stays = path_of(&foreign).exists();
+        remove(&foreign);
+        assert!(foreign_stays, "a stranger's namespace was removed");
+        assert!(!path_of(&abandoned).exists(), "an abandoned one stayed");
+        assert_eq!(left_behind.wait().unwrap().signal(), Some(9));
+        assert!(own.exists(), "one that is in use was removed");
+        drop(namespace);
+        assert!(!own.exists(), "one stayed after its owner");
+    }
+}

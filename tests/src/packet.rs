@@ -1,0 +1,190 @@
+//! Whole Ethernet frames, as bytes: sending any, seeing all.
+
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    sys::socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
+        setsockopt, socket, sockopt::RcvBufForce,
+    },
+};
+use probe_common::{
+    parse::{Parsed, parse},
+    wire::{ArpFrame, VlanTag},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{frame::Frame, namespace::Namespace};
+
+/// More frames than this in one go are a mistake: tests share the machine with others.
+const MOST_AT_ONCE: usize = 1_000_000;
+
+/// How long a frame may wait for room in a queue.
+const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Bytes that may wait to be looked at: about 20 000 small frames, which the kernel counts with all their
+/// overhead. The default has room for a few hundred.
+const BACKLOG: usize = 16 << 20;
+
+/// Larger than any frame here.
+const ROOM: usize = 2048;
+
+/// `pkttype` of frames that this host sent (`PACKET_OUTGOING`, `include/uapi/linux/if_packet.h`).
+const OUTGOING: u8 = 4;
+
+/// Sends frames through one interface.
+#[derive(Debug)]
+pub struct Sender {
+    socket: OwnedFd,
+    link: LinkAddr,
+}
+
+impl Sender {
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        // Protocol 0: it receives nothing, so nothing piles up.
+        let (socket, link) = namespace.enter(|| open(interface, None))?;
+        Ok(Self { socket, link })
+    }
+
+    /// Sends a frame.
+    pub fn send(&self, frame: &Frame) -> anyhow::Result<()> {
+        self.send_bytes(&frame.bytes())
+    }
+
+    /// Sends frames, one after the other, none of them lost on the way to the other end of the cable.
+    pub fn send_all<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> anyhow::Result<()> {
+        for (number, frame) in frames.into_iter().enumerate() {
+            ensure!(number < MOST_AT_ONCE, "more than {MOST_AT_ONCE} frames");
+            self.send(frame)?;
+        }
+        Ok(())
+    }
+
+    /// Sends any bytes; the kernel wants at least the 14 of an Ethernet header.
+    pub fn send_bytes(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let deadline = Instant::now() + QUEUE_DEADLINE;
+        loop {
+            match sendto(
+                self.socket.as_raw_fd(),
+                bytes,
+                &self.link,
+                MsgFlags::empty(),
+            ) {
+                Ok(sent) => {
+                    ensure!(sent == bytes.len(), "sent {sent} of {}", bytes.len());
+                    return Ok(());
+                }
+                // The receiving end's queue is full; the frame was dropped and we know it.
+                Err(Errno::ENOBUFS) if Instant::now() < deadline => thread::yield_now(),
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot send a frame of {} bytes", bytes.len()));
+                }
+            }
+        }
+    }
+}
+
+/// A frame that was seen on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Its bytes. The kernel takes the outermost VLAN tag of a received frame out of them.
+    pub bytes: Vec<u8>,
+    /// Whether the host sent it, rather than received it.
+    pub sent: bool,
+}
+
+impl Captured {
+    /// The frame as ARP, if it is that.
+    pub fn arp(&self) -> Option<ArpFrame> {
+        match parse(&self.bytes.as_slice(), VlanTag::NONE) {
+            Parsed::Arp(frame) => Some(frame),
+            Parsed::Malformed(_) | Parsed::NotArp => None,
+        }
+    }
+}
+
+/// Sees every frame on one interface from the moment it was opened.
+#[derive(Debug)]
+pub struct Capture {
+    socket: OwnedFd,
+    link: LinkAddr,
+}
+
+impl Capture {
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        let (socket, link) = namespace.enter(|| open(interface, Some(SockProtocol::EthAll)))?;
+        setsockopt(&socket, RcvBufForce, &BACKLOG)
+            .context("cannot enlarge a receive buffer (it takes CAP_NET_ADMIN)")?;
+        Ok(Self { socket, link })
+    }
+
+    /// The next frame, or `None` if none comes in time.
+    pub fn next(&self, within: Duration) -> anyhow::Result<Option<Captured>> {
+        let deadline = Instant::now() + within;
+        let mut room = [0; ROOM];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut events = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut events, Some(&Timespec::try_from(left)?)) {
+                Ok(0) if left.is_zero() => return Ok(None),
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error).context("cannot wait for a frame"),
+            }
+            let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut room)?;
+            // The socket is not bound to one interface (that would take an address which nix cannot make),
+            // and loopback has frames, too.
+            if let Some(from) = from
+                && from.ifindex() == self.link.ifindex()
+            {
+                return Ok(Some(Captured {
+                    bytes: room[..length].to_vec(),
+                    sent: from.pkttype() == OUTGOING,
+                }));
+            }
+        }
+    }
+
+    /// The next ARP frame that `wanted` accepts; all others before it are passed over.
+    pub fn wait_for_arp(
+        &self,
+        within: Duration,
+        mut wanted: impl FnMut(&ArpFrame) -> bool,
+    ) -> anyhow::Result<ArpFrame> {
+        let deadline = Instant::now() + within;
+        let mut passed_over = 0;
+        while let Some(frame) = self.next(deadline.saturating_duration_since(Instant::now()))? {
+            match frame.arp() {
+                Some(arp) if wanted(&arp) => return Ok(arp),
+                _ => passed_over += 1,
+            }
+        }
+        bail!("no such ARP frame within {within:?}; {passed_over} others")
+    }
+}
+
+/// A packet socket in the namespace of the calling thread, and the address of the interface.
+fn open(interface: &str, protocol: Option<SockProtocol>) -> anyhow::Result<(OwnedFd, LinkAddr)> {
+    let link = getifaddrs()
+        .context("cannot list interfaces")?
+        .filter(|entry| entry.interface_name == interface)
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .with_context(|| format!("there is no interface {interface}"))?;
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )
+    .context("cannot open a packet socket (it takes CAP_NET_RAW)")?;
+    Ok((socket, link))
+}

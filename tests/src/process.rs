@@ -1,0 +1,411 @@
+//! A program that runs on a host, and what it says.
+
+use std::{
+    fmt,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::OwnedFd,
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+/// Which way a line came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A line that a program wrote.
+#[derive(Clone, Debug)]
+struct Line {
+    stream: Stream,
+    text: String,
+}
+
+/// A running program. It is killed and reaped when dropped, and when that happens in a panic, what it
+/// had said is printed: the test's own message rarely tells why a program misbehaved.
+#[derive(Debug)]
+pub struct Process {
+    title: String,
+    child: Child,
+    /// Becomes readable when the program ends, and signals no other process than this.
+    handle: OwnedFd,
+    output: Arc<Output>,
+}
+
+/// What a program has written so far.
+#[derive(Debug, Default)]
+struct Output {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<Line>,
+    open_streams: usize,
+}
+
+/// How a program ended and what it had written.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What was run, and where.
+    pub title: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Everything from its standard output.
+    pub stdout: String,
+    /// Everything from its standard error.
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts a program; `title` is what messages call it.
+    pub(crate) fn spawn(title: String, mut command: Command) -> anyhow::Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {title}"))?;
+        let output = Arc::new(Output::default());
+        if let Some(stdout) = child.stdout.take() {
+            Output::collect(&output, Stream::Stdout, stdout);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            Output::collect(&output, Stream::Stderr, stderr);
+        }
+        match open_handle(&child) {
+            Ok(handle) => Ok(Self {
+                title,
+                child,
+                handle,
+                output,
+            }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error.context(format!("cannot watch {title}")))
+            }
+        }
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The first line, from its start on, of which `pick` makes something.
+    pub fn wait_for<T>(
+        &self,
+        stream: Stream,
+        within: Duration,
+        mut pick: impl FnMut(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + within;
+        let mut seen = 0;
+        let mut state = self.output.lock();
+        loop {
+            let found = state.lines[seen..]
+                .iter()
+                .filter(|line| line.stream == stream)
+                .find_map(|line| pick(&line.text));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            seen = state.lines.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.open_streams == 0 {
+                let how = if left.is_zero() {
+                    format!("within {within:?}")
+                } else {
+                    "before it ended".to_owned()
+                };
+                let said = state.to_string();
+                drop(state);
+                bail!(
+                    "{} did not say what was waited for {how}:\n{said}",
+                    self.title
+                );
+            }
+            state = self.output.wait(state, left);
+        }
+    }
+
+    /// The first line, from its start on, that `wanted` accepts.
+    pub fn wait_for_line(
+        &self,
+        stream: Stream,
+        within: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> anyhow::Result<String> {
+        self.wait_for(stream, within, |line| wanted(line).then(|| line.to_owned()))
+    }
+
+    /// The lines of one stream so far.
+    pub fn lines(&self, stream: Stream) -> Vec<String> {
+        self.output.lock().of(stream).map(str::to_owned).collect()
+    }
+
+    /// Everything it has written so far, for a message.
+    pub fn said(&self) -> String {
+        self.output.lock().to_string()
+    }
+
+    /// Whether it has ended: nobody holds its output any more.
+    pub fn has_ended(&self) -> bool {
+        self.output.lock().open_streams == 0
+    }
+
+    /// Asks it to end: SIGTERM.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Asks it to end as Ctrl-C does: SIGINT.
+    pub fn interrupt(&self) -> anyhow::Result<()> {
+        self.signal(Signal::INT)
+    }
+
+    /// Ends it without asking: SIGKILL.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        pidfd_send_signal(&self.handle, signal)
+            .with_context(|| format!("cannot signal {}", self.title))
+    }
+
+    /// Waits for it to end on its own or after a signal.
+    pub fn exit_status(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        if !self.ends(Instant::now() + within)? {
+            bail!(
+                "{} still runs after {within:?}:\n{}",
+                self.title,
+                self.output.lock()
+            );
+        }
+        let status = self.child.wait()?;
+        // What it wrote last may still be on its way through the pipes.
+        let deadline = Instant::now() + within;
+        let mut state = self.output.lock();
+        while state.open_streams > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("{} ended, but a child of it holds its output", self.title);
+            }
+            state = self.output.wait(state, left);
+        }
+        Ok(status)
+    }
+
+    /// Waits for it to end, and takes stock.
+    pub fn finish(mut self, within: Duration) -> anyhow::Result<Finished> {
+        let status = self.exit_status(within)?;
+        let state = self.output.lock();
+        Ok(Finished {
+            title: self.title.clone(),
+            status,
+            stdout: state.text(Stream::Stdout),
+            stderr: state.text(Stream::Stderr),
+        })
+    }
+
+    /// Whether it ends before the deadline.
+    fn ends(&self, deadline: Instant) -> anyhow::Result<bool> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut events = [PollFd::new(&self.handle, PollFlags::IN)];
+            match poll(&mut events, Some(&Timespec::try_from(left)?)) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error).context("cannot wait for a process"),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            #[allow(
+                clippy::print_stderr,
+                reason = "shown by the test runner with the failure"
+            )]
+            {
+                eprintln!("--- {} said:\n{}", self.title, self.output.lock());
+            }
+        }
+    }
+}
+
+impl Finished {
+    /// What it printed, if it succeeded.
+    pub fn success(self) -> anyhow::Result<String> {
+        if !self.status.success() {
+            bail!(
+                "{} ended with {}:\n{}{}",
+                self.title,
+                self.status,
+                self.stdout,
+                self.stderr
+            );
+        }
+        Ok(self.stdout)
+    }
+}
+
+impl Output {
+    /// Reads a stream to its end, on a thread of its own.
+    fn collect(output: &Arc<Self>, stream: Stream, source: impl Read + Send + 'static) {
+        output.lock().open_streams += 1;
+        let output = Arc::clone(output);
+        thread::spawn(move || {
+            for line in BufReader::new(source).split(b'\n') {
+                let Ok(line) = line else { break };
+                let text = String::from_utf8_lossy(&line).into_owned();
+                output.lock().lines.push(Line { stream, text });
+                output.changed.notify_all();
+            }
+            output.lock().open_streams -= 1;
+            output.changed.notify_all();
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Lines are only ever added: whoever panicked with the lock left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, within: Duration) -> MutexGuard<'a, State> {
+        self.changed
+            .wait_timeout(state, within)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+}
+
+impl State {
+    fn of(&self, stream: Stream) -> impl Iterator<Item = &str> {
+        self.lines
+            .iter()
+            .filter(move |line| line.stream == stream)
+            .map(|line| line.text.as_str())
+    }
+
+    fn text(&self, stream: Stream) -> String {
+        self.of(stream).flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lines.is_empty() {
+            return f.write_str("    (nothing)");
+        }
+        for line in &self.lines {
+            let mark = match line.stream {
+                Stream::Stdout => "out",
+                Stream::Stderr => "err",
+            };
+            writeln!(f, "    {mark}: {}", line.text)?;
+        }
+        Ok(())
+    }
+}
+
+fn open_handle(child: &Child) -> anyhow::Result<OwnedFd> {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("a process without a number")?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn script(text: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", text]);
+        Process::spawn("the script".to_owned(), command).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_waited_for_on_its_own_stream() {
+        let process = script("echo wanted >&2; echo other; echo wanted, too; exec sleep 60");
+        let line = process.wait_for_line(Stream::Stdout, MINUTE, |line| line.contains("wanted"));
+        assert_eq!(line.unwrap(), "wanted, too");
+    }
+
+    #[test]
+    fn a_line_that_never_comes_is_an_error_as_soon_as_that_is_certain() {
+        let process = script("echo something else");
+        let error = process
+            .wait_for_line(Stream::Stdout, MINUTE, |line| line == "wanted")
+            .unwrap_err();
+        assert!(error.to_string().contains("before it ended"), "{error}");
+        assert!(error.to_string().contains("something else"), "{error}");
+    }
+
+    #[test]
+    fn signals_end_it_and_the_status_says_so() {
+        let mut process =
+            script("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done");
+        process
+            .wait_for_line(Stream::Stdout, MINUTE, |line| line == "ready")
+            .unwrap();
+        assert!(process.exit_status(Duration::ZERO).is_err());
+        process.terminate().unwrap();
+        assert_eq!(process.exit_status(MINUTE).unwrap().code(), Some(7));
+        assert_eq!(process.lines(Stream::Stdout), ["ready", "bye"]);
+    }
+
+    #[test]
+    fn a_dropped_process_is_dead_and_reaped() {
+        let process = script("echo ready; exec sleep 60");
+        process
+            .wait_for_line(Stream::Stdout, MINUTE, |line| line == "ready")
+            .unwrap();
+        let entry = format!("/proc/{}", process.id());
+        drop(process);
+        assert!(!std::path::Path::new(&entry).exists());
+    }
+
+    #[test]
+    fn the_end_brings_everything_that_was_written() {
+        let finished = script("seq 1 5000; echo warning >&2; exit 3")
+            .finish(10 * SECOND)
+            .unwrap();
+        assert_eq!(finished.stdout.lines().count(), 5000);
+        assert_eq!(finished.stderr, "warning\n");
+        assert_eq!(finished.status.code(), Some(3));
+        assert!(
+            finished
+                .success()
+                .unwrap_err()
+                .to_string()
+                .contains("warning")
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! Waiting for what announces itself to nobody: a state that can only be looked at.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+
+/// Between two looks. Short beside every deadline, long beside the cost of a look.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Looks again and again until there is something to see, at the latest at the deadline once more.
+///
+/// An error of `look` ends the wait: it says that waiting is of no use.
+pub fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        let last = Instant::now() >= deadline;
+        if let Some(seen) = look()? {
+            return Ok(seen);
+        }
+        if last {
+            bail!("waited {within:?} in vain for {what}");
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_what_was_seen() {
+        let mut looks = 0;
+        let seen = eventually("the third look", Duration::from_secs(5), || {
+            looks += 1;
+            Ok((looks == 3).then_some("seen"))
+        });
+        assert_eq!(seen.unwrap(), "seen");
+    }
+
+    #[test]
+    fn a_wait_in_vain_names_what_it_waited_for() {
+        let error = eventually("a blue moon", Duration::ZERO, || Ok(None::<()>)).unwrap_err();
+        assert_eq!(error.to_string(), "waited 0ns in vain for a blue moon");
+    }
+
+    #[test]
+    fn an_error_ends_a_wait_at_once() {
+        let error =
+            eventually::<()>("anything", Duration::from_mins(1), || bail!("no")).unwrap_err();
+        assert_eq!(error.to_string(), "no");
+    }
+}
