@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     ebpf::{self, Host, Toolchain},
     host,
-    step::{self, step},
+    step::{self, slow_step, step},
     toolchain,
 };
 
@@ -32,7 +32,7 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
             "-Dwarnings",
         ]))
     })?;
-    step("clippy, kernel side", || kernel_side(toolchain))?;
+    slow_step("clippy, kernel side", || kernel_side(toolchain))?;
     step("documentation", || {
         step::run(
             host::cargo()
