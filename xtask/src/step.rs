@@ -7,6 +7,7 @@
 
 use std::{
     ffi::OsStr,
+    path::Path,
     process::Command,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -62,8 +63,11 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// As a person would type it.
 fn command_line(command: &Command) -> String {
-    let words: Vec<_> = [command.get_program()]
+    let program = Path::new(command.get_program());
+    let words: Vec<_> = program
+        .file_name()
         .into_iter()
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)

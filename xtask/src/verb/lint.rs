@@ -2,7 +2,7 @@
 
 use std::env::consts::ARCH;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
     ebpf::{self, Host, Toolchain},
@@ -24,6 +24,7 @@ pub fn run() -> Result<()> {
 pub fn check(toolchain: &Toolchain) -> Result<()> {
     step("format", || {
         step::run(host::cargo().args(["fmt", "--all", "--check"]))
+            .context("not everything is formatted, type `cargo fmt --all`")
     })?;
     step("clippy, user space", || {
         step::run(host::cargo().arg("clippy").args(USER_SPACE).args([
