@@ -1,0 +1,5 @@
+//! What detection promises, a test for each sentence. A test's name is the behaviour that it holds.
+
+mod duplicate;
+mod lab;
+mod takeover;
