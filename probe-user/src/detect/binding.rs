@@ -338,8 +338,8 @@ impl Binding {
         }
     }
 
-    /// Since when a stranger and this host both had the time to see each other: the later of the stranger's
-    /// first claim or last takeover, and this host's getting the address. `None` if it is no stranger, or
+    /// Since when a stranger and this host both had the time to see each other: the latest of the stranger's
+    /// first claim, its last return, and this host's getting the address. `None` if it is no stranger, or
     /// this host does not hold the address.
     fn local_dispute_since(&self, mac: MacAddr, scene: &Scene) -> Option<Timestamp> {
         let held = scene.held?;
@@ -348,11 +348,14 @@ impl Binding {
         if !stranger {
             return None;
         }
-        let mut start = self.claimants.get(mac)?.since.max(held.since);
-        if self.holder == Some(mac) {
-            start = start.max(self.since);
-        }
-        Some(start)
+        let since = self.claimants.get(mac)?.since.max(held.since);
+        let contest = self.dispute.as_ref().and_then(|dispute| dispute.contest);
+        let has_returned = contest.is_some_and(|contest| contest.returns > 0);
+        Some(if has_returned && self.holder == Some(mac) {
+            since.max(self.since)
+        } else {
+            since
+        })
     }
 
     /// There is evidence of two owners.

@@ -2,4 +2,8 @@
 
 mod duplicate;
 mod lab;
+mod local;
+mod others;
+mod owners;
+mod resolution;
 mod takeover;
