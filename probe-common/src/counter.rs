@@ -87,6 +87,13 @@ impl Counter {
     }
 }
 
+/// The key of an interface and direction in the kernel's map of counters.
+#[inline(always)]
+pub const fn counters_key(ifindex: u32, direction: Direction) -> u32 {
+    // Interface indexes are positive `int`s in the kernel, so the top bit is free.
+    ifindex << 1 | direction.number() as u32
+}
+
 /// Room for the counters: a power of two, so that the kernel side bounds an index with a mask.
 const SLOTS: usize = 64;
 const _: () = assert!(Counter::COUNT <= SLOTS);

@@ -16,6 +16,9 @@ use crate::{
 /// Nanoseconds in a second.
 pub const SECOND_NS: u64 = 1_000_000_000;
 
+/// How long after a request a reply may still be an answer to it.
+pub const ANSWER_WINDOW_NS: u64 = SECOND_NS;
+
 /// What can be set while the programs run. One value, in a map of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -104,6 +107,8 @@ pub struct CpuBuckets {
     pub probe: Bucket,
     /// Bogus frames.
     pub bogus: Bucket,
+    /// Lines in the log of the kernel side.
+    pub log: Bucket,
 }
 
 /// What a claim or a request is remembered under.
@@ -233,10 +238,12 @@ impl AskedState {
 
     /// The request that `reply` answers (its time, which identifies it, and whether it was an ARP probe),
     /// if that request is known. A reply is tied to a request only when it is addressed to who asked
-    /// last, and is no announcement: the answer to an announcement is part of a handover.
+    /// last, comes within [`ANSWER_WINDOW_NS`], and is no announcement: the answer to an announcement is
+    /// part of a handover.
     #[inline(always)]
-    pub fn answered_by(&self, reply: &ArpFrame) -> Option<(u64, bool)> {
-        (reply.tha == self.asker && !reply.is_announcement())
+    pub fn answered_by(&self, reply: &ArpFrame, now_ns: u64) -> Option<(u64, bool)> {
+        let in_time = now_ns.wrapping_sub(self.request_ns) <= ANSWER_WINDOW_NS;
+        (in_time && reply.tha == self.asker && !reply.is_announcement())
             .then_some((self.request_ns, self.probing != 0))
     }
 
@@ -456,23 +463,27 @@ mod tests {
             tpa: [192, 0, 2, 1],
             ..ArpFrame::default()
         };
-        assert_eq!(asked.answered_by(&reply), Some((42, false)));
-        assert_eq!(asked.answered_by(&ArpFrame { tha: B, ..reply }), None);
+        assert_eq!(asked.answered_by(&reply, 43), Some((42, false)));
+        assert_eq!(asked.answered_by(&reply, 43 + SECOND_NS), None, "too late");
+        assert_eq!(asked.answered_by(&ArpFrame { tha: B, ..reply }, 43), None);
         let announcement = ArpFrame {
             tpa: reply.spa,
             ..reply
         };
         assert_eq!(
-            asked.answered_by(&announcement),
+            asked.answered_by(&announcement, 43),
             None,
             "an answer to an announcement"
         );
         let probed = AskedState::new(&request(A, [0; 4]), 43);
         assert_eq!(
-            probed.answered_by(&ArpFrame {
-                tpa: [0; 4],
-                ..reply
-            }),
+            probed.answered_by(
+                &ArpFrame {
+                    tpa: [0; 4],
+                    ..reply
+                },
+                44
+            ),
             Some((43, true))
         );
     }

@@ -1,6 +1,7 @@
 //! One enum, three uses: index in the kernel, label value in the metrics, word in the docs.
 
 /// Defines a closed, dense enum whose variants carry the word that people and machines see.
+#[macro_export]
 macro_rules! label_enum {
     (
         $(#[$meta:meta])*
@@ -47,13 +48,34 @@ macro_rules! label_enum {
             }
         }
 
-        #[cfg(feature = "serde")]
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        $crate::serialize_label!($name);
+    };
+}
+
+/// Serializes a [`label_enum!`] as its word. A macro of its own, because a `cfg` inside `label_enum!`
+/// would ask for a feature of the crate that uses it, not of this one.
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! serialize_label {
+    ($name:ident) => {
+        impl $crate::serde::Serialize for $name {
+            fn serialize<S: $crate::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.label())
             }
         }
     };
+}
+
+/// Without serde there is nothing to serialize.
+#[cfg(not(feature = "serde"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! serialize_label {
+    ($name:ident) => {};
 }
 
 pub(crate) use label_enum;

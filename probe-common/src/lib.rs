@@ -12,3 +12,7 @@ pub mod event;
 mod label;
 pub mod parse;
 pub mod wire;
+
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub use serde;

@@ -31,13 +31,23 @@ label_enum! {
 
 /// Bounds-checked access to the bytes of a frame.
 pub trait FrameBytes {
-    /// The `N` bytes at `offset`, or `None` where the frame is shorter.
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Copies the bytes at `offset` into `bytes` and says whether the frame has them all.
+    ///
+    /// Not an `Option<[u8; N]>`: the payload of a `None` is undefined, LLVM moves undefined registers
+    /// about, and the verifier refuses every program that reads one.
+    #[must_use]
+    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool;
 }
 
 impl FrameBytes for &[u8] {
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.get(offset..)?.first_chunk().copied()
+    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+        match self.get(offset..).and_then(<[u8]>::first_chunk) {
+            Some(chunk) => {
+                *bytes = *chunk;
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -61,11 +71,14 @@ const ETHERTYPE_OFFSET: usize = offset_of!(EthHdr, ether_type);
 pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
     // Each level is a call of its own with a constant offset: the verifier of 5.10 loses track of a
     // packet pointer whose offset was chosen at run time.
-    match bytes.load(ETHERTYPE_OFFSET).map(u16::from_be_bytes) {
-        Some(ethertype::ARP) => parse_arp(bytes, EthHdr::LEN, [stripped, VlanTag::NONE]),
-        Some(tpid @ (ethertype::VLAN | ethertype::QINQ)) => parse_tagged(bytes, stripped, tpid),
-        Some(_) => Parsed::NotArp,
-        None => Parsed::Malformed(Malformed::Truncated),
+    let mut ethertype = [0; 2];
+    if !bytes.load(ETHERTYPE_OFFSET, &mut ethertype) {
+        return Parsed::Malformed(Malformed::Truncated);
+    }
+    match u16::from_be_bytes(ethertype) {
+        ethertype::ARP => parse_arp(bytes, EthHdr::LEN, [stripped, VlanTag::NONE]),
+        tpid @ (ethertype::VLAN | ethertype::QINQ) => parse_tagged(bytes, stripped, tpid),
+        _ => Parsed::NotArp,
     }
 }
 
@@ -98,7 +111,11 @@ fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parse
 /// The tag at `offset` and the ethertype after it.
 #[inline(always)]
 fn load_tag<B: FrameBytes>(bytes: &B, offset: usize, tpid: u16) -> Option<(VlanTag, u16)> {
-    let [tci_high, tci_low, next_high, next_low] = bytes.load::<{ VlanHdr::LEN }>(offset)?;
+    let mut tag = [0; VlanHdr::LEN];
+    if !bytes.load(offset, &mut tag) {
+        return None;
+    }
+    let [tci_high, tci_low, next_high, next_low] = tag;
     let tci = u16::from_be_bytes([tci_high, tci_low]);
     Some((
         VlanTag::new(tpid, tci),
@@ -109,12 +126,11 @@ fn load_tag<B: FrameBytes>(bytes: &B, offset: usize, tpid: u16) -> Option<(VlanT
 /// Reads the ARP header at `offset`; padding after it is of no interest.
 #[inline(always)]
 fn parse_arp<B: FrameBytes>(bytes: &B, offset: usize, tags: [VlanTag; 2]) -> Parsed {
-    let (Some(arp), Some(ethernet)) = (
-        bytes.load::<{ ArpHdr::LEN }>(offset),
-        bytes.load::<{ ETHERTYPE_OFFSET }>(0),
-    ) else {
+    let mut ethernet = [0; ETHERTYPE_OFFSET];
+    let mut arp = [0; ArpHdr::LEN];
+    if !bytes.load(0, &mut ethernet) || !bytes.load(offset, &mut arp) {
         return Parsed::Malformed(Malformed::Truncated);
-    };
+    }
     let field = |at: usize| u16::from_be_bytes([arp[at], arp[at + 1]]);
 
     let malformed = if field(offset_of!(ArpHdr, htype)) != HTYPE_ETHERNET {

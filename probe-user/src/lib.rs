@@ -1,1 +1,18 @@
+//! The daemon and the command line tool `probe`.
+//!
+//! Data flows one way: frames become events in the kernel ([`kernel`]), are put in [`order`] and become
+//! findings in [`detect`]. [`monitor`] is the one task that joins these; [`serve`] and [`report`] show
+//! what it finds.
 
+pub mod cli;
+pub mod clock;
+pub mod detect;
+pub mod facts;
+pub mod interfaces;
+pub mod kernel;
+pub mod links;
+pub mod monitor;
+pub mod order;
+mod poll;
+pub mod report;
+pub mod serve;

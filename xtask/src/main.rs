@@ -1,1 +1,48 @@
-fn main() {}
+//! What is done with this repository: `cargo xtask setup | build | lint | test | run`.
+//!
+//! Each verb does what it needs first, so that nobody has to remember an order.
+
+mod apt;
+mod ebpf;
+mod host;
+mod packages;
+mod step;
+mod tally;
+mod toolchain;
+mod verb;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Builds, checks and runs probe.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Verb {
+    /// Find or install what building and testing needs
+    Setup,
+    /// Build target/release/probe, the eBPF programs included
+    Build,
+    /// Check formatting, lints and documentation, of both sides
+    Lint,
+    /// Lint, then run every test against the release build (needs root)
+    Test,
+    /// Build, then run probe with these arguments
+    Run {
+        /// What probe is given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Verb::parse() {
+        Verb::Setup => verb::setup::run()?,
+        Verb::Build => verb::build::run()?,
+        Verb::Lint => verb::lint::run()?,
+        Verb::Test => return verb::test::run(),
+        Verb::Run { arguments } => verb::run::run(&arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,70 @@
+//! A socket buffer as bytes.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use probe_common::{parse::FrameBytes, wire::VlanTag};
+
+use crate::xdp_buffer::load_linear;
+
+/// A socket buffer at one of the TC hooks, from its Ethernet header on.
+pub struct SocketBuffer<'a>(pub &'a TcContext);
+
+impl SocketBuffer<'_> {
+    #[inline(always)]
+    fn skb(&self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
+
+    /// Index of the interface that the frame is on.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the verifier checks the access.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    /// The tag that the network card or the kernel moved from the bytes into the metadata.
+    #[inline(always)]
+    pub fn stripped_tag(&self) -> VlanTag {
+        // SAFETY: as above.
+        let present = unsafe { (*self.skb()).vlan_present };
+        if present == 0 {
+            return VlanTag::NONE;
+        }
+        // SAFETY: as above.
+        let tpid = unsafe { (*self.skb()).vlan_proto };
+        // SAFETY: as above.
+        let tci = unsafe { (*self.skb()).vlan_tci };
+        // Both are 16 bits wide in the kernel; `vlan_proto` is in network order there.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "16 bits widened by the kernel"
+        )]
+        let tag = VlanTag::new(u16::from_be(tpid as u16), tci as u16);
+        tag
+    }
+}
+
+impl FrameBytes for SocketBuffer<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+        load_linear(self.0.data(), self.0.data_end(), offset, bytes)
+            || self.load_paged(offset, bytes)
+    }
+}
+
+impl SocketBuffer<'_> {
+    /// The same for headers that are not in the linear part. Copies; pulling them in would change the
+    /// buffer.
+    #[inline(always)]
+    fn load_paged<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "offsets are header offsets, below 64"
+        )]
+        let (offset, length) = (offset as u32, N as u32);
+        let to = bytes.as_mut_ptr().cast::<c_void>();
+        // SAFETY: the helper writes `length` bytes at `to` or fails, and `bytes` has that many.
+        unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, to, length) == 0 }
+    }
+}

@@ -1,0 +1,26 @@
+//! How the program ends.
+
+use std::{io::Write as _, process::ExitCode};
+
+/// The exit status, for scripts. Usage errors end with 2 before a verb runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// As expected.
+    Fine = 0,
+    /// A conflict was found.
+    Conflict = 1,
+    /// Could not do it, or not completely.
+    Failed = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Says on standard error what went wrong, causes included.
+pub fn complain(error: &anyhow::Error) {
+    // With standard error closed there is nobody left to tell.
+    let _ = writeln!(std::io::stderr().lock(), "probe: {error:#}");
+}

@@ -1,0 +1,100 @@
+//! What the host and the cluster know that no frame says. Told as a whole whenever something changes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use probe_common::wire::MacAddr;
+
+use super::{BindingKey, Timestamp};
+
+/// What is known beyond the frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The addresses that this host holds, and the MAC it holds each with. An address on a VLAN child,
+    /// bridge or macvlan belongs to the segment of its parent or port; those on loopback, dummy,
+    /// kube-ipvs0 and any NOARP link do not belong here: IPVS nodes have every service address there.
+    pub addresses: HashMap<BindingKey, MacAddr>,
+    /// Every MAC of this host.
+    pub macs: HashSet<MacAddr>,
+    /// The broadcast addresses of the connected networks: nobody can own one.
+    pub broadcasts: HashSet<BindingKey>,
+    /// The gateways: tracked, and expected to be there, so that their silence counts from the start.
+    pub gateways: HashSet<BindingKey>,
+    /// Networks whose addresses matter, beyond those of the configuration: a cluster's pools.
+    pub tracked: Vec<IpNet>,
+}
+
+/// The facts as detection keeps them: with the time since when each address is held.
+#[derive(Debug, Default)]
+pub(super) struct KnownFacts {
+    facts: HostFacts,
+    held_since: HashMap<BindingKey, Timestamp>,
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The MAC that it is held with.
+    pub mac: MacAddr,
+    /// Since when, as far as detection was told.
+    pub since: Timestamp,
+}
+
+impl KnownFacts {
+    /// Replaces everything. What was held before and still is keeps its time.
+    pub fn replace(&mut self, facts: HostFacts, at: Timestamp) {
+        let before = std::mem::take(&mut self.held_since);
+        self.held_since = facts
+            .addresses
+            .keys()
+            .map(|key| (*key, before.get(key).copied().unwrap_or(at)))
+            .collect();
+        self.facts = facts;
+    }
+
+    /// No fact lies in the future: called when the clock was set back to `now`.
+    pub fn forget_future(&mut self, now: Timestamp) {
+        for since in self.held_since.values_mut() {
+            *since = now.min(*since);
+        }
+    }
+
+    /// Whether this is a MAC of this host.
+    pub fn is_local(&self, mac: MacAddr) -> bool {
+        self.facts.macs.contains(&mac)
+    }
+
+    /// Whether this host holds the address.
+    pub fn held(&self, key: &BindingKey) -> Option<Held> {
+        let mac = *self.facts.addresses.get(key)?;
+        let since = *self.held_since.get(key)?;
+        Some(Held { mac, since })
+    }
+
+    /// Whether the address is the broadcast address of a connected network.
+    pub fn is_broadcast(&self, key: &BindingKey) -> bool {
+        self.facts.broadcasts.contains(key)
+    }
+
+    /// Whether the address matters by what the facts say.
+    pub fn is_tracked(&self, key: &BindingKey) -> bool {
+        self.facts.gateways.contains(key)
+            || self.facts.addresses.contains_key(key)
+            || covers(&self.facts.tracked, key.ip)
+    }
+
+    /// The gateways, in a stable order.
+    pub fn gateways(&self) -> Vec<BindingKey> {
+        let mut gateways: Vec<_> = self.facts.gateways.iter().copied().collect();
+        gateways.sort_unstable();
+        gateways
+    }
+}
+
+/// Whether one of the networks contains the address.
+pub(super) fn covers(networks: &[IpNet], ip: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&ip))
+}

@@ -1,0 +1,191 @@
+//! What detection concludes: the only thing people and machines see of it.
+
+use std::net::IpAddr;
+
+use probe_common::{label_enum, wire::MacAddr};
+use serde::Serialize;
+
+use super::{BindingKey, BogusReason, Segment, Timestamp};
+
+label_enum! {
+    /// The kinds of finding.
+    pub enum FindingKind {
+        /// The first claim for an address on a segment.
+        NewBinding = "new_binding",
+        /// Another owner has the address now, and the one before keeps silent.
+        Moved = "moved",
+        /// Owners take turns, or share in a way that wants looking at, but it is less than a conflict.
+        Contested = "contested",
+        /// The address has more than one owner. Told again for each owner that joins.
+        Conflict = "conflict",
+        /// No evidence of the conflict for a while, and no proof that it is over: it stays open.
+        ConflictQuiet = "conflict_quiet",
+        /// Asked twice, exactly one owner answered: the conflict is over.
+        ConflictResolved = "conflict_resolved",
+        /// No second owner has claimed the address for so long that the conflict is no longer kept open.
+        ConflictExpired = "conflict_expired",
+        /// A newcomer asked for an address by ARP probe and learnt that it is used.
+        ProbeDenied = "probe_denied",
+        /// A frame that makes no valid claim.
+        BogusClaim = "bogus_claim",
+        /// The Ethernet source of a claim is not its sender hardware address.
+        SourceMismatch = "source_mismatch",
+        /// Nobody has claimed a tracked address, or answered for it, for too long.
+        Silent = "silent",
+    }
+}
+
+impl FindingKind {
+    /// Whether the finding is about who owns an address: what an ignore list keeps from being reported.
+    pub const fn is_dispute(self) -> bool {
+        match self {
+            Self::Moved
+            | Self::Contested
+            | Self::Conflict
+            | Self::ConflictQuiet
+            | Self::ConflictResolved
+            | Self::ConflictExpired => true,
+            Self::NewBinding
+            | Self::ProbeDenied
+            | Self::BogusClaim
+            | Self::SourceMismatch
+            | Self::Silent => false,
+        }
+    }
+}
+
+label_enum! {
+    /// How much a finding matters.
+    pub enum Severity {
+        /// Good to know.
+        Info = "info",
+        /// Normal, but worth a line.
+        Notice = "notice",
+        /// Somebody should look.
+        Warning = "warning",
+        /// Somebody should look now.
+        Critical = "critical",
+    }
+}
+
+label_enum! {
+    /// Why an address is said to have two owners.
+    pub enum Evidence {
+        /// Two owners answered the same request of a third party.
+        DuplicateReply = "duplicate_reply",
+        /// Owners keep taking the address from each other.
+        Alternation = "alternation",
+        /// This host holds the address, and a stranger goes on claiming it.
+        Local = "local",
+        /// Asked, two owners answered.
+        Confirmed = "confirmed",
+    }
+}
+
+label_enum! {
+    /// What the frames suggest as the cause.
+    pub enum Hint {
+        /// Three or more stations answer one request: kube-proxy in IPVS mode without `strictARP`, which
+        /// makes every node answer for every service address.
+        IpvsStrictArp = "ipvs_strict_arp",
+        /// Both owners are this host: it answers on several interfaces of one segment (`arp_ignore`).
+        ArpFlux = "arp_flux",
+        /// Two machines answer with one virtual-router MAC, or two machines beside it take turns: two
+        /// VRRP, CARP or HSRP masters.
+        TwoMasters = "two_masters",
+        /// A virtual-router MAC and an ordinary one answered the same request.
+        RouterAndHost = "router_and_host",
+        /// Two virtual-router MACs for one address: two groups (VRIDs) are configured with it.
+        TwoRouterGroups = "two_router_groups",
+        /// One MAC only asks and the other only answers: bonding mode balance-alb.
+        BalanceAlb = "balance_alb",
+    }
+}
+
+label_enum! {
+    /// What part an owner plays in a finding.
+    pub enum Role {
+        /// It claimed the address last, or took it over.
+        Current = "current",
+        /// It claimed the address before.
+        Earlier = "earlier",
+        /// It asked for the address.
+        Prober = "prober",
+        /// It sent the frame in question.
+        Sender = "sender",
+    }
+}
+
+/// One owner: a MAC, or the MACs that are one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OwnerView {
+    /// Its part in the finding.
+    pub role: Role,
+    /// Its MACs, the one seen last first. Never empty.
+    pub macs: Vec<MacAddr>,
+    /// Whether it is this host.
+    pub local: bool,
+    /// When it first claimed the address, as far as is remembered.
+    pub first_seen: Timestamp,
+    /// When it last claimed the address.
+    pub last_seen: Timestamp,
+    /// How many of its claims were observed; what the kernel's economy held back is not among them.
+    pub claims: u64,
+}
+
+/// How often something happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Requests that two owners answered.
+    pub duplicate_replies: u64,
+    /// Claims by an owner that had held the address before, after another had taken it.
+    pub returns: u64,
+    /// Claims by a stranger to an address that this host holds.
+    pub local: u64,
+    /// Rounds of asking that two owners answered.
+    pub confirmed: u64,
+    /// Findings like this one that were not reported since the last that was.
+    pub held_back: u64,
+}
+
+/// A conclusion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub kind: FindingKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// When it became true.
+    pub at: Timestamp,
+    /// Where.
+    #[serde(flatten)]
+    pub segment: Segment,
+    /// The address.
+    pub ip: IpAddr,
+    /// When what it tells of began: the takeover of a move, the opening of a conflict, the last claim
+    /// before silence.
+    pub since: Timestamp,
+    /// Who: the current owner first, then the others, the one seen last first.
+    pub owners: Vec<OwnerView>,
+    /// Why; only conflicts have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// How often.
+    pub counts: Counts,
+    /// What may be the cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
+    /// What is wrong with the frame; only [`FindingKind::BogusClaim`] has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bogus: Option<BogusReason>,
+}
+
+impl Finding {
+    /// The binding that this is about.
+    pub const fn key(&self) -> BindingKey {
+        BindingKey {
+            segment: self.segment,
+            ip: self.ip,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Everything that touches bpf: loading the programs, attaching them, draining their rings, reading
+//! their counters. What leaves this module are plain values; nothing else in the crate knows a map.
+
+pub mod attach;
+mod counters;
+mod cpus;
+mod error;
+pub mod preflight;
+mod rings;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap},
+};
+use probe_common::{
+    economy::Settings,
+    event::ABI_VERSION,
+};
+
+pub use self::{
+    attach::{Attachment, Mode},
+    counters::CounterReader,
+    error::KernelError,
+    rings::Rings,
+};
+
+use crate::poll;
+
+/// The programs, as built from `probe-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
+
+/// The section in which the object names the version of its ABI.
+const ABI_SECTION: &str = "probe_abi";
+
+/// What is fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Memory for all rings together, in bytes.
+    pub ring_memory: usize,
+    /// Addresses whose claims and requests the kernel side remembers.
+    pub addresses: u32,
+    /// CIDRs that fit into the watch filter.
+    pub filter_entries: u32,
+    /// Interface directions that can be counted at once.
+    pub interface_directions: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            ring_memory: 16 << 20,
+            addresses: 65_536,
+            filter_entries: 16_384,
+            interface_directions: 1_024,
+        }
+    }
+}
+
+/// The loaded programs. Dropping it unloads them; attachments hold themselves.
+pub struct Kernel {
+    ebpf: Ebpf,
+    settings: Array<MapData, [u8; size_of::<Settings>()]>,
+    counters: CounterReader,
+}
+
+impl Kernel {
+    /// Loads the programs and makes their rings.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Permission`] where capabilities are missing, [`KernelError::Abi`] where the object
+    /// is another version's, and the kernel's own words otherwise.
+    pub fn load(options: &LoadOptions, settings: &Settings) -> Result<(Self, Rings), KernelError> {
+        preflight::check()?;
+        check_abi(OBJECT)?;
+        preflight::raise_memlock_limit();
+
+        let layout = cpus::RingLayout::of_this_machine(options.ring_memory)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("RINGS", layout.slots())
+            .map_max_entries("CLAIMS", options.addresses)
+            .map_max_entries("ASKED", options.addresses)
+            .map_max_entries("FILTER", options.filter_entries)
+            .map_max_entries("COUNTERS", options.interface_directions)
+            .load(OBJECT)
+            .map_err(KernelError::load)?;
+
+        let slots: ArrayOfMaps<MapData> = take_map(&mut ebpf, "RINGS")?;
+        let rings = Rings::create(&layout, slots)?;
+        let counters: PerCpuHashMap<MapData, _, _> = take_map(&mut ebpf, "COUNTERS")?;
+        let settings_map = take_map(&mut ebpf, "SETTINGS")?;
+        let mut kernel =
+            Self { ebpf, settings: settings_map, counters: CounterReader::new(counters) };
+        kernel.set(settings)?;
+        Ok((kernel, rings))
+    }
+
+    /// Puts settings into force; the programs use them from their next frame on.
+    pub fn set(&mut self, settings: &Settings) -> Result<(), KernelError> {
+        let bytes: [u8; size_of::<Settings>()] = bytemuck::cast(*settings);
+        self.settings
+            .set(0, bytes, 0)
+            .map_err(|source| KernelError::Map { name: "SETTINGS", source })
+    }
+
+    /// What the programs count. The reader works from any thread, also while frames are counted.
+    pub fn counters(&self) -> CounterReader {
+        self.counters.clone()
+    }
+
+    /// Starts to forward the kernel side's own rare log lines to the log. Ends with the programs.
+    pub fn forward_log(&mut self) {
+        match aya_log::EbpfLogger::init(&mut self.ebpf) {
+            Ok(logger) => drop(tokio::spawn(forward_log(logger))),
+            Err(error) => tracing::warn!(%error, "the kernel side's own log is not readable"),
+        }
+    }
+}
+
+async fn forward_log<T: log::Log>(logger: aya_log::EbpfLogger<T>) {
+    let mut logger = match poll::readable(logger) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "the kernel side's own log is not readable");
+            return;
+        }
+    };
+    while let Ok(mut guard) = logger.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
+}
+
+fn take_map<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, KernelError> {
+    let map = ebpf.take_map(name).ok_or(KernelError::MissingMap { name })?;
+    M::try_from(map).map_err(|source| KernelError::Map { name, source })
+}
+
+/// Refuses an object that lays its events out differently.
+fn check_abi(object: &[u8]) -> Result<(), KernelError> {
+    use object::{Object as _, ObjectSection as _};
+    let found = object::File::parse(object)
+        .ok()
+        .and_then(|file| file.section_by_name(ABI_SECTION)?.data().ok().map(<[u8]>::to_vec))
+        .and_then(|data| data.first_chunk().copied())
+        .map(u32::from_le_bytes);
+    if found == Some(ABI_VERSION) { Ok(()) } else { Err(KernelError::Abi { found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_object_has_this_version_of_the_abi() {
+        check_abi(OBJECT).unwrap();
+    }
+
+    #[test]
+    fn an_object_without_an_abi_version_is_refused() {
+        let error = check_abi(b"no object").unwrap_err();
+        assert!(matches!(error, KernelError::Abi { found: None }), "{error}");
+    }
+}

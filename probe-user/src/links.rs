@@ -1,0 +1,207 @@
+//! The interfaces of this host and their addresses, from netlink.
+//!
+//! State, not events: whatever changes, the whole picture is read again and handed on. A burst of changes
+//! costs one reading.
+
+use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use ipnet::IpNet;
+use probe_common::wire::MacAddr;
+use rtnetlink::{
+    Handle, MulticastGroup, new_multicast_connection,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{
+            InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+        },
+    },
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// How long changes are collected before the picture is read again.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// One interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its index, unique in a network namespace while it lives.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MAC address, if it has one.
+    pub mac: Option<MacAddr>,
+    /// Largest frame without the Ethernet header, in bytes.
+    pub mtu: u32,
+    /// What it is (`veth`, `bridge`, `bond` …); `None` for a device of its own.
+    pub kind: Option<String>,
+    /// Whether frames on it start with an Ethernet header.
+    pub ethernet: bool,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether it answers ARP: neither `IFF_NOARP` (dummy, tunnels) nor the loopback.
+    pub arp: bool,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
+    /// The interface that it is stacked on (the parent of a VLAN child or macvlan).
+    pub parent: Option<u32>,
+    /// The VLAN identifier of an 802.1Q child.
+    pub vlan: Option<u16>,
+    /// The XDP program on it, whosever it is.
+    pub xdp_program: Option<u32>,
+    /// Its addresses with their networks.
+    pub addresses: Vec<IpNet>,
+}
+
+/// All interfaces, by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links(BTreeMap<u32, Link>);
+
+impl Links {
+    /// The interface of this name.
+    pub fn named(&self, name: &str) -> Option<&Link> {
+        self.iter().find(|link| link.name == name)
+    }
+
+    /// The interface with this index.
+    pub fn get(&self, index: u32) -> Option<&Link> {
+        self.0.get(&index)
+    }
+
+    /// Every interface, in the order of its index.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.0.values()
+    }
+}
+
+impl FromIterator<Link> for Links {
+    fn from_iter<T: IntoIterator<Item = Link>>(links: T) -> Self {
+        Self(links.into_iter().map(|link| (link.index, link)).collect())
+    }
+}
+
+/// Why the interfaces could not be read.
+#[derive(Debug, Error)]
+pub enum LinksError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel refused to list them.
+    #[error("cannot list the interfaces: {0}")]
+    Dump(#[from] rtnetlink::Error),
+}
+
+/// Reads the interfaces and follows them from then on. The receiver has the first picture at once; it is
+/// closed when netlink ends.
+pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let (connection, handle, mut changes) = new_multicast_connection(&groups)?;
+    tokio::spawn(connection);
+
+    let (sender, receiver) = watch::channel(Arc::new(read(&handle).await?));
+    tokio::spawn(async move {
+        while changes.next().await.is_some() {
+            tokio::time::sleep(SETTLE).await;
+            // What has come meanwhile is part of the picture that is read now.
+            while changes.try_recv().is_ok() {}
+            match read(&handle).await {
+                Ok(links) => {
+                    sender.send_if_modified(|current| {
+                        let modified = **current != links;
+                        if modified {
+                            *current = Arc::new(links);
+                        }
+                        modified
+                    });
+                }
+                // A dump that was interrupted by yet another change; that change is in the queue.
+                Err(error) => tracing::debug!(%error, "interfaces not read"),
+            }
+            if sender.is_closed() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+async fn read(handle: &Handle) -> Result<Links, LinksError> {
+    let mut links: Links =
+        handle.link().get().execute().map_ok(link).try_collect::<Vec<_>>().await?.into_iter().collect();
+    let mut addresses = handle.address().get().execute();
+    while let Some(message) = addresses.try_next().await? {
+        if let (Some(link), Some(address)) =
+            (links.0.get_mut(&message.header.index), address(&message))
+        {
+            link.addresses.push(address);
+        }
+    }
+    Ok(links)
+}
+
+fn link(message: LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        up: flags.contains(LinkFlags::Up),
+        arp: !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
+        ..Link::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::Link(parent) => link.parent = Some(parent),
+            LinkAttribute::LinkInfo(info) => {
+                link.vlan = info.iter().find_map(vlan);
+                link.kind = info.into_iter().find_map(kind);
+            }
+            LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.into_iter().find_map(program),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind(info: LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind),
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+fn vlan(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(data)) = info else {
+        return None;
+    };
+    data.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(vid) => Some(*vid),
+        _ => None,
+    })
+}
+
+fn program(xdp: LinkXdp) -> Option<u32> {
+    match xdp {
+        LinkXdp::ProgId(id) if id != 0 => Some(id),
+        _ => None,
+    }
+}
+
+/// The address of an interface. On a point-to-point link `Address` is the peer's, so `Local` goes first.
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = find(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    IpNet::new(local.or(any)?, message.header.prefix_len).ok()
+}

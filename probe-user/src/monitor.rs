@@ -1,0 +1,218 @@
+//! The one task that joins the parts: drains the rings, puts events in order, lets detection judge them
+//! and publishes what it finds. Everything it owns, it owns alone; others ask it.
+
+use std::{collections::HashMap, io, mem, sync::Arc};
+
+use probe_common::{counter::Direction, event::Hook};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::{
+    clock::{Clock, Timer, monotonic},
+    detect::{BindingView, DetectConfig, Detector, Finding, Observation, Statistics, Timestamp},
+    facts::host_facts,
+    interfaces::WatchedInterfaces,
+    kernel::Rings,
+    links::Links,
+    order::Order,
+    report::FindingRecord,
+};
+
+/// Events taken from each ring in one turn, so that a storm does not keep questions waiting.
+const EVENTS_PER_TURN: usize = 4_096;
+/// Findings that a slow reader may be behind before it misses some.
+const FINDINGS_BEHIND: usize = 10_000;
+/// Questions that may wait.
+const QUESTIONS: usize = 64;
+
+/// What the monitor knows at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What detection counts.
+    pub statistics: Statistics,
+    /// The bindings with an open conflict.
+    pub open_conflicts: Vec<BindingView>,
+    /// Events received, by interface index and direction.
+    pub received: HashMap<(u32, Direction), u64>,
+    /// Events that could not be understood.
+    pub undecodable: u64,
+    /// When the last event was stamped.
+    pub last_event: Option<Timestamp>,
+}
+
+/// The monitor is not running any more.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the monitor has stopped")]
+pub struct Stopped;
+
+enum Question {
+    Snapshot(oneshot::Sender<Snapshot>),
+}
+
+/// How the rest of the program talks to the monitor.
+#[derive(Clone, Debug)]
+pub struct MonitorHandle {
+    questions: mpsc::Sender<Question>,
+    findings: broadcast::Sender<Arc<FindingRecord>>,
+}
+
+impl MonitorHandle {
+    /// What the monitor knows now.
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        self.questions.send(Question::Snapshot(sender)).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Every finding from now on. A reader that falls behind is told how many it missed.
+    pub fn findings(&self) -> broadcast::Receiver<Arc<FindingRecord>> {
+        self.findings.subscribe()
+    }
+}
+
+/// The parts, joined.
+pub struct Monitor {
+    rings: Rings,
+    order: Order,
+    detector: Detector,
+    timer: Timer,
+    links: watch::Receiver<Arc<Links>>,
+    watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    questions: mpsc::Receiver<Question>,
+    publish: broadcast::Sender<Arc<FindingRecord>>,
+    /// Reused from turn to turn.
+    findings: Vec<Finding>,
+    received: HashMap<(u32, Direction), u64>,
+    undecodable: u64,
+    last_event: Option<Timestamp>,
+}
+
+impl Monitor {
+    /// A monitor over these rings, and the handle to talk to it.
+    pub fn new(
+        rings: Rings,
+        config: DetectConfig,
+        links: watch::Receiver<Arc<Links>>,
+        watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    ) -> io::Result<(Self, MonitorHandle)> {
+        let (question_sender, questions) = mpsc::channel(QUESTIONS);
+        let (publish, _) = broadcast::channel(FINDINGS_BEHIND);
+        let handle = MonitorHandle { questions: question_sender, findings: publish.clone() };
+        let monitor = Self {
+            rings,
+            order: Order::default(),
+            detector: Detector::new(config),
+            timer: Timer::new()?,
+            links,
+            watched,
+            questions,
+            publish,
+            findings: Vec::new(),
+            received: HashMap::new(),
+            undecodable: 0,
+            last_event: None,
+        };
+        Ok((monitor, handle))
+    }
+
+    /// Runs until `stop` completes or the rings fail; what is in the rings then is still judged.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let mut stop = std::pin::pin!(stop);
+        self.learn();
+        loop {
+            let emptied = self.turn();
+            self.timer.arm(self.next_turn())?;
+            tokio::select! {
+                () = &mut stop => break,
+                readable = self.rings.readable() => readable?,
+                elapsed = self.timer.elapsed() => elapsed?,
+                () = std::future::ready(()), if !emptied => tokio::task::yield_now().await,
+                Some(question) = self.questions.recv() => self.answer(question),
+                Ok(()) = self.links.changed() => self.learn(),
+                Ok(()) = self.watched.changed() => self.learn(),
+            }
+        }
+        while !self.turn() {}
+        self.judge_until(Timestamp(u64::MAX));
+        self.publish();
+        Ok(())
+    }
+
+    /// One turn: drain, order, judge, publish. Returns whether the rings were emptied.
+    fn turn(&mut self) -> bool {
+        // Read before draining: what is stamped later may still be missing from the other rings.
+        let drained_at = monotonic();
+        let order = &mut self.order;
+        let emptied = self.rings.drain(EVENTS_PER_TURN, |event| order.push(event));
+        if emptied {
+            self.judge_until(drained_at);
+            self.detector.tick(drained_at, &mut self.findings);
+        }
+        self.publish();
+        emptied
+    }
+
+    /// When the next turn is due without a new event.
+    fn next_turn(&self) -> Option<Timestamp> {
+        let drain = self.order.next_drain_ns().map(Timestamp);
+        [drain, self.detector.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn judge_until(&mut self, drained_at: Timestamp) {
+        while let Some(event) = self.order.pop(drained_at.0) {
+            let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
+            *self.received.entry((event.ifindex, direction)).or_default() += 1;
+            self.last_event = Some(Timestamp(event.ktime_ns));
+            match Observation::try_from(&event) {
+                Ok(observation) => self.detector.observe(&observation, &mut self.findings),
+                Err(error) => {
+                    self.undecodable += 1;
+                    tracing::debug!(%error, "event not understood");
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut findings = mem::take(&mut self.findings);
+        for finding in findings.drain(..) {
+            let interface = self.interface_name(finding.segment.interface);
+            let record = FindingRecord::new(&finding, interface, Clock::Monotonic);
+            // Nobody listening is fine: the finding is in the metrics.
+            let _ = self.publish.send(Arc::new(record));
+        }
+        self.findings = findings;
+    }
+
+    fn interface_name(&self, ifindex: u32) -> String {
+        match self.watched.borrow().get(ifindex) {
+            Some(watched) => watched.name.clone(),
+            None => format!("if{ifindex}"),
+        }
+    }
+
+    /// Tells detection what this host holds.
+    fn learn(&mut self) {
+        let links = self.links.borrow_and_update().clone();
+        let watched = self.watched.borrow_and_update().clone();
+        let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
+        self.detector.learn(facts, monotonic(), &mut self.findings);
+        self.received.retain(|(ifindex, _), _| watched.contains(*ifindex));
+    }
+
+    fn answer(&self, question: Question) {
+        match question {
+            // Whoever asked may have gone meanwhile.
+            Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            statistics: self.detector.statistics(),
+            open_conflicts: self.detector.open_conflicts().collect(),
+            received: self.received.clone(),
+            undecodable: self.undecodable + self.rings.undecodable(),
+            last_event: self.last_event,
+        }
+    }
+}

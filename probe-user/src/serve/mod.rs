@@ -1,0 +1,88 @@
+//! HTTP on TCP: `/metrics`, `/healthz`, `/readyz` and nothing else. An inventory of the network is not
+//! for everyone on it.
+
+mod family;
+mod metrics;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+
+use crate::{interfaces::WatchedInterfaces, kernel::CounterReader, monitor::MonitorHandle};
+
+/// How long the monitor may take to answer before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the handlers read from.
+#[derive(Clone)]
+pub struct Sources {
+    /// Detection.
+    pub monitor: MonitorHandle,
+    /// The kernel side's counters.
+    pub counters: CounterReader,
+    /// The watched interfaces.
+    pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
+}
+
+/// Binds the address, so that a port that is taken is an error at start.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until `stop` completes.
+pub async fn serve(
+    listener: TcpListener,
+    sources: Sources,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(sources);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn metrics(State(sources): State<Sources>) -> Response {
+    let Ok(Ok(snapshot)) = timeout(PATIENCE, sources.monitor.snapshot()).await else {
+        return unavailable("the monitor does not answer");
+    };
+    let watched = sources.watched.borrow().clone();
+    // Reading the maps and encoding keep no other task from running.
+    let encoded = tokio::task::spawn_blocking(move || {
+        metrics::encode(&snapshot, &watched, &sources.counters)
+    });
+    match encoded.await {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Err(error)) => unavailable(&error.to_string()),
+        Err(error) => unavailable(&error.to_string()),
+    }
+}
+
+/// Alive: detection answers.
+async fn healthz(State(sources): State<Sources>) -> Response {
+    match timeout(PATIENCE, sources.monitor.snapshot()).await {
+        Ok(Ok(_)) => "ok\n".into_response(),
+        _ => unavailable("the monitor does not answer"),
+    }
+}
+
+/// Ready: at least one interface is watched.
+async fn readyz(State(sources): State<Sources>) -> Response {
+    if sources.watched.borrow().is_empty() {
+        unavailable("no interface is watched")
+    } else {
+        "ok\n".into_response()
+    }
+}
+
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+}

@@ -1,0 +1,245 @@
+//! Which compiler to take, and what to install where none will do. Pure: the machine is a parameter.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{candidate::Candidate, linker, version};
+
+/// Debian's newest compiler, its sources and its cargo; Debian's `rustc` is often too old.
+const DISTRIBUTION_COMPILER: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", CLIPPY_PACKAGE];
+
+/// The lints that come with that compiler.
+pub const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+
+/// The LLVM of that compiler today. Should it change, setup installs the right one next.
+const DISTRIBUTION_LLVM: u32 = 22;
+
+/// Why a compiler will not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    TooOld,
+    NoCargo,
+    NoSources,
+    UnsupportedLlvm,
+    /// The linker cannot be built without this LLVM's shared library.
+    NoLlvm,
+}
+
+impl Display for Unfit {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooOld => write!(f, "older than {}", env!("CARGO_PKG_RUST_VERSION")),
+            Self::NoCargo => write!(f, "has no cargo beside it"),
+            Self::NoSources => write!(f, "has no library sources (rust-src)"),
+            Self::UnsupportedLlvm => {
+                write!(f, "bpf-linker supports LLVM {:?}", linker::SUPPORTED_LLVM)
+            }
+            Self::NoLlvm => write!(f, "the libLLVM.so of that LLVM is not installed"),
+        }
+    }
+}
+
+/// Candidates that will not do, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected(pub Vec<(Candidate, Unfit)>);
+
+impl Display for Rejected {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return write!(f, "    no Rust compiler but the pinned one");
+        }
+        let lines: Vec<String> = self
+            .0
+            .iter()
+            .map(|(candidate, why)| format!("    {candidate}: {why}"))
+            .collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+/// Takes the first candidate that will do. `has_linker` tells whether a linker for an LLVM major
+/// is there or can be built.
+pub fn choose(
+    candidates: Vec<Candidate>,
+    has_linker: impl Fn(u32) -> bool,
+) -> Result<Candidate, Rejected> {
+    let mut rejected = Vec::new();
+    for candidate in candidates {
+        match unfit(&candidate, &has_linker) {
+            None => return Ok(candidate),
+            Some(why) => rejected.push((candidate, why)),
+        }
+    }
+    Err(Rejected(rejected))
+}
+
+fn unfit(candidate: &Candidate, has_linker: impl Fn(u32) -> bool) -> Option<Unfit> {
+    let llvm = candidate.version.llvm;
+    if !candidate.version.is_new_enough() {
+        Some(Unfit::TooOld)
+    } else if !candidate.has_cargo {
+        Some(Unfit::NoCargo)
+    } else if !candidate.has_sources {
+        Some(Unfit::NoSources)
+    } else if has_linker(llvm) {
+        None
+    } else if linker::SUPPORTED_LLVM.contains(&llvm) {
+        Some(Unfit::NoLlvm)
+    } else {
+        Some(Unfit::UnsupportedLlvm)
+    }
+}
+
+/// The Debian packages that make one candidate do: the LLVM of one that lacks nothing else, or a
+/// compiler with everything. `available` gives a package's version, where there is one.
+pub fn remedy(
+    rejected: &Rejected,
+    available: impl Fn(&str) -> Option<String>,
+) -> Option<Vec<String>> {
+    let missing_llvm = rejected
+        .0
+        .iter()
+        .filter(|(_, why)| *why == Unfit::NoLlvm)
+        .map(|(candidate, _)| llvm_package(candidate.version.llvm))
+        .find(|package| available(package).is_some());
+    if let Some(package) = missing_llvm {
+        return Some(vec![package]);
+    }
+    let is_new_enough =
+        available(DISTRIBUTION_COMPILER[0]).is_some_and(|version| version::is_new_enough(&version));
+    is_new_enough.then(distribution_packages)
+}
+
+/// Everything that Debian's own compiler needs to build the kernel side.
+pub fn distribution_packages() -> Vec<String> {
+    DISTRIBUTION_COMPILER
+        .map(str::to_owned)
+        .into_iter()
+        .chain([llvm_package(DISTRIBUTION_LLVM)])
+        .collect()
+}
+
+fn llvm_package(major: u32) -> String {
+    format!("llvm-{major}-dev")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolchain::version::Version;
+
+    fn compiler(name: &str, release: &str, llvm: u32) -> Candidate {
+        Candidate {
+            rustc: name.into(),
+            cargo: "cargo".into(),
+            version: Version {
+                release: release.to_owned(),
+                llvm,
+            },
+            has_cargo: true,
+            has_sources: true,
+        }
+    }
+
+    fn nightly() -> Candidate {
+        compiler("nightly", "1.99.0-nightly", 23)
+    }
+
+    fn distribution() -> Candidate {
+        compiler("distribution", "1.96.0", 22)
+    }
+
+    fn reasons(rejected: &Rejected) -> Vec<Unfit> {
+        rejected.0.iter().map(|(_, why)| *why).collect()
+    }
+
+    /// Packages of Debian 12 with its security updates.
+    fn bookworm(package: &str) -> Option<String> {
+        match package {
+            "rustc-web" => Some("1.96.0+dfsg1-1~deb12u2".to_owned()),
+            "llvm-22-dev" => Some("1:22.1.8-1~deb12u1".to_owned()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_first_that_will_do_is_taken() {
+        let chosen = choose(vec![nightly(), distribution()], |_| true);
+        assert_eq!(chosen, Ok(nightly()));
+    }
+
+    #[test]
+    fn a_compiler_whose_llvm_is_not_installed_is_passed_over() {
+        let chosen = choose(vec![nightly(), distribution()], |llvm| llvm == 22);
+        assert_eq!(chosen, Ok(distribution()));
+    }
+
+    #[test]
+    fn every_reason_is_given() {
+        let candidates = vec![
+            compiler("old", "1.85.0", 19),
+            Candidate {
+                has_cargo: false,
+                ..nightly()
+            },
+            Candidate {
+                has_sources: false,
+                ..nightly()
+            },
+            compiler("future", "1.120.0", 26),
+            nightly(),
+        ];
+        let rejected = choose(candidates, |_| false).unwrap_err();
+        assert_eq!(
+            reasons(&rejected),
+            [
+                Unfit::TooOld,
+                Unfit::NoCargo,
+                Unfit::NoSources,
+                Unfit::UnsupportedLlvm,
+                Unfit::NoLlvm
+            ]
+        );
+    }
+
+    #[test]
+    fn a_linker_that_is_there_needs_no_llvm_that_can_be_built_with() {
+        let chosen = choose(vec![compiler("future", "1.120.0", 26)], |_| true);
+        assert!(chosen.is_ok());
+    }
+
+    #[test]
+    fn a_bare_debian_gets_the_compiler_with_everything() {
+        let packages = remedy(&Rejected(Vec::new()), bookworm).unwrap();
+        assert_eq!(
+            packages.join(" "),
+            "rustc-web rust-web-src cargo-web rust-web-clippy llvm-22-dev"
+        );
+    }
+
+    #[test]
+    fn a_compiler_that_lacks_only_llvm_gets_that() {
+        let rejected = Rejected(vec![(distribution(), Unfit::NoLlvm)]);
+        assert_eq!(remedy(&rejected, bookworm).unwrap(), ["llvm-22-dev"]);
+    }
+
+    #[test]
+    fn an_llvm_that_debian_does_not_have_is_no_remedy() {
+        let rejected = Rejected(vec![(nightly(), Unfit::NoLlvm)]);
+        assert_eq!(remedy(&rejected, bookworm), Some(distribution_packages()));
+    }
+
+    #[test]
+    fn a_debian_whose_compiler_is_too_old_has_no_remedy() {
+        let old = |package: &str| (package == "rustc-web").then(|| "1.85.0+dfsg3-1".to_owned());
+        assert_eq!(remedy(&Rejected(Vec::new()), old), None);
+    }
+
+    #[test]
+    fn a_rejection_names_compiler_and_reason() {
+        let rejected = Rejected(vec![(distribution(), Unfit::NoSources)]);
+        assert_eq!(
+            rejected.to_string(),
+            "    distribution (1.96.0, LLVM 22): has no library sources (rust-src)"
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! Finds a toolchain for the kernel side, or installs one, and writes down where it is.
+//!
+//! What is needed fits together or does not work at all: a compiler, the library sources of that
+//! very compiler (`core` is built for the BPF target), and a bpf-linker for its LLVM.
+
+mod candidate;
+mod choice;
+mod linker;
+mod version;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::{
+    candidate::Candidate,
+    choice::{Rejected, choose, distribution_packages, remedy},
+};
+use crate::{
+    apt,
+    ebpf::{self, Toolchain},
+    host,
+    step::say,
+};
+
+/// The toolchain that was set up before, or else one that is set up now.
+pub fn ensure() -> Result<Toolchain> {
+    if let Some(toolchain) = recorded() {
+        return Ok(toolchain);
+    }
+    say("looking for a compiler for the eBPF programs");
+    let candidate = find_or_install()?;
+    say(&format!("using {candidate}"));
+    let llvm = candidate.version.llvm;
+    let toolchain = Toolchain {
+        linker: linker::ensure(llvm)?,
+        rustc: candidate.rustc,
+        cargo: candidate.cargo,
+        release: candidate.version.release,
+        llvm,
+    };
+    let file = host::workspace().join(ebpf::FILE);
+    fs::write(&file, toolchain.to_string())
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(toolchain)
+}
+
+/// The toolchain of the last setup, unless something about it has changed.
+fn recorded() -> Option<Toolchain> {
+    let toolchain = Toolchain::read(host::workspace()).ok()?;
+    let is_current = candidate::is_current(&toolchain)
+        && linker::path(toolchain.llvm).is_ok_and(|linker| linker == toolchain.linker)
+        && linker::works(&toolchain.linker);
+    is_current.then_some(toolchain)
+}
+
+fn find_or_install() -> Result<Candidate> {
+    let mut installed = Vec::new();
+    loop {
+        let rejected = match choose(candidate::all()?, linker::is_possible) {
+            Ok(candidate) => return Ok(candidate),
+            Err(rejected) => rejected,
+        };
+        let packages = debian_remedy(&rejected)?.filter(|packages| *packages != installed);
+        let Some(packages) = packages else {
+            bail!(what_to_do(&rejected));
+        };
+        apt::install(&packages)?;
+        installed = packages;
+    }
+}
+
+/// What to install on a Debian, whose package lists may be missing or old.
+fn debian_remedy(rejected: &Rejected) -> Result<Option<Vec<String>>> {
+    if !apt::exists() {
+        return Ok(None);
+    }
+    if let Some(packages) = remedy(rejected, apt::candidate) {
+        return Ok(Some(packages));
+    }
+    apt::update()?;
+    Ok(remedy(rejected, apt::candidate))
+}
+
+fn what_to_do(rejected: &Rejected) -> String {
+    format!(
+        "no compiler here can build the eBPF programs:\n\
+         {rejected}\n\
+         \n\
+         On Debian 12 with its security updates, type\n\
+         \n    {}\n\
+         \n\
+         Elsewhere, type\n\
+         \n    rustup toolchain install nightly --component rust-src --component clippy\n\
+         \n\
+         and install the LLVM development package (libLLVM.so) of the major version that \
+         `rustc +nightly -vV` names,\n\
+         or set PROBE_EBPF_RUSTC to a rustc that has both, and LLVM_PREFIX to where that LLVM is. \
+         Then try again.",
+        apt::what_to_type(&distribution_packages())
+    )
+}
+
+/// The lint driver of the toolchain's compiler.
+pub fn clippy(toolchain: &Toolchain) -> PathBuf {
+    toolchain.rustc.with_file_name("cargo-clippy")
+}
+
+/// Makes sure that the kernel side can be linted too.
+pub fn ensure_clippy(toolchain: &Toolchain) -> Result<()> {
+    if clippy(toolchain).is_file() {
+        return Ok(());
+    }
+    if apt::exists() && toolchain.rustc.starts_with(Path::new("/usr")) {
+        return apt::install(&[choice::CLIPPY_PACKAGE.to_owned()]);
+    }
+    bail!(
+        "{} has no clippy beside it: with rustup, `rustup component add clippy --toolchain NAME`",
+        toolchain.rustc.display()
+    )
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask lint`: formatting, lints and documentation, of both sides.
+
+use std::env::consts::ARCH;
+
+use anyhow::Result;
+
+use crate::{
+    ebpf::{self, Host, Toolchain},
+    host,
+    step::{self, step},
+    toolchain,
+};
+
+/// Everything but the kernel side, which no compiler for the host can build.
+const USER_SPACE: [&str; 2] = ["--workspace", "--exclude=probe-ebpf"];
+
+pub fn run() -> Result<()> {
+    let toolchain = toolchain::ensure()?;
+    toolchain::ensure_clippy(&toolchain)?;
+    check(&toolchain)
+}
+
+/// The checks alone, once the toolchain is there.
+pub fn check(toolchain: &Toolchain) -> Result<()> {
+    step("format", || {
+        step::run(host::cargo().args(["fmt", "--all", "--check"]))
+    })?;
+    step("clippy, user space", || {
+        step::run(host::cargo().arg("clippy").args(USER_SPACE).args([
+            "--all-targets",
+            "--",
+            "-Dwarnings",
+        ]))
+    })?;
+    step("clippy, kernel side", || kernel_side(toolchain))?;
+    step("documentation", || {
+        step::run(
+            host::cargo()
+                .arg("doc")
+                .args(USER_SPACE)
+                .arg("--no-deps")
+                .env("RUSTDOCFLAGS", "-Dwarnings"),
+        )
+    })
+}
+
+fn kernel_side(toolchain: &Toolchain) -> Result<()> {
+    let host = Host {
+        arch: ARCH,
+        big_endian: cfg!(target_endian = "big"),
+    };
+    let workspace = host::workspace();
+    let clippy = toolchain::clippy(toolchain);
+    step::run(
+        toolchain
+            .command(&clippy, "clippy", host, &ebpf::target_dir(workspace))
+            .current_dir(workspace)
+            .args(["--", "-Dwarnings"]),
+    )
+}

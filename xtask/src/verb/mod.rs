@@ -1,0 +1,7 @@
+//! The verbs, a file each.
+
+pub mod build;
+pub mod lint;
+pub mod run;
+pub mod setup;
+pub mod test;

@@ -1,0 +1,18 @@
+//! `cargo xtask setup`: everything that building, linting and testing needs.
+
+use anyhow::Result;
+
+use crate::{packages, step::say, toolchain};
+
+pub fn run() -> Result<()> {
+    let toolchain = toolchain::ensure()?;
+    toolchain::ensure_clippy(&toolchain)?;
+    packages::ensure()?;
+    say(&format!(
+        "ready: {} ({}) and {} for the eBPF programs",
+        toolchain.rustc.display(),
+        toolchain.release,
+        toolchain.linker.display()
+    ));
+    Ok(())
+}
