@@ -51,6 +51,6 @@ pub use link::Link;
 pub use metrics::{Metrics, Sample};
 pub use packet::{Capture, Captured, Sender};
 pub use process::{Finished, Process, Stream};
-pub use scenario::{Duplicate, SHARED_ADDRESS};
+pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use switch::Switch;
 pub use wait::eventually;

@@ -12,10 +12,13 @@ use crate::{
 /// The address that two hosts of [`Lab::three_hosts`] have (TEST-NET-1, RFC 5737).
 pub const SHARED_ADDRESS: &str = "192.0.2.10";
 
+/// The address of the client there.
+pub const CLIENT_ADDRESS: &str = "192.0.2.1";
+
 /// A client, and two servers that somebody gave the same address.
 #[derive(Debug)]
 pub struct Duplicate {
-    /// 192.0.2.1, who wants to reach the address.
+    /// [`CLIENT_ADDRESS`], who wants to reach the address.
     pub client: Host,
     /// The first host with [`SHARED_ADDRESS`].
     pub server: Host,
@@ -33,9 +36,9 @@ impl Lab {
         let client = switch.host("client")?;
         let server = switch.host("server")?;
         let rival = switch.host("rival")?;
-        client.add_address("192.0.2.1/24")?;
-        server.add_address(&shared_address_with_prefix())?;
-        rival.add_address(&shared_address_with_prefix())?;
+        client.add_address(&with_prefix(CLIENT_ADDRESS))?;
+        server.add_address(&with_prefix(SHARED_ADDRESS))?;
+        rival.add_address(&with_prefix(SHARED_ADDRESS))?;
         Ok(Duplicate {
             client,
             server,
@@ -55,7 +58,7 @@ impl Duplicate {
 
     /// Moves the address from the server to the rival, who announces it as cluster software does.
     pub fn fail_over(&self) -> Result<()> {
-        let address = shared_address_with_prefix();
+        let address = with_prefix(SHARED_ADDRESS);
         self.server.remove_address(&address)?;
         self.rival.add_address(&address)?;
         // Unsolicited ARP is answered by nobody, which arping calls a failure.
@@ -74,10 +77,10 @@ impl Duplicate {
 
     /// Lets the rival give the address up.
     pub fn remove_rival(&self) -> Result<()> {
-        self.rival.remove_address(&shared_address_with_prefix())
+        self.rival.remove_address(&with_prefix(SHARED_ADDRESS))
     }
 }
 
-fn shared_address_with_prefix() -> String {
-    format!("{SHARED_ADDRESS}/24")
+fn with_prefix(address: &str) -> String {
+    format!("{address}/24")
 }

@@ -299,7 +299,8 @@ fn every_series_is_there_before_the_first_frame() {
         "conflict",
         "conflict_resolved",
     ] {
-        let value = metrics.get("arp_monitor_findings_total", &[("finding", finding)]);
-        assert_eq!(value, Some(0.0), "{finding}");
+        let labels = [("finding", finding)];
+        let value = metrics.count("arp_monitor_findings_total", &labels);
+        assert_eq!(value.unwrap(), 0, "{finding}");
     }
 }

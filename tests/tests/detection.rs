@@ -144,6 +144,49 @@ fn a_failover_by_gratuitous_arp_is_a_move_and_no_conflict() {
 }
 
 #[test]
+fn a_conflict_ends_some_time_after_the_rival_has_gone() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let hurry = ["--resolution-quiet", "1s", "--expiry", "3s"];
+    let daemon = hosts.client.ready_daemon(&hurry).unwrap();
+    hosts.ask().unwrap();
+    daemon.wait_for_finding("conflict", AT_ONCE).unwrap();
+
+    hosts.remove_rival().unwrap();
+    // It may not ask who is left, so silence alone makes the conflict quiet, and more silence ends it.
+    let quiet = daemon.wait_for_finding("conflict_quiet", SETTLED).unwrap();
+    assert_eq!(quiet.ip, SHARED_ADDRESS);
+    let expired = daemon
+        .wait_for_finding("conflict_expired", SETTLED)
+        .unwrap();
+    assert_eq!(expired.ip, SHARED_ADDRESS);
+
+    let metrics = daemon.metrics().unwrap();
+    assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(0.0));
+    let owners = metrics.select("arp_monitor_conflict_owners", &[]);
+    assert_eq!(owners.count(), 0, "the series of a closed conflict is gone");
+}
+
+#[test]
+fn a_conflict_stays_open_while_both_owners_answer() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let hurry = ["--resolution-quiet", "1s", "--expiry", "3s"];
+    let daemon = hosts.client.ready_daemon(&hurry).unwrap();
+    let opened = Instant::now();
+    while opened.elapsed() < Duration::from_secs(5) {
+        hosts.ask().unwrap();
+    }
+    let findings = daemon.findings().unwrap();
+    assert!(
+        findings.iter().all(|found| found.finding == "conflict"),
+        "{findings:?}"
+    );
+    let metrics = daemon.metrics().unwrap();
+    assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(1.0));
+}
+
+#[test]
 fn one_address_in_two_vlans_is_no_conflict() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();

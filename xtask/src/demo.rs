@@ -17,9 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use probe_tests::{
-    Daemon, Duplicate, Host, INTERFACE, LISTEN, Lab, Process, SHARED_ADDRESS, Stream, eventually,
+    CLIENT_ADDRESS, Duplicate, Host, INTERFACE, LISTEN, Lab, Process, SHARED_ADDRESS, Stream,
+    eventually,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -29,28 +30,29 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// As a shell has it for a program that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// The lines of a scrape that tell the story.
-const TELLING: [&str; 4] = [
-    "arp_monitor_claims_total{direction=\"ingress\"",
-    "arp_monitor_findings_total{finding=\"conflict\"}",
-    "arp_monitor_open_conflicts ",
-    "arp_monitor_conflict_owners{",
+/// The lines of a scrape that tell the story: name, and a part of it.
+const TELLING: [(&str, &str); 4] = [
+    ("arp_monitor_claims_total", "ingress"),
+    ("arp_monitor_open_conflicts", ""),
+    ("arp_monitor_conflict_owners", ""),
+    ("arp_monitor_conflict_owner_info", ""),
 ];
 
 const EXPLANATION: &str = "
-What you see
+What you saw
 
-  The client asked the network once: who has 192.0.2.10? Two machines said
-  \"I have\". The ping got through all the same: the client took one answer
-  and forgot the other. Its neighbour may take the other one, and so may the
-  client itself in a minute. \"It works from here but not from there.\"
+  The client asked the network: who has 192.0.2.10? Two machines answered. The
+  ping got through all the same: the client keeps one answer and forgets the
+  other. Its neighbour may keep the other one, and the client may, in a minute.
+  That is why it works from here and not from there, and flips.
 
-  probe saw both answers in the kernel, tied them to the one question, and
-  named both machines. Owners that hand an address over (a failover) are
-  never heard answering the same question, so they are not reported like this.
+  probe saw both answers in the kernel, knew them for answers to one question,
+  and named both machines. When an address only moves from one machine to the
+  other, no question is ever answered twice, and there is no such report.
 
-  `probe watch` is for people at a terminal. `probe run` is for every node all
-  the time: Prometheus scrapes it, and arp_monitor_open_conflicts pages you.";
+  `probe watch` is for a person at a terminal. `probe run` is for every node,
+  all the time: Prometheus scrapes it, and arp_monitor_open_conflicts is what
+  pages you.";
 
 pub fn run() -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
@@ -73,87 +75,99 @@ fn tell(interrupt: &Interrupt) -> Result<()> {
     let lab = Lab::new()?;
     let hosts = lab.three_hosts()?;
     introduce(&hosts);
-
-    let daemon = start_daemon(&hosts.client, interrupt)?;
-    let watch = start_watch(&hosts.client, interrupt)?;
-    ask(&hosts.client, &watch, interrupt)?;
-    show_metrics(&daemon)?;
+    watch_live(&hosts.client, interrupt)?;
+    scrape(&hosts.client, interrupt)?;
     println!("{EXPLANATION}");
     Ok(())
 }
 
 fn introduce(hosts: &Duplicate) {
-    let row = |host: &Host, address: &str, remark: &str| {
-        println!(
-            "  {:<8} {:<12} {}   {remark}",
-            host.name(),
-            address,
-            host.mac()
-        );
-    };
     println!("\nOne switch, three hosts, one mistake\n");
-    row(&hosts.client, "192.0.2.1", "probe runs here");
-    row(&hosts.server, SHARED_ADDRESS, "");
-    row(&hosts.rival, SHARED_ADDRESS, "the same address");
+    for (host, address, remark) in [
+        (&hosts.client, CLIENT_ADDRESS, "   probe runs here"),
+        (&hosts.server, SHARED_ADDRESS, ""),
+        (&hosts.rival, SHARED_ADDRESS, "   the same address"),
+    ] {
+        println!("  {:<8} {address:<12} {}{remark}", host.name(), host.mac());
+    }
 }
 
-fn start_daemon<'a>(client: &'a Host, interrupt: &Interrupt) -> Result<Daemon<'a>> {
-    command(&format!("probe run -i {INTERFACE} --listen {LISTEN}"));
+/// First act, as a person at a terminal sees it.
+fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
+    prompt(&format!("probe watch -i {INTERFACE} &"));
+    let mut watch = client.watch(&[])?;
+    interrupt.check()?;
+
+    prompt(&format!("ping -c 3 {SHARED_ADDRESS}"));
+    let asked = Instant::now();
+    let mut ping = ping(client)?;
+    let mut found = None;
+    {
+        let mut shown = [Shown::new("  ", &ping), Shown::new("", &watch)];
+        interrupt.wait_for("the conflict to be found", || {
+            shown.iter_mut().for_each(Shown::catch_up);
+            if found.is_none() && reports_conflict(&watch) {
+                found = Some(asked.elapsed());
+            }
+            Ok(found.filter(|_| ping.has_ended()))
+        })?;
+    }
+    ping.exit_status(PATIENCE)?;
+    if let Some(found) = found {
+        println!("\nFound {} ms after ping was started.", found.as_millis());
+    }
+    watch.interrupt()?;
+    watch.exit_status(PATIENCE)?;
+    Ok(())
+}
+
+/// Second act, as Prometheus sees it.
+fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
+    prompt(&format!("probe run -i {INTERFACE} --listen {LISTEN} &"));
     let daemon = client.daemon(&[])?;
     interrupt.wait_for("`probe run` to be ready", || {
         Ok(daemon.is_ready()?.then_some(()))
     })?;
-    println!("  ready");
-    Ok(daemon)
-}
 
-fn start_watch(client: &Host, interrupt: &Interrupt) -> Result<Process> {
-    command(&format!("probe watch -i {INTERFACE} --attach tc"));
-    let watch = client.probe(&["watch", "-i", INTERFACE, "--attach", "tc"])?;
-    Ok(watch)
-}
-
-/// Lets the client ping the address, and shows what ping and probe say in the order in which they do.
-fn ask(client: &Host, watch: &Process, interrupt: &Interrupt) -> Result<()> {
-    command(&format!("ping -c 3 {SHARED_ADDRESS}"));
-    let asked = Instant::now();
-    let ping = client.spawn(["ping", "-c", "3", "-i", "0.5", SHARED_ADDRESS])?;
-    let mut shown = [
-        Shown::new("  ", &ping),
-        Shown::new("  probe watch: ", watch),
-    ];
-    let mut found = None;
-    interrupt.wait_for("the conflict to be found", || {
-        shown.iter_mut().for_each(Shown::catch_up);
-        found = found.or_else(|| {
-            let lines = watch.lines(Stream::Stdout);
-            lines
-                .iter()
-                .any(|line| line.contains("conflict"))
-                .then(|| asked.elapsed())
-        });
-        Ok(found.filter(|_| ping.has_ended()))
+    prompt(&format!("ping -c 3 {SHARED_ADDRESS} > /dev/null"));
+    client.forget_neighbours()?;
+    let ping = ping(client)?;
+    interrupt.wait_for("the conflict to be logged", || {
+        Ok(reports_conflict(daemon.process()).then_some(()))
     })?;
-    let found = found.context("a conflict")?;
-    println!(
-        "\n  found {:.1} ms after ping was started",
-        found.as_secs_f64() * 1000.0
-    );
-    Ok(())
-}
+    interrupt.wait_for("ping to end", || Ok(ping.has_ended().then_some(())))?;
 
-fn show_metrics(daemon: &Daemon<'_>) -> Result<()> {
-    command(&format!("curl -s http://{LISTEN}/metrics | grep …"));
+    prompt(&format!("curl http://{LISTEN}/metrics"));
     for line in daemon.get("/metrics")?.body.lines() {
-        if TELLING.iter().any(|start| line.starts_with(start)) {
+        if TELLING
+            .iter()
+            .any(|(name, part)| is_sample(line, name) && line.contains(part))
+        {
             println!("  {line}");
         }
     }
     Ok(())
 }
 
+fn ping(client: &Host) -> Result<Process> {
+    client.spawn(["ping", "-c", "3", "-i", "0.3", SHARED_ADDRESS])
+}
+
+fn reports_conflict(process: &Process) -> bool {
+    process
+        .lines(Stream::Stdout)
+        .iter()
+        .any(|line| line.contains("conflict"))
+}
+
+/// Whether a line of a scrape is a sample of just this metric.
+fn is_sample(line: &str, name: &str) -> bool {
+    line.strip_prefix(name)
+        .is_some_and(|rest| rest.starts_with(['{', ' ']))
+}
+
 /// What is typed on the client.
-fn command(line: &str) {
+fn prompt(line: &str) {
     println!("\nclient# {line}");
 }
 
@@ -198,12 +212,17 @@ impl Interrupt {
         self.0.load(Ordering::Relaxed)
     }
 
+    fn check(&self) -> Result<()> {
+        if self.has_come() {
+            bail!("interrupted");
+        }
+        Ok(())
+    }
+
     /// Waits for something in the story, or for the person who has seen enough.
     fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         eventually(what, PATIENCE, || {
-            if self.has_come() {
-                bail!("interrupted");
-            }
+            self.check()?;
             look()
         })
     }
