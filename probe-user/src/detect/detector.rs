@@ -99,6 +99,8 @@ impl Detector {
                 self.open(key, at);
             }
         }
+        // What has become tracked may have been silent for long.
+        self.advance(at, findings);
     }
 
     /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
