@@ -37,6 +37,15 @@ impl Hook {
             Self::TcEgress => Direction::Egress,
         }
     }
+
+    /// The name of the program that runs at this hook.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "arp_xdp",
+            Self::TcIngress => "arp_tc_ingress",
+            Self::TcEgress => "arp_tc_egress",
+        }
+    }
 }
 
 /// What a claim looked like, as bits of [`Sighting::form`].

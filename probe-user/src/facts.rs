@@ -28,7 +28,9 @@ pub fn host_facts(links: &Links, watched: impl Fn(u32) -> bool) -> HostFacts {
                 if let IpNet::V4(network) = network
                     && network.prefix_len() < 31
                 {
-                    facts.broadcasts.insert(key(IpAddr::V4(network.broadcast())));
+                    facts
+                        .broadcasts
+                        .insert(key(IpAddr::V4(network.broadcast())));
                 }
             }
         }
@@ -40,7 +42,10 @@ pub fn host_facts(links: &Links, watched: impl Fn(u32) -> bool) -> HostFacts {
 /// or port that its frames pass.
 fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<Segment> {
     if watched(link.index) {
-        return vec![Segment { interface: link.index, vlan: Vlan::UNTAGGED }];
+        return vec![Segment {
+            interface: link.index,
+            vlan: Vlan::UNTAGGED,
+        }];
     }
     let ports = links.iter().filter(|port| port.master == Some(link.index));
     let parent = link.parent.and_then(|parent| links.get(parent));
@@ -53,7 +58,10 @@ fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<S
                 Some(_) => return None,
                 None => Vlan::UNTAGGED,
             };
-            Some(Segment { interface: below.index, vlan })
+            Some(Segment {
+                interface: below.index,
+                vlan,
+            })
         })
         .collect()
 }
@@ -93,30 +101,57 @@ mod tests {
     #[test]
     fn addresses_of_vlan_children_bridges_and_macvlans_belong_to_the_watched_interface() {
         let eth0 = link(1, "192.0.2.1/24");
-        let vlan = Link { parent: Some(1), vlan: Some(100), ..link(2, "198.51.100.1/24") };
-        let macvlan = Link { parent: Some(1), ..link(3, "192.0.2.3/24") };
+        let vlan = Link {
+            parent: Some(1),
+            vlan: Some(100),
+            ..link(2, "198.51.100.1/24")
+        };
+        let macvlan = Link {
+            parent: Some(1),
+            ..link(3, "192.0.2.3/24")
+        };
         assert_eq!(
             held([eth0.clone(), vlan, macvlan], 1),
-            [pair("192.0.2.1", "0"), pair("192.0.2.3", "0"), pair("198.51.100.1", "100")]
+            [
+                pair("192.0.2.1", "0"),
+                pair("192.0.2.3", "0"),
+                pair("198.51.100.1", "100")
+            ]
         );
-        let port = Link { master: Some(4), addresses: Vec::new(), ..eth0 };
-        assert_eq!(held([port, link(4, "192.0.2.4/24")], 1), [pair("192.0.2.4", "0")]);
+        let port = Link {
+            master: Some(4),
+            addresses: Vec::new(),
+            ..eth0
+        };
+        assert_eq!(
+            held([port, link(4, "192.0.2.4/24")], 1),
+            [pair("192.0.2.4", "0")]
+        );
     }
 
     #[test]
     fn what_is_on_loopback_or_another_wire_is_not_held_here() {
-        let dummy = Link { arp: false, ..link(2, "192.0.2.9/32") };
-        assert_eq!(held([link(1, "192.0.2.1/24"), dummy, link(3, "192.0.2.5/24")], 1), [pair(
-            "192.0.2.1",
-            "0"
-        )]);
+        let dummy = Link {
+            arp: false,
+            ..link(2, "192.0.2.9/32")
+        };
+        assert_eq!(
+            held([link(1, "192.0.2.1/24"), dummy, link(3, "192.0.2.5/24")], 1),
+            [pair("192.0.2.1", "0")]
+        );
     }
 
     #[test]
     fn the_broadcast_address_of_a_connected_network_is_known() {
-        let links = [link(1, "192.0.2.1/24"), link(2, "198.51.100.0/31")].into_iter().collect();
+        let links = [link(1, "192.0.2.1/24"), link(2, "198.51.100.0/31")]
+            .into_iter()
+            .collect();
         let facts = host_facts(&links, |_| true);
-        let broadcasts: Vec<_> = facts.broadcasts.iter().map(|key| key.ip.to_string()).collect();
+        let broadcasts: Vec<_> = facts
+            .broadcasts
+            .iter()
+            .map(|key| key.ip.to_string())
+            .collect();
         assert_eq!(broadcasts, ["192.0.2.255"]);
     }
 }

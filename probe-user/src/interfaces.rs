@@ -166,9 +166,13 @@ impl Interfaces {
     fn publish(&self, links: &Links) {
         let watched = self.attached.values().map(|attachment| Watched {
             ifindex: attachment.ifindex,
-            name: links.get(attachment.ifindex).map_or(&attachment.name, |link| &link.name).clone(),
+            name: links
+                .get(attachment.ifindex)
+                .map_or(&attachment.name, |link| &link.name)
+                .clone(),
             mode: attachment.mode,
         });
-        self.watched.send_replace(Arc::new(WatchedInterfaces(watched.collect())));
+        self.watched
+            .send_replace(Arc::new(WatchedInterfaces(watched.collect())));
     }
 }

@@ -13,7 +13,8 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressMessage},
         link::{
-            InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+            InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+            LinkMessage, LinkXdp,
         },
     },
 };
@@ -95,7 +96,11 @@ pub enum LinksError {
 /// Reads the interfaces and follows them from then on. The receiver has the first picture at once; it is
 /// closed when netlink ends.
 pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
     let (connection, handle, mut changes) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
 
@@ -127,8 +132,15 @@ pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
 }
 
 async fn read(handle: &Handle) -> Result<Links, LinksError> {
-    let mut links: Links =
-        handle.link().get().execute().map_ok(link).try_collect::<Vec<_>>().await?.into_iter().collect();
+    let mut links: Links = handle
+        .link()
+        .get()
+        .execute()
+        .map_ok(link)
+        .try_collect::<Vec<_>>()
+        .await?
+        .into_iter()
+        .collect();
     let mut addresses = handle.address().get().execute();
     while let Some(message) = addresses.try_next().await? {
         if let (Some(link), Some(address)) =
@@ -160,7 +172,7 @@ fn link(message: LinkMessage) -> Link {
                 link.vlan = info.iter().find_map(vlan);
                 link.kind = info.into_iter().find_map(kind);
             }
-            LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.into_iter().find_map(program),
+            LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.iter().find_map(program),
             _ => {}
         }
     }
@@ -185,16 +197,17 @@ fn vlan(info: &LinkInfo) -> Option<u16> {
     })
 }
 
-fn program(xdp: LinkXdp) -> Option<u32> {
+fn program(xdp: &LinkXdp) -> Option<u32> {
     match xdp {
-        LinkXdp::ProgId(id) if id != 0 => Some(id),
+        LinkXdp::ProgId(id) if *id != 0 => Some(*id),
         _ => None,
     }
 }
 
 /// The address of an interface. On a point-to-point link `Address` is the peer's, so `Local` goes first.
 fn address(message: &AddressMessage) -> Option<IpNet> {
-    let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+    let find =
+        |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     let local = find(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

@@ -59,7 +59,10 @@ impl MonitorHandle {
     /// What the monitor knows now.
     pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
         let (sender, receiver) = oneshot::channel();
-        self.questions.send(Question::Snapshot(sender)).await.map_err(|_| Stopped)?;
+        self.questions
+            .send(Question::Snapshot(sender))
+            .await
+            .map_err(|_| Stopped)?;
         receiver.await.map_err(|_| Stopped)
     }
 
@@ -96,7 +99,10 @@ impl Monitor {
     ) -> io::Result<(Self, MonitorHandle)> {
         let (question_sender, questions) = mpsc::channel(QUESTIONS);
         let (publish, _) = broadcast::channel(FINDINGS_BEHIND);
-        let handle = MonitorHandle { questions: question_sender, findings: publish.clone() };
+        let handle = MonitorHandle {
+            questions: question_sender,
+            findings: publish.clone(),
+        };
         let monitor = Self {
             rings,
             order: Order::default(),
@@ -154,7 +160,10 @@ impl Monitor {
     /// When the next turn is due without a new event.
     fn next_turn(&self) -> Option<Timestamp> {
         let drain = self.order.next_drain_ns().map(Timestamp);
-        [drain, self.detector.next_deadline()].into_iter().flatten().min()
+        [drain, self.detector.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn judge_until(&mut self, drained_at: Timestamp) {
@@ -196,7 +205,8 @@ impl Monitor {
         let watched = self.watched.borrow_and_update().clone();
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
-        self.received.retain(|(ifindex, _), _| watched.contains(*ifindex));
+        self.received
+            .retain(|(ifindex, _), _| watched.contains(*ifindex));
     }
 
     fn answer(&self, question: Question) {

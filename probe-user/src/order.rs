@@ -94,11 +94,17 @@ mod tests {
     use super::*;
 
     fn event(ktime_ns: u64, ifindex: u32) -> ArpEvent {
-        ArpEvent { ktime_ns, ifindex, ..ArpEvent::default() }
+        ArpEvent {
+            ktime_ns,
+            ifindex,
+            ..ArpEvent::default()
+        }
     }
 
     fn drain(order: &mut Order, at: u64) -> Vec<u64> {
-        std::iter::from_fn(|| order.pop(at)).map(|event| event.ktime_ns).collect()
+        std::iter::from_fn(|| order.pop(at))
+            .map(|event| event.ktime_ns)
+            .collect()
     }
 
     #[test]
@@ -106,7 +112,7 @@ mod tests {
         let mut order = Order::default();
         order.push(event(1_000_000, 1));
         assert_eq!(order.next_drain_ns(), Some(1_200_000));
-        assert_eq!(drain(&mut order, 1_199_999), []);
+        assert_eq!(drain(&mut order, 1_199_999), Vec::<u64>::new());
         assert_eq!(drain(&mut order, 1_200_000), [1_000_000]);
         assert_eq!(order.next_drain_ns(), None);
     }
@@ -117,8 +123,9 @@ mod tests {
         for ifindex in 0..100 {
             order.push(event(5, ifindex));
         }
-        let order: Vec<_> =
-            std::iter::from_fn(|| order.pop(u64::MAX)).map(|event| event.ifindex).collect();
+        let order: Vec<_> = std::iter::from_fn(|| order.pop(u64::MAX))
+            .map(|event| event.ifindex)
+            .collect();
         assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 

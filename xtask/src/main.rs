@@ -36,8 +36,19 @@ enum Verb {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    match Verb::parse() {
+fn main() -> ExitCode {
+    match perform(Verb::parse()) {
+        Ok(status) => status,
+        // Not by returning it: with RUST_BACKTRACE set, the next step drowns in stack frames.
+        Err(error) => {
+            step::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> Result<ExitCode> {
+    match verb {
         Verb::Setup => verb::setup::run()?,
         Verb::Build => verb::build::run()?,
         Verb::Lint => verb::lint::run()?,

@@ -14,8 +14,10 @@ pub use exit::Exit;
 /// Finds IP addresses that have more than one owner, by reading ARP in the kernel.
 #[derive(Debug, Parser)]
 #[command(name = "probe", version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 as expected, 1 conflict found, 2 usage, 3 an expectation not met, \
-                        4 could not do it or not completely.")]
+#[command(
+    after_help = "Exit status: 0 as expected, 1 conflict found, 2 usage, 3 an expectation not met, \
+                        4 could not do it or not completely."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -26,7 +26,7 @@ use crate::{
 const DEFAULT_LISTEN: &str = "127.0.0.1:10826";
 
 /// One address is logged at most this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -91,8 +91,12 @@ async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
         }
         let now = Instant::now();
         last.retain(|_, logged| now.duration_since(*logged) < LOG_INTERVAL);
-        let key =
-            (record.interface.clone(), record.vlan.to_string(), record.ip, record.finding);
+        let key = (
+            record.interface.clone(),
+            record.vlan.to_string(),
+            record.ip,
+            record.finding,
+        );
         if last.insert(key, now).is_none()
             && let Err(error) = writeln!(std::io::stdout().lock(), "{}", record.to_json())
         {

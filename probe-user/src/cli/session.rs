@@ -54,7 +54,10 @@ struct DetectionArguments {
 impl SourceArguments {
     fn settings(&self) -> Settings {
         let refresh_ns = u64::try_from(self.refresh.as_nanos()).unwrap_or(0);
-        Settings { refresh_ns, ..Settings::default() }
+        Settings {
+            refresh_ns,
+            ..Settings::default()
+        }
     }
 }
 
@@ -86,8 +89,12 @@ impl Session {
         kernel.forward_log();
         let counters = kernel.counters();
         let links = links::follow().await?;
-        let interfaces =
-            Interfaces::attach(kernel, arguments.interfaces.clone(), arguments.attach, links.clone())?;
+        let interfaces = Interfaces::attach(
+            kernel,
+            arguments.interfaces.clone(),
+            arguments.attach,
+            links.clone(),
+        )?;
         let watched = interfaces.watched();
         let (monitor, handle) =
             Monitor::new(rings, arguments.detection.config(), links, watched.clone())?;
@@ -97,7 +104,14 @@ impl Session {
             let _ = stopped.wait_for(|&stop| stop).await;
         }));
         let interfaces = tokio::spawn(interfaces.follow());
-        Ok(Self { monitor: handle, counters, watched, task, interfaces, stop })
+        Ok(Self {
+            monitor: handle,
+            counters,
+            watched,
+            task,
+            interfaces,
+            stop,
+        })
     }
 
     /// Detaches, judges what is left in the rings and ends.

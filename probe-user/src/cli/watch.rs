@@ -55,7 +55,10 @@ async fn watch(arguments: Arguments) -> anyhow::Result<Exit> {
     let mut findings = session.monitor.findings();
     let mut stop = std::pin::pin!(stop_signal());
     let mut timeout = std::pin::pin!(elapsed(arguments.duration));
-    let mut seen = FindingKind::ALL.iter().map(|&kind| (kind, 0)).collect::<Vec<_>>();
+    let mut seen = FindingKind::ALL
+        .iter()
+        .map(|&kind| (kind, 0))
+        .collect::<Vec<_>>();
     let mut total = 0;
 
     while arguments.count.is_none_or(|count| total < count) {
@@ -90,7 +93,11 @@ async fn watch(arguments: Arguments) -> anyhow::Result<Exit> {
         let _ = writeln!(std::io::stderr().lock(), "{}", terminal::summary(&seen));
     }
     let conflicts = seen[usize::from(FindingKind::Conflict.number())].1;
-    Ok(if arguments.fail_on_conflict && conflicts > 0 { Exit::Conflict } else { Exit::Fine })
+    Ok(if arguments.fail_on_conflict && conflicts > 0 {
+        Exit::Conflict
+    } else {
+        Exit::Fine
+    })
 }
 
 fn write(output: Output, record: &FindingRecord) -> std::io::Result<()> {

@@ -1,117 +1,422 @@
 //! The machine: what goes in, what comes out.
 
+use std::time::Duration;
+
 use probe_common::wire::MacAddr;
 
 use super::{
-    Ask, BindingKey, Counts, DetectConfig, Evidence, Finding, HostFacts, Observation, OwnerView,
-    Statistics, Timestamp,
+    Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, DetectConfig, Finding,
+    FindingKind, HostFacts, Observation, PreviousClaim, Probe, RequestId, Segment, Statistics,
+    Timestamp,
+    binding::{Binding, Heard},
+    bogus::Offenders,
+    facts::{KnownFacts, covers},
+    owner::Rules,
+    parties,
+    probes::{Denial, Probes},
+    scene::{Ledger, Output, Scene},
+    table::{Entry, Slot, Table},
 };
 
-/// A binding as the API shows it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct BindingView {
-    /// Where and which address.
-    #[serde(flatten)]
-    pub key: BindingKey,
-    /// Whether the address matters.
-    pub tracked: bool,
-    /// Whether its disputes are on the ignore list.
-    pub ignored: bool,
-    /// Who claimed it: the current owner first.
-    pub owners: Vec<OwnerView>,
-    /// Its open conflict.
-    pub conflict: Option<ConflictView>,
-}
+/// Observations may be this much out of order. An earlier one means that the clock was set back.
+const OUT_OF_ORDER: Duration = Duration::from_secs(1);
 
-/// An open conflict as the API shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ConflictView {
-    /// Why it was opened.
-    pub evidence: Evidence,
-    /// When it was opened.
-    pub opened_at: Timestamp,
-    /// When there was last evidence.
-    pub last_evidence: Timestamp,
-    /// Whether there has been no evidence for a while.
-    pub quiet: bool,
-    /// How often there was evidence.
-    pub counts: Counts,
-}
+/// How long a newcomer's probe is kept in mind (RFC 5227 section 2.1.1: it probes and waits for less).
+const PROBE_MEMORY: Duration = Duration::from_secs(10);
 
-/// The detection state machine.
+/// The detection state machine. See the [module](super) for what it decides.
 #[derive(Debug)]
 pub struct Detector {
-    config: DetectConfig,
+    world: World,
+    table: Table,
+    ledger: Ledger,
+    probes: Probes,
+    offenders: Offenders,
+}
+
+/// What is given: by the configuration and by the host.
+#[derive(Debug)]
+struct World {
+    rules: Rules,
+    facts: KnownFacts,
+}
+
+impl World {
+    fn scene(&self, key: BindingKey, tracked: bool) -> Scene<'_> {
+        Scene {
+            rules: &self.rules,
+            facts: &self.facts,
+            key,
+            tracked,
+            held: self.facts.held(&key),
+        }
+    }
+
+    fn is_tracked(&self, key: &BindingKey) -> bool {
+        covers(&self.rules.config.tracked, key.ip) || self.facts.is_tracked(key)
+    }
 }
 
 impl Detector {
     /// A machine that has seen nothing.
     pub fn new(config: DetectConfig) -> Self {
-        Self { config }
+        let rules = Rules::new(config);
+        Self {
+            table: Table::new(rules.config.max_bindings),
+            world: World {
+                rules,
+                facts: KnownFacts::default(),
+            },
+            ledger: Ledger::default(),
+            probes: Probes::default(),
+            offenders: Offenders::default(),
+        }
     }
 
-    /// Takes one frame. Deadlines that lie before it are judged first, so a run over a capture needs no ticks.
-    pub fn observe(&mut self, _observation: &Observation, _findings: &mut Vec<Finding>) {}
+    /// Takes one frame and appends what follows from it to `findings`. What became due before it is judged
+    /// first, so that a run over a capture needs no ticks, and live ones change nothing but the delay.
+    pub fn observe(&mut self, observation: &Observation, findings: &mut Vec<Finding>) {
+        self.advance(observation.at, findings);
+        self.ledger.statistics.observations += 1;
+        let (at, segment) = (observation.at, observation.segment);
+        match &observation.body {
+            Body::Claim(claim) => self.claim(claim, at, segment, findings),
+            Body::Probe(probe) => self.probe(probe, at, segment),
+            Body::Bogus(frame) => self.bogus(frame, at, segment, findings),
+        }
+    }
 
-    /// Judges what became due without a frame.
-    pub fn tick(&mut self, _now: Timestamp, _findings: &mut Vec<Finding>) {}
+    /// Judges what became due until `now` without a frame.
+    pub fn tick(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
+        self.advance(now, findings);
+    }
 
     /// Replaces what is known beyond the frames.
-    pub fn learn(&mut self, _facts: HostFacts, _at: Timestamp, _findings: &mut Vec<Finding>) {}
-
-    /// Takes the outcome of one round of asking: who answered, perhaps nobody.
-    pub fn answered(
-        &mut self,
-        _ask: &Ask,
-        _at: Timestamp,
-        _answered_by: &[MacAddr],
-        _findings: &mut Vec<Finding>,
-    ) {
+    pub fn learn(&mut self, facts: HostFacts, at: Timestamp, findings: &mut Vec<Finding>) {
+        self.advance(at, findings);
+        self.world.facts.replace(facts, at);
+        for slot in self.table.slots() {
+            let Some(entry) = self.table.get_mut(slot) else {
+                continue;
+            };
+            if self.world.facts.is_broadcast(&entry.key) {
+                self.forget(slot);
+                continue;
+            }
+            entry.tracked = self.world.is_tracked(&entry.key);
+            self.refresh(slot);
+        }
+        for key in self.world.facts.gateways() {
+            if self.table.find(&key).is_none() {
+                self.open(key, at);
+            }
+        }
     }
 
-    /// When to tick next; before that a tick does nothing.
+    /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
+    /// themselves are frames and are to be observed first.
+    pub fn answered(
+        &mut self,
+        ask: &Ask,
+        at: Timestamp,
+        answered_by: &[MacAddr],
+        findings: &mut Vec<Finding>,
+    ) {
+        self.advance(at, findings);
+        let Some(slot) = self.table.find(&ask.key) else {
+            return;
+        };
+        let Some(entry) = self.table.get_mut(slot) else {
+            return;
+        };
+        let scene = self.world.scene(entry.key, entry.tracked);
+        let ledger = &mut self.ledger;
+        let mut out = Output { ledger, findings };
+        entry
+            .binding
+            .answered(ask, at, answered_by, &scene, &mut out);
+        self.refresh(slot);
+    }
+
+    /// When to tick next; before that a tick does nothing. It may turn out that nothing is due yet.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        None
+        self.table.next_deadline()
     }
 
     /// Fetches what is to be asked. Without [`DetectConfig::may_ask`] it is always empty.
     pub fn take_asks(&mut self) -> Vec<Ask> {
-        Vec::new()
+        std::mem::take(&mut self.ledger.asks)
     }
 
     /// Whether the answer to an ask would still be of use.
-    pub fn wants(&self, _ask: &Ask) -> bool {
-        false
+    pub fn wants(&self, ask: &Ask) -> bool {
+        self.entry(&ask.key).is_some_and(|entry| {
+            let scene = self.world.scene(entry.key, entry.tracked);
+            entry.binding.wants(ask, &scene)
+        })
     }
 
-    /// When a station other than this host last asked for the address by ARP probe; remembered for 10 s. It
-    /// may be a booting host, which would take a probe of ours for a rival (RFC 5227 section 2.1.1).
-    pub fn last_probed(&self, _key: &BindingKey) -> Option<Timestamp> {
-        None
+    /// When a newcomer last asked for the address by ARP probe, if that was in the 10 s before `now`. To
+    /// ask now would make a booting host believe that it has a rival (RFC 5227 section 2.1.1).
+    pub fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
+        let last = self.probes.last(key);
+        last.filter(|&at| now.since(at) < PROBE_MEMORY)
     }
 
     /// One binding.
-    pub fn binding(&self, _key: &BindingKey) -> Option<BindingView> {
-        None
+    pub fn binding(&self, key: &BindingKey) -> Option<BindingView> {
+        self.entry(key).map(|entry| self.view(entry))
     }
 
-    /// All bindings, in no particular but a stable order.
+    /// All bindings, in a stable order that means nothing.
     pub fn bindings(&self) -> impl Iterator<Item = BindingView> {
-        std::iter::empty()
+        self.table.iter().map(|entry| self.view(entry))
     }
 
-    /// The bindings with an open conflict, in a stable order.
+    /// The bindings with an open conflict, ignored ones included, in a stable order that means nothing.
     pub fn open_conflicts(&self) -> impl Iterator<Item = BindingView> {
-        std::iter::empty()
+        self.table.conflicts().map(|entry| self.view(entry))
     }
 
     /// The counts.
     pub fn statistics(&self) -> Statistics {
-        Statistics::default()
+        let conflicts = self.table.conflicts();
+        let quiet = conflicts.filter_map(|entry| entry.binding.conflict()?.quiet_since);
+        Statistics {
+            bindings: self.table.len(),
+            open_conflicts: self.table.open_conflicts(),
+            quiet_conflicts: quiet.count(),
+            ..self.ledger.statistics
+        }
     }
 
     /// What it goes by.
-    pub fn config(&self) -> &DetectConfig {
-        &self.config
+    pub const fn config(&self) -> &DetectConfig {
+        &self.world.rules.config
     }
+
+    fn entry(&self, key: &BindingKey) -> Option<&Entry> {
+        self.table.get(self.table.find(key)?)
+    }
+
+    fn view(&self, entry: &Entry) -> BindingView {
+        let scene = self.world.scene(entry.key, entry.tracked);
+        BindingView::of(entry, &scene, self.ledger.now)
+    }
+
+    /// Judges, in the order of time, everything that became due until `now`.
+    fn advance(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
+        if now + OUT_OF_ORDER < self.ledger.now {
+            self.set_back(now);
+        }
+        while let Some((at, slot)) = self.table.pop_due(now) {
+            self.ledger.now = self.ledger.now.max(at);
+            if let Some(entry) = self.table.get_mut(slot) {
+                let scene = self.world.scene(entry.key, entry.tracked);
+                let ledger = &mut self.ledger;
+                let mut out = Output { ledger, findings };
+                entry.binding.expire(at, &scene, &mut out);
+            }
+            self.refresh(slot);
+        }
+        self.ledger.now = self.ledger.now.max(now);
+    }
+
+    /// The clock was set back. Nothing that is remembered lies in the future then: what was to take a
+    /// minute takes no more than that from now.
+    fn set_back(&mut self, now: Timestamp) {
+        self.ledger.statistics.clock_steps += 1;
+        self.ledger.now = now;
+        self.world.facts.forget_future(now);
+        self.probes.clear();
+        self.offenders.clear();
+        for slot in self.table.slots() {
+            if let Some(entry) = self.table.get_mut(slot) {
+                entry.binding.forget_future(now);
+            }
+            self.refresh(slot);
+        }
+    }
+
+    fn claim(
+        &mut self,
+        claim: &Claim,
+        at: Timestamp,
+        segment: Segment,
+        findings: &mut Vec<Finding>,
+    ) {
+        let key = BindingKey {
+            segment,
+            ip: claim.ip,
+        };
+        let found = self.table.find(&key);
+        if found.is_none() && self.world.facts.is_broadcast(&key) {
+            let frame = BogusFrame {
+                ip: claim.ip,
+                mac: claim.mac,
+                eth_src: claim.eth_src,
+                reason: BogusReason::SpaNetworkBroadcast,
+            };
+            self.bogus(&frame, at, segment, findings);
+            return;
+        }
+        let Some(slot) = found.or_else(|| self.open(key, at)) else {
+            self.ledger.statistics.turned_away += 1;
+            return;
+        };
+        let Some(entry) = self.table.get_mut(slot) else {
+            return;
+        };
+        let scene = self.world.scene(key, entry.tracked);
+        let ledger = &mut self.ledger;
+        let mut out = Output { ledger, findings };
+        let binding = &mut entry.binding;
+        let heard = heard(claim, at, &scene);
+        if let Some(previous) = unheard(binding, claim, at, &scene) {
+            binding.hear(&previous, &scene, &mut out);
+        }
+        binding.hear(&heard, &scene, &mut out);
+        binding.check_source(claim, at, &scene, &mut out);
+        if let Some(answer) = claim.answer.filter(|answer| answer.to_probe) {
+            match self
+                .probes
+                .answer(key, answer.asker, at, &scene.rules.config)
+            {
+                Denial::None => {}
+                Denial::ToldAlready => out.hold_back(FindingKind::ProbeDenied),
+                Denial::Denied(asked) if claim.mac != answer.asker => {
+                    let mut finding = scene.finding(FindingKind::ProbeDenied, at, asked);
+                    finding.owners = binding.owners_among(&scene, at, |mac| mac == claim.mac);
+                    finding
+                        .owners
+                        .push(parties::prober(answer.asker, asked, &scene));
+                    out.report(&scene, finding);
+                }
+                Denial::Denied(_) => {}
+            }
+        }
+        let due = entry.binding.next_deadline(&scene);
+        self.table.update(slot, due);
+    }
+
+    fn probe(&mut self, probe: &Probe, at: Timestamp, segment: Segment) {
+        let newcomer = !self.world.facts.is_local(probe.prober)
+            && !self.ledger.holders.holds_any(segment, probe.prober);
+        if newcomer && !probe.unicast {
+            let ip = probe.target;
+            self.probes
+                .ask(BindingKey { segment, ip }, probe.prober, at);
+        }
+    }
+
+    fn bogus(
+        &mut self,
+        frame: &BogusFrame,
+        at: Timestamp,
+        segment: Segment,
+        findings: &mut Vec<Finding>,
+    ) {
+        let key = BindingKey {
+            segment,
+            ip: frame.ip,
+        };
+        let scene = self.world.scene(key, false);
+        let ledger = &mut self.ledger;
+        let mut out = Output { ledger, findings };
+        let config = &scene.rules.config;
+        let (sender, reason) = (frame.eth_src, frame.reason);
+        let Some(held_back) = self.offenders.report(segment, sender, reason, at, config) else {
+            out.hold_back(FindingKind::BogusClaim);
+            return;
+        };
+        let mut finding = scene.finding(FindingKind::BogusClaim, at, at);
+        finding.owners = vec![parties::sender(sender, at, &scene)];
+        finding.counts.held_back = held_back;
+        finding.bogus = Some(reason);
+        out.report(&scene, finding);
+    }
+
+    /// Makes a binding; `None` if there is no room that may be made.
+    fn open(&mut self, key: BindingKey, at: Timestamp) -> Option<Slot> {
+        let tracked = self.world.is_tracked(&key);
+        let (slot, evicted) = self.table.insert(key, tracked, Binding::new(at))?;
+        if let Some(evicted) = evicted {
+            self.ledger.statistics.evicted_bindings += 1;
+            self.release(&evicted);
+        }
+        self.refresh(slot);
+        Some(slot)
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        if let Some(entry) = self.table.remove(slot) {
+            self.release(&entry);
+        }
+    }
+
+    /// A binding is gone, and with it what its claimants held.
+    fn release(&mut self, entry: &Entry) {
+        for claimant in entry.binding.claimants.iter() {
+            self.ledger.holders.remove(entry.key.segment, claimant.mac);
+        }
+    }
+
+    /// Brings the table up to date after a change to a binding.
+    fn refresh(&mut self, slot: Slot) {
+        let Some(entry) = self.table.get(slot) else {
+            return;
+        };
+        let scene = self.world.scene(entry.key, entry.tracked);
+        let due = entry.binding.next_deadline(&scene);
+        self.table.update(slot, due);
+    }
+}
+
+/// A claim as its binding hears it.
+fn heard(claim: &Claim, at: Timestamp, scene: &Scene) -> Heard {
+    let answer = claim.answer;
+    let asker = answer.map(|answer| answer.asker);
+    Heard {
+        at,
+        mac: claim.mac,
+        form: claim.form,
+        answers: in_time(answer.and_then(|answer| answer.request), at, scene),
+        asker,
+        solicited: answer
+            .is_some_and(|answer| answer.to_probe && scene.facts.is_local(answer.asker)),
+    }
+}
+
+/// The claim before this one, unless it was heard itself.
+fn unheard(binding: &Binding, claim: &Claim, at: Timestamp, scene: &Scene) -> Option<Heard> {
+    let PreviousClaim {
+        at: before,
+        mac,
+        form,
+        direction: _,
+        request,
+    } = claim.previous?;
+    if before > at || binding.has_heard(mac, before) {
+        return None;
+    }
+    // Who asked is known only of the request that this claim answers too.
+    let same_request = |request| {
+        claim
+            .answer
+            .filter(|answer| answer.request == Some(request))
+    };
+    let answer = request.and_then(same_request);
+    Some(Heard {
+        at: before,
+        mac,
+        form,
+        answers: in_time(request, before, scene),
+        asker: answer.map(|answer| answer.asker),
+        solicited: answer
+            .is_some_and(|answer| answer.to_probe && scene.facts.is_local(answer.asker)),
+    })
+}
+
+fn in_time(request: Option<RequestId>, at: Timestamp, scene: &Scene) -> Option<RequestId> {
+    request.filter(|request| at.since(request.0) <= scene.rules.config.answer_window)
 }

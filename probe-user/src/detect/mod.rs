@@ -1,17 +1,33 @@
 //! Detection: who owns an address, and is it a conflict. A pure state machine.
 
 mod ask;
+mod binding;
+mod bogus;
+mod claimants;
 mod config;
+mod conflict;
 mod detector;
+mod dispute;
 mod facts;
 mod finding;
 mod observation;
+mod owner;
+mod parties;
+mod probes;
+mod recency;
+mod recent;
+mod scene;
 mod statistics;
+mod table;
 mod time;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use ask::{Ask, Purpose};
 pub use config::{DetectConfig, Ignore, MacPattern, MacPatternError};
-pub use detector::{BindingView, ConflictView, Detector};
+pub use detector::Detector;
 pub use facts::HostFacts;
 pub use finding::{Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity};
 pub use observation::{
@@ -20,3 +36,4 @@ pub use observation::{
 };
 pub use statistics::Statistics;
 pub use time::Timestamp;
+pub use view::{BindingView, ConflictView};

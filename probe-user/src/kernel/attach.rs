@@ -1,20 +1,19 @@
 //! Attaching the programs to an interface, and letting go of it.
 //!
 //! Nothing of ours may outlive the process, a `kill -9` included. So XDP and TCX programs are attached
-//! by bpf_link only: the kernel detaches them when the file descriptor closes, however that happens.
+//! by `bpf_link` only: the kernel detaches them when the file descriptor closes, however that happens.
 
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::FdLink,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact, qdisc_detach_program},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact, qdisc_detach_program,
+        },
     },
 };
-use probe_common::{
-    counter::Direction,
-    event::Hook,
-};
+use probe_common::{counter::Direction, event::Hook};
 
 use super::{Kernel, KernelError, preflight};
 use crate::links::Link;
@@ -114,15 +113,23 @@ impl Kernel {
 
     fn attach_xdp(&mut self, link: &Link, mode: Mode, xdp: XdpMode) -> Result<Hold, KernelError> {
         let frags = link.mtu > LARGEST_SINGLE_BUFFER_MTU && preflight::kernel_at_least(5, 18);
-        let name = if frags { "arp_xdp_frags" } else { "arp_xdp" };
+        let name = if frags {
+            "arp_xdp_frags"
+        } else {
+            Hook::Xdp.program()
+        };
         let program: &mut Xdp = program(&mut self.ebpf, name)?;
         let attach_error = |source| KernelError::attach(link, mode, source);
-        let id = program.attach_to_if_index(link.index, xdp).map_err(attach_error)?;
+        let id = program
+            .attach_to_if_index(link.index, xdp)
+            .map_err(attach_error)?;
         let attached = program.take_link(id).map_err(attach_error)?;
         // aya falls back to netlink where the kernel refuses a link; that would survive a `kill -9`, so
         // the conversion fails then, and dropping the link detaches it again.
-        let link = FdLink::try_from(attached)
-            .map_err(|_| KernelError::Unsupported { interface: link.name.clone(), mode })?;
+        let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
+            interface: link.name.clone(),
+            mode,
+        })?;
         Ok(Hold::Link(link))
     }
 }
@@ -130,9 +137,10 @@ impl Kernel {
 /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
 /// "pass" nothing would be seen.
 fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
-    let (name, attach_type) = match hook {
-        Hook::TcIngress | Hook::Xdp => ("arp_tc_ingress", TcAttachType::Ingress),
-        Hook::TcEgress => ("arp_tc_egress", TcAttachType::Egress),
+    let name = hook.program();
+    let attach_type = match hook.direction() {
+        Direction::Ingress => TcAttachType::Ingress,
+        Direction::Egress => TcAttachType::Egress,
     };
     let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
     let tcx = preflight::kernel_at_least(6, 6);
@@ -145,9 +153,16 @@ fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelErr
         }
         // What an earlier run left behind when it was killed. NotFound is the ordinary case.
         if qdisc_detach_program(&link.name, attach_type, name).is_ok() {
-            tracing::info!(interface = link.name, name, "removed a filter that an earlier run left");
+            tracing::info!(
+                interface = link.name,
+                name,
+                "removed a filter that an earlier run left"
+            );
         }
-        TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() })
+        TcAttachOptions::Netlink(NlOptions {
+            priority: 1,
+            ..NlOptions::default()
+        })
     };
     let program: &mut SchedClassifier = program(ebpf, name)?;
     let id = program
@@ -155,8 +170,10 @@ fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelErr
         .map_err(attach_error)?;
     let attached = program.take_link(id).map_err(attach_error)?;
     if tcx {
-        let link = FdLink::try_from(attached)
-            .map_err(|_| KernelError::Unsupported { interface: link.name.clone(), mode: Mode::Tc })?;
+        let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
+            interface: link.name.clone(),
+            mode: Mode::Tc,
+        })?;
         Ok(Hold::Link(link))
     } else {
         Ok(Hold::Filter(attached))
@@ -164,13 +181,21 @@ fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelErr
 }
 
 /// The program of this name, loaded: the verifier only sees the programs that are wanted.
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+pub(super) fn program<'a, P>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut P, KernelError>
 where
     P: LoadOnce,
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    let load_error = |source| KernelError::Verifier { name, source: Box::new(source) };
-    let program = ebpf.program_mut(name).ok_or(KernelError::MissingProgram { name })?;
+    let load_error = |source| KernelError::Verifier {
+        name,
+        source: Box::new(source),
+    };
+    let program = ebpf
+        .program_mut(name)
+        .ok_or(KernelError::MissingProgram { name })?;
     let program: &mut P = program.try_into().map_err(load_error)?;
     match program.load_once() {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
@@ -178,7 +203,7 @@ where
     }
 }
 
-trait LoadOnce {
+pub(super) trait LoadOnce {
     fn load_once(&mut self) -> Result<(), ProgramError>;
 }
 

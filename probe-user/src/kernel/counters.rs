@@ -23,11 +23,17 @@ pub struct CounterReader {
 
 impl CounterReader {
     pub(super) fn new(map: PerCpuHashMap<MapData, u32, Raw>) -> Self {
-        Self { map: Arc::new(RwLock::new(map)) }
+        Self {
+            map: Arc::new(RwLock::new(map)),
+        }
     }
 
     /// The counts of an interface and direction, summed over all CPUs. `None` where it is not watched.
-    pub fn read(&self, ifindex: u32, direction: Direction) -> Result<Option<Counters>, KernelError> {
+    pub fn read(
+        &self,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Result<Option<Counters>, KernelError> {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         match map.get(&counters_key(ifindex, direction), 0) {
             Ok(per_cpu) => {

@@ -26,7 +26,11 @@ impl RingLayout {
     /// One ring for each online CPU as long as they fit into `memory`, fewer beyond it. CPUs that are
     /// possible but offline share from the start, so that none is without a ring when it comes online.
     fn new(online: &[usize], possible: &[usize], memory: usize) -> Self {
-        let slots = possible.iter().chain(online).max().map_or(1, |highest| highest + 1);
+        let slots = possible
+            .iter()
+            .chain(online)
+            .max()
+            .map_or(1, |highest| highest + 1);
         let wanted = online.len().max(1);
         let rings = wanted.min(memory / MIN_RING_BYTES).max(1);
         let share = (memory / rings).clamp(MIN_RING_BYTES, MAX_RING_BYTES);
@@ -37,7 +41,11 @@ impl RingLayout {
         for (index, &cpu) in online.iter().enumerate() {
             ring_of_slot[cpu] = index % rings;
         }
-        Self { ring_bytes, rings, ring_of_slot }
+        Self {
+            ring_bytes,
+            rings,
+            ring_of_slot,
+        }
     }
 
     /// Size of each ring, in bytes.
@@ -63,9 +71,14 @@ impl RingLayout {
 
 fn read(which: &'static str) -> Result<Vec<usize>, KernelError> {
     let path = format!("/sys/devices/system/cpu/{which}");
-    let text = fs::read_to_string(&path)
-        .map_err(|source| KernelError::Cpus { path: path.clone(), problem: source.to_string() })?;
-    parse(&text).ok_or(KernelError::Cpus { path, problem: format!("unexpected content {text:?}") })
+    let text = fs::read_to_string(&path).map_err(|source| KernelError::Cpus {
+        path: path.clone(),
+        problem: source.to_string(),
+    })?;
+    parse(&text).ok_or(KernelError::Cpus {
+        path,
+        problem: format!("unexpected content {text:?}"),
+    })
 }
 
 /// Reads a list like `0-3,8` (`Documentation/admin-guide/cputopology.rst`).

@@ -43,7 +43,9 @@ pub enum KernelError {
         found: String,
     },
     /// The object was built with another version of the event ABI.
-    #[error("the eBPF object does not fit this program (its ABI version: {found:?}): rebuild both with `cargo xtask build`")]
+    #[error(
+        "the eBPF object does not fit this program (its ABI version: {found:?}): rebuild both with `cargo xtask build`"
+    )]
     Abi {
         /// The version that the object names.
         found: Option<u32>,
@@ -118,6 +120,14 @@ pub enum KernelError {
         /// Its name.
         interface: String,
     },
+    /// A program could not be run on a frame.
+    #[error("cannot run {name} on a frame: {}", chain(source))]
+    Trial {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
     /// Attaching failed in another way.
     #[error("cannot attach to {interface} ({mode}): {}", chain(source))]
     Attach {
@@ -145,22 +155,31 @@ impl KernelError {
         use rustix::io::Errno;
         let interface = link.name.clone();
         match errno(&source) {
-            Some(Errno::BUSY | Errno::EXIST) if mode != Mode::Tc => {
-                Self::Busy { interface, holder: holder(link) }
-            }
+            Some(Errno::BUSY | Errno::EXIST) if mode != Mode::Tc => Self::Busy {
+                interface,
+                holder: holder(link),
+            },
             Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::RANGE) if mode != Mode::Tc => {
                 tracing::debug!(interface, %mode, error = chain(&source), "attachment refused");
                 Self::Unsupported { interface, mode }
             }
             Some(Errno::NODEV) => Self::Gone { interface },
             Some(Errno::PERM) => Self::not_permitted(),
-            _ => Self::Attach { interface, mode, source: Box::new(source) },
+            _ => Self::Attach {
+                interface,
+                mode,
+                source: Box::new(source),
+            },
         }
     }
 
     fn not_permitted() -> Self {
         let missing = preflight::missing_capabilities();
-        if missing.is_empty() { Self::Blocked } else { Self::Permission { missing } }
+        if missing.is_empty() {
+            Self::Blocked
+        } else {
+            Self::Permission { missing }
+        }
     }
 }
 
@@ -183,8 +202,9 @@ fn holder(link: &Link) -> String {
 fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(errno) =
-            error.downcast_ref::<io::Error>().and_then(rustix::io::Errno::from_io_error)
+        if let Some(errno) = error
+            .downcast_ref::<io::Error>()
+            .and_then(rustix::io::Errno::from_io_error)
         {
             return Some(errno);
         }
@@ -210,7 +230,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// The last lines of a verifier log say why; all of it goes to the debug log.
 fn verifier_tail(error: &ProgramError) -> String {
     const LINES: usize = 3;
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
         return chain(error);
     };
     let log = verifier_log.to_string();

@@ -7,15 +7,13 @@ mod cpus;
 mod error;
 pub mod preflight;
 mod rings;
+pub mod trial;
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap},
 };
-use probe_common::{
-    economy::Settings,
-    event::ABI_VERSION,
-};
+use probe_common::{economy::Settings, event::ABI_VERSION};
 
 pub use self::{
     attach::{Attachment, Mode},
@@ -89,8 +87,11 @@ impl Kernel {
         let rings = Rings::create(&layout, slots)?;
         let counters: PerCpuHashMap<MapData, _, _> = take_map(&mut ebpf, "COUNTERS")?;
         let settings_map = take_map(&mut ebpf, "SETTINGS")?;
-        let mut kernel =
-            Self { ebpf, settings: settings_map, counters: CounterReader::new(counters) };
+        let mut kernel = Self {
+            ebpf,
+            settings: settings_map,
+            counters: CounterReader::new(counters),
+        };
         kernel.set(settings)?;
         Ok((kernel, rings))
     }
@@ -100,7 +101,10 @@ impl Kernel {
         let bytes: [u8; size_of::<Settings>()] = bytemuck::cast(*settings);
         self.settings
             .set(0, bytes, 0)
-            .map_err(|source| KernelError::Map { name: "SETTINGS", source })
+            .map_err(|source| KernelError::Map {
+                name: "SETTINGS",
+                source,
+            })
     }
 
     /// What the programs count. The reader works from any thread, also while frames are counted.
@@ -135,7 +139,9 @@ fn take_map<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, KernelError> {
-    let map = ebpf.take_map(name).ok_or(KernelError::MissingMap { name })?;
+    let map = ebpf
+        .take_map(name)
+        .ok_or(KernelError::MissingMap { name })?;
     M::try_from(map).map_err(|source| KernelError::Map { name, source })
 }
 
@@ -144,10 +150,19 @@ fn check_abi(object: &[u8]) -> Result<(), KernelError> {
     use object::{Object as _, ObjectSection as _};
     let found = object::File::parse(object)
         .ok()
-        .and_then(|file| file.section_by_name(ABI_SECTION)?.data().ok().map(<[u8]>::to_vec))
+        .and_then(|file| {
+            file.section_by_name(ABI_SECTION)?
+                .data()
+                .ok()
+                .map(<[u8]>::to_vec)
+        })
         .and_then(|data| data.first_chunk().copied())
         .map(u32::from_le_bytes);
-    if found == Some(ABI_VERSION) { Ok(()) } else { Err(KernelError::Abi { found }) }
+    if found == Some(ABI_VERSION) {
+        Ok(())
+    } else {
+        Err(KernelError::Abi { found })
+    }
 }
 
 #[cfg(test)]

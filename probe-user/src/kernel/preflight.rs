@@ -24,23 +24,41 @@ const SYS_ADMIN: u32 = 21;
 
 /// What loading and attaching needs, each with the reason that `docs/capabilities.md` gives.
 const NEEDED: [Capability; 3] = [
-    Capability { name: "CAP_BPF", number: 39, in_sys_admin: true },
-    Capability { name: "CAP_NET_ADMIN", number: 12, in_sys_admin: false },
-    Capability { name: "CAP_PERFMON", number: 38, in_sys_admin: true },
+    Capability {
+        name: "CAP_BPF",
+        number: 39,
+        in_sys_admin: true,
+    },
+    Capability {
+        name: "CAP_NET_ADMIN",
+        number: 12,
+        in_sys_admin: false,
+    },
+    Capability {
+        name: "CAP_PERFMON",
+        number: 38,
+        in_sys_admin: true,
+    },
 ];
 
 /// Checks kernel version and capabilities.
 pub fn check() -> Result<(), KernelError> {
     check_version(KernelVersion::current().ok())?;
     let missing = missing_capabilities();
-    if missing.is_empty() { Ok(()) } else { Err(KernelError::Permission { missing }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(KernelError::Permission { missing })
+    }
 }
 
 fn check_version(version: Option<KernelVersion>) -> Result<(), KernelError> {
     let (major, minor) = OLDEST_KERNEL;
     match version {
         Some(version) if version < KernelVersion::new(major, minor, 0) => {
-            Err(KernelError::KernelTooOld { found: version.to_string() })
+            Err(KernelError::KernelTooOld {
+                found: version.to_string(),
+            })
         }
         Some(_) | None => Ok(()),
     }
@@ -48,7 +66,9 @@ fn check_version(version: Option<KernelVersion>) -> Result<(), KernelError> {
 
 /// Whether the running kernel is this version or newer; a version that cannot be read counts as new.
 pub fn kernel_at_least(major: u8, minor: u8) -> bool {
-    KernelVersion::current().map_or(true, |version| version >= KernelVersion::new(major, minor, 0))
+    KernelVersion::current().map_or(true, |version| {
+        version >= KernelVersion::new(major, minor, 0)
+    })
 }
 
 /// The needed capabilities that this process does not have. Where they cannot be read, none: the kernel
@@ -63,7 +83,9 @@ pub fn missing_capabilities() -> Vec<&'static str> {
 
 /// The effective set in the text of `/proc/PID/status`.
 fn effective(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
@@ -79,7 +101,10 @@ fn missing_from(effective: u64) -> Vec<&'static str> {
 /// Below 5.11 map memory counts against `RLIMIT_MEMLOCK`, whose default is far too small. Not fatal: newer
 /// kernels account to the cgroup, and where an older one lacks the room it says so when a map is made.
 pub(super) fn raise_memlock_limit() {
-    let unlimited = Rlimit { current: None, maximum: None };
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
     }
@@ -91,7 +116,9 @@ mod tests {
 
     #[test]
     fn a_kernel_below_the_oldest_is_refused_with_both_versions() {
-        let error = check_version(Some(KernelVersion::new(5, 9, 16))).unwrap_err().to_string();
+        let error = check_version(Some(KernelVersion::new(5, 9, 16)))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "Linux 5.9.16 is too old: probe needs 5.10 or newer");
         for fine in [KernelVersion::new(5, 10, 0), KernelVersion::new(6, 18, 44)] {
             check_version(Some(fine)).unwrap();
@@ -110,6 +137,10 @@ mod tests {
         assert_eq!(missing_from(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
         assert_eq!(missing_from(1 << 39 | 1 << 38), ["CAP_NET_ADMIN"]);
         assert_eq!(missing_from(1 << 39 | 1 << 38 | 1 << 12), [""; 0]);
-        assert_eq!(missing_from(1 << 21), ["CAP_NET_ADMIN"], "CAP_SYS_ADMIN includes the other two");
+        assert_eq!(
+            missing_from(1 << 21),
+            ["CAP_NET_ADMIN"],
+            "CAP_SYS_ADMIN includes the other two"
+        );
     }
 }

@@ -18,7 +18,7 @@ const SLOTS_MAP: &str = "RINGS";
 
 /// All rings of the loaded programs.
 pub struct Rings {
-    rings: Vec<AsyncFd<RingBuf<MapData>>>,
+    buffers: Vec<AsyncFd<RingBuf<MapData>>>,
     /// Keeps the kernel's array of rings alive and filled.
     _slots: ArrayOfMaps<MapData>,
     undecodable: u64,
@@ -30,19 +30,27 @@ impl Rings {
         layout: &RingLayout,
         mut slots: ArrayOfMaps<MapData>,
     ) -> Result<Self, KernelError> {
-        let map_error = |source| KernelError::Map { name: SLOTS_MAP, source };
+        let map_error = |source| KernelError::Map {
+            name: SLOTS_MAP,
+            source,
+        };
         let ring_bytes = u32::try_from(layout.ring_bytes()).unwrap_or(u32::MAX);
-        let mut rings = Vec::with_capacity(layout.rings());
+        let mut buffers = Vec::with_capacity(layout.rings());
         for index in 0..layout.rings() {
-            let ring = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, ring_bytes, 0);
+            let ring =
+                aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, ring_bytes, 0);
             let ring = MapData::create(ring, "RING", None).map_err(map_error)?;
             for (slot, _) in layout.assignments().filter(|&(_, ring)| ring == index) {
                 slots.set(slot, &ring, 0).map_err(map_error)?;
             }
             let ring = RingBuf::try_from(Map::RingBuf(ring)).map_err(map_error)?;
-            rings.push(poll::readable(ring).map_err(KernelError::Poll)?);
+            buffers.push(poll::readable(ring).map_err(KernelError::Poll)?);
         }
-        Ok(Self { rings, _slots: slots, undecodable: 0 })
+        Ok(Self {
+            buffers,
+            _slots: slots,
+            undecodable: 0,
+        })
     }
 
     /// Waits until a ring has something that [`Self::drain`] has not seen.
@@ -54,7 +62,7 @@ impl Rings {
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut any = false;
-        for ring in &mut self.rings {
+        for ring in &mut self.buffers {
             // Every ring is polled, so that each of them will wake the task, and the ready ones are
             // cleared before they are drained: what comes later wakes again.
             if let Poll::Ready(guard) = ring.poll_read_ready_mut(context) {
@@ -62,17 +70,23 @@ impl Rings {
                 any = true;
             }
         }
-        if any { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if any {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Takes what is in the rings, up to `most` events of each, and hands it to `take`. Returns whether
     /// all rings were emptied.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(ArpEvent)) -> bool {
         let mut emptied = true;
-        for ring in &mut self.rings {
+        for ring in &mut self.buffers {
             let mut left = most;
             while left > 0 {
-                let Some(item) = ring.get_mut().next() else { break };
+                let Some(item) = ring.get_mut().next() else {
+                    break;
+                };
                 match bytemuck::try_pod_read_unaligned(&item) {
                     Ok(event) => take(event),
                     Err(_) => self.undecodable += 1,

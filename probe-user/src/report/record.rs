@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::{
     clock::Clock,
-    detect::{BogusReason, Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity},
+    detect::{
+        BogusReason, Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity,
+    },
 };
 
 /// One finding: a line of JSON. Names are stable; fields may be added.
@@ -71,7 +73,11 @@ impl FindingRecord {
             vlan: finding.segment.vlan,
             ip: finding.ip,
             since: clock.wall(finding.since),
-            owners: finding.owners.iter().map(|owner| OwnerRecord::new(owner, clock)).collect(),
+            owners: finding
+                .owners
+                .iter()
+                .map(|owner| OwnerRecord::new(owner, clock))
+                .collect(),
             evidence: finding.evidence,
             counts: finding.counts,
             hint: finding.hint,

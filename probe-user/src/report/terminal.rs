@@ -49,15 +49,26 @@ pub fn write(out: &mut impl Write, record: &FindingRecord) -> io::Result<()> {
 }
 
 fn macs(owner: &OwnerRecord) -> String {
-    owner.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join("+")
+    owner
+        .macs
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("+")
 }
 
 fn claims(count: u64) -> String {
-    if count == 1 { "1 claim".to_owned() } else { format!("{count} claims") }
+    if count == 1 {
+        "1 claim".to_owned()
+    } else {
+        format!("{count} claims")
+    }
 }
 
 fn time_of_day(time: jiff::Timestamp) -> String {
-    time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
+    time.to_zoned(TimeZone::system())
+        .strftime("%H:%M:%S")
+        .to_string()
 }
 
 fn style(severity: Severity) -> Style {
@@ -86,5 +97,9 @@ pub fn summary(findings: &[(FindingKind, u64)]) -> String {
         .filter(|(_, count)| *count > 0)
         .map(|(kind, count)| format!("{count} {kind}"))
         .collect();
-    if seen.is_empty() { "no findings".to_owned() } else { seen.join(", ") }
+    if seen.is_empty() {
+        "no findings".to_owned()
+    } else {
+        seen.join(", ")
+    }
 }

@@ -21,7 +21,12 @@ impl<const LABELS: usize> Description<LABELS> {
         labels: [&'static str; LABELS],
         help: &'static str,
     ) -> Self {
-        Self { name, help, kind: MetricType::COUNTER, labels }
+        Self {
+            name,
+            help,
+            kind: MetricType::COUNTER,
+            labels,
+        }
     }
 
     /// A gauge.
@@ -30,7 +35,12 @@ impl<const LABELS: usize> Description<LABELS> {
         labels: [&'static str; LABELS],
         help: &'static str,
     ) -> Self {
-        Self { name, help, kind: MetricType::GAUGE, labels }
+        Self {
+            name,
+            help,
+            kind: MetricType::GAUGE,
+            labels,
+        }
     }
 }
 
@@ -43,20 +53,31 @@ pub struct Family<'a, const LABELS: usize> {
 impl<'a, const LABELS: usize> Family<'a, LABELS> {
     /// No samples yet.
     pub fn new(description: &'a Description<LABELS>) -> Self {
-        Self { description, metrics: Vec::new() }
+        Self {
+            description,
+            metrics: Vec::new(),
+        }
     }
 
     /// Adds one sample.
     pub fn add(&mut self, labels: [&str; LABELS], value: u64) -> &mut Self {
-        let labels = self.description.labels.iter().zip(labels).map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value(value.to_owned());
-            pair
-        });
+        let labels = self
+            .description
+            .labels
+            .iter()
+            .zip(labels)
+            .map(|(name, value)| {
+                let mut pair = LabelPair::default();
+                pair.set_name((*name).to_owned());
+                pair.set_value(value.to_owned());
+                pair
+            });
         let mut metric = Metric::from_label(labels.collect());
         // Exact up to 2^53, which at a million frames a second is 285 years.
-        #[expect(clippy::cast_precision_loss, reason = "the exposition format knows only f64")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "the exposition format knows only f64"
+        )]
         let value = value as f64;
         if self.description.kind == MetricType::COUNTER {
             let mut counter = Counter::default();

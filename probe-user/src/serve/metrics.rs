@@ -134,7 +134,12 @@ fn kernel_families(
     let mut received = Family::new(&RECEIVED);
     let mut info = Family::new(&INTERFACE_INFO);
 
-    for Watched { ifindex, name, mode } in watched.iter() {
+    for Watched {
+        ifindex,
+        name,
+        mode,
+    } in watched.iter()
+    {
         info.add([name, mode.label()], 1);
         for &direction in Direction::ALL {
             let counters: Counters = reader.read(*ifindex, direction)?.unwrap_or_default();
@@ -148,7 +153,10 @@ fn kernel_families(
                 malformed.add([name, way, reason.label()], count);
             }
             for &reason in Bogus::ALL {
-                bogus.add([name, way, reason.label()], counters.get(Counter::Bogus(reason)));
+                bogus.add(
+                    [name, way, reason.label()],
+                    counters.get(Counter::Bogus(reason)),
+                );
             }
             claims.add([name, way], counters.get(Counter::Claims));
             probes.add([name, way], counters.get(Counter::Probes));
@@ -157,7 +165,11 @@ fn kernel_families(
                     outcomes.add([name, way, kind.label(), outcome.label()], count);
                 }
             }
-            let count = snapshot.received.get(&(*ifindex, direction)).copied().unwrap_or(0);
+            let count = snapshot
+                .received
+                .get(&(*ifindex, direction))
+                .copied()
+                .unwrap_or(0);
             received.add([name, way], count);
         }
     }
@@ -197,7 +209,9 @@ fn detection_families(
     let mut owner_info = Family::new(&CONFLICT_OWNER_INFO);
     for binding in &snapshot.open_conflicts {
         let segment = binding.key.segment;
-        let Some(interface) = watched.get(segment.interface).map(|watched| watched.name.as_str())
+        let Some(interface) = watched
+            .get(segment.interface)
+            .map(|watched| watched.name.as_str())
         else {
             continue;
         };

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     host,
-    step::{self, step},
+    step::{self, slow_step},
 };
 
 const VERSION: &str = "0.13.0";
@@ -19,11 +19,19 @@ const VERSION: &str = "0.13.0";
 pub const SUPPORTED_LLVM: [u32; 3] = [21, 22, 23];
 
 /// Where the linker for an LLVM major is, or would be.
-pub fn path(llvm: u32) -> Result<PathBuf> {
+fn path(llvm: u32) -> Result<PathBuf> {
     if let Some(linker) = linker_override() {
         return Ok(linker);
     }
     Ok(root(llvm)?.join("bin/bpf-linker"))
+}
+
+/// Whether a linker found earlier still works, and is what the overrides ask for.
+pub fn is_current(linker: &Path, llvm: u32) -> bool {
+    let asks = ["PROBE_BPF_LINKER", "PROBE_TOOL_CACHE"]
+        .iter()
+        .any(|name| env::var_os(name).is_some());
+    (!asks || path(llvm).is_ok_and(|asked| asked == linker)) && works(linker)
 }
 
 /// Whether there is a linker for this LLVM, or it can be built.
@@ -33,7 +41,7 @@ pub fn is_possible(llvm: u32) -> bool {
 }
 
 /// Whether the linker is of the right version and runs, its libLLVM included.
-pub fn works(linker: &Path) -> bool {
+fn works(linker: &Path) -> bool {
     host::output_of(Command::new(linker).arg("--version"))
         .is_some_and(|version| version.trim().ends_with(VERSION))
 }
@@ -51,14 +59,18 @@ pub fn ensure(llvm: u32) -> Result<PathBuf> {
     );
     let prefix = llvm_prefix(llvm)
         .with_context(|| format!("no libLLVM.so of LLVM {llvm}: set LLVM_PREFIX to where it is"))?;
-    step(
-        &format!("build bpf-linker {VERSION} for LLVM {llvm} (about a minute, once)"),
+    slow_step(
+        &format!("build bpf-linker {VERSION} for LLVM {llvm}"),
         || {
             step::run(
                 host::cargo()
                     .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
                     .args(["--no-default-features", "--features"])
                     .arg(format!("llvm-{llvm}"))
+                    // Its work is done by LLVM: optimising the rest makes it no faster, but takes
+                    // three times as long to build.
+                    .arg("--debug")
+                    .env("CARGO_PROFILE_DEV_DEBUG", "false")
                     // Replaces one that no longer runs.
                     .args(["--quiet", "--force", "--root"])
                     .arg(root(llvm)?)

@@ -51,9 +51,8 @@ pub fn ensure() -> Result<Toolchain> {
 /// The toolchain of the last setup, unless something about it has changed.
 fn recorded() -> Option<Toolchain> {
     let toolchain = Toolchain::read(host::workspace()).ok()?;
-    let is_current = candidate::is_current(&toolchain)
-        && linker::path(toolchain.llvm).is_ok_and(|linker| linker == toolchain.linker)
-        && linker::works(&toolchain.linker);
+    let is_current =
+        candidate::is_current(&toolchain) && linker::is_current(&toolchain.linker, toolchain.llvm);
     is_current.then_some(toolchain)
 }
 

@@ -2,12 +2,12 @@
 
 use std::env::consts::ARCH;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
     ebpf::{self, Host, Toolchain},
     host,
-    step::{self, step},
+    step::{self, slow_step, step},
     toolchain,
 };
 
@@ -24,6 +24,7 @@ pub fn run() -> Result<()> {
 pub fn check(toolchain: &Toolchain) -> Result<()> {
     step("format", || {
         step::run(host::cargo().args(["fmt", "--all", "--check"]))
+            .context("not everything is formatted, type `cargo fmt --all`")
     })?;
     step("clippy, user space", || {
         step::run(host::cargo().arg("clippy").args(USER_SPACE).args([
@@ -32,7 +33,7 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
             "-Dwarnings",
         ]))
     })?;
-    step("clippy, kernel side", || kernel_side(toolchain))?;
+    slow_step("clippy, kernel side", || kernel_side(toolchain))?;
     step("documentation", || {
         step::run(
             host::cargo()

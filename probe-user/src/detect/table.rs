@@ -1,0 +1,203 @@
+//! The bounded table of bindings, and when each is due.
+//!
+//! A hash table of numbers over a slab keeps each key once and gives a binding a number that stays; the
+//! order of use and the deadlines are kept by number. The hash is `SipHash` with random keys, because whoever
+//! is on the network chooses what is put in.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+};
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::{BindingKey, Timestamp, binding::Binding, recency::Recency};
+
+/// A binding's number while it is in the table.
+pub(super) type Slot = u32;
+
+/// A binding in the table.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub key: BindingKey,
+    /// The address matters; such a binding is never evicted.
+    pub tracked: bool,
+    pub binding: Binding,
+    /// When to look at it: at or before the time when something is due, so that putting a deadline off
+    /// costs nothing.
+    look_at: Option<Timestamp>,
+}
+
+/// The bindings.
+#[derive(Debug)]
+pub(super) struct Table {
+    max: usize,
+    entries: Slab<Entry>,
+    index: HashTable<Slot>,
+    hasher: RandomState,
+    /// What may be evicted, in the order of use.
+    recency: Recency,
+    deadlines: BTreeSet<(Timestamp, Slot)>,
+    conflicts: BTreeSet<Slot>,
+}
+
+impl Table {
+    /// A table of at most `max` bindings.
+    pub fn new(max: usize) -> Self {
+        // The last number is the list's mark for "none".
+        let max = max.min(Slot::MAX as usize - 1);
+        Self {
+            max,
+            entries: Slab::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+            recency: Recency::default(),
+            deadlines: BTreeSet::new(),
+            conflicts: BTreeSet::new(),
+        }
+    }
+
+    /// How many bindings there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The number of a binding.
+    pub fn find(&self, key: &BindingKey) -> Option<Slot> {
+        let hash = self.hasher.hash_one(key);
+        let entries = &self.entries;
+        let same = |&slot: &Slot| {
+            entries
+                .get(slot as usize)
+                .is_some_and(|entry| entry.key == *key)
+        };
+        self.index.find(hash, same).copied()
+    }
+
+    /// Puts in a binding that is not there. If the table is full, the one not used for the longest time
+    /// makes room for it, and is returned; if there is none that may, the new one stays out.
+    pub fn insert(
+        &mut self,
+        key: BindingKey,
+        tracked: bool,
+        binding: Binding,
+    ) -> Option<(Slot, Option<Entry>)> {
+        let evicted = if self.entries.len() < self.max {
+            None
+        } else {
+            Some(self.remove(self.recency.oldest()?)?)
+        };
+        let place = self.entries.insert(Entry {
+            key,
+            tracked,
+            binding,
+            look_at: None,
+        });
+        let slot = Slot::try_from(place).ok()?;
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.index
+            .insert_unique(hasher.hash_one(key), slot, |&slot| {
+                entries
+                    .get(slot as usize)
+                    .map_or(0, |entry| hasher.hash_one(entry.key))
+            });
+        Some((slot, evicted))
+    }
+
+    /// Takes a binding out.
+    pub fn remove(&mut self, slot: Slot) -> Option<Entry> {
+        let entry = self.entries.try_remove(slot as usize)?;
+        let hash = self.hasher.hash_one(entry.key);
+        if let Ok(found) = self.index.find_entry(hash, |&other| other == slot) {
+            found.remove();
+        }
+        self.recency.remove(slot);
+        self.conflicts.remove(&slot);
+        if let Some(at) = entry.look_at {
+            self.deadlines.remove(&(at, slot));
+        }
+        Some(entry)
+    }
+
+    /// A binding.
+    pub fn get(&self, slot: Slot) -> Option<&Entry> {
+        self.entries.get(slot as usize)
+    }
+
+    /// A binding; [`Self::update`] is to be called after a change.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+        self.entries.get_mut(slot as usize)
+    }
+
+    /// Takes note of what has become of a binding, and when something will be due.
+    pub fn update(&mut self, slot: Slot, due: Option<Timestamp>) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return;
+        };
+        let in_conflict = entry.binding.conflict().is_some();
+        let soon_enough = entry
+            .look_at
+            .is_some_and(|at| due.is_some_and(|due| at <= due));
+        if !soon_enough {
+            if let Some(at) = entry.look_at {
+                self.deadlines.remove(&(at, slot));
+            }
+            if let Some(due) = due {
+                self.deadlines.insert((due, slot));
+            }
+            entry.look_at = due;
+        }
+        if in_conflict {
+            self.conflicts.insert(slot);
+        } else if !self.conflicts.is_empty() {
+            self.conflicts.remove(&slot);
+        }
+        if in_conflict || entry.tracked {
+            self.recency.remove(slot);
+        } else {
+            self.recency.touch(slot);
+        }
+    }
+
+    /// The next binding to look at, if its time has come.
+    pub fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, Slot)> {
+        let &(at, slot) = self.deadlines.first()?;
+        if at > now {
+            return None;
+        }
+        self.deadlines.pop_first();
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            entry.look_at = None;
+        }
+        Some((at, slot))
+    }
+
+    /// When to look next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// The numbers of all bindings, in their order.
+    pub fn slots(&self) -> Vec<Slot> {
+        let places = self.entries.iter().map(|(place, _)| place);
+        places
+            .filter_map(|place| Slot::try_from(place).ok())
+            .collect()
+    }
+
+    /// All bindings, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|(_, entry)| entry)
+    }
+
+    /// The bindings with an open conflict, in the order of their numbers.
+    pub fn conflicts(&self) -> impl Iterator<Item = &Entry> {
+        self.conflicts.iter().filter_map(|&slot| self.get(slot))
+    }
+
+    /// How many conflicts are open.
+    pub fn open_conflicts(&self) -> usize {
+        self.conflicts.len()
+    }
+}

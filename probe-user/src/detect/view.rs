@@ -1,0 +1,65 @@
+//! What can be asked about bindings at any time.
+
+use serde::Serialize;
+
+use super::{BindingKey, Counts, Evidence, Hint, OwnerView, Timestamp, scene::Scene, table::Entry};
+
+/// A binding as the API and the metrics show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BindingView {
+    /// Where and which address.
+    #[serde(flatten)]
+    pub key: BindingKey,
+    /// Whether the address matters.
+    pub tracked: bool,
+    /// Whether its disputes are on the ignore list.
+    pub ignored: bool,
+    /// Who has claimed it: the current owner first. In an open conflict only those that take part. Empty if
+    /// nobody has, which only an expected address survives.
+    pub owners: Vec<OwnerView>,
+    /// Its open conflict.
+    pub conflict: Option<ConflictView>,
+}
+
+/// An open conflict as the API and the metrics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ConflictView {
+    /// Why it was opened.
+    pub evidence: Evidence,
+    /// What may be the cause.
+    pub hint: Option<Hint>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When there was last evidence.
+    pub last_evidence: Timestamp,
+    /// Whether there has been no evidence for a while.
+    pub quiet: bool,
+    /// How often there was evidence.
+    pub counts: Counts,
+}
+
+impl BindingView {
+    pub(super) fn of(entry: &Entry, scene: &Scene, now: Timestamp) -> Self {
+        let binding = &entry.binding;
+        let conflict = binding.conflict().map(|conflict| ConflictView {
+            evidence: conflict.evidence,
+            hint: conflict.hint,
+            opened_at: conflict.opened_at,
+            last_evidence: conflict.last_evidence,
+            quiet: conflict.quiet_since.is_some(),
+            counts: conflict.counts,
+        });
+        let owners = if conflict.is_some() {
+            binding.parties(scene, now)
+        } else {
+            binding.owners(scene, now)
+        };
+        Self {
+            key: entry.key,
+            tracked: entry.tracked,
+            ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
+            owners,
+            conflict,
+        }
+    }
+}

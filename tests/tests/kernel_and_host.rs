@@ -1,0 +1,236 @@
+//! The programs in the kernel and the parser on the host see the same in every frame, and the programs
+//! leave it as it is. Frames go through `BPF_PROG_TEST_RUN`: no network is involved.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use probe_common::{
+    counter::{Counter, Counters},
+    economy::{Rate, Settings},
+    event::{ArpEvent, Hook},
+    parse::{Parsed, parse},
+    wire::{MacAddr, Operation, VlanTag},
+};
+use probe_tests::Frame;
+use probe_user::kernel::{
+    Kernel, LoadOptions, Rings,
+    trial::{TRIAL_INTERFACE, Trial, shortest_trial},
+};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
+const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+const HERE: [u8; 4] = [192, 0, 2, 1];
+const THERE: [u8; 4] = [192, 0, 2, 2];
+
+/// The loaded programs, set to emit everything that they can read.
+struct Bench {
+    kernel: Kernel,
+    rings: Rings,
+    runtime: tokio::runtime::Runtime,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        // Loading takes memory and time; one at a time is kinder to small machines.
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let unlimited = Rate {
+            interval_ns: 0,
+            ahead_ns: u64::MAX,
+        };
+        let settings = Settings {
+            refresh_ns: 0,
+            change: unlimited,
+            new_address: unlimited,
+            probe: unlimited,
+            bogus: unlimited,
+            filter: 0,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (kernel, rings) = {
+            let _entered = runtime.enter();
+            Kernel::load(&LoadOptions::default(), &settings).unwrap()
+        };
+        Self {
+            kernel,
+            rings,
+            runtime,
+            _alone: alone,
+        }
+    }
+
+    fn counters(&self, hook: Hook) -> Counters {
+        self.kernel
+            .counters()
+            .read(TRIAL_INTERFACE, hook.direction())
+            .unwrap()
+            .unwrap_or_default()
+    }
+
+    fn events(&mut self) -> Vec<ArpEvent> {
+        let _entered = self.runtime.enter();
+        let mut events = Vec::new();
+        assert!(self.rings.drain(1_000, |event| events.push(event)));
+        assert_eq!(self.rings.undecodable(), 0);
+        events
+    }
+
+    /// Runs one frame through one hook and compares everything with what the host parser says.
+    fn compare(&mut self, hook: Hook, frame: &[u8]) {
+        let before = self.counters(hook);
+        let trial = self.kernel.trial(hook, frame, 1).unwrap();
+        assert_eq!(
+            trial.verdict,
+            Trial::pass(hook),
+            "{hook} let the frame go: {frame:02x?}"
+        );
+        assert_eq!(trial.frame, frame, "{hook} left the frame as it was");
+
+        let mut expected = before;
+        let events = self.events();
+        match parse(&frame, VlanTag::NONE) {
+            Parsed::NotArp => assert!(events.is_empty(), "{hook}: {frame:02x?} → {events:?}"),
+            Parsed::Malformed(reason) => {
+                expected.increment(Counter::Frames(Operation::Other));
+                expected.increment(Counter::Malformed(reason));
+                assert!(events.is_empty(), "{hook}: {frame:02x?} → {events:?}");
+            }
+            Parsed::Arp(arp) => {
+                expected.increment(Counter::Frames(arp.operation()));
+                let kind = arp.kind();
+                match (kind, arp.bogus()) {
+                    (_, Some(reason)) => expected.increment(Counter::Bogus(reason)),
+                    (probe_common::wire::Kind::Probe, None) => expected.increment(Counter::Probes),
+                    _ => expected.increment(Counter::Claims),
+                }
+                expected.increment(Counter::Outcome(
+                    kind,
+                    probe_common::counter::Outcome::Emitted,
+                ));
+                let [event] = events[..] else {
+                    panic!("one event, not {events:?}")
+                };
+                assert_eq!(event.frame, arp, "{hook}");
+                assert_eq!(event.kind(), Some(kind));
+                assert_eq!(event.hook(), Some(hook));
+                assert_eq!(event.ifindex, TRIAL_INTERFACE);
+            }
+        }
+        assert_eq!(self.counters(hook), expected, "{hook}: {frame:02x?}");
+    }
+
+    fn compare_everywhere(&mut self, frame: &[u8]) {
+        for &hook in Hook::ALL {
+            self.compare(hook, frame);
+        }
+    }
+}
+
+/// Frames that are right, tagged, and wrong in one way each.
+fn corpus() -> Vec<Frame> {
+    let request = Frame::request(A, HERE, THERE);
+    let reply = Frame::reply(B, THERE, A, HERE);
+    let mut frames = vec![
+        request.clone(),
+        reply.clone(),
+        Frame::announcement(A, HERE),
+        Frame::announcing_reply(A, HERE),
+        Frame::probe(A, THERE),
+        // Not IP: of those the kernel only takes whole headers into a socket buffer.
+        request.clone().ethertype(0x88cc),
+        request.clone().htype(6),
+        request.clone().ptype(0x86dd),
+        request.clone().hlen(8),
+        request.clone().plen(16),
+        request.clone().oper(0),
+        request.clone().oper(3),
+        request.clone().oper(0x0201),
+        request.clone().sha(MacAddr::ZERO),
+        request.clone().sha(MacAddr::BROADCAST),
+        request.clone().sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+        request.clone().sha(MacAddr([3, 0xbf, 192, 0, 2, 1])),
+        request.clone().spa([127, 0, 0, 1]),
+        request.clone().spa([224, 0, 0, 5]),
+        request.clone().spa([255; 4]),
+        request.clone().eth_src(B),
+        reply.spa([0; 4]),
+    ];
+    let tagged = [
+        vec![(0x8100, 100)],
+        vec![(0x8100, 0xe064)],
+        vec![(0x8100, 0x2000)],
+        vec![(0x88a8, 100)],
+        vec![(0x88a8, 100), (0x8100, 200)],
+        vec![(0x8100, 100), (0x8100, 200)],
+        vec![(0x88a8, 0), (0x8100, 200)],
+        vec![(0x88a8, 1), (0x8100, 2), (0x8100, 3)],
+    ];
+    for tags in tagged {
+        frames.push(
+            tags.into_iter()
+                .fold(request.clone(), |frame, (tpid, tci)| {
+                    frame.tagged_as(tpid, tci)
+                }),
+        );
+    }
+    frames
+}
+
+#[test]
+fn frames_of_every_length_are_judged_alike() {
+    let mut bench = Bench::new();
+    for frame in corpus() {
+        for &hook in Hook::ALL {
+            for length in shortest_trial(hook)..=64 {
+                bench.compare(hook, &frame.clone().of_length(length).bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_ethertype_is_judged_alike() {
+    let mut bench = Bench::new();
+    let frame = Frame::request(A, HERE, THERE);
+    for ethertype in 0..=u16::MAX {
+        bench.compare(Hook::Xdp, &frame.clone().ethertype(ethertype).bytes());
+    }
+}
+
+#[test]
+fn random_frames_are_judged_alike() {
+    let mut bench = Bench::new();
+    // Mostly ARP, because random ethertypes seldom are.
+    let start = prop::sample::select(vec![
+        vec![],
+        vec![8, 6],
+        vec![8, 6, 0, 1, 8, 0, 6, 4, 0],
+        vec![0x81, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0],
+        vec![0x88, 0xa8, 0, 7, 0x81, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0],
+    ]);
+    let frames = (
+        prop::array::uniform12(any::<u8>()),
+        start,
+        prop::collection::vec(any::<u8>(), 3..80),
+    );
+    let mut runner = TestRunner::new(Config {
+        cases: 20_000,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let bench = std::cell::RefCell::new(&mut bench);
+    runner
+        .run(&frames, |(addresses, start, rest)| {
+            let frame = [&addresses[..], &start, &rest].concat();
+            bench.borrow_mut().compare_everywhere(&frame);
+            Ok(())
+        })
+        .unwrap();
+}
