@@ -75,12 +75,22 @@ impl Host {
         })
     }
 
-    /// Starts `probe watch` on this host's network card and waits until it sees frames.
+    /// Starts `probe watch` on this host's network card and waits until it sees frames both ways.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
-        let words = [&["watch", "-i", INTERFACE], options].concat();
-        let process = self.probe(&words)?;
-        self.wait_for_link("an XDP program", |link| !link.xdp_programs().is_empty())
-            .with_context(|| format!("`probe watch` said:\n{}", process.said()))?;
+        let binary = binary()?;
+        // It has nobody to ask whether it is ready, but its log says so to those who want to know.
+        let words = ["env", "RUST_LOG=info"].map(Path::new);
+        let verb = ["watch", "-i", INTERFACE].map(Path::new);
+        let process = self.spawn(
+            words
+                .into_iter()
+                .chain([binary.as_path()])
+                .chain(verb)
+                .chain(options.iter().map(Path::new)),
+        )?;
+        process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
+            line.contains("interface is watched")
+        })?;
         Ok(process)
     }
 
