@@ -45,7 +45,9 @@ fn what_arrives_while_it_starts_is_not_lost() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     let watch = monitor
-        .probe(&["watch", "-i", INTERFACE, "-o", "json", "--count", "1"])
+        .probe(&[
+            "watch", "-i", INTERFACE, "--attach", "native", "-o", "json", "--count", "1",
+        ])
         .unwrap();
     monitor
         .wait_for_link("an XDP program", |link| !link.xdp_programs().is_empty())

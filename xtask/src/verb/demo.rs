@@ -100,7 +100,7 @@ fn introduce(hosts: &Duplicate) {
 
 /// First act, as a person at a terminal sees it.
 fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
-    prompt(&format!("probe watch -i {INTERFACE} &"));
+    prompt(&format!("probe watch -i {INTERFACE} --attach native &"));
     let mut watch = client.watch(&[])?;
     interrupt.check()?;
 
@@ -129,7 +129,7 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
 
 /// Second act, as Prometheus sees it.
 fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
-    prompt(&format!("probe run -i {INTERFACE} --listen {LISTEN} &"));
+    prompt(&format!("probe run -i {INTERFACE} --attach native --listen {LISTEN} &"));
     let daemon = client.daemon(&[])?;
     interrupt.wait_for("`probe run` to be ready", || {
         Ok(daemon.is_ready()?.then_some(()))
