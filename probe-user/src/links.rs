@@ -37,6 +37,10 @@ const ROUTE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as the kernel's own flags are"
+)]
 pub struct Link {
     /// Its index, unique in a network namespace while it lives.
     pub index: u32,

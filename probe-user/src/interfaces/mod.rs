@@ -33,7 +33,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// again; doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest of these waits.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// Orders that may wait.
 const ORDERS: usize = 16;
 

@@ -51,8 +51,8 @@ fn number(path: &Path, name: &str) -> io::Result<Option<u32>> {
 /// aya has this as well, but goes on to open each program, which takes `CAP_SYS_ADMIN`.
 pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     /// More than anybody chains; the kernel says ENOSPC beyond.
-    const MOST: usize = 64;
-    let mut ids = [0_u32; MOST];
+    const MOST: u32 = 64;
+    let mut ids = [0_u32; MOST as usize];
     let attach_type = match direction {
         Direction::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
         Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
@@ -62,7 +62,7 @@ pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> 
     attr.query.__bindgen_anon_1.target_ifindex = ifindex;
     attr.query.attach_type = attach_type as u32;
     attr.query.prog_ids = ids.as_mut_ptr().expose_provenance() as u64;
-    attr.query.__bindgen_anon_2.prog_cnt = MOST as u32;
+    attr.query.__bindgen_anon_2.prog_cnt = MOST;
     // SAFETY: the kernel reads and writes `attr` within its size, and writes at most `prog_cnt` numbers at
     // `prog_ids`, which has room for so many; both outlive the call.
     let result = unsafe {
@@ -76,7 +76,9 @@ pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> 
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has set the count that it wrote.
-    let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
-    Ok(ids[..count.min(MOST)].to_vec())
+    // SAFETY: every member of the union is plain numbers, and the kernel has filled this one in.
+    let query = unsafe { attr.query };
+    // SAFETY: both members of this union are one number.
+    let count = unsafe { query.__bindgen_anon_2.prog_cnt };
+    Ok(ids[..count.min(MOST) as usize].to_vec())
 }
