@@ -42,26 +42,6 @@ pub fn at(number: u32) -> Timestamp {
     Timestamp(1_000_000_000_000) + Duration::from_micros(u64::from(number))
 }
 
-/// The numbers below `bound`, all of them, in an order that no cache foresees.
-pub fn scattered(bound: u32) -> impl Iterator<Item = u32> {
-    // A step that shares no factor with the bound visits everything.
-    let step = (bound / 7 * 3..)
-        .find(|&step| gcd(step, bound) == 1)
-        .unwrap_or(1);
-    (0..bound).scan(0, move |number, _| {
-        *number = (*number + step) % bound;
-        Some(*number)
-    })
-}
-
-const fn gcd(one: u32, other: u32) -> u32 {
-    if other == 0 {
-        one
-    } else {
-        gcd(other, one % other)
-    }
-}
-
 /// An owner of address `number` announces it; `owner` tells the owners of one address apart.
 pub fn announcement(at: Timestamp, number: u32, owner: u8) -> Observation {
     let form = Form {

@@ -103,6 +103,16 @@ impl Detector {
         self.advance(at, findings);
     }
 
+    /// Forgets everything about an interface that is gone, its open conflicts too.
+    pub fn forget_interface(&mut self, interface: u32) {
+        for slot in self.table.slots() {
+            let entry = self.table.get(slot);
+            if entry.is_some_and(|entry| entry.key.segment.interface == interface) {
+                self.forget(slot);
+            }
+        }
+    }
+
     /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
     /// themselves are frames and are to be observed first.
     pub fn answered(

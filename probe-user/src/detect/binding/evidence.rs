@@ -21,7 +21,7 @@ impl Binding {
         }
         let hint = hint_of_parties(&owners, &turn.scene).or(hint);
         let dispute = self.dispute.get_or_insert_default();
-        let returns = dispute.contest.map_or(0, |contest| contest.returns);
+        let returns = dispute.returns.len() as u64;
         let conflict = dispute
             .conflict
             .get_or_insert_with(|| Conflict::new(evidence, turn.at, returns));

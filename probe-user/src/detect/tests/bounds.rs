@@ -131,6 +131,19 @@ fn a_station_whose_every_binding_was_forgotten_is_a_newcomer_again() {
     assert_eq!(lab.kinds(), [ProbeDenied]);
 }
 
+#[test]
+fn what_was_on_an_interface_that_is_gone_is_forgotten() {
+    let mut lab = Lab::new();
+    lab.see(0, answer(A, 0));
+    lab.see(5, answer(B, 0));
+    lab.detector.forget_interface(SEGMENT.interface + 1);
+    assert_eq!(lab.detector.statistics().open_conflicts, 1);
+    lab.detector.forget_interface(SEGMENT.interface);
+    let statistics = lab.detector.statistics();
+    assert_eq!((statistics.bindings, statistics.open_conflicts), (0, 0));
+    assert_eq!(lab.detector.next_deadline(), None);
+}
+
 /// A tenth of it without optimisation, where the whole takes a minute.
 const MANY: u32 = if cfg!(debug_assertions) {
     100_000
