@@ -1,5 +1,6 @@
 //! The command line: a file a verb.
 
+mod detection;
 mod exit;
 mod run;
 mod session;
