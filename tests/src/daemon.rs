@@ -66,8 +66,13 @@ impl Host {
 
     /// Starts `probe run` on this host's network card.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
+        self.daemon_on(INTERFACE, options)
+    }
+
+    /// Starts `probe run` on another interface of this host.
+    pub fn daemon_on(&self, interface: &str, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
-        let mut words = vec!["run", "-i", INTERFACE, "--listen", &listen];
+        let mut words = vec!["run", "-i", interface, "--listen", &listen];
         words.extend(options);
         Ok(Daemon {
             host: self,

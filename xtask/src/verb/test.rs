@@ -17,7 +17,7 @@ use crate::{
     step::{self, step},
     tally::Tally,
     toolchain,
-    verb::{build, lint},
+    verb::{build, kernels, lint},
 };
 
 pub fn run() -> Result<ExitCode> {
@@ -37,7 +37,8 @@ pub fn run() -> Result<ExitCode> {
     // a second time without optimisation.
     build::release()?;
     step("test build", || step::run(tests().arg("--no-run")))?;
-    let (tally, all_well) = step("tests", run_tests)?;
+    let (mut tally, mut all_well) = step("tests", run_tests)?;
+    all_well &= kernels::matrix(Vec::new(), &mut tally)?;
     println!("{tally}");
     Ok(if all_well && tally.is_success() {
         ExitCode::SUCCESS
@@ -46,7 +47,8 @@ pub fn run() -> Result<ExitCode> {
     })
 }
 
-fn tests() -> Command {
+/// A run of all tests.
+pub fn tests() -> Command {
     let mut command = host::cargo();
     command.args([
         "test",
