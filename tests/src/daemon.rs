@@ -25,6 +25,10 @@ use crate::{
 /// Where `probe run` serves its metrics. Every host has a loopback of its own, so they all use one port.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9790);
 
+/// What is watched here, and how. By name: what the binary chooses by itself on a virtual network card is
+/// a matter of its own.
+const NATIVE: [&str; 4] = ["-i", INTERFACE, "--attach", "native"];
+
 /// For the verifier, on a machine that is busy with other tests.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -64,28 +68,42 @@ impl Host {
         self.spawn([binary.as_path()].into_iter().chain(words))
     }
 
-    /// Starts `probe run` on this host's network card.
+    /// Starts `probe run` on this host's network card, as an XDP program in its driver.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
-        self.daemon_on(INTERFACE, options)
+        self.run_daemon(&[&NATIVE, options].concat())
     }
 
-    /// Starts `probe run` on another interface of this host.
-    pub fn daemon_on(&self, interface: &str, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
+    /// Starts `probe run` on an interface of this host, in a mode.
+    pub fn daemon_on(&self, interface: &str, mode: &str) -> anyhow::Result<Daemon<'_>> {
+        self.run_daemon(&["-i", interface, "--attach", mode])
+    }
+
+    fn run_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
-        let mut words = vec!["run", "-i", interface, "--listen", &listen];
-        words.extend(options);
+        let words = [&["run", "--listen", &listen], options].concat();
         Ok(Daemon {
             host: self,
             process: self.probe(&words)?,
         })
     }
 
-    /// Starts `probe watch` on this host's network card and waits until it sees frames.
+    /// Starts `probe watch` on this host's network card, as an XDP program in its driver, and waits until it
+    /// sees frames both ways.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
-        let words = [&["watch", "-i", INTERFACE], options].concat();
-        let process = self.probe(&words)?;
-        self.wait_for_link("an XDP program", |link| !link.xdp_programs().is_empty())
-            .with_context(|| format!("`probe watch` said:\n{}", process.said()))?;
+        let binary = binary()?;
+        // It has nobody to ask whether it is ready, but its log says so to those who want to know.
+        let words = ["env", "RUST_LOG=info"].map(Path::new);
+        let verb = [&["watch"], &NATIVE[..]].concat();
+        let process = self.spawn(
+            words
+                .into_iter()
+                .chain([binary.as_path()])
+                .chain(verb.into_iter().map(Path::new))
+                .chain(options.iter().map(Path::new)),
+        )?;
+        process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
+            line.contains("interface is watched")
+        })?;
         Ok(process)
     }
 

@@ -40,7 +40,7 @@ impl<'a> Network<'a> {
     fn start(&self, mode: &str) -> Daemon<'a> {
         let daemon = self
             .monitor
-            .daemon_on(self.watched, &["--attach", mode])
+            .daemon_on(self.watched, mode)
             .unwrap();
         daemon.wait_until_ready().unwrap();
         daemon

@@ -4,8 +4,8 @@ use std::{io, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{broadcast, watch},
     task::JoinHandle,
 };
 
@@ -15,11 +15,14 @@ use crate::{
     kernel::{CounterReader, Kernel},
     links,
     monitor::{Monitor, MonitorHandle},
+    report::FindingRecord,
 };
 
 /// A running kernel side and its monitor.
 pub struct Session {
     pub monitor: MonitorHandle,
+    /// Every finding, from the first on.
+    pub findings: broadcast::Receiver<Arc<FindingRecord>>,
     pub counters: CounterReader,
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     pub orders: InterfacesHandle,
@@ -41,6 +44,8 @@ impl Session {
         let watched = interfaces.watched();
         let (monitor, handle) =
             Monitor::new(rings, arguments.detect_config(), links, watched.clone())?;
+        // Before the monitor runs, so that nothing is missed.
+        let findings = handle.findings();
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(monitor.run(async move {
             // An error means that the session is gone: a reason to stop as well.
@@ -49,6 +54,7 @@ impl Session {
         let interfaces = tokio::spawn(interfaces.follow());
         Ok(Self {
             monitor: handle,
+            findings,
             counters,
             watched,
             orders,
@@ -98,15 +104,29 @@ async fn reload_filter(
     Ok(count)
 }
 
-/// Completes on SIGTERM or SIGINT.
-pub async fn stop_signal() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, listened to from when this is made: before anything is attached, so that a signal
+/// at any time ends the program in good order.
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    pub fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Completes when one has come.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The runtime of a verb that watches: one worker for detection, one for everything else.

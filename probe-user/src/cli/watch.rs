@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     Exit,
-    session::{Session, block_on, init_logging, stop_signal},
+    session::{Session, StopSignal, block_on, init_logging},
     source::{SourceArguments, duration},
 };
 use crate::{
@@ -52,9 +52,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 async fn watch(arguments: Arguments) -> anyhow::Result<Exit> {
-    let session = Session::start(&arguments.source).await?;
-    let mut findings = session.monitor.findings();
-    let mut stop = std::pin::pin!(stop_signal());
+    let mut stop = StopSignal::listen()?;
+    let mut session = Session::start(&arguments.source).await?;
     let mut timeout = std::pin::pin!(elapsed(arguments.duration));
     let mut seen = FindingKind::ALL
         .iter()
@@ -64,12 +63,9 @@ async fn watch(arguments: Arguments) -> anyhow::Result<Exit> {
 
     while arguments.count.is_none_or(|count| total < count) {
         let record = tokio::select! {
-            signal = &mut stop => {
-                signal.context("cannot wait for signals")?;
-                break;
-            }
+            () = stop.received() => break,
             () = &mut timeout => break,
-            record = findings.recv() => record,
+            record = session.findings.recv() => record,
         };
         match record {
             Ok(record) => {

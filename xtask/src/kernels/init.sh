@@ -8,7 +8,7 @@ mount devtmpfs /dev
 mount tmpfs /run
 mount tmpfs /tmp
 
-export PATH=/bin PROBE_BIN=/bin/probe RUST_BACKTRACE=1
+export PATH=/bin PROBE_BIN=/bin/probe
 
 while read -r module; do
     busybox insmod "/modules/$module" || echo "guest: no module $module"

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 pub mod build;
+pub mod demo;
 pub mod kernels;
 pub mod lint;
 pub mod run;
