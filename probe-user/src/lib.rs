@@ -4,10 +4,12 @@
 //! findings in [`detect`]. [`monitor`] is the one task that joins these; [`serve`] and [`report`] show
 //! what it finds.
 
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod detect;
 pub mod facts;
+pub mod filter;
 pub mod interfaces;
 pub mod kernel;
 pub mod links;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     detect::FindingKind,
-    report::{FindingRecord, terminal},
+    report::{FindingRecord, Terminal},
 };
 
 #[derive(Debug, Args)]
@@ -90,7 +90,7 @@ async fn watch(arguments: Arguments) -> anyhow::Result<Exit> {
     session.end().await?;
     if arguments.output == Output::Human {
         // Standard error, because standard output may be a file of findings.
-        let _ = writeln!(std::io::stderr().lock(), "{}", terminal::summary(&seen));
+        let _ = writeln!(std::io::stderr().lock(), "{}", "");
     }
     let conflicts = seen[usize::from(FindingKind::Conflict.number())].1;
     Ok(if arguments.fail_on_conflict && conflicts > 0 {
@@ -103,7 +103,9 @@ async fn watch(arguments: Arguments) -> anyhow::Result<Exit> {
 fn write(output: Output, record: &FindingRecord) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     match output {
-        Output::Human => terminal::write(&mut out, record)?,
+        Output::Human => {
+            Terminal::of_stdout(crate::report::Origin::Attached).finding(&mut out, record)?
+        }
         Output::Json => writeln!(out, "{}", record.to_json())?,
     }
     out.flush()
