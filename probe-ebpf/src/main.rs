@@ -7,7 +7,8 @@
 #![no_main]
 #![allow(
     missing_docs,
-    reason = "aya's macros generate public items without them"
+    clippy::needless_pass_by_value,
+    reason = "aya's macros make public items without documentation, and pass the context by value"
 )]
 
 mod maps;

@@ -7,7 +7,7 @@ use probe_common::wire::Vlan;
 
 use crate::{
     detect::{BindingKey, HostFacts, Segment},
-    links::{Link, Links},
+    links::{DefaultRoute, Link, Links},
 };
 
 /// Derives the facts that concern the watched interfaces.
@@ -34,6 +34,19 @@ pub fn host_facts(links: &Links, watched: impl Fn(u32) -> bool) -> HostFacts {
                 }
             }
         }
+    }
+    if let Some(DefaultRoute {
+        interface,
+        gateway: Some(ip),
+    }) = links.default_route()
+        && let Some(link) = links.get(interface)
+    {
+        let segments = segments(links, link, &watched);
+        facts.gateways.extend(
+            segments
+                .into_iter()
+                .map(|segment| BindingKey { segment, ip }),
+        );
     }
     facts
 }
@@ -139,6 +152,24 @@ mod tests {
             held([link(1, "192.0.2.1/24"), dummy, link(3, "192.0.2.5/24")], 1),
             [pair("192.0.2.1", "0")]
         );
+    }
+
+    #[test]
+    fn the_gateway_is_known_on_the_interface_that_leads_to_it() {
+        let gateway = Some("192.0.2.254".parse().unwrap());
+        let route = DefaultRoute {
+            interface: 1,
+            gateway,
+        };
+        let links = Links::from_iter([link(1, "192.0.2.1/24")]).with_default_route(Some(route));
+        let facts = host_facts(&links, |index| index == 1);
+        let gateways: Vec<_> = facts
+            .gateways
+            .iter()
+            .map(|key| key.ip.to_string())
+            .collect();
+        assert_eq!(gateways, ["192.0.2.254"]);
+        assert!(host_facts(&links, |_| false).gateways.is_empty());
     }
 
     #[test]

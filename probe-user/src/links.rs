@@ -3,29 +3,44 @@
 //! State, not events: whatever changes, the whole picture is read again and handed on. A burst of changes
 //! costs one reading.
 
-use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 use rtnetlink::{
-    Handle, MulticastGroup, new_multicast_connection,
+    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
         link::{
             InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
             LinkMessage, LinkXdp,
         },
+        route::{RouteAddress, RouteAttribute},
     },
 };
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 /// How long changes are collected before the picture is read again.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// How often the default route is looked up when nothing else has changed. Changes of routes are not
+/// subscribed to: a router's table changes all the time.
+const ROUTE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as the kernel's own flags are"
+)]
 pub struct Link {
     /// Its index, unique in a network namespace while it lives.
     pub index: u32,
@@ -43,6 +58,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it answers ARP: neither `IFF_NOARP` (dummy, tunnels) nor the loopback.
     pub arp: bool,
+    /// Whether it takes in frames for others (`IFF_PROMISC`, by anybody's wish).
+    pub promiscuous: bool,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
     /// The interface that it is stacked on (the parent of a VLAN child or macvlan).
@@ -55,9 +72,21 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
 }
 
-/// All interfaces, by index.
+/// Where what is not on-link goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The interface.
+    pub interface: u32,
+    /// The router, if the route has one.
+    pub gateway: Option<IpAddr>,
+}
+
+/// All interfaces, by index, and the default route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links(BTreeMap<u32, Link>);
+pub struct Links {
+    links: BTreeMap<u32, Link>,
+    default_route: Option<DefaultRoute>,
+}
 
 impl Links {
     /// The interface of this name.
@@ -67,18 +96,34 @@ impl Links {
 
     /// The interface with this index.
     pub fn get(&self, index: u32) -> Option<&Link> {
-        self.0.get(&index)
+        self.links.get(&index)
     }
 
     /// Every interface, in the order of its index.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.0.values()
+        self.links.values()
+    }
+
+    /// Where what is not on-link goes.
+    pub fn default_route(&self) -> Option<DefaultRoute> {
+        self.default_route
+    }
+
+    /// The same interfaces with this default route.
+    #[must_use]
+    pub fn with_default_route(mut self, default_route: Option<DefaultRoute>) -> Self {
+        self.default_route = default_route;
+        self
     }
 }
 
 impl FromIterator<Link> for Links {
     fn from_iter<T: IntoIterator<Item = Link>>(links: T) -> Self {
-        Self(links.into_iter().map(|link| (link.index, link)).collect())
+        let links = links.into_iter().map(|link| (link.index, link)).collect();
+        Self {
+            links,
+            default_route: None,
+        }
     }
 }
 
@@ -106,8 +151,12 @@ pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
 
     let (sender, receiver) = watch::channel(Arc::new(read(&handle).await?));
     tokio::spawn(async move {
-        while changes.next().await.is_some() {
-            tokio::time::sleep(SETTLE).await;
+        loop {
+            match timeout(ROUTE_INTERVAL, changes.next()).await {
+                Ok(Some(_)) => tokio::time::sleep(SETTLE).await,
+                Ok(None) => break,
+                Err(_elapsed) => {}
+            }
             // What has come meanwhile is part of the picture that is read now.
             while changes.try_recv().is_ok() {}
             match read(&handle).await {
@@ -143,13 +192,47 @@ async fn read(handle: &Handle) -> Result<Links, LinksError> {
         .collect();
     let mut addresses = handle.address().get().execute();
     while let Some(message) = addresses.try_next().await? {
-        if let (Some(link), Some(address)) =
-            (links.0.get_mut(&message.header.index), address(&message))
-        {
+        if let (Some(link), Some(address)) = (
+            links.links.get_mut(&message.header.index),
+            address(&message),
+        ) {
             link.addresses.push(address);
         }
     }
+    links.default_route = default_route(handle).await;
     Ok(links)
+}
+
+/// Looks up where a packet to the rest of the world would go. One look-up instead of a dump: a router may
+/// have a million routes. TEST-NET-2 (RFC 5737) stands for the rest of the world, because nobody routes it
+/// in particular.
+async fn default_route(handle: &Handle) -> Option<DefaultRoute> {
+    let elsewhere = Ipv4Addr::new(198, 51, 100, 1);
+    let request = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(elsewhere, 32)
+        .build();
+    let route = handle
+        .route()
+        .get(request)
+        .execute()
+        .try_next()
+        .await
+        .ok()??;
+    let interface = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })?;
+    let gateway = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+            _ => None,
+        });
+    Some(DefaultRoute { interface, gateway })
 }
 
 fn link(message: LinkMessage) -> Link {
@@ -165,6 +248,7 @@ fn link(message: LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Promiscuity(users) => link.promiscuous = users > 0,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::Link(parent) => link.parent = Some(parent),

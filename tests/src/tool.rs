@@ -2,6 +2,7 @@
 
 use std::{
     io::ErrorKind,
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
 
@@ -10,7 +11,9 @@ use anyhow::{Context, bail};
 /// Runs `ip` with these words and returns what it printed.
 pub fn ip<'a>(words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
     let mut command = Command::new("ip");
-    command.args(words).stdin(Stdio::null());
+    // In a process group of its own: a Ctrl-C is for whoever runs the lab, and must not hit the tool that
+    // is taking the lab down because of it.
+    command.args(words).stdin(Stdio::null()).process_group(0);
     let output = match command.output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("`ip` is not installed: apt-get install iproute2")

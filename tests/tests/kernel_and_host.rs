@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use anyhow::{Result, bail};
 use probe_common::{
     counter::{Counter, Counters},
     economy::{Rate, Settings},
@@ -34,7 +35,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new() -> Result<Self> {
         // Loading takes memory and time; one at a time is kinder to small machines.
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,26 +53,25 @@ impl Bench {
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
-            .unwrap();
+            .build()?;
         let (kernel, rings) = {
             let _entered = runtime.enter();
-            Kernel::load(&LoadOptions::default(), &settings).unwrap()
+            Kernel::load(&LoadOptions::default(), &settings)?
         };
-        Self {
+        Ok(Self {
             kernel,
             rings,
             runtime,
             _alone: alone,
-        }
+        })
     }
 
-    fn counters(&self, hook: Hook) -> Counters {
-        self.kernel
+    fn counters(&self, hook: Hook) -> Result<Counters> {
+        let counters = self
+            .kernel
             .counters()
-            .read(TRIAL_INTERFACE, hook.direction())
-            .unwrap()
-            .unwrap_or_default()
+            .read(TRIAL_INTERFACE, hook.direction())?;
+        Ok(counters.unwrap_or_default())
     }
 
     fn events(&mut self) -> Vec<ArpEvent> {
@@ -83,9 +83,9 @@ impl Bench {
     }
 
     /// Runs one frame through one hook and compares everything with what the host parser says.
-    fn compare(&mut self, hook: Hook, frame: &[u8]) {
-        let before = self.counters(hook);
-        let trial = self.kernel.trial(hook, frame, 1).unwrap();
+    fn compare(&mut self, hook: Hook, frame: &[u8]) -> Result<()> {
+        let before = self.counters(hook)?;
+        let trial = self.kernel.trial(hook, frame, 1)?;
         assert_eq!(
             trial.verdict,
             Trial::pass(hook),
@@ -115,7 +115,7 @@ impl Bench {
                     probe_common::counter::Outcome::Emitted,
                 ));
                 let [event] = events[..] else {
-                    panic!("one event, not {events:?}")
+                    bail!("one event, not {events:?}")
                 };
                 assert_eq!(event.frame, arp, "{hook}");
                 assert_eq!(event.kind(), Some(kind));
@@ -123,13 +123,14 @@ impl Bench {
                 assert_eq!(event.ifindex, TRIAL_INTERFACE);
             }
         }
-        assert_eq!(self.counters(hook), expected, "{hook}: {frame:02x?}");
+        assert_eq!(self.counters(hook)?, expected, "{hook}: {frame:02x?}");
+        Ok(())
     }
 
-    fn compare_everywhere(&mut self, frame: &[u8]) {
-        for &hook in Hook::ALL {
-            self.compare(hook, frame);
-        }
+    fn compare_everywhere(&mut self, frame: &[u8]) -> Result<()> {
+        Hook::ALL
+            .iter()
+            .try_for_each(|&hook| self.compare(hook, frame))
     }
 }
 
@@ -184,29 +185,31 @@ fn corpus() -> Vec<Frame> {
 }
 
 #[test]
-fn frames_of_every_length_are_judged_alike() {
-    let mut bench = Bench::new();
+fn frames_of_every_length_are_judged_alike() -> Result<()> {
+    let mut bench = Bench::new()?;
     for frame in corpus() {
         for &hook in Hook::ALL {
             for length in shortest_trial(hook)..=64 {
-                bench.compare(hook, &frame.clone().of_length(length).bytes());
+                bench.compare(hook, &frame.clone().of_length(length).bytes())?;
             }
         }
     }
+    Ok(())
 }
 
 #[test]
-fn every_ethertype_is_judged_alike() {
-    let mut bench = Bench::new();
+fn every_ethertype_is_judged_alike() -> Result<()> {
+    let mut bench = Bench::new()?;
     let frame = Frame::request(A, HERE, THERE);
     for ethertype in 0..=u16::MAX {
-        bench.compare(Hook::Xdp, &frame.clone().ethertype(ethertype).bytes());
+        bench.compare(Hook::Xdp, &frame.clone().ethertype(ethertype).bytes())?;
     }
+    Ok(())
 }
 
 #[test]
-fn random_frames_are_judged_alike() {
-    let mut bench = Bench::new();
+fn random_frames_are_judged_alike() -> Result<()> {
+    let mut bench = Bench::new()?;
     // Mostly ARP, because random ethertypes seldom are.
     let start = prop::sample::select(vec![
         vec![],
@@ -226,11 +229,10 @@ fn random_frames_are_judged_alike() {
         ..Config::default()
     });
     let bench = std::cell::RefCell::new(&mut bench);
-    runner
-        .run(&frames, |(addresses, start, rest)| {
-            let frame = [&addresses[..], &start, &rest].concat();
-            bench.borrow_mut().compare_everywhere(&frame);
-            Ok(())
-        })
-        .unwrap();
+    runner.run(&frames, |(addresses, start, rest)| {
+        let frame = [&addresses[..], &start, &rest].concat();
+        let compared = bench.borrow_mut().compare_everywhere(&frame);
+        compared.map_err(|error| TestCaseError::fail(error.to_string()))
+    })?;
+    Ok(())
 }

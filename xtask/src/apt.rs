@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     host,
-    step::{self, say, step},
+    step::{self, say, slow_step, step},
 };
 
 /// Options that a person would type too.
@@ -53,7 +53,7 @@ pub fn install(packages: &[String]) -> Result<()> {
             what_to_type(packages)
         );
     }
-    step(&format!("install {}", packages.join(" ")), || {
+    slow_step(&format!("install {}", packages.join(" ")), || {
         let install = || {
             step::run(
                 apt_get()

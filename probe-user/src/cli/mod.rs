@@ -3,6 +3,7 @@
 mod exit;
 mod run;
 mod session;
+mod source;
 mod watch;
 
 use std::process::ExitCode;

@@ -14,10 +14,12 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
-    session::{Session, SourceArguments, block_on, init_logging, stop_signal},
+    session::{Session, block_on, init_logging, obey_signals, stop_signal},
+    source::SourceArguments,
 };
 use crate::{
     detect::FindingKind,
+    kernel::capabilities,
     report::FindingRecord,
     serve::{self, Sources},
 };
@@ -40,6 +42,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     init_logging("info");
+    // Before the runtime starts its threads, so that each of them has only what is kept.
+    capabilities::drop_others().context("cannot drop capabilities")?;
     block_on(daemon(arguments))
 }
 
@@ -52,6 +56,7 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     })?;
     let session = Session::start(&arguments.source).await?;
     tokio::spawn(log_conflicts(session.monitor.findings()));
+    tokio::spawn(obey_signals(arguments.source, session.orders.clone()));
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
     let sources = Sources {

@@ -1,82 +1,28 @@
-//! What `run` and `watch` have in common: the loaded kernel side, joined to a monitor.
+//! A running kernel side, joined to a monitor: what `run` and `watch` have in common.
 
 use std::{io, sync::Arc};
 
 use anyhow::Context as _;
-use clap::Args;
-use probe_common::economy::Settings;
-use tokio::{signal::unix, sync::watch, task::JoinHandle};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
 
+use super::source::SourceArguments;
 use crate::{
-    detect::DetectConfig,
-    interfaces::{Interfaces, WatchedInterfaces},
-    kernel::{CounterReader, Kernel, LoadOptions, Mode},
+    interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
+    kernel::{CounterReader, Kernel},
     links,
     monitor::{Monitor, MonitorHandle},
 };
-
-/// What to watch, and how.
-#[derive(Debug, Args)]
-pub struct SourceArguments {
-    /// Interface to watch; repeat it for more
-    #[arg(short, long = "interface", value_name = "IFACE", required = true)]
-    interfaces: Vec<String>,
-
-    /// How arriving frames are seen
-    #[arg(long, value_enum, default_value_t = Mode::Native)]
-    attach: Mode,
-
-    /// How often an unchanged claim is reported by the kernel side; 0 reports every frame
-    #[arg(long, value_name = "DURATION", default_value = "1s")]
-    refresh: jiff::SignedDuration,
-
-    #[command(flatten)]
-    detection: DetectionArguments,
-}
-
-/// The numbers of detection.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Detection")]
-struct DetectionArguments {
-    /// Silence of the owner before, until an address counts as moved
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
-    settle: jiff::SignedDuration,
-
-    /// Time without evidence, until the end of a conflict is looked for
-    #[arg(long, value_name = "DURATION", default_value = "1m")]
-    resolution_quiet: jiff::SignedDuration,
-
-    /// Time without a second owner, until a quiet conflict ends
-    #[arg(long, value_name = "DURATION", default_value = "10m")]
-    expiry: jiff::SignedDuration,
-}
-
-impl SourceArguments {
-    fn settings(&self) -> Settings {
-        let refresh_ns = u64::try_from(self.refresh.as_nanos()).unwrap_or(0);
-        Settings {
-            refresh_ns,
-            ..Settings::default()
-        }
-    }
-}
-
-impl DetectionArguments {
-    fn config(&self) -> DetectConfig {
-        DetectConfig {
-            settle: self.settle.unsigned_abs(),
-            resolution_quiet: self.resolution_quiet.unsigned_abs(),
-            expiry: self.expiry.unsigned_abs(),
-            ..DetectConfig::default()
-        }
-    }
-}
 
 /// A running kernel side and its monitor.
 pub struct Session {
     pub monitor: MonitorHandle,
     pub counters: CounterReader,
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    pub orders: InterfacesHandle,
     task: JoinHandle<io::Result<()>>,
     interfaces: JoinHandle<()>,
     stop: watch::Sender<bool>,
@@ -85,19 +31,16 @@ pub struct Session {
 impl Session {
     /// Loads, attaches and starts to watch.
     pub async fn start(arguments: &SourceArguments) -> anyhow::Result<Self> {
-        let (mut kernel, rings) = Kernel::load(&LoadOptions::default(), &arguments.settings())?;
+        let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
+        kernel.watch_only(&arguments.networks()?)?;
         kernel.forward_log();
         let counters = kernel.counters();
         let links = links::follow().await?;
-        let interfaces = Interfaces::attach(
-            kernel,
-            arguments.interfaces.clone(),
-            arguments.attach,
-            links.clone(),
-        )?;
+        let (interfaces, orders) =
+            Interfaces::attach(kernel, arguments.policy(), links.clone()).await?;
         let watched = interfaces.watched();
         let (monitor, handle) =
-            Monitor::new(rings, arguments.detection.config(), links, watched.clone())?;
+            Monitor::new(rings, arguments.detect_config(), links, watched.clone())?;
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(monitor.run(async move {
             // An error means that the session is gone: a reason to stop as well.
@@ -108,6 +51,7 @@ impl Session {
             monitor: handle,
             counters,
             watched,
+            orders,
             task,
             interfaces,
             stop,
@@ -125,10 +69,39 @@ impl Session {
     }
 }
 
+/// Obeys the signals of a daemon: SIGHUP reads the watch filter again, SIGUSR1 releases the XDP slot for
+/// somebody else.
+pub async fn obey_signals(arguments: SourceArguments, orders: InterfacesHandle) -> io::Result<()> {
+    let mut reload = signal(SignalKind::hangup())?;
+    let mut release = signal(SignalKind::user_defined1())?;
+    loop {
+        tokio::select! {
+            _ = reload.recv() => match reload_filter(&arguments, &orders).await {
+                Ok(networks) => tracing::info!(networks, "the watch filter was read again"),
+                Err(error) => tracing::error!(
+                    error = format!("{error:#}"),
+                    "the watch filter stays as it was"
+                ),
+            },
+            _ = release.recv() => orders.release_xdp().await,
+        }
+    }
+}
+
+async fn reload_filter(
+    arguments: &SourceArguments,
+    orders: &InterfacesHandle,
+) -> anyhow::Result<usize> {
+    let networks = arguments.networks()?;
+    let count = networks.len();
+    orders.watch_only(networks).await?;
+    Ok(count)
+}
+
 /// Completes on SIGTERM or SIGINT.
 pub async fn stop_signal() -> io::Result<()> {
-    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -8,7 +8,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     Exit,
-    session::{Session, SourceArguments, block_on, init_logging, stop_signal},
+    session::{Session, block_on, init_logging, stop_signal},
+    source::{SourceArguments, duration},
 };
 use crate::{
     detect::FindingKind,
@@ -25,8 +26,8 @@ pub struct Arguments {
     output: Output,
 
     /// Stop after this time
-    #[arg(long = "for", value_name = "DURATION")]
-    duration: Option<jiff::SignedDuration>,
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
 
     /// Stop after this many findings
     #[arg(long, value_name = "N")]
@@ -111,12 +112,9 @@ fn write(output: Output, record: &FindingRecord) -> std::io::Result<()> {
     out.flush()
 }
 
-async fn elapsed(duration: Option<jiff::SignedDuration>) {
+async fn elapsed(duration: Option<Duration>) {
     match duration {
-        Some(duration) => {
-            let duration = Duration::try_from(duration).unwrap_or_default();
-            tokio::time::sleep(duration).await;
-        }
+        Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 use probe_common::wire::MacAddr;
 
-use super::{BogusReason, DetectConfig, Segment, Timestamp, recent::Recent};
+use super::{BogusFrame, BogusReason, DetectConfig, Segment, Timestamp, recent::Recent};
 
 /// How many senders are remembered.
 const REMEMBERED: usize = 4096;
@@ -16,12 +16,11 @@ impl Offenders {
     pub fn report(
         &mut self,
         segment: Segment,
-        sender: MacAddr,
-        reason: BogusReason,
+        frame: &BogusFrame,
         at: Timestamp,
         config: &DetectConfig,
     ) -> Option<u64> {
-        let key = (segment, sender, reason);
+        let key = (segment, frame.eth_src, frame.reason);
         let mut held_back = 0;
         if let Some((told, since_told)) = self.0.get_mut(&key) {
             if at.since(*told) < config.bogus_interval {

@@ -11,7 +11,7 @@ use super::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectConfig {
     /// How long the owner before must keep silent until an address has moved. Default 10 s: longer than the
-    /// bursts of MetalLB and keepalived, and RFC 5227's DEFEND_INTERVAL.
+    /// bursts of MetalLB and keepalived, and RFC 5227's `DEFEND_INTERVAL`.
     pub settle: Duration,
     /// How long after a takeover claims by earlier owners mean nothing. Default 1 s: in a clean handover
     /// the outgoing speaker still answers the incoming one's announcement.
@@ -157,7 +157,7 @@ impl fmt::Display for MacPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for nibble in (0..12).rev() {
             let shift = nibble * 4;
-            if self.mask >> shift & 0xf == 0 {
+            if (self.mask >> shift).trailing_zeros() >= 4 {
                 f.write_str("x")?;
             } else {
                 write!(f, "{:x}", self.value >> shift & 0xf)?;

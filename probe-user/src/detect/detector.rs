@@ -6,16 +6,15 @@ use probe_common::wire::MacAddr;
 
 use super::{
     Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, DetectConfig, Finding,
-    FindingKind, HostFacts, Observation, PreviousClaim, Probe, RequestId, Segment, Statistics,
-    Timestamp,
-    binding::{Binding, Heard},
+    FindingKind, HostFacts, Observation, Probe, Role, Segment, Statistics, Timestamp,
+    binding::{Binding, Heard, station},
     bogus::Offenders,
-    facts::{KnownFacts, covers},
+    facts::KnownFacts,
     owner::Rules,
-    parties,
     probes::{Denial, Probes},
-    scene::{Ledger, Output, Scene},
     table::{Entry, Slot, Table},
+    turn::{Ledger, Turn},
+    world::World,
 };
 
 /// Observations may be this much out of order. An earlier one means that the clock was set back.
@@ -32,29 +31,6 @@ pub struct Detector {
     ledger: Ledger,
     probes: Probes,
     offenders: Offenders,
-}
-
-/// What is given: by the configuration and by the host.
-#[derive(Debug)]
-struct World {
-    rules: Rules,
-    facts: KnownFacts,
-}
-
-impl World {
-    fn scene(&self, key: BindingKey, tracked: bool) -> Scene<'_> {
-        Scene {
-            rules: &self.rules,
-            facts: &self.facts,
-            key,
-            tracked,
-            held: self.facts.held(&key),
-        }
-    }
-
-    fn is_tracked(&self, key: &BindingKey) -> bool {
-        covers(&self.rules.config.tracked, key.ip) || self.facts.is_tracked(key)
-    }
 }
 
 impl Detector {
@@ -76,23 +52,35 @@ impl Detector {
     /// Takes one frame and appends what follows from it to `findings`. What became due before it is judged
     /// first, so that a run over a capture needs no ticks, and live ones change nothing but the delay.
     pub fn observe(&mut self, observation: &Observation, findings: &mut Vec<Finding>) {
-        self.advance(observation.at, findings);
+        self.keep_time(observation.at);
         self.ledger.statistics.observations += 1;
         let (at, segment) = (observation.at, observation.segment);
         match &observation.body {
-            Body::Claim(claim) => self.claim(claim, at, segment, findings),
-            Body::Probe(probe) => self.probe(probe, at, segment),
-            Body::Bogus(frame) => self.bogus(frame, at, segment, findings),
+            Body::Claim(claim) => {
+                self.carried_claim(claim, at, segment, findings);
+                self.advance(at, findings);
+                self.claim(claim, at, segment, findings);
+            }
+            Body::Probe(probe) => {
+                self.advance(at, findings);
+                self.probe(probe, at, segment);
+            }
+            Body::Bogus(frame) => {
+                self.advance(at, findings);
+                self.bogus(frame, at, segment, findings);
+            }
         }
     }
 
     /// Judges what became due until `now` without a frame.
     pub fn tick(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
+        self.keep_time(now);
         self.advance(now, findings);
     }
 
     /// Replaces what is known beyond the frames.
     pub fn learn(&mut self, facts: HostFacts, at: Timestamp, findings: &mut Vec<Finding>) {
+        self.keep_time(at);
         self.advance(at, findings);
         self.world.facts.replace(facts, at);
         for slot in self.table.slots() {
@@ -111,6 +99,8 @@ impl Detector {
                 self.open(key, at);
             }
         }
+        // What has become tracked may have been silent for long.
+        self.advance(at, findings);
     }
 
     /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
@@ -122,6 +112,7 @@ impl Detector {
         answered_by: &[MacAddr],
         findings: &mut Vec<Finding>,
     ) {
+        self.keep_time(at);
         self.advance(at, findings);
         let Some(slot) = self.table.find(&ask.key) else {
             return;
@@ -129,12 +120,13 @@ impl Detector {
         let Some(entry) = self.table.get_mut(slot) else {
             return;
         };
-        let scene = self.world.scene(entry.key, entry.tracked);
-        let ledger = &mut self.ledger;
-        let mut out = Output { ledger, findings };
-        entry
-            .binding
-            .answered(ask, at, answered_by, &scene, &mut out);
+        let mut turn = Turn {
+            at,
+            scene: self.world.scene(entry.key, entry.tracked),
+            ledger: &mut self.ledger,
+            findings,
+        };
+        entry.binding.answered(ask, answered_by, &mut turn);
         self.refresh(slot);
     }
 
@@ -206,25 +198,27 @@ impl Detector {
 
     /// Judges, in the order of time, everything that became due until `now`.
     fn advance(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
-        if now + OUT_OF_ORDER < self.ledger.now {
-            self.set_back(now);
-        }
         while let Some((at, slot)) = self.table.pop_due(now) {
             self.ledger.now = self.ledger.now.max(at);
             if let Some(entry) = self.table.get_mut(slot) {
-                let scene = self.world.scene(entry.key, entry.tracked);
-                let ledger = &mut self.ledger;
-                let mut out = Output { ledger, findings };
-                entry.binding.expire(at, &scene, &mut out);
+                entry.binding.expire(&mut Turn {
+                    at,
+                    scene: self.world.scene(entry.key, entry.tracked),
+                    ledger: &mut self.ledger,
+                    findings,
+                });
             }
             self.refresh(slot);
         }
         self.ledger.now = self.ledger.now.max(now);
     }
 
-    /// The clock was set back. Nothing that is remembered lies in the future then: what was to take a
-    /// minute takes no more than that from now.
-    fn set_back(&mut self, now: Timestamp) {
+    /// Notices that the clock was set back. Nothing that is remembered lies in the future then: what was to
+    /// take a minute takes no more than that from now.
+    fn keep_time(&mut self, now: Timestamp) {
+        if now + OUT_OF_ORDER >= self.ledger.now {
+            return;
+        }
         self.ledger.statistics.clock_steps += 1;
         self.ledger.now = now;
         self.world.facts.forget_future(now);
@@ -238,6 +232,28 @@ impl Detector {
         }
     }
 
+    /// The claim that an observed one carries is a claim of its own, and an earlier one.
+    fn carried_claim(
+        &mut self,
+        claim: &Claim,
+        at: Timestamp,
+        segment: Segment,
+        findings: &mut Vec<Finding>,
+    ) {
+        let ip = claim.ip;
+        let key = BindingKey { segment, ip };
+        let Some(carried) = Heard::carried_by(claim, at, &self.world) else {
+            return;
+        };
+        let known = self
+            .entry(&key)
+            .is_some_and(|entry| entry.binding.has_heard(carried.mac, carried.at));
+        if !known && !self.world.facts.is_broadcast(&key) {
+            self.advance(carried.at, findings);
+            self.hear(key, &carried, findings);
+        }
+    }
+
     fn claim(
         &mut self,
         claim: &Claim,
@@ -245,14 +261,11 @@ impl Detector {
         segment: Segment,
         findings: &mut Vec<Finding>,
     ) {
-        let key = BindingKey {
-            segment,
-            ip: claim.ip,
-        };
-        let found = self.table.find(&key);
-        if found.is_none() && self.world.facts.is_broadcast(&key) {
+        let ip = claim.ip;
+        let key = BindingKey { segment, ip };
+        if self.world.facts.is_broadcast(&key) {
             let frame = BogusFrame {
-                ip: claim.ip,
+                ip,
                 mac: claim.mac,
                 eth_src: claim.eth_src,
                 reason: BogusReason::SpaNetworkBroadcast,
@@ -260,43 +273,54 @@ impl Detector {
             self.bogus(&frame, at, segment, findings);
             return;
         }
-        let Some(slot) = found.or_else(|| self.open(key, at)) else {
+        let heard = Heard::of(claim, at, &self.world);
+        let Some(slot) = self.hear(key, &heard, findings) else {
             self.ledger.statistics.turned_away += 1;
             return;
         };
         let Some(entry) = self.table.get_mut(slot) else {
             return;
         };
-        let scene = self.world.scene(key, entry.tracked);
-        let ledger = &mut self.ledger;
-        let mut out = Output { ledger, findings };
-        let binding = &mut entry.binding;
-        let heard = heard(claim, at, &scene);
-        if let Some(previous) = unheard(binding, claim, at, &scene) {
-            binding.hear(&previous, &scene, &mut out);
-        }
-        binding.hear(&heard, &scene, &mut out);
-        binding.check_source(claim, at, &scene, &mut out);
-        if let Some(answer) = claim.answer.filter(|answer| answer.to_probe) {
-            match self
-                .probes
-                .answer(key, answer.asker, at, &scene.rules.config)
-            {
+        let mut turn = Turn {
+            at,
+            scene: self.world.scene(key, entry.tracked),
+            ledger: &mut self.ledger,
+            findings,
+        };
+        entry.binding.check_source(claim, &mut turn);
+        if let Some(prober) = claim.answer.filter(|answer| answer.to_probe) {
+            let (prober, config) = (prober.asker, &self.world.rules.config);
+            match self.probes.answer(key, prober, claim.mac, at, config) {
                 Denial::None => {}
-                Denial::ToldAlready => out.hold_back(FindingKind::ProbeDenied),
-                Denial::Denied(asked) if claim.mac != answer.asker => {
-                    let mut finding = scene.finding(FindingKind::ProbeDenied, at, asked);
-                    finding.owners = binding.owners_among(&scene, at, |mac| mac == claim.mac);
-                    finding
-                        .owners
-                        .push(parties::prober(answer.asker, asked, &scene));
-                    out.report(&scene, finding);
+                Denial::ToldAlready => turn.hold_back(FindingKind::ProbeDenied),
+                Denial::Denied { asked } => {
+                    let denial = entry.binding.denial(claim.mac, prober, asked, &turn);
+                    turn.report(denial);
                 }
-                Denial::Denied(_) => {}
             }
         }
+    }
+
+    /// Lets a binding hear a claim, and says which; `None` if there is no room for it.
+    fn hear(
+        &mut self,
+        key: BindingKey,
+        heard: &Heard,
+        findings: &mut Vec<Finding>,
+    ) -> Option<Slot> {
+        let slot = self.table.find(&key).or_else(|| self.open(key, heard.at))?;
+        let entry = self.table.get_mut(slot)?;
+        let scene = self.world.scene(key, entry.tracked);
+        let mut turn = Turn {
+            at: heard.at,
+            scene,
+            ledger: &mut self.ledger,
+            findings,
+        };
+        entry.binding.hear(heard, &mut turn);
         let due = entry.binding.next_deadline(&scene);
         self.table.update(slot, due);
+        Some(slot)
     }
 
     fn probe(&mut self, probe: &Probe, at: Timestamp, segment: Segment) {
@@ -321,19 +345,24 @@ impl Detector {
             ip: frame.ip,
         };
         let scene = self.world.scene(key, false);
-        let ledger = &mut self.ledger;
-        let mut out = Output { ledger, findings };
-        let config = &scene.rules.config;
-        let (sender, reason) = (frame.eth_src, frame.reason);
-        let Some(held_back) = self.offenders.report(segment, sender, reason, at, config) else {
-            out.hold_back(FindingKind::BogusClaim);
+        let mut turn = Turn {
+            at,
+            scene,
+            ledger: &mut self.ledger,
+            findings,
+        };
+        let held_back = self
+            .offenders
+            .report(segment, frame, at, &scene.rules.config);
+        let Some(held_back) = held_back else {
+            turn.hold_back(FindingKind::BogusClaim);
             return;
         };
-        let mut finding = scene.finding(FindingKind::BogusClaim, at, at);
-        finding.owners = vec![parties::sender(sender, at, &scene)];
+        let mut finding = turn.finding(FindingKind::BogusClaim, at);
+        finding.owners = vec![station(Role::Sender, frame.eth_src, at, &scene)];
         finding.counts.held_back = held_back;
-        finding.bogus = Some(reason);
-        out.report(&scene, finding);
+        finding.bogus = Some(frame.reason);
+        turn.report(finding);
     }
 
     /// Makes a binding; `None` if there is no room that may be made.
@@ -356,8 +385,8 @@ impl Detector {
 
     /// A binding is gone, and with it what its claimants held.
     fn release(&mut self, entry: &Entry) {
-        for claimant in entry.binding.claimants.iter() {
-            self.ledger.holders.remove(entry.key.segment, claimant.mac);
+        for mac in entry.binding.macs() {
+            self.ledger.holders.remove(entry.key.segment, mac);
         }
     }
 
@@ -370,53 +399,4 @@ impl Detector {
         let due = entry.binding.next_deadline(&scene);
         self.table.update(slot, due);
     }
-}
-
-/// A claim as its binding hears it.
-fn heard(claim: &Claim, at: Timestamp, scene: &Scene) -> Heard {
-    let answer = claim.answer;
-    let asker = answer.map(|answer| answer.asker);
-    Heard {
-        at,
-        mac: claim.mac,
-        form: claim.form,
-        answers: in_time(answer.and_then(|answer| answer.request), at, scene),
-        asker,
-        solicited: answer
-            .is_some_and(|answer| answer.to_probe && scene.facts.is_local(answer.asker)),
-    }
-}
-
-/// The claim before this one, unless it was heard itself.
-fn unheard(binding: &Binding, claim: &Claim, at: Timestamp, scene: &Scene) -> Option<Heard> {
-    let PreviousClaim {
-        at: before,
-        mac,
-        form,
-        direction: _,
-        request,
-    } = claim.previous?;
-    if before > at || binding.has_heard(mac, before) {
-        return None;
-    }
-    // Who asked is known only of the request that this claim answers too.
-    let same_request = |request| {
-        claim
-            .answer
-            .filter(|answer| answer.request == Some(request))
-    };
-    let answer = request.and_then(same_request);
-    Some(Heard {
-        at: before,
-        mac,
-        form,
-        answers: in_time(request, before, scene),
-        asker: answer.map(|answer| answer.asker),
-        solicited: answer
-            .is_some_and(|answer| answer.to_probe && scene.facts.is_local(answer.asker)),
-    })
-}
-
-fn in_time(request: Option<RequestId>, at: Timestamp, scene: &Scene) -> Option<RequestId> {
-    request.filter(|request| at.since(request.0) <= scene.rules.config.answer_window)
 }

@@ -3,24 +3,21 @@
 mod ask;
 mod binding;
 mod bogus;
-mod claimants;
 mod config;
-mod conflict;
 mod detector;
-mod dispute;
 mod facts;
 mod finding;
 mod observation;
 mod owner;
-mod parties;
 mod probes;
 mod recency;
 mod recent;
-mod scene;
 mod statistics;
 mod table;
 mod time;
+mod turn;
 mod view;
+mod world;
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,8 @@ pub(super) enum Identity {
     Station(MacAddr),
     /// A virtual MAC of VRRP, CARP or HSRP, which passes from machine to machine.
     VirtualRouter(MacAddr),
-    /// The MACs of one GLBP group; they differ in their last byte, the forwarder.
-    GlbpGroup([u8; 5]),
+    /// The MACs of one GLBP group: 00:07:b4, the group's two bytes, and the forwarder, in which they differ.
+    GlbpGroup([u8; 2]),
     /// A Microsoft NLB cluster: 02:bf or 03:bf, and the four bytes of its address.
     NlbCluster([u8; 4]),
     /// A set of MACs that was declared to be one machine.
@@ -56,16 +56,20 @@ impl Rules {
         if let Some(&set) = self.declared.get(&mac) {
             return Identity::Declared(set);
         }
-        let [a, b, c, d, e, f] = mac.0;
-        match [a, b, c] {
-            [0x00, 0x07, 0xb4] => Identity::GlbpGroup([a, b, c, d, e]),
-            [0x02 | 0x03, 0xbf, _] => Identity::NlbCluster([c, d, e, f]),
-            _ if self.is_virtual_router(mac) => Identity::VirtualRouter(mac),
+        match mac.0 {
+            [0x00, 0x07, 0xb4, group @ .., _] => Identity::GlbpGroup(group),
+            [0x02 | 0x03, 0xbf, address @ ..] => Identity::NlbCluster(address),
+            _ if self.matches_virtual_router(mac) => Identity::VirtualRouter(mac),
             _ => Identity::Station(mac),
         }
     }
 
-    fn is_virtual_router(&self, mac: MacAddr) -> bool {
+    /// Whether a MAC is one that passes from router to router.
+    pub fn is_virtual_router(&self, mac: MacAddr) -> bool {
+        matches!(self.identify(mac), Identity::VirtualRouter(_))
+    }
+
+    fn matches_virtual_router(&self, mac: MacAddr) -> bool {
         let patterns = &self.config.virtual_routers;
         patterns.iter().any(|pattern| pattern.matches(mac))
     }

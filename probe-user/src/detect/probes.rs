@@ -19,8 +19,11 @@ pub(super) struct Probes {
 pub(super) enum Denial {
     /// Nothing: no newcomer asked in time.
     None,
-    /// A newcomer asked at this time, and learns that the address is used.
-    Denied(Timestamp),
+    /// A newcomer asked, and learns that the address is used.
+    Denied {
+        /// When.
+        asked: Timestamp,
+    },
     /// The same again, too soon to be told again.
     ToldAlready,
 }
@@ -36,18 +39,19 @@ impl Probes {
         self.asked.get(key).map(|&(at, _)| at)
     }
 
-    /// Somebody tells `asker` that the address is used.
+    /// `owner` tells `asker` that the address is used.
     pub fn answer(
         &mut self,
         key: BindingKey,
         asker: MacAddr,
+        owner: MacAddr,
         at: Timestamp,
         config: &DetectConfig,
     ) -> Denial {
         let Some(&(asked, _)) = self.asked.get(&key).filter(|(_, prober)| *prober == asker) else {
             return Denial::None;
         };
-        if at.since(asked) > config.probe_window {
+        if owner == asker || at.since(asked) > config.probe_window {
             return Denial::None;
         }
         let told = self.denied.get(&(key, asker));
@@ -55,7 +59,7 @@ impl Probes {
             return Denial::ToldAlready;
         }
         self.denied.put((key, asker), at, ());
-        Denial::Denied(asked)
+        Denial::Denied { asked }
     }
 
     /// Forgets everything: the clock was set back.

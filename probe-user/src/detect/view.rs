@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{BindingKey, Counts, Evidence, Hint, OwnerView, Timestamp, scene::Scene, table::Entry};
+use super::{BindingKey, Counts, Evidence, Hint, OwnerView, Timestamp, table::Entry, turn::Scene};
 
 /// A binding as the API and the metrics show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,16 +49,11 @@ impl BindingView {
             quiet: conflict.quiet_since.is_some(),
             counts: conflict.counts,
         });
-        let owners = if conflict.is_some() {
-            binding.parties(scene, now)
-        } else {
-            binding.owners(scene, now)
-        };
         Self {
             key: entry.key,
             tracked: entry.tracked,
             ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
-            owners,
+            owners: binding.shown(scene, now),
             conflict,
         }
     }

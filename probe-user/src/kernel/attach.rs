@@ -15,11 +15,15 @@ use aya::{
 };
 use probe_common::{counter::Direction, event::Hook};
 
-use super::{Kernel, KernelError, preflight};
+use super::{
+    Kernel, KernelError,
+    place::{self, LinkPlace},
+    preflight,
+};
 use crate::links::Link;
 
 /// How arriving frames are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// XDP in the driver: earliest and cheapest, before a socket buffer exists.
@@ -40,6 +44,14 @@ impl Mode {
             Self::Native => "native",
             Self::Tc => "tc",
             Self::Generic => "generic",
+        }
+    }
+
+    /// Whether it takes the interface's XDP slot.
+    pub const fn is_xdp(self) -> bool {
+        match self {
+            Self::Native | Self::Generic => true,
+            Self::Tc => false,
         }
     }
 
@@ -67,23 +79,40 @@ pub struct Attachment {
     pub name: String,
     /// How arriving frames are seen.
     pub mode: Mode,
-    _ingress: Hold,
-    _egress: Hold,
+    ingress: Hold,
+    egress: Hold,
 }
 
 /// What keeps a program attached, and detaches it when dropped.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held for their Drop")]
 enum Hold {
     /// XDP or TCX: the kernel detaches when the descriptor closes.
-    Link(FdLink),
+    Link { _link: FdLink, place: LinkPlace },
     /// clsact, below 6.6: detached by name on drop, and at the next start after a `kill -9`.
-    Filter(SchedClassifierLink),
+    Filter { _filter: SchedClassifierLink },
 }
 
-/// The MTU above which drivers want multi-buffer XDP: what fits into a page beside headroom and
-/// `skb_shared_info`.
-const LARGEST_SINGLE_BUFFER_MTU: u32 = 3_498;
+impl Hold {
+    fn link(link: FdLink) -> Result<Self, KernelError> {
+        let place = LinkPlace::of(&link)?;
+        Ok(Self::Link { _link: link, place })
+    }
+
+    /// Whether the program is still attached, as far as can be told.
+    fn is_on(&self, ifindex: u32) -> bool {
+        match self {
+            Self::Link { place, .. } => place.is_on(ifindex),
+            Self::Filter { .. } => true,
+        }
+    }
+}
+
+/// The MTU up to which a frame fits into one page beside XDP's headroom and the buffer's tail
+/// (`XDP_PACKET_HEADROOM`, `skb_shared_info`), so that the plain program will do.
+pub const LARGEST_SINGLE_BUFFER_MTU: u32 = 3_498;
+
+const PLAIN_XDP: &str = Hook::Xdp.program();
+const MULTI_BUFFER_XDP: &str = "arp_xdp_frags";
 
 impl Kernel {
     /// Attaches to an interface: ingress in the given mode, and egress.
@@ -106,18 +135,57 @@ impl Kernel {
             ifindex: link.index,
             name: link.name.clone(),
             mode,
-            _ingress: ingress,
-            _egress: egress,
+            ingress,
+            egress,
         })
+    }
+
+    /// What has become of an attachment that is not as it was made: `None` if all is well.
+    pub fn displaced(&self, attachment: &Attachment) -> Option<&'static str> {
+        let ifindex = attachment.ifindex;
+        if !attachment.ingress.is_on(ifindex) || !attachment.egress.is_on(ifindex) {
+            return Some("somebody detached a program of ours");
+        }
+        let tc_directions = Direction::ALL
+            .iter()
+            .filter(|&&direction| direction == Direction::Egress || attachment.mode == Mode::Tc);
+        for &direction in tc_directions {
+            // Below 6.6 there is no TCX to ask; a filter's priority does not change.
+            let Ok(programs) = place::tcx_programs(ifindex, direction) else {
+                continue;
+            };
+            let hook = match direction {
+                Direction::Ingress => Hook::TcIngress,
+                Direction::Egress => Hook::TcEgress,
+            };
+            if programs
+                .first()
+                .is_some_and(|&first| Some(first) != self.program_id(hook))
+            {
+                return Some("another TC program went in front of ours, and may hide frames");
+            }
+        }
+        None
+    }
+
+    /// Whether the XDP program with this number is ours.
+    pub fn owns_xdp_program(&self, id: u32) -> bool {
+        [PLAIN_XDP, MULTI_BUFFER_XDP]
+            .iter()
+            .any(|name| self.id_of(name) == Some(id))
+    }
+
+    fn program_id(&self, hook: Hook) -> Option<u32> {
+        self.id_of(hook.program())
+    }
+
+    fn id_of(&self, name: &str) -> Option<u32> {
+        Some(self.ebpf.program(name)?.info().ok()?.id())
     }
 
     fn attach_xdp(&mut self, link: &Link, mode: Mode, xdp: XdpMode) -> Result<Hold, KernelError> {
         let frags = link.mtu > LARGEST_SINGLE_BUFFER_MTU && preflight::kernel_at_least(5, 18);
-        let name = if frags {
-            "arp_xdp_frags"
-        } else {
-            Hook::Xdp.program()
-        };
+        let name = if frags { MULTI_BUFFER_XDP } else { PLAIN_XDP };
         let program: &mut Xdp = program(&mut self.ebpf, name)?;
         let attach_error = |source| KernelError::attach(link, mode, source);
         let id = program
@@ -130,7 +198,7 @@ impl Kernel {
             interface: link.name.clone(),
             mode,
         })?;
-        Ok(Hold::Link(link))
+        Hold::link(link)
     }
 }
 
@@ -174,9 +242,9 @@ fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelErr
             interface: link.name.clone(),
             mode: Mode::Tc,
         })?;
-        Ok(Hold::Link(link))
+        Hold::link(link)
     } else {
-        Ok(Hold::Filter(attached))
+        Ok(Hold::Filter { _filter: attached })
     }
 }
 

@@ -5,11 +5,15 @@ use std::io;
 use aya::{
     EbpfError,
     maps::MapError,
-    programs::{ProgramError, loaded_programs},
+    programs::{ProgramError, links::LinkError, loaded_programs},
 };
 use thiserror::Error;
 
-use super::{Mode, preflight};
+use super::{
+    Mode,
+    capabilities::{self, Need},
+    preflight,
+};
 use crate::links::Link;
 
 /// Why the kernel side could not be set up.
@@ -19,11 +23,11 @@ pub enum KernelError {
     #[error(
         "not permitted to load BPF programs: this process lacks {}\n\
          run it as root (sudo probe …), or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-        missing.join(", ")
+        missing.iter().map(|need| need.capability.to_string()).collect::<Vec<_>>().join(", ")
     )]
     Permission {
-        /// Their names.
-        missing: Vec<&'static str>,
+        /// Which, and what for.
+        missing: Vec<Need>,
     },
     /// The capabilities are there, and the kernel says EPERM all the same.
     #[error(
@@ -120,6 +124,22 @@ pub enum KernelError {
         /// Its name.
         interface: String,
     },
+    /// More networks than the filter has room for.
+    #[error(
+        "{networks} networks do not fit into the watch filter, which has room for {capacity}: raise --filter-capacity"
+    )]
+    FilterTooLarge {
+        /// How many there would be.
+        networks: usize,
+        /// How many there may be.
+        capacity: u32,
+    },
+    /// A link's state could not be read.
+    #[error("cannot read the state of a BPF link: {0}")]
+    Link(#[source] LinkError),
+    /// A link's place could not be found.
+    #[error("cannot find a BPF link in /proc/self/fdinfo: {0}\nis /proc mounted?")]
+    LinkPlace(#[source] io::Error),
     /// A program could not be run on a frame.
     #[error("cannot run {name} on a frame: {}", chain(source))]
     Trial {
@@ -174,7 +194,7 @@ impl KernelError {
     }
 
     fn not_permitted() -> Self {
-        let missing = preflight::missing_capabilities();
+        let missing = capabilities::missing();
         if missing.is_empty() {
             Self::Blocked
         } else {

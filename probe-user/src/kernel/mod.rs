@@ -2,9 +2,12 @@
 //! their counters. What leaves this module are plain values; nothing else in the crate knows a map.
 
 pub mod attach;
+pub mod capabilities;
 mod counters;
 mod cpus;
 mod error;
+mod filter;
+mod place;
 pub mod preflight;
 mod rings;
 pub mod trial;
@@ -13,8 +16,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap},
 };
+use ipnet::Ipv4Net;
 use probe_common::{economy::Settings, event::ABI_VERSION};
 
+use self::filter::Filter;
 pub use self::{
     attach::{Attachment, Mode},
     counters::CounterReader,
@@ -57,8 +62,10 @@ impl Default for LoadOptions {
 /// The loaded programs. Dropping it unloads them; attachments hold themselves.
 pub struct Kernel {
     ebpf: Ebpf,
-    settings: Array<MapData, [u8; size_of::<Settings>()]>,
+    settings_map: Array<MapData, [u8; size_of::<Settings>()]>,
     counters: CounterReader,
+    filter: Filter,
+    settings_in_force: Settings,
 }
 
 impl Kernel {
@@ -86,11 +93,13 @@ impl Kernel {
         let slots: ArrayOfMaps<MapData> = take_map(&mut ebpf, "RINGS")?;
         let rings = Rings::create(&layout, slots)?;
         let counters: PerCpuHashMap<MapData, _, _> = take_map(&mut ebpf, "COUNTERS")?;
-        let settings_map = take_map(&mut ebpf, "SETTINGS")?;
+        let filter = take_map(&mut ebpf, "FILTER")?;
         let mut kernel = Self {
+            settings_map: take_map(&mut ebpf, "SETTINGS")?,
             ebpf,
-            settings: settings_map,
             counters: CounterReader::new(counters),
+            filter: Filter::new(filter, options.filter_entries),
+            settings_in_force: *settings,
         };
         kernel.set(settings)?;
         Ok((kernel, rings))
@@ -99,12 +108,34 @@ impl Kernel {
     /// Puts settings into force; the programs use them from their next frame on.
     pub fn set(&mut self, settings: &Settings) -> Result<(), KernelError> {
         let bytes: [u8; size_of::<Settings>()] = bytemuck::cast(*settings);
-        self.settings
+        self.settings_map
             .set(0, bytes, 0)
             .map_err(|source| KernelError::Map {
                 name: "SETTINGS",
                 source,
-            })
+            })?;
+        self.settings_in_force = *settings;
+        Ok(())
+    }
+
+    /// Watches only the addresses of these networks, or all addresses if there are none. Frames are seen
+    /// while it changes, and no address of both the old and the new networks is missed.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::FilterTooLarge`] beyond [`LoadOptions::filter_entries`], and nothing has changed then.
+    pub fn watch_only(&mut self, networks: &[Ipv4Net]) -> Result<(), KernelError> {
+        let settings = Settings {
+            filter: u64::from(!networks.is_empty()),
+            ..self.settings_in_force
+        };
+        if networks.is_empty() {
+            self.set(&settings)?;
+            self.filter.replace(networks)
+        } else {
+            self.filter.replace(networks)?;
+            self.set(&settings)
+        }
     }
 
     /// What the programs count. The reader works from any thread, also while frames are counted.

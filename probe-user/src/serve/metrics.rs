@@ -10,7 +10,7 @@ use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 use super::family::{Description, Family};
 use crate::{
     detect::{FindingKind, Severity},
-    interfaces::{Watched, WatchedInterfaces},
+    interfaces::{WatchState, Watched, WatchedInterfaces},
     kernel::{CounterReader, KernelError},
     monitor::Snapshot,
 };
@@ -55,10 +55,16 @@ static UNDECODABLE: Description<0> = Description::counter(
     [],
     "Events that user space could not understand.",
 );
-static INTERFACE_INFO: Description<2> = Description::gauge(
+static INTERFACE_INFO: Description<4> = Description::gauge(
     "arp_monitor_interface_info",
-    ["interface", "mode"],
-    "1 for each watched interface, with how its arriving frames are seen.",
+    ["interface", "mode", "reason", "vlan_visible"],
+    "1 for each watched interface, with how its arriving frames are seen, why so, and whether their VLAN can \
+     be told.",
+);
+static INTERFACE_ATTACHED: Description<1> = Description::gauge(
+    "arp_monitor_interface_attached",
+    ["interface"],
+    "Whether the programs are attached to an interface that should be watched.",
 );
 static BINDINGS: Description<0> = Description::gauge(
     "arp_monitor_bindings",
@@ -133,14 +139,24 @@ fn kernel_families(
     let mut outcomes = Family::new(&OUTCOMES);
     let mut received = Family::new(&RECEIVED);
     let mut info = Family::new(&INTERFACE_INFO);
+    let mut attached = Family::new(&INTERFACE_ATTACHED);
 
     for Watched {
         ifindex,
         name,
-        mode,
+        state,
     } in watched.iter()
     {
-        info.add([name, mode.label()], 1);
+        match state {
+            WatchState::Attached { plan, vlan_visible } => {
+                let visible = if *vlan_visible { "1" } else { "0" };
+                info.add([name, plan.mode.label(), plan.reason.label(), visible], 1);
+                attached.add([name], 1);
+            }
+            WatchState::Failed { .. } => {
+                attached.add([name], 0);
+            }
+        }
         for &direction in Direction::ALL {
             let counters: Counters = reader.read(*ifindex, direction)?.unwrap_or_default();
             let way = direction.label();
@@ -175,6 +191,7 @@ fn kernel_families(
     }
     Ok([
         info.finish(),
+        attached.finish(),
         frames.finish(),
         malformed.finish(),
         bogus.finish(),

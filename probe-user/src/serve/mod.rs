@@ -76,12 +76,12 @@ async fn healthz(State(sources): State<Sources>) -> Response {
     }
 }
 
-/// Ready: at least one interface is watched.
+/// Ready: the programs are attached wherever they should be.
 async fn readyz(State(sources): State<Sources>) -> Response {
-    if sources.watched.borrow().is_empty() {
-        unavailable("no interface is watched")
-    } else {
+    if sources.watched.borrow().are_attached() {
         "ok\n".into_response()
+    } else {
+        unavailable("not every interface that should be watched is")
     }
 }
 

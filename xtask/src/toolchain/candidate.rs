@@ -70,7 +70,8 @@ pub fn is_current(toolchain: &ebpf::Toolchain) -> bool {
         })
 }
 
-fn rustc_override() -> Option<PathBuf> {
+/// A compiler that the person asks for.
+pub fn rustc_override() -> Option<PathBuf> {
     env::var_os("PROBE_EBPF_RUSTC").map(PathBuf::from)
 }
 

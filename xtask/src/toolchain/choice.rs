@@ -89,10 +89,12 @@ fn unfit(candidate: &Candidate, has_linker: impl Fn(u32) -> bool) -> Option<Unfi
     }
 }
 
-/// The Debian packages that make one candidate do: the LLVM of one that lacks nothing else, or a
-/// compiler with everything. `available` gives a package's version, where there is one.
+/// The Debian packages that help: the LLVM of a candidate that lacks nothing else, or, unless
+/// the compiler is given, another one with everything. `available` gives a package's version,
+/// where there is one.
 pub fn remedy(
     rejected: &Rejected,
+    compiler_is_given: bool,
     available: impl Fn(&str) -> Option<String>,
 ) -> Option<Vec<String>> {
     let missing_llvm = rejected
@@ -104,9 +106,10 @@ pub fn remedy(
     if let Some(package) = missing_llvm {
         return Some(vec![package]);
     }
-    let is_new_enough =
-        available(DISTRIBUTION_COMPILER[0]).is_some_and(|version| version::is_new_enough(&version));
-    is_new_enough.then(distribution_packages)
+    let is_new_enough = || {
+        available(DISTRIBUTION_COMPILER[0]).is_some_and(|version| version::is_new_enough(&version))
+    };
+    (!compiler_is_given && is_new_enough()).then(distribution_packages)
 }
 
 /// Everything that Debian's own compiler needs to build the kernel side.
@@ -209,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_bare_debian_gets_the_compiler_with_everything() {
-        let packages = remedy(&Rejected(Vec::new()), bookworm).unwrap();
+        let packages = remedy(&Rejected(Vec::new()), false, bookworm).unwrap();
         assert_eq!(
             packages.join(" "),
             "rustc-web rust-web-src cargo-web rust-web-clippy llvm-22-dev"
@@ -219,19 +222,30 @@ mod tests {
     #[test]
     fn a_compiler_that_lacks_only_llvm_gets_that() {
         let rejected = Rejected(vec![(distribution(), Unfit::NoLlvm)]);
-        assert_eq!(remedy(&rejected, bookworm).unwrap(), ["llvm-22-dev"]);
+        assert_eq!(remedy(&rejected, false, bookworm).unwrap(), ["llvm-22-dev"]);
     }
 
     #[test]
     fn an_llvm_that_debian_does_not_have_is_no_remedy() {
         let rejected = Rejected(vec![(nightly(), Unfit::NoLlvm)]);
-        assert_eq!(remedy(&rejected, bookworm), Some(distribution_packages()));
+        assert_eq!(
+            remedy(&rejected, false, bookworm),
+            Some(distribution_packages())
+        );
+    }
+
+    #[test]
+    fn no_other_compiler_is_installed_when_one_is_given() {
+        let without_sources = Rejected(vec![(nightly(), Unfit::NoSources)]);
+        assert_eq!(remedy(&without_sources, true, bookworm), None);
+        let without_llvm = Rejected(vec![(distribution(), Unfit::NoLlvm)]);
+        assert!(remedy(&without_llvm, true, bookworm).is_some());
     }
 
     #[test]
     fn a_debian_whose_compiler_is_too_old_has_no_remedy() {
         let old = |package: &str| (package == "rustc-web").then(|| "1.85.0+dfsg3-1".to_owned());
-        assert_eq!(remedy(&Rejected(Vec::new()), old), None);
+        assert_eq!(remedy(&Rejected(Vec::new()), false, old), None);
     }
 
     #[test]

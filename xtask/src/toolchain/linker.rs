@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -101,32 +103,36 @@ fn tool_cache() -> Result<PathBuf> {
         .context("no place to keep tools in: set PROBE_TOOL_CACHE to a directory")
 }
 
-/// Where an LLVM with a shared library to link against is installed.
+/// Where an LLVM of this major version with a shared library to link against is installed.
 fn llvm_prefix(llvm: u32) -> Option<PathBuf> {
-    let set = env::var_os("LLVM_PREFIX").map(PathBuf::from);
+    let given = env::var_os("LLVM_PREFIX").map(PathBuf::from);
+    let debian = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
     let asked = [format!("llvm-config-{llvm}"), "llvm-config".to_owned()]
         .into_iter()
-        .filter(|config| llvm_config(config, "--version").is_some_and(|v| is_major(&v, llvm)))
-        .find_map(|config| llvm_config(&config, "--prefix"))
-        .map(PathBuf::from);
-    let debian = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
-    [set, Some(debian), asked]
+        .filter_map(|config| host::output_of(Command::new(config).arg("--prefix")))
+        .map(|prefix| PathBuf::from(prefix.trim()));
+    given
         .into_iter()
-        .flatten()
-        .find(|prefix| {
-            ["lib64", "lib"]
-                .iter()
-                .any(|directory| prefix.join(directory).join("libLLVM.so").exists())
-        })
+        .chain([debian])
+        .chain(asked)
+        .find(|prefix| has_library(prefix, llvm))
 }
 
-fn llvm_config(program: &str, question: &str) -> Option<String> {
-    let answer = host::output_of(Command::new(program).arg(question))?;
-    Some(answer.trim().to_owned())
+fn has_library(prefix: &Path, llvm: u32) -> bool {
+    ["lib64", "lib"].into_iter().any(|directory| {
+        // A link to the real file, whose name tells the version.
+        fs::canonicalize(prefix.join(directory).join("libLLVM.so"))
+            .is_ok_and(|library| library.file_name().is_some_and(|name| is_major(name, llvm)))
+    })
 }
 
-fn is_major(version: &str, major: u32) -> bool {
-    version.split('.').next() == Some(major.to_string().as_str())
+/// Whether `libLLVM.so.22.1` is of the given major version.
+fn is_major(library: &OsStr, llvm: u32) -> bool {
+    library
+        .to_str()
+        .and_then(|name| name.strip_prefix("libLLVM.so."))
+        .and_then(|version| version.split('.').next())
+        .is_some_and(|major| major.parse() == Ok(llvm))
 }
 
 #[cfg(test)]
@@ -134,9 +140,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_llvm_major_is_compared_whole() {
-        assert!(is_major("22.1.8", 22));
-        assert!(!is_major("2.2", 22));
-        assert!(!is_major("22.1.8", 2));
+    fn the_name_of_the_library_tells_its_major_version() {
+        let is_major = |name: &str, llvm| is_major(OsStr::new(name), llvm);
+        assert!(is_major("libLLVM.so.22.1", 22));
+        assert!(is_major("libLLVM.so.22.1-rust-1.95.0-stable", 22));
+        assert!(!is_major("libLLVM.so.22.1", 2));
+        assert!(!is_major("libLLVM.so.21.1", 22));
+        assert!(!is_major("libLLVM-14.so.1", 14));
     }
 }

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::{
     candidate::Candidate,
-    choice::{Rejected, choose, distribution_packages, remedy},
+    choice::{Rejected, choose, distribution_packages},
 };
 use crate::{
     apt,
@@ -77,11 +77,15 @@ fn debian_remedy(rejected: &Rejected) -> Result<Option<Vec<String>>> {
     if !apt::exists() {
         return Ok(None);
     }
-    if let Some(packages) = remedy(rejected, apt::candidate) {
+    let remedy = || {
+        let compiler_is_given = candidate::rustc_override().is_some();
+        choice::remedy(rejected, compiler_is_given, apt::candidate)
+    };
+    if let Some(packages) = remedy() {
         return Ok(Some(packages));
     }
     apt::update()?;
-    Ok(remedy(rejected, apt::candidate))
+    Ok(remedy())
 }
 
 fn what_to_do(rejected: &Rejected) -> String {

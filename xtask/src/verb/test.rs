@@ -32,9 +32,8 @@ pub fn run() -> Result<ExitCode> {
     lint::check(&toolchain)?;
 
     // Two profiles on purpose. The end-to-end tests run the binary that people run. The tests
-    // themselves want the dev profile: its overflow and debug assertions are half of what they
-    // hold, and linking every test binary with LTO takes longer than compiling the dependencies
-    // a second time without optimisation.
+    // themselves want the dev profile's overflow and debug assertions; compiling the dependencies
+    // for it costs about what linking every test binary with LTO would.
     build::release()?;
     step("test build", || step::run(tests().arg("--no-run")))?;
     let (tally, all_well) = step("tests", run_tests)?;

@@ -3,7 +3,9 @@
 mod duplicate;
 mod lab;
 mod local;
+mod model;
 mod others;
 mod owners;
+mod properties;
 mod resolution;
 mod takeover;

@@ -192,7 +192,7 @@ fn another_ethernet_source_is_expected_of_virtual_macs() {
 #[test]
 fn a_tracked_address_that_nobody_claims_is_silent_once_until_it_is_claimed_again() {
     let mut lab = Lab::with(DetectConfig {
-        silent_after: Some(std::time::Duration::from_secs(900)),
+        silent_after: Some(std::time::Duration::from_mins(15)),
         tracked: vec!["192.0.2.80/32".parse().unwrap()],
         ..DetectConfig::default()
     });
@@ -219,7 +219,7 @@ fn a_tracked_address_that_nobody_claims_is_silent_once_until_it_is_claimed_again
 #[test]
 fn a_gateway_that_was_never_heard_is_silent_too() {
     let mut lab = Lab::with(DetectConfig {
-        silent_after: Some(std::time::Duration::from_secs(900)),
+        silent_after: Some(std::time::Duration::from_mins(15)),
         ..DetectConfig::default()
     });
     lab.learn(
@@ -239,7 +239,7 @@ fn a_gateway_that_was_never_heard_is_silent_too() {
 #[test]
 fn what_this_host_holds_is_never_silent() {
     let mut lab = Lab::with(DetectConfig {
-        silent_after: Some(std::time::Duration::from_secs(900)),
+        silent_after: Some(std::time::Duration::from_mins(15)),
         ..DetectConfig::default()
     });
     lab.host(0, true);

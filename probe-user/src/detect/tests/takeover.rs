@@ -132,7 +132,7 @@ fn two_kube_vips_conflict_within_ten_seconds_and_one_is_nothing() {
     for phase in [1, 500, 999, 1_000, 1_500, 2_000, 2_999] {
         let mut lab = Lab::new();
         let burst = |round: u64, mac| {
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 announce(mac)
             } else {
                 announce_by_reply(mac)

@@ -3,25 +3,23 @@
 use probe_common::wire::MacAddr;
 use smallvec::SmallVec;
 
-use super::{Form, RequestId, Timestamp};
+use super::Heard;
+use crate::detect::{Form, RequestId, Timestamp};
 
 /// One MAC that has claimed the address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claimant {
-    /// The MAC.
     pub mac: MacAddr,
     /// It takes part in the present state of affairs: since the address last settled with another owner,
     /// it has claimed it.
     pub present: bool,
-    /// While present it has claimed by request.
-    pub requested: bool,
-    /// While present it has claimed by reply.
-    pub replied: bool,
+    /// How it has claimed the address since it is present.
+    pub manner: Manner,
     /// That its frames come from another Ethernet source has been reported.
-    pub mismatch_told: bool,
+    mismatch_told: bool,
     /// Its first claim.
     pub first_seen: Timestamp,
-    /// Its first claim while present.
+    /// Its first claim since it is present.
     pub since: Timestamp,
     /// Its last claim.
     pub last_seen: Timestamp,
@@ -31,33 +29,24 @@ pub(super) struct Claimant {
     pub answered: Option<RequestId>,
 }
 
-impl Claimant {
-    fn new(mac: MacAddr, at: Timestamp) -> Self {
-        Self {
-            mac,
-            present: false,
-            requested: false,
-            replied: false,
-            mismatch_told: false,
-            first_seen: at,
-            since: at,
-            last_seen: at,
-            claims: 0,
-            answered: None,
-        }
-    }
+/// By which operation a station claims an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Only ever by request.
+    Asking,
+    /// Only ever by reply.
+    Answering,
+    /// By both.
+    Both,
+}
 
-    fn heard(&mut self, at: Timestamp, form: Form, answered: Option<RequestId>) {
-        if !self.present {
-            self.present = true;
-            self.since = at;
-            (self.requested, self.replied) = (false, false);
+impl Manner {
+    const fn of(form: Form) -> Self {
+        if form.reply {
+            Self::Answering
+        } else {
+            Self::Asking
         }
-        self.requested |= !form.reply;
-        self.replied |= form.reply;
-        self.last_seen = self.last_seen.max(at);
-        self.claims += 1;
-        self.answered = answered.or(self.answered);
     }
 }
 
@@ -72,30 +61,56 @@ pub(super) struct Before {
     pub answered: bool,
 }
 
+impl Claimant {
+    /// A claimant before its first claim.
+    const fn new(heard: &Heard) -> Self {
+        Self {
+            mac: heard.mac,
+            present: false,
+            manner: Manner::of(heard.form),
+            mismatch_told: false,
+            first_seen: heard.at,
+            since: heard.at,
+            last_seen: heard.at,
+            claims: 0,
+            answered: None,
+        }
+    }
+
+    fn claim(&mut self, heard: &Heard) {
+        let manner = Manner::of(heard.form);
+        if !self.present {
+            self.present = true;
+            self.since = heard.at;
+            self.manner = manner;
+        }
+        if self.manner != manner {
+            self.manner = Manner::Both;
+        }
+        self.last_seen = self.last_seen.max(heard.at);
+        self.claims += 1;
+        self.answered = heard.answers.or(self.answered);
+    }
+}
+
 /// All of them. Inline as long as there is but one, which is nearly always.
 #[derive(Debug, Default)]
 pub(super) struct Claimants(SmallVec<[Claimant; 1]>);
 
 impl Claimants {
     /// Notes a claim; says what its claimant was before it.
-    pub fn note(
-        &mut self,
-        mac: MacAddr,
-        at: Timestamp,
-        form: Form,
-        answered: Option<RequestId>,
-    ) -> Before {
-        if let Some(claimant) = self.get_mut(mac) {
+    pub fn note(&mut self, heard: &Heard) -> Before {
+        if let Some(claimant) = self.get_mut(heard.mac) {
             let before = Before {
                 known: true,
                 present: claimant.present,
-                answered: answered.is_some() && claimant.answered == answered,
+                answered: heard.answers.is_some() && claimant.answered == heard.answers,
             };
-            claimant.heard(at, form, answered);
+            claimant.claim(heard);
             return before;
         }
-        let mut claimant = Claimant::new(mac, at);
-        claimant.heard(at, form, answered);
+        let mut claimant = Claimant::new(heard);
+        claimant.claim(heard);
         self.0.push(claimant);
         Before::default()
     }
@@ -105,10 +120,8 @@ impl Claimants {
         if self.0.len() <= max {
             return None;
         }
-        let (place, mac, _) = self
-            .0
-            .iter()
-            .enumerate()
+        let evictable = self.0.iter().enumerate();
+        let (place, mac, _) = evictable
             .map(|(place, claimant)| (place, claimant.mac, claimant.last_seen))
             .filter(|(_, mac, _)| !keep.contains(&Some(*mac)))
             .min_by_key(|&(_, _, last_seen)| last_seen)?;
@@ -116,13 +129,25 @@ impl Claimants {
         Some(mac)
     }
 
+    /// Those that `is_left` does not pick no longer take part.
+    pub fn leave_only(&mut self, is_left: impl Fn(MacAddr) -> bool) {
+        for claimant in &mut self.0 {
+            claimant.present &= is_left(claimant.mac);
+        }
+    }
+
+    /// Whether it is yet to be reported that this MAC's frames come from another source. It is, once.
+    pub fn tell_mismatch(&mut self, mac: MacAddr) -> bool {
+        self.get_mut(mac)
+            .is_some_and(|claimant| !std::mem::replace(&mut claimant.mismatch_told, true))
+    }
+
     /// The claimant with this MAC.
     pub fn get(&self, mac: MacAddr) -> Option<&Claimant> {
         self.0.iter().find(|claimant| claimant.mac == mac)
     }
 
-    /// The claimant with this MAC.
-    pub fn get_mut(&mut self, mac: MacAddr) -> Option<&mut Claimant> {
+    fn get_mut(&mut self, mac: MacAddr) -> Option<&mut Claimant> {
         self.0.iter_mut().find(|claimant| claimant.mac == mac)
     }
 
@@ -131,9 +156,9 @@ impl Claimants {
         self.0.iter()
     }
 
-    /// All of them, in no particular order.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Claimant> {
-        self.0.iter_mut()
+    /// Those that take part in the present state of affairs.
+    pub fn present(&self) -> impl Iterator<Item = &Claimant> {
+        self.iter().filter(|claimant| claimant.present)
     }
 
     /// No claim lies in the future: called when the clock was set back to `now`.

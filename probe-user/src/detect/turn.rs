@@ -10,7 +10,7 @@ use super::{
     owner::Rules,
 };
 
-/// The surroundings of one binding: read only.
+/// The surroundings of one binding.
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
     pub rules: &'a Rules,
@@ -22,43 +22,13 @@ pub(super) struct Scene<'a> {
     pub held: Option<Held>,
 }
 
-impl Scene<'_> {
-    /// A finding about this binding, yet without owners.
-    pub fn finding(&self, kind: FindingKind, at: Timestamp, since: Timestamp) -> Finding {
-        Finding {
-            kind,
-            severity: severity(kind, self.tracked),
-            at,
-            segment: self.key.segment,
-            ip: self.key.ip,
-            since,
-            owners: Vec::new(),
-            evidence: None,
-            counts: Counts::default(),
-            hint: None,
-            bogus: None,
-        }
-    }
+/// One claim, answer or deadline while it is judged: when, among what, and where conclusions go.
+pub(super) struct Turn<'a> {
+    pub at: Timestamp,
+    pub scene: Scene<'a>,
+    pub ledger: &'a mut Ledger,
+    pub findings: &'a mut Vec<Finding>,
 }
-
-/// How much a finding matters, by its kind and whether the address is tracked.
-pub(super) const fn severity(kind: FindingKind, tracked: bool) -> Severity {
-    match kind {
-        FindingKind::NewBinding | FindingKind::ProbeDenied | FindingKind::SourceMismatch => {
-            Severity::Info
-        }
-        FindingKind::Moved
-        | FindingKind::ConflictQuiet
-        | FindingKind::ConflictResolved
-        | FindingKind::ConflictExpired => Severity::Notice,
-        FindingKind::Contested | FindingKind::BogusClaim | FindingKind::Silent => Severity::Warning,
-        FindingKind::Conflict if tracked => Severity::Critical,
-        FindingKind::Conflict => Severity::Warning,
-    }
-}
-
-/// Asks that nobody fetches are dropped beyond this, the newest first.
-const MAX_ASKS: usize = 65_536;
 
 /// What the machine keeps that is no binding's own.
 #[derive(Debug, Default)]
@@ -70,17 +40,36 @@ pub(super) struct Ledger {
     pub holders: Holders,
 }
 
-/// Where conclusions go.
-pub(super) struct Output<'a> {
-    pub ledger: &'a mut Ledger,
-    pub findings: &'a mut Vec<Finding>,
-}
+/// Asks that nobody fetches are dropped beyond this, the newest first.
+const MAX_ASKS: usize = 65_536;
 
-impl Output<'_> {
+impl Turn<'_> {
+    /// A finding of this turn, yet without owners. `since` is when what it tells of began.
+    pub fn finding(&self, kind: FindingKind, since: Timestamp) -> Finding {
+        Finding {
+            kind,
+            severity: severity(kind, self.scene.tracked),
+            at: self.at,
+            segment: self.scene.key.segment,
+            ip: self.scene.key.ip,
+            since,
+            owners: Vec::new(),
+            evidence: None,
+            counts: Counts::default(),
+            hint: None,
+            bogus: None,
+        }
+    }
+
+    /// Whether disputes over this address are known to be fine.
+    pub fn is_ignored(&self) -> bool {
+        let config = &self.scene.rules.config;
+        config.ignored(self.scene.key.ip, self.at).is_some()
+    }
+
     /// Reports a finding, unless it is a dispute that is known to be fine.
-    pub fn report(&mut self, scene: &Scene, mut finding: Finding) {
-        let config = &scene.rules.config;
-        if finding.kind.is_dispute() && config.ignored(finding.ip, finding.at).is_some() {
+    pub fn report(&mut self, mut finding: Finding) {
+        if finding.kind.is_dispute() && self.is_ignored() {
             self.ledger.statistics.ignored(finding.kind);
             return;
         }
@@ -101,6 +90,27 @@ impl Output<'_> {
             self.ledger.asks.push(ask);
         } else {
             self.ledger.statistics.dropped_asks += 1;
+        }
+    }
+}
+
+/// How much a finding matters, by its kind and whether the address is tracked.
+const fn severity(kind: FindingKind, tracked: bool) -> Severity {
+    match kind {
+        FindingKind::NewBinding | FindingKind::ProbeDenied | FindingKind::SourceMismatch => {
+            Severity::Info
+        }
+        FindingKind::Moved
+        | FindingKind::ConflictQuiet
+        | FindingKind::ConflictResolved
+        | FindingKind::ConflictExpired => Severity::Notice,
+        FindingKind::Contested | FindingKind::BogusClaim | FindingKind::Silent => Severity::Warning,
+        FindingKind::Conflict => {
+            if tracked {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            }
         }
     }
 }

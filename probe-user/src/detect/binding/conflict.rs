@@ -1,13 +1,13 @@
 //! The life of an open conflict: evidence, silence, asking, and its end.
 
-use super::{
+use crate::detect::{
     Ask, BindingKey, Counts, DetectConfig, Evidence, Hint, Purpose, RequestId, Timestamp,
     owner::Identity,
 };
 
 /// An open conflict.
 #[derive(Debug)]
-pub(super) struct Conflict {
+pub(in crate::detect) struct Conflict {
     /// The evidence that opened it.
     pub evidence: Evidence,
     pub hint: Option<Hint>,
@@ -54,13 +54,17 @@ pub(super) enum Conclusion {
 }
 
 impl Conflict {
-    pub fn new(evidence: Evidence, at: Timestamp) -> Self {
+    /// A conflict without evidence yet, opened after so many returns.
+    pub fn new(evidence: Evidence, at: Timestamp, returns: u64) -> Self {
         Self {
             evidence,
             hint: None,
             opened_at: at,
             last_evidence: at,
-            counts: Counts::default(),
+            counts: Counts {
+                returns,
+                ..Counts::default()
+            },
             quiet_since: None,
             owners_told: 0,
             hidden: false,
@@ -98,9 +102,8 @@ impl Conflict {
         tell
     }
 
-    /// When something is due without a frame, the time until which nobody but one owner must have claimed
-    /// the address to let it expire given.
-    pub fn next_deadline(&self, expires_at: Timestamp, config: &DetectConfig) -> Timestamp {
+    /// When something is due without a frame; once it is quiet, that includes its expiry.
+    pub fn due_at(&self, expires_at: Timestamp, config: &DetectConfig) -> Timestamp {
         let quiet = config.resolution_quiet;
         match (self.inquiry, self.quiet_since) {
             (None, None) => self.last_evidence + quiet,
@@ -141,7 +144,7 @@ impl Conflict {
     }
 
     /// Takes what one round said.
-    pub fn answered(&mut self, ask: &Ask, answered: Answered) -> Conclusion {
+    pub(super) fn answered(&mut self, ask: &Ask, answered: Answered) -> Conclusion {
         let Some(inquiry) = &mut self.inquiry else {
             return Conclusion::Waiting;
         };

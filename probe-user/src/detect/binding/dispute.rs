@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use probe_common::wire::MacAddr;
 
-use super::{DetectConfig, Timestamp, conflict::Conflict};
+use super::conflict::Conflict;
+use crate::detect::{DetectConfig, Timestamp};
 
 /// Everything that a settled address does without.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub(super) struct Contest {
     /// owner to our own asking.
     pub silent_since: Timestamp,
     /// Returns since it began.
-    pub returns: usize,
+    pub returns: u64,
     /// Answers to our asking about the last takeover, by round.
     pub rounds: [Option<Confirmation>; 2],
 }
@@ -48,11 +49,12 @@ pub(super) struct Confirmation {
     pub holder: bool,
 }
 
-/// The physical MAC beside a virtual-router MAC.
+/// A physical MAC beside a virtual-router MAC.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beside {
+    /// The one seen last.
     pub mac: MacAddr,
-    /// Since when it is the latest.
+    /// Since when it is that one.
     pub since: Timestamp,
 }
 
@@ -73,7 +75,7 @@ impl Contest {
     pub const fn renew(&mut self, previous: MacAddr, at: Timestamp, is_return: bool) {
         self.previous = previous;
         self.silent_since = at;
-        self.returns += is_return as usize;
+        self.returns += is_return as u64;
         self.rounds = [None; 2];
     }
 }
@@ -100,15 +102,23 @@ impl Dispute {
                 .iter()
                 .rev()
                 .nth(returns - 1)
-                .is_some_and(|&first| at.since(first) <= window)
+                .is_some_and(|&first| at.since(first) < window)
         };
         let in_contest = self.contest.map_or(0, |contest| contest.returns);
-        let fast = in_contest >= config.alternation_returns
+        let fast = in_contest >= config.alternation_returns as u64
             && within(config.alternation_returns, config.alternation_window);
         fast || within(
             config.slow_alternation_returns,
             config.slow_alternation_window,
         )
+    }
+
+    /// The address is settled, and what led there does not count any more.
+    pub fn settle(&mut self) {
+        *self = Self {
+            beside: self.beside,
+            ..Self::default()
+        };
     }
 
     /// When there is nothing left in it that matters; `None` while there is.

@@ -17,12 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use probe_tests::{
     CLIENT_ADDRESS, Duplicate, Host, INTERFACE, LISTEN, Lab, Process, SHARED_ADDRESS, Stream,
     eventually,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::{host, packages, verb::build};
 
 /// For each thing that the story waits for: much longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,19 +57,24 @@ What you saw
   pages you.";
 
 pub fn run() -> Result<ExitCode> {
+    ensure!(
+        host::is_root(),
+        "the demo makes network namespaces and loads eBPF programs, which needs root: \
+         run `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
+    );
+    packages::ensure()?;
+    build::run()?;
+
     let interrupt = Interrupt::listen()?;
     // The lab lives and ends inside `tell`, so that the last line is true.
-    match tell(&interrupt) {
-        Err(_) if interrupt.has_come() => {
-            println!("\nInterrupted. The lab is gone, nothing is left of it.");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        Err(error) => Err(error),
-        Ok(()) => {
-            println!("\nThe lab is gone, nothing is left of it.");
-            Ok(ExitCode::SUCCESS)
-        }
+    let told = tell(&interrupt);
+    if interrupt.has_come() {
+        println!("\nInterrupted. The lab is gone, nothing is left of it.");
+        return Ok(ExitCode::from(INTERRUPTED));
     }
+    told?;
+    println!("\nThe lab is gone, nothing is left of it.");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The story.

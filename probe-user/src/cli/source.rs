@@ -1,0 +1,229 @@
+//! The flags that `run` and `watch` share: what to watch, and how.
+
+use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use ipnet::Ipv4Net;
+use probe_common::economy::{Rate, Settings};
+
+use crate::{
+    detect::DetectConfig,
+    interfaces::{AttachMode, NamePattern, Selection, WatchPolicy},
+    kernel::LoadOptions,
+};
+
+/// What to watch, and how.
+#[derive(Clone, Debug, Args)]
+pub struct SourceArguments {
+    /// Interface to watch, by name or pattern (eth*); repeat it for more. Without it: every network card,
+    /// bond masters instead of their ports, and what carries the default route
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    interfaces: Vec<NamePattern>,
+
+    /// Interface not to watch, by name or pattern
+    #[arg(short = 'x', long = "exclude", value_name = "IFACE")]
+    excluded: Vec<NamePattern>,
+
+    /// How arriving frames are seen
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = AttachMode::Auto)]
+    attach: AttachMode,
+
+    #[command(flatten)]
+    kernel: KernelArguments,
+
+    #[command(flatten)]
+    detection: DetectionArguments,
+}
+
+/// What the kernel side looks at, and how much memory it may take.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Kernel side")]
+struct KernelArguments {
+    /// How often an unchanged claim is reported by the kernel side; 0s reports every frame
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    refresh: Duration,
+
+    /// Watch only these addresses; repeat it or separate with commas
+    #[arg(long = "filter", value_name = "CIDR", value_delimiter = ',')]
+    filter: Vec<Ipv4Net>,
+
+    /// Watch only the addresses in this file too, one CIDR a line, # for comments; SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    filter_file: Option<PathBuf>,
+
+    /// CIDRs that fit into the filter
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    filter_capacity: u32,
+
+    /// Memory for the rings of all CPUs together, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    ring_memory: u32,
+
+    /// Addresses whose claims and requests the kernel side remembers
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(256..=4_194_304))]
+    kernel_addresses: u32,
+
+    /// Addresses not seen before that each CPU reports in a second; what is beyond is counted
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    new_addresses: u32,
+}
+
+/// The numbers of detection.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Detection")]
+struct DetectionArguments {
+    /// Silence of the owner before, until an address counts as moved
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    settle: Duration,
+
+    /// Time without evidence, until the end of a conflict is looked for
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    resolution_quiet: Duration,
+
+    /// Time without a second owner, until a quiet conflict ends
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    expiry: Duration,
+}
+
+impl SourceArguments {
+    /// Which interfaces, and how.
+    pub fn policy(&self) -> WatchPolicy {
+        let selection = Selection {
+            include: self.interfaces.clone(),
+            exclude: self.excluded.clone(),
+        };
+        WatchPolicy {
+            selection,
+            attach: self.attach,
+        }
+    }
+
+    /// What the kernel side reports.
+    pub fn settings(&self) -> Settings {
+        self.kernel.settings()
+    }
+
+    /// What the kernel side takes.
+    pub fn load_options(&self) -> LoadOptions {
+        self.kernel.load_options()
+    }
+
+    /// The networks to watch: those of the flags and those in the file as it is now. None means all.
+    pub fn networks(&self) -> anyhow::Result<Vec<Ipv4Net>> {
+        self.kernel.networks()
+    }
+
+    /// How detection judges.
+    pub fn detect_config(&self) -> DetectConfig {
+        self.detection.config()
+    }
+}
+
+impl KernelArguments {
+    fn settings(&self) -> Settings {
+        Settings {
+            refresh_ns: u64::try_from(self.refresh.as_nanos()).unwrap_or(u64::MAX),
+            new_address: Rate::per_second(self.new_addresses, self.new_addresses),
+            ..Settings::default()
+        }
+    }
+
+    fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            ring_memory: (self.ring_memory as usize) << 20,
+            addresses: self.kernel_addresses,
+            filter_entries: self.filter_capacity,
+            ..LoadOptions::default()
+        }
+    }
+
+    fn networks(&self) -> anyhow::Result<Vec<Ipv4Net>> {
+        let mut networks = self.filter.clone();
+        if let Some(path) = &self.filter_file {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read the filter {}", path.display()))?;
+            networks.extend(
+                parse_networks(&text)
+                    .with_context(|| format!("in the filter {}", path.display()))?,
+            );
+            // An empty filter would watch everything, which is hardly what an empty file means.
+            ensure!(
+                !networks.is_empty(),
+                "the filter {} lists no network",
+                path.display()
+            );
+        }
+        Ok(networks)
+    }
+}
+
+/// Reads one network or address a line.
+fn parse_networks(text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
+    let mut networks = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let entry = line.split('#').next().unwrap_or_default().trim();
+        if entry.is_empty() {
+            continue;
+        }
+        let network = entry
+            .parse::<Ipv4Net>()
+            .or_else(|error| {
+                entry
+                    .parse::<Ipv4Addr>()
+                    .map(Ipv4Net::from)
+                    .map_err(|_| error)
+            })
+            .with_context(|| {
+                format!("line {number}: {entry:?} is no IPv4 network like 192.0.2.0/24")
+            })?;
+        networks.push(network);
+    }
+    Ok(networks)
+}
+
+/// Reads a duration that is not negative: `10s`, `1m 30s`, `500ms`.
+pub fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration: jiff::SignedDuration = text
+        .parse()
+        .context("not a duration like 500ms, 10s or 1m 30s")?;
+    Duration::try_from(duration).context("a duration cannot be negative")
+}
+
+impl DetectionArguments {
+    fn config(&self) -> DetectConfig {
+        DetectConfig {
+            settle: self.settle,
+            resolution_quiet: self.resolution_quiet,
+            expiry: self.expiry,
+            ..DetectConfig::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_file_lists_networks_and_addresses_with_comments() {
+        let networks = parse_networks("192.0.2.0/24 # pool\n\n# all ours\n198.51.100.7\n").unwrap();
+        let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["192.0.2.0/24", "198.51.100.7/32"]);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let error = parse_networks("192.0.2.0/24\n192.0.2.0/33\n").unwrap_err();
+        assert!(error.to_string().starts_with("line 2:"), "{error}");
+    }
+
+    #[test]
+    fn durations_are_read_and_never_negative() {
+        assert_eq!(duration("1m 30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("0s").unwrap(), Duration::ZERO);
+        for bad in ["", "10", "-1s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

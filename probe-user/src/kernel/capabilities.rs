@@ -1,0 +1,107 @@
+//! Capabilities: which are needed, which are there, and letting go of all others.
+
+use std::collections::HashSet;
+
+use caps::{CapSet, Capability, errors::CapsError};
+
+/// A capability and what it is for; `docs/capabilities.md` has the same list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Which.
+    pub capability: Capability,
+    /// What for.
+    pub purpose: &'static str,
+    /// Whether `CAP_SYS_ADMIN` includes it (`include/linux/capability.h`).
+    in_sys_admin: bool,
+}
+
+/// What loading, attaching and reading counters takes.
+pub const NEEDS: [Need; 3] = [
+    Need {
+        capability: Capability::CAP_BPF,
+        purpose: "to make maps and load programs",
+        in_sys_admin: true,
+    },
+    Need {
+        capability: Capability::CAP_NET_ADMIN,
+        purpose: "to attach programs to interfaces",
+        in_sys_admin: false,
+    },
+    Need {
+        capability: Capability::CAP_PERFMON,
+        purpose: "to compare packet pointers, which the verifier refuses to others",
+        in_sys_admin: true,
+    },
+];
+
+/// The needs that this process cannot meet. Where capabilities cannot be read, none: the kernel will say
+/// so itself.
+pub fn missing() -> Vec<Need> {
+    match caps::read(None, CapSet::Effective) {
+        Ok(effective) => missing_from(&effective),
+        Err(_) => Vec::new(),
+    }
+}
+
+fn missing_from(effective: &HashSet<Capability>) -> Vec<Need> {
+    let sys_admin = effective.contains(&Capability::CAP_SYS_ADMIN);
+    NEEDS
+        .into_iter()
+        .filter(|need| !(effective.contains(&need.capability) || need.in_sys_admin && sys_admin))
+        .collect()
+}
+
+/// Lets go of every capability that is not needed, for good. Capabilities belong to threads, and a thread
+/// inherits its creator's: so this comes before any other thread is started.
+pub fn drop_others() -> Result<(), CapsError> {
+    let needed: HashSet<_> = NEEDS.iter().map(|need| need.capability).collect();
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let mut kept: HashSet<_> = permitted.intersection(&needed).copied().collect();
+    // Where it stands in for the others.
+    if !missing_from(&kept).is_empty() && permitted.contains(&Capability::CAP_SYS_ADMIN) {
+        kept.insert(Capability::CAP_SYS_ADMIN);
+    }
+    // The bounding set first: emptying it takes CAP_SETPCAP, which goes below. Without it, a program that
+    // this process might execute could get more than it has; there is none.
+    if permitted.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing_names(effective: &[Capability]) -> Vec<String> {
+        let effective = effective.iter().copied().collect();
+        missing_from(&effective)
+            .into_iter()
+            .map(|need| need.capability.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn each_missing_capability_is_named() {
+        use Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN};
+        assert_eq!(
+            missing_names(&[]),
+            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]
+        );
+        assert_eq!(missing_names(&[CAP_BPF, CAP_PERFMON]), ["CAP_NET_ADMIN"]);
+        assert_eq!(
+            missing_names(&[CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN]),
+            [""; 0]
+        );
+        assert_eq!(
+            missing_names(&[CAP_SYS_ADMIN]),
+            ["CAP_NET_ADMIN"],
+            "it includes the other two"
+        );
+    }
+}
