@@ -2,20 +2,22 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use glob::Pattern;
 use ipnet::IpNet;
 use probe_common::wire::{MacAddr, Vlan};
 
 use crate::{
     detect::{FindingKind, Severity},
+    interfaces::NamePattern,
     report::{BindingRecord, ClaimRecord, FindingRecord, OwnerRecord},
 };
 
 /// A choice. Of each sort, one that fits is enough, and none given means all; all sorts have to fit.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Names of interfaces, with `*` and `?`.
-    pub interfaces: Vec<Pattern>,
+    pub interfaces: Vec<NamePattern>,
+    /// Names of interfaces that are not wanted, whatever else fits.
+    pub excluded: Vec<NamePattern>,
     /// Addresses and networks.
     pub networks: Vec<IpNet>,
     /// MACs and how they begin.
@@ -55,6 +57,7 @@ impl Filter {
     /// Whether an interface is wanted.
     pub fn wants_interface(&self, name: &str) -> bool {
         one_of(&self.interfaces, |pattern| pattern.matches(name))
+            && !self.excluded.iter().any(|pattern| pattern.matches(name))
     }
 
     fn wants_place(&self, interface: &str, vlan: Vlan) -> bool {
@@ -74,6 +77,7 @@ impl Filter {
     pub fn to_query(&self) -> String {
         let lists = [
             ("interface", joined(&self.interfaces)),
+            ("exclude", joined(&self.excluded)),
             ("ip", joined(&self.networks)),
             ("mac", joined(&self.macs)),
             ("vlan", joined(&self.vlans)),
@@ -102,7 +106,8 @@ impl Filter {
         let mut filter = Self::default();
         for (name, value) in parameters {
             match name {
-                "interface" => filter.interfaces = listed(value, |word| Pattern::new(word).ok())?,
+                "interface" => filter.interfaces = listed(value, |word| word.parse().ok())?,
+                "exclude" => filter.excluded = listed(value, |word| word.parse().ok())?,
                 "ip" => filter.networks = listed(value, |word| network(word).ok())?,
                 "mac" => filter.macs = listed(value, |word| word.parse().ok())?,
                 "vlan" => filter.vlans = listed(value, |word| word.parse().ok())?,
@@ -248,6 +253,8 @@ mod tests {
             (&[("interface", "eth*")][..], true),
             (&[("interface", "bond0,eth?")], true),
             (&[("interface", "bond0")], false),
+            (&[("exclude", "eth0")], false),
+            (&[("exclude", "eth1,veth*")], true),
             (&[("ip", "192.0.2.10")], true),
             (&[("ip", "192.0.2.0/24")], true),
             (&[("ip", "192.0.2.77/24")], true),

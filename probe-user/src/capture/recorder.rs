@@ -59,7 +59,6 @@ impl<W: Write> Recorder<W> {
         for (&index, interface) in &host.interfaces {
             writer.interface(index, interface)?;
         }
-        writer.flush()?;
         Ok(Self {
             writer,
             host,
@@ -119,20 +118,19 @@ impl<W: Write> Recorder<W> {
         Ok(())
     }
 
-    /// Hands on what is written so far.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-
     /// What it writes to.
     pub fn get_mut(&mut self) -> &mut W {
         self.writer.get_mut()
     }
 
-    /// Ends the file; `end_ns` is until when was listened. Returns how many frames it has.
-    pub fn finish(self, end_ns: u64) -> io::Result<u64> {
-        self.writer.finish(end_ns.saturating_add(self.offset_ns))?;
-        Ok(self.frames)
+    /// How many frames were written.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Ends the file; `end_ns` is until when was listened.
+    pub fn finish(self, end_ns: u64) -> io::Result<W> {
+        self.writer.finish(end_ns.saturating_add(self.offset_ns))
     }
 
     fn write(&mut self, event: &ArpEvent) -> io::Result<()> {

@@ -117,28 +117,13 @@ impl<W: Write> Writer<W> {
 
     /// Says until when was listened, in nanoseconds since 1970, and ends.
     pub fn finish(mut self, end_ns: u64) -> io::Result<W> {
-        let (ts_high, ts_low) = halves(end_ns);
         let mut numbers: Vec<_> = self.numbers.values().copied().collect();
         numbers.sort_unstable();
-        for if_id in numbers {
-            let end = [ts_high.to_le_bytes(), ts_low.to_le_bytes()].concat();
-            self.put(&mut InterfaceStatisticsBlock {
-                block_type: ISB_MAGIC,
-                block_len1: 0,
-                if_id,
-                ts_high,
-                ts_low,
-                options: vec![owned(OptionCode::IsbEndTime, end)],
-                block_len2: 0,
-            })?;
+        for number in numbers {
+            self.out.write_all(&end_of_listening(number, end_ns)?)?;
         }
         self.out.flush()?;
         Ok(self.out)
-    }
-
-    /// Hands on what is written so far.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 
     /// What it writes to.
@@ -152,6 +137,23 @@ impl<W: Write> Writer<W> {
             .map_err(|error| io::Error::other(error.to_string()))?;
         self.out.write_all(&bytes)
     }
+}
+
+/// The block that says until when was listened on an interface, in nanoseconds since 1970.
+pub fn end_of_listening(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
+    let (ts_high, ts_low) = halves(end_ns);
+    let end = [ts_high.to_le_bytes(), ts_low.to_le_bytes()].concat();
+    let mut block = InterfaceStatisticsBlock {
+        block_type: ISB_MAGIC,
+        block_len1: 0,
+        if_id: number,
+        ts_high,
+        ts_low,
+        options: vec![owned(OptionCode::IsbEndTime, end)],
+        block_len2: 0,
+    };
+    let bytes = block.to_vec();
+    bytes.map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// A time as the two words that pcapng has for it.

@@ -13,7 +13,7 @@ use super::source::SourceArguments;
 use crate::{
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
-    links,
+    links::{self, Links},
     monitor::{Monitor, MonitorHandle},
 };
 
@@ -22,6 +22,7 @@ pub struct Session {
     pub monitor: MonitorHandle,
     pub counters: CounterReader,
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    pub links: watch::Receiver<Arc<Links>>,
     pub orders: InterfacesHandle,
     task: JoinHandle<io::Result<()>>,
     interfaces: JoinHandle<()>,
@@ -39,8 +40,12 @@ impl Session {
         let (interfaces, orders) =
             Interfaces::attach(kernel, arguments.policy(), links.clone()).await?;
         let watched = interfaces.watched();
-        let (monitor, handle) =
-            Monitor::new(rings, arguments.detect_config(), links, watched.clone())?;
+        let (monitor, handle) = Monitor::new(
+            rings,
+            arguments.detect_config(),
+            links.clone(),
+            watched.clone(),
+        )?;
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(monitor.run(async move {
             // An error means that the session is gone: a reason to stop as well.
@@ -51,6 +56,7 @@ impl Session {
             monitor: handle,
             counters,
             watched,
+            links,
             orders,
             task,
             interfaces,

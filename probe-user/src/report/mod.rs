@@ -2,9 +2,10 @@
 
 mod binding;
 mod claim;
-mod layout;
+pub(crate) mod layout;
 mod next_step;
 mod record;
+
 pub mod terminal;
 pub mod vendor;
 mod words;
