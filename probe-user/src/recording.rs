@@ -26,6 +26,8 @@ pub struct Recording {
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
     filter: Filter,
+    /// What was found before.
+    known: Vec<FindingRecord>,
     missed: u64,
 }
 
@@ -39,12 +41,14 @@ pub struct Recorded {
 }
 
 impl Recording {
-    /// Records the frames of the findings that this filter wants.
+    /// Records the frames of the findings that this filter wants. `known` are those from before, such as
+    /// open conflicts: what comes about their addresses is wanted too.
     pub fn new(
         monitor: &MonitorHandle,
         links: watch::Receiver<Arc<Links>>,
         watched: watch::Receiver<Arc<WatchedInterfaces>>,
         filter: Filter,
+        known: Vec<FindingRecord>,
     ) -> Self {
         Self {
             findings: monitor.findings(),
@@ -52,6 +56,7 @@ impl Recording {
             links,
             watched,
             filter,
+            known,
             missed: 0,
         }
     }
@@ -60,6 +65,9 @@ impl Recording {
     /// whole blocks of pcapng.
     pub async fn run(mut self, out: mpsc::Sender<Vec<u8>>) -> io::Result<Recorded> {
         let mut recorder = Recorder::new(Vec::new(), self.host(), since_1970_ns())?;
+        for finding in mem::take(&mut self.known) {
+            self.finding(&mut recorder, &finding)?;
+        }
         loop {
             let piece = mem::take(recorder.get_mut());
             if !piece.is_empty() && out.send(piece).await.is_err() {

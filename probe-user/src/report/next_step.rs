@@ -33,7 +33,10 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
         FindingKind::NewBinding => None,
         FindingKind::Moved => Some(NextStep {
             purpose: "if nobody moved it on purpose, see which machine has it now:",
-            command: machines(macs_of(record, |owner| owner.role == Role::Current), origin),
+            command: machines(
+                &macs_of(record, |owner| owner.role == Role::Current),
+                origin,
+            ),
         }),
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
             Some(dispute(record, origin))
@@ -44,11 +47,11 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
         }),
         FindingKind::ProbeDenied => Some(NextStep {
             purpose: "give the newcomer another address; to see which machine it is:",
-            command: machines(macs_of(record, |owner| owner.role == Role::Prober), origin),
+            command: machines(&macs_of(record, |owner| owner.role == Role::Prober), origin),
         }),
         FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep {
             purpose: "see which machine sends these frames:",
-            command: machines(macs_of(record, |owner| owner.role == Role::Sender), origin),
+            command: machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
         }),
         FindingKind::Silent => Some(NextStep {
             purpose: "ask for it:",
@@ -89,7 +92,7 @@ fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
         // The stranger is the unknown here; who holds the address is known.
         return NextStep {
             purpose: "see which machine the other one is, and take the address off one of the two:",
-            command: machines(macs_of(record, |owner| !owner.local), origin),
+            command: machines(&macs_of(record, |owner| !owner.local), origin),
         };
     }
     if record.evidence == Some(Evidence::Local) {
@@ -100,24 +103,22 @@ fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
     }
     NextStep {
         purpose: "see which machines these are, and take the address off all but one:",
-        command: machines(macs_of(record, |_| true), origin),
+        command: machines(&macs_of(record, |_| true), origin),
     }
 }
 
 /// Shows what else the machines with these MACs are known as.
-fn machines(macs: Vec<MacAddr>, origin: &Origin) -> String {
-    let each = |flag: &str| -> String {
-        let words = macs.iter().map(|mac| format!(" {flag} {mac}"));
-        words.collect()
-    };
+fn machines(macs: &[MacAddr], origin: &Origin) -> String {
+    let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
     match origin {
-        Origin::Attached => format!("ip neigh | grep{}", each("-e")),
-        Origin::Daemon => format!("probe bindings{}", each("--mac")),
+        Origin::Attached => format!("ip neigh | grep -e {}", macs.join(" -e ")),
+        Origin::Daemon => format!("probe bindings --mac {}", macs.join(",")),
         Origin::Capture(file) => {
+            let file = file.to_string_lossy();
             format!(
-                "probe watch --read {}{}",
-                quoted(&file.to_string_lossy()),
-                each("--mac")
+                "probe watch --read {} --mac {}",
+                quoted(&file),
+                macs.join(",")
             )
         }
     }

@@ -41,9 +41,9 @@ pub fn describe(mac: MacAddr) -> Cow<'static, str> {
         }
         [0x00, 0x07, 0xb4, ..] => "virtual router (GLBP)".into(),
         [0x52, 0x54, 0x00, ..] => "virtual machine (QEMU, KVM)".into(),
-        [0x02, 0x42, ..] => "container (Docker), or made up".into(),
+        [0x02, 0x42, ..] => "container (Docker)".into(),
         [0x02 | 0x03, 0xbf, ..] => "cluster (Microsoft NLB)".into(),
-        _ if is_locally_administered(mac) => "made up: a VM, container or bond".into(),
+        _ if is_locally_administered(mac) => "made up (VM, container or bond)".into(),
         _ => vendor(mac).unwrap_or("maker unknown".into()),
     }
 }
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(vendor("02:00:00:00:00:01".parse().unwrap()), None);
         assert_eq!(
             described("02:00:00:00:00:01"),
-            "made up: a VM, container or bond"
+            "made up (VM, container or bond)"
         );
     }
 

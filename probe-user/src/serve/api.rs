@@ -261,7 +261,19 @@ async fn frames(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let recording = Recording::new(&sources.monitor, sources.links, sources.watched, filter);
+    let watched = sources.watched.borrow().clone();
+    let open = snapshot(&sources).await?.open_conflicts;
+    let open = open
+        .iter()
+        .filter_map(|view| record(view, &watched).as_finding());
+    let open = open.collect();
+    let recording = Recording::new(
+        &sources.monitor,
+        sources.links,
+        sources.watched,
+        filter,
+        open,
+    );
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::spawn(recording.run(sender));
     let pieces = stream::unfold(receiver, |mut receiver| async move {
@@ -295,12 +307,14 @@ async fn bindings(
 
 fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) -> Response {
     let watched = sources.watched.borrow().clone();
-    let records = views.iter().map(|view| {
-        let name = watched.name_of(view.key.segment.interface);
-        BindingRecord::new(view, name, Clock::Monotonic)
-    });
+    let records = views.iter().map(|view| record(view, &watched));
     let wanted = records.filter(|record| filter.wants_binding(record));
     lines(wanted.map(|record| to_json(&record) + "\n").collect())
+}
+
+fn record(view: &BindingView, watched: &WatchedInterfaces) -> BindingRecord {
+    let name = watched.name_of(view.key.segment.interface);
+    BindingRecord::new(view, name, Clock::Monotonic)
 }
 
 /// The watched interfaces.

@@ -129,11 +129,13 @@ impl Feed {
         };
         let session = attached.session.as_ref()?;
         let (links, watched) = (session.links.clone(), session.watched.clone());
+        let filter = filter.clone();
         Some(Recording::new(
             &session.monitor,
             links,
             watched,
-            filter.clone(),
+            filter,
+            Vec::new(),
         ))
     }
 

@@ -100,7 +100,7 @@ fn a_move_says_from_whom_to_whom() {
 02:13:07  moved              192.0.2.10       eth0
           Another owner has this address now, and the one before keeps silent: a
           failover, or somebody moved it.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           before    d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
@@ -119,7 +119,7 @@ fn a_conflict_names_the_address_both_owners_and_the_next_command() {
 02:13:07  conflict           192.0.2.10       eth0
           Critical: two owners have this address at once; they answered the same
           request.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           before    d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
@@ -143,7 +143,7 @@ fn a_conflict_with_this_host_says_which_owner_that_is() {
 02:13:07  conflict           192.0.2.10       eth0 vlan 100
           Critical: two owners have this address at once; this host holds it,
           and another machine goes on claiming it.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           before    d0:8e:79:00:00:01  this host, Dell Inc.
                     since 01:00:00
@@ -205,7 +205,7 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
 02:13:07  conflict_quiet     192.0.2.10       eth0
           No new evidence for a while, and no proof that it is over: the
           conflict stays open.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           before    d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
@@ -220,7 +220,7 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
         "
 02:13:07  conflict_resolved  192.0.2.10       eth0
           The conflict is over: asked twice, exactly one owner answered.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
           next      nothing, or see whether it stays so:
@@ -233,7 +233,7 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
 02:13:07  conflict_expired   192.0.2.10       eth0
           The conflict is no longer kept open: no second owner has claimed the
           address for a long time.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
           next      nothing, or see whether it stays so:
@@ -252,9 +252,9 @@ fn a_denied_probe_names_the_newcomer_and_the_owner() {
 02:13:07  probe_denied       192.0.2.10       eth0
           A newcomer asked whether this address is free, and was told that it is
           not.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          asked by  02:00:00:00:00:0a  made up: a VM, container or bond
+          asked by  02:00:00:00:00:0a  made up (VM, container or bond)
                     at 02:13:07
           next      give the newcomer another address; to see which machine it
                     is:
@@ -302,9 +302,9 @@ fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
 02:13:07  source_mismatch    192.0.2.10       eth0
           Claims for this address name one MAC and come from another: a proxy, a
           bond, a load balancer, or somebody who pretends.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
-          sent by   02:00:00:00:00:0a  made up: a VM, container or bond
+          sent by   02:00:00:00:00:0a  made up (VM, container or bond)
                     at 02:13:07
           next      see which machine sends these frames:
                     ip neigh | grep -e 02:00:00:00:00:0a
@@ -320,7 +320,7 @@ fn silence_says_since_when() {
         "
 02:13:07  silent             192.0.2.10       eth0
           Warning: nobody has claimed this address or answered for it.
-          now       02:00:00:00:00:0b  made up: a VM, container or bond
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:06
           since     02:13:06
           next      ask for it:
@@ -340,11 +340,11 @@ fn narrow_lines_keep_every_word() {
 02:13:07  conflict           192.0.2.10       eth0
           Critical: 3 owners have this address at once;
           asked who has it, each of them answered.
-          now       02:00:00:00:00:0b  made up: a VM, conta…
+          now       02:00:00:00:00:0b  made up (VM, contain…
                     3 claims since 02:13:05, last 02:13:07
           before    d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
-          before    02:00:00:00:00:0a  made up: a VM, conta…
+          before    02:00:00:00:00:0a  made up (VM, contain…
                     1 claim, at 02:13:07
           since     02:13:06; 1 request answered twice
           cause?    so many machines answer that it may be
