@@ -25,6 +25,10 @@ use crate::{
 /// Where `probe run` serves its metrics. Every host has a loopback of its own, so they all use one port.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9790);
 
+/// What is watched here, and how. By name: what the binary chooses by itself on a virtual network card is
+/// a matter of its own.
+const NATIVE: [&str; 4] = ["-i", INTERFACE, "--attach", "native"];
+
 /// For the verifier, on a machine that is busy with other tests.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -64,10 +68,10 @@ impl Host {
         self.spawn([binary.as_path()].into_iter().chain(words))
     }
 
-    /// Starts `probe run` on this host's network card.
+    /// Starts `probe run` on this host's network card, as an XDP program in its driver.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
-        let mut words = vec!["run", "-i", INTERFACE, "--listen", &listen];
+        let mut words = [&["run", "--listen", &listen], &NATIVE[..]].concat();
         words.extend(own_socket(options));
         words.extend(options);
         Ok(Daemon {
@@ -76,10 +80,11 @@ impl Host {
         })
     }
 
-    /// Starts `probe watch` on this host's network card and waits until it sees frames.
+    /// Starts `probe watch` on this host's network card, as an XDP program in its driver, and waits until it
+    /// sees frames both ways.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
-        let words = [&["watch", "-i", INTERFACE], own_socket(options), options].concat();
-        let process = self.probe(&words)?;
+        let verb = [&["watch"], &NATIVE[..], own_socket(options), options].concat();
+        let process = self.probe(&verb)?;
         process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
             line.starts_with("watching ")
         })?;

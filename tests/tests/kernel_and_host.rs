@@ -223,14 +223,19 @@ fn random_frames_are_judged_alike() -> Result<()> {
         start,
         prop::collection::vec(any::<u8>(), 3..80),
     );
+    // Of IP the kernel only takes whole headers into a socket buffer.
+    let frames =
+        frames.prop_map(|(addresses, start, rest)| [&addresses[..], &start, &rest].concat());
+    let frames = frames.prop_filter("IP", |frame| {
+        !matches!(frame[12..14], [0x08, 0] | [0x86, 0xdd])
+    });
     let mut runner = TestRunner::new(Config {
         cases: 20_000,
         failure_persistence: None,
         ..Config::default()
     });
     let bench = std::cell::RefCell::new(&mut bench);
-    runner.run(&frames, |(addresses, start, rest)| {
-        let frame = [&addresses[..], &start, &rest].concat();
+    runner.run(&frames, |frame| {
         let compared = bench.borrow_mut().compare_everywhere(&frame);
         compared.map_err(|error| TestCaseError::fail(error.to_string()))
     })?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use probe_tests::{Finding, Frame, Lab, SHARED_ADDRESS, Stream};
+use probe_tests::{Finding, Frame, INTERFACE, Lab, SHARED_ADDRESS, Stream};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -16,9 +16,13 @@ fn a_conflict_appears_live_and_names_both_owners() {
         .wait_for_line(Stream::Stdout, SOON, |line| line.contains("conflict"))
         .unwrap();
     assert!(line.contains(SHARED_ADDRESS), "{line}");
-    let shown = watch.lines(Stream::Stdout).join("\n");
     for owner in [&hosts.server, &hosts.rival] {
-        assert!(shown.contains(&owner.mac().to_string()), "{shown}");
+        let mac = owner.mac().to_string();
+        watch
+            .wait_for_line(Stream::Stdout, SOON, |line| {
+                line.starts_with(' ') && line.contains(&mac)
+            })
+            .unwrap();
     }
 }
 
@@ -34,6 +38,27 @@ fn json_is_one_object_a_line() {
     for line in watch.lines(Stream::Stdout) {
         Finding::parse(&line).unwrap();
     }
+}
+
+#[test]
+fn what_arrives_while_it_starts_is_not_lost() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let watch = monitor
+        .probe(&[
+            "watch", "-i", INTERFACE, "--attach", "native", "-o", "json", "--count", "1",
+        ])
+        .unwrap();
+    monitor
+        .wait_for_link("an XDP program", |link| !link.xdp_programs().is_empty())
+        .unwrap();
+    // It sees from here on, however much it still has to set up.
+    wire.sender()
+        .unwrap()
+        .send(&Frame::announcement(wire.mac(), [192, 0, 2, 1]))
+        .unwrap();
+    let finding = watch.wait_for_finding(SOON, |_| true).unwrap();
+    assert_eq!(finding.finding, "new_binding");
 }
 
 #[test]

@@ -58,8 +58,8 @@ pub fn install(packages: &[String]) -> Result<()> {
             step::run(
                 apt_get()
                     .args(["-qq", "--yes"])
-                    // Rust packages of different kinds exclude each other, and whose machine this
-                    // is may want to keep the one he has.
+                    // Debian's Rust packages exclude each other: rather fail than take away the
+                    // one that somebody works with.
                     .arg("--no-remove")
                     .args(INSTALL)
                     .args(packages),
@@ -82,7 +82,7 @@ fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
-        // Another installation may be running, on a machine that was just switched on it often is.
+        // A machine that was just switched on is often installing updates.
         .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(["-o", "Dpkg::Use-Pty=0"]);
     command

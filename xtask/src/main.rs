@@ -1,4 +1,4 @@
-//! What is done with this repository: `cargo xtask setup | build | lint | test | run`.
+//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | run`.
 //!
 //! Each verb does what it needs first, so that nobody has to remember an order.
 
@@ -24,6 +24,8 @@ enum Verb {
     Setup,
     /// Build target/release/probe, the eBPF programs included
     Build,
+    /// Show probe finding a duplicate address, in a network of namespaces (needs root)
+    Demo,
     /// Check formatting, lints and documentation, of both sides
     Lint,
     /// Lint, then run every test against the release build (needs root)
@@ -51,6 +53,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Setup => verb::setup::run()?,
         Verb::Build => verb::build::run()?,
+        Verb::Demo => return verb::demo::run(),
         Verb::Lint => verb::lint::run()?,
         Verb::Test => return verb::test::run(),
         Verb::Run { arguments } => verb::run::run(&arguments)?,

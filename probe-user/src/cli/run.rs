@@ -15,14 +15,14 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
-    session::{Session, block_on, init_logging, obey_signals, stop_signal},
+    session::{Session, StopSignal, block_on, init_logging, obey_signals},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
 use crate::{
     detect::FindingKind,
     history::History,
-    kernel::capabilities,
+    kernel::{self, capabilities},
     report::FindingRecord,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
 };
@@ -50,12 +50,15 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     init_logging("info");
+    // What only a fuller set of capabilities may read.
+    kernel::roster::read();
     // Before the runtime starts its threads, so that each of them has only what is kept.
     capabilities::drop_others().context("cannot drop capabilities")?;
     block_on(daemon(arguments))
 }
 
 async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+    let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
         format!(
             "cannot listen on {} (another probe, or --listen another ADDR:PORT)",
@@ -67,11 +70,12 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let session = Session::start(&arguments.source).await?;
+    let mut session = Session::start(&arguments.source).await?;
     tokio::spawn(log_conflicts(session.monitor.findings()));
     tokio::spawn(obey_signals(arguments.source, session.orders.clone()));
 
     let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
+    session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
     let sources = Sources {
@@ -85,7 +89,7 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     }));
     tracing::info!(address = %arguments.listen, "serving /metrics, /healthz and /readyz");
 
-    stop_signal().await.context("cannot wait for signals")?;
+    stop.received().await;
     tracing::info!("stopping");
     drop(stop_serving);
     // The socket goes with its task: nobody shall find it and be left waiting.

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
@@ -24,13 +24,16 @@ pub struct Session {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     pub links: watch::Receiver<Arc<Links>>,
     pub orders: InterfacesHandle,
-    task: JoinHandle<io::Result<()>>,
+    /// Until it begins.
+    waiting: Option<Monitor>,
+    task: Option<JoinHandle<io::Result<()>>>,
     interfaces: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
 impl Session {
-    /// Loads, attaches and starts to watch.
+    /// Loads and attaches. Nothing is judged until [`Session::begin`], so whoever listens before that misses
+    /// nothing.
     pub async fn start(arguments: &SourceArguments) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.watch_only(&arguments.networks()?)?;
@@ -46,22 +49,29 @@ impl Session {
             links.clone(),
             watched.clone(),
         )?;
-        let (stop, mut stopped) = watch::channel(false);
-        let task = tokio::spawn(monitor.run(async move {
-            // An error means that the session is gone: a reason to stop as well.
-            let _ = stopped.wait_for(|&stop| stop).await;
-        }));
-        let interfaces = tokio::spawn(interfaces.follow());
         Ok(Self {
             monitor: handle,
             counters,
             watched,
             links,
             orders,
-            task,
-            interfaces,
-            stop,
+            waiting: Some(monitor),
+            task: None,
+            interfaces: tokio::spawn(interfaces.follow()),
+            stop: watch::Sender::new(false),
         })
+    }
+
+    /// Begins to judge what the kernel side has seen since it was attached.
+    pub fn begin(&mut self) {
+        let mut stopped = self.stop.subscribe();
+        let run = |monitor: Monitor| {
+            tokio::spawn(monitor.run(async move {
+                // An error means that the session is gone: a reason to stop as well.
+                let _ = stopped.wait_for(|&stop| stop).await;
+            }))
+        };
+        self.task = self.waiting.take().map(run).or(self.task.take());
     }
 
     /// Detaches, judges what is left in the rings and ends.
@@ -70,8 +80,10 @@ impl Session {
         self.interfaces.abort();
         let _ = self.interfaces.await;
         self.stop.send_replace(true);
-        self.task.await.context("the monitor broke down")??;
-        Ok(())
+        match self.task {
+            Some(task) => Ok(task.await.context("the monitor broke down")??),
+            None => Ok(()),
+        }
     }
 }
 
@@ -104,15 +116,29 @@ async fn reload_filter(
     Ok(count)
 }
 
-/// Completes on SIGTERM or SIGINT.
-pub async fn stop_signal() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, listened to from when this is made: before anything is attached, so that a signal
+/// at any time ends the program in good order.
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    pub fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Completes when one has come.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The runtime of a verb that watches: one worker for detection, one for everything else.

@@ -70,6 +70,7 @@ impl Detector {
                 self.bogus(frame, at, segment, findings);
             }
         }
+        self.advance(at, findings);
     }
 
     /// Judges what became due until `now` without a frame.
@@ -99,8 +100,17 @@ impl Detector {
                 self.open(key, at);
             }
         }
-        // What has become tracked may have been silent for long.
         self.advance(at, findings);
+    }
+
+    /// Forgets everything about an interface that is gone, its open conflicts too.
+    pub fn forget_interface(&mut self, interface: u32) {
+        for slot in self.table.slots() {
+            let entry = self.table.get(slot);
+            if entry.is_some_and(|entry| entry.key.segment.interface == interface) {
+                self.forget(slot);
+            }
+        }
     }
 
     /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
@@ -128,6 +138,7 @@ impl Detector {
         };
         entry.binding.answered(ask, answered_by, &mut turn);
         self.refresh(slot);
+        self.advance(at, findings);
     }
 
     /// When to tick next; before that a tick does nothing. It may turn out that nothing is due yet.
@@ -196,7 +207,8 @@ impl Detector {
         BindingView::of(entry, &scene, self.ledger.now)
     }
 
-    /// Judges, in the order of time, everything that became due until `now`.
+    /// Judges, in the order of time, everything that became due until `now`. Every input ends with it too:
+    /// what it changes can be long due, as the expiry of a conflict whose owners turn out to be one.
     fn advance(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
         while let Some((at, slot)) = self.table.pop_due(now) {
             self.ledger.now = self.ledger.now.max(at);

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     /// The address matters; such a binding is never evicted.
     pub tracked: bool,
     pub binding: Binding,
+    /// It is among the open conflicts.
+    in_conflict: bool,
     /// When to look at it: at or before the time when something is due, so that putting a deadline off
     /// costs nothing.
     look_at: Option<Timestamp>,
@@ -92,6 +94,7 @@ impl Table {
             key,
             tracked,
             binding,
+            in_conflict: false,
             look_at: None,
         });
         let slot = Slot::try_from(place).ok()?;
@@ -148,10 +151,13 @@ impl Table {
             }
             entry.look_at = due;
         }
-        if in_conflict {
-            self.conflicts.insert(slot);
-        } else if !self.conflicts.is_empty() {
-            self.conflicts.remove(&slot);
+        if in_conflict != entry.in_conflict {
+            entry.in_conflict = in_conflict;
+            if in_conflict {
+                self.conflicts.insert(slot);
+            } else {
+                self.conflicts.remove(&slot);
+            }
         }
         if in_conflict || entry.tracked {
             self.recency.remove(slot);

@@ -125,12 +125,13 @@ impl Kernel {
         for &direction in Direction::ALL {
             self.counters.register(link.index, direction)?;
         }
+        // Egress first: an answer that arrives is only tied to a request that was seen going out.
+        let egress = attach_tc(&mut self.ebpf, link, Hook::TcEgress)?;
         let ingress = match mode {
             Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
             Mode::Generic => self.attach_xdp(link, mode, XdpMode::Skb),
             Mode::Tc => attach_tc(&mut self.ebpf, link, Hook::TcIngress),
         }?;
-        let egress = attach_tc(&mut self.ebpf, link, Hook::TcEgress)?;
         Ok(Attachment {
             ifindex: link.index,
             name: link.name.clone(),

@@ -5,14 +5,14 @@ use std::io;
 use aya::{
     EbpfError,
     maps::MapError,
-    programs::{ProgramError, links::LinkError, loaded_programs},
+    programs::{ProgramError, links::LinkError},
 };
 use thiserror::Error;
 
 use super::{
     Mode,
     capabilities::{self, Need},
-    preflight,
+    preflight, roster,
 };
 use crate::links::Link;
 
@@ -208,11 +208,7 @@ fn holder(link: &Link) -> String {
     let Some(id) = link.xdp_program else {
         return "its name is not known (attached a moment ago?)".to_owned();
     };
-    let name = loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned));
-    match name {
+    match roster::name(id) {
         Some(name) => format!("{name} (program id {id})"),
         None => format!("program id {id}"),
     }

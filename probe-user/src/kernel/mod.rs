@@ -10,6 +10,7 @@ mod filter;
 mod place;
 pub mod preflight;
 mod rings;
+pub mod roster;
 pub mod trial;
 
 use aya::{

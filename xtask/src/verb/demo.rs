@@ -33,11 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const INTERRUPTED: u8 = 130;
 
 /// The lines of a scrape that tell the story: name, and a part of it.
-const TELLING: [(&str, &str); 4] = [
+const TELLING: [(&str, &str); 3] = [
     ("arp_monitor_claims_total", "ingress"),
     ("arp_monitor_open_conflicts", ""),
     ("arp_monitor_conflict_owners", ""),
-    ("arp_monitor_conflict_owner_info", ""),
 ];
 
 const EXPLANATION: &str = "
@@ -49,8 +48,8 @@ What you saw
   That is why it works from here and not from there, and flips.
 
   probe saw both answers in the kernel, knew them for answers to one question,
-  and named both machines. When an address only moves from one machine to the
-  other, no question is ever answered twice, and there is no such report.
+  and named both machines. Where an address only moves to another machine, the
+  old one has stopped answering, and there is no such report.
 
   `probe watch` is for a person at a terminal. `probe run` is for every node,
   all the time: Prometheus scrapes it, and arp_monitor_open_conflicts is what
@@ -101,7 +100,7 @@ fn introduce(hosts: &Duplicate) {
 
 /// First act, as a person at a terminal sees it.
 fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
-    prompt(&format!("probe watch -i {INTERFACE} &"));
+    prompt(&format!("probe watch -i {INTERFACE} --attach native &"));
     let mut watch = client.watch(&[])?;
     interrupt.check()?;
 
@@ -110,7 +109,7 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
     let mut ping = ping(client)?;
     let mut found = None;
     {
-        let mut shown = [Shown::new("  ", &ping), Shown::new("", &watch)];
+        let mut shown = [Shown::new(&ping), Shown::new(&watch)];
         interrupt.wait_for("the conflict to be found", || {
             shown.iter_mut().for_each(Shown::catch_up);
             if found.is_none() && reports_conflict(&watch) {
@@ -130,7 +129,7 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
 
 /// Second act, as Prometheus sees it.
 fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
-    prompt(&format!("probe run -i {INTERFACE} --listen {LISTEN} &"));
+    prompt(&format!("probe run -i {INTERFACE} --attach native --listen {LISTEN} &"));
     let daemon = client.daemon(&[])?;
     interrupt.wait_for("`probe run` to be ready", || {
         Ok(daemon.is_ready()?.then_some(()))
@@ -150,9 +149,10 @@ fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
             .iter()
             .any(|(name, part)| is_sample(line, name) && line.contains(part))
         {
-            println!("  {line}");
+            println!("{}", indented(line));
         }
     }
+    println!("  …");
     Ok(())
 }
 
@@ -180,27 +180,26 @@ fn prompt(line: &str) {
 
 /// A process's output, and how much of it has been shown.
 struct Shown<'a> {
-    margin: &'static str,
     process: &'a Process,
     lines: usize,
 }
 
 impl<'a> Shown<'a> {
-    fn new(margin: &'static str, process: &'a Process) -> Self {
-        Self {
-            margin,
-            process,
-            lines: 0,
-        }
+    fn new(process: &'a Process) -> Self {
+        Self { process, lines: 0 }
     }
 
     /// Shows what is new.
     fn catch_up(&mut self) {
         for line in &self.process.lines(Stream::Stdout)[self.lines..] {
-            println!("{}{line}", self.margin);
+            println!("{}", indented(line));
             self.lines += 1;
         }
     }
+}
+
+fn indented(line: &str) -> String {
+    format!("  {line}").trim_end().to_owned()
 }
 
 /// Ctrl-C and its relatives, as a flag: the story stops where it waits, and what it holds is dropped.

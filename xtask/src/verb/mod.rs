@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 pub mod build;
+pub mod demo;
 pub mod lint;
 pub mod run;
 pub mod setup;

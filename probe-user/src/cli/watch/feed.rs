@@ -51,7 +51,7 @@ pub struct Daemon {
 }
 
 impl Feed {
-    /// Attaches.
+    /// Attaches. Nothing is found until [`Feed::begin`].
     pub async fn attach(source: &SourceArguments, claims: bool) -> anyhow::Result<Self> {
         let session = Session::start(source).await?;
         Ok(Self::Attached(Box::new(Attached {
@@ -91,6 +91,15 @@ impl Feed {
             findings,
             claims,
         }))))
+    }
+
+    /// Begins to watch, unless the daemon does that.
+    pub fn begin(&mut self) {
+        if let Self::Attached(attached) = self
+            && let Some(session) = &mut attached.session
+        {
+            session.begin();
+        }
     }
 
     /// The conflicts that were open before this began.

@@ -12,7 +12,7 @@ use super::{
     write::CaptureFile,
 };
 use crate::{
-    cli::{Exit, output::say, session::stop_signal, status_line},
+    cli::{Exit, output::say, session::StopSignal, status_line},
     report::Origin,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
-    let mut stop = pin!(stop_signal());
+    let mut stop = StopSignal::listen()?;
     let mut timeout = pin!(elapsed(arguments.duration));
     let mut feed = open(arguments).await?;
     let origin = match &feed {
@@ -32,6 +32,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         Some(path) => Some(CaptureFile::create(path, &feed, &show.filter).await?),
         None => None,
     };
+    feed.begin();
     announce(arguments, &feed).await?;
     for binding in feed.open_conflicts().await? {
         if let Some(finding) = binding.as_finding() {
@@ -47,7 +48,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
             break Ok(());
         }
         tokio::select! {
-            signal = &mut stop => break signal.context("cannot wait for signals"),
+            () = stop.received() => break Ok(()),
             () = &mut timeout => break Ok(()),
             _ = status.tick(), if show.printer.status.is_possible() => {
                 if let Ok(now) = feed.status().await {

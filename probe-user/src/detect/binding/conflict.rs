@@ -103,13 +103,17 @@ impl Conflict {
     }
 
     /// When something is due without a frame; once it is quiet, that includes its expiry.
-    pub fn due_at(&self, expires_at: Timestamp, config: &DetectConfig) -> Timestamp {
+    pub fn due_at(
+        &self,
+        expires_at: impl FnOnce() -> Timestamp,
+        config: &DetectConfig,
+    ) -> Timestamp {
         let quiet = config.resolution_quiet;
         match (self.inquiry, self.quiet_since) {
             (None, None) => self.last_evidence + quiet,
             (Some(inquiry), None) => inquiry.about + quiet,
-            (Some(inquiry), Some(since)) => (inquiry.about + quiet).min(expires_at.max(since)),
-            (None, Some(since)) => expires_at.max(since),
+            (Some(inquiry), Some(since)) => (inquiry.about + quiet).min(expires_at().max(since)),
+            (None, Some(since)) => expires_at().max(since),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::detect::{
 impl Binding {
     pub(super) fn conflict_due_at(&self, scene: &Scene) -> Option<Timestamp> {
         let conflict = self.conflict()?;
-        Some(conflict.due_at(self.expires_at(scene), &scene.rules.config))
+        Some(conflict.due_at(|| self.expires_at(scene), &scene.rules.config))
     }
 
     /// When nobody but one owner will have claimed the address for the expiry time. This host goes on
@@ -107,7 +107,8 @@ impl Binding {
         };
         if conflict.quiet_since.is_none() {
             conflict.quiet_since = Some(turn.at);
-            self.tell_of_conflict(FindingKind::ConflictQuiet, turn);
+            let evidence = conflict.evidence;
+            self.tell_of_conflict(FindingKind::ConflictQuiet, evidence, turn);
         }
     }
 
@@ -116,7 +117,9 @@ impl Binding {
         if let Some(left) = left {
             self.holder = self.latest_mac_of(left, &turn.scene).or(self.holder);
         }
-        self.tell_of_conflict(kind, turn);
+        if let Some(evidence) = self.conflict().map(|conflict| conflict.evidence) {
+            self.tell_of_conflict(kind, evidence, turn);
+        }
         if let Some(dispute) = &mut self.dispute {
             dispute.settle();
         }

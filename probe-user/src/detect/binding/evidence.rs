@@ -15,24 +15,18 @@ impl Binding {
         hint: Option<Hint>,
         turn: &mut Turn,
     ) {
-        let owners = self.parties(&turn.scene, turn.at);
-        if owners.len() < 2 {
+        let owners = self.count_parties(&turn.scene);
+        if owners < 2 {
             return;
         }
-        let hint = hint_of_parties(&owners, &turn.scene).or(hint);
         let dispute = self.dispute.get_or_insert_default();
-        let returns = dispute.contest.map_or(0, |contest| contest.returns);
+        let returns = dispute.returns.len() as u64;
         let conflict = dispute
             .conflict
             .get_or_insert_with(|| Conflict::new(evidence, turn.at, returns));
         conflict.hint = hint.or(conflict.hint);
-        if conflict.note(evidence, turn.at, request, owners.len(), turn.is_ignored()) {
-            let mut finding = turn.finding(FindingKind::Conflict, conflict.opened_at);
-            finding.owners = owners;
-            finding.evidence = Some(evidence);
-            finding.counts = conflict.counts;
-            finding.hint = conflict.hint;
-            turn.report(finding);
+        if conflict.note(evidence, turn.at, request, owners, turn.is_ignored()) {
+            self.tell_of_conflict(FindingKind::Conflict, evidence, turn);
         }
     }
 
@@ -63,14 +57,21 @@ impl Binding {
         turn.report(finding);
     }
 
-    /// Tells what has become of the open conflict.
-    pub(super) fn tell_of_conflict(&self, kind: FindingKind, turn: &mut Turn) {
-        let Some(conflict) = self.conflict() else {
+    /// Tells what has become of the open conflict, and why.
+    pub(super) fn tell_of_conflict(
+        &mut self,
+        kind: FindingKind,
+        evidence: Evidence,
+        turn: &mut Turn,
+    ) {
+        let owners = self.parties(&turn.scene, turn.at);
+        let Some(conflict) = self.conflict_mut() else {
             return;
         };
+        conflict.hint = hint_of_parties(&owners, &turn.scene).or(conflict.hint);
         let mut finding = turn.finding(kind, conflict.opened_at);
-        finding.owners = self.parties(&turn.scene, turn.at);
-        finding.evidence = Some(conflict.evidence);
+        finding.owners = owners;
+        finding.evidence = Some(evidence);
         finding.counts = conflict.counts;
         finding.hint = conflict.hint;
         turn.report(finding);

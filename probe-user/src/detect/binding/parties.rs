@@ -67,6 +67,20 @@ impl Binding {
         self.owners_among(scene, |_| true)
     }
 
+    /// How many owners [`Self::parties`] would name.
+    pub(super) fn count_parties(&self, scene: &Scene) -> usize {
+        let held = scene.held.map(|held| held.mac);
+        let macs = self.claimants.present().map(|claimant| claimant.mac);
+        let mut owners: SmallVec<[Identity; 8]> = SmallVec::new();
+        for mac in macs.chain(held) {
+            let owner = self.owner_of(mac, scene);
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        owners.len()
+    }
+
     /// Everybody who takes part in the present state of affairs, this host included if it holds the address.
     pub(super) fn parties(&self, scene: &Scene, at: Timestamp) -> Vec<OwnerView> {
         let mut parties = self.owners_among(scene, |mac| {

@@ -1,6 +1,9 @@
 //! What detection promises, a test for each sentence. A test's name is the behaviour that it holds.
 
+mod bounds;
+mod clock;
 mod duplicate;
+mod events;
 mod lab;
 mod local;
 mod model;

@@ -433,7 +433,7 @@ proptest! {
     #[test]
     fn any_input_at_any_time_is_survived_and_the_same_input_gives_the_same_findings(
         config in chaos_config(),
-        steps in prop::collection::vec((clock(), input()), 0..200),
+        steps in prop::collection::vec((clock(), input()), 0..100),
     ) {
         let run = || {
             let mut chaos = Chaos::new(config.clone());

@@ -170,6 +170,16 @@ fn keepalived_failing_over_is_one_move() {
 }
 
 #[test]
+fn ucarp_failing_over_is_one_move() {
+    let mut lab = Lab::new();
+    lab.see(0, announce(A));
+    lab.see(50 * S, announce(B));
+    lab.see(52 * S, announce(B));
+    lab.wait(100 * S);
+    assert_eq!(lab.kinds(), [Moved]);
+}
+
+#[test]
 fn five_returns_in_three_minutes_are_a_conflict_and_four_are_not() {
     let mut lab = Lab::new();
     lab.see(0, announce(A));
