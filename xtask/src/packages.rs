@@ -5,11 +5,12 @@ use anyhow::{Result, bail};
 use crate::{apt, host};
 
 /// Command, Debian package.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("arping", "iputils-arping"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
 ];
 
 /// Installs what is missing; where that is not possible, the error says what to do.
