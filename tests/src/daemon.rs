@@ -80,7 +80,9 @@ impl Host {
 
     fn run_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
-        let words = [&["run", "--listen", &listen], options].concat();
+        let mut words = vec!["run", "--listen", &listen];
+        words.extend(own_socket(options));
+        words.extend(options);
         Ok(Daemon {
             host: self,
             process: self.probe(&words)?,
@@ -90,19 +92,10 @@ impl Host {
     /// Starts `probe watch` on this host's network card, as an XDP program in its driver, and waits until it
     /// sees frames both ways.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
-        let binary = binary()?;
-        // It has nobody to ask whether it is ready, but its log says so to those who want to know.
-        let words = ["env", "RUST_LOG=info"].map(Path::new);
-        let verb = [&["watch"], &NATIVE[..]].concat();
-        let process = self.spawn(
-            words
-                .into_iter()
-                .chain([binary.as_path()])
-                .chain(verb.into_iter().map(Path::new))
-                .chain(options.iter().map(Path::new)),
-        )?;
+        let verb = [&["watch"], &NATIVE[..], own_socket(options), options].concat();
+        let process = self.probe(&verb)?;
         process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
-            line.contains("interface is watched")
+            line.starts_with("watching ")
         })?;
         Ok(process)
     }
@@ -112,6 +105,16 @@ impl Host {
         let daemon = self.daemon(options)?;
         daemon.wait_until_ready()?;
         Ok(daemon)
+    }
+}
+
+/// Network namespaces have one file system: without a word on the socket there is none, so that tests that
+/// run side by side do not meet there.
+fn own_socket(options: &[&str]) -> &'static [&'static str] {
+    if options.contains(&"--socket") {
+        &[]
+    } else {
+        &["--socket", "none"]
     }
 }
 

@@ -8,11 +8,12 @@ use crate::{apt, host};
 type Program = (&'static str, &'static str);
 
 /// What the tests and the demo run.
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     ("arping", "iputils-arping"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
 ];
 
 /// What guests with other kernels are made of. Large, so it is installed only for them.
