@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod clock;
 pub mod detect;
+pub mod doctor;
 pub mod facts;
 pub mod interfaces;
 pub mod kernel;

@@ -5,8 +5,9 @@ use anyhow::{Result, bail};
 use crate::{apt, host};
 
 /// Command, Debian package.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("arping", "iputils-arping"),
+    ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),

@@ -1,5 +1,6 @@
 //! The command line: a file a verb.
 
+mod doctor;
 mod exit;
 mod run;
 mod session;
@@ -30,6 +31,8 @@ enum Verb {
     Run(run::Arguments),
     /// Watch interfaces from a terminal: findings live
     Watch(watch::Arguments),
+    /// Show what this host offers and what is missing: everything that a bug report needs
+    Doctor(doctor::Arguments),
 }
 
 /// Runs the command line that this process was started with.
@@ -38,6 +41,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Watch(arguments) => watch::run(arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {
         Ok(exit) => exit.into(),

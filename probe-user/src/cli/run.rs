@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
-    session::{Session, StopSignal, block_on, init_logging, obey_signals},
+    session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
 };
 use crate::{
@@ -50,6 +50,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+    let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
         format!(
@@ -59,7 +60,7 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     })?;
     let session = Session::start(&arguments.source).await?;
     tokio::spawn(log_conflicts(session.findings.resubscribe()));
-    tokio::spawn(obey_signals(arguments.source, session.orders.clone()));
+    tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
     let sources = Sources {
