@@ -79,6 +79,11 @@ impl Host {
         self.bare_daemon(&[&NATIVE[..], options].concat())
     }
 
+    /// Starts `probe run` on an interface of this host, in a mode.
+    pub fn daemon_on(&self, interface: &str, mode: &str) -> anyhow::Result<Daemon<'_>> {
+        self.bare_daemon(&["-i", interface, "--attach", mode])
+    }
+
     /// Starts `probe run` on this host; what it watches and how are among the options, or its own choice.
     pub fn bare_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         self.daemon_under(&[], options)

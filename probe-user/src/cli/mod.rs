@@ -1,5 +1,6 @@
 //! The command line: a file a verb.
 
+mod detection;
 mod doctor;
 mod exit;
 mod run;
