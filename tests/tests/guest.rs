@@ -38,10 +38,7 @@ impl<'a> Network<'a> {
     }
 
     fn start(&self, mode: &str) -> Daemon<'a> {
-        let daemon = self
-            .monitor
-            .daemon_on(self.watched, mode)
-            .unwrap();
+        let daemon = self.monitor.daemon_on(self.watched, mode).unwrap();
         daemon.wait_until_ready().unwrap();
         daemon
     }

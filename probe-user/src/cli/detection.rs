@@ -1,6 +1,6 @@
 //! The flags of detection: every number that it goes by, with its documented default.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use clap::{
@@ -187,9 +187,9 @@ impl FromStr for IgnoreArgument {
             .parse::<IpNet>()
             .or_else(|error| {
                 network
-                    .parse()
+                    .parse::<IpAddr>()
                     .map(IpNet::from)
-                    .map_err(|_: std::net::AddrParseError| error)
+                    .map_err(|_| error)
             })
             .with_context(|| format!("{network:?} is no address or network like 192.0.2.0/24"))?;
         Ok(Self {
