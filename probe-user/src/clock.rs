@@ -50,6 +50,19 @@ impl Clock {
         };
         jiff::Timestamp::from_nanosecond(epoch).unwrap_or(jiff::Timestamp::MAX)
     }
+
+    /// The time stamp of a time of day: the other way round.
+    pub fn at(self, wall: jiff::Timestamp) -> Timestamp {
+        let epoch = wall.as_nanosecond();
+        let nanos = match self {
+            Self::Epoch => epoch,
+            Self::Monotonic => {
+                let now = to_timestamp(clock_gettime(ClockId::Realtime));
+                epoch - i128::from(now.0) + i128::from(monotonic().0)
+            }
+        };
+        Timestamp(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+    }
 }
 
 /// A timer with the precision that ordering needs; tokio's own ticks in milliseconds.

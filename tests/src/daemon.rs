@@ -70,8 +70,17 @@ impl Host {
 
     /// Starts `probe run` on this host's network card, as an XDP program in its driver.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
+        self.run_daemon(&[&NATIVE, options].concat())
+    }
+
+    /// Starts `probe run` on an interface of this host, in a mode.
+    pub fn daemon_on(&self, interface: &str, mode: &str) -> anyhow::Result<Daemon<'_>> {
+        self.run_daemon(&["-i", interface, "--attach", mode])
+    }
+
+    fn run_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
-        let mut words = [&["run", "--listen", &listen], &NATIVE[..]].concat();
+        let mut words = vec!["run", "--listen", &listen];
         words.extend(own_socket(options));
         words.extend(options);
         Ok(Daemon {

@@ -104,7 +104,12 @@ impl Host {
 
     /// What the kernel says of its network card now.
     pub fn link(&self) -> anyhow::Result<Link> {
-        Link::read(&self.namespace, INTERFACE)
+        self.link_of(INTERFACE)
+    }
+
+    /// What the kernel says of another interface of the host now.
+    pub fn link_of(&self, interface: &str) -> anyhow::Result<Link> {
+        Link::read(&self.namespace, interface)
     }
 
     /// Waits for its network card to be as wished; `what` names the wish.
@@ -153,7 +158,12 @@ impl Host {
 
     /// A socket that sends whatever bytes it is given through its network card.
     pub fn sender(&self) -> anyhow::Result<Sender> {
-        Sender::open(&self.namespace, INTERFACE)
+        self.sender_on(INTERFACE)
+    }
+
+    /// The same through another interface of the host.
+    pub fn sender_on(&self, interface: &str) -> anyhow::Result<Sender> {
+        Sender::open(&self.namespace, interface)
     }
 
     /// Starts to listen to every frame on its network card.

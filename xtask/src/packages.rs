@@ -5,7 +5,10 @@ use anyhow::{Result, bail};
 use crate::{apt, host};
 
 /// Command, Debian package.
-const PROGRAMS: [(&str, &str); 5] = [
+type Program = (&'static str, &'static str);
+
+/// What the tests and the demo run.
+const PROGRAMS: [Program; 5] = [
     ("arping", "iputils-arping"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
@@ -13,9 +16,25 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("tshark", "tshark"),
 ];
 
-/// Installs what is missing; where that is not possible, the error says what to do.
+/// What guests with other kernels are made of. Large, so it is installed only for them.
+const GUEST_PROGRAMS: [Program; 3] = [
+    ("busybox", "busybox-static"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("xz", "xz-utils"),
+];
+
+/// Installs what the tests and the demo lack; where that is not possible, the error says what to do.
 pub fn ensure() -> Result<()> {
-    let (commands, packages) = missing(|command| host::program(command).is_some());
+    install(&PROGRAMS)
+}
+
+/// The same for guests.
+pub fn ensure_for_guests() -> Result<()> {
+    install(&GUEST_PROGRAMS)
+}
+
+fn install(programs: &[Program]) -> Result<()> {
+    let (commands, packages) = missing(programs, |command| host::program(command).is_some());
     if packages.is_empty() {
         Ok(())
     } else if apt::exists() {
@@ -28,11 +47,14 @@ pub fn ensure() -> Result<()> {
     }
 }
 
-fn missing(is_there: impl Fn(&str) -> bool) -> (Vec<&'static str>, Vec<String>) {
-    PROGRAMS
-        .into_iter()
+fn missing(
+    programs: &[Program],
+    is_there: impl Fn(&str) -> bool,
+) -> (Vec<&'static str>, Vec<String>) {
+    programs
+        .iter()
         .filter(|(command, _)| !is_there(command))
-        .map(|(command, package)| (command, package.to_owned()))
+        .map(|&(command, package)| (command, package.to_owned()))
         .unzip()
 }
 
@@ -42,13 +64,13 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        let (commands, packages) = missing(|command| command != "arping");
+        let (commands, packages) = missing(&PROGRAMS, |command| command != "arping");
         assert_eq!(commands, ["arping"]);
         assert_eq!(packages, ["iputils-arping"]);
     }
 
     #[test]
     fn nothing_is_installed_twice() {
-        assert!(missing(|_| true).1.is_empty());
+        assert!(missing(&PROGRAMS, |_| true).1.is_empty());
     }
 }

@@ -4,6 +4,7 @@ mod bindings;
 mod completions;
 mod conflicts;
 mod daemon;
+mod detection;
 mod exit;
 mod filter;
 mod history;

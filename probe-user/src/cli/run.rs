@@ -52,6 +52,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     init_logging("info");
     // What only a fuller set of capabilities may read.
     kernel::roster::read();
+    // Takes CAP_SYS_RESOURCE, which goes next.
+    kernel::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
     capabilities::drop_others().context("cannot drop capabilities")?;
     block_on(daemon(arguments))

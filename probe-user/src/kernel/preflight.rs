@@ -40,7 +40,7 @@ pub fn kernel_at_least(major: u8, minor: u8) -> bool {
 
 /// Below 5.11 map memory counts against `RLIMIT_MEMLOCK`, whose default is far too small. Not fatal: newer
 /// kernels account to the cgroup, and where an older one lacks the room it says so when a map is made.
-pub(super) fn raise_memlock_limit() {
+pub fn raise_memlock_limit() {
     let unlimited = Rlimit {
         current: None,
         maximum: None,
