@@ -207,15 +207,15 @@ fn listed<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Fi
 
 /// A value for a query (RFC 3986): what is not certainly harmless becomes a percent sign and its number.
 fn escaped(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:,".contains(&byte) {
-            text.push(byte.into());
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:,".contains(&byte);
+    let letters = value.bytes().map(|byte| {
+        if harmless(byte) {
+            char::from(byte).to_string()
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            format!("%{byte:02X}")
         }
-    }
-    text
+    });
+    letters.collect()
 }
 
 #[cfg(test)]

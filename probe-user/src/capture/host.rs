@@ -115,11 +115,11 @@ impl Held {
     /// As a comment on the interface.
     pub(super) fn comment(&self) -> String {
         let Self { ip, vlan, mac, .. } = self;
-        let mut text = format!("{MARK} ip={ip} vlan={vlan} mac={mac}");
-        if let Some(broadcast) = self.broadcast {
-            text.push_str(&format!(" broadcast={broadcast}"));
-        }
-        text
+        let broadcast = self
+            .broadcast
+            .map(|broadcast| format!(" broadcast={broadcast}"));
+        let broadcast = broadcast.unwrap_or_default();
+        format!("{MARK} ip={ip} vlan={vlan} mac={mac}{broadcast}")
     }
 }
 

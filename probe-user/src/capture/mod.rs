@@ -4,6 +4,7 @@
 //! findings. For other captures, what the kernel would have said is derived by its own rules.
 
 mod blocks;
+mod content;
 mod frame;
 mod host;
 mod note;
@@ -14,8 +15,9 @@ mod replay;
 mod writer;
 
 pub use blocks::Blocks;
+pub use content::Tally;
 pub use host::Host;
 pub use playback::{Playback, Progress};
-pub use reader::{CaptureError, Reader, Tally};
+pub use reader::{CaptureError, Reader};
 pub use recorder::Recorder;
 pub use writer::end_of_listening;

@@ -5,7 +5,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, mem, ops::ControlFlow};
 use probe_common::event::ArpEvent;
 
 use super::{
-    reader::{CaptureError, Item, Reader, Sighted, Tally},
+    content::{Item, Sighted, Tally},
+    reader::{CaptureError, Reader},
     replay::Replay,
 };
 use crate::{
@@ -100,7 +101,7 @@ impl<'a> Playback<'a> {
         mut tell: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> (Tally, Result<(), CaptureError>) {
         let outcome = loop {
-            match self.reader.next() {
+            match self.reader.next_item() {
                 Ok(Some(item)) => {
                     if self.take(item, &mut tell).is_break() {
                         return (self.reader.tally(), Ok(()));

@@ -21,9 +21,9 @@ use super::{host::Host, writer::Writer};
 use crate::report::FindingRecord;
 
 /// Addresses without a finding whose frames are kept in mind.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
+const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 /// Frames of an address that are kept in mind.
-const FRAMES: usize = 64;
+const FRAMES: usize = 32;
 
 /// Records to a pcapng file.
 #[derive(Debug)]

@@ -12,7 +12,11 @@ use probe_common::{
     event::{ArpEvent, Hook},
 };
 
-use super::{frame, host::Interface, note::Note};
+use super::{
+    frame,
+    host::{Held, Interface},
+    note::Note,
+};
 
 /// Times are in nanoseconds: 10 to the minus 9.
 const NANOSECONDS: u8 = 9;
@@ -61,7 +65,7 @@ impl<W: Write> Writer<W> {
         if let Some(mac) = &interface.mac {
             options.push(option(OptionCode::IfMacAddr, &mac.0));
         }
-        let comments = interface.held.iter().map(|held| held.comment());
+        let comments = interface.held.iter().map(Held::comment);
         options.extend(comments.map(|text| owned(OptionCode::Comment, text.into_bytes())));
         options.push(option(OptionCode::IfTsresol, &[NANOSECONDS]));
         self.put(&mut InterfaceDescriptionBlock {
@@ -158,11 +162,9 @@ pub fn end_of_listening(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
 
 /// A time as the two words that pcapng has for it.
 fn halves(nanos: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = nanos.to_be_bytes();
-    (
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    )
+    // Both halves have 32 bits.
+    let half = |nanos: u64| u32::try_from(nanos & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    (half(nanos >> 32), half(nanos))
 }
 
 fn option(code: OptionCode, value: &[u8]) -> PcapNGOption<'_> {

@@ -53,25 +53,31 @@ impl Tally {
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
-        let mut text = if seen.is_empty() {
+        let mut parts = vec![if seen.is_empty() {
             "no findings".to_owned()
         } else {
             seen.join(", ")
-        };
+        }];
         if !self.conflicts.is_empty() {
-            let named = self.conflicts.iter().take(NAMED);
-            let named: Vec<_> = named
-                .map(|(place, ip)| format!("{ip} on {place}"))
-                .collect();
-            text.push_str(&format!("; in conflict: {}", named.join(", ")));
-            if self.conflicts.len() > NAMED {
-                text.push_str(&format!(" and {} more", self.conflicts.len() - NAMED));
-            }
+            parts.push(format!("in conflict: {}", self.named_conflicts()));
         }
         if self.missed > 0 {
-            text.push_str(&format!("; {} missed: they came too fast", self.missed));
+            parts.push(format!("{} missed: they came too fast", self.missed));
         }
-        text
+        parts.join("; ")
+    }
+
+    fn named_conflicts(&self) -> String {
+        let named = self.conflicts.iter().take(NAMED);
+        let named: Vec<_> = named
+            .map(|(place, ip)| format!("{ip} on {place}"))
+            .collect();
+        let more = self.conflicts.len().saturating_sub(NAMED);
+        if more == 0 {
+            named.join(", ")
+        } else {
+            format!("{} and {more} more", named.join(", "))
+        }
     }
 
     /// How the program ends: what was missed is never a success.

@@ -145,7 +145,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 /// The mode of a socket becomes that of its file at the moment of `bind`, less the umask (`unix_bind_bsd` in
-/// net/unix/af_unix.c), and nobody can connect before it listens: at no time is it open to others.
+/// `net/unix/af_unix.c`), and nobody can connect before it listens: at no time is it open to others.
 fn listen_at(path: &Path) -> io::Result<UnixListener> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -218,7 +218,7 @@ mod tests {
         let socket = ApiSocket::bind(&path).unwrap();
         fs::remove_file(&path).unwrap();
         // Another file, so that it cannot get the same inode.
-        let _placeholder = fs::write(directory.path().join("x"), "").unwrap();
+        fs::write(directory.path().join("x"), "").unwrap();
         let successor = UnixListener::bind(&path).unwrap();
         drop(socket);
         assert!(path.exists());

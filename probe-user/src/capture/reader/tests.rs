@@ -1,12 +1,19 @@
 //! Captures as other tools write them, and as nobody should.
 
 use pcap_parser::{LegacyPcapBlock, PcapHeader, ToVec as _};
+use probe_common::{
+    event::{ArpEvent, Hook, Sighting},
+    wire::{ArpFrame, MacAddr, Vlan},
+};
 use proptest::prelude::*;
 
 use super::*;
-use crate::capture::{frame, host::Held, writer::Writer};
-use probe_common::event::Sighting;
-use probe_common::wire::Vlan;
+use crate::capture::{
+    content::Sighted,
+    frame,
+    host::{Held, Interface},
+    writer::Writer,
+};
 
 const AT: u64 = 1_700_000_000_123_456_789;
 
@@ -59,7 +66,7 @@ fn read(file: &[u8]) -> (Vec<Item>, Result<(), CaptureError>) {
         Err(error) => return (items, Err(error)),
     };
     loop {
-        match reader.next() {
+        match reader.next_item() {
             Ok(Some(item)) => items.push(item),
             Ok(None) => return (items, Ok(())),
             Err(error) => return (items, Err(error)),
@@ -136,7 +143,7 @@ fn what_this_program_writes_reads_back_with_everything() {
     let file = own();
     let mut reader = Reader::new(file.as_slice()).unwrap();
     let mut items = Vec::new();
-    while let Some(item) = reader.next().unwrap() {
+    while let Some(item) = reader.next_item().unwrap() {
         items.push(item);
     }
     let [sighted] = frames(&items)[..] else {
@@ -147,7 +154,7 @@ fn what_this_program_writes_reads_back_with_everything() {
         ..event()
     };
     assert_eq!(sighted.event(), Some(expected));
-    assert_eq!(reader.host.interfaces[&sighted.interface], interface());
+    assert_eq!(reader.host().interfaces[&sighted.interface], interface());
     assert_eq!(items.last(), Some(&Item::End(AT + 1_000)));
 }
 
@@ -247,7 +254,7 @@ fn no_name_in_a_file_reaches_a_terminal_with_control_characters() {
         .unwrap();
     let file = writer.finish(AT).unwrap();
     let mut reader = Reader::new(file.as_slice()).unwrap();
-    while reader.next().unwrap().is_some() {}
+    while reader.next_item().unwrap().is_some() {}
     assert_eq!(reader.interface(1), "eth0?[2J?");
 }
 

@@ -26,7 +26,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 pub fn run(path: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let about = || format!("{}", path.display());
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
     let reader = Reader::new(file).with_context(about)?;
     let interrupted = interrupts()?;
     let mut show = Show::new(arguments, Origin::Capture(path.to_owned()));
@@ -91,14 +91,19 @@ fn read_text(tally: Tally) -> String {
         other_links,
         bytes: _,
     } = tally;
-    let mut text = format!("{packets} packets, {frames} of them ARP");
-    if malformed > 0 {
-        text.push_str(&format!(", {malformed} malformed"));
-    }
-    if other_links > 0 {
-        text.push_str(&format!(", {other_links} not of Ethernet interfaces"));
-    }
-    text
+    let parts = [
+        (packets, "packets"),
+        (frames, "of them ARP"),
+        (malformed, "malformed"),
+        (other_links, "not of Ethernet interfaces"),
+    ];
+    // The first two are said in any case.
+    let said = parts.iter().enumerate();
+    let said = said.filter(|(place, (number, _))| *place < 2 || *number > 0);
+    let said: Vec<_> = said
+        .map(|(_, (number, what))| format!("{number} {what}"))
+        .collect();
+    said.join(", ")
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub struct CaptureFile {
     source: JoinHandle<io::Result<Recorded>>,
     writer: JoinHandle<io::Result<()>>,
     /// Dropped to end what comes from the daemon.
-    _ending: oneshot::Sender<()>,
+    ending: oneshot::Sender<()>,
 }
 
 impl CaptureFile {
@@ -56,7 +56,7 @@ impl CaptureFile {
             path: path.to_owned(),
             source,
             writer: spawn_blocking(move || write(file, receiver)),
-            _ending: ending,
+            ending,
         })
     }
 
@@ -66,9 +66,9 @@ impl CaptureFile {
             path,
             source,
             writer,
-            _ending,
+            ending,
         } = self;
-        drop(_ending);
+        drop(ending);
         let recorded = source.await;
         let failed = || format!("cannot write {}", path.display());
         writer.await.with_context(failed)?.with_context(failed)?;
@@ -96,7 +96,7 @@ async fn copy(
             if ending {
                 sleep(GRACE).await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let piece = tokio::select! {
