@@ -3,11 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
-use std::{
-    net::Ipv4Addr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv4Addr, thread, time::Instant};
 
 use probe_common::{
     counter::Outcome,
@@ -231,7 +227,7 @@ fn floods_of_bogus_frames_and_probes_are_bounded_and_take_nothing_from_claims() 
         let emitted = ledger.outcome(kind, Outcome::Emitted);
         assert!((1..=most).contains(&emitted), "{kind}: {emitted} of {most}");
         let limited = ledger.outcome(kind, Outcome::RateLimited);
-        assert_eq!(limited + emitted, FLOOD.into(), "{kind}");
+        assert_eq!(limited + emitted, u64::from(FLOOD), "{kind}");
     }
     assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 11);
 }
