@@ -126,6 +126,9 @@ impl Kernel {
             self.counters.register(link.index, direction)?;
         }
         // Egress first: an answer that arrives is only tied to a request that was seen going out.
+        if !preflight::kernel_at_least(6, 6) {
+            remove_leftovers(link);
+        }
         let egress = attach_tc(&mut self.ebpf, link, Hook::TcEgress)?;
         let ingress = match mode {
             Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
@@ -203,6 +206,24 @@ impl Kernel {
     }
 }
 
+/// Removes the clsact filters that an earlier run left behind when it was killed, in whichever mode it was.
+fn remove_leftovers(link: &Link) {
+    for (hook, attach_type) in [
+        (Hook::TcIngress, TcAttachType::Ingress),
+        (Hook::TcEgress, TcAttachType::Egress),
+    ] {
+        let name = hook.program();
+        // NotFound is the ordinary case.
+        if qdisc_detach_program(&link.name, attach_type, name).is_ok() {
+            tracing::info!(
+                interface = link.name,
+                name,
+                "removed a filter that an earlier run left"
+            );
+        }
+    }
+}
+
 /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
 /// "pass" nothing would be seen.
 fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
@@ -219,14 +240,6 @@ fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelErr
         // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
         if let Err(error) = qdisc_add_clsact(&link.name) {
             tracing::debug!(interface = link.name, %error, "clsact was not added");
-        }
-        // What an earlier run left behind when it was killed. NotFound is the ordinary case.
-        if qdisc_detach_program(&link.name, attach_type, name).is_ok() {
-            tracing::info!(
-                interface = link.name,
-                name,
-                "removed a filter that an earlier run left"
-            );
         }
         TcAttachOptions::Netlink(NlOptions {
             priority: 1,
