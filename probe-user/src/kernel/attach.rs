@@ -128,6 +128,9 @@ impl Kernel {
             self.counters.register(link.index, direction)?;
         }
         // Egress first: an answer that arrives is only tied to a request that was seen going out.
+        if !preflight::kernel_at_least(6, 6) {
+            self.remove_leftovers(link);
+        }
         let egress = self.attach_tc(link, Hook::TcEgress)?;
         let ingress = match mode {
             Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
@@ -226,7 +229,7 @@ impl Kernel {
         let options = if tcx {
             TcAttachOptions::TcxOrder(LinkOrder::first())
         } else {
-            self.prepare_clsact(link, attach_type)
+            self.prepare_clsact(link)
         };
         let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
         let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
@@ -245,17 +248,23 @@ impl Kernel {
         }
     }
 
-    /// Makes an interface ready for a filter: its qdisc, and nothing on it that a probe left behind.
-    fn prepare_clsact(&mut self, link: &Link, attach_type: TcAttachType) -> TcAttachOptions {
-        // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
-        if let Err(error) = qdisc_add_clsact(&link.name) {
-            tracing::debug!(interface = link.name, %error, "clsact was not added");
-        }
+    /// Removes the filters that earlier runs left on an interface when they were killed, in whichever mode they
+    /// were. Those of other probes that live stay.
+    fn remove_leftovers(&mut self, link: &Link) {
         if self.slot.is_none() {
             self.slot = Slot::take();
         }
-        if let Some(slot) = &self.slot {
+        let Some(slot) = &self.slot else { return };
+        for attach_type in [TcAttachType::Ingress, TcAttachType::Egress] {
             slot.for_each_abandoned(|handle| remove_filter(link, attach_type, handle));
+        }
+    }
+
+    /// Makes an interface ready for a filter of ours.
+    fn prepare_clsact(&self, link: &Link) -> TcAttachOptions {
+        // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
+        if let Err(error) = qdisc_add_clsact(&link.name) {
+            tracing::debug!(interface = link.name, %error, "clsact was not added");
         }
         TcAttachOptions::Netlink(NlOptions {
             priority: FILTER_PRIORITY,
