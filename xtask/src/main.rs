@@ -6,6 +6,7 @@ mod apt;
 mod ebpf;
 mod host;
 mod packages;
+mod policy;
 mod step;
 mod tally;
 mod toolchain;

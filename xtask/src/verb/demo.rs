@@ -61,7 +61,7 @@ pub fn run() -> Result<ExitCode> {
         "the demo makes network namespaces and loads eBPF programs, which needs root: \
          run `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
     );
-    packages::ensure()?;
+    packages::ensure_for_demo()?;
     build::run()?;
 
     let interrupt = Interrupt::listen()?;
@@ -129,7 +129,9 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
 
 /// Second act, as Prometheus sees it.
 fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
-    prompt(&format!("probe run -i {INTERFACE} --attach native --listen {LISTEN} &"));
+    prompt(&format!(
+        "probe run -i {INTERFACE} --attach native --listen {LISTEN} &"
+    ));
     let daemon = client.daemon(&[])?;
     interrupt.wait_for("`probe run` to be ready", || {
         Ok(daemon.is_ready()?.then_some(()))
