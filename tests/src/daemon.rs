@@ -82,10 +82,16 @@ impl Host {
     /// Starts `probe watch` on this host's network card, as an XDP program in its driver, and waits until it
     /// sees frames both ways.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
+        self.watch_attached("native", options)
+    }
+
+    /// Starts `probe watch` on this host's network card, attached as `--attach` has it, and waits until it
+    /// sees frames both ways.
+    pub fn watch_attached(&self, attach: &str, options: &[&str]) -> anyhow::Result<Process> {
         let binary = binary()?;
         // It has nobody to ask whether it is ready, but its log says so to those who want to know.
         let words = ["env", "RUST_LOG=info"].map(Path::new);
-        let verb = [&["watch"], &NATIVE[..]].concat();
+        let verb = ["watch", "-i", INTERFACE, "--attach", attach];
         let process = self.spawn(
             words
                 .into_iter()

@@ -11,6 +11,7 @@ use probe_common::wire::MacAddr;
 use crate::{
     host::{Host, INTERFACE},
     namespace::{self, Namespace},
+    scratch,
     switch::Switch,
 };
 
@@ -47,7 +48,10 @@ impl Lab {
     pub fn new() -> anyhow::Result<Self> {
         static SWEEP: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        SWEEP.call_once(namespace::sweep);
+        SWEEP.call_once(|| {
+            namespace::sweep();
+            scratch::sweep();
+        });
         Ok(Self {
             numbers: Arc::new(Numbers {
                 lab: NEXT.fetch_add(1, Ordering::Relaxed),

@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod actor;
 mod daemon;
 mod finding;
 mod frame;
@@ -36,10 +37,16 @@ mod namespace;
 mod packet;
 mod process;
 mod scenario;
+mod scratch;
+mod stage;
 mod switch;
 mod tool;
 mod wait;
 
+pub use actor::{
+    DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
+    Ucarp,
+};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
 pub use frame::Frame;
@@ -52,5 +59,6 @@ pub use metrics::{Metrics, Sample};
 pub use packet::{Capture, Captured, Sender};
 pub use process::{Finished, Process, Stream};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
+pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use wait::eventually;
