@@ -11,8 +11,8 @@ use probe_common::wire::MacAddr;
 use crate::{
     host::{Host, INTERFACE},
     namespace::{self, Namespace},
-    scratch,
     switch::Switch,
+    tool::ip,
 };
 
 /// A network of its own. Its parts live as long as they are held; tests that run side by side each have
@@ -48,10 +48,7 @@ impl Lab {
     pub fn new() -> anyhow::Result<Self> {
         static SWEEP: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        SWEEP.call_once(|| {
-            namespace::sweep();
-            scratch::sweep();
-        });
+        SWEEP.call_once(namespace::sweep);
         Ok(Self {
             numbers: Arc::new(Numbers {
                 lab: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -70,6 +67,23 @@ impl Lab {
     /// on a mirror port.
     pub fn hub(&self) -> anyhow::Result<Switch> {
         Switch::new(&self.numbers, false)
+    }
+
+    /// A host whose network card is a device of this machine. When the host goes, the device comes back.
+    pub fn adopt(&self, name: &str, device: &str) -> anyhow::Result<Host> {
+        let host = Host::new(&self.numbers, name)?;
+        ip([
+            "link",
+            "set",
+            "dev",
+            device,
+            "netns",
+            host.namespace(),
+            "name",
+            INTERFACE,
+        ])?;
+        host.set_link_up()?;
+        Ok(host)
     }
 
     /// Two hosts with a cable between them and nothing else: each sees exactly what the other sends,

@@ -20,8 +20,8 @@ use crate::tool::ip;
 /// Where `ip netns` keeps its names.
 const DIRECTORY: &str = "/run/netns";
 
-/// What the name of every namespace and directory of a lab begins with; the process that made it comes next.
-pub(crate) const PREFIX: &str = "probe-lab";
+/// What the name of every namespace of a lab begins with; the process that made it comes next.
+const PREFIX: &str = "probe-lab";
 
 /// A named network namespace: quiet (no IPv6) and with its loopback up.
 #[derive(Debug)]
@@ -114,8 +114,8 @@ pub fn sweep() {
     }
 }
 
-/// The process that made what has this name, if a lab did.
-pub(crate) fn maker_of(name: &str) -> Option<&str> {
+/// The process that made the namespace of this name, if a lab did.
+fn maker_of(name: &str) -> Option<&str> {
     let (maker, _) = name
         .strip_prefix(PREFIX)?
         .strip_prefix('.')?

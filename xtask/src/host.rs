@@ -20,6 +20,11 @@ pub fn target_dir() -> PathBuf {
     ebpf::cargo_target_dir(workspace())
 }
 
+/// The binary under test: `$PROBE_BIN`, or what `cargo xtask build` makes.
+pub fn probe() -> PathBuf {
+    env::var_os("PROBE_BIN").map_or_else(|| target_dir().join("release/probe"), PathBuf::from)
+}
+
 /// The cargo that runs this task, for user space, in the workspace root.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -3,8 +3,10 @@
 //! Each verb does what it needs first, so that nobody has to remember an order.
 
 mod apt;
+mod cache;
 mod ebpf;
 mod host;
+mod kernels;
 mod packages;
 mod policy;
 mod step;
@@ -31,6 +33,11 @@ enum Verb {
     Lint,
     /// Lint, then run every test against the release build (needs root)
     Test,
+    /// Run the tests that guests can run on other kernels under QEMU (all of the matrix, or these)
+    Kernels {
+        /// A version, like 6.12
+        versions: Vec<String>,
+    },
     /// Build, then run probe with these arguments
     Run {
         /// What probe is given
@@ -57,6 +64,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => return verb::demo::run(),
         Verb::Lint => verb::lint::run()?,
         Verb::Test => return verb::test::run(),
+        Verb::Kernels { versions } => return verb::kernels::run(versions),
         Verb::Run { arguments } => verb::run::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

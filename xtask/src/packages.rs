@@ -15,12 +15,21 @@ const LAB: [Program; 4] = [
     ("tcpdump", "tcpdump"),
 ];
 
-/// What takes part in the scenarios of the tests.
-const ACTORS: [Program; 4] = [
-    ("busybox", "busybox"),
+/// What only the tests run: tools to compare with, and who takes part in the scenarios.
+const TESTS: [Program; 6] = [
+    ("bpftool", "bpftool"),
+    ("busybox", "busybox-static"),
     ("dnsmasq", "dnsmasq-base"),
     ("keepalived", "keepalived"),
+    ("tshark", "tshark"),
     ("ucarp", "ucarp"),
+];
+
+/// What guests with other kernels are made of. Large, so it is installed only for them.
+const GUEST_PROGRAMS: [Program; 3] = [
+    ("busybox", "busybox-static"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("xz", "xz-utils"),
 ];
 
 /// Installs what the demo misses; where that is not possible, the error says what to do.
@@ -30,7 +39,12 @@ pub fn ensure_for_demo() -> Result<()> {
 
 /// Installs what the tests miss; where that is not possible, the error says what to do.
 pub fn ensure_for_tests() -> Result<()> {
-    ensure("the tests", &[LAB, ACTORS].concat())
+    ensure("the tests", &[&LAB[..], &TESTS].concat())
+}
+
+/// The same for guests.
+pub fn ensure_for_guests() -> Result<()> {
+    ensure("guests", &GUEST_PROGRAMS)
 }
 
 fn ensure(who: &str, programs: &[Program]) -> Result<()> {

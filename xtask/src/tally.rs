@@ -17,7 +17,7 @@ impl Tally {
     /// Takes in one line of the runner's output; most say nothing of interest.
     pub fn observe(&mut self, line: &str) {
         if let Some(announced) = announced(line) {
-            self.failed += self.pending;
+            self.settle();
             self.pending = announced;
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += count(result, "passed");
@@ -25,6 +25,12 @@ impl Tally {
             self.ignored += count(result, "ignored");
             self.pending = 0;
         }
+    }
+
+    /// Nothing more will come from what runs now.
+    pub const fn settle(&mut self) {
+        self.failed += self.pending;
+        self.pending = 0;
     }
 
     /// No failure, and not for want of tests.

@@ -4,10 +4,12 @@ use std::{ffi::OsStr, time::Duration};
 
 use anyhow::Context;
 
+use tempfile::TempDir;
+
+use super::{directory, script};
 use crate::{
     host::{Host, INTERFACE},
     process::{Process, Stream},
-    scratch::Scratch,
 };
 
 /// For a lease: the server and the client both make sure first that nobody has the address.
@@ -20,14 +22,14 @@ const PROCESS_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct DhcpServer {
     _process: Process,
-    _files: Scratch,
+    _files: TempDir,
 }
 
 impl DhcpServer {
     /// Starts a server that has one address to give, and waits until it serves.
     pub fn start(host: &Host, address: &str) -> anyhow::Result<Self> {
-        let files = Scratch::new()?;
-        let leases = format!("--dhcp-leasefile={}", files.path("leases").display());
+        let files = directory()?;
+        let leases = format!("--dhcp-leasefile={}", files.path().join("leases").display());
         let range = format!("--dhcp-range={address},{address},1h");
         let process = host.spawn([
             "dnsmasq",
@@ -54,14 +56,14 @@ impl DhcpServer {
 #[derive(Debug)]
 pub struct DhcpClient {
     process: Process,
-    _files: Scratch,
+    _files: TempDir,
 }
 
 impl DhcpClient {
     /// Starts a client and waits until it has an address, which it returns.
     pub fn start(host: &Host) -> anyhow::Result<(Self, String)> {
-        let files = Scratch::new()?;
-        let script = files.script(
+        let files = directory()?;
+        let script = script(&files, 
             "configure",
             "case $1 in
                 deconfig) ip address flush dev $interface ;;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use tempfile::TempDir;
+
+use super::{directory, write};
 use crate::{
     host::{Host, INTERFACE},
     process::{Process, Stream},
-    scratch::Scratch,
 };
 
 /// For an election: the master's silence is noticed after 3 to 4 s.
@@ -37,7 +39,7 @@ pub struct Router<'a> {
 #[derive(Debug)]
 pub struct Keepalived {
     process: Process,
-    _files: Scratch,
+    _files: TempDir,
 }
 
 impl Keepalived {
@@ -53,8 +55,9 @@ impl Keepalived {
             RouterMac::Own => "",
             RouterMac::Virtual => "use_vmac",
         };
-        let files = Scratch::new()?;
-        let configuration = files.write(
+        let files = directory()?;
+        let configuration = write(
+            &files,
             "keepalived.conf",
             &format!(
                 "vrrp_instance group {{
@@ -70,7 +73,7 @@ impl Keepalived {
                 "
             ),
         )?;
-        let [pid, vrrp_pid] = ["keepalived.pid", "vrrp.pid"].map(|name| files.path(name));
+        let [pid, vrrp_pid] = ["keepalived.pid", "vrrp.pid"].map(|name| files.path().join(name));
         let words = [
             "keepalived",
             "--dont-fork",

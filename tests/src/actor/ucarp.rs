@@ -2,10 +2,12 @@
 
 use std::{ffi::OsStr, time::Duration};
 
+use tempfile::TempDir;
+
+use super::{directory, script};
 use crate::{
     host::{Host, INTERFACE},
     process::{Process, Stream},
-    scratch::Scratch,
 };
 
 /// For an election: the master's silence is noticed after 3 to 4 s.
@@ -15,17 +17,17 @@ const ELECTION_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Ucarp {
     process: Process,
-    _files: Scratch,
+    _files: TempDir,
 }
 
 impl Ucarp {
     /// Starts it. `own` and `shared` are addresses without a prefix length; among several, the one with the
     /// least `skew` becomes master.
     pub fn start(host: &Host, own: &str, shared: &str, skew: u8) -> anyhow::Result<Self> {
-        let files = Scratch::new()?;
+        let files = directory()?;
         let change = |verb| format!("exec ip address {verb} {shared}/24 dev {INTERFACE}\n");
-        let up = files.script("up", &change("add"))?;
-        let down = files.script("down", &change("del"))?;
+        let up = script(&files, "up", &change("add"))?;
+        let down = script(&files, "down", &change("del"))?;
         let skew = skew.to_string();
         let process = host.spawn([
             OsStr::new("ucarp"),

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    host,
+    cache, host,
     step::{self, slow_step},
 };
 
@@ -89,18 +89,9 @@ fn linker_override() -> Option<PathBuf> {
     env::var_os("PROBE_BPF_LINKER").map(PathBuf::from)
 }
 
-/// What `cargo install` takes for its root. Outside of the workspace, so that a clean clone does
-/// not build it again.
+/// What `cargo install` takes for its root.
 fn root(llvm: u32) -> Result<PathBuf> {
-    Ok(tool_cache()?.join(format!("bpf-linker-{VERSION}-llvm-{llvm}")))
-}
-
-fn tool_cache() -> Result<PathBuf> {
-    let variable = |name| env::var_os(name).map(PathBuf::from);
-    variable("PROBE_TOOL_CACHE")
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("arp-monitor")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/arp-monitor")))
-        .context("no place to keep tools in: set PROBE_TOOL_CACHE to a directory")
+    Ok(cache::directory()?.join(format!("bpf-linker-{VERSION}-llvm-{llvm}")))
 }
 
 /// Where an LLVM of this major version with a shared library to link against is installed.

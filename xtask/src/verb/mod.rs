@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod demo;
+pub mod kernels;
 pub mod lint;
 pub mod run;
 pub mod setup;

@@ -17,7 +17,7 @@ use crate::{
     step::{self, step},
     tally::Tally,
     toolchain,
-    verb::{build, lint},
+    verb::{build, kernels, lint},
 };
 
 pub fn run() -> Result<ExitCode> {
@@ -36,7 +36,8 @@ pub fn run() -> Result<ExitCode> {
     // for it costs about what linking every test binary with LTO would.
     build::release()?;
     step("test build", || step::run(tests().arg("--no-run")))?;
-    let (tally, all_well) = step("tests", run_tests)?;
+    let (mut tally, mut all_well) = step("tests", run_tests)?;
+    all_well &= kernels::matrix(Vec::new(), &mut tally)?;
     println!("{tally}");
     Ok(if all_well && tally.is_success() {
         ExitCode::SUCCESS
@@ -45,7 +46,8 @@ pub fn run() -> Result<ExitCode> {
     })
 }
 
-fn tests() -> Command {
+/// A run of all tests.
+pub fn tests() -> Command {
     let mut command = host::cargo();
     command.args([
         "test",

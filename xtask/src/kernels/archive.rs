@@ -1,0 +1,164 @@
+//! Packages of other Debian releases than this machine's, without a trace in its package lists.
+//!
+//! apt is given lists, a cache and sources of its own. The rest of its configuration is the machine's, and so
+//! are the addresses: what this machine gets its packages through, these come through as well.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{apt, host, step};
+
+/// The suites that hold the kernels of the matrix. Those of security updates are small, and have the newest.
+const SUITES: [(Site, &str); 3] = [
+    (Site::Security, "bullseye-security"),
+    (Site::Security, "bookworm-security"),
+    (Site::Main, "trixie-backports"),
+];
+
+/// Signs every Debian release; in Debian's `debian-archive-keyring`.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+#[derive(Clone, Copy)]
+enum Site {
+    Main,
+    Security,
+}
+
+/// An archive with lists of its own.
+pub struct Archive {
+    directory: PathBuf,
+}
+
+impl Archive {
+    /// Fetches the lists into a directory.
+    pub fn open(directory: PathBuf) -> Result<Self> {
+        for part in ["lists/partial", "cache/archives/partial"] {
+            let part = directory.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+        }
+        let sources = directory.join("sources.list");
+        fs::write(&sources, sources_list(&targets()?)?)
+            .with_context(|| format!("cannot write {}", sources.display()))?;
+        let archive = Self { directory };
+        step::run(archive.command("apt-get").args(["-qq", "update"]))?;
+        Ok(archive)
+    }
+
+    /// The names of all packages that start like this.
+    pub fn names(&self, start: &str) -> Result<Vec<String>> {
+        let names = host::output_of(self.command("apt-cache").args(["pkgnames", start]))
+            .context("apt-cache does not list packages")?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Downloads packages into a directory.
+    pub fn download(&self, packages: &[String], into: &Path) -> Result<()> {
+        step::run(
+            self.command("apt-get")
+                .args(["-qq", "download"])
+                .args(packages)
+                .current_dir(into),
+        )
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let own = |path: &str| self.directory.join(path).display().to_string();
+        for (option, value) in [
+            ("Dir::Etc::SourceList", own("sources.list")),
+            ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
+            ("Dir::State::Lists", own("lists")),
+            ("Dir::Cache", own("cache")),
+            ("Acquire::Languages", "none".to_owned()),
+            // apt's own user cannot write where the files of this one are.
+            ("APT::Sandbox::User", "root".to_owned()),
+        ] {
+            command.arg("-o").arg(format!("{option}={value}"));
+        }
+        command
+    }
+}
+
+/// Where this machine gets its packages: a line of address, suite and origin each.
+fn targets() -> Result<String> {
+    let ask = || {
+        host::output_of(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(SITE) $(RELEASE) $(ORIGIN)",
+            "Created-By: Packages",
+        ]))
+        .context("apt-get does not say where this machine gets its packages")
+    };
+    let targets = ask()?;
+    if site(&targets, Site::Main).is_some() {
+        return Ok(targets);
+    }
+    // Whose packages they are is known once the lists are there.
+    apt::update()?;
+    ask()
+}
+
+fn sources_list(targets: &str) -> Result<String> {
+    SUITES
+        .iter()
+        .map(|&(of, suite)| {
+            let site = site(targets, of).with_context(|| {
+                format!(
+                    "this machine gets no packages from Debian that would tell where {suite} is: \
+                     run the kernel matrix on Debian"
+                )
+            })?;
+            Ok(format!(
+                "deb [arch=amd64 signed-by={KEYRING}] {site} {suite} main\n"
+            ))
+        })
+        .collect()
+}
+
+/// The address of Debian's archive, or of its security updates.
+fn site(targets: &str, wanted: Site) -> Option<&str> {
+    targets.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (site, suite, origin) = (words.next()?, words.next()?, words.next()?);
+        let fits = match wanted {
+            Site::Main => !suite.contains("security"),
+            Site::Security => suite.contains("security"),
+        };
+        (origin == "Debian" && fits).then_some(site)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGETS: &str = "\
+http://tools.example/apt stable Tools
+http://mirror.example/debian bookworm Debian
+http://mirror.example/debian bookworm-updates Debian
+http://security.example/updates bookworm-security Debian
+";
+
+    #[test]
+    fn the_sources_are_the_suites_at_this_machines_addresses() {
+        let list = sources_list(TARGETS).unwrap();
+        let lines: Vec<_> = list.lines().collect();
+        assert_eq!(lines.len(), SUITES.len());
+        assert!(lines[0].ends_with(" http://security.example/updates bullseye-security main"));
+        assert!(lines[2].ends_with(" http://mirror.example/debian trixie-backports main"));
+    }
+
+    #[test]
+    fn a_machine_without_debians_packages_is_told_so() {
+        for targets in ["", "http://tools.example/apt stable Tools\n"] {
+            let error = sources_list(targets).unwrap_err().to_string();
+            assert!(error.contains("on Debian"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Which of Debian's kernel packages is the newest of a version. Pure.
+
+const PREFIX: &str = "linux-image-";
+const SUFFIX: &str = "-cloud-amd64";
+
+/// What a kernel's packages have in their names, `6.1.0-56-cloud-amd64`, of the newest release of a version
+/// such as `6.1`. Point releases replace each other in the archive, so no release is named here.
+pub fn newest<'a>(version: &str, packages: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    packages
+        .into_iter()
+        .filter_map(|package| {
+            let name = package.strip_prefix(PREFIX)?;
+            let release = name.strip_suffix(SUFFIX)?;
+            // A point follows, or it is another version (7.20) or a package of no release (6.1).
+            release.strip_prefix(version)?.strip_prefix('.')?;
+            Some((numbers(release), name))
+        })
+        .max()
+        .map(|(_, name)| name)
+}
+
+/// A kernel's packages, of which each Debian release has some.
+pub fn packages(release: &str) -> Vec<String> {
+    // Debian 13 splits off what was in the first one.
+    ["image", "base", "binary", "modules"]
+        .iter()
+        .map(|part| format!("linux-{part}-{release}"))
+        .collect()
+}
+
+fn numbers(release: &str) -> Vec<u64> {
+    release
+        .split(|character: char| !character.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKAGES: [&str; 10] = [
+        "linux-image-6.1-cloud-amd64",
+        "linux-image-6.1.0-9-cloud-amd64",
+        "linux-image-6.1.0-56-cloud-amd64",
+        "linux-image-6.1.0-56-cloud-amd64-dbg",
+        "linux-image-6.1.0-0.deb11.60-cloud-amd64",
+        "linux-image-6.12.9+deb12-cloud-amd64",
+        "linux-image-6.12.117+deb12-cloud-amd64",
+        "linux-image-6.12.118+deb12-amd64",
+        "linux-image-7.20.1+deb13-cloud-amd64",
+        "linux-image-cloud-amd64",
+    ];
+
+    #[test]
+    fn the_newest_release_of_a_version_is_taken() {
+        assert_eq!(newest("6.1", PACKAGES), Some("6.1.0-56-cloud-amd64"));
+        assert_eq!(newest("6.12", PACKAGES), Some("6.12.117+deb12-cloud-amd64"));
+    }
+
+    #[test]
+    fn a_version_is_compared_whole() {
+        assert_eq!(newest("7.2", PACKAGES), None);
+        assert_eq!(newest("6", PACKAGES), Some("6.12.117+deb12-cloud-amd64"));
+    }
+}
