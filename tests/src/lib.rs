@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod actor;
 mod cpu;
 mod daemon;
 mod finding;
@@ -40,10 +41,15 @@ mod process;
 mod public_copy;
 mod scenario;
 mod socket;
+mod stage;
 mod switch;
 mod tool;
 mod wait;
 
+pub use actor::{
+    DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
+    Ucarp,
+};
 pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
@@ -60,5 +66,6 @@ pub use process::{Finished, Process, Stream};
 pub use public_copy::PublicCopy;
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
+pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use wait::{at_intervals, eventually};
