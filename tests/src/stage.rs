@@ -10,8 +10,14 @@ use anyhow::{Context, bail, ensure};
 use probe_common::wire::MacAddr;
 
 use crate::{
-    finding::Finding, frame::Frame, host::Host, lab::Lab, packet::Sender, process::Process,
-    process::Stream, switch::Switch,
+    finding::Finding,
+    frame::Frame,
+    host::{Host, INTERFACE},
+    lab::Lab,
+    packet::Sender,
+    process::Process,
+    process::Stream,
+    switch::Switch,
 };
 
 /// For a finding that takes its time: an election, a move's 10 s, and a machine that is busy with other tests.
@@ -128,8 +134,8 @@ impl Stage {
 
     /// Starts to watch a host's network card, attached as `--attach` has it. From here on every frame counts.
     pub fn watch(&mut self, host: &Host, attach: &str, options: &[&str]) -> anyhow::Result<()> {
-        let options = [&["-o", "json"], options].concat();
-        self.watch = Some(host.watch_attached(attach, &options)?);
+        let card = ["-i", INTERFACE, "--attach", attach, "-o", "json"];
+        self.watch = Some(host.bare_watch(&[&card, options].concat())?);
         let marker = self.switch.host("marker")?;
         let sender = marker.sender()?;
         // Seen at the start: so what is not seen later did not happen.
