@@ -49,7 +49,7 @@ pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
 pub use metrics::{Metrics, Sample};
-pub use packet::{Capture, Captured, Sender};
+pub use packet::{BatchSender, Capture, Captured, Sender};
 pub use process::{Finished, Process, Stream};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use switch::Switch;

@@ -1,4 +1,4 @@
-//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | run`.
+//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | run`.
 //!
 //! Each verb does what it needs first, so that nobody has to remember an order.
 
@@ -30,6 +30,11 @@ enum Verb {
     Lint,
     /// Lint, then run every test against the release build (needs root)
     Test,
+    /// Measure what frames cost, a storm, latency and other programs; writes docs/benchmarks.md (needs root)
+    Bench {
+        /// Only these: frame-cost, latency, storm, peers, traffic
+        names: Vec<String>,
+    },
     /// Build, then run probe with these arguments
     Run {
         /// What probe is given
@@ -56,6 +61,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => return verb::demo::run(),
         Verb::Lint => verb::lint::run()?,
         Verb::Test => return verb::test::run(),
+        Verb::Bench { names } => verb::bench::run(&names)?,
         Verb::Run { arguments } => verb::run::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

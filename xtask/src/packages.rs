@@ -1,37 +1,60 @@
-//! The programs that tests and demo run, and where they come from.
+//! The programs that tests, demo and benchmarks run, and where they come from.
 
 use anyhow::{Result, bail};
 
 use crate::{apt, host};
 
 /// Command, Debian package.
-const PROGRAMS: [(&str, &str); 4] = [
+type Program = (&'static str, &'static str);
+
+/// What tests and demo run.
+const PROGRAMS: [Program; 4] = [
     ("arping", "iputils-arping"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
 ];
 
-/// Installs what is missing; where that is not possible, the error says what to do.
+/// What only the benchmarks run.
+const BENCH_PROGRAMS: [Program; 3] = [
+    ("arpalert", "arpalert"),
+    ("arpwatch", "arpwatch"),
+    ("iperf3", "iperf3"),
+];
+
+/// Installs what the tests need; where that is not possible, the error says what to do.
 pub fn ensure() -> Result<()> {
-    let (commands, packages) = missing(|command| host::program(command).is_some());
+    ensure_all(&PROGRAMS)
+}
+
+/// The same for the benchmarks.
+pub fn ensure_for_bench() -> Result<()> {
+    ensure()?;
+    ensure_all(&BENCH_PROGRAMS)
+}
+
+fn ensure_all(programs: &[Program]) -> Result<()> {
+    let (commands, packages) = missing(programs, |command| host::program(command).is_some());
     if packages.is_empty() {
         Ok(())
     } else if apt::exists() {
         apt::install(&packages)
     } else {
         bail!(
-            "the tests need {}: install them with this system's package manager and try again",
+            "{} must be installed: use this system's package manager and try again",
             commands.join(", ")
         )
     }
 }
 
-fn missing(is_there: impl Fn(&str) -> bool) -> (Vec<&'static str>, Vec<String>) {
-    PROGRAMS
-        .into_iter()
+fn missing(
+    programs: &[Program],
+    is_there: impl Fn(&str) -> bool,
+) -> (Vec<&'static str>, Vec<String>) {
+    programs
+        .iter()
         .filter(|(command, _)| !is_there(command))
-        .map(|(command, package)| (command, package.to_owned()))
+        .map(|&(command, package)| (command, package.to_owned()))
         .unzip()
 }
 
@@ -41,13 +64,13 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        let (commands, packages) = missing(|command| command != "arping");
+        let (commands, packages) = missing(&PROGRAMS, |command| command != "arping");
         assert_eq!(commands, ["arping"]);
         assert_eq!(packages, ["iputils-arping"]);
     }
 
     #[test]
     fn nothing_is_installed_twice() {
-        assert!(missing(|_| true).1.is_empty());
+        assert!(missing(&PROGRAMS, |_| true).1.is_empty());
     }
 }
