@@ -28,9 +28,6 @@ pub const NO_SOCKET: &str = "none";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    #[command(flatten)]
-    source: SourceArguments,
-
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Human)]
     output: Output,
@@ -68,6 +65,10 @@ pub struct Arguments {
 
     #[command(flatten)]
     findings: FindingArguments,
+
+    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    #[command(flatten, next_help_heading = "Interfaces")]
+    source: SourceArguments,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
