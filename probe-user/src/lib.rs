@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod detect;
+pub mod doctor;
 pub mod facts;
 pub mod filter;
 pub mod history;

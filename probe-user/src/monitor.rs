@@ -229,8 +229,15 @@ impl Monitor {
         let watched = self.watched.borrow_and_update().clone();
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
-        self.received
-            .retain(|(ifindex, _), _| watched.contains(*ifindex));
+        // An index may come back as another interface, on another wire.
+        let detector = &mut self.detector;
+        self.received.retain(|&(ifindex, _), _| {
+            let keep = watched.contains(ifindex);
+            if !keep {
+                detector.forget_interface(ifindex);
+            }
+            keep
+        });
     }
 
     fn answer(&self, question: Question) {

@@ -9,7 +9,7 @@ use crate::{
     lab::Numbers,
     link::Link,
     namespace::Namespace,
-    packet::{Capture, Sender},
+    packet::{Capture, ScatteringSender, Sender},
     process::{Finished, Process},
     wait::eventually,
 };
@@ -164,6 +164,23 @@ impl Host {
     /// The same through another interface of the host.
     pub fn sender_on(&self, interface: &str) -> anyhow::Result<Sender> {
         Sender::open(&self.namespace, interface)
+    }
+
+    /// A socket through which frames leave whose headers are not in one piece of memory with the start of
+    /// the buffer, as a driver that splits headers delivers them.
+    pub fn scattering_sender(&self) -> anyhow::Result<ScatteringSender> {
+        ScatteringSender::open(&self.namespace, INTERFACE)
+    }
+
+    /// Adds a cable with both ends plugged into this host: what is sent into one arrives at the other.
+    pub fn add_cable(&self, end: &str, other_end: &str) -> anyhow::Result<()> {
+        self.ip([
+            "link", "add", end, "type", "veth", "peer", "name", other_end,
+        ])?;
+        for end in [end, other_end] {
+            self.ip(["link", "set", "dev", end, "up"])?;
+        }
+        Ok(())
     }
 
     /// Starts to listen to every frame on its network card.

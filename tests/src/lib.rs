@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cpu;
 mod daemon;
 mod finding;
 mod frame;
@@ -36,12 +37,14 @@ mod namespace;
 mod packet;
 mod pcap;
 mod process;
+mod public_copy;
 mod scenario;
 mod socket;
 mod switch;
 mod tool;
 mod wait;
 
+pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
 pub use frame::Frame;
@@ -51,10 +54,11 @@ pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
 pub use metrics::{Metrics, Sample};
-pub use packet::{Capture, Captured, Sender};
+pub use packet::{Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
+pub use public_copy::PublicCopy;
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use switch::Switch;
-pub use wait::eventually;
+pub use wait::{at_intervals, eventually};

@@ -8,8 +8,9 @@ use crate::{apt, host};
 type Program = (&'static str, &'static str);
 
 /// What the tests and the demo run.
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 6] = [
     ("arping", "iputils-arping"),
+    ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),

@@ -5,6 +5,7 @@ mod completions;
 mod conflicts;
 mod daemon;
 mod detection;
+mod doctor;
 mod exit;
 mod filter;
 mod history;
@@ -54,6 +55,8 @@ enum Verb {
     /// Write the man pages
     #[command(hide = true)]
     Man(completions::ManArguments),
+    /// Show what this host offers and what is missing: everything that a bug report needs
+    Doctor(doctor::Arguments),
 }
 
 /// Runs the command line that this process was started with.
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::History(arguments) => history::run(&arguments),
         Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
         Verb::Man(arguments) => completions::man(Cli::command(), &arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {
         Ok(exit) => exit.into(),

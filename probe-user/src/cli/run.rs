@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
-    session::{Session, StopSignal, block_on, init_logging, obey_signals},
+    session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
@@ -61,6 +61,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+    let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
         format!(
@@ -75,7 +76,7 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     };
     let mut session = Session::start(&arguments.source).await?;
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    tokio::spawn(obey_signals(arguments.source, session.orders.clone()));
+    tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
 
     let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
     session.begin();

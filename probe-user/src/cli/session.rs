@@ -87,21 +87,34 @@ impl Session {
     }
 }
 
-/// Obeys the signals of a daemon: SIGHUP reads the watch filter again, SIGUSR1 releases the XDP slot for
-/// somebody else.
-pub async fn obey_signals(arguments: SourceArguments, orders: InterfacesHandle) -> io::Result<()> {
-    let mut reload = signal(SignalKind::hangup())?;
-    let mut release = signal(SignalKind::user_defined1())?;
-    loop {
-        tokio::select! {
-            _ = reload.recv() => match reload_filter(&arguments, &orders).await {
-                Ok(networks) => tracing::info!(networks, "the watch filter was read again"),
-                Err(error) => tracing::error!(
-                    error = format!("{error:#}"),
-                    "the watch filter stays as it was"
-                ),
-            },
-            _ = release.recv() => orders.release_xdp().await,
+/// The signals of a daemon, listened to from when this is made: their default is to end the process, and
+/// whoever sends one does not know how far the start has come. What comes early is obeyed later.
+pub struct DaemonSignals {
+    reload: Signal,
+    release: Signal,
+}
+
+impl DaemonSignals {
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            reload: listen(SignalKind::hangup())?,
+            release: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Obeys: SIGHUP reads the watch filter again, SIGUSR1 releases the XDP slot for somebody else.
+    pub async fn obey(mut self, arguments: SourceArguments, orders: InterfacesHandle) {
+        loop {
+            tokio::select! {
+                _ = self.reload.recv() => match reload_filter(&arguments, &orders).await {
+                    Ok(networks) => tracing::info!(networks, "the watch filter was read again"),
+                    Err(error) => tracing::error!(
+                        error = format!("{error:#}"),
+                        "the watch filter stays as it was"
+                    ),
+                },
+                _ = self.release.recv() => orders.release_xdp().await,
+            }
         }
     }
 }
@@ -125,7 +138,6 @@ pub struct StopSignal {
 
 impl StopSignal {
     pub fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot wait for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -139,6 +151,10 @@ impl StopSignal {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("cannot wait for signals")
 }
 
 /// The runtime of a verb that watches: one worker for detection, one for everything else.

@@ -7,16 +7,15 @@ use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::FdLink,
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact, qdisc_detach_program,
-        },
+        links::{FdLink, Link as _},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
 };
 use probe_common::{counter::Direction, event::Hook};
 
 use super::{
     Kernel, KernelError,
+    clsact::Slot,
     place::{self, LinkPlace},
     preflight,
 };
@@ -88,7 +87,7 @@ pub struct Attachment {
 enum Hold {
     /// XDP or TCX: the kernel detaches when the descriptor closes.
     Link { _link: FdLink, place: LinkPlace },
-    /// clsact, below 6.6: detached by name on drop, and at the next start after a `kill -9`.
+    /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
     Filter { _filter: SchedClassifierLink },
 }
 
@@ -111,6 +110,9 @@ impl Hold {
 /// (`XDP_PACKET_HEADROOM`, `skb_shared_info`), so that the plain program will do.
 pub const LARGEST_SINGLE_BUFFER_MTU: u32 = 3_498;
 
+/// The priority of clsact filters: before all others.
+const FILTER_PRIORITY: u16 = 1;
+
 const PLAIN_XDP: &str = Hook::Xdp.program();
 const MULTI_BUFFER_XDP: &str = "arp_xdp_frags";
 
@@ -126,11 +128,11 @@ impl Kernel {
             self.counters.register(link.index, direction)?;
         }
         // Egress first: an answer that arrives is only tied to a request that was seen going out.
-        let egress = attach_tc(&mut self.ebpf, link, Hook::TcEgress)?;
+        let egress = self.attach_tc(link, Hook::TcEgress)?;
         let ingress = match mode {
             Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
             Mode::Generic => self.attach_xdp(link, mode, XdpMode::Skb),
-            Mode::Tc => attach_tc(&mut self.ebpf, link, Hook::TcIngress),
+            Mode::Tc => self.attach_tc(link, Hook::TcIngress),
         }?;
         Ok(Attachment {
             ifindex: link.index,
@@ -139,6 +141,17 @@ impl Kernel {
             ingress,
             egress,
         })
+    }
+
+    /// Lets the verifier see every program that may be attached, and attaches none.
+    pub fn verify(&mut self) -> Result<(), KernelError> {
+        program::<SchedClassifier>(&mut self.ebpf, Hook::TcIngress.program())?;
+        program::<SchedClassifier>(&mut self.ebpf, Hook::TcEgress.program())?;
+        program::<Xdp>(&mut self.ebpf, PLAIN_XDP)?;
+        if preflight::kernel_at_least(5, 18) {
+            program::<Xdp>(&mut self.ebpf, MULTI_BUFFER_XDP)?;
+        }
+        Ok(())
     }
 
     /// What has become of an attachment that is not as it was made: `None` if all is well.
@@ -201,51 +214,67 @@ impl Kernel {
         })?;
         Hold::link(link)
     }
-}
 
-/// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
-/// "pass" nothing would be seen.
-fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
-    let name = hook.program();
-    let attach_type = match hook.direction() {
-        Direction::Ingress => TcAttachType::Ingress,
-        Direction::Egress => TcAttachType::Egress,
-    };
-    let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
-    let tcx = preflight::kernel_at_least(6, 6);
-    let options = if tcx {
-        TcAttachOptions::TcxOrder(LinkOrder::first())
-    } else {
+    /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
+    /// "pass" nothing would be seen.
+    fn attach_tc(&mut self, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
+        let attach_type = match hook.direction() {
+            Direction::Ingress => TcAttachType::Ingress,
+            Direction::Egress => TcAttachType::Egress,
+        };
+        let tcx = preflight::kernel_at_least(6, 6);
+        let options = if tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            self.prepare_clsact(link, attach_type)
+        };
+        let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
+        let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
+        let id = program
+            .attach_with_options(&link.name, attach_type, options)
+            .map_err(attach_error)?;
+        let attached = program.take_link(id).map_err(attach_error)?;
+        if tcx {
+            let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
+                interface: link.name.clone(),
+                mode: Mode::Tc,
+            })?;
+            Hold::link(link)
+        } else {
+            Ok(Hold::Filter { _filter: attached })
+        }
+    }
+
+    /// Makes an interface ready for a filter: its qdisc, and nothing on it that a probe left behind.
+    fn prepare_clsact(&mut self, link: &Link, attach_type: TcAttachType) -> TcAttachOptions {
         // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
         if let Err(error) = qdisc_add_clsact(&link.name) {
             tracing::debug!(interface = link.name, %error, "clsact was not added");
         }
-        // What an earlier run left behind when it was killed. NotFound is the ordinary case.
-        if qdisc_detach_program(&link.name, attach_type, name).is_ok() {
-            tracing::info!(
-                interface = link.name,
-                name,
-                "removed a filter that an earlier run left"
-            );
+        if self.slot.is_none() {
+            self.slot = Slot::take();
+        }
+        if let Some(slot) = &self.slot {
+            slot.for_each_abandoned(|handle| remove_filter(link, attach_type, handle));
         }
         TcAttachOptions::Netlink(NlOptions {
-            priority: 1,
+            priority: FILTER_PRIORITY,
+            handle: self.slot.as_ref().map(Slot::handle).unwrap_or_default(),
             ..NlOptions::default()
         })
-    };
-    let program: &mut SchedClassifier = program(ebpf, name)?;
-    let id = program
-        .attach_with_options(&link.name, attach_type, options)
-        .map_err(attach_error)?;
-    let attached = program.take_link(id).map_err(attach_error)?;
-    if tcx {
-        let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
-            interface: link.name.clone(),
-            mode: Mode::Tc,
-        })?;
-        Hold::link(link)
-    } else {
-        Ok(Hold::Filter { _filter: attached })
+    }
+}
+
+/// Removes a filter of ours that an earlier run left when it was killed. That there is none is the ordinary
+/// case.
+fn remove_filter(link: &Link, attach_type: TcAttachType, handle: TcHandle) {
+    let filter =
+        SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, handle, None);
+    if filter.is_ok_and(|filter| filter.detach().is_ok()) {
+        tracing::info!(
+            interface = link.name,
+            "removed a filter that an earlier run left"
+        );
     }
 }
 

@@ -88,6 +88,7 @@ pub struct CountsRecord {
 impl FindingRecord {
     /// Puts names and times to a finding.
     pub fn new(finding: &Finding, interface: String, clock: Clock) -> Self {
+        let clock = clock.read_once();
         Self {
             time: clock.wall(finding.at),
             finding: finding.kind,
