@@ -270,6 +270,7 @@ fn filters_choose_what_is_shown_of_a_capture() {
     assert_eq!(shown(&["--kind", "moved"]), 1);
     assert_eq!(shown(&["--kind", "moved,contested"]), 2);
     assert_eq!(shown(&["--ip", "192.0.2.1"]), 2);
+    assert_eq!(shown(&["--filter", "192.0.2.1/32"]), 2);
     assert_eq!(shown(&["--ip", "198.51.100.0/24"]), 0);
     assert_eq!(shown(&["--vlan", "0"]), all);
     assert_eq!(shown(&["--vlan", "7"]), 0);

@@ -8,6 +8,7 @@ mod write;
 use std::{io, path::PathBuf, time::Duration};
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::{
     Exit,
@@ -80,14 +81,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 impl Arguments {
-    fn filter(&self) -> Filter {
+    /// What is shown. The kernel side's filter is part of it, because neither a daemon nor a capture knows of
+    /// that.
+    fn filter(&self) -> anyhow::Result<Filter> {
         let selection = self.source.policy().selection;
         let places = Filter {
             interfaces: selection.include,
             excluded: selection.exclude,
             ..Filter::default()
         };
-        self.findings.narrow(self.addresses.narrow(places))
+        let mut filter = self.findings.narrow(self.addresses.narrow(places));
+        if filter.networks.is_empty() {
+            let networks = self.source.networks()?;
+            filter.networks = networks.into_iter().map(IpNet::V4).collect();
+        }
+        Ok(filter)
     }
 }
 
@@ -103,15 +111,15 @@ struct Show {
 }
 
 impl Show {
-    fn new(arguments: &Arguments, origin: Origin) -> Self {
-        Self {
+    fn new(arguments: &Arguments, origin: Origin) -> anyhow::Result<Self> {
+        Ok(Self {
             printer: Printer::new(arguments.output, origin),
-            filter: arguments.filter(),
+            filter: arguments.filter()?,
             tally: Tally::default(),
             limit: arguments.count,
             fail_on_conflict: arguments.fail_on_conflict,
             closed: false,
-        }
+        })
     }
 
     fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
