@@ -21,6 +21,12 @@ fn to_timestamp(time: Timespec) -> Timestamp {
     Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
+/// What has to be added to a time stamp of the kernel's for the time since 1970, now, in nanoseconds.
+pub fn since_1970_ns() -> u64 {
+    let now = to_timestamp(clock_gettime(ClockId::Realtime));
+    now.0.saturating_sub(monotonic().0)
+}
+
 /// How a [`Timestamp`] is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -28,21 +34,40 @@ pub enum Clock {
     Monotonic,
     /// As the time since 1970, read from a capture.
     Epoch,
+    /// As `CLOCK_MONOTONIC`, with what has to be added for the time since 1970, in nanoseconds.
+    Shifted(i128),
 }
 
 impl Clock {
     /// The time of day of a time stamp. Translated when it is asked for, so that a clock that was set
     /// meanwhile gives today's answer.
     pub fn wall(self, at: Timestamp) -> jiff::Timestamp {
-        let nanos = i128::from(at.0);
-        let epoch = match self {
-            Self::Epoch => nanos,
+        let epoch = i128::from(at.0) + self.shift();
+        jiff::Timestamp::from_nanosecond(epoch).unwrap_or(jiff::Timestamp::MAX)
+    }
+
+    /// The same clock, read once: the two clocks cannot be read at the same instant, so a record whose
+    /// fields were each translated anew would show one moment as several, a few nanoseconds apart.
+    #[must_use]
+    pub fn read_once(self) -> Self {
+        Self::Shifted(self.shift())
+    }
+
+    fn shift(self) -> i128 {
+        match self {
+            Self::Epoch => 0,
+            Self::Shifted(shift) => shift,
             Self::Monotonic => {
                 let now = to_timestamp(clock_gettime(ClockId::Realtime));
-                i128::from(now.0) - i128::from(monotonic().0) + nanos
+                i128::from(now.0) - i128::from(monotonic().0)
             }
-        };
-        jiff::Timestamp::from_nanosecond(epoch).unwrap_or(jiff::Timestamp::MAX)
+        }
+    }
+
+    /// The time stamp of a time of day: the other way round.
+    pub fn at(self, wall: jiff::Timestamp) -> Timestamp {
+        let nanos = wall.as_nanosecond() - self.shift();
+        Timestamp(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
     }
 }
 
@@ -127,6 +152,17 @@ mod tests {
     #[test]
     fn a_capture_keeps_its_own_time() {
         let at = Timestamp(1_700_000_000_000_000_000);
-        assert_eq!(Clock::Epoch.wall(at).to_string(), "2023-11-14T22:13:20Z");
+        for clock in [Clock::Epoch, Clock::Epoch.read_once()] {
+            assert_eq!(clock.wall(at).to_string(), "2023-11-14T22:13:20Z");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_read_once_translates_an_instant_to_one_time() {
+        let clock = Clock::Monotonic.read_once();
+        let at = monotonic();
+        let first = clock.wall(at);
+        assert!((0..1_000).all(|_| clock.wall(at) == first));
+        assert_eq!(clock.read_once(), clock);
     }
 }

@@ -63,48 +63,64 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 impl Host {
     /// Runs a verb of the binary on this host.
     pub fn probe(&self, words: &[&str]) -> anyhow::Result<Process> {
+        self.probe_under(&[], words)
+    }
+
+    /// The same by way of another program, which changes something about the process and then becomes it.
+    pub fn probe_under(&self, wrapper: &[&str], words: &[&str]) -> anyhow::Result<Process> {
         let binary = binary()?;
+        let wrapper = wrapper.iter().map(Path::new);
         let words = words.iter().map(Path::new);
-        self.spawn([binary.as_path()].into_iter().chain(words))
+        self.spawn(wrapper.chain([binary.as_path()]).chain(words))
     }
 
     /// Starts `probe run` on this host's network card, as an XDP program in its driver.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
-        self.run_daemon(&[&NATIVE, options].concat())
+        self.bare_daemon(&[&NATIVE[..], options].concat())
     }
 
     /// Starts `probe run` on an interface of this host, in a mode.
     pub fn daemon_on(&self, interface: &str, mode: &str) -> anyhow::Result<Daemon<'_>> {
-        self.run_daemon(&["-i", interface, "--attach", mode])
+        self.bare_daemon(&["-i", interface, "--attach", mode])
     }
 
-    fn run_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
+    /// Starts `probe run` on this host; what it watches and how are among the options, or its own choice.
+    pub fn bare_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
+        self.daemon_under(&[], options)
+    }
+
+    /// The same by way of another program, which changes something about the process and then becomes it.
+    pub fn daemon_under(&self, wrapper: &[&str], options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
-        let words = [&["run", "--listen", &listen], options].concat();
+        let mut words = vec!["run", "--listen", &listen];
+        words.extend(own_socket(options));
+        words.extend(options);
         Ok(Daemon {
             host: self,
-            process: self.probe(&words)?,
+            process: self.probe_under(wrapper, &words)?,
         })
     }
 
     /// Starts `probe watch` on this host's network card, as an XDP program in its driver, and waits until it
     /// sees frames both ways.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
-        let binary = binary()?;
-        // It has nobody to ask whether it is ready, but its log says so to those who want to know.
-        let words = ["env", "RUST_LOG=info"].map(Path::new);
-        let verb = [&["watch"], &NATIVE[..]].concat();
-        let process = self.spawn(
-            words
-                .into_iter()
-                .chain([binary.as_path()])
-                .chain(verb.into_iter().map(Path::new))
-                .chain(options.iter().map(Path::new)),
-        )?;
+        self.bare_watch(&[&NATIVE[..], options].concat())
+    }
+
+    /// The same, where what it watches and how are among the options.
+    pub fn bare_watch(&self, options: &[&str]) -> anyhow::Result<Process> {
+        let process = self.probe(&[&["watch"], own_socket(options), options].concat())?;
         process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
-            line.contains("interface is watched")
+            line.starts_with("watching ")
         })?;
         Ok(process)
+    }
+
+    /// Starts `probe run` with these options and waits until it sees frames.
+    pub fn ready_bare_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
+        let daemon = self.bare_daemon(options)?;
+        daemon.wait_until_ready()?;
+        Ok(daemon)
     }
 
     /// Starts `probe run` on this host's network card and waits until it sees frames.
@@ -112,6 +128,16 @@ impl Host {
         let daemon = self.daemon(options)?;
         daemon.wait_until_ready()?;
         Ok(daemon)
+    }
+}
+
+/// Network namespaces have one file system: without a word on the socket there is none, so that tests that
+/// run side by side do not meet there.
+fn own_socket(options: &[&str]) -> &'static [&'static str] {
+    if options.contains(&"--socket") {
+        &[]
+    } else {
+        &["--socket", "none"]
     }
 }
 

@@ -40,6 +40,11 @@ impl Finding {
         serde_json::from_str(line).with_context(|| format!("not a finding: {line}"))
     }
 
+    /// What it is about: the address and its VLAN.
+    pub fn address(&self) -> (&str, &str) {
+        (&self.ip, &self.vlan)
+    }
+
     /// Every MAC address of every owner, in order.
     pub fn macs(&self) -> anyhow::Result<Vec<MacAddr>> {
         let mut macs = self

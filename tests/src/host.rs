@@ -1,7 +1,10 @@
 //! A host: a namespace with one network card.
 
-use std::{ffi::OsStr, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr, fs, net::SocketAddr, path::Path, process::Command, sync::Arc, time::Duration,
+};
 
+use anyhow::Context;
 use probe_common::wire::MacAddr;
 
 use crate::{
@@ -9,7 +12,7 @@ use crate::{
     lab::Numbers,
     link::Link,
     namespace::Namespace,
-    packet::{Capture, Sender},
+    packet::{Capture, ScatteringSender, Sender},
     process::{Finished, Process},
     wait::eventually,
 };
@@ -88,6 +91,21 @@ impl Host {
         self.ip(["neighbour", "flush", "all"])
     }
 
+    /// Asks for an address anew, by a real ping. The outcome is the ping's: with two owners, whether it is
+    /// answered is a matter of luck.
+    pub fn ask(&self, address: &str) -> anyhow::Result<Finished> {
+        self.forget_neighbours()?;
+        self.run(["ping", "-c1", "-W1", address])
+    }
+
+    /// Sets a parameter of the kernel, by its path below `/proc/sys/net`.
+    pub fn set_parameter(&self, path: &str, value: &str) -> anyhow::Result<()> {
+        self.enter(|| {
+            let path = Path::new("/proc/sys/net").join(path);
+            fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))
+        })
+    }
+
     /// Runs `ip` on it.
     pub fn ip<'a>(&'a self, words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
         self.namespace.ip(words).map(drop)
@@ -164,6 +182,23 @@ impl Host {
     /// The same through another interface of the host.
     pub fn sender_on(&self, interface: &str) -> anyhow::Result<Sender> {
         Sender::open(&self.namespace, interface)
+    }
+
+    /// A socket through which frames leave whose headers are not in one piece of memory with the start of
+    /// the buffer, as a driver that splits headers delivers them.
+    pub fn scattering_sender(&self) -> anyhow::Result<ScatteringSender> {
+        ScatteringSender::open(&self.namespace, INTERFACE)
+    }
+
+    /// Adds a cable with both ends plugged into this host: what is sent into one arrives at the other.
+    pub fn add_cable(&self, end: &str, other_end: &str) -> anyhow::Result<()> {
+        self.ip([
+            "link", "add", end, "type", "veth", "peer", "name", other_end,
+        ])?;
+        for end in [end, other_end] {
+            self.ip(["link", "set", "dev", end, "up"])?;
+        }
+        Ok(())
     }
 
     /// Starts to listen to every frame on its network card.

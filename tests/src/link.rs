@@ -18,6 +18,11 @@ impl Link {
         Ok(Self(link))
     }
 
+    /// Its index.
+    pub fn index(&self) -> Option<u32> {
+        self.0["ifindex"].as_u64()?.try_into().ok()
+    }
+
     /// Whether it is up and has a carrier.
     pub fn is_up(&self) -> bool {
         self.0["operstate"] == "UP"

@@ -10,9 +10,11 @@ use anyhow::{Context, bail, ensure};
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
+    libc,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
-        setsockopt, socket, sockopt::RcvBufForce,
+        setsockopt, socket,
+        sockopt::{RcvBufForce, SetBool},
     },
 };
 use probe_common::{
@@ -90,6 +92,53 @@ impl Sender {
                 }
             }
         }
+    }
+}
+
+/// Each frame that is sent is preceded by a `struct virtio_net_hdr`.
+#[derive(Clone, Copy, Debug)]
+struct VirtioHeader;
+
+nix::setsockopt_impl!(
+    VirtioHeader,
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool,
+    SetBool
+);
+
+/// Sends frames of which only the Ethernet header is in the linear part of the socket buffer, and all else in
+/// pages of its own.
+#[derive(Debug)]
+pub struct ScatteringSender(Sender);
+
+impl ScatteringSender {
+    /// The kernel puts shorter frames into one piece, whatever is wished (`packet_alloc_skb` in
+    /// `net/packet/af_packet.c`).
+    pub const SHORTEST: usize = 4096;
+
+    const ETHERNET_HEADER: u16 = 14;
+
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        let sender = Sender::open(namespace, interface)?;
+        setsockopt(&sender.socket, VirtioHeader, &true)
+            .context("cannot ask for a virtio header on a packet socket")?;
+        Ok(Self(sender))
+    }
+
+    /// Sends a frame, which has to be long enough.
+    pub fn send(&self, frame: &Frame) -> anyhow::Result<()> {
+        let frame = frame.bytes();
+        ensure!(
+            frame.len() >= Self::SHORTEST,
+            "{} bytes are sent in one piece",
+            frame.len()
+        );
+        // flags and gso_type 0; hdr_len; gso_size, csum_start and csum_offset 0.
+        let mut bytes = vec![0; 10];
+        bytes[2..4].copy_from_slice(&Self::ETHERNET_HEADER.to_ne_bytes());
+        bytes.extend(frame);
+        self.0.send_bytes(&bytes)
     }
 }
 

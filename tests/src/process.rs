@@ -1,7 +1,7 @@
 //! A program that runs on a host, and what it says.
 
 use std::{
-    fmt,
+    fmt, fs,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -16,6 +16,11 @@ use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
+
+use crate::wait::eventually;
+
+/// Of the clock that processor time is counted in: `USER_HZ`, one number on every architecture.
+const TICKS_PER_SECOND: u64 = 100;
 
 /// Which way a line came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +187,69 @@ impl Process {
     /// Ends it without asking: SIGKILL.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)
+    }
+
+    /// Sends SIGHUP: to a daemon, a wish that it reads its files again.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        self.signal(Signal::HUP)
+    }
+
+    /// Sends SIGUSR1.
+    pub fn user_signal(&self) -> anyhow::Result<()> {
+        self.signal(Signal::USR1)
+    }
+
+    /// Stops it where it is, and waits until each of its threads stands still.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let what = format!("{} to stand still", self.title);
+        eventually(&what, Duration::from_secs(5), || {
+            let states = self.threads("State")?;
+            Ok(states
+                .iter()
+                .all(|state| state.starts_with('T'))
+                .then_some(()))
+        })
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// What `/proc` says under this name of each of its threads (proc_pid_status(5)).
+    pub fn threads(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        let tasks = format!("/proc/{}/task", self.id());
+        let mut values = Vec::new();
+        for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
+            // A thread may end while its line is looked for; that of a process that lives does not vanish.
+            let Ok(status) = fs::read_to_string(task?.path().join("status")) else {
+                continue;
+            };
+            let value = status
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find_map(|(key, value)| (key == name).then(|| value.trim().to_owned()));
+            values.push(value.with_context(|| format!("no {name} of a thread"))?);
+        }
+        Ok(values)
+    }
+
+    /// Processor time that it has used so far.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // The name, in parentheses, may hold anything; `utime` and `stime` are the 12th and 13th after it.
+        let (_, fields) = stat
+            .rsplit_once(')')
+            .context("no name in a process's stat")?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse::<u64>)
+            .sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {

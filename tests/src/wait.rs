@@ -31,9 +31,40 @@ pub fn eventually<T>(
     }
 }
 
+/// Does something `count` times, each at its time: the first at once, each further one `interval` after the
+/// one before was due. For what has a pace of its own on a network; it waits for nobody.
+pub fn at_intervals(
+    interval: Duration,
+    count: u32,
+    mut work: impl FnMut(u32) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    for number in 0..count {
+        let due = start + interval * number;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        work(number)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_a_pace_is_done_at_its_times() {
+        let start = Instant::now();
+        let mut times = Vec::new();
+        at_intervals(Duration::from_millis(10), 5, |number| {
+            times.push((number, start.elapsed()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(times.len(), 5);
+        for (number, at) in times {
+            assert!(at >= Duration::from_millis(10) * number, "{number}: {at:?}");
+        }
+    }
 
     #[test]
     fn a_wait_ends_with_what_was_seen() {

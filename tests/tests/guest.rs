@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 
 use aya::{programs::loaded_programs, util::KernelVersion};
 use probe_common::{counter::Direction, wire::MacAddr};
-use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Ledger, eventually};
+use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Ledger, Stream, eventually};
 
 /// Emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -363,4 +363,63 @@ fn what_a_kill_in_another_mode_left_is_removed_too() {
     wait_for_loaded(&NATIVE);
     daemon.terminate().unwrap();
     wait_for_loaded(&[]);
+}
+
+/// `probe watch` runs beside `probe run`, and each may be killed: below 6.6 only what a dead one left is removed.
+#[test]
+fn what_a_living_probe_has_attached_is_left_alone_by_others() {
+    const TWICE: [&str; 4] = [
+        "arp_tc_egress",
+        "arp_tc_egress",
+        "arp_tc_ingress",
+        "arp_tc_ingress",
+    ];
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let network = Network::of_cards(&monitor, &wire);
+    let first = network.start("tc");
+    for _ in 0..2 {
+        let words = ["-i", INTERFACE, "--attach", "tc"];
+        let beside = monitor.bare_watch(&words).unwrap();
+        wait_for_loaded(&TWICE);
+        beside.kill().unwrap();
+        beside.finish(PATIENCE).unwrap();
+        wait_for_loaded(if has_tcx() { &TC } else { &TWICE });
+    }
+    network.answer_twice();
+    first.wait_for_finding("conflict", PATIENCE).unwrap();
+    assert_eq!(first.terminate().unwrap().code(), Some(0));
+}
+
+/// With TCX there are no filters to delete; there, `attachment.rs` takes links away.
+#[test]
+fn a_filter_that_somebody_deleted_is_put_back_and_reported() {
+    if has_tcx() {
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let network = Network::of_cards(&monitor, &wire);
+    let daemon = network.start("tc");
+    for direction in ["ingress", "egress"] {
+        monitor
+            .exec(["tc", "filter", "del", "dev", INTERFACE, direction])
+            .unwrap();
+        let mut reports = 0;
+        daemon
+            .process()
+            .wait_for_line(Stream::Stderr, PATIENCE, |line| {
+                reports += usize::from(line.contains("somebody detached a program of ours"));
+                reports == if direction == "ingress" { 1 } else { 2 }
+            })
+            .unwrap();
+        wait_for_loaded(&TC);
+        eventually("the filters to be back", PATIENCE, || {
+            let words = ["tc", "filter", "show", "dev", INTERFACE, direction];
+            Ok(monitor.exec(words)?.contains("arp_tc").then_some(()))
+        })
+        .unwrap();
+    }
+    network.answer_twice();
+    daemon.wait_for_finding("conflict", PATIENCE).unwrap();
 }

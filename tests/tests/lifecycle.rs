@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
-use std::os::unix::process::ExitStatusExt;
+use std::{os::unix::process::ExitStatusExt, time::Duration};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use probe_tests::{Frame, Host, INTERFACE, Lab, Link};
+use probe_tests::{Frame, Host, INTERFACE, Lab, Link, Stream, eventually};
 
 /// How many programs see the frames of a host's network card.
 fn programs_on(host: &Host) -> usize {
@@ -84,4 +84,40 @@ fn it_can_be_started_again_at_once() {
         assert_eq!(daemon.wait_until_digested(1).unwrap().claims, 1);
         daemon.terminate().unwrap();
     }
+}
+
+/// Whether a signal would end or stop the process no more: bit `n - 1` of `SigCgt` (proc_pid_status(5)).
+fn catches(mask: &str, signal: u32) -> bool {
+    u64::from_str_radix(mask, 16).unwrap() & (1 << (signal - 1)) != 0
+}
+
+#[test]
+fn signals_that_come_while_it_starts_are_obeyed_later() {
+    const SOON: Duration = Duration::from_secs(10);
+    const TERM: u32 = 15;
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon = monitor.daemon(&[]).unwrap();
+    let process = daemon.process();
+    // From when it takes over the first of its signals, none does harm.
+    eventually("a handler of SIGTERM", SOON, || {
+        let caught = process.threads("SigCgt")?;
+        Ok(caught.iter().any(|mask| catches(mask, TERM)).then_some(()))
+    })
+    .unwrap();
+    process.hang_up().unwrap();
+    process.user_signal().unwrap();
+
+    daemon.wait_until_ready().unwrap();
+    process
+        .wait_for_line(Stream::Stderr, SOON, |line| {
+            line.contains("the watch filter was read again")
+        })
+        .unwrap();
+    let released = [("mode", "tc"), ("reason", "released")];
+    daemon
+        .wait_for_metrics("the XDP slot to be released", SOON, |metrics| {
+            Ok(metrics.get("arp_monitor_interface_info", &released) == Some(1.0))
+        })
+        .unwrap();
 }

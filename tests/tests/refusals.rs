@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{net::TcpListener, time::Duration};
 
-use probe_tests::{Finished, Host, INTERFACE, LISTEN, Lab, Process, binary};
+use probe_tests::{Finished, INTERFACE, LISTEN, Lab, Process, PublicCopy};
 
 /// "Could not do it."
 const REFUSED: i32 = 4;
@@ -20,37 +20,11 @@ fn refusal(process: Process) -> Finished {
     finished
 }
 
-/// A copy of the binary in a place that everybody may enter; the build directory may be root's alone.
-struct PublicCopy(PathBuf);
-
-impl PublicCopy {
-    fn new(host: &Host) -> Self {
-        let directory = std::env::temp_dir().join(host.namespace());
-        fs::create_dir(&directory).unwrap();
-        let copy = Self(directory);
-        fs::copy(binary().unwrap(), copy.path()).unwrap();
-        for path in [&copy.0, &copy.path()] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        copy
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.join("probe")
-    }
-}
-
-impl Drop for PublicCopy {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn without_root_it_names_what_is_missing_and_what_to_do() {
     let lab = Lab::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let copy = PublicCopy::new(&monitor);
+    let copy = PublicCopy::new(&monitor).unwrap();
     let probe = copy.path();
     let words = [
         "setpriv",
@@ -84,6 +58,30 @@ fn an_interface_that_does_not_exist_is_named() {
         "it names those that there are: {}",
         finished.stderr
     );
+}
+
+#[test]
+fn an_interface_without_ethernet_is_refused_by_name() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    monitor
+        .ip(["tuntap", "add", "dev", "tun0", "mode", "tun"])
+        .unwrap();
+    for interface in ["lo", "tun0"] {
+        let finished = refusal(monitor.probe(&["run", "-i", interface]).unwrap());
+        let complaint = format!("{interface} is no Ethernet interface");
+        assert!(finished.stderr.contains(&complaint), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn where_nothing_is_worth_watching_it_asks_for_a_name() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let finished = refusal(monitor.probe(&["run"]).unwrap());
+    for word in ["name one with -i", INTERFACE] {
+        assert!(finished.stderr.contains(word), "{}", finished.stderr);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod ebpf;
 mod host;
 mod kernels;
 mod packages;
+mod policy;
 mod step;
 mod tally;
 mod toolchain;

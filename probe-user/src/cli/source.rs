@@ -7,7 +7,9 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use probe_common::economy::{Rate, Settings};
 
+use super::detection::DetectionArguments;
 use crate::{
+    clock::Clock,
     detect::DetectConfig,
     interfaces::{AttachMode, NamePattern, Selection, WatchPolicy},
     kernel::LoadOptions,
@@ -69,23 +71,6 @@ struct KernelArguments {
     new_addresses: u32,
 }
 
-/// The numbers of detection.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Detection")]
-struct DetectionArguments {
-    /// Silence of the owner before, until an address counts as moved
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    settle: Duration,
-
-    /// Time without evidence, until the end of a conflict is looked for
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
-    resolution_quiet: Duration,
-
-    /// Time without a second owner, until a quiet conflict ends
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
-    expiry: Duration,
-}
-
 impl SourceArguments {
     /// Which interfaces, and how.
     pub fn policy(&self) -> WatchPolicy {
@@ -116,7 +101,7 @@ impl SourceArguments {
 
     /// How detection judges.
     pub fn detect_config(&self) -> DetectConfig {
-        self.detection.config()
+        self.detection.config(Clock::Monotonic)
     }
 }
 
@@ -188,17 +173,6 @@ pub fn duration(text: &str) -> anyhow::Result<Duration> {
         .parse()
         .context("not a duration like 500ms, 10s or 1m 30s")?;
     Duration::try_from(duration).context("a duration cannot be negative")
-}
-
-impl DetectionArguments {
-    fn config(&self) -> DetectConfig {
-        DetectConfig {
-            settle: self.settle,
-            resolution_quiet: self.resolution_quiet,
-            expiry: self.expiry,
-            ..DetectConfig::default()
-        }
-    }
 }
 
 #[cfg(test)]

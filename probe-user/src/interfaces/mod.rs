@@ -18,12 +18,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
+use self::offload::Offloads;
 pub use self::{
     plan::{AttachMode, Circumstances, Plan, Reason, plan},
     selection::{NamePattern, NamePatternError, Selection},
 };
 use crate::{
-    kernel::{Attachment, CounterReader, Kernel, KernelError, preflight},
+    kernel::{Attachment, CounterReader, Filters, Kernel, KernelError, preflight},
     links::{Link, Links},
 };
 
@@ -79,6 +80,12 @@ impl WatchedInterfaces {
     /// The interface with this index.
     pub fn get(&self, ifindex: u32) -> Option<&Watched> {
         self.0.iter().find(|watched| watched.ifindex == ifindex)
+    }
+
+    /// The name of the interface with this index, also of one that is gone.
+    pub fn name_of(&self, ifindex: u32) -> String {
+        let watched = self.get(ifindex);
+        watched.map_or_else(|| format!("if{ifindex}"), |watched| watched.name.clone())
     }
 
     /// Every one of them, in the order of its index.
@@ -262,10 +269,14 @@ impl Interfaces {
     pub async fn follow(mut self) {
         let mut checks = interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut netlink_lives = true;
         loop {
             tokio::select! {
-                changed = self.links.changed() => if changed.is_err() { return },
-                _ = checks.tick() => self.look_after(),
+                changed = self.links.changed(), if netlink_lives => if changed.is_err() {
+                    tracing::error!("netlink has ended: changes of interfaces are no longer seen");
+                    netlink_lives = false;
+                },
+                _ = checks.tick() => self.look_after().await,
                 Some(order) = self.orders.recv() => self.obey(order),
             }
             let links = self.links.borrow_and_update().clone();
@@ -288,21 +299,29 @@ impl Interfaces {
     }
 
     /// Notices what others have detached, and puts TC programs back in front.
-    fn look_after(&mut self) {
-        let lost: Vec<_> = self
-            .attached
-            .iter()
-            .filter_map(|(&index, attached)| {
-                Some((index, self.kernel.displaced(&attached.attachment)?))
-            })
-            .collect();
+    async fn look_after(&mut self) {
+        let mut lost = Vec::new();
+        for (&index, attached) in &self.attached {
+            let filters = if attached.attachment.has_filters() {
+                Filters::read(index).await.ok()
+            } else {
+                None
+            };
+            let displaced = self
+                .kernel
+                .displaced(&attached.attachment, filters.as_ref());
+            lost.extend(displaced.map(|why| (index, why)));
+        }
         for (index, why) in lost {
             if let Some(attached) = self.attached.remove(&index) {
-                tracing::warn!(interface = attached.attachment.name, why, "reattaching");
-                self.failed.insert(
-                    index,
-                    Failure::after(self.failed.get(&index), why.to_owned()),
+                let failure = Failure::displaced(self.failed.get(&index), why.to_string());
+                tracing::warn!(
+                    interface = attached.attachment.name,
+                    %why,
+                    retry_in = ?failure.retry_at.saturating_duration_since(Instant::now()),
+                    "reattaching"
                 );
+                self.failed.insert(index, failure);
             }
         }
         // What has held for longer than the longest wait is forgiven.
@@ -362,27 +381,30 @@ impl Interfaces {
     /// Attaches to an interface in the way that is planned for it now; does nothing where that is so
     /// already.
     async fn attach_one(&mut self, link: &Link, links: &Links) -> Result<(), KernelError> {
-        let offloads = offload::read(&link.name).await;
-        let current = self.attached.get(&link.index);
         let circumstances = Circumstances {
-            kind: link.kind.clone(),
-            driver: offload::driver(&link.name),
-            mtu: link.mtu,
-            strips_vlan_tags: offloads.strips_vlan_tags,
-            filters_vlans: offloads.filters_vlans && !link.promiscuous,
-            has_vlans: links
-                .iter()
-                .any(|child| child.parent == Some(link.index) && child.vlan.is_some()),
             xdp_taken: link
                 .xdp_program
                 .is_some_and(|id| !self.kernel.owns_xdp_program(id)),
-            multi_buffer: preflight::kernel_at_least(5, 18),
             native_refused: self.native_refused.contains(&link.index),
             released: self.released,
+            ..circumstances(link, links).await
         };
+        let is_attached = self.attached.contains_key(&link.index);
+        if is_attached && !circumstances.offloads_known && !self.released {
+            // What is attached is not touched because a question went unanswered.
+            return Ok(());
+        }
         let plan = plan(self.policy.attach, &circumstances);
-        let vlan_visible = !plan.mode.is_xdp() || !offloads.strips_vlan_tags;
-        if current.is_some_and(|current| current.plan.mode == plan.mode) {
+        let vlan_visible = circumstances.show_vlans(plan.mode);
+        if let Some(current) = self.attached.get_mut(&link.index)
+            && current.plan.mode == plan.mode
+        {
+            // Offloads may be switched at any time, and the reason may be another by now.
+            if current.vlan_visible && !vlan_visible {
+                warn_of_invisible_vlans(link);
+            }
+            current.plan = plan;
+            current.vlan_visible = vlan_visible;
             return Ok(());
         }
         // The old programs go first: a slot that we hold ourselves is taken.
@@ -406,11 +428,7 @@ impl Interfaces {
             "interface is watched"
         );
         if !vlan_visible {
-            tracing::warn!(
-                interface = link.name,
-                "the network card strips VLAN tags before XDP sees a frame: VLANs are taken for one \
-                 segment; use --attach tc"
-            );
+            warn_of_invisible_vlans(link);
         }
         self.attached.insert(
             link.index,
@@ -472,4 +490,47 @@ impl Failure {
             wait,
         }
     }
+
+    /// What was attached was detached or hidden by somebody. The first time it goes back at once; whoever
+    /// does it again and again meets longer and longer waits instead of a quarrel.
+    fn displaced(previous: Option<&Self>, why: String) -> Self {
+        let failure = Self::after(previous, why);
+        match previous {
+            Some(_) => failure,
+            None => Self {
+                retry_at: Instant::now(),
+                ..failure
+            },
+        }
+    }
+}
+
+/// What the plan for an interface goes by, as far as it can be read: whose an XDP program is, whether the
+/// driver refused, and what an operator wished is for the caller to say.
+pub async fn circumstances(link: &Link, links: &Links) -> Circumstances {
+    let read = offload::read(&link.name).await;
+    let offloads = read.unwrap_or(Offloads::WORST);
+    Circumstances {
+        kind: link.kind.clone(),
+        driver: offload::driver(&link.name),
+        mtu: link.mtu,
+        offloads_known: read.is_some(),
+        strips_vlan_tags: offloads.strips_vlan_tags,
+        filters_vlans: offloads.filters_vlans && !link.promiscuous,
+        has_vlans: links
+            .iter()
+            .any(|child| child.parent == Some(link.index) && child.vlan.is_some()),
+        xdp_taken: link.xdp_program.is_some(),
+        multi_buffer: preflight::kernel_at_least(5, 18),
+        native_refused: false,
+        released: false,
+    }
+}
+
+fn warn_of_invisible_vlans(link: &Link) {
+    tracing::warn!(
+        interface = link.name,
+        "the network card strips VLAN tags before XDP sees a frame: VLANs are taken for one segment; \
+         use --attach tc"
+    );
 }

@@ -14,18 +14,25 @@ pub struct Offloads {
     pub filters_vlans: bool,
 }
 
-/// Reads the offloads of an interface. A device that says nothing has none.
-pub async fn read(interface: &str) -> Offloads {
+/// Reads the offloads of an interface; `None` if the kernel does not say. A device that has no feature to
+/// speak of has no offloads.
+pub async fn read(interface: &str) -> Option<Offloads> {
     match features(interface).await {
-        Ok(active) => Offloads::from_active(&active),
+        Ok(active) => Some(Offloads::from_active(&active)),
         Err(error) => {
             tracing::debug!(interface, %error, "offloads not read");
-            Offloads::default()
+            None
         }
     }
 }
 
 impl Offloads {
+    /// What to assume where they cannot be read: nothing is judged in the wrong VLAN then.
+    pub const WORST: Self = Self {
+        strips_vlan_tags: true,
+        filters_vlans: false,
+    };
+
     fn from_active(active: &[EthtoolFeatureBit]) -> Self {
         // The kernel's own names, `netdev_features_strings` in net/ethtool/common.c.
         let is_on = |name| active.iter().any(|bit| bit.name == name && bit.value);

@@ -63,6 +63,8 @@ pub struct Circumstances {
     pub driver: Option<String>,
     /// Largest frame without the Ethernet header, in bytes.
     pub mtu: u32,
+    /// Whether the next two could be read; else they are the worst that there can be.
+    pub offloads_known: bool,
     /// Whether the card takes VLAN tags out of frames (`rx-vlan-hw-parse`).
     pub strips_vlan_tags: bool,
     /// Whether the card only lets VLANs in that this host uses (`rx-vlan-filter`, and not promiscuous).
@@ -77,6 +79,13 @@ pub struct Circumstances {
     pub native_refused: bool,
     /// Whether an operator released the XDP slot.
     pub released: bool,
+}
+
+impl Circumstances {
+    /// Whether the VLAN of an arriving frame can be told in this mode.
+    pub fn show_vlans(&self, mode: Mode) -> bool {
+        !(mode.is_xdp() && self.strips_vlan_tags)
+    }
 }
 
 /// The decision.
@@ -312,6 +321,18 @@ mod tests {
             ),
         ] {
             assert_eq!(auto(&it), (mode, reason), "{it:?}");
+        }
+    }
+
+    #[test]
+    fn a_vlan_is_only_hidden_from_xdp_by_a_card_that_strips_tags() {
+        let keeps = Circumstances {
+            strips_vlan_tags: false,
+            ..card()
+        };
+        for mode in Mode::ALL {
+            assert_eq!(card().show_vlans(mode), mode == Mode::Tc, "{mode}");
+            assert!(keeps.show_vlans(mode), "{mode}");
         }
     }
 

@@ -7,17 +7,16 @@ use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::FdLink,
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact, qdisc_detach_program,
-        },
+        links::{FdLink, Link as _},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
 };
 use probe_common::{counter::Direction, event::Hook};
 
 use super::{
     Kernel, KernelError,
-    place::{self, LinkPlace},
+    clsact::{Filters, Slot},
+    place::{self, Displaced, LinkPlace},
     preflight,
 };
 use crate::links::Link;
@@ -88,8 +87,11 @@ pub struct Attachment {
 enum Hold {
     /// XDP or TCX: the kernel detaches when the descriptor closes.
     Link { _link: FdLink, place: LinkPlace },
-    /// clsact, below 6.6: detached by name on drop, and at the next start after a `kill -9`.
-    Filter { _filter: SchedClassifierLink },
+    /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
+    Filter {
+        _filter: SchedClassifierLink,
+        handle: u32,
+    },
 }
 
 impl Hold {
@@ -97,19 +99,22 @@ impl Hold {
         let place = LinkPlace::of(&link)?;
         Ok(Self::Link { _link: link, place })
     }
+}
 
-    /// Whether the program is still attached, as far as can be told.
-    fn is_on(&self, ifindex: u32) -> bool {
-        match self {
-            Self::Link { place, .. } => place.is_on(ifindex),
-            Self::Filter { .. } => true,
-        }
+impl Attachment {
+    /// Whether it is made of clsact filters, at least in part.
+    pub fn has_filters(&self) -> bool {
+        let holds = [&self.ingress, &self.egress];
+        holds.iter().any(|hold| matches!(hold, Hold::Filter { .. }))
     }
 }
 
 /// The MTU up to which a frame fits into one page beside XDP's headroom and the buffer's tail
 /// (`XDP_PACKET_HEADROOM`, `skb_shared_info`), so that the plain program will do.
 pub const LARGEST_SINGLE_BUFFER_MTU: u32 = 3_498;
+
+/// The priority of clsact filters: before all others.
+const FILTER_PRIORITY: u16 = 1;
 
 const PLAIN_XDP: &str = Hook::Xdp.program();
 const MULTI_BUFFER_XDP: &str = "arp_xdp_frags";
@@ -125,15 +130,15 @@ impl Kernel {
         for &direction in Direction::ALL {
             self.counters.register(link.index, direction)?;
         }
-        // Egress first: an answer that arrives is only tied to a request that was seen going out.
         if !preflight::kernel_at_least(6, 6) {
-            remove_leftovers(link);
+            self.prepare_clsact(link);
         }
-        let egress = attach_tc(&mut self.ebpf, link, Hook::TcEgress)?;
+        // Egress first: an answer that arrives is only tied to a request that was seen going out.
+        let egress = self.attach_tc(link, Hook::TcEgress)?;
         let ingress = match mode {
             Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
             Mode::Generic => self.attach_xdp(link, mode, XdpMode::Skb),
-            Mode::Tc => attach_tc(&mut self.ebpf, link, Hook::TcIngress),
+            Mode::Tc => self.attach_tc(link, Hook::TcIngress),
         }?;
         Ok(Attachment {
             ifindex: link.index,
@@ -144,32 +149,54 @@ impl Kernel {
         })
     }
 
-    /// What has become of an attachment that is not as it was made: `None` if all is well.
-    pub fn displaced(&self, attachment: &Attachment) -> Option<&'static str> {
+    /// Lets the verifier see every program that may be attached, and attaches none.
+    pub fn verify(&mut self) -> Result<(), KernelError> {
+        program::<SchedClassifier>(&mut self.ebpf, Hook::TcIngress.program())?;
+        program::<SchedClassifier>(&mut self.ebpf, Hook::TcEgress.program())?;
+        program::<Xdp>(&mut self.ebpf, PLAIN_XDP)?;
+        if preflight::kernel_at_least(5, 18) {
+            program::<Xdp>(&mut self.ebpf, MULTI_BUFFER_XDP)?;
+        }
+        Ok(())
+    }
+
+    /// What has become of an attachment that is not as it was made: `None` if all is well. Of filters below
+    /// 6.6 that is known where they were listed ([`Attachment::has_filters`]).
+    pub fn displaced(
+        &self,
+        attachment: &Attachment,
+        filters: Option<&Filters>,
+    ) -> Option<Displaced> {
         let ifindex = attachment.ifindex;
-        if !attachment.ingress.is_on(ifindex) || !attachment.egress.is_on(ifindex) {
-            return Some("somebody detached a program of ours");
-        }
-        let tc_directions = Direction::ALL
-            .iter()
-            .filter(|&&direction| direction == Direction::Egress || attachment.mode == Mode::Tc);
-        for &direction in tc_directions {
-            // Below 6.6 there is no TCX to ask; a filter's priority does not change.
-            let Ok(programs) = place::tcx_programs(ifindex, direction) else {
-                continue;
-            };
-            let hook = match direction {
-                Direction::Ingress => Hook::TcIngress,
-                Direction::Egress => Hook::TcEgress,
-            };
-            if programs
-                .first()
-                .is_some_and(|&first| Some(first) != self.program_id(hook))
-            {
-                return Some("another TC program went in front of ours, and may hide frames");
-            }
-        }
-        None
+        let ingress = (Direction::Ingress, &attachment.ingress);
+        let egress = (Direction::Egress, &attachment.egress);
+        [ingress, egress]
+            .into_iter()
+            .find_map(|(direction, hold)| match hold {
+                Hold::Link { place, .. } if !place.is_on(ifindex) => Some(Displaced::Detached),
+                Hold::Link { .. }
+                    if direction == Direction::Ingress && attachment.mode.is_xdp() =>
+                {
+                    None
+                }
+                Hold::Link { .. } => self
+                    .is_behind(ifindex, direction)
+                    .then_some(Displaced::Behind),
+                Hold::Filter { handle, .. } => filters?.displaced(direction, *handle),
+            })
+    }
+
+    /// Whether another program sees the frames of an interface before ours.
+    fn is_behind(&self, ifindex: u32, direction: Direction) -> bool {
+        let hook = match direction {
+            Direction::Ingress => Hook::TcIngress,
+            Direction::Egress => Hook::TcEgress,
+        };
+        // What cannot be asked is no proof.
+        let programs = place::tcx_programs(ifindex, direction).unwrap_or_default();
+        programs
+            .first()
+            .is_some_and(|&first| Some(first) != self.program_id(hook))
     }
 
     /// Whether the XDP program with this number is ours.
@@ -204,61 +231,74 @@ impl Kernel {
         })?;
         Hold::link(link)
     }
-}
 
-/// Removes the clsact filters that an earlier run left behind when it was killed, in whichever mode it was.
-fn remove_leftovers(link: &Link) {
-    for (hook, attach_type) in [
-        (Hook::TcIngress, TcAttachType::Ingress),
-        (Hook::TcEgress, TcAttachType::Egress),
-    ] {
-        let name = hook.program();
-        // NotFound is the ordinary case.
-        if qdisc_detach_program(&link.name, attach_type, name).is_ok() {
-            tracing::info!(
-                interface = link.name,
-                name,
-                "removed a filter that an earlier run left"
-            );
+    /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
+    /// "pass" nothing would be seen.
+    fn attach_tc(&mut self, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
+        let attach_type = match hook.direction() {
+            Direction::Ingress => TcAttachType::Ingress,
+            Direction::Egress => TcAttachType::Egress,
+        };
+        let tcx = preflight::kernel_at_least(6, 6);
+        let options = if tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            TcAttachOptions::Netlink(NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: self.slot.as_ref().map(Slot::handle).unwrap_or_default(),
+                ..NlOptions::default()
+            })
+        };
+        let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
+        let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
+        let id = program
+            .attach_with_options(&link.name, attach_type, options)
+            .map_err(attach_error)?;
+        let attached = program.take_link(id).map_err(attach_error)?;
+        if tcx {
+            let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
+                interface: link.name.clone(),
+                mode: Mode::Tc,
+            })?;
+            Hold::link(link)
+        } else {
+            let handle = attached.handle().map_err(attach_error)?;
+            Ok(Hold::Filter {
+                _filter: attached,
+                handle: handle.into(),
+            })
         }
     }
-}
 
-/// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
-/// "pass" nothing would be seen.
-fn attach_tc(ebpf: &mut Ebpf, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
-    let name = hook.program();
-    let attach_type = match hook.direction() {
-        Direction::Ingress => TcAttachType::Ingress,
-        Direction::Egress => TcAttachType::Egress,
-    };
-    let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
-    let tcx = preflight::kernel_at_least(6, 6);
-    let options = if tcx {
-        TcAttachOptions::TcxOrder(LinkOrder::first())
-    } else {
+    /// Makes an interface ready for filters: its qdisc, and nothing on it that a probe left behind, in whatever
+    /// mode that one was.
+    fn prepare_clsact(&mut self, link: &Link) {
         // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
         if let Err(error) = qdisc_add_clsact(&link.name) {
             tracing::debug!(interface = link.name, %error, "clsact was not added");
         }
-        TcAttachOptions::Netlink(NlOptions {
-            priority: 1,
-            ..NlOptions::default()
-        })
-    };
-    let program: &mut SchedClassifier = program(ebpf, name)?;
-    let id = program
-        .attach_with_options(&link.name, attach_type, options)
-        .map_err(attach_error)?;
-    let attached = program.take_link(id).map_err(attach_error)?;
-    if tcx {
-        let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
-            interface: link.name.clone(),
-            mode: Mode::Tc,
-        })?;
-        Hold::link(link)
-    } else {
-        Ok(Hold::Filter { _filter: attached })
+        if self.slot.is_none() {
+            self.slot = Slot::take();
+        }
+        if let Some(slot) = &self.slot {
+            slot.for_each_abandoned(|handle| {
+                remove_filter(link, TcAttachType::Ingress, handle);
+                remove_filter(link, TcAttachType::Egress, handle);
+            });
+        }
+    }
+}
+
+/// Removes a filter of ours that an earlier run left when it was killed. That there is none is the ordinary
+/// case.
+fn remove_filter(link: &Link, attach_type: TcAttachType, handle: TcHandle) {
+    let filter =
+        SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, handle, None);
+    if filter.is_ok_and(|filter| filter.detach().is_ok()) {
+        tracing::info!(
+            interface = link.name,
+            "removed a filter that an earlier run left"
+        );
     }
 }
 

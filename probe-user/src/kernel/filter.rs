@@ -16,6 +16,12 @@ pub(super) struct Filter {
     capacity: u32,
 }
 
+/// Entries of the map for a filter of `capacity` networks: while one filter replaces another, both are in it.
+/// An entry takes memory when it is used.
+pub(super) const fn entries(capacity: u32) -> u32 {
+    capacity.saturating_mul(2)
+}
+
 impl Filter {
     pub(super) fn new(trie: LpmTrie<MapData, [u8; 4], u32>, capacity: u32) -> Self {
         Self {
@@ -30,10 +36,9 @@ impl Filter {
         let wanted: BTreeSet<_> = networks.iter().map(Ipv4Net::trunc).collect();
         let added: Vec<_> = wanted.difference(&self.networks).copied().collect();
         let removed: Vec<_> = self.networks.difference(&wanted).copied().collect();
-        let at_most = self.networks.len() + added.len();
-        if at_most > self.capacity as usize {
+        if wanted.len() > self.capacity as usize {
             return Err(KernelError::FilterTooLarge {
-                networks: at_most,
+                networks: wanted.len(),
                 capacity: self.capacity,
             });
         }

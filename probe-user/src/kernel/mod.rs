@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod capabilities;
+mod clsact;
 mod counters;
 mod cpus;
 mod error;
@@ -23,8 +24,10 @@ use probe_common::{economy::Settings, event::ABI_VERSION};
 use self::filter::Filter;
 pub use self::{
     attach::{Attachment, Mode},
+    clsact::Filters,
     counters::CounterReader,
     error::KernelError,
+    place::Displaced,
     rings::Rings,
 };
 
@@ -67,6 +70,8 @@ pub struct Kernel {
     counters: CounterReader,
     filter: Filter,
     settings_in_force: Settings,
+    /// Taken when the first clsact filter is attached; never where there is TCX.
+    slot: Option<clsact::Slot>,
 }
 
 impl Kernel {
@@ -86,7 +91,7 @@ impl Kernel {
             .map_max_entries("RINGS", layout.slots())
             .map_max_entries("CLAIMS", options.addresses)
             .map_max_entries("ASKED", options.addresses)
-            .map_max_entries("FILTER", options.filter_entries)
+            .map_max_entries("FILTER", filter::entries(options.filter_entries))
             .map_max_entries("COUNTERS", options.interface_directions)
             .load(OBJECT)
             .map_err(KernelError::load)?;
@@ -101,6 +106,7 @@ impl Kernel {
             counters: CounterReader::new(counters),
             filter: Filter::new(filter, options.filter_entries),
             settings_in_force: *settings,
+            slot: None,
         };
         kernel.set(settings)?;
         Ok((kernel, rings))

@@ -1,5 +1,7 @@
 //! What has to be true before the kernel is asked for anything, so that a refusal names its cause.
 
+use std::path::Path;
+
 use aya::util::KernelVersion;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -36,6 +38,38 @@ pub fn kernel_at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().map_or(true, |version| {
         version >= KernelVersion::new(major, minor, 0)
     })
+}
+
+/// What the running kernel can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one kernel"
+)]
+pub struct Features {
+    /// Whether it is new enough.
+    pub supported: bool,
+    /// TC programs in an order (6.6); below, clsact filters.
+    pub tcx: bool,
+    /// XDP on jumbo frames (5.18).
+    pub multi_buffer_xdp: bool,
+    /// Map memory counts against the control group (5.11), not against `RLIMIT_MEMLOCK`.
+    pub cgroup_memory: bool,
+    /// Whether it describes its types; reported, never required.
+    pub btf: bool,
+}
+
+impl Features {
+    /// Those of the running kernel, by its version.
+    pub fn current() -> Self {
+        Self {
+            supported: check_version(KernelVersion::current().ok()).is_ok(),
+            tcx: kernel_at_least(6, 6),
+            multi_buffer_xdp: kernel_at_least(5, 18),
+            cgroup_memory: kernel_at_least(5, 11),
+            btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        }
+    }
 }
 
 /// Below 5.11 map memory counts against `RLIMIT_MEMLOCK`, whose default is far too small. Not fatal: newer

@@ -1,0 +1,277 @@
+//! The flags of detection: every number that it goes by, with its documented default.
+
+use std::{net::IpAddr, str::FromStr, time::Duration};
+
+use anyhow::Context as _;
+use clap::{
+    Args,
+    builder::{RangedU64ValueParser, ValueParser},
+};
+use ipnet::IpNet;
+use probe_common::wire::MacAddr;
+
+use super::source::duration;
+use crate::{
+    clock::Clock,
+    detect::{DetectConfig, Ignore},
+};
+
+/// How detection judges.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Detection")]
+pub struct DetectionArguments {
+    /// Addresses that matter: a conflict on one is critical. Gateways and this host's own always do
+    #[arg(long = "track", value_name = "CIDR", value_delimiter = ',')]
+    tracked: Vec<IpNet>,
+
+    /// MACs that are one machine; repeat it for each machine
+    #[arg(long = "same-owner", value_name = "MAC,MAC…")]
+    same_owner: Vec<MacSet>,
+
+    /// Disputes that are known to be fine: counted, not reported. With @DATE or @TIME until then
+    #[arg(long = "ignore", value_name = "CIDR[@UNTIL]=REASON")]
+    ignored: Vec<IgnoreArgument>,
+
+    /// Silence of the owner before, until an address counts as moved
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    settle: Duration,
+
+    /// Time after a takeover in which claims by earlier owners mean nothing
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
+    overlap: Duration,
+
+    /// Time after a request in which an answer to it counts
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
+    answer_window: Duration,
+
+    /// Returns in the alternation window that are a conflict
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one(), hide_short_help = true)]
+    alternation_returns: usize,
+
+    /// The alternation window
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, hide_short_help = true)]
+    alternation_window: Duration,
+
+    /// Returns in the slow alternation window that are a conflict
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one(), hide_short_help = true)]
+    slow_alternation_returns: usize,
+
+    /// The slow alternation window
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = duration, hide_short_help = true)]
+    slow_alternation_window: Duration,
+
+    /// Time that this host has to let go of an address that a stranger claims
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
+    local_grace: Duration,
+
+    /// Time without evidence, until the end of a conflict is looked for
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    resolution_quiet: Duration,
+
+    /// Time without a second owner, until a quiet conflict ends
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    expiry: Duration,
+
+    /// Time after a newcomer's ARP probe in which an answer denies it the address
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
+    probe_window: Duration,
+
+    /// How often one address is reported as denied to one prober
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration, hide_short_help = true)]
+    probe_denied_interval: Duration,
+
+    /// How often a sender's bogus frames of one sort are reported
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration, hide_short_help = true)]
+    bogus_interval: Duration,
+
+    /// Time without a claim, until a tracked address is silent [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
+    silent_after: Option<Duration>,
+
+    /// MACs that are remembered for one address
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(2..=64), hide_short_help = true)]
+    max_macs: usize,
+
+    /// Addresses that are remembered
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least_one(), hide_short_help = true)]
+    max_bindings: usize,
+}
+
+fn at_least_one() -> ValueParser {
+    RangedU64ValueParser::<usize>::new().range(1..).into()
+}
+
+impl DetectionArguments {
+    /// What detection goes by, for time stamps of this clock.
+    pub fn config(&self, clock: Clock) -> DetectConfig {
+        DetectConfig {
+            settle: self.settle,
+            overlap: self.overlap,
+            answer_window: self.answer_window,
+            alternation_returns: self.alternation_returns,
+            alternation_window: self.alternation_window,
+            slow_alternation_returns: self.slow_alternation_returns,
+            slow_alternation_window: self.slow_alternation_window,
+            local_grace: self.local_grace,
+            resolution_quiet: self.resolution_quiet,
+            expiry: self.expiry,
+            probe_window: self.probe_window,
+            probe_denied_interval: self.probe_denied_interval,
+            bogus_interval: self.bogus_interval,
+            silent_after: self.silent_after,
+            max_macs: self.max_macs,
+            max_bindings: self.max_bindings,
+            same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
+            ignore: self
+                .ignored
+                .iter()
+                .map(|entry| entry.to_ignore(clock))
+                .collect(),
+            tracked: self.tracked.clone(),
+            ..DetectConfig::default()
+        }
+    }
+}
+
+/// MACs that are one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct MacSet(Vec<MacAddr>);
+
+impl FromStr for MacSet {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let macs = text
+            .split(',')
+            .map(|mac| mac.trim().parse().with_context(|| format!("{mac:?}")))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        anyhow::ensure!(
+            macs.len() > 1,
+            "one machine's MACs, at least two, with commas between"
+        );
+        Ok(Self(macs))
+    }
+}
+
+/// `CIDR[@UNTIL]=REASON`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct IgnoreArgument {
+    network: IpNet,
+    until: Option<jiff::Timestamp>,
+    reason: String,
+}
+
+impl IgnoreArgument {
+    fn to_ignore(&self, clock: Clock) -> Ignore {
+        Ignore {
+            network: self.network,
+            reason: self.reason.clone(),
+            expires: self.until.map(|until| clock.at(until)),
+        }
+    }
+}
+
+impl FromStr for IgnoreArgument {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (which, reason) = text
+            .split_once('=')
+            .context("it wants a reason: CIDR=REASON, for whoever reads it later")?;
+        anyhow::ensure!(!reason.trim().is_empty(), "the reason is empty");
+        let (network, until) = match which.split_once('@') {
+            Some((network, until)) => (network, Some(moment(until)?)),
+            None => (which, None),
+        };
+        let network = network
+            .parse::<IpNet>()
+            .or_else(|error| {
+                network
+                    .parse::<IpAddr>()
+                    .map(IpNet::from)
+                    .map_err(|_| error)
+            })
+            .with_context(|| format!("{network:?} is no address or network like 192.0.2.0/24"))?;
+        Ok(Self {
+            network,
+            until,
+            reason: reason.trim().to_owned(),
+        })
+    }
+}
+
+/// A date, which is its beginning here, or an RFC 3339 time.
+fn moment(text: &str) -> anyhow::Result<jiff::Timestamp> {
+    let parsed = text.parse::<jiff::Timestamp>().or_else(|_| {
+        let date: jiff::civil::Date = text.parse()?;
+        Ok::<_, jiff::Error>(date.to_zoned(jiff::tz::TimeZone::system())?.timestamp())
+    });
+    parsed.with_context(|| {
+        format!("{text:?} is no date like 2027-01-31 or time like 2027-01-31T12:00:00Z")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::detect::Timestamp;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        detection: DetectionArguments,
+    }
+
+    fn config(arguments: &[&str]) -> Result<DetectConfig, clap::Error> {
+        let arguments = ["probe"].iter().chain(arguments);
+        Command::try_parse_from(arguments).map(|command| command.detection.config(Clock::Epoch))
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_those_of_detection() {
+        assert_eq!(config(&[]).unwrap(), DetectConfig::default());
+    }
+
+    #[test]
+    fn machines_with_several_macs_are_declared() {
+        let config = config(&["--same-owner", "02:00:00:00:00:01,02:00:00:00:00:02"]).unwrap();
+        assert_eq!(config.same_owner.len(), 1);
+        assert_eq!(config.same_owner[0].len(), 2);
+    }
+
+    #[test]
+    fn what_is_ignored_has_a_reason_and_may_end() {
+        let config = config(&[
+            "--ignore",
+            "192.0.2.0/24=lab",
+            "--ignore",
+            "198.51.100.7@2027-01-31T12:00:00Z=two sites = one address",
+        ])
+        .unwrap();
+        let [for_ever, until] = &config.ignore[..] else {
+            panic!("two entries")
+        };
+        assert_eq!((for_ever.reason.as_str(), for_ever.expires), ("lab", None));
+        assert_eq!(until.network.to_string(), "198.51.100.7/32");
+        assert_eq!(until.reason, "two sites = one address");
+        assert_eq!(until.expires, Some(Timestamp(1_801_396_800_000_000_000)));
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for bad in [
+            ["--settle", "-1s"],
+            ["--max-macs", "1"],
+            ["--max-bindings", "0"],
+            ["--same-owner", "02:00:00:00:00:01"],
+            ["--ignore", "192.0.2.0/24"],
+            ["--ignore", "192.0.2.0/24="],
+            ["--ignore", "192.0.2.0/24@soon=lab"],
+            ["--track", "192.0.2.0/33"],
+        ] {
+            assert!(config(&bad).is_err(), "{bad:?}");
+        }
+    }
+}

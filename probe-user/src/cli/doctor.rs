@@ -1,0 +1,153 @@
+//! `probe doctor`: looks at everything that decides whether and how this host can be watched. Changes
+//! nothing; what a process without privileges cannot see is said to be unseen.
+
+use std::{fs, io::Write as _};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use probe_common::economy::Settings;
+use rustix::{
+    process::{Resource, getrlimit, getuid},
+    system::uname,
+};
+
+use super::{
+    Exit,
+    session::{block_on, init_logging},
+};
+use crate::{
+    doctor::{Interface, Picture, ProcessStatus, Report},
+    interfaces::{self, Selection},
+    kernel::{Kernel, LoadOptions, capabilities, preflight::Features},
+    links,
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How the picture is written
+    #[arg(short, long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Lines for people
+    Human,
+    /// One JSON object
+    Json,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    init_logging("error");
+    let report = Report::new(block_on(async { Ok(look().await) })?);
+    let mut out = std::io::stdout().lock();
+    let written = match arguments.output {
+        Output::Human => report.write(&mut out),
+        Output::Json => serde_json::to_string(&report)
+            .map_err(Into::into)
+            .and_then(|line| writeln!(out, "{line}")),
+    };
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write the report");
+        }
+        _ => {}
+    }
+    Ok(if report.fit { Exit::Fine } else { Exit::Failed })
+}
+
+async fn look() -> Picture {
+    let system = uname();
+    let process = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (interfaces, interfaces_error) = match list().await {
+        Ok(interfaces) => (interfaces, None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    };
+    Picture {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: system.release().to_string_lossy().into_owned(),
+        architecture: system.machine().to_string_lossy().into_owned(),
+        features: Features::current(),
+        uid: getuid().as_raw(),
+        process: ProcessStatus::parse(&process),
+        initial_user_namespace: text("/proc/self/uid_map").map(|map| is_identity(&map)),
+        missing_capabilities: capabilities::missing()
+            .into_iter()
+            .map(|need| need.capability.to_string())
+            .collect(),
+        lockdown: text("/sys/kernel/security/lockdown"),
+        bpf_jit: text("/proc/sys/net/core/bpf_jit_enable"),
+        memlock_bytes: getrlimit(Resource::Memlock).current,
+        load_error: load().err().map(|error| format!("{error:#}")),
+        interfaces,
+        interfaces_error,
+    }
+}
+
+/// The content of a small file, if it can be read.
+fn text(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// Whether a map of user numbers changes nothing: that of the machine's own user namespace
+/// (user_namespaces(7)).
+fn is_identity(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Loads everything and lets go of it again.
+fn load() -> anyhow::Result<()> {
+    let options = LoadOptions {
+        ring_memory: 0,
+        addresses: 256,
+        filter_entries: 1,
+        interface_directions: 2,
+    };
+    let (mut kernel, _rings) = Kernel::load(&options, &Settings::default())?;
+    kernel.verify()?;
+    Ok(())
+}
+
+async fn list() -> anyhow::Result<Vec<Interface>> {
+    let links = links::follow().await?.borrow().clone();
+    let by_default: Vec<_> = Selection::default()
+        .of(&links)
+        .into_iter()
+        .map(|link| link.index)
+        .collect();
+    let mut list = Vec::new();
+    for link in links.iter() {
+        let circumstances = interfaces::circumstances(link, &links).await;
+        let interface = Interface {
+            name: link.name.clone(),
+            index: link.index,
+            kind: circumstances.kind.clone(),
+            driver: circumstances.driver.clone(),
+            mtu: link.mtu,
+            up: link.up,
+            ethernet: link.ethernet,
+            offloads_known: circumstances.offloads_known,
+            strips_vlan_tags: circumstances.strips_vlan_tags,
+            filters_vlans: circumstances.filters_vlans,
+            has_vlans: circumstances.has_vlans,
+            xdp_program: link.xdp_program,
+            watched_by_default: by_default.contains(&link.index),
+            mode: None,
+            reason: None,
+        };
+        list.push(interface.with_plan(&circumstances));
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_identity_map_is_the_machines_own_namespace() {
+        assert!(is_identity("         0          0 4294967295"));
+        assert!(!is_identity("         0       1000          1"));
+        assert!(!is_identity(""));
+    }
+}
