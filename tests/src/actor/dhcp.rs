@@ -63,7 +63,8 @@ impl DhcpClient {
     /// Starts a client and waits until it has an address, which it returns.
     pub fn start(host: &Host) -> anyhow::Result<(Self, String)> {
         let files = directory()?;
-        let script = script(&files, 
+        let script = script(
+            &files,
             "configure",
             "case $1 in
                 deconfig) ip address flush dev $interface ;;
