@@ -1,13 +1,14 @@
 //! Scenarios: what happens on a network, and what must be found in it.
 //!
 //! A [`Scenario`] is a value. Playing it sets up hosts, lets them act while the binary watches one of them,
-//! and says which findings that makes; [`Stage::conclude`] holds the binary to it. What was found once can
-//! so be asked for again, of whatever has recorded the same frames.
+//! and says which findings that makes. [`Stage::conclude`] holds the binary to it three times: live, over what
+//! it has recorded itself, and over what tcpdump has captured beside it.
 
-use std::{cell::Cell, collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use probe_common::wire::MacAddr;
+use tempfile::TempDir;
 
 use crate::{
     finding::Finding,
@@ -15,16 +16,19 @@ use crate::{
     host::{Host, INTERFACE},
     lab::Lab,
     packet::Sender,
-    process::Process,
-    process::Stream,
+    process::{Finished, Process, Stream},
     switch::Switch,
+    wait::eventually,
 };
 
 /// For a finding that takes its time: an election, a move's 10 s, and a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// For a program that starts, ends or reads a file.
+const PROMPTLY: Duration = Duration::from_secs(20);
+
 /// An address that no scenario uses (TEST-NET-2, RFC 5737), for the mark at the end.
-const MARK: [u8; 4] = [198, 51, 100, 1];
+const MARK: &str = "198.51.100.1";
 
 /// Two stations that no scenario has, for the same.
 const MARKING: [MacAddr; 2] = [
@@ -55,13 +59,29 @@ pub struct Scenario {
 /// Where a scenario is played.
 #[derive(Debug)]
 pub struct Stage {
-    // Before the hosts, so that it ends before what it watches.
-    watch: Option<Process>,
-    marker: Option<(Host, Sender)>,
-    concluded: Cell<bool>,
+    // Before the switch and what is plugged in, so that they end before what they watch.
+    observers: Option<Observers>,
+    concluded: bool,
     switch: Switch,
-    lab: Lab,
 }
+
+/// Who watches and records what happens, and who makes the mark at the end.
+#[derive(Debug)]
+struct Observers {
+    watch: Process,
+    tcpdump: Process,
+    marker: Host,
+    sender: Sender,
+    /// Options of detection, which hold for what was recorded too.
+    options: Vec<String>,
+    files: TempDir,
+}
+
+/// The file that the binary writes.
+const RECORDING: &str = "recording.pcapng";
+
+/// The file that tcpdump writes.
+const CAPTURE: &str = "capture.pcap";
 
 /// A finding that a scenario makes.
 #[derive(Clone, Debug)]
@@ -92,7 +112,7 @@ impl Scenario {
     pub fn hold(&self) -> anyhow::Result<()> {
         let mut stage = Stage::new(self.wires)?;
         (self.play)(&mut stage).with_context(|| stage.said())?;
-        ensure!(stage.concluded.get(), "a scenario that concludes nothing");
+        ensure!(stage.concluded, "a scenario that concludes nothing");
         Ok(())
     }
 }
@@ -100,27 +120,19 @@ impl Scenario {
 impl Stage {
     fn new(wires: Wires) -> anyhow::Result<Self> {
         let lab = Lab::new()?;
-        let switch = match wires {
-            Wires::Switch => lab.bridge()?,
-            Wires::Hub => lab.hub()?,
-        };
         Ok(Self {
-            watch: None,
-            marker: None,
-            concluded: Cell::new(false),
-            switch,
-            lab,
+            observers: None,
+            concluded: false,
+            switch: match wires {
+                Wires::Switch => lab.bridge()?,
+                Wires::Hub => lab.hub()?,
+            },
         })
     }
 
     /// What the hosts are plugged into.
     pub const fn switch(&self) -> &Switch {
         &self.switch
-    }
-
-    /// The lab around it, for more than one network.
-    pub const fn lab(&self) -> &Lab {
-        &self.lab
     }
 
     /// A host on the network, with its address (and prefix length), if it has one.
@@ -132,30 +144,25 @@ impl Stage {
         Ok(host)
     }
 
-    /// Starts to watch a host's network card, attached as `--attach` has it. From here on every frame counts.
+    /// Starts to watch a host's network card, attached as `--attach` has it, with these options of detection.
+    /// From here on every frame counts.
     pub fn watch(&mut self, host: &Host, attach: &str, options: &[&str]) -> anyhow::Result<()> {
-        let card = ["-i", INTERFACE, "--attach", attach, "-o", "json"];
-        self.watch = Some(host.bare_watch(&[&card, options].concat())?);
         let marker = self.switch.host("marker")?;
-        let sender = marker.sender()?;
+        let observers = Observers::start(host, marker, attach, options)?;
+        let observers = self.observers.insert(observers);
         // Seen at the start: so what is not seen later did not happen.
-        sender.send(&Frame::announcement(MARKING[0], MARK))?;
-        self.marker = Some((marker, sender));
-        self.wait_for_mark("new_binding")
+        observers.mark(MARKING[0])?;
+        observers.wait_for("new_binding", MARK, 1).map(drop)
     }
 
     /// Waits for the first finding of this name about this address.
     pub fn wait_for(&self, finding: &str, ip: &str) -> anyhow::Result<Finding> {
-        self.wait_for_more(finding, ip, 1)
+        self.observers()?.wait_for(finding, ip, 1)
     }
 
     /// Waits until there have been so many findings of this name about this address, and returns the last.
     pub fn wait_for_more(&self, finding: &str, ip: &str, times: usize) -> anyhow::Result<Finding> {
-        let mut seen = 0;
-        self.watching()?.wait_for_finding(PATIENCE, |found| {
-            seen += usize::from(found.finding == finding && found.ip == ip);
-            seen >= times
-        })
+        self.observers()?.wait_for(finding, ip, times)
     }
 
     /// Holds the binary to these findings, and to no others about these addresses, nor to any about others than
@@ -163,48 +170,133 @@ impl Stage {
     ///
     /// It waits for all that is to come: another address moves, which takes as long as any conclusion from
     /// what happened before.
-    pub fn conclude(&self, expected: &[Expected]) -> anyhow::Result<()> {
-        self.concluded.set(true);
-        let (_, sender) = self.marker.as_ref().context("nobody watches")?;
-        sender.send(&Frame::announcement(MARKING[1], MARK))?;
-        self.wait_for_mark("moved")?;
-        compare(expected, &self.findings()?)
+    pub fn conclude(&mut self, expected: &[Expected]) -> anyhow::Result<()> {
+        self.concluded = true;
+        let observers = self.observers()?;
+        observers.mark(MARKING[1])?;
+        observers.wait_for("moved", MARK, 1)?;
+        // A capture ends with its last frame. So that there is one after the move:
+        observers.mark(MARKING[1])?;
+        let captured = observers.read_capture()?;
+
+        let observers = self.observers.take().context("nobody watches")?;
+        let (live, read_again) = observers.end()?;
+        compare(expected, &live).context("live")?;
+        ensure!(
+            read_again == live,
+            "what was recorded gives other findings than live\n    live: {live:?}\n    read: {read_again:?}"
+        );
+        let shown: Vec<_> = expected.iter().filter_map(Expected::in_a_capture).collect();
+        if shown.len() == expected.len() {
+            compare(&shown, &captured).context("over tcpdump's capture")?;
+        }
+        Ok(())
     }
 
-    fn wait_for_mark(&self, finding: &str) -> anyhow::Result<()> {
-        let [a, b, c, d] = MARK;
-        self.wait_for(finding, &format!("{a}.{b}.{c}.{d}"))
-            .map(drop)
-    }
-
-    fn watch_lines(&self) -> anyhow::Result<Vec<String>> {
-        Ok(self.watching()?.lines(Stream::Stdout))
-    }
-
-    /// What was found so far, but for the mark.
-    fn findings(&self) -> anyhow::Result<Vec<Finding>> {
-        let [a, b, c, d] = MARK;
-        let mark = format!("{a}.{b}.{c}.{d}");
-        let mut findings = self
-            .watch_lines()?
-            .iter()
-            .map(|line| Finding::parse(line))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        findings.retain(|finding| finding.ip != mark);
-        Ok(findings)
-    }
-
-    fn watching(&self) -> anyhow::Result<&Process> {
-        self.watch.as_ref().context("nobody watches")
+    fn observers(&self) -> anyhow::Result<&Observers> {
+        self.observers.as_ref().context("nobody watches")
     }
 
     /// For a message.
     fn said(&self) -> String {
-        match &self.watch {
-            Some(watch) => format!("`probe watch` said:\n{}", watch.said()),
-            None => "before `probe watch` was started".to_owned(),
+        match &self.observers {
+            Some(observers) => format!("`probe watch` said:\n{}", observers.watch.said()),
+            None => "when nobody watched".to_owned(),
         }
     }
+}
+
+impl Observers {
+    fn start(host: &Host, marker: Host, attach: &str, options: &[&str]) -> anyhow::Result<Self> {
+        let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
+        let [recording, capture] = [RECORDING, CAPTURE].map(|name| files.path().join(name));
+        let how = ["-i", INTERFACE, "--attach", attach, "-o", "json", "--write"];
+        let watch = host.bare_watch(&[&how[..], &[word(&recording)?], options].concat())?;
+        let tcpdump = host.spawn([
+            "tcpdump",
+            "--immediate-mode",
+            "-U",
+            "-n",
+            "-i",
+            INTERFACE,
+            "-Z",
+            "root",
+            "-w",
+            word(&capture)?,
+            "arp or (vlan and arp)",
+        ])?;
+        tcpdump.wait_for_line(Stream::Stderr, PROMPTLY, |line| {
+            line.contains("listening on")
+        })?;
+        Ok(Self {
+            watch,
+            tcpdump,
+            sender: marker.sender()?,
+            marker,
+            options: options.iter().map(ToString::to_string).collect(),
+            files,
+        })
+    }
+
+    /// Says on the network that the mark's address is at one of its stations.
+    fn mark(&self, mac: MacAddr) -> anyhow::Result<()> {
+        let address: std::net::Ipv4Addr = MARK.parse()?;
+        self.sender.send(&Frame::announcement(mac, address))
+    }
+
+    fn wait_for(&self, finding: &str, ip: &str, times: usize) -> anyhow::Result<Finding> {
+        let mut seen = 0;
+        self.watch.wait_for_finding(PATIENCE, |found| {
+            seen += usize::from(found.finding == finding && found.ip == ip);
+            seen >= times
+        })
+    }
+
+    /// What the binary finds in tcpdump's capture, once that is complete.
+    fn read_capture(&self) -> anyhow::Result<Vec<Finding>> {
+        // tcpdump says nothing of what it has written.
+        eventually("tcpdump to write the mark", PROMPTLY, || {
+            // Until then the file may end in the middle of a frame.
+            let finished = self.read(CAPTURE)?;
+            let found = findings(&finished.stdout)?;
+            let complete = found
+                .iter()
+                .any(|found| found.ip == MARK && found.finding == "moved");
+            Ok((complete && finished.status.success()).then_some(found))
+        })
+        .with_context(|| format!("tcpdump said:\n{}", self.tcpdump.said()))
+    }
+
+    /// What was found live, and what is found in what was recorded.
+    fn end(mut self) -> anyhow::Result<(Vec<Finding>, Vec<Finding>)> {
+        self.watch.interrupt()?;
+        self.watch.exit_status(PROMPTLY)?;
+        let live = findings(&self.watch.lines(Stream::Stdout).join("\n"))?;
+        let again = findings(&self.read(RECORDING)?.success()?)?;
+        Ok((live, again))
+    }
+
+    fn read(&self, file: &str) -> anyhow::Result<Finished> {
+        let file = self.files.path().join(file);
+        let options: Vec<_> = self.options.iter().map(String::as_str).collect();
+        let words = ["watch", "-o", "json", "--read", word(&file)?];
+        self.marker
+            .probe(&[&words[..], &options].concat())?
+            .finish(PROMPTLY)
+    }
+}
+
+/// A path as a word of a command line.
+fn word(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
+/// The findings of these lines, without their times.
+fn findings(lines: &str) -> anyhow::Result<Vec<Finding>> {
+    lines
+        .lines()
+        .map(|line| Finding::parse(line).map(Finding::without_time))
+        .collect()
 }
 
 impl Expected {
@@ -296,6 +388,19 @@ impl Expected {
         }
     }
 
+    /// What is to be found in a mere capture, which tells neither what the host holds nor what matters to it.
+    /// `None` if that is what it rests on.
+    fn in_a_capture(&self) -> Option<Self> {
+        let severity = match self.severity {
+            "critical" => "warning",
+            other => other,
+        };
+        (self.evidence != Some("local")).then(|| Self {
+            severity,
+            ..self.clone()
+        })
+    }
+
     fn address(&self) -> (&str, &str) {
         (&self.ip, &self.vlan)
     }
@@ -344,9 +449,10 @@ impl fmt::Display for Expected {
 /// nothing was expected of, only the first claim may be reported.
 fn compare(expected: &[Expected], found: &[Finding]) -> anyhow::Result<()> {
     let addresses: BTreeSet<_> = expected.iter().map(Expected::address).collect();
-    let stray = found
-        .iter()
-        .find(|found| !addresses.contains(&found.address()) && found.finding != "new_binding");
+    let stray = found.iter().find(|found| {
+        let is_expected = addresses.contains(&found.address()) || found.ip == MARK;
+        !is_expected && found.finding != "new_binding"
+    });
     if let Some(stray) = stray {
         bail!("a finding about an address that has nothing to do with it: {stray:?}");
     }

@@ -168,7 +168,7 @@ fn two_vlans(stage: &mut Stage) -> Result<()> {
     let first = stage.host("first", None)?;
     let second = stage.host("second", None)?;
     // The network card of the client strips the tags, as most do, so this takes a hook that still sees them.
-    stage.watch(&client, "tc", &["--refresh", "0s"])?;
+    stage.watch(&client, "tc", &[])?;
     let announce = |host: &Host, mac: MacAddr, vlan: u16| -> Result<()> {
         let frame = Frame::announcement(mac, SHARED_BYTES).tagged(vlan);
         host.sender()?.send(&frame)

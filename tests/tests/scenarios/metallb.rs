@@ -113,7 +113,7 @@ fn handover_seen_by_the_node_that_takes_over(stage: &mut Stage) -> Result<()> {
 }
 
 /// The outgoing speaker answers the incoming one's first announcement, and is silent from then on.
-fn hand_over(stage: &Stage, cluster: Cluster) -> Result<()> {
+fn hand_over(stage: &mut Stage, cluster: Cluster) -> Result<()> {
     let [first, second] = &cluster.nodes;
     let [mut outgoing, mut incoming] = cluster.speakers;
     outgoing.announce()?;
