@@ -76,16 +76,13 @@ impl Replay {
         event.request_ns = request_ns;
         let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
         let sighting = Sighting::of(&frame, direction, now, request_ns);
-        match self.claims.get_mut(&key) {
-            Some(state) => {
-                event.previous = state.seen();
-                state.judge(sighting, answers_probe, &self.settings);
-                state.emitted(sighting);
-            }
-            None => {
-                let state = ClaimState::new(sighting, AskedState::default());
-                self.claims.put(key, state);
-            }
+        if let Some(state) = self.claims.get_mut(&key) {
+            event.previous = state.seen();
+            state.judge(sighting, answers_probe, &self.settings);
+            state.emitted(sighting);
+        } else {
+            let state = ClaimState::new(sighting, AskedState::default());
+            self.claims.put(key, state);
         }
     }
 }

@@ -119,7 +119,6 @@ impl KernelArguments {
             ring_memory: (self.ring_memory as usize) << 20,
             addresses: self.kernel_addresses,
             filter_entries: self.filter_capacity,
-            ..LoadOptions::default()
         }
     }
 

@@ -55,7 +55,7 @@ impl CounterReader {
         }
         let (place, _) =
             find(&map, key, Counters::are_free)?.ok_or(KernelError::CountersFull { ifindex })?;
-        put(&mut map, place, Counters::of(key))
+        put(&mut map, place, &Counters::of(key))
     }
 
     /// Forgets an interface that is gone.
@@ -65,7 +65,7 @@ impl CounterReader {
             let key = counters_key(ifindex, direction);
             // Not there is as good.
             if let Ok(Some((place, _))) = find(&map, key, |counters| counters.belong_to(key)) {
-                let _ = put(&mut map, place, Counters::default());
+                let _ = put(&mut map, place, &Counters::default());
             }
         }
     }
@@ -93,12 +93,12 @@ fn find(
     Ok(None)
 }
 
-fn put(map: &mut Map, place: u32, counters: Counters) -> Result<(), KernelError> {
+fn put(map: &mut Map, place: u32, counters: &Counters) -> Result<(), KernelError> {
     let cpus = nr_cpus().map_err(|(path, source)| KernelError::Cpus {
         path: path.to_owned(),
         problem: source.to_string(),
     })?;
-    let raw: Raw = bytemuck::cast(counters);
+    let raw: Raw = bytemuck::cast(*counters);
     let values =
         PerCpuValues::try_from(vec![raw; cpus]).map_err(|error| map_error(error.into()))?;
     map.set(place, values, 0).map_err(map_error)
