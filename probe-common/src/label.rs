@@ -23,6 +23,9 @@ macro_rules! label_enum {
             /// How many variants there are.
             pub const COUNT: usize = Self::ALL.len();
 
+            /// The words of all variants, in the order of their numbers.
+            pub const LABELS: &'static [&'static str] = &[$( $label, )+];
+
             /// The variant's number: dense, from 0.
             #[inline(always)]
             pub const fn number(self) -> u8 {
@@ -40,6 +43,11 @@ macro_rules! label_enum {
                     $( Self::$variant => $label, )+
                 }
             }
+
+            /// The variant that this is the word of, if there is one.
+            pub fn from_label(label: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|variant| variant.label() == label)
+            }
         }
 
         impl core::fmt::Display for $name {
@@ -52,7 +60,7 @@ macro_rules! label_enum {
     };
 }
 
-/// Serializes a [`label_enum!`] as its word. A macro of its own, because a `cfg` inside `label_enum!`
+/// Serializes a [`label_enum!`] as its word, and back. A macro of its own, because a `cfg` inside `label_enum!`
 /// would ask for a feature of the crate that uses it, not of this one.
 #[cfg(feature = "serde")]
 #[doc(hidden)]
@@ -65,6 +73,18 @@ macro_rules! serialize_label {
                 serializer: S,
             ) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.label())
+            }
+        }
+
+        impl<'de> $crate::serde::Deserialize<'de> for $name {
+            fn deserialize<D: $crate::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<Self, D::Error> {
+                $crate::from_text::deserialize(
+                    deserializer,
+                    concat!("a ", stringify!($name)),
+                    Self::from_label,
+                )
             }
         }
     };

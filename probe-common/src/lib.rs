@@ -9,6 +9,9 @@
 pub mod counter;
 pub mod economy;
 pub mod event;
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub mod from_text;
 mod label;
 pub mod parse;
 pub mod wire;

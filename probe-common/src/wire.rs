@@ -113,6 +113,13 @@ impl serde::Serialize for MacAddr {
     }
 }
 
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for MacAddr {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::from_text::deserialize(deserializer, "a MAC address", |text| text.parse().ok())
+    }
+}
+
 /// One VLAN tag without its priority bits. A `tpid` of 0 means that there is no tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
@@ -207,6 +214,13 @@ impl FromStr for Vlan {
 impl serde::Serialize for Vlan {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Vlan {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::from_text::deserialize(deserializer, "a VLAN", |text| text.parse().ok())
     }
 }
 

@@ -21,6 +21,12 @@ fn to_timestamp(time: Timespec) -> Timestamp {
     Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
+/// What has to be added to a time stamp of the kernel's for the time since 1970, now, in nanoseconds.
+pub fn since_1970_ns() -> u64 {
+    let now = to_timestamp(clock_gettime(ClockId::Realtime));
+    now.0.saturating_sub(monotonic().0)
+}
+
 /// How a [`Timestamp`] is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {

@@ -4,16 +4,21 @@
 //! findings in [`detect`]. [`monitor`] is the one task that joins these; [`serve`] and [`report`] show
 //! what it finds.
 
+pub mod capture;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod detect;
 pub mod doctor;
 pub mod facts;
+pub mod filter;
+pub mod history;
 pub mod interfaces;
 pub mod kernel;
 pub mod links;
 pub mod monitor;
 pub mod order;
 mod poll;
+pub mod recording;
 pub mod report;
 pub mod serve;

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, io, mem, sync::Arc};
 
-use probe_common::{counter::Direction, event::Hook};
+use probe_common::{
+    counter::Direction,
+    event::{ArpEvent, Hook},
+};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
@@ -21,6 +24,8 @@ use crate::{
 const EVENTS_PER_TURN: usize = 4_096;
 /// Findings that a slow reader may be behind before it misses some.
 const FINDINGS_BEHIND: usize = 10_000;
+/// Events that a slow reader may be behind before it misses some.
+const EVENTS_BEHIND: usize = 16_384;
 /// Questions that may wait.
 const QUESTIONS: usize = 64;
 
@@ -46,6 +51,7 @@ pub struct Stopped;
 
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
+    Bindings(oneshot::Sender<Vec<BindingView>>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -53,22 +59,39 @@ enum Question {
 pub struct MonitorHandle {
     questions: mpsc::Sender<Question>,
     findings: broadcast::Sender<Arc<FindingRecord>>,
+    events: broadcast::Sender<ArpEvent>,
 }
 
 impl MonitorHandle {
     /// What the monitor knows now.
     pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        self.ask(Question::Snapshot).await
+    }
+
+    /// All bindings as they are now.
+    pub async fn bindings(&self) -> Result<Vec<BindingView>, Stopped> {
+        self.ask(Question::Bindings).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, Stopped> {
         let (sender, receiver) = oneshot::channel();
-        self.questions
-            .send(Question::Snapshot(sender))
-            .await
-            .map_err(|_| Stopped)?;
+        let asked = self.questions.send(question(sender)).await;
+        asked.map_err(|_| Stopped)?;
         receiver.await.map_err(|_| Stopped)
     }
 
     /// Every finding from now on. A reader that falls behind is told how many it missed.
     pub fn findings(&self) -> broadcast::Receiver<Arc<FindingRecord>> {
         self.findings.subscribe()
+    }
+
+    /// Every event from now on, in order. While nobody listens, none is handed on. A reader that falls
+    /// behind is told how many it missed.
+    pub fn events(&self) -> broadcast::Receiver<ArpEvent> {
+        self.events.subscribe()
     }
 }
 
@@ -82,6 +105,7 @@ pub struct Monitor {
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
     questions: mpsc::Receiver<Question>,
     publish: broadcast::Sender<Arc<FindingRecord>>,
+    events: broadcast::Sender<ArpEvent>,
     /// Reused from turn to turn.
     findings: Vec<Finding>,
     received: HashMap<(u32, Direction), u64>,
@@ -99,9 +123,11 @@ impl Monitor {
     ) -> io::Result<(Self, MonitorHandle)> {
         let (question_sender, questions) = mpsc::channel(QUESTIONS);
         let (publish, _) = broadcast::channel(FINDINGS_BEHIND);
+        let (events, _) = broadcast::channel(EVENTS_BEHIND);
         let handle = MonitorHandle {
             questions: question_sender,
             findings: publish.clone(),
+            events: events.clone(),
         };
         let monitor = Self {
             rings,
@@ -112,6 +138,7 @@ impl Monitor {
             watched,
             questions,
             publish,
+            events,
             findings: Vec::new(),
             received: HashMap::new(),
             undecodable: 0,
@@ -171,6 +198,10 @@ impl Monitor {
             let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
             *self.received.entry((event.ifindex, direction)).or_default() += 1;
             self.last_event = Some(Timestamp(event.ktime_ns));
+            if self.events.receiver_count() > 0 {
+                // Whoever listened may have gone meanwhile.
+                let _ = self.events.send(event);
+            }
             match Observation::try_from(&event) {
                 Ok(observation) => self.detector.observe(&observation, &mut self.findings),
                 Err(error) => {
@@ -184,19 +215,12 @@ impl Monitor {
     fn publish(&mut self) {
         let mut findings = mem::take(&mut self.findings);
         for finding in findings.drain(..) {
-            let interface = self.interface_name(finding.segment.interface);
+            let interface = self.watched.borrow().name_of(finding.segment.interface);
             let record = FindingRecord::new(&finding, interface, Clock::Monotonic);
             // Nobody listening is fine: the finding is in the metrics.
             let _ = self.publish.send(Arc::new(record));
         }
         self.findings = findings;
-    }
-
-    fn interface_name(&self, ifindex: u32) -> String {
-        match self.watched.borrow().get(ifindex) {
-            Some(watched) => watched.name.clone(),
-            None => format!("if{ifindex}"),
-        }
     }
 
     /// Tells detection what this host holds.
@@ -205,14 +229,22 @@ impl Monitor {
         let watched = self.watched.borrow_and_update().clone();
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
-        self.received
-            .retain(|(ifindex, _), _| watched.contains(*ifindex));
+        // An index may come back as another interface, on another wire.
+        let detector = &mut self.detector;
+        self.received.retain(|&(ifindex, _), _| {
+            let keep = watched.contains(ifindex);
+            if !keep {
+                detector.forget_interface(ifindex);
+            }
+            keep
+        });
     }
 
     fn answer(&self, question: Question) {
         match question {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
+            Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
         }
     }
 

@@ -93,6 +93,7 @@ impl Host {
     pub fn daemon_under(&self, wrapper: &[&str], options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
         let mut words = vec!["run", "--listen", &listen];
+        words.extend(own_socket(options));
         words.extend(options);
         Ok(Daemon {
             host: self,
@@ -108,18 +109,9 @@ impl Host {
 
     /// The same, where what it watches and how are among the options.
     pub fn bare_watch(&self, options: &[&str]) -> anyhow::Result<Process> {
-        let binary = binary()?;
-        // It has nobody to ask whether it is ready, but its log says so to those who want to know.
-        let words = ["env", "RUST_LOG=info"].map(Path::new);
-        let process = self.spawn(
-            words
-                .into_iter()
-                .chain([binary.as_path()])
-                .chain([Path::new("watch")])
-                .chain(options.iter().map(Path::new)),
-        )?;
+        let process = self.probe(&[&["watch"], own_socket(options), options].concat())?;
         process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
-            line.contains("interface is watched")
+            line.starts_with("watching ")
         })?;
         Ok(process)
     }
@@ -136,6 +128,16 @@ impl Host {
         let daemon = self.daemon(options)?;
         daemon.wait_until_ready()?;
         Ok(daemon)
+    }
+}
+
+/// Network namespaces have one file system: without a word on the socket there is none, so that tests that
+/// run side by side do not meet there.
+fn own_socket(options: &[&str]) -> &'static [&'static str] {
+    if options.contains(&"--socket") {
+        &[]
+    } else {
+        &["--socket", "none"]
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Finding {
     /// What it rests on, where it rests on something.
     #[serde(default)]
     pub evidence: serde_json::Value,
+    /// How often what was seen.
+    #[serde(default)]
+    pub counts: serde_json::Value,
 }
 
 /// One machine that claims an address.
@@ -38,6 +41,19 @@ impl Finding {
     /// Reads one line.
     pub fn parse(line: &str) -> anyhow::Result<Self> {
         serde_json::from_str(line).with_context(|| format!("not a finding: {line}"))
+    }
+
+    /// The same without its time: the clock of a live run is translated anew for each line, and a capture has
+    /// times of its own.
+    #[must_use]
+    pub fn without_time(mut self) -> Self {
+        self.time.clear();
+        self
+    }
+
+    /// What it is about: the address and its VLAN.
+    pub fn address(&self) -> (&str, &str) {
+        (&self.ip, &self.vlan)
     }
 
     /// Every MAC address of every owner, in order.

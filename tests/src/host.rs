@@ -1,7 +1,10 @@
 //! A host: a namespace with one network card.
 
-use std::{ffi::OsStr, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr, fs, net::SocketAddr, path::Path, process::Command, sync::Arc, time::Duration,
+};
 
+use anyhow::Context;
 use probe_common::wire::MacAddr;
 
 use crate::{
@@ -86,6 +89,21 @@ impl Host {
     /// Forgets the neighbours that it knows, so that it asks for the next one anew.
     pub fn forget_neighbours(&self) -> anyhow::Result<()> {
         self.ip(["neighbour", "flush", "all"])
+    }
+
+    /// Asks for an address anew, by a real ping. The outcome is the ping's: with two owners, whether it is
+    /// answered is a matter of luck.
+    pub fn ask(&self, address: &str) -> anyhow::Result<Finished> {
+        self.forget_neighbours()?;
+        self.run(["ping", "-c1", "-W1", address])
+    }
+
+    /// Sets a parameter of the kernel, by its path below `/proc/sys/net`.
+    pub fn set_parameter(&self, path: &str, value: &str) -> anyhow::Result<()> {
+        self.enter(|| {
+            let path = Path::new("/proc/sys/net").join(path);
+            fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))
+        })
     }
 
     /// Runs `ip` on it.

@@ -52,8 +52,7 @@ impl Duplicate {
     /// Lets the client ask for the shared address anew, by a real ping. Whether that one is answered is
     /// a matter of luck: it is what makes duplicates so confusing.
     pub fn ask(&self) -> Result<Finished> {
-        self.client.forget_neighbours()?;
-        self.client.run(["ping", "-c1", "-W1", SHARED_ADDRESS])
+        self.client.ask(SHARED_ADDRESS)
     }
 
     /// Moves the address from the server to the rival, who announces it as cluster software does.

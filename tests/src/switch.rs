@@ -63,18 +63,9 @@ impl Switch {
         self.namespace
             .ip(["link", "set", "dev", name, "master", BRIDGE])?;
         if !self.learning {
-            self.namespace.ip([
-                "link",
-                "set",
-                "dev",
-                name,
-                "type",
-                "bridge_slave",
-                "learning",
-                "off",
-            ])?;
+            self.set_port(&host, &["type", "bridge_slave", "learning", "off"])?;
         }
-        self.namespace.ip(["link", "set", "dev", name, "up"])?;
+        self.plug(&host)?;
         host.set_link_up()?;
         host.wait_for_link("its carrier", Link::is_up)?;
         eventually(
@@ -87,8 +78,25 @@ impl Switch {
 
     /// Pulls the plug of a host's port.
     pub fn unplug(&self, host: &Host) -> anyhow::Result<()> {
+        self.set_port(host, &["down"])
+    }
+
+    /// Plugs a host's port in again.
+    pub fn plug(&self, host: &Host) -> anyhow::Result<()> {
+        self.set_port(host, &["up"])
+    }
+
+    /// Keeps a host from every other that is kept apart, and from no one else: between two such hosts the
+    /// network is cut, and all others still reach both.
+    pub fn keep_apart(&self, host: &Host, apart: bool) -> anyhow::Result<()> {
+        let state = if apart { "on" } else { "off" };
+        self.set_port(host, &["type", "bridge_slave", "isolated", state])
+    }
+
+    fn set_port(&self, host: &Host, state: &[&str]) -> anyhow::Result<()> {
+        let port = ["link", "set", "dev", host.name()];
         self.namespace
-            .ip(["link", "set", "dev", host.name(), "down"])?;
+            .ip(port.into_iter().chain(state.iter().copied()))?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
-use std::{path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use aya::{programs::loaded_programs, util::KernelVersion};
 use probe_common::{counter::Direction, wire::MacAddr};
@@ -124,9 +124,13 @@ fn wait_for_loaded(names: &[&str]) {
     .unwrap_or_else(|error| panic!("{error}; there are {:?}", loaded()));
 }
 
+fn kernel_at_least(major: u8, minor: u8) -> bool {
+    KernelVersion::current().unwrap() >= KernelVersion::new(major, minor, 0)
+}
+
 /// Whether TC programs are held by links, which end with their process.
 fn has_tcx() -> bool {
-    KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
+    kernel_at_least(6, 6)
 }
 
 fn veth(mode: &str) {
@@ -150,21 +154,37 @@ fn tc_on_veth_counts_and_finds() {
     veth("tc");
 }
 
+/// The plain program will not do for an MTU above a page; the one that will, kernels know from 5.18 on.
+#[test]
+fn native_on_a_jumbo_mtu_counts_and_finds_where_the_kernel_can() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    for host in [&monitor, &wire] {
+        host.ip("link set dev eth0 mtu 9000".split(' ')).unwrap();
+    }
+    if kernel_at_least(5, 18) {
+        Network::of_cards(&monitor, &wire).counts_and_finds("native", "0");
+    } else {
+        assert_native_is_refused(&monitor);
+        Network::of_cards(&monitor, &wire).counts_and_finds("tc", "0");
+    }
+}
+
 /// Two network cards of the guest with a cable between them, which are hosts of the lab for the while.
 #[test]
 fn native_on_virtio_net_counts_and_finds() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = cards(&lab);
-    let network = Network::of_cards(&monitor, &wire);
-    if KernelVersion::current().unwrap() >= KernelVersion::new(5, 13, 0) {
-        network.counts_and_finds("native", "0");
-    } else {
-        // One queue a CPU more than the card has; later kernels share one (`virtnet_xdp_set`).
-        let words = ["run", "-i", INTERFACE, "--attach", "native"];
-        let finished = monitor.probe(&words).unwrap().finish(PATIENCE).unwrap();
-        assert_eq!(finished.status.code(), Some(4), "{finished:?}");
-        assert!(finished.stderr.contains("--attach tc"), "{finished:?}");
-    }
+    Network::of_cards(&monitor, &wire).counts_and_finds("native", "0");
+}
+
+/// What a driver cannot do is said, with the way out, and nothing stays attached.
+fn assert_native_is_refused(monitor: &Host) {
+    let words = ["run", "-i", INTERFACE, "--attach", "native"];
+    let finished = monitor.probe(&words).unwrap().finish(PATIENCE).unwrap();
+    assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+    assert!(finished.stderr.contains("--attach tc"), "{finished:?}");
+    wait_for_loaded(&[]);
 }
 
 #[test]
@@ -175,13 +195,24 @@ fn tc_on_virtio_net_counts_and_finds() {
 }
 
 fn cards(lab: &Lab) -> [Host; 2] {
-    // Those of an earlier test come back a moment after it.
-    eventually("the guest's network cards", PATIENCE, || {
-        let there = |card: &str| Path::new("/sys/class/net").join(card).exists();
-        Ok((there("eth0") && there("eth1")).then_some(()))
+    // Those of an earlier test come back a moment after it, one of them under another name.
+    let cards = eventually("two network cards of the guest's", PATIENCE, || {
+        let cards: Vec<_> = fs::read_dir("/sys/class/net")?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|interface| interface.join("device").exists())
+            .filter_map(|card| Some(card.file_name()?.to_str()?.to_owned()))
+            .collect();
+        Ok(<[String; 2]>::try_from(cards).ok())
     })
     .unwrap();
-    [("monitor", "eth0"), ("wire", "eth1")].map(|(name, card)| lab.adopt(name, card).unwrap())
+    let [left, right] = &cards;
+    let hosts = [("monitor", left), ("wire", right)];
+    hosts.map(|(name, card)| {
+        let host = lab.adopt(name, card).unwrap();
+        // Like a real one, it would keep answers to others to itself.
+        host.ip("link set dev eth0 promisc on".split(' ')).unwrap();
+        host
+    })
 }
 
 /// The sender's VLAN device leaves the tag to the card, and the cable hands it on beside the frame, as a card

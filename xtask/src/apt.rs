@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     host,
+    policy::NoServices,
     step::{self, say, slow_step, step},
 };
 
@@ -45,7 +46,8 @@ pub fn update() -> Result<()> {
     })
 }
 
-/// Installs packages; where that is not allowed, the error says what to type.
+/// Installs packages, and starts none of what is in them; where that is not allowed, the error says what to
+/// type.
 pub fn install(packages: &[String]) -> Result<()> {
     if !host::is_root() {
         bail!(
@@ -54,6 +56,7 @@ pub fn install(packages: &[String]) -> Result<()> {
         );
     }
     slow_step(&format!("install {}", packages.join(" ")), || {
+        let _no_services = NoServices::decree()?;
         let install = || {
             step::run(
                 apt_get()

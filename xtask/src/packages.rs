@@ -1,4 +1,4 @@
-//! The programs that tests and demo run, and where they come from.
+//! The programs that tests, demo and benchmarks run, and where they come from.
 
 use anyhow::{Result, bail};
 
@@ -7,13 +7,22 @@ use crate::{apt, host};
 /// Command, Debian package.
 type Program = (&'static str, &'static str);
 
-/// What the tests and the demo run.
-const PROGRAMS: [Program; 5] = [
+/// What the lab is made with.
+const LAB: [Program; 4] = [
     ("arping", "iputils-arping"),
-    ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
+];
+
+/// What only the tests run: tools to compare with, and who takes part in the scenarios.
+const TESTS: [Program; 6] = [
+    ("bpftool", "bpftool"),
+    ("busybox", "busybox-static"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("keepalived", "keepalived"),
+    ("tshark", "tshark"),
+    ("ucarp", "ucarp"),
 ];
 
 /// What guests with other kernels are made of. Large, so it is installed only for them.
@@ -23,17 +32,34 @@ const GUEST_PROGRAMS: [Program; 3] = [
     ("xz", "xz-utils"),
 ];
 
-/// Installs what the tests and the demo lack; where that is not possible, the error says what to do.
-pub fn ensure() -> Result<()> {
-    install(&PROGRAMS)
+/// What only the benchmarks run.
+const BENCH_PROGRAMS: [Program; 3] = [
+    ("arpalert", "arpalert"),
+    ("arpwatch", "arpwatch"),
+    ("iperf3", "iperf3"),
+];
+
+/// Installs what the demo misses; where that is not possible, the error says what to do.
+pub fn ensure_for_demo() -> Result<()> {
+    ensure("the demo", &LAB)
+}
+
+/// Installs what the tests miss; where that is not possible, the error says what to do.
+pub fn ensure_for_tests() -> Result<()> {
+    ensure("the tests", &[&LAB[..], &TESTS].concat())
+}
+
+/// The same for the benchmarks.
+pub fn ensure_for_bench() -> Result<()> {
+    ensure("the benchmarks", &[&LAB[..], &BENCH_PROGRAMS].concat())
 }
 
 /// The same for guests.
 pub fn ensure_for_guests() -> Result<()> {
-    install(&GUEST_PROGRAMS)
+    ensure("guests", &GUEST_PROGRAMS)
 }
 
-fn install(programs: &[Program]) -> Result<()> {
+fn ensure(who: &str, programs: &[Program]) -> Result<()> {
     let (commands, packages) = missing(programs, |command| host::program(command).is_some());
     if packages.is_empty() {
         Ok(())
@@ -41,7 +67,7 @@ fn install(programs: &[Program]) -> Result<()> {
         apt::install(&packages)
     } else {
         bail!(
-            "the tests need {}: install them with this system's package manager and try again",
+            "{who} cannot do without {}: install them with this system's package manager and try again",
             commands.join(", ")
         )
     }
@@ -64,13 +90,13 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        let (commands, packages) = missing(&PROGRAMS, |command| command != "arping");
+        let (commands, packages) = missing(&LAB, |command| command != "arping");
         assert_eq!(commands, ["arping"]);
         assert_eq!(packages, ["iputils-arping"]);
     }
 
     #[test]
     fn nothing_is_installed_twice() {
-        assert!(missing(&PROGRAMS, |_| true).1.is_empty());
+        assert!(missing(&LAB, |_| true).1.is_empty());
     }
 }

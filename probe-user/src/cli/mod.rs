@@ -1,16 +1,26 @@
 //! The command line: a file a verb.
 
+mod bindings;
+mod completions;
+mod conflicts;
+mod daemon;
 mod detection;
 mod doctor;
 mod exit;
+mod filter;
+mod history;
+mod interfaces;
+mod output;
 mod run;
 mod session;
 mod source;
+mod status_line;
+mod tally;
 mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use exit::Exit;
 
@@ -29,9 +39,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Watch interfaces as a daemon: metrics on HTTP, conflicts as JSON lines on standard output
-    Run(run::Arguments),
-    /// Watch interfaces from a terminal: findings live
-    Watch(watch::Arguments),
+    Run(Box<run::Arguments>),
+    /// Watch interfaces from a terminal: findings live, or from a capture
+    Watch(Box<watch::Arguments>),
+    /// Show the open conflicts that the daemon knows; ends with 1 if there are any
+    Conflicts(conflicts::Arguments),
+    /// Show which address is at which MAC, as the daemon knows it
+    Bindings(bindings::Arguments),
+    /// Show what the daemon watches, and how
+    Interfaces(interfaces::Arguments),
+    /// Show the findings that the daemon remembers
+    History(history::Arguments),
+    /// Print the completions for a shell
+    Completions(completions::CompletionsArguments),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(completions::ManArguments),
     /// Show what this host offers and what is missing: everything that a bug report needs
     Doctor(doctor::Arguments),
 }
@@ -40,8 +63,14 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
-        Verb::Run(arguments) => run::run(arguments),
-        Verb::Watch(arguments) => watch::run(arguments),
+        Verb::Run(arguments) => run::run(*arguments),
+        Verb::Watch(arguments) => watch::run(&arguments),
+        Verb::Conflicts(arguments) => conflicts::run(&arguments),
+        Verb::Bindings(arguments) => bindings::run(&arguments),
+        Verb::Interfaces(arguments) => interfaces::run(&arguments),
+        Verb::History(arguments) => history::run(&arguments),
+        Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
+        Verb::Man(arguments) => completions::man(Cli::command(), &arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io::Write as _,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,12 +17,14 @@ use super::{
     Exit,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
+    watch::NO_SOCKET,
 };
 use crate::{
     detect::FindingKind,
+    history::History,
     kernel::{self, capabilities},
     report::FindingRecord,
-    serve::{self, Sources},
+    serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
 };
 
 /// The range of ports that Prometheus keeps a list of is full; this one is ARP's RFC, 826, past its end.
@@ -32,12 +35,18 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    #[command(flatten)]
-    source: SourceArguments,
-
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: SocketAddr,
+
+    /// The Unix socket on which findings, conflicts, bindings and interfaces are served, to root and its
+    /// group; `none` for no socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    socket: PathBuf,
+
+    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    #[command(flatten, next_help_heading = "Interfaces")]
+    source: SourceArguments,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
@@ -60,9 +69,17 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
             arguments.listen
         )
     })?;
-    let session = Session::start(&arguments.source).await?;
-    tokio::spawn(log_conflicts(session.findings.resubscribe()));
+    let socket = if arguments.socket.as_os_str() == NO_SOCKET {
+        None
+    } else {
+        Some(ApiSocket::bind(&arguments.socket)?)
+    };
+    let mut session = Session::start(&arguments.source).await?;
+    tokio::spawn(log_conflicts(session.monitor.findings()));
     tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
+
+    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
+    session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
     let sources = Sources {
@@ -79,10 +96,29 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     stop.received().await;
     tracing::info!("stopping");
     drop(stop_serving);
+    // The socket goes with its task: nobody shall find it and be left waiting.
+    if let Some(api) = api {
+        api.abort();
+        let _ = api.await;
+    }
     session.end().await?;
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
+}
+
+/// Keeps the last findings, and serves them and the state of detection on the socket.
+fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> + use<> {
+    let history = History::default();
+    tokio::spawn(history.clone().follow(session.monitor.findings()));
+    let sources = ApiSources {
+        monitor: session.monitor.clone(),
+        watched: session.watched.clone(),
+        links: session.links.clone(),
+        history,
+    };
+    tracing::info!(socket = %socket.path().display(), "serving findings and state");
+    serve::serve_api(socket, sources)
 }
 
 /// Writes opened and closed conflicts to standard output, one JSON object a line.

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, watch},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -13,26 +13,27 @@ use super::source::SourceArguments;
 use crate::{
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
-    links,
+    links::{self, Links},
     monitor::{Monitor, MonitorHandle},
-    report::FindingRecord,
 };
 
 /// A running kernel side and its monitor.
 pub struct Session {
     pub monitor: MonitorHandle,
-    /// Every finding, from the first on.
-    pub findings: broadcast::Receiver<Arc<FindingRecord>>,
     pub counters: CounterReader,
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    pub links: watch::Receiver<Arc<Links>>,
     pub orders: InterfacesHandle,
-    task: JoinHandle<io::Result<()>>,
+    /// Until it begins.
+    waiting: Option<Monitor>,
+    task: Option<JoinHandle<io::Result<()>>>,
     interfaces: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
 impl Session {
-    /// Loads, attaches and starts to watch.
+    /// Loads and attaches. Nothing is judged until [`Session::begin`], so whoever listens before that misses
+    /// nothing.
     pub async fn start(arguments: &SourceArguments) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.watch_only(&arguments.networks()?)?;
@@ -42,26 +43,35 @@ impl Session {
         let (interfaces, orders) =
             Interfaces::attach(kernel, arguments.policy(), links.clone()).await?;
         let watched = interfaces.watched();
-        let (monitor, handle) =
-            Monitor::new(rings, arguments.detect_config(), links, watched.clone())?;
-        // Before the monitor runs, so that nothing is missed.
-        let findings = handle.findings();
-        let (stop, mut stopped) = watch::channel(false);
-        let task = tokio::spawn(monitor.run(async move {
-            // An error means that the session is gone: a reason to stop as well.
-            let _ = stopped.wait_for(|&stop| stop).await;
-        }));
-        let interfaces = tokio::spawn(interfaces.follow());
+        let (monitor, handle) = Monitor::new(
+            rings,
+            arguments.detect_config(),
+            links.clone(),
+            watched.clone(),
+        )?;
         Ok(Self {
             monitor: handle,
-            findings,
             counters,
             watched,
+            links,
             orders,
-            task,
-            interfaces,
-            stop,
+            waiting: Some(monitor),
+            task: None,
+            interfaces: tokio::spawn(interfaces.follow()),
+            stop: watch::Sender::new(false),
         })
+    }
+
+    /// Begins to judge what the kernel side has seen since it was attached.
+    pub fn begin(&mut self) {
+        let mut stopped = self.stop.subscribe();
+        let run = |monitor: Monitor| {
+            tokio::spawn(monitor.run(async move {
+                // An error means that the session is gone: a reason to stop as well.
+                let _ = stopped.wait_for(|&stop| stop).await;
+            }))
+        };
+        self.task = self.waiting.take().map(run).or(self.task.take());
     }
 
     /// Detaches, judges what is left in the rings and ends.
@@ -70,8 +80,10 @@ impl Session {
         self.interfaces.abort();
         let _ = self.interfaces.await;
         self.stop.send_replace(true);
-        self.task.await.context("the monitor broke down")??;
-        Ok(())
+        match self.task {
+            Some(task) => Ok(task.await.context("the monitor broke down")??),
+            None => Ok(()),
+        }
     }
 }
 

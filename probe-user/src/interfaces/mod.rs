@@ -82,6 +82,12 @@ impl WatchedInterfaces {
         self.0.iter().find(|watched| watched.ifindex == ifindex)
     }
 
+    /// The name of the interface with this index, also of one that is gone.
+    pub fn name_of(&self, ifindex: u32) -> String {
+        let watched = self.get(ifindex);
+        watched.map_or_else(|| format!("if{ifindex}"), |watched| watched.name.clone())
+    }
+
     /// Every one of them, in the order of its index.
     pub fn iter(&self) -> impl Iterator<Item = &Watched> {
         self.0.iter()

@@ -1,6 +1,6 @@
 //! Which interfaces are watched: by name, by pattern, or by what is worth watching on a host.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use glob::Pattern;
 
@@ -30,6 +30,12 @@ impl FromStr for NamePattern {
             text: text.to_owned(),
             pattern,
         })
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -1,6 +1,20 @@
 //! How findings look to machines and to people.
 
+mod binding;
+mod claim;
+pub(crate) mod layout;
+mod next_step;
 mod record;
-pub mod terminal;
 
-pub use record::{FindingRecord, OwnerRecord};
+pub mod terminal;
+pub mod vendor;
+mod words;
+
+pub use binding::{BindingRecord, ConflictRecord};
+pub use claim::{ClaimForm, ClaimRecord};
+pub use next_step::Origin;
+pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
+pub use terminal::Terminal;
+
+#[cfg(test)]
+mod schema_tests;

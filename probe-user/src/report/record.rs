@@ -1,11 +1,12 @@
 //! A finding with the names and times that the world outside knows.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use jiff::Timestamp;
-use probe_common::wire::{MacAddr, Vlan};
-use serde::Serialize;
+use probe_common::wire::{Bogus, MacAddr, Vlan};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::vendor::vendor;
 use crate::{
     clock::Clock,
     detect::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// One finding: a line of JSON. Names are stable; fields may be added.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingRecord {
     /// When it became true.
     pub time: Timestamp,
@@ -36,20 +37,27 @@ pub struct FindingRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     /// How often.
-    pub counts: Counts,
+    pub counts: CountsRecord,
     /// What may be the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<Hint>,
     /// What is wrong with a bogus frame.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "reason",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub reason: Option<BogusReason>,
 }
 
 /// One owner: a MAC, or the MACs that are one machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
     /// Its MACs, the one seen last first.
     pub macs: Vec<MacAddr>,
+    /// The registered maker of the first MAC that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<Cow<'static, str>>,
     /// Its part in the finding.
     pub role: Role,
     /// Whether it is this host.
@@ -60,6 +68,21 @@ pub struct OwnerRecord {
     pub last_seen: Timestamp,
     /// How many of its claims were observed.
     pub claims: u64,
+}
+
+/// How often something happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountsRecord {
+    /// Requests that two owners answered.
+    pub duplicate_replies: u64,
+    /// Claims by an owner that had held the address before, after another had taken it.
+    pub returns: u64,
+    /// Claims by a stranger to an address that this host holds.
+    pub local: u64,
+    /// Rounds of asking that two owners answered.
+    pub confirmed: u64,
+    /// Findings like this one that were not reported since the last that was.
+    pub held_back: u64,
 }
 
 impl FindingRecord {
@@ -74,13 +97,9 @@ impl FindingRecord {
             vlan: finding.segment.vlan,
             ip: finding.ip,
             since: clock.wall(finding.since),
-            owners: finding
-                .owners
-                .iter()
-                .map(|owner| OwnerRecord::new(owner, clock))
-                .collect(),
+            owners: OwnerRecord::all(&finding.owners, clock),
             evidence: finding.evidence,
-            counts: finding.counts,
+            counts: finding.counts.into(),
             hint: finding.hint,
             reason: finding.bogus,
         }
@@ -88,15 +107,25 @@ impl FindingRecord {
 
     /// The line of JSON, without its end.
     pub fn to_json(&self) -> String {
-        // Strings, numbers and lists of them: there is nothing in it that JSON cannot say.
-        serde_json::to_string(self).unwrap_or_default()
+        to_json(self)
     }
 }
 
+/// A record as a line of JSON, without its end.
+pub fn to_json(record: &impl Serialize) -> String {
+    // Strings, numbers and lists of them: there is nothing in a record that JSON cannot say.
+    serde_json::to_string(record).unwrap_or_default()
+}
+
 impl OwnerRecord {
+    pub(super) fn all(owners: &[OwnerView], clock: Clock) -> Vec<Self> {
+        owners.iter().map(|owner| Self::new(owner, clock)).collect()
+    }
+
     fn new(owner: &OwnerView, clock: Clock) -> Self {
         Self {
             macs: owner.macs.clone(),
+            vendor: owner.macs.iter().copied().find_map(vendor),
             role: owner.role,
             local: owner.local,
             first_seen: clock.wall(owner.first_seen),
@@ -104,4 +133,34 @@ impl OwnerRecord {
             claims: owner.claims,
         }
     }
+}
+
+impl From<Counts> for CountsRecord {
+    fn from(counts: Counts) -> Self {
+        let Counts {
+            duplicate_replies,
+            returns,
+            local,
+            confirmed,
+            held_back,
+        } = counts;
+        Self {
+            duplicate_replies,
+            returns,
+            local,
+            confirmed,
+            held_back,
+        }
+    }
+}
+
+fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BogusReason>, D::Error> {
+    probe_common::from_text::deserialize(deserializer, "what is wrong with a frame", |label| {
+        let of_the_frame = Bogus::from_label(label).map(BogusReason::Frame);
+        of_the_frame.or_else(|| {
+            let reason = BogusReason::SpaNetworkBroadcast;
+            (reason.label() == label).then_some(reason)
+        })
+    })
+    .map(Some)
 }

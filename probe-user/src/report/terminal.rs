@@ -1,74 +1,275 @@
-//! Findings as lines for people.
+//! Findings as text for people: what, where, who, since when, why, and what to do next.
+//!
+//! A finding is a headline, which tools like `grep` can work with, and under it what a tired reader needs,
+//! each part behind its label. Nothing is said by colour alone.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
-use anstyle::{AnsiColor, Style};
-use jiff::tz::TimeZone;
+use anstyle::{AnsiColor, Effects, Style};
+use jiff::{Timestamp, tz::TimeZone};
+use probe_common::wire::Vlan;
 
-use super::{FindingRecord, OwnerRecord};
-use crate::detect::{Evidence, FindingKind, Severity};
+use super::{
+    BindingRecord, ClaimRecord, FindingRecord, OwnerRecord, layout,
+    next_step::{NextStep, Origin, next_step},
+    vendor, words,
+};
+use crate::detect::{FindingKind, Severity};
 
-/// Writes one finding: a line, and for disputes one more for each owner.
-pub fn write(out: &mut impl Write, record: &FindingRecord) -> io::Result<()> {
-    let style = style(record.severity);
-    let place = match record.vlan.to_string().as_str() {
-        "0" => record.interface.clone(),
-        vlan => format!("{} vlan {vlan}", record.interface),
-    };
-    let macs = record.owners.iter().map(macs).collect::<Vec<_>>();
-    write!(
-        out,
-        "{}  {style}{:<17}{style:#}  {:<15}  {place}",
-        time_of_day(record.time),
-        record.finding,
-        record.ip,
-    )?;
-    if !record.finding.is_dispute() || macs.len() < 2 {
-        writeln!(out, "  {}", macs.join(", "))?;
-        return Ok(());
+/// Where what is under a headline begins: below the name of the finding.
+const INDENT: usize = 10;
+/// Where what is behind a label begins.
+const COLUMN: usize = INDENT + 10;
+/// Text in wider lines is hard to read.
+const WIDEST: usize = 120;
+/// What is narrower is treated as this.
+const NARROWEST: usize = 60;
+/// Where nobody says how wide the reader's lines are.
+const USUAL: usize = 80;
+/// A cut name shorter than this says nothing.
+const SHORTEST_NAME: usize = 8;
+
+const LABEL: Style = Style::new().effects(Effects::DIMMED);
+const COMMAND: Style = Style::new().effects(Effects::BOLD);
+
+/// How text for people is laid out.
+#[derive(Clone, Debug)]
+pub struct Terminal {
+    width: usize,
+    zone: TimeZone,
+    origin: Origin,
+}
+
+impl Terminal {
+    /// Lines of this width, times in this zone.
+    pub fn new(width: usize, zone: TimeZone, origin: Origin) -> Self {
+        Self {
+            width: width.clamp(NARROWEST, WIDEST),
+            zone,
+            origin,
+        }
     }
-    writeln!(out)?;
-    if let Some(evidence) = record.evidence {
-        writeln!(out, "{:10}{}", "", in_words(evidence))?;
+
+    /// As it fits the terminal that standard output is, or else the usual 80 columns.
+    pub fn of_stdout(origin: Origin) -> Self {
+        let stdout = io::stdout();
+        let size = stdout
+            .is_terminal()
+            .then(|| terminal_size::terminal_size_of(stdout));
+        let width = size.flatten().map_or(USUAL, |(width, _)| width.0.into());
+        Self::new(width, TimeZone::system(), origin)
     }
-    for (owner, macs) in record.owners.iter().zip(macs) {
-        writeln!(
+
+    /// Writes a finding.
+    pub fn finding(&self, out: &mut impl Write, record: &FindingRecord) -> io::Result<()> {
+        let head = Head {
+            time: record.time,
+            style: style(record.severity),
+            word: record.finding.label(),
+            ip: record.ip.to_string(),
+            place: place(&record.interface, record.vlan),
+        };
+        if record.finding == FindingKind::NewBinding {
+            return self.in_one_line(out, &head, record.owners.first());
+        }
+        self.headline(out, &head)?;
+        writeln!(out)?;
+        for line in layout::wrapped(&words::what(record), self.width - INDENT) {
+            writeln!(out, "{:INDENT$}{line}", "")?;
+        }
+        for owner in &record.owners {
+            self.owner(out, owner, record.time)?;
+        }
+        if record.finding.is_dispute() || record.finding == FindingKind::Silent {
+            let since = self.moment(record.since, record.time);
+            let text = match words::how_often(&record.counts) {
+                often if often.is_empty() => since,
+                often => format!("{since}; {often}"),
+            };
+            self.labelled(out, "since", &text)?;
+        } else if record.counts.held_back > 0 {
+            self.labelled(out, "counted", &words::how_often(&record.counts))?;
+        }
+        if let Some(hint) = record.hint {
+            self.labelled(out, "cause?", words::cause(hint))?;
+        }
+        if let Some(step) = next_step(record, &self.origin) {
+            self.step(out, &step)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a claim: one line, or two where it is narrow.
+    pub fn claim(&self, out: &mut impl Write, record: &ClaimRecord) -> io::Result<()> {
+        let head = Head {
+            time: record.time,
+            style: Style::new(),
+            word: &format!("claim/{}", record.claim),
+            ip: record.ip.to_string(),
+            place: place(&record.interface, record.vlan),
+        };
+        let used = self.headline(out, &head)?;
+        self.beside(out, used, record.mac, false)
+    }
+
+    /// Writes a binding: what its conflict would be reported as, or who has it.
+    pub fn binding(
+        &self,
+        out: &mut impl Write,
+        record: &BindingRecord,
+        now: Timestamp,
+    ) -> io::Result<()> {
+        if let Some(finding) = record.as_finding() {
+            return self.finding(out, &finding);
+        }
+        let last_seen = record.owners.iter().map(|owner| owner.last_seen).max();
+        let head = Head {
+            time: last_seen.unwrap_or(now),
+            style: Style::new(),
+            word: if record.tracked { "tracked" } else { "binding" },
+            ip: record.ip.to_string(),
+            place: place(&record.interface, record.vlan),
+        };
+        if record.owners.len() < 2 {
+            return self.in_one_line(out, &head, record.owners.first());
+        }
+        self.headline(out, &head)?;
+        writeln!(out)?;
+        let mut owners = record.owners.iter();
+        owners.try_for_each(|owner| self.owner(out, owner, head.time))
+    }
+
+    /// A moment, with its day where that is not the day of `now`.
+    pub fn moment(&self, at: Timestamp, now: Timestamp) -> String {
+        let (at, now) = (
+            at.to_zoned(self.zone.clone()),
+            now.to_zoned(self.zone.clone()),
+        );
+        let format = if at.date() == now.date() {
+            "%H:%M:%S"
+        } else {
+            "%Y-%m-%d %H:%M:%S"
+        };
+        at.strftime(format).to_string()
+    }
+
+    /// Writes the beginning of a headline, without its end; returns the columns used.
+    fn headline(&self, out: &mut impl Write, head: &Head) -> io::Result<usize> {
+        let style = head.style;
+        let text = format!("  {:<15}  {}", head.ip, head.place);
+        write!(
             out,
-            "{:10}{macs}  {}{}, {}, last {}",
-            "",
-            owner.role,
-            if owner.local { " (this host)" } else { "" },
-            claims(owner.claims),
-            time_of_day(owner.last_seen),
+            "{}  {style}{:<17}{style:#}{text}",
+            self.moment(head.time, head.time),
+            head.word,
         )?;
+        Ok(INDENT + 17 + layout::width_of(&text))
     }
-    if let Some(hint) = record.hint {
-        writeln!(out, "{:10}hint: {hint}", "")?;
+
+    fn in_one_line(
+        &self,
+        out: &mut impl Write,
+        head: &Head,
+        owner: Option<&OwnerRecord>,
+    ) -> io::Result<()> {
+        let used = self.headline(out, head)?;
+        match owner.and_then(|owner| Some((*owner.macs.first()?, owner.local))) {
+            Some((mac, local)) => self.beside(out, used, mac, local),
+            None => writeln!(out),
+        }
     }
-    Ok(())
+
+    /// A MAC behind a headline where there is room, else below it.
+    fn beside(
+        &self,
+        out: &mut impl Write,
+        used: usize,
+        mac: probe_common::wire::MacAddr,
+        local: bool,
+    ) -> io::Result<()> {
+        let mac_text = format!("  {mac}");
+        let used = if used + mac_text.len() > self.width {
+            write!(out, "\n{:indent$}", "", indent = INDENT - 2)?;
+            INDENT - 2 + mac_text.len()
+        } else {
+            used + mac_text.len()
+        };
+        write!(out, "{mac_text}")?;
+        let room = self.width.saturating_sub(used + 2);
+        let name = if local {
+            "this host".into()
+        } else {
+            vendor::describe(mac)
+        };
+        if room >= SHORTEST_NAME.min(layout::width_of(&name)) {
+            write!(out, "  {}", layout::cut(&name, room))?;
+        }
+        writeln!(out)
+    }
+
+    fn owner(&self, out: &mut impl Write, owner: &OwnerRecord, now: Timestamp) -> io::Result<()> {
+        let mut label = words::part(owner.role);
+        let here = if owner.local { "this host, " } else { "" };
+        for &mac in &owner.macs {
+            let text = format!("{mac}  {here}{}", vendor::describe(mac));
+            let text = layout::cut(&text, self.width - COLUMN);
+            write_labelled(out, label, &text)?;
+            label = "";
+        }
+        let first = self.moment(owner.first_seen, now);
+        let last = self.moment(owner.last_seen, now);
+        let text = match owner.claims {
+            0 if first == last => format!("at {first}"),
+            0 => format!("since {first}"),
+            1 => format!("1 claim, at {last}"),
+            many => format!("{} since {first}, last {last}", words::claims(many)),
+        };
+        self.labelled(out, "", &text)
+    }
+
+    fn step(&self, out: &mut impl Write, step: &NextStep) -> io::Result<()> {
+        self.labelled(out, "next", step.purpose)?;
+        for line in layout::command(&step.command, self.width - COLUMN) {
+            writeln!(out, "{:COLUMN$}{COMMAND}{line}{COMMAND:#}", "")?;
+        }
+        Ok(())
+    }
+
+    fn labelled(&self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+        let mut label = label;
+        for line in layout::wrapped(text, self.width - COLUMN) {
+            write_labelled(out, label, &line)?;
+            label = "";
+        }
+        Ok(())
+    }
 }
 
-fn macs(owner: &OwnerRecord) -> String {
-    owner
-        .macs
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("+")
+/// The first line of everything.
+struct Head<'a> {
+    time: Timestamp,
+    style: Style,
+    word: &'a str,
+    ip: String,
+    place: String,
 }
 
-fn claims(count: u64) -> String {
-    if count == 1 {
-        "1 claim".to_owned()
+fn write_labelled(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+    let width = COLUMN - INDENT;
+    if label.is_empty() {
+        writeln!(out, "{:COLUMN$}{text}", "")
     } else {
-        format!("{count} claims")
+        writeln!(out, "{:INDENT$}{LABEL}{label:<width$}{LABEL:#}{text}", "")
     }
 }
 
-fn time_of_day(time: jiff::Timestamp) -> String {
-    time.to_zoned(TimeZone::system())
-        .strftime("%H:%M:%S")
-        .to_string()
+/// Interface and VLAN.
+pub fn place(interface: &str, vlan: Vlan) -> String {
+    if vlan == Vlan::UNTAGGED {
+        interface.to_owned()
+    } else {
+        format!("{interface} vlan {vlan}")
+    }
 }
 
 fn style(severity: Severity) -> Style {
@@ -80,26 +281,5 @@ fn style(severity: Severity) -> Style {
     }
 }
 
-/// Evidence as a sentence.
-fn in_words(evidence: Evidence) -> &'static str {
-    match evidence {
-        Evidence::DuplicateReply => "two owners answered the same request",
-        Evidence::Alternation => "owners keep taking the address from each other",
-        Evidence::Local => "this host holds the address, and a stranger goes on claiming it",
-        Evidence::Confirmed => "asked, two owners answered",
-    }
-}
-
-/// One summary line of what was seen.
-pub fn summary(findings: &[(FindingKind, u64)]) -> String {
-    let seen: Vec<_> = findings
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(kind, count)| format!("{count} {kind}"))
-        .collect();
-    if seen.is_empty() {
-        "no findings".to_owned()
-    } else {
-        seen.join(", ")
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! HTTP on TCP: `/metrics`, `/healthz`, `/readyz` and nothing else. An inventory of the network is not
-//! for everyone on it.
+//! for everyone on it: that is on the Unix socket ([`serve_api`]).
 
+mod api;
 mod family;
 mod metrics;
+mod socket;
+mod state;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +18,11 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
+pub use self::{
+    api::{ApiSources, MissedRecord, serve as serve_api},
+    socket::{ApiSocket, DEFAULT_PATH, SocketError},
+    state::{InterfaceRecord, StatusRecord},
+};
 use crate::{interfaces::WatchedInterfaces, kernel::CounterReader, monitor::MonitorHandle};
 
 /// How long the monitor may take to answer before it counts as stuck.

@@ -61,7 +61,7 @@ pub fn run() -> Result<ExitCode> {
         "the demo makes network namespaces and loads eBPF programs, which needs root: \
          run `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
     );
-    packages::ensure()?;
+    packages::ensure_for_demo()?;
     build::run()?;
 
     let interrupt = Interrupt::listen()?;

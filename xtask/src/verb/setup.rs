@@ -7,7 +7,7 @@ use crate::{packages, step::say, toolchain};
 pub fn run() -> Result<()> {
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
-    packages::ensure()?;
+    packages::ensure_for_tests()?;
     say(&format!(
         "ready: {} ({}) and {} for the eBPF programs",
         toolchain.rustc.display(),

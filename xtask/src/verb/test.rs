@@ -28,7 +28,7 @@ pub fn run() -> Result<ExitCode> {
     );
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
-    packages::ensure()?;
+    packages::ensure_for_tests()?;
     lint::check(&toolchain)?;
 
     // Two profiles on purpose. The end-to-end tests run the binary that people run. The tests

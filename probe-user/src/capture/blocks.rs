@@ -1,0 +1,76 @@
+//! Cuts a stream of pcapng that this program wrote into whole blocks, so that a copy of it never ends in
+//! the middle of one.
+
+use pcap_parser::EPB_MAGIC;
+
+/// Type and length of a block, and its length again at its end.
+const LEAST: usize = 12;
+
+/// A stream, as far as it has come.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks {
+    rest: Vec<u8>,
+    packets: u64,
+}
+
+impl Blocks {
+    /// Takes more of the stream, and gives the blocks that are whole by now.
+    pub fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.rest.extend(bytes);
+        let mut whole = 0;
+        while let Some((kind, length)) = head(&self.rest[whole..]) {
+            if length < LEAST || self.rest.len() - whole < length {
+                break;
+            }
+            self.packets += u64::from(kind == EPB_MAGIC);
+            whole += length;
+        }
+        let rest = self.rest.split_off(whole);
+        std::mem::replace(&mut self.rest, rest)
+    }
+
+    /// How many of the blocks so far were packets.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+}
+
+/// Type and length of the block that begins here.
+fn head(bytes: &[u8]) -> Option<(u32, usize)> {
+    let (kind, bytes) = bytes.split_first_chunk()?;
+    let (length, _) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    Some((u32::from_le_bytes(*kind), length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(kind: u32, length: u32) -> Vec<u8> {
+        let mut block = [kind.to_le_bytes(), length.to_le_bytes()].concat();
+        block.resize(usize::try_from(length).unwrap(), 7);
+        block
+    }
+
+    #[test]
+    fn only_whole_blocks_come_out_whatever_the_pieces() {
+        let stream = [block(1, 20), block(EPB_MAGIC, 64), block(EPB_MAGIC, 12)].concat();
+        for size in 1..stream.len() {
+            let mut blocks = Blocks::default();
+            let mut out = Vec::new();
+            for piece in stream.chunks(size) {
+                out.extend(blocks.take(piece));
+                assert!([0, 20, 84, 96].contains(&out.len()), "{}", out.len());
+            }
+            assert_eq!((out, blocks.packets()), (stream.clone(), 2));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_kept_back() {
+        let mut blocks = Blocks::default();
+        assert!(blocks.take(&[0; 100]).is_empty());
+        assert!(blocks.take(&[0xff; 100]).is_empty());
+    }
+}

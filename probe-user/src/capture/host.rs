@@ -1,0 +1,180 @@
+//! What a capture says of the host that it was made on: its interfaces, and the addresses it held. Without
+//! that, "this host holds the address" could not be judged again.
+
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use probe_common::wire::{MacAddr, Vlan};
+
+use crate::{
+    detect::{BindingKey, HostFacts, Segment},
+    facts::host_facts,
+    interfaces::WatchedInterfaces,
+    links::Links,
+};
+
+/// How a comment of ours on an interface begins.
+const MARK: &str = "probe: holds";
+
+/// The watched interfaces of a host, by their index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    pub(super) interfaces: BTreeMap<u32, Interface>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub name: String,
+    pub mac: Option<MacAddr>,
+    pub held: Vec<Held>,
+}
+
+/// An address that the host holds on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub ip: IpAddr,
+    pub vlan: Vlan,
+    pub mac: MacAddr,
+    /// The broadcast address of its network, if that has one.
+    pub broadcast: Option<IpAddr>,
+}
+
+impl Host {
+    /// The host as it is now.
+    pub fn new(links: &Links, watched: &WatchedInterfaces) -> Self {
+        let facts = host_facts(links, |index| watched.contains(index));
+        let interfaces = watched.iter().map(|interface| {
+            let index = interface.ifindex;
+            let held = facts
+                .addresses
+                .iter()
+                .filter(|(key, _)| key.segment.interface == index);
+            let mut held: Vec<_> = held
+                .map(|(key, &mac)| Held::new(key, mac, links, &facts))
+                .collect();
+            held.sort_by_key(|held| (held.vlan, held.ip));
+            let interface = Interface {
+                name: interface.name.clone(),
+                mac: links.get(index).and_then(|link| link.mac),
+                held,
+            };
+            (index, interface)
+        });
+        Self {
+            interfaces: interfaces.collect(),
+        }
+    }
+
+    /// The index of the interface with this name.
+    pub(super) fn index_of(&self, name: &str) -> Option<u32> {
+        let mut interfaces = self.interfaces.iter();
+        interfaces
+            .find(|(_, known)| known.name == name)
+            .map(|(&index, _)| index)
+    }
+
+    /// What detection can know of the host.
+    pub(super) fn facts(&self) -> HostFacts {
+        let mut facts = HostFacts::default();
+        for (&index, interface) in &self.interfaces {
+            facts.macs.extend(interface.mac);
+            for held in &interface.held {
+                let key = |ip| BindingKey {
+                    segment: Segment {
+                        interface: index,
+                        vlan: held.vlan,
+                    },
+                    ip,
+                };
+                facts.macs.insert(held.mac);
+                facts.addresses.insert(key(held.ip), held.mac);
+                facts.broadcasts.extend(held.broadcast.map(key));
+            }
+        }
+        facts
+    }
+}
+
+impl Held {
+    fn new(key: &BindingKey, mac: MacAddr, links: &Links, facts: &HostFacts) -> Self {
+        let mut networks = links.iter().flat_map(|link| &link.addresses);
+        let network = networks.find(|network| network.addr() == key.ip);
+        let broadcast = network.map(IpNet::broadcast).filter(|&ip| {
+            let key = BindingKey { ip, ..*key };
+            facts.broadcasts.contains(&key)
+        });
+        Self {
+            ip: key.ip,
+            vlan: key.segment.vlan,
+            mac,
+            broadcast,
+        }
+    }
+
+    /// As a comment on the interface.
+    pub(super) fn comment(&self) -> String {
+        let Self { ip, vlan, mac, .. } = self;
+        let broadcast = self
+            .broadcast
+            .map(|broadcast| format!(" broadcast={broadcast}"));
+        let broadcast = broadcast.unwrap_or_default();
+        format!("{MARK} ip={ip} vlan={vlan} mac={mac}{broadcast}")
+    }
+}
+
+/// The comment is not one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotHeld;
+
+impl FromStr for Held {
+    type Err = NotHeld;
+
+    fn from_str(text: &str) -> Result<Self, NotHeld> {
+        let (mut ip, mut vlan, mut mac, mut broadcast) = (None, None, None, None);
+        for word in text
+            .strip_prefix(MARK)
+            .ok_or(NotHeld)?
+            .split_ascii_whitespace()
+        {
+            let (name, value) = word.split_once('=').ok_or(NotHeld)?;
+            match name {
+                "ip" => ip = value.parse().ok(),
+                "vlan" => vlan = value.parse().ok(),
+                "mac" => mac = value.parse().ok(),
+                "broadcast" => broadcast = value.parse().ok(),
+                // A newer version may have more to say.
+                _ => {}
+            }
+        }
+        Ok(Self {
+            ip: ip.ok_or(NotHeld)?,
+            vlan: vlan.ok_or(NotHeld)?,
+            mac: mac.ok_or(NotHeld)?,
+            broadcast,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_reads_back_from_its_comment() {
+        let held = Held {
+            ip: "192.0.2.1".parse().unwrap(),
+            vlan: Vlan([100, 0]),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            broadcast: Some("192.0.2.255".parse().unwrap()),
+        };
+        let comment = held.comment();
+        assert_eq!(
+            comment,
+            "probe: holds ip=192.0.2.1 vlan=100 mac=02:00:00:00:00:01 broadcast=192.0.2.255"
+        );
+        assert_eq!(comment.parse(), Ok(held));
+        assert_eq!("probe: holds ip=192.0.2.1".parse::<Held>(), Err(NotHeld));
+        assert_eq!("something else".parse::<Held>(), Err(NotHeld));
+    }
+}

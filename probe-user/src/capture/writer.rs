@@ -1,0 +1,184 @@
+//! Writes pcapng (draft-ietf-opsawg-pcapng): what there is of a host, then packets.
+
+use std::{borrow::Cow, collections::HashMap, io, io::Write};
+
+use pcap_parser::{
+    BOM_MAGIC, EPB_MAGIC, EnhancedPacketBlock, IDB_MAGIC, ISB_MAGIC, InterfaceDescriptionBlock,
+    InterfaceStatisticsBlock, Linktype, OptionCode, PcapNGOption, SHB_MAGIC, SectionHeaderBlock,
+    ToVec,
+};
+use probe_common::{
+    counter::Direction,
+    event::{ArpEvent, Hook},
+};
+
+use super::{
+    frame,
+    host::{Held, Interface},
+    note::Note,
+};
+
+/// Times are in nanoseconds: 10 to the minus 9.
+const NANOSECONDS: u8 = 9;
+/// `epb_flags`, and its two lowest bits.
+pub(super) const EPB_FLAGS: OptionCode = OptionCode(2);
+pub(super) const INBOUND: u32 = 0b01;
+pub(super) const OUTBOUND: u32 = 0b10;
+
+/// Writes one section.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+    /// The number in the file of each interface, by its index on the host.
+    numbers: HashMap<u32, u32>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a section.
+    pub fn new(out: W) -> io::Result<Self> {
+        let mut writer = Self {
+            out,
+            numbers: HashMap::new(),
+        };
+        let application = concat!("probe ", env!("CARGO_PKG_VERSION"));
+        writer.put(&mut SectionHeaderBlock {
+            block_type: SHB_MAGIC,
+            block_len1: 0,
+            bom: BOM_MAGIC,
+            major_version: 1,
+            minor_version: 0,
+            section_len: -1,
+            options: vec![option(OptionCode::ShbUserAppl, application.as_bytes())],
+            block_len2: 0,
+        })?;
+        Ok(writer)
+    }
+
+    /// Whether the interface with this index on the host has been described.
+    pub fn knows(&self, index: u32) -> bool {
+        self.numbers.contains_key(&index)
+    }
+
+    /// Describes the interface with this index on the host.
+    pub fn interface(&mut self, index: u32, interface: &Interface) -> io::Result<()> {
+        let mut options = vec![option(OptionCode::IfName, interface.name.as_bytes())];
+        if let Some(mac) = &interface.mac {
+            options.push(option(OptionCode::IfMacAddr, &mac.0));
+        }
+        let comments = interface.held.iter().map(Held::comment);
+        options.extend(comments.map(|text| owned(OptionCode::Comment, text.into_bytes())));
+        options.push(option(OptionCode::IfTsresol, &[NANOSECONDS]));
+        self.put(&mut InterfaceDescriptionBlock {
+            block_type: IDB_MAGIC,
+            block_len1: 0,
+            linktype: Linktype::ETHERNET,
+            reserved: 0,
+            snaplen: 0,
+            options,
+            block_len2: 0,
+            if_tsresol: NANOSECONDS,
+            if_tsoffset: 0,
+        })?;
+        let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        self.numbers.insert(index, number);
+        Ok(())
+    }
+
+    /// Writes the frame of an event, whose times are in nanoseconds since 1970.
+    pub fn event(&mut self, event: &ArpEvent) -> io::Result<()> {
+        let Some(&if_id) = self.numbers.get(&event.ifindex) else {
+            return Err(io::Error::other(
+                "a frame of an interface that is not described",
+            ));
+        };
+        let data = frame::bytes(&event.frame);
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
+        let flags = match direction {
+            Direction::Ingress => INBOUND,
+            Direction::Egress => OUTBOUND,
+        };
+        let (ts_high, ts_low) = halves(event.ktime_ns);
+        self.put(&mut EnhancedPacketBlock {
+            block_type: EPB_MAGIC,
+            block_len1: 0,
+            if_id,
+            ts_high,
+            ts_low,
+            caplen: length,
+            origlen: length,
+            data: &data,
+            options: vec![
+                owned(
+                    OptionCode::Comment,
+                    Note::of(event).to_string().into_bytes(),
+                ),
+                owned(EPB_FLAGS, flags.to_le_bytes().to_vec()),
+            ],
+            block_len2: 0,
+        })
+    }
+
+    /// Says until when was listened, in nanoseconds since 1970, and ends.
+    pub fn finish(mut self, end_ns: u64) -> io::Result<W> {
+        let mut numbers: Vec<_> = self.numbers.values().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            self.out.write_all(&end_of_listening(number, end_ns)?)?;
+        }
+        self.out.flush()?;
+        Ok(self.out)
+    }
+
+    /// What it writes to.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    fn put(&mut self, block: &mut impl ToVec) -> io::Result<()> {
+        let bytes = block
+            .to_vec()
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        self.out.write_all(&bytes)
+    }
+}
+
+/// The block that says until when was listened on an interface, in nanoseconds since 1970.
+pub fn end_of_listening(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
+    let (ts_high, ts_low) = halves(end_ns);
+    let end = [ts_high.to_le_bytes(), ts_low.to_le_bytes()].concat();
+    let mut block = InterfaceStatisticsBlock {
+        block_type: ISB_MAGIC,
+        block_len1: 0,
+        if_id: number,
+        ts_high,
+        ts_low,
+        options: vec![owned(OptionCode::IsbEndTime, end)],
+        block_len2: 0,
+    };
+    let bytes = block.to_vec();
+    bytes.map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// A time as the two words that pcapng has for it.
+fn halves(nanos: u64) -> (u32, u32) {
+    // Both halves have 32 bits.
+    let half = |nanos: u64| u32::try_from(nanos & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    (half(nanos >> 32), half(nanos))
+}
+
+fn option(code: OptionCode, value: &[u8]) -> PcapNGOption<'_> {
+    PcapNGOption {
+        code,
+        len: u16::try_from(value.len()).unwrap_or(u16::MAX),
+        value: Cow::Borrowed(value),
+    }
+}
+
+fn owned(code: OptionCode, value: Vec<u8>) -> PcapNGOption<'static> {
+    PcapNGOption {
+        code,
+        len: u16::try_from(value.len()).unwrap_or(u16::MAX),
+        value: Cow::Owned(value),
+    }
+}

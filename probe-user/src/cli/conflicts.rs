@@ -1,0 +1,42 @@
+//! `probe conflicts`: the open conflicts that the daemon knows.
+
+use clap::Args;
+
+use super::{
+    Exit,
+    daemon::DaemonArguments,
+    filter::{AddressArguments, InterfaceArguments},
+    output::say,
+};
+use crate::report::BindingRecord;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    daemon: DaemonArguments,
+
+    #[command(flatten)]
+    interfaces: InterfaceArguments,
+
+    #[command(flatten)]
+    addresses: AddressArguments,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let filter = arguments.addresses.narrow(arguments.interfaces.filter());
+    let mut number = 0;
+    let printer = arguments.daemon.show(
+        &format!("/v1/conflicts{}", filter.to_query()),
+        |printer, record: BindingRecord| {
+            number += 1;
+            printer.binding(&record)
+        },
+    )?;
+    if number > 0 {
+        return Ok(Exit::Conflict);
+    }
+    if printer.is_for_people() {
+        say("no open conflict");
+    }
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,142 @@
+//! `probe history`: the findings that the daemon remembers.
+
+use std::str::FromStr;
+
+use anyhow::bail;
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::{
+    Exit,
+    daemon::DaemonArguments,
+    filter::{AddressArguments, FindingArguments, InterfaceArguments},
+    output::say,
+};
+use crate::{history::Numbered, report::FindingRecord, serve::MissedRecord};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    daemon: DaemonArguments,
+
+    /// From when on: a time span (2h, 3d), a time (2026-11-20T02:00:00Z), or after the finding with this
+    /// number
+    #[arg(long, value_name = "SINCE", default_value = "0")]
+    since: Since,
+
+    #[command(flatten)]
+    interfaces: InterfaceArguments,
+
+    #[command(flatten)]
+    addresses: AddressArguments,
+
+    #[command(flatten)]
+    findings: FindingArguments,
+}
+
+/// From when on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Ago(SignedDuration),
+    Time(Timestamp),
+    Sequence(u64),
+}
+
+impl FromStr for Since {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        if let Ok(sequence) = text.parse() {
+            return Ok(Self::Sequence(sequence));
+        }
+        if let Ok(time) = text.parse() {
+            return Ok(Self::Time(time));
+        }
+        let span = text.parse::<jiff::Span>().ok();
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        match span.and_then(|span| span.to_duration(days).ok()) {
+            Some(ago) if !ago.is_negative() => Ok(Self::Ago(ago)),
+            _ => bail!("not a time span like 2h, a time like 2026-11-20T02:00:00Z, or a number"),
+        }
+    }
+}
+
+impl Since {
+    /// As the daemon reads it.
+    fn parameter(self, now: Timestamp) -> String {
+        match self {
+            Self::Sequence(sequence) => sequence.to_string(),
+            Self::Time(time) => time.to_string(),
+            Self::Ago(ago) => {
+                let time = now.checked_sub(ago).unwrap_or(Timestamp::MIN);
+                time.to_string()
+            }
+        }
+    }
+}
+
+/// A line of the daemon's.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// Some are not there.
+    Missed(MissedRecord),
+    /// A finding.
+    Finding(Box<Numbered<FindingRecord>>),
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let chosen = arguments.interfaces.filter();
+    let filter = arguments
+        .findings
+        .narrow(arguments.addresses.narrow(chosen));
+    let query = filter.to_query();
+    let target = format!(
+        "/v1/findings{query}{}follow=false&since={}",
+        if query.is_empty() { '?' } else { '&' },
+        arguments.since.parameter(Timestamp::now()),
+    );
+    let mut number = 0;
+    let printer = arguments.daemon.show(&target, |printer, line| match line {
+        Line::Finding(finding) => {
+            number += 1;
+            printer.finding(&finding.record, Some(finding.sequence))
+        }
+        Line::Missed(missed) => {
+            let text = format!("({} findings are not in memory)", missed.missed);
+            printer.line(&missed, &text)
+        }
+    })?;
+    if number == 0 && printer.is_for_people() {
+        say("no finding fits");
+    }
+    Ok(Exit::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_span_a_time_or_a_number() {
+        let now: Timestamp = "2026-11-20T02:00:00Z".parse().unwrap();
+        for (text, parameter) in [
+            ("0", "0"),
+            ("17", "17"),
+            ("2h", "2026-11-20T00:00:00Z"),
+            ("3d", "2026-11-17T02:00:00Z"),
+            ("1m 30s", "2026-11-20T01:58:30Z"),
+            ("2026-11-20T01:00:00+01:00", "2026-11-20T00:00:00Z"),
+        ] {
+            assert_eq!(
+                text.parse::<Since>().unwrap().parameter(now),
+                parameter,
+                "{text}"
+            );
+        }
+        for bad in ["", "yesterday", "-2h", "-1"] {
+            assert!(bad.parse::<Since>().is_err(), "{bad}");
+        }
+    }
+}

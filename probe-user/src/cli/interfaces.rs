@@ -1,0 +1,77 @@
+//! `probe interfaces`: what the daemon watches, and how.
+
+use clap::Args;
+
+use super::{Exit, daemon::DaemonArguments, filter::InterfaceArguments, output::say};
+use crate::serve::InterfaceRecord;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    daemon: DaemonArguments,
+
+    #[command(flatten)]
+    interfaces: InterfaceArguments,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let filter = arguments.interfaces.filter();
+    let mut number = 0;
+    let printer = arguments.daemon.show(
+        &format!("/v1/interfaces{}", filter.to_query()),
+        |printer, record: InterfaceRecord| {
+            number += 1;
+            printer.line(&record, &in_words(&record))
+        },
+    )?;
+    if number == 0 && printer.is_for_people() {
+        say("no interface fits");
+    }
+    Ok(Exit::Fine)
+}
+
+fn in_words(record: &InterfaceRecord) -> String {
+    let name = &record.interface;
+    let Some(mode) = &record.mode else {
+        let why = record.error.as_deref().unwrap_or("nobody knows why");
+        return format!("{name:<15}  NOT WATCHED: {why}");
+    };
+    let blind = match record.vlan_visible {
+        Some(false) => "; VLANs cannot be told apart",
+        _ => "",
+    };
+    format!(
+        "{name:<15}  {mode:<7}  {} received, {} sent{blind}",
+        record.received, record.sent
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_a_line() {
+        let mut record = InterfaceRecord {
+            interface: "eth0".to_owned(),
+            index: 2,
+            mode: Some("tc".to_owned()),
+            vlan_visible: Some(true),
+            error: None,
+            received: 12,
+            sent: 3,
+        };
+        assert_eq!(
+            in_words(&record),
+            "eth0             tc       12 received, 3 sent"
+        );
+        record.vlan_visible = Some(false);
+        assert!(in_words(&record).ends_with("VLANs cannot be told apart"));
+        record.mode = None;
+        record.error = Some("no permission".to_owned());
+        assert_eq!(
+            in_words(&record),
+            "eth0             NOT WATCHED: no permission"
+        );
+    }
+}

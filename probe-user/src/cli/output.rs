@@ -1,0 +1,107 @@
+//! Standard output: records for people or for machines.
+
+use std::io::{self, BufWriter, ErrorKind, Stdout, Write as _};
+
+use anstream::AutoStream;
+use clap::ValueEnum;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::status_line::StatusLine;
+use crate::{
+    history::Numbered,
+    report::{BindingRecord, ClaimRecord, FindingRecord, Origin, Terminal, to_json},
+};
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Text for people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// Writes records.
+#[derive(Debug)]
+pub struct Printer {
+    output: Output,
+    terminal: Terminal,
+    out: BufWriter<AutoStream<Stdout>>,
+    /// Shares the terminal with what is written.
+    pub status: StatusLine,
+}
+
+impl Printer {
+    /// Writes to standard output.
+    pub fn new(output: Output, origin: Origin) -> Self {
+        Self {
+            output,
+            terminal: Terminal::of_stdout(origin),
+            out: BufWriter::new(anstream::stdout()),
+            status: StatusLine::default(),
+        }
+    }
+
+    /// Writes a finding, with its number if it has one.
+    pub fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
+        self.status.clear();
+        match (self.output, sequence) {
+            (Output::Human, _) => self.terminal.finding(&mut self.out, record),
+            (Output::Json, Some(sequence)) => self.json(&Numbered { sequence, record }),
+            (Output::Json, None) => self.json(record),
+        }
+    }
+
+    /// Writes a claim.
+    pub fn claim(&mut self, record: &ClaimRecord) -> io::Result<()> {
+        self.status.clear();
+        match self.output {
+            Output::Human => self.terminal.claim(&mut self.out, record),
+            Output::Json => self.json(record),
+        }
+    }
+
+    /// Writes a binding.
+    pub fn binding(&mut self, record: &BindingRecord) -> io::Result<()> {
+        match self.output {
+            Output::Human => self
+                .terminal
+                .binding(&mut self.out, record, Timestamp::now()),
+            Output::Json => self.json(record),
+        }
+    }
+
+    /// Writes a record, for people as this line.
+    pub fn line(&mut self, record: &impl Serialize, text: &str) -> io::Result<()> {
+        match self.output {
+            Output::Human => writeln!(self.out, "{text}"),
+            Output::Json => self.json(record),
+        }
+    }
+
+    /// Whether people read it.
+    pub fn is_for_people(&self) -> bool {
+        self.output == Output::Human
+    }
+
+    /// Makes sure that the reader has it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn json(&mut self, record: &impl Serialize) -> io::Result<()> {
+        writeln!(self.out, "{}", to_json(record))
+    }
+}
+
+/// Whether the reader has seen enough: that is no error.
+pub fn is_closed(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::BrokenPipe
+}
+
+/// Says something beside the output.
+pub fn say(text: &str) {
+    // With standard error closed there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

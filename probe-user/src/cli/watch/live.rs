@@ -1,0 +1,132 @@
+//! Watching the network.
+
+use std::{path::Path, pin::pin, time::Duration};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::{
+    Arguments, NO_SOCKET, Show,
+    feed::{Feed, Item},
+    write::CaptureFile,
+};
+use crate::{
+    cli::{Exit, output::say, session::StopSignal, status_line},
+    report::Origin,
+};
+
+/// How often the status line is drawn anew.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let mut stop = StopSignal::listen()?;
+    let mut timeout = pin!(elapsed(arguments.duration));
+    let mut feed = open(arguments).await?;
+    let origin = match &feed {
+        Feed::Attached(_) => Origin::Attached,
+        Feed::Daemon(_) => Origin::Daemon,
+    };
+    let mut show = Show::new(arguments, origin)?;
+    let file = match &arguments.write {
+        Some(path) => Some(CaptureFile::create(path, &feed, &show.filter).await?),
+        None => None,
+    };
+    feed.begin();
+    announce(arguments, &feed).await?;
+    for binding in feed.open_conflicts().await? {
+        if let Some(finding) = binding.as_finding() {
+            show.finding(&finding, None)?;
+        }
+    }
+    show.flush()?;
+
+    let mut status = interval(STATUS_INTERVAL);
+    status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let outcome = loop {
+        if show.is_done() {
+            break Ok(());
+        }
+        tokio::select! {
+            () = stop.received() => break Ok(()),
+            () = &mut timeout => break Ok(()),
+            _ = status.tick(), if show.printer.status.is_possible() => {
+                if let Ok(now) = feed.status().await {
+                    show.printer.status.show(&status_line::text(&now, Timestamp::now()));
+                }
+            }
+            item = feed.next() => match item {
+                Ok(Some(item)) => take(&mut show, item)?,
+                Ok(None) => break Err(anyhow::anyhow!("whoever watched has ended")),
+                Err(error) => break Err(error),
+            },
+        }
+    };
+    feed.stop().await?;
+    for item in feed.rest() {
+        take(&mut show, item)?;
+    }
+    if let Some(file) = file {
+        let recorded = file.finish().await?;
+        show.tally.miss(recorded.missed);
+        if show.printer.is_for_people() {
+            show.printer.status.clear();
+            say(&format!("{} frames written", recorded.frames));
+        }
+    }
+    let exit = show.end().context("cannot write to standard output")?;
+    outcome.map(|()| exit)
+}
+
+/// The daemon, if it answers, else this process itself.
+async fn open(arguments: &Arguments) -> anyhow::Result<Feed> {
+    let socket: &Path = &arguments.socket;
+    if socket.as_os_str() != NO_SOCKET
+        && let Some(feed) = Feed::daemon(socket, &arguments.filter()?, arguments.claims).await?
+    {
+        return Ok(feed);
+    }
+    Feed::attach(&arguments.source, arguments.claims).await
+}
+
+/// Says what is watched and by whom: silence must not look broken.
+async fn announce(arguments: &Arguments, feed: &Feed) -> anyhow::Result<()> {
+    match feed {
+        Feed::Attached(_) => {
+            let status = feed.status().await?;
+            let names = status.interfaces.iter().map(|interface| {
+                let mode = interface.mode.as_deref().unwrap_or("not yet");
+                format!("{} ({mode})", interface.interface)
+            });
+            say(&format!(
+                "watching {}",
+                names.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        Feed::Daemon(_) => say(&format!(
+            "watching through the daemon at {}, as it was started (--socket none attaches instead)",
+            arguments.socket.display()
+        )),
+    }
+    Ok(())
+}
+
+fn take(show: &mut Show, item: Item) -> anyhow::Result<()> {
+    match item {
+        Item::Finding(record, sequence) => show.finding(&record, sequence),
+        Item::Claim(record) => show.claim(&record),
+        Item::Missed(missed) => {
+            show.tally.miss(missed);
+            Ok(())
+        }
+    }
+    .and_then(|()| show.flush())
+    .context("cannot write to standard output")
+}
+
+async fn elapsed(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

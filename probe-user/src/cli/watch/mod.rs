@@ -1,0 +1,172 @@
+//! `probe watch`: findings live, or from a capture.
+
+mod feed;
+mod live;
+mod read;
+mod write;
+
+use std::{io, path::PathBuf, time::Duration};
+
+use clap::Args;
+use ipnet::IpNet;
+
+use super::{
+    Exit,
+    filter::{AddressArguments, FindingArguments},
+    output::{Output, Printer, is_closed, say},
+    session::{block_on, init_logging},
+    source::{SourceArguments, duration},
+    tally::Tally,
+};
+use crate::{
+    filter::Filter,
+    report::{ClaimRecord, FindingRecord, Origin},
+    serve::DEFAULT_PATH,
+};
+
+/// The word for no socket.
+pub const NO_SOCKET: &str = "none";
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How it is written
+    #[arg(short, long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+
+    /// Show claims too, each as it is seen
+    #[arg(long)]
+    claims: bool,
+
+    /// Stop after this time
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Stop after this many findings
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+
+    /// End with status 1 if a conflict was found
+    #[arg(long)]
+    fail_on_conflict: bool,
+
+    /// Write the frames behind the findings to this file, as pcapng; `--read` gives the same findings again
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+
+    /// Read frames from this capture (pcap or pcapng of an Ethernet interface) instead of the network
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["write", "duration"])]
+    read: Option<PathBuf>,
+
+    /// The socket of the daemon, which is used if it answers there; `none` always attaches
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    socket: PathBuf,
+
+    #[command(flatten)]
+    addresses: AddressArguments,
+
+    #[command(flatten)]
+    findings: FindingArguments,
+
+    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    #[command(flatten, next_help_heading = "Interfaces")]
+    source: SourceArguments,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    init_logging("warn");
+    match &arguments.read {
+        Some(file) => read::run(file, arguments),
+        None => block_on(live::run(arguments)),
+    }
+}
+
+impl Arguments {
+    /// What is shown. The kernel side's filter is part of it, because neither a daemon nor a capture knows of
+    /// that.
+    fn filter(&self) -> anyhow::Result<Filter> {
+        let selection = self.source.policy().selection;
+        let places = Filter {
+            interfaces: selection.include,
+            excluded: selection.exclude,
+            ..Filter::default()
+        };
+        let mut filter = self.findings.narrow(self.addresses.narrow(places));
+        if filter.networks.is_empty() {
+            let networks = self.source.networks()?;
+            filter.networks = networks.into_iter().map(IpNet::V4).collect();
+        }
+        Ok(filter)
+    }
+}
+
+/// What is shown, and what was: the part that live watching and reading have in common.
+struct Show {
+    printer: Printer,
+    filter: Filter,
+    tally: Tally,
+    limit: Option<u64>,
+    fail_on_conflict: bool,
+    /// The reader of the output has gone.
+    closed: bool,
+}
+
+impl Show {
+    fn new(arguments: &Arguments, origin: Origin) -> anyhow::Result<Self> {
+        Ok(Self {
+            printer: Printer::new(arguments.output, origin),
+            filter: arguments.filter()?,
+            tally: Tally::default(),
+            limit: arguments.count,
+            fail_on_conflict: arguments.fail_on_conflict,
+            closed: false,
+        })
+    }
+
+    fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
+        if self.is_done() || !self.filter.wants_finding(record) {
+            return Ok(());
+        }
+        self.tally.count(record);
+        let written = self.printer.finding(record, sequence);
+        self.unless_closed(written)
+    }
+
+    fn claim(&mut self, record: &ClaimRecord) -> io::Result<()> {
+        if self.is_done() || !self.filter.wants_claim(record) {
+            return Ok(());
+        }
+        let written = self.printer.claim(record);
+        self.unless_closed(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.printer.flush();
+        self.unless_closed(flushed)
+    }
+
+    /// Whether nothing more is to be shown.
+    fn is_done(&self) -> bool {
+        self.closed || self.limit.is_some_and(|limit| self.tally.total() >= limit)
+    }
+
+    /// Sums up and says how the program ends.
+    fn end(mut self) -> io::Result<Exit> {
+        self.flush()?;
+        self.printer.status.clear();
+        if self.printer.is_for_people() {
+            // Standard error, because standard output may be a file of findings.
+            say(&self.tally.summary());
+        }
+        Ok(self.tally.exit(self.fail_on_conflict))
+    }
+
+    fn unless_closed(&mut self, result: io::Result<()>) -> io::Result<()> {
+        match result {
+            Err(error) if is_closed(&error) => {
+                self.closed = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Reading a capture.
+
+use std::{
+    fs::File,
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use super::{Arguments, Show};
+use crate::{
+    capture::{Playback, Progress, Reader, Tally},
+    cli::{Exit, output::say},
+    report::Origin,
+};
+
+/// How often the status line is drawn anew.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
+
+pub fn run(path: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let about = || format!("{}", path.display());
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let reader = Reader::new(file).with_context(about)?;
+    let interrupted = interrupts()?;
+    let mut show = Show::new(arguments, Origin::Capture(path.to_owned()))?;
+    let mut failed = Ok(());
+    let mut drawn = Instant::now();
+
+    let config = arguments.source.detect_config();
+    let playback = Playback::new(reader, config, arguments.claims);
+    let (tally, outcome) = playback.run(|progress| {
+        let written = match progress {
+            Progress::Finding(record) => show.finding(&record, None),
+            Progress::Claim(record) => show.claim(&record),
+            Progress::Read(tally) => {
+                if drawn.elapsed() >= STATUS_INTERVAL {
+                    drawn = Instant::now();
+                    show.printer.status.show(&progress_text(tally, size));
+                }
+                Ok(())
+            }
+        };
+        failed = written;
+        if failed.is_err() || show.is_done() || interrupted.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    failed.context("cannot write to standard output")?;
+    let for_people = show.printer.is_for_people();
+    let exit = show.end().context("cannot write to standard output")?;
+    if for_people || outcome.is_err() {
+        say(&read_text(tally));
+    }
+    outcome.with_context(about)?;
+    Ok(exit)
+}
+
+/// Set by Ctrl-C, so that there is a summary then too.
+fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone())
+            .context("cannot wait for signals")?;
+    }
+    Ok(interrupted)
+}
+
+fn progress_text(tally: Tally, size: u64) -> String {
+    let percent = tally
+        .bytes
+        .saturating_mul(100)
+        .checked_div(size)
+        .unwrap_or(0);
+    format!("{percent} % read: {}", read_text(tally))
+}
+
+fn read_text(tally: Tally) -> String {
+    let Tally {
+        packets,
+        frames,
+        malformed,
+        other_links,
+        bytes: _,
+    } = tally;
+    let parts = [
+        (packets, "packets"),
+        (frames, "of them ARP"),
+        (malformed, "malformed"),
+        (other_links, "not of Ethernet interfaces"),
+    ];
+    // The first two are said in any case.
+    let said = parts.iter().enumerate();
+    let said = said.filter(|(place, (number, _))| *place < 2 || *number > 0);
+    let said: Vec<_> = said
+        .map(|(_, (number, what))| format!("{number} {what}"))
+        .collect();
+    said.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_how_far_it_is_also_in_a_pipe() {
+        let tally = Tally {
+            bytes: 50,
+            packets: 7,
+            frames: 3,
+            malformed: 1,
+            other_links: 2,
+        };
+        assert_eq!(
+            progress_text(tally, 200),
+            "25 % read: 7 packets, 3 of them ARP, 1 malformed, 2 not of Ethernet interfaces"
+        );
+        assert!(progress_text(tally, 0).starts_with("0 %"));
+    }
+}

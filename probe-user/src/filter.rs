@@ -1,0 +1,319 @@
+//! Which findings, claims and bindings somebody wants to see.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use probe_common::wire::{MacAddr, Vlan};
+
+use crate::{
+    detect::{FindingKind, Severity},
+    interfaces::NamePattern,
+    report::{BindingRecord, ClaimRecord, FindingRecord, OwnerRecord},
+};
+
+/// A choice. Of each sort, one that fits is enough, and none given means all; all sorts have to fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Names of interfaces, with `*` and `?`.
+    pub interfaces: Vec<NamePattern>,
+    /// Names of interfaces that are not wanted, whatever else fits.
+    pub excluded: Vec<NamePattern>,
+    /// Addresses and networks.
+    pub networks: Vec<IpNet>,
+    /// MACs and how they begin.
+    pub macs: Vec<MacPrefix>,
+    /// VLANs.
+    pub vlans: Vec<Vlan>,
+    /// Kinds of finding.
+    pub kinds: Vec<FindingKind>,
+    /// The least severity of a finding.
+    pub severity: Option<Severity>,
+}
+
+impl Filter {
+    /// Whether a finding is wanted.
+    pub fn wants_finding(&self, record: &FindingRecord) -> bool {
+        one_of(&self.kinds, |&kind| kind == record.finding)
+            && self.severity.is_none_or(|least| record.severity >= least)
+            && self.wants_place(&record.interface, record.vlan)
+            && self.wants_address(record.ip)
+            && self.wants_owners(&record.owners)
+    }
+
+    /// Whether a claim is wanted.
+    pub fn wants_claim(&self, record: &ClaimRecord) -> bool {
+        self.wants_place(&record.interface, record.vlan)
+            && self.wants_address(record.ip)
+            && one_of(&self.macs, |mac| mac.matches(record.mac))
+    }
+
+    /// Whether a binding is wanted. Kind and severity are a finding's and mean nothing here.
+    pub fn wants_binding(&self, record: &BindingRecord) -> bool {
+        self.wants_place(&record.interface, record.vlan)
+            && self.wants_address(record.ip)
+            && self.wants_owners(&record.owners)
+    }
+
+    /// Whether an interface is wanted.
+    pub fn wants_interface(&self, name: &str) -> bool {
+        one_of(&self.interfaces, |pattern| pattern.matches(name))
+            && !self.excluded.iter().any(|pattern| pattern.matches(name))
+    }
+
+    fn wants_place(&self, interface: &str, vlan: Vlan) -> bool {
+        self.wants_interface(interface) && one_of(&self.vlans, |&wanted| wanted == vlan)
+    }
+
+    fn wants_address(&self, ip: IpAddr) -> bool {
+        one_of(&self.networks, |network| network.contains(&ip))
+    }
+
+    fn wants_owners(&self, owners: &[OwnerRecord]) -> bool {
+        let mut macs = owners.iter().flat_map(|owner| &owner.macs);
+        self.macs.is_empty() || macs.any(|&mac| one_of(&self.macs, |wanted| wanted.matches(mac)))
+    }
+
+    /// As the query of a request to the daemon, `?` included; empty for all.
+    pub fn to_query(&self) -> String {
+        let lists = [
+            ("interface", joined(&self.interfaces)),
+            ("exclude", joined(&self.excluded)),
+            ("ip", joined(&self.networks)),
+            ("mac", joined(&self.macs)),
+            ("vlan", joined(&self.vlans)),
+            ("kind", joined(&self.kinds)),
+            ("severity", joined(self.severity.as_slice())),
+        ];
+        let given = lists.iter().filter(|(_, value)| !value.is_empty());
+        let parameters: Vec<_> = given
+            .map(|(name, value)| format!("{name}={}", escaped(value)))
+            .collect();
+        if parameters.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", parameters.join("&"))
+        }
+    }
+
+    /// Reads the parameters of a query. Those that are not a filter's are left alone.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is not what its parameter takes.
+    pub fn from_query<'a>(
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, FilterError> {
+        let mut filter = Self::default();
+        for (name, value) in parameters {
+            match name {
+                "interface" => filter.interfaces = listed(value, |word| word.parse().ok())?,
+                "exclude" => filter.excluded = listed(value, |word| word.parse().ok())?,
+                "ip" => filter.networks = listed(value, |word| network(word).ok())?,
+                "mac" => filter.macs = listed(value, |word| word.parse().ok())?,
+                "vlan" => filter.vlans = listed(value, |word| word.parse().ok())?,
+                "kind" => filter.kinds = listed(value, FindingKind::from_label)?,
+                "severity" => filter.severity = listed(value, Severity::from_label)?.pop(),
+                _ => {}
+            }
+        }
+        Ok(filter)
+    }
+}
+
+/// Reads an address or a network.
+///
+/// # Errors
+///
+/// What is neither.
+pub fn network(text: &str) -> Result<IpNet, FilterError> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse::<IpNet>().or_else(|_| address());
+    network
+        .map(|network| network.trunc())
+        .map_err(|_| FilterError(text.to_owned()))
+}
+
+/// What a filter cannot make sense of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot filter by {0:?}")]
+pub struct FilterError(String);
+
+/// How a MAC begins; all six bytes are one MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacPrefix {
+    bytes: [u8; 6],
+    length: usize,
+}
+
+impl MacPrefix {
+    /// Whether the MAC begins so.
+    pub fn matches(&self, mac: MacAddr) -> bool {
+        mac.0[..self.length] == self.bytes[..self.length]
+    }
+}
+
+/// Why a text is not the beginning of a MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a MAC address or its beginning: one to six hexadecimal bytes like 00:00:5e")]
+pub struct MacPrefixError;
+
+impl FromStr for MacPrefix {
+    type Err = MacPrefixError;
+
+    fn from_str(text: &str) -> Result<Self, MacPrefixError> {
+        let mut prefix = Self {
+            bytes: [0; 6],
+            length: 0,
+        };
+        for part in text.trim_end_matches(':').split([':', '-']) {
+            let byte = prefix.bytes.get_mut(prefix.length).ok_or(MacPrefixError)?;
+            if part.is_empty() || part.len() > 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(MacPrefixError);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| MacPrefixError)?;
+            prefix.length += 1;
+        }
+        Ok(prefix)
+    }
+}
+
+impl fmt::Display for MacPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.bytes[..self.length].iter().enumerate() {
+            write!(f, "{}{byte:02x}", if index == 0 { "" } else { ":" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether one of the wanted fits, or nothing is wanted in particular.
+fn one_of<T>(wanted: &[T], fits: impl FnMut(&T) -> bool) -> bool {
+    wanted.is_empty() || wanted.iter().any(fits)
+}
+
+fn joined(values: &[impl ToString]) -> String {
+    let words: Vec<_> = values.iter().map(ToString::to_string).collect();
+    words.join(",")
+}
+
+fn listed<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, FilterError> {
+    let read = |word: &str| read(word).ok_or_else(|| FilterError(word.to_owned()));
+    value
+        .split(',')
+        .filter(|word| !word.is_empty())
+        .map(read)
+        .collect()
+}
+
+/// A value for a query (RFC 3986): what is not certainly harmless becomes a percent sign and its number.
+fn escaped(value: &str) -> String {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:,".contains(&byte);
+    let letters = value.bytes().map(|byte| {
+        if harmless(byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    });
+    letters.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(query: &[(&str, &str)]) -> Filter {
+        Filter::from_query(query.iter().copied()).unwrap()
+    }
+
+    fn finding() -> FindingRecord {
+        serde_json::from_str(
+            r#"{"time":"2026-11-20T02:13:07Z","finding":"conflict","severity":"warning",
+                "interface":"eth0","vlan":"100","ip":"192.0.2.10","since":"2026-11-20T02:13:06Z",
+                "owners":[{"macs":["02:00:00:00:00:0b"],"role":"current","local":false,
+                "first_seen":"2026-11-20T02:13:06Z","last_seen":"2026-11-20T02:13:07Z","claims":3},
+                {"macs":["00:00:5e:00:01:33"],"role":"earlier","local":false,
+                "first_seen":"2026-11-20T02:13:06Z","last_seen":"2026-11-20T02:13:07Z","claims":3}],
+                "evidence":"duplicate_reply","counts":{"duplicate_replies":1,"returns":0,"local":0,
+                "confirmed":0,"held_back":0}}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn without_a_filter_everything_is_wanted() {
+        assert!(Filter::default().wants_finding(&finding()));
+        assert!(Filter::default().wants_interface("anything"));
+    }
+
+    #[test]
+    fn each_sort_has_to_fit_and_one_of_a_sort_is_enough() {
+        let record = finding();
+        for (query, wanted) in [
+            (&[("interface", "eth*")][..], true),
+            (&[("interface", "bond0,eth?")], true),
+            (&[("interface", "bond0")], false),
+            (&[("exclude", "eth0")], false),
+            (&[("exclude", "eth1,veth*")], true),
+            (&[("ip", "192.0.2.10")], true),
+            (&[("ip", "192.0.2.0/24")], true),
+            (&[("ip", "192.0.2.77/24")], true),
+            (&[("ip", "198.51.100.0/24")], false),
+            (&[("ip", "2001:db8::/32")], false),
+            (&[("mac", "02:00:00:00:00:0b")], true),
+            (&[("mac", "00:00:5E")], true),
+            (&[("mac", "52:54")], false),
+            (&[("vlan", "100")], true),
+            (&[("vlan", "0,100.200")], false),
+            (&[("kind", "moved,conflict")], true),
+            (&[("kind", "moved")], false),
+            (&[("severity", "notice")], true),
+            (&[("severity", "critical")], false),
+            (&[("kind", "conflict"), ("vlan", "7")], false),
+        ] {
+            assert_eq!(filter(query).wants_finding(&record), wanted, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_survives_the_way_to_the_daemon() {
+        assert_eq!(Filter::default().to_query(), "");
+        let filter = filter(&[
+            ("interface", "eth*,bond[0-3]"),
+            ("ip", "192.0.2.0/24,2001:db8::1"),
+            ("mac", "02:00,00:00:5e:00:01:33"),
+            ("vlan", "0,100.200"),
+            ("kind", "conflict,moved"),
+            ("severity", "warning"),
+        ]);
+        let query = filter.to_query();
+        assert!(
+            query.is_ascii() && !query.contains(['*', ' ', '[', '/']),
+            "{query}"
+        );
+        let read: std::collections::HashMap<String, String> =
+            axum::extract::Query::try_from_uri(&format!("/{query}").parse().unwrap())
+                .unwrap()
+                .0;
+        let read = read
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        assert_eq!(Filter::from_query(read).unwrap(), filter);
+    }
+
+    #[test]
+    fn what_cannot_be_a_filter_is_named() {
+        for (name, value) in [
+            ("ip", "192.0.2"),
+            ("mac", "0g"),
+            ("mac", "1:2:3:4:5:6:7"),
+            ("vlan", "4095"),
+            ("kind", "conflicts"),
+            ("severity", "high"),
+            ("interface", "[a"),
+        ] {
+            let error = Filter::from_query([(name, value)]).unwrap_err();
+            assert_eq!(error, FilterError(value.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What to do about a finding: one command, and what it is for.
+
+use std::{borrow::Cow, path::PathBuf};
+
+use probe_common::wire::{MacAddr, Vlan};
+
+use super::{FindingRecord, OwnerRecord};
+use crate::detect::{Evidence, FindingKind, Hint, Role};
+
+/// Where findings come from, which decides what can be asked next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process watches by itself.
+    Attached,
+    /// The daemon on this host.
+    Daemon,
+    /// A capture.
+    Capture(PathBuf),
+}
+
+/// A command, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextStep {
+    /// Ends with a colon: the command follows.
+    pub purpose: &'static str,
+    /// For a shell.
+    pub command: String,
+}
+
+/// What to do about a finding, if there is something to do.
+pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    match record.finding {
+        FindingKind::NewBinding => None,
+        FindingKind::Moved => Some(NextStep {
+            purpose: "if nobody moved it on purpose, see which machine has it now:",
+            command: machines(
+                &macs_of(record, |owner| owner.role == Role::Current),
+                origin,
+            ),
+        }),
+        FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
+            Some(dispute(record, origin))
+        }
+        FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep {
+            purpose: "nothing, or see whether it stays so:",
+            command: stay(record, origin),
+        }),
+        FindingKind::ProbeDenied => Some(NextStep {
+            purpose: "give the newcomer another address; to see which machine it is:",
+            command: machines(&macs_of(record, |owner| owner.role == Role::Prober), origin),
+        }),
+        FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep {
+            purpose: "see which machine sends these frames:",
+            command: machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
+        }),
+        FindingKind::Silent => Some(NextStep {
+            purpose: "ask for it:",
+            command: format!("ping -c 3 {}", record.ip),
+        }),
+    }
+}
+
+fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
+    match record.hint {
+        Some(Hint::IpvsStrictArp) => NextStep {
+            purpose: "in Kubernetes, see that strictARP is true:",
+            command: "kubectl -n kube-system get configmap kube-proxy -o yaml | grep strictARP"
+                .to_owned(),
+        },
+        Some(Hint::ArpFlux) => NextStep {
+            purpose: "with 1, each interface answers for its own addresses only:",
+            command: "sysctl net.ipv4.conf.all.arp_ignore".to_owned(),
+        },
+        Some(Hint::TwoMasters) => NextStep {
+            purpose: "see who says that it is master; two sources are two masters:",
+            command: router_advertisements(record),
+        },
+        Some(Hint::TwoRouterGroups) => NextStep {
+            purpose: "see which groups (vrid) announce it:",
+            command: router_advertisements(record),
+        },
+        Some(Hint::BalanceAlb) => NextStep {
+            purpose: "on that machine, see the mode of its bond:",
+            command: "grep -H Mode /proc/net/bonding/*".to_owned(),
+        },
+        Some(Hint::RouterAndHost) | None => owners(record, origin),
+    }
+}
+
+fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
+    if record.evidence == Some(Evidence::Local) && *origin != Origin::Attached {
+        // The stranger is the unknown here; who holds the address is known.
+        return NextStep {
+            purpose: "see which machine the other one is, and take the address off one of the two:",
+            command: machines(&macs_of(record, |owner| !owner.local), origin),
+        };
+    }
+    if record.evidence == Some(Evidence::Local) {
+        return NextStep {
+            purpose: "see where this host has it; take it off here, or off the other machine:",
+            command: format!("ip address show to {}", record.ip),
+        };
+    }
+    NextStep {
+        purpose: "see which machines these are, and take the address off all but one:",
+        command: machines(&macs_of(record, |_| true), origin),
+    }
+}
+
+/// Shows what else the machines with these MACs are known as.
+fn machines(macs: &[MacAddr], origin: &Origin) -> String {
+    let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
+    match origin {
+        Origin::Attached => format!("ip neigh | grep -e {}", macs.join(" -e ")),
+        Origin::Daemon => format!("probe bindings --mac {}", macs.join(",")),
+        Origin::Capture(file) => {
+            let file = file.to_string_lossy();
+            format!(
+                "probe watch --read {} --mac {}",
+                quoted(&file),
+                macs.join(",")
+            )
+        }
+    }
+}
+
+fn stay(record: &FindingRecord, origin: &Origin) -> String {
+    match origin {
+        Origin::Attached => format!("probe watch -i {} --ip {}", record.interface, record.ip),
+        Origin::Daemon => format!("probe watch --ip {}", record.ip),
+        Origin::Capture(file) => format!(
+            "probe watch --read {} --ip {} --claims",
+            quoted(&file.to_string_lossy()),
+            record.ip
+        ),
+    }
+}
+
+/// VRRP and CARP are IP protocol 112.
+fn router_advertisements(record: &FindingRecord) -> String {
+    let tags: String = match record.vlan {
+        Vlan([0, _]) => String::new(),
+        Vlan([outer, 0]) => format!("vlan {outer} and "),
+        Vlan([outer, inner]) => format!("vlan {outer} and vlan {inner} and "),
+    };
+    format!("tcpdump -c 10 -nvi {} {tags}ip proto 112", record.interface)
+}
+
+fn macs_of(record: &FindingRecord, wanted: impl Fn(&OwnerRecord) -> bool) -> Vec<MacAddr> {
+    let wanted = record.owners.iter().filter(|owner| wanted(owner));
+    wanted
+        .flat_map(|owner| owner.macs.iter().copied())
+        .collect()
+}
+
+/// For a shell: as it is where that is safe, else in single quotes.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let safe = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
+    if !word.is_empty() && word.chars().all(safe) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''")).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_capture_survives_a_shell() {
+        assert_eq!(quoted("/tmp/a-1.pcapng"), "/tmp/a-1.pcapng");
+        assert_eq!(quoted("two words"), "'two words'");
+        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
+        assert_eq!(quoted(""), "''");
+    }
+}

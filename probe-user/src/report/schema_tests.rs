@@ -1,0 +1,139 @@
+//! The schema in the documentation, held against what the program writes.
+
+use std::collections::BTreeSet;
+
+use probe_common::wire::{Bogus, MacAddr};
+use serde_json::Value;
+
+use super::{FindingRecord, to_json};
+use crate::{
+    clock::Clock,
+    detect::{
+        BogusReason, Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Segment,
+        Severity, Timestamp,
+    },
+};
+
+const SCHEMA: &str = include_str!("../../../docs/finding.schema.json");
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+/// A finding of every kind, with every word that it can have.
+fn every_finding() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let words = FindingKind::ALL.len().max(Role::ALL.len()) * 2;
+    let reasons: Vec<_> = Bogus::ALL
+        .iter()
+        .map(|&reason| BogusReason::Frame(reason))
+        .chain([BogusReason::SpaNetworkBroadcast])
+        .collect();
+    for number in 0..words {
+        fn pick<T: Copy>(all: &[T], number: usize) -> T {
+            all[number % all.len()]
+        }
+        let owner = |role, last| OwnerView {
+            role,
+            macs: vec![
+                MacAddr([0, 0, 0, 0, 0, last]),
+                MacAddr([2, 0, 0, 0, 0, last]),
+            ],
+            local: number % 2 == 0,
+            first_seen: Timestamp(1_700_000_000_000_000_000),
+            last_seen: Timestamp(1_700_000_001_000_000_000),
+            claims: 3,
+        };
+        findings.push(Finding {
+            kind: pick(FindingKind::ALL, number),
+            severity: pick(Severity::ALL, number),
+            at: Timestamp(1_700_000_002_123_456_789),
+            segment: Segment::default(),
+            ip: "192.0.2.10".parse().unwrap(),
+            since: Timestamp(1_700_000_001_000_000_000),
+            owners: vec![owner(pick(Role::ALL, number), 1), owner(Role::Earlier, 2)],
+            evidence: (number > 0).then(|| pick(Evidence::ALL, number)),
+            counts: Counts::default(),
+            hint: (number > 0).then(|| pick(Hint::ALL, number)),
+            bogus: (number > 0).then(|| pick(&reasons, number)),
+        });
+    }
+    findings
+}
+
+fn every_record() -> impl Iterator<Item = FindingRecord> {
+    let findings = every_finding().into_iter();
+    findings.map(|finding| FindingRecord::new(&finding, "eth0".to_owned(), Clock::Epoch))
+}
+
+#[test]
+fn every_finding_is_valid_by_the_schema() {
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema())
+        .unwrap();
+    for record in every_record() {
+        let line: Value = serde_json::from_str(&record.to_json()).unwrap();
+        let errors: Vec<_> = validator
+            .iter_errors(&line)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:?}: {line}");
+    }
+}
+
+#[test]
+fn the_schema_knows_every_word_and_no_other() {
+    let schema = schema();
+    let words = |pointer: &str| -> Vec<String> {
+        let list = schema.pointer(pointer).unwrap().as_array().unwrap();
+        list.iter()
+            .map(|word| word.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(words("/properties/finding/enum"), FindingKind::LABELS);
+    assert_eq!(words("/properties/severity/enum"), Severity::LABELS);
+    assert_eq!(words("/properties/evidence/enum"), Evidence::LABELS);
+    assert_eq!(words("/properties/hint/enum"), Hint::LABELS);
+    assert_eq!(words("/$defs/owner/properties/role/enum"), Role::LABELS);
+    let mut reasons = Bogus::LABELS.to_vec();
+    reasons.push(BogusReason::SpaNetworkBroadcast.label());
+    assert_eq!(words("/properties/reason/enum"), reasons);
+}
+
+#[test]
+fn the_schema_describes_every_field_and_no_other() {
+    let schema = schema();
+    let described = |pointer: &str| -> BTreeSet<String> {
+        let properties = schema.pointer(pointer).unwrap().as_object().unwrap();
+        properties.keys().cloned().collect()
+    };
+    let written = |pick: fn(&Value) -> &Value| -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for record in every_record() {
+            let line: Value = serde_json::from_str(&record.to_json()).unwrap();
+            names.extend(pick(&line).as_object().unwrap().keys().cloned());
+        }
+        names
+    };
+    let mut finding = written(|line| line);
+    // The daemon adds it.
+    finding.insert("sequence".to_owned());
+    assert_eq!(described("/properties"), finding);
+    assert_eq!(
+        described("/$defs/owner/properties"),
+        written(|line| &line["owners"][0])
+    );
+    assert_eq!(
+        described("/$defs/counts/properties"),
+        written(|line| &line["counts"])
+    );
+}
+
+#[test]
+fn a_finding_reads_back_from_its_line() {
+    for record in every_record() {
+        let read: FindingRecord = serde_json::from_str(&to_json(&record)).unwrap();
+        assert_eq!(read, record);
+    }
+}

@@ -1,0 +1,417 @@
+//! What people read, word for word.
+
+use jiff::tz::TimeZone;
+use probe_common::wire::Bogus;
+
+use super::*;
+use crate::{
+    detect::{BogusReason, Evidence, Hint, Role},
+    report::CountsRecord,
+};
+
+const A: &str = "02:00:00:00:00:0a";
+const B: &str = "02:00:00:00:00:0b";
+const DELL: &str = "d0:8e:79:00:00:01";
+
+fn at(text: &str) -> Timestamp {
+    format!("2026-11-20T{text}Z").parse().unwrap()
+}
+
+fn owner(role: Role, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRecord {
+    OwnerRecord {
+        macs: vec![mac.parse().unwrap()],
+        vendor: None,
+        role,
+        local: false,
+        first_seen: at(first),
+        last_seen: at(last),
+        claims,
+    }
+}
+
+fn finding(finding: FindingKind, severity: Severity, owners: Vec<OwnerRecord>) -> FindingRecord {
+    FindingRecord {
+        time: at("02:13:07"),
+        finding,
+        severity,
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        ip: "192.0.2.10".parse().unwrap(),
+        since: at("02:13:06"),
+        owners,
+        evidence: None,
+        counts: CountsRecord::default(),
+        hint: None,
+        reason: None,
+    }
+}
+
+fn two() -> Vec<OwnerRecord> {
+    vec![
+        owner(Role::Current, B, 3, "02:13:05", "02:13:07"),
+        owner(Role::Earlier, DELL, 9, "01:00:00", "02:13:07"),
+    ]
+}
+
+fn conflict(evidence: Evidence) -> FindingRecord {
+    FindingRecord {
+        evidence: Some(evidence),
+        counts: CountsRecord {
+            duplicate_replies: 1,
+            ..CountsRecord::default()
+        },
+        ..finding(FindingKind::Conflict, Severity::Critical, two())
+    }
+}
+
+fn at_width(width: usize, record: &FindingRecord) -> String {
+    let terminal = Terminal::new(width, TimeZone::UTC, Origin::Attached);
+    let mut out = Vec::new();
+    terminal.finding(&mut out, record).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    anstream::adapter::strip_str(&text).to_string()
+}
+
+#[track_caller]
+fn reads(record: &FindingRecord, expected: &str) {
+    let shown = at_width(80, record);
+    assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+    for line in shown.lines() {
+        assert!(layout::width_of(line) <= 80, "{line}");
+    }
+}
+
+#[test]
+fn a_new_binding_is_one_line() {
+    let owners = vec![owner(Role::Current, DELL, 1, "02:13:07", "02:13:07")];
+    reads(
+        &finding(FindingKind::NewBinding, Severity::Info, owners),
+        "
+02:13:07  new_binding        192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.
+",
+    );
+}
+
+#[test]
+fn a_move_says_from_whom_to_whom() {
+    reads(
+        &finding(FindingKind::Moved, Severity::Notice, two()),
+        "
+02:13:07  moved              192.0.2.10       eth0
+          Another owner has this address now, and the one before keeps silent: a
+          failover, or somebody moved it.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06
+          next      if nobody moved it on purpose, see which machine has it now:
+                    ip neigh | grep -e 02:00:00:00:00:0b
+",
+    );
+}
+
+#[test]
+fn a_conflict_names_the_address_both_owners_and_the_next_command() {
+    reads(
+        &conflict(Evidence::DuplicateReply),
+        "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: two owners have this address at once; they answered the same
+          request.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06; 1 request answered twice
+          next      see which machines these are, and take the address off all
+                    but one:
+                    ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
+",
+    );
+}
+
+#[test]
+fn a_conflict_with_this_host_says_which_owner_that_is() {
+    let mut record = conflict(Evidence::Local);
+    record.owners[1].local = true;
+    record.owners[1].claims = 0;
+    record.vlan = Vlan([100, 0]);
+    reads(
+        &record,
+        "
+02:13:07  conflict           192.0.2.10       eth0 vlan 100
+          Critical: two owners have this address at once; this host holds it,
+          and another machine goes on claiming it.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  this host, Dell Inc.
+                    since 01:00:00
+          since     02:13:06; 1 request answered twice
+          next      see where this host has it; take it off here, or off the
+                    other machine:
+                    ip address show to 192.0.2.10
+",
+    );
+}
+
+#[test]
+fn a_contested_address_of_two_masters_says_what_to_listen_to() {
+    let record = FindingRecord {
+        hint: Some(Hint::TwoMasters),
+        vlan: Vlan([100, 0]),
+        counts: CountsRecord {
+            returns: 2,
+            held_back: 3,
+            ..CountsRecord::default()
+        },
+        since: "2026-11-19T23:59:59Z".parse().unwrap(),
+        ..finding(
+            FindingKind::Contested,
+            Severity::Warning,
+            vec![owner(
+                Role::Current,
+                "00:00:5e:00:01:33",
+                4,
+                "02:13:05",
+                "02:13:07",
+            )],
+        )
+    };
+    reads(
+        &record,
+        "
+02:13:07  contested          192.0.2.10       eth0 vlan 100
+          Warning: owners take turns on this address, but less than a conflict
+          needs: a restart, a failback, or a conflict that begins.
+          now       00:00:5e:00:01:33  virtual router (VRRP or CARP), group 51
+                    4 claims since 02:13:05, last 02:13:07
+          since     2026-11-19 23:59:59; 2 times taken back, 3 more like it not
+                    reported
+          cause?    two routers are master at once (VRRP, CARP, HSRP): they do
+                    not hear each other
+          next      see who says that it is master; two sources are two masters:
+                    tcpdump -c 10 -nvi eth0 vlan 100 and ip proto 112
+",
+    );
+}
+
+#[test]
+fn the_end_of_a_conflict_says_how_sure_that_is() {
+    let one = || vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    reads(
+        &finding(FindingKind::ConflictQuiet, Severity::Notice, two()),
+        "
+02:13:07  conflict_quiet     192.0.2.10       eth0
+          No new evidence for a while, and no proof that it is over: the
+          conflict stays open.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06
+          next      see which machines these are, and take the address off all
+                    but one:
+                    ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
+",
+    );
+    reads(
+        &finding(FindingKind::ConflictResolved, Severity::Notice, one()),
+        "
+02:13:07  conflict_resolved  192.0.2.10       eth0
+          The conflict is over: asked twice, exactly one owner answered.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          since     02:13:06
+          next      nothing, or see whether it stays so:
+                    probe watch -i eth0 --ip 192.0.2.10
+",
+    );
+    reads(
+        &finding(FindingKind::ConflictExpired, Severity::Notice, one()),
+        "
+02:13:07  conflict_expired   192.0.2.10       eth0
+          The conflict is no longer kept open: no second owner has claimed the
+          address for a long time.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          since     02:13:06
+          next      nothing, or see whether it stays so:
+                    probe watch -i eth0 --ip 192.0.2.10
+",
+    );
+}
+
+#[test]
+fn a_denied_probe_names_the_newcomer_and_the_owner() {
+    let mut owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    owners.push(owner(Role::Prober, A, 0, "02:13:07", "02:13:07"));
+    reads(
+        &finding(FindingKind::ProbeDenied, Severity::Info, owners),
+        "
+02:13:07  probe_denied       192.0.2.10       eth0
+          A newcomer asked whether this address is free, and was told that it is
+          not.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          asked by  02:00:00:00:00:0a  made up (VM, container or bond)
+                    at 02:13:07
+          next      give the newcomer another address; to see which machine it
+                    is:
+                    ip neigh | grep -e 02:00:00:00:00:0a
+",
+    );
+}
+
+#[test]
+fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
+    let record = FindingRecord {
+        reason: Some(BogusReason::Frame(Bogus::ShaBroadcast)),
+        counts: CountsRecord {
+            held_back: 4,
+            ..CountsRecord::default()
+        },
+        ..finding(
+            FindingKind::BogusClaim,
+            Severity::Warning,
+            vec![owner(Role::Sender, DELL, 0, "02:13:07", "02:13:07")],
+        )
+    };
+    reads(
+        &record,
+        "
+02:13:07  bogus_claim        192.0.2.10       eth0
+          Warning: a frame that claims nothing valid: its sender MAC is the
+          broadcast address.
+          sent by   d0:8e:79:00:00:01  Dell Inc.
+                    at 02:13:07
+          counted   4 more like it not reported
+          next      see which machine sends these frames:
+                    ip neigh | grep -e d0:8e:79:00:00:01
+",
+    );
+}
+
+#[test]
+fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
+    let mut owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    owners.push(owner(Role::Sender, A, 0, "02:13:07", "02:13:07"));
+    reads(
+        &finding(FindingKind::SourceMismatch, Severity::Info, owners),
+        "
+02:13:07  source_mismatch    192.0.2.10       eth0
+          Claims for this address name one MAC and come from another: a proxy, a
+          bond, a load balancer, or somebody who pretends.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          sent by   02:00:00:00:00:0a  made up (VM, container or bond)
+                    at 02:13:07
+          next      see which machine sends these frames:
+                    ip neigh | grep -e 02:00:00:00:00:0a
+",
+    );
+}
+
+#[test]
+fn silence_says_since_when() {
+    let owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:06")];
+    reads(
+        &finding(FindingKind::Silent, Severity::Warning, owners),
+        "
+02:13:07  silent             192.0.2.10       eth0
+          Warning: nobody has claimed this address or answered for it.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:06
+          since     02:13:06
+          next      ask for it:
+                    ping -c 3 192.0.2.10
+",
+    );
+}
+
+#[test]
+fn narrow_lines_keep_every_word() {
+    let mut record = conflict(Evidence::Confirmed);
+    record.hint = Some(Hint::IpvsStrictArp);
+    record
+        .owners
+        .push(owner(Role::Earlier, A, 1, "02:13:05", "02:13:07"));
+    let expected = "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: 3 owners have this address at once;
+          asked who has it, each of them answered.
+          now       02:00:00:00:00:0b  made up (VM, contain…
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          before    02:00:00:00:00:0a  made up (VM, contain…
+                    1 claim, at 02:13:07
+          since     02:13:06; 1 request answered twice
+          cause?    so many machines answer that it may be
+                    kube-proxy in IPVS mode: without
+                    strictARP every node answers for every
+                    service address
+          next      in Kubernetes, see that strictARP is
+                    true:
+                    kubectl -n kube-system get configmap \\
+                    kube-proxy -o yaml | grep strictARP
+";
+    let shown = at_width(60, &record);
+    assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+    for width in 60..200 {
+        let widest = at_width(width, &record).lines().map(layout::width_of).max();
+        assert!(widest <= Some(width), "{width}");
+    }
+    assert_eq!(at_width(120, &record), at_width(500, &record));
+}
+
+#[test]
+fn every_kind_evidence_and_hint_fits_every_width() {
+    for &kind in FindingKind::ALL {
+        for evidence in Evidence::ALL.iter().copied().map(Some).chain([None]) {
+            for hint in Hint::ALL.iter().copied().map(Some).chain([None]) {
+                let record = FindingRecord {
+                    evidence,
+                    hint,
+                    vlan: Vlan([4094, 4093]),
+                    ip: "192.168.122.254".parse().unwrap(),
+                    interface: "enp129s0f0np0".to_owned(),
+                    ..finding(kind, Severity::Critical, two())
+                };
+                for width in [60, 80, 100] {
+                    for line in at_width(width, &record).lines().skip(1) {
+                        assert!(layout::width_of(line) <= width, "{kind} {hint:?}: {line}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn colour_says_nothing_that_the_words_do_not() {
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+    let mut out = Vec::new();
+    terminal
+        .finding(&mut out, &conflict(Evidence::Alternation))
+        .unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("\u{1b}["), "styled: {text}");
+    assert!(text.contains("Critical"), "{text}");
+}
+
+#[test]
+fn what_to_run_next_depends_on_where_the_finding_comes_from() {
+    let record = conflict(Evidence::DuplicateReply);
+    for (origin, command) in [
+        (Origin::Attached, "ip neigh | grep -e"),
+        (Origin::Daemon, "probe bindings --mac"),
+        (
+            Origin::Capture("a b.pcap".into()),
+            "probe watch --read 'a b.pcap'",
+        ),
+    ] {
+        let step = next_step(&record, &origin).unwrap();
+        assert!(step.command.starts_with(command), "{}", step.command);
+    }
+}

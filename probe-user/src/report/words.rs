@@ -1,0 +1,170 @@
+//! Findings as sentences: what a person who was woken by one reads.
+
+use crate::detect::{BogusReason, Evidence, FindingKind, Hint, Role, Severity};
+use probe_common::wire::Bogus;
+
+use super::{CountsRecord, FindingRecord};
+
+/// What has happened.
+pub fn what(record: &FindingRecord) -> String {
+    let sentence = match record.finding {
+        FindingKind::NewBinding => "first claim for this address".to_owned(),
+        FindingKind::Moved => "another owner has this address now, and the one before keeps \
+            silent: a failover, or somebody moved it"
+            .to_owned(),
+        FindingKind::Contested => "owners take turns on this address, but less than a conflict \
+            needs: a restart, a failback, or a conflict that begins"
+            .to_owned(),
+        FindingKind::Conflict => conflict(record),
+        FindingKind::ConflictQuiet => "no new evidence for a while, and no proof that it is over: \
+            the conflict stays open"
+            .to_owned(),
+        FindingKind::ConflictResolved => {
+            "the conflict is over: asked twice, exactly one owner answered".to_owned()
+        }
+        FindingKind::ConflictExpired => "the conflict is no longer kept open: no second owner has \
+            claimed the address for a long time"
+            .to_owned(),
+        FindingKind::ProbeDenied => "a newcomer asked whether this address is free, and was told \
+            that it is not"
+            .to_owned(),
+        FindingKind::BogusClaim => match record.reason {
+            Some(reason) => format!("a frame that claims nothing valid: {}", wrong(reason)),
+            None => "a frame that claims nothing valid".to_owned(),
+        },
+        FindingKind::SourceMismatch => "claims for this address name one MAC and come from \
+            another: a proxy, a bond, a load balancer, or somebody who pretends"
+            .to_owned(),
+        FindingKind::Silent => "nobody has claimed this address or answered for it".to_owned(),
+    };
+    match record.severity {
+        Severity::Critical => format!("Critical: {sentence}."),
+        Severity::Warning => format!("Warning: {sentence}."),
+        Severity::Notice | Severity::Info => format!("{}.", capitalised(&sentence)),
+    }
+}
+
+fn conflict(record: &FindingRecord) -> String {
+    let machines = match record.owners.len() {
+        0..=2 => "two owners have this address at once".to_owned(),
+        number => format!("{number} owners have this address at once"),
+    };
+    match record.evidence {
+        Some(evidence) => format!("{machines}; {}", in_words(evidence)),
+        None => machines,
+    }
+}
+
+/// Evidence as the rest of a sentence.
+pub fn in_words(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::DuplicateReply => "they answered the same request",
+        Evidence::Alternation => "they keep taking it from each other",
+        Evidence::Local => "this host holds it, and another machine goes on claiming it",
+        Evidence::Confirmed => "asked who has it, each of them answered",
+    }
+}
+
+/// What may be the cause.
+pub fn cause(hint: Hint) -> &'static str {
+    match hint {
+        Hint::IpvsStrictArp => {
+            "so many machines answer that it may be kube-proxy in IPVS mode: without strictARP \
+             every node answers for every service address"
+        }
+        Hint::ArpFlux => {
+            "both owners are this host: it answers on several interfaces of one network (ARP flux)"
+        }
+        Hint::TwoMasters => {
+            "two routers are master at once (VRRP, CARP, HSRP): they do not hear each other"
+        }
+        Hint::RouterAndHost => {
+            "a virtual router has the address, and a machine has it configured as its own too"
+        }
+        Hint::TwoRouterGroups => "two virtual-router groups (VRIDs) have the same address",
+        Hint::BalanceAlb => {
+            "one MAC only asks and the other only answers: likely one machine, with a bond in mode \
+             balance-alb"
+        }
+    }
+}
+
+/// What part an owner plays, as the label before it.
+pub const fn part(role: Role) -> &'static str {
+    match role {
+        Role::Current => "now",
+        Role::Earlier => "before",
+        Role::Prober => "asked by",
+        Role::Sender => "sent by",
+    }
+}
+
+/// How often there was evidence; empty if there was none.
+pub fn how_often(counts: &CountsRecord) -> String {
+    let CountsRecord {
+        duplicate_replies,
+        returns,
+        local,
+        confirmed,
+        held_back,
+    } = *counts;
+    let parts = [
+        (
+            duplicate_replies,
+            "request answered twice",
+            "requests answered twice",
+        ),
+        (returns, "time taken back", "times taken back"),
+        (
+            local,
+            "claim to what is held here",
+            "claims to what is held here",
+        ),
+        (
+            confirmed,
+            "round of asking answered twice",
+            "rounds of asking answered twice",
+        ),
+        (
+            held_back,
+            "more like it not reported",
+            "more like it not reported",
+        ),
+    ];
+    parts
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// A number of claims.
+pub fn claims(count: u64) -> String {
+    if count == 1 {
+        "1 claim".to_owned()
+    } else {
+        format!("{count} claims")
+    }
+}
+
+fn wrong(reason: BogusReason) -> &'static str {
+    match reason {
+        BogusReason::Frame(Bogus::ShaZero) => "its sender MAC is all zeros",
+        BogusReason::Frame(Bogus::ShaBroadcast) => "its sender MAC is the broadcast address",
+        BogusReason::Frame(Bogus::ShaMulticast) => "its sender MAC is a group address",
+        BogusReason::Frame(Bogus::SpaUnspecified) => "it is a reply that names no address",
+        BogusReason::Frame(Bogus::SpaBroadcast) => "it claims the broadcast address",
+        BogusReason::Frame(Bogus::SpaMulticast) => "it claims a group address",
+        BogusReason::Frame(Bogus::SpaLoopback) => "it claims a loopback address",
+        BogusReason::SpaNetworkBroadcast => "it claims the broadcast address of its network",
+    }
+}
+
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,92 @@
+//! What is known at the moment when somebody asks.
+
+use axum::{
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
+};
+use tokio::time::timeout;
+
+use super::{Api, ApiError, ApiSources, LINES, PATIENCE, Parameters, filter_of};
+use crate::{
+    clock::Clock,
+    detect::BindingView,
+    filter::Filter,
+    interfaces::WatchedInterfaces,
+    monitor::Snapshot,
+    report::{BindingRecord, to_json},
+    serve::StatusRecord,
+};
+
+/// The bindings with an open conflict.
+pub(super) async fn conflicts(
+    State(api): State<Api>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let filter = filter_of(&parameters)?;
+    let snapshot = snapshot(&api.sources).await?;
+    Ok(listed(&snapshot.open_conflicts, &api.sources, &filter))
+}
+
+/// All bindings.
+pub(super) async fn bindings(
+    State(api): State<Api>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let filter = filter_of(&parameters)?;
+    let asked = timeout(PATIENCE, api.sources.monitor.bindings()).await;
+    let mut bindings = asked.map_err(|_| ApiError::Stuck)??;
+    bindings.sort_unstable_by_key(|binding| binding.key);
+    Ok(listed(&bindings, &api.sources, &filter))
+}
+
+fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) -> Response {
+    let watched = sources.watched.borrow().clone();
+    let records = views.iter().map(|view| record(view, &watched));
+    let wanted = records.filter(|record| filter.wants_binding(record));
+    lines(wanted.map(|record| to_json(&record) + "\n").collect())
+}
+
+/// The open conflicts, for those who want to know more of them.
+pub(super) async fn open_conflicts(sources: &ApiSources) -> Result<Vec<BindingRecord>, ApiError> {
+    let watched = sources.watched.borrow().clone();
+    let views = snapshot(sources).await?.open_conflicts;
+    Ok(views.iter().map(|view| record(view, &watched)).collect())
+}
+
+fn record(view: &BindingView, watched: &WatchedInterfaces) -> BindingRecord {
+    let name = watched.name_of(view.key.segment.interface);
+    BindingRecord::new(view, name, Clock::Monotonic)
+}
+
+/// The watched interfaces.
+pub(super) async fn interfaces(
+    State(api): State<Api>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let filter = filter_of(&parameters)?;
+    let status = current_status(&api.sources).await?;
+    let records = status.interfaces.iter();
+    let wanted = records.filter(|record| filter.wants_interface(&record.interface));
+    Ok(lines(wanted.map(|record| to_json(record) + "\n").collect()))
+}
+
+/// How it goes.
+pub(super) async fn status(State(api): State<Api>) -> Result<Response, ApiError> {
+    Ok(lines(to_json(&current_status(&api.sources).await?) + "\n"))
+}
+
+async fn current_status(sources: &ApiSources) -> Result<StatusRecord, ApiError> {
+    let snapshot = snapshot(sources).await?;
+    let watched = sources.watched.borrow().clone();
+    Ok(StatusRecord::new(&watched, &snapshot))
+}
+
+async fn snapshot(sources: &ApiSources) -> Result<Snapshot, ApiError> {
+    let asked = timeout(PATIENCE, sources.monitor.snapshot()).await;
+    Ok(asked.map_err(|_| ApiError::Stuck)??)
+}
+
+fn lines(text: String) -> Response {
+    ([(CONTENT_TYPE, LINES)], text).into_response()
+}

@@ -1,0 +1,227 @@
+//! The Unix socket of the daemon: who may reach it is settled before anybody can.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, fchmod},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+};
+use thiserror::Error;
+
+/// Where the daemon is reached.
+pub const DEFAULT_PATH: &str = "/run/arp-monitor/probe.sock";
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// Somebody listens there.
+    #[error(
+        "another daemon answers at {}: end it, or choose another --socket PATH (or none)",
+        .0.display()
+    )]
+    Taken(PathBuf),
+    /// It is something else.
+    #[error("{} exists and is no socket: remove it, or choose another --socket PATH", .0.display())]
+    NotASocket(PathBuf),
+    /// The directory cannot be made.
+    #[error(
+        "cannot make the directory {}: {source} (run as root, or choose another --socket PATH, or none)",
+        path.display()
+    )]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket cannot be made.
+    #[error(
+        "cannot make the socket {}: {source} (run as root, or choose another --socket PATH, or none)",
+        path.display()
+    )]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A socket that listens. Its name goes when it is dropped.
+#[derive(Debug)]
+pub struct ApiSocket {
+    listener: tokio::net::UnixListener,
+    name: Name,
+}
+
+/// The name of a socket in the file system.
+#[derive(Debug)]
+struct Name {
+    path: PathBuf,
+    /// Device and inode: a later socket of that name is another's.
+    identity: Option<(u64, u64)>,
+}
+
+impl ApiSocket {
+    /// Listens there. What is left of a daemon that is gone is replaced.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        if let Some(directory) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            make_directory(directory)?;
+        }
+        remove_stale(path)?;
+        let failed = |source: io::Error| SocketError::Socket {
+            path: path.to_owned(),
+            source,
+        };
+        let listener = listen_at(path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
+        Ok(Self {
+            listener,
+            name: Name {
+                path: path.to_owned(),
+                identity: identity(path),
+            },
+        })
+    }
+
+    /// Waits for somebody.
+    pub async fn accept(&self) -> io::Result<tokio::net::UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.name.path
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // It is gone, or somebody took away the right to remove it: either way nothing is left to do.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), SocketError> {
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
+    made.map_err(|source| SocketError::Directory {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(SocketError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // If it cannot be removed, binding says so better.
+            let _ = fs::remove_file(path);
+            Ok(())
+        }
+        _ => Err(SocketError::Taken(path.to_owned())),
+    }
+}
+
+/// The mode of a socket becomes that of its file at the moment of `bind`, less the umask (`unix_bind_bsd` in
+/// `net/unix/af_unix.c`), and nobody can connect before it listens: at no time is it open to others.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn only_its_owner_and_group_may_reach_it_and_nothing_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/probe.sock");
+        let socket = ApiSocket::bind(&path).unwrap();
+        assert_eq!(mode(&path), 0o660);
+        assert_eq!(mode(path.parent().unwrap()), 0o750);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_daemon_left_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("probe.sock");
+        // A listener of the standard library leaves its name behind.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let _socket = ApiSocket::bind(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_living_daemon_is_named_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("probe.sock");
+        let _first = ApiSocket::bind(&path).unwrap();
+        let error = ApiSocket::bind(&path).unwrap_err();
+        assert!(matches!(error, SocketError::Taken(_)), "{error}");
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_way_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("probe.sock");
+        fs::write(&path, "precious").unwrap();
+        let error = ApiSocket::bind(&path).unwrap_err();
+        assert!(matches!(error, SocketError::NotASocket(_)), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_successors_socket_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("probe.sock");
+        let socket = ApiSocket::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        // Another file, so that it cannot get the same inode.
+        fs::write(directory.path().join("x"), "").unwrap();
+        let successor = UnixListener::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+        drop(successor);
+    }
+}
