@@ -24,7 +24,7 @@ pub use self::{
     selection::{NamePattern, NamePatternError, Selection},
 };
 use crate::{
-    kernel::{Attachment, CounterReader, Filters, Kernel, KernelError, preflight},
+    kernel::{Attachment, CounterReader, Displaced, Filters, Kernel, KernelError, preflight},
     links::{Link, Links},
 };
 
@@ -313,8 +313,14 @@ impl Interfaces {
             lost.extend(displaced.map(|why| (index, why)));
         }
         for (index, why) in lost {
+            let previous = self.failed.get(&index);
+            let is_behind = why == Displaced::Behind;
+            // Behind another program frames may still be seen: what is there stays until the next try.
+            if is_behind && previous.is_some_and(Failure::is_recent) {
+                continue;
+            }
+            let failure = Failure::displaced(previous, why.to_string(), is_behind);
             if let Some(attached) = self.attached.remove(&index) {
-                let failure = Failure::displaced(self.failed.get(&index), why.to_string());
                 tracing::warn!(
                     interface = attached.attachment.name,
                     %why,
@@ -324,11 +330,11 @@ impl Interfaces {
                 self.failed.insert(index, failure);
             }
         }
-        // What has held for longer than the longest wait is forgiven.
+        // What has held for longer than any wait is forgiven.
         let now = Instant::now();
         let attached = &self.attached;
         self.failed.retain(|index, failure| {
-            !attached.contains_key(index) || now < failure.retry_at + LONGEST_RETRY
+            !attached.contains_key(index) || now < failure.retry_at + 2 * LONGEST_RETRY
         });
     }
 
@@ -491,17 +497,23 @@ impl Failure {
         }
     }
 
-    /// What was attached was detached or hidden by somebody. The first time it goes back at once; whoever
-    /// does it again and again meets longer and longer waits instead of a quarrel.
-    fn displaced(previous: Option<&Self>, why: String) -> Self {
+    /// What was attached was detached or hidden by somebody. The first time, and wherever it is `at_once`, it
+    /// goes back now; whoever does it again and again meets longer and longer waits instead of a quarrel.
+    fn displaced(previous: Option<&Self>, why: String, at_once: bool) -> Self {
         let failure = Self::after(previous, why);
-        match previous {
-            Some(_) => failure,
-            None => Self {
+        if at_once || previous.is_none() {
+            Self {
                 retry_at: Instant::now(),
                 ..failure
-            },
+            }
+        } else {
+            failure
         }
+    }
+
+    /// Whether the wait that goes with it has not passed since the last try.
+    fn is_recent(&self) -> bool {
+        Instant::now() < self.retry_at + self.wait
     }
 }
 
