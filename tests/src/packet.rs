@@ -10,10 +10,11 @@ use anyhow::{Context, bail, ensure};
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
-    setsockopt_impl, sockopt_impl,
+    libc,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
-        setsockopt, socket, sockopt::RcvBufForce,
+        setsockopt, socket,
+        sockopt::{RcvBufForce, SetBool},
     },
 };
 use probe_common::{
@@ -94,17 +95,16 @@ impl Sender {
     }
 }
 
-/// `SOL_PACKET` and `PACKET_VNET_HDR` (`include/linux/socket.h`, `include/uapi/linux/if_packet.h`).
-const PACKET_LEVEL: i32 = 263;
-const VIRTIO_HEADER_OPTION: i32 = 15;
+/// Each frame that is sent is preceded by a `struct virtio_net_hdr`.
+#[derive(Clone, Copy, Debug)]
+struct VirtioHeader;
 
-sockopt_impl!(
-    /// Each frame that is sent is preceded by a `struct virtio_net_hdr`.
+nix::setsockopt_impl!(
     VirtioHeader,
-    SetOnly,
-    PACKET_LEVEL,
-    VIRTIO_HEADER_OPTION,
-    bool
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool,
+    SetBool
 );
 
 /// Sends frames of which only the Ethernet header is in the linear part of the socket buffer, and all else in

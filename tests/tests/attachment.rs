@@ -266,10 +266,16 @@ fn a_program_that_somebody_detached_is_attached_again_within_seconds_and_reporte
                 line.contains("WARN") && line.contains("somebody detached a program of ours")
             })
             .unwrap();
+        // All of them are new, and none is left over.
+        let old: Vec<_> = links.iter().map(|link| link.id).collect();
+        eventually("as many new links", SOON, || {
+            let now = bpf_links(daemon.process());
+            let new = now.iter().all(|link| !old.contains(&link.id));
+            Ok((new && now.len() == old.len()).then_some(()))
+        })
+        .unwrap();
         wait_until_it_counts(&daemon, &wire);
         assert_eq!(daemon.get("/readyz").unwrap().status, 200);
-        let again = bpf_links(daemon.process());
-        assert_eq!(again.len(), links.len(), "no link is left over: {again:?}");
     }
 }
 

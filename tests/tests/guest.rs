@@ -4,11 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
-use std::{path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use aya::{programs::loaded_programs, util::KernelVersion};
 use probe_common::{counter::Direction, wire::MacAddr};
-use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Ledger, eventually};
+use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Ledger, Stream, eventually};
 
 /// Emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -124,9 +124,13 @@ fn wait_for_loaded(names: &[&str]) {
     .unwrap_or_else(|error| panic!("{error}; there are {:?}", loaded()));
 }
 
+fn kernel_at_least(major: u8, minor: u8) -> bool {
+    KernelVersion::current().unwrap() >= KernelVersion::new(major, minor, 0)
+}
+
 /// Whether TC programs are held by links, which end with their process.
 fn has_tcx() -> bool {
-    KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
+    kernel_at_least(6, 6)
 }
 
 fn veth(mode: &str) {
@@ -150,21 +154,37 @@ fn tc_on_veth_counts_and_finds() {
     veth("tc");
 }
 
+/// The plain program will not do for an MTU above a page; the one that will, kernels know from 5.18 on.
+#[test]
+fn native_on_a_jumbo_mtu_counts_and_finds_where_the_kernel_can() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    for host in [&monitor, &wire] {
+        host.ip("link set dev eth0 mtu 9000".split(' ')).unwrap();
+    }
+    if kernel_at_least(5, 18) {
+        Network::of_cards(&monitor, &wire).counts_and_finds("native", "0");
+    } else {
+        assert_native_is_refused(&monitor);
+        Network::of_cards(&monitor, &wire).counts_and_finds("tc", "0");
+    }
+}
+
 /// Two network cards of the guest with a cable between them, which are hosts of the lab for the while.
 #[test]
 fn native_on_virtio_net_counts_and_finds() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = cards(&lab);
-    let network = Network::of_cards(&monitor, &wire);
-    if KernelVersion::current().unwrap() >= KernelVersion::new(5, 13, 0) {
-        network.counts_and_finds("native", "0");
-    } else {
-        // One queue a CPU more than the card has; later kernels share one (`virtnet_xdp_set`).
-        let words = ["run", "-i", INTERFACE, "--attach", "native"];
-        let finished = monitor.probe(&words).unwrap().finish(PATIENCE).unwrap();
-        assert_eq!(finished.status.code(), Some(4), "{finished:?}");
-        assert!(finished.stderr.contains("--attach tc"), "{finished:?}");
-    }
+    Network::of_cards(&monitor, &wire).counts_and_finds("native", "0");
+}
+
+/// What a driver cannot do is said, with the way out, and nothing stays attached.
+fn assert_native_is_refused(monitor: &Host) {
+    let words = ["run", "-i", INTERFACE, "--attach", "native"];
+    let finished = monitor.probe(&words).unwrap().finish(PATIENCE).unwrap();
+    assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+    assert!(finished.stderr.contains("--attach tc"), "{finished:?}");
+    wait_for_loaded(&[]);
 }
 
 #[test]
@@ -175,13 +195,18 @@ fn tc_on_virtio_net_counts_and_finds() {
 }
 
 fn cards(lab: &Lab) -> [Host; 2] {
-    // Those of an earlier test come back a moment after it.
-    eventually("the guest's network cards", PATIENCE, || {
-        let there = |card: &str| Path::new("/sys/class/net").join(card).exists();
-        Ok((there("eth0") && there("eth1")).then_some(()))
+    // Those of an earlier test come back a moment after it, one of them under another name.
+    let cards = eventually("two network cards of the guest's", PATIENCE, || {
+        let cards: Vec<_> = fs::read_dir("/sys/class/net")?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|interface| interface.join("device").exists())
+            .filter_map(|card| Some(card.file_name()?.to_str()?.to_owned()))
+            .collect();
+        Ok(<[String; 2]>::try_from(cards).ok())
     })
     .unwrap();
-    [("monitor", "eth0"), ("wire", "eth1")].map(|(name, card)| lab.adopt(name, card).unwrap())
+    let [left, right] = &cards;
+    [("monitor", left), ("wire", right)].map(|(name, card)| lab.adopt(name, card).unwrap())
 }
 
 /// The sender's VLAN device leaves the tag to the card, and the cable hands it on beside the frame, as a card
@@ -332,4 +357,63 @@ fn what_a_kill_in_another_mode_left_is_removed_too() {
     wait_for_loaded(&NATIVE);
     daemon.terminate().unwrap();
     wait_for_loaded(&[]);
+}
+
+/// `probe watch` runs beside `probe run`, and each may be killed: below 6.6 only what a dead one left is removed.
+#[test]
+fn what_a_living_probe_has_attached_is_left_alone_by_others() {
+    const TWICE: [&str; 4] = [
+        "arp_tc_egress",
+        "arp_tc_egress",
+        "arp_tc_ingress",
+        "arp_tc_ingress",
+    ];
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let network = Network::of_cards(&monitor, &wire);
+    let first = network.start("tc");
+    for _ in 0..2 {
+        let words = ["-i", INTERFACE, "--attach", "tc"];
+        let beside = monitor.bare_watch(&words).unwrap();
+        wait_for_loaded(&TWICE);
+        beside.kill().unwrap();
+        beside.finish(PATIENCE).unwrap();
+        wait_for_loaded(if has_tcx() { &TC } else { &TWICE });
+    }
+    network.answer_twice();
+    first.wait_for_finding("conflict", PATIENCE).unwrap();
+    assert_eq!(first.terminate().unwrap().code(), Some(0));
+}
+
+/// With TCX there are no filters to delete; there, `attachment.rs` takes links away.
+#[test]
+fn a_filter_that_somebody_deleted_is_put_back_and_reported() {
+    if has_tcx() {
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let network = Network::of_cards(&monitor, &wire);
+    let daemon = network.start("tc");
+    for direction in ["ingress", "egress"] {
+        monitor
+            .exec(["tc", "filter", "del", "dev", INTERFACE, direction])
+            .unwrap();
+        let mut reports = 0;
+        daemon
+            .process()
+            .wait_for_line(Stream::Stderr, PATIENCE, |line| {
+                reports += usize::from(line.contains("somebody detached a program of ours"));
+                reports == if direction == "ingress" { 1 } else { 2 }
+            })
+            .unwrap();
+        wait_for_loaded(&TC);
+        eventually("the filters to be back", PATIENCE, || {
+            let words = ["tc", "filter", "show", "dev", INTERFACE, direction];
+            Ok(monitor.exec(words)?.contains("arp_tc").then_some(()))
+        })
+        .unwrap();
+    }
+    network.answer_twice();
+    daemon.wait_for_finding("conflict", PATIENCE).unwrap();
 }

@@ -116,8 +116,9 @@ fn native_xdp_on_a_card_that_strips_tags_warns_and_says_so_in_the_metrics() {
             .ready_bare_daemon(&["-i", "eth0", "--attach", attach])
             .unwrap();
         let metrics = daemon.metrics().unwrap();
-        let labels: Vec<_> = metrics
-            .select("arp_monitor_interface_info", &[("mode", attach)])
+        let mode = [("mode", attach)];
+        let info = metrics.select("arp_monitor_interface_info", &mode);
+        let labels: Vec<_> = info
             .map(|sample| sample.labels["vlan_visible"].clone())
             .collect();
         let warned = daemon

@@ -24,7 +24,7 @@ pub use self::{
     selection::{NamePattern, NamePatternError, Selection},
 };
 use crate::{
-    kernel::{Attachment, CounterReader, Kernel, KernelError, preflight},
+    kernel::{Attachment, CounterReader, Filters, Kernel, KernelError, preflight},
     links::{Link, Links},
 };
 
@@ -276,7 +276,7 @@ impl Interfaces {
                     tracing::error!("netlink has ended: changes of interfaces are no longer seen");
                     netlink_lives = false;
                 },
-                _ = checks.tick() => self.look_after(),
+                _ = checks.tick() => self.look_after().await,
                 Some(order) = self.orders.recv() => self.obey(order),
             }
             let links = self.links.borrow_and_update().clone();
@@ -299,20 +299,25 @@ impl Interfaces {
     }
 
     /// Notices what others have detached, and puts TC programs back in front.
-    fn look_after(&mut self) {
-        let lost: Vec<_> = self
-            .attached
-            .iter()
-            .filter_map(|(&index, attached)| {
-                Some((index, self.kernel.displaced(&attached.attachment)?))
-            })
-            .collect();
+    async fn look_after(&mut self) {
+        let mut lost = Vec::new();
+        for (&index, attached) in &self.attached {
+            let filters = if attached.attachment.has_filters() {
+                Filters::read(index).await.ok()
+            } else {
+                None
+            };
+            let displaced = self
+                .kernel
+                .displaced(&attached.attachment, filters.as_ref());
+            lost.extend(displaced.map(|why| (index, why)));
+        }
         for (index, why) in lost {
             if let Some(attached) = self.attached.remove(&index) {
-                let failure = Failure::displaced(self.failed.get(&index), why.to_owned());
+                let failure = Failure::displaced(self.failed.get(&index), why.to_string());
                 tracing::warn!(
                     interface = attached.attachment.name,
-                    why,
+                    %why,
                     retry_in = ?failure.retry_at.saturating_duration_since(Instant::now()),
                     "reattaching"
                 );

@@ -15,8 +15,8 @@ use probe_common::{counter::Direction, event::Hook};
 
 use super::{
     Kernel, KernelError,
-    clsact::Slot,
-    place::{self, LinkPlace},
+    clsact::{Filters, Slot},
+    place::{self, Displaced, LinkPlace},
     preflight,
 };
 use crate::links::Link;
@@ -88,7 +88,10 @@ enum Hold {
     /// XDP or TCX: the kernel detaches when the descriptor closes.
     Link { _link: FdLink, place: LinkPlace },
     /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
-    Filter { _filter: SchedClassifierLink },
+    Filter {
+        _filter: SchedClassifierLink,
+        handle: u32,
+    },
 }
 
 impl Hold {
@@ -96,13 +99,13 @@ impl Hold {
         let place = LinkPlace::of(&link)?;
         Ok(Self::Link { _link: link, place })
     }
+}
 
-    /// Whether the program is still attached, as far as can be told.
-    fn is_on(&self, ifindex: u32) -> bool {
-        match self {
-            Self::Link { place, .. } => place.is_on(ifindex),
-            Self::Filter { .. } => true,
-        }
+impl Attachment {
+    /// Whether it is made of clsact filters, at least in part.
+    pub fn has_filters(&self) -> bool {
+        let holds = [&self.ingress, &self.egress];
+        holds.iter().any(|hold| matches!(hold, Hold::Filter { .. }))
     }
 }
 
@@ -126,6 +129,9 @@ impl Kernel {
     pub fn attach(&mut self, link: &Link, mode: Mode) -> Result<Attachment, KernelError> {
         for &direction in Direction::ALL {
             self.counters.register(link.index, direction)?;
+        }
+        if !preflight::kernel_at_least(6, 6) {
+            self.prepare_clsact(link);
         }
         // Egress first: an answer that arrives is only tied to a request that was seen going out.
         let egress = self.attach_tc(link, Hook::TcEgress)?;
@@ -154,32 +160,43 @@ impl Kernel {
         Ok(())
     }
 
-    /// What has become of an attachment that is not as it was made: `None` if all is well.
-    pub fn displaced(&self, attachment: &Attachment) -> Option<&'static str> {
+    /// What has become of an attachment that is not as it was made: `None` if all is well. Of filters below
+    /// 6.6 that is known where they were listed ([`Attachment::has_filters`]).
+    pub fn displaced(
+        &self,
+        attachment: &Attachment,
+        filters: Option<&Filters>,
+    ) -> Option<Displaced> {
         let ifindex = attachment.ifindex;
-        if !attachment.ingress.is_on(ifindex) || !attachment.egress.is_on(ifindex) {
-            return Some("somebody detached a program of ours");
-        }
-        let tc_directions = Direction::ALL
-            .iter()
-            .filter(|&&direction| direction == Direction::Egress || attachment.mode == Mode::Tc);
-        for &direction in tc_directions {
-            // Below 6.6 there is no TCX to ask; a filter's priority does not change.
-            let Ok(programs) = place::tcx_programs(ifindex, direction) else {
-                continue;
-            };
-            let hook = match direction {
-                Direction::Ingress => Hook::TcIngress,
-                Direction::Egress => Hook::TcEgress,
-            };
-            if programs
-                .first()
-                .is_some_and(|&first| Some(first) != self.program_id(hook))
-            {
-                return Some("another TC program went in front of ours, and may hide frames");
-            }
-        }
-        None
+        let ingress = (Direction::Ingress, &attachment.ingress);
+        let egress = (Direction::Egress, &attachment.egress);
+        [ingress, egress]
+            .into_iter()
+            .find_map(|(direction, hold)| match hold {
+                Hold::Link { place, .. } if !place.is_on(ifindex) => Some(Displaced::Detached),
+                Hold::Link { .. }
+                    if direction == Direction::Ingress && attachment.mode.is_xdp() =>
+                {
+                    None
+                }
+                Hold::Link { .. } => self
+                    .is_behind(ifindex, direction)
+                    .then_some(Displaced::Behind),
+                Hold::Filter { handle, .. } => filters?.displaced(direction, *handle),
+            })
+    }
+
+    /// Whether another program sees the frames of an interface before ours.
+    fn is_behind(&self, ifindex: u32, direction: Direction) -> bool {
+        let hook = match direction {
+            Direction::Ingress => Hook::TcIngress,
+            Direction::Egress => Hook::TcEgress,
+        };
+        // What cannot be asked is no proof.
+        let programs = place::tcx_programs(ifindex, direction).unwrap_or_default();
+        programs
+            .first()
+            .is_some_and(|&first| Some(first) != self.program_id(hook))
     }
 
     /// Whether the XDP program with this number is ours.
@@ -226,7 +243,11 @@ impl Kernel {
         let options = if tcx {
             TcAttachOptions::TcxOrder(LinkOrder::first())
         } else {
-            self.prepare_clsact(link, attach_type)
+            TcAttachOptions::Netlink(NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: self.slot.as_ref().map(Slot::handle).unwrap_or_default(),
+                ..NlOptions::default()
+            })
         };
         let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
         let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
@@ -241,12 +262,17 @@ impl Kernel {
             })?;
             Hold::link(link)
         } else {
-            Ok(Hold::Filter { _filter: attached })
+            let handle = attached.handle().map_err(attach_error)?;
+            Ok(Hold::Filter {
+                _filter: attached,
+                handle: handle.into(),
+            })
         }
     }
 
-    /// Makes an interface ready for a filter: its qdisc, and nothing on it that a probe left behind.
-    fn prepare_clsact(&mut self, link: &Link, attach_type: TcAttachType) -> TcAttachOptions {
+    /// Makes an interface ready for filters: its qdisc, and nothing on it that a probe left behind, in whatever
+    /// mode that one was.
+    fn prepare_clsact(&mut self, link: &Link) {
         // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
         if let Err(error) = qdisc_add_clsact(&link.name) {
             tracing::debug!(interface = link.name, %error, "clsact was not added");
@@ -255,13 +281,11 @@ impl Kernel {
             self.slot = Slot::take();
         }
         if let Some(slot) = &self.slot {
-            slot.for_each_abandoned(|handle| remove_filter(link, attach_type, handle));
+            slot.for_each_abandoned(|handle| {
+                remove_filter(link, TcAttachType::Ingress, handle);
+                remove_filter(link, TcAttachType::Egress, handle);
+            });
         }
-        TcAttachOptions::Netlink(NlOptions {
-            priority: FILTER_PRIORITY,
-            handle: self.slot.as_ref().map(Slot::handle).unwrap_or_default(),
-            ..NlOptions::default()
-        })
     }
 }
 

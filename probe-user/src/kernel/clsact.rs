@@ -6,6 +6,8 @@
 //! socket, which the kernel frees however the process ends; and the filter handle that goes with the name. A
 //! filter at the handle of a slot that nobody holds was left behind. That works across containers, too, where
 //! process numbers and files do not: whoever shares the interface shares the namespace of the names.
+//!
+//! There is no link that says whether a filter is still attached, so the filters are listed for that.
 
 use std::{
     io,
@@ -16,6 +18,11 @@ use std::{
 };
 
 use aya::programs::tc::TcHandle;
+use futures_util::TryStreamExt as _;
+use probe_common::counter::Direction;
+use rtnetlink::new_connection;
+
+use super::place::Displaced;
 
 /// How many probes may watch the interfaces of one network namespace at once; one more still attaches, but
 /// what it leaves behind is not recognised.
@@ -79,6 +86,62 @@ impl Slot {
     }
 }
 
+/// The clsact filters of an interface in both directions: their handles, in the order in which they see a
+/// frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    ingress: Vec<u32>,
+    egress: Vec<u32>,
+}
+
+impl Filters {
+    /// Lists them.
+    pub async fn read(ifindex: u32) -> anyhow::Result<Self> {
+        Ok(Self {
+            ingress: handles(ifindex, Direction::Ingress).await?,
+            egress: handles(ifindex, Direction::Egress).await?,
+        })
+    }
+
+    /// What has become of a filter of ours. Other probes may be in front of it: they let every frame go on.
+    pub(super) fn displaced(&self, direction: Direction, ours: u32) -> Option<Displaced> {
+        let handles = match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        };
+        if !handles.contains(&ours) {
+            return Some(Displaced::Detached);
+        }
+        let before_ours = handles.iter().take_while(|&&handle| handle != ours);
+        before_ours
+            .copied()
+            .any(|handle| !is_of_a_probe(handle))
+            .then_some(Displaced::Behind)
+    }
+}
+
+fn is_of_a_probe(handle: u32) -> bool {
+    handle >> 16 == u32::from(MAJOR)
+}
+
+async fn handles(ifindex: u32, direction: Direction) -> anyhow::Result<Vec<u32>> {
+    let (connection, netlink, _) = new_connection()?;
+    let connection = tokio::spawn(connection);
+    let request = netlink.traffic_filter(ifindex.try_into()?).get();
+    let request = match direction {
+        Direction::Ingress => request.ingress(),
+        Direction::Egress => request.egress(),
+    };
+    let messages = request.execute().try_collect::<Vec<_>>().await;
+    connection.abort();
+    Ok(messages?
+        .into_iter()
+        .map(|message| u32::from(message.header.handle))
+        // Each priority is announced by a message without a filter.
+        .filter(|&handle| handle != 0)
+        .collect())
+}
+
 fn bind(prefix: &str, number: u16) -> io::Result<UnixDatagram> {
     UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!(
         "{prefix}{number}"
@@ -121,6 +184,26 @@ mod tests {
             "what an earlier holder of the slot left there"
         );
         assert!(!abandoned(&next).contains(&watch_handle));
+    }
+
+    #[test]
+    fn a_filter_that_is_gone_or_behind_a_strangers_is_noticed() {
+        let (ours, kin, stranger) = (0x0806_0001, 0x0806_0002, 1);
+        let displaced = |ingress: &[u32]| {
+            let filters = Filters {
+                ingress: ingress.to_vec(),
+                egress: vec![ours],
+            };
+            assert_eq!(filters.displaced(Direction::Egress, ours), None);
+            filters.displaced(Direction::Ingress, ours)
+        };
+        assert_eq!(displaced(&[ours]), None);
+        assert_eq!(displaced(&[ours, stranger]), None);
+        assert_eq!(displaced(&[kin, ours, stranger]), None);
+        assert_eq!(displaced(&[stranger, ours]), Some(Displaced::Behind));
+        assert_eq!(displaced(&[kin, stranger, ours]), Some(Displaced::Behind));
+        assert_eq!(displaced(&[stranger]), Some(Displaced::Detached));
+        assert_eq!(displaced(&[]), Some(Displaced::Detached));
     }
 
     #[test]

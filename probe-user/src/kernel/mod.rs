@@ -24,8 +24,10 @@ use probe_common::{economy::Settings, event::ABI_VERSION};
 use self::filter::Filter;
 pub use self::{
     attach::{Attachment, Mode},
+    clsact::Filters,
     counters::CounterReader,
     error::KernelError,
+    place::Displaced,
     rings::Rings,
 };
 

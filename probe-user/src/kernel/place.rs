@@ -11,6 +11,17 @@ use probe_common::counter::Direction;
 
 use super::KernelError;
 
+/// What has become of a program that is not where it was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Displaced {
+    /// It is not attached any more.
+    #[error("somebody detached a program of ours")]
+    Detached,
+    /// Another one sees frames first, and may keep them from ours.
+    #[error("another TC program went in front of ours, and may hide frames")]
+    Behind,
+}
+
 /// Where the kernel tells what a link of ours is attached to. Unlike asking for programs by their number,
 /// reading it takes no capability.
 #[derive(Debug)]
