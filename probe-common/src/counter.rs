@@ -87,18 +87,42 @@ impl Counter {
     }
 }
 
-/// The key of an interface and direction in the kernel's map of counters.
+/// An interface and direction, as the owner of [`Counters`]; never 0.
 #[inline(always)]
 pub const fn counters_key(ifindex: u32, direction: Direction) -> u32 {
     // Interface indexes are positive `int`s in the kernel, so the top bit is free.
     ifindex << 1 | direction.number() as u32
 }
 
+/// Counters in the kernel's array: interfaces and directions that can be counted at once.
+pub const COUNTERS_PLACES: u32 = 512;
+
+/// Places in the kernel's array where the counters of a key may be. An array and a place that follows from
+/// the key, because a hash table would cost each frame as much as all counting does; interfaces are numbered
+/// one after the other, so the first place is nearly always the one.
+#[inline(always)]
+pub const fn counters_places(key: u32) -> [u32; 4] {
+    let mask = COUNTERS_PLACES - 1;
+    // Knuth's multiplicative hash, three times other bits of it.
+    let scattered = key.wrapping_mul(0x9e37_79b1);
+    [
+        key & mask,
+        scattered >> 23 & mask,
+        scattered >> 14 & mask,
+        scattered >> 5 & mask,
+    ]
+}
+
+const _: () = assert!(COUNTERS_PLACES.is_power_of_two());
+
 /// Room for the counters: a power of two, so that the kernel side bounds an index with a mask.
 const SLOTS: usize = 64;
-const _: () = assert!(Counter::COUNT <= SLOTS);
+/// Where the counters say whose they are.
+const OWNER: usize = SLOTS - 1;
+const _: () = assert!(Counter::COUNT <= OWNER);
 
-/// The counters of one interface and direction, on one CPU or summed over all.
+/// The counters of one interface and direction, on one CPU or summed over all; in the kernel with their
+/// owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Counters([u64; SLOTS]);
@@ -110,6 +134,24 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// Zeros, owned by the interface and direction of this key.
+    pub fn of(key: u32) -> Self {
+        let mut counters = Self::default();
+        counters.0[OWNER] = u64::from(key);
+        counters
+    }
+
+    /// Whether the interface and direction of this key own them.
+    #[inline(always)]
+    pub const fn belong_to(&self, key: u32) -> bool {
+        self.0[OWNER] == key as u64
+    }
+
+    /// Whether nobody owns them.
+    pub const fn are_free(&self) -> bool {
+        self.0[OWNER] == 0
+    }
+
     /// Adds one.
     #[inline(always)]
     pub const fn increment(&mut self, counter: Counter) {
@@ -165,7 +207,7 @@ impl Counters {
 
     /// Adds another CPU's counts.
     pub fn add(&mut self, other: &Self) {
-        for (slot, value) in self.0.iter_mut().zip(other.0) {
+        for (slot, value) in self.0[..Counter::COUNT].iter_mut().zip(other.0) {
             *slot = slot.wrapping_add(value);
         }
     }
@@ -201,6 +243,35 @@ mod tests {
     fn every_counter_has_a_place_of_its_own() {
         let places: Vec<_> = all().into_iter().map(Counter::index).collect();
         assert_eq!(places, (0..Counter::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_key_has_places_of_its_own_and_few_share_one() {
+        let keys = (1..=200).flat_map(|ifindex| {
+            Direction::ALL
+                .iter()
+                .map(move |&way| counters_key(ifindex, way))
+        });
+        let first: Vec<_> = keys.map(|key| counters_places(key)[0]).collect();
+        let distinct: std::collections::BTreeSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), first.len(), "neighbours never collide");
+        // Interfaces a multiple of the array's size apart share their first place, not all of them.
+        for apart in [256, 512, 4096, 1 << 20] {
+            let [one, other] = [7, 7 + apart]
+                .map(|ifindex| counters_places(counters_key(ifindex, Direction::Ingress)));
+            assert_eq!(one[0], other[0]);
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn counters_know_their_owner_and_sums_do_not_add_it() {
+        let key = counters_key(3, Direction::Egress);
+        let mut counters = Counters::of(key);
+        assert!(counters.belong_to(key) && !counters.are_free());
+        assert!(Counters::default().are_free());
+        counters.add(&Counters::of(key));
+        assert!(counters.belong_to(key));
     }
 
     #[test]

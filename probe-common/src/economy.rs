@@ -138,6 +138,9 @@ pub struct ClaimState {
     seen: Sighting,
     /// Budget for changes.
     bucket: Bucket,
+    /// The last request for the address: kept here and not in a map of its own, so that a reply is tied to
+    /// its request without another lookup. Requests for addresses that nobody has claimed have that map.
+    pub asked: AskedState,
 }
 
 /// What the rules say of a frame.
@@ -152,11 +155,12 @@ pub enum Verdict {
 }
 
 impl ClaimState {
-    /// The state of an address that nobody has claimed before.
+    /// The state of an address that nobody has claimed before, and that was asked for like this.
     #[inline(always)]
-    pub fn new(sighting: Sighting) -> Self {
+    pub fn new(sighting: Sighting, asked: AskedState) -> Self {
         Self {
             seen: sighting,
+            asked,
             ..Self::zeroed()
         }
     }
@@ -199,8 +203,8 @@ impl ClaimState {
     }
 }
 
-/// What is remembered of the requests for one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+/// What is remembered of the requests for one address; all zero if there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct AskedState {
     /// When somebody asked last.
@@ -243,8 +247,11 @@ impl AskedState {
     #[inline(always)]
     pub fn answered_by(&self, reply: &ArpFrame, now_ns: u64) -> Option<(u64, bool)> {
         let in_time = now_ns.wrapping_sub(self.request_ns) <= ANSWER_WINDOW_NS;
-        (in_time && reply.tha == self.asker && !reply.is_announcement())
-            .then_some((self.request_ns, self.probing != 0))
+        let is_answer = reply.oper == ArpFrame::REPLY
+            && reply.tha == self.asker
+            && !reply.is_announcement()
+            && self.request_ns != 0;
+        (in_time && is_answer).then_some((self.request_ns, self.probing != 0))
     }
 
     /// Judges an ARP probe: the same question by the same station is news once per refresh.
@@ -311,7 +318,7 @@ mod tests {
         for claim in claims {
             let (previous, verdict) = match &mut state {
                 None => {
-                    state = Some(ClaimState::new(claim));
+                    state = Some(ClaimState::new(claim, AskedState::default()));
                     (Sighting::default(), Verdict::Emit)
                 }
                 Some(state) => {
@@ -415,7 +422,7 @@ mod tests {
     #[test]
     fn a_claim_that_found_no_room_is_offered_again() {
         let settings = Settings::default();
-        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0));
+        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default());
         state.emitted(sighting(A, SECOND_NS, 0));
         assert_eq!(
             state.judge(sighting(B, SECOND_NS + MS, 0), false, &settings),
@@ -434,7 +441,7 @@ mod tests {
             refresh_ns: 0,
             ..Settings::default()
         };
-        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0));
+        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default());
         for tick in 1..1000 {
             let next = sighting(if tick % 2 == 0 { A } else { B }, SECOND_NS + tick, 0);
             assert_eq!(state.judge(next, false, &settings), Verdict::Emit);
@@ -489,9 +496,21 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_asked_nothing_is_an_answer() {
+        let reply = ArpFrame {
+            oper: 2,
+            spa: [192, 0, 2, 9],
+            tpa: [192, 0, 2, 1],
+            ..ArpFrame::default()
+        };
+        // Shortly after the machine started, and to a station without a MAC.
+        assert_eq!(AskedState::default().answered_by(&reply, 7), None);
+    }
+
+    #[test]
     fn answers_to_an_arp_probe_are_not_suppressed_but_budgeted() {
         let settings = Settings::default();
-        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0));
+        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default());
         state.emitted(sighting(A, SECOND_NS, 0));
         let verdicts: Vec<_> = (1..=20)
             .map(|tick| state.judge(sighting(A, SECOND_NS + tick, tick), true, &settings))

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of every layout that kernel and user space share.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 label_enum! {
     /// Where the kernel side saw a frame.

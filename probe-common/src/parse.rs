@@ -3,9 +3,9 @@
 //! It reads through [`FrameBytes`] and never trusts a length in the frame, so the same code serves an
 //! XDP buffer, a socket buffer, a slice and a capture.
 
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 
-use network_types::{arp::ArpHdr, eth::EthHdr, vlan::VlanHdr};
+use bytemuck::{AnyBitPattern, Zeroable};
 
 use crate::{
     label::label_enum,
@@ -31,25 +31,67 @@ label_enum! {
 
 /// Bounds-checked access to the bytes of a frame.
 pub trait FrameBytes {
-    /// Copies the bytes at `offset` into `bytes` and says whether the frame has them all.
+    /// Copies the header at `offset` into `header` and says whether the frame has all of it.
     ///
-    /// Not an `Option<[u8; N]>`: the payload of a `None` is undefined, LLVM moves undefined registers
-    /// about, and the verifier refuses every program that reads one.
+    /// Not an `Option`: the payload of a `None` is undefined, LLVM moves undefined registers about,
+    /// and the verifier refuses every program that reads one.
     #[must_use]
-    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool;
+    fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool;
 }
 
 impl FrameBytes for &[u8] {
-    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
-        match self.get(offset..).and_then(<[u8]>::first_chunk) {
-            Some(chunk) => {
-                *bytes = *chunk;
+    fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
+        match self
+            .get(offset..)
+            .and_then(|rest| rest.get(..size_of::<H>()))
+        {
+            Some(bytes) => {
+                *header = bytemuck::pod_read_unaligned(bytes);
                 true
             }
             None => false,
         }
     }
 }
+
+/// Two bytes in network order, at any address.
+type Be16 = [u8; 2];
+
+/// Both addresses of an Ethernet header (IEEE 802.3).
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+struct EthernetAddresses {
+    dst: MacAddr,
+    src: MacAddr,
+}
+
+/// What follows the ethertype of a tag (IEEE 802.1Q).
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+struct TagHeader {
+    tci: Be16,
+    next: Be16,
+}
+
+/// ARP for IPv4 over Ethernet (RFC 826).
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+struct ArpHeader {
+    htype: Be16,
+    ptype: Be16,
+    hlen: u8,
+    plen: u8,
+    oper: Be16,
+    sha: MacAddr,
+    spa: [u8; 4],
+    tha: MacAddr,
+    tpa: [u8; 4],
+}
+
+const _: () = {
+    assert!(size_of::<ArpHeader>() == 28 && align_of::<ArpHeader>() == 1);
+    assert!(offset_of!(ArpHeader, sha) == 8 && offset_of!(ArpHeader, tpa) == 24);
+};
 
 /// What a frame turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +104,9 @@ pub enum Parsed {
     Arp(ArpFrame),
 }
 
-const ETHERTYPE_OFFSET: usize = offset_of!(EthHdr, ether_type);
+const ETHERTYPE: usize = size_of::<EthernetAddresses>();
+const PAYLOAD: usize = ETHERTYPE + size_of::<Be16>();
+const TAG: usize = size_of::<TagHeader>();
 
 /// Reads a frame from its Ethernet header on. `stripped` is the tag that the network card or the
 /// kernel took out of the bytes and keeps beside them ([`VlanTag::NONE`] where there is none); it is
@@ -71,12 +115,12 @@ const ETHERTYPE_OFFSET: usize = offset_of!(EthHdr, ether_type);
 pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
     // Each level is a call of its own with a constant offset: the verifier of 5.10 loses track of a
     // packet pointer whose offset was chosen at run time.
-    let mut ethertype = [0; 2];
-    if !bytes.load(ETHERTYPE_OFFSET, &mut ethertype) {
+    let mut ethertype = Be16::zeroed();
+    if !bytes.load(ETHERTYPE, &mut ethertype) {
         return Parsed::Malformed(Malformed::Truncated);
     }
     match u16::from_be_bytes(ethertype) {
-        ethertype::ARP => parse_arp(bytes, EthHdr::LEN, [stripped, VlanTag::NONE]),
+        ethertype::ARP => parse_arp(bytes, PAYLOAD, [stripped, VlanTag::NONE]),
         tpid @ (ethertype::VLAN | ethertype::QINQ) => parse_tagged(bytes, stripped, tpid),
         _ => Parsed::NotArp,
     }
@@ -85,7 +129,7 @@ pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
 /// Reads a frame whose outermost tag in the bytes has this `tpid`.
 #[inline(always)]
 fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parsed {
-    let Some((outer, next)) = load_tag(bytes, EthHdr::LEN, tpid) else {
+    let Some((outer, next)) = load_tag(bytes, PAYLOAD, tpid) else {
         return Parsed::Malformed(Malformed::Truncated);
     };
     let tags = if stripped.is_some() {
@@ -94,13 +138,13 @@ fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parse
         [outer, VlanTag::NONE]
     };
     match next {
-        ethertype::ARP => parse_arp(bytes, EthHdr::LEN + VlanHdr::LEN, tags),
+        ethertype::ARP => parse_arp(bytes, PAYLOAD + TAG, tags),
         ethertype::VLAN | ethertype::QINQ if !stripped.is_some() => {
-            let Some((inner, next)) = load_tag(bytes, EthHdr::LEN + VlanHdr::LEN, next) else {
+            let Some((inner, next)) = load_tag(bytes, PAYLOAD + TAG, next) else {
                 return Parsed::Malformed(Malformed::Truncated);
             };
             match next {
-                ethertype::ARP => parse_arp(bytes, EthHdr::LEN + 2 * VlanHdr::LEN, [outer, inner]),
+                ethertype::ARP => parse_arp(bytes, PAYLOAD + 2 * TAG, [outer, inner]),
                 _ => Parsed::NotArp,
             }
         }
@@ -111,36 +155,32 @@ fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parse
 /// The tag at `offset` and the ethertype after it.
 #[inline(always)]
 fn load_tag<B: FrameBytes>(bytes: &B, offset: usize, tpid: u16) -> Option<(VlanTag, u16)> {
-    let mut tag = [0; VlanHdr::LEN];
+    let mut tag = TagHeader::zeroed();
     if !bytes.load(offset, &mut tag) {
         return None;
     }
-    let [tci_high, tci_low, next_high, next_low] = tag;
-    let tci = u16::from_be_bytes([tci_high, tci_low]);
-    Some((
-        VlanTag::new(tpid, tci),
-        u16::from_be_bytes([next_high, next_low]),
-    ))
+    let tci = u16::from_be_bytes(tag.tci);
+    Some((VlanTag::new(tpid, tci), u16::from_be_bytes(tag.next)))
 }
 
 /// Reads the ARP header at `offset`; padding after it is of no interest.
 #[inline(always)]
 fn parse_arp<B: FrameBytes>(bytes: &B, offset: usize, tags: [VlanTag; 2]) -> Parsed {
-    let mut ethernet = [0; ETHERTYPE_OFFSET];
-    let mut arp = [0; ArpHdr::LEN];
+    let mut ethernet = EthernetAddresses::zeroed();
+    let mut arp = ArpHeader::zeroed();
     if !bytes.load(0, &mut ethernet) || !bytes.load(offset, &mut arp) {
         return Parsed::Malformed(Malformed::Truncated);
     }
-    let field = |at: usize| u16::from_be_bytes([arp[at], arp[at + 1]]);
+    let oper = u16::from_be_bytes(arp.oper);
 
-    let malformed = if field(offset_of!(ArpHdr, htype)) != HTYPE_ETHERNET {
+    let malformed = if u16::from_be_bytes(arp.htype) != HTYPE_ETHERNET {
         Some(Malformed::HardwareType)
-    } else if field(offset_of!(ArpHdr, ptype)) != ethertype::IPV4 {
+    } else if u16::from_be_bytes(arp.ptype) != ethertype::IPV4 {
         Some(Malformed::ProtocolType)
-    } else if arp[offset_of!(ArpHdr, hlen)] != 6 || arp[offset_of!(ArpHdr, plen)] != 4 {
+    } else if (arp.hlen, arp.plen) != (6, 4) {
         Some(Malformed::AddressLength)
     } else {
-        match field(offset_of!(ArpHdr, oper)) {
+        match oper {
             ArpFrame::REQUEST | ArpFrame::REPLY => None,
             _ => Some(Malformed::Operation),
         }
@@ -150,21 +190,15 @@ fn parse_arp<B: FrameBytes>(bytes: &B, offset: usize, tags: [VlanTag; 2]) -> Par
     }
 
     Parsed::Arp(ArpFrame {
-        eth_dst: MacAddr(take(&ethernet, offset_of!(EthHdr, dst_addr))),
-        eth_src: MacAddr(take(&ethernet, offset_of!(EthHdr, src_addr))),
+        eth_dst: ethernet.dst,
+        eth_src: ethernet.src,
         tags,
-        oper: field(offset_of!(ArpHdr, oper)),
-        sha: MacAddr(take(&arp, offset_of!(ArpHdr, sha))),
-        spa: take(&arp, offset_of!(ArpHdr, spa)),
-        tha: MacAddr(take(&arp, offset_of!(ArpHdr, tha))),
-        tpa: take(&arp, offset_of!(ArpHdr, tpa)),
+        oper,
+        sha: arp.sha,
+        spa: arp.spa,
+        tha: arp.tha,
+        tpa: arp.tpa,
     })
-}
-
-/// `N` bytes of a header at a constant offset: no bounds check is left after inlining.
-#[inline(always)]
-fn take<const N: usize, const LEN: usize>(header: &[u8; LEN], offset: usize) -> [u8; N] {
-    core::array::from_fn(|index| header[offset + index])
 }
 
 #[cfg(test)]

@@ -3,14 +3,12 @@
 //! Sizes here are what a plain load would give; the loader sets them from its options.
 
 use aya_ebpf::{
-    btf_maps::{
-        Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key,
-    },
+    btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use probe_common::{
-    counter::{Counters, Direction, counters_key},
+    counter::{COUNTERS_PLACES, Counters, Direction, counters_key, counters_places},
     economy::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
     event::ArpEvent,
 };
@@ -20,9 +18,9 @@ use probe_common::{
 #[btf_map]
 static RINGS: ArrayOfMaps<RingBuf<ArpEvent, 65_536>, 64> = ArrayOfMaps::new();
 
-/// What each watched interface and direction has seen; interfaces without an entry are not ours.
+/// What each watched interface and direction has seen; interfaces without counters are not ours.
 #[btf_map]
-static COUNTERS: PerCpuHashMap<u32, Counters, 64> = PerCpuHashMap::new();
+static COUNTERS: PerCpuArray<Counters, { COUNTERS_PLACES as usize }> = PerCpuArray::new();
 
 /// The claims on each address.
 #[btf_map]
@@ -54,9 +52,16 @@ pub fn ring() -> Option<&'static RingBuf<ArpEvent, 65_536>> {
 /// This CPU's counters of an interface and direction.
 #[inline(always)]
 pub fn counters(ifindex: u32, direction: Direction) -> Option<&'static mut Counters> {
-    let counters = COUNTERS.get_ptr_mut(counters_key(ifindex, direction))?;
-    // SAFETY: the slot is this CPU's own, and a hook does not interrupt itself on one CPU.
-    Some(unsafe { &mut *counters })
+    let key = counters_key(ifindex, direction);
+    for place in counters_places(key) {
+        let counters = COUNTERS.get_ptr_mut(place)?;
+        // SAFETY: the slot is this CPU's own, and a hook does not interrupt itself on one CPU.
+        let counters = unsafe { &mut *counters };
+        if counters.belong_to(key) {
+            return Some(counters);
+        }
+    }
+    None
 }
 
 /// The settings in force.

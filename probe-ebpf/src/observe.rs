@@ -130,19 +130,17 @@ impl<C: EbpfContext> Observer<'_, C> {
         if !self.watches(self.frame.spa) {
             return Outcome::Filtered;
         }
-        let (request_ns, answers_probe) = self.answered_question().unwrap_or((0, false));
-        let sighting = Sighting::of(self.frame, self.hook.direction(), self.now_ns, request_ns);
         let key = self.key(self.frame.spa);
-
         let Some(state) = maps::claim(&key) else {
-            return self.first_claim(&key, sighting);
+            return self.first_claim(&key);
         };
+        let (sighting, answers_probe) = self.sighting(&state.asked);
         let previous = state.seen();
         match state.judge(sighting, answers_probe, self.settings) {
             Verdict::Unchanged => Outcome::Unchanged,
             Verdict::RateLimited => Outcome::RateLimited,
             Verdict::Emit => {
-                let outcome = self.emit(Kind::Claim, previous, request_ns);
+                let outcome = self.emit(Kind::Claim, previous, sighting.request_ns);
                 if matches!(outcome, Outcome::Emitted) {
                     state.emitted(sighting);
                 }
@@ -151,10 +149,21 @@ impl<C: EbpfContext> Observer<'_, C> {
         }
     }
 
+    /// This claim, tied to the request that it answers, and whether that was an ARP probe.
+    #[inline(always)]
+    fn sighting(&self, asked: &AskedState) -> (Sighting, bool) {
+        let (request_ns, answers_probe) = asked
+            .answered_by(self.frame, self.now_ns)
+            .unwrap_or((0, false));
+        let direction = self.hook.direction();
+        let sighting = Sighting::of(self.frame, direction, self.now_ns, request_ns);
+        (sighting, answers_probe)
+    }
+
     /// A claim on an address not seen before. Out of budget it is not even remembered, so that a flood of
     /// random addresses neither costs an insertion each nor evicts the addresses that matter.
     #[inline(always)]
-    fn first_claim(&self, key: &AddressKey, sighting: Sighting) -> Outcome {
+    fn first_claim(&self, key: &AddressKey) -> Outcome {
         let Some(buckets) = maps::buckets() else {
             return Outcome::RateLimited;
         };
@@ -164,7 +173,9 @@ impl<C: EbpfContext> Observer<'_, C> {
         {
             return Outcome::RateLimited;
         }
-        let mut state = ClaimState::new(sighting);
+        let asked = maps::asked(key).map_or_else(AskedState::default, |asked| *asked);
+        let (sighting, _) = self.sighting(&asked);
+        let mut state = ClaimState::new(sighting, asked);
         let outcome = self.emit(Kind::Claim, Sighting::default(), sighting.request_ns);
         if matches!(outcome, Outcome::Emitted) {
             state.emitted(sighting);
@@ -173,25 +184,20 @@ impl<C: EbpfContext> Observer<'_, C> {
         outcome
     }
 
-    /// Remembers who asked for the target address.
+    /// Remembers who asked for the target address: with the claims on it, if there are any.
     #[inline(always)]
     fn remember_question(&self) -> Option<&'static mut AskedState> {
         let key = self.key(self.frame.tpa);
-        if let Some(asked) = maps::asked(&key) {
+        let known = match maps::claim(&key) {
+            Some(state) => Some(&mut state.asked),
+            None => maps::asked(&key),
+        };
+        if let Some(asked) = known {
             asked.ask(self.frame, self.now_ns);
             return Some(asked);
         }
         maps::insert_asked(&key, &AskedState::new(self.frame, self.now_ns));
         maps::asked(&key)
-    }
-
-    /// The request that this frame answers, and whether it was an ARP probe.
-    #[inline(always)]
-    fn answered_question(&self) -> Option<(u64, bool)> {
-        if self.frame.oper != ArpFrame::REPLY || self.frame.is_announcement() {
-            return None;
-        }
-        maps::asked(&self.key(self.frame.spa))?.answered_by(self.frame, self.now_ns)
     }
 
     #[inline(always)]

@@ -1,8 +1,9 @@
 //! A socket buffer as bytes.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::size_of, ptr};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use bytemuck::AnyBitPattern;
 use probe_common::{parse::FrameBytes, wire::VlanTag};
 
 use crate::xdp_buffer::load_linear;
@@ -47,9 +48,9 @@ impl SocketBuffer<'_> {
 
 impl FrameBytes for SocketBuffer<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
-        load_linear(self.0.data(), self.0.data_end(), offset, bytes)
-            || self.load_paged(offset, bytes)
+    fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
+        load_linear(self.0.data(), self.0.data_end(), offset, header)
+            || self.load_paged(offset, header)
     }
 }
 
@@ -57,14 +58,15 @@ impl SocketBuffer<'_> {
     /// The same for headers that are not in the linear part. Copies; pulling them in would change the
     /// buffer.
     #[inline(always)]
-    fn load_paged<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
+    fn load_paged<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "offsets are header offsets, below 64"
+            reason = "offsets and lengths of headers, below 64"
         )]
-        let (offset, length) = (offset as u32, N as u32);
-        let to = bytes.as_mut_ptr().cast::<c_void>();
-        // SAFETY: the helper writes `length` bytes at `to` or fails, and `bytes` has that many.
+        let (offset, length) = (offset as u32, size_of::<H>() as u32);
+        let to = ptr::from_mut(header).cast::<c_void>();
+        // SAFETY: the helper writes `length` bytes at `to` or fails, `header` has that many, and any bytes
+        // are a valid header.
         unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, to, length) == 0 }
     }
 }

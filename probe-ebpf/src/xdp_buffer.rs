@@ -1,8 +1,9 @@
 //! An XDP buffer as bytes.
 
-use core::ptr;
+use core::{mem::size_of, ptr};
 
 use aya_ebpf::programs::XdpContext;
+use bytemuck::AnyBitPattern;
 use probe_common::parse::FrameBytes;
 
 /// The linear part of an XDP buffer. Headers are always in it, also where the frame spans several
@@ -22,24 +23,25 @@ impl XdpBuffer<'_> {
 
 impl FrameBytes for XdpBuffer<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N]) -> bool {
-        load_linear(self.0.data(), self.0.data_end(), offset, bytes)
+    fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
+        load_linear(self.0.data(), self.0.data_end(), offset, header)
     }
 }
 
-/// Copies the bytes at `offset` of the packet memory between `data` and `data_end`.
+/// Copies the header at `offset` of the packet memory between `data` and `data_end`.
 #[inline(always)]
-pub fn load_linear<const N: usize>(
+pub fn load_linear<H: AnyBitPattern>(
     data: usize,
     data_end: usize,
     offset: usize,
-    bytes: &mut [u8; N],
+    header: &mut H,
 ) -> bool {
-    if data + offset + N > data_end {
+    if data + offset + size_of::<H>() > data_end {
         return false;
     }
     // SAFETY: `data..data_end` is the packet, readable while the program runs, and the check above keeps
-    // the N bytes inside of it; the verifier proves the same before it lets the program run.
-    *bytes = unsafe { ptr::read_unaligned((data + offset) as *const [u8; N]) };
+    // the header inside of it; the verifier proves the same before it lets the program run. Any bytes
+    // are a valid header.
+    *header = unsafe { ptr::read_unaligned((data + offset) as *const H) };
     true
 }

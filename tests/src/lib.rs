@@ -60,7 +60,7 @@ pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
 pub use metrics::{Metrics, Sample};
-pub use packet::{Capture, Captured, ScatteringSender, Sender};
+pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
 pub use public_copy::PublicCopy;

@@ -5,27 +5,45 @@ use serde_json::Value;
 
 use crate::namespace::Namespace;
 
-/// One interface, as `ip -details link show` describes it.
+/// One interface, as `ip -details -statistics link show` describes it.
 #[derive(Clone, Debug)]
 pub struct Link(Value);
 
 impl Link {
     pub(crate) fn read(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
-        let text = namespace.ip(["-json", "-details", "link", "show", "dev", interface])?;
+        let text = namespace.ip([
+            "-json",
+            "-details",
+            "-statistics",
+            "link",
+            "show",
+            "dev",
+            interface,
+        ])?;
         let links: Vec<Value> =
             serde_json::from_str(&text).with_context(|| format!("not JSON from `ip`: {text}"))?;
         let link = links.into_iter().next().context("`ip` named no link")?;
         Ok(Self(link))
     }
 
-    /// Its index.
-    pub fn index(&self) -> Option<u32> {
-        self.0["ifindex"].as_u64()?.try_into().ok()
-    }
-
     /// Whether it is up and has a carrier.
     pub fn is_up(&self) -> bool {
         self.0["operstate"] == "UP"
+    }
+
+    /// Its index in its namespace.
+    pub fn index(&self) -> anyhow::Result<u32> {
+        let index = self.0["ifindex"]
+            .as_u64()
+            .context("a link without an index")?;
+        Ok(index.try_into()?)
+    }
+
+    /// Frames that it has received, by the kernel's own count.
+    pub fn received(&self) -> anyhow::Result<u64> {
+        self.0["stats64"]["rx"]["packets"]
+            .as_u64()
+            .context("a link without statistics")
     }
 
     /// Whether it is the port of a bridge and forwards.

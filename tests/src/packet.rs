@@ -1,6 +1,7 @@
 //! Whole Ethernet frames, as bytes: sending any, seeing all.
 
 use std::{
+    io::IoSlice,
     os::fd::{AsRawFd, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -12,8 +13,8 @@ use nix::{
     ifaddrs::getifaddrs,
     libc,
     sys::socket::{
-        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
-        setsockopt, socket,
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom,
+        sendto, setsockopt, socket,
         sockopt::{RcvBufForce, SetBool},
     },
 };
@@ -21,7 +22,10 @@ use probe_common::{
     parse::{Parsed, parse},
     wire::{ArpFrame, VlanTag},
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg},
+};
 
 use crate::{frame::Frame, namespace::Namespace};
 
@@ -139,6 +143,49 @@ impl ScatteringSender {
         bytes[2..4].copy_from_slice(&Self::ETHERNET_HEADER.to_ne_bytes());
         bytes.extend(frame);
         self.0.send_bytes(&bytes)
+    }
+}
+
+/// Sends frames many at a time, for loads.
+#[derive(Debug)]
+pub struct BatchSender(OwnedFd);
+
+impl BatchSender {
+    /// Frames that go out in one call.
+    pub const BATCH: usize = 64;
+
+    /// Sends as many of these frames as fit into a batch and find room in the queue; says how many.
+    pub fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> anyhow::Result<usize> {
+        let slices: Vec<_> = frames
+            .iter()
+            .take(Self::BATCH)
+            .map(|frame| [IoSlice::new(frame.as_ref())])
+            .collect();
+        let mut control: Vec<_> = slices
+            .iter()
+            .map(|_| SendAncillaryBuffer::default())
+            .collect();
+        let mut messages: Vec<_> = slices
+            .iter()
+            .zip(&mut control)
+            .map(|(slice, control)| MMsgHdr::new(slice, control))
+            .collect();
+        match sendmmsg(&self.0, &mut messages, SendFlags::empty()) {
+            Ok(sent) => Ok(sent),
+            // The receiving end's queue is full, or a signal came.
+            Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => Ok(0),
+            Err(error) => Err(error).context("cannot send a batch of frames"),
+        }
+    }
+}
+
+impl TryFrom<Sender> for BatchSender {
+    type Error = anyhow::Error;
+
+    fn try_from(sender: Sender) -> anyhow::Result<Self> {
+        // Bound to the interface, so that no message needs an address.
+        bind(sender.socket.as_raw_fd(), &sender.link).context("cannot bind a packet socket")?;
+        Ok(Self(sender.socket))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -36,6 +36,7 @@ pub enum Stream {
 struct Line {
     stream: Stream,
     text: String,
+    arrived: SystemTime,
 }
 
 /// A running program. It is killed and reaped when dropped, and when that happens in a panic, what it
@@ -162,6 +163,15 @@ impl Process {
     /// The lines of one stream so far.
     pub fn lines(&self, stream: Stream) -> Vec<String> {
         self.output.lock().of(stream).map(str::to_owned).collect()
+    }
+
+    /// The lines of one stream so far, each with when it arrived here.
+    pub fn arrivals(&self, stream: Stream) -> Vec<(SystemTime, String)> {
+        let state = self.output.lock();
+        let lines = state.lines.iter().filter(|line| line.stream == stream);
+        lines
+            .map(|line| (line.arrived, line.text.clone()))
+            .collect()
     }
 
     /// Everything it has written so far, for a message.
@@ -347,8 +357,13 @@ impl Output {
         thread::spawn(move || {
             for line in BufReader::new(source).split(b'\n') {
                 let Ok(line) = line else { break };
+                let arrived = SystemTime::now();
                 let text = String::from_utf8_lossy(&line).into_owned();
-                output.lock().lines.push(Line { stream, text });
+                output.lock().lines.push(Line {
+                    stream,
+                    text,
+                    arrived,
+                });
                 output.changed.notify_all();
             }
             output.lock().open_streams -= 1;

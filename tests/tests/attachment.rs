@@ -80,10 +80,9 @@ impl Other {
             ring_memory: 0,
             addresses: 256,
             filter_entries: 1,
-            interface_directions: 2,
         };
         let link = Link {
-            index: host.link()?.index().context("no index")?,
+            index: host.link()?.index()?,
             name: INTERFACE.to_owned(),
             mtu: 1500,
             ..Link::default()

@@ -211,7 +211,9 @@ fn everything() -> Vec<(Duration, Frame)> {
     at(60.0, Frame::request(newcomer, [192, 0, 2, 99], ADDRESS));
     at(60.001, Frame::reply(A, ADDRESS, newcomer, [192, 0, 2, 99]));
     at(60.002, Frame::reply(B, ADDRESS, newcomer, [192, 0, 2, 99]));
+    // Somebody who is not heard of again: silent, if that is asked for.
     at(2000.0, Frame::announcement(A, [192, 0, 2, 5]));
+    at(2100.0, Frame::announcement(A, [192, 0, 2, 6]));
     frames
 }
 
@@ -220,7 +222,8 @@ fn the_json_of_every_kind_that_frames_can_cause_is_valid_by_the_schema() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("everything.pcap");
     fs::write(&file, pcap(&everything())).unwrap();
-    let lines = read(&file, &[]).success().unwrap();
+    let options = ["--track", "192.0.2.5/32", "--silent-after", "1m"];
+    let lines = read(&file, &options).success().unwrap();
     let expected = [
         "bogus_claim",
         "conflict",
@@ -230,6 +233,7 @@ fn the_json_of_every_kind_that_frames_can_cause_is_valid_by_the_schema() {
         "moved",
         "new_binding",
         "probe_denied",
+        "silent",
         "source_mismatch",
     ];
     assert_eq!(kinds(&lines), expected.map(str::to_owned).into(), "{lines}");
@@ -256,6 +260,7 @@ fn filters_choose_what_is_shown_of_a_capture() {
     assert_eq!(shown(&["--kind", "moved"]), 1);
     assert_eq!(shown(&["--kind", "moved,contested"]), 2);
     assert_eq!(shown(&["--ip", "192.0.2.1"]), 2);
+    assert_eq!(shown(&["--filter", "192.0.2.1/32"]), 2);
     assert_eq!(shown(&["--ip", "198.51.100.0/24"]), 0);
     assert_eq!(shown(&["--vlan", "0"]), all);
     assert_eq!(shown(&["--vlan", "7"]), 0);

@@ -206,7 +206,13 @@ fn cards(lab: &Lab) -> [Host; 2] {
     })
     .unwrap();
     let [left, right] = &cards;
-    [("monitor", left), ("wire", right)].map(|(name, card)| lab.adopt(name, card).unwrap())
+    let hosts = [("monitor", left), ("wire", right)];
+    hosts.map(|(name, card)| {
+        let host = lab.adopt(name, card).unwrap();
+        // Like a real one, it would keep answers to others to itself.
+        host.ip("link set dev eth0 promisc on".split(' ')).unwrap();
+        host
+    })
 }
 
 /// The sender's VLAN device leaves the tag to the card, and the cable hands it on beside the frame, as a card

@@ -74,6 +74,8 @@ impl Toolchain {
                     // BTF is made from debug information.
                     "-Cdebuginfo=2",
                     "-Clink-arg=--btf",
+                    // Lets LLVM write out small copies and fills; else each is a call and a loop over bytes.
+                    "-Clink-arg=--disable-expand-memcpy-in-order",
                 ]
                 .join("\x1f"),
             )

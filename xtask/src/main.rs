@@ -1,4 +1,4 @@
-//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | run`.
+//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | run`.
 //!
 //! Each verb does what it needs first, so that nobody has to remember an order.
 
@@ -38,6 +38,11 @@ enum Verb {
         /// A version, like 6.12
         versions: Vec<String>,
     },
+    /// Measure what frames cost, a storm, latency and other programs; writes docs/benchmarks.md (needs root)
+    Bench {
+        /// Only these: frame-cost, latency, storm, peers, traffic
+        names: Vec<String>,
+    },
     /// Build, then run probe with these arguments
     Run {
         /// What probe is given
@@ -65,6 +70,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Lint => verb::lint::run()?,
         Verb::Test => return verb::test::run(),
         Verb::Kernels { versions } => return verb::kernels::run(versions),
+        Verb::Bench { names } => verb::bench::run(&names)?,
         Verb::Run { arguments } => verb::run::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! The programs that tests and demo run, and where they come from.
+//! The programs that tests, demo and benchmarks run, and where they come from.
 
 use anyhow::{Result, bail};
 
@@ -32,6 +32,13 @@ const GUEST_PROGRAMS: [Program; 3] = [
     ("xz", "xz-utils"),
 ];
 
+/// What only the benchmarks run.
+const BENCH_PROGRAMS: [Program; 3] = [
+    ("arpalert", "arpalert"),
+    ("arpwatch", "arpwatch"),
+    ("iperf3", "iperf3"),
+];
+
 /// Installs what the demo misses; where that is not possible, the error says what to do.
 pub fn ensure_for_demo() -> Result<()> {
     ensure("the demo", &LAB)
@@ -40,6 +47,11 @@ pub fn ensure_for_demo() -> Result<()> {
 /// Installs what the tests miss; where that is not possible, the error says what to do.
 pub fn ensure_for_tests() -> Result<()> {
     ensure("the tests", &[&LAB[..], &TESTS].concat())
+}
+
+/// The same for the benchmarks.
+pub fn ensure_for_bench() -> Result<()> {
+    ensure("the benchmarks", &[&LAB[..], &BENCH_PROGRAMS].concat())
 }
 
 /// The same for guests.

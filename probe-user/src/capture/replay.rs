@@ -70,8 +70,7 @@ impl Replay {
     fn claim(&mut self, event: &mut ArpEvent) {
         let (frame, now) = (event.frame, event.ktime_ns);
         let key = key(&frame, frame.spa, event.ifindex);
-        let is_answer = frame.oper == ArpFrame::REPLY && !frame.is_announcement();
-        let asked = self.asked.get(&key).filter(|_| is_answer);
+        let asked = self.asked.get(&key);
         let answered = asked.and_then(|asked| asked.answered_by(&frame, now));
         let (request_ns, answers_probe) = answered.unwrap_or((0, false));
         event.request_ns = request_ns;
@@ -83,7 +82,10 @@ impl Replay {
                 state.judge(sighting, answers_probe, &self.settings);
                 state.emitted(sighting);
             }
-            None => drop(self.claims.put(key, ClaimState::new(sighting))),
+            None => {
+                let state = ClaimState::new(sighting, AskedState::default());
+                self.claims.put(key, state);
+            }
         }
     }
 }

@@ -101,7 +101,6 @@ fn load() -> anyhow::Result<()> {
         ring_memory: 0,
         addresses: 256,
         filter_entries: 1,
-        interface_directions: 2,
     };
     let (mut kernel, _rings) = Kernel::load(&options, &Settings::default())?;
     kernel.verify()?;

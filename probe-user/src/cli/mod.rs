@@ -39,7 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Watch interfaces as a daemon: metrics on HTTP, conflicts as JSON lines on standard output
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Watch interfaces from a terminal: findings live, or from a capture
     Watch(Box<watch::Arguments>),
     /// Show the open conflicts that the daemon knows; ends with 1 if there are any
@@ -63,7 +63,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
-        Verb::Run(arguments) => run::run(arguments),
+        Verb::Run(arguments) => run::run(*arguments),
         Verb::Watch(arguments) => watch::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),
         Verb::Bindings(arguments) => bindings::run(&arguments),

@@ -35,9 +35,6 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    #[command(flatten)]
-    source: SourceArguments,
-
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: SocketAddr,
@@ -46,6 +43,10 @@ pub struct Arguments {
     /// group; `none` for no socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
+
+    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    #[command(flatten, next_help_heading = "Interfaces")]
+    source: SourceArguments,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {

@@ -3,10 +3,10 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aya::{
-    maps::{MapData, MapError, PerCpuHashMap, PerCpuValues},
+    maps::{MapData, MapError, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use probe_common::counter::{Counters, Direction, counters_key};
+use probe_common::counter::{Counters, Direction, counters_key, counters_places};
 
 use super::KernelError;
 
@@ -18,11 +18,13 @@ const MAP: &str = "COUNTERS";
 /// Reads and registers the counters of interfaces.
 #[derive(Clone)]
 pub struct CounterReader {
-    map: Arc<RwLock<PerCpuHashMap<MapData, u32, Raw>>>,
+    map: Arc<RwLock<Map>>,
 }
 
+type Map = PerCpuArray<MapData, Raw>;
+
 impl CounterReader {
-    pub(super) fn new(map: PerCpuHashMap<MapData, u32, Raw>) -> Self {
+    pub(super) fn new(map: Map) -> Self {
         Self {
             map: Arc::new(RwLock::new(map)),
         }
@@ -34,49 +36,74 @@ impl CounterReader {
         ifindex: u32,
         direction: Direction,
     ) -> Result<Option<Counters>, KernelError> {
+        let key = counters_key(ifindex, direction);
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        match map.get(&counters_key(ifindex, direction), 0) {
-            Ok(per_cpu) => {
-                let mut sum = Counters::default();
-                for raw in per_cpu.iter() {
-                    sum.add(bytemuck::cast_ref(raw));
-                }
-                Ok(Some(sum))
-            }
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(KernelError::Map { name: MAP, source }),
-        }
+        find(&map, key, |counters| counters.belong_to(key)).map(|found| found.map(|(_, sum)| sum))
     }
 
     /// Starts to count for an interface and direction. Goes on where it left off if it was counted before,
     /// so that reattaching turns no counter back.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::CountersFull`] where other interfaces have all the places that it may have.
     pub(super) fn register(&self, ifindex: u32, direction: Direction) -> Result<(), KernelError> {
-        /// `BPF_NOEXIST`
-        const NOT_EXISTING: u64 = 1;
-        let error = |source| KernelError::Map { name: MAP, source };
-        let cpus = nr_cpus().map_err(|(path, source)| KernelError::Cpus {
-            path: path.to_owned(),
-            problem: source.to_string(),
-        })?;
-        let zeros = PerCpuValues::try_from(vec![bytemuck::cast(Counters::default()); cpus])
-            .map_err(|source| error(source.into()))?;
+        let key = counters_key(ifindex, direction);
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        match map.insert(counters_key(ifindex, direction), zeros, NOT_EXISTING) {
-            Err(MapError::SyscallError(syscall))
-                if syscall.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
-            {
-                Ok(())
-            }
-            result => result.map_err(error),
+        if find(&map, key, |counters| counters.belong_to(key))?.is_some() {
+            return Ok(());
         }
+        let (place, _) =
+            find(&map, key, Counters::are_free)?.ok_or(KernelError::CountersFull { ifindex })?;
+        put(&mut map, place, Counters::of(key))
     }
 
     /// Forgets an interface that is gone.
     pub fn forget(&self, ifindex: u32) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         for &direction in Direction::ALL {
+            let key = counters_key(ifindex, direction);
             // Not there is as good.
-            let _ = map.remove(&counters_key(ifindex, direction));
+            if let Ok(Some((place, _))) = find(&map, key, |counters| counters.belong_to(key)) {
+                let _ = put(&mut map, place, Counters::default());
+            }
         }
     }
+}
+
+/// The first place of a key whose counters are as wanted, and their sum.
+fn find(
+    map: &Map,
+    key: u32,
+    wanted: impl Fn(&Counters) -> bool,
+) -> Result<Option<(u32, Counters)>, KernelError> {
+    for place in counters_places(key) {
+        let per_cpu = map.get(&place, 0).map_err(map_error)?;
+        let mut sum = Counters::default();
+        let mut as_wanted = true;
+        for raw in per_cpu.iter() {
+            let counters: &Counters = bytemuck::cast_ref(raw);
+            as_wanted &= wanted(counters);
+            sum.add(counters);
+        }
+        if as_wanted {
+            return Ok(Some((place, sum)));
+        }
+    }
+    Ok(None)
+}
+
+fn put(map: &mut Map, place: u32, counters: Counters) -> Result<(), KernelError> {
+    let cpus = nr_cpus().map_err(|(path, source)| KernelError::Cpus {
+        path: path.to_owned(),
+        problem: source.to_string(),
+    })?;
+    let raw: Raw = bytemuck::cast(counters);
+    let values =
+        PerCpuValues::try_from(vec![raw; cpus]).map_err(|error| map_error(error.into()))?;
+    map.set(place, values, 0).map_err(map_error)
+}
+
+const fn map_error(source: MapError) -> KernelError {
+    KernelError::Map { name: MAP, source }
 }

@@ -134,6 +134,14 @@ pub enum KernelError {
         /// How many there may be.
         capacity: u32,
     },
+    /// More interfaces are watched than can be counted.
+    #[error(
+        "there is no room for the counters of interface number {ifindex}: watch fewer interfaces (--interface, --exclude)"
+    )]
+    CountersFull {
+        /// Index of the interface.
+        ifindex: u32,
+    },
     /// A link's state could not be read.
     #[error("cannot read the state of a BPF link: {0}")]
     Link(#[source] LinkError),

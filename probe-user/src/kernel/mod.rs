@@ -16,7 +16,7 @@ pub mod trial;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap},
+    maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
 };
 use ipnet::Ipv4Net;
 use probe_common::{economy::Settings, event::ABI_VERSION};
@@ -48,8 +48,6 @@ pub struct LoadOptions {
     pub addresses: u32,
     /// CIDRs that fit into the watch filter.
     pub filter_entries: u32,
-    /// Interface directions that can be counted at once.
-    pub interface_directions: u32,
 }
 
 impl Default for LoadOptions {
@@ -58,7 +56,6 @@ impl Default for LoadOptions {
             ring_memory: 16 << 20,
             addresses: 65_536,
             filter_entries: 16_384,
-            interface_directions: 1_024,
         }
     }
 }
@@ -92,13 +89,12 @@ impl Kernel {
             .map_max_entries("CLAIMS", options.addresses)
             .map_max_entries("ASKED", options.addresses)
             .map_max_entries("FILTER", filter::entries(options.filter_entries))
-            .map_max_entries("COUNTERS", options.interface_directions)
             .load(OBJECT)
             .map_err(KernelError::load)?;
 
         let slots: ArrayOfMaps<MapData> = take_map(&mut ebpf, "RINGS")?;
         let rings = Rings::create(&layout, slots)?;
-        let counters: PerCpuHashMap<MapData, _, _> = take_map(&mut ebpf, "COUNTERS")?;
+        let counters: PerCpuArray<MapData, _> = take_map(&mut ebpf, "COUNTERS")?;
         let filter = take_map(&mut ebpf, "FILTER")?;
         let mut kernel = Self {
             settings_map: take_map(&mut ebpf, "SETTINGS")?,

@@ -56,6 +56,6 @@ fn kernel_side(toolchain: &Toolchain) -> Result<()> {
         toolchain
             .command(&clippy, "clippy", host, &ebpf::target_dir(workspace))
             .current_dir(workspace)
-            .args(["--", "-Dwarnings"]),
+            .args(["--all-features", "--", "-Dwarnings"]),
     )
 }

@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod kernels;

@@ -27,7 +27,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         Feed::Attached(_) => Origin::Attached,
         Feed::Daemon(_) => Origin::Daemon,
     };
-    let mut show = Show::new(arguments, origin);
+    let mut show = Show::new(arguments, origin)?;
     let file = match &arguments.write {
         Some(path) => Some(CaptureFile::create(path, &feed, &show.filter).await?),
         None => None,
@@ -82,7 +82,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 async fn open(arguments: &Arguments) -> anyhow::Result<Feed> {
     let socket: &Path = &arguments.socket;
     if socket.as_os_str() != NO_SOCKET
-        && let Some(feed) = Feed::daemon(socket, &arguments.filter(), arguments.claims).await?
+        && let Some(feed) = Feed::daemon(socket, &arguments.filter()?, arguments.claims).await?
     {
         return Ok(feed);
     }

@@ -8,6 +8,7 @@ mod write;
 use std::{io, path::PathBuf, time::Duration};
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::{
     Exit,
@@ -28,9 +29,6 @@ pub const NO_SOCKET: &str = "none";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    #[command(flatten)]
-    source: SourceArguments,
-
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Human)]
     output: Output,
@@ -68,6 +66,10 @@ pub struct Arguments {
 
     #[command(flatten)]
     findings: FindingArguments,
+
+    // Last, and with a heading: the headings within it go on to whatever comes after it.
+    #[command(flatten, next_help_heading = "Interfaces")]
+    source: SourceArguments,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
@@ -79,14 +81,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 impl Arguments {
-    fn filter(&self) -> Filter {
+    /// What is shown. The kernel side's filter is part of it, because neither a daemon nor a capture knows of
+    /// that.
+    fn filter(&self) -> anyhow::Result<Filter> {
         let selection = self.source.policy().selection;
         let places = Filter {
             interfaces: selection.include,
             excluded: selection.exclude,
             ..Filter::default()
         };
-        self.findings.narrow(self.addresses.narrow(places))
+        let mut filter = self.findings.narrow(self.addresses.narrow(places));
+        if filter.networks.is_empty() {
+            let networks = self.source.networks()?;
+            filter.networks = networks.into_iter().map(IpNet::V4).collect();
+        }
+        Ok(filter)
     }
 }
 
@@ -102,15 +111,15 @@ struct Show {
 }
 
 impl Show {
-    fn new(arguments: &Arguments, origin: Origin) -> Self {
-        Self {
+    fn new(arguments: &Arguments, origin: Origin) -> anyhow::Result<Self> {
+        Ok(Self {
             printer: Printer::new(arguments.output, origin),
-            filter: arguments.filter(),
+            filter: arguments.filter()?,
             tally: Tally::default(),
             limit: arguments.count,
             fail_on_conflict: arguments.fail_on_conflict,
             closed: false,
-        }
+        })
     }
 
     fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {

@@ -29,7 +29,7 @@ pub fn run(path: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let reader = Reader::new(file).with_context(about)?;
     let interrupted = interrupts()?;
-    let mut show = Show::new(arguments, Origin::Capture(path.to_owned()));
+    let mut show = Show::new(arguments, Origin::Capture(path.to_owned()))?;
     let mut failed = Ok(());
     let mut drawn = Instant::now();
 

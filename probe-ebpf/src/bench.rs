@@ -1,0 +1,123 @@
+//! Programs that only benchmarks load: the least that a program can do, to measure the others against,
+//! and a source of frames.
+//!
+//! They are built by `cargo xtask bench` alone (feature `bench`), and are no part of what is shipped.
+#![no_std]
+#![no_main]
+#![allow(
+    missing_docs,
+    clippy::needless_pass_by_value,
+    reason = "aya's macros make public items without documentation, and pass the context by value"
+)]
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_PASS},
+    btf_maps::Array,
+    helpers::generated::bpf_redirect,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+/// `TC_ACT_UNSPEC`, `TCX_NEXT`
+const TC_NEXT: i32 = -1;
+
+#[xdp]
+pub fn empty_xdp(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[classifier]
+pub fn empty_tc(_ctx: TcContext) -> i32 {
+    TC_NEXT
+}
+
+/// What the storm is made of. Words, because both sides read it.
+mod storm {
+    /// The interface to send through.
+    pub const INTERFACE: usize = 0;
+    /// Addresses that take turns; 0 makes every address a random one.
+    pub const ADDRESSES: usize = 1;
+    /// The first of them that have two owners, who take turns as well.
+    pub const PLANTED: usize = 2;
+    /// Frames made so far.
+    pub const MADE: usize = 3;
+    pub const WORDS: usize = 4;
+}
+
+#[btf_map]
+static STORM: Array<[u64; storm::WORDS], 1> = Array::new();
+
+/// Offsets in an untagged ARP frame.
+const ETH_SRC: usize = 6;
+const SHA: usize = 22;
+const SPA: usize = 28;
+const TPA: usize = 38;
+const END: usize = 42;
+
+/// Turns each frame that it is given into the next announcement of the storm and sends it off. For
+/// `BPF_PROG_TEST_RUN` with live frames.
+#[xdp]
+pub fn storm(ctx: XdpContext) -> u32 {
+    let Some(words) = STORM.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: one `BPF_PROG_TEST_RUN` at a time runs this program, on one CPU.
+    let words = unsafe { &mut *words };
+    let number = words[storm::MADE];
+    words[storm::MADE] = number + 1;
+
+    let addresses = words[storm::ADDRESSES];
+    let (address, second_owner) = if addresses == 0 {
+        (scatter(number), false)
+    } else {
+        let (turn, address) = (number / addresses, number % addresses);
+        (address, address < words[storm::PLANTED] && turn % 2 == 1)
+    };
+    // 10.0.0.0/8, and a MAC that follows from the address.
+    #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
+    let [_, high, middle, low] = (address as u32).to_be_bytes();
+    let mac = [2, u8::from(second_owner), 0, high, middle, low];
+    let ip = [10, high, middle, low];
+
+    if ctx.data() + END > ctx.data_end() {
+        return XDP_ABORTED;
+    }
+    for (offset, bytes) in [(ETH_SRC, mac), (SHA, mac)] {
+        // SAFETY: the frame has END bytes, as was just checked, and this lies within them.
+        unsafe { ((ctx.data() + offset) as *mut [u8; 6]).write(bytes) };
+    }
+    for offset in [SPA, TPA] {
+        // SAFETY: as above.
+        unsafe { ((ctx.data() + offset) as *mut [u8; 4]).write(ip) };
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "an interface index")]
+    let interface = words[storm::INTERFACE] as u32;
+    // SAFETY: the helper only takes numbers.
+    let action = unsafe { bpf_redirect(interface, 0) };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an XDP action"
+    )]
+    let action = action as u32;
+    action
+}
+
+/// A permutation of 64 bits without visible order (splitmix64's, Steele, Lea and Flood 2014).
+#[inline(always)]
+const fn scatter(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Lets the kernel call the helpers that it reserves for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

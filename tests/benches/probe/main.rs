@@ -1,0 +1,74 @@
+//! The benchmarks, each a part of its own: what a frame costs, what the rest of the traffic loses, a storm,
+//! the comparison with other programs, the latency.
+//!
+//! `cargo xtask bench [NAME…]` sets up what they need and runs them. Every load is bounded in number and
+//! time and stays inside namespaces that the benchmark made. What is measured here is compared within one
+//! run; machines differ, ratios travel.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "figures are what this program is for, and a percent more or less is below their noise"
+)]
+
+mod cpu;
+mod frame_cost;
+mod latency;
+mod load;
+mod machine;
+mod peers;
+mod report;
+mod storm;
+mod subject;
+mod traffic;
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+use report::Section;
+
+/// Name, what makes its section.
+const PARTS: [(&str, fn() -> Result<Section>); 5] = [
+    ("frame-cost", frame_cost::run),
+    ("latency", latency::run),
+    ("storm", storm::run),
+    ("peers", peers::run),
+    ("traffic", traffic::run),
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    // cargo adds `--bench`.
+    let wanted: Vec<_> = env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    for name in &wanted {
+        if !PARTS.iter().any(|(part, _)| part == name) {
+            let names: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
+            bail!(
+                "there is no benchmark {name}; there are {}",
+                names.join(", ")
+            );
+        }
+    }
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            eprintln!("==> {name}");
+            let shape = machine::shape()?;
+            let section = part()?;
+            println!("\n{}", section.text(&shape));
+            report::write(name, &section.text(&shape))?;
+        }
+    }
+    Ok(())
+}

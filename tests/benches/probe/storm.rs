@@ -1,0 +1,126 @@
+//! Announcements as fast as the kernel can make them: is everything counted, every conflict found and none
+//! invented, and what does it cost?
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Result;
+use probe_common::{counter::Outcome, wire::Kind};
+use probe_tests::{Finding, Lab, Stream};
+
+use crate::{
+    cpu, load,
+    load::{PLANTED, Storm},
+    report::Section,
+    subject,
+};
+
+const DURATION: Duration = Duration::from_secs(10);
+
+/// Name, addresses (0: random ones), addresses with two owners.
+const STORMS: [(&str, u64, usize); 3] = [
+    ("10 000 addresses", 10_000, PLANTED),
+    ("100 000 addresses", 100_000, PLANTED),
+    ("random addresses", 0, 0),
+];
+
+pub fn run() -> Result<Section> {
+    let mut section = Section::new(
+        "A storm",
+        format!(
+            "`cargo xtask bench storm`: `BPF_PROG_TEST_RUN` with live frames makes announcements as fast as one core can, \
+             for {} s, and sends them through a veth pair to `probe run --attach native`; the kernel remembers 65 536 addresses. \
+             Of the addresses, {PLANTED} have two owners who take turns. Counted: frames in the ledger of the daemon over \
+             frames that the network card received.\n",
+            DURATION.as_secs()
+        ),
+        &[
+            "storm",
+            "million frames/s",
+            "counted",
+            "events, thousand/s",
+            "ring full",
+            "conflicts",
+            "invented",
+            "CPU s/million frames",
+            "peak memory, MiB",
+        ],
+    );
+    let (mut all_counted, mut all_found, mut none_invented) = (true, true, true);
+    for (name, addresses, planted) in STORMS {
+        let lab = Lab::new()?;
+        let [monitor, sender] = lab.pair("monitor", "sender")?;
+        let mut daemon = subject::daemon(&monitor, "native", &[])?;
+        let before = (monitor.link()?.received()?, cpu::of_process(daemon.id())?);
+        let sent = Storm::new(&sender, addresses, planted as u64)?.rage(&sender, DURATION)?;
+        let received = monitor.link()?.received()? - before.0;
+        let ledger = subject::digested(&monitor, received)?;
+        let cpu = cpu::of_process(daemon.id())? - before.1;
+        let memory = cpu::peak_memory(daemon.id())?;
+        daemon.interrupt()?;
+        daemon.exit_status(Duration::from_secs(20))?;
+
+        let conflicts = conflicts(&daemon.lines(Stream::Stdout))?;
+        let expected: BTreeSet<_> = (0..planted)
+            .map(|number| ip(load::address(number)))
+            .collect();
+        let found = conflicts.intersection(&expected).count();
+        let invented = conflicts.difference(&expected).count();
+        all_counted &= ledger.frames == received && received > 0;
+        all_found &= found == planted;
+        none_invented &= invented == 0;
+        let million = received as f64 / 1e6;
+        let ring_full: u64 = Kind::ALL
+            .iter()
+            .map(|&kind| ledger.outcome(kind, Outcome::RingFull))
+            .sum();
+        section.row([
+            name.to_owned(),
+            format!("{:.2}", million / sent.took.as_secs_f64()),
+            format!("{:.4} %", 100.0 * ledger.frames as f64 / received as f64),
+            format!(
+                "{:.1}",
+                ledger.emitted() as f64 / 1e3 / sent.took.as_secs_f64()
+            ),
+            ring_full.to_string(),
+            format!("{found} of {planted}"),
+            invented.to_string(),
+            format!("{:.3}", cpu.as_secs_f64() / million),
+            format!("{memory:.1}"),
+        ]);
+        if received < sent.frames {
+            section.note(format!(
+                "{name}: {} of {} frames found no room in the queue of the veth pair and never arrived.",
+                sent.frames - received,
+                sent.frames
+            ));
+        }
+    }
+    let said = |met: bool| if met { "yes" } else { "no" };
+    section.aim(
+        "every frame that arrived is counted, and the counts add up",
+        said(all_counted),
+        all_counted,
+    );
+    section.aim(
+        "every planted conflict is found",
+        said(all_found),
+        all_found,
+    );
+    section.aim("none is invented", said(none_invented), none_invented);
+    Ok(section)
+}
+
+/// The addresses with a conflict among these findings.
+pub fn conflicts(lines: &[String]) -> Result<BTreeSet<String>> {
+    lines
+        .iter()
+        .map(|line| Finding::parse(line))
+        .filter(|finding| !matches!(finding, Ok(finding) if finding.finding != "conflict"))
+        .map(|finding| Ok(finding?.ip))
+        .collect()
+}
+
+/// An address as people write it.
+pub fn ip(address: [u8; 4]) -> String {
+    std::net::Ipv4Addr::from(address).to_string()
+}
