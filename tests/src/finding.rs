@@ -25,6 +25,9 @@ pub struct Finding {
     /// What it rests on, where it rests on something.
     #[serde(default)]
     pub evidence: serde_json::Value,
+    /// What may be the cause.
+    #[serde(default)]
+    pub hint: serde_json::Value,
     /// How often what was seen.
     #[serde(default)]
     pub counts: serde_json::Value,

@@ -91,7 +91,10 @@ pub struct Expected {
     vlan: String,
     severity: &'static str,
     evidence: Option<&'static str>,
+    hint: Option<&'static str>,
     owners: Owners,
+    /// MACs that may be among the owners' beside those.
+    perhaps: Vec<MacAddr>,
     optional: bool,
 }
 
@@ -182,10 +185,7 @@ impl Stage {
         let observers = self.observers.take().context("nobody watches")?;
         let (live, read_again) = observers.end()?;
         compare(expected, &live).context("live")?;
-        ensure!(
-            read_again == live,
-            "what was recorded gives other findings than live\n    live: {live:?}\n    read: {read_again:?}"
-        );
+        agree(&live, &read_again).context("over its own recording")?;
         let shown: Vec<_> = expected.iter().filter_map(Expected::in_a_capture).collect();
         if shown.len() == expected.len() {
             compare(&shown, &captured).context("over tcpdump's capture")?;
@@ -307,7 +307,9 @@ impl Expected {
             vlan: "0".to_owned(),
             severity,
             evidence: None,
+            hint: None,
             owners,
+            perhaps: Vec::new(),
             optional: false,
         }
     }
@@ -370,6 +372,24 @@ impl Expected {
         }
     }
 
+    /// Beside its owners' MACs, some of these may be named.
+    #[must_use]
+    pub fn perhaps_with(self, perhaps: &[MacAddr]) -> Self {
+        Self {
+            perhaps: perhaps.to_vec(),
+            ..self
+        }
+    }
+
+    /// What it says may be the cause.
+    #[must_use]
+    pub fn hinting(self, hint: &'static str) -> Self {
+        Self {
+            hint: Some(hint),
+            ..self
+        }
+    }
+
     /// It may be missing: it depends on which of two frames is first.
     #[must_use]
     pub fn optional(self) -> Self {
@@ -407,6 +427,7 @@ impl Expected {
 
     fn is_met_by(&self, found: &Finding) -> anyhow::Result<bool> {
         let mut macs = found.macs()?;
+        macs.retain(|mac| !self.perhaps.contains(mac));
         let owners_fit = match &self.owners {
             Owners::Any => true,
             Owners::OneOf(owners) => matches!(macs[..], [mac] if owners.contains(&mac)),
@@ -424,7 +445,8 @@ impl Expected {
         Ok(owners_fit
             && found.finding == self.finding
             && found.severity == self.severity
-            && found.evidence.as_str() == self.evidence)
+            && found.evidence.as_str() == self.evidence
+            && found.hint.as_str() == self.hint)
     }
 }
 
@@ -437,12 +459,27 @@ impl fmt::Display for Expected {
         if let Some(evidence) = self.evidence {
             write!(f, ", {evidence}")?;
         }
+        if let Some(hint) = self.hint {
+            write!(f, ", hint {hint}")?;
+        }
         write!(f, ") of {:?}", self.owners)?;
         if self.optional {
             f.write_str(", perhaps")?;
         }
         Ok(())
     }
+}
+
+/// What was recorded must give the very same findings.
+fn agree(live: &[Finding], read: &[Finding]) -> anyhow::Result<()> {
+    for place in 0..live.len().max(read.len()) {
+        let (live, read) = (live.get(place), read.get(place));
+        ensure!(
+            live == read,
+            "finding {place} differs:\n    live: {live:?}\n    read: {read:?}"
+        );
+    }
+    Ok(())
 }
 
 /// Holds the findings about each address against what was expected of it, in order. Of addresses that

@@ -162,11 +162,12 @@ impl Content {
             .and_then(Result::ok)
             .map_or_else(|| format!("{UNNAMED}{}", self.section.len()), printable);
         let mac = description.if_macaddr().and_then(Result::ok);
-        let comments = texts(&description.options, OptionCode::Comment);
+        let comments = || texts(&description.options, OptionCode::Comment);
         let interface = Interface {
             name: String::new(),
             mac: mac.and_then(|bytes| Some(MacAddr(bytes.try_into().ok()?))),
-            held: comments.filter_map(|text| text.parse().ok()).collect(),
+            held: comments().filter_map(|text| text.parse().ok()).collect(),
+            gateways: comments().filter_map(|text| text.parse().ok()).collect(),
         };
         let resolution = match description.if_tsresol {
             power if power & 0x80 != 0 => 1 << (power & 0x7f),

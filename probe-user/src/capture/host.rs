@@ -1,5 +1,5 @@
-//! What a capture says of the host that it was made on: its interfaces, and the addresses it held. Without
-//! that, "this host holds the address" could not be judged again.
+//! What a capture says of the host that it was made on: its interfaces, the addresses it held, and its
+//! gateways. Without that, "this host holds the address" and "this address matters" could not be judged again.
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
@@ -13,8 +13,10 @@ use crate::{
     links::Links,
 };
 
-/// How a comment of ours on an interface begins.
-const MARK: &str = "probe: holds";
+/// How a comment of ours on an interface begins, about an address that is held…
+const HOLDS: &str = "probe: holds";
+/// …and about a gateway.
+const GATEWAY: &str = "probe: gateway";
 
 /// The watched interfaces of a host, by their index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub(super) struct Interface {
     pub name: String,
     pub mac: Option<MacAddr>,
     pub held: Vec<Held>,
+    pub gateways: Vec<Gateway>,
 }
 
 /// An address that the host holds on an interface.
@@ -38,6 +41,13 @@ pub(super) struct Held {
     pub mac: MacAddr,
     /// The broadcast address of its network, if that has one.
     pub broadcast: Option<IpAddr>,
+}
+
+/// A gateway that the host reaches by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gateway {
+    pub vlan: Vlan,
+    pub ip: IpAddr,
 }
 
 impl Host {
@@ -54,10 +64,22 @@ impl Host {
                 .map(|(key, &mac)| Held::new(key, mac, links, &facts))
                 .collect();
             held.sort_by_key(|held| (held.vlan, held.ip));
+            let gateways = facts
+                .gateways
+                .iter()
+                .filter(|key| key.segment.interface == index);
+            let mut gateways: Vec<_> = gateways
+                .map(|key| Gateway {
+                    vlan: key.segment.vlan,
+                    ip: key.ip,
+                })
+                .collect();
+            gateways.sort_unstable();
             let interface = Interface {
                 name: interface.name.clone(),
                 mac: links.get(index).and_then(|link| link.mac),
                 held,
+                gateways,
             };
             (index, interface)
         });
@@ -79,14 +101,19 @@ impl Host {
         let mut facts = HostFacts::default();
         for (&index, interface) in &self.interfaces {
             facts.macs.extend(interface.mac);
+            let key = |vlan, ip| BindingKey {
+                segment: Segment {
+                    interface: index,
+                    vlan,
+                },
+                ip,
+            };
+            let gateways = interface.gateways.iter();
+            facts
+                .gateways
+                .extend(gateways.map(|gateway| key(gateway.vlan, gateway.ip)));
             for held in &interface.held {
-                let key = |ip| BindingKey {
-                    segment: Segment {
-                        interface: index,
-                        vlan: held.vlan,
-                    },
-                    ip,
-                };
+                let key = |ip| key(held.vlan, ip);
                 facts.macs.insert(held.mac);
                 facts.addresses.insert(key(held.ip), held.mac);
                 facts.broadcasts.extend(held.broadcast.map(key));
@@ -119,25 +146,37 @@ impl Held {
             .broadcast
             .map(|broadcast| format!(" broadcast={broadcast}"));
         let broadcast = broadcast.unwrap_or_default();
-        format!("{MARK} ip={ip} vlan={vlan} mac={mac}{broadcast}")
+        format!("{HOLDS} ip={ip} vlan={vlan} mac={mac}{broadcast}")
     }
 }
 
-/// The comment is not one of ours.
+impl Gateway {
+    /// As a comment on the interface.
+    pub(super) fn comment(&self) -> String {
+        let Self { ip, vlan } = self;
+        format!("{GATEWAY} ip={ip} vlan={vlan}")
+    }
+}
+
+/// The comment is not one of ours, or not of this sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotHeld;
+pub(super) struct OtherComment;
+
+/// The names and values in a comment that begins with this mark.
+fn values<'a>(text: &'a str, mark: &str) -> Result<Vec<(&'a str, &'a str)>, OtherComment> {
+    let words = text.strip_prefix(mark).ok_or(OtherComment)?;
+    words
+        .split_ascii_whitespace()
+        .map(|word| word.split_once('=').ok_or(OtherComment))
+        .collect()
+}
 
 impl FromStr for Held {
-    type Err = NotHeld;
+    type Err = OtherComment;
 
-    fn from_str(text: &str) -> Result<Self, NotHeld> {
+    fn from_str(text: &str) -> Result<Self, OtherComment> {
         let (mut ip, mut vlan, mut mac, mut broadcast) = (None, None, None, None);
-        for word in text
-            .strip_prefix(MARK)
-            .ok_or(NotHeld)?
-            .split_ascii_whitespace()
-        {
-            let (name, value) = word.split_once('=').ok_or(NotHeld)?;
+        for (name, value) in values(text, HOLDS)? {
             match name {
                 "ip" => ip = value.parse().ok(),
                 "vlan" => vlan = value.parse().ok(),
@@ -148,10 +187,30 @@ impl FromStr for Held {
             }
         }
         Ok(Self {
-            ip: ip.ok_or(NotHeld)?,
-            vlan: vlan.ok_or(NotHeld)?,
-            mac: mac.ok_or(NotHeld)?,
+            ip: ip.ok_or(OtherComment)?,
+            vlan: vlan.ok_or(OtherComment)?,
+            mac: mac.ok_or(OtherComment)?,
             broadcast,
+        })
+    }
+}
+
+impl FromStr for Gateway {
+    type Err = OtherComment;
+
+    fn from_str(text: &str) -> Result<Self, OtherComment> {
+        let (mut ip, mut vlan) = (None, None);
+        for (name, value) in values(text, GATEWAY)? {
+            match name {
+                "ip" => ip = value.parse().ok(),
+                "vlan" => vlan = value.parse().ok(),
+                // A newer version may have more to say.
+                _ => {}
+            }
+        }
+        Ok(Self {
+            vlan: vlan.ok_or(OtherComment)?,
+            ip: ip.ok_or(OtherComment)?,
         })
     }
 }
@@ -174,7 +233,45 @@ mod tests {
             "probe: holds ip=192.0.2.1 vlan=100 mac=02:00:00:00:00:01 broadcast=192.0.2.255"
         );
         assert_eq!(comment.parse(), Ok(held));
-        assert_eq!("probe: holds ip=192.0.2.1".parse::<Held>(), Err(NotHeld));
-        assert_eq!("something else".parse::<Held>(), Err(NotHeld));
+        assert_eq!(
+            "probe: holds ip=192.0.2.1".parse::<Held>(),
+            Err(OtherComment)
+        );
+        assert_eq!("something else".parse::<Held>(), Err(OtherComment));
+        assert_eq!(comment.parse::<Gateway>(), Err(OtherComment));
+    }
+
+    #[test]
+    fn a_gateway_reads_back_from_its_comment() {
+        let gateway = Gateway {
+            vlan: Vlan::UNTAGGED,
+            ip: "192.0.2.254".parse().unwrap(),
+        };
+        let comment = gateway.comment();
+        assert_eq!(comment, "probe: gateway ip=192.0.2.254 vlan=0");
+        assert_eq!(comment.parse(), Ok(gateway));
+        assert_eq!(comment.parse::<Held>(), Err(OtherComment));
+    }
+
+    #[test]
+    fn detection_learns_of_gateways_and_of_what_is_held() {
+        let gateway = Gateway {
+            vlan: Vlan::UNTAGGED,
+            ip: "192.0.2.254".parse().unwrap(),
+        };
+        let interface = Interface {
+            gateways: vec![gateway],
+            ..Interface::default()
+        };
+        let host = Host {
+            interfaces: BTreeMap::from([(7, interface)]),
+        };
+        let gateways: Vec<_> = host.facts().gateways.into_iter().collect();
+        let segment = Segment {
+            interface: 7,
+            vlan: Vlan::UNTAGGED,
+        };
+        let ip = gateway.ip;
+        assert_eq!(gateways, [BindingKey { segment, ip }]);
     }
 }

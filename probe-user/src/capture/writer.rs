@@ -14,7 +14,7 @@ use probe_common::{
 
 use super::{
     frame,
-    host::{Held, Interface},
+    host::{Gateway, Held, Interface},
     note::Note,
 };
 
@@ -65,7 +65,8 @@ impl<W: Write> Writer<W> {
         if let Some(mac) = &interface.mac {
             options.push(option(OptionCode::IfMacAddr, &mac.0));
         }
-        let comments = interface.held.iter().map(Held::comment);
+        let held = interface.held.iter().map(Held::comment);
+        let comments = held.chain(interface.gateways.iter().map(Gateway::comment));
         options.extend(comments.map(|text| owned(OptionCode::Comment, text.into_bytes())));
         options.push(option(OptionCode::IfTsresol, &[NANOSECONDS]));
         self.put(&mut InterfaceDescriptionBlock {

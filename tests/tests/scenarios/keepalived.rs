@@ -24,6 +24,11 @@ pub const SCENARIOS: &[Scenario] = &[
         wires: Wires::Switch,
         play: virtual_mac,
     },
+    Scenario {
+        name: "keepalived_masters_that_answer_with_one_virtual_mac_are_contested",
+        wires: Wires::Switch,
+        play: split_brain_of_a_virtual_mac,
+    },
 ];
 
 /// A client and two routers, of which the first is master.
@@ -57,6 +62,12 @@ impl Group {
             master,
             backup,
         })
+    }
+
+    /// Cuts the network between the routers, or heals it. The client reaches both all the time.
+    fn keep_apart(&self, stage: &Stage, apart: bool) -> Result<()> {
+        stage.switch().keep_apart(&self.first, apart)?;
+        stage.switch().keep_apart(&self.second, apart)
     }
 }
 
@@ -92,16 +103,12 @@ fn split_brain(stage: &mut Stage) -> Result<()> {
     stage.watch(&group.client, "tc", &hurry)?;
     group.client.ask(SHARED)?.success()?;
 
-    let keep_apart = |apart| -> Result<()> {
-        stage.switch().keep_apart(&group.first, apart)?;
-        stage.switch().keep_apart(&group.second, apart)
-    };
-    keep_apart(true)?;
+    group.keep_apart(stage, true)?;
     group.backup.wait_for_master(1)?;
     group.client.ask(SHARED)?;
     stage.wait_for("conflict", SHARED)?;
 
-    keep_apart(false)?;
+    group.keep_apart(stage, false)?;
     group.backup.wait_for_backup(2)?;
     stage.wait_for("conflict_quiet", SHARED)?;
     stage.wait_for("conflict_expired", SHARED)?;
@@ -141,4 +148,22 @@ fn virtual_mac(stage: &mut Stage) -> Result<()> {
     group.backup.wait_for_master(1)?;
     use_address(&group.second)?;
     stage.conclude(&[Expected::new_binding(SHARED, &[shared_mac])])
+}
+
+/// There is one MAC only, so it is no conflict of MACs; but there are two answers.
+fn split_brain_of_a_virtual_mac(stage: &mut Stage) -> Result<()> {
+    let group = Group::start(stage, RouterMac::Virtual)?;
+    let shared_mac: MacAddr = Keepalived::VIRTUAL_MAC.parse()?;
+    stage.watch(&group.client, "tc", &[])?;
+    group.keep_apart(stage, true)?;
+    group.backup.wait_for_master(1)?;
+    group.client.ask(SHARED)?;
+    stage.wait_for("contested", SHARED)?;
+    stage.conclude(&[
+        Expected::new_binding(SHARED, &[shared_mac]),
+        // Whoever gets the ping asks for the client, with the MAC of its network card.
+        Expected::contested(SHARED, &[shared_mac])
+            .perhaps_with(&[group.first.mac(), group.second.mac()])
+            .hinting("two_masters"),
+    ])
 }

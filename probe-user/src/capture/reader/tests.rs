@@ -11,7 +11,7 @@ use super::*;
 use crate::capture::{
     content::Sighted,
     frame,
-    host::{Held, Interface},
+    host::{Gateway, Held, Interface},
     writer::Writer,
 };
 
@@ -127,6 +127,10 @@ fn interface() -> Interface {
             vlan: Vlan([100, 0]),
             mac: MacAddr([2, 0, 0, 0, 0, 7]),
             broadcast: Some("192.0.2.255".parse().unwrap()),
+        }],
+        gateways: vec![Gateway {
+            vlan: Vlan([100, 0]),
+            ip: "192.0.2.254".parse().unwrap(),
         }],
     }
 }
