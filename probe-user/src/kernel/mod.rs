@@ -7,6 +7,7 @@ mod counters;
 mod cpus;
 mod error;
 mod filter;
+pub mod memory;
 mod place;
 pub mod preflight;
 mod rings;
