@@ -79,16 +79,18 @@ pub fn storm(ctx: XdpContext) -> u32 {
     let mac = [2, u8::from(second_owner), 0, high, middle, low];
     let ip = [10, high, middle, low];
 
-    if ctx.data() + END > ctx.data_end() {
+    // Read once: the verifier knows each pointer by itself.
+    let data = ctx.data();
+    if data + END > ctx.data_end() {
         return XDP_ABORTED;
     }
     for (offset, bytes) in [(ETH_SRC, mac), (SHA, mac)] {
         // SAFETY: the frame has END bytes, as was just checked, and this lies within them.
-        unsafe { ((ctx.data() + offset) as *mut [u8; 6]).write(bytes) };
+        unsafe { ((data + offset) as *mut [u8; 6]).write(bytes) };
     }
     for offset in [SPA, TPA] {
         // SAFETY: as above.
-        unsafe { ((ctx.data() + offset) as *mut [u8; 4]).write(ip) };
+        unsafe { ((data + offset) as *mut [u8; 4]).write(ip) };
     }
     #[expect(clippy::cast_possible_truncation, reason = "an interface index")]
     let interface = words[storm::INTERFACE] as u32;

@@ -25,7 +25,7 @@ impl RingLayout {
 
     /// One ring for each online CPU as long as they fit into `memory`, fewer beyond it. CPUs that are
     /// possible but offline share from the start, so that none is without a ring when it comes online.
-    fn new(online: &[usize], possible: &[usize], memory: usize) -> Self {
+    pub fn new(online: &[usize], possible: &[usize], memory: usize) -> Self {
         let slots = possible
             .iter()
             .chain(online)

@@ -8,6 +8,7 @@ mod counters;
 mod cpus;
 mod error;
 mod filter;
+pub mod memory;
 mod place;
 pub mod preflight;
 mod rings;

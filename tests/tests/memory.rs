@@ -1,0 +1,47 @@
+//! What is documented of the kernel side's memory is what the kernel says.
+
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, ensure};
+use probe_user::kernel::{Kernel, LoadOptions, memory};
+
+/// Memory of all maps that this process holds, by the kernel's own account (`bpf_map_show_fdinfo`).
+fn pinned() -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo").context("is /proc mounted?")? {
+        // The descriptor of the directory itself is gone by now.
+        let Ok(info) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        if field("map_type:").is_some() {
+            sum += field("memlock:").context("a map without memlock")?;
+        }
+    }
+    Ok(sum)
+}
+
+#[test]
+fn the_kernel_side_takes_the_memory_that_is_documented() -> Result<()> {
+    let options = LoadOptions::default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let before = pinned()?;
+    let _entered = runtime.enter();
+    let (_kernel, _rings) = Kernel::load(&options, &probe_common::economy::Settings::default())?;
+    let measured = pinned()? - before;
+    let cpus = u32::try_from(thread::available_parallelism()?.get())?;
+    let computed: u64 = memory::shares(&options, cpus)
+        .iter()
+        .map(|share| share.bytes)
+        .sum();
+    ensure!(
+        measured.abs_diff(computed) * 20 < computed,
+        "the kernel says {measured} bytes, computed were {computed}"
+    );
+    Ok(())
+}
