@@ -227,7 +227,7 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    /// What `/proc` says under this name of each of its threads (proc_pid_status(5)).
+    /// What `/proc` says under this name of each of its threads (`proc_pid_status(5)`).
     pub fn threads(&self, name: &str) -> anyhow::Result<Vec<String>> {
         let tasks = format!("/proc/{}/task", self.id());
         let mut values = Vec::new();

@@ -86,7 +86,7 @@ fn it_can_be_started_again_at_once() {
     }
 }
 
-/// Whether a signal would end or stop the process no more: bit `n - 1` of `SigCgt` (proc_pid_status(5)).
+/// Whether a signal would end or stop the process no more: bit `n - 1` of `SigCgt` (`proc_pid_status(5)`).
 fn catches(mask: &str, signal: u32) -> bool {
     u64::from_str_radix(mask, 16).unwrap() & (1 << (signal - 1)) != 0
 }

@@ -90,7 +90,7 @@ fn text(path: &str) -> Option<String> {
 }
 
 /// Whether a map of user numbers changes nothing: that of the machine's own user namespace
-/// (user_namespaces(7)).
+/// (`user_namespaces(7)`).
 fn is_identity(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
