@@ -179,7 +179,7 @@ impl Bench {
             match hook {
                 Hook::Xdp => load::program::<Xdp>(&mut empty, "empty_xdp")?.load()?,
                 Hook::TcIngress | Hook::TcEgress => {
-                    load::program::<SchedClassifier>(&mut empty, "empty_tc")?.load()?
+                    load::program::<SchedClassifier>(&mut empty, "empty_tc")?.load()?;
                 }
             }
         }

@@ -27,8 +27,10 @@ use std::{env, process::ExitCode};
 use anyhow::{Result, bail};
 use report::Section;
 
-/// Name, what makes its section.
-const PARTS: [(&str, fn() -> Result<Section>); 5] = [
+/// A benchmark: its name, and what makes its section.
+type Part = (&'static str, fn() -> Result<Section>);
+
+const PARTS: [Part; 5] = [
     ("frame-cost", frame_cost::run),
     ("latency", latency::run),
     ("storm", storm::run),

@@ -54,7 +54,7 @@ pub fn run() -> Result<Section> {
         let sent = Storm::new(&sender, addresses, planted as u64)?.rage(&sender, DURATION)?;
         let received = monitor.link()?.received()? - before.0;
         let ledger = subject::digested(&monitor, received)?;
-        let cpu = cpu::of_process(daemon.id())? - before.1;
+        let cpu = cpu::of_process(daemon.id())?.saturating_sub(before.1);
         let memory = cpu::peak_memory(daemon.id())?;
         daemon.interrupt()?;
         daemon.exit_status(Duration::from_secs(20))?;

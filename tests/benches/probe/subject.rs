@@ -7,7 +7,7 @@ use probe_common::counter::Direction;
 use probe_tests::{Host, INTERFACE, LISTEN, Ledger, Metrics, Process, Stream, binary, eventually};
 
 /// Until it has loaded and attached.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 /// Starts a verb that attaches by `mode`, and waits until it watches.
 pub fn start(host: &Host, verb: &str, mode: &str, options: &[&str]) -> Result<Process> {
@@ -39,7 +39,7 @@ pub fn digested(host: &Host, frames: u64) -> Result<Ledger> {
     let mut last = Ledger::default();
     let ledger = eventually(
         "the frames to be counted and digested",
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         || {
             last = Ledger::read(&scrape(host)?, Direction::Ingress)?;
             Ok((last.frames >= frames && last.is_settled()).then_some(last))

@@ -35,7 +35,9 @@ mod tests {
 
     fn console(lines: &[&str]) -> Console {
         let mut console = Console::default();
-        lines.iter().for_each(|line| console.observe(line));
+        for line in lines {
+            console.observe(line);
+        }
         console
     }
 

@@ -30,16 +30,16 @@ pub struct Module {
 /// All modules that are wanted and are not built into the kernel.
 pub fn of(kernel: &Kernel) -> Result<Vec<Module>> {
     let built_in = kernel.built_in()?;
-    in_order(&WANTED, |name| match kernel.module(name) {
-        Some(path) => decompress(path).map(Some),
-        None => {
-            ensure!(
-                is_listed(&built_in, name),
-                "Linux {} has no module {name}",
-                kernel.version()
-            );
-            Ok(None)
+    in_order(&WANTED, |name| {
+        if let Some(path) = kernel.module(name) {
+            return decompress(path).map(Some);
         }
+        ensure!(
+            is_listed(&built_in, name),
+            "Linux {} has no module {name}",
+            kernel.version()
+        );
+        Ok(None)
     })
 }
 
