@@ -67,11 +67,12 @@ pub fn storm(ctx: XdpContext) -> u32 {
     words[storm::MADE] = number + 1;
 
     let addresses = words[storm::ADDRESSES];
-    let (address, second_owner) = if addresses == 0 {
-        (scatter(number), false)
-    } else {
-        let (turn, address) = (number / addresses, number % addresses);
-        (address, address < words[storm::PLANTED] && turn % 2 == 1)
+    let (address, second_owner) = match number.checked_div(addresses) {
+        None => (scatter(number), false),
+        Some(turn) => {
+            let address = number % addresses;
+            (address, address < words[storm::PLANTED] && turn % 2 == 1)
+        }
     };
     // 10.0.0.0/8, and a MAC that follows from the address.
     #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
