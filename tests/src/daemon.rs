@@ -69,8 +69,14 @@ impl Host {
     /// The same by way of another program, which changes something about the process and then becomes it.
     pub fn probe_under(&self, wrapper: &[&str], words: &[&str]) -> anyhow::Result<Process> {
         let binary = binary()?;
+        // A daemon's socket is the machine's, not the namespace's: without a place of its own it gets none.
+        let socket = if words.first() == Some(&"run") {
+            own_socket(words)
+        } else {
+            &[]
+        };
         let wrapper = wrapper.iter().map(Path::new);
-        let words = words.iter().map(Path::new);
+        let words = words.iter().chain(socket).map(Path::new);
         self.spawn(wrapper.chain([binary.as_path()]).chain(words))
     }
 
@@ -93,7 +99,6 @@ impl Host {
     pub fn daemon_under(&self, wrapper: &[&str], options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
         let mut words = vec!["run", "--listen", &listen];
-        words.extend(own_socket(options));
         words.extend(options);
         Ok(Daemon {
             host: self,
