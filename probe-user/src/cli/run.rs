@@ -51,6 +51,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     init_logging("info");
+    // First of all, so that whoever lacks everything is told of what matters.
+    kernel::preflight::check()?;
     // What only a fuller set of capabilities may read.
     kernel::roster::read();
     // Takes CAP_SYS_RESOURCE, which goes next.
