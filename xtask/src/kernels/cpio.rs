@@ -95,7 +95,7 @@ mod tests {
         let mut tree = Tree::default();
         tree.file("/lib/a/b.so", b"12345".to_vec());
         tree.file("/init", b"#!".to_vec());
-        tree.link("/bin", "lib");
+        tree.link("/bin", "usr/bin");
         let bytes = tree.bytes();
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8(bytes).unwrap();
