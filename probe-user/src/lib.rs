@@ -4,6 +4,7 @@
 //! findings in [`detect`]. [`monitor`] is the one task that joins these; [`serve`] and [`report`] show
 //! what it finds.
 
+pub mod active;
 pub mod capture;
 pub mod cli;
 pub mod client;

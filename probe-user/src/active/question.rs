@@ -1,0 +1,115 @@
+//! The one frame that is ever sent, byte for byte.
+
+use std::net::Ipv4Addr;
+
+use probe_common::wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, Vlan, ethertype};
+
+/// The least that an Ethernet card puts on a wire, without the checksum (IEEE 802.3 section 3.2.8).
+const SHORTEST_FRAME: usize = 60;
+
+/// "Who has `target`?"
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The address in question (tpa).
+    pub target: Ipv4Addr,
+    /// The MAC of the interface that asks (sha).
+    pub asker: MacAddr,
+    /// An address of this host to ask with (spa), for devices that answer no probe; it makes whoever hears
+    /// the question renew what they know of it. `None` asks by ARP probe.
+    pub from: Option<Ipv4Addr>,
+    /// Whom to ask; `None` asks everybody.
+    pub to: Option<MacAddr>,
+    /// The VLAN to ask on.
+    pub vlan: Vlan,
+}
+
+impl Question {
+    /// The frame. The target hardware address is zero, as RFC 5227 section 2.1.1 wants it.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(SHORTEST_FRAME);
+        frame.extend(self.to.unwrap_or(MacAddr::BROADCAST).0);
+        frame.extend(self.asker.0);
+        let vids = self.vlan.0;
+        // Of two tags, the outer one is the provider's.
+        let outer = if vids[1] == 0 {
+            ethertype::VLAN
+        } else {
+            ethertype::QINQ
+        };
+        for (vid, tpid) in vids.into_iter().zip([outer, ethertype::VLAN]) {
+            if vid != 0 {
+                frame.extend(tpid.to_be_bytes());
+                frame.extend(vid.to_be_bytes());
+            }
+        }
+        for field in [ethertype::ARP, HTYPE_ETHERNET, ethertype::IPV4] {
+            frame.extend(field.to_be_bytes());
+        }
+        frame.extend([6, 4]);
+        frame.extend(ArpFrame::REQUEST.to_be_bytes());
+        frame.extend(self.asker.0);
+        frame.extend(self.from.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+        frame.extend(MacAddr::ZERO.0);
+        frame.extend(self.target.octets());
+        frame.resize(frame.len().max(SHORTEST_FRAME), 0);
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_common::{
+        parse::{Parsed, parse},
+        wire::{Kind, VlanTag},
+    };
+
+    use super::*;
+
+    const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+    fn question() -> Question {
+        Question {
+            target: Ipv4Addr::new(192, 0, 2, 7),
+            asker: ASKER,
+            from: None,
+            to: None,
+            vlan: Vlan::UNTAGGED,
+        }
+    }
+
+    fn parsed(question: Question) -> ArpFrame {
+        let frame = question.frame();
+        assert!(frame.len() >= SHORTEST_FRAME);
+        match parse(&frame.as_slice(), VlanTag::NONE) {
+            Parsed::Arp(frame) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_question_is_an_arp_probe_to_all_that_claims_nothing() {
+        let frame = parsed(question());
+        assert_eq!(frame.kind(), Kind::Probe);
+        assert_eq!((frame.eth_src, frame.sha), (ASKER, ASKER));
+        assert_eq!(frame.eth_dst, MacAddr::BROADCAST);
+        assert_eq!((frame.tha, frame.tpa), (MacAddr::ZERO, [192, 0, 2, 7]));
+        assert_eq!(frame.vlan(), Vlan::UNTAGGED);
+    }
+
+    #[test]
+    fn it_can_go_to_one_station_from_an_address_on_a_vlan() {
+        let one = MacAddr([2, 0, 0, 0, 0, 9]);
+        for vlan in [Vlan([100, 0]), Vlan([100, 200])] {
+            let frame = parsed(Question {
+                from: Some(Ipv4Addr::new(192, 0, 2, 1)),
+                to: Some(one),
+                vlan,
+                ..question()
+            });
+            assert_eq!(frame.eth_dst, one);
+            assert_eq!(frame.kind(), Kind::Claim);
+            assert_eq!(frame.spa, [192, 0, 2, 1]);
+            assert_eq!(frame.vlan(), vlan);
+        }
+    }
+}
