@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod container;
 mod cpu;
 mod daemon;
 mod finding;
@@ -33,6 +34,7 @@ mod http;
 mod lab;
 mod ledger;
 mod link;
+mod manifest;
 mod metrics;
 mod namespace;
 mod packet;
@@ -44,12 +46,14 @@ mod socket;
 mod stage;
 mod switch;
 mod tool;
+mod tools;
 mod wait;
 
 pub use actor::{
     DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
     Ucarp,
 };
+pub use container::Container;
 pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
@@ -59,6 +63,7 @@ pub use http::Response;
 pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
+pub use manifest::{Chart, deploy, kustomize, objects, valid_objects};
 pub use metrics::{Metrics, Sample};
 pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
@@ -68,4 +73,7 @@ pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
+pub use tools::{
+    PYTHON_REQUIREMENTS, cached_kubectl, image_layout, python_environment, tool_cache,
+};
 pub use wait::{at_intervals, eventually};

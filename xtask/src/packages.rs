@@ -16,14 +16,21 @@ const LAB: [Program; 4] = [
 ];
 
 /// What only the tests run: tools to compare with, and who takes part in the scenarios.
-const TESTS: [Program; 6] = [
+const TESTS: [Program; 10] = [
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("dnsmasq", "dnsmasq-base"),
     ("keepalived", "keepalived"),
+    ("runc", "runc"),
+    ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("tshark", "tshark"),
     ("ucarp", "ucarp"),
+    ("umoci", "umoci"),
 ];
+
+/// What the container image is built with.
+const IMAGE: [Program; 1] = [("buildah", "buildah")];
 
 /// What guests with other kernels are made of. Large, so it is installed only for them.
 const GUEST_PROGRAMS: [Program; 3] = [
@@ -46,12 +53,17 @@ pub fn ensure_for_demo() -> Result<()> {
 
 /// Installs what the tests miss; where that is not possible, the error says what to do.
 pub fn ensure_for_tests() -> Result<()> {
-    ensure("the tests", &[&LAB[..], &TESTS].concat())
+    ensure("the tests", &[&LAB[..], &TESTS, &IMAGE].concat())
 }
 
 /// The same for the benchmarks.
 pub fn ensure_for_bench() -> Result<()> {
     ensure("the benchmarks", &[&LAB[..], &BENCH_PROGRAMS].concat())
+}
+
+/// The same for the container image.
+pub fn ensure_for_image() -> Result<()> {
+    ensure("the container image", &IMAGE)
 }
 
 /// The same for guests.
