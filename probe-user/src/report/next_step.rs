@@ -83,7 +83,11 @@ fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
             purpose: "on that machine, see the mode of its bond:",
             command: "grep -H Mode /proc/net/bonding/*".to_owned(),
         },
-        Some(Hint::RouterAndHost) | None => owners(record, origin),
+        Some(Hint::TwoAnnouncers) => NextStep {
+            purpose: "in each cluster, see who runs speakers; one install may announce it:",
+            command: "kubectl get pods -A -o wide | grep -e speaker -e kube-vip".to_owned(),
+        },
+        Some(Hint::RouterAndHost | Hint::AnnouncerAndHost) | None => owners(record, origin),
     }
 }
 
