@@ -174,11 +174,14 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
     if excluded.manifests.is_empty() {
         bail!(
             "{} is in no IPAddressPool that could be read",
-            arguments.addresses
+            arguments.addresses.spoken()
         );
     }
     for range in &excluded.not_there {
-        say(&format!("probe: {range} is in none of the pools anyway"));
+        say(&format!(
+            "probe: {} is in none of the pools anyway",
+            range.spoken()
+        ));
     }
     let text = excluded.manifests.join("---\n");
     let mut out = io::stdout().lock();

@@ -45,7 +45,7 @@ pub struct Excluded {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExcludeError {
     /// No pool has any of them.
-    #[error("{0} is in no IPAddressPool there")]
+    #[error("{} is in no IPAddressPool there", .0.spoken())]
     NotThere(Interval),
     /// The pool has nothing else.
     #[error("pool {0} has no other addresses: delete it instead")]
@@ -140,13 +140,23 @@ fn written(range: Interval) -> String {
     scalar(&range.to_string(), range.family() == Family::V4)
 }
 
-/// A text in YAML: as it is where it stood without quotes, else in those of JSON, which are YAML's.
+/// A text in YAML: as it is where it needs no quotes or stood without, else in those of JSON, which are YAML's.
 fn scalar(text: &str, plain: bool) -> String {
-    if plain && !text.is_empty() && !text.contains('\n') {
+    let stood_plain = plain && !text.is_empty() && !text.contains('\n');
+    if stood_plain || is_plain_word(text) {
         text.to_owned()
     } else {
         serde_json::Value::from(text).to_string()
     }
+}
+
+/// Whether this is a text in every version of YAML, also without quotes.
+fn is_plain_word(text: &str) -> bool {
+    const NOT_TEXT: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(inner)
+        && !NOT_TEXT.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// Writes an object in block style.

@@ -220,6 +220,14 @@ impl Interval {
         is_block.then(|| self.family.bits() - host_bits)
     }
 
+    /// In a sentence: one address is no block.
+    pub fn spoken(&self) -> String {
+        match self.count() {
+            1 => self.first().to_string(),
+            _ => self.to_string(),
+        }
+    }
+
     /// How many of its IPv4 addresses end in .0 or .255, and the first of them.
     pub fn buggy(&self) -> Option<(u128, IpAddr)> {
         if self.family == Family::V6 {
@@ -244,7 +252,8 @@ impl Interval {
 
 /// How many multiples of a number there are from one to another.
 const fn multiples(first: u128, last: u128, of: u128) -> u128 {
-    last / of - first.div_ceil(of) + 1
+    // In this order it never goes below zero: rounding up is at most one more than rounding down.
+    last / of + 1 - first.div_ceil(of)
 }
 
 fn address(text: &str) -> Result<IpAddr, IntervalError> {

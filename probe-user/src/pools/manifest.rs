@@ -111,11 +111,12 @@ impl Reader {
                     return self.misshapen(inventory, start, "start", "an address");
                 };
                 // Without an end it is one address.
-                let text = match stop.and_then(Value::text) {
-                    Some(stop) => format!("{first}-{stop}"),
-                    None => format!("{first}-{first}"),
-                };
+                let stop = stop.and_then(Value::text);
+                let text = format!("{first}-{}", stop.unwrap_or(first));
                 self.written(inventory, pool, &text, start);
+                if let (None, Some(range)) = (stop, pool.ranges.last_mut()) {
+                    first.clone_into(&mut range.text);
+                }
             }
             (None, None) => {
                 self.misshapen(inventory, block, "a block", "cidr, or start and stop");

@@ -48,8 +48,9 @@ fn pairs(entries: &[Entry], most: usize) -> Vec<(usize, usize)> {
             }
         }
         let [pools, kept] = &open;
-        let others = pools.iter().chain(kept.iter().filter(|_| !entry.kept));
-        for &(_, other) in others {
+        // Not to be filtered one by one: there may be many.
+        let kept = (!entry.kept).then_some(kept).into_iter().flatten();
+        for &(_, other) in pools.iter().chain(kept) {
             if found.len() == most {
                 return found;
             }

@@ -64,11 +64,14 @@ impl Page {
             Level::Warning => (WARNING, "Warning"),
         };
         let name = finding.finding.label();
-        write!(out, "{style}{name:<NAME$}{style:#}")?;
         match (finding.first, finding.last) {
-            (Some(first), Some(last)) if first == last => writeln!(out, "  {first}")?,
-            (Some(first), Some(last)) => writeln!(out, "  {first}-{last}")?,
-            _ => writeln!(out)?,
+            (Some(first), Some(last)) if first == last => {
+                writeln!(out, "{style}{name:<NAME$}{style:#}  {first}")?;
+            }
+            (Some(first), Some(last)) => {
+                writeln!(out, "{style}{name:<NAME$}{style:#}  {first}-{last}")?;
+            }
+            _ => writeln!(out, "{style}{name}{style:#}")?,
         }
         self.paragraph(out, &format!("{word}: {}.", finding.message))?;
         for (place, label) in finding.places.iter().zip(["here", "and"]) {
@@ -117,12 +120,17 @@ impl Page {
         let mut rows = vec![Row::head()];
         for cluster in &report.clusters {
             let pools = report.pools.iter();
-            let pools = pools.filter(|pool| pool.cluster == cluster.cluster);
-            if report.pools.len() <= MOST_POOLS {
-                rows.extend(pools.map(|pool| Row::new(&cluster.cluster, &pool.name, pool.exact)));
-            }
-            if cluster.pools > 0 && (cluster.pools > 1 || has_plan || rows.len() == 1) {
-                rows.push(Row::sum(cluster));
+            let mut pools = pools.filter(|pool| pool.cluster == cluster.cluster);
+            match cluster.pools {
+                0 => {}
+                1 => rows.extend(pools.next().map(|pool| Row::sum(cluster, &pool.name))),
+                many => {
+                    if report.pools.len() <= MOST_POOLS {
+                        let name = &cluster.cluster;
+                        rows.extend(pools.map(|pool| Row::new(name, &pool.name, pool.exact)));
+                    }
+                    rows.push(Row::sum(cluster, &format!("({many} pools)")));
+                }
             }
         }
         if rows.len() == 1 {
@@ -171,6 +179,7 @@ impl Page {
             counted(report.clusters.len() as u64, "cluster"),
         );
         text = match (errors, warnings) {
+            (0, 0) if report.pools.is_empty() => text,
             (0, 0) => format!("{text}: nothing wrong"),
             (0, _) => format!("{text}: {}", counted(warnings, "warning")),
             (_, 0) => format!("{text}: {}", counted(errors, "error")),
@@ -218,9 +227,9 @@ impl Row {
         }
     }
 
-    fn sum(cluster: &ClusterRecord) -> Self {
-        let name = format!("({})", counted(cluster.pools as u64, "pool"));
-        let mut row = Self::new(&cluster.cluster, &name, cluster.exact.amount);
+    /// What a cluster has in all, and how much of the plan that is.
+    fn sum(cluster: &ClusterRecord, pool: &str) -> Self {
+        let mut row = Self::new(&cluster.cluster, pool, cluster.exact.amount);
         if let Some(planned) = cluster.exact.planned {
             let of_plan = cluster.exact.of_plan;
             let parts = [(of_plan.v4, planned.v4), (of_plan.v6, planned.v6)];
@@ -263,7 +272,10 @@ fn percent(part: u128, whole: u128) -> String {
         Some(hundredfold) => hundredfold / whole,
         None => part / (whole / 100).max(1),
     };
-    format!("{percent} %")
+    match percent {
+        0 if part > 0 => "< 1 %".to_owned(),
+        percent => format!("{percent} %"),
+    }
 }
 
 fn counted(number: u64, word: &str) -> String {

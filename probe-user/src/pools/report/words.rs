@@ -192,7 +192,7 @@ fn advertisement_name(inventory: &Inventory, advertisement: usize) -> String {
 /// Addresses, and how many they are.
 fn several(interval: Interval) -> String {
     match interval.count() {
-        1 => interval.first().to_string(),
+        1 => interval.spoken(),
         many => format!("{interval} ({} addresses)", amount(many)),
     }
 }
