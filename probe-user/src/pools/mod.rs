@@ -17,6 +17,9 @@ pub mod report;
 pub mod usage;
 pub mod yaml;
 
+#[cfg(test)]
+mod corpus_tests;
+
 pub use finding::{Code, Finding, Level};
 pub use judge::{Verdict, judge};
 pub use model::{Inventory, Labels, Place, Pool, PoolKind, Range, ReadError, Unread};
