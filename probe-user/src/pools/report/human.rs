@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{ClusterRecord, FindingRecord, PlaceRecord, Report, UnreadRecord, words};
 use crate::{
-    pools::{Level, usage::Amount},
+    pools::{Level, interval::Interval, usage::Amount},
     report::{
         layout,
         terminal::{COLUMN, INDENT, LABEL, write_labelled},
@@ -64,12 +64,10 @@ impl Page {
             Level::Warning => (WARNING, "Warning"),
         };
         let name = finding.finding.label();
-        match (finding.first, finding.last) {
-            (Some(first), Some(last)) if first == last => {
-                writeln!(out, "{style}{name:<NAME$}{style:#}  {first}")?;
-            }
-            (Some(first), Some(last)) => {
-                writeln!(out, "{style}{name:<NAME$}{style:#}  {first}-{last}")?;
+        let addresses = finding.first.zip(finding.last);
+        match addresses.map(|(first, last)| Interval::new(first, last)) {
+            Some(Ok(addresses)) => {
+                writeln!(out, "{style}{name:<NAME$}{style:#}  {}", addresses.spoken())?;
             }
             _ => writeln!(out, "{style}{name}{style:#}")?,
         }

@@ -58,7 +58,7 @@ fn a_page_says_what_is_wrong_where_and_what_to_do() {
     let expected = "
 unread              clusters/west/pools.yaml:11:4
           Cannot read it: not YAML: unclosed bracket '['.
-cluster_overlap     192.0.2.60-192.0.2.63
+cluster_overlap     192.0.2.60/30
           Error: pool default of cluster east and pool edge of cluster west both
           have 192.0.2.60/30 (4 addresses).
           here      east IPAddressPool default: 192.0.2.0/26
