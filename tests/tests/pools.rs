@@ -176,7 +176,7 @@ fn what_cannot_be_read_ends_with_4_and_the_rest_is_still_judged() {
         .map(|one| one["file"].as_str().unwrap())
         .collect();
     assert_eq!(files, ["east/pool.yaml", "none", "plan.yaml"]);
-    assert_eq!(unread[0]["line"], 13);
+    assert_eq!(unread[0]["line"], 14);
     assert!(
         unread[1]["reason"]
             .as_str()
