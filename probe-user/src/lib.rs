@@ -20,6 +20,7 @@ pub mod links;
 pub mod monitor;
 pub mod order;
 mod poll;
+pub mod pools;
 pub mod recording;
 pub mod report;
 pub mod serve;

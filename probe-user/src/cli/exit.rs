@@ -7,8 +7,10 @@ use std::{io::Write as _, process::ExitCode};
 pub enum Exit {
     /// As expected.
     Fine = 0,
-    /// A conflict was found.
+    /// A conflict was found, or an overlap.
     Conflict = 1,
+    /// What was expected is not there.
+    Unmet = 3,
     /// Could not do it, or not completely.
     Failed = 4,
 }
