@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::{MacAddr, Vlan};
 use rtnetlink::{
     Handle, RouteMessageBuilder, new_connection,
@@ -207,30 +207,32 @@ impl Surroundings {
             .sum();
         let mut placed = Vec::new();
         for (first, last, single) in pieces {
+            // By its route, such an address is nobody's in particular.
+            if single && named.is_none() {
+                let mut networks = self
+                    .links
+                    .iter()
+                    .filter(|link| link.arp)
+                    .flat_map(networks_of);
+                if let Some(error) = networks.find_map(|network| refuse(network, first)) {
+                    return Err(error);
+                }
+            }
             let at_word = number <= AT_WORD;
             let port = self.port_for((first, last), named, vlan, at_word).await?;
             let networks = &self.ports[port].networks;
-            let reserved = networks.iter().filter_map(|&network| {
-                let [own, broadcast] = lots::reserved(network)?;
-                Some([
-                    (own, "network address", network),
-                    (broadcast, "broadcast address", network),
-                ])
-            });
-            let reserved: Vec<_> = reserved.flatten().collect();
-            let inside = |address: Ipv4Addr| (first..=last).contains(&u32::from(address));
-            let mut hit = reserved.iter().filter(|(address, ..)| inside(*address));
-            if single && let Some(&(address, what, network)) = hit.next() {
-                return Err(SurroundingsError::Reserved {
-                    address,
-                    what,
-                    network,
-                });
+            if single
+                && let Some(error) = networks.iter().find_map(|&network| refuse(network, first))
+            {
+                return Err(error);
             }
-            let reserved: Vec<_> = reserved.iter().map(|(address, ..)| *address).collect();
-            self.left_out
-                .extend(reserved.iter().copied().filter(|address| inside(*address)));
-            let reserved: Vec<_> = reserved.into_iter().map(u32::from).collect();
+            let reserved = networks
+                .iter()
+                .filter_map(|&network| lots::reserved(network));
+            let inside = |address: &u32| (first..=last).contains(address);
+            let reserved: Vec<_> = reserved.flatten().map(u32::from).filter(inside).collect();
+            let left_out = reserved.iter().map(|&address| Ipv4Addr::from(address));
+            self.left_out.extend(left_out);
             let rest = lots::without((first, last), &reserved);
             placed.extend(
                 rest.into_iter()
@@ -499,6 +501,31 @@ impl Surroundings {
             _ => Route::None,
         })
     }
+}
+
+fn networks_of(link: &Link) -> impl Iterator<Item = Ipv4Net> {
+    link.addresses.iter().filter_map(|network| match network {
+        IpNet::V4(network) => Some(network.trunc()),
+        IpNet::V6(_) => None,
+    })
+}
+
+/// Why an address that was named by itself cannot be checked in a network.
+fn refuse(network: Ipv4Net, address: u32) -> Option<SurroundingsError> {
+    let [own, broadcast] = lots::reserved(network)?;
+    let address = Ipv4Addr::from(address);
+    let what = if address == own {
+        "network address"
+    } else if address == broadcast {
+        "broadcast address"
+    } else {
+        return None;
+    };
+    Some(SurroundingsError::Reserved {
+        address,
+        what,
+        network,
+    })
 }
 
 /// Some addresses from one to another, both included, evenly spread; all of them if they are few.

@@ -72,11 +72,12 @@ impl Printer {
         }
     }
 
-    /// Writes what a check found out; for people `brief` leaves out what is as it should be.
-    pub fn check(&mut self, record: &CheckRecord, brief: bool) -> io::Result<()> {
+    /// Writes what a check found out; for people what was expected, and `brief` leaves out what is as it should
+    /// be.
+    pub fn check(&mut self, record: &CheckRecord, expected: &str, brief: bool) -> io::Result<()> {
         self.status.clear();
         match self.output {
-            Output::Human => self.terminal.check(&mut self.out, record, brief),
+            Output::Human => self.terminal.check(&mut self.out, record, expected, brief),
             Output::Json => self.json(record),
         }
     }

@@ -1,5 +1,7 @@
 //! What whoever checks expects of each address.
 
+use std::fmt;
+
 use probe_common::wire::MacAddr;
 
 use crate::check::{Judgement, Manner, Verdict};
@@ -18,6 +20,17 @@ pub enum Expectation {
     Free,
     /// This MAC, and nobody else.
     Mac(MacAddr),
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("that it stays where it is"),
+            Self::Owner => f.write_str("exactly one owner, all the time"),
+            Self::Free => f.write_str("nobody"),
+            Self::Mac(mac) => write!(f, "{mac} and nobody else, all the time"),
+        }
+    }
 }
 
 impl Expectation {

@@ -384,7 +384,8 @@ impl Inquiry {
         if self.printer.is_for_people() && self.is_of_no_interest(&record) {
             return Ok(());
         }
-        self.printer.check(&record, self.is_many())
+        let expected = self.expectation.to_string();
+        self.printer.check(&record, &expected, self.is_many())
     }
 
     fn expected(&self, judgement: &Judgement, asked: u32) -> Option<bool> {

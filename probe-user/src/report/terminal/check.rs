@@ -11,8 +11,15 @@ use crate::{
 };
 
 impl Terminal {
-    /// Writes what is known of an address; `brief` leaves out what is as it should be.
-    pub fn check(&self, out: &mut impl Write, record: &CheckRecord, brief: bool) -> io::Result<()> {
+    /// Writes what is known of an address, and what else was expected; `brief` leaves out what is as it should
+    /// be.
+    pub fn check(
+        &self,
+        out: &mut impl Write,
+        record: &CheckRecord,
+        expected: &str,
+        brief: bool,
+    ) -> io::Result<()> {
         let unexpected = record.expected == Some(false);
         let head = Head {
             time: record.time,
@@ -52,7 +59,7 @@ impl Terminal {
         }
         self.neighbour(out, record, brief)?;
         if unexpected {
-            self.labelled(out, "expected", "something else")?;
+            self.labelled(out, "expected", expected)?;
         }
         if let Some(hint) = record.hint {
             self.labelled(out, "cause?", words::cause(hint))?;
