@@ -85,7 +85,7 @@ impl ArpReceiver {
     pub fn receive(&self) -> io::Result<Option<Heard>> {
         let mut room = [0; ROOM];
         loop {
-            let mut control = Vec::with_capacity(CONTROL_ROOM);
+            let mut control = vec![0; CONTROL_ROOM];
             let mut slices = [IoSliceMut::new(&mut room)];
             let message = match recvmsg::<LinkAddr>(
                 self.socket.as_raw_fd(),
