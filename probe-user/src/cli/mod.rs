@@ -6,10 +6,12 @@ mod conflicts;
 mod daemon;
 mod detection;
 mod doctor;
+mod drill;
 mod exit;
 mod filter;
 mod history;
 mod interfaces;
+mod metrics;
 mod output;
 mod run;
 mod session;
@@ -50,6 +52,8 @@ enum Verb {
     Interfaces(interfaces::Arguments),
     /// Show the findings that the daemon remembers
     History(history::Arguments),
+    /// Make the daemon report a conflict that nobody has, to see who is told of a real one
+    Drill(drill::Arguments),
     /// Print the completions for a shell
     Completions(completions::CompletionsArguments),
     /// Write the man pages
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Verb::Bindings(arguments) => bindings::run(&arguments),
         Verb::Interfaces(arguments) => interfaces::run(&arguments),
         Verb::History(arguments) => history::run(&arguments),
+        Verb::Drill(arguments) => drill::run(&arguments),
         Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
         Verb::Man(arguments) => completions::man(Cli::command(), &arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),

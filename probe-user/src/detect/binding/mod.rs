@@ -252,6 +252,24 @@ impl Binding {
         }
     }
 
+    /// Whether its silence has been reported and lasts.
+    pub fn is_silent(&self, scene: &Scene) -> bool {
+        self.silent_told && scene.tracked && scene.held.is_none()
+    }
+
+    /// Whether an episode of being contested is remembered.
+    pub fn has_contested_episode(&self) -> bool {
+        let dispute = self.dispute.as_ref();
+        dispute.is_some_and(|dispute| dispute.contested.is_some())
+    }
+
+    /// Whether it is contested, and no conflict yet.
+    pub fn is_contested(&self, scene: &Scene, now: Timestamp) -> bool {
+        let last = self.dispute.as_ref().and_then(|dispute| dispute.contested);
+        let lasts = |at| now.since(at) < scene.rules.config.resolution_quiet;
+        self.conflict().is_none() && last.is_some_and(lasts)
+    }
+
     fn conflict_mut(&mut self) -> Option<&mut Conflict> {
         self.dispute.as_mut()?.conflict.as_mut()
     }
