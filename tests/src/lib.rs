@@ -44,6 +44,7 @@ mod socket;
 mod stage;
 mod switch;
 mod tool;
+mod tool_cache;
 mod wait;
 
 pub use actor::{
@@ -68,4 +69,7 @@ pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
+pub use tool_cache::{
+    DASHBOARD, PROMETHEUS, dashboard_tools, prometheus_program, tool_cache, workspace,
+};
 pub use wait::{at_intervals, eventually};
