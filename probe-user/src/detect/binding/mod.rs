@@ -208,6 +208,11 @@ impl Binding {
         turn.report(finding);
     }
 
+    /// Since when nobody has claimed it, if that has been reported.
+    pub fn silent_since(&self) -> Option<Timestamp> {
+        self.silent_told.then(|| self.last_claim())
+    }
+
     /// The last claim, or since when one is waited for.
     fn last_claim(&self) -> Timestamp {
         let last_seen = self.claimants.iter().map(|claimant| claimant.last_seen);
