@@ -7,10 +7,12 @@ mod conflicts;
 mod daemon;
 mod detection;
 mod doctor;
+mod drill;
 mod exit;
 mod filter;
 mod history;
 mod interfaces;
+mod metrics;
 mod output;
 mod pools;
 mod run;
@@ -57,6 +59,8 @@ enum Verb {
     /// Check address pools as they are written down, before they are applied; needs no root and no network
     #[command(subcommand)]
     Pools(pools::Verb),
+    /// Make the daemon report a conflict that nobody has, to see who is told of a real one
+    Drill(drill::Arguments),
     /// Print the completions for a shell
     Completions(completions::CompletionsArguments),
     /// Write the man pages
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
         Verb::Interfaces(arguments) => interfaces::run(&arguments),
         Verb::History(arguments) => history::run(&arguments),
         Verb::Pools(verb) => pools::run(&verb),
+        Verb::Drill(arguments) => drill::run(&arguments),
         Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
         Verb::Man(arguments) => completions::man(Cli::command(), &arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),

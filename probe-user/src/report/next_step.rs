@@ -32,6 +32,9 @@ pub struct NextStep {
 
 /// What to do about a finding, if there is something to do.
 pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    if record.drill {
+        return None;
+    }
     match record.finding {
         FindingKind::NewBinding => None,
         FindingKind::Moved => Some(NextStep {

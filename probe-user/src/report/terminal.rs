@@ -59,10 +59,15 @@ impl Terminal {
 
     /// Writes a finding.
     pub fn finding(&self, out: &mut impl Write, record: &FindingRecord) -> io::Result<()> {
+        let drill = format!("DRILL/{}", record.finding);
         let head = Head {
             time: record.time,
             style: style(record.severity),
-            word: record.finding.label(),
+            word: if record.drill {
+                &drill
+            } else {
+                record.finding.label()
+            },
             ip: record.ip.to_string(),
             place: place(&record.interface, record.vlan),
         };

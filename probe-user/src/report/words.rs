@@ -37,6 +37,9 @@ pub fn what(record: &FindingRecord) -> String {
             .to_owned(),
         FindingKind::Silent => "nobody has claimed this address or answered for it".to_owned(),
     };
+    if record.drill {
+        return format!("DRILL, not real: {sentence}.");
+    }
     match record.severity {
         Severity::Critical => format!("Critical: {sentence}."),
         Severity::Warning => format!("Warning: {sentence}."),
