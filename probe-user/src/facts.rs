@@ -53,7 +53,7 @@ pub fn host_facts(links: &Links, watched: impl Fn(u32) -> bool) -> HostFacts {
 
 /// The watched segments on which an address of this interface is claimed: its own, or that of the parent
 /// or port that its frames pass.
-fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<Segment> {
+pub(crate) fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<Segment> {
     if watched(link.index) {
         return vec![Segment {
             interface: link.index,

@@ -10,6 +10,7 @@ use probe_common::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
+    active::{Asking, AskingState, AskingView},
     clock::{Clock, Timer, monotonic},
     detect::{BindingView, DetectConfig, Detector, Finding, Observation, Statistics, Timestamp},
     facts::host_facts,
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub undecodable: u64,
     /// When the last event was stamped.
     pub last_event: Option<Timestamp>,
+    /// Whether questions are asked, and how many were.
+    pub asking: AskingView,
 }
 
 /// The monitor is not running any more.
@@ -100,6 +103,8 @@ pub struct Monitor {
     rings: Rings,
     order: Order,
     detector: Detector,
+    asking: Option<Asking>,
+    not_asking: AskingState,
     timer: Timer,
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
@@ -114,10 +119,11 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor over these rings, and the handle to talk to it.
+    /// A monitor over these rings, and the handle to talk to it. It asks, or says why not.
     pub fn new(
         rings: Rings,
         config: DetectConfig,
+        asking: Result<Asking, AskingState>,
         links: watch::Receiver<Arc<Links>>,
         watched: watch::Receiver<Arc<WatchedInterfaces>>,
     ) -> io::Result<(Self, MonitorHandle)> {
@@ -129,10 +135,18 @@ impl Monitor {
             findings: publish.clone(),
             events: events.clone(),
         };
+        let not_asking = asking.as_ref().err().copied();
+        let asking = asking.ok();
+        let config = DetectConfig {
+            may_ask: asking.is_some(),
+            ..config
+        };
         let monitor = Self {
             rings,
             order: Order::default(),
             detector: Detector::new(config),
+            asking,
+            not_asking: not_asking.unwrap_or(AskingState::Off),
             timer: Timer::new()?,
             links,
             watched,
@@ -179,6 +193,9 @@ impl Monitor {
         if emptied {
             self.judge_until(drained_at);
             self.detector.tick(drained_at, &mut self.findings);
+            if let Some(asking) = &mut self.asking {
+                asking.turn(&mut self.detector, drained_at, &mut self.findings);
+            }
         }
         self.publish();
         emptied
@@ -187,7 +204,8 @@ impl Monitor {
     /// When the next turn is due without a new event.
     fn next_turn(&self) -> Option<Timestamp> {
         let drain = self.order.next_drain_ns().map(Timestamp);
-        [drain, self.detector.next_deadline()]
+        let asking = self.asking.as_ref().and_then(Asking::next_deadline);
+        [drain, self.detector.next_deadline(), asking]
             .into_iter()
             .flatten()
             .min()
@@ -203,7 +221,12 @@ impl Monitor {
                 let _ = self.events.send(event);
             }
             match Observation::try_from(&event) {
-                Ok(observation) => self.detector.observe(&observation, &mut self.findings),
+                Ok(observation) => {
+                    if let Some(asking) = &mut self.asking {
+                        asking.hear(&observation);
+                    }
+                    self.detector.observe(&observation, &mut self.findings);
+                }
                 Err(error) => {
                     self.undecodable += 1;
                     tracing::debug!(%error, "event not understood");
@@ -229,6 +252,9 @@ impl Monitor {
         let watched = self.watched.borrow_and_update().clone();
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
+        if let Some(asking) = &mut self.asking {
+            asking.learn(&links, &watched);
+        }
         // An index may come back as another interface, on another wire.
         let detector = &mut self.detector;
         self.received.retain(|&(ifindex, _), _| {
@@ -255,6 +281,10 @@ impl Monitor {
             received: self.received.clone(),
             undecodable: self.undecodable + self.rings.undecodable(),
             last_event: self.last_event,
+            asking: self
+                .asking
+                .as_ref()
+                .map_or_else(|| AskingView::not(self.not_asking), Asking::view),
         }
     }
 }

@@ -15,11 +15,13 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
+    asking::AskingArguments,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
 use crate::{
+    active::AskingState,
     detect::FindingKind,
     history::History,
     kernel::{self, capabilities},
@@ -44,6 +46,9 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
+    #[command(flatten)]
+    asking: AskingArguments,
+
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
@@ -58,11 +63,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     // Takes CAP_SYS_RESOURCE, which goes next.
     kernel::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
-    capabilities::drop_others().context("cannot drop capabilities")?;
-    block_on(daemon(arguments))
+    let asking = arguments.asking.state();
+    capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;
+    block_on(daemon(arguments, asking))
 }
 
-async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
@@ -76,7 +82,8 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let mut session = Session::start(&arguments.source).await?;
+    let asking = arguments.asking.open(asking);
+    let mut session = Session::start(&arguments.source, asking).await?;
     tokio::spawn(log_conflicts(session.monitor.findings()));
     tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
 

@@ -9,7 +9,8 @@ use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
 use super::family::{Description, Family};
 use crate::{
-    detect::{FindingKind, Severity},
+    active::{AskingState, NotSent},
+    detect::{FindingKind, Purpose, Severity},
     interfaces::{WatchState, Watched, WatchedInterfaces},
     kernel::{CounterReader, KernelError},
     monitor::Snapshot,
@@ -95,6 +96,21 @@ static CONFLICT_OWNER_INFO: Description<4> = Description::gauge(
     "arp_monitor_conflict_owner_info",
     ["interface", "vlan", "ip", "mac"],
     "1 for each MAC address that claims an address with an open conflict.",
+);
+static ASKS: Description<1> = Description::counter(
+    "arp_monitor_asks_total",
+    ["purpose"],
+    "ARP probes that this program has sent.",
+);
+static ASKS_NOT_SENT: Description<1> = Description::counter(
+    "arp_monitor_asks_not_sent_total",
+    ["reason"],
+    "ARP probes that were put off or dropped.",
+);
+static ASKING: Description<1> = Description::gauge(
+    "arp_monitor_asking",
+    ["state"],
+    "1 for whether this program asks: on, off, or not_permitted for want of CAP_NET_RAW.",
 );
 static BUILD_INFO: Description<1> = Description::gauge(
     "arp_monitor_build_info",
@@ -238,6 +254,20 @@ fn detection_families(
             owner_info.add([interface, &vlan, &ip, &mac.to_string()], 1);
         }
     }
+    let mut asks = Family::new(&ASKS);
+    for &purpose in Purpose::ALL {
+        let count = snapshot.asking.counts.sent(purpose);
+        asks.add([purpose.label()], count);
+    }
+    let mut asks_not_sent = Family::new(&ASKS_NOT_SENT);
+    for &reason in NotSent::ALL {
+        let count = snapshot.asking.counts.not_sent(reason);
+        asks_not_sent.add([reason.label()], count);
+    }
+    let mut asking = Family::new(&ASKING);
+    for &state in AskingState::ALL {
+        asking.add([state.label()], u64::from(state == snapshot.asking.state));
+    }
     let mut build = Family::new(&BUILD_INFO);
     build.add([env!("CARGO_PKG_VERSION")], 1);
     [
@@ -248,6 +278,9 @@ fn detection_families(
         single(&OPEN_CONFLICTS, statistics.open_conflicts as u64),
         owners.finish(),
         owner_info.finish(),
+        asks.finish(),
+        asks_not_sent.finish(),
+        asking.finish(),
         build.finish(),
     ]
     .into_iter()
