@@ -343,7 +343,7 @@ impl Asker {
         round.last_sent = now;
         let key = round.ask.key;
         if to.is_none() {
-            self.care.pay(key.segment, now);
+            self.care.pay(key.segment, now, &mut self.rng);
         }
         self.counts.count_sent(round.ask.purpose);
         Shot {

@@ -35,6 +35,9 @@ const BELIEVED: u32 = 5;
 /// not all ask at once then.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
+/// A segment on which another node was heard within this is shared.
+const SHARED: Duration = Duration::from_mins(1);
+
 /// The budget of a segment is overdrawn by no more than this: what others send, or forge, slows care down and
 /// never stops it.
 const MOST_OVERDRAWN: Duration = Duration::from_secs(10);
@@ -58,6 +61,8 @@ struct Line {
     free_at: Timestamp,
     /// From when on this node asks: then, or a little later.
     open_at: Timestamp,
+    /// When another node last asked.
+    heard_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -281,6 +286,9 @@ impl Care {
         if self.charge(key.segment, at, drawn(Duration::ZERO, BACK_OFF, rng)) {
             counts.count_not_sent(NotSent::SharedBudget);
         }
+        if let Some(line) = self.lines.get_mut(&key.segment) {
+            line.heard_at = Some(at);
+        }
         let (every, until) = (self.every, at + self.interval(rng));
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -299,9 +307,14 @@ impl Care {
         forgotten
     }
 
-    /// This node has asked everybody on a segment.
-    pub fn pay(&mut self, segment: Segment, at: Timestamp) {
-        self.charge(segment, at, Duration::ZERO);
+    /// This node has asked everybody on a segment. Where others ask too, it does not go on before they had
+    /// their chance.
+    pub fn pay(&mut self, segment: Segment, at: Timestamp, rng: &mut Rng) {
+        let line = self.lines.get(&segment);
+        let heard_at = line.and_then(|line| line.heard_at);
+        let is_shared = heard_at.is_some_and(|heard| at.since(heard) < SHARED);
+        let back_off = if is_shared { BACK_OFF } else { Duration::ZERO };
+        self.charge(segment, at, drawn(Duration::ZERO, back_off, rng));
     }
 
     /// A question to everybody on a segment has gone out, whoever asked; this node asks no sooner than `back_off`
@@ -318,7 +331,7 @@ impl Care {
     /// The clock was set back: nothing lies further ahead than it would by now.
     pub fn forget_future(&mut self, now: Timestamp, rng: &mut Rng) {
         for line in self.lines.values_mut() {
-            (line.free_at, line.open_at) = (now, now);
+            (line.free_at, line.open_at, line.heard_at) = (now, now, None);
         }
         let keys: Vec<_> = self.entries.keys().copied().collect();
         for key in keys {
