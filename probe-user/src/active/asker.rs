@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::{
     AskCounts, NotSent, Place, Question,
-    care::{Care, Due, Silence, drawn},
+    care::{Care, Due, ROUND, Silence, drawn},
     fleet::Fleet,
 };
 use crate::detect::{Ask, BindingKey, Body, Claim, Observation, Purpose, Segment, Timestamp};
@@ -273,7 +273,7 @@ impl Asker {
             let is_asked =
                 self.is_asking(&key) || self.waiting.iter().any(|waiting| waiting.ask.key == key);
             if is_asked {
-                self.care.put_off(&key, now + QUIET_AFTER_NEWCOMER);
+                self.care.put_off(&key, now + ROUND);
                 continue;
             }
             if let Some(until) = self.quiet_until(&key, now, view) {

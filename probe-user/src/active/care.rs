@@ -31,6 +31,9 @@ const LEFT_IN_A_ROW: u8 = 3;
 /// How many intervals a silence is believed that this node has not asked about again.
 const BELIEVED: u32 = 5;
 
+/// Longer than a question and its answers take.
+pub(super) const ROUND: Duration = Duration::from_millis(1_500);
+
 /// When a segment is busy, how long after its budget allows the next question: drawn, so that those who wait do
 /// not all ask at once then.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -184,7 +187,8 @@ impl Care {
             let mut lines = self.lines.values();
             let line = lines.find(|line| line.next_at().is_some_and(|at| at <= now))?;
             let &(_, key) = line.order.first()?;
-            let after = now + self.interval(rng);
+            // Not while an answer may still come.
+            let after = now + self.interval(rng).max(ROUND);
             let entry = self.entries.get_mut(&key)?;
             let is_first = entry.stage == Stage::First;
             if is_first && rng.f64() >= fleet.share(key.segment, now) {
