@@ -35,7 +35,12 @@ impl<'a> Watched<'a> {
 
     fn on(host: &'a Host, options: &[&str]) -> Self {
         let place = SocketPlace::new().unwrap();
-        let options = [&["--socket", place.word()], options].concat();
+        let asking = if options.contains(&"--confirm") {
+            &[][..]
+        } else {
+            &["--confirm", "auto"]
+        };
+        let options = [&["--socket", place.word()], asking, options].concat();
         Self {
             daemon: host.ready_bare_daemon(&options).unwrap(),
             place,
