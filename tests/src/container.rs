@@ -21,7 +21,7 @@ use crate::{
     host::Host,
     http::Response,
     process::{Finished, Process},
-    tools::image_layout,
+    tool_cache::image_layout,
     wait::eventually,
 };
 

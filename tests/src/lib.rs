@@ -36,6 +36,7 @@ mod ledger;
 mod link;
 mod manifest;
 mod metrics;
+mod monitoring;
 mod namespace;
 mod packet;
 mod pcap;
@@ -46,7 +47,7 @@ mod socket;
 mod stage;
 mod switch;
 mod tool;
-mod tools;
+mod tool_cache;
 mod wait;
 
 pub use actor::{
@@ -65,6 +66,7 @@ pub use ledger::Ledger;
 pub use link::Link;
 pub use manifest::{Chart, deploy, kustomize, objects, valid_objects};
 pub use metrics::{Metrics, Sample};
+pub use monitoring::{Alert, Monitoring, Notification, QueryResult};
 pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
@@ -73,7 +75,8 @@ pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
-pub use tools::{
-    PYTHON_REQUIREMENTS, cached_kubectl, image_layout, python_environment, tool_cache,
+pub use tool_cache::{
+    DASHBOARD, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools, image_layout,
+    prometheus_program, python_environment, tool_cache, workspace,
 };
 pub use wait::{at_intervals, eventually};

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::tools::{kubectl, python};
+use crate::tool_cache::{kubectl, python, workspace};
 
 const HELM: &str = include_str!("../tools/helm.py");
 const OBJECTS: &str = include_str!("../tools/objects.py");
@@ -87,8 +87,7 @@ impl Chart {
 
 /// The directory of everything that is deployed.
 pub fn deploy() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).join("deploy")
+    workspace().join("deploy")
 }
 
 /// The objects of YAML text.

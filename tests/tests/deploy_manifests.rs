@@ -14,7 +14,9 @@ const KUBERNETES: [&str; 2] = ["1.25", "1.37"];
 const NAME: &str = "arp-monitor";
 
 /// What is there besides the base, and the switch of each among the chart's values.
-const EXTRAS: [(&str, &str); 3] = [
+const EXTRAS: [(&str, &str); 5] = [
+    ("dashboard", "dashboard"),
+    ("prometheus-rule", "prometheusRule"),
     ("pod-monitor", "podMonitor"),
     ("resource-quota", "resourceQuota"),
     ("security-context-constraints", "securityContextConstraints"),
@@ -125,7 +127,7 @@ fn what_is_added_by_a_switch_is_the_same_in_all_three_forms() {
         let without = by_name(render(&json!({})));
         let mut chart = by_name(render(&json!({ switch: { "enabled": true } })));
         chart.retain(|name, _| !without.contains_key(name));
-        assert_eq!(chart.len(), 1, "{name}");
+        assert!(!chart.is_empty(), "{name}");
         assert_eq!(by_name(plain(&format!("{name}.yaml"))), chart);
         let directory = deploy().join("kustomize").join(name);
         assert_eq!(by_name(kustomized(&directory)), chart);
@@ -375,5 +377,50 @@ fn a_release_of_another_name_and_namespace_holds_together() {
             assert_eq!(one["metadata"]["name"], "edge-arp-monitor", "{template}");
             assert_eq!(one["metadata"]["namespace"], "network", "{template}");
         }
+    }
+}
+
+#[test]
+fn the_rules_are_those_that_prometheus_takes_from_the_files() {
+    let objects = render(&json!({ "prometheusRule": { "enabled": true } }));
+    let rules: Vec<_> = objects
+        .iter()
+        .filter(|one| one["kind"] == "PrometheusRule")
+        .map(|one| one["spec"].clone())
+        .collect();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(deploy().join("prometheus")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_str().unwrap().ends_with(".rules.yaml") {
+            files.push(yaml(&fs::read_to_string(path).unwrap()));
+        }
+    }
+    assert!(!files.is_empty());
+    assert_eq!(rules.len(), files.len());
+    for file in files {
+        assert!(rules.contains(&file), "{file}");
+    }
+}
+
+/// One YAML document that is no Kubernetes object.
+fn yaml(text: &str) -> Value {
+    let [document] = &objects(text).unwrap()[..] else {
+        panic!("not one document");
+    };
+    document.clone()
+}
+
+#[test]
+fn the_dashboard_is_the_file() {
+    let objects = render(&json!({ "dashboard": { "enabled": true } }));
+    let map = objects
+        .iter()
+        .find(|one| one["metadata"]["labels"]["grafana_dashboard"] == "1")
+        .unwrap();
+    let data = map["data"].as_object().unwrap();
+    assert_eq!(data.len(), 1);
+    for (name, contents) in data {
+        let file = fs::read_to_string(deploy().join("grafana").join(name)).unwrap();
+        assert_eq!(contents.as_str().unwrap().trim(), file.trim(), "{name}");
     }
 }

@@ -11,6 +11,7 @@ mod image;
 mod kernels;
 mod manifest_tools;
 mod manifests;
+mod monitoring;
 mod packages;
 mod policy;
 mod step;

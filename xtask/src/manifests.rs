@@ -24,8 +24,10 @@ const BASE: [&str; 4] = [
 ];
 
 /// The templates that some take besides, and the switch of each among the values.
-const EXTRAS: [(&str, &str); 3] = [
+const EXTRAS: [(&str, &str); 5] = [
+    ("dashboard.yaml", "dashboard"),
     ("pod-monitor.yaml", "podMonitor"),
+    ("prometheus-rule.yaml", "prometheusRule"),
     ("resource-quota.yaml", "resourceQuota"),
     (
         "security-context-constraints.yaml",

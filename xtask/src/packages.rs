@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{apt, host};
+use crate::{apt, host, monitoring};
 
 /// Command, Debian package.
 type Program = (&'static str, &'static str);
@@ -16,11 +16,14 @@ const LAB: [Program; 4] = [
 ];
 
 /// What only the tests run: tools to compare with, and who takes part in the scenarios.
-const TESTS: [Program; 10] = [
+const TESTS: [Program; 13] = [
+    ("arp-scan", "arp-scan"),
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("dnsmasq", "dnsmasq-base"),
     ("keepalived", "keepalived"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     ("runc", "runc"),
     ("strace", "strace"),
     ("systemd-analyze", "systemd"),
@@ -40,7 +43,8 @@ const GUEST_PROGRAMS: [Program; 3] = [
 ];
 
 /// What only the benchmarks run.
-const BENCH_PROGRAMS: [Program; 3] = [
+const BENCH_PROGRAMS: [Program; 4] = [
+    ("arp-scan", "arp-scan"),
     ("arpalert", "arpalert"),
     ("arpwatch", "arpwatch"),
     ("iperf3", "iperf3"),
@@ -53,7 +57,8 @@ pub fn ensure_for_demo() -> Result<()> {
 
 /// Installs what the tests miss; where that is not possible, the error says what to do.
 pub fn ensure_for_tests() -> Result<()> {
-    ensure("the tests", &[&LAB[..], &TESTS, &IMAGE].concat())
+    ensure("the tests", &[&LAB[..], &TESTS, &IMAGE].concat())?;
+    monitoring::ensure()
 }
 
 /// The same for the benchmarks.

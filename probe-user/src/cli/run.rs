@@ -16,14 +16,19 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
+    asking::AskingArguments,
+    metrics::MetricsArguments,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
 use crate::{
+    active::AskingState,
     detect::FindingKind,
+    drill::Drills,
     history::History,
     kernel::{self, capabilities},
+    neighbours::NeighbourReader,
     report::FindingRecord,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
 };
@@ -45,6 +50,12 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
+    #[command(flatten)]
+    metrics: MetricsArguments,
+
+    #[command(flatten)]
+    asking: AskingArguments,
+
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
@@ -59,11 +70,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     // Takes CAP_SYS_RESOURCE, which goes next.
     kernel::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
-    capabilities::drop_others().context("cannot drop capabilities")?;
-    block_on(daemon(arguments))
+    let asking = arguments.asking.state();
+    capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;
+    block_on(daemon(arguments, asking))
 }
 
-async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
@@ -77,11 +89,15 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let mut session = Session::start(&arguments.source).await?;
+    let asking = arguments.asking.open(asking);
+    let mut session = Session::start(&arguments.source, asking).await?;
+    session.name_segments(arguments.metrics.segments);
+    let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
+    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -89,6 +105,10 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
         watched: session.watched.clone(),
+        links: session.links.clone(),
+        neighbours,
+        drills,
+        addresses: arguments.metrics.addresses,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -120,7 +140,11 @@ fn tell_service_manager(state: NotifyState) {
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.
-fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> + use<> {
+fn serve_api(
+    socket: ApiSocket,
+    session: &Session,
+    drills: Drills,
+) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
     let sources = ApiSources {
@@ -128,6 +152,7 @@ fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> +
         watched: session.watched.clone(),
         links: session.links.clone(),
         history,
+        drills,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)
