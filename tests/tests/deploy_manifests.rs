@@ -31,16 +31,19 @@ fn render(values: &Value) -> Vec<Value> {
         .filter(|(template, _)| template.ends_with(".yaml"))
         .map(|(_, text)| text)
         .collect();
-    valid_objects(&manifests.join("\n---\n"), &KUBERNETES).unwrap()
+    objects(&manifests.join("\n---\n")).unwrap()
 }
 
 fn plain(file: &str) -> Vec<Value> {
-    let text = fs::read_to_string(deploy().join("kubernetes").join(file)).unwrap();
-    valid_objects(&text, &KUBERNETES).unwrap()
+    objects(&plain_text(file)).unwrap()
+}
+
+fn plain_text(file: &str) -> String {
+    fs::read_to_string(deploy().join("kubernetes").join(file)).unwrap()
 }
 
 fn kustomized(directory: &Path) -> Vec<Value> {
-    valid_objects(&kustomize(directory).unwrap(), &KUBERNETES).unwrap()
+    objects(&kustomize(directory).unwrap()).unwrap()
 }
 
 /// Objects by kind and name: their order is the tools'.
@@ -102,6 +105,19 @@ fn helm_has_nothing_to_say_against_the_chart() {
         let complaints = Chart::of_this_repository().lint(&values).unwrap();
         assert!(complaints.is_empty(), "{complaints:?}");
     }
+}
+
+#[test]
+fn kubernetes_old_and_new_takes_every_object_and_every_field_in_it() {
+    let files = EXTRAS.map(|(name, _)| format!("{name}.yaml"));
+    let files = files.iter().map(String::as_str).chain(["arp-monitor.yaml"]);
+    let all: Vec<_> = files.map(plain_text).collect();
+    let objects = valid_objects(&all.join("\n---\n"), &KUBERNETES).unwrap();
+    assert!(objects.len() > EXTRAS.len());
+    // Those schemas are strict, or they would be of no use.
+    let misspelt = plain_text("arp-monitor.yaml").replace("hostNetwork:", "hostNetworks:");
+    let refusal = valid_objects(&misspelt, &KUBERNETES).unwrap_err();
+    assert!(refusal.to_string().contains("hostNetworks"), "{refusal}");
 }
 
 #[test]
