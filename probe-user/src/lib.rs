@@ -23,3 +23,4 @@ mod poll;
 pub mod recording;
 pub mod report;
 pub mod serve;
+pub mod settings;

@@ -52,6 +52,7 @@ pub struct Stopped;
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     Bindings(oneshot::Sender<Vec<BindingView>>),
+    Reconfigure(Box<DetectConfig>, oneshot::Sender<()>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -71,6 +72,12 @@ impl MonitorHandle {
     /// All bindings as they are now.
     pub async fn bindings(&self) -> Result<Vec<BindingView>, Stopped> {
         self.ask(Question::Bindings).await
+    }
+
+    /// Lets detection judge by this from now on; nothing that is known is lost.
+    pub async fn reconfigure(&self, config: DetectConfig) -> Result<(), Stopped> {
+        let question = |sender| Question::Reconfigure(Box::new(config), sender);
+        self.ask(question).await
     }
 
     async fn ask<T>(
@@ -240,11 +247,17 @@ impl Monitor {
         });
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         match question {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
             Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
+            Question::Reconfigure(config, sender) => {
+                self.detector
+                    .reconfigure(*config, monotonic(), &mut self.findings);
+                self.publish();
+                let _ = sender.send(());
+            }
         }
     }
 

@@ -9,6 +9,8 @@ pub enum Exit {
     Fine = 0,
     /// A conflict was found.
     Conflict = 1,
+    /// The settings are wrong, as a command line would be.
+    Usage = 2,
     /// Could not do it, or not completely.
     Failed = 4,
 }

@@ -11,6 +11,7 @@ mod filter;
 mod history;
 mod interfaces;
 mod output;
+mod reload;
 mod run;
 mod session;
 mod source;
@@ -63,7 +64,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
-        Verb::Run(arguments) => run::run(*arguments),
+        Verb::Run(_) => run::run(Cli::command()),
         Verb::Watch(arguments) => watch::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),
         Verb::Bindings(arguments) => bindings::run(&arguments),

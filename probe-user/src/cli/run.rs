@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io::Write as _,
+    env,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -10,11 +11,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Command, FromArgMatches as _};
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
+    exit::complain,
+    output::{is_closed, say},
+    reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
@@ -25,16 +29,33 @@ use crate::{
     kernel::{self, capabilities},
     report::FindingRecord,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
+    settings::{Invocation, Loaded, SettingsError},
 };
 
 /// The range of ports that Prometheus keeps a list of is full; this one is ARP's RFC, 826, past its end.
 const DEFAULT_LISTEN: &str = "127.0.0.1:10826";
 
+/// What this is called on the command line.
+const VERB: &str = "run";
+
 /// One address is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Every flag has an environment variable, ARP_MONITOR_ and its name (ARP_MONITOR_LISTEN), and a \
+                  key in the file of settings, its name without dashes (listen). A flag goes before the \
+                  variable, the variable before the file."
+)]
 pub struct Arguments {
+    /// The file of settings, in YAML. When it changes, or by SIGHUP, it is read again
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Show the settings in force and where each comes from, and end: with 2 if they are wrong
+    #[arg(long)]
+    check_config: bool,
+
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: SocketAddr,
@@ -49,7 +70,39 @@ pub struct Arguments {
     source: SourceArguments,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+impl Arguments {
+    /// What to watch, and how.
+    pub const fn source(&self) -> &SourceArguments {
+        &self.source
+    }
+}
+
+pub fn run(command: Command) -> anyhow::Result<Exit> {
+    let read = Invocation::new(command, VERB, env::args_os().collect(), env::vars_os()).and_then(
+        |invocation| {
+            let loaded = invocation.load()?;
+            let arguments = Arguments::from_arg_matches(&loaded.matches)?;
+            Ok((invocation, loaded, arguments))
+        },
+    );
+    let (invocation, loaded, arguments) = match read {
+        Ok(read) => read,
+        Err(SettingsError::Usage(error)) => error.exit(),
+        Err(error) => return Ok(refuse(&error.into())),
+    };
+    if arguments.check_config {
+        // What the flags lead to is read as well.
+        if let Err(error) = arguments.source.networks() {
+            return Ok(refuse(&error));
+        }
+        warn_of_strange_variables(&invocation, |text| say(&format!("probe: {text}")));
+        return match io::stdout().lock().write_all(loaded.show().as_bytes()) {
+            Err(error) if !is_closed(&error) => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(Exit::Fine),
+        };
+    }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
     kernel::preflight::check()?;
@@ -59,10 +112,28 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     kernel::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
     capabilities::drop_others().context("cannot drop capabilities")?;
-    block_on(daemon(arguments))
+    warn_of_strange_variables(&invocation, |text| tracing::warn!("{text}"));
+    block_on(daemon(arguments, invocation, loaded))
 }
 
-async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+fn refuse(error: &anyhow::Error) -> Exit {
+    complain(error);
+    Exit::Usage
+}
+
+fn warn_of_strange_variables(invocation: &Invocation, warn: impl Fn(&str)) {
+    for name in invocation.strange_variables() {
+        warn(&format!(
+            "the environment variable {name} is none of this program's: it sets nothing"
+        ));
+    }
+}
+
+async fn daemon(
+    arguments: Arguments,
+    invocation: Invocation,
+    loaded: Loaded,
+) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
@@ -78,7 +149,9 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     };
     let mut session = Session::start(&arguments.source).await?;
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
+    let reloader = Reloader::new(invocation, loaded, &session)?;
+    let config = reloader.outcome();
+    tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
     let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
     session.begin();
@@ -88,6 +161,7 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
         watched: session.watched.clone(),
+        config,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.

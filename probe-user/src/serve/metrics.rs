@@ -7,7 +7,10 @@ use probe_common::{
 };
 use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
-use super::family::{Description, Family};
+use super::{
+    ConfigOutcome,
+    family::{Description, Family},
+};
 use crate::{
     detect::{FindingKind, Severity},
     interfaces::{WatchState, Watched, WatchedInterfaces},
@@ -96,6 +99,16 @@ static CONFLICT_OWNER_INFO: Description<4> = Description::gauge(
     ["interface", "vlan", "ip", "mac"],
     "1 for each MAC address that claims an address with an open conflict.",
 );
+static CONFIG_SUCCESSFUL: Description<0> = Description::gauge(
+    "arp_monitor_config_last_reload_successful",
+    [],
+    "Whether the settings could be used when they were last read; if not, the ones before hold.",
+);
+static CONFIG_SUCCESS: Description<0> = Description::gauge(
+    "arp_monitor_config_last_reload_success_timestamp_seconds",
+    [],
+    "When settings that could be used were last read.",
+);
 static BUILD_INFO: Description<1> = Description::gauge(
     "arp_monitor_build_info",
     ["version"],
@@ -118,9 +131,11 @@ pub fn encode(
     snapshot: &Snapshot,
     watched: &WatchedInterfaces,
     counters: &CounterReader,
+    config: ConfigOutcome,
 ) -> Result<Vec<u8>, MetricsError> {
     let mut families = kernel_families(snapshot, watched, counters)?;
     families.extend(detection_families(snapshot, watched));
+    families.extend(config_families(config));
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text)?;
     Ok(text)
@@ -203,6 +218,16 @@ fn kernel_families(
     .into_iter()
     .flatten()
     .collect())
+}
+
+fn config_families(config: ConfigOutcome) -> impl Iterator<Item = MetricFamily> {
+    let mut successful = Family::new(&CONFIG_SUCCESSFUL);
+    successful.add([], u64::from(config.successful));
+    let mut success = Family::new(&CONFIG_SUCCESS);
+    success.add([], u64::try_from(config.success.as_second()).unwrap_or(0));
+    [successful.finish(), success.finish()]
+        .into_iter()
+        .flatten()
 }
 
 fn detection_families(

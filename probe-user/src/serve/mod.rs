@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 pub use self::{
@@ -37,6 +38,17 @@ pub struct Sources {
     pub counters: CounterReader,
     /// The watched interfaces.
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    /// What came of reading the settings.
+    pub config: watch::Receiver<ConfigOutcome>,
+}
+
+/// What came of reading the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigOutcome {
+    /// Whether they could be used when they were last read.
+    pub successful: bool,
+    /// When they last could.
+    pub success: Timestamp,
 }
 
 /// Binds the address, so that a port that is taken is an error at start.
@@ -65,9 +77,10 @@ async fn metrics(State(sources): State<Sources>) -> Response {
         return unavailable("the monitor does not answer");
     };
     let watched = sources.watched.borrow().clone();
+    let config = *sources.config.borrow();
     // Reading the maps and encoding keep no other task from running.
     let encoded = tokio::task::spawn_blocking(move || {
-        metrics::encode(&snapshot, &watched, &sources.counters)
+        metrics::encode(&snapshot, &watched, &sources.counters, config)
     });
     match encoded.await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
