@@ -24,7 +24,7 @@ use super::{
     watch::NO_SOCKET,
 };
 use crate::{
-    detect::FindingKind,
+    detect::{FindingKind, Severity},
     history::History,
     kernel::{self, capabilities},
     report::FindingRecord,
@@ -199,7 +199,8 @@ fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> +
 
 /// Writes opened and closed conflicts to standard output, one JSON object a line.
 async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
-    let mut last: HashMap<(String, String, IpAddr, FindingKind), Instant> = HashMap::new();
+    let mut last: HashMap<(String, String, IpAddr, FindingKind, Severity), Instant> =
+        HashMap::new();
     loop {
         let record = match findings.recv().await {
             Ok(record) => record,
@@ -219,6 +220,8 @@ async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
             record.vlan.to_string(),
             record.ip,
             record.finding,
+            // What is told again because it matters more is not the same again.
+            record.severity,
         );
         if last.insert(key, now).is_none()
             && let Err(error) = writeln!(std::io::stdout().lock(), "{}", record.to_json())

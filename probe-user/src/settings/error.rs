@@ -42,7 +42,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Usage(#[from] clap::Error),
     /// The file cannot be read.
-    #[error("cannot read the settings in {}: {source}", path.display())]
+    #[error("cannot read the settings in {}", path.display())]
     Unreadable {
         /// Which.
         path: PathBuf,

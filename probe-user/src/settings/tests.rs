@@ -365,7 +365,7 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_what_would_be_right() {
         ),
         (
             "ignore:\n- cidr: 192.0.2.0/24\n  reason: |\n    a\n    b\n",
-            "FILE:3: ignore: it is more than one line",
+            "FILE:4: ignore: it is more than one line",
         ),
         (
             "ignore: [{cidr: a=b, reason: x}]\n",
@@ -430,10 +430,11 @@ fn what_is_no_file_cannot_be_read() {
     let words = ["probe", "run", "--config", path.to_str().unwrap()].map(OsString::from);
     let command = <Cli as clap::CommandFactory>::command();
     let invocation = Invocation::new(command, "run", words.to_vec(), []).unwrap();
-    let error = invocation.load().unwrap_err();
+    let error = anyhow::Error::from(invocation.load().unwrap_err());
+    let complaint = format!("{error:#}");
     assert!(
-        error.to_string().ends_with("it is no regular file"),
-        "{error}"
+        complaint.ends_with(": it is no regular file"),
+        "{complaint}"
     );
 }
 
