@@ -29,7 +29,7 @@ pub struct DetectionArguments {
     same_owner: Vec<MacSet>,
 
     /// Disputes that are known to be fine: counted, not reported. With @DATE or @TIME until then
-    #[arg(long = "ignore", value_name = "CIDR[@UNTIL]=REASON")]
+    #[arg(long = "ignore", value_name = "CIDR[@EXPIRES]=REASON")]
     ignored: Vec<IgnoreArgument>,
 
     /// Silence of the owner before, until an address counts as moved
@@ -153,7 +153,7 @@ impl FromStr for MacSet {
     }
 }
 
-/// `CIDR[@UNTIL]=REASON`.
+/// `CIDR[@EXPIRES]=REASON`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct IgnoreArgument {
     network: IpNet,

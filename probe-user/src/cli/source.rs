@@ -18,13 +18,18 @@ use crate::{
 /// What to watch, and how.
 #[derive(Clone, Debug, Args)]
 pub struct SourceArguments {
-    /// Interface to watch, by name or pattern (eth*); repeat it for more. Without it: every network card,
+    /// Interface to watch, by name or pattern (eth*); repeat it or separate with commas. Without it: every network card,
     /// bond masters instead of their ports, and what carries the default route
-    #[arg(short, long = "interface", value_name = "IFACE")]
+    #[arg(short, long = "interface", value_name = "IFACE", value_delimiter = ',')]
     interfaces: Vec<NamePattern>,
 
     /// Interface not to watch, by name or pattern
-    #[arg(short = 'x', long = "exclude", value_name = "IFACE")]
+    #[arg(
+        short = 'x',
+        long = "exclude",
+        value_name = "IFACE",
+        value_delimiter = ','
+    )]
     excluded: Vec<NamePattern>,
 
     /// How arriving frames are seen
