@@ -36,7 +36,7 @@ pub enum Verb {
     /// Find overlaps between pools, clusters and the plan of the network, and pools that are not what they
     /// seem; ends with 1 if there are errors
     Check(CheckArguments),
-    /// Print the IPAddressPools of a file without some addresses, ready for kubectl apply
+    /// Print MetalLB's pools in a file without some addresses, ready for kubectl apply
     Exclude(ExcludeArguments),
 }
 
@@ -240,7 +240,7 @@ impl Reader<'_> {
         } else {
             match read(path) {
                 Ok(text) => {
-                    manifest::read(self.inventory, self.cluster, &display_name(path), &text)
+                    manifest::read(self.inventory, self.cluster, &display_name(path), &text);
                 }
                 Err(error) => self.cannot_read(path, error),
             }

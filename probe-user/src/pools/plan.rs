@@ -128,7 +128,8 @@ impl Reader<'_> {
         for (key, value) in share.entries() {
             match key.text() {
                 Some("ranges") => {
-                    ranges.extend(self.ranges(value).into_iter().map(|(range, _)| range))
+                    let listed = self.ranges(value).into_iter();
+                    ranges.extend(listed.map(|(range, _)| range));
                 }
                 Some(word) => match Use::from_label(word) {
                     Some(purpose) => self.kept(value, purpose, Some(cluster)),
