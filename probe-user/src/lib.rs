@@ -6,6 +6,7 @@
 
 pub mod active;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -5,7 +5,9 @@
 //! (RFC 5227 section 1.1), which changes no cache on the network.
 
 mod question;
+mod receiver;
 mod socket;
 
 pub use question::Question;
+pub use receiver::{ArpReceiver, Heard};
 pub use socket::{ArpSocket, SocketError};

@@ -1,6 +1,7 @@
 //! The command line: a file a verb.
 
 mod bindings;
+mod check;
 mod completions;
 mod conflicts;
 mod daemon;
@@ -43,6 +44,8 @@ enum Verb {
     Run(Box<run::Arguments>),
     /// Watch interfaces from a terminal: findings live, or from a capture
     Watch(Box<watch::Arguments>),
+    /// Ask now who answers for an address, a range or a pool: one owner, a conflict, or nobody
+    Check(Box<check::Arguments>),
     /// Show the open conflicts that the daemon knows; ends with 1 if there are any
     Conflicts(conflicts::Arguments),
     /// Show which address is at which MAC, as the daemon knows it
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(arguments) => run::run(*arguments),
         Verb::Watch(arguments) => watch::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),
         Verb::Bindings(arguments) => bindings::run(&arguments),
         Verb::Interfaces(arguments) => interfaces::run(&arguments),

@@ -80,6 +80,7 @@ pub use observation::{
     Answer, BindingKey, Body, BogusFrame, BogusReason, Claim, EventError, Form, Observation,
     PreviousClaim, Probe, RequestId, Segment,
 };
+pub(crate) use owner::{Identity, Rules};
 pub use statistics::Statistics;
 pub use time::Timestamp;
 pub use view::{BindingView, ConflictView};

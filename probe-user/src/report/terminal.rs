@@ -16,6 +16,8 @@ use super::{
 };
 use crate::detect::{FindingKind, Severity};
 
+mod check;
+
 /// Where what is under a headline begins: below the name of the finding.
 pub(crate) const INDENT: usize = 10;
 /// Where what is behind a label begins.
