@@ -23,9 +23,9 @@ impl Shuffle {
             total,
             half_bits: bits.div_ceil(2).max(1),
             keys: [(); 4].map(|()| {
-                // Weyl's sequence; the mixing is in the rounds.
+                // Weyl's sequence, of which the upper half is the random one; the mixing is in the rounds.
                 state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                mixed((state >> 32) as u32 ^ mixed(state as u32))
+                u32::try_from(state >> 32).map_or(0, mixed)
             }),
         }
     }

@@ -90,6 +90,7 @@ pub struct Arguments {
 /// What is expected of each address.
 #[derive(Clone, Copy, Debug, Args)]
 #[group(multiple = false)]
+#[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 struct ExpectationArguments {
     /// Expect exactly one owner of each address, else end with 3
     #[arg(long)]
@@ -190,7 +191,7 @@ impl Arguments {
 fn wait(text: &str) -> anyhow::Result<Duration> {
     let wait = duration(text)?;
     anyhow::ensure!(
-        wait <= Duration::from_secs(60),
+        wait <= Duration::from_mins(1),
         "nobody answers after more than a minute"
     );
     Ok(wait)
