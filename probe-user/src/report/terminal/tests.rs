@@ -235,8 +235,8 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
           now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
-          next      nothing, or see whether it stays so:
-                    probe watch -i eth0 --ip 192.0.2.10
+          next      a silent duplicate answers only when asked:
+                    probe check -i eth0 192.0.2.10
 ",
     );
 }
