@@ -74,7 +74,7 @@ pub fn networks(links: &Links, interface: u32, vlan: Vlan) -> Vec<Ipv4Net> {
 
 /// The watched segments on which an address of this interface is claimed: its own, or that of the parent
 /// or port that its frames pass.
-fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<Segment> {
+pub(crate) fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<Segment> {
     if watched(link.index) {
         return vec![Segment {
             interface: link.index,

@@ -7,7 +7,7 @@ use std::{io::Write as _, process::ExitCode};
 pub enum Exit {
     /// As expected.
     Fine = 0,
-    /// A conflict was found.
+    /// A conflict was found, or an overlap.
     Conflict = 1,
     /// It was called in a way that makes no sense. Most of that ends before a verb runs.
     Usage = 2,

@@ -15,14 +15,17 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
+    metrics::MetricsArguments,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
 use crate::{
     detect::FindingKind,
+    drill::Drills,
     history::History,
     kernel::{self, capabilities},
+    neighbours::NeighbourReader,
     report::FindingRecord,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
 };
@@ -43,6 +46,9 @@ pub struct Arguments {
     /// group; `none` for no socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
+
+    #[command(flatten)]
+    metrics: MetricsArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -77,10 +83,13 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
     let mut session = Session::start(&arguments.source).await?;
+    session.name_segments(arguments.metrics.segments);
+    let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
+    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -88,6 +97,10 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
         watched: session.watched.clone(),
+        links: session.links.clone(),
+        neighbours,
+        drills,
+        addresses: arguments.metrics.addresses,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -110,7 +123,11 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.
-fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> + use<> {
+fn serve_api(
+    socket: ApiSocket,
+    session: &Session,
+    drills: Drills,
+) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
     let sources = ApiSources {
@@ -118,6 +135,7 @@ fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> +
         watched: session.watched.clone(),
         links: session.links.clone(),
         history,
+        drills,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -15,6 +15,7 @@ use crate::{
     kernel::{CounterReader, Kernel},
     links::{self, Links},
     monitor::{Monitor, MonitorHandle},
+    segments::SegmentName,
 };
 
 /// A running kernel side and its monitor.
@@ -60,6 +61,13 @@ impl Session {
             interfaces: tokio::spawn(interfaces.follow()),
             stop: watch::Sender::new(false),
         })
+    }
+
+    /// Takes the names that segments were given. To be called before it begins.
+    pub fn name_segments(&mut self, names: Vec<SegmentName>) {
+        if let Some(monitor) = &mut self.waiting {
+            monitor.name_segments(names);
+        }
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.
@@ -171,6 +179,8 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 pub fn init_logging(default: &str) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::{EnvFilter, fmt};
+    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use.
+    let default = format!("{default},netlink_proto=error");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Set once at start; a second subscriber would be a mistake of ours, not a reason to stop.
     let _ = fmt()

@@ -58,6 +58,7 @@ mod facts;
 mod finding;
 mod observation;
 mod owner;
+mod page;
 mod probes;
 mod recency;
 mod recent;
@@ -81,6 +82,7 @@ pub use observation::{
     PreviousClaim, Probe, RequestId, Segment,
 };
 pub(crate) use owner::{Identity, Rules};
+pub use page::{AddressView, Cursor, Group, Holder, Page};
 pub use statistics::Statistics;
 pub use time::Timestamp;
 pub use view::{BindingView, ConflictView};

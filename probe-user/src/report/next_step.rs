@@ -32,6 +32,9 @@ pub struct NextStep {
 
 /// What to do about a finding, if there is something to do.
 pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    if record.drill {
+        return None;
+    }
     match record.finding {
         FindingKind::NewBinding => None,
         FindingKind::Moved => Some(NextStep {
@@ -146,7 +149,11 @@ fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
             purpose: "on that machine, see the mode of its bond:",
             command: "grep -H Mode /proc/net/bonding/*".to_owned(),
         },
-        Some(Hint::RouterAndHost) | None => owners(record, origin),
+        Some(Hint::TwoAnnouncers) => NextStep {
+            purpose: "in each cluster, see who runs speakers; one install may announce it:",
+            command: "kubectl get pods -A -o wide | grep -e speaker -e kube-vip".to_owned(),
+        },
+        Some(Hint::RouterAndHost | Hint::AnnouncerAndHost) | None => owners(record, origin),
     }
 }
 

@@ -208,6 +208,11 @@ impl Binding {
         turn.report(finding);
     }
 
+    /// Since when nobody has claimed it, if that has been reported.
+    pub fn silent_since(&self) -> Option<Timestamp> {
+        self.silent_told.then(|| self.last_claim())
+    }
+
     /// The last claim, or since when one is waited for.
     fn last_claim(&self) -> Timestamp {
         let last_seen = self.claimants.iter().map(|claimant| claimant.last_seen);
@@ -250,6 +255,24 @@ impl Binding {
         } else {
             self.owners(scene)
         }
+    }
+
+    /// Whether its silence has been reported and lasts.
+    pub fn is_silent(&self, scene: &Scene) -> bool {
+        self.silent_told && scene.tracked && scene.held.is_none()
+    }
+
+    /// Whether an episode of being contested is remembered.
+    pub fn has_contested_episode(&self) -> bool {
+        let dispute = self.dispute.as_ref();
+        dispute.is_some_and(|dispute| dispute.contested.is_some())
+    }
+
+    /// Whether it is contested, and no conflict yet.
+    pub fn is_contested(&self, scene: &Scene, now: Timestamp) -> bool {
+        let last = self.dispute.as_ref().and_then(|dispute| dispute.contested);
+        let lasts = |at| now.since(at) < scene.rules.config.resolution_quiet;
+        self.conflict().is_none() && last.is_some_and(lasts)
     }
 
     fn conflict_mut(&mut self) -> Option<&mut Conflict> {
