@@ -1,5 +1,6 @@
 //! The command line: a file a verb.
 
+mod asking;
 mod bindings;
 mod check;
 mod completions;
