@@ -24,3 +24,4 @@ pub use finding::{Code, Finding, Level};
 pub use judge::{Verdict, judge};
 pub use model::{Inventory, Labels, Place, Pool, PoolKind, Range, ReadError, Unread};
 pub use plan::{Kept, Plan, Share, Use};
+pub use yaml::Mark;
