@@ -188,7 +188,10 @@ impl Invocation {
             Takes::Nothing => match value.to_str() {
                 Some("true" | "1") => vec![setting.word(None)],
                 Some("false" | "0") => Vec::new(),
-                _ => return Err(wrong(format!("{value:?} is none of true, false"))),
+                _ => {
+                    let value = value.display().to_string();
+                    return Err(wrong(format!("{value:?} is none of true, false")));
+                }
             },
             Takes::Many(separator) => {
                 let text = value
