@@ -149,7 +149,7 @@ async fn daemon(
     };
     let mut session = Session::start(&arguments.source).await?;
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    let reloader = Reloader::new(invocation, loaded, &session)?;
+    let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 

@@ -507,3 +507,20 @@ fn what_is_shown_means_the_same_when_it_is_read() {
     ];
     assert_eq!(changed(&before.settings, &other.settings), keys);
 }
+
+#[test]
+fn a_file_of_many_thousand_networks_is_read_and_the_wrong_one_among_them_is_named() {
+    use std::fmt::Write as _;
+    let mut file = "track:\n".to_owned();
+    for number in 0..20_000u32 {
+        let network = std::net::Ipv4Addr::from(0x0a00_0000 + (number << 8));
+        writeln!(file, "- {network}/24").unwrap();
+    }
+    assert_eq!(values(&file, "track").len(), 20_000);
+    let case = Case::new();
+    let complaint = case.complaint(file.replace("10.60.0.0/24", "10.60.0.0/42").as_bytes());
+    assert!(
+        complaint.starts_with("FILE:15362: track: \"10.60.0.0/42\""),
+        "{complaint}"
+    );
+}
