@@ -146,8 +146,10 @@ pub struct ClaimState {
 /// What the rules say of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Tell user space.
+    /// Tell user space at once.
     Emit,
+    /// Tell user space when it has the time: the same as before, once again.
+    Refresh,
     /// Nothing new.
     Unchanged,
     /// Something new, but too often.
@@ -183,8 +185,14 @@ impl ClaimState {
         let repeated = next.request_ns != 0
             && next.request_ns == previous.request_ns
             && next.mac == previous.mac;
-        if refresh_due && (!changed || settings.refresh_ns == 0) {
+        if settings.refresh_ns == 0 {
             Verdict::Emit
+        } else if refresh_due && !changed {
+            if repeated || answers_probe {
+                Verdict::Emit
+            } else {
+                Verdict::Refresh
+            }
         } else if !(changed || repeated || answers_probe) {
             Verdict::Unchanged
         } else if self.bucket.take(settings.change, next.ktime_ns) {
@@ -326,7 +334,7 @@ mod tests {
                     (previous, state.judge(claim, false, &settings))
                 }
             };
-            if verdict == Verdict::Emit {
+            if matches!(verdict, Verdict::Emit | Verdict::Refresh) {
                 state.as_mut().unwrap().emitted(claim);
                 out.push((previous, claim));
             }
@@ -433,6 +441,24 @@ mod tests {
             state.judge(sighting(B, SECOND_NS + 2 * MS, 0), false, &settings),
             Verdict::Emit
         );
+    }
+
+    #[test]
+    fn an_unchanged_claim_is_a_refresh_unless_it_is_news() {
+        let settings = Settings::default();
+        let judge = |claim: Sighting, answers_probe| {
+            let before = sighting(A, SECOND_NS, 7);
+            let mut state = ClaimState::new(before, AskedState::default());
+            state.emitted(before);
+            state.judge(claim, answers_probe, &settings)
+        };
+        let due = SECOND_NS + settings.refresh_ns;
+        assert_eq!(judge(sighting(A, due - 1, 0), false), Verdict::Unchanged);
+        assert_eq!(judge(sighting(A, due, 0), false), Verdict::Refresh);
+        // Another answer to the same request, an answer to an ARP probe, another owner.
+        assert_eq!(judge(sighting(A, due, 7), false), Verdict::Emit);
+        assert_eq!(judge(sighting(A, due, 0), true), Verdict::Emit);
+        assert_eq!(judge(sighting(B, due, 0), false), Verdict::Emit);
     }
 
     #[test]

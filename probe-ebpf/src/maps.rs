@@ -13,10 +13,19 @@ use probe_common::{
     event::ArpEvent,
 };
 
-/// One ring per CPU. The loader sets as many slots as the highest CPU number needs and puts a ring in
-/// each.
+/// Events on their way to user space.
+pub type Ring = RingBuf<ArpEvent, 65_536>;
+
+/// One ring per CPU, for news. The loader sets as many slots as the highest CPU number needs and puts a ring
+/// in each.
 #[btf_map]
-static RINGS: ArrayOfMaps<RingBuf<ArpEvent, 65_536>, 64> = ArrayOfMaps::new();
+static RINGS: ArrayOfMaps<Ring, 64> = ArrayOfMaps::new();
+
+/// One ring for what is no news: unchanged claims, each address once per refresh interval. They are nearly all
+/// that there is to tell in a quiet network, and user space takes them many at a time; in a ring of their own
+/// they keep it from nothing, and cannot crowd out what is urgent.
+#[btf_map]
+static REFRESHES: Ring = RingBuf::new();
 
 /// What each watched interface and direction has seen; interfaces without counters are not ours.
 #[btf_map]
@@ -42,11 +51,17 @@ static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static BUCKETS: PerCpuArray<CpuBuckets, 1> = PerCpuArray::new();
 
-/// The ring of the CPU that runs the program.
+/// The ring for news of the CPU that runs the program.
 #[inline(always)]
-pub fn ring() -> Option<&'static RingBuf<ArpEvent, 65_536>> {
+pub fn news() -> Option<&'static Ring> {
     // SAFETY: the helper only reads which CPU it is on.
     RINGS.get(unsafe { bpf_get_smp_processor_id() })
+}
+
+/// The ring for what is no news.
+#[inline(always)]
+pub fn refreshes() -> &'static Ring {
+    &REFRESHES
 }
 
 /// This CPU's counters of an interface and direction.

@@ -98,7 +98,7 @@ impl<C: EbpfContext> Observer<'_, C> {
             return Outcome::RateLimited;
         };
         if buckets.bogus.take(self.settings.bogus, self.now_ns) {
-            self.emit(Kind::Bogus, Sighting::default(), 0)
+            self.tell(Kind::Bogus, Sighting::default(), 0)
         } else {
             Outcome::RateLimited
         }
@@ -115,8 +115,8 @@ impl<C: EbpfContext> Observer<'_, C> {
         match asked.judge_probe(self.frame, self.now_ns, &mut buckets.probe, self.settings) {
             Verdict::Unchanged => Outcome::Unchanged,
             Verdict::RateLimited => Outcome::RateLimited,
-            Verdict::Emit => {
-                let outcome = self.emit(Kind::Probe, Sighting::default(), 0);
+            Verdict::Emit | Verdict::Refresh => {
+                let outcome = self.tell(Kind::Probe, Sighting::default(), 0);
                 if matches!(outcome, Outcome::Emitted) {
                     asked.probe_emitted(self.frame, self.now_ns);
                 }
@@ -136,17 +136,19 @@ impl<C: EbpfContext> Observer<'_, C> {
         };
         let (sighting, answers_probe) = self.sighting(&state.asked);
         let previous = state.seen();
-        match state.judge(sighting, answers_probe, self.settings) {
-            Verdict::Unchanged => Outcome::Unchanged,
-            Verdict::RateLimited => Outcome::RateLimited,
-            Verdict::Emit => {
-                let outcome = self.emit(Kind::Claim, previous, sighting.request_ns);
-                if matches!(outcome, Outcome::Emitted) {
-                    state.emitted(sighting);
-                }
-                outcome
+        let outcome = match state.judge(sighting, answers_probe, self.settings) {
+            Verdict::Unchanged => return Outcome::Unchanged,
+            Verdict::RateLimited => return Outcome::RateLimited,
+            Verdict::Emit => self.tell(Kind::Claim, previous, sighting.request_ns),
+            Verdict::Refresh => {
+                let event = self.event(Kind::Claim, previous, sighting.request_ns);
+                put(event, maps::refreshes())
             }
+        };
+        if matches!(outcome, Outcome::Emitted) {
+            state.emitted(sighting);
         }
+        outcome
     }
 
     /// This claim, tied to the request that it answers, and whether that was an ARP probe.
@@ -176,7 +178,7 @@ impl<C: EbpfContext> Observer<'_, C> {
         let asked = maps::asked(key).map_or_else(AskedState::default, |asked| *asked);
         let (sighting, _) = self.sighting(&asked);
         let mut state = ClaimState::new(sighting, asked);
-        let outcome = self.emit(Kind::Claim, Sighting::default(), sighting.request_ns);
+        let outcome = self.tell(Kind::Claim, Sighting::default(), sighting.request_ns);
         if matches!(outcome, Outcome::Emitted) {
             state.emitted(sighting);
         }
@@ -214,17 +216,19 @@ impl<C: EbpfContext> Observer<'_, C> {
         }
     }
 
-    /// Tells user space.
+    /// Tells user space at once.
     #[inline(always)]
-    fn emit(&self, kind: Kind, previous: Sighting, request_ns: u64) -> Outcome {
-        let Some(ring) = maps::ring() else {
+    fn tell(&self, kind: Kind, previous: Sighting, request_ns: u64) -> Outcome {
+        let Some(ring) = maps::news() else {
             self.warn_of_missing_ring();
             return Outcome::RingFull;
         };
-        let Some(mut entry) = ring.reserve(0) else {
-            return Outcome::RingFull;
-        };
-        entry.write(ArpEvent {
+        put(self.event(kind, previous, request_ns), ring)
+    }
+
+    #[inline(always)]
+    fn event(&self, kind: Kind, previous: Sighting, request_ns: u64) -> ArpEvent {
+        ArpEvent {
             ktime_ns: self.now_ns,
             request_ns,
             previous,
@@ -232,9 +236,7 @@ impl<C: EbpfContext> Observer<'_, C> {
             kind: kind.number(),
             hook: self.hook.number(),
             frame: *self.frame,
-        });
-        entry.submit(0);
-        Outcome::Emitted
+        }
     }
 
     /// Says that this CPU has no ring: it came online after the rings were made.
@@ -249,4 +251,15 @@ impl<C: EbpfContext> Observer<'_, C> {
             );
         }
     }
+}
+
+/// Puts an event into a ring. The kernel wakes user space if it had emptied the ring before.
+#[inline(always)]
+fn put(event: ArpEvent, ring: &maps::Ring) -> Outcome {
+    let Some(mut entry) = ring.reserve(0) else {
+        return Outcome::RingFull;
+    };
+    entry.write(event);
+    entry.submit(0);
+    Outcome::Emitted
 }

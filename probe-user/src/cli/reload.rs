@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Keys, beside those of detection, that take effect while it runs. All others want a restart.
-const ALSO_AT_ONCE: [&str; 2] = ["filter", "filter-file"];
+const ALSO_AT_ONCE: [&str; 3] = ["filter", "filter-file", "segment"];
 
 /// Reads the settings again and puts them into force.
 pub struct Reloader {
@@ -94,12 +94,14 @@ impl Reloader {
         // Thousands of networks take their time, which is not that of detection.
         let loaded = task::block_in_place(|| self.invocation.load())?;
         let arguments = run::Arguments::from_arg_matches(&loaded.matches)?;
-        let source = arguments.source();
+        let (source, names) = (arguments.source(), arguments.segments());
         let networks = source.networks()?;
         let count = networks.len();
         // The only thing that can still fail comes first.
         self.orders.watch_only(networks).await?;
-        self.monitor.reconfigure(source.detect_config()).await?;
+        self.monitor
+            .reconfigure(source.detect_config(), names)
+            .await?;
         let keys = changed(&self.in_force, &loaded.settings);
         let keys: Vec<_> = keys
             .into_iter()

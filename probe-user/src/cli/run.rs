@@ -16,7 +16,9 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
+    asking::AskingArguments,
     exit::complain,
+    metrics::MetricsArguments,
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -24,10 +26,14 @@ use super::{
     watch::NO_SOCKET,
 };
 use crate::{
+    active::AskingState,
     detect::{FindingKind, Severity},
+    drill::Drills,
     history::History,
     kernel::{self, capabilities},
+    neighbours::NeighbourReader,
     report::FindingRecord,
+    segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
     settings::{Invocation, Loaded, SettingsError},
 };
@@ -65,12 +71,23 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
+    #[command(flatten)]
+    metrics: MetricsArguments,
+
+    #[command(flatten)]
+    asking: AskingArguments,
+
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
 }
 
 impl Arguments {
+    /// What segments are called.
+    pub fn segments(&self) -> Vec<SegmentName> {
+        self.metrics.segments.clone()
+    }
+
     /// What to watch, and how.
     pub const fn source(&self) -> &SourceArguments {
         &self.source
@@ -111,9 +128,10 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     // Takes CAP_SYS_RESOURCE, which goes next.
     kernel::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
-    capabilities::drop_others().context("cannot drop capabilities")?;
+    let asking = arguments.asking.state();
+    capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;
     warn_of_strange_variables(&invocation, |text| tracing::warn!("{text}"));
-    block_on(daemon(arguments, invocation, loaded))
+    block_on(daemon(arguments, asking, invocation, loaded))
 }
 
 fn refuse(error: &anyhow::Error) -> Exit {
@@ -131,6 +149,7 @@ fn warn_of_strange_variables(invocation: &Invocation, warn: impl Fn(&str)) {
 
 async fn daemon(
     arguments: Arguments,
+    asking: AskingState,
     invocation: Invocation,
     loaded: Loaded,
 ) -> anyhow::Result<Exit> {
@@ -147,13 +166,17 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let mut session = Session::start(&arguments.source).await?;
+    let asking = arguments.asking.open(asking);
+    let mut session = Session::start(&arguments.source, asking).await?;
+    session.name_segments(arguments.segments());
+    let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
+    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -162,6 +185,10 @@ async fn daemon(
         counters: session.counters.clone(),
         watched: session.watched.clone(),
         config,
+        links: session.links.clone(),
+        neighbours,
+        drills,
+        addresses: arguments.metrics.addresses,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -184,7 +211,11 @@ async fn daemon(
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.
-fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> + use<> {
+fn serve_api(
+    socket: ApiSocket,
+    session: &Session,
+    drills: Drills,
+) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
     let sources = ApiSources {
@@ -192,6 +223,7 @@ fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> +
         watched: session.watched.clone(),
         links: session.links.clone(),
         history,
+        drills,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -11,10 +11,12 @@ use tokio::{
 
 use super::{reload::Reloader, source::SourceArguments};
 use crate::{
+    active::{Asking, AskingState},
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
     links::{self, Links},
     monitor::{Monitor, MonitorHandle},
+    segments::SegmentName,
 };
 
 /// A running kernel side and its monitor.
@@ -32,9 +34,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches. Nothing is judged until [`Session::begin`], so whoever listens before that misses
+    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::begin`], so whoever listens before that misses
     /// nothing.
-    pub async fn start(arguments: &SourceArguments) -> anyhow::Result<Self> {
+    pub async fn start(
+        arguments: &SourceArguments,
+        asking: Result<Asking, AskingState>,
+    ) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.watch_only(&arguments.networks()?)?;
         kernel.forward_log();
@@ -46,6 +51,7 @@ impl Session {
         let (monitor, handle) = Monitor::new(
             rings,
             arguments.detect_config(),
+            asking,
             links.clone(),
             watched.clone(),
         )?;
@@ -60,6 +66,13 @@ impl Session {
             interfaces: tokio::spawn(interfaces.follow()),
             stop: watch::Sender::new(false),
         })
+    }
+
+    /// Takes the names that segments were given. To be called before it begins.
+    pub fn name_segments(&mut self, names: Vec<SegmentName>) {
+        if let Some(monitor) = &mut self.waiting {
+            monitor.name_segments(names);
+        }
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.
@@ -157,6 +170,8 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 pub fn init_logging(default: &str) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::{EnvFilter, fmt};
+    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use.
+    let default = format!("{default},netlink_proto=error");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Set once at start; a second subscriber would be a mistake of ours, not a reason to stop.
     let _ = fmt()

@@ -17,6 +17,8 @@ pub struct BindingView {
     /// Who has claimed it: the current owner first. In an open conflict only those that take part. Empty if
     /// nobody has, which only an expected address survives.
     pub owners: Vec<OwnerView>,
+    /// When it was last claimed, if it has been reported as silent since; `None` once it speaks again.
+    pub silent_since: Option<Timestamp>,
     /// Its open conflict.
     pub conflict: Option<ConflictView>,
 }
@@ -54,6 +56,7 @@ impl BindingView {
             tracked: entry.tracked,
             ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
             owners: binding.shown(scene, now),
+            silent_since: binding.silent_since(),
             conflict,
         }
     }

@@ -25,6 +25,11 @@ const POINTER: u64 = 8;
 /// (`struct lpm_trie_node`, `kernel/bpf/lpm_trie.c`).
 const FILTER_NODE: u64 = 64;
 
+/// The ring for unchanged claims: room for the 6 554 that the 65 536 addresses of the default bring while they
+/// wait for 100 ms, and for half as many again. What finds no room is counted, and told with the address's next
+/// claim.
+pub(super) const REFRESHES_BYTES: u32 = 1 << 20;
+
 /// Memory of one part of the kernel side, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -42,16 +47,22 @@ pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<Share> {
     let all: Vec<_> = (0..cpus as usize).collect();
     let layout = RingLayout::new(&all, &all, options.ring_memory);
     let (rings, ring_bytes) = (layout.rings() as u64, layout.ring_bytes() as u64);
-    let ring_pages = ring_bytes / PAGE;
-    // The data's pages are mapped twice in a row, so that no event is split.
-    let ring = (RING_META_PAGES + ring_pages) * PAGE + (RING_META_PAGES + 2 * ring_pages) * POINTER;
     let share = |map, purpose, bytes| Share {
         map,
         purpose,
         bytes,
     };
     vec![
-        share("RINGS", "events on their way to user space", rings * ring),
+        share(
+            "RINGS",
+            "news on their way to user space",
+            rings * ring(ring_bytes),
+        ),
+        share(
+            "REFRESHES",
+            "unchanged claims on their way there",
+            ring(u64::from(REFRESHES_BYTES)),
+        ),
         share(
             "CLAIMS",
             "the claims on each address",
@@ -81,6 +92,13 @@ pub fn full_filter(options: &LoadOptions) -> u64 {
     2 * u64::from(options.filter_entries) * FILTER_NODE
 }
 
+/// A ring with room for so much.
+const fn ring(bytes: u64) -> u64 {
+    let pages = bytes / PAGE;
+    // The data's pages are mapped twice in a row, so that no event is split.
+    (RING_META_PAGES + pages) * PAGE + (RING_META_PAGES + 2 * pages) * POINTER
+}
+
 fn lru_hash<K, V>(entries: u32) -> u64 {
     let element = HASH_ELEMENT + rounded::<K>() + rounded::<V>();
     u64::from(entries) * element + u64::from(entries.next_power_of_two()) * HASH_BUCKET
@@ -97,7 +115,17 @@ const fn rounded<T>() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use probe_common::event::ArpEvent;
+
     use super::*;
+
+    #[test]
+    fn the_unchanged_claims_of_all_addresses_find_room() {
+        // A record has a header of eight bytes (`BPF_RINGBUF_HDR_SZ`).
+        let record = u32::try_from(size_of::<ArpEvent>()).unwrap() + 8;
+        let waiting = LoadOptions::default().addresses / 10;
+        assert!(REFRESHES_BYTES / record > waiting * 3 / 2);
+    }
 
     fn mebibytes(bytes: u64) -> String {
         // Tenths, rounded up: a promise is kept.

@@ -3,39 +3,52 @@
 use std::{
     future::poll_fn,
     io,
+    pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use aya::maps::{ArrayOfMaps, Map, MapData, RingBuf};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use probe_common::event::ArpEvent;
-use tokio::io::unix::AsyncFd;
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Sleep, sleep},
+};
 
 use super::{KernelError, cpus::RingLayout};
 use crate::poll;
 
 const SLOTS_MAP: &str = "RINGS";
 
+/// How long what is no news may wait, so that many are taken at a time: waking up for each of them would cost
+/// more than all else that is done for it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// All rings of the loaded programs.
 pub struct Rings {
-    buffers: Vec<AsyncFd<RingBuf<MapData>>>,
+    news: Vec<AsyncFd<RingBuf<MapData>>>,
+    refreshes: AsyncFd<RingBuf<MapData>>,
+    /// While there are refreshes: until they are to be taken, unless news come first.
+    patience: Option<Pin<Box<Sleep>>>,
     /// Keeps the kernel's array of rings alive and filled.
     _slots: ArrayOfMaps<MapData>,
     undecodable: u64,
 }
 
 impl Rings {
-    /// Makes the rings of `layout` and puts each into the slots of its CPUs.
+    /// Makes the rings of `layout` for news and puts each into the slots of its CPUs.
     pub(super) fn create(
         layout: &RingLayout,
         mut slots: ArrayOfMaps<MapData>,
+        refreshes: RingBuf<MapData>,
     ) -> Result<Self, KernelError> {
         let map_error = |source| KernelError::Map {
             name: SLOTS_MAP,
             source,
         };
         let ring_bytes = u32::try_from(layout.ring_bytes()).unwrap_or(u32::MAX);
-        let mut buffers = Vec::with_capacity(layout.rings());
+        let mut news = Vec::with_capacity(layout.rings());
         for index in 0..layout.rings() {
             let ring =
                 aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, ring_bytes, 0);
@@ -44,16 +57,18 @@ impl Rings {
                 slots.set(slot, &ring, 0).map_err(map_error)?;
             }
             let ring = RingBuf::try_from(Map::RingBuf(ring)).map_err(map_error)?;
-            buffers.push(poll::readable(ring).map_err(KernelError::Poll)?);
+            news.push(poll::readable(ring).map_err(KernelError::Poll)?);
         }
         Ok(Self {
-            buffers,
+            news,
+            refreshes: poll::readable(refreshes).map_err(KernelError::Poll)?,
+            patience: None,
             _slots: slots,
             undecodable: 0,
         })
     }
 
-    /// Waits until a ring has something that [`Self::drain`] has not seen.
+    /// Waits until there are news that [`Self::drain`] has not seen, or refreshes that have waited long enough.
     ///
     /// Safe to drop at any point: readiness is only consumed together with its return.
     pub async fn readable(&mut self) -> io::Result<()> {
@@ -62,13 +77,15 @@ impl Rings {
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut any = false;
-        for ring in &mut self.buffers {
-            // Every ring is polled, so that each of them will wake the task, and the ready ones are
-            // cleared before they are drained: what comes later wakes again.
-            if let Poll::Ready(guard) = ring.poll_read_ready_mut(context) {
-                guard?.clear_ready();
-                any = true;
-            }
+        // Every ring is polled, so that each of them will wake the task.
+        for ring in &mut self.news {
+            any |= take_readiness(ring, context)?;
+        }
+        if take_readiness(&mut self.refreshes, context)? && self.patience.is_none() {
+            self.patience = Some(Box::pin(sleep(PATIENCE)));
+        }
+        if let Some(patience) = &mut self.patience {
+            any |= patience.as_mut().poll(context).is_ready();
         }
         if any {
             Poll::Ready(Ok(()))
@@ -81,7 +98,7 @@ impl Rings {
     /// all rings were emptied.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(ArpEvent)) -> bool {
         let mut emptied = true;
-        for ring in &mut self.buffers {
+        for ring in self.news.iter_mut().chain([&mut self.refreshes]) {
             let mut left = most;
             while left > 0 {
                 let Some(item) = ring.get_mut().next() else {
@@ -95,11 +112,26 @@ impl Rings {
             }
             emptied &= left > 0;
         }
+        self.patience = None;
         emptied
     }
 
     /// Entries of a wrong size: always 0 unless something else writes into the rings.
     pub fn undecodable(&self) -> u64 {
         self.undecodable
+    }
+}
+
+/// Whether a ring has become readable. It is cleared before it is drained: what comes later wakes again.
+fn take_readiness(
+    ring: &mut AsyncFd<RingBuf<MapData>>,
+    context: &mut Context<'_>,
+) -> io::Result<bool> {
+    match ring.poll_read_ready_mut(context) {
+        Poll::Ready(guard) => {
+            guard?.clear_ready();
+            Ok(true)
+        }
+        Poll::Pending => Ok(false),
     }
 }

@@ -28,6 +28,9 @@ pub struct BindingRecord {
     pub ignored: bool,
     /// Who: the current owner first. In an open conflict only those that take part.
     pub owners: Vec<OwnerRecord>,
+    /// When it was last claimed, if it is silent: nobody answers for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent_since: Option<Timestamp>,
     /// Its open conflict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictRecord>,
@@ -61,6 +64,7 @@ impl BindingRecord {
             tracked: view.tracked,
             ignored: view.ignored,
             owners: OwnerRecord::all(&view.owners, clock),
+            silent_since: view.silent_since.map(|since| clock.wall(since)),
             conflict: view
                 .conflict
                 .map(|conflict| ConflictRecord::new(&conflict, clock)),
@@ -81,7 +85,9 @@ impl BindingRecord {
             severity,
             interface: self.interface.clone(),
             vlan: self.vlan,
+            segment: None,
             ip: self.ip,
+            drill: false,
             since: conflict.since,
             owners: self.owners.clone(),
             evidence: Some(conflict.evidence),

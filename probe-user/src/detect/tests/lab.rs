@@ -224,6 +224,7 @@ impl Lab {
             target: key().ip,
             prober,
             unicast,
+            signed: false,
         };
         self.observe(at, Direction::Ingress, SEGMENT, Body::Probe(probe));
     }
