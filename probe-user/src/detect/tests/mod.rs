@@ -9,6 +9,7 @@ mod local;
 mod model;
 mod others;
 mod owners;
+mod pages;
 mod properties;
 mod resolution;
 mod takeover;
