@@ -90,7 +90,8 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 
 async fn material(sources: Sources) -> Result<Material, Stopped> {
     let snapshot = sources.monitor.snapshot().await?;
-    let addresses = Addresses::read(&sources.monitor, sources.addresses).await?;
+    let statistics = &snapshot.statistics;
+    let addresses = Addresses::read(&sources.monitor, statistics, sources.addresses).await?;
     let neighbours = if addresses.any_tracked() {
         sources.neighbours.read().await
     } else {

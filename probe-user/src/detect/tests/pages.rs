@@ -8,7 +8,7 @@ use crate::detect::{AddressView, Claim, Cursor, DetectConfig, Group};
 fn lab(tracked: &str) -> Lab {
     Lab::with(DetectConfig {
         tracked: vec![tracked.parse().unwrap()],
-        silent_after: Some(Duration::from_secs(60)),
+        silent_after: Some(Duration::from_mins(1)),
         ..DetectConfig::default()
     })
 }
