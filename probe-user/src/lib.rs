@@ -7,6 +7,7 @@
 pub mod active;
 pub mod book;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod monitor;
 pub mod neighbours;
 pub mod order;
 mod poll;
+pub mod pools;
 pub mod received;
 pub mod recording;
 pub mod report;

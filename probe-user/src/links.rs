@@ -56,6 +56,8 @@ pub struct Link {
     pub ethernet: bool,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether there is somebody at the other end of the cable (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Whether it answers ARP: neither `IFF_NOARP` (dummy, tunnels) nor the loopback.
     pub arp: bool,
     /// Whether it takes in frames for others (`IFF_PROMISC`, by anybody's wish).
@@ -241,6 +243,7 @@ fn link(message: LinkMessage) -> Link {
         index: message.header.index,
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
         arp: !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         ..Link::default()
     };

@@ -10,6 +10,7 @@ use probe_common::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
+    active::{Asking, AskingState, AskingView},
     book::{Delays, Tallies, Tally},
     clock::{Clock, Timer, monotonic},
     detect::{
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub delays: Delays,
     /// What the segments are called.
     pub segments: Arc<Segments>,
+    /// Whether questions are asked, and how many were.
+    pub asking: AskingView,
 }
 
 /// A part of a group of addresses, for the metrics.
@@ -138,6 +141,8 @@ pub struct Monitor {
     rings: Rings,
     order: Order,
     detector: Detector,
+    asking: Option<Asking>,
+    not_asking: AskingState,
     timer: Timer,
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
@@ -156,10 +161,11 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor over these rings, and the handle to talk to it.
+    /// A monitor over these rings, and the handle to talk to it. It asks, or says why not.
     pub fn new(
         rings: Rings,
         config: DetectConfig,
+        asking: Result<Asking, AskingState>,
         links: watch::Receiver<Arc<Links>>,
         watched: watch::Receiver<Arc<WatchedInterfaces>>,
     ) -> io::Result<(Self, MonitorHandle)> {
@@ -171,10 +177,18 @@ impl Monitor {
             findings: publish.clone(),
             events: events.clone(),
         };
+        let not_asking = asking.as_ref().err().copied();
+        let asking = asking.ok();
+        let config = DetectConfig {
+            may_ask: asking.is_some(),
+            ..config
+        };
         let monitor = Self {
             rings,
             order: Order::default(),
             detector: Detector::new(config),
+            asking,
+            not_asking: not_asking.unwrap_or(AskingState::Off),
             timer: Timer::new()?,
             links,
             watched,
@@ -230,6 +244,9 @@ impl Monitor {
         if emptied {
             self.judge_until(drained_at);
             self.detector.tick(drained_at, &mut self.findings);
+            if let Some(asking) = &mut self.asking {
+                asking.turn(&mut self.detector, drained_at, &mut self.findings);
+            }
         }
         self.publish();
         emptied
@@ -238,7 +255,8 @@ impl Monitor {
     /// When the next turn is due without a new event.
     fn next_turn(&self) -> Option<Timestamp> {
         let drain = self.order.next_drain_ns().map(Timestamp);
-        [drain, self.detector.next_deadline()]
+        let asking = self.asking.as_ref().and_then(Asking::next_deadline);
+        [drain, self.detector.next_deadline(), asking]
             .into_iter()
             .flatten()
             .min()
@@ -254,7 +272,12 @@ impl Monitor {
                 let _ = self.events.send(event);
             }
             match Observation::try_from(&event) {
-                Ok(observation) => self.detector.observe(&observation, &mut self.findings),
+                Ok(observation) => {
+                    if let Some(asking) = &mut self.asking {
+                        asking.hear(&observation);
+                    }
+                    self.detector.observe(&observation, &mut self.findings);
+                }
                 Err(error) => {
                     self.undecodable += 1;
                     tracing::debug!(%error, "event not understood");
@@ -288,6 +311,9 @@ impl Monitor {
         self.segments = Arc::new(Segments::new(&self.names, &links, &watched));
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
+        if let Some(asking) = &mut self.asking {
+            asking.learn(&links, &watched);
+        }
         // An index may come back as another interface, on another wire.
         for ifindex in self.received.learn(&watched) {
             self.detector.forget_interface(ifindex);
@@ -339,6 +365,10 @@ impl Monitor {
             last_event: self.last_event,
             delays: self.delays,
             segments: self.segments.clone(),
+            asking: self
+                .asking
+                .as_ref()
+                .map_or_else(|| AskingView::not(self.not_asking), Asking::view),
         }
     }
 }

@@ -80,7 +80,8 @@ impl Host {
         self.spawn(wrapper.chain([binary.as_path()]).chain(words))
     }
 
-    /// Starts `probe run` on this host's network card, as an XDP program in its driver.
+    /// Starts `probe run` on this host's network card, as an XDP program in its driver. Like every daemon here
+    /// it only listens, unless `--confirm` is among the options.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         self.bare_daemon(&[&NATIVE[..], options].concat())
     }
@@ -99,6 +100,7 @@ impl Host {
     pub fn daemon_under(&self, wrapper: &[&str], options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
         let mut words = vec!["run", "--listen", &listen];
+        words.extend(only_listening(options));
         words.extend(options);
         Ok(Daemon {
             host: self,
@@ -143,6 +145,15 @@ fn own_socket(options: &[&str]) -> &'static [&'static str] {
         &[]
     } else {
         &["--socket", "none"]
+    }
+}
+
+/// Without a word on asking a daemon only listens, so that every frame that a test counts is the test's own.
+fn only_listening(options: &[&str]) -> &'static [&'static str] {
+    if options.contains(&"--confirm") {
+        &[]
+    } else {
+        &["--confirm", "off"]
     }
 }
 

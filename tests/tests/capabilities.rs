@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use probe_tests::{Frame, INTERFACE, Lab};
+use probe_tests::{Frame, INTERFACE, Lab, Stream};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -13,10 +13,18 @@ const NEEDED: [(&str, u32); 3] = [("net_admin", 12), ("perfmon", 38), ("bpf", 39
 
 const OPTIONS: [&str; 4] = ["-i", INTERFACE, "--attach", "native"];
 
+/// What asking takes beside them.
+const ASKING: (&str, u32) = ("net_raw", 13);
+
+/// As `/proc` writes exactly these capabilities.
+fn mask(capabilities: &[(&str, u32)]) -> String {
+    let mask: u64 = capabilities.iter().map(|(_, number)| 1 << number).sum();
+    format!("{mask:016x}")
+}
+
 /// As `/proc` writes exactly the needed capabilities.
 fn needed_mask() -> String {
-    let mask: u64 = NEEDED.iter().map(|(_, number)| 1 << number).sum();
-    format!("{mask:016x}")
+    mask(&NEEDED)
 }
 
 /// A wrapper that leaves user 0 these capabilities and no others, as a container runtime does.
@@ -37,21 +45,42 @@ fn as_words(words: &[String]) -> Vec<&str> {
 fn after_start_every_thread_has_the_needed_capabilities_and_no_others() {
     let lab = Lab::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_daemon(&[]).unwrap();
-    // A scrape is encoded on a thread that is started for it.
-    daemon.metrics().unwrap();
-    let process = daemon.process();
-    for set in ["CapEff", "CapPrm", "CapBnd"] {
-        let threads = process.threads(set).unwrap();
-        assert!(threads.len() > 2, "{threads:?}");
-        for mask in threads {
-            assert_eq!(mask, needed_mask(), "{set}");
+    let asking = [&NEEDED[..], &[ASKING]].concat();
+    for (confirm, kept) in [("off", &NEEDED[..]), ("auto", &asking)] {
+        let daemon = monitor.ready_daemon(&["--confirm", confirm]).unwrap();
+        // A scrape is encoded on a thread that is started for it.
+        daemon.metrics().unwrap();
+        let process = daemon.process();
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            let threads = process.threads(set).unwrap();
+            assert!(threads.len() > 2, "{threads:?}");
+            for thread in threads {
+                assert_eq!(thread, mask(kept), "{set} with --confirm {confirm}");
+            }
+        }
+        for set in ["CapInh", "CapAmb"] {
+            for mask in process.threads(set).unwrap() {
+                assert_eq!(u64::from_str_radix(&mask, 16).unwrap(), 0, "{set}");
+            }
         }
     }
-    for set in ["CapInh", "CapAmb"] {
-        for mask in process.threads(set).unwrap() {
-            assert_eq!(u64::from_str_radix(&mask, 16).unwrap(), 0, "{set}");
-        }
+}
+
+#[test]
+fn without_the_capability_for_asking_it_only_listens_and_says_so_once() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let wrapper = only(NEEDED.map(|(name, _)| name));
+    let options = [&OPTIONS[..], &["--confirm", "auto"]].concat();
+    let daemon = monitor.daemon_under(&as_words(&wrapper), &options).unwrap();
+    daemon.wait_until_ready().unwrap();
+    let said = daemon.process().lines(Stream::Stderr);
+    let about_it = said.iter().filter(|line| line.contains("CAP_NET_RAW"));
+    assert_eq!(about_it.count(), 1, "{said:#?}");
+    let metrics = daemon.metrics().unwrap();
+    for (state, value) in [("on", 0.0), ("off", 0.0), ("not_permitted", 1.0)] {
+        let gauge = metrics.get("arp_monitor_asking", &[("state", state)]);
+        assert_eq!(gauge, Some(value), "{state}");
     }
 }
 

@@ -16,7 +16,8 @@ const LAB: [Program; 4] = [
 ];
 
 /// What only the tests run: tools to compare with, and who takes part in the scenarios.
-const TESTS: [Program; 8] = [
+const TESTS: [Program; 9] = [
+    ("arp-scan", "arp-scan"),
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("dnsmasq", "dnsmasq-base"),
@@ -35,7 +36,8 @@ const GUEST_PROGRAMS: [Program; 3] = [
 ];
 
 /// What only the benchmarks run.
-const BENCH_PROGRAMS: [Program; 3] = [
+const BENCH_PROGRAMS: [Program; 4] = [
+    ("arp-scan", "arp-scan"),
     ("arpalert", "arpalert"),
     ("arpwatch", "arpwatch"),
     ("iperf3", "iperf3"),

@@ -24,7 +24,12 @@ pub struct Question {
 }
 
 impl Question {
-    /// The frame. The target hardware address is zero, as RFC 5227 section 2.1.1 wants it.
+    /// The frame.
+    ///
+    /// An ARP probe bears a mark: its target hardware address is the asker's own. RFC 5227 section 1.1 has that
+    /// field ignored by whoever answers (and prefers zero); no host that probes for its own sake fills it so.
+    /// By the mark a monitor on another node knows a monitor, also before it has ever heard of this node, and
+    /// does not report a newcomer who was denied an address. A question with an address is told apart by that.
     pub fn frame(&self) -> Vec<u8> {
         let mut frame = Vec::with_capacity(SHORTEST_FRAME);
         frame.extend(self.to.unwrap_or(MacAddr::BROADCAST).0);
@@ -49,7 +54,11 @@ impl Question {
         frame.extend(ArpFrame::REQUEST.to_be_bytes());
         frame.extend(self.asker.0);
         frame.extend(self.from.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
-        frame.extend(MacAddr::ZERO.0);
+        let mark = match self.from {
+            None => self.asker,
+            Some(_) => MacAddr::ZERO,
+        };
+        frame.extend(mark.0);
         frame.extend(self.target.octets());
         frame.resize(frame.len().max(SHORTEST_FRAME), 0);
         frame
@@ -92,7 +101,7 @@ mod tests {
         assert_eq!(frame.kind(), Kind::Probe);
         assert_eq!((frame.eth_src, frame.sha), (ASKER, ASKER));
         assert_eq!(frame.eth_dst, MacAddr::BROADCAST);
-        assert_eq!((frame.tha, frame.tpa), (MacAddr::ZERO, [192, 0, 2, 7]));
+        assert_eq!((frame.tha, frame.tpa), (ASKER, [192, 0, 2, 7]), "marked");
         assert_eq!(frame.vlan(), Vlan::UNTAGGED);
     }
 
@@ -108,7 +117,7 @@ mod tests {
             });
             assert_eq!(frame.eth_dst, one);
             assert_eq!(frame.kind(), Kind::Claim);
-            assert_eq!(frame.spa, [192, 0, 2, 1]);
+            assert_eq!((frame.spa, frame.tha), ([192, 0, 2, 1], MacAddr::ZERO));
             assert_eq!(frame.vlan(), vlan);
         }
     }

@@ -15,12 +15,14 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
+    asking::AskingArguments,
     metrics::MetricsArguments,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
 use crate::{
+    active::AskingState,
     detect::FindingKind,
     drill::Drills,
     history::History,
@@ -50,6 +52,9 @@ pub struct Arguments {
     #[command(flatten)]
     metrics: MetricsArguments,
 
+    #[command(flatten)]
+    asking: AskingArguments,
+
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
@@ -64,11 +69,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     // Takes CAP_SYS_RESOURCE, which goes next.
     kernel::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
-    capabilities::drop_others().context("cannot drop capabilities")?;
-    block_on(daemon(arguments))
+    let asking = arguments.asking.state();
+    capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;
+    block_on(daemon(arguments, asking))
 }
 
-async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
+async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
@@ -82,7 +88,8 @@ async fn daemon(arguments: Arguments) -> anyhow::Result<Exit> {
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let mut session = Session::start(&arguments.source).await?;
+    let asking = arguments.asking.open(asking);
+    let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::source::SourceArguments;
 use crate::{
+    active::{Asking, AskingState},
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
     links::{self, Links},
@@ -33,9 +34,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches. Nothing is judged until [`Session::begin`], so whoever listens before that misses
+    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::begin`], so whoever listens before that misses
     /// nothing.
-    pub async fn start(arguments: &SourceArguments) -> anyhow::Result<Self> {
+    pub async fn start(
+        arguments: &SourceArguments,
+        asking: Result<Asking, AskingState>,
+    ) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.watch_only(&arguments.networks()?)?;
         kernel.forward_log();
@@ -47,6 +51,7 @@ impl Session {
         let (monitor, handle) = Monitor::new(
             rings,
             arguments.detect_config(),
+            asking,
             links.clone(),
             watched.clone(),
         )?;

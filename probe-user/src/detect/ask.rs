@@ -14,6 +14,8 @@ label_enum! {
         Local = "local",
         /// A conflict without evidence for a while: who is left?
         Resolution = "resolution",
+        /// An address that matters: does anybody answer for it, and only one?
+        Care = "care",
     }
 }
 
@@ -24,7 +26,7 @@ pub struct Ask {
     pub key: BindingKey,
     /// Why.
     pub purpose: Purpose,
-    /// Which round: 0, or 1 for a second one.
+    /// Which round: 0, or 1 for a second one. Of care, the second is the one after an unanswered first.
     pub round: u8,
     /// What the question is about, in time: answers to a question that the machine has since dropped are
     /// recognised by it.

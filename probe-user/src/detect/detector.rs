@@ -1,13 +1,14 @@
 //! The machine: what goes in, what comes out.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 
 use super::{
     AddressView, Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, Cursor,
-    DetectConfig, Finding, FindingKind, Group, HostFacts, Observation, Page, Probe, Role, Segment,
-    Statistics, Timestamp,
+    DetectConfig, Finding, FindingKind, Group, HostFacts, Observation, Page, Probe, Purpose, Role,
+    Segment, Statistics, Timestamp,
     binding::{Binding, Heard, station},
     bogus::Offenders,
     facts::KnownFacts,
@@ -142,6 +143,74 @@ impl Detector {
         self.advance(at, findings);
     }
 
+    /// Takes that a round of asking will not be: somebody else asks, or it cannot be asked from here.
+    pub fn unasked(&mut self, ask: &Ask, at: Timestamp, findings: &mut Vec<Finding>) {
+        self.keep_time(at);
+        self.advance(at, findings);
+        let Some(slot) = self.table.find(&ask.key) else {
+            return;
+        };
+        let Some(entry) = self.table.get_mut(slot) else {
+            return;
+        };
+        let mut turn = Turn {
+            at,
+            scene: self.world.scene(entry.key, entry.tracked),
+            ledger: &mut self.ledger,
+            findings,
+        };
+        entry.binding.unasked(ask, &mut turn);
+        self.refresh(slot);
+        self.advance(at, findings);
+    }
+
+    /// Makes a binding of an address that matters, before anybody claims it: so that its silence can be told.
+    pub fn expect(&mut self, key: BindingKey, at: Timestamp) {
+        if self.table.find(&key).is_none() && self.world.is_tracked(&key) {
+            self.open(key, at);
+        }
+    }
+
+    /// The networks whose addresses matter, as the configuration and the facts have them.
+    pub fn tracked_networks(&self) -> impl Iterator<Item = &IpNet> {
+        let configured = self.world.rules.config.tracked.iter();
+        configured.chain(self.world.facts.tracked_networks())
+    }
+
+    /// The addresses that matter: those remembered, and this host's own. In no particular order, some twice.
+    pub fn cared_for(&self) -> impl Iterator<Item = BindingKey> {
+        let tracked = self.table.iter().filter(|entry| entry.tracked);
+        let tracked = tracked.map(|entry| entry.key);
+        tracked.chain(self.world.facts.addresses())
+    }
+
+    /// Forgets that an address is silent: nobody has looked for long.
+    pub fn forget_silence(&mut self, key: &BindingKey) {
+        let slot = self.table.find(key);
+        if let Some(entry) = slot.and_then(|slot| self.table.get_mut(slot)) {
+            entry.binding.forget_silence();
+        }
+        if let Some(slot) = slot {
+            self.refresh(slot);
+        }
+    }
+
+    /// An address of another station on a segment, of which somebody has claimed an address last: who would
+    /// answer there, if anybody.
+    pub fn witness(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
+        let elsewhere = |entry: &&Entry| {
+            entry.key.segment == segment
+                && entry.key.ip != except
+                && entry.binding.silent_since().is_none()
+        };
+        let of_others = self.table.iter().filter(elsewhere);
+        let claimed = of_others.filter_map(|entry| {
+            let at = entry.binding.last_claim_of_others(&self.world.facts)?;
+            Some((at, entry.key))
+        });
+        claimed.max().map(|(_, key)| key)
+    }
+
     /// When to tick next; before that a tick does nothing. It may turn out that nothing is due yet.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.table.next_deadline()
@@ -154,7 +223,9 @@ impl Detector {
 
     /// Whether the answer to an ask would still be of use.
     pub fn wants(&self, ask: &Ask) -> bool {
-        self.entry(&ask.key).is_some_and(|entry| {
+        // Its answer may be the first that is heard of the address.
+        let unknown = ask.purpose == Purpose::Care;
+        self.entry(&ask.key).map_or(unknown, |entry| {
             let scene = self.world.scene(entry.key, entry.tracked);
             entry.binding.wants(ask, &scene)
         })
@@ -368,7 +439,8 @@ impl Detector {
     }
 
     fn probe(&mut self, probe: &Probe, at: Timestamp, segment: Segment) {
-        let newcomer = !self.world.facts.is_local(probe.prober)
+        let newcomer = !probe.signed
+            && !self.world.facts.is_local(probe.prober)
             && !self.ledger.holders.holds_any(segment, probe.prober);
         if newcomer && !probe.unicast {
             let ip = probe.target;

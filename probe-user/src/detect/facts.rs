@@ -86,6 +86,16 @@ impl KnownFacts {
             || covers(&self.facts.tracked, key.ip)
     }
 
+    /// Networks whose addresses matter.
+    pub fn tracked_networks(&self) -> impl Iterator<Item = &IpNet> {
+        self.facts.tracked.iter()
+    }
+
+    /// The addresses that this host holds.
+    pub fn addresses(&self) -> impl Iterator<Item = BindingKey> {
+        self.facts.addresses.keys().copied()
+    }
+
     /// The gateways, in a stable order.
     pub fn gateways(&self) -> Vec<BindingKey> {
         let mut gateways: Vec<_> = self.facts.gateways.iter().copied().collect();

@@ -81,6 +81,7 @@ pub use observation::{
     Answer, BindingKey, Body, BogusFrame, BogusReason, Claim, EventError, Form, Observation,
     PreviousClaim, Probe, RequestId, Segment,
 };
+pub(crate) use owner::{Identity, Rules};
 pub use page::{AddressView, Cursor, Group, Holder, Page};
 pub use statistics::Statistics;
 pub use time::Timestamp;

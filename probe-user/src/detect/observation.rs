@@ -121,6 +121,8 @@ pub struct Probe {
     pub prober: MacAddr,
     /// Sent to one station, as switches that track devices do; a newcomer's probe is a broadcast.
     pub unicast: bool,
+    /// With the mark of this program's questions (tha = sha): a monitor asks, no newcomer.
+    pub signed: bool,
 }
 
 /// A frame that makes no valid claim.
@@ -202,6 +204,7 @@ impl TryFrom<&ArpEvent> for Observation {
                 target: ip(frame.tpa),
                 prober: frame.sha,
                 unicast: frame.is_unicast(),
+                signed: frame.tha == frame.sha,
             }),
             None => Body::Claim(claim(event)),
         };

@@ -8,7 +8,7 @@ use super::DetectConfig;
 
 /// Who a MAC stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Identity {
+pub(crate) enum Identity {
     /// One station.
     Station(MacAddr),
     /// A virtual MAC of VRRP, CARP or HSRP, which passes from machine to machine.
@@ -33,7 +33,7 @@ impl Identity {
 
 /// The configuration, with what is looked up in it for every claim made ready.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// What was asked for.
     pub config: DetectConfig,
     declared: HashMap<MacAddr, usize>,

@@ -34,6 +34,14 @@ pub const NEEDS: [Need; 3] = [
     },
 ];
 
+/// What asking takes, where it is wished for.
+pub const ASKING: Capability = Capability::CAP_NET_RAW;
+
+/// Whether this process may ask.
+pub fn may_ask() -> bool {
+    caps::has_cap(None, CapSet::Effective, ASKING).unwrap_or(false)
+}
+
 /// The needs that this process cannot meet. Where capabilities cannot be read, none: the kernel will say
 /// so itself.
 pub fn missing() -> Vec<Need> {
@@ -51,27 +59,39 @@ fn missing_from(effective: &HashSet<Capability>) -> Vec<Need> {
         .collect()
 }
 
-/// Lets go of every capability that is not needed, for good. Capabilities belong to threads, and a thread
-/// inherits its creator's: so this comes before any other thread is started.
-pub fn drop_others() -> Result<(), CapsError> {
-    let needed: HashSet<_> = NEEDS.iter().map(|need| need.capability).collect();
+/// Lets go of every capability that is not needed, for good; what asking takes is kept only if `asking`.
+/// Capabilities belong to threads, and a thread inherits its creator's: so this comes before any other thread
+/// is started.
+pub fn drop_others(asking: bool) -> Result<(), CapsError> {
+    let needs = NEEDS.iter().map(|need| need.capability);
+    let needed: HashSet<_> = needs.chain(asking.then_some(ASKING)).collect();
     let permitted = caps::read(None, CapSet::Permitted)?;
     let mut kept: HashSet<_> = permitted.intersection(&needed).copied().collect();
     // Where it stands in for the others.
     if !missing_from(&kept).is_empty() && permitted.contains(&Capability::CAP_SYS_ADMIN) {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }
+    keep_only(&kept)
+}
+
+/// Lets go of every capability, for good: for whoever has opened all that it needs. The same holds for threads.
+pub fn drop_all() -> Result<(), CapsError> {
+    keep_only(&HashSet::new())
+}
+
+fn keep_only(kept: &HashSet<Capability>) -> Result<(), CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
     // The bounding set first: emptying it takes CAP_SETPCAP, which goes below. Without it, a program that
     // this process might execute could get more than it has; there is none.
     if permitted.contains(&Capability::CAP_SETPCAP) {
-        for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
             caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
-    caps::set(None, CapSet::Effective, &kept)?;
-    caps::set(None, CapSet::Permitted, &kept)
+    caps::set(None, CapSet::Effective, kept)?;
+    caps::set(None, CapSet::Permitted, kept)
 }
 
 #[cfg(test)]

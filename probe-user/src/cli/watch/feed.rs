@@ -10,6 +10,7 @@ use tokio::sync::broadcast::{
 };
 
 use crate::{
+    active::AskingState,
     cli::{history::Line, session::Session, source::SourceArguments},
     client::{Answer, Client, ClientError},
     clock::Clock,
@@ -53,7 +54,7 @@ pub struct Daemon {
 impl Feed {
     /// Attaches. Nothing is found until [`Feed::begin`].
     pub async fn attach(source: &SourceArguments, claims: bool) -> anyhow::Result<Self> {
-        let session = Session::start(source).await?;
+        let session = Session::start(source, Err(AskingState::Off)).await?;
         Ok(Self::Attached(Box::new(Attached {
             findings: session.monitor.findings(),
             claims: claims.then(|| session.monitor.events()),

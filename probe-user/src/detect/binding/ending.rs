@@ -101,7 +101,7 @@ impl Binding {
         present.any(|claimant| scene.facts.is_local(claimant.mac))
     }
 
-    fn become_quiet(&mut self, turn: &mut Turn) {
+    pub(super) fn become_quiet(&mut self, turn: &mut Turn) {
         let Some(conflict) = self.conflict_mut() else {
             return;
         };

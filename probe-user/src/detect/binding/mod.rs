@@ -24,6 +24,7 @@ use self::{
 };
 use super::{
     Ask, Claim, Finding, FindingKind, OwnerView, Purpose, Role, Timestamp,
+    facts::KnownFacts,
     turn::{Scene, Turn},
 };
 
@@ -147,6 +148,16 @@ impl Binding {
             Purpose::Confirmation => self.confirm(ask, by, turn),
             Purpose::Local => self.stranger_answered(by, turn),
             Purpose::Resolution => self.resolve(ask, by, turn),
+            Purpose::Care => self.cared_for(ask, by, turn),
+        }
+    }
+
+    /// Takes that a round of asking will not be: what waits for an answer goes the way of those who only listen.
+    pub fn unasked(&mut self, ask: &Ask, turn: &mut Turn) {
+        match ask.purpose {
+            Purpose::Resolution if self.wants(ask, &turn.scene) => self.become_quiet(turn),
+            // A move settles, and a stranger claims again, without anybody's asking.
+            Purpose::Resolution | Purpose::Confirmation | Purpose::Local | Purpose::Care => {}
         }
     }
 
@@ -161,6 +172,7 @@ impl Binding {
                 let inquiring = self.conflict().and_then(Conflict::inquiring_since);
                 inquiring == Some(ask.about)
             }
+            Purpose::Care => true,
         }
     }
 
@@ -201,6 +213,27 @@ impl Binding {
         Some(self.last_claim() + scene.rules.config.silent_after?)
     }
 
+    /// Asked as an address that matters: nobody's answer twice is silence, unless somebody has claimed it
+    /// meanwhile, or this host speaks for it, which does not hear itself answer.
+    fn cared_for(&mut self, ask: &Ask, by: &[MacAddr], turn: &mut Turn) {
+        let scene = turn.scene;
+        let is_ours =
+            scene.held.is_some() || self.holder.is_some_and(|mac| scene.facts.is_local(mac));
+        let is_alive = self
+            .claimants
+            .iter()
+            .any(|claimant| claimant.last_seen >= ask.about);
+        let unanswered = ask.round > 0 && by.is_empty() && !is_alive;
+        if scene.tracked && unanswered && !is_ours && !self.silent_told {
+            self.fall_silent(turn);
+        }
+    }
+
+    /// It is not known any more whether the address is silent.
+    pub const fn forget_silence(&mut self) {
+        self.silent_told = false;
+    }
+
     fn fall_silent(&mut self, turn: &mut Turn) {
         self.silent_told = true;
         let mut finding = turn.finding(FindingKind::Silent, self.last_claim());
@@ -211,6 +244,13 @@ impl Binding {
     /// Since when nobody has claimed it, if that has been reported.
     pub fn silent_since(&self) -> Option<Timestamp> {
         self.silent_told.then(|| self.last_claim())
+    }
+
+    /// When another host has last claimed it.
+    pub fn last_claim_of_others(&self, facts: &KnownFacts) -> Option<Timestamp> {
+        let claimants = self.claimants.iter();
+        let others = claimants.filter(|claimant| !facts.is_local(claimant.mac));
+        others.map(|claimant| claimant.last_seen).max()
     }
 
     /// The last claim, or since when one is waited for.

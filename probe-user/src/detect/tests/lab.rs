@@ -218,6 +218,7 @@ impl Lab {
             target: key().ip,
             prober,
             unicast,
+            signed: false,
         };
         self.observe(at, Direction::Ingress, SEGMENT, Body::Probe(probe));
     }

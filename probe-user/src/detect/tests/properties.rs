@@ -327,6 +327,7 @@ impl Chaos {
                     target: key.ip,
                     prober: station(mac),
                     unicast: false,
+                    signed: false,
                 };
                 observe(key, Direction::Ingress, Body::Probe(probe));
             }

@@ -7,8 +7,9 @@ use super::{
     list,
 };
 use crate::{
+    active::{AskingState, NotSent},
     book::Delays,
-    detect::{FindingKind, Severity},
+    detect::{FindingKind, Purpose, Severity},
     monitor::Snapshot,
 };
 
@@ -31,6 +32,19 @@ pub fn families(snapshot: &Snapshot) -> String {
             ignored.add([word], statistics.ignored[number]);
         }
     }
+    let mut asks = Family::new(list::ASKS);
+    for &purpose in Purpose::ALL {
+        asks.add([purpose.label()], snapshot.asking.counts.sent(purpose));
+    }
+    let mut asks_not_sent = Family::new(list::ASKS_NOT_SENT);
+    for &reason in NotSent::ALL {
+        let count = snapshot.asking.counts.not_sent(reason);
+        asks_not_sent.add([reason.label()], count);
+    }
+    let mut asking = Family::new(list::ASKING);
+    for &state in AskingState::ALL {
+        asking.add([state.label()], u64::from(state == snapshot.asking.state));
+    }
     let mut build = Family::new(list::BUILD_INFO);
     build.add([env!("CARGO_PKG_VERSION")], 1);
     [
@@ -47,6 +61,9 @@ pub fn families(snapshot: &Snapshot) -> String {
         single(list::OPEN_CONFLICTS, statistics.open_conflicts as u64),
         single(list::QUIET_CONFLICTS, statistics.quiet_conflicts as u64),
         single(list::TRACKED, statistics.tracked as u64),
+        asks.finish(),
+        asks_not_sent.finish(),
+        asking.finish(),
         build.finish(),
     ]
     .concat()

@@ -1,0 +1,142 @@
+//! The flags of asking.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, builder::ValueParser};
+
+use super::source::duration;
+use crate::{
+    active::{ArpSocket, AskerConfig, Asking, AskingState},
+    kernel::capabilities,
+};
+
+/// Shorter would be a sweep, not care.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Whether to ask, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Asking")]
+pub struct AskingArguments {
+    /// Whether to ask by ARP probe who answers for an address, where listening leaves that open: after a
+    /// takeover, when a conflict seems over, and now and then about each address that matters. At most five
+    /// frames a second; `auto` asks if CAP_NET_RAW is there
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Confirm::Auto)]
+    confirm: Confirm,
+
+    /// How often each address that matters is asked about, by this node or another
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = ValueParser::new(interval))]
+    ask_every: Duration,
+
+    /// Nodes that run this program on one segment; in a large fleet a few of them ask, chosen by lot
+    /// [default: as many as are heard]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    fleet_size: Option<u32>,
+}
+
+/// When to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Confirm {
+    /// If this process may.
+    Auto,
+    /// Never: only listen.
+    Off,
+}
+
+impl AskingArguments {
+    /// Whether this process is to ask: by what it was told, and what it may.
+    pub fn state(&self) -> AskingState {
+        match self.confirm {
+            Confirm::Off => AskingState::Off,
+            Confirm::Auto if capabilities::may_ask() => AskingState::On,
+            Confirm::Auto => AskingState::NotPermitted,
+        }
+    }
+
+    /// Opens what it takes to ask, if the state is that it asks; says so, once.
+    pub fn open(&self, state: AskingState) -> Result<Asking, AskingState> {
+        match state {
+            AskingState::Off => {
+                tracing::info!("only listening, as --confirm off wants it");
+                return Err(state);
+            }
+            AskingState::NotPermitted => {
+                tracing::warn!(
+                    "only listening: asking takes CAP_NET_RAW, which this process lacks; grant it, or say \
+                     --confirm off"
+                );
+                return Err(state);
+            }
+            AskingState::On => {}
+        }
+        let socket = ArpSocket::sender().map_err(|error| {
+            tracing::warn!(error = %anyhow::Error::new(error), "only listening");
+            AskingState::NotPermitted
+        })?;
+        tracing::info!(every = ?self.ask_every, "asking about what listening leaves open");
+        let config = AskerConfig {
+            every: self.ask_every,
+            fleet: self.fleet_size,
+            ..AskerConfig::default()
+        };
+        Ok(Asking::new(socket, &config))
+    }
+}
+
+fn interval(text: &str) -> anyhow::Result<Duration> {
+    let interval = duration(text)?;
+    anyhow::ensure!(
+        interval >= SHORTEST,
+        "at least {SHORTEST:?}: switches shut ports on which there is too much ARP"
+    );
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        asking: AskingArguments,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<AskingArguments, clap::Error> {
+        let arguments = ["probe"].iter().chain(arguments);
+        Command::try_parse_from(arguments).map(|command| command.asking)
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_those_of_the_scheduler() {
+        let (arguments, config) = (parse(&[]).unwrap(), AskerConfig::default());
+        assert_eq!(
+            (arguments.ask_every, arguments.fleet_size),
+            (config.every, config.fleet)
+        );
+        assert_eq!(arguments.confirm, Confirm::Auto);
+    }
+
+    #[test]
+    fn told_to_listen_only_it_opens_nothing() {
+        let arguments = parse(&["--confirm", "off"]).unwrap();
+        assert_eq!(arguments.state(), AskingState::Off);
+        assert_eq!(
+            arguments.open(AskingState::Off).err(),
+            Some(AskingState::Off)
+        );
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for bad in [
+            ["--confirm", "always"],
+            ["--ask-every", "0s"],
+            ["--ask-every", "10"],
+            ["--fleet-size", "0"],
+        ] {
+            assert!(parse(&bad).is_err(), "{bad:?}");
+        }
+    }
+}
