@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, body::Incoming, client::conn::http1, header::HOST};
+use hyper::{Method, Request, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -64,6 +64,15 @@ impl Client {
 
     /// Asks for something, and gives the answer as it comes.
     pub async fn get(&self, target: &str) -> Result<Answer, ClientError> {
+        self.request(Method::GET, target).await
+    }
+
+    /// Wants something done, and gives the answer as it comes.
+    pub async fn post(&self, target: &str) -> Result<Answer, ClientError> {
+        self.request(Method::POST, target).await
+    }
+
+    async fn request(&self, method: Method, target: &str) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|error| match error.kind() {
@@ -74,7 +83,9 @@ impl Client {
         let (mut sender, connection) = handshake.map_err(|error| self.garbled(&error))?;
         // Ends with the answer: what goes wrong there is seen in it.
         tokio::spawn(connection);
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(HOST, "localhost")
             .body(Empty::<Bytes>::new())
             .map_err(|error| self.garbled(&error))?;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::Vlan;
 
 use crate::{
@@ -49,6 +49,27 @@ pub fn host_facts(links: &Links, watched: impl Fn(u32) -> bool) -> HostFacts {
         );
     }
     facts
+}
+
+/// The IPv4 networks that this host is in on a segment of one interface.
+pub fn networks(links: &Links, interface: u32, vlan: Vlan) -> Vec<Ipv4Net> {
+    let here = Segment { interface, vlan };
+    let is_here = |link: &&Link| {
+        link.arp && segments(links, link, &|index| index == interface).contains(&here)
+    };
+    let addresses = links
+        .iter()
+        .filter(is_here)
+        .flat_map(|link| &link.addresses);
+    let mut networks: Vec<_> = addresses
+        .filter_map(|network| match network {
+            IpNet::V4(network) => Some(network.trunc()),
+            IpNet::V6(_) => None,
+        })
+        .collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
 }
 
 /// The watched segments on which an address of this interface is claimed: its own, or that of the parent
@@ -140,6 +161,29 @@ mod tests {
             held([port, link(4, "192.0.2.4/24")], 1),
             [pair("192.0.2.4", "0")]
         );
+    }
+
+    #[test]
+    fn the_networks_of_a_segment_are_those_of_everything_that_speaks_there() {
+        let vlan = Link {
+            parent: Some(1),
+            vlan: Some(100),
+            ..link(2, "198.51.100.1/24")
+        };
+        let macvlan = Link {
+            parent: Some(1),
+            ..link(3, "192.0.2.3/24")
+        };
+        let links = [link(1, "192.0.2.1/24"), vlan, macvlan]
+            .into_iter()
+            .collect();
+        let shown = |vlan| {
+            let networks = networks(&links, 1, vlan);
+            networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(Vlan::UNTAGGED), ["192.0.2.0/24"]);
+        assert_eq!(shown(Vlan([100, 0])), ["198.51.100.0/24"]);
+        assert_eq!(shown(Vlan([200, 0])), [""; 0]);
     }
 
     #[test]

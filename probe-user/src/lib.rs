@@ -5,12 +5,15 @@
 //! what it finds.
 
 pub mod active;
+pub mod book;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod detect;
 pub mod doctor;
+pub mod drill;
 pub mod facts;
 pub mod filter;
 pub mod history;
@@ -18,8 +21,12 @@ pub mod interfaces;
 pub mod kernel;
 pub mod links;
 pub mod monitor;
+pub mod neighbours;
 pub mod order;
 mod poll;
+pub mod pools;
+pub mod received;
 pub mod recording;
 pub mod report;
+pub mod segments;
 pub mod serve;

@@ -1,7 +1,7 @@
 //! The one task that joins the parts: drains the rings, puts events in order, lets detection judge them
 //! and publishes what it finds. Everything it owns, it owns alone; others ask it.
 
-use std::{collections::HashMap, io, mem, sync::Arc};
+use std::{io, mem, sync::Arc};
 
 use probe_common::{
     counter::Direction,
@@ -11,14 +11,20 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     active::{Asking, AskingState, AskingView},
+    book::{Delays, Tallies, Tally},
     clock::{Clock, Timer, monotonic},
-    detect::{BindingView, DetectConfig, Detector, Finding, Observation, Statistics, Timestamp},
+    detect::{
+        AddressView, BindingView, Cursor, DetectConfig, Detector, Finding, Group, Observation,
+        Statistics, Timestamp,
+    },
     facts::host_facts,
     interfaces::WatchedInterfaces,
     kernel::Rings,
     links::Links,
     order::Order,
+    received::{Counts, Received},
     report::FindingRecord,
+    segments::{SegmentName, Segments},
 };
 
 /// Events taken from each ring in one turn, so that a storm does not keep questions waiting.
@@ -27,6 +33,8 @@ const EVENTS_PER_TURN: usize = 4_096;
 const FINDINGS_BEHIND: usize = 10_000;
 /// Events that a slow reader may be behind before it misses some.
 const EVENTS_BEHIND: usize = 16_384;
+/// Addresses in a page for the metrics: it takes some 50 µs, and frames come in between.
+const PAGE: usize = 256;
 /// Questions that may wait.
 const QUESTIONS: usize = 64;
 
@@ -38,13 +46,26 @@ pub struct Snapshot {
     /// The bindings with an open conflict.
     pub open_conflicts: Vec<BindingView>,
     /// Events received, by interface index and direction.
-    pub received: HashMap<(u32, Direction), u64>,
+    pub received: Counts,
     /// Events that could not be understood.
     pub undecodable: u64,
     /// When the last event was stamped.
     pub last_event: Option<Timestamp>,
     /// Whether questions are asked, and how many were.
     pub asking: AskingView,
+    /// How long events took until they were judged.
+    pub delays: Delays,
+    /// What the segments are called.
+    pub segments: Arc<Segments>,
+}
+
+/// A part of a group of addresses, for the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct AddressPage {
+    /// The addresses, and how often something was found about the tracked ones.
+    pub addresses: Vec<(AddressView, Tally)>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<Cursor>,
 }
 
 /// The monitor is not running any more.
@@ -55,6 +76,7 @@ pub struct Stopped;
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     Bindings(oneshot::Sender<Vec<BindingView>>),
+    Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -74,6 +96,18 @@ impl MonitorHandle {
     /// All bindings as they are now.
     pub async fn bindings(&self) -> Result<Vec<BindingView>, Stopped> {
         self.ask(Question::Bindings).await
+    }
+
+    /// A part of a group of addresses.
+    pub async fn addresses(&self, group: Group, from: Cursor) -> Result<AddressPage, Stopped> {
+        let question = |sender| Question::Addresses(group, from, sender);
+        self.ask(question).await
+    }
+
+    /// Hands on a finding that is not detection's own: a drill.
+    pub(crate) fn publish(&self, record: FindingRecord) {
+        // Nobody listening is fine.
+        let _ = self.findings.send(Arc::new(record));
     }
 
     async fn ask<T>(
@@ -113,9 +147,13 @@ pub struct Monitor {
     events: broadcast::Sender<ArpEvent>,
     /// Reused from turn to turn.
     findings: Vec<Finding>,
-    received: HashMap<(u32, Direction), u64>,
+    received: Received,
     undecodable: u64,
     last_event: Option<Timestamp>,
+    delays: Delays,
+    tallies: Tallies,
+    names: Vec<SegmentName>,
+    segments: Arc<Segments>,
 }
 
 impl Monitor {
@@ -154,11 +192,20 @@ impl Monitor {
             publish,
             events,
             findings: Vec::new(),
-            received: HashMap::new(),
+            received: Received::default(),
             undecodable: 0,
             last_event: None,
+            delays: Delays::default(),
+            tallies: Tallies::default(),
+            names: Vec::new(),
+            segments: Arc::default(),
         };
         Ok((monitor, handle))
+    }
+
+    /// Takes the names that segments were given.
+    pub fn name_segments(&mut self, names: Vec<SegmentName>) {
+        self.names = names;
     }
 
     /// Runs until `stop` completes or the rings fail; what is in the rings then is still judged.
@@ -214,7 +261,7 @@ impl Monitor {
     fn judge_until(&mut self, drained_at: Timestamp) {
         while let Some(event) = self.order.pop(drained_at.0) {
             let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
-            *self.received.entry((event.ifindex, direction)).or_default() += 1;
+            self.received.count(event.ifindex, direction);
             self.last_event = Some(Timestamp(event.ktime_ns));
             if self.events.receiver_count() > 0 {
                 // Whoever listened may have gone meanwhile.
@@ -232,6 +279,7 @@ impl Monitor {
                     tracing::debug!(%error, "event not understood");
                 }
             }
+            self.delays.note(Timestamp(event.ktime_ns), monotonic());
         }
     }
 
@@ -239,7 +287,13 @@ impl Monitor {
         let mut findings = mem::take(&mut self.findings);
         for finding in findings.drain(..) {
             let interface = self.watched.borrow().name_of(finding.segment.interface);
-            let record = FindingRecord::new(&finding, interface, Clock::Monotonic);
+            if self.detector.is_tracked(&finding.key()) {
+                let vlan = finding.segment.vlan;
+                self.tallies
+                    .count(&interface, vlan, finding.ip, finding.kind);
+            }
+            let segment = self.segments.name(finding.segment, finding.ip).to_owned();
+            let record = FindingRecord::new(&finding, interface, Clock::Monotonic).on(segment);
             // Nobody listening is fine: the finding is in the metrics.
             let _ = self.publish.send(Arc::new(record));
         }
@@ -250,20 +304,16 @@ impl Monitor {
     fn learn(&mut self) {
         let links = self.links.borrow_and_update().clone();
         let watched = self.watched.borrow_and_update().clone();
+        self.segments = Arc::new(Segments::new(&self.names, &links, &watched));
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
         if let Some(asking) = &mut self.asking {
             asking.learn(&links, &watched);
         }
         // An index may come back as another interface, on another wire.
-        let detector = &mut self.detector;
-        self.received.retain(|&(ifindex, _), _| {
-            let keep = watched.contains(ifindex);
-            if !keep {
-                detector.forget_interface(ifindex);
-            }
-            keep
-        });
+        for ifindex in self.received.learn(&watched) {
+            self.detector.forget_interface(ifindex);
+        }
     }
 
     fn answer(&self, question: Question) {
@@ -271,6 +321,32 @@ impl Monitor {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
             Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
+            Question::Addresses(group, from, sender) => {
+                drop(sender.send(self.addresses(group, from)));
+            }
+        }
+    }
+
+    fn addresses(&self, group: Group, from: Cursor) -> AddressPage {
+        let page = self.detector.page(group, from, PAGE);
+        let watched = self.watched.borrow();
+        let tally = |address: &AddressView| {
+            let segment = address.key.segment;
+            let watched = watched.get(segment.interface);
+            watched.map_or_else(Tally::default, |watched| {
+                self.tallies.of(&watched.name, segment.vlan, address.key.ip)
+            })
+        };
+        AddressPage {
+            addresses: page
+                .addresses
+                .into_iter()
+                .map(|address| {
+                    let tally = tally(&address);
+                    (address, tally)
+                })
+                .collect(),
+            next: page.next,
         }
     }
 
@@ -278,13 +354,15 @@ impl Monitor {
         Snapshot {
             statistics: self.detector.statistics(),
             open_conflicts: self.detector.open_conflicts().collect(),
-            received: self.received.clone(),
+            received: self.received.counts(),
             undecodable: self.undecodable + self.rings.undecodable(),
             last_event: self.last_event,
             asking: self
                 .asking
                 .as_ref()
                 .map_or_else(|| AskingView::not(self.not_asking), Asking::view),
+            delays: self.delays,
+            segments: self.segments.clone(),
         }
     }
 }

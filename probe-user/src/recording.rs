@@ -28,7 +28,6 @@ pub struct Recording {
     filter: Filter,
     /// What was found before.
     known: Vec<FindingRecord>,
-    missed: u64,
 }
 
 /// What became of a recording.
@@ -57,7 +56,6 @@ impl Recording {
             watched,
             filter,
             known,
-            missed: 0,
         }
     }
 
@@ -79,7 +77,7 @@ impl Recording {
                 () = out.closed() => break,
                 event = self.events.recv() => match event {
                     Ok(event) => recorder.event(&event)?,
-                    Err(RecvError::Lagged(missed)) => self.missed += missed,
+                    Err(RecvError::Lagged(missed)) => recorder.miss(missed)?,
                     // The monitor publishes its last findings before it goes.
                     Err(RecvError::Closed) => {
                         while let Ok(finding) = self.findings.try_recv() {
@@ -90,21 +88,19 @@ impl Recording {
                 },
                 finding = self.findings.recv() => match finding {
                     Ok(finding) => self.finding(&mut recorder, &finding)?,
-                    Err(RecvError::Lagged(missed)) => self.missed += missed,
+                    Err(RecvError::Lagged(missed)) => recorder.miss(missed)?,
                     // So are the events, which the loop reads to their end.
                     Err(RecvError::Closed) => {}
                 },
                 Ok(()) = self.watched.changed() => recorder.set_host(self.host())?,
+                Ok(()) = self.links.changed() => recorder.set_host(self.host())?,
             }
         }
-        let frames = recorder.frames();
+        let (frames, missed) = (recorder.frames(), recorder.missed());
         let rest = recorder.finish(monotonic().0)?;
         // Nobody is left to take it where nobody took the rest.
         let _ = out.send(rest).await;
-        Ok(Recorded {
-            frames,
-            missed: self.missed,
-        })
+        Ok(Recorded { frames, missed })
     }
 
     fn finding(&self, recorder: &mut Recorder<Vec<u8>>, finding: &FindingRecord) -> io::Result<()> {
@@ -116,7 +112,7 @@ impl Recording {
     }
 
     fn host(&mut self) -> Host {
-        let links = self.links.borrow().clone();
+        let links = self.links.borrow_and_update().clone();
         let watched = self.watched.borrow_and_update().clone();
         Host::new(&links, &watched)
     }

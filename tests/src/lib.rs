@@ -34,6 +34,7 @@ mod lab;
 mod ledger;
 mod link;
 mod metrics;
+mod monitoring;
 mod namespace;
 mod packet;
 mod pcap;
@@ -44,6 +45,7 @@ mod socket;
 mod stage;
 mod switch;
 mod tool;
+mod tool_cache;
 mod wait;
 
 pub use actor::{
@@ -60,6 +62,7 @@ pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
 pub use metrics::{Metrics, Sample};
+pub use monitoring::{Alert, Monitoring, Notification, QueryResult};
 pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
@@ -68,4 +71,7 @@ pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
+pub use tool_cache::{
+    DASHBOARD, PROMETHEUS, dashboard_tools, prometheus_program, tool_cache, workspace,
+};
 pub use wait::{at_intervals, eventually};

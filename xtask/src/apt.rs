@@ -1,6 +1,6 @@
 //! Installs Debian packages, or says what to type where it may not.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -73,6 +73,24 @@ pub fn install(packages: &[String]) -> Result<()> {
             update()?;
             install()
         })
+    })
+}
+
+/// Downloads packages of this machine's own release into a directory, and installs none.
+pub fn download(packages: &[&str], into: &Path) -> Result<()> {
+    let download = || {
+        step::run(
+            apt_get()
+                // apt's own user cannot write where the files of this one are.
+                .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
+                .args(packages)
+                .current_dir(into),
+        )
+    };
+    download().or_else(|_| {
+        say("that may be due to old package lists; fetching them and trying once more");
+        update()?;
+        download()
     })
 }
 

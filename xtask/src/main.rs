@@ -7,6 +7,7 @@ mod cache;
 mod ebpf;
 mod host;
 mod kernels;
+mod monitoring;
 mod packages;
 mod policy;
 mod step;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{apt, host};
+use crate::{apt, host, monitoring};
 
 /// Command, Debian package.
 type Program = (&'static str, &'static str);
@@ -16,11 +16,14 @@ const LAB: [Program; 4] = [
 ];
 
 /// What only the tests run: tools to compare with, and who takes part in the scenarios.
-const TESTS: [Program; 6] = [
+const TESTS: [Program; 9] = [
+    ("arp-scan", "arp-scan"),
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("dnsmasq", "dnsmasq-base"),
     ("keepalived", "keepalived"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     ("tshark", "tshark"),
     ("ucarp", "ucarp"),
 ];
@@ -33,7 +36,8 @@ const GUEST_PROGRAMS: [Program; 3] = [
 ];
 
 /// What only the benchmarks run.
-const BENCH_PROGRAMS: [Program; 3] = [
+const BENCH_PROGRAMS: [Program; 4] = [
+    ("arp-scan", "arp-scan"),
     ("arpalert", "arpalert"),
     ("arpwatch", "arpwatch"),
     ("iperf3", "iperf3"),
@@ -46,7 +50,8 @@ pub fn ensure_for_demo() -> Result<()> {
 
 /// Installs what the tests miss; where that is not possible, the error says what to do.
 pub fn ensure_for_tests() -> Result<()> {
-    ensure("the tests", &[&LAB[..], &TESTS].concat())
+    ensure("the tests", &[&LAB[..], &TESTS].concat())?;
+    monitoring::ensure()
 }
 
 /// The same for the benchmarks.

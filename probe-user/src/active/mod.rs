@@ -14,6 +14,7 @@ mod counts;
 mod fleet;
 mod place;
 mod question;
+mod receiver;
 mod socket;
 
 #[cfg(test)]
@@ -26,4 +27,5 @@ pub use asking::{Asking, AskingView};
 pub use counts::{AskCounts, AskingState, NotSent};
 pub use place::{Place, Places};
 pub use question::Question;
+pub use receiver::{ArpReceiver, Heard};
 pub use socket::{ArpSocket, SocketError};

@@ -58,7 +58,7 @@ impl ArpSocket {
     /// that its queue is full (`ENOBUFS`, `EAGAIN`): the frame was not sent.
     pub fn send(&self, ifindex: u32, question: &Question) -> io::Result<()> {
         let frame = question.frame();
-        let to = link_address(ifindex).ok_or(Errno::ENXIO)?;
+        let to = link_address(ifindex, ethertype::ARP).ok_or(Errno::ENXIO)?;
         loop {
             match sendto(self.socket.as_raw_fd(), &frame, &to, MsgFlags::empty()) {
                 // A packet socket sends a frame whole or not at all.
@@ -70,11 +70,12 @@ impl ArpSocket {
     }
 }
 
-/// The address of an interface for packet sockets; `None` for an index that none can have.
-fn link_address(ifindex: u32) -> Option<LinkAddr> {
+/// The address of an interface for packet sockets, with the protocol that is meant; `None` for an index that
+/// none can have.
+pub(super) fn link_address(ifindex: u32, protocol: u16) -> Option<LinkAddr> {
     let raw = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).ok()?,
-        sll_protocol: ethertype::ARP.to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: i32::try_from(ifindex).ok()?,
         sll_hatype: 0,
         sll_pkttype: 0,

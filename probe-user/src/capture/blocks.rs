@@ -1,7 +1,7 @@
 //! Cuts a stream of pcapng that this program wrote into whole blocks, so that a copy of it never ends in
 //! the middle of one.
 
-use pcap_parser::EPB_MAGIC;
+use pcap_parser::{EPB_MAGIC, ISB_MAGIC, pcapng::parse_interfacestatisticsblock_le};
 
 /// Type and length of a block, and its length again at its end.
 const LEAST: usize = 12;
@@ -11,6 +11,7 @@ const LEAST: usize = 12;
 pub struct Blocks {
     rest: Vec<u8>,
     packets: u64,
+    missed: u64,
 }
 
 impl Blocks {
@@ -23,6 +24,9 @@ impl Blocks {
                 break;
             }
             self.packets += u64::from(kind == EPB_MAGIC);
+            if kind == ISB_MAGIC {
+                self.missed = missed(&self.rest[whole..whole + length]).unwrap_or(self.missed);
+            }
             whole += length;
         }
         let rest = self.rest.split_off(whole);
@@ -33,6 +37,17 @@ impl Blocks {
     pub fn packets(&self) -> u64 {
         self.packets
     }
+
+    /// How many packets are missing so far, as the stream itself says.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+/// What a block of statistics says of packets that are missing so far.
+fn missed(block: &[u8]) -> Option<u64> {
+    let (_, statistics) = parse_interfacestatisticsblock_le(block).ok()?;
+    statistics.isb_osdrop()?.ok()
 }
 
 /// Type and length of the block that begins here.
@@ -45,7 +60,10 @@ fn head(bytes: &[u8]) -> Option<(u32, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{host::Interface, writer::Writer},
+        *,
+    };
 
     fn block(kind: u32, length: u32) -> Vec<u8> {
         let mut block = [kind.to_le_bytes(), length.to_le_bytes()].concat();
@@ -65,6 +83,18 @@ mod tests {
             }
             assert_eq!((out, blocks.packets()), (stream.clone(), 2));
         }
+    }
+
+    #[test]
+    fn what_the_stream_says_of_missing_packets_is_heard() {
+        let mut stream = Writer::new(Vec::new()).unwrap();
+        stream.interface(1, &Interface::default()).unwrap();
+        stream.missed(3, 1).unwrap();
+        stream.missed(70_000, 2).unwrap();
+        let mut blocks = Blocks::default();
+        let bytes = stream.finish(3).unwrap();
+        assert_eq!(blocks.take(&bytes), bytes);
+        assert_eq!((blocks.packets(), blocks.missed()), (0, 70_000));
     }
 
     #[test]

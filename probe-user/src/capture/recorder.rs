@@ -25,6 +25,10 @@ const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 /// Frames of an address that are kept in mind.
 const FRAMES: usize = 32;
 
+/// Descriptions of interfaces, after which none is described anew: a host whose addresses come and go fills no
+/// file with them, nor with more than a reader takes.
+const DESCRIPTIONS: u32 = 1_024;
+
 /// Records to a pcapng file.
 #[derive(Debug)]
 pub struct Recorder<W: Write> {
@@ -35,6 +39,9 @@ pub struct Recorder<W: Write> {
     /// identity.
     offset_ns: u64,
     frames: u64,
+    missed: u64,
+    /// The time of the last event, on its own clock.
+    last_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,11 +72,14 @@ impl<W: Write> Recorder<W> {
             addresses: LruCache::new(ADDRESSES),
             offset_ns,
             frames: 0,
+            missed: 0,
+            last_ns: 0,
         })
     }
 
     /// Takes a frame.
     pub fn event(&mut self, event: &ArpEvent) -> io::Result<()> {
+        self.last_ns = event.ktime_ns;
         let address = Address {
             ifindex: event.ifindex,
             vlan: event.frame.vlan(),
@@ -107,15 +117,29 @@ impl<W: Write> Recorder<W> {
         }
     }
 
-    /// The interfaces have changed.
+    /// Interfaces, or what is held on them, may have changed.
     pub fn set_host(&mut self, host: Host) -> io::Result<()> {
         for (&index, interface) in &host.interfaces {
-            if !self.writer.knows(index) {
+            let changed = self.host.interfaces.get(&index) != Some(interface);
+            let known = self.writer.knows(index);
+            if !known || changed && self.writer.described() < DESCRIPTIONS {
                 self.writer.interface(index, interface)?;
             }
         }
         self.host = host;
         Ok(())
+    }
+
+    /// So many frames or findings came too fast to be recorded.
+    pub fn miss(&mut self, missed: u64) -> io::Result<()> {
+        self.missed += missed;
+        let at = self.last_ns.saturating_add(self.offset_ns);
+        self.writer.missed(self.missed, at)
+    }
+
+    /// How many frames and findings came too fast.
+    pub fn missed(&self) -> u64 {
+        self.missed
     }
 
     /// What it writes to.

@@ -29,8 +29,10 @@ pub(super) const OUTBOUND: u32 = 0b10;
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    /// The number in the file of each interface, by its index on the host.
+    /// The number in the file of each interface as described last, by its index on the host.
     numbers: HashMap<u32, u32>,
+    /// Descriptions of interfaces so far.
+    described: u32,
 }
 
 impl<W: Write> Writer<W> {
@@ -39,6 +41,7 @@ impl<W: Write> Writer<W> {
         let mut writer = Self {
             out,
             numbers: HashMap::new(),
+            described: 0,
         };
         let application = concat!("probe ", env!("CARGO_PKG_VERSION"));
         writer.put(&mut SectionHeaderBlock {
@@ -59,7 +62,13 @@ impl<W: Write> Writer<W> {
         self.numbers.contains_key(&index)
     }
 
-    /// Describes the interface with this index on the host.
+    /// How many descriptions of interfaces there are.
+    pub const fn described(&self) -> u32 {
+        self.described
+    }
+
+    /// Describes the interface with this index on the host, anew if something about it has changed: what is
+    /// written from now on refers to the description that was written last.
     pub fn interface(&mut self, index: u32, interface: &Interface) -> io::Result<()> {
         let mut options = vec![option(OptionCode::IfName, interface.name.as_bytes())];
         if let Some(mac) = &interface.mac {
@@ -80,8 +89,8 @@ impl<W: Write> Writer<W> {
             if_tsresol: NANOSECONDS,
             if_tsoffset: 0,
         })?;
-        let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(index, number);
+        self.numbers.insert(index, self.described);
+        self.described = self.described.saturating_add(1);
         Ok(())
     }
 
@@ -116,6 +125,24 @@ impl<W: Write> Writer<W> {
                 ),
                 owned(EPB_FLAGS, flags.to_le_bytes().to_vec()),
             ],
+            block_len2: 0,
+        })
+    }
+
+    /// Says how many frames are missing by now, all in all. pcapng counts them by interface, and it is not known
+    /// of which they were: they are put down to the first.
+    pub fn missed(&mut self, missed: u64, at_ns: u64) -> io::Result<()> {
+        if self.described == 0 {
+            return Ok(());
+        }
+        let (ts_high, ts_low) = halves(at_ns);
+        self.put(&mut InterfaceStatisticsBlock {
+            block_type: ISB_MAGIC,
+            block_len1: 0,
+            if_id: 0,
+            ts_high,
+            ts_low,
+            options: vec![owned(OptionCode::IsbOsDrop, missed.to_le_bytes().to_vec())],
             block_len2: 0,
         })
     }

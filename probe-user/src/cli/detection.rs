@@ -135,7 +135,7 @@ impl DetectionArguments {
 
 /// MACs that are one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct MacSet(Vec<MacAddr>);
+pub struct MacSet(pub Vec<MacAddr>);
 
 impl FromStr for MacSet {
     type Err = anyhow::Error;

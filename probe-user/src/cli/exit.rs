@@ -2,13 +2,17 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-/// The exit status, for scripts. Usage errors end with 2 before a verb runs.
+/// The exit status, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// As expected.
     Fine = 0,
-    /// A conflict was found.
+    /// A conflict was found, or an overlap.
     Conflict = 1,
+    /// It was called in a way that makes no sense. Most of that ends before a verb runs.
+    Usage = 2,
+    /// An expectation was not met.
+    Unmet = 3,
     /// Could not do it, or not completely.
     Failed = 4,
 }

@@ -2,16 +2,20 @@
 
 mod asking;
 mod bindings;
+mod check;
 mod completions;
 mod conflicts;
 mod daemon;
 mod detection;
 mod doctor;
+mod drill;
 mod exit;
 mod filter;
 mod history;
 mod interfaces;
+mod metrics;
 mod output;
+mod pools;
 mod run;
 mod session;
 mod source;
@@ -29,7 +33,7 @@ pub use exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "probe", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit status: 0 as expected, 1 conflict found, 2 usage, 3 an expectation not met, \
+    after_help = "Exit status: 0 as expected, 1 conflict or overlap found, 2 usage, 3 an expectation not met, \
                         4 could not do it or not completely."
 )]
 struct Cli {
@@ -43,6 +47,8 @@ enum Verb {
     Run(Box<run::Arguments>),
     /// Watch interfaces from a terminal: findings live, or from a capture
     Watch(Box<watch::Arguments>),
+    /// Ask now who answers for an address, a range or a pool: one owner, a conflict, or nobody
+    Check(Box<check::Arguments>),
     /// Show the open conflicts that the daemon knows; ends with 1 if there are any
     Conflicts(conflicts::Arguments),
     /// Show which address is at which MAC, as the daemon knows it
@@ -51,6 +57,11 @@ enum Verb {
     Interfaces(interfaces::Arguments),
     /// Show the findings that the daemon remembers
     History(history::Arguments),
+    /// Check address pools as they are written down, before they are applied; needs no root and no network
+    #[command(subcommand)]
+    Pools(pools::Verb),
+    /// Make the daemon report a conflict that nobody has, to see who is told of a real one
+    Drill(drill::Arguments),
     /// Print the completions for a shell
     Completions(completions::CompletionsArguments),
     /// Write the man pages
@@ -66,10 +77,13 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(arguments) => run::run(*arguments),
         Verb::Watch(arguments) => watch::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),
         Verb::Bindings(arguments) => bindings::run(&arguments),
         Verb::Interfaces(arguments) => interfaces::run(&arguments),
         Verb::History(arguments) => history::run(&arguments),
+        Verb::Pools(verb) => pools::run(&verb),
+        Verb::Drill(arguments) => drill::run(&arguments),
         Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
         Verb::Man(arguments) => completions::man(Cli::command(), &arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),

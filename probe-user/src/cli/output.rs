@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::status_line::StatusLine;
 use crate::{
     history::Numbered,
-    report::{BindingRecord, ClaimRecord, FindingRecord, Origin, Terminal, to_json},
+    report::{BindingRecord, CheckRecord, ClaimRecord, FindingRecord, Origin, Terminal, to_json},
 };
 
 /// How records are written.
@@ -68,6 +68,16 @@ impl Printer {
             Output::Human => self
                 .terminal
                 .binding(&mut self.out, record, Timestamp::now()),
+            Output::Json => self.json(record),
+        }
+    }
+
+    /// Writes what a check found out; for people what was expected, and `brief` leaves out what is as it should
+    /// be.
+    pub fn check(&mut self, record: &CheckRecord, expected: &str, brief: bool) -> io::Result<()> {
+        self.status.clear();
+        match self.output {
+            Output::Human => self.terminal.check(&mut self.out, record, expected, brief),
             Output::Json => self.json(record),
         }
     }

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::{
     Exit,
     asking::AskingArguments,
+    metrics::MetricsArguments,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
@@ -23,8 +24,10 @@ use super::{
 use crate::{
     active::AskingState,
     detect::FindingKind,
+    drill::Drills,
     history::History,
     kernel::{self, capabilities},
+    neighbours::NeighbourReader,
     report::FindingRecord,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
 };
@@ -45,6 +48,9 @@ pub struct Arguments {
     /// group; `none` for no socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
+
+    #[command(flatten)]
+    metrics: MetricsArguments,
 
     #[command(flatten)]
     asking: AskingArguments,
@@ -84,10 +90,13 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
     };
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
+    session.name_segments(arguments.metrics.segments);
+    let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session)));
+    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -95,6 +104,10 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
         watched: session.watched.clone(),
+        links: session.links.clone(),
+        neighbours,
+        drills,
+        addresses: arguments.metrics.addresses,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -117,7 +130,11 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.
-fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> + use<> {
+fn serve_api(
+    socket: ApiSocket,
+    session: &Session,
+    drills: Drills,
+) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
     let sources = ApiSources {
@@ -125,6 +142,7 @@ fn serve_api(socket: ApiSocket, session: &Session) -> impl Future<Output = ()> +
         watched: session.watched.clone(),
         links: session.links.clone(),
         history,
+        drills,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

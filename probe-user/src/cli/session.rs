@@ -16,6 +16,7 @@ use crate::{
     kernel::{CounterReader, Kernel},
     links::{self, Links},
     monitor::{Monitor, MonitorHandle},
+    segments::SegmentName,
 };
 
 /// A running kernel side and its monitor.
@@ -65,6 +66,13 @@ impl Session {
             interfaces: tokio::spawn(interfaces.follow()),
             stop: watch::Sender::new(false),
         })
+    }
+
+    /// Takes the names that segments were given. To be called before it begins.
+    pub fn name_segments(&mut self, names: Vec<SegmentName>) {
+        if let Some(monitor) = &mut self.waiting {
+            monitor.name_segments(names);
+        }
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.

@@ -29,7 +29,8 @@ impl Tally {
         if matches!(
             record.finding,
             FindingKind::Conflict | FindingKind::ConflictQuiet
-        ) && self.conflicts.len() < REMEMBERED
+        ) && !record.drill
+            && self.conflicts.len() < REMEMBERED
         {
             let place = place(&record.interface, record.vlan);
             self.conflicts.insert((place, record.ip.to_string()));

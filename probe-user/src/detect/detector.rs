@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 
 use super::{
-    Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, DetectConfig, Finding,
-    FindingKind, HostFacts, Observation, Probe, Purpose, Role, Segment, Statistics, Timestamp,
+    AddressView, Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, Cursor,
+    DetectConfig, Finding, FindingKind, Group, HostFacts, Observation, Page, Probe, Purpose, Role,
+    Segment, Statistics, Timestamp,
     binding::{Binding, Heard, station},
     bogus::Offenders,
     facts::KnownFacts,
@@ -198,7 +199,9 @@ impl Detector {
     /// answer there, if anybody.
     pub fn witness(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
         let elsewhere = |entry: &&Entry| {
-            entry.key.segment == segment && entry.key.ip != except && !entry.binding.is_silent()
+            let scene = self.world.scene(entry.key, entry.tracked);
+            let is_elsewhere = entry.key.segment == segment && entry.key.ip != except;
+            is_elsewhere && !entry.binding.is_silent(&scene)
         };
         let of_others = self.table.iter().filter(elsewhere);
         let claimed = of_others.filter_map(|entry| {
@@ -250,6 +253,21 @@ impl Detector {
         self.table.conflicts().map(|entry| self.view(entry))
     }
 
+    /// A part of a group of addresses, at most so many, in a stable order that means nothing.
+    pub fn page(&self, group: Group, from: Cursor, most: usize) -> Page {
+        let mut page = Page::default();
+        for (slot, entry) in self.table.group(group, from).take(most) {
+            page.addresses.push(self.address(entry));
+            page.next = (page.addresses.len() == most).then_some(Cursor::after(slot));
+        }
+        page
+    }
+
+    /// Whether the address matters.
+    pub fn is_tracked(&self, key: &BindingKey) -> bool {
+        self.world.is_tracked(key)
+    }
+
     /// The counts.
     pub fn statistics(&self) -> Statistics {
         let conflicts = self.table.conflicts();
@@ -258,6 +276,7 @@ impl Detector {
             bindings: self.table.len(),
             open_conflicts: self.table.open_conflicts(),
             quiet_conflicts: quiet.count(),
+            tracked: self.table.tracked(),
             ..self.ledger.statistics
         }
     }
@@ -274,6 +293,20 @@ impl Detector {
     fn view(&self, entry: &Entry) -> BindingView {
         let scene = self.world.scene(entry.key, entry.tracked);
         BindingView::of(entry, &scene, self.ledger.now)
+    }
+
+    fn address(&self, entry: &Entry) -> AddressView {
+        let scene = self.world.scene(entry.key, entry.tracked);
+        let (binding, now) = (&entry.binding, self.ledger.now);
+        AddressView {
+            key: entry.key,
+            tracked: entry.tracked,
+            ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
+            holder: binding.current(&scene),
+            silent: binding.is_silent(&scene),
+            contested: binding.is_contested(&scene, now),
+            parties: binding.conflict().map(|_| binding.shown(&scene, now)),
+        }
     }
 
     /// Judges, in the order of time, everything that became due until `now`. Every input ends with it too:

@@ -99,6 +99,12 @@ label_enum! {
         TwoRouterGroups = "two_router_groups",
         /// One MAC only asks and the other only answers: bonding mode balance-alb.
         BalanceAlb = "balance_alb",
+        /// Two owners announce the address as the announcers of load balancers do, in both forms: two speakers
+        /// of MetalLB or kube-vip that do not know of each other.
+        TwoAnnouncers = "two_announcers",
+        /// One owner announces the address so, and another merely has it: a static address or a DHCP lease
+        /// inside a pool.
+        AnnouncerAndHost = "announcer_and_host",
     }
 }
 

@@ -58,6 +58,7 @@ mod facts;
 mod finding;
 mod observation;
 mod owner;
+mod page;
 mod probes;
 mod recency;
 mod recent;
@@ -80,6 +81,8 @@ pub use observation::{
     Answer, BindingKey, Body, BogusFrame, BogusReason, Claim, EventError, Form, Observation,
     PreviousClaim, Probe, RequestId, Segment,
 };
+pub(crate) use owner::{Identity, Rules};
+pub use page::{AddressView, Cursor, Group, Holder, Page};
 pub use statistics::Statistics;
 pub use time::Timestamp;
 pub use view::{BindingView, ConflictView};

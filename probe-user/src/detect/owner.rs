@@ -8,7 +8,7 @@ use super::DetectConfig;
 
 /// Who a MAC stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Identity {
+pub(crate) enum Identity {
     /// One station.
     Station(MacAddr),
     /// A virtual MAC of VRRP, CARP or HSRP, which passes from machine to machine.
@@ -33,10 +33,12 @@ impl Identity {
 
 /// The configuration, with what is looked up in it for every claim made ready.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// What was asked for.
     pub config: DetectConfig,
     declared: HashMap<MacAddr, usize>,
+    /// The lowest MAC of each declared set.
+    declared_first: HashMap<usize, MacAddr>,
 }
 
 impl Rules {
@@ -48,7 +50,16 @@ impl Rules {
         config.alternation_returns = config.alternation_returns.max(1);
         config.slow_alternation_returns = config.slow_alternation_returns.max(1);
         let declared = join(&config.same_owner);
-        Self { config, declared }
+        let mut declared_first: HashMap<usize, MacAddr> = HashMap::new();
+        for (&mac, &set) in &declared {
+            let first = declared_first.entry(set).or_insert(mac);
+            *first = mac.min(*first);
+        }
+        Self {
+            config,
+            declared,
+            declared_first,
+        }
     }
 
     /// Who a MAC stands for. What is declared goes before what is recognised.
@@ -61,6 +72,20 @@ impl Rules {
             [0x02 | 0x03, 0xbf, address @ ..] => Identity::NlbCluster(address),
             _ if self.matches_virtual_router(mac) => Identity::VirtualRouter(mac),
             _ => Identity::Station(mac),
+        }
+    }
+
+    /// The MAC that stands for an owner: the same for everybody who sees any of its MACs.
+    pub fn canonical(&self, owner: Identity) -> MacAddr {
+        match owner {
+            Identity::Station(mac) | Identity::VirtualRouter(mac) => mac,
+            Identity::GlbpGroup([high, low]) => MacAddr([0x00, 0x07, 0xb4, high, low, 0]),
+            Identity::NlbCluster([a, b, c, d]) => MacAddr([0x02, 0xbf, a, b, c, d]),
+            Identity::Declared(set) => self
+                .declared_first
+                .get(&set)
+                .copied()
+                .unwrap_or(MacAddr::ZERO),
         }
     }
 
@@ -118,8 +143,10 @@ mod tests {
             ("02:bf:c0:00:02:01", "02:bf:c0:00:02:02", false),
             ("00:00:5e:00:01:01", "00:00:5e:00:01:02", false),
         ] {
-            let identical = rules.identify(mac(one)) == rules.identify(mac(other));
-            assert_eq!(identical, same, "{one} {other}");
+            let [one_is, other_is] = [one, other].map(|text| rules.identify(mac(text)));
+            assert_eq!(one_is == other_is, same, "{one} {other}");
+            let names = [one_is, other_is].map(|owner| rules.canonical(owner));
+            assert_eq!(names[0] == names[1], same, "{one} {other}");
         }
     }
 }

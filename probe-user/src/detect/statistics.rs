@@ -11,6 +11,8 @@ pub struct Statistics {
     pub open_conflicts: usize,
     /// Those of them that have become quiet.
     pub quiet_conflicts: usize,
+    /// Addresses that matter and are remembered now.
+    pub tracked: usize,
     /// Observations taken.
     pub observations: u64,
     /// Findings reported, by kind and severity.

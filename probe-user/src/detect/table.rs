@@ -12,7 +12,12 @@ use std::{
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{BindingKey, Timestamp, binding::Binding, recency::Recency};
+use super::{
+    BindingKey, Timestamp,
+    binding::Binding,
+    page::{Cursor, Group},
+    recency::Recency,
+};
 
 /// A binding's number while it is in the table.
 pub(super) type Slot = u32;
@@ -26,6 +31,10 @@ pub(super) struct Entry {
     pub binding: Binding,
     /// It is among the open conflicts.
     in_conflict: bool,
+    /// It is among the contested.
+    contested: bool,
+    /// It is among the tracked.
+    listed: bool,
     /// When to look at it: at or before the time when something is due, so that putting a deadline off
     /// costs nothing.
     look_at: Option<Timestamp>,
@@ -42,6 +51,8 @@ pub(super) struct Table {
     recency: Recency,
     deadlines: BTreeSet<(Timestamp, Slot)>,
     conflicts: BTreeSet<Slot>,
+    contested: BTreeSet<Slot>,
+    tracked: BTreeSet<Slot>,
 }
 
 impl Table {
@@ -57,6 +68,8 @@ impl Table {
             recency: Recency::default(),
             deadlines: BTreeSet::new(),
             conflicts: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            tracked: BTreeSet::new(),
         }
     }
 
@@ -95,6 +108,8 @@ impl Table {
             tracked,
             binding,
             in_conflict: false,
+            contested: false,
+            listed: false,
             look_at: None,
         });
         let slot = Slot::try_from(place).ok()?;
@@ -117,6 +132,8 @@ impl Table {
         }
         self.recency.remove(slot);
         self.conflicts.remove(&slot);
+        self.contested.remove(&slot);
+        self.tracked.remove(&slot);
         if let Some(at) = entry.look_at {
             self.deadlines.remove(&(at, slot));
         }
@@ -153,11 +170,16 @@ impl Table {
         }
         if in_conflict != entry.in_conflict {
             entry.in_conflict = in_conflict;
-            if in_conflict {
-                self.conflicts.insert(slot);
-            } else {
-                self.conflicts.remove(&slot);
-            }
+            set(&mut self.conflicts, slot, in_conflict);
+        }
+        let contested = entry.binding.has_contested_episode();
+        if contested != entry.contested {
+            entry.contested = contested;
+            set(&mut self.contested, slot, contested);
+        }
+        if entry.tracked != entry.listed {
+            entry.listed = entry.tracked;
+            set(&mut self.tracked, slot, entry.tracked);
         }
         if in_conflict || entry.tracked {
             self.recency.remove(slot);
@@ -205,5 +227,30 @@ impl Table {
     /// How many conflicts are open.
     pub fn open_conflicts(&self) -> usize {
         self.conflicts.len()
+    }
+
+    /// How many addresses are tracked.
+    pub fn tracked(&self) -> usize {
+        self.tracked.len()
+    }
+
+    /// The bindings of a group after a place, in the order of their numbers.
+    pub fn group(&self, group: Group, cursor: Cursor) -> impl Iterator<Item = (Slot, &Entry)> {
+        let slots = match group {
+            Group::Conflicts => &self.conflicts,
+            Group::Contested => &self.contested,
+            Group::Tracked => &self.tracked,
+        };
+        let rest = slots.range(cursor.rest());
+        rest.filter_map(|&slot| Some((slot, self.get(slot)?)))
+    }
+}
+
+/// Puts a number in or out.
+fn set(slots: &mut BTreeSet<Slot>, slot: Slot, is_in: bool) {
+    if is_in {
+        slots.insert(slot);
+    } else {
+        slots.remove(&slot);
     }
 }

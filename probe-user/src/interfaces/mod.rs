@@ -100,6 +100,12 @@ impl WatchedInterfaces {
     }
 }
 
+impl FromIterator<Watched> for WatchedInterfaces {
+    fn from_iter<T: IntoIterator<Item = Watched>>(interfaces: T) -> Self {
+        Self(interfaces.into_iter().collect())
+    }
+}
+
 /// Why interfaces that were asked for are not watched.
 #[derive(Debug, Error)]
 pub enum InterfaceError {
@@ -362,7 +368,7 @@ impl Interfaces {
             .iter()
             .filter(|watched| !is_selected(watched.ifindex))
         {
-            self.counters.forget(gone.ifindex);
+            self.counters.retire(gone.ifindex, &gone.name);
         }
         self.failed.retain(|&index, _| is_selected(index));
         self.native_refused.retain(|&index| is_selected(index));

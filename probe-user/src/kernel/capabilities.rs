@@ -71,17 +71,27 @@ pub fn drop_others(asking: bool) -> Result<(), CapsError> {
     if !missing_from(&kept).is_empty() && permitted.contains(&Capability::CAP_SYS_ADMIN) {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }
+    keep_only(&kept)
+}
+
+/// Lets go of every capability, for good: for whoever has opened all that it needs. The same holds for threads.
+pub fn drop_all() -> Result<(), CapsError> {
+    keep_only(&HashSet::new())
+}
+
+fn keep_only(kept: &HashSet<Capability>) -> Result<(), CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
     // The bounding set first: emptying it takes CAP_SETPCAP, which goes below. Without it, a program that
     // this process might execute could get more than it has; there is none.
     if permitted.contains(&Capability::CAP_SETPCAP) {
-        for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
             caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
-    caps::set(None, CapSet::Effective, &kept)?;
-    caps::set(None, CapSet::Permitted, &kept)
+    caps::set(None, CapSet::Effective, kept)?;
+    caps::set(None, CapSet::Permitted, kept)
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use aya::{
 };
 use probe_common::counter::{Counters, Direction, counters_key, counters_places};
 
+use lru::LruCache;
+
 use super::KernelError;
+use crate::received::REMEMBERED;
 
 /// The map's value without a type, because only plain arrays are `aya::Pod` here.
 type Raw = [u64; size_of::<Counters>() / size_of::<u64>()];
@@ -19,7 +22,11 @@ const MAP: &str = "COUNTERS";
 #[derive(Clone)]
 pub struct CounterReader {
     map: Arc<RwLock<Map>>,
+    /// Of interfaces that are gone, by name: one that is made anew goes on where it left off.
+    retired: Arc<RwLock<LruCache<String, Retired>>>,
 }
+
+type Retired = [Counters; Direction::COUNT];
 
 type Map = PerCpuArray<MapData, Raw>;
 
@@ -27,6 +34,7 @@ impl CounterReader {
     pub(super) fn new(map: Map) -> Self {
         Self {
             map: Arc::new(RwLock::new(map)),
+            retired: Arc::new(RwLock::new(LruCache::new(REMEMBERED))),
         }
     }
 
@@ -39,6 +47,21 @@ impl CounterReader {
         let key = counters_key(ifindex, direction);
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         find(&map, key, |counters| counters.belong_to(key)).map(|found| found.map(|(_, sum)| sum))
+    }
+
+    /// The same, with what was counted on earlier interfaces of this name.
+    pub fn read_named(
+        &self,
+        ifindex: u32,
+        name: &str,
+        direction: Direction,
+    ) -> Result<Counters, KernelError> {
+        let mut counters = self.read(ifindex, direction)?.unwrap_or_default();
+        let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(retired) = retired.peek(name) {
+            counters.add(&retired[usize::from(direction.number())]);
+        }
+        Ok(counters)
     }
 
     /// Starts to count for an interface and direction. Goes on where it left off if it was counted before,
@@ -58,8 +81,19 @@ impl CounterReader {
         put(&mut map, place, &Counters::of(key))
     }
 
-    /// Forgets an interface that is gone.
-    pub fn forget(&self, ifindex: u32) {
+    /// Gives the place of an interface that is gone to others, and keeps its counts for the next of its name.
+    pub fn retire(&self, ifindex: u32, name: &str) {
+        let counts = Direction::ALL.iter().map(|&direction| {
+            // Whatever keeps it from being read keeps the next one from counting as well.
+            self.read(ifindex, direction).ok().flatten()
+        });
+        let counts: Vec<_> = counts.map(Option::unwrap_or_default).collect();
+        let mut retired = self.retired.write().unwrap_or_else(PoisonError::into_inner);
+        let sums = retired.get_or_insert_mut(name.to_owned(), Default::default);
+        for (sum, count) in sums.iter_mut().zip(&counts) {
+            sum.add(count);
+        }
+        drop(retired);
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         for &direction in Direction::ALL {
             let key = counters_key(ifindex, direction);

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn the_unchanged_claims_of_all_addresses_find_room() {
         // A record has a header of eight bytes (`BPF_RINGBUF_HDR_SZ`).
-        let record = size_of::<ArpEvent>() as u32 + 8;
+        let record = u32::try_from(size_of::<ArpEvent>()).unwrap() + 8;
         let waiting = LoadOptions::default().addresses / 10;
         assert!(REFRESHES_BYTES / record > waiting * 3 / 2);
     }

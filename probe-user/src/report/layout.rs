@@ -2,7 +2,10 @@
 
 /// The words of a paragraph, in lines of this width.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let options = textwrap::Options::new(width.max(1)).break_words(false);
+    // A hyphen may join a range or the parts of a command: no place to break.
+    let options = textwrap::Options::new(width.max(1))
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
     let lines = textwrap::wrap(text, options);
     lines.into_iter().map(Into::into).collect()
 }

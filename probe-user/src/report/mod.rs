@@ -1,6 +1,7 @@
 //! How findings look to machines and to people.
 
 mod binding;
+mod check;
 mod claim;
 pub(crate) mod layout;
 mod next_step;
@@ -11,6 +12,7 @@ pub mod vendor;
 mod words;
 
 pub use binding::{BindingRecord, ConflictRecord};
+pub use check::{CheckOwnerRecord, CheckRecord, Checked, NeighbourRecord};
 pub use claim::{ClaimForm, ClaimRecord};
 pub use next_step::Origin;
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};

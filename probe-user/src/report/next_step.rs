@@ -4,8 +4,11 @@ use std::{borrow::Cow, path::PathBuf};
 
 use probe_common::wire::{MacAddr, Vlan};
 
-use super::{FindingRecord, OwnerRecord};
-use crate::detect::{Evidence, FindingKind, Hint, Role};
+use super::{CheckRecord, FindingRecord, OwnerRecord};
+use crate::{
+    check::Verdict,
+    detect::{Evidence, FindingKind, Hint, Role},
+};
 
 /// Where findings come from, which decides what can be asked next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,9 @@ pub struct NextStep {
 
 /// What to do about a finding, if there is something to do.
 pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    if record.drill {
+        return None;
+    }
     match record.finding {
         FindingKind::NewBinding => None,
         FindingKind::Moved => Some(NextStep {
@@ -38,9 +44,21 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
                 origin,
             ),
         }),
+        FindingKind::ConflictQuiet | FindingKind::ConflictExpired
+            if can_be_asked(record, origin) =>
+        {
+            Some(NextStep {
+                purpose: "a silent duplicate answers only when asked:",
+                command: check(record.ip, &record.interface, record.vlan, ""),
+            })
+        }
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
             Some(dispute(record, origin))
         }
+        FindingKind::ConflictResolved if can_be_asked(record, origin) => Some(NextStep {
+            purpose: "nothing, or see whether it stays so:",
+            command: check(record.ip, &record.interface, record.vlan, " --for 60s"),
+        }),
         FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep {
             purpose: "nothing, or see whether it stays so:",
             command: stay(record, origin),
@@ -53,11 +71,59 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
             purpose: "see which machine sends these frames:",
             command: machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
         }),
+        FindingKind::Silent if can_be_asked(record, origin) => Some(NextStep {
+            purpose: "ask for it:",
+            command: check(record.ip, &record.interface, record.vlan, ""),
+        }),
         FindingKind::Silent => Some(NextStep {
             purpose: "ask for it:",
             command: format!("ping -c 3 {}", record.ip),
         }),
     }
+}
+
+/// Whether the segment is at hand, and has ARP.
+fn can_be_asked(record: &FindingRecord, origin: &Origin) -> bool {
+    record.ip.is_ipv4() && !matches!(origin, Origin::Capture(_))
+}
+
+/// What to do about what a check found out, if there is something to do.
+pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
+    let macs = |local: bool| -> Vec<_> {
+        let owners = record.owners.iter().filter(|owner| owner.local == local);
+        owners
+            .flat_map(|owner| owner.macs.iter().copied())
+            .collect()
+    };
+    match record.verdict {
+        Verdict::Conflict if record.owners.iter().any(|owner| owner.holds) => Some(NextStep {
+            purpose: "see which machine the other one is, and take the address off one of the two:",
+            command: machines(&macs(false), &Origin::Attached),
+        }),
+        Verdict::Conflict => Some(NextStep {
+            purpose: "see which machines these are, and take the address off all but one:",
+            command: machines(&[macs(false), macs(true)].concat(), &Origin::Attached),
+        }),
+        Verdict::Moved => Some(NextStep {
+            purpose: "nothing, if somebody moved it; to see whether it stays:",
+            command: check(
+                record.ip.into(),
+                &record.interface,
+                record.vlan,
+                " --for 60s",
+            ),
+        }),
+        Verdict::OneOwner | Verdict::Nobody | Verdict::NotAsked => None,
+    }
+}
+
+/// Asks on the segment of an address who has it.
+fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> String {
+    let vlan = match vlan {
+        Vlan::UNTAGGED => String::new(),
+        vlan => format!(" --vlan {vlan}"),
+    };
+    format!("probe check -i {}{vlan}{options} {ip}", quoted(interface))
 }
 
 fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
@@ -83,7 +149,11 @@ fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
             purpose: "on that machine, see the mode of its bond:",
             command: "grep -H Mode /proc/net/bonding/*".to_owned(),
         },
-        Some(Hint::RouterAndHost) | None => owners(record, origin),
+        Some(Hint::TwoAnnouncers) => NextStep {
+            purpose: "in each cluster, see who runs speakers; one install may announce it:",
+            command: "kubectl get pods -A -o wide | grep -e speaker -e kube-vip".to_owned(),
+        },
+        Some(Hint::RouterAndHost | Hint::AnnouncerAndHost) | None => owners(record, origin),
     }
 }
 

@@ -27,8 +27,14 @@ pub struct FindingRecord {
     pub interface: String,
     /// In which VLAN: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
+    /// What the segment is called across nodes; a capture has no names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
     /// Which address.
     pub ip: IpAddr,
+    /// An exercise: nobody claimed anything. Never said of anything real.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drill: bool,
     /// When what it tells of began.
     pub since: Timestamp,
     /// Who: the current owner first.
@@ -95,6 +101,8 @@ impl FindingRecord {
             severity: finding.severity,
             interface,
             vlan: finding.segment.vlan,
+            segment: None,
+            drill: false,
             ip: finding.ip,
             since: clock.wall(finding.since),
             owners: OwnerRecord::all(&finding.owners, clock),
@@ -102,6 +110,15 @@ impl FindingRecord {
             counts: finding.counts.into(),
             hint: finding.hint,
             reason: finding.bogus,
+        }
+    }
+
+    /// The same, with the name of its segment.
+    #[must_use]
+    pub fn on(self, segment: String) -> Self {
+        Self {
+            segment: (!segment.is_empty()).then_some(segment),
+            ..self
         }
     }
 

@@ -63,7 +63,12 @@ fn every_finding() -> Vec<Finding> {
 
 fn every_record() -> impl Iterator<Item = FindingRecord> {
     let findings = every_finding().into_iter();
-    findings.map(|finding| FindingRecord::new(&finding, "eth0".to_owned(), Clock::Epoch))
+    let records =
+        findings.map(|finding| FindingRecord::new(&finding, "eth0".to_owned(), Clock::Epoch));
+    records.enumerate().map(|(number, record)| FindingRecord {
+        drill: number > 0,
+        ..record.on(["", "192.0.2.0/24"][number.min(1)].to_owned())
+    })
 }
 
 #[test]

@@ -16,10 +16,12 @@ use super::{
 };
 use crate::detect::{FindingKind, Severity};
 
+mod check;
+
 /// Where what is under a headline begins: below the name of the finding.
-const INDENT: usize = 10;
+pub(crate) const INDENT: usize = 10;
 /// Where what is behind a label begins.
-const COLUMN: usize = INDENT + 10;
+pub(crate) const COLUMN: usize = INDENT + 10;
 /// Text in wider lines is hard to read.
 const WIDEST: usize = 120;
 /// What is narrower is treated as this.
@@ -29,7 +31,7 @@ const USUAL: usize = 80;
 /// A cut name shorter than this says nothing.
 const SHORTEST_NAME: usize = 8;
 
-const LABEL: Style = Style::new().effects(Effects::DIMMED);
+pub(crate) const LABEL: Style = Style::new().effects(Effects::DIMMED);
 const COMMAND: Style = Style::new().effects(Effects::BOLD);
 
 /// How text for people is laid out.
@@ -44,7 +46,7 @@ impl Terminal {
     /// Lines of this width, times in this zone.
     pub fn new(width: usize, zone: TimeZone, origin: Origin) -> Self {
         Self {
-            width: width.clamp(NARROWEST, WIDEST),
+            width: readable(width),
             zone,
             origin,
         }
@@ -52,20 +54,20 @@ impl Terminal {
 
     /// As it fits the terminal that standard output is, or else the usual 80 columns.
     pub fn of_stdout(origin: Origin) -> Self {
-        let stdout = io::stdout();
-        let size = stdout
-            .is_terminal()
-            .then(|| terminal_size::terminal_size_of(stdout));
-        let width = size.flatten().map_or(USUAL, |(width, _)| width.0.into());
-        Self::new(width, TimeZone::system(), origin)
+        Self::new(width_of_stdout(), TimeZone::system(), origin)
     }
 
     /// Writes a finding.
     pub fn finding(&self, out: &mut impl Write, record: &FindingRecord) -> io::Result<()> {
+        let drill = format!("DRILL/{}", record.finding);
         let head = Head {
             time: record.time,
             style: style(record.severity),
-            word: record.finding.label(),
+            word: if record.drill {
+                &drill
+            } else {
+                record.finding.label()
+            },
             ip: record.ip.to_string(),
             place: place(&record.interface, record.vlan),
         };
@@ -245,6 +247,19 @@ impl Terminal {
     }
 }
 
+/// The width of the terminal that standard output is, or else the usual 80 columns: readable in any case.
+pub(crate) fn width_of_stdout() -> usize {
+    let stdout = io::stdout();
+    let size = stdout
+        .is_terminal()
+        .then(|| terminal_size::terminal_size_of(stdout));
+    readable(size.flatten().map_or(USUAL, |(width, _)| width.0.into()))
+}
+
+fn readable(width: usize) -> usize {
+    width.clamp(NARROWEST, WIDEST)
+}
+
 /// The first line of everything.
 struct Head<'a> {
     time: Timestamp,
@@ -254,7 +269,8 @@ struct Head<'a> {
     place: String,
 }
 
-fn write_labelled(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+/// Writes a line behind its label, or below it where the label is empty.
+pub(crate) fn write_labelled(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
     let width = COLUMN - INDENT;
     if label.is_empty() {
         writeln!(out, "{:COLUMN$}{text}", "")

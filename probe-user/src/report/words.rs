@@ -37,6 +37,9 @@ pub fn what(record: &FindingRecord) -> String {
             .to_owned(),
         FindingKind::Silent => "nobody has claimed this address or answered for it".to_owned(),
     };
+    if record.drill {
+        return format!("DRILL, not real: {sentence}.");
+    }
     match record.severity {
         Severity::Critical => format!("Critical: {sentence}."),
         Severity::Warning => format!("Warning: {sentence}."),
@@ -85,6 +88,14 @@ pub fn cause(hint: Hint) -> &'static str {
         Hint::BalanceAlb => {
             "one MAC only asks and the other only answers: likely one machine, with a bond in mode \
              balance-alb"
+        }
+        Hint::TwoAnnouncers => {
+            "two load balancers announce it (MetalLB, kube-vip): two installs or clusters with the \
+             same pool, or a speaker that has lost touch with the others"
+        }
+        Hint::AnnouncerAndHost => {
+            "one owner announces it for a load balancer (MetalLB, kube-vip), the other has it \
+             configured: a static address, or a DHCP range that overlaps the pool"
         }
     }
 }

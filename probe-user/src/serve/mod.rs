@@ -2,7 +2,6 @@
 //! for everyone on it: that is on the Unix socket ([`serve_api`]).
 
 mod api;
-mod family;
 mod metrics;
 mod socket;
 mod state;
@@ -18,12 +17,20 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
+use self::metrics::{Addresses, Material};
 pub use self::{
     api::{ApiSources, MissedRecord, serve as serve_api},
     socket::{ApiSocket, DEFAULT_PATH, SocketError},
     state::{InterfaceRecord, StatusRecord},
 };
-use crate::{interfaces::WatchedInterfaces, kernel::CounterReader, monitor::MonitorHandle};
+use crate::{
+    drill::Drills,
+    interfaces::WatchedInterfaces,
+    kernel::CounterReader,
+    links::Links,
+    monitor::{MonitorHandle, Stopped},
+    neighbours::NeighbourReader,
+};
 
 /// How long the monitor may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +44,14 @@ pub struct Sources {
     pub counters: CounterReader,
     /// The watched interfaces.
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    /// All interfaces.
+    pub links: watch::Receiver<Arc<Links>>,
+    /// What the kernel believes of its neighbours.
+    pub neighbours: NeighbourReader,
+    /// The exercise that goes on.
+    pub drills: Drills,
+    /// How many addresses of a kind have series of their own.
+    pub addresses: usize,
 }
 
 /// Binds the address, so that a port that is taken is an error at start.
@@ -61,19 +76,35 @@ pub async fn serve(
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
-    let Ok(Ok(snapshot)) = timeout(PATIENCE, sources.monitor.snapshot()).await else {
+    let Ok(Ok(material)) = timeout(PATIENCE, material(sources)).await else {
         return unavailable("the monitor does not answer");
     };
-    let watched = sources.watched.borrow().clone();
     // Reading the maps and encoding keep no other task from running.
-    let encoded = tokio::task::spawn_blocking(move || {
-        metrics::encode(&snapshot, &watched, &sources.counters)
-    });
+    let encoded = tokio::task::spawn_blocking(move || metrics::encode(&material));
     match encoded.await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Ok(Err(error)) => unavailable(&error.to_string()),
         Err(error) => unavailable(&error.to_string()),
     }
+}
+
+async fn material(sources: Sources) -> Result<Material, Stopped> {
+    let snapshot = sources.monitor.snapshot().await?;
+    let addresses = Addresses::read(&sources.monitor, sources.addresses).await?;
+    let neighbours = if addresses.any_tracked() {
+        sources.neighbours.read().await
+    } else {
+        Arc::default()
+    };
+    Ok(Material {
+        snapshot,
+        addresses,
+        watched: sources.watched.borrow().clone(),
+        links: sources.links.borrow().clone(),
+        neighbours,
+        drill: sources.drills.current(),
+        counters: sources.counters,
+    })
 }
 
 /// Alive: detection answers.

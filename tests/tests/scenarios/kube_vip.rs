@@ -52,6 +52,6 @@ fn two_nodes(stage: &mut Stage) -> Result<()> {
     stage.conclude(&[
         Expected::new_binding(SHARED, &[first.mac()]),
         Expected::contested(SHARED, &both),
-        Expected::conflict(SHARED, "alternation", &both),
+        Expected::conflict(SHARED, "alternation", &both).hinting("two_announcers"),
     ])
 }

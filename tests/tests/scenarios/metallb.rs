@@ -174,7 +174,7 @@ fn split_brain_while_announcing(stage: &mut Stage) -> Result<()> {
     stage.conclude(&[
         Expected::new_binding(SHARED, &[first.mac()]),
         Expected::contested(SHARED, &both),
-        Expected::conflict(SHARED, "alternation", &both),
+        Expected::conflict(SHARED, "alternation", &both).hinting("two_announcers"),
     ])
 }
 

@@ -163,6 +163,32 @@ fn what_this_program_writes_reads_back_with_everything() {
 }
 
 #[test]
+fn an_interface_that_is_described_anew_stays_the_same_one() {
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    let before = Interface {
+        held: Vec::new(),
+        ..interface()
+    };
+    writer.interface(event().ifindex, &before).unwrap();
+    writer.event(&event()).unwrap();
+    writer.interface(event().ifindex, &interface()).unwrap();
+    writer.event(&event()).unwrap();
+    let file = writer.finish(AT + 1_000).unwrap();
+
+    let mut reader = Reader::new(file.as_slice()).unwrap();
+    let mut items = Vec::new();
+    while let Some(item) = reader.next_item().unwrap() {
+        items.push(item);
+    }
+    let [first, second] = frames(&items)[..] else {
+        panic!("{items:?}");
+    };
+    assert_eq!(first.interface, second.interface);
+    assert_eq!(reader.host().interfaces[&first.interface], interface());
+    assert_ne!(before, interface(), "or this shows nothing");
+}
+
+#[test]
 fn a_capture_that_was_cut_off_gives_what_it_has() {
     for file in [pcap(0xa1b2_c3d4, false, 1), own()] {
         let whole = frames(&read(&file).0);

@@ -120,6 +120,6 @@ async fn copy(
     let _ = out.send(end).await;
     Ok(Recorded {
         frames: blocks.packets(),
-        missed: 0,
+        missed: blocks.missed(),
     })
 }

@@ -15,6 +15,8 @@ pub(super) struct Claimant {
     pub present: bool,
     /// How it has claimed the address since it is present.
     pub manner: Manner,
+    /// The forms in which it has announced the address to all.
+    announced: Announced,
     /// That its frames come from another Ethernet source has been reported.
     mismatch_told: bool,
     /// Its first claim.
@@ -50,6 +52,14 @@ impl Manner {
     }
 }
 
+/// In which forms a station has announced the address to all: MetalLB and kube-vip use both, hosts and routers
+/// one, as RFC 5227 section 3 and RFC 9568 section 8.1.2 want it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Announced {
+    by_request: bool,
+    by_reply: bool,
+}
+
 /// What a claimant was just before a claim.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Before {
@@ -68,6 +78,10 @@ impl Claimant {
             mac: heard.mac,
             present: false,
             manner: Manner::of(heard.form),
+            announced: Announced {
+                by_request: false,
+                by_reply: false,
+            },
             mismatch_told: false,
             first_seen: heard.at,
             since: heard.at,
@@ -75,6 +89,11 @@ impl Claimant {
             claims: 0,
             answered: None,
         }
+    }
+
+    /// Whether it announces the address as MetalLB's speakers and kube-vip do.
+    pub const fn is_announcer(&self) -> bool {
+        self.announced.by_request && self.announced.by_reply
     }
 
     fn claim(&mut self, heard: &Heard) {
@@ -86,6 +105,10 @@ impl Claimant {
         }
         if self.manner != manner {
             self.manner = Manner::Both;
+        }
+        if heard.form.announcement && !heard.form.unicast {
+            self.announced.by_reply |= heard.form.reply;
+            self.announced.by_request |= !heard.form.reply;
         }
         self.last_seen = self.last_seen.max(heard.at);
         self.claims += 1;

@@ -1,6 +1,6 @@
 //! What opens a conflict, and what is less than one.
 
-use super::{Binding, conflict::Conflict};
+use super::{Binding, claimants::Claimant, conflict::Conflict};
 use crate::detect::{
     Evidence, FindingKind, Hint, OwnerView, RequestId,
     turn::{Scene, Turn},
@@ -65,10 +65,14 @@ impl Binding {
         turn: &mut Turn,
     ) {
         let owners = self.parties(&turn.scene, turn.at);
+        let announcers = self.hint_of_announcers(&owners);
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
-        conflict.hint = hint_of_parties(&owners, &turn.scene).or(conflict.hint);
+        conflict.hint = hint_of_parties(&owners, &turn.scene)
+            .or_else(|| conflict.hint.filter(|&hint| !is_of_announcers(hint)))
+            .or(announcers)
+            .or(conflict.hint);
         let mut finding = turn.finding(kind, conflict.opened_at);
         finding.owners = owners;
         finding.evidence = Some(evidence);
@@ -76,6 +80,24 @@ impl Binding {
         finding.hint = conflict.hint;
         turn.report(finding);
     }
+
+    /// What it suggests that owners announce the address, or do not.
+    fn hint_of_announcers(&self, parties: &[OwnerView]) -> Option<Hint> {
+        let announces = |party: &&OwnerView| {
+            let mut claimants = party.macs.iter().filter_map(|&mac| self.claimants.get(mac));
+            claimants.any(Claimant::is_announcer)
+        };
+        match parties.iter().filter(announces).count() {
+            0 => None,
+            1 => Some(Hint::AnnouncerAndHost),
+            _ => Some(Hint::TwoAnnouncers),
+        }
+    }
+}
+
+/// Whether more announcements may show that it was something else.
+const fn is_of_announcers(hint: Hint) -> bool {
+    matches!(hint, Hint::TwoAnnouncers | Hint::AnnouncerAndHost)
 }
 
 /// What the owners in a conflict suggest by themselves.

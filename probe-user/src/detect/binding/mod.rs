@@ -241,14 +241,9 @@ impl Binding {
         turn.report(finding);
     }
 
-    /// Since when nobody has claimed it, if that has been reported.
-    pub fn silent_since(&self) -> Option<Timestamp> {
-        self.silent_told.then(|| self.last_claim())
-    }
-
-    /// Whether its silence has been reported.
-    pub const fn is_silent(&self) -> bool {
-        self.silent_told
+    /// Since when nobody has claimed it, if that has been reported and lasts.
+    pub fn silent_since(&self, scene: &Scene) -> Option<Timestamp> {
+        self.is_silent(scene).then(|| self.last_claim())
     }
 
     /// When another host has last claimed it.
@@ -300,6 +295,24 @@ impl Binding {
         } else {
             self.owners(scene)
         }
+    }
+
+    /// Whether its silence has been reported and lasts.
+    pub fn is_silent(&self, scene: &Scene) -> bool {
+        self.silent_told && scene.tracked && scene.held.is_none()
+    }
+
+    /// Whether an episode of being contested is remembered.
+    pub fn has_contested_episode(&self) -> bool {
+        let dispute = self.dispute.as_ref();
+        dispute.is_some_and(|dispute| dispute.contested.is_some())
+    }
+
+    /// Whether it is contested, and no conflict yet.
+    pub fn is_contested(&self, scene: &Scene, now: Timestamp) -> bool {
+        let last = self.dispute.as_ref().and_then(|dispute| dispute.contested);
+        let lasts = |at| now.since(at) < scene.rules.config.resolution_quiet;
+        self.conflict().is_none() && last.is_some_and(lasts)
     }
 
     fn conflict_mut(&mut self) -> Option<&mut Conflict> {

@@ -6,7 +6,7 @@ use probe_common::wire::MacAddr;
 use smallvec::SmallVec;
 
 use super::Binding;
-use crate::detect::{OwnerView, Role, Timestamp, owner::Identity, turn::Scene};
+use crate::detect::{Holder, OwnerView, Role, Timestamp, owner::Identity, turn::Scene};
 
 impl Binding {
     /// The owner that a MAC belongs to on this address. A virtual-router MAC and the physical MACs of the
@@ -49,6 +49,23 @@ impl Binding {
             .max_by_key(|claimant| claimant.last_seen)
             .map(|claimant| claimant.mac);
         latest.or(scene.held.map(|held| held.mac).filter(is_owners))
+    }
+
+    /// The current owner, by the MAC that stands for it.
+    pub fn current(&self, scene: &Scene) -> Option<Holder> {
+        let owner = self.owner_of(self.holder?, scene);
+        let mut current = Holder {
+            canonical: scene.rules.canonical(owner),
+            macs: SmallVec::new(),
+            last_claim: Timestamp::ZERO,
+        };
+        for claimant in self.claimants.iter() {
+            if self.owner_of(claimant.mac, scene) == owner {
+                current.macs.push(claimant.mac);
+                current.last_claim = current.last_claim.max(claimant.last_seen);
+            }
+        }
+        Some(current)
     }
 
     /// Only `owner` takes part from now on.

@@ -1,5 +1,6 @@
 //! What detection promises, a test for each sentence. A test's name is the behaviour that it holds.
 
+mod announcers;
 mod bounds;
 mod clock;
 mod duplicate;

@@ -36,6 +36,8 @@ fn finding(finding: FindingKind, severity: Severity, owners: Vec<OwnerRecord>) -
         severity,
         interface: "eth0".to_owned(),
         vlan: Vlan::UNTAGGED,
+        segment: None,
+        drill: false,
         ip: "192.0.2.10".parse().unwrap(),
         since: at("02:13:06"),
         owners,

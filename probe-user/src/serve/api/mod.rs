@@ -2,6 +2,7 @@
 //!
 //! A reader costs a connection and no queue; there are at most so many, and each may take its time.
 
+mod drill;
 mod state;
 mod streams;
 
@@ -12,7 +13,7 @@ use axum::{
     extract::Query,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 pub use self::streams::MissedRecord;
 use super::ApiSocket;
 use crate::{
+    drill::{DrillGoesOn, Drills},
     filter::{Filter, FilterError},
     history::History,
     interfaces::WatchedInterfaces,
@@ -55,6 +57,8 @@ pub struct ApiSources {
     pub links: watch::Receiver<Arc<Links>>,
     /// The last findings.
     pub history: History,
+    /// The exercise that goes on.
+    pub drills: Drills,
 }
 
 /// What the handlers share.
@@ -102,6 +106,7 @@ fn router(sources: ApiSources) -> Router {
         .route("/v1/bindings", get(state::bindings))
         .route("/v1/interfaces", get(state::interfaces))
         .route("/v1/status", get(state::status))
+        .route("/v1/drill", post(drill::drill))
         .with_state(Api {
             sources,
             recordings: Arc::new(Semaphore::new(RECORDINGS)),
@@ -115,6 +120,10 @@ enum ApiError {
     Filter(#[from] FilterError),
     #[error("since is the number of a finding or a time like 2026-11-20T02:00:00Z, not {0:?}")]
     Since(String),
+    #[error("for is a number of seconds from 1 to {longest}, not {said:?}", longest = drill::LONGEST.as_secs())]
+    Duration { said: String },
+    #[error(transparent)]
+    Drill(#[from] DrillGoesOn),
     #[error("the monitor does not answer")]
     Stuck,
     #[error("there are {RECORDINGS} recordings already: end one first")]
@@ -130,7 +139,8 @@ impl From<Stopped> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match self {
-            Self::Filter(_) | Self::Since(_) => StatusCode::BAD_REQUEST,
+            Self::Filter(_) | Self::Since(_) | Self::Duration { .. } => StatusCode::BAD_REQUEST,
+            Self::Drill(_) => StatusCode::CONFLICT,
             Self::Stuck | Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, format!("{self}\n")).into_response()

@@ -177,7 +177,7 @@ fn since_of(parameters: &Parameters) -> Result<Since, ApiError> {
         .ok_or_else(|| ApiError::Since(text.clone()))
 }
 
-fn streamed(lines: impl Stream<Item = String> + Send + 'static) -> Response {
+pub(super) fn streamed(lines: impl Stream<Item = String> + Send + 'static) -> Response {
     let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
     ([(CONTENT_TYPE, LINES)], body).into_response()
 }

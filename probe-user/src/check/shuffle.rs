@@ -1,0 +1,98 @@
+//! An order in which each number comes exactly once, without a list of them.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+/// A permutation of the numbers below a total: neighbours in it are neighbours nowhere else, so that a sweep
+/// walks through no rack of machines and through no switch's ports in turn.
+///
+/// A Feistel network permutes the next power of four, and what falls outside is permuted again until it falls
+/// inside ("cycle walking"): less than four rounds on average.
+#[derive(Clone, Copy, Debug)]
+pub struct Shuffle {
+    total: u32,
+    half_bits: u32,
+    keys: [u32; 4],
+}
+
+impl Shuffle {
+    /// The permutation of the numbers below `total` that belongs to this seed.
+    pub fn new(total: u32, seed: u64) -> Self {
+        let bits = u32::BITS - total.saturating_sub(1).leading_zeros();
+        let mut state = seed;
+        Self {
+            total,
+            half_bits: bits.div_ceil(2).max(1),
+            keys: [(); 4].map(|()| {
+                // Weyl's sequence; the mixing is in the rounds.
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                mixed((state >> 32) as u32 ^ mixed(state as u32))
+            }),
+        }
+    }
+
+    /// The number at this place; places are below the total.
+    pub fn at(&self, place: u32) -> u32 {
+        let mut number = place;
+        loop {
+            number = self.once(number);
+            if number < self.total || self.total == 0 {
+                return number;
+            }
+        }
+    }
+
+    fn once(&self, number: u32) -> u32 {
+        let mask = (1u32 << self.half_bits) - 1;
+        let (mut left, mut right) = (number >> self.half_bits & mask, number & mask);
+        for key in self.keys {
+            (left, right) = (right, left ^ mixed(right ^ key) & mask);
+        }
+        left << self.half_bits | right
+    }
+}
+
+/// A seed that is another one each time.
+pub fn seed() -> u64 {
+    RandomState::new().hash_one("probe check")
+}
+
+/// The finaliser of `MurmurHash3`: every bit of the result depends on every bit.
+const fn mixed(value: u32) -> u32 {
+    let value = (value ^ value >> 16).wrapping_mul(0x85eb_ca6b);
+    let value = (value ^ value >> 13).wrapping_mul(0xc2b2_ae35);
+    value ^ value >> 16
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_number_comes_exactly_once() {
+        for total in [1, 2, 3, 4, 5, 7, 16, 17, 254, 256, 1000, 65_534, 65_536] {
+            for seed in [0, 1, seed()] {
+                let shuffle = Shuffle::new(total, seed);
+                let all: HashSet<_> = (0..total).map(|place| shuffle.at(place)).collect();
+                assert_eq!(all.len(), total as usize, "{total} {seed}");
+                assert!(all.iter().all(|number| *number < total));
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_is_spread_and_another_one_for_another_seed() {
+        let order = |seed| -> Vec<u32> {
+            let shuffle = Shuffle::new(254, seed);
+            (0..254).map(|place| shuffle.at(place)).collect()
+        };
+        assert_ne!(order(1), order(2));
+        assert_eq!(order(1), order(1));
+        let close = order(7)
+            .windows(2)
+            .filter(|pair| pair[0].abs_diff(pair[1]) <= 2)
+            .count();
+        assert!(close < 25, "{close} of 253 steps go to a neighbour");
+    }
+}

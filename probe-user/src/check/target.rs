@@ -1,0 +1,177 @@
+//! What somebody wants to know about, as it is typed.
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use ipnet::Ipv4Net;
+
+/// An address or several: `192.0.2.7`, `192.0.2.0/24`, `192.0.2.10-192.0.2.20`, `192.0.2.10-20`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One address.
+    One(Ipv4Addr),
+    /// From the first to the last of these.
+    Several(Ipv4Addr, Ipv4Addr),
+}
+
+/// Why a text is no target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// IPv6.
+    #[error("{0} is IPv6, which has no ARP: only IPv4 addresses can be checked")]
+    Ipv6(String),
+    /// The end comes before the beginning.
+    #[error("{0} ends before it begins")]
+    Backwards(String),
+    /// Something else.
+    #[error(
+        "{0:?} is no address, network (192.0.2.0/24), range (192.0.2.10-192.0.2.20, 192.0.2.10-20) or file"
+    )]
+    Unreadable(String),
+    /// Addresses that no machine can have.
+    #[error("{target} includes {address}, which no machine can own: it is {what}")]
+    Special {
+        /// What was typed.
+        target: String,
+        /// The first such address in it.
+        address: Ipv4Addr,
+        /// What it is.
+        what: &'static str,
+    },
+}
+
+/// What no machine on a segment can own (RFC 1122 section 3.2.1.3, RFC 5771).
+const SPECIAL: [(u32, u32, &str); 4] = [
+    (0x0000_0000, 0x00ff_ffff, "of \"this network\", 0.0.0.0/8"),
+    (0x7f00_0000, 0x7fff_ffff, "a loopback address"),
+    (0xe000_0000, 0xefff_ffff, "a group address"),
+    (0xffff_ffff, 0xffff_ffff, "the broadcast address"),
+];
+
+impl Target {
+    /// Its first and its last address, as numbers.
+    pub fn bounds(self) -> (u32, u32) {
+        let (first, last) = match self {
+            Self::One(address) => (address, address),
+            Self::Several(first, last) => (first, last),
+        };
+        (first.into(), last.into())
+    }
+
+    fn of(first: Ipv4Addr, last: Ipv4Addr) -> Self {
+        if first == last {
+            Self::One(first)
+        } else {
+            Self::Several(first, last)
+        }
+    }
+
+    fn read(text: &str) -> Option<Result<Self, TargetError>> {
+        if let Ok(address) = text.parse() {
+            return Some(Ok(Self::One(address)));
+        }
+        if let Ok(network) = text.parse::<Ipv4Net>() {
+            return Some(Ok(Self::of(network.network(), network.broadcast())));
+        }
+        let (first, last) = text.split_once('-')?;
+        let first: Ipv4Addr = first.trim().parse().ok()?;
+        let last = last.trim();
+        let last = match last.parse::<u8>() {
+            Ok(byte) => {
+                let [a, b, c, _] = first.octets();
+                Ipv4Addr::new(a, b, c, byte)
+            }
+            Err(_) => last.parse().ok()?,
+        };
+        Some(if first > last {
+            Err(TargetError::Backwards(text.to_owned()))
+        } else {
+            Ok(Self::of(first, last))
+        })
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let text = text.trim();
+        let Some(target) = Self::read(text) else {
+            let first = text.split(['-', '/']).next().unwrap_or_default();
+            return Err(if first.trim().parse::<std::net::Ipv6Addr>().is_ok() {
+                TargetError::Ipv6(text.to_owned())
+            } else {
+                TargetError::Unreadable(text.to_owned())
+            });
+        };
+        let target = target?;
+        let (first, last) = target.bounds();
+        let special = SPECIAL
+            .iter()
+            .find(|(from, to, _)| first <= *to && last >= *from);
+        match special {
+            Some((from, _, what)) => Err(TargetError::Special {
+                target: text.to_owned(),
+                address: first.max(*from).into(),
+                what,
+            }),
+            None => Ok(target),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(address) => address.fmt(f),
+            Self::Several(first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_networks_and_ranges_are_read() {
+        for (text, read) in [
+            ("192.0.2.7", "192.0.2.7"),
+            (" 192.0.2.7 ", "192.0.2.7"),
+            ("192.0.2.7/32", "192.0.2.7"),
+            ("192.0.2.77/24", "192.0.2.0-192.0.2.255"),
+            ("192.0.2.10-192.0.2.20", "192.0.2.10-192.0.2.20"),
+            ("192.0.2.10 - 192.0.3.20", "192.0.2.10-192.0.3.20"),
+            ("192.0.2.10-20", "192.0.2.10-192.0.2.20"),
+            ("192.0.2.10-10", "192.0.2.10"),
+            ("240.0.0.1", "240.0.0.1"),
+        ] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(target.to_string(), read, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_checked_is_refused_by_name() {
+        for (text, why) in [
+            ("2001:db8::1", "IPv6"),
+            ("2001:db8::/64", "IPv6"),
+            ("2001:db8::1-2001:db8::9", "IPv6"),
+            ("192.0.2.20-10", "before it begins"),
+            ("192.0.2.20-192.0.1.30", "before it begins"),
+            ("192.0.2.0/33", "no address"),
+            ("192.0.2.10-256", "no address"),
+            ("192.0.2.10-", "no address"),
+            ("pool", "no address"),
+            ("", "no address"),
+            ("127.0.0.1", "loopback"),
+            ("224.0.0.1", "group"),
+            ("255.255.255.255", "broadcast"),
+            ("0.0.0.0", "this network"),
+            ("0.0.0.0/0", "this network"),
+            ("126.255.255.255-127.0.0.1", "127.0.0.0"),
+        ] {
+            let error = text.parse::<Target>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

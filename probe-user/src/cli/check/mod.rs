@@ -1,0 +1,317 @@
+//! `probe check`: who answers for these addresses, now?
+
+mod expectation;
+mod inquiry;
+mod results;
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    net::Ipv4Addr,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use probe_common::wire::{MacAddr, Vlan};
+use tokio::runtime;
+
+use self::{expectation::Expectation, inquiry::Inquiry};
+use super::{
+    Exit,
+    detection::MacSet,
+    exit::complain,
+    output::{Output, say},
+    session::{StopSignal, init_logging},
+    source::duration,
+};
+use crate::{
+    active::ArpSocket,
+    check::{Surroundings, SurroundingsError, Target, TargetError, read_list},
+    detect::DetectConfig,
+};
+
+/// The word for standard input.
+const STDIN: &str = "-";
+
+/// A list of more than this is a mistake: all addresses of a check, each on a line of its own, with a comment.
+const LONGEST_LIST: u64 = 64 << 20;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 as expected (without --expect-…: no conflict), 1 a conflict, 2 usage, 3 an expectation \
+                  not met or, with --for, moved, 4 could not ask, or not about all."
+)]
+pub struct Arguments {
+    /// Addresses: 192.0.2.7, 192.0.2.0/24, 192.0.2.10-192.0.2.20, 192.0.2.10-20, a file with a list of them or
+    /// with `IPAddressPools` of MetalLB (YAML), or - for either from standard input
+    #[arg(value_name = "TARGET", required = true)]
+    targets: Vec<String>,
+
+    /// How it is written
+    #[arg(short, long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+
+    /// The interface to ask through, instead of the one that the route leads to
+    #[arg(short, long, value_name = "IFACE")]
+    interface: Option<String>,
+
+    /// The VLAN to ask in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
+    #[arg(long, value_name = "VID", default_value_t = Vlan::UNTAGGED, hide_default_value = true)]
+    vlan: Vlan,
+
+    /// Ask with this address of this host instead of by ARP probe, for devices that answer no probe; everybody
+    /// who hears it renews what they know of this host
+    #[arg(long, value_name = "IP")]
+    from: Option<Ipv4Addr>,
+
+    /// Questions a second, where there are more than ten addresses. More than the default can cut this host off:
+    /// switches with Dynamic ARP Inspection shut a port above 15 ARP frames a second
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+
+    /// How long an answer is waited for after the last question
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = wait, hide_short_help = true)]
+    wait: Duration,
+
+    /// Watch the addresses for this time, and ask again and again: is there exactly one owner all the time?
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+
+    #[command(flatten)]
+    expectation: ExpectationArguments,
+
+    /// MACs that are one machine; repeat it for each machine
+    #[arg(long = "same-owner", value_name = "MAC,MAC…")]
+    same_owner: Vec<MacSet>,
+}
+
+/// What is expected of each address.
+#[derive(Clone, Copy, Debug, Args)]
+#[group(multiple = false)]
+struct ExpectationArguments {
+    /// Expect exactly one owner of each address, else end with 3
+    #[arg(long)]
+    expect_owner: bool,
+
+    /// Expect that nobody has any of the addresses, else end with 3
+    #[arg(long)]
+    expect_free: bool,
+
+    /// Expect this MAC to be the one owner of each address, else end with 3
+    #[arg(long, value_name = "MAC")]
+    expect_mac: Option<MacAddr>,
+}
+
+impl ExpectationArguments {
+    fn expectation(self) -> Expectation {
+        match self {
+            Self {
+                expect_mac: Some(mac),
+                ..
+            } => Expectation::Mac(mac),
+            Self {
+                expect_owner: true, ..
+            } => Expectation::Owner,
+            Self {
+                expect_free: true, ..
+            } => Expectation::Free,
+            _ => Expectation::Nothing,
+        }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    init_logging("warn");
+    let targets = match targets(&arguments.targets) {
+        Ok(targets) => targets,
+        Err(error) => {
+            complain(&error);
+            return Ok(Exit::Usage);
+        }
+    };
+    // One thread: capabilities belong to threads, and all of them are let go of on the way.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    match runtime.block_on(check(arguments, &targets)) {
+        Err(error) if is_usage(&error) => {
+            complain(&error);
+            Ok(Exit::Usage)
+        }
+        result => result,
+    }
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    let surroundings = error.downcast_ref::<SurroundingsError>();
+    surroundings.is_some_and(SurroundingsError::is_usage)
+}
+
+async fn check(arguments: &Arguments, targets: &[Target]) -> anyhow::Result<Exit> {
+    let stop = StopSignal::listen()?;
+    // First of all, because without the capability nothing else is of use.
+    let sender = ArpSocket::sender()?;
+    let mut surroundings = Surroundings::look().await?;
+    let interface = arguments.interface.as_deref();
+    let lots = surroundings
+        .place(targets, interface, arguments.vlan)
+        .await?;
+    if let Some(from) = arguments.from {
+        surroundings.check_source(from)?;
+    }
+    say_what_is_left_out(surroundings.left_out());
+    Inquiry::open(arguments, sender, surroundings, lots)
+        .await?
+        .run(stop)
+        .await
+}
+
+fn say_what_is_left_out(left_out: &[Ipv4Addr]) {
+    if !left_out.is_empty() {
+        let names: Vec<_> = left_out.iter().map(ToString::to_string).collect();
+        say(&format!(
+            "left out, because no machine can have it: {} (network and broadcast addresses)",
+            names.join(", ")
+        ));
+    }
+}
+
+impl Arguments {
+    /// Who is one machine.
+    fn config(&self) -> DetectConfig {
+        DetectConfig {
+            same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
+            ..DetectConfig::default()
+        }
+    }
+}
+
+fn wait(text: &str) -> anyhow::Result<Duration> {
+    let wait = duration(text)?;
+    anyhow::ensure!(
+        wait <= Duration::from_secs(60),
+        "nobody answers after more than a minute"
+    );
+    Ok(wait)
+}
+
+/// Reads what was typed, and the files and the standard input that it names.
+fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for word in words {
+        match word.parse() {
+            Ok(target) => targets.push(target),
+            Err(_) if word == STDIN => {
+                targets.extend(list(io::stdin().lock(), "standard input")?);
+            }
+            Err(TargetError::Unreadable(_)) if Path::new(word).exists() => {
+                let file = fs::File::open(word).with_context(|| format!("cannot read {word}"))?;
+                targets.extend(list(file, word)?);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    anyhow::ensure!(!targets.is_empty(), "there is no IPv4 address to check");
+    Ok(targets)
+}
+
+fn list(source: impl io::Read, name: &str) -> anyhow::Result<Vec<Target>> {
+    let mut text = String::new();
+    let read = source.take(LONGEST_LIST).read_to_string(&mut text);
+    read.with_context(|| format!("cannot read {name}"))?;
+    let list = read_list(&text).with_context(|| format!("in {name}"))?;
+    if list.ipv6 > 0 {
+        say(&format!(
+            "{name}: {} left out: IPv6 has no ARP",
+            match list.ipv6 {
+                1 => "one IPv6 range".to_owned(),
+                number => format!("{number} IPv6 ranges"),
+            }
+        ));
+    }
+    Ok(list.targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        check: Arguments,
+    }
+
+    fn parsed(words: &[&str]) -> Result<Arguments, clap::Error> {
+        let words = ["probe"].iter().chain(words);
+        Command::try_parse_from(words).map(|command| command.check)
+    }
+
+    #[test]
+    fn what_is_expected_is_one_thing() {
+        let expectation = |words: &[&str]| parsed(words).unwrap().expectation.expectation();
+        assert_eq!(expectation(&["192.0.2.1"]), Expectation::Nothing);
+        assert_eq!(
+            expectation(&["--expect-owner", "192.0.2.1"]),
+            Expectation::Owner
+        );
+        assert_eq!(
+            expectation(&["--expect-free", "192.0.2.1"]),
+            Expectation::Free
+        );
+        let mac = "02:00:00:00:00:0a";
+        assert_eq!(
+            expectation(&["--expect-mac", mac, "192.0.2.1"]),
+            Expectation::Mac(mac.parse().unwrap())
+        );
+        for bad in [
+            &["--expect-owner", "--expect-free", "192.0.2.1"][..],
+            &["--expect-mac", "x", "192.0.2.1"],
+            &["--rate", "0", "192.0.2.1"],
+            &["--rate", "10001", "192.0.2.1"],
+            &["--vlan", "4095", "192.0.2.1"],
+            &["--wait", "2m", "192.0.2.1"],
+            &["--for", "-1s", "192.0.2.1"],
+            &["--from", "eth0", "192.0.2.1"],
+            &[],
+        ] {
+            assert!(parsed(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_help_says_why_the_rate_is_low() {
+        let mut command = <Command as clap::CommandFactory>::command();
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Dynamic ARP"), "{help}");
+    }
+
+    #[test]
+    fn a_file_is_named_like_an_address_and_what_is_neither_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pools.yaml");
+        fs::write(
+            &path,
+            "kind: IPAddressPool\nspec: {addresses: [192.0.2.8/31]}\n",
+        )
+        .unwrap();
+        let words = ["192.0.2.1".to_owned(), path.display().to_string()];
+        let read: Vec<_> = targets(&words)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(read, ["192.0.2.1", "192.0.2.8-192.0.2.9"]);
+        for (word, why) in [
+            ("no-such-file", "no address"),
+            ("2001:db8::1", "IPv6"),
+            (directory.path().to_str().unwrap(), "cannot read"),
+        ] {
+            let error = format!("{:#}", targets(&[word.to_owned()]).unwrap_err());
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

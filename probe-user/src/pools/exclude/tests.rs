@@ -1,0 +1,180 @@
+//! Pools without an address, and that nothing else of them changes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pools::{Inventory, manifest, usage::Amount};
+
+const POOL: &str = "\
+# services of the first floor
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata:
+  name: first # floor
+  namespace: metallb-system
+  uid: 3f0c
+  annotations:
+    kubectl.kubernetes.io/last-applied-configuration: '{}'
+    note: 'yes'
+    text: |
+      two
+      lines
+spec:
+  addresses: [192.0.2.0/24, '2001:db8::/126']
+  autoAssign: false
+  serviceAllocation:
+    priority: 50
+    namespaceSelectors:
+      - matchLabels: {team: a, on: \"true\"}
+        matchExpressions: []
+      - {}
+    namespaces: [one, two]
+status:
+  assignedIPv4: 3
+";
+
+fn interval(text: &str) -> Interval {
+    Interval::parse(text).unwrap().0
+}
+
+fn only(text: &str, wanted: &str) -> String {
+    let mut excluded = exclude(text, interval(wanted)).unwrap();
+    assert_eq!(excluded.manifests.len(), 1);
+    assert_eq!(excluded.not_there, []);
+    excluded.manifests.remove(0)
+}
+
+#[test]
+fn the_manifest_comes_back_with_other_addresses() {
+    let expected = "\
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata:
+  name: first
+  namespace: metallb-system
+  annotations:
+    note: \"yes\"
+    text: \"two\\nlines\\n\"
+spec:
+  addresses:
+  - 192.0.2.0-192.0.2.8
+  - 192.0.2.10-192.0.2.255
+  - \"2001:db8::/126\"
+  autoAssign: false
+  serviceAllocation:
+    priority: 50
+    namespaceSelectors:
+    - matchLabels:
+        team: a
+        on: \"true\"
+      matchExpressions: []
+    - {}
+    namespaces:
+    - one
+    - two
+";
+    let written = only(POOL, "192.0.2.9");
+    assert_eq!(written, expected, "\n{written}");
+}
+
+#[test]
+fn ranges_and_ipv6_are_taken_out_as_well() {
+    let written = only(POOL, "192.0.2.128-192.0.2.255");
+    assert!(
+        written.contains("\n  - 192.0.2.0/25\n  - \"2001"),
+        "{written}"
+    );
+    let written = only(POOL, "2001:db8::");
+    assert!(
+        written.contains("  - 192.0.2.0/24\n  - \"2001:db8::1-2001:db8::3\"\n"),
+        "{written}"
+    );
+}
+
+#[test]
+fn only_pools_that_have_it_are_printed() {
+    let other = POOL.replace("192.0.2.0/24", "198.51.100.0/24");
+    let other = other.replace("2001:db8::/126", "2001:db8:1::/126");
+    let both = format!("{POOL}---\n{other}---\nkind: Service\n---\na: [\n");
+    let excluded = exclude(&both, interval("198.51.100.7")).unwrap();
+    assert_eq!(excluded.manifests.len(), 1);
+    assert_eq!(excluded.broken.len(), 1);
+    let excluded = exclude(&both, interval("192.0.2.0-198.51.100.7")).unwrap();
+    assert_eq!(excluded.manifests.len(), 2);
+    assert_eq!(excluded.not_there, [interval("192.0.3.0-198.51.99.255")]);
+}
+
+#[test]
+fn a_pool_in_a_list_comes_out_of_it() {
+    let list = r#"{"kind": "List", "apiVersion": "v1", "items": [{"apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool", "metadata": {"name": "a"}, "spec": {"addresses": ["192.0.2.0/31"]}}]}"#;
+    assert_eq!(
+        only(list, "192.0.2.0"),
+        "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata:\n  name: a\n\
+         spec:\n  addresses:\n  - 192.0.2.1/32\n"
+    );
+}
+
+#[test]
+fn an_address_in_no_pool_and_a_pool_without_others_are_errors() {
+    let error = exclude(POOL, interval("203.0.113.1")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "203.0.113.1 is in no IPAddressPool there"
+    );
+    let one = POOL.replace(", '2001:db8::/126'", "");
+    let error = exclude(&one, interval("192.0.0.0/16")).unwrap_err();
+    assert_eq!(error, ExcludeError::NothingLeft("first".to_owned()));
+}
+
+#[test]
+fn a_pool_that_grows_by_aliases_is_refused() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let below = vec![format!("*a{}", level - 1); 10].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    let bomb = format!("{POOL}{text}");
+    let error = exclude(&bomb, interval("192.0.2.9")).unwrap_err();
+    assert_eq!(error, ExcludeError::TooLarge("first".to_owned()));
+    let itself = format!("{POOL}x: &x {{x: *x}}\n");
+    let error = exclude(&itself, interval("192.0.2.9")).unwrap_err();
+    assert_eq!(error, ExcludeError::TooLarge("first".to_owned()));
+}
+
+proptest! {
+    #[test]
+    fn what_is_left_and_what_was_taken_are_the_pool(
+        pool in prop::collection::vec((any::<u8>(), any::<u8>()), 1..6),
+        out in (any::<u8>(), any::<u8>()),
+    ) {
+        let range = |(one, other): (u8, u8)| {
+            let (first, last) = (one.min(other), one.max(other));
+            format!("192.0.2.{first}-192.0.2.{last}")
+        };
+        let ranges: Vec<_> = pool.into_iter().map(range).collect();
+        let text = format!(
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: p}}\n\
+             spec: {{addresses: [{}]}}\n",
+            ranges.join(", ")
+        );
+        let all: Vec<_> = ranges.iter().map(|text| interval(text)).collect();
+        let wanted = interval(&range(out));
+        let expected: Vec<_> = merged(all.clone()).iter().flat_map(|one| one.without(&wanted)).collect();
+        match exclude(&text, wanted) {
+            Ok(excluded) => {
+                let mut inventory = Inventory::default();
+                manifest::read(&mut inventory, "c", "f", &excluded.manifests[0]);
+                let left = inventory.pools[0].ranges.iter().map(|range| range.interval).collect();
+                prop_assert_eq!(merged(left), expected);
+                let taken = Amount::of(vec![wanted]).v4 - Amount::of(excluded.not_there).v4;
+                let before = Amount::of(all).v4;
+                let after = Amount::of(merged(inventory.pools[0].ranges.iter().map(|range| range.interval).collect())).v4;
+                prop_assert_eq!(before - after, taken);
+            }
+            Err(ExcludeError::NotThere(_)) => prop_assert_eq!(merged(all), expected),
+            Err(ExcludeError::NothingLeft(_)) => prop_assert_eq!(expected, []),
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What is wrong with pools: pure, from what was read to findings.
+
+use std::collections::HashMap;
+
+use super::{
+    finding::{Code, Finding, Level, PoolRange, ShareRange},
+    interval::{Form, Interval, merged, outside},
+    model::{Inventory, Place, Pool, PoolKind, Range},
+    overlap::{Entry, Overlaps, overlaps},
+    plan::Plan,
+};
+
+/// What is wrong.
+#[derive(Debug)]
+pub struct Verdict {
+    /// In the order of their first places, errors and warnings mixed.
+    pub findings: Vec<Finding>,
+    /// Overlaps beyond the number that was wanted, which are not among the findings.
+    pub more: u64,
+}
+
+/// Everything that is wrong; of overlaps not more than `most`.
+pub fn judge(inventory: &Inventory, plan: &Plan, most: usize) -> Verdict {
+    let mut judge = Judge {
+        inventory,
+        plan,
+        findings: Vec::new(),
+        more: 0,
+    };
+    judge.overlaps(most);
+    judge.plan(most);
+    for (index, pool) in inventory.pools.iter().enumerate() {
+        judge.pool(index, pool);
+    }
+    judge.names();
+    judge.advertisements();
+    let Judge {
+        mut findings, more, ..
+    } = judge;
+    // Stable, so that findings of one place stay in the order above.
+    findings.sort_by_cached_key(|finding| finding.places(inventory, plan).0);
+    Verdict { findings, more }
+}
+
+impl Verdict {
+    /// Whether one of the findings is this bad, or worse.
+    pub fn is(&self, inventory: &Inventory, level: Level) -> bool {
+        let bad = |finding: &Finding| finding.code(inventory).level() <= level;
+        self.more > 0 || self.findings.iter().any(bad)
+    }
+}
+
+struct Judge<'a> {
+    inventory: &'a Inventory,
+    plan: &'a Plan,
+    findings: Vec<Finding>,
+    more: u64,
+}
+
+impl Judge<'_> {
+    /// Pools with pools, and with what the plan keeps.
+    fn overlaps(&mut self, most: usize) {
+        let (inventory, plan) = (self.inventory, self.plan);
+        let ranges: Vec<_> = pool_ranges(inventory).collect();
+        let pools = ranges.iter().map(|(_, range)| (range.interval, false));
+        let kept = plan.kept.iter().map(|kept| (kept.range.interval, true));
+        let entries: Vec<_> = pools.chain(kept).map(entry).collect();
+        let found = overlaps(&entries, most);
+        self.count_more(&found);
+        for (one, other) in found.pairs {
+            let (one_range, other_range) = (ranges.get(one), ranges.get(other));
+            let common = entries[one].interval.common(&entries[other].interval);
+            // What is kept comes behind all pools, and the smaller number is the first of a pair.
+            let finding = match (one_range, other_range, common) {
+                (Some(&(one, _)), Some(&(other, _)), Some(common)) => {
+                    let (one, other) = self.in_order(one, other);
+                    Finding::Overlap { one, other, common }
+                }
+                (Some(&(range, _)), None, Some(common)) => Finding::Kept {
+                    range,
+                    kept: other - ranges.len(),
+                    common,
+                },
+                _ => continue,
+            };
+            self.findings.push(finding);
+        }
+    }
+
+    /// The one that is read first, first.
+    fn in_order(&self, one: PoolRange, other: PoolRange) -> (PoolRange, PoolRange) {
+        let place = |range| self.inventory.range(range).place;
+        if place(one) <= place(other) {
+            (one, other)
+        } else {
+            (other, one)
+        }
+    }
+
+    /// Whether the plan holds together, and the pools keep to it.
+    fn plan(&mut self, most: usize) {
+        let (inventory, plan) = (self.inventory, self.plan);
+        let all = (0..plan.faults.len()).map(|fault| Finding::InvalidPlanRange { fault });
+        self.findings.extend(all);
+        self.shares(most);
+        let mut merged_shares: HashMap<usize, Vec<Interval>> = HashMap::new();
+        let mut unknown = vec![false; inventory.clusters.len()];
+        for (index, pool) in inventory.pools.iter().enumerate() {
+            let name = &inventory.clusters[pool.cluster];
+            let found = plan.shares.iter().position(|share| share.cluster == *name);
+            let Some(share) = found else {
+                let told = std::mem::replace(&mut unknown[pool.cluster], true);
+                if !plan.shares.is_empty() && !told {
+                    self.findings.push(Finding::NotInPlan { pool: index });
+                }
+                continue;
+            };
+            let allowed = merged_shares
+                .entry(share)
+                .or_insert_with(|| merged(intervals(&plan.shares[share].ranges)));
+            for (number, range) in pool.ranges.iter().enumerate() {
+                let outside = outside(range.interval, allowed);
+                let addresses = outside.iter().map(Interval::count);
+                if let Some(&first) = outside.first() {
+                    self.findings.push(Finding::OutsidePlan {
+                        range: PoolRange {
+                            pool: index,
+                            range: number,
+                        },
+                        share,
+                        first,
+                        addresses: addresses.fold(0, u128::saturating_add),
+                    });
+                }
+            }
+        }
+    }
+
+    /// What the plan gives to more than one cluster.
+    fn shares(&mut self, most: usize) {
+        let shares = self.plan.shares.iter().enumerate();
+        // A cluster may list the same addresses twice; only others mind.
+        let pieces: Vec<_> = shares
+            .flat_map(|(share, listed)| {
+                let ranges = listed.ranges.iter().enumerate();
+                ranges.map(move |(range, written)| (ShareRange { share, range }, written.interval))
+            })
+            .collect();
+        let entries: Vec<_> = pieces
+            .iter()
+            .map(|&(_, piece)| entry((piece, false)))
+            .collect();
+        let found = overlaps(&entries, most);
+        self.count_more(&found);
+        for (one, other) in found.pairs {
+            let ((one, first), (other, second)) = (pieces[one], pieces[other]);
+            let mine = one.share == other.share;
+            if let Some(common) = first.common(&second).filter(|_| !mine) {
+                self.findings
+                    .push(Finding::PlanOverlap { one, other, common });
+            }
+        }
+    }
+
+    /// One pool by itself.
+    fn pool(&mut self, index: usize, pool: &Pool) {
+        if pool.ranges.is_empty() && pool.faults.is_empty() {
+            self.findings.push(Finding::EmptyPool { pool: index });
+        }
+        let faults = 0..pool.faults.len();
+        let faults = faults.map(|fault| Finding::InvalidRange { pool: index, fault });
+        self.findings.extend(faults);
+        for (number, range) in pool.ranges.iter().enumerate() {
+            let place = PoolRange {
+                pool: index,
+                range: number,
+            };
+            match range.form {
+                Form::Cidr | Form::Range => {}
+                Form::CidrWithHost => self.findings.push(Finding::HostBits { range: place }),
+                Form::Address => self.findings.push(Finding::MissingPrefix { range: place }),
+            }
+        }
+        self.buggy(index, pool);
+    }
+
+    /// MetalLB's `avoidBuggyIPs` is about IPv4 addresses ending in .0 and .255, which old equipment takes for
+    /// broadcasts and drops. Addresses that a service has to ask for, and single ones that somebody wrote
+    /// down, are meant.
+    fn buggy(&mut self, index: usize, pool: &Pool) {
+        if !pool.kind.is_metallb() || pool.avoid_buggy_ips || !pool.auto_assign {
+            return;
+        }
+        let mut first = None;
+        let mut addresses = 0;
+        for (range, written) in pool.ranges.iter().enumerate() {
+            if written.interval.count() == 1 {
+                continue;
+            }
+            if let Some((number, address)) = written.interval.buggy() {
+                addresses += number;
+                let place = PoolRange { pool: index, range };
+                first = first.or_else(|| Some((place, Interval::new(address, address).ok()?)));
+            }
+        }
+        if let Some((range, first)) = first {
+            self.findings.push(Finding::BuggyAddress {
+                range,
+                first,
+                addresses,
+            });
+        }
+    }
+
+    fn names(&mut self) {
+        let mut known: HashMap<_, usize> = HashMap::new();
+        for (again, pool) in self.inventory.pools.iter().enumerate() {
+            // One resource may come in two versions; nothing else shares its names.
+            let key = (pool.cluster, pool.kind, &pool.namespace, &pool.name);
+            match known.get(&key) {
+                Some(&first) => self.findings.push(Finding::DuplicatePool { first, again }),
+                None => drop(known.insert(key, again)),
+            }
+        }
+    }
+
+    fn advertisements(&mut self) {
+        let inventory = self.inventory;
+        let mut by_name: HashMap<_, Vec<usize>> = HashMap::new();
+        for (index, pool) in inventory.pools.iter().enumerate() {
+            let key = (pool.cluster, pool.name.as_str());
+            by_name.entry(key).or_default().push(index);
+        }
+        let mut advertised = vec![false; inventory.pools.len()];
+        for (index, advertisement) in inventory.advertisements.iter().enumerate() {
+            let sees = |&pool: &usize| advertisement.sees(&inventory.pools[pool]);
+            for (number, (name, _)) in advertisement.pools.iter().enumerate() {
+                let named = by_name.get(&(advertisement.cluster, name.as_str()));
+                let mut seen = named.into_iter().flatten().copied().filter(sees).peekable();
+                if seen.peek().is_none() {
+                    self.findings.push(Finding::UnknownPool {
+                        advertisement: index,
+                        name: number,
+                    });
+                }
+                seen.for_each(|pool| advertised[pool] = true);
+            }
+            for (number, selector) in advertisement.selectors.iter().enumerate() {
+                let all = (0..inventory.pools.len()).filter(sees);
+                let mut selected = all
+                    .filter(|&pool| selector.matches(&inventory.pools[pool].labels))
+                    .peekable();
+                if selected.peek().is_none() {
+                    self.findings.push(Finding::IdleSelector {
+                        advertisement: index,
+                        selector: number,
+                    });
+                }
+                selected.for_each(|pool| advertised[pool] = true);
+            }
+            if advertisement.is_for_all() {
+                let all = (0..inventory.pools.len()).filter(sees);
+                all.for_each(|pool| advertised[pool] = true);
+            }
+        }
+        for (index, pool) in inventory.pools.iter().enumerate() {
+            // The other kinds are announced without, or by resources that are not looked at.
+            if pool.kind == PoolKind::IpAddressPool && !advertised[index] {
+                self.findings.push(Finding::Unadvertised { pool: index });
+            }
+        }
+    }
+
+    fn count_more(&mut self, found: &Overlaps) {
+        self.more += found.all - found.pairs.len() as u64;
+    }
+}
+
+fn entry((interval, kept): (Interval, bool)) -> Entry {
+    Entry { interval, kept }
+}
+
+fn intervals(ranges: &[Range]) -> Vec<Interval> {
+    ranges.iter().map(|range| range.interval).collect()
+}
+
+fn pool_ranges(inventory: &Inventory) -> impl Iterator<Item = (PoolRange, &Range)> {
+    let pools = inventory.pools.iter().enumerate();
+    pools.flat_map(|(pool, found)| {
+        let ranges = found.ranges.iter().enumerate();
+        ranges.map(move |(range, written)| (PoolRange { pool, range }, written))
+    })
+}
+
+impl Inventory {
+    /// A range of a pool.
+    pub fn range(&self, range: PoolRange) -> &Range {
+        &self.pools[range.pool].ranges[range.range]
+    }
+}
+
+impl Finding {
+    /// Its kind.
+    pub fn code(&self, inventory: &Inventory) -> Code {
+        match self {
+            Self::Overlap { one, other, .. } => {
+                let [one_cluster, other_cluster] =
+                    [one, other].map(|range| inventory.pools[range.pool].cluster);
+                if one_cluster != other_cluster {
+                    Code::ClusterOverlap
+                } else if one.pool != other.pool {
+                    Code::PoolOverlap
+                } else {
+                    Code::RangeOverlap
+                }
+            }
+            Self::Kept { .. } => Code::KeptOverlap,
+            Self::PlanOverlap { .. } => Code::PlanOverlap,
+            Self::OutsidePlan { .. } => Code::OutsidePlan,
+            Self::NotInPlan { .. } => Code::NotInPlan,
+            Self::InvalidRange { .. } | Self::InvalidPlanRange { .. } => Code::InvalidRange,
+            Self::MissingPrefix { .. } => Code::MissingPrefix,
+            Self::HostBits { .. } => Code::HostBits,
+            Self::DuplicatePool { .. } => Code::DuplicatePool,
+            Self::BuggyAddress { .. } => Code::BuggyAddress,
+            Self::EmptyPool { .. } => Code::EmptyPool,
+            Self::UnknownPool { .. } => Code::UnknownPool,
+            Self::IdleSelector { .. } => Code::IdleSelector,
+            Self::Unadvertised { .. } => Code::Unadvertised,
+        }
+    }
+
+    /// Where it is: what it is about, and what that collides with.
+    pub fn places(&self, inventory: &Inventory, plan: &Plan) -> (Place, Option<Place>) {
+        let range = |range| inventory.range(range).place;
+        let pool = |pool: usize| inventory.pools[pool].place;
+        let share = |of: ShareRange| plan.shares[of.share].ranges[of.range].place;
+        match *self {
+            Self::Overlap { one, other, .. } => (range(one), Some(range(other))),
+            Self::Kept {
+                range: of, kept, ..
+            } => (range(of), Some(plan.kept[kept].range.place)),
+            Self::PlanOverlap { one, other, .. } => (share(one), Some(share(other))),
+            Self::OutsidePlan {
+                range: of,
+                share: whose,
+                ..
+            } => (range(of), Some(plan.shares[whose].place)),
+            Self::InvalidRange { pool, fault } => (inventory.pools[pool].faults[fault].place, None),
+            Self::InvalidPlanRange { fault } => (plan.faults[fault].place, None),
+            Self::MissingPrefix { range: of }
+            | Self::HostBits { range: of }
+            | Self::BuggyAddress { range: of, .. } => (range(of), None),
+            Self::DuplicatePool { first, again } => (pool(again), Some(pool(first))),
+            Self::NotInPlan { pool: of }
+            | Self::EmptyPool { pool: of }
+            | Self::Unadvertised { pool: of } => (pool(of), None),
+            Self::UnknownPool {
+                advertisement,
+                name,
+            } => (inventory.advertisements[advertisement].pools[name].1, None),
+            Self::IdleSelector {
+                advertisement,
+                selector,
+            } => {
+                let selectors = &inventory.advertisements[advertisement].selectors;
+                (selectors[selector].place, None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

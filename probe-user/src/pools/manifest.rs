@@ -1,0 +1,417 @@
+//! Manifests: which documents define pools and advertisements, in whose words.
+//!
+//! Documents of other kinds are none of our business and left alone.
+
+use super::{
+    model::{
+        Advertisement, AdvertisementKind, Inventory, Labels, Operator, Place, Pool, PoolKind,
+        Range, ReadError, Requirement, Selector,
+    },
+    yaml::{self, Document, Shape, Value},
+};
+
+/// A text with none of these words defines no pool. They spare large trees of other files, and their owners
+/// complaints about templates that have nothing to do with addresses.
+const WORDS: [&str; 5] = [
+    "AddressPool",
+    "L2Advertisement",
+    "BGPAdvertisement",
+    "CiliumLoadBalancerIPPool",
+    "kubevip",
+];
+/// What MetalLB's configuration before its resources has.
+const LEGACY_WORD: &str = "address-pools";
+
+/// Whether a text may define pools or advertisements.
+pub fn is_relevant(text: &str) -> bool {
+    WORDS.iter().any(|word| text.contains(word)) || text.contains(LEGACY_WORD)
+}
+
+/// Reads all pools and advertisements of a file.
+pub fn read(inventory: &mut Inventory, cluster: &str, file: &str, text: &str) {
+    let cluster = inventory.cluster(cluster);
+    let file = inventory.file(file);
+    for document in yaml::documents(text) {
+        match document {
+            Ok(document) => Reader { cluster, file }.document(inventory, &document),
+            Err(broken) => inventory.cannot_read(file, Some(broken.mark), broken.error),
+        }
+    }
+}
+
+/// Where what is read belongs.
+#[derive(Clone, Copy)]
+struct Reader {
+    cluster: usize,
+    file: usize,
+}
+
+impl Reader {
+    fn document(self, inventory: &mut Inventory, document: &Document) {
+        for object in objects(document) {
+            if inventory.is_full() {
+                inventory.cannot_read(self.file, Some(object.mark()), ReadError::TooMany);
+                break;
+            }
+            self.object(inventory, object);
+        }
+    }
+
+    fn object(self, inventory: &mut Inventory, object: Value<'_>) {
+        match kind(object) {
+            ("metallb.io", "IPAddressPool") => {
+                self.metallb(inventory, object, PoolKind::IpAddressPool);
+            }
+            ("metallb.io", "AddressPool") => {
+                self.metallb(inventory, object, PoolKind::AddressPool);
+            }
+            ("metallb.io", "L2Advertisement") => {
+                self.advertisement(inventory, object, AdvertisementKind::L2);
+            }
+            ("metallb.io", "BGPAdvertisement") => {
+                self.advertisement(inventory, object, AdvertisementKind::Bgp);
+            }
+            ("cilium.io", "CiliumLoadBalancerIPPool") => self.cilium(inventory, object),
+            ("v1", "ConfigMap") => self.config_map(inventory, object),
+            _ => {}
+        }
+    }
+
+    fn metallb(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) {
+        let spec = object.get("spec");
+        let truth = |key| spec.and_then(|spec| spec.get(key)).and_then(Value::truth);
+        let mut pool = self.pool(object, kind);
+        pool.auto_assign = truth("autoAssign").unwrap_or(true);
+        pool.avoid_buggy_ips = truth("avoidBuggyIPs").unwrap_or(false);
+        let addresses = spec.and_then(|spec| spec.get("addresses"));
+        self.addresses(inventory, &mut pool, addresses, "spec.addresses");
+        inventory.add_pool(pool);
+    }
+
+    fn cilium(self, inventory: &mut Inventory, object: Value<'_>) {
+        let mut pool = self.pool(object, PoolKind::Cilium);
+        // Cilium has no namespaces here, whatever a tool writes.
+        pool.namespace = None;
+        // `cidrs` was the name before `blocks`.
+        for field in ["blocks", "cidrs"] {
+            let blocks = object.at_path(&["spec", field]);
+            for block in self.list(inventory, blocks, "spec.blocks") {
+                self.cilium_block(inventory, &mut pool, block);
+            }
+        }
+        inventory.add_pool(pool);
+    }
+
+    fn cilium_block(self, inventory: &mut Inventory, pool: &mut Pool, block: Value<'_>) {
+        let (cidr, start) = (block.get("cidr"), block.get("start"));
+        match (cidr.filter(|cidr| !cidr.is_null()), start) {
+            (Some(cidr), _) => self.range(inventory, pool, cidr, "cidr"),
+            (None, Some(start)) => {
+                let (Some(first), stop) = (start.text(), block.get("stop")) else {
+                    return self.misshapen(inventory, start, "start", "an address");
+                };
+                // Without an end it is one address.
+                let stop = stop.and_then(Value::text);
+                let text = format!("{first}-{}", stop.unwrap_or(first));
+                self.written(inventory, pool, &text, start);
+                if let (None, Some(range)) = (stop, pool.ranges.last_mut()) {
+                    first.clone_into(&mut range.text);
+                }
+            }
+            (None, None) => {
+                self.misshapen(inventory, block, "a block", "cidr, or start and stop");
+            }
+        }
+    }
+
+    fn config_map(self, inventory: &mut Inventory, object: Value<'_>) {
+        let name = object.at_path(&["metadata", "name"]).and_then(Value::text);
+        let Some(data) = object.get("data") else {
+            return;
+        };
+        if name == Some("kubevip") {
+            for (key, value) in data.entries() {
+                self.kube_vip(inventory, object, key, value);
+            }
+        } else if let Some(config) = data.get("config") {
+            self.legacy(inventory, object, config);
+        }
+    }
+
+    /// One entry of kube-vip's configuration: `cidr-NAMESPACE` or `range-NAMESPACE`, lists with commas.
+    fn kube_vip(
+        self,
+        inventory: &mut Inventory,
+        object: Value<'_>,
+        key: Value<'_>,
+        value: Value<'_>,
+    ) {
+        let Some(name) = key.text() else { return };
+        if !(name.starts_with("cidr-") || name.starts_with("range-")) {
+            return;
+        }
+        let Some(list) = value.text() else {
+            return self.misshapen(inventory, value, "a kube-vip pool", "a list with commas");
+        };
+        let mut pool = self.pool(object, PoolKind::KubeVip);
+        name.clone_into(&mut pool.name);
+        pool.place = self.place(key);
+        for text in list.split(',').map(str::trim) {
+            // kube-vip's word for "ask DHCP".
+            if !text.is_empty() && text != "0.0.0.0/32" {
+                self.written(inventory, &mut pool, text, value);
+            }
+        }
+        inventory.add_pool(pool);
+    }
+
+    /// MetalLB's configuration before its resources: YAML in a ConfigMap.
+    fn legacy(self, inventory: &mut Inventory, object: Value<'_>, config: Value<'_>) {
+        let Some(text) = config.text().filter(|text| text.contains(LEGACY_WORD)) else {
+            return;
+        };
+        let offset = config.block_offset();
+        for document in yaml::documents(text) {
+            let document = match document {
+                Ok(document) => document.below(offset.unwrap_or_default()),
+                Err(broken) => {
+                    inventory.cannot_read(self.file, Some(config.mark()), broken.error);
+                    continue;
+                }
+            };
+            let pools = document.root().get("address-pools");
+            for entry in self.list(inventory, pools, "address-pools") {
+                let name = entry.get("name");
+                let truth = |key| entry.get(key).and_then(Value::truth);
+                let mut pool = self.pool(object, PoolKind::MetallbConfigMap);
+                pool.name = name.and_then(Value::text).unwrap_or_default().to_owned();
+                pool.place = self.place(name.unwrap_or(entry));
+                pool.auto_assign = truth("auto-assign").unwrap_or(true);
+                pool.avoid_buggy_ips = truth("avoid-buggy-ips").unwrap_or(false);
+                self.addresses(inventory, &mut pool, entry.get("addresses"), "addresses");
+                if offset.is_none() {
+                    // The text is no block: its lines are not those of the file.
+                    let place = self.place(config);
+                    pool.place = place;
+                    pool.ranges.iter_mut().for_each(|range| range.place = place);
+                    pool.faults.iter_mut().for_each(|fault| fault.place = place);
+                }
+                inventory.add_pool(pool);
+            }
+        }
+    }
+
+    fn advertisement(self, inventory: &mut Inventory, object: Value<'_>, kind: AdvertisementKind) {
+        let identity = self.pool(object, PoolKind::IpAddressPool);
+        let spec = |key| object.at_path(&["spec", key]);
+        let mut pools = Vec::new();
+        for name in self.list(inventory, spec("ipAddressPools"), "spec.ipAddressPools") {
+            match name.text() {
+                Some(text) => pools.push((text.to_owned(), self.place(name))),
+                None => self.misshapen(inventory, name, "a name in spec.ipAddressPools", "text"),
+            }
+        }
+        let field = "spec.ipAddressPoolSelectors";
+        let mut selectors = Vec::new();
+        for selector in self.list(inventory, spec("ipAddressPoolSelectors"), field) {
+            selectors.extend(self.selector(inventory, selector));
+        }
+        inventory.advertisements.push(Advertisement {
+            cluster: self.cluster,
+            kind,
+            namespace: identity.namespace,
+            name: identity.name,
+            place: identity.place,
+            pools,
+            selectors,
+        });
+    }
+
+    fn selector(self, inventory: &mut Inventory, selector: Value<'_>) -> Option<Selector> {
+        let mut requirements: Vec<_> = selector
+            .get("matchLabels")
+            .map(labels)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| Requirement {
+                key,
+                operator: Operator::In,
+                values: vec![value],
+            })
+            .collect();
+        for expression in self.list(
+            inventory,
+            selector.get("matchExpressions"),
+            "matchExpressions",
+        ) {
+            let text = |key| expression.get(key).and_then(Value::text);
+            let operator = match text("operator") {
+                Some("In") => Operator::In,
+                Some("NotIn") => Operator::NotIn,
+                Some("Exists") => Operator::Exists,
+                Some("DoesNotExist") => Operator::DoesNotExist,
+                _ => {
+                    let expected = "In, NotIn, Exists or DoesNotExist";
+                    self.misshapen(inventory, expression, "operator", expected);
+                    return None;
+                }
+            };
+            let values = self.list(inventory, expression.get("values"), "values");
+            requirements.push(Requirement {
+                key: text("key").unwrap_or_default().to_owned(),
+                operator,
+                values: values
+                    .into_iter()
+                    .filter_map(|value| value.text().map(str::to_owned))
+                    .collect(),
+            });
+        }
+        Some(Selector {
+            place: self.place(selector),
+            requirements,
+        })
+    }
+
+    /// A pool of this object, still empty.
+    fn pool(self, object: Value<'_>, kind: PoolKind) -> Pool {
+        let metadata = |key| object.at_path(&["metadata", key]);
+        let name = metadata("name");
+        Pool {
+            cluster: self.cluster,
+            kind,
+            namespace: metadata("namespace")
+                .and_then(Value::text)
+                .map(str::to_owned),
+            name: name.and_then(Value::text).unwrap_or_default().to_owned(),
+            labels: metadata("labels").map(labels).unwrap_or_default(),
+            place: self.place(name.unwrap_or(object)),
+            ranges: Vec::new(),
+            faults: Vec::new(),
+            auto_assign: true,
+            avoid_buggy_ips: false,
+        }
+    }
+
+    fn addresses(
+        self,
+        inventory: &mut Inventory,
+        pool: &mut Pool,
+        addresses: Option<Value<'_>>,
+        field: &'static str,
+    ) {
+        for address in self.list(inventory, addresses, field) {
+            self.range(inventory, pool, address, "an address range");
+        }
+    }
+
+    /// One range that somebody wrote.
+    fn range(
+        self,
+        inventory: &mut Inventory,
+        pool: &mut Pool,
+        value: Value<'_>,
+        field: &'static str,
+    ) {
+        match value.text() {
+            Some(text) => self.written(inventory, pool, text, value),
+            None => self.misshapen(inventory, value, field, "text"),
+        }
+    }
+
+    fn written(self, inventory: &mut Inventory, pool: &mut Pool, text: &str, value: Value<'_>) {
+        if text.contains("{{") {
+            return self.is_template(inventory, value);
+        }
+        match Range::parse(text, self.place(value)) {
+            Ok(range) => pool.ranges.push(range),
+            Err(fault) => pool.faults.push(fault),
+        }
+    }
+
+    /// The items of a list; none where there is no list.
+    fn list<'a>(
+        self,
+        inventory: &mut Inventory,
+        list: Option<Value<'a>>,
+        field: &'static str,
+    ) -> Vec<Value<'a>> {
+        let Some(list) = list.filter(|list| !list.is_null()) else {
+            return Vec::new();
+        };
+        match list.items() {
+            Some(items) => items.collect(),
+            None => {
+                self.misshapen(inventory, list, field, "a list");
+                Vec::new()
+            }
+        }
+    }
+
+    fn misshapen(
+        self,
+        inventory: &mut Inventory,
+        value: Value<'_>,
+        field: &'static str,
+        expected: &'static str,
+    ) {
+        if is_placeholder(value) {
+            return self.is_template(inventory, value);
+        }
+        let error = ReadError::Shape { field, expected };
+        inventory.cannot_read(self.file, Some(value.mark()), error);
+    }
+
+    fn is_template(self, inventory: &mut Inventory, value: Value<'_>) {
+        let error = yaml::YamlError::Template;
+        inventory.cannot_read(self.file, Some(value.mark()), error);
+    }
+
+    fn place(self, value: Value<'_>) -> Place {
+        Place {
+            file: self.file,
+            mark: value.mark(),
+        }
+    }
+}
+
+/// The group of an object's API, and its kind.
+fn kind(object: Value<'_>) -> (&str, &str) {
+    let text = |key| object.get(key).and_then(Value::text).unwrap_or_default();
+    let version = text("apiVersion");
+    let (group, _) = version.split_once('/').unwrap_or((version, ""));
+    (group, text("kind"))
+}
+
+/// Whether an object is MetalLB's pool.
+pub(super) fn is_address_pool(object: Value<'_>) -> bool {
+    kind(object) == ("metallb.io", "IPAddressPool")
+}
+
+/// The objects of a document: itself, or the items of a list.
+pub(super) fn objects(document: &Document) -> Vec<Value<'_>> {
+    let root = document.root();
+    let kind = root.get("kind").and_then(Value::text).unwrap_or_default();
+    let items = root.get("items").and_then(Value::items);
+    match items {
+        Some(items) if kind.ends_with("List") => items.collect(),
+        _ => vec![root],
+    }
+}
+
+/// Whether a value is what YAML makes of `{{ … }}`: a mapping whose first key is a mapping.
+fn is_placeholder(value: Value<'_>) -> bool {
+    let mut entries = value.entries();
+    let is_placeholder = entries.next().is_some_and(|(key, _)| key.is_mapping());
+    is_placeholder || value.text().is_some_and(|text| text.contains("{{"))
+}
+
+fn labels(value: Value<'_>) -> Labels {
+    let Shape::Mapping(entries) = value.shape() else {
+        return Labels::new();
+    };
+    let text = |value: Value<'_>| value.text().map(str::to_owned);
+    let pairs = entries.into_iter();
+    pairs
+        .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
+        .collect()
+}

@@ -1,0 +1,317 @@
+//! What was read: clusters, their pools, and who advertises them.
+
+use std::collections::HashMap;
+
+use probe_common::label_enum;
+
+use super::{
+    interval::{Form, Interval, IntervalError},
+    yaml::{Mark, YamlError},
+};
+
+/// More ranges than this are not read: it takes a file made for it to have them.
+const MOST_RANGES: usize = 1_000_000;
+
+/// A place in a file. Ordered as files were read, and from top to bottom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The number of the file.
+    pub file: usize,
+    /// Where in it.
+    pub mark: Mark,
+}
+
+label_enum! {
+    /// What a pool is defined by.
+    pub enum PoolKind {
+        /// MetalLB's resource.
+        IpAddressPool = "IPAddressPool",
+        /// MetalLB's resource before that.
+        AddressPool = "AddressPool",
+        /// MetalLB's configuration before there were resources.
+        MetallbConfigMap = "metallb ConfigMap",
+        /// Cilium's resource.
+        Cilium = "CiliumLoadBalancerIPPool",
+        /// An entry of the ConfigMap of kube-vip's cloud provider.
+        KubeVip = "kube-vip ConfigMap",
+    }
+}
+
+impl PoolKind {
+    /// Whether MetalLB hands out its addresses.
+    pub const fn is_metallb(self) -> bool {
+        match self {
+            Self::IpAddressPool | Self::AddressPool | Self::MetallbConfigMap => true,
+            Self::Cilium | Self::KubeVip => false,
+        }
+    }
+}
+
+/// A range as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Its addresses.
+    pub interval: Interval,
+    /// How it was written.
+    pub form: Form,
+    /// Word for word.
+    pub text: String,
+    /// Where.
+    pub place: Place,
+}
+
+impl Range {
+    /// Reads what is written in a place.
+    pub fn parse(text: &str, place: Place) -> Result<Self, Fault> {
+        match Interval::parse(text) {
+            Ok((interval, form)) => Ok(Self {
+                interval,
+                form,
+                text: text.to_owned(),
+                place,
+            }),
+            Err(error) => Err(Fault {
+                text: text.to_owned(),
+                place,
+                error,
+            }),
+        }
+    }
+}
+
+/// What should be a range and is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Word for word.
+    pub text: String,
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub error: IntervalError,
+}
+
+/// Key and value pairs of an object.
+pub type Labels = HashMap<String, String>;
+
+/// A pool of addresses.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// The number of its cluster.
+    pub cluster: usize,
+    /// What defines it.
+    pub kind: PoolKind,
+    /// Where it lives, if it says so.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// What selectors look at.
+    pub labels: Labels,
+    /// Where its name stands.
+    pub place: Place,
+    /// What is in it.
+    pub ranges: Vec<Range>,
+    /// What should be in it and is no range.
+    pub faults: Vec<Fault>,
+    /// Whether services get its addresses without asking for them.
+    pub auto_assign: bool,
+    /// Whether addresses that end in .0 and .255 are left out.
+    pub avoid_buggy_ips: bool,
+}
+
+label_enum! {
+    /// The kinds of advertisement.
+    pub enum AdvertisementKind {
+        /// By ARP and neighbour discovery.
+        L2 = "L2Advertisement",
+        /// By BGP.
+        Bgp = "BGPAdvertisement",
+    }
+}
+
+/// What makes MetalLB announce the addresses of pools: of those named and those selected, or of all.
+#[derive(Clone, Debug)]
+pub struct Advertisement {
+    /// The number of its cluster.
+    pub cluster: usize,
+    /// Which kind.
+    pub kind: AdvertisementKind,
+    /// Where it lives, if it says so.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Where its name stands.
+    pub place: Place,
+    /// Pools by name, and where each name stands.
+    pub pools: Vec<(String, Place)>,
+    /// Pools by label.
+    pub selectors: Vec<Selector>,
+}
+
+impl Advertisement {
+    /// Whether it could advertise this pool as far as cluster and namespace go.
+    pub fn sees(&self, pool: &Pool) -> bool {
+        let same_namespace = match (&self.namespace, &pool.namespace) {
+            (Some(mine), Some(its)) => mine == its,
+            // A namespace that is not written comes from the tool that applies the file.
+            (None, _) | (_, None) => true,
+        };
+        pool.kind == PoolKind::IpAddressPool && self.cluster == pool.cluster && same_namespace
+    }
+
+    /// Whether it advertises every pool that it sees.
+    pub fn is_for_all(&self) -> bool {
+        self.pools.is_empty() && self.selectors.is_empty()
+    }
+}
+
+/// A label selector: all of its requirements have to be met.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// Where it stands.
+    pub place: Place,
+    /// What it asks for.
+    pub requirements: Vec<Requirement>,
+}
+
+/// What a label has to be.
+#[derive(Clone, Debug)]
+pub struct Requirement {
+    /// Which label.
+    pub key: String,
+    /// How it is compared.
+    pub operator: Operator,
+    /// With what.
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// One of the values.
+    In,
+    /// None of the values; a label that is not there is none of them.
+    NotIn,
+    /// There, with any value.
+    Exists,
+    /// Not there.
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether an object with these labels is selected.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|one| one.is_met(labels))
+    }
+}
+
+impl Requirement {
+    fn is_met(&self, labels: &Labels) -> bool {
+        let label = labels.get(&self.key);
+        let is_listed = label.is_some_and(|label| self.values.contains(label));
+        match self.operator {
+            Operator::In => is_listed,
+            Operator::NotIn => !is_listed,
+            Operator::Exists => label.is_some(),
+            Operator::DoesNotExist => label.is_none(),
+        }
+    }
+}
+
+/// What could not be read. Whatever it holds is not in the verdict, and the verdict says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The number of the file.
+    pub file: usize,
+    /// Where in it, if it could be opened at all.
+    pub mark: Option<Mark>,
+    /// Why.
+    pub error: ReadError,
+}
+
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be opened or read.
+    #[error("{0}")]
+    Io(String),
+    /// The file is no text.
+    #[error("not UTF-8: save it as UTF-8 without a byte order mark")]
+    NotUtf8,
+    /// The file is too large to be manifests.
+    #[error("larger than {limit} MiB: give the manifests only, or split it")]
+    TooLarge {
+        /// In MiB.
+        limit: u64,
+    },
+    /// A document is broken.
+    #[error(transparent)]
+    Yaml(#[from] YamlError),
+    /// A part of a document is of another shape than its kind asks for.
+    #[error("{field} is not {expected}")]
+    Shape {
+        /// Which part.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// More ranges than are read.
+    #[error("more than {MOST_RANGES} ranges: the rest is left out")]
+    TooMany,
+}
+
+/// Everything that was read. Files and clusters are named by their numbers.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// The files, as people know them.
+    pub files: Vec<String>,
+    /// The names of the clusters.
+    pub clusters: Vec<String>,
+    /// All pools, in the order of reading.
+    pub pools: Vec<Pool>,
+    /// All advertisements, in the order of reading.
+    pub advertisements: Vec<Advertisement>,
+    /// What could not be read.
+    pub unread: Vec<Unread>,
+    /// How many ranges and faults the pools have together.
+    ranges: usize,
+}
+
+impl Inventory {
+    /// The number of a cluster, which is new if the name is.
+    pub fn cluster(&mut self, name: &str) -> usize {
+        let known = self.clusters.iter().position(|cluster| cluster == name);
+        known.unwrap_or_else(|| {
+            self.clusters.push(name.to_owned());
+            self.clusters.len() - 1
+        })
+    }
+
+    /// The number of a file that is read next.
+    pub fn file(&mut self, name: &str) -> usize {
+        self.files.push(name.to_owned());
+        self.files.len() - 1
+    }
+
+    /// Notes that something could not be read.
+    pub fn cannot_read(&mut self, file: usize, mark: Option<Mark>, error: impl Into<ReadError>) {
+        let error = error.into();
+        self.unread.push(Unread { file, mark, error });
+    }
+
+    /// Takes a pool, as far as there is room.
+    pub fn add_pool(&mut self, mut pool: Pool) {
+        let room = MOST_RANGES - self.ranges;
+        if pool.ranges.len() + pool.faults.len() > room {
+            self.cannot_read(pool.place.file, Some(pool.place.mark), ReadError::TooMany);
+            pool.ranges.truncate(room);
+            pool.faults.truncate(room - pool.ranges.len());
+        }
+        self.ranges += pool.ranges.len() + pool.faults.len();
+        self.pools.push(pool);
+    }
+
+    /// Whether there is no room for another range.
+    pub fn is_full(&self) -> bool {
+        self.ranges >= MOST_RANGES
+    }
+}

@@ -1,0 +1,197 @@
+//! A plan of the network: which ranges each cluster may use, and what nobody's pool may.
+
+use probe_common::label_enum;
+
+use super::{
+    model::{Fault, Inventory, Place, Range, ReadError},
+    yaml::{self, Value, YamlError},
+};
+
+label_enum! {
+    /// What a range is kept for.
+    pub enum Use {
+        /// Addresses of machines.
+        Nodes = "nodes",
+        /// What a DHCP server hands out.
+        Dhcp = "dhcp",
+        /// Anything else: gateways, printers, the control plane's address.
+        Reserved = "reserved",
+    }
+}
+
+/// A range that no pool may use.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// What for.
+    pub purpose: Use,
+    /// What it is called, if it is called something.
+    pub name: Option<String>,
+    /// The cluster it is listed with, if it is with one.
+    pub cluster: Option<String>,
+    /// Which addresses.
+    pub range: Range,
+}
+
+/// What a cluster may use.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// The cluster.
+    pub cluster: String,
+    /// Where its name stands.
+    pub place: Place,
+    /// Its pools may use these.
+    pub ranges: Vec<Range>,
+}
+
+/// A plan.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What each cluster may use, if it says so.
+    pub shares: Vec<Share>,
+    /// What no pool may use.
+    pub kept: Vec<Kept>,
+    /// What should be ranges and is none.
+    pub faults: Vec<Fault>,
+}
+
+impl Plan {
+    /// Reads a plan. What cannot be read of it is noted in the inventory.
+    pub fn read(inventory: &mut Inventory, file: &str, text: &str) -> Self {
+        let file = inventory.file(file);
+        let mut reader = Reader {
+            plan: Self::default(),
+            inventory,
+            file,
+        };
+        for document in yaml::documents(text) {
+            match document {
+                Ok(document) => reader.root(document.root()),
+                Err(broken) => {
+                    // A plan is written by hand: there is no chart to fill in.
+                    let error = match broken.error {
+                        YamlError::Template => YamlError::Syntax("it has template marks".into()),
+                        other => other,
+                    };
+                    reader.inventory.cannot_read(file, Some(broken.mark), error);
+                }
+            }
+        }
+        reader.plan
+    }
+
+    /// What a cluster may use.
+    pub fn share(&self, cluster: &str) -> Option<&Share> {
+        self.shares.iter().find(|share| share.cluster == cluster)
+    }
+}
+
+struct Reader<'a> {
+    plan: Plan,
+    inventory: &'a mut Inventory,
+    file: usize,
+}
+
+impl Reader<'_> {
+    fn root(&mut self, root: Value<'_>) {
+        const EXPECTED: &str = "a mapping of clusters, nodes, dhcp and reserved";
+        if !root.is_mapping() {
+            return self.misshapen(root, "the plan", EXPECTED);
+        }
+        for (key, value) in root.entries() {
+            match key.text() {
+                Some("clusters") => {
+                    if !value.is_mapping() && !value.is_null() {
+                        self.misshapen(value, "clusters", "a mapping of names");
+                    }
+                    for (name, share) in value.entries() {
+                        self.share(name, share);
+                    }
+                }
+                Some(word) => match Use::from_label(word) {
+                    Some(purpose) => self.kept(value, purpose, None),
+                    None => self.misshapen(key, "this key", "clusters, nodes, dhcp or reserved"),
+                },
+                None => self.misshapen(key, "this key", "clusters, nodes, dhcp or reserved"),
+            }
+        }
+    }
+
+    fn share(&mut self, name: Value<'_>, share: Value<'_>) {
+        const EXPECTED: &str = "ranges, nodes, dhcp or reserved";
+        let Some(cluster) = name.text() else {
+            return self.misshapen(name, "this key", "the name of a cluster");
+        };
+        if !share.is_mapping() {
+            return self.misshapen(share, "a cluster of the plan", "a mapping with ranges");
+        }
+        let mut ranges = Vec::new();
+        for (key, value) in share.entries() {
+            match key.text() {
+                Some("ranges") => {
+                    ranges.extend(self.ranges(value).into_iter().map(|(range, _)| range))
+                }
+                Some(word) => match Use::from_label(word) {
+                    Some(purpose) => self.kept(value, purpose, Some(cluster)),
+                    None => self.misshapen(key, "this key", EXPECTED),
+                },
+                None => self.misshapen(key, "this key", EXPECTED),
+            }
+        }
+        let place = self.place(name);
+        self.plan.shares.push(Share {
+            cluster: cluster.to_owned(),
+            place,
+            ranges,
+        });
+    }
+
+    fn kept(&mut self, value: Value<'_>, purpose: Use, cluster: Option<&str>) {
+        for (range, name) in self.ranges(value) {
+            self.plan.kept.push(Kept {
+                purpose,
+                name,
+                cluster: cluster.map(str::to_owned),
+                range,
+            });
+        }
+    }
+
+    /// A list of ranges: each a text, or a mapping of `range` and `name`.
+    fn ranges(&mut self, value: Value<'_>) -> Vec<(Range, Option<String>)> {
+        if value.is_null() {
+            return Vec::new();
+        }
+        let Some(items) = value.items() else {
+            self.misshapen(value, "what is here", "a list of ranges");
+            return Vec::new();
+        };
+        let mut ranges = Vec::new();
+        for item in items {
+            let range = item.get("range").unwrap_or(item);
+            let name = item.get("name").and_then(Value::text).map(str::to_owned);
+            let Some(text) = range.text() else {
+                self.misshapen(range, "an entry", "a range, or a mapping of range and name");
+                continue;
+            };
+            let place = self.place(range);
+            match Range::parse(text, place) {
+                Ok(range) => ranges.push((range, name)),
+                Err(fault) => self.plan.faults.push(fault),
+            }
+        }
+        ranges
+    }
+
+    fn place(&self, value: Value<'_>) -> Place {
+        Place {
+            file: self.file,
+            mark: value.mark(),
+        }
+    }
+
+    fn misshapen(&mut self, value: Value<'_>, field: &'static str, expected: &'static str) {
+        let error = ReadError::Shape { field, expected };
+        self.inventory
+            .cannot_read(self.file, Some(value.mark()), error);
+    }
+}

@@ -1,0 +1,405 @@
+//! YAML and JSON as trees that know their places.
+//!
+//! A document that is broken does not hide the others. Aliases point to what they stand for and are never
+//! copied, and a tree is bounded in depth and size, so a small file cannot become a large one.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use granit_parser::{Event, Parser, ScalarStyle, Span, options};
+
+/// Deeper documents are refused: no manifest comes near.
+const DEEPEST: usize = 64;
+/// Larger documents are refused.
+const MOST_NODES: usize = 1_000_000;
+/// How many merged mappings (`<<`) are looked into for one value.
+const MOST_MERGES: usize = 64;
+
+/// A line and a column, both from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+}
+
+/// Why a document cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum YamlError {
+    /// It breaks the rules of YAML.
+    #[error("not YAML: {0}")]
+    Syntax(String),
+    /// It breaks them, and holds what is filled in by a template engine.
+    #[error(
+        "a template, not YAML: let Helm fill it in and read the result: \
+         helm template CHART | probe pools check -"
+    )]
+    Template,
+    /// It has more parts than are read.
+    #[error("too large: a document may have {MOST_NODES} nodes")]
+    TooLarge,
+}
+
+/// A document that cannot be read, and where that shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Where.
+    pub mark: Mark,
+    /// Why.
+    pub error: YamlError,
+}
+
+/// A document: never empty.
+#[derive(Debug)]
+pub struct Document {
+    nodes: Vec<Node>,
+    /// How many lines come before it where it is part of another.
+    offset: usize,
+}
+
+#[derive(Debug)]
+struct Node {
+    mark: Mark,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Scalar {
+        text: String,
+        style: ScalarStyle,
+    },
+    Sequence(Vec<usize>),
+    /// Key, value, key, value.
+    Mapping(Vec<usize>),
+    Alias(usize),
+}
+
+/// A part of a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    document: &'a Document,
+    index: usize,
+}
+
+/// What a part is.
+#[derive(Debug)]
+pub enum Shape<'a> {
+    /// A word, number or text.
+    Scalar {
+        /// The text.
+        text: &'a str,
+        /// Whether it stands there without quotes, on one line.
+        plain: bool,
+    },
+    /// A list.
+    Sequence(Vec<Value<'a>>),
+    /// Keys and values.
+    Mapping(Vec<(Value<'a>, Value<'a>)>),
+}
+
+/// Reads all documents of a text; empty ones are left out.
+pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
+    let options = options! {
+        flow_nesting_limit: DEEPEST,
+        block_nesting_limit: DEEPEST,
+        // kubectl writes long keys of annotations in JSON.
+        simple_key_max_lookahead: 64 * 1024,
+    };
+    let mut parser = Parser::new_from_str_with_options(text, options);
+    let mut documents = Vec::new();
+    let mut builder = Builder::default();
+    let mut begins = 1;
+    loop {
+        let event = match parser.next_event() {
+            None => break,
+            Some(event) => event,
+        };
+        let broken = match event {
+            Ok((Event::StreamEnd, _)) => break,
+            Ok((Event::DocumentStart(..), span)) => {
+                begins = span.start.line();
+                builder = Builder::default();
+                continue;
+            }
+            Ok((Event::DocumentEnd, _)) => {
+                documents.extend(std::mem::take(&mut builder).finish().map(Ok));
+                continue;
+            }
+            Ok((event, span)) => match builder.take(event, &span) {
+                Ok(()) => continue,
+                Err(TooLarge) => Broken {
+                    mark: mark(&span),
+                    error: YamlError::TooLarge,
+                },
+            },
+            Err(error) => {
+                let at = error.marker();
+                let error = if is_template(text, begins) {
+                    YamlError::Template
+                } else {
+                    YamlError::Syntax(error.info())
+                };
+                Broken {
+                    mark: Mark {
+                        line: at.line(),
+                        column: at.col() + 1,
+                    },
+                    error,
+                }
+            }
+        };
+        documents.push(Err(broken));
+        builder = Builder::default();
+        // Where it cannot go on there is nothing left to read, or the next event says why.
+        match parser.proceed_next_document() {
+            Ok(true) => {}
+            Ok(false) | Err(_) => break,
+        }
+    }
+    documents
+}
+
+/// Whether the document that begins in this line has something for a template engine.
+fn is_template(text: &str, begins: usize) -> bool {
+    let mut lines = text.lines().skip(begins.saturating_sub(1));
+    let first = lines.next();
+    let rest = lines.take_while(|line| !line.starts_with("---"));
+    first
+        .into_iter()
+        .chain(rest)
+        .any(|line| line.contains("{{"))
+}
+
+fn mark(span: &Span) -> Mark {
+    Mark {
+        line: span.start.line(),
+        column: span.start.col() + 1,
+    }
+}
+
+struct TooLarge;
+
+#[derive(Default)]
+struct Builder {
+    nodes: Vec<Node>,
+    /// The collections that are open.
+    open: Vec<usize>,
+    anchors: HashMap<usize, usize>,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), TooLarge> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let content = Content::Scalar {
+                    text: Cow::into_owned(text),
+                    // A tag makes a text of what would be a number or nothing without.
+                    style: if tag.is_some() {
+                        ScalarStyle::DoubleQuoted
+                    } else {
+                        style
+                    },
+                };
+                self.add(content, anchor, span)?;
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                let index = self.add(Content::Sequence(Vec::new()), anchor, span)?;
+                self.open.push(index);
+            }
+            Event::MappingStart(_, anchor, _) => {
+                let index = self.add(Content::Mapping(Vec::new()), anchor, span)?;
+                self.open.push(index);
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                self.open.pop();
+            }
+            Event::Alias(anchor) => {
+                // The parser knows all anchors before it gives an alias.
+                let target = self.anchors.get(&anchor).copied().unwrap_or_default();
+                self.add(Content::Alias(target), 0, span)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, content: Content, anchor: usize, span: &Span) -> Result<usize, TooLarge> {
+        let index = self.nodes.len();
+        if index >= MOST_NODES {
+            return Err(TooLarge);
+        }
+        let parent = self.open.last().and_then(|&open| self.nodes.get_mut(open));
+        if let Some(Content::Sequence(children) | Content::Mapping(children)) =
+            parent.map(|parent| &mut parent.content)
+        {
+            children.push(index);
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, index);
+        }
+        self.nodes.push(Node {
+            mark: mark(span),
+            content,
+        });
+        Ok(index)
+    }
+
+    fn finish(self) -> Option<Document> {
+        (!self.nodes.is_empty()).then_some(Document {
+            nodes: self.nodes,
+            offset: 0,
+        })
+    }
+}
+
+impl Document {
+    /// All of it.
+    pub fn root(&self) -> Value<'_> {
+        Value {
+            document: self,
+            index: 0,
+        }
+    }
+
+    /// As part of another document, this many lines below its beginning.
+    pub fn below(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// Where it begins.
+    pub fn mark(self) -> Mark {
+        let mark = self.document.nodes[self.index].mark;
+        Mark {
+            line: mark.line + self.document.offset,
+            ..mark
+        }
+    }
+
+    /// What it is; behind an alias, what that stands for.
+    pub fn shape(self) -> Shape<'a> {
+        match self.content() {
+            Content::Scalar { text, style } => Shape::Scalar {
+                text,
+                plain: *style == ScalarStyle::Plain,
+            },
+            Content::Sequence(items) => {
+                Shape::Sequence(items.iter().map(|&index| self.at(index)).collect())
+            }
+            Content::Mapping(_) => Shape::Mapping(self.entries().collect()),
+            // An alias stands for a node, never for an alias.
+            Content::Alias(_) => Shape::Sequence(Vec::new()),
+        }
+    }
+
+    /// Its text, if it has one: null is none.
+    pub fn text(self) -> Option<&'a str> {
+        match self.content() {
+            Content::Scalar {
+                text,
+                style: ScalarStyle::Plain,
+            } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") => None,
+            Content::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is there: null.
+    pub fn is_null(self) -> bool {
+        matches!(self.content(), Content::Scalar { .. }) && self.text().is_none()
+    }
+
+    /// Whether it says true or false.
+    pub fn truth(self) -> Option<bool> {
+        match self.text()? {
+            "true" | "True" | "TRUE" => Some(true),
+            "false" | "False" | "FALSE" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Its items, if it is a list.
+    pub fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
+        match self.content() {
+            Content::Sequence(items) => Some(items.iter().map(move |&index| self.at(index))),
+            _ => None,
+        }
+    }
+
+    /// Its keys and values: none unless it is a mapping.
+    pub fn entries(self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
+        let children: &[usize] = match self.content() {
+            Content::Mapping(children) => children,
+            _ => &[],
+        };
+        let pairs = children.chunks_exact(2);
+        pairs.map(move |pair| (self.at(pair[0]), self.at(pair[1])))
+    }
+
+    /// Whether it has keys and values.
+    pub fn is_mapping(self) -> bool {
+        matches!(self.content(), Content::Mapping(_))
+    }
+
+    /// The value of a key, those that are merged in included.
+    pub fn get(self, key: &str) -> Option<Value<'a>> {
+        self.get_within(key, &mut { MOST_MERGES })
+    }
+
+    /// The value at the end of a way of keys.
+    pub fn at_path(self, keys: &[&str]) -> Option<Value<'a>> {
+        keys.iter().try_fold(self, |value, key| value.get(key))
+    }
+
+    /// The line in which the text of a block scalar begins, less one; `None` for text on a line of its key.
+    pub fn block_offset(self) -> Option<usize> {
+        match self.content() {
+            Content::Scalar {
+                text,
+                style: ScalarStyle::Literal,
+            } => {
+                // The place is that of the first line that is not empty.
+                let empty = text.chars().take_while(|&letter| letter == '\n').count();
+                let line = self.resolved().mark().line;
+                Some(line.saturating_sub(empty + 1))
+            }
+            _ => None,
+        }
+    }
+
+    fn get_within(self, key: &str, budget: &mut usize) -> Option<Value<'a>> {
+        let mut entries = self.entries();
+        if let Some((_, value)) = entries.find(|(name, _)| name.text() == Some(key)) {
+            return Some(value);
+        }
+        let mut look = |merged: Value<'a>| {
+            *budget = budget.checked_sub(1)?;
+            merged.get_within(key, budget)
+        };
+        let mut merges = self.entries().filter(|(name, _)| name.text() == Some("<<"));
+        merges.find_map(|(_, merged)| match merged.items() {
+            Some(mut items) => items.find_map(&mut look),
+            None => look(merged),
+        })
+    }
+
+    fn resolved(self) -> Self {
+        match self.document.nodes[self.index].content {
+            Content::Alias(target) => self.at(target),
+            _ => self,
+        }
+    }
+
+    fn content(self) -> &'a Content {
+        &self.document.nodes[self.resolved().index].content
+    }
+
+    fn at(self, index: usize) -> Self {
+        Self { index, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Documents, their places, and what is refused.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn only(text: &str) -> Document {
+    let mut documents = documents(text);
+    assert_eq!(documents.len(), 1, "{documents:?}");
+    documents.remove(0).unwrap()
+}
+
+fn broken(text: &str) -> Broken {
+    let first_error = documents(text).into_iter().find_map(Result::err);
+    first_error.unwrap()
+}
+
+#[test]
+fn every_value_knows_its_line_and_column() {
+    let document = only("# head\na:\n  - b\n  - {c: dé, e: f}\n");
+    let list: Vec<_> = document.root().get("a").unwrap().items().unwrap().collect();
+    assert_eq!(list[0].mark(), Mark { line: 3, column: 5 });
+    let e = list[1].get("e").unwrap();
+    assert_eq!(
+        (e.text(), e.mark()),
+        (
+            Some("f"),
+            Mark {
+                line: 4,
+                column: 16
+            }
+        )
+    );
+}
+
+#[test]
+fn a_broken_document_does_not_hide_those_around_it() {
+    for wrong in [
+        "a: [1",
+        "a: 'x",
+        "a: \"x",
+        "a: *none",
+        "a: b: c",
+        "- a\nb: c",
+        "a: \u{1}",
+    ] {
+        let text = format!("one: 1\n---\n{wrong}\n---\ntwo: 2\n...\n---\nthree: 3\n");
+        let read = documents(&text);
+        let keys: Vec<_> = read
+            .iter()
+            .map(|one| {
+                let document = one.as_ref().ok()?;
+                let (key, _) = document.root().entries().next()?;
+                key.text()
+            })
+            .collect();
+        assert_eq!(
+            keys,
+            [Some("one"), None, Some("two"), Some("three")],
+            "{wrong}"
+        );
+        let line = broken(&text).mark.line;
+        assert!((3..=5).contains(&line), "{wrong}: {line}");
+    }
+}
+
+#[test]
+fn a_template_is_told_from_a_mistake() {
+    let template = "a: 1\n---\nkind: X\n{{- if .Values.on }}\nb: c\n{{- end }}\n---\nd: [\n";
+    let errors: Vec<_> = documents(template)
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    assert_eq!(errors[0].error, YamlError::Template);
+    assert!(
+        errors[0]
+            .error
+            .to_string()
+            .contains("helm template CHART | probe pools check -")
+    );
+    assert_eq!(errors[0].mark.line, 4);
+    assert!(
+        matches!(errors[1].error, YamlError::Syntax(_)),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn aliases_and_merges_are_followed_and_never_copied() {
+    let document = only("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\nd: {<<: [*a, {z: 3}]}\n");
+    let at = |path: &[&str]| document.root().at_path(path).and_then(Value::text);
+    assert_eq!(at(&["b", "x"]), Some("1"));
+    assert_eq!(at(&["c", "x"]), Some("1"));
+    assert_eq!(at(&["c", "y"]), Some("2"));
+    assert_eq!(at(&["d", "z"]), Some("3"));
+    assert_eq!(at(&["d", "w"]), None);
+}
+
+#[test]
+fn a_bomb_of_aliases_or_merges_stays_small() {
+    use std::fmt::Write as _;
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..60 {
+        let below = vec![format!("*a{}", level - 1); 10].join(", ");
+        writeln!(text, "a{level}: &a{level} [{below}]").unwrap();
+    }
+    assert_eq!(only(&text).root().entries().count(), 60);
+
+    let mut text = "m0: &m0 {k: v}\n".to_owned();
+    for level in 1..40 {
+        let below = vec![format!("*m{}", level - 1); 9].join(", ");
+        writeln!(text, "m{level}: &m{level} {{<<: [{below}]}}").unwrap();
+    }
+    let document = only(&text);
+    assert!(document.root().at_path(&["m39", "none"]).is_none());
+    // It contains itself.
+    let document = only("a: &a {<<: *a, b: *a}\n");
+    assert!(document.root().at_path(&["a", "b", "b", "c"]).is_none());
+}
+
+#[test]
+fn what_is_too_deep_or_too_large_is_refused() {
+    let deep = "[".repeat(100_000);
+    assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
+    let deep = (0..200)
+        .map(|depth| format!("{:depth$}a:\n", ""))
+        .collect::<String>();
+    assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
+    let large = format!("[{}]\n---\na: b\n", "1,".repeat(MOST_NODES));
+    let read = documents(&large);
+    assert_eq!(read[0].as_ref().unwrap_err().error, YamlError::TooLarge);
+    assert!(read[1].is_ok());
+}
+
+#[test]
+fn null_is_no_text_unless_it_is_quoted() {
+    let document = only("a:\nb: ~\nc: null\nd: 'null'\ne: ''\nf: !!str null\n");
+    let at = |key| document.root().get(key).unwrap();
+    for key in ["a", "b", "c"] {
+        assert!(at(key).is_null(), "{key}");
+    }
+    assert_eq!(at("d").text(), Some("null"));
+    assert_eq!(at("e").text(), Some(""));
+    assert_eq!(at("f").text(), Some("null"));
+}
+
+#[test]
+fn json_is_read_with_its_tabs_and_windows_its_line_ends() {
+    let document = only("{\r\n\t\"a\": [\r\n\t\t\"b\"\r\n\t]\r\n}\r\n");
+    let b = document
+        .root()
+        .get("a")
+        .unwrap()
+        .items()
+        .unwrap()
+        .next()
+        .unwrap();
+    assert_eq!(
+        (b.text(), b.mark()),
+        (Some("b"), Mark { line: 3, column: 3 })
+    );
+}
+
+#[test]
+fn the_text_of_a_block_knows_where_its_lines_are() {
+    let document = only("a:\n  config: |\n\n    x: y\nb: x\n");
+    let block = document.root().at_path(&["a", "config"]).unwrap();
+    let inner = only(block.text().unwrap()).below(block.block_offset().unwrap());
+    assert_eq!(inner.root().get("x").unwrap().mark().line, 4);
+    assert_eq!(document.root().get("b").unwrap().block_offset(), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+        let _ = documents(&text);
+    }
+
+    #[test]
+    fn no_mixture_of_marks_makes_it_panic(text in "[\\[\\]{}:,\"'&*!|>%@`#?\\-~<= \n\ta-c.]{0,120}") {
+        for document in documents(&text).iter().flatten() {
+            let _ = document.root().at_path(&["a", "b"]);
+            let _ = document.root().shape();
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What a check found out about one address, with the names and times that the world outside knows.
+
+use std::{borrow::Cow, net::Ipv4Addr, time::Duration};
+
+use jiff::Timestamp;
+use probe_common::wire::{MacAddr, Vlan};
+use serde::{Deserialize, Serialize};
+
+use super::vendor::vendor;
+use crate::{
+    check::{Judgement, Machine, Station, Verdict},
+    clock::Clock,
+    detect::Hint,
+};
+
+/// One address that was checked: a line of JSON. Names are stable; fields may be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// When the verdict was reached.
+    pub time: Timestamp,
+    /// Which address.
+    pub ip: Ipv4Addr,
+    /// On which interface.
+    pub interface: String,
+    /// In which VLAN, by tags of this program's own: `0` untagged, `100`, `100.200`.
+    pub vlan: Vlan,
+    /// What is known.
+    pub verdict: Verdict,
+    /// How often it was asked about.
+    pub asked: u32,
+    /// Who has it: those who answered first, of these the one heard last first.
+    pub owners: Vec<CheckOwnerRecord>,
+    /// Frames of stations beyond those that were told apart.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u32,
+    /// What may be the cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
+    /// Whom this host believes to have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbour: Option<NeighbourRecord>,
+    /// Whether that is what was expected; only if something was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<bool>,
+}
+
+/// One machine that has to do with an address that was checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOwnerRecord {
+    /// Its MACs, the one heard last first.
+    pub macs: Vec<MacAddr>,
+    /// The registered maker of the first MAC that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<Cow<'static, str>>,
+    /// Whether it is the host that checks.
+    pub local: bool,
+    /// Whether it is, and holds the address.
+    pub holds: bool,
+    /// How many questions it answered.
+    pub answered: u32,
+    /// How many answers it sent.
+    pub answers: u32,
+    /// Its announcements, and its answers to everybody.
+    pub announcements: u32,
+    /// Its own questions in which it named the address as its own.
+    pub requests: u32,
+    /// When it was first heard; the host that checks does not hear itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<Timestamp>,
+    /// When it was last heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// How long the quickest answer took, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fastest_us: Option<u64>,
+    /// How long the slowest answer took, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowest_us: Option<u64>,
+}
+
+/// An entry of this host's neighbour table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourRecord {
+    /// Whom packets go to.
+    pub mac: MacAddr,
+    /// Whether that is one of those who have the address.
+    pub agrees: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde wants"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Which address was checked where, and how often it was asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<'a> {
+    /// Which.
+    pub ip: Ipv4Addr,
+    /// On which interface.
+    pub interface: &'a str,
+    /// In which VLAN.
+    pub vlan: Vlan,
+    /// How often.
+    pub asked: u32,
+    /// Frames of stations beyond those that were told apart.
+    pub more: u32,
+    /// Whom this host's neighbour table names.
+    pub neighbour: Option<MacAddr>,
+}
+
+impl CheckRecord {
+    /// Puts names and times to a judgement.
+    pub fn new(
+        checked: Checked,
+        judgement: &Judgement,
+        at: crate::detect::Timestamp,
+        clock: Clock,
+    ) -> Self {
+        let clock = clock.read_once();
+        let owners = judgement.machines.iter();
+        let owners: Vec<_> = owners
+            .map(|machine| CheckOwnerRecord::new(machine, clock))
+            .collect();
+        let has = |mac| {
+            let having = judgement.machines.iter().filter(|machine| machine.has());
+            having.flat_map(Machine::macs).any(|one| one == mac)
+        };
+        Self {
+            time: clock.wall(at),
+            ip: checked.ip,
+            interface: checked.interface.to_owned(),
+            vlan: checked.vlan,
+            verdict: judgement.verdict,
+            asked: checked.asked,
+            owners,
+            more: checked.more,
+            hint: judgement.hint,
+            neighbour: checked.neighbour.map(|mac| NeighbourRecord {
+                mac,
+                agrees: has(mac),
+            }),
+            expected: None,
+        }
+    }
+}
+
+impl CheckOwnerRecord {
+    fn new(machine: &Machine, clock: Clock) -> Self {
+        let macs = machine.macs();
+        let sum = |pick: fn(&Station) -> u32| {
+            let numbers = machine.stations.iter().map(pick);
+            numbers.fold(0, u32::saturating_add)
+        };
+        let took = machine.stations.iter().filter_map(|station| station.took);
+        let heard = !machine.stations.is_empty();
+        Self {
+            vendor: macs.iter().copied().find_map(vendor),
+            macs,
+            local: machine.local,
+            holds: machine.held.is_some(),
+            answered: sum(Station::questions_answered),
+            answers: sum(|station| station.answers),
+            announcements: sum(|station| station.announcements),
+            requests: sum(|station| station.requests),
+            first_seen: heard.then(|| clock.wall(machine.first())),
+            last_seen: heard.then(|| clock.wall(machine.last())),
+            fastest_us: took.clone().map(|(fastest, _)| microseconds(fastest)).min(),
+            slowest_us: took.map(|(_, slowest)| microseconds(slowest)).max(),
+        }
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const SCHEMA: &str = include_str!("../../../docs/check.schema.json");
+
+    /// A record of every verdict, with every field and every word that it can have.
+    fn every_record() -> Vec<CheckRecord> {
+        let number = Verdict::ALL.len().max(Hint::ALL.len());
+        (0..number)
+            .map(|number| {
+                let at: Timestamp = "2026-11-20T02:13:07.5Z".parse().unwrap();
+                let owner = |local| CheckOwnerRecord {
+                    macs: vec![MacAddr([0, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 1])],
+                    vendor: vendor(MacAddr([0, 0, 0, 0, 0, 1])),
+                    local,
+                    holds: local,
+                    answered: 3,
+                    answers: 4,
+                    announcements: 1,
+                    requests: 2,
+                    first_seen: (!local).then_some(at),
+                    last_seen: (!local).then_some(at),
+                    fastest_us: (!local).then_some(120),
+                    slowest_us: (!local).then_some(300),
+                };
+                CheckRecord {
+                    time: at,
+                    ip: Ipv4Addr::new(192, 0, 2, 10),
+                    interface: "eth0".to_owned(),
+                    vlan: Vlan([100, 0]),
+                    verdict: Verdict::ALL[number % Verdict::COUNT],
+                    asked: 3,
+                    owners: vec![owner(false), owner(true)],
+                    more: u32::from(number % 2 == 0),
+                    hint: (number > 0).then(|| Hint::ALL[number % Hint::COUNT]),
+                    neighbour: (number > 0).then_some(NeighbourRecord {
+                        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                        agrees: true,
+                    }),
+                    expected: (number > 0).then_some(number > 1),
+                }
+            })
+            .collect()
+    }
+
+    fn schema() -> Value {
+        serde_json::from_str(SCHEMA).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_schema_says_and_reads_back() {
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .build(&schema())
+            .unwrap();
+        for record in every_record() {
+            let line = super::super::to_json(&record);
+            let value: Value = serde_json::from_str(&line).unwrap();
+            let errors: Vec<_> = validator
+                .iter_errors(&value)
+                .map(|error| error.to_string())
+                .collect();
+            assert!(errors.is_empty(), "{errors:?}: {line}");
+            let read: CheckRecord = serde_json::from_str(&line).unwrap();
+            assert_eq!(read, record);
+        }
+    }
+
+    #[test]
+    fn the_schema_describes_every_field_and_word_and_no_other() {
+        let schema = schema();
+        let described = |pointer: &str| -> BTreeSet<String> {
+            let properties = schema.pointer(pointer).unwrap().as_object().unwrap();
+            properties.keys().cloned().collect()
+        };
+        let written = |pick: fn(&Value) -> &Value| -> BTreeSet<String> {
+            let mut names = BTreeSet::new();
+            for record in every_record() {
+                let line = serde_json::to_value(&record).unwrap();
+                names.extend(
+                    pick(&line)
+                        .as_object()
+                        .into_iter()
+                        .flat_map(|object| object.keys().cloned()),
+                );
+            }
+            names
+        };
+        assert_eq!(described("/properties"), written(|line| line));
+        assert_eq!(
+            described("/$defs/owner/properties"),
+            written(|line| &line["owners"][0])
+        );
+        assert_eq!(
+            described("/properties/neighbour/properties"),
+            written(|line| &line["neighbour"])
+        );
+        let words = |pointer: &str| -> Vec<String> {
+            let list = schema.pointer(pointer).unwrap().as_array().unwrap();
+            let words = list.iter().map(|word| word.as_str().unwrap().to_owned());
+            words.collect()
+        };
+        assert_eq!(words("/properties/verdict/enum"), Verdict::LABELS);
+        assert_eq!(words("/properties/hint/enum"), Hint::LABELS);
+    }
+}

@@ -1,0 +1,303 @@
+//! The metrics of single addresses: those in conflict, those contested, and those that matter. Bounded; what
+//! does not fit is counted.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
+
+use probe_common::{
+    label_enum,
+    wire::{MacAddr, Vlan},
+};
+
+use super::{
+    family::{Family, Seconds, one_if},
+    list,
+};
+use crate::{
+    book::{Counted, Tally},
+    clock::Clock,
+    detect::{AddressView, BindingKey, Cursor, Group, Timestamp},
+    facts,
+    interfaces::WatchedInterfaces,
+    links::Links,
+    monitor::{MonitorHandle, Snapshot, Stopped},
+    neighbours::Neighbours,
+    report::{FindingRecord, vendor::vendor},
+};
+
+label_enum! {
+    /// Series that there may be too many of.
+    pub enum Series {
+        /// Those of open conflicts.
+        Conflicts = "conflicts",
+        /// Those of contested addresses.
+        Contested = "contested",
+        /// Those of tracked addresses.
+        Tracked = "tracked",
+    }
+}
+
+impl Series {
+    const fn group(self) -> Group {
+        match self {
+            Self::Conflicts => Group::Conflicts,
+            Self::Contested => Group::Contested,
+            Self::Tracked => Group::Tracked,
+        }
+    }
+}
+
+/// The addresses that get series.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    groups: [Vec<(AddressView, Tally)>; Series::COUNT],
+    beyond: [usize; Series::COUNT],
+}
+
+impl Addresses {
+    /// Asks for them, page by page, at most so many of each group.
+    pub async fn read(monitor: &MonitorHandle, most: usize) -> Result<Self, Stopped> {
+        let mut addresses = Self::default();
+        for &series in Series::ALL {
+            let place = usize::from(series.number());
+            let (known, beyond) = group(monitor, series.group(), most).await?;
+            addresses.groups[place] = known;
+            addresses.beyond[place] = beyond;
+        }
+        Ok(addresses)
+    }
+
+    /// Whether any of them is tracked.
+    pub fn any_tracked(&self) -> bool {
+        !self.of(Series::Tracked).is_empty()
+    }
+
+    fn of(&self, series: Series) -> &[(AddressView, Tally)] {
+        &self.groups[usize::from(series.number())]
+    }
+}
+
+/// The addresses of a group in their order, and how many did not fit.
+async fn group(
+    monitor: &MonitorHandle,
+    group: Group,
+    most: usize,
+) -> Result<(Vec<(AddressView, Tally)>, usize), Stopped> {
+    let mut addresses = Vec::new();
+    let (mut beyond, mut cursor) = (0, Some(Cursor::default()));
+    while let Some(from) = cursor {
+        let page = monitor.addresses(group, from).await?;
+        let room = most - addresses.len();
+        beyond += page.addresses.len().saturating_sub(room);
+        addresses.extend(page.addresses.into_iter().take(room));
+        cursor = page.next;
+    }
+    // One that moved while it was read is there twice, and two equal series spoil a whole scrape.
+    addresses.sort_unstable_by_key(|(address, _)| address.key);
+    addresses.dedup_by_key(|(address, _)| address.key);
+    Ok((addresses, beyond))
+}
+
+/// What the addresses are described with.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub snapshot: &'a Snapshot,
+    pub watched: &'a WatchedInterfaces,
+    pub links: &'a Links,
+    pub neighbours: &'a Neighbours,
+    pub drill: Option<&'a FindingRecord>,
+}
+
+/// The labels that say where.
+struct Place<'a> {
+    segment: &'a str,
+    interface: &'a str,
+    vlan: String,
+    ip: String,
+}
+
+impl<'a> Scene<'a> {
+    /// Where an address is; none on an interface that is gone.
+    fn place(&self, key: BindingKey) -> Option<Place<'a>> {
+        let interface = &self.watched.get(key.segment.interface)?.name;
+        Some(Place {
+            segment: self.snapshot.segments.name(key.segment, key.ip),
+            interface,
+            vlan: key.segment.vlan.to_string(),
+            ip: key.ip.to_string(),
+        })
+    }
+}
+
+const fn word(is_so: bool) -> &'static str {
+    if is_so { "true" } else { "false" }
+}
+
+/// The series of all of them.
+pub fn families(addresses: &Addresses, scene: Scene<'_>) -> String {
+    let mut beyond = Family::new(list::NOT_EXPORTED);
+    for &series in Series::ALL {
+        let count = addresses.beyond[usize::from(series.number())];
+        beyond.add([series.label()], count);
+    }
+    [
+        conflicts(addresses.of(Series::Conflicts), scene),
+        contested(addresses.of(Series::Contested), scene),
+        claims(addresses.of(Series::Tracked), scene),
+        tracked(addresses.of(Series::Tracked), scene),
+        beyond.finish(),
+    ]
+    .concat()
+}
+
+fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+    let mut owners = Family::new(list::CONFLICT_OWNERS);
+    let mut info = Family::new(list::CONFLICT_OWNER_INFO);
+    let mut add = |place: &Place<'_>, tracked: bool, parties: &[Vec<MacAddr>], drill: &str| {
+        let Place {
+            segment,
+            interface,
+            vlan,
+            ip,
+        } = place;
+        let tracked = word(tracked);
+        owners.add(
+            [segment, interface, vlan, ip, tracked, drill],
+            parties.len(),
+        );
+        let mut macs: Vec<_> = parties.iter().flatten().collect();
+        macs.sort_unstable();
+        macs.dedup();
+        for &mac in macs {
+            let maker = vendor(mac).unwrap_or_default();
+            let mac = mac.to_string();
+            info.add([segment, interface, vlan, ip, &mac, &maker, drill], 1);
+        }
+    };
+    for (address, _) in addresses {
+        let Some(parties) = address.parties.as_ref().filter(|_| !address.ignored) else {
+            continue;
+        };
+        if let Some(place) = scene.place(address.key) {
+            let parties: Vec<_> = parties.iter().map(|party| party.macs.clone()).collect();
+            add(&place, address.tracked, &parties, "");
+        }
+    }
+    if let Some(drill) = scene.drill {
+        let place = Place {
+            segment: drill.segment.as_deref().unwrap_or_default(),
+            interface: &drill.interface,
+            vlan: drill.vlan.to_string(),
+            ip: drill.ip.to_string(),
+        };
+        let parties: Vec<_> = drill
+            .owners
+            .iter()
+            .map(|owner| owner.macs.clone())
+            .collect();
+        add(&place, true, &parties, "true");
+    }
+    [owners.finish(), info.finish()].concat()
+}
+
+fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+    let mut family = Family::new(list::CONTESTED);
+    for (address, _) in addresses {
+        if !address.contested || address.ignored {
+            continue;
+        }
+        if let Some(place) = scene.place(address.key) {
+            let Place {
+                segment,
+                interface,
+                vlan,
+                ip,
+            } = &place;
+            family.add([segment, interface, vlan, ip, word(address.tracked)], 1);
+        }
+    }
+    family.finish()
+}
+
+/// The last claims. By segment: an address that is seen on two interfaces of one is there once.
+fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+    let mut last: BTreeMap<(&str, Vlan, IpAddr, MacAddr), Timestamp> = BTreeMap::new();
+    for (address, _) in addresses {
+        let (Some(holder), true) = (
+            &address.holder,
+            scene.watched.contains(address.key.segment.interface),
+        ) else {
+            continue;
+        };
+        let BindingKey { segment, ip } = address.key;
+        let name = scene.snapshot.segments.name(segment, ip);
+        let claimed = last
+            .entry((name, segment.vlan, ip, holder.canonical))
+            .or_default();
+        *claimed = holder.last_claim.max(*claimed);
+    }
+    let clock = Clock::Monotonic.read_once();
+    let mut family = Family::new(list::TRACKED_CLAIM);
+    for ((segment, vlan, ip, owner), at) in last {
+        let nanos = clock.wall(at).as_nanosecond();
+        family.add(
+            [
+                segment,
+                &vlan.to_string(),
+                &ip.to_string(),
+                &owner.to_string(),
+            ],
+            Seconds { nanos },
+        );
+    }
+    family.finish()
+}
+
+fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+    let mut silent = Family::new(list::TRACKED_SILENT);
+    let mut findings = Family::new(list::TRACKED_FINDINGS);
+    let mut mismatches = Family::new(list::NEIGHBOR_MISMATCH);
+    let wanted = addresses.iter().map(|(address, _)| address.key).collect();
+    let believed = believed(scene, &wanted);
+    for (address, tally) in addresses {
+        let Some(place) = scene.place(address.key) else {
+            continue;
+        };
+        let Place {
+            segment,
+            interface,
+            vlan,
+            ip,
+        } = &place;
+        silent.add([segment, interface, vlan, ip], one_if(address.silent));
+        for (counted, count) in Counted::ALL.iter().zip(tally) {
+            findings.add([segment, interface, vlan, ip, counted.label()], count);
+        }
+        if let (Some(holder), Some(mac)) = (&address.holder, believed.get(&address.key)) {
+            let differs = one_if(!holder.macs.contains(mac));
+            mismatches.add([segment, interface, vlan, ip], differs);
+        }
+    }
+    [silent.finish(), findings.finish(), mismatches.finish()].concat()
+}
+
+/// What the kernel believes of the wanted addresses. Its entries are on the interface that has the address of
+/// the network, which may be stacked on a watched one.
+fn believed(scene: Scene<'_>, wanted: &HashSet<BindingKey>) -> BTreeMap<BindingKey, MacAddr> {
+    let mut believed = BTreeMap::new();
+    for (&(ifindex, ip), &mac) in scene.neighbours {
+        let Some(link) = scene.links.get(ifindex) else {
+            continue;
+        };
+        let segments = facts::segments(scene.links, link, &|index| scene.watched.contains(index));
+        for segment in segments {
+            let key = BindingKey { segment, ip };
+            if wanted.contains(&key) {
+                believed.insert(key, mac);
+            }
+        }
+    }
+    believed
+}

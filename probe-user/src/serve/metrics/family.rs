@@ -1,0 +1,183 @@
+//! A metric family whose values are known, not counted here, as the text of a scrape.
+//!
+//! Written straight as text: with ten thousand addresses, a tree of labels and samples that is encoded afterwards
+//! costs ten times as much as the scrape may take.
+
+use std::fmt::{self, Display, Write as _};
+
+/// Whether a metric only ever grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It does.
+    Counter,
+    /// It does not.
+    Gauge,
+    /// How often what values were seen.
+    Histogram,
+}
+
+impl Kind {
+    /// As the exposition format has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a metric is: nothing is exported without a name, a help text and a fixed set of labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<const LABELS: usize> {
+    /// Its full name.
+    pub name: &'static str,
+    /// What it says, in one line.
+    pub help: &'static str,
+    /// Whether it only ever grows.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: [&'static str; LABELS],
+}
+
+/// The samples of one metric.
+#[derive(Debug)]
+pub struct Family<const LABELS: usize> {
+    description: Description<LABELS>,
+    text: String,
+}
+
+impl<const LABELS: usize> Family<LABELS> {
+    /// No samples yet.
+    pub fn new(description: Description<LABELS>) -> Self {
+        let Description {
+            name, help, kind, ..
+        } = description;
+        let kind = kind.word();
+        Self {
+            description,
+            text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
+        }
+    }
+
+    /// Adds one sample. A label without a value is left out, which is the same to Prometheus.
+    pub fn add(&mut self, labels: [&str; LABELS], value: impl Display) {
+        self.sample("", labels, None, value);
+    }
+
+    /// A sample of a part of this metric (`_bucket`, `_sum`), perhaps with a label of that part.
+    pub fn sample(
+        &mut self,
+        part: &str,
+        labels: [&str; LABELS],
+        label: Option<(&str, &str)>,
+        value: impl Display,
+    ) {
+        self.text.push_str(self.description.name);
+        self.text.push_str(part);
+        let names = self.description.labels.into_iter();
+        let mut before = '{';
+        for (name, value) in names.zip(labels).chain(label) {
+            if value.is_empty() {
+                continue;
+            }
+            self.text.push(before);
+            before = ',';
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            self.escape(value);
+            self.text.push('"');
+        }
+        if before == ',' {
+            self.text.push('}');
+        }
+        // A string takes every character.
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    fn escape(&mut self, value: &str) {
+        if !value.contains(['\\', '"', '\n']) {
+            self.text.push_str(value);
+            return;
+        }
+        for character in value.chars() {
+            match character {
+                '\\' => self.text.push_str("\\\\"),
+                '"' => self.text.push_str("\\\""),
+                '\n' => self.text.push_str("\\n"),
+                _ => self.text.push(character),
+            }
+        }
+    }
+
+    /// The text, also where there is no sample: the name and what it means are known then all the same.
+    pub fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// A time or time span in seconds, as precise as it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Seconds {
+    /// In nanoseconds.
+    pub nanos: i128,
+}
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.nanos < 0 { "-" } else { "" };
+        let nanos = self.nanos.unsigned_abs();
+        let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+        write!(f, "{sign}{seconds}.{rest:09}")
+    }
+}
+
+/// Whether something is so.
+pub const fn one_if(is_so: bool) -> u8 {
+    is_so as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: Description<2> = Description {
+        name: "example",
+        help: "An example.",
+        kind: Kind::Gauge,
+        labels: ["one", "other"],
+    };
+
+    #[test]
+    fn labels_are_escaped_and_empty_ones_left_out() {
+        let mut family = Family::new(EXAMPLE);
+        family.add(["a", ""], 1);
+        family.add(["", ""], 2);
+        family.add(
+            ["a \"b\" \\ c\nd", "é"],
+            Seconds {
+                nanos: 1_500_000_000,
+            },
+        );
+        let text = family.finish();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "# HELP example An example.",
+                "# TYPE example gauge",
+                r#"example{one="a"} 1"#,
+                "example 2",
+                r#"example{one="a \"b\" \\ c\nd",other="é"} 1.500000000"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn times_are_exact_also_before_1970() {
+        let text = |nanos| Seconds { nanos }.to_string();
+        assert_eq!(text(0), "0.000000000");
+        assert_eq!(text(-1), "-0.000000001");
+        assert_eq!(text(1_700_000_000_000_000_001), "1700000000.000000001");
+    }
+}

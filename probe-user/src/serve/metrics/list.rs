@@ -1,0 +1,124 @@
+//! Every metric: its name, what it says, its labels. `docs/metrics.md` is held against this.
+//!
+//! No label is called namespace, service, pod, node, instance or job: those are Prometheus' own to give.
+//! `service_namespace`, `service_name` and `owner_node` are for whoever knows them.
+
+use super::family::{Description, Kind};
+
+/// A metric without the number of its labels.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+}
+
+const fn count(labels: &[&str]) -> usize {
+    labels.len()
+}
+
+macro_rules! metrics {
+    ($( $constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal; )+) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Description<{ count(&[$($label),*]) }> = Description {
+                name: concat!("arp_monitor_", $name),
+                help: $help,
+                kind: Kind::$kind,
+                labels: [$($label),*],
+            };
+        )+
+
+        /// All of them.
+        #[cfg(test)]
+        pub const ALL: &[Listed] = &[$(
+            Listed {
+                name: $constant.name,
+                help: $constant.help,
+                kind: $constant.kind,
+                labels: &$constant.labels,
+            },
+        )+];
+    };
+}
+
+metrics! {
+    FRAMES = Counter "frames_total" ["interface", "direction", "operation"]
+        "Frames with the ARP ethertype.";
+    MALFORMED = Counter "malformed_frames_total" ["interface", "direction", "reason"]
+        "Frames with the ARP ethertype that are not ARP for IPv4 over Ethernet.";
+    BOGUS = Counter "bogus_frames_total" ["interface", "direction", "reason"]
+        "ARP frames whose sender addresses make no valid claim.";
+    CLAIMS = Counter "claims_total" ["interface", "direction"]
+        "ARP frames that claim an address.";
+    PROBES = Counter "probes_total" ["interface", "direction"]
+        "ARP probes (RFC 5227): requests that claim no address.";
+    OUTCOMES = Counter "outcomes_total" ["interface", "direction", "kind", "outcome"]
+        "What became of claims, ARP probes and bogus frames in the kernel.";
+    RECEIVED = Counter "events_received_total" ["interface", "direction"]
+        "Events that user space received; equals the emitted ones.";
+    UNDECODABLE = Counter "events_undecodable_total" []
+        "Events that user space could not understand.";
+    EVENT_DELAY = Histogram "event_delay_seconds" []
+        "Time from the kernel's time stamp of a frame until it was judged.";
+
+    INTERFACE_INFO = Gauge "interface_info" ["interface", "mode", "reason", "vlan_visible"]
+        "1 for each watched interface, with how its arriving frames are seen, why so, and whether their VLAN can be told.";
+    INTERFACE_ATTACHED = Gauge "interface_attached" ["interface"]
+        "Whether the programs are attached to an interface that should be watched.";
+    LOCAL_MAC_INFO = Gauge "local_mac_info" ["interface", "mac"]
+        "1 for each MAC address of this host on a watched network, to tell whose an owner is.";
+
+    BINDINGS = Gauge "bindings" []
+        "Addresses whose owners are remembered.";
+    EVICTED = Counter "evicted_bindings_total" []
+        "Addresses forgotten to make room for others.";
+    EVICTED_MACS = Counter "evicted_macs_total" []
+        "MAC addresses forgotten to make room in the memory of one address.";
+    TURNED_AWAY = Counter "claims_turned_away_total" []
+        "Claims not followed because every remembered address is tracked or has an open conflict.";
+    CLOCK_STEPS = Counter "clock_steps_total" []
+        "Times that the clock was set back.";
+    FINDINGS = Counter "findings_total" ["finding", "severity"]
+        "Findings reported.";
+    HELD_BACK = Counter "held_back_findings_total" ["finding"]
+        "Findings not reported because their like was just reported.";
+    IGNORED = Counter "ignored_findings_total" ["finding"]
+        "Findings that the ignore list kept from being reported.";
+
+    OPEN_CONFLICTS = Gauge "open_conflicts" []
+        "Addresses that have more than one owner now, ignored ones included.";
+    QUIET_CONFLICTS = Gauge "quiet_conflicts" []
+        "Open conflicts without new evidence for a while.";
+    CONFLICT_OWNERS = Gauge "conflict_owners" ["segment", "interface", "vlan", "ip", "tracked", "drill"]
+        "Owners of an address with an open conflict that is not ignored.";
+    CONFLICT_OWNER_INFO = Gauge "conflict_owner_info" ["segment", "interface", "vlan", "ip", "mac", "vendor", "drill"]
+        "1 for each MAC address that claims an address with an open conflict, with its registered maker.";
+    CONTESTED = Gauge "contested" ["segment", "interface", "vlan", "ip", "tracked"]
+        "1 for each address that owners take turns on, but less than a conflict needs.";
+
+    TRACKED = Gauge "tracked_addresses" []
+        "Tracked addresses that are remembered.";
+    TRACKED_CLAIM = Gauge "tracked_claim_timestamp_seconds" ["segment", "vlan", "ip", "owner"]
+        "When the current owner of a tracked address last claimed it, since 1970. The owner is one MAC address also where it has several.";
+    TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip"]
+        "Whether nobody has claimed a tracked address for the time after which it counts as silent.";
+    TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding"]
+        "Findings about a tracked address.";
+    NEIGHBOR_MISMATCH = Gauge "neighbor_mismatch" ["segment", "interface", "vlan", "ip"]
+        "Whether this host's own neighbour entry for a tracked address names another MAC address than its owner's on the wire. Without an entry there is no sample.";
+    NOT_EXPORTED = Gauge "addresses_not_exported" ["series"]
+        "Addresses that have no series of their own because there are too many.";
+
+    ASKING = Gauge "asking" ["state"]
+        "1 for whether this program asks: on, off, or not_permitted for want of CAP_NET_RAW.";
+    ASKS = Counter "asks_total" ["purpose"]
+        "ARP probes that this program has sent.";
+    ASKS_NOT_SENT = Counter "asks_not_sent_total" ["reason"]
+        "ARP probes that were put off or dropped.";
+
+    BUILD_INFO = Gauge "build_info" ["version"]
+        "1, with the version of this program.";
+}

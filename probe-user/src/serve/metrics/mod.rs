@@ -1,0 +1,83 @@
+//! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
+
+mod addresses;
+mod detection;
+mod family;
+mod interfaces;
+mod list;
+
+#[cfg(test)]
+mod documentation;
+
+use std::sync::Arc;
+
+use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCollector};
+
+pub use self::addresses::Addresses;
+use crate::{
+    interfaces::WatchedInterfaces,
+    kernel::{CounterReader, KernelError},
+    links::Links,
+    monitor::Snapshot,
+    neighbours::Neighbours,
+    report::FindingRecord,
+};
+
+/// Why the metrics could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The kernel's counters could not be read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The encoder refused those of the process.
+    #[error("cannot encode the metrics: {0}")]
+    Encode(#[from] prometheus::Error),
+}
+
+/// What a scrape is made from.
+pub struct Material {
+    /// What the monitor knows.
+    pub snapshot: Snapshot,
+    /// The addresses with series of their own.
+    pub addresses: Addresses,
+    /// The watched interfaces.
+    pub watched: Arc<WatchedInterfaces>,
+    /// All interfaces.
+    pub links: Arc<Links>,
+    /// What the kernel believes of its neighbours.
+    pub neighbours: Arc<Neighbours>,
+    /// The exercise that goes on.
+    pub drill: Option<Arc<FindingRecord>>,
+    /// Reads the kernel's counters.
+    pub counters: CounterReader,
+}
+
+/// The text of a scrape.
+pub fn encode(material: &Material) -> Result<String, MetricsError> {
+    let Material {
+        snapshot,
+        watched,
+        links,
+        ..
+    } = material;
+    let scene = addresses::Scene {
+        snapshot,
+        watched,
+        links,
+        neighbours: &material.neighbours,
+        drill: material.drill.as_deref(),
+    };
+    Ok([
+        interfaces::info(watched, links),
+        interfaces::counters(snapshot, watched, &material.counters)?,
+        detection::families(snapshot),
+        addresses::families(&material.addresses, scene),
+        process()?,
+    ]
+    .concat())
+}
+
+/// What this process takes, under the names that Prometheus' own libraries use.
+fn process() -> Result<String, prometheus::Error> {
+    TextEncoder::new().encode_to_string(&ProcessCollector::for_self().collect())
+}

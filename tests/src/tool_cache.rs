@@ -1,0 +1,54 @@
+//! Where programs are kept that tests need and nobody wants installed.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+
+/// Part of the tool cache with Prometheus, Alertmanager and promtool, as their packages have them.
+pub const PROMETHEUS: &str = "prometheus";
+
+/// Part of the tool cache with what checks the dashboard.
+pub const DASHBOARD: &str = "dashboard";
+
+/// The directory: `$PROBE_TOOL_CACHE`, or a part of the user's cache. Outside of the workspace, so that a clean
+/// clone does not pay again for what costs minutes to build or fetch.
+pub fn tool_cache() -> anyhow::Result<PathBuf> {
+    let variable = |name| env::var_os(name).map(PathBuf::from);
+    variable("PROBE_TOOL_CACHE")
+        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("arp-monitor")))
+        .or_else(|| Some(variable("HOME")?.join(".cache/arp-monitor")))
+        .context("no place to keep tools in: set PROBE_TOOL_CACHE to a directory")
+}
+
+/// `prometheus`, `promtool` or `prometheus-alertmanager`: the one in the tool cache, or one that is installed.
+pub fn prometheus_program(name: &str) -> anyhow::Result<PathBuf> {
+    let kept = tool_cache()?.join(PROMETHEUS).join("usr/bin").join(name);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let installed = env::split_paths(&path).map(|directory| directory.join(name));
+    match [kept]
+        .into_iter()
+        .chain(installed)
+        .find(|file| file.is_file())
+    {
+        Some(program) => Ok(program),
+        None => bail!("there is no {name}: run `cargo xtask setup`"),
+    }
+}
+
+/// The directory with the `node_modules` that check the dashboard.
+pub fn dashboard_tools() -> anyhow::Result<PathBuf> {
+    let directory = tool_cache()?.join(DASHBOARD);
+    if !directory.join("node_modules").is_dir() {
+        bail!("nothing to check a dashboard with: run `cargo xtask setup`");
+    }
+    Ok(directory)
+}
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}

@@ -1,0 +1,300 @@
+//! `probe pools`: manifests checked as in CI, without root and without a network.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use probe_tests::binary;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const EAST: &str = "\
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: default, namespace: metallb-system}
+spec:
+  avoidBuggyIPs: true
+  addresses:
+  - 192.0.2.0/26
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: all, namespace: metallb-system}
+";
+const BROKEN: &str = "kind: IPAddressPool\nmetadata: [\n";
+const TEMPLATE: &str = "{{- range .Values.pools }}\nkind: IPAddressPool\n{{- end }}\n";
+
+/// A repository of manifests.
+struct Repository {
+    folder: TempDir,
+}
+
+impl Repository {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self { folder }
+    }
+
+    /// Runs `probe pools` there, as nobody, and without a network.
+    fn pools(&self, words: &[&str], stdin: &str) -> Output {
+        let public = public_copy(self.folder.path());
+        let mut child = Command::new("unshare")
+            .args(["--net", "--", "setpriv"])
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(public)
+            .arg("pools")
+            .args(words)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        // Who does not read it closes it.
+        let _ = pipe.write_all(stdin.as_bytes());
+        drop(pipe);
+        child.wait_with_output().unwrap()
+    }
+
+    fn ends_with(&self, status: i32, words: &[&str]) -> String {
+        let output = self.pools(words, "");
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, status: i32, words: &[&str]) -> Value {
+        let words = [&["check", "-o", "json"], words].concat();
+        serde_json::from_str(&self.ends_with(status, &words)).unwrap()
+    }
+}
+
+/// The binary where anybody may run it, hidden from a walk through the folder.
+fn public_copy(folder: &Path) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = folder.join(".bin");
+    let copy = place.join("probe");
+    if !copy.exists() {
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(binary().unwrap(), &copy).unwrap();
+        for path in [folder, &place, &copy] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    copy
+}
+
+fn codes(report: &Value) -> Vec<&str> {
+    let findings = report["findings"].as_array().unwrap();
+    let codes = findings
+        .iter()
+        .map(|finding| finding["finding"].as_str().unwrap());
+    codes.collect()
+}
+
+#[test]
+fn clusters_that_keep_apart_are_fine() {
+    let west = EAST.replace("192.0.2.0/26", "192.0.2.64/26");
+    let repository = Repository::new(&[("east/pool.yaml", EAST), ("west/a/b/pool.yml", &west)]);
+    let shown = repository.ends_with(0, &["check", "east", "west"]);
+    assert!(
+        shown.contains("2 pools in 2 clusters: nothing wrong."),
+        "{shown}"
+    );
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}
+
+#[test]
+fn an_overlap_ends_with_1_and_names_both_places() {
+    let repository = Repository::new(&[
+        ("clusters/east/pool.yaml", EAST),
+        ("clusters/west/pool.yaml", EAST),
+    ]);
+    let shown = repository.ends_with(1, &["check", "clusters/east", "clusters/west/"]);
+    for word in [
+        "cluster_overlap     192.0.2.0/26\n",
+        "clusters/east/pool.yaml:7:5\n",
+        "clusters/west/pool.yaml:7:5\n",
+    ] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    // One cluster, if that is what they are.
+    let report = repository.json(
+        1,
+        &[
+            "--cluster",
+            "x=clusters/east",
+            "--cluster",
+            "x=clusters/west",
+        ],
+    );
+    assert_eq!(codes(&report), ["pool_overlap", "duplicate_pool"]);
+}
+
+#[test]
+fn what_helm_writes_is_read_from_standard_input() {
+    let repository = Repository::new(&[("west.yaml", EAST)]);
+    let text = format!("---\n# Source: pools/templates/a.yaml\n{EAST}");
+    let output = repository.pools(&["check", "-", "west.yaml", "-o", "json"], &text);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let places = report["findings"][0]["places"].as_array().unwrap();
+    assert_eq!(places[0]["file"], "stdin");
+    assert_eq!(places[0]["line"], 9);
+    assert_eq!(places[1]["file"], "west.yaml");
+    // A pipe whose other end failed.
+    let output = repository.pools(&["check", "-"], "");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let output = repository.pools(&["check", "-", "-"], EAST);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn what_cannot_be_read_ends_with_4_and_the_rest_is_still_judged() {
+    let broken = format!(
+        "{EAST}---\n{BROKEN}---\n{}",
+        EAST.replace("default", "again")
+    );
+    let repository = Repository::new(&[("east/pool.yaml", &broken), ("plan.yaml", "nodes: 7\n")]);
+    let report = repository.json(4, &["east", "none", "--plan", "plan.yaml"]);
+    assert_eq!(report["complete"], false);
+    assert_eq!(codes(&report), ["pool_overlap"]);
+    let unread = report["unread"].as_array().unwrap();
+    let files: Vec<_> = unread
+        .iter()
+        .map(|one| one["file"].as_str().unwrap())
+        .collect();
+    assert_eq!(files, ["east/pool.yaml", "none", "plan.yaml"]);
+    assert_eq!(unread[0]["line"], 14);
+    assert!(
+        unread[1]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("No such file")
+    );
+}
+
+#[test]
+fn a_template_is_sent_through_helm() {
+    let repository = Repository::new(&[("templates/pools.yaml", TEMPLATE)]);
+    let shown = repository.ends_with(4, &["check", "templates"]);
+    let words: Vec<_> = shown.split_whitespace().collect();
+    assert!(
+        words
+            .join(" ")
+            .contains("helm template CHART | probe pools check -"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn files_that_have_nothing_to_do_with_pools_are_nobodys_business() {
+    let repository = Repository::new(&[
+        ("east/pool.yaml", EAST),
+        (
+            "east/chart/templates/web.yaml",
+            "a: {{ .Values.a }}\n{{- end }}\n",
+        ),
+        ("east/broken.json", "{"),
+        ("east/notes.txt", "IPAddressPool {{"),
+        ("east/.git/x.yaml", BROKEN),
+        (
+            "east/service.yaml",
+            "apiVersion: v1\nkind: Service\nspec: {}\n",
+        ),
+    ]);
+    repository.ends_with(0, &["check", "east"]);
+    // Whoever names a file wants it read.
+    repository.ends_with(4, &["check", "east", "east/broken.json"]);
+}
+
+#[test]
+fn a_plan_is_kept_to_or_it_ends_with_1() {
+    let plan = "clusters: {east: {ranges: [192.0.2.0/27]}}\ndhcp: [192.0.2.9]\n";
+    let repository = Repository::new(&[("east/pool.yaml", EAST), ("plan.yaml", plan)]);
+    let report = repository.json(1, &["east", "--plan", "plan.yaml"]);
+    assert_eq!(codes(&report), ["kept_overlap", "outside_plan"]);
+    let east = &report["clusters"][0];
+    assert_eq!(east["planned"]["ipv4"], 32);
+    assert_eq!(east["of_plan"]["ipv4"], 32);
+    assert_eq!(east["addresses"]["ipv4"], 64);
+}
+
+#[test]
+fn warnings_end_with_0_unless_it_is_strict() {
+    let (pool, _) = EAST.split_once("---\n").unwrap();
+    let repository = Repository::new(&[("east.yaml", pool)]);
+    let report = repository.json(0, &["east.yaml"]);
+    assert_eq!(codes(&report), ["unadvertised_pool"]);
+    repository.json(1, &["east.yaml", "--strict"]);
+}
+
+#[test]
+fn sarif_names_rule_file_and_line() {
+    let repository = Repository::new(&[("a b/pool.yaml", EAST), ("west.yaml", EAST)]);
+    let shown = repository.ends_with(1, &["check", "a b", "west.yaml", "-o", "sarif"]);
+    let log: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(log["version"], "2.1.0");
+    let result = &log["runs"][0]["results"][0];
+    assert_eq!(result["ruleId"], "cluster_overlap");
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "a%20b/pool.yaml");
+    assert_eq!(place["region"]["startLine"], 7);
+}
+
+#[test]
+fn an_address_is_taken_out_and_what_is_printed_is_fine() {
+    let repository = Repository::new(&[("pool.yaml", EAST)]);
+    let split = repository.ends_with(0, &["exclude", "192.0.2.9", "pool.yaml"]);
+    assert!(
+        split.contains("\n  - 192.0.2.0-192.0.2.8\n  - 192.0.2.10-192.0.2.63\n"),
+        "{split}"
+    );
+    let plan = "reserved: [192.0.2.9]\n";
+    let advertisement = EAST.split_once("---\n").unwrap().1;
+    let repository = Repository::new(&[
+        ("east/pool.yaml", &split),
+        ("east/l2.yaml", advertisement),
+        ("plan.yaml", plan),
+    ]);
+    repository.ends_with(0, &["check", "east", "--plan", "plan.yaml"]);
+}
+
+#[test]
+fn an_address_that_is_in_no_pool_cannot_be_taken_out() {
+    let repository = Repository::new(&[("pool.yaml", EAST)]);
+    for (words, status, why) in [
+        (
+            ["exclude", "198.51.100.9", "pool.yaml"],
+            4,
+            "198.51.100.9 is in no IPAddressPool",
+        ),
+        (
+            ["exclude", "192.0.2.0/24", "pool.yaml"],
+            4,
+            "delete it instead",
+        ),
+        (["exclude", "192.0.2.9", "none.yaml"], 4, "No such file"),
+        (
+            ["exclude", "192.0.2.9-192.0.2.1", "pool.yaml"],
+            2,
+            "turned round",
+        ),
+    ] {
+        let output = repository.pools(&words, "");
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(why), "{said}");
+    }
+}
