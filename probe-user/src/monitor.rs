@@ -51,12 +51,12 @@ pub struct Snapshot {
     pub undecodable: u64,
     /// When the last event was stamped.
     pub last_event: Option<Timestamp>,
-    /// Whether questions are asked, and how many were.
-    pub asking: AskingView,
     /// How long events took until they were judged.
     pub delays: Delays,
     /// What the segments are called.
     pub segments: Arc<Segments>,
+    /// Whether questions are asked, and how many were.
+    pub asking: AskingView,
 }
 
 /// A part of a group of addresses, for the metrics.
@@ -357,12 +357,12 @@ impl Monitor {
             received: self.received.counts(),
             undecodable: self.undecodable + self.rings.undecodable(),
             last_event: self.last_event,
+            delays: self.delays,
+            segments: self.segments.clone(),
             asking: self
                 .asking
                 .as_ref()
                 .map_or_else(|| AskingView::not(self.not_asking), Asking::view),
-            delays: self.delays,
-            segments: self.segments.clone(),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     list,
 };
 use crate::{
-    active::{AskingState, AskingView, NotSent},
+    active::{AskingState, NotSent},
     book::Delays,
     detect::{FindingKind, Purpose, Severity},
     monitor::Snapshot,
@@ -32,6 +32,19 @@ pub fn families(snapshot: &Snapshot) -> String {
             ignored.add([word], statistics.ignored[number]);
         }
     }
+    let mut asks = Family::new(list::ASKS);
+    for &purpose in Purpose::ALL {
+        asks.add([purpose.label()], snapshot.asking.counts.sent(purpose));
+    }
+    let mut asks_not_sent = Family::new(list::ASKS_NOT_SENT);
+    for &reason in NotSent::ALL {
+        let count = snapshot.asking.counts.not_sent(reason);
+        asks_not_sent.add([reason.label()], count);
+    }
+    let mut asking = Family::new(list::ASKING);
+    for &state in AskingState::ALL {
+        asking.add([state.label()], u64::from(state == snapshot.asking.state));
+    }
     let mut build = Family::new(list::BUILD_INFO);
     build.add([env!("CARGO_PKG_VERSION")], 1);
     [
@@ -48,26 +61,12 @@ pub fn families(snapshot: &Snapshot) -> String {
         single(list::OPEN_CONFLICTS, statistics.open_conflicts as u64),
         single(list::QUIET_CONFLICTS, statistics.quiet_conflicts as u64),
         single(list::TRACKED, statistics.tracked as u64),
-        asking(&snapshot.asking),
+        asks.finish(),
+        asks_not_sent.finish(),
+        asking.finish(),
         build.finish(),
     ]
     .concat()
-}
-
-fn asking(view: &AskingView) -> String {
-    let mut state = Family::new(list::ASKING);
-    for &each in AskingState::ALL {
-        state.add([each.label()], u64::from(each == view.state));
-    }
-    let mut sent = Family::new(list::ASKS);
-    for &purpose in Purpose::ALL {
-        sent.add([purpose.label()], view.counts.sent(purpose));
-    }
-    let mut not_sent = Family::new(list::ASKS_NOT_SENT);
-    for &reason in NotSent::ALL {
-        not_sent.add([reason.label()], view.counts.not_sent(reason));
-    }
-    [state.finish(), sent.finish(), not_sent.finish()].concat()
 }
 
 fn single(description: Description<0>, value: u64) -> String {

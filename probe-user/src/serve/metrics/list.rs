@@ -112,12 +112,12 @@ metrics! {
     NOT_EXPORTED = Gauge "addresses_not_exported" ["series"]
         "Addresses that have no series of their own because there are too many.";
 
-    ASKING = Gauge "asking" ["state"]
-        "1 for whether this program asks: on, off, or not_permitted for want of CAP_NET_RAW.";
     ASKS = Counter "asks_total" ["purpose"]
         "ARP probes that this program has sent.";
     ASKS_NOT_SENT = Counter "asks_not_sent_total" ["reason"]
         "ARP probes that were put off or dropped.";
+    ASKING = Gauge "asking" ["state"]
+        "1 for whether this program asks: on, off, or not_permitted for want of CAP_NET_RAW.";
 
     BUILD_INFO = Gauge "build_info" ["version"]
         "1, with the version of this program.";
