@@ -1,11 +1,10 @@
 //! Other settings while the daemon runs.
 
-use std::{collections::BTreeSet, future};
+use std::{collections::BTreeSet, ffi::OsString, future};
 
-use anyhow::Context as _;
 use clap::{Args as _, Command, FromArgMatches as _};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::{sync::watch, task};
 
 use super::{detection::DetectionArguments, run, session::Session};
 use crate::{
@@ -27,7 +26,7 @@ pub struct Reloader {
     started: Vec<Effective>,
     in_force: Vec<Effective>,
     /// For what a restart was last asked, and with which values.
-    told: Vec<Effective>,
+    told: Vec<(String, Vec<OsString>)>,
     monitor: MonitorHandle,
     orders: InterfacesHandle,
     outcome: watch::Sender<ConfigOutcome>,
@@ -35,14 +34,11 @@ pub struct Reloader {
 
 impl Reloader {
     /// For a daemon that runs with these settings.
-    pub fn new(invocation: Invocation, loaded: Loaded, session: &Session) -> anyhow::Result<Self> {
-        let follower = loaded.file.map(|(path, bytes)| {
-            let follower = Follower::new(&path, bytes);
-            follower.with_context(|| format!("cannot follow changes of {}", path.display()))
-        });
-        Ok(Self {
+    pub fn new(invocation: Invocation, loaded: Loaded, session: &Session) -> Self {
+        let follower = loaded.file.map(|(path, bytes)| Follower::new(&path, bytes));
+        Self {
             invocation,
-            follower: follower.transpose()?,
+            follower,
             at_once: at_once(),
             started: loaded.settings.clone(),
             in_force: loaded.settings,
@@ -53,7 +49,7 @@ impl Reloader {
                 successful: true,
                 success: Timestamp::now(),
             }),
-        })
+        }
     }
 
     /// What came of reading them, for the metrics.
@@ -95,9 +91,10 @@ impl Reloader {
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<usize> {
-        let loaded = self.invocation.load()?;
+        // Thousands of networks take their time, which is not that of detection.
+        let loaded = task::block_in_place(|| self.invocation.load())?;
         let arguments = run::Arguments::from_arg_matches(&loaded.matches)?;
-        let source = arguments.source();
+        let (source, names) = (arguments.source(), arguments.segments());
         let networks = source.networks()?;
         let count = networks.len();
         // The only thing that can still fail comes first.
@@ -126,10 +123,9 @@ impl Reloader {
         let waiting: Vec<_> = settings
             .iter()
             .filter(|setting| keys.contains(&setting.key))
-            .cloned()
+            .map(|setting| (setting.key.clone(), setting.values.clone()))
             .collect();
-        let known = waiting.len() == self.told.len() && changed(&self.told, &waiting).is_empty();
-        if !known && !waiting.is_empty() {
+        if waiting != self.told && !waiting.is_empty() {
             tracing::warn!(
                 changed = keys.join(", "),
                 "these settings take effect when the daemon is started again; until then they stay as they were"

@@ -83,6 +83,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What segments are called.
+    pub fn segments(&self) -> Vec<SegmentName> {
+        self.metrics.segments.clone()
+    }
+
     /// What to watch, and how.
     pub const fn source(&self) -> &SourceArguments {
         &self.source
@@ -168,11 +173,11 @@ async fn daemon(
     };
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
-    session.name_segments(arguments.metrics.segments);
+    session.name_segments(arguments.segments());
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    let reloader = Reloader::new(invocation, loaded, &session)?;
+    let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
@@ -277,5 +282,113 @@ fn is_logged(kind: FindingKind) -> bool {
         | FindingKind::BogusClaim
         | FindingKind::SourceMismatch
         | FindingKind::Silent => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, ffi::OsString, fs};
+
+    use clap::CommandFactory as _;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{cli::Cli, settings::Origin};
+
+    const EXAMPLE: &str = include_str!("../../../deploy/config.example.yaml");
+    const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+    /// What is no flag that a file could give a value.
+    const NO_SETTINGS: [&str; 3] = ["config", "check-config", "help"];
+
+    fn flags() -> BTreeSet<String> {
+        let command = Cli::command();
+        let run = command.find_subcommand(VERB).unwrap();
+        let flags = run.get_arguments().map(|flag| flag.get_long().unwrap());
+        flags
+            .filter(|flag| !NO_SETTINGS.contains(flag))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn load(variable: Option<(String, &str)>, file: &str) -> Result<Loaded, SettingsError> {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("config.yaml");
+        fs::write(&path, file).unwrap();
+        let words = ["probe", VERB, "--config", path.to_str().unwrap()].map(OsString::from);
+        let variables = variable.map(|(name, value)| (name.into(), value.into()));
+        Invocation::new(Cli::command(), VERB, words.to_vec(), variables)?.load()
+    }
+
+    fn origin(loaded: &Loaded, key: &str) -> Origin {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key);
+        setting.unwrap().origin.clone()
+    }
+
+    #[test]
+    fn every_flag_has_a_variable_and_a_key_and_there_are_no_others() {
+        let keys = load(None, "{}").unwrap().settings;
+        let keys: BTreeSet<_> = keys.into_iter().map(|setting| setting.key).collect();
+        assert_eq!(keys, flags());
+        for flag in flags() {
+            // Whether it is taken or refused, it is by this name.
+            match load(None, &format!("{flag}: \"!\"\n")) {
+                Ok(loaded) => assert_eq!(origin(&loaded, &flag), Origin::Line(1)),
+                Err(SettingsError::Value { key, .. }) => assert_eq!(key, flag),
+                Err(other) => panic!("{flag}: {other}"),
+            }
+            let name = format!("ARP_MONITOR_{}", flag.to_uppercase().replace('-', "_"));
+            match load(Some((name.clone(), "!")), "{}") {
+                Ok(loaded) => assert_eq!(origin(&loaded, &flag), Origin::Variable(name)),
+                Err(SettingsError::Variable { variable, .. }) => assert_eq!(variable, name),
+                Err(other) => panic!("{flag}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_has_every_key_and_the_defaults_where_it_does_not_say_example() {
+        let example = load(None, EXAMPLE).unwrap();
+        Arguments::from_arg_matches(&example.matches).unwrap();
+        let keys = EXAMPLE
+            .lines()
+            .filter(|line| line.starts_with(char::is_alphabetic));
+        let keys: BTreeSet<_> = keys
+            .filter_map(|line| line.split_once(':'))
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        assert_eq!(keys, flags());
+        let defaults = load(None, "{}").unwrap();
+        let is_example = |key: &str| {
+            let mut lines = EXAMPLE
+                .lines()
+                .skip_while(|line| !line.starts_with(&format!("{key}:")));
+            lines.next().is_some_and(|line| line.contains("Example"))
+                || lines
+                    .take_while(|line| line.starts_with(' '))
+                    .any(|line| line.contains("Example"))
+        };
+        for (example, default) in example.settings.iter().zip(&defaults.settings) {
+            if !is_example(&example.key) {
+                assert_eq!(example.values, default.values, "{}", example.key);
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_good() {
+        let (_, rest) = DOCUMENTATION.split_once("```yaml\n").unwrap();
+        let (yaml, _) = rest.split_once("```").unwrap();
+        let loaded = load(None, yaml).unwrap();
+        Arguments::from_arg_matches(&loaded.matches).unwrap();
+        assert_eq!(origin(&loaded, "ignore"), Origin::Line(6));
+    }
+
+    #[test]
+    fn what_is_shown_of_the_example_means_the_same() {
+        let example = load(None, EXAMPLE).unwrap();
+        let again = load(None, &example.show()).unwrap();
+        let changed = crate::settings::changed(&example.settings, &again.settings);
+        assert_eq!(changed, [""; 0], "{}", example.show());
     }
 }

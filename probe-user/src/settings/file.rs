@@ -10,6 +10,7 @@ use std::{
 use super::{
     definition::{Definition, Setting, Takes},
     error::{Place, SettingsError},
+    template,
     yaml::{self, Key, Node, Value},
 };
 
@@ -189,7 +190,7 @@ fn values(setting: &Setting, node: &Node) -> Result<Values, (u64, String)> {
                     return Err((key.line, format!("{}: it is one value", key.text)));
                 };
                 let text = single_line(text, value.line)?;
-                let pair = setting.template.pair(&key.text, &text);
+                let pair = template::pair(&key.text, &text);
                 let pair = pair.map_err(|why| (key.line, why))?;
                 Ok((key.line, Some(OsString::from(pair))))
             });

@@ -5,7 +5,7 @@
 //! looked at now and then, for links that lead elsewhere and directories that are replaced.
 
 use std::{
-    io,
+    future, io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -35,36 +35,59 @@ const LOOKS: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
-    events: AsyncFd<OwnedFd>,
+    /// What happens in its directory, if the kernel tells.
+    events: Option<AsyncFd<OwnedFd>>,
     /// What could be read last.
     seen: Option<Vec<u8>>,
+    /// Something has happened since the file was last looked at. Kept here, because whoever waits may be called
+    /// away by a signal.
+    stirred: bool,
 }
 
 impl Follower {
     /// Follows a file in which there was this. To be called within the runtime.
-    pub fn new(path: &Path, seen: Vec<u8>) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    pub fn new(path: &Path, seen: Vec<u8>) -> Self {
         let follower = Self {
             path: path.to_owned(),
-            events: poll::readable(inotify)?,
+            events: None,
             seen: Some(seen),
+            // It may have changed since it was read.
+            stirred: true,
         };
-        follower.watch()?;
-        Ok(follower)
+        match open() {
+            Ok(events) => Self {
+                events: Some(events),
+                ..follower
+            },
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "inotify is not to be had (fs.inotify.max_user_instances?): the settings are looked at every \
+                     {} s instead",
+                    LOOKS.as_secs()
+                );
+                follower
+            }
+        }
     }
 
     /// Completes when there is something else in the file than when it was last looked at, or when it cannot
     /// be read any more, or can again.
     pub async fn changed(&mut self) {
         loop {
-            tokio::select! {
-                () = self.sign() => self.rest().await,
-                () = sleep(LOOKS) => {}
-            }
-            // Anew, in case the directory is another one; to watch one twice is to watch it once.
+            // Anew each time, in case the directory is another one; to watch one twice is to watch it once.
             if let Err(error) = self.watch() {
                 tracing::debug!(%error, path = %self.path.display(), "the directory of the settings cannot be watched");
             }
+            if !self.stirred {
+                tokio::select! {
+                    () = self.sign() => {}
+                    () = sleep(LOOKS) => {}
+                }
+                self.stirred = true;
+            }
+            self.rest().await;
+            self.stirred = false;
             if self.look() {
                 return;
             }
@@ -92,21 +115,19 @@ impl Follower {
 
     /// Completes when something has happened in the directory.
     async fn sign(&self) {
+        let Some(events) = &self.events else {
+            return future::pending().await;
+        };
         loop {
-            match self.events.readable().await {
-                Ok(mut ready) => {
-                    let drained = ready.try_io(|events| drain(events.get_ref()));
-                    match drained {
-                        Ok(Ok(())) => return,
-                        // Nothing there after all.
-                        Err(_) => {}
-                        Ok(Err(error)) => {
-                            tracing::debug!(%error, "inotify");
-                            return sleep(LOOKS).await;
-                        }
-                    }
-                }
-                Err(error) => {
+            let drained = match events.readable().await {
+                Ok(mut ready) => ready.try_io(|events| drain(events.get_ref())),
+                Err(error) => Ok(Err(error)),
+            };
+            match drained {
+                Ok(Ok(())) => return,
+                // Nothing there after all.
+                Err(_) => {}
+                Ok(Err(error)) => {
                     tracing::debug!(%error, "inotify");
                     return sleep(LOOKS).await;
                 }
@@ -115,6 +136,9 @@ impl Follower {
     }
 
     fn watch(&self) -> io::Result<()> {
+        let Some(events) = &self.events else {
+            return Ok(());
+        };
         let directory = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -125,9 +149,13 @@ impl Follower {
             | WatchFlags::MOVED_FROM
             | WatchFlags::MOVED_TO
             | WatchFlags::ONLYDIR;
-        inotify::add_watch(self.events.get_ref(), directory, signs)?;
+        inotify::add_watch(events.get_ref(), directory, signs)?;
         Ok(())
     }
+}
+
+fn open() -> io::Result<AsyncFd<OwnedFd>> {
+    poll::readable(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
 }
 
 /// Takes the events that there are; an error if there is none.
@@ -166,7 +194,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("config.yaml");
         fs::write(&path, "a").unwrap();
-        let mut follower = Follower::new(&path, b"a".to_vec()).unwrap();
+        let mut follower = Follower::new(&path, b"a".to_vec());
         fs::write(&path, "b").unwrap();
         changes(&mut follower).await;
         let other = directory.path().join("other");
@@ -190,7 +218,7 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/config.yaml", at("config.yaml")).unwrap();
-        let mut follower = Follower::new(&at("config.yaml"), b"a".to_vec()).unwrap();
+        let mut follower = Follower::new(&at("config.yaml"), b"a".to_vec());
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         changes(&mut follower).await;
@@ -202,7 +230,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("config.yaml");
         fs::write(&path, "a").unwrap();
-        let mut follower = Follower::new(&path, b"a".to_vec()).unwrap();
+        let mut follower = Follower::new(&path, b"a".to_vec());
         fs::write(&path, "a").unwrap();
         fs::write(directory.path().join("other"), "x").unwrap();
         let noticed = timeout(Duration::from_secs(1), follower.changed()).await;

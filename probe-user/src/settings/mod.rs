@@ -188,7 +188,10 @@ impl Invocation {
             Takes::Nothing => match value.to_str() {
                 Some("true" | "1") => vec![setting.word(None)],
                 Some("false" | "0") => Vec::new(),
-                _ => return Err(wrong(format!("{value:?} is none of true, false"))),
+                _ => {
+                    let value = value.display().to_string();
+                    return Err(wrong(format!("{value:?} is none of true, false")));
+                }
             },
             Takes::Many(separator) => {
                 let text = value
@@ -211,18 +214,40 @@ impl Invocation {
         file: &File,
         entry: &file::Entry,
     ) -> Result<(u64, Vec<OsString>), SettingsError> {
-        let mut words = Vec::new();
-        for (line, value) in &entry.values {
-            let word = setting.word(value.as_ref());
-            let checked = self.check(setting, std::slice::from_ref(&word));
-            checked.map_err(|why| SettingsError::Value {
-                place: file.place(*line),
-                key: entry.key.clone(),
-                why,
-            })?;
-            words.push(word);
+        let words: Vec<_> = entry
+            .values
+            .iter()
+            .map(|(_, value)| setting.word(value.as_ref()))
+            .collect();
+        if self.check(setting, &words).is_err() {
+            // The first that is wrong: so many are right before it.
+            let right = self.right(setting, &words);
+            let line = entry
+                .values
+                .get(right)
+                .map_or(entry.line, |(line, _)| *line);
+            let wrong = words.get(right..=right).unwrap_or(&words);
+            self.check(setting, wrong)
+                .map_err(|why| SettingsError::Value {
+                    place: file.place(line),
+                    key: entry.key.clone(),
+                    why,
+                })?;
         }
         Ok((entry.line, words))
+    }
+
+    /// How many of these words, from the first on, clap takes.
+    fn right(&self, setting: &Setting, words: &[OsString]) -> usize {
+        let (mut right, mut wrong) = (0, words.len());
+        while right + 1 < wrong {
+            let middle = usize::midpoint(right, wrong);
+            match self.check(setting, &words[..middle]) {
+                Ok(()) => right = middle,
+                Err(_) => wrong = middle,
+            }
+        }
+        right
     }
 
     /// Whether clap takes these words of a setting, by themselves.

@@ -78,14 +78,6 @@ impl Template {
         Ok(text)
     }
 
-    /// Puts a value together from what stands before its `=` and what stands behind.
-    pub fn pair(&self, key: &str, value: &str) -> Result<String, String> {
-        if key.contains('=') {
-            return Err(format!("{key:?} contains ="));
-        }
-        Ok(format!("{key}={value}"))
-    }
-
     /// What divides the parts may stand only in the last one.
     fn check(&self, number: usize, value: &str) -> Result<(), String> {
         let divider = self.0[number + 1..]
@@ -99,6 +91,14 @@ impl Template {
             None => Ok(()),
         }
     }
+}
+
+/// Puts a value together from what stands before its `=` and what stands behind.
+pub(super) fn pair(key: &str, value: &str) -> Result<String, String> {
+    if key.contains('=') {
+        return Err(format!("{key:?} contains ="));
+    }
+    Ok(format!("{key}={value}"))
 }
 
 #[cfg(test)]
@@ -130,11 +130,8 @@ mod tests {
                 .unwrap_err()
                 .contains("cidr contains =")
         );
-        assert_eq!(
-            ignore.pair("192.0.2.0/24", "lab").unwrap(),
-            "192.0.2.0/24=lab"
-        );
-        assert!(ignore.pair("a=b", "lab").is_err());
+        assert_eq!(pair("192.0.2.0/24", "lab").unwrap(), "192.0.2.0/24=lab");
+        assert!(pair("a=b", "lab").is_err());
     }
 
     #[test]

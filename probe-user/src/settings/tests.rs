@@ -296,7 +296,7 @@ fn a_variable_has_several_values_by_the_separator_of_its_flag_or_on_lines() {
 }
 
 #[test]
-fn what_is_wrong_in_a_file_is_named_with_its_line_and_what_would_be_right() {
+fn a_key_that_is_wrong_is_named_with_its_line_and_those_that_there_are() {
     let case = Case::new();
     let all = "there are: settle, attach, track, same-owner, ignore, segment, loud, number";
     for (file, complaint) in [
@@ -316,6 +316,15 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_what_would_be_right() {
             "'': x\n",
             &format!("FILE:1: there is no setting \"\"; {all}"),
         ),
+    ] {
+        assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+    let case = Case::new();
+    for (file, complaint) in [
         (
             "\n\nattach: natve\n",
             "FILE:3: attach: \"natve\" is none of auto, native (is native meant?)",
@@ -375,6 +384,15 @@ fn what_is_wrong_in_a_file_is_named_with_its_line_and_what_would_be_right() {
             "segment: {eth0: [a]}\n",
             "FILE:1: segment: eth0: it is one value",
         ),
+    ] {
+        assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_settings_is_refused_and_it_is_said_why() {
+    let case = Case::new();
+    for (file, complaint) in [
         (
             "settle: 1s\n\nsettle: 2s\n",
             "FILE:3: the key settle is there twice",
@@ -488,4 +506,21 @@ fn what_is_shown_means_the_same_when_it_is_read() {
         "settle", "attach", "track", "ignore", "segment", "loud", "number",
     ];
     assert_eq!(changed(&before.settings, &other.settings), keys);
+}
+
+#[test]
+fn a_file_of_many_thousand_networks_is_read_and_the_wrong_one_among_them_is_named() {
+    use std::fmt::Write as _;
+    let mut file = "track:\n".to_owned();
+    for number in 0..20_000u32 {
+        let network = std::net::Ipv4Addr::from(0x0a00_0000 + (number << 8));
+        writeln!(file, "- {network}/24").unwrap();
+    }
+    assert_eq!(values(&file, "track").len(), 20_000);
+    let case = Case::new();
+    let complaint = case.complaint(file.replace("10.60.0.0/24", "10.60.0.0/42").as_bytes());
+    assert!(
+        complaint.starts_with("FILE:15362: track: \"10.60.0.0/42\""),
+        "{complaint}"
+    );
 }

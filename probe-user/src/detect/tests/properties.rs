@@ -237,7 +237,7 @@ enum Input {
     /// The host holds the addresses whose bit is set; the last one is a gateway, or a broadcast address.
     Learn(u8),
     /// Another configuration.
-    Reconfigure(DetectConfig),
+    Reconfigure(Box<DetectConfig>),
     /// An ask, by number among those not answered, and who answers.
     Answer(usize, u8),
 }
@@ -294,7 +294,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => (0u8..12).prop_map(Input::Bogus),
         2 => Just(Input::Tick),
         1 => any::<u8>().prop_map(Input::Learn),
-        1 => other_config().prop_map(Input::Reconfigure),
+        1 => other_config().prop_map(|config| Input::Reconfigure(Box::new(config))),
         3 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, by)| Input::Answer(which.index(64), by)),
     ]
 }
@@ -365,7 +365,8 @@ impl Chaos {
         };
         match *input {
             Input::Reconfigure(ref config) => {
-                self.detector.reconfigure(config.clone(), at, findings);
+                self.detector
+                    .reconfigure(DetectConfig::clone(config), at, findings);
                 let kept = self.detector.statistics().bindings;
                 // What may not be forgotten may be more than the new bound, but becomes no more.
                 self.max_bindings = config.max_bindings.max(kept);

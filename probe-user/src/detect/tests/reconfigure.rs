@@ -194,7 +194,7 @@ fn what_is_due_by_the_new_times_is_due_now() {
     lab.reconfigure(
         5 * S,
         DetectConfig {
-            settle: Duration::from_secs(60),
+            settle: Duration::from_mins(1),
             ..DetectConfig::default()
         },
     );

@@ -23,6 +23,7 @@ use crate::{
     monitor::Snapshot,
     neighbours::Neighbours,
     report::FindingRecord,
+    serve::ConfigOutcome,
 };
 
 /// Why the metrics could not be made.
@@ -75,6 +76,7 @@ pub fn encode(material: &Material) -> Result<String, MetricsError> {
         interfaces::info(watched, links),
         interfaces::counters(snapshot, watched, &material.counters)?,
         detection::families(snapshot),
+        settings(material.config),
         addresses::families(&material.addresses, scene),
         config(material.config),
         process()?,
