@@ -77,6 +77,7 @@ enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     Bindings(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
+    Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -104,10 +105,31 @@ impl MonitorHandle {
         self.ask(question).await
     }
 
+    /// Lets detection judge by this and call segments so from now on; nothing that is known is lost. Whether it
+    /// may ask stays as it is.
+    pub async fn reconfigure(
+        &self,
+        config: DetectConfig,
+        names: Vec<SegmentName>,
+    ) -> Result<(), Stopped> {
+        let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
+        self.ask(question).await
+    }
+
     /// Hands on a finding that is not detection's own: a drill.
     pub(crate) fn publish(&self, record: FindingRecord) {
         // Nobody listening is fine.
         let _ = self.findings.send(Arc::new(record));
+    }
+
+    /// Lets detection judge by this from now on, and calls segments so; nothing that is known is lost.
+    pub async fn reconfigure(
+        &self,
+        config: DetectConfig,
+        names: Vec<SegmentName>,
+    ) -> Result<(), Stopped> {
+        let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
+        self.ask(question).await
     }
 
     async fn ask<T>(
@@ -316,7 +338,7 @@ impl Monitor {
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         match question {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
@@ -324,7 +346,23 @@ impl Monitor {
             Question::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));
             }
+            Question::Reconfigure(config, names, sender) => {
+                self.reconfigure(*config, names);
+                let _ = sender.send(());
+            }
         }
+    }
+
+    fn reconfigure(&mut self, config: DetectConfig, names: Vec<SegmentName>) {
+        let config = DetectConfig {
+            may_ask: self.asking.is_some(),
+            ..config
+        };
+        self.detector
+            .reconfigure(config, monotonic(), &mut self.findings);
+        self.name_segments(names);
+        self.learn();
+        self.publish();
     }
 
     fn addresses(&self, group: Group, from: Cursor) -> AddressPage {

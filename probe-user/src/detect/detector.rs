@@ -1,5 +1,7 @@
 //! The machine: what goes in, what comes out.
 
+mod reconfigure;
+
 use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
@@ -482,6 +484,7 @@ impl Detector {
 
     /// Makes a binding; `None` if there is no room that may be made.
     fn open(&mut self, key: BindingKey, at: Timestamp) -> Option<Slot> {
+        self.evict_surplus();
         let tracked = self.world.is_tracked(&key);
         let (slot, evicted) = self.table.insert(key, tracked, Binding::new(at))?;
         if let Some(evicted) = evicted {

@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use self::metrics::{Addresses, Material};
@@ -52,6 +53,25 @@ pub struct Sources {
     pub drills: Drills,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What came of reading the settings.
+    pub config: watch::Receiver<ConfigOutcome>,
+    /// All interfaces.
+    pub links: watch::Receiver<Arc<Links>>,
+    /// What the kernel believes of its neighbours.
+    pub neighbours: NeighbourReader,
+    /// The exercise that goes on.
+    pub drills: Drills,
+    /// How many addresses of a kind have series of their own.
+    pub addresses: usize,
+}
+
+/// What came of reading the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigOutcome {
+    /// Whether they could be used when they were last read.
+    pub successful: bool,
+    /// When they last could.
+    pub success: Timestamp,
 }
 
 /// Binds the address, so that a port that is taken is an error at start.
@@ -103,6 +123,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        config: *sources.config.borrow(),
         counters: sources.counters,
     })
 }

@@ -11,5 +11,6 @@ mod model;
 mod others;
 mod owners;
 mod properties;
+mod reconfigure;
 mod resolution;
 mod takeover;
