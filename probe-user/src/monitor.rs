@@ -105,17 +105,6 @@ impl MonitorHandle {
         self.ask(question).await
     }
 
-    /// Lets detection judge by this and call segments so from now on; nothing that is known is lost. Whether it
-    /// may ask stays as it is.
-    pub async fn reconfigure(
-        &self,
-        config: DetectConfig,
-        names: Vec<SegmentName>,
-    ) -> Result<(), Stopped> {
-        let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
-        self.ask(question).await
-    }
-
     /// Hands on a finding that is not detection's own: a drill.
     pub(crate) fn publish(&self, record: FindingRecord) {
         // Nobody listening is fine.

@@ -83,11 +83,6 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// What segments are called.
-    pub fn segments(&self) -> Vec<SegmentName> {
-        self.metrics.segments.clone()
-    }
-
     /// What to watch, and how.
     pub const fn source(&self) -> &SourceArguments {
         &self.source
@@ -173,7 +168,7 @@ async fn daemon(
     };
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
-    session.name_segments(arguments.segments());
+    session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));

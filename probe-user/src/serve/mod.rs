@@ -55,14 +55,6 @@ pub struct Sources {
     pub addresses: usize,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
-    /// All interfaces.
-    pub links: watch::Receiver<Arc<Links>>,
-    /// What the kernel believes of its neighbours.
-    pub neighbours: NeighbourReader,
-    /// The exercise that goes on.
-    pub drills: Drills,
-    /// How many addresses of a kind have series of their own.
-    pub addresses: usize,
 }
 
 /// What came of reading the settings.

@@ -23,7 +23,6 @@ use crate::{
     monitor::Snapshot,
     neighbours::Neighbours,
     report::FindingRecord,
-    serve::ConfigOutcome,
 };
 
 /// Why the metrics could not be made.
@@ -76,7 +75,6 @@ pub fn encode(material: &Material) -> Result<String, MetricsError> {
         interfaces::info(watched, links),
         interfaces::counters(snapshot, watched, &material.counters)?,
         detection::families(snapshot),
-        settings(material.config),
         addresses::families(&material.addresses, scene),
         config(material.config),
         process()?,
