@@ -76,8 +76,8 @@ pub struct Stopped;
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     Bindings(oneshot::Sender<Vec<BindingView>>),
-    Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
+    Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -105,8 +105,13 @@ impl MonitorHandle {
         self.ask(question).await
     }
 
-    /// Lets detection judge by this and call segments so from now on; nothing that is known is lost. Whether it
-    /// may ask stays as it is.
+    /// Hands on a finding that is not detection's own: a drill.
+    pub(crate) fn publish(&self, record: FindingRecord) {
+        // Nobody listening is fine.
+        let _ = self.findings.send(Arc::new(record));
+    }
+
+    /// Lets detection judge by this from now on, and calls segments so; nothing that is known is lost.
     pub async fn reconfigure(
         &self,
         config: DetectConfig,
@@ -114,12 +119,6 @@ impl MonitorHandle {
     ) -> Result<(), Stopped> {
         let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
         self.ask(question).await
-    }
-
-    /// Hands on a finding that is not detection's own: a drill.
-    pub(crate) fn publish(&self, record: FindingRecord) {
-        // Nobody listening is fine.
-        let _ = self.findings.send(Arc::new(record));
     }
 
     async fn ask<T>(
@@ -333,26 +332,25 @@ impl Monitor {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
             Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
+            Question::Addresses(group, from, sender) => {
+                drop(sender.send(self.addresses(group, from)));
+            }
             Question::Reconfigure(config, names, sender) => {
                 self.reconfigure(*config, names);
                 let _ = sender.send(());
-            }
-            Question::Addresses(group, from, sender) => {
-                drop(sender.send(self.addresses(group, from)));
             }
         }
     }
 
     fn reconfigure(&mut self, config: DetectConfig, names: Vec<SegmentName>) {
-        self.names = names;
-        let (links, watched) = (self.links.borrow().clone(), self.watched.borrow().clone());
-        self.segments = Arc::new(Segments::new(&self.names, &links, &watched));
         let config = DetectConfig {
             may_ask: self.asking.is_some(),
             ..config
         };
         self.detector
             .reconfigure(config, monotonic(), &mut self.findings);
+        self.name_segments(names);
+        self.learn();
         self.publish();
     }
 

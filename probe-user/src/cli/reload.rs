@@ -94,11 +94,12 @@ impl Reloader {
         // Thousands of networks take their time, which is not that of detection.
         let loaded = task::block_in_place(|| self.invocation.load())?;
         let arguments = run::Arguments::from_arg_matches(&loaded.matches)?;
-        let (source, names) = (arguments.source(), arguments.segments());
+        let source = arguments.source();
         let networks = source.networks()?;
         let count = networks.len();
         // The only thing that can still fail comes first.
         self.orders.watch_only(networks).await?;
+        let names = arguments.segments().to_vec();
         self.monitor
             .reconfigure(source.detect_config(), names)
             .await?;

@@ -83,14 +83,14 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// What segments are called.
-    pub fn segments(&self) -> Vec<SegmentName> {
-        self.metrics.segments.clone()
-    }
-
     /// What to watch, and how.
     pub const fn source(&self) -> &SourceArguments {
         &self.source
+    }
+
+    /// What segments are called.
+    pub fn segments(&self) -> &[SegmentName] {
+        &self.metrics.segments
     }
 }
 
@@ -168,7 +168,7 @@ async fn daemon(
     };
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
-    session.name_segments(arguments.segments());
+    session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
@@ -184,11 +184,11 @@ async fn daemon(
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
         watched: session.watched.clone(),
-        config,
         links: session.links.clone(),
         neighbours,
         drills,
         addresses: arguments.metrics.addresses,
+        config,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.

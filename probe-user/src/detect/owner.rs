@@ -75,12 +75,6 @@ impl Rules {
         }
     }
 
-    /// Whether who is one machine differs from other rules.
-    pub fn owners_differ(&self, other: &Self) -> bool {
-        self.config.same_owner != other.config.same_owner
-            || self.config.virtual_routers != other.config.virtual_routers
-    }
-
     /// The MAC that stands for an owner: the same for everybody who sees any of its MACs.
     pub fn canonical(&self, owner: Identity) -> MacAddr {
         match owner {
@@ -93,6 +87,12 @@ impl Rules {
                 .copied()
                 .unwrap_or(MacAddr::ZERO),
         }
+    }
+
+    /// Whether who is one machine differs from other rules.
+    pub fn owners_differ(&self, other: &Self) -> bool {
+        self.config.same_owner != other.config.same_owner
+            || self.config.virtual_routers != other.config.virtual_routers
     }
 
     /// Whether a MAC is one that passes from router to router.

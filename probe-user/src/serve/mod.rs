@@ -45,8 +45,6 @@ pub struct Sources {
     pub counters: CounterReader,
     /// The watched interfaces.
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
-    /// What came of reading the settings.
-    pub config: watch::Receiver<ConfigOutcome>,
     /// All interfaces.
     pub links: watch::Receiver<Arc<Links>>,
     /// What the kernel believes of its neighbours.
@@ -55,6 +53,8 @@ pub struct Sources {
     pub drills: Drills,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What came of reading the settings.
+    pub config: watch::Receiver<ConfigOutcome>,
 }
 
 /// What came of reading the settings.

@@ -122,7 +122,7 @@ metrics! {
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";
     CONFIG_SUCCESS = Gauge "config_last_reload_success_timestamp_seconds" []
-        "When settings that could be used were last read.";
+        "When settings that could be used were last read, since 1970.";
     BUILD_INFO = Gauge "build_info" ["version"]
         "1, with the version of this program.";
 }

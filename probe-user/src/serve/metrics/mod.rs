@@ -14,7 +14,8 @@ use std::sync::Arc;
 use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCollector};
 
 pub use self::addresses::Addresses;
-use self::family::{Family, one_if};
+use self::family::Family;
+use super::ConfigOutcome;
 use crate::{
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
@@ -22,7 +23,6 @@ use crate::{
     monitor::Snapshot,
     neighbours::Neighbours,
     report::FindingRecord,
-    serve::ConfigOutcome,
 };
 
 /// Why the metrics could not be made.
@@ -75,19 +75,18 @@ pub fn encode(material: &Material) -> Result<String, MetricsError> {
         interfaces::info(watched, links),
         interfaces::counters(snapshot, watched, &material.counters)?,
         detection::families(snapshot),
-        settings(material.config),
         addresses::families(&material.addresses, scene),
+        config(material.config),
         process()?,
     ]
     .concat())
 }
 
-/// What came of reading the settings.
-fn settings(outcome: ConfigOutcome) -> String {
+fn config(outcome: ConfigOutcome) -> String {
     let mut successful = Family::new(list::CONFIG_SUCCESSFUL);
-    successful.add([], one_if(outcome.successful));
+    successful.add([], u64::from(outcome.successful));
     let mut success = Family::new(list::CONFIG_SUCCESS);
-    success.add([], outcome.success.as_second());
+    success.add([], u64::try_from(outcome.success.as_second()).unwrap_or(0));
     [successful.finish(), success.finish()].concat()
 }
 
