@@ -36,7 +36,7 @@ pub enum Verb {
     /// Find overlaps between pools, clusters and the plan of the network, and pools that are not what they
     /// seem; ends with 1 if there are errors
     Check(CheckArguments),
-    /// Print the IPAddressPools of a file without some addresses, ready for kubectl apply
+    /// Print MetalLB's pools in a file without some addresses, ready for kubectl apply
     Exclude(ExcludeArguments),
 }
 
@@ -120,6 +120,7 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
         Reader {
             inventory: &mut inventory,
             cluster: &source.cluster,
+            seen: HashSet::new(),
         }
         .source(&source.path);
     }
@@ -228,6 +229,8 @@ impl CheckArguments {
 struct Reader<'a> {
     inventory: &'a mut Inventory,
     cluster: &'a str,
+    /// The folders that were read, as they are without symbolic links: none is read twice, or for ever.
+    seen: HashSet<PathBuf>,
 }
 
 impl Reader<'_> {
@@ -240,7 +243,7 @@ impl Reader<'_> {
         } else {
             match read(path) {
                 Ok(text) => {
-                    manifest::read(self.inventory, self.cluster, &display_name(path), &text)
+                    manifest::read(self.inventory, self.cluster, &display_name(path), &text);
                 }
                 Err(error) => self.cannot_read(path, error),
             }
@@ -249,6 +252,14 @@ impl Reader<'_> {
 
     /// A folder: what looks like manifests, in the order of names.
     fn folder(&mut self, folder: &Path, depth: usize) {
+        match folder.canonicalize() {
+            Ok(whole) => {
+                if !self.seen.insert(whole) {
+                    return;
+                }
+            }
+            Err(error) => return self.cannot_read(folder, ReadError::Io(error.to_string())),
+        }
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut entries = match entries {
             Ok(entries) => entries,
@@ -260,13 +271,14 @@ impl Reader<'_> {
             if is_hidden(&path) {
                 continue;
             }
-            // Folders behind symbolic links would be read twice, or for ever.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let kind = entry.file_type();
+            // What a link leads to may be out of reach; a folder is one in any case.
+            if kind.is_ok_and(|kind| kind.is_dir()) || path.is_dir() {
                 match depth.checked_sub(1) {
                     Some(depth) => self.folder(&path, depth),
                     None => self.cannot_read(&path, ReadError::Io("nested too deeply".into())),
                 }
-            } else if is_manifest(&path) && !path.is_dir() {
+            } else if is_manifest(&path) {
                 self.file(&path);
             }
         }
