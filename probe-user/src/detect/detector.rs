@@ -201,9 +201,9 @@ impl Detector {
     /// answer there, if anybody.
     pub fn witness(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
         let elsewhere = |entry: &&Entry| {
-            entry.key.segment == segment
-                && entry.key.ip != except
-                && entry.binding.silent_since().is_none()
+            let scene = self.world.scene(entry.key, entry.tracked);
+            let is_elsewhere = entry.key.segment == segment && entry.key.ip != except;
+            is_elsewhere && !entry.binding.is_silent(&scene)
         };
         let of_others = self.table.iter().filter(elsewhere);
         let claimed = of_others.filter_map(|entry| {
@@ -278,7 +278,8 @@ impl Detector {
             bindings: self.table.len(),
             open_conflicts: self.table.open_conflicts(),
             quiet_conflicts: quiet.count(),
-            tracked: self.table.tracked(),
+            tracked: self.table.count(Group::Tracked),
+            contested: self.table.count(Group::Contested),
             ..self.ledger.statistics
         }
     }

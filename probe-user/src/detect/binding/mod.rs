@@ -242,9 +242,9 @@ impl Binding {
         turn.report(finding);
     }
 
-    /// Since when nobody has claimed it, if that has been reported.
-    pub fn silent_since(&self) -> Option<Timestamp> {
-        self.silent_told.then(|| self.last_claim())
+    /// Since when nobody has claimed it, if that has been reported and lasts.
+    pub fn silent_since(&self, scene: &Scene) -> Option<Timestamp> {
+        self.is_silent(scene).then(|| self.last_claim())
     }
 
     /// When another host has last claimed it.
