@@ -76,6 +76,7 @@ enum Question {
     Bindings(oneshot::Sender<Vec<BindingView>>),
     Conflicts(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
+    Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -112,6 +113,16 @@ impl MonitorHandle {
     pub(crate) fn publish(&self, record: FindingRecord) {
         // Nobody listening is fine.
         let _ = self.findings.send(Arc::new(record));
+    }
+
+    /// Lets detection judge by this from now on, and calls segments so; nothing that is known is lost.
+    pub async fn reconfigure(
+        &self,
+        config: DetectConfig,
+        names: Vec<SegmentName>,
+    ) -> Result<(), Stopped> {
+        let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
+        self.ask(question).await
     }
 
     async fn ask<T>(
@@ -320,7 +331,7 @@ impl Monitor {
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         match question {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
@@ -331,7 +342,23 @@ impl Monitor {
             Question::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));
             }
+            Question::Reconfigure(config, names, sender) => {
+                self.reconfigure(*config, names);
+                let _ = sender.send(());
+            }
         }
+    }
+
+    fn reconfigure(&mut self, config: DetectConfig, names: Vec<SegmentName>) {
+        let config = DetectConfig {
+            may_ask: self.asking.is_some(),
+            ..config
+        };
+        self.detector
+            .reconfigure(config, monotonic(), &mut self.findings);
+        self.name_segments(names);
+        self.learn();
+        self.publish();
     }
 
     fn addresses(&self, group: Group, from: Cursor) -> AddressPage {

@@ -863,7 +863,7 @@ fn a_list_and_pools_are_read_from_standard_input_and_from_files() {
         "{list:?}"
     );
     let pool = run(
-        r"kind: IPAddressPool\nmetadata: {name: a}\nspec: {addresses: [192.0.2.8/30, \042fc00::/120\042]}\n",
+        r"apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\nspec: {addresses: [192.0.2.8/30, \042fc00::/120\042]}\n",
     );
     assert_eq!(
         (status(&pool), pool.stdout.lines().count()),

@@ -1,10 +1,7 @@
 //! Targets from a file or from standard input: a list, or the address pools of MetalLB.
 
-use std::net::Ipv6Addr;
-
-use serde::Deserialize;
-
 use super::{Target, TargetError};
+use crate::pools::{Inventory, Mark, manifest};
 
 /// What a text names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,27 +23,30 @@ pub enum ListError {
         /// What is wrong.
         error: TargetError,
     },
-    /// The YAML.
-    #[error("this is no YAML that can be read: {0}")]
-    Yaml(String),
-    /// An address of a pool.
-    #[error("the pool {pool}: {error}")]
-    Pool {
-        /// Its name.
-        pool: String,
+    /// A part of the YAML.
+    #[error("{}{why}", at(*mark))]
+    Yaml {
+        /// Where.
+        mark: Option<Mark>,
         /// What is wrong.
-        error: TargetError,
+        why: String,
     },
     /// YAML without pools.
-    #[error("there is no IPAddressPool (metallb.io) in it")]
+    #[error("there is no pool of addresses in it, such as an IPAddressPool of MetalLB")]
     NoPool,
     /// Nothing.
     #[error("it names no address")]
     Empty,
 }
 
-/// Reads a list, one target a line with `#` for comments, or the `IPAddressPool`s in YAML: several documents, or
-/// what `kubectl get ipaddresspools -o yaml` prints.
+fn at(mark: Option<Mark>) -> String {
+    mark.map_or_else(String::new, |mark| {
+        format!("line {}, column {}: ", mark.line, mark.column)
+    })
+}
+
+/// Reads a list, one target a line with `#` for comments, or pools in YAML: whatever `probe pools` reads, also what
+/// `kubectl get ipaddresspools -o yaml` prints.
 pub fn read_list(text: &str) -> Result<List, ListError> {
     let is_yaml = text
         .lines()
@@ -78,67 +78,42 @@ fn lines(text: &str) -> Result<List, ListError> {
     Ok(list)
 }
 
-/// What is read of a manifest; whatever else is in it is somebody else's business.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Manifest {
-    kind: String,
-    metadata: Metadata,
-    spec: Option<Spec>,
-    items: Vec<Manifest>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    name: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Spec {
-    addresses: Vec<String>,
-}
-
-/// The addresses of all pools.
+/// The addresses of all pools. What cannot be read is an error: a pool that is left out would look checked.
 fn pools(text: &str) -> Result<List, ListError> {
-    let options = serde_saphyr::Options::default();
-    let manifests: Vec<Option<serde_json::Value>> =
-        serde_saphyr::from_multiple_with_options(text, options)
-            .map_err(|error| ListError::Yaml(error.to_string()))?;
+    let mut inventory = Inventory::default();
+    manifest::read(&mut inventory, "", "", text);
+    if let Some(unread) = inventory.unread.into_iter().next() {
+        return Err(ListError::Yaml {
+            mark: unread.mark,
+            why: unread.error.to_string(),
+        });
+    }
+    if inventory.pools.is_empty() {
+        return Err(ListError::NoPool);
+    }
     let mut list = List::default();
-    let mut found = false;
-    for manifest in manifests.into_iter().flatten() {
-        // A document that does not look like a manifest of a pool is none.
-        let manifest: Manifest = serde_json::from_value(manifest).unwrap_or_default();
-        for pool in manifest.items.iter().chain([&manifest]) {
-            let (Some(spec), "IPAddressPool") = (&pool.spec, pool.kind.as_str()) else {
+    for pool in inventory.pools {
+        if let Some(fault) = pool.faults.into_iter().next() {
+            return Err(ListError::Yaml {
+                mark: Some(fault.place.mark),
+                why: fault.error.to_string(),
+            });
+        }
+        for range in pool.ranges {
+            if range.interval.first().is_ipv6() {
+                list.ipv6 += 1;
                 continue;
-            };
-            found = true;
-            for text in &spec.addresses {
-                match text.parse() {
-                    Ok(target) => list.targets.push(target),
-                    Err(TargetError::Ipv6(_)) => list.ipv6 += 1,
-                    Err(_) if is_ipv6(text) => list.ipv6 += 1,
-                    Err(error) => {
-                        let pool = pool.metadata.name.clone();
-                        return Err(ListError::Pool { pool, error });
-                    }
-                }
             }
+            let interval = range.interval;
+            let target = format!("{}-{}", interval.first(), interval.last()).parse();
+            list.targets
+                .push(target.map_err(|error: TargetError| ListError::Yaml {
+                    mark: Some(range.place.mark),
+                    why: error.to_string(),
+                })?);
         }
     }
-    if found {
-        Ok(list)
-    } else {
-        Err(ListError::NoPool)
-    }
-}
-
-fn is_ipv6(text: &str) -> bool {
-    let first = text.split(['-', '/']).next().unwrap_or_default();
-    first.trim().parse::<Ipv6Addr>().is_ok()
+    Ok(list)
 }
 
 #[cfg(test)]
@@ -185,12 +160,12 @@ mod tests {
         for (text, why) in [
             ("", "names no address"),
             ("# nothing\n", "names no address"),
-            ("kind: ConfigMap\n", "no IPAddressPool"),
-            ("kind: [\n", "no YAML"),
+            ("kind: ConfigMap\n", "no pool"),
+            ("kind: [\n", "not YAML"),
             ("kind: &a [*a]\n", ""),
             (
-                "kind: IPAddressPool\nmetadata: {name: p}\nspec: {addresses: [nonsense]}\n",
-                "the pool p",
+                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nspec: {addresses: [nonsense]}\n",
+                "line 3, column",
             ),
         ] {
             let error = read_list(text).unwrap_err().to_string();

@@ -35,7 +35,7 @@ pub enum LotsError {
 /// All of them: disjoint, in the order of their addresses, each with a number from 0.
 #[derive(Clone, Debug, Default)]
 pub struct Lots {
-    lots: Vec<Lot>,
+    rows: Vec<Lot>,
     /// The number of the first address of each lot.
     numbers: Vec<u32>,
     total: u32,
@@ -69,7 +69,7 @@ impl Lots {
             })
             .collect();
         Self {
-            lots: joined,
+            rows: joined,
             numbers,
             total,
         }
@@ -83,7 +83,7 @@ impl Lots {
     /// The address with this number, and its port.
     pub fn address(&self, number: u32) -> Option<(Ipv4Addr, usize)> {
         let place = self.numbers.partition_point(|first| *first <= number);
-        let lot = self.lots.get(place.checked_sub(1)?)?;
+        let lot = self.rows.get(place.checked_sub(1)?)?;
         let address = lot.first + (number - self.numbers.get(place - 1)?);
         (address <= lot.last).then_some((address.into(), lot.port))
     }
@@ -91,8 +91,8 @@ impl Lots {
     /// The number of this address, if it is asked about on this port.
     pub fn number(&self, address: Ipv4Addr, port: usize) -> Option<u32> {
         let address = u32::from(address);
-        let place = self.lots.partition_point(|lot| lot.first <= address);
-        let lot = self.lots.get(place.checked_sub(1)?)?;
+        let place = self.rows.partition_point(|lot| lot.first <= address);
+        let lot = self.rows.get(place.checked_sub(1)?)?;
         (address <= lot.last && lot.port == port)
             .then_some(self.numbers.get(place - 1)? + (address - lot.first))
     }
@@ -206,7 +206,7 @@ mod tests {
             lot(10, 10, 0),
             lot(40, 40, 1),
         ]);
-        assert_eq!(lots.lots.len(), 3, "what adjoins is one");
+        assert_eq!(lots.rows.len(), 3, "what adjoins is one");
         assert_eq!(lots.total(), 21);
         for number in 0..21 {
             let (address, port) = lots.address(number).unwrap();

@@ -23,9 +23,12 @@ impl Shuffle {
             total,
             half_bits: bits.div_ceil(2).max(1),
             keys: [(); 4].map(|()| {
-                // Weyl's sequence; the mixing is in the rounds.
+                // SplitMix64, of which the upper half is taken.
                 state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                mixed((state >> 32) as u32 ^ mixed(state as u32))
+                let mut key = state;
+                key = (key ^ key >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                key = (key ^ key >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+                u32::try_from((key ^ key >> 31) >> 32).unwrap_or(0)
             }),
         }
     }

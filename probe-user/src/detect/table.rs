@@ -22,6 +22,9 @@ use super::{
 /// A binding's number while it is in the table.
 pub(super) type Slot = u32;
 
+/// As many as there are numbers: the last one is the list's mark for "none".
+const MOST: usize = Slot::MAX as usize - 1;
+
 /// A binding in the table.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -61,10 +64,8 @@ pub(super) struct Table {
 impl Table {
     /// A table of at most `max` bindings.
     pub fn new(max: usize) -> Self {
-        // The last number is the list's mark for "none".
-        let max = max.min(Slot::MAX as usize - 1);
         Self {
-            max,
+            max: max.min(MOST),
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
@@ -74,6 +75,19 @@ impl Table {
             contested: BTreeSet::new(),
             tracked: BTreeSet::new(),
         }
+    }
+
+    /// Another bound. What is beyond it stays until [`Self::evict_surplus`].
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max.min(MOST);
+    }
+
+    /// Takes out a binding that is beyond the bound and may go: the one not used for the longest time.
+    pub fn evict_surplus(&mut self) -> Option<Entry> {
+        if self.entries.len() <= self.max {
+            return None;
+        }
+        self.remove(self.recency.oldest()?)
     }
 
     /// How many bindings there are.

@@ -20,6 +20,7 @@ use axum::{
     routing::get,
 };
 use futures_util::stream;
+use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -64,6 +65,17 @@ pub struct Sources {
     pub drills: Drills,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What came of reading the settings.
+    pub config: watch::Receiver<ConfigOutcome>,
+}
+
+/// What came of reading the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigOutcome {
+    /// Whether they could be used when they were last read.
+    pub successful: bool,
+    /// When they last could.
+    pub success: Timestamp,
 }
 
 /// What the handlers share.
@@ -140,6 +152,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        config: *sources.config.borrow(),
         counters: sources.counters,
     })
 }

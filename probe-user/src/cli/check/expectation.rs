@@ -4,7 +4,7 @@ use std::fmt;
 
 use probe_common::wire::MacAddr;
 
-use crate::check::{Judgement, Manner, Verdict};
+use crate::check::{Judgement, Machine, Manner, Verdict};
 
 /// Questions of a watch that an owner may miss at its beginning and at its end: frames get lost.
 const MISSED: u32 = 3;
@@ -39,7 +39,7 @@ impl Expectation {
     pub fn is_met(self, judgement: &Judgement, manner: Manner, asked: u32) -> Option<bool> {
         let one_owner = || {
             let owner = judgement.machines.first();
-            let there = owner.and_then(|owner| owner.questions());
+            let there = owner.and_then(Machine::questions);
             let is_there = match (manner, there) {
                 (Manner::Once, _) | (Manner::Watched, None) => true,
                 (Manner::Watched, Some((first, last))) => first <= MISSED && last + MISSED > asked,

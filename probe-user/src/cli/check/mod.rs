@@ -45,7 +45,7 @@ const LONGEST_LIST: u64 = 64 << 20;
 )]
 pub struct Arguments {
     /// Addresses: 192.0.2.7, 192.0.2.0/24, 192.0.2.10-192.0.2.20, 192.0.2.10-20, a file with a list of them or
-    /// with `IPAddressPools` of MetalLB (YAML), or - for either from standard input
+    /// with address pools (YAML, as `probe pools` reads them), or - for either from standard input
     #[arg(value_name = "TARGET", required = true)]
     targets: Vec<String>,
 
@@ -90,6 +90,7 @@ pub struct Arguments {
 /// What is expected of each address.
 #[derive(Clone, Copy, Debug, Args)]
 #[group(multiple = false)]
+#[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 struct ExpectationArguments {
     /// Expect exactly one owner of each address, else end with 3
     #[arg(long)]
@@ -190,7 +191,7 @@ impl Arguments {
 fn wait(text: &str) -> anyhow::Result<Duration> {
     let wait = duration(text)?;
     anyhow::ensure!(
-        wait <= Duration::from_secs(60),
+        wait <= Duration::from_mins(1),
         "nobody answers after more than a minute"
     );
     Ok(wait)
@@ -295,7 +296,7 @@ mod tests {
         let path = directory.path().join("pools.yaml");
         fs::write(
             &path,
-            "kind: IPAddressPool\nspec: {addresses: [192.0.2.8/31]}\n",
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\nspec: {addresses: [192.0.2.8/31]}\n",
         )
         .unwrap();
         let words = ["192.0.2.1".to_owned(), path.display().to_string()];

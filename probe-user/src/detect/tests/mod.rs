@@ -12,5 +12,6 @@ mod others;
 mod owners;
 mod pages;
 mod properties;
+mod reconfigure;
 mod resolution;
 mod takeover;

@@ -212,9 +212,8 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
           before    d0:8e:79:00:00:01  Dell Inc.
                     9 claims since 01:00:00, last 02:13:07
           since     02:13:06
-          next      see which machines these are, and take the address off all
-                    but one:
-                    ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
+          next      a silent duplicate answers only when asked:
+                    probe check -i eth0 192.0.2.10
 ",
     );
     reads(
@@ -226,7 +225,7 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
           next      nothing, or see whether it stays so:
-                    probe watch -i eth0 --ip 192.0.2.10
+                    probe check -i eth0 --for 60s 192.0.2.10
 ",
     );
     reads(
@@ -238,8 +237,8 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
           now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:07
           since     02:13:06
-          next      nothing, or see whether it stays so:
-                    probe watch -i eth0 --ip 192.0.2.10
+          next      a silent duplicate answers only when asked:
+                    probe check -i eth0 192.0.2.10
 ",
     );
 }
@@ -326,7 +325,7 @@ fn silence_says_since_when() {
                     3 claims since 02:13:05, last 02:13:06
           since     02:13:06
           next      ask for it:
-                    ping -c 3 192.0.2.10
+                    probe check -i eth0 192.0.2.10
 ",
     );
 }
@@ -415,5 +414,187 @@ fn what_to_run_next_depends_on_where_the_finding_comes_from() {
     ] {
         let step = next_step(&record, &origin).unwrap();
         assert!(step.command.starts_with(command), "{}", step.command);
+    }
+}
+
+mod check {
+    //! What a check found out, word for word.
+
+    use super::*;
+    use crate::{
+        check::Verdict,
+        report::{CheckOwnerRecord, CheckRecord, NeighbourRecord},
+    };
+
+    fn answers(mac: &str, answered: u32) -> CheckOwnerRecord {
+        CheckOwnerRecord {
+            macs: vec![mac.parse().unwrap()],
+            vendor: None,
+            local: false,
+            holds: false,
+            answered,
+            answers: answered,
+            announcements: 0,
+            requests: 0,
+            first_seen: Some(at("02:13:06.2")),
+            last_seen: Some(at("02:13:06.6")),
+            fastest_us: Some(123),
+            slowest_us: Some(12_345),
+        }
+    }
+
+    fn checked(verdict: Verdict, owners: Vec<CheckOwnerRecord>) -> CheckRecord {
+        CheckRecord {
+            time: at("02:13:07"),
+            ip: "192.0.2.10".parse().unwrap(),
+            interface: "eth0".to_owned(),
+            vlan: Vlan::UNTAGGED,
+            verdict,
+            asked: 3,
+            owners,
+            more: 0,
+            hint: None,
+            neighbour: None,
+            expected: None,
+        }
+    }
+
+    #[track_caller]
+    fn reads(record: &CheckRecord, brief: bool, expected: &str) {
+        let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+        let mut out = Vec::new();
+        terminal
+            .check(&mut out, record, "exactly one owner", brief)
+            .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let shown = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+        for line in shown.lines() {
+            assert!(layout::width_of(line) <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_the_machines_what_they_did_and_what_to_do() {
+        let held = CheckOwnerRecord {
+            local: true,
+            holds: true,
+            first_seen: None,
+            last_seen: None,
+            fastest_us: None,
+            slowest_us: None,
+            ..answers(A, 0)
+        };
+        let announcing = CheckOwnerRecord {
+            answers: 0,
+            announcements: 2,
+            fastest_us: None,
+            slowest_us: None,
+            last_seen: Some(at("02:13:36")),
+            ..answers(B, 0)
+        };
+        let record = CheckRecord {
+            neighbour: Some(NeighbourRecord {
+                mac: B.parse().unwrap(),
+                agrees: false,
+            }),
+            expected: Some(false),
+            vlan: Vlan([100, 0]),
+            ..checked(Verdict::Conflict, vec![answers(DELL, 3), held, announcing])
+        };
+        reads(
+            &record,
+            true,
+            "
+02:13:07  conflict           192.0.2.10       eth0 vlan 100
+          Two machines have this address at once.
+          answers   d0:8e:79:00:00:01  Dell Inc.
+                    answered 3 of 3, in 0.12 to 12 ms
+          holds it  02:00:00:00:00:0a  this host, made up (VM, container or bon…
+                    it has the address configured
+          claims it 02:00:00:00:00:0b  made up (VM, container or bond)
+                    2 announcements, 02:13:06 to 02:13:36
+          neighbour this host sends to 02:00:00:00:00:0b, which does not answer
+                    for it
+          expected  exactly one owner
+          next      see which machine the other one is, and take the address off
+                    one of the two:
+                    ip neigh | grep -e d0:8e:79:00:00:01 -e 02:00:00:00:00:0b
+",
+        );
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_short_and_among_many_shorter() {
+        let record = CheckRecord {
+            neighbour: Some(NeighbourRecord {
+                mac: DELL.parse().unwrap(),
+                agrees: true,
+            }),
+            ..checked(Verdict::OneOwner, vec![answers(DELL, 3)])
+        };
+        let headline =
+            "02:13:07  one owner          192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.\n";
+        reads(&record, true, headline);
+        let more = "                    answered 3 of 3, in 0.12 to 12 ms\n          \
+                    neighbour this host's entry agrees\n";
+        reads(&record, false, &format!("{headline}{more}"));
+    }
+
+    #[test]
+    fn silence_and_what_was_not_asked_are_not_the_same() {
+        reads(
+            &checked(Verdict::Nobody, Vec::new()),
+            false,
+            "
+02:13:07  nobody             192.0.2.10       eth0
+          Nobody answers for it; asked 3 times.
+",
+        );
+        let record = CheckRecord {
+            asked: 0,
+            ..checked(Verdict::NotAsked, Vec::new())
+        };
+        reads(
+            &record,
+            false,
+            "
+02:13:07  not asked          192.0.2.10       eth0
+          It was not asked about: somebody goes on asking whether it is free, as
+          a booting machine does, and would take this for a rival's question.
+",
+        );
+    }
+
+    #[test]
+    fn a_move_says_when_each_had_it() {
+        let later = CheckOwnerRecord {
+            first_seen: Some(at("02:13:30")),
+            last_seen: Some(at("02:14:00")),
+            ..answers(B, 30)
+        };
+        let earlier = CheckOwnerRecord {
+            first_seen: Some(at("02:13:00")),
+            last_seen: Some(at("02:13:29")),
+            ..answers(A, 29)
+        };
+        let record = CheckRecord {
+            asked: 60,
+            ..checked(Verdict::Moved, vec![later, earlier])
+        };
+        reads(
+            &record,
+            false,
+            "
+02:13:07  moved              192.0.2.10       eth0
+          It passed from one machine to another meanwhile.
+          answers   02:00:00:00:00:0b  made up (VM, container or bond)
+                    answered 30 of 60, in 0.12 to 12 ms, 02:13:30 to 02:14:00
+          answers   02:00:00:00:00:0a  made up (VM, container or bond)
+                    answered 29 of 60, in 0.12 to 12 ms, 02:13:00 to 02:13:29
+          next      nothing, if somebody moved it; to see whether it stays:
+                    probe check -i eth0 --for 60s 192.0.2.10
+",
+        );
     }
 }
