@@ -711,6 +711,19 @@ fn what_is_named_with_its_interface_is_taken_at_its_word_if_it_is_little() {
 }
 
 #[test]
+fn a_handful_is_no_burst_that_a_switch_would_shut_a_port_for() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let bystander = host(&switch, "bystander", "192.0.2.11");
+    let capture = bystander.capture().unwrap();
+    let finished = check(&client, &["192.0.2.20-29", "--rate", "1"]);
+    assert_eq!(status(&finished), FINE, "{finished:?}");
+    assert_eq!(questions(&capture), 12);
+    check(&client, &["192.0.2.20-22"]);
+    assert_eq!(questions(&capture), 9);
+}
+
+#[test]
 fn each_address_is_asked_about_where_its_route_leads() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);

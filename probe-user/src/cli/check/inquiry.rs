@@ -240,6 +240,8 @@ impl Inquiry {
                     self.schedule.answered(number);
                 }
             }
+            // A switch that tracks its devices asks each by itself; a booting host asks everybody.
+            Kind::Probe if frame.is_unicast() => {}
             Kind::Probe => {
                 let is_known =
                     self.own_macs.contains(&frame.sha) || self.holders.contains(&frame.sha);
