@@ -43,8 +43,6 @@ const QUESTIONS: usize = 64;
 pub struct Snapshot {
     /// What detection counts.
     pub statistics: Statistics,
-    /// The bindings with an open conflict.
-    pub open_conflicts: Vec<BindingView>,
     /// Events received, by interface index and direction.
     pub received: Counts,
     /// Events that could not be understood.
@@ -76,6 +74,7 @@ pub struct Stopped;
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     Bindings(oneshot::Sender<Vec<BindingView>>),
+    Conflicts(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
     Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
@@ -97,6 +96,11 @@ impl MonitorHandle {
     /// All bindings as they are now.
     pub async fn bindings(&self) -> Result<Vec<BindingView>, Stopped> {
         self.ask(Question::Bindings).await
+    }
+
+    /// The bindings with an open conflict.
+    pub async fn open_conflicts(&self) -> Result<Vec<BindingView>, Stopped> {
+        self.ask(Question::Conflicts).await
     }
 
     /// A part of a group of addresses.
@@ -332,6 +336,9 @@ impl Monitor {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
             Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
+            Question::Conflicts(sender) => {
+                drop(sender.send(self.detector.open_conflicts().collect()));
+            }
             Question::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));
             }
@@ -380,7 +387,6 @@ impl Monitor {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             statistics: self.detector.statistics(),
-            open_conflicts: self.detector.open_conflicts().collect(),
             received: self.received.counts(),
             undecodable: self.undecodable + self.rings.undecodable(),
             last_event: self.last_event,

@@ -39,9 +39,9 @@ enum Verb {
         /// A version, like 6.12
         versions: Vec<String>,
     },
-    /// Measure what frames cost, a storm, latency and other programs; writes docs/benchmarks.md (needs root)
+    /// Measure what frames cost, a storm, latency, a scrape and other programs; writes docs/benchmarks.md (needs root)
     Bench {
-        /// Only these: frame-cost, latency, storm, peers, traffic
+        /// Only these: frame-cost, latency, storm, peers, scrape, traffic
         names: Vec<String>,
     },
     /// Build, then run probe with these arguments

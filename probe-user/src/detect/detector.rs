@@ -278,7 +278,8 @@ impl Detector {
             bindings: self.table.len(),
             open_conflicts: self.table.open_conflicts(),
             quiet_conflicts: quiet.count(),
-            tracked: self.table.tracked(),
+            tracked: self.table.count(Group::Tracked),
+            contested: self.table.count(Group::Contested),
             ..self.ledger.statistics
         }
     }

@@ -16,7 +16,11 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use self::metrics::{Addresses, Material};
 pub use self::{
@@ -35,6 +39,9 @@ use crate::{
 
 /// How long the monitor may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Scrapes at once. More wait.
+const SCRAPES: usize = 1;
 
 /// What the handlers read from.
 #[derive(Clone)]
@@ -66,6 +73,13 @@ pub struct ConfigOutcome {
     pub success: Timestamp,
 }
 
+/// What the handlers share.
+#[derive(Clone)]
+struct Server {
+    sources: Sources,
+    scrapes: Arc<Semaphore>,
+}
+
 /// Binds the address, so that a port that is taken is an error at start.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
@@ -81,14 +95,21 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(sources);
+        .with_state(Server {
+            sources,
+            scrapes: Arc::new(Semaphore::new(SCRAPES)),
+        });
     axum::serve(listener, router)
         .with_graceful_shutdown(stop)
         .await
 }
 
-async fn metrics(State(sources): State<Sources>) -> Response {
-    let Ok(Ok(material)) = timeout(PATIENCE, material(sources)).await else {
+async fn metrics(State(server): State<Server>) -> Response {
+    // Whoever reaches the port may scrape as often as they like, and takes one core at most.
+    let Ok(Ok(_turn)) = timeout(PATIENCE, server.scrapes.acquire()).await else {
+        return unavailable("too many want to scrape");
+    };
+    let Ok(Ok(material)) = timeout(PATIENCE, material(server.sources)).await else {
         return unavailable("the monitor does not answer");
     };
     // Reading the maps and encoding keep no other task from running.
@@ -102,7 +123,8 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 
 async fn material(sources: Sources) -> Result<Material, Stopped> {
     let snapshot = sources.monitor.snapshot().await?;
-    let addresses = Addresses::read(&sources.monitor, sources.addresses).await?;
+    let statistics = &snapshot.statistics;
+    let addresses = Addresses::read(&sources.monitor, statistics, sources.addresses).await?;
     let neighbours = if addresses.any_tracked() {
         sources.neighbours.read().await
     } else {
@@ -121,16 +143,16 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
 }
 
 /// Alive: detection answers.
-async fn healthz(State(sources): State<Sources>) -> Response {
-    match timeout(PATIENCE, sources.monitor.snapshot()).await {
+async fn healthz(State(server): State<Server>) -> Response {
+    match timeout(PATIENCE, server.sources.monitor.snapshot()).await {
         Ok(Ok(_)) => "ok\n".into_response(),
         _ => unavailable("the monitor does not answer"),
     }
 }
 
 /// Ready: the programs are attached wherever they should be.
-async fn readyz(State(sources): State<Sources>) -> Response {
-    if sources.watched.borrow().are_attached() {
+async fn readyz(State(server): State<Server>) -> Response {
+    if server.sources.watched.borrow().are_attached() {
         "ok\n".into_response()
     } else {
         unavailable("not every interface that should be watched is")

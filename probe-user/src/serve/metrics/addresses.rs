@@ -18,7 +18,7 @@ use super::{
 use crate::{
     book::{Counted, Tally},
     clock::Clock,
-    detect::{AddressView, BindingKey, Cursor, Group, Timestamp},
+    detect::{AddressView, BindingKey, Cursor, Group, Statistics, Timestamp},
     facts,
     interfaces::WatchedInterfaces,
     links::Links,
@@ -47,6 +47,15 @@ impl Series {
             Self::Tracked => Group::Tracked,
         }
     }
+
+    /// How many addresses there are.
+    const fn all(self, statistics: &Statistics) -> usize {
+        match self {
+            Self::Conflicts => statistics.open_conflicts,
+            Self::Contested => statistics.contested,
+            Self::Tracked => statistics.tracked,
+        }
+    }
 }
 
 /// The addresses that get series.
@@ -58,13 +67,19 @@ pub struct Addresses {
 
 impl Addresses {
     /// Asks for them, page by page, at most so many of each group.
-    pub async fn read(monitor: &MonitorHandle, most: usize) -> Result<Self, Stopped> {
+    pub async fn read(
+        monitor: &MonitorHandle,
+        statistics: &Statistics,
+        most: usize,
+    ) -> Result<Self, Stopped> {
         let mut addresses = Self::default();
         for &series in Series::ALL {
             let place = usize::from(series.number());
-            let (known, beyond) = group(monitor, series.group(), most).await?;
-            addresses.groups[place] = known;
-            addresses.beyond[place] = beyond;
+            let read = group(monitor, series.group(), most).await?;
+            // Some may have come since they were counted.
+            let all = series.all(statistics);
+            addresses.beyond[place] = all.saturating_sub(read.len().max(most));
+            addresses.groups[place] = read;
         }
         Ok(addresses)
     }
@@ -79,25 +94,26 @@ impl Addresses {
     }
 }
 
-/// The addresses of a group in their order, and how many did not fit.
+/// The first addresses of a group, in their order.
 async fn group(
     monitor: &MonitorHandle,
     group: Group,
     most: usize,
-) -> Result<(Vec<(AddressView, Tally)>, usize), Stopped> {
+) -> Result<Vec<(AddressView, Tally)>, Stopped> {
     let mut addresses = Vec::new();
-    let (mut beyond, mut cursor) = (0, Some(Cursor::default()));
-    while let Some(from) = cursor {
+    let mut cursor = Some(Cursor::default());
+    while let Some(from) = cursor
+        && addresses.len() < most
+    {
         let page = monitor.addresses(group, from).await?;
         let room = most - addresses.len();
-        beyond += page.addresses.len().saturating_sub(room);
         addresses.extend(page.addresses.into_iter().take(room));
         cursor = page.next;
     }
     // One that moved while it was read is there twice, and two equal series spoil a whole scrape.
     addresses.sort_unstable_by_key(|(address, _)| address.key);
     addresses.dedup_by_key(|(address, _)| address.key);
-    Ok((addresses, beyond))
+    Ok(addresses)
 }
 
 /// What the addresses are described with.
