@@ -270,14 +270,12 @@ impl Observers {
         let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
         let [recording, capture] = [RECORDING, CAPTURE].map(|name| files.path().join(name));
         let write = ["-o", "json", "--write", word(&recording)?];
-        let watch = match &daemon {
-            Some(daemon) => {
-                host.bare_watch(&[&write[..], &["--socket", daemon.place.word()]].concat())?
-            }
-            None => {
-                let how = ["-i", INTERFACE, "--attach", attach];
-                host.bare_watch(&[&how[..], &write, options].concat())?
-            }
+        let watch = if let Some(daemon) = &daemon {
+            let socket = ["--socket", daemon.place.word()];
+            host.bare_watch(&[&write[..], &socket].concat())?
+        } else {
+            let how = ["-i", INTERFACE, "--attach", attach];
+            host.bare_watch(&[&how[..], &write, options].concat())?
         };
         let tcpdump = host.spawn([
             "tcpdump",

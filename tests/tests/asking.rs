@@ -457,7 +457,10 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
         .iter()
         .map(|host| Watched::start(host, &options))
         .collect();
-    watched[0].wait_until_asked("care", 40, LONG);
+    for watched in &watched {
+        let asked = watched.asked("care");
+        watched.wait_until_asked("care", asked + 20, LONG);
+    }
     let questions = tapped.questions();
     assert!(questions.len() > 80, "{}", questions.len());
     let times: Vec<_> = questions.iter().map(|&(at, _)| at).collect();
