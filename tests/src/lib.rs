@@ -70,7 +70,7 @@ pub use monitoring::{Alert, Monitoring, Notification, QueryResult};
 pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
-pub use public_copy::PublicCopy;
+pub use public_copy::{PublicCopy, install};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
