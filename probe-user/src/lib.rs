@@ -30,3 +30,4 @@ pub mod recording;
 pub mod report;
 pub mod segments;
 pub mod serve;
+pub mod settings;

@@ -43,8 +43,6 @@ const QUESTIONS: usize = 64;
 pub struct Snapshot {
     /// What detection counts.
     pub statistics: Statistics,
-    /// The bindings with an open conflict.
-    pub open_conflicts: Vec<BindingView>,
     /// Events received, by interface index and direction.
     pub received: Counts,
     /// Events that could not be understood.
@@ -76,7 +74,9 @@ pub struct Stopped;
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     Bindings(oneshot::Sender<Vec<BindingView>>),
+    Conflicts(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
+    Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
 /// How the rest of the program talks to the monitor.
@@ -98,6 +98,11 @@ impl MonitorHandle {
         self.ask(Question::Bindings).await
     }
 
+    /// The bindings with an open conflict.
+    pub async fn open_conflicts(&self) -> Result<Vec<BindingView>, Stopped> {
+        self.ask(Question::Conflicts).await
+    }
+
     /// A part of a group of addresses.
     pub async fn addresses(&self, group: Group, from: Cursor) -> Result<AddressPage, Stopped> {
         let question = |sender| Question::Addresses(group, from, sender);
@@ -108,6 +113,16 @@ impl MonitorHandle {
     pub(crate) fn publish(&self, record: FindingRecord) {
         // Nobody listening is fine.
         let _ = self.findings.send(Arc::new(record));
+    }
+
+    /// Lets detection judge by this from now on, and calls segments so; nothing that is known is lost.
+    pub async fn reconfigure(
+        &self,
+        config: DetectConfig,
+        names: Vec<SegmentName>,
+    ) -> Result<(), Stopped> {
+        let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
+        self.ask(question).await
     }
 
     async fn ask<T>(
@@ -316,15 +331,34 @@ impl Monitor {
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         match question {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
             Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
+            Question::Conflicts(sender) => {
+                drop(sender.send(self.detector.open_conflicts().collect()));
+            }
             Question::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));
             }
+            Question::Reconfigure(config, names, sender) => {
+                self.reconfigure(*config, names);
+                let _ = sender.send(());
+            }
         }
+    }
+
+    fn reconfigure(&mut self, config: DetectConfig, names: Vec<SegmentName>) {
+        let config = DetectConfig {
+            may_ask: self.asking.is_some(),
+            ..config
+        };
+        self.detector
+            .reconfigure(config, monotonic(), &mut self.findings);
+        self.name_segments(names);
+        self.learn();
+        self.publish();
     }
 
     fn addresses(&self, group: Group, from: Cursor) -> AddressPage {
@@ -353,7 +387,6 @@ impl Monitor {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             statistics: self.detector.statistics(),
-            open_conflicts: self.detector.open_conflicts().collect(),
             received: self.received.counts(),
             undecodable: self.undecodable + self.rings.undecodable(),
             last_event: self.last_event,

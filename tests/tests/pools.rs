@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -217,6 +218,40 @@ fn files_that_have_nothing_to_do_with_pools_are_nobodys_business() {
     repository.ends_with(0, &["check", "east"]);
     // Whoever names a file wants it read.
     repository.ends_with(4, &["check", "east", "east/broken.json"]);
+}
+
+#[test]
+fn links_to_folders_are_followed_once_also_in_a_circle() {
+    let repository = Repository::new(&[
+        ("shared/pool.yaml", EAST),
+        ("east/kustomization.yaml", "a: b"),
+    ]);
+    let at = |path: &str| repository.folder.path().join(path);
+    symlink("../shared", at("east/base")).unwrap();
+    symlink("../shared", at("east/again")).unwrap();
+    symlink("..", at("shared/up")).unwrap();
+    let report = repository.json(0, &["east"]);
+    assert_eq!(report["pools"].as_array().unwrap().len(), 1);
+    assert_eq!(report["pools"][0]["file"], "east/again/pool.yaml");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let many: Vec<_> = (0..300)
+        .map(|index| EAST.replace("default", &format!("p{index}")))
+        .collect();
+    let repository = Repository::new(&[("east.yaml", &many.join("---\n"))]);
+    let mut child = Command::new(public_copy(repository.folder.path()))
+        .args(["pools", "check", "east.yaml"])
+        .current_dir(repository.folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -396,9 +396,7 @@ impl Asker {
                 } else if !probe.unicast {
                     self.fleet.hear(segment, probe.prober, observation.at);
                     let (fleet, rng, counts) = (&mut self.fleet, &mut self.rng, &mut self.counts);
-                    if self.care.hear(&key, observation.at, fleet, rng, counts) {
-                        self.outcomes.push(Outcome::SilenceForgotten(key));
-                    }
+                    self.care.hear(&key, observation.at, fleet, rng, counts);
                 }
             }
             Body::Probe(_) | Body::Bogus(_) => {}
@@ -411,6 +409,7 @@ impl Asker {
             segment,
             ip: claim.ip,
         };
+        self.care.claimed(&key);
         let Some(round) = self.rounds.iter_mut().find(|round| round.ask.key == key) else {
             return;
         };
@@ -446,7 +445,7 @@ impl Asker {
             return;
         }
         let seen = self.seen_to_go.peek(&key);
-        if !seen.is_some_and(|&at| now.since(at) <= SEEN_WITHIN) {
+        if seen.is_none_or(|&at| now.since(at) > SEEN_WITHIN) {
             if is_care {
                 self.care.give_up(&key, now, &mut self.rng);
             }

@@ -28,8 +28,9 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_milli
 /// does not.
 const LEFT_IN_A_ROW: u8 = 3;
 
-/// How many intervals a silence is believed that this node has not asked about again.
-const BELIEVED: u32 = 5;
+/// How often a node of a large fleet looks again at an address that it has found silent, at every interval; then
+/// that is left to others, so that the looking does not grow to the whole fleet.
+const LOOKS: u8 = 5;
 
 /// Longer than a question and its answers take.
 pub(super) const ROUND: Duration = Duration::from_millis(1_500);
@@ -73,8 +74,8 @@ struct Entry {
     next: Timestamp,
     /// When it began to be asked about; `None` until the next first question.
     begun: Option<Timestamp>,
-    /// When this node last asked.
-    asked: Timestamp,
+    /// How often this node has looked again since it found the address silent.
+    looks: u8,
     left_in_a_row: u8,
     stage: Stage,
     /// This node has found it silent.
@@ -156,7 +157,7 @@ impl Care {
             let entry = Entry {
                 next: now + drawn(Duration::ZERO, self.every.min(FIRST_WITHIN), rng),
                 begun: None,
-                asked: now,
+                looks: 0,
                 left_in_a_row: 0,
                 stage: Stage::First,
                 silent: false,
@@ -184,23 +185,26 @@ impl Care {
         forgotten: &mut Vec<BindingKey>,
     ) -> Option<Due> {
         loop {
-            let mut lines = self.lines.values();
-            let line = lines.find(|line| line.next_at().is_some_and(|at| at <= now))?;
-            let &(_, key) = line.order.first()?;
+            // The one that has waited longest, so that no segment keeps others from their turn.
+            let lines = self.lines.values();
+            let next = lines.filter_map(|line| Some((line.next_at()?, line.order.first()?.1)));
+            let (_, key) = next.filter(|&(at, _)| at <= now).min()?;
             // Not while an answer may still come.
             let after = now + self.interval(rng).max(ROUND);
             let entry = self.entries.get_mut(&key)?;
             let is_first = entry.stage == Stage::First;
-            if is_first && rng.f64() >= fleet.share(key.segment, now) {
+            let share = fleet.share(key.segment, now);
+            if entry.is_to_be_forgotten(share) {
+                forgotten.push(key);
+            }
+            // Whoever has found it silent goes on looking, lot or no lot.
+            if is_first && !entry.silent && rng.f64() >= share {
                 counts.count_not_sent(NotSent::LeftToOthers);
-                if entry.disbelieves(now, self.every) {
-                    forgotten.push(key);
-                }
                 self.put_off(&key, after);
                 continue;
             }
             let about = *entry.begun.get_or_insert(now);
-            entry.asked = now;
+            entry.looks += u8::from(entry.silent);
             entry.left_in_a_row = 0;
             self.put_off(&key, after);
             return Some(Due {
@@ -231,6 +235,11 @@ impl Care {
     /// Somebody answered.
     pub fn answered(&mut self, key: &BindingKey) {
         self.begin_anew(key);
+        self.claimed(key);
+    }
+
+    /// Somebody claims it: it is not silent.
+    pub fn claimed(&mut self, key: &BindingKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.silent = false;
         }
@@ -273,12 +282,12 @@ impl Care {
     pub fn proven(&mut self, key: &BindingKey) {
         self.begin_anew(key);
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.silent = true;
+            (entry.silent, entry.looks) = (true, 0);
         }
     }
 
-    /// Another node asks everybody about an address: that is one question less for this one. Returns whether
-    /// this node does not know any more that the address is silent.
+    /// Another node asks everybody about an address: that is one question less for this one, unless it has
+    /// found the address silent, and looks itself whether it still is.
     pub fn hear(
         &mut self,
         key: &BindingKey,
@@ -286,29 +295,27 @@ impl Care {
         fleet: &mut Fleet,
         rng: &mut Rng,
         counts: &mut AskCounts,
-    ) -> bool {
+    ) {
         if self.charge(key.segment, at, drawn(Duration::ZERO, BACK_OFF, rng)) {
             counts.count_not_sent(NotSent::SharedBudget);
         }
         if let Some(line) = self.lines.get_mut(&key.segment) {
             line.heard_at = Some(at);
         }
-        let (every, until) = (self.every, at + self.interval(rng));
+        let until = at + self.interval(rng);
         let Some(entry) = self.entries.get_mut(key) else {
-            return false;
+            return;
         };
-        if entry.stage != Stage::First {
-            return false;
+        if entry.stage != Stage::First || entry.silent {
+            return;
         }
         let is_left_often = entry.left_in_a_row >= LEFT_IN_A_ROW;
         if is_left_often && fleet.share(key.segment, at) >= 1.0 {
-            return false;
+            return;
         }
         entry.left_in_a_row = entry.left_in_a_row.saturating_add(1);
-        let forgotten = entry.disbelieves(at, every);
         counts.count_not_sent(NotSent::LeftToOthers);
         self.put_off(key, until);
-        forgotten
     }
 
     /// This node has asked everybody on a segment. Where others ask too, it does not go on before they had
@@ -340,9 +347,6 @@ impl Care {
         let keys: Vec<_> = self.entries.keys().copied().collect();
         for key in keys {
             self.give_up(&key, now, rng);
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.asked = now.min(entry.asked);
-            }
         }
     }
 
@@ -366,11 +370,11 @@ impl Line {
 }
 
 impl Entry {
-    /// Whether a silence that was found is too long ago; then it is forgotten.
-    fn disbelieves(&mut self, now: Timestamp, every: Duration) -> bool {
-        let forgotten = self.silent && now.since(self.asked) > every * BELIEVED;
-        self.silent &= !forgotten;
-        forgotten
+    /// Whether this node has looked at a silence for long enough; it is forgotten then.
+    fn is_to_be_forgotten(&mut self, share: f64) -> bool {
+        let is_over = self.silent && share < 1.0 && self.looks >= LOOKS;
+        self.silent &= !is_over;
+        is_over
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 #[command(next_help_heading = "Detection")]
 pub struct DetectionArguments {
     /// Addresses that matter: a conflict on one is critical. Gateways and this host's own always do
-    #[arg(long = "track", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long = "track", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     tracked: Vec<IpNet>,
 
     /// MACs that are one machine; repeat it for each machine
@@ -29,7 +29,7 @@ pub struct DetectionArguments {
     same_owner: Vec<MacSet>,
 
     /// Disputes that are known to be fine: counted, not reported. With @DATE or @TIME until then
-    #[arg(long = "ignore", value_name = "CIDR[@UNTIL]=REASON")]
+    #[arg(long = "ignore", value_name = "CIDR[@EXPIRES]=REASON")]
     ignored: Vec<IgnoreArgument>,
 
     /// Silence of the owner before, until an address counts as moved
@@ -153,7 +153,7 @@ impl FromStr for MacSet {
     }
 }
 
-/// `CIDR[@UNTIL]=REASON`.
+/// `CIDR[@EXPIRES]=REASON`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct IgnoreArgument {
     network: IpNet,
@@ -183,21 +183,21 @@ impl FromStr for IgnoreArgument {
             Some((network, until)) => (network, Some(moment(until)?)),
             None => (which, None),
         };
-        let network = network
-            .parse::<IpNet>()
-            .or_else(|error| {
-                network
-                    .parse::<IpAddr>()
-                    .map(IpNet::from)
-                    .map_err(|_| error)
-            })
-            .with_context(|| format!("{network:?} is no address or network like 192.0.2.0/24"))?;
+        let network = self::network(network)?;
         Ok(Self {
             network,
             until,
             reason: reason.trim().to_owned(),
         })
     }
+}
+
+/// A network, or an address.
+fn network(text: &str) -> anyhow::Result<IpNet> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(|error| address().map_err(|_| error))
+        .with_context(|| format!("{text:?} is no address or network like 192.0.2.0/24"))
 }
 
 /// A date, which is its beginning here, or an RFC 3339 time.

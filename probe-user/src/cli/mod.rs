@@ -16,6 +16,7 @@ mod interfaces;
 mod metrics;
 mod output;
 mod pools;
+mod reload;
 mod run;
 mod session;
 mod source;
@@ -75,7 +76,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
-        Verb::Run(arguments) => run::run(*arguments),
+        Verb::Run(_) => run::run(Cli::command()),
         Verb::Watch(arguments) => watch::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),

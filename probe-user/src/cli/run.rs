@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io::Write as _,
+    env,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -10,36 +11,58 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Command, FromArgMatches as _};
+use sd_notify::NotifyState;
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
     asking::AskingArguments,
+    exit::complain,
     metrics::MetricsArguments,
+    output::{is_closed, say},
+    reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
     watch::NO_SOCKET,
 };
 use crate::{
     active::AskingState,
-    detect::FindingKind,
+    detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
     report::FindingRecord,
+    segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
+    settings::{Invocation, Loaded, SettingsError},
 };
 
 /// The range of ports that Prometheus keeps a list of is full; this one is ARP's RFC, 826, past its end.
 const DEFAULT_LISTEN: &str = "127.0.0.1:10826";
 
+/// What this is called on the command line.
+const VERB: &str = "run";
+
 /// One address is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Every flag has an environment variable, ARP_MONITOR_ and its name (ARP_MONITOR_LISTEN), and a \
+                  key in the file of settings, its name without dashes (listen). A flag goes before the \
+                  variable, the variable before the file."
+)]
 pub struct Arguments {
+    /// The file of settings, in YAML. When it changes, or by SIGHUP, it is read again
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Show the settings in force and where each comes from, and end: with 2 if they are wrong
+    #[arg(long)]
+    check_config: bool,
+
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: SocketAddr,
@@ -60,7 +83,44 @@ pub struct Arguments {
     source: SourceArguments,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+impl Arguments {
+    /// What to watch, and how.
+    pub const fn source(&self) -> &SourceArguments {
+        &self.source
+    }
+
+    /// What segments are called.
+    pub fn segments(&self) -> &[SegmentName] {
+        &self.metrics.segments
+    }
+}
+
+pub fn run(command: Command) -> anyhow::Result<Exit> {
+    let read = Invocation::new(command, VERB, env::args_os().collect(), env::vars_os()).and_then(
+        |invocation| {
+            let loaded = invocation.load()?;
+            let arguments = Arguments::from_arg_matches(&loaded.matches)?;
+            Ok((invocation, loaded, arguments))
+        },
+    );
+    let (invocation, loaded, arguments) = match read {
+        Ok(read) => read,
+        Err(SettingsError::Usage(error)) => error.exit(),
+        Err(error) => return Ok(refuse(&error.into())),
+    };
+    if arguments.check_config {
+        // What the flags lead to is read as well.
+        if let Err(error) = arguments.source.networks() {
+            return Ok(refuse(&error));
+        }
+        warn_of_strange_variables(&invocation, |text| say(&format!("probe: {text}")));
+        return match io::stdout().lock().write_all(loaded.show().as_bytes()) {
+            Err(error) if !is_closed(&error) => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(Exit::Fine),
+        };
+    }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
     kernel::preflight::check()?;
@@ -71,10 +131,29 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     // Before the runtime starts its threads, so that each of them has only what is kept.
     let asking = arguments.asking.state();
     capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;
-    block_on(daemon(arguments, asking))
+    warn_of_strange_variables(&invocation, |text| tracing::warn!("{text}"));
+    block_on(daemon(arguments, asking, invocation, loaded))
 }
 
-async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exit> {
+fn refuse(error: &anyhow::Error) -> Exit {
+    complain(error);
+    Exit::Usage
+}
+
+fn warn_of_strange_variables(invocation: &Invocation, warn: impl Fn(&str)) {
+    for name in invocation.strange_variables() {
+        warn(&format!(
+            "the environment variable {name} is none of this program's: it sets nothing"
+        ));
+    }
+}
+
+async fn daemon(
+    arguments: Arguments,
+    asking: AskingState,
+    invocation: Invocation,
+    loaded: Loaded,
+) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
     let listener = serve::bind(arguments.listen).await.with_context(|| {
@@ -94,7 +173,9 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    tokio::spawn(signals.obey(arguments.source, session.orders.clone()));
+    let reloader = Reloader::new(invocation, loaded, &session);
+    let config = reloader.outcome();
+    tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
     let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
     session.begin();
@@ -108,6 +189,7 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
         neighbours,
         drills,
         addresses: arguments.metrics.addresses,
+        config,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -115,7 +197,9 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
     }));
     tracing::info!(address = %arguments.listen, "serving /metrics, /healthz and /readyz");
 
+    tell_service_manager(NotifyState::Ready);
     stop.received().await;
+    tell_service_manager(NotifyState::Stopping);
     tracing::info!("stopping");
     drop(stop_serving);
     // The socket goes with its task: nobody shall find it and be left waiting.
@@ -127,6 +211,13 @@ async fn daemon(arguments: Arguments, asking: AskingState) -> anyhow::Result<Exi
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
+}
+
+/// Tells systemd, where that has started it and waits for word (`Type=notify`).
+fn tell_service_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.
@@ -150,7 +241,8 @@ fn serve_api(
 
 /// Writes opened and closed conflicts to standard output, one JSON object a line.
 async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
-    let mut last: HashMap<(String, String, IpAddr, FindingKind), Instant> = HashMap::new();
+    let mut last: HashMap<(String, String, IpAddr, FindingKind, Severity), Instant> =
+        HashMap::new();
     loop {
         let record = match findings.recv().await {
             Ok(record) => record,
@@ -170,6 +262,8 @@ async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
             record.vlan.to_string(),
             record.ip,
             record.finding,
+            // What is told again because it matters more is not the same again.
+            record.severity,
         );
         if last.insert(key, now).is_none()
             && let Err(error) = writeln!(std::io::stdout().lock(), "{}", record.to_json())
@@ -193,5 +287,113 @@ fn is_logged(kind: FindingKind) -> bool {
         | FindingKind::BogusClaim
         | FindingKind::SourceMismatch
         | FindingKind::Silent => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, ffi::OsString, fs};
+
+    use clap::CommandFactory as _;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{cli::Cli, settings::Origin};
+
+    const EXAMPLE: &str = include_str!("../../../deploy/config.example.yaml");
+    const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+    /// What is no flag that a file could give a value.
+    const NO_SETTINGS: [&str; 3] = ["config", "check-config", "help"];
+
+    fn flags() -> BTreeSet<String> {
+        let command = Cli::command();
+        let run = command.find_subcommand(VERB).unwrap();
+        let flags = run.get_arguments().map(|flag| flag.get_long().unwrap());
+        flags
+            .filter(|flag| !NO_SETTINGS.contains(flag))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn load(variable: Option<(String, &str)>, file: &str) -> Result<Loaded, SettingsError> {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("config.yaml");
+        fs::write(&path, file).unwrap();
+        let words = ["probe", VERB, "--config", path.to_str().unwrap()].map(OsString::from);
+        let variables = variable.map(|(name, value)| (name.into(), value.into()));
+        Invocation::new(Cli::command(), VERB, words.to_vec(), variables)?.load()
+    }
+
+    fn origin(loaded: &Loaded, key: &str) -> Origin {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key);
+        setting.unwrap().origin.clone()
+    }
+
+    #[test]
+    fn every_flag_has_a_variable_and_a_key_and_there_are_no_others() {
+        let keys = load(None, "{}").unwrap().settings;
+        let keys: BTreeSet<_> = keys.into_iter().map(|setting| setting.key).collect();
+        assert_eq!(keys, flags());
+        for flag in flags() {
+            // Whether it is taken or refused, it is by this name.
+            match load(None, &format!("{flag}: \"!\"\n")) {
+                Ok(loaded) => assert_eq!(origin(&loaded, &flag), Origin::Line(1)),
+                Err(SettingsError::Value { key, .. }) => assert_eq!(key, flag),
+                Err(other) => panic!("{flag}: {other}"),
+            }
+            let name = format!("ARP_MONITOR_{}", flag.to_uppercase().replace('-', "_"));
+            match load(Some((name.clone(), "!")), "{}") {
+                Ok(loaded) => assert_eq!(origin(&loaded, &flag), Origin::Variable(name)),
+                Err(SettingsError::Variable { variable, .. }) => assert_eq!(variable, name),
+                Err(other) => panic!("{flag}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_has_every_key_and_the_defaults_where_it_does_not_say_example() {
+        let example = load(None, EXAMPLE).unwrap();
+        Arguments::from_arg_matches(&example.matches).unwrap();
+        let keys = EXAMPLE
+            .lines()
+            .filter(|line| line.starts_with(char::is_alphabetic));
+        let keys: BTreeSet<_> = keys
+            .filter_map(|line| line.split_once(':'))
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        assert_eq!(keys, flags());
+        let defaults = load(None, "{}").unwrap();
+        let is_example = |key: &str| {
+            let mut lines = EXAMPLE
+                .lines()
+                .skip_while(|line| !line.starts_with(&format!("{key}:")));
+            lines.next().is_some_and(|line| line.contains("Example"))
+                || lines
+                    .take_while(|line| line.starts_with(' '))
+                    .any(|line| line.contains("Example"))
+        };
+        for (example, default) in example.settings.iter().zip(&defaults.settings) {
+            if !is_example(&example.key) {
+                assert_eq!(example.values, default.values, "{}", example.key);
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_good() {
+        let (_, rest) = DOCUMENTATION.split_once("```yaml\n").unwrap();
+        let (yaml, _) = rest.split_once("```").unwrap();
+        let loaded = load(None, yaml).unwrap();
+        Arguments::from_arg_matches(&loaded.matches).unwrap();
+        assert_eq!(origin(&loaded, "ignore"), Origin::Line(6));
+    }
+
+    #[test]
+    fn what_is_shown_of_the_example_means_the_same() {
+        let example = load(None, EXAMPLE).unwrap();
+        let again = load(None, &example.show()).unwrap();
+        let changed = crate::settings::changed(&example.settings, &again.settings);
+        assert_eq!(changed, [""; 0], "{}", example.show());
     }
 }

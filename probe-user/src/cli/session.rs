@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::source::SourceArguments;
+use super::{reload::Reloader, source::SourceArguments};
 use crate::{
     active::{Asking, AskingState},
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
@@ -115,31 +115,17 @@ impl DaemonSignals {
         })
     }
 
-    /// Obeys: SIGHUP reads the watch filter again, SIGUSR1 releases the XDP slot for somebody else.
-    pub async fn obey(mut self, arguments: SourceArguments, orders: InterfacesHandle) {
+    /// Obeys: SIGHUP reads the settings and the watch filter again, SIGUSR1 releases the XDP slot for somebody
+    /// else. The settings are also read when their file changes.
+    pub async fn obey(mut self, mut reloader: Reloader, orders: InterfacesHandle) {
         loop {
             tokio::select! {
-                _ = self.reload.recv() => match reload_filter(&arguments, &orders).await {
-                    Ok(networks) => tracing::info!(networks, "the watch filter was read again"),
-                    Err(error) => tracing::error!(
-                        error = format!("{error:#}"),
-                        "the watch filter stays as it was"
-                    ),
-                },
+                _ = self.reload.recv() => reloader.reload().await,
+                () = reloader.changed() => reloader.reload().await,
                 _ = self.release.recv() => orders.release_xdp().await,
             }
         }
     }
-}
-
-async fn reload_filter(
-    arguments: &SourceArguments,
-    orders: &InterfacesHandle,
-) -> anyhow::Result<usize> {
-    let networks = arguments.networks()?;
-    let count = networks.len();
-    orders.watch_only(networks).await?;
-    Ok(count)
 }
 
 /// SIGTERM and SIGINT, listened to from when this is made: before anything is attached, so that a signal

@@ -18,13 +18,18 @@ use crate::{
 /// What to watch, and how.
 #[derive(Clone, Debug, Args)]
 pub struct SourceArguments {
-    /// Interface to watch, by name or pattern (eth*); repeat it for more. Without it: every network card,
+    /// Interface to watch, by name or pattern (eth*); repeat it or separate with commas. Without it: every network card,
     /// bond masters instead of their ports, and what carries the default route
-    #[arg(short, long = "interface", value_name = "IFACE")]
+    #[arg(short, long = "interface", value_name = "IFACE", value_delimiter = ',')]
     interfaces: Vec<NamePattern>,
 
     /// Interface not to watch, by name or pattern
-    #[arg(short = 'x', long = "exclude", value_name = "IFACE")]
+    #[arg(
+        short = 'x',
+        long = "exclude",
+        value_name = "IFACE",
+        value_delimiter = ','
+    )]
     excluded: Vec<NamePattern>,
 
     /// How arriving frames are seen
@@ -47,7 +52,7 @@ struct KernelArguments {
     refresh: Duration,
 
     /// Watch only these addresses; repeat it or separate with commas
-    #[arg(long = "filter", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long = "filter", value_name = "CIDR", value_delimiter = ',', value_parser = ipv4_network)]
     filter: Vec<Ipv4Net>,
 
     /// Watch only the addresses in this file too, one CIDR a line, # for comments; SIGHUP reads it again
@@ -150,20 +155,18 @@ fn parse_networks(text: &str) -> anyhow::Result<Vec<Ipv4Net>> {
         if entry.is_empty() {
             continue;
         }
-        let network = entry
-            .parse::<Ipv4Net>()
-            .or_else(|error| {
-                entry
-                    .parse::<Ipv4Addr>()
-                    .map(Ipv4Net::from)
-                    .map_err(|_| error)
-            })
-            .with_context(|| {
-                format!("line {number}: {entry:?} is no IPv4 network like 192.0.2.0/24")
-            })?;
+        let network = ipv4_network(entry).with_context(|| format!("line {number}"))?;
         networks.push(network);
     }
     Ok(networks)
+}
+
+/// Reads a network or an address.
+fn ipv4_network(text: &str) -> anyhow::Result<Ipv4Net> {
+    let address = || text.parse::<Ipv4Addr>().map(Ipv4Net::from);
+    text.parse::<Ipv4Net>()
+        .or_else(|error| address().map_err(|_| error))
+        .with_context(|| format!("{text:?} is no IPv4 network like 192.0.2.0/24"))
 }
 
 /// Reads a duration that is not negative: `10s`, `1m 30s`, `500ms`.
@@ -188,7 +191,11 @@ mod tests {
     #[test]
     fn a_bad_line_is_named() {
         let error = parse_networks("192.0.2.0/24\n192.0.2.0/33\n").unwrap_err();
-        assert!(error.to_string().starts_with("line 2:"), "{error}");
+        let complaint = format!("{error:#}");
+        assert!(
+            complaint.starts_with("line 2: \"192.0.2.0/33\""),
+            "{complaint}"
+        );
     }
 
     #[test]

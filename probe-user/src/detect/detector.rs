@@ -1,5 +1,7 @@
 //! The machine: what goes in, what comes out.
 
+mod reconfigure;
+
 use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
@@ -199,9 +201,9 @@ impl Detector {
     /// answer there, if anybody.
     pub fn witness(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
         let elsewhere = |entry: &&Entry| {
-            entry.key.segment == segment
-                && entry.key.ip != except
-                && entry.binding.silent_since().is_none()
+            let scene = self.world.scene(entry.key, entry.tracked);
+            let is_elsewhere = entry.key.segment == segment && entry.key.ip != except;
+            is_elsewhere && !entry.binding.is_silent(&scene)
         };
         let of_others = self.table.iter().filter(elsewhere);
         let claimed = of_others.filter_map(|entry| {
@@ -276,7 +278,8 @@ impl Detector {
             bindings: self.table.len(),
             open_conflicts: self.table.open_conflicts(),
             quiet_conflicts: quiet.count(),
-            tracked: self.table.tracked(),
+            tracked: self.table.count(Group::Tracked),
+            contested: self.table.count(Group::Contested),
             ..self.ledger.statistics
         }
     }
@@ -482,6 +485,7 @@ impl Detector {
 
     /// Makes a binding; `None` if there is no room that may be made.
     fn open(&mut self, key: BindingKey, at: Timestamp) -> Option<Slot> {
+        self.evict_surplus();
         let tracked = self.world.is_tracked(&key);
         let (slot, evicted) = self.table.insert(key, tracked, Binding::new(at))?;
         if let Some(evicted) = evicted {

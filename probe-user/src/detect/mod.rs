@@ -5,6 +5,7 @@
 //!
 //! - [`Detector::observe`]: one frame, an [`Observation`];
 //! - [`Detector::learn`]: what the host and the cluster know that no frame says, [`HostFacts`];
+//! - [`Detector::reconfigure`]: other numbers and rules to go by, [`DetectConfig`];
 //! - [`Detector::answered`]: what came of an [`Ask`] that the machine had wished for;
 //! - [`Detector::tick`]: that time has passed. What is due is also judged before each frame, so ticks only
 //!   spare the wait for the next one.

@@ -89,6 +89,12 @@ impl Rules {
         }
     }
 
+    /// Whether who is one machine differs from other rules.
+    pub fn owners_differ(&self, other: &Self) -> bool {
+        self.config.same_owner != other.config.same_owner
+            || self.config.virtual_routers != other.config.virtual_routers
+    }
+
     /// Whether a MAC is one that passes from router to router.
     pub fn is_virtual_router(&self, mac: MacAddr) -> bool {
         matches!(self.identify(mac), Identity::VirtualRouter(_))

@@ -34,6 +34,10 @@ pub struct Page {
 
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, a metric each"
+)]
 pub struct AddressView {
     /// Where and which.
     pub key: BindingKey,

@@ -13,6 +13,8 @@ pub struct Statistics {
     pub quiet_conflicts: usize,
     /// Addresses that matter and are remembered now.
     pub tracked: usize,
+    /// Addresses that are, or were lately, contested.
+    pub contested: usize,
     /// Observations taken.
     pub observations: u64,
     /// Findings reported, by kind and severity.

@@ -22,6 +22,9 @@ use super::{
 /// A binding's number while it is in the table.
 pub(super) type Slot = u32;
 
+/// As many as there are numbers: the last one is the list's mark for "none".
+const MOST: usize = Slot::MAX as usize - 1;
+
 /// A binding in the table.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -29,15 +32,18 @@ pub(super) struct Entry {
     /// The address matters; such a binding is never evicted.
     pub tracked: bool,
     pub binding: Binding,
-    /// It is among the open conflicts.
-    in_conflict: bool,
-    /// It is among the contested.
-    contested: bool,
-    /// It is among the tracked.
-    listed: bool,
+    listed: Listed,
     /// When to look at it: at or before the time when something is due, so that putting a deadline off
     /// costs nothing.
     look_at: Option<Timestamp>,
+}
+
+/// Among which it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Listed {
+    conflicts: bool,
+    contested: bool,
+    tracked: bool,
 }
 
 /// The bindings.
@@ -58,10 +64,8 @@ pub(super) struct Table {
 impl Table {
     /// A table of at most `max` bindings.
     pub fn new(max: usize) -> Self {
-        // The last number is the list's mark for "none".
-        let max = max.min(Slot::MAX as usize - 1);
         Self {
-            max,
+            max: max.min(MOST),
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
@@ -71,6 +75,19 @@ impl Table {
             contested: BTreeSet::new(),
             tracked: BTreeSet::new(),
         }
+    }
+
+    /// Another bound. What is beyond it stays until [`Self::evict_surplus`].
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max.min(MOST);
+    }
+
+    /// Takes out a binding that is beyond the bound and may go: the one not used for the longest time.
+    pub fn evict_surplus(&mut self) -> Option<Entry> {
+        if self.entries.len() <= self.max {
+            return None;
+        }
+        self.remove(self.recency.oldest()?)
     }
 
     /// How many bindings there are.
@@ -107,9 +124,7 @@ impl Table {
             key,
             tracked,
             binding,
-            in_conflict: false,
-            contested: false,
-            listed: false,
+            listed: Listed::default(),
             look_at: None,
         });
         let slot = Slot::try_from(place).ok()?;
@@ -155,7 +170,11 @@ impl Table {
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;
         };
-        let in_conflict = entry.binding.conflict().is_some();
+        let listed = Listed {
+            conflicts: entry.binding.conflict().is_some(),
+            contested: entry.binding.has_contested_episode(),
+            tracked: entry.tracked,
+        };
         let soon_enough = entry
             .look_at
             .is_some_and(|at| due.is_some_and(|due| at <= due));
@@ -168,20 +187,13 @@ impl Table {
             }
             entry.look_at = due;
         }
-        if in_conflict != entry.in_conflict {
-            entry.in_conflict = in_conflict;
-            set(&mut self.conflicts, slot, in_conflict);
+        if listed != entry.listed {
+            entry.listed = listed;
+            set(&mut self.conflicts, slot, listed.conflicts);
+            set(&mut self.contested, slot, listed.contested);
+            set(&mut self.tracked, slot, listed.tracked);
         }
-        let contested = entry.binding.has_contested_episode();
-        if contested != entry.contested {
-            entry.contested = contested;
-            set(&mut self.contested, slot, contested);
-        }
-        if entry.tracked != entry.listed {
-            entry.listed = entry.tracked;
-            set(&mut self.tracked, slot, entry.tracked);
-        }
-        if in_conflict || entry.tracked {
+        if listed.conflicts || listed.tracked {
             self.recency.remove(slot);
         } else {
             self.recency.touch(slot);
@@ -229,20 +241,25 @@ impl Table {
         self.conflicts.len()
     }
 
-    /// How many addresses are tracked.
-    pub fn tracked(&self) -> usize {
-        self.tracked.len()
+    /// How many bindings are in a group.
+    pub fn count(&self, group: Group) -> usize {
+        self.members(group).len()
     }
 
     /// The bindings of a group after a place, in the order of their numbers.
     pub fn group(&self, group: Group, cursor: Cursor) -> impl Iterator<Item = (Slot, &Entry)> {
-        let slots = match group {
+        let rest = self.members(group).range(cursor.rest());
+        rest.filter_map(|&slot| Some((slot, self.get(slot)?)))
+    }
+}
+
+impl Table {
+    fn members(&self, group: Group) -> &BTreeSet<Slot> {
+        match group {
             Group::Conflicts => &self.conflicts,
             Group::Contested => &self.contested,
             Group::Tracked => &self.tracked,
-        };
-        let rest = slots.range(cursor.rest());
-        rest.filter_map(|&slot| Some((slot, self.get(slot)?)))
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl BindingView {
             tracked: entry.tracked,
             ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
             owners: binding.shown(scene, now),
-            silent_since: binding.silent_since(),
+            silent_since: binding.silent_since(scene),
             conflict,
         }
     }

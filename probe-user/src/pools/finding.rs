@@ -2,7 +2,11 @@
 
 use probe_common::label_enum;
 
-use super::interval::Interval;
+use super::{
+    interval::Interval,
+    model::{Inventory, Place, Range},
+    plan::Plan,
+};
 
 label_enum! {
     /// The kinds of finding.
@@ -202,4 +206,82 @@ pub struct ShareRange {
     pub share: usize,
     /// Which of its ranges.
     pub range: usize,
+}
+
+impl Inventory {
+    /// A range of a pool.
+    pub fn range(&self, range: PoolRange) -> &Range {
+        &self.pools[range.pool].ranges[range.range]
+    }
+}
+
+impl Finding {
+    /// Its kind.
+    pub fn code(&self, inventory: &Inventory) -> Code {
+        match self {
+            Self::Overlap { one, other, .. } => {
+                let [one_cluster, other_cluster] =
+                    [one, other].map(|range| inventory.pools[range.pool].cluster);
+                if one_cluster != other_cluster {
+                    Code::ClusterOverlap
+                } else if one.pool != other.pool {
+                    Code::PoolOverlap
+                } else {
+                    Code::RangeOverlap
+                }
+            }
+            Self::Kept { .. } => Code::KeptOverlap,
+            Self::PlanOverlap { .. } => Code::PlanOverlap,
+            Self::OutsidePlan { .. } => Code::OutsidePlan,
+            Self::NotInPlan { .. } => Code::NotInPlan,
+            Self::InvalidRange { .. } | Self::InvalidPlanRange { .. } => Code::InvalidRange,
+            Self::MissingPrefix { .. } => Code::MissingPrefix,
+            Self::HostBits { .. } => Code::HostBits,
+            Self::DuplicatePool { .. } => Code::DuplicatePool,
+            Self::BuggyAddress { .. } => Code::BuggyAddress,
+            Self::EmptyPool { .. } => Code::EmptyPool,
+            Self::UnknownPool { .. } => Code::UnknownPool,
+            Self::IdleSelector { .. } => Code::IdleSelector,
+            Self::Unadvertised { .. } => Code::Unadvertised,
+        }
+    }
+
+    /// Where it is: what it is about, and what that collides with.
+    pub fn places(&self, inventory: &Inventory, plan: &Plan) -> (Place, Option<Place>) {
+        let range = |range| inventory.range(range).place;
+        let pool = |pool: usize| inventory.pools[pool].place;
+        let share = |of: ShareRange| plan.shares[of.share].ranges[of.range].place;
+        match *self {
+            Self::Overlap { one, other, .. } => (range(one), Some(range(other))),
+            Self::Kept {
+                range: of, kept, ..
+            } => (range(of), Some(plan.kept[kept].range.place)),
+            Self::PlanOverlap { one, other, .. } => (share(one), Some(share(other))),
+            Self::OutsidePlan {
+                range: of,
+                share: whose,
+                ..
+            } => (range(of), Some(plan.shares[whose].place)),
+            Self::InvalidRange { pool, fault } => (inventory.pools[pool].faults[fault].place, None),
+            Self::InvalidPlanRange { fault } => (plan.faults[fault].place, None),
+            Self::MissingPrefix { range: of }
+            | Self::HostBits { range: of }
+            | Self::BuggyAddress { range: of, .. } => (range(of), None),
+            Self::DuplicatePool { first, again } => (pool(again), Some(pool(first))),
+            Self::NotInPlan { pool: of }
+            | Self::EmptyPool { pool: of }
+            | Self::Unadvertised { pool: of } => (pool(of), None),
+            Self::UnknownPool {
+                advertisement,
+                name,
+            } => (inventory.advertisements[advertisement].pools[name].1, None),
+            Self::IdleSelector {
+                advertisement,
+                selector,
+            } => {
+                let selectors = &inventory.advertisements[advertisement].selectors;
+                (selectors[selector].place, None)
+            }
+        }
+    }
 }

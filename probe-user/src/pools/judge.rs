@@ -1,13 +1,13 @@
 //! What is wrong with pools: pure, from what was read to findings.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    finding::{Code, Finding, Level, PoolRange, ShareRange},
+    finding::{Finding, Level, PoolRange, ShareRange},
     interval::{Form, Interval, merged, outside},
-    model::{Inventory, Place, Pool, PoolKind, Range},
+    model::{Inventory, Pool, PoolKind, Range},
     overlap::{Entry, Overlaps, overlaps},
-    plan::Plan,
+    plan::{Kept, Plan},
 };
 
 /// What is wrong.
@@ -58,33 +58,60 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Pools with pools, and with what the plan keeps.
+    /// Pools with pools, and with what the plan keeps, in each network.
     fn overlaps(&mut self, most: usize) {
         let (inventory, plan) = (self.inventory, self.plan);
-        let ranges: Vec<_> = pool_ranges(inventory).collect();
+        let network_of = |cluster: usize| plan.network(&inventory.clusters[cluster]);
+        let networks: Vec<_> = (0..inventory.clusters.len()).map(network_of).collect();
+        let mut ranges: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (range, written) in pool_ranges(inventory) {
+            let network = networks[inventory.pools[range.pool].cluster];
+            ranges.entry(network).or_default().push((range, written));
+        }
+        let mut room = most;
+        for (network, ranges) in ranges {
+            // What is kept for nobody's cluster is kept everywhere.
+            let kept = plan.kept.iter().enumerate().filter(|(_, kept)| {
+                let listed_with = kept.cluster.as_deref();
+                listed_with.is_none_or(|cluster| plan.network(cluster) == network)
+            });
+            let kept: Vec<_> = kept.collect();
+            room -= self.overlaps_of(&ranges, &kept, room);
+        }
+    }
+
+    /// Overlaps of ranges that are in one network. Returns how many it told.
+    fn overlaps_of(
+        &mut self,
+        ranges: &[(PoolRange, &Range)],
+        kept: &[(usize, &Kept)],
+        most: usize,
+    ) -> usize {
         let pools = ranges.iter().map(|(_, range)| (range.interval, false));
-        let kept = plan.kept.iter().map(|kept| (kept.range.interval, true));
-        let entries: Vec<_> = pools.chain(kept).map(entry).collect();
+        let others = kept.iter().map(|(_, kept)| (kept.range.interval, true));
+        let entries: Vec<_> = pools.chain(others).map(entry).collect();
         let found = overlaps(&entries, most);
         self.count_more(&found);
-        for (one, other) in found.pairs {
-            let (one_range, other_range) = (ranges.get(one), ranges.get(other));
-            let common = entries[one].interval.common(&entries[other].interval);
+        for &(one, other) in &found.pairs {
             // What is kept comes behind all pools, and the smaller number is the first of a pair.
-            let finding = match (one_range, other_range, common) {
-                (Some(&(one, _)), Some(&(other, _)), Some(common)) => {
-                    let (one, other) = self.in_order(one, other);
+            let second = ranges.get(other).map(|&(range, _)| range);
+            let Some(common) = entries[one].interval.common(&entries[other].interval) else {
+                continue;
+            };
+            let (one, _) = ranges[one];
+            self.findings.push(match second {
+                Some(second) => {
+                    let (one, other) = self.in_order(one, second);
                     Finding::Overlap { one, other, common }
                 }
-                (Some(&(range, _)), None, Some(common)) => Finding::Kept {
-                    range,
-                    kept: other - ranges.len(),
+                None => Finding::Kept {
+                    range: one,
+                    kept: kept[other - ranges.len()].0,
                     common,
                 },
-                _ => continue,
-            };
-            self.findings.push(finding);
+            });
         }
+        found.pairs.len()
     }
 
     /// The one that is read first, first.
@@ -136,28 +163,34 @@ impl Judge<'_> {
         }
     }
 
-    /// What the plan gives to more than one cluster.
+    /// What the plan gives to more than one cluster of a network.
     fn shares(&mut self, most: usize) {
-        let shares = self.plan.shares.iter().enumerate();
-        // A cluster may list the same addresses twice; only others mind.
-        let pieces: Vec<_> = shares
-            .flat_map(|(share, listed)| {
-                let ranges = listed.ranges.iter().enumerate();
-                ranges.map(move |(range, written)| (ShareRange { share, range }, written.interval))
-            })
-            .collect();
-        let entries: Vec<_> = pieces
-            .iter()
-            .map(|&(_, piece)| entry((piece, false)))
-            .collect();
-        let found = overlaps(&entries, most);
-        self.count_more(&found);
-        for (one, other) in found.pairs {
-            let ((one, first), (other, second)) = (pieces[one], pieces[other]);
-            let mine = one.share == other.share;
-            if let Some(common) = first.common(&second).filter(|_| !mine) {
-                self.findings
-                    .push(Finding::PlanOverlap { one, other, common });
+        let mut networks: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (share, listed) in self.plan.shares.iter().enumerate() {
+            let pieces = networks.entry(&listed.network).or_default();
+            let ranges = listed.ranges.iter().enumerate();
+            pieces.extend(ranges.map(|(range, written)| {
+                let of = ShareRange { share, range };
+                (of, written.interval)
+            }));
+        }
+        let mut room = most;
+        for pieces in networks.into_values() {
+            let entries: Vec<_> = pieces
+                .iter()
+                .map(|&(_, piece)| entry((piece, false)))
+                .collect();
+            let found = overlaps(&entries, room);
+            self.count_more(&found);
+            room -= found.pairs.len();
+            for (one, other) in found.pairs {
+                let ((one, first), (other, second)) = (pieces[one], pieces[other]);
+                // A cluster may list the same addresses twice; only others mind.
+                let others = one.share != other.share;
+                if let Some(common) = first.common(&second).filter(|_| others) {
+                    self.findings
+                        .push(Finding::PlanOverlap { one, other, common });
+                }
             }
         }
     }
@@ -290,84 +323,6 @@ fn pool_ranges(inventory: &Inventory) -> impl Iterator<Item = (PoolRange, &Range
         let ranges = found.ranges.iter().enumerate();
         ranges.map(move |(range, written)| (PoolRange { pool, range }, written))
     })
-}
-
-impl Inventory {
-    /// A range of a pool.
-    pub fn range(&self, range: PoolRange) -> &Range {
-        &self.pools[range.pool].ranges[range.range]
-    }
-}
-
-impl Finding {
-    /// Its kind.
-    pub fn code(&self, inventory: &Inventory) -> Code {
-        match self {
-            Self::Overlap { one, other, .. } => {
-                let [one_cluster, other_cluster] =
-                    [one, other].map(|range| inventory.pools[range.pool].cluster);
-                if one_cluster != other_cluster {
-                    Code::ClusterOverlap
-                } else if one.pool != other.pool {
-                    Code::PoolOverlap
-                } else {
-                    Code::RangeOverlap
-                }
-            }
-            Self::Kept { .. } => Code::KeptOverlap,
-            Self::PlanOverlap { .. } => Code::PlanOverlap,
-            Self::OutsidePlan { .. } => Code::OutsidePlan,
-            Self::NotInPlan { .. } => Code::NotInPlan,
-            Self::InvalidRange { .. } | Self::InvalidPlanRange { .. } => Code::InvalidRange,
-            Self::MissingPrefix { .. } => Code::MissingPrefix,
-            Self::HostBits { .. } => Code::HostBits,
-            Self::DuplicatePool { .. } => Code::DuplicatePool,
-            Self::BuggyAddress { .. } => Code::BuggyAddress,
-            Self::EmptyPool { .. } => Code::EmptyPool,
-            Self::UnknownPool { .. } => Code::UnknownPool,
-            Self::IdleSelector { .. } => Code::IdleSelector,
-            Self::Unadvertised { .. } => Code::Unadvertised,
-        }
-    }
-
-    /// Where it is: what it is about, and what that collides with.
-    pub fn places(&self, inventory: &Inventory, plan: &Plan) -> (Place, Option<Place>) {
-        let range = |range| inventory.range(range).place;
-        let pool = |pool: usize| inventory.pools[pool].place;
-        let share = |of: ShareRange| plan.shares[of.share].ranges[of.range].place;
-        match *self {
-            Self::Overlap { one, other, .. } => (range(one), Some(range(other))),
-            Self::Kept {
-                range: of, kept, ..
-            } => (range(of), Some(plan.kept[kept].range.place)),
-            Self::PlanOverlap { one, other, .. } => (share(one), Some(share(other))),
-            Self::OutsidePlan {
-                range: of,
-                share: whose,
-                ..
-            } => (range(of), Some(plan.shares[whose].place)),
-            Self::InvalidRange { pool, fault } => (inventory.pools[pool].faults[fault].place, None),
-            Self::InvalidPlanRange { fault } => (plan.faults[fault].place, None),
-            Self::MissingPrefix { range: of }
-            | Self::HostBits { range: of }
-            | Self::BuggyAddress { range: of, .. } => (range(of), None),
-            Self::DuplicatePool { first, again } => (pool(again), Some(pool(first))),
-            Self::NotInPlan { pool: of }
-            | Self::EmptyPool { pool: of }
-            | Self::Unadvertised { pool: of } => (pool(of), None),
-            Self::UnknownPool {
-                advertisement,
-                name,
-            } => (inventory.advertisements[advertisement].pools[name].1, None),
-            Self::IdleSelector {
-                advertisement,
-                selector,
-            } => {
-                let selectors = &inventory.advertisements[advertisement].selectors;
-                (selectors[selector].place, None)
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ impl Reader {
         inventory.add_pool(pool);
     }
 
-    /// MetalLB's configuration before its resources: YAML in a ConfigMap.
+    /// MetalLB's configuration before its resources: YAML in a `ConfigMap`.
     fn legacy(self, inventory: &mut Inventory, object: Value<'_>, config: Value<'_>) {
         let Some(text) = config.text().filter(|text| text.contains(LEGACY_WORD)) else {
             return;
@@ -184,7 +184,8 @@ impl Reader {
                 let name = entry.get("name");
                 let truth = |key| entry.get(key).and_then(Value::truth);
                 let mut pool = self.pool(object, PoolKind::MetallbConfigMap);
-                pool.name = name.and_then(Value::text).unwrap_or_default().to_owned();
+                let text = name.and_then(Value::text).unwrap_or_default();
+                text.clone_into(&mut pool.name);
                 pool.place = self.place(name.unwrap_or(entry));
                 pool.auto_assign = truth("auto-assign").unwrap_or(true);
                 pool.avoid_buggy_ips = truth("avoid-buggy-ips").unwrap_or(false);
@@ -338,13 +339,11 @@ impl Reader {
         let Some(list) = list.filter(|list| !list.is_null()) else {
             return Vec::new();
         };
-        match list.items() {
-            Some(items) => items.collect(),
-            None => {
-                self.misshapen(inventory, list, field, "a list");
-                Vec::new()
-            }
-        }
+        let Some(items) = list.items() else {
+            self.misshapen(inventory, list, field, "a list");
+            return Vec::new();
+        };
+        items.collect()
     }
 
     fn misshapen(

@@ -1,7 +1,7 @@
 //! Pools of addresses as they are written down, before anything is on the network: which overlap, which are
 //! not what they seem, and what is left when an address is taken out.
 //!
-//! Pure: texts go in ([`manifest`], [`plan`]), become what they mean ([`model`]), are judged ([`judge`]) and
+//! Pure: texts go in ([`manifest`], [`Plan`]), become what they mean ([`Inventory`]), are judged ([`judge()`]) and
 //! reported ([`report`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
 //! the same way as a repository.
 

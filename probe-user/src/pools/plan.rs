@@ -39,6 +39,9 @@ pub struct Share {
     pub cluster: String,
     /// Where its name stands.
     pub place: Place,
+    /// The network it is in: addresses of two networks have nothing to do with each other. Without a name it
+    /// is the one that all clusters without a name are in.
+    pub network: Option<String>,
     /// Its pools may use these.
     pub ranges: Vec<Range>,
 }
@@ -79,6 +82,11 @@ impl Plan {
         reader.plan
     }
 
+    /// The network that a cluster is in.
+    pub fn network(&self, cluster: &str) -> Option<&str> {
+        self.share(cluster)?.network.as_deref()
+    }
+
     /// What a cluster may use.
     pub fn share(&self, cluster: &str) -> Option<&Share> {
         self.shares.iter().find(|share| share.cluster == cluster)
@@ -117,7 +125,7 @@ impl Reader<'_> {
     }
 
     fn share(&mut self, name: Value<'_>, share: Value<'_>) {
-        const EXPECTED: &str = "ranges, nodes, dhcp or reserved";
+        const EXPECTED: &str = "network, ranges, nodes, dhcp or reserved";
         let Some(cluster) = name.text() else {
             return self.misshapen(name, "this key", "the name of a cluster");
         };
@@ -125,10 +133,16 @@ impl Reader<'_> {
             return self.misshapen(share, "a cluster of the plan", "a mapping with ranges");
         }
         let mut ranges = Vec::new();
+        let mut network = None;
         for (key, value) in share.entries() {
             match key.text() {
+                Some("network") => match value.text() {
+                    Some(name) => network = Some(name.to_owned()),
+                    None => self.misshapen(value, "network", "a name"),
+                },
                 Some("ranges") => {
-                    ranges.extend(self.ranges(value).into_iter().map(|(range, _)| range))
+                    let listed = self.ranges(value).into_iter();
+                    ranges.extend(listed.map(|(range, _)| range));
                 }
                 Some(word) => match Use::from_label(word) {
                     Some(purpose) => self.kept(value, purpose, Some(cluster)),
@@ -141,6 +155,7 @@ impl Reader<'_> {
         self.plan.shares.push(Share {
             cluster: cluster.to_owned(),
             place,
+            network,
             ranges,
         });
     }

@@ -110,11 +110,7 @@ pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
     let mut documents = Vec::new();
     let mut builder = Builder::default();
     let mut begins = 1;
-    loop {
-        let event = match parser.next_event() {
-            None => break,
-            Some(event) => event,
-        };
+    while let Some(event) = parser.next_event() {
         let broken = match event {
             Ok((Event::StreamEnd, _)) => break,
             Ok((Event::DocumentStart(..), span)) => {
@@ -263,6 +259,7 @@ impl Document {
     }
 
     /// As part of another document, this many lines below its beginning.
+    #[must_use]
     pub fn below(self, offset: usize) -> Self {
         Self { offset, ..self }
     }

@@ -6,16 +6,26 @@ mod metrics;
 mod socket;
 mod state;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use futures_util::stream;
+use jiff::Timestamp;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use self::metrics::{Addresses, Material};
 pub use self::{
@@ -35,6 +45,9 @@ use crate::{
 /// How long the monitor may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Scrapes at once. More wait.
+const SCRAPES: usize = 1;
+
 /// What the handlers read from.
 #[derive(Clone)]
 pub struct Sources {
@@ -52,6 +65,24 @@ pub struct Sources {
     pub drills: Drills,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What came of reading the settings.
+    pub config: watch::Receiver<ConfigOutcome>,
+}
+
+/// What came of reading the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigOutcome {
+    /// Whether they could be used when they were last read.
+    pub successful: bool,
+    /// When they last could.
+    pub success: Timestamp,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Server {
+    sources: Sources,
+    scrapes: Arc<Semaphore>,
 }
 
 /// Binds the address, so that a port that is taken is an error at start.
@@ -69,28 +100,46 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(sources);
+        .with_state(Server {
+            sources,
+            scrapes: Arc::new(Semaphore::new(SCRAPES)),
+        });
     axum::serve(listener, router)
         .with_graceful_shutdown(stop)
         .await
 }
 
-async fn metrics(State(sources): State<Sources>) -> Response {
-    let Ok(Ok(material)) = timeout(PATIENCE, material(sources)).await else {
+async fn metrics(State(server): State<Server>) -> Response {
+    // Whoever reaches the port may scrape as often as they like, and takes one core at most.
+    let Ok(Ok(_turn)) = timeout(PATIENCE, server.scrapes.acquire()).await else {
+        return unavailable("too many want to scrape");
+    };
+    let Ok(Ok(material)) = timeout(PATIENCE, material(server.sources)).await else {
         return unavailable("the monitor does not answer");
     };
     // Reading the maps and encoding keep no other task from running.
     let encoded = tokio::task::spawn_blocking(move || metrics::encode(&material));
     match encoded.await {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Ok(pieces)) => text(pieces),
         Ok(Err(error)) => unavailable(&error.to_string()),
         Err(error) => unavailable(&error.to_string()),
     }
 }
 
+fn text(pieces: Vec<String>) -> Response {
+    let length: usize = pieces.iter().map(String::len).sum();
+    let head = [
+        (CONTENT_TYPE, prometheus::TEXT_FORMAT.to_owned()),
+        (CONTENT_LENGTH, length.to_string()),
+    ];
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    (head, Body::from_stream(pieces)).into_response()
+}
+
 async fn material(sources: Sources) -> Result<Material, Stopped> {
     let snapshot = sources.monitor.snapshot().await?;
-    let addresses = Addresses::read(&sources.monitor, sources.addresses).await?;
+    let statistics = &snapshot.statistics;
+    let addresses = Addresses::read(&sources.monitor, statistics, sources.addresses).await?;
     let neighbours = if addresses.any_tracked() {
         sources.neighbours.read().await
     } else {
@@ -103,21 +152,22 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        config: *sources.config.borrow(),
         counters: sources.counters,
     })
 }
 
 /// Alive: detection answers.
-async fn healthz(State(sources): State<Sources>) -> Response {
-    match timeout(PATIENCE, sources.monitor.snapshot()).await {
+async fn healthz(State(server): State<Server>) -> Response {
+    match timeout(PATIENCE, server.sources.monitor.snapshot()).await {
         Ok(Ok(_)) => "ok\n".into_response(),
         _ => unavailable("the monitor does not answer"),
     }
 }
 
 /// Ready: the programs are attached wherever they should be.
-async fn readyz(State(sources): State<Sources>) -> Response {
-    if sources.watched.borrow().are_attached() {
+async fn readyz(State(server): State<Server>) -> Response {
+    if server.sources.watched.borrow().are_attached() {
         "ok\n".into_response()
     } else {
         unavailable("not every interface that should be watched is")

@@ -155,7 +155,7 @@ fn plant(sender: &Host, run: u8) -> Result<()> {
     Ok(())
 }
 
-fn is_conflict(line: &str) -> bool {
+pub fn is_conflict(line: &str) -> bool {
     line.contains(r#""finding":"conflict""#)
 }
 
@@ -165,7 +165,7 @@ struct Stamped {
     time: jiff::Timestamp,
 }
 
-fn latency(arrived: SystemTime, line: &str) -> Result<Duration> {
+pub fn latency(arrived: SystemTime, line: &str) -> Result<Duration> {
     let Stamped { time } =
         serde_json::from_str(line).with_context(|| format!("not a finding: {line}"))?;
     let stamped = SystemTime::from(time);

@@ -109,7 +109,9 @@ impl Conflict {
         config: &DetectConfig,
     ) -> Timestamp {
         let quiet = config.resolution_quiet;
-        match (self.inquiry, self.quiet_since) {
+        // Asked before the configuration forbade it, and never again: nobody waits for an answer.
+        let inquiry = self.inquiry.filter(|_| config.may_ask);
+        match (inquiry, self.quiet_since) {
             (None, None) => self.last_evidence + quiet,
             (Some(inquiry), None) => inquiry.about + quiet,
             (Some(inquiry), Some(since)) => (inquiry.about + quiet).min(expires_at().max(since)),
@@ -170,6 +172,25 @@ impl Conflict {
                 Some(Answered::One(_) | Answered::Nobody),
             ] => Conclusion::Unclear,
         }
+    }
+
+    /// Who is one owner has changed, so what was answered so far is void. It is asked again when answers are
+    /// overdue.
+    pub fn forget_answers(&mut self) {
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.rounds = [None; 2];
+        }
+    }
+
+    /// The configuration has changed. It is to be told again when it matters from now on, or is no longer
+    /// ignored; while it is ignored that is put off, and when it is quiet, the next evidence tells it anyway.
+    pub fn reconsider(&mut self, newly_tracked: bool, ignored: bool) -> bool {
+        if self.quiet_since.is_some() {
+            return false;
+        }
+        let tell = newly_tracked || self.hidden;
+        self.hidden = tell && ignored;
+        tell && !ignored
     }
 
     /// No time lies in the future: called when the clock was set back to `now`.

@@ -113,7 +113,12 @@ impl Binding {
     }
 
     /// The conflict is over; `left` is the owner that is known to be left.
-    fn end_conflict(&mut self, kind: FindingKind, left: Option<Identity>, turn: &mut Turn) {
+    pub(super) fn end_conflict(
+        &mut self,
+        kind: FindingKind,
+        left: Option<Identity>,
+        turn: &mut Turn,
+    ) {
         if let Some(left) = left {
             self.holder = self.latest_mac_of(left, &turn.scene).or(self.holder);
         }

@@ -13,6 +13,7 @@ mod evidence;
 mod heard;
 mod local;
 mod parties;
+mod revision;
 mod takeover;
 
 use probe_common::wire::MacAddr;
@@ -28,7 +29,7 @@ use super::{
     turn::{Scene, Turn},
 };
 
-pub(super) use self::{heard::Heard, parties::station};
+pub(super) use self::{heard::Heard, parties::station, revision::Change};
 
 /// What is known of one address.
 #[derive(Debug)]
@@ -62,7 +63,8 @@ impl Binding {
         let before = self.claimants.note(heard);
         self.silent_told = false;
         if !before.known {
-            self.make_room(mac, turn);
+            turn.ledger.holders.add(turn.scene.key.segment, mac);
+            self.evict_surplus(Some(mac), turn);
         }
         let Some(holder) = self.holder else {
             self.first_claim(mac, turn);
@@ -101,13 +103,12 @@ impl Binding {
         turn.report(finding);
     }
 
-    /// Makes room for a claimant that has just come.
-    fn make_room(&mut self, newest: MacAddr, turn: &mut Turn) {
+    /// Forgets claimants beyond the bound: whoever was there before `newest`.
+    fn evict_surplus(&mut self, newest: Option<MacAddr>, turn: &mut Turn) {
         let segment = turn.scene.key.segment;
-        turn.ledger.holders.add(segment, newest);
-        let keep = [Some(newest), self.holder, self.router(&turn.scene)];
+        let keep = [newest, self.holder, self.router(&turn.scene)];
         let max = turn.scene.rules.config.max_macs;
-        if let Some(evicted) = self.claimants.evict_beyond(max, keep) {
+        while let Some(evicted) = self.claimants.evict_beyond(max, keep) {
             turn.ledger.holders.remove(segment, evicted);
             turn.ledger.statistics.evicted_macs += 1;
         }
@@ -241,9 +242,9 @@ impl Binding {
         turn.report(finding);
     }
 
-    /// Since when nobody has claimed it, if that has been reported.
-    pub fn silent_since(&self) -> Option<Timestamp> {
-        self.silent_told.then(|| self.last_claim())
+    /// Since when nobody has claimed it, if that has been reported and lasts.
+    pub fn silent_since(&self, scene: &Scene) -> Option<Timestamp> {
+        self.is_silent(scene).then(|| self.last_claim())
     }
 
     /// When another host has last claimed it.

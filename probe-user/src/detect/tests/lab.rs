@@ -192,6 +192,12 @@ impl Lab {
         self.detector.learn(facts, time(at), &mut self.findings);
     }
 
+    /// It is to judge by this from now on.
+    pub fn reconfigure(&mut self, at: u64, config: DetectConfig) {
+        self.detector
+            .reconfigure(config, time(at), &mut self.findings);
+    }
+
     pub fn observe(&mut self, at: u64, direction: Direction, segment: Segment, body: Body) {
         let observation = Observation {
             at: time(at),

@@ -10,6 +10,8 @@ mod local;
 mod model;
 mod others;
 mod owners;
+mod pages;
 mod properties;
+mod reconfigure;
 mod resolution;
 mod takeover;

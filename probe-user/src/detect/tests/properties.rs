@@ -172,6 +172,50 @@ proptest! {
     }
 
     #[test]
+    fn the_same_configuration_again_changes_nothing(steps in steps(&[A, B, V]), again: u128) {
+        let config = DetectConfig {
+            may_ask: true,
+            same_owner: vec![vec![C, HOST]],
+            ..DetectConfig::default()
+        };
+        let claims = claims(&steps);
+        let mut lab = Lab::with(config.clone());
+        for (number, &(at, claim)) in claims.iter().enumerate() {
+            if again >> number & 1 == 1 {
+                lab.reconfigure(at, config.clone());
+            }
+            lab.see(at, claim);
+        }
+        let end = claims.last().map_or(0, |&(at, _)| at);
+        lab.wait(end + 10_000 * S);
+        prop_assert_eq!(lab.take(), run(&claims, config));
+    }
+
+    #[test]
+    fn what_was_declared_in_time_never_conflicts(steps in steps(&[A, B, C]), since in 0usize..120) {
+        let declared = DetectConfig {
+            same_owner: vec![vec![A, B, C]],
+            ..DetectConfig::default()
+        };
+        let claims = claims(&steps);
+        let mut lab = Lab::new();
+        let since = since.min(claims.len());
+        for &(at, claim) in &claims[..since] {
+            lab.see(at, claim);
+        }
+        let now = since.checked_sub(1).map_or(0, |last| claims[last].0);
+        lab.reconfigure(now, declared);
+        prop_assert_eq!(lab.detector.statistics().open_conflicts, 0);
+        lab.take();
+        for &(at, claim) in &claims[since..] {
+            lab.see(at, claim);
+        }
+        lab.wait(10_000_000 * S);
+        let kinds = lab.kinds();
+        prop_assert!(kinds.is_empty(), "{kinds:?}");
+    }
+
+    #[test]
     fn declared_owners_never_conflict(steps in steps(&[A, B, C])) {
         let config = DetectConfig {
             same_owner: vec![vec![A, B, C]],
@@ -192,6 +236,8 @@ enum Input {
     Tick,
     /// The host holds the addresses whose bit is set; the last one is a gateway, or a broadcast address.
     Learn(u8),
+    /// Another configuration.
+    Reconfigure(Box<DetectConfig>),
     /// An ask, by number among those not answered, and who answers.
     Answer(usize, u8),
 }
@@ -212,6 +258,34 @@ fn clock() -> impl Strategy<Value = Clock> {
     ]
 }
 
+/// All but the ignore list, under which conflicts come and go without a word.
+fn other_config() -> impl Strategy<Value = DetectConfig> {
+    let sets = prop::collection::vec(prop::collection::vec(0u8..8, 2..4), 0..3);
+    let numbers = (1usize..12, 2usize..9, 1usize..4, 1u64..120, 0u64..20);
+    (sets, any::<(bool, bool, bool)>(), numbers).prop_map(
+        |(sets, (may_ask, tracked, silent), (max_bindings, max_macs, returns, quiet, settle))| {
+            DetectConfig {
+                may_ask,
+                max_bindings,
+                max_macs,
+                alternation_returns: returns,
+                resolution_quiet: Duration::from_secs(quiet),
+                settle: Duration::from_secs(settle),
+                silent_after: silent.then_some(Duration::from_secs(quiet)),
+                tracked: tracked
+                    .then_some("192.0.2.0/31".parse().unwrap())
+                    .into_iter()
+                    .collect(),
+                same_owner: sets
+                    .iter()
+                    .map(|set| set.iter().copied().map(station).collect())
+                    .collect(),
+                ..DetectConfig::default()
+            }
+        },
+    )
+}
+
 fn input() -> impl Strategy<Value = Input> {
     let how = || prop::sample::select(&HOWS[..]);
     prop_oneof![
@@ -220,6 +294,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => (0u8..12).prop_map(Input::Bogus),
         2 => Just(Input::Tick),
         1 => any::<u8>().prop_map(Input::Learn),
+        1 => other_config().prop_map(|config| Input::Reconfigure(Box::new(config))),
         3 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, by)| Input::Answer(which.index(64), by)),
     ]
 }
@@ -289,6 +364,13 @@ impl Chaos {
             self.detector.observe(&observation, findings);
         };
         match *input {
+            Input::Reconfigure(ref config) => {
+                self.detector
+                    .reconfigure(DetectConfig::clone(config), at, findings);
+                let kept = self.detector.statistics().bindings;
+                // What may not be forgotten may be more than the new bound, but becomes no more.
+                self.max_bindings = config.max_bindings.max(kept);
+            }
             Input::See(mac, ip, out, how) => {
                 let (mac, key) = (station(mac), place(ip));
                 let claim = match how {

@@ -1,5 +1,7 @@
 //! Pools without an address, and that nothing else of them changes.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -132,7 +134,7 @@ fn a_pool_that_grows_by_aliases_is_refused() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {
         let below = vec![format!("*a{}", level - 1); 10].join(", ");
-        text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+        writeln!(text, "a{level}: &a{level} [{below}]").unwrap();
     }
     let bomb = format!("{POOL}{text}");
     let error = exclude(&bomb, interval("192.0.2.9")).unwrap_err();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::pools::manifest;
+use crate::pools::{Code, manifest};
 
 fn pools(number: usize, range: impl Fn(usize) -> String) -> String {
     let mut text = String::new();

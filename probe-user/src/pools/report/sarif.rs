@@ -113,7 +113,12 @@ fn uri(path: &str) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => {
                 uri.push(char::from(byte));
             }
-            _ => uri.push_str(&format!("%{byte:02X}")),
+            _ => {
+                let digits = [byte >> 4, byte & 15].map(u32::from);
+                let digits = digits.map(|digit| char::from_digit(digit, 16).unwrap_or_default());
+                uri.push('%');
+                uri.extend(digits.map(|digit| digit.to_ascii_uppercase()));
+            }
         }
     }
     uri

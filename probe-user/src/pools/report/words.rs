@@ -1,7 +1,7 @@
 //! Findings in words. A message stands by itself: in a review, nothing else is shown of a finding.
 
 use crate::pools::{
-    Code, Finding, Inventory, Plan, PoolKind, finding::PoolRange, interval::Interval,
+    Code, Finding, Inventory, Kept, Plan, PoolKind, finding::PoolRange, interval::Interval,
 };
 
 /// What a finding says.
@@ -26,19 +26,12 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             range,
             kept,
             common,
-        } => {
-            let kept = &plan.kept[kept];
-            let whose = match (&kept.name, &kept.cluster) {
-                (Some(name), _) => format!("{} ({name})", kept.purpose),
-                (None, Some(cluster)) => format!("{} of cluster {cluster}", kept.purpose),
-                (None, None) => kept.purpose.to_string(),
-            };
-            format!(
-                "{} has {}, which the plan keeps for {whose}",
-                pool(range.pool),
-                several(common),
-            )
-        }
+        } => format!(
+            "{} has {}, which the plan keeps for {}",
+            pool(range.pool),
+            several(common),
+            purpose(&plan.kept[kept]),
+        ),
         Finding::PlanOverlap { one, other, common } => format!(
             "the plan gives {} to cluster {} and to cluster {}",
             several(common),
@@ -50,18 +43,12 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             first,
             addresses,
             ..
-        } => {
-            let cluster = &inventory.clusters[inventory.pools[range.pool].cluster];
-            let more = match addresses - first.count() {
-                0 => String::new(),
-                more => format!(" and {} more", amount(more)),
-            };
-            format!(
-                "{} has {}{more} outside of what the plan gives to cluster {cluster}",
-                pool(range.pool),
-                several(first),
-            )
-        }
+        } => format!(
+            "{} has {} outside of what the plan gives to cluster {}",
+            pool(range.pool),
+            several_and_more(first, addresses),
+            inventory.clusters[inventory.pools[range.pool].cluster],
+        ),
         Finding::NotInPlan { pool } => {
             let cluster = &inventory.clusters[inventory.pools[pool].cluster];
             format!("the plan gives nothing to cluster {cluster}, which has pools")
@@ -98,10 +85,7 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             "{} hands out {}, {} in .0 or .255, which old equipment takes for a broadcast and drops",
             pool(range.pool),
             first.first(),
-            match addresses {
-                1 => "which ends".to_owned(),
-                many => format!("one of {} addresses that end", amount(many)),
-            },
+            which_end(addresses),
         ),
         Finding::EmptyPool { pool: of } => format!("{} has no addresses", pool(of)),
         Finding::UnknownPool {
@@ -187,6 +171,31 @@ fn advertisement_name(inventory: &Inventory, advertisement: usize) -> String {
     let found = &inventory.advertisements[advertisement];
     let cluster = &inventory.clusters[found.cluster];
     format!("{} {} of cluster {cluster}", found.kind, found.name)
+}
+
+/// So many addresses end in something.
+fn which_end(addresses: u128) -> String {
+    match addresses {
+        1 => "which ends".to_owned(),
+        many => format!("one of {} addresses that end", amount(many)),
+    }
+}
+
+/// What a range is kept for.
+fn purpose(kept: &Kept) -> String {
+    match (&kept.name, &kept.cluster) {
+        (Some(name), _) => format!("{} ({name})", kept.purpose),
+        (None, Some(cluster)) => format!("{} of cluster {cluster}", kept.purpose),
+        (None, None) => kept.purpose.to_string(),
+    }
+}
+
+/// Addresses, and how many there are beside them.
+fn several_and_more(first: Interval, all: u128) -> String {
+    match all.saturating_sub(first.count()) {
+        0 => several(first),
+        more => format!("{} and {} more", several(first), amount(more)),
+    }
 }
 
 /// Addresses, and how many they are.

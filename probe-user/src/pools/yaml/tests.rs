@@ -122,9 +122,8 @@ fn a_bomb_of_aliases_or_merges_stays_small() {
 fn what_is_too_deep_or_too_large_is_refused() {
     let deep = "[".repeat(100_000);
     assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
-    let deep = (0..200)
-        .map(|depth| format!("{:depth$}a:\n", ""))
-        .collect::<String>();
+    let levels: Vec<_> = (0..200).map(|depth| format!("{:depth$}a:\n", "")).collect();
+    let deep = levels.concat();
     assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
     let large = format!("[{}]\n---\na: b\n", "1,".repeat(MOST_NODES));
     let read = documents(&large);

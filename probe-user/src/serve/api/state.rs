@@ -24,8 +24,8 @@ pub(super) async fn conflicts(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let snapshot = snapshot(&api.sources).await?;
-    Ok(listed(&snapshot.open_conflicts, &api.sources, &filter))
+    let conflicts = conflicts_now(&api.sources).await?;
+    Ok(listed(&conflicts, &api.sources, &filter))
 }
 
 /// All bindings.
@@ -50,8 +50,13 @@ fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) -> Respo
 /// The open conflicts, for those who want to know more of them.
 pub(super) async fn open_conflicts(sources: &ApiSources) -> Result<Vec<BindingRecord>, ApiError> {
     let watched = sources.watched.borrow().clone();
-    let views = snapshot(sources).await?.open_conflicts;
+    let views = conflicts_now(sources).await?;
     Ok(views.iter().map(|view| record(view, &watched)).collect())
+}
+
+async fn conflicts_now(sources: &ApiSources) -> Result<Vec<BindingView>, ApiError> {
+    let asked = timeout(PATIENCE, sources.monitor.open_conflicts()).await;
+    Ok(asked.map_err(|_| ApiError::Stuck)??)
 }
 
 fn record(view: &BindingView, watched: &WatchedInterfaces) -> BindingRecord {

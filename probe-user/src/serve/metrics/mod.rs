@@ -14,6 +14,8 @@ use std::sync::Arc;
 use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCollector};
 
 pub use self::addresses::Addresses;
+use self::family::Family;
+use super::ConfigOutcome;
 use crate::{
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
@@ -48,12 +50,14 @@ pub struct Material {
     pub neighbours: Arc<Neighbours>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
+    /// What came of reading the settings.
+    pub config: ConfigOutcome,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
 
-/// The text of a scrape.
-pub fn encode(material: &Material) -> Result<String, MetricsError> {
+/// The text of a scrape, in pieces: it may be megabytes, which are not copied together for nothing.
+pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     let Material {
         snapshot,
         watched,
@@ -67,14 +71,21 @@ pub fn encode(material: &Material) -> Result<String, MetricsError> {
         neighbours: &material.neighbours,
         drill: material.drill.as_deref(),
     };
-    Ok([
-        interfaces::info(watched, links),
-        interfaces::counters(snapshot, watched, &material.counters)?,
-        detection::families(snapshot),
-        addresses::families(&material.addresses, scene),
-        process()?,
-    ]
-    .concat())
+    let mut pieces = vec![interfaces::info(watched, links)];
+    pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
+    pieces.push(detection::families(snapshot));
+    pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(config(material.config));
+    pieces.push(process()?);
+    Ok(pieces)
+}
+
+fn config(outcome: ConfigOutcome) -> String {
+    let mut successful = Family::new(list::CONFIG_SUCCESSFUL);
+    successful.add([], u64::from(outcome.successful));
+    let mut success = Family::new(list::CONFIG_SUCCESS);
+    success.add([], u64::try_from(outcome.success.as_second()).unwrap_or(0));
+    [successful.finish(), success.finish()].concat()
 }
 
 /// What this process takes, under the names that Prometheus' own libraries use.

@@ -1,42 +1,38 @@
 //! `probe pools`: address pools as they are written down. Reads files; asks nobody.
 
+mod files;
+
 use std::{
     collections::HashSet,
-    ffi::OsStr,
-    fs::{self, File},
-    io::{self, Read, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory as _, Subcommand, ValueEnum, error::ErrorKind};
 
+use self::files::{Reader, display_name, is_stdin, read, read_plan};
 use super::{
     Exit,
     output::{is_closed, say},
 };
 use crate::{
     pools::{
-        Inventory, Level, Plan, ReadError,
+        Inventory, Level,
         exclude::exclude,
         interval::Interval,
-        judge, manifest,
+        judge,
         report::{Page, Report, sarif},
     },
     report::{terminal::width_of_stdout, to_json},
 };
-
-/// Larger files are no manifests.
-const LARGEST_MIB: u64 = 64;
-/// Folders in folders in folders are followed this deep.
-const DEEPEST_FOLDER: usize = 64;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Find overlaps between pools, clusters and the plan of the network, and pools that are not what they
     /// seem; ends with 1 if there are errors
     Check(CheckArguments),
-    /// Print the IPAddressPools of a file without some addresses, ready for kubectl apply
+    /// Print MetalLB's pools in a file without some addresses, ready for kubectl apply
     Exclude(ExcludeArguments),
 }
 
@@ -117,11 +113,7 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
     }
     let mut inventory = Inventory::default();
     for source in &sources {
-        Reader {
-            inventory: &mut inventory,
-            cluster: &source.cluster,
-        }
-        .source(&source.path);
+        Reader::new(&mut inventory, &source.cluster).source(&source.path);
     }
     let plan = arguments
         .plan
@@ -222,126 +214,6 @@ impl CheckArguments {
         });
         paths.chain(self.clusters.iter().cloned()).collect()
     }
-}
-
-/// Reads the files of a cluster.
-struct Reader<'a> {
-    inventory: &'a mut Inventory,
-    cluster: &'a str,
-}
-
-impl Reader<'_> {
-    /// What somebody named: a file is read whatever it is.
-    fn source(&mut self, path: &Path) {
-        // A cluster without pools is one as well.
-        self.inventory.cluster(self.cluster);
-        if !is_stdin(path) && path.is_dir() {
-            self.folder(path, DEEPEST_FOLDER);
-        } else {
-            match read(path) {
-                Ok(text) => {
-                    manifest::read(self.inventory, self.cluster, &display_name(path), &text)
-                }
-                Err(error) => self.cannot_read(path, error),
-            }
-        }
-    }
-
-    /// A folder: what looks like manifests, in the order of names.
-    fn folder(&mut self, folder: &Path, depth: usize) {
-        let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let mut entries = match entries {
-            Ok(entries) => entries,
-            Err(error) => return self.cannot_read(folder, ReadError::Io(error.to_string())),
-        };
-        entries.sort_unstable_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let path = entry.path();
-            if is_hidden(&path) {
-                continue;
-            }
-            // Folders behind symbolic links would be read twice, or for ever.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                match depth.checked_sub(1) {
-                    Some(depth) => self.folder(&path, depth),
-                    None => self.cannot_read(&path, ReadError::Io("nested too deeply".into())),
-                }
-            } else if is_manifest(&path) && !path.is_dir() {
-                self.file(&path);
-            }
-        }
-    }
-
-    /// A file in a folder: nobody's business unless it may define pools.
-    fn file(&mut self, path: &Path) {
-        match read(path) {
-            Ok(text) if manifest::is_relevant(&text) => {
-                manifest::read(self.inventory, self.cluster, &display_name(path), &text);
-            }
-            Ok(_) => {}
-            Err(error) => self.cannot_read(path, error),
-        }
-    }
-
-    fn cannot_read(&mut self, path: &Path, error: ReadError) {
-        let file = self.inventory.file(&display_name(path));
-        self.inventory.cannot_read(file, None, error);
-    }
-}
-
-fn read_plan(inventory: &mut Inventory, path: &Path) -> Plan {
-    match read(path) {
-        Ok(text) => Plan::read(inventory, &display_name(path), &text),
-        Err(error) => {
-            let file = inventory.file(&display_name(path));
-            inventory.cannot_read(file, None, error);
-            Plan::default()
-        }
-    }
-}
-
-/// The text of a file, or of standard input.
-fn read(path: &Path) -> Result<String, ReadError> {
-    let source: io::Result<Box<dyn Read>> = if is_stdin(path) {
-        Ok(Box::new(io::stdin().lock()))
-    } else {
-        File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
-    };
-    let limit = LARGEST_MIB << 20;
-    let mut bytes = Vec::new();
-    source
-        .and_then(|source| source.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| ReadError::Io(error.to_string()))?;
-    if bytes.len() as u64 > limit {
-        return Err(ReadError::TooLarge { limit: LARGEST_MIB });
-    }
-    String::from_utf8(bytes).map_err(|_| ReadError::NotUtf8)
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-fn is_hidden(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.as_encoded_bytes().starts_with(b".")
-}
-
-fn is_manifest(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str);
-    extension.is_some_and(|extension| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
-}
-
-/// What a path is called in messages: as it was typed.
-fn display_name(path: &Path) -> String {
-    if is_stdin(path) {
-        return "stdin".to_owned();
-    }
-    path.display().to_string().trim_end_matches('/').to_owned()
 }
 
 /// What the cluster of a path is called: the last part, without an extension.

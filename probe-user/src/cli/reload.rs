@@ -1,0 +1,143 @@
+//! Other settings while the daemon runs.
+
+use std::{collections::BTreeSet, ffi::OsString, future};
+
+use clap::{Args as _, Command, FromArgMatches as _};
+use jiff::Timestamp;
+use tokio::{sync::watch, task};
+
+use super::{detection::DetectionArguments, run, session::Session};
+use crate::{
+    interfaces::InterfacesHandle,
+    monitor::MonitorHandle,
+    serve::ConfigOutcome,
+    settings::{Effective, Follower, Invocation, Loaded, changed},
+};
+
+/// Keys, beside those of detection, that take effect while it runs. All others want a restart.
+const ALSO_AT_ONCE: [&str; 3] = ["filter", "filter-file", "segment"];
+
+/// Reads the settings again and puts them into force.
+pub struct Reloader {
+    invocation: Invocation,
+    follower: Option<Follower>,
+    at_once: BTreeSet<String>,
+    /// What the daemon was started with: what wants a restart stays so.
+    started: Vec<Effective>,
+    in_force: Vec<Effective>,
+    /// For what a restart was last asked, and with which values.
+    told: Vec<(String, Vec<OsString>)>,
+    monitor: MonitorHandle,
+    orders: InterfacesHandle,
+    outcome: watch::Sender<ConfigOutcome>,
+}
+
+impl Reloader {
+    /// For a daemon that runs with these settings.
+    pub fn new(invocation: Invocation, loaded: Loaded, session: &Session) -> Self {
+        let follower = loaded.file.map(|(path, bytes)| Follower::new(&path, bytes));
+        Self {
+            invocation,
+            follower,
+            at_once: at_once(),
+            started: loaded.settings.clone(),
+            in_force: loaded.settings,
+            told: Vec::new(),
+            monitor: session.monitor.clone(),
+            orders: session.orders.clone(),
+            outcome: watch::Sender::new(ConfigOutcome {
+                successful: true,
+                success: Timestamp::now(),
+            }),
+        }
+    }
+
+    /// What came of reading them, for the metrics.
+    pub fn outcome(&self) -> watch::Receiver<ConfigOutcome> {
+        self.outcome.subscribe()
+    }
+
+    /// Completes when the file says something else.
+    pub async fn changed(&mut self) {
+        match &mut self.follower {
+            Some(follower) => follower.changed().await,
+            None => future::pending().await,
+        }
+    }
+
+    /// Reads the settings, and the file of the watch filter, again. What is wrong leaves everything as it was.
+    pub async fn reload(&mut self) {
+        // What is read now is no news later.
+        if let Some(follower) = &mut self.follower {
+            follower.look();
+        }
+        match self.try_reload().await {
+            Ok(networks) => {
+                self.outcome.send_replace(ConfigOutcome {
+                    successful: true,
+                    success: Timestamp::now(),
+                });
+                tracing::info!(networks, "the watch filter was read again");
+            }
+            Err(error) => {
+                self.outcome
+                    .send_modify(|outcome| outcome.successful = false);
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the settings cannot be used: everything stays as it was, the watch filter too"
+                );
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> anyhow::Result<usize> {
+        // Thousands of networks take their time, which is not that of detection.
+        let loaded = task::block_in_place(|| self.invocation.load())?;
+        let arguments = run::Arguments::from_arg_matches(&loaded.matches)?;
+        let source = arguments.source();
+        let networks = source.networks()?;
+        let count = networks.len();
+        // The only thing that can still fail comes first.
+        self.orders.watch_only(networks).await?;
+        let names = arguments.segments().to_vec();
+        self.monitor
+            .reconfigure(source.detect_config(), names)
+            .await?;
+        let keys = changed(&self.in_force, &loaded.settings);
+        let keys: Vec<_> = keys
+            .into_iter()
+            .filter(|key| self.at_once.contains(key))
+            .collect();
+        if !keys.is_empty() {
+            tracing::info!(changed = keys.join(", "), "other settings are in force");
+        }
+        self.ask_for_restart(&loaded.settings);
+        self.in_force = loaded.settings;
+        Ok(count)
+    }
+
+    /// Says, once for each set of values, what does not take effect before a restart.
+    fn ask_for_restart(&mut self, settings: &[Effective]) {
+        let mut keys = changed(&self.started, settings);
+        keys.retain(|key| !self.at_once.contains(key));
+        let waiting: Vec<_> = settings
+            .iter()
+            .filter(|setting| keys.contains(&setting.key))
+            .map(|setting| (setting.key.clone(), setting.values.clone()))
+            .collect();
+        if waiting != self.told && !waiting.is_empty() {
+            tracing::warn!(
+                changed = keys.join(", "),
+                "these settings take effect when the daemon is started again; until then they stay as they were"
+            );
+        }
+        self.told = waiting;
+    }
+}
+
+/// The keys that take effect at once.
+fn at_once() -> BTreeSet<String> {
+    let detection = DetectionArguments::augment_args(Command::new(""));
+    let keys = detection.get_arguments().filter_map(|flag| flag.get_long());
+    keys.chain(ALSO_AT_ONCE).map(str::to_owned).collect()
+}

@@ -1,0 +1,140 @@
+//! What can be wrong with settings: where, and what would be right.
+
+use std::{error::Error as _, fmt, io, path::PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Where a setting comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// An environment variable, by its name.
+    Variable(String),
+    /// A line of the file, from 1.
+    Line(u64),
+    /// Nobody set it.
+    Default,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1, if it is the fault of one.
+    pub line: Option<u64>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.path.display()),
+            None => write!(f, "{}", self.path.display()),
+        }
+    }
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The command line is wrong, or its flags and the other settings do not go together.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The file cannot be read.
+    #[error("cannot read the settings in {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no file of settings.
+    #[error("{place}: {what}")]
+    File {
+        /// Where.
+        place: Place,
+        /// Why.
+        what: String,
+    },
+    /// The file has a key that means nothing.
+    #[error(
+        "{place}: there is no setting {key:?}{}; there are: {}",
+        like.as_ref().map(|like| format!(" (is {like} meant?)")).unwrap_or_default(),
+        known.join(", ")
+    )]
+    UnknownKey {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// One that looks like it.
+        like: Option<String>,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// A setting in the file has a value that it cannot have.
+    #[error("{place}: {key}: {why}")]
+    Value {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// Why.
+        why: String,
+    },
+    /// An environment variable has a value that it cannot have.
+    #[error("the environment variable {variable}: {why}")]
+    Variable {
+        /// Which.
+        variable: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What is wrong with a value, in a sentence without the flag's name.
+pub(super) fn why(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) if !texts.is_empty() => Some(texts.join(", ")),
+        _ => None,
+    };
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidValue => {
+            let allowed = context(ContextKind::ValidValue);
+            let like = context(ContextKind::SuggestedValue)
+                .map_or_else(String::new, |like| format!(" (is {like} meant?)"));
+            match allowed {
+                Some(allowed) => format!("{value:?} is none of {allowed}{like}"),
+                None => "a value is missing".to_owned(),
+            }
+        }
+        ErrorKind::ValueValidation => {
+            let mut text = format!("{value:?}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text.push_str(": ");
+                text.push_str(&error.to_string());
+                cause = error.source();
+            }
+            text
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        }
+    }
+}
+
+/// The flag, without its dashes, that clap believes was meant.
+pub(super) fn suggested_flag(error: &clap::Error) -> Option<String> {
+    let suggested = match error.get(ContextKind::SuggestedArg)? {
+        ContextValue::String(text) => text,
+        ContextValue::Strings(texts) => texts.first()?,
+        _ => return None,
+    };
+    Some(suggested.trim_start_matches('-').to_owned())
+}

@@ -1,0 +1,60 @@
+//! The settings in force, as a file of settings that says where each comes from.
+
+use std::fmt::Write as _;
+
+use super::{Effective, Loaded, Origin};
+
+impl Loaded {
+    /// The settings as YAML. Read as a file it means the same.
+    pub fn show(&self) -> String {
+        let path = self
+            .file
+            .as_ref()
+            .map(|(path, _)| path.display().to_string());
+        let mut text = String::new();
+        for setting in &self.settings {
+            let origin = match &setting.origin {
+                Origin::Flag => format!("--{}", setting.key),
+                Origin::Variable(name) => name.clone(),
+                Origin::Line(line) => format!("{}:{line}", path.as_deref().unwrap_or_default()),
+                Origin::Default => "default".to_owned(),
+            };
+            // Writing to a string cannot fail.
+            let _ = write_one(&mut text, setting, &origin);
+        }
+        text
+    }
+}
+
+fn write_one(text: &mut String, setting: &Effective, origin: &str) -> std::fmt::Result {
+    let key = &setting.key;
+    let values: Vec<_> = setting
+        .values
+        .iter()
+        .map(|value| scalar(&value.to_string_lossy()))
+        .collect();
+    match (&values[..], setting.many) {
+        ([], false) => writeln!(text, "{key}: null  # {origin}"),
+        ([], true) => writeln!(text, "{key}: []  # {origin}"),
+        ([value], false) => writeln!(text, "{key}: {value}  # {origin}"),
+        (values, _) => {
+            writeln!(text, "{key}:  # {origin}")?;
+            values
+                .iter()
+                .try_for_each(|value| writeln!(text, "  - {value}"))
+        }
+    }
+}
+
+/// A scalar, quoted where it might mean something else.
+fn scalar(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "./_-:".contains(letter);
+    let begins_well = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/');
+    let means_nothing = ["null", "~"].contains(&text.to_ascii_lowercase().as_str());
+    if begins_well && text.chars().all(plain) && !text.ends_with(':') && !means_nothing {
+        text.to_owned()
+    } else {
+        // JSON is YAML.
+        serde_json::Value::from(text).to_string()
+    }
+}

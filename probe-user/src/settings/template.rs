@@ -1,0 +1,160 @@
+//! The parts of a value that is written as one text, by the name that the help gives it: `CIDR[@EXPIRES]=REASON`
+//! is a CIDR, perhaps an expiry and a reason. In a file they may stand apart.
+
+/// One part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    /// Its name in a file.
+    name: String,
+    /// What stands before it.
+    before: String,
+    optional: bool,
+}
+
+/// The parts of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template(Vec<Part>);
+
+impl Template {
+    /// Reads the name that a flag's value has in the help.
+    pub fn new(value_name: &str) -> Self {
+        let mut parts: Vec<Part> = Vec::new();
+        let (mut before, mut optional, mut inside) = (String::new(), false, false);
+        for letter in value_name.chars() {
+            match letter {
+                '[' => optional = true,
+                ']' => optional = false,
+                '…' => {}
+                _ if letter.is_ascii_alphabetic() || letter == '|' => {
+                    let letter = letter.to_ascii_lowercase();
+                    match parts.last_mut() {
+                        Some(part) if inside => part.name.push(letter),
+                        _ => parts.push(Part {
+                            name: letter.to_string(),
+                            before: std::mem::take(&mut before),
+                            optional,
+                        }),
+                    }
+                    inside = true;
+                    continue;
+                }
+                _ => before.push(letter),
+            }
+            inside = false;
+        }
+        Self(parts)
+    }
+
+    /// The names of the parts, if they may stand apart.
+    pub fn fields(&self) -> Option<Vec<&str>> {
+        self.is_pair()
+            .then(|| self.0.iter().map(|part| part.name.as_str()).collect())
+    }
+
+    /// Whether it is something = something: a map may list such values.
+    pub fn is_pair(&self) -> bool {
+        self.0.iter().any(|part| part.before == "=")
+    }
+
+    /// Whether it is a list with commas.
+    pub fn is_list(&self) -> bool {
+        self.0.iter().any(|part| part.before == ",")
+    }
+
+    /// Puts a value together from its parts.
+    pub fn compose<'a>(&self, of: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
+        let mut text = String::new();
+        for (number, part) in self.0.iter().enumerate() {
+            let Some(value) = of(&part.name) else {
+                if part.optional {
+                    continue;
+                }
+                return Err(format!("{} is missing", part.name));
+            };
+            self.check(number, value)?;
+            text.push_str(&part.before);
+            text.push_str(value);
+        }
+        Ok(text)
+    }
+
+    /// What divides the parts may stand only in the last one.
+    fn check(&self, number: usize, value: &str) -> Result<(), String> {
+        let divider = self.0[number + 1..]
+            .iter()
+            .find(|later| value.contains(&later.before));
+        match divider {
+            Some(later) => Err(format!(
+                "{} contains {}: {value:?}",
+                self.0[number].name, later.before
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Puts a value together from what stands before its `=` and what stands behind.
+pub(super) fn pair(key: &str, value: &str) -> Result<String, String> {
+    if key.contains('=') {
+        return Err(format!("{key:?} contains ="));
+    }
+    Ok(format!("{key}={value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_named_as_in_the_help() {
+        let ignore = Template::new("CIDR[@EXPIRES]=REASON");
+        assert_eq!(ignore.fields().unwrap(), ["cidr", "expires", "reason"]);
+        let fields = |field: &str| match field {
+            "cidr" => Some("192.0.2.0/24"),
+            "reason" => Some("a = b"),
+            _ => None,
+        };
+        assert_eq!(ignore.compose(fields).unwrap(), "192.0.2.0/24=a = b");
+        let all = |field: &str| {
+            Some(if field == "expires" {
+                "2027-01-31"
+            } else {
+                "x"
+            })
+        };
+        assert_eq!(ignore.compose(all).unwrap(), "x@2027-01-31=x");
+        assert_eq!(ignore.compose(|_| None).unwrap_err(), "cidr is missing");
+        assert!(
+            ignore
+                .compose(|_| Some("a=b"))
+                .unwrap_err()
+                .contains("cidr contains =")
+        );
+        assert_eq!(pair("192.0.2.0/24", "lab").unwrap(), "192.0.2.0/24=lab");
+        assert!(pair("a=b", "lab").is_err());
+    }
+
+    #[test]
+    fn only_pairs_have_fields_and_only_what_has_commas_is_a_list() {
+        for (name, pair, list) in [
+            ("CIDR", false, false),
+            ("MAC,MAC…", false, true),
+            ("IFACE[.VID]=NAME", true, false),
+            ("ADDR:PORT", false, false),
+            ("", false, false),
+            ("IP|CIDR", false, false),
+        ] {
+            let template = Template::new(name);
+            assert_eq!(
+                (template.is_pair(), template.is_list()),
+                (pair, list),
+                "{name}"
+            );
+            assert_eq!(template.fields().is_some(), pair);
+        }
+        assert_eq!(
+            Template::new("IFACE[.VID]=NAME").fields().unwrap(),
+            ["iface", "vid", "name"]
+        );
+    }
+}

@@ -1,0 +1,526 @@
+//! What a setting is worth, by where it stands.
+
+use std::fs;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tempfile::TempDir;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+#[command(name = "probe")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(Flags),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    Auto,
+    Native,
+}
+
+#[derive(Debug, Args)]
+struct Flags {
+    #[arg(long)]
+    config: Option<PathBuf>,
+    #[arg(long, default_value = "1s")]
+    settle: String,
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    attach: Mode,
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    track: Vec<ipnet::IpNet>,
+    #[arg(long, value_name = "MAC,MAC…")]
+    same_owner: Vec<String>,
+    #[arg(long, value_name = "CIDR[@EXPIRES]=REASON")]
+    ignore: Vec<String>,
+    #[arg(long, value_name = "IFACE[.VID]=NAME", value_delimiter = ',')]
+    segment: Vec<String>,
+    #[arg(long)]
+    loud: bool,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=9))]
+    number: Option<u32>,
+}
+
+struct Case {
+    directory: TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            directory: TempDir::new().unwrap(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("config.yaml")
+    }
+
+    fn load_bytes(
+        &self,
+        words: &[&str],
+        variables: &[(&str, &str)],
+        file: &[u8],
+    ) -> Result<Loaded, SettingsError> {
+        fs::write(self.path(), file).unwrap();
+        let path = self.path();
+        let first = ["probe", "run", "--config", path.to_str().unwrap()];
+        let words = first.iter().chain(words);
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Invocation::new(
+            <Cli as clap::CommandFactory>::command(),
+            "run",
+            words.map(OsString::from).collect(),
+            variables,
+        )?
+        .load()
+    }
+
+    fn load(&self, words: &[&str], variables: &[(&str, &str)], file: &str) -> Loaded {
+        self.load_bytes(words, variables, file.as_bytes()).unwrap()
+    }
+
+    /// The complaint about a file, without its path.
+    fn complaint(&self, file: &[u8]) -> String {
+        let error = self.load_bytes(&[], &[], file).unwrap_err().to_string();
+        error.replace(self.path().to_str().unwrap(), "FILE")
+    }
+}
+
+fn get(loaded: &Loaded, key: &str) -> (Vec<String>, Origin) {
+    let setting = loaded
+        .settings
+        .iter()
+        .find(|setting| setting.key == key)
+        .unwrap();
+    let values = setting
+        .values
+        .iter()
+        .map(|value| value.to_str().unwrap().to_owned());
+    (values.collect(), setting.origin.clone())
+}
+
+fn values(file: &str, key: &str) -> Vec<String> {
+    get(&Case::new().load(&[], &[], file), key).0
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_the_default() {
+    let variable = |name: &str| Origin::Variable(name.to_owned());
+    for (key, flag, (name, by_variable), by_file, default) in [
+        (
+            "settle",
+            "--settle=3s",
+            ("ARP_MONITOR_SETTLE", "4s"),
+            "5s",
+            "1s",
+        ),
+        (
+            "attach",
+            "--attach=auto",
+            ("ARP_MONITOR_ATTACH", "native"),
+            "native",
+            "auto",
+        ),
+        (
+            "track",
+            "--track=192.0.2.3/32",
+            ("ARP_MONITOR_TRACK", "192.0.2.4/32"),
+            "192.0.2.5/32",
+            "",
+        ),
+        (
+            "loud",
+            "--loud",
+            ("ARP_MONITOR_LOUD", "true"),
+            "true",
+            "false",
+        ),
+        ("number", "--number=3", ("ARP_MONITOR_NUMBER", "4"), "5", ""),
+    ] {
+        let case = Case::new();
+        let file = format!("# settings\n{key}: {by_file}\n");
+        let typed = flag.split_once('=').map_or("true", |(_, value)| value);
+        for (flags, variables, file, expected, origin) in [
+            (
+                &[flag][..],
+                &[(name, by_variable)][..],
+                file.as_str(),
+                typed,
+                Origin::Flag,
+            ),
+            (&[flag], &[], &file, typed, Origin::Flag),
+            (
+                &[],
+                &[(name, by_variable)],
+                &file,
+                by_variable,
+                variable(name),
+            ),
+            (&[], &[(name, "")], &file, by_file, Origin::Line(2)),
+            (&[], &[], &file, by_file, Origin::Line(2)),
+            (
+                &[],
+                &[(name, by_variable)],
+                "{}",
+                by_variable,
+                variable(name),
+            ),
+            (&[], &[], "{}", default, Origin::Default),
+            (&[], &[], &format!("{key}:\n"), default, Origin::Default),
+        ] {
+            let loaded = case.load(flags, variables, file);
+            let expected: Vec<_> = (!expected.is_empty())
+                .then(|| expected.to_owned())
+                .into_iter()
+                .collect();
+            assert_eq!(
+                get(&loaded, key),
+                (expected, origin),
+                "{flags:?} {variables:?} {file}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_switch_can_be_turned_off_by_whoever_goes_before() {
+    let case = Case::new();
+    let loaded = case.load(&[], &[("ARP_MONITOR_LOUD", "false")], "loud: true\n");
+    assert_eq!(get(&loaded, "loud").0, ["false"]);
+    let error = case
+        .load_bytes(&[], &[("ARP_MONITOR_LOUD", "loud")], b"{}")
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the environment variable ARP_MONITOR_LOUD: \"loud\" is none of true, false"
+    );
+}
+
+#[test]
+fn the_file_is_named_by_a_flag_or_a_variable() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, format!("settle: {}s\n", name.len())).unwrap();
+        path.into_os_string()
+    };
+    let settle = |words: Vec<OsString>, variables: Vec<(OsString, OsString)>| {
+        let words = ["probe", "run"]
+            .map(OsString::from)
+            .into_iter()
+            .chain(words);
+        let command = <Cli as clap::CommandFactory>::command();
+        let invocation = Invocation::new(command, "run", words.collect(), variables).unwrap();
+        get(&invocation.load().unwrap(), "settle").0
+    };
+    let variable = vec![("ARP_MONITOR_CONFIG".into(), path("four"))];
+    let flag = vec!["--config".into(), path("three")];
+    assert_eq!(settle(flag, variable.clone()), ["5s"]);
+    assert_eq!(settle(vec![], variable), ["4s"]);
+    assert_eq!(settle(vec![], vec![]), ["1s"]);
+}
+
+#[test]
+fn lists_and_maps_are_written_as_one_expects_them() {
+    let networks = ["192.0.2.0/24", "198.51.100.0/24"];
+    for file in [
+        "track: [192.0.2.0/24, 198.51.100.0/24]",
+        "track:\n  - 192.0.2.0/24\n  - 198.51.100.0/24\n",
+        "track: 192.0.2.0/24,198.51.100.0/24",
+    ] {
+        assert_eq!(values(file, "track"), networks, "{file}");
+    }
+    assert_eq!(values("track: []", "track"), [""; 0]);
+    for file in [
+        "same-owner: [[02:00:00:00:00:01, 02:00:00:00:00:02]]",
+        "same-owner:\n  - 02:00:00:00:00:01,02:00:00:00:00:02\n",
+        "same-owner:\n- - 02:00:00:00:00:01\n  - 02:00:00:00:00:02\n",
+    ] {
+        assert_eq!(
+            values(file, "same-owner"),
+            ["02:00:00:00:00:01,02:00:00:00:00:02"],
+            "{file}"
+        );
+    }
+    for file in [
+        "ignore: [{cidr: 192.0.2.0/24, reason: 'a, b = c', expires: 2027-01-31}]",
+        "ignore:\n  cidr: 192.0.2.0/24\n  expires: 2027-01-31\n  reason: >\n    a, b\n    = c\n",
+        "ignore: 192.0.2.0/24@2027-01-31=a, b = c",
+        "ignore: {192.0.2.0/24@2027-01-31: 'a, b = c'}",
+    ] {
+        assert_eq!(
+            values(file, "ignore"),
+            ["192.0.2.0/24@2027-01-31=a, b = c"],
+            "{file}"
+        );
+    }
+    for file in [
+        "segment: {eth0: office, eth0.100: lab}",
+        "segment:\n  eth0: office\n  eth0.100: lab\n",
+        "segment: [{iface: eth0, name: office}, {iface: eth0, vid: 100, name: lab}]",
+        "segment: [eth0=office, eth0.100=lab]",
+    ] {
+        assert_eq!(
+            values(file, "segment"),
+            ["eth0=office", "eth0.100=lab"],
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_has_several_values_by_the_separator_of_its_flag_or_on_lines() {
+    let case = Case::new();
+    let variables = [
+        ("ARP_MONITOR_TRACK", "192.0.2.0/24, 198.51.100.0/24"),
+        (
+            "ARP_MONITOR_IGNORE",
+            "192.0.2.0/24=a, b\n\n198.51.100.0/24=c\n",
+        ),
+    ];
+    let loaded = case.load(&[], &variables, "{}");
+    assert_eq!(get(&loaded, "track").0, ["192.0.2.0/24", "198.51.100.0/24"]);
+    assert_eq!(
+        get(&loaded, "ignore").0,
+        ["192.0.2.0/24=a, b", "198.51.100.0/24=c"]
+    );
+}
+
+#[test]
+fn a_key_that_is_wrong_is_named_with_its_line_and_those_that_there_are() {
+    let case = Case::new();
+    let all = "there are: settle, attach, track, same-owner, ignore, segment, loud, number";
+    for (file, complaint) in [
+        (
+            "settle: 1s\ntrak: x\n",
+            &*format!("FILE:2: there is no setting \"trak\" (is track meant?); {all}"),
+        ),
+        (
+            "config: x\n",
+            &format!("FILE:1: there is no setting \"config\"; {all}"),
+        ),
+        (
+            "q=b: x\n",
+            &format!("FILE:1: there is no setting \"q=b\"; {all}"),
+        ),
+        (
+            "'': x\n",
+            &format!("FILE:1: there is no setting \"\"; {all}"),
+        ),
+    ] {
+        assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+    let case = Case::new();
+    for (file, complaint) in [
+        (
+            "\n\nattach: natve\n",
+            "FILE:3: attach: \"natve\" is none of auto, native (is native meant?)",
+        ),
+        ("number: 1\n", "FILE:1: number: \"1\": 1 is not in 2..=9"),
+        ("number: -1\n", "FILE:1: number: \"-1\": -1 is not in 2..=9"),
+        (
+            "number: [3]\n",
+            "FILE:1: number: it is one value, no list and no map",
+        ),
+        (
+            "number: ''\n",
+            "FILE:1: number: \"\": cannot parse integer from empty string",
+        ),
+        (
+            "loud: yes\n",
+            "FILE:1: loud: \"yes\" is none of true, false",
+        ),
+        ("loud: [true]\n", "FILE:1: loud: it is true or false"),
+        (
+            "track:\n- 192.0.2.0/24\n- 192.0.2.0/33\n",
+            "FILE:3: track: \"192.0.2.0/33\": invalid IP address syntax",
+        ),
+        (
+            "track: {a: b}\n",
+            "FILE:1: track: it is a value or a list, no map",
+        ),
+        (
+            "track: [[192.0.2.0/24]]\n",
+            "FILE:1: track: it is a list of values, not of lists",
+        ),
+        (
+            "track: [{a: b}]\n",
+            "FILE:1: track: it is a list of values, not of maps",
+        ),
+        (
+            "track:\n -\n",
+            "FILE:2: track: an item of the list is empty",
+        ),
+        (
+            "ignore:\n- cidr: 192.0.2.0/24\n",
+            "FILE:2: ignore: reason is missing",
+        ),
+        (
+            "ignore:\n- cidr: 192.0.2.0/24\n  until: x\n",
+            "FILE:3: ignore: there is no \"until\" in it; there are: cidr, expires, reason",
+        ),
+        (
+            "ignore:\n- cidr: 192.0.2.0/24\n  reason: |\n    a\n    b\n",
+            "FILE:4: ignore: it is more than one line",
+        ),
+        (
+            "ignore: [{cidr: a=b, reason: x}]\n",
+            "FILE:1: ignore: cidr contains =: \"a=b\"",
+        ),
+        (
+            "segment: {eth0: [a]}\n",
+            "FILE:1: segment: eth0: it is one value",
+        ),
+    ] {
+        assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_settings_is_refused_and_it_is_said_why() {
+    let case = Case::new();
+    for (file, complaint) in [
+        (
+            "settle: 1s\n\nsettle: 2s\n",
+            "FILE:3: the key settle is there twice",
+        ),
+        (
+            "",
+            "FILE: it sets nothing; if that is meant, write {} into it",
+        ),
+        (
+            "# nothing\n",
+            "FILE: it sets nothing; if that is meant, write {} into it",
+        ),
+        (
+            "- a\n",
+            "FILE:1: it is no map of settings, like `attach: tc`",
+        ),
+        (
+            "nonsense\n",
+            "FILE:1: it is no map of settings, like `attach: tc`",
+        ),
+    ] {
+        assert_eq!(case.complaint(file.as_bytes()), complaint, "{file:?}");
+    }
+    assert_eq!(
+        case.complaint(b"a: 1\nb: \xff\n"),
+        "FILE:2: it is not UTF-8"
+    );
+    let huge = vec![b'#'; (1 << 20) + 1];
+    assert_eq!(
+        case.complaint(&huge),
+        "FILE: it is larger than 1 MiB: no file of settings is"
+    );
+}
+
+#[test]
+fn a_value_that_is_hidden_is_looked_at_too() {
+    let case = Case::new();
+    let error = case
+        .load_bytes(&["--number", "3"], &[], b"number: 1\n")
+        .unwrap_err();
+    assert!(matches!(error, SettingsError::Value { .. }), "{error}");
+    let error = case
+        .load_bytes(&["--number", "3"], &[("ARP_MONITOR_NUMBER", "x")], b"{}")
+        .unwrap_err();
+    assert!(matches!(error, SettingsError::Variable { .. }), "{error}");
+}
+
+#[test]
+fn what_is_no_file_cannot_be_read() {
+    let case = Case::new();
+    fs::create_dir(case.path()).unwrap();
+    let path = case.path();
+    let words = ["probe", "run", "--config", path.to_str().unwrap()].map(OsString::from);
+    let command = <Cli as clap::CommandFactory>::command();
+    let invocation = Invocation::new(command, "run", words.to_vec(), []).unwrap();
+    let error = anyhow::Error::from(invocation.load().unwrap_err());
+    let complaint = format!("{error:#}");
+    assert!(
+        complaint.ends_with(": it is no regular file"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn a_variable_that_means_nothing_is_strange_unless_kubernetes_made_it() {
+    let names = [
+        "ARP_MONITOR_TRAK",
+        "ARP_MONITOR_TRACK",
+        "ARP_MONITOR_CONFIG",
+        "ARP_MONITOR_PORT",
+        "ARP_MONITOR_PORT_9790_TCP",
+        "ARP_MONITOR_SERVICE_HOST",
+        "OTHER",
+    ];
+    let variables = names.map(|name| (name.into(), "192.0.2.0/24".into()));
+    let words = ["probe", "run"].map(OsString::from).to_vec();
+    let command = <Cli as clap::CommandFactory>::command();
+    let invocation = Invocation::new(command, "run", words, variables).unwrap();
+    assert_eq!(invocation.strange_variables(), ["ARP_MONITOR_TRAK"]);
+}
+
+#[test]
+fn what_is_shown_means_the_same_when_it_is_read() {
+    let case = Case::new();
+    let file = "settle: 5s\nloud: true\nignore:\n- {cidr: 192.0.2.0/24, reason: 'x: \"y\" # z'}\n\
+                segment: {eth0: 'null', eth1: '~'}\ntrack: [192.0.2.0/24, 2001:db8::/32]\n";
+    let before = case.load(
+        &["--number", "3"],
+        &[("ARP_MONITOR_ATTACH", "native")],
+        file,
+    );
+    let shown = before.show();
+    for line in [
+        "settle: 5s  # FILE:1",
+        "attach: native  # ARP_MONITOR_ATTACH",
+        "number: 3  # --number",
+        "same-owner: []  # default",
+        "ignore:  # FILE:3",
+    ] {
+        let line = line.replace("FILE", case.path().to_str().unwrap());
+        assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+    }
+    let after = case.load(&[], &[], &shown);
+    assert_eq!(
+        changed(&before.settings, &after.settings),
+        [""; 0],
+        "{shown}"
+    );
+    let other = case.load(&[], &[], "settle: 6s\n");
+    let keys = [
+        "settle", "attach", "track", "ignore", "segment", "loud", "number",
+    ];
+    assert_eq!(changed(&before.settings, &other.settings), keys);
+}
+
+#[test]
+fn a_file_of_many_thousand_networks_is_read_and_the_wrong_one_among_them_is_named() {
+    use std::fmt::Write as _;
+    let mut file = "track:\n".to_owned();
+    for number in 0..20_000u32 {
+        let network = std::net::Ipv4Addr::from(0x0a00_0000 + (number << 8));
+        writeln!(file, "- {network}/24").unwrap();
+    }
+    assert_eq!(values(&file, "track").len(), 20_000);
+    let case = Case::new();
+    let complaint = case.complaint(file.replace("10.60.0.0/24", "10.60.0.0/42").as_bytes());
+    assert!(
+        complaint.starts_with("FILE:15362: track: \"10.60.0.0/42\""),
+        "{complaint}"
+    );
+}

@@ -1,0 +1,317 @@
+//! YAML as text with line numbers: what a value means is for whoever knows its key to say. So `10`, `1.50` and
+//! `no` stay what was written.
+//!
+//! Anchors, aliases, merge keys and tags are refused: a file of settings has no use for them, and they are what
+//! makes a small file large.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{MergeKeyPolicy, Spanned, UserMessageFormatter, budget, options};
+
+/// How deep lists and maps may lie in each other: three levels are of use.
+const DEEPEST: usize = 16;
+/// How many values there may be.
+const MOST: usize = 200_000;
+
+const TOO_DEEP: &str = "lists and maps lie too deep in each other";
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// The line, from 1.
+    pub line: u64,
+    /// What stands there.
+    pub value: Value,
+}
+
+/// A value, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Nothing,
+    /// A scalar of any kind.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A map, in the order of the file. No key occurs twice.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    /// The line, from 1.
+    pub line: u64,
+    /// The key.
+    pub text: String,
+}
+
+/// Why a text is no YAML that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct YamlError {
+    /// The line, from 1, if it is the fault of one.
+    pub line: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Reads one document.
+pub(super) fn parse(text: &str) -> Result<Node, YamlError> {
+    let options = options! {
+        budget: budget! {
+            max_depth: DEEPEST,
+            max_nodes: MOST,
+            max_anchors: 0,
+            max_aliases: 0,
+            max_merge_keys: 0,
+            max_documents: 1,
+        },
+        merge_keys: MergeKeyPolicy::Error,
+        strict_booleans: true,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    };
+    let parsed = serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options);
+    parsed
+        .map_err(|error| YamlError::new(&error))
+        .map(|raw| node(raw, text))
+}
+
+impl YamlError {
+    fn new(error: &serde_saphyr::Error) -> Self {
+        let line = error.location().map(|location| location.line());
+        Self {
+            line: line.filter(|&line| line > 0),
+            what: what(error),
+        }
+    }
+}
+
+/// What is wrong, without the place.
+fn what(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::{Error, budget::BudgetBreach};
+    match error.without_snippet() {
+        Error::Budget { breach, .. } => match breach {
+            BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. } => {
+                "anchors (&) and aliases (*) are not used here: quote a value that begins so"
+                    .to_owned()
+            }
+            BudgetBreach::Depth { .. } => TOO_DEEP.to_owned(),
+            BudgetBreach::Documents { .. } => "there is more than one document".to_owned(),
+            _ => "there is too much in it".to_owned(),
+        },
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("the key {key} is there twice")
+        }
+        other => {
+            let text = other.render_with_formatter(&UserMessageFormatter);
+            // The place is said elsewhere.
+            let what = text
+                .rsplit_once(" at line ")
+                .map(|(what, _)| what.to_owned());
+            match what.unwrap_or(text).as_str() {
+                "recursion limit exceeded" => TOO_DEEP.to_owned(),
+                what => what.to_owned(),
+            }
+        }
+    }
+}
+
+/// A value as the parser hands it over.
+enum Raw {
+    Nothing,
+    /// A plain scalar that looks like a number or a truth value: its text is in the file.
+    Plain,
+    Text(String),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+fn node(raw: Spanned<Raw>, text: &str) -> Node {
+    let value = match raw.value {
+        Raw::Nothing => Value::Nothing,
+        Raw::Text(text) => Value::Text(text),
+        Raw::Plain => Value::Text(written(&raw.defined, text).unwrap_or_default().to_owned()),
+        Raw::List(items) => Value::List(items.into_iter().map(|item| node(item, text)).collect()),
+        Raw::Map(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| {
+                let key = Key {
+                    line: key.referenced.line(),
+                    text: key.value,
+                };
+                (key, node(value, text))
+            });
+            Value::Map(entries.collect())
+        }
+    };
+    Node {
+        line: raw.referenced.line(),
+        value,
+    }
+}
+
+/// What stands in the file.
+fn written<'text>(location: &serde_saphyr::Location, text: &'text str) -> Option<&'text str> {
+    let span = location.span();
+    let start = usize::try_from(span.byte_offset()?).ok()?;
+    let length = usize::try_from(span.byte_len()?).ok()?;
+    text.get(start..start.checked_add(length)?)
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value, a list or a map")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Nothing)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
+        Ok(Raw::Plain)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Raw::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        Ok(Raw::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(text: &str) -> Vec<(String, u64, Value)> {
+        match parse(text).unwrap().value {
+            Value::Map(entries) => entries
+                .into_iter()
+                .map(|(key, node)| (key.text, node.line, node.value))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_scalar_is_what_was_written_whatever_it_looks_like() {
+        for written in [
+            "1.10",
+            "0x10",
+            "1_000",
+            "no",
+            "true",
+            "10826",
+            "1e3",
+            "2027-01-31",
+            "00:11",
+            "-5",
+            "99999999999999999999999999999999999999999999",
+        ] {
+            assert_eq!(
+                map(&format!("é: 1\na: {written}\n"))[1],
+                ("a".into(), 2, text(written))
+            );
+        }
+        assert_eq!(map("\u{feff}a: 1.10\n")[0].2, text("1.10"));
+        assert_eq!(map("a: 'null'\n")[0].2, text("null"));
+        for nothing in ["", "~", "null"] {
+            assert_eq!(map(&format!("a: {nothing}\n"))[0].2, Value::Nothing);
+        }
+    }
+
+    #[test]
+    fn lists_and_maps_know_their_lines() {
+        let entries = map("a:\n  - x\n  - {y: 1,\n     z: 2}\n");
+        let Value::List(items) = &entries[0].2 else {
+            panic!("{entries:?}")
+        };
+        assert_eq!(items[0].line, 2);
+        let Value::Map(inner) = &items[1].value else {
+            panic!("{items:?}")
+        };
+        assert_eq!((inner[1].0.line, inner[1].0.text.as_str()), (4, "z"));
+    }
+
+    #[test]
+    fn what_is_no_use_is_an_error_with_its_line() {
+        let bomb = "a: &a [1, 1]\nb: &b [*a, *a]\n";
+        let deep = "[".repeat(100_000);
+        let blocks: String = (0..100).map(|depth| " ".repeat(depth) + "a:\n").collect();
+        for (bad, line, what) in [
+            ("a: 1\nb: 2\na: 3\n", 3, "twice"),
+            ("a: [\n", 1, ""),
+            (bomb, 1, "anchors"),
+            ("b: *a\n", 1, ""),
+            ("a: 1\n---\nb: 2\n", 2, "document"),
+            ("? [a]\n: b\n", 1, ""),
+            ("a: 1\n<<: {b: 1}\n", 2, ""),
+            ("a: !odd 1\n", 1, ""),
+            (&deep, 1, "too deep"),
+            (&blocks, DEEPEST as u64 + 1, "too deep"),
+        ] {
+            let error = parse(bad).unwrap_err();
+            let start: String = bad.chars().take(30).collect();
+            assert_eq!(error.line, Some(line), "{start:?}: {error:?}");
+            assert!(error.what.contains(what), "{start:?}: {error:?}");
+            assert!(!error.what.contains("line "), "{start:?}: {error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "[-?:,\\[\\]{}#&*!|>'\"%@` \n\ta-c0-9.~<]{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+}
