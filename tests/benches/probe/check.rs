@@ -141,6 +141,7 @@ pub fn run() -> Result<Section> {
             probe.time <= arp_scan.time,
         );
     }
+    section.note("arping ends with the first answer, and so does not see a second owner.");
     Ok(section)
 }
 
