@@ -48,16 +48,20 @@ pub fn binary() -> anyhow::Result<PathBuf> {
             bail!("PROBE_BIN names {}, which is no file", path.display())
         };
     }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("this crate has no workspace")?;
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace.join("target"), |target| workspace.join(target));
-    let path = target.join("release/probe");
+    let path = target_directory()?.join("release/probe");
     if !path.is_file() {
         bail!("there is no {}: run `cargo xtask build`", path.display());
     }
     Ok(path)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> anyhow::Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("this crate has no workspace")?;
+    Ok(env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace.join("target"), |target| workspace.join(target)))
 }
 
 impl Host {

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod container;
 mod cpu;
 mod daemon;
 mod finding;
@@ -33,6 +34,7 @@ mod http;
 mod lab;
 mod ledger;
 mod link;
+mod manifest;
 mod metrics;
 mod monitoring;
 mod namespace;
@@ -52,6 +54,7 @@ pub use actor::{
     DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
     Ucarp,
 };
+pub use container::Container;
 pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
@@ -61,17 +64,19 @@ pub use http::Response;
 pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
+pub use manifest::{Chart, deploy, kustomize, objects, valid_objects};
 pub use metrics::{Metrics, Sample};
 pub use monitoring::{Alert, Monitoring, Notification, QueryResult};
 pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
-pub use public_copy::PublicCopy;
+pub use public_copy::{PublicCopy, install};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use tool_cache::{
-    DASHBOARD, PROMETHEUS, dashboard_tools, prometheus_program, tool_cache, workspace,
+    DASHBOARD, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools, image_layout,
+    prometheus_program, python_environment, tool_cache, workspace,
 };
 pub use wait::{at_intervals, eventually};

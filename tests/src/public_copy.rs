@@ -4,9 +4,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::{daemon::binary, host::Host};
 
@@ -28,10 +29,8 @@ impl PublicCopy {
             binary: directory.join("probe"),
             directory,
         };
-        fs::copy(binary()?, &copy.binary).context("cannot copy the binary")?;
-        for path in [&copy.directory, &copy.binary] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-        }
+        install(&copy.binary)?;
+        fs::set_permissions(&copy.directory, fs::Permissions::from_mode(0o755))?;
         Ok(copy)
     }
 
@@ -39,6 +38,22 @@ impl PublicCopy {
     pub fn path(&self) -> &Path {
         &self.binary
     }
+}
+
+/// Puts a copy of the binary there, for everybody to run. Another process writes it: a descriptor of this one would
+/// go on to whatever another thread starts just then, and what is open for writing cannot be run (`ETXTBSY`).
+pub fn install(copy: &Path) -> anyhow::Result<()> {
+    let status = Command::new("install")
+        .args(["-m", "755"])
+        .args([binary()?.as_path(), copy])
+        .status()
+        .context("cannot run install")?;
+    ensure!(
+        status.success(),
+        "cannot copy the binary to {}",
+        copy.display()
+    );
+    Ok(())
 }
 
 impl Drop for PublicCopy {

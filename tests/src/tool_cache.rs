@@ -5,13 +5,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+
+use crate::daemon::target_directory;
 
 /// Part of the tool cache with Prometheus, Alertmanager and promtool, as their packages have them.
 pub const PROMETHEUS: &str = "prometheus";
 
 /// Part of the tool cache with what checks the dashboard.
 pub const DASHBOARD: &str = "dashboard";
+
+/// What is installed for Python, to render and judge manifests.
+pub const PYTHON_REQUIREMENTS: &str = include_str!("../tools/requirements.txt");
 
 /// The directory: `$PROBE_TOOL_CACHE`, or a part of the user's cache. Outside of the workspace, so that a clean
 /// clone does not pay again for what costs minutes to build or fetch.
@@ -51,4 +56,39 @@ pub fn dashboard_tools() -> anyhow::Result<PathBuf> {
 pub fn workspace() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests)
+}
+
+/// The environment of Python's tools, or where it belongs.
+pub fn python_environment() -> anyhow::Result<PathBuf> {
+    Ok(tool_cache()?.join("python"))
+}
+
+/// The kubectl of the cache, or where it belongs.
+pub fn cached_kubectl() -> anyhow::Result<PathBuf> {
+    Ok(tool_cache()?.join("kubectl/usr/bin/kubectl"))
+}
+
+/// Where `cargo xtask image` leaves the image: a directory in OCI's layout, with one image in it.
+pub fn image_layout() -> anyhow::Result<PathBuf> {
+    Ok(target_directory()?.join("image/oci"))
+}
+
+/// The Python that has what the manifests are judged and rendered with.
+pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    existing(&python_environment()?.join("bin/python"))
+}
+
+/// The kubectl of the cache, or else the machine's.
+pub(crate) fn kubectl() -> anyhow::Result<PathBuf> {
+    // Without one in the cache, setup found the machine's good enough.
+    Ok(existing(&cached_kubectl()?).unwrap_or_else(|_| "kubectl".into()))
+}
+
+fn existing(path: &Path) -> anyhow::Result<PathBuf> {
+    ensure!(
+        path.is_file(),
+        "there is no {}: run `cargo xtask setup`",
+        path.display()
+    );
+    Ok(path.to_owned())
 }

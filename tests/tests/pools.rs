@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use probe_tests::binary;
+use probe_tests::install;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -88,8 +88,8 @@ fn public_copy(folder: &Path) -> std::path::PathBuf {
     let copy = place.join("probe");
     if !copy.exists() {
         fs::create_dir_all(&place).unwrap();
-        fs::copy(binary().unwrap(), &copy).unwrap();
-        for path in [folder, &place, &copy] {
+        install(&copy).unwrap();
+        for path in [folder, &place] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
     }

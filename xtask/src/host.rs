@@ -32,6 +32,26 @@ pub fn cargo() -> Command {
     command
 }
 
+/// The commit that is checked out, where that is known.
+pub fn revision() -> String {
+    git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// When it was made, in seconds since 1970: the time of everything that is made of it. `SOURCE_DATE_EPOCH` goes
+/// before it.
+pub fn commit_time() -> u64 {
+    env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .or_else(|| git(&["log", "-1", "--format=%ct"]))
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0)
+}
+
+fn git(words: &[&str]) -> Option<String> {
+    let output = output_of(Command::new("git").args(words).current_dir(workspace()))?;
+    Some(output.trim().to_owned())
+}
+
 /// Whether this may install packages and make network namespaces.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)

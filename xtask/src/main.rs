@@ -1,12 +1,16 @@
-//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | run`.
+//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | image | dist | manifests | run`.
 //!
 //! Each verb does what it needs first, so that nobody has to remember an order.
 
 mod apt;
+mod archive;
 mod cache;
 mod ebpf;
 mod host;
+mod image;
 mod kernels;
+mod manifest_tools;
+mod manifests;
 mod monitoring;
 mod packages;
 mod policy;
@@ -44,6 +48,12 @@ enum Verb {
         /// Only these: frame-cost, latency, storm, peers, scrape, traffic
         names: Vec<String>,
     },
+    /// Build the container image, into target/image
+    Image,
+    /// Build what is given out, into target/dist: archives of the binary, the image and the chart
+    Dist,
+    /// Write the manifests in deploy/kubernetes and deploy/kustomize, from the Helm chart
+    Manifests,
     /// Build, then run probe with these arguments
     Run {
         /// What probe is given
@@ -72,6 +82,9 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Test => return verb::test::run(),
         Verb::Kernels { versions } => return verb::kernels::run(versions),
         Verb::Bench { names } => verb::bench::run(&names)?,
+        Verb::Image => verb::image::run()?,
+        Verb::Dist => verb::dist::run()?,
+        Verb::Manifests => verb::manifests::run()?,
         Verb::Run { arguments } => verb::run::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

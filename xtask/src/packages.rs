@@ -16,7 +16,7 @@ const LAB: [Program; 4] = [
 ];
 
 /// What only the tests run: tools to compare with, and who takes part in the scenarios.
-const TESTS: [Program; 9] = [
+const TESTS: [Program; 13] = [
     ("arp-scan", "arp-scan"),
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
@@ -24,9 +24,16 @@ const TESTS: [Program; 9] = [
     ("keepalived", "keepalived"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("runc", "runc"),
+    ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("tshark", "tshark"),
     ("ucarp", "ucarp"),
+    ("umoci", "umoci"),
 ];
+
+/// What the container image is built with.
+const IMAGE: [Program; 1] = [("buildah", "buildah")];
 
 /// What guests with other kernels are made of. Large, so it is installed only for them.
 const GUEST_PROGRAMS: [Program; 3] = [
@@ -50,13 +57,18 @@ pub fn ensure_for_demo() -> Result<()> {
 
 /// Installs what the tests miss; where that is not possible, the error says what to do.
 pub fn ensure_for_tests() -> Result<()> {
-    ensure("the tests", &[&LAB[..], &TESTS].concat())?;
+    ensure("the tests", &[&LAB[..], &TESTS, &IMAGE].concat())?;
     monitoring::ensure()
 }
 
 /// The same for the benchmarks.
 pub fn ensure_for_bench() -> Result<()> {
     ensure("the benchmarks", &[&LAB[..], &BENCH_PROGRAMS].concat())
+}
+
+/// The same for the container image.
+pub fn ensure_for_image() -> Result<()> {
+    ensure("the container image", &IMAGE)
 }
 
 /// The same for guests.

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
+use sd_notify::NotifyState;
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
@@ -196,7 +197,9 @@ async fn daemon(
     }));
     tracing::info!(address = %arguments.listen, "serving /metrics, /healthz and /readyz");
 
+    tell_service_manager(NotifyState::Ready);
     stop.received().await;
+    tell_service_manager(NotifyState::Stopping);
     tracing::info!("stopping");
     drop(stop_serving);
     // The socket goes with its task: nobody shall find it and be left waiting.
@@ -208,6 +211,13 @@ async fn daemon(
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
+}
+
+/// Tells systemd, where that has started it and waits for word (`Type=notify`).
+fn tell_service_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.

@@ -126,27 +126,26 @@ impl Detector {
         answered_by: &[MacAddr],
         findings: &mut Vec<Finding>,
     ) {
-        self.keep_time(at);
-        self.advance(at, findings);
-        let Some(slot) = self.table.find(&ask.key) else {
-            return;
-        };
-        let Some(entry) = self.table.get_mut(slot) else {
-            return;
-        };
-        let mut turn = Turn {
-            at,
-            scene: self.world.scene(entry.key, entry.tracked),
-            ledger: &mut self.ledger,
-            findings,
-        };
-        entry.binding.answered(ask, answered_by, &mut turn);
-        self.refresh(slot);
-        self.advance(at, findings);
+        self.tell(ask, at, findings, |binding, turn| {
+            binding.answered(ask, answered_by, turn);
+        });
     }
 
     /// Takes that a round of asking will not be: somebody else asks, or it cannot be asked from here.
     pub fn unasked(&mut self, ask: &Ask, at: Timestamp, findings: &mut Vec<Finding>) {
+        self.tell(ask, at, findings, |binding, turn| {
+            binding.unasked(ask, turn)
+        });
+    }
+
+    /// Tells the binding that an ask was about what became of it.
+    fn tell(
+        &mut self,
+        ask: &Ask,
+        at: Timestamp,
+        findings: &mut Vec<Finding>,
+        news: impl FnOnce(&mut Binding, &mut Turn),
+    ) {
         self.keep_time(at);
         self.advance(at, findings);
         let Some(slot) = self.table.find(&ask.key) else {
@@ -161,7 +160,7 @@ impl Detector {
             ledger: &mut self.ledger,
             findings,
         };
-        entry.binding.unasked(ask, &mut turn);
+        news(&mut entry.binding, &mut turn);
         self.refresh(slot);
         self.advance(at, findings);
     }

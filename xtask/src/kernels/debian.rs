@@ -8,11 +8,19 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{archive::Archive, release};
+use super::release;
 use crate::{
     apt,
+    archive::{Archive, Site, Suite},
     step::{self, say, step},
 };
+
+/// The suites that hold the kernels of the matrix. Those of security updates are small, and have the newest.
+const SUITES: [Suite; 3] = [
+    (Site::Security, "bullseye-security"),
+    (Site::Security, "bookworm-security"),
+    (Site::Main, "trixie-backports"),
+];
 
 /// The files of a kernel.
 pub struct Kernel {
@@ -88,7 +96,7 @@ fn fetch(version: &str, cache: &Path, directory: &Path) -> Result<()> {
          a Debian cloud kernel {version} into {}",
         directory.display()
     );
-    let archive = Archive::open(cache.join("apt"))?;
+    let archive = Archive::open(cache.join("apt"), &SUITES)?;
     let names = archive.names("linux-")?;
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let Some(newest) = release::newest(version, names.iter().copied()) else {

@@ -3,7 +3,6 @@
 //! Emulated in full, so neither KVM nor anything of the machine's is needed. A guest runs the very binaries
 //! that were built for this machine, with the libraries that they name; only its kernel is another one.
 
-mod archive;
 pub mod binaries;
 mod console;
 mod cpio;

@@ -3,8 +3,11 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod dist;
+pub mod image;
 pub mod kernels;
 pub mod lint;
+pub mod manifests;
 pub mod run;
 pub mod setup;
 pub mod test;

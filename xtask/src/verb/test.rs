@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    host, packages,
+    host, image, manifest_tools, packages,
     step::{self, step},
     tally::Tally,
     toolchain,
@@ -29,12 +29,14 @@ pub fn run() -> Result<ExitCode> {
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
     packages::ensure_for_tests()?;
+    manifest_tools::ensure()?;
     lint::check(&toolchain)?;
 
     // Two profiles on purpose. The end-to-end tests run the binary that people run. The tests
     // themselves want the dev profile's overflow and debug assertions; compiling the dependencies
     // for it costs about what linking every test binary with LTO would.
     build::release()?;
+    image::build()?;
     step("test build", || step::run(tests().arg("--no-run")))?;
     let (mut tally, mut all_well) = step("tests", run_tests)?;
     all_well &= kernels::matrix(Vec::new(), &mut tally)?;

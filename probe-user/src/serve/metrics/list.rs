@@ -22,7 +22,6 @@ const fn count(labels: &[&str]) -> usize {
 macro_rules! metrics {
     ($( $constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal; )+) => {
         $(
-            #[doc = $help]
             pub const $constant: Description<{ count(&[$($label),*]) }> = Description {
                 name: concat!("arp_monitor_", $name),
                 help: $help,

@@ -13,18 +13,15 @@ use anyhow::{Context as _, Result};
 
 use crate::{apt, host, step};
 
-/// The suites that hold the kernels of the matrix. Those of security updates are small, and have the newest.
-const SUITES: [(Site, &str); 3] = [
-    (Site::Security, "bullseye-security"),
-    (Site::Security, "bookworm-security"),
-    (Site::Main, "trixie-backports"),
-];
+/// A part of Debian's archive: where it is, and its name.
+pub type Suite = (Site, &'static str);
 
 /// Signs every Debian release; in Debian's `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// The two places from which Debian's packages come.
 #[derive(Clone, Copy)]
-enum Site {
+pub enum Site {
     Main,
     Security,
 }
@@ -35,16 +32,17 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Fetches the lists into a directory.
-    pub fn open(directory: PathBuf) -> Result<Self> {
+    /// Fetches the lists of some suites into a directory.
+    pub fn open(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = directory.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
         }
         let sources = directory.join("sources.list");
-        fs::write(&sources, sources_list(&targets()?)?)
+        fs::write(&sources, sources_list(&targets()?, suites)?)
             .with_context(|| format!("cannot write {}", sources.display()))?;
         let archive = Self { directory };
+        fs::write(archive.directory.join("status"), "")?;
         step::run(archive.command("apt-get").args(["-qq", "update"]))?;
         Ok(archive)
     }
@@ -73,6 +71,8 @@ impl Archive {
             ("Dir::Etc::SourceList", own("sources.list")),
             ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
             ("Dir::State::Lists", own("lists")),
+            // Without what is installed here: apt would rather have that than what the suites have.
+            ("Dir::State::Status", own("status")),
             ("Dir::Cache", own("cache")),
             ("Acquire::Languages", "none".to_owned()),
             // apt's own user cannot write where the files of this one are.
@@ -104,14 +104,14 @@ fn targets() -> Result<String> {
     ask()
 }
 
-fn sources_list(targets: &str) -> Result<String> {
-    SUITES
+fn sources_list(targets: &str, suites: &[Suite]) -> Result<String> {
+    suites
         .iter()
         .map(|&(of, suite)| {
             let site = site(targets, of).with_context(|| {
                 format!(
                     "this machine gets no packages from Debian that would tell where {suite} is: \
-                     run the kernel matrix on Debian"
+                     run this on Debian"
                 )
             })?;
             Ok(format!(
@@ -138,6 +138,11 @@ fn site(targets: &str, wanted: Site) -> Option<&str> {
 mod tests {
     use super::*;
 
+    const SUITES: [Suite; 2] = [
+        (Site::Security, "bullseye-security"),
+        (Site::Main, "trixie-backports"),
+    ];
+
     const TARGETS: &str = "\
 http://tools.example/apt stable Tools
 http://mirror.example/debian bookworm Debian
@@ -147,17 +152,17 @@ http://security.example/updates bookworm-security Debian
 
     #[test]
     fn the_sources_are_the_suites_at_this_machines_addresses() {
-        let list = sources_list(TARGETS).unwrap();
+        let list = sources_list(TARGETS, &SUITES).unwrap();
         let lines: Vec<_> = list.lines().collect();
         assert_eq!(lines.len(), SUITES.len());
         assert!(lines[0].ends_with(" http://security.example/updates bullseye-security main"));
-        assert!(lines[2].ends_with(" http://mirror.example/debian trixie-backports main"));
+        assert!(lines[1].ends_with(" http://mirror.example/debian trixie-backports main"));
     }
 
     #[test]
     fn a_machine_without_debians_packages_is_told_so() {
         for targets in ["", "http://tools.example/apt stable Tools\n"] {
-            let error = sources_list(targets).unwrap_err().to_string();
+            let error = sources_list(targets, &SUITES).unwrap_err().to_string();
             assert!(error.contains("on Debian"), "{error}");
         }
     }

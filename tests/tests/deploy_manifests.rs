@@ -1,0 +1,442 @@
+//! The manifests: what Helm, kubectl and Kubernetes's own schemas make of them, and what none of those looks at.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use probe_tests::{Chart, deploy, kustomize, objects, valid_objects};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The oldest that has schemas to compare with, and a new one.
+const KUBERNETES: [&str; 2] = ["1.25", "1.37"];
+
+const NAME: &str = "arp-monitor";
+
+/// What is there besides the base, and the switch of each among the chart's values.
+const EXTRAS: [(&str, &str); 5] = [
+    ("dashboard", "dashboard"),
+    ("prometheus-rule", "prometheusRule"),
+    ("pod-monitor", "podMonitor"),
+    ("resource-quota", "resourceQuota"),
+    ("security-context-constraints", "securityContextConstraints"),
+];
+
+fn render(values: &Value) -> Vec<Value> {
+    let templates = Chart::of_this_repository()
+        .render(NAME, NAME, values)
+        .unwrap();
+    let manifests: Vec<_> = templates
+        .into_iter()
+        .filter(|(template, _)| template.ends_with(".yaml"))
+        .map(|(_, text)| text)
+        .collect();
+    objects(&manifests.join("\n---\n")).unwrap()
+}
+
+fn plain(file: &str) -> Vec<Value> {
+    objects(&plain_text(file)).unwrap()
+}
+
+fn plain_text(file: &str) -> String {
+    fs::read_to_string(deploy().join("kubernetes").join(file)).unwrap()
+}
+
+fn kustomized(directory: &Path) -> Vec<Value> {
+    objects(&kustomize(directory).unwrap()).unwrap()
+}
+
+/// Objects by kind and name: their order is the tools'.
+fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
+    let number = objects.len();
+    let named: BTreeMap<_, _> = objects
+        .into_iter()
+        .map(|one| (format!("{} {}", one["kind"], one["metadata"]["name"]), one))
+        .collect();
+    assert_eq!(named.len(), number, "two of one name");
+    named
+}
+
+fn the<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let all: Vec<_> = objects.iter().filter(|one| one["kind"] == kind).collect();
+    assert_eq!(all.len(), 1, "{kind}");
+    all[0]
+}
+
+fn container(objects: &[Value]) -> &Value {
+    let containers = &the(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers.as_array().map(Vec::len), Some(1));
+    &containers[0]
+}
+
+/// Bytes, of a quantity with one of the suffixes that are used here.
+fn bytes(quantity: &Value) -> u64 {
+    let text = quantity.as_str().unwrap();
+    let mebibytes: u64 = text.strip_suffix("Mi").unwrap().parse().unwrap();
+    mebibytes << 20
+}
+
+/// What a kustomization makes that is not in the repository, as its users' are. Each `deploy` in it is the way to
+/// that directory.
+fn kustomized_elsewhere(kustomization: &str) -> Vec<Value> {
+    let place = TempDir::new().unwrap();
+    // Kustomize takes no absolute path, and `..` of the root is the root.
+    let way = format!("{}{}", "../".repeat(32), deploy().display());
+    let kustomization = kustomization.replace("deploy", &way);
+    fs::write(place.path().join("kustomization.yaml"), kustomization).unwrap();
+    kustomized(place.path())
+}
+
+#[test]
+fn helm_has_nothing_to_say_against_the_chart() {
+    let every_switch = json!({
+        "ask": false,
+        "commonLabels": { "team": "network" },
+        "config": { "anything": ["at", "all"] },
+        "extraArgs": ["--interface=eth*"],
+        "imagePullSecrets": [{ "name": "registry" }],
+        "metrics": { "scrapeAnnotations": true },
+        "namespace": { "create": true },
+        "podMonitor": { "enabled": true },
+        "resourceQuota": { "enabled": true },
+        "securityContextConstraints": { "enabled": true },
+    });
+    for values in [json!({}), every_switch] {
+        let complaints = Chart::of_this_repository().lint(&values).unwrap();
+        assert!(complaints.is_empty(), "{complaints:?}");
+    }
+}
+
+#[test]
+fn kubernetes_old_and_new_takes_every_object_and_every_field_in_it() {
+    let files = EXTRAS.map(|(name, _)| format!("{name}.yaml"));
+    let files = files.iter().map(String::as_str).chain(["arp-monitor.yaml"]);
+    let all: Vec<_> = files.map(plain_text).collect();
+    let objects = valid_objects(&all.join("\n---\n"), &KUBERNETES).unwrap();
+    assert!(objects.len() > EXTRAS.len());
+    // Those schemas are strict, or they would be of no use.
+    let misspelt = plain_text("arp-monitor.yaml").replace("hostNetwork:", "hostNetworks:");
+    let refusal = valid_objects(&misspelt, &KUBERNETES).unwrap_err();
+    assert!(refusal.to_string().contains("hostNetworks"), "{refusal}");
+}
+
+#[test]
+fn the_chart_the_plain_manifests_and_the_kustomize_base_are_the_same_objects() {
+    let chart = by_name(render(&json!({ "namespace": { "create": true } })));
+    let names: Vec<_> = chart.keys().map(|name| name.replace('"', "")).collect();
+    assert_eq!(
+        names,
+        [
+            "ConfigMap arp-monitor",
+            "DaemonSet arp-monitor",
+            "Namespace arp-monitor",
+            "ServiceAccount arp-monitor"
+        ]
+    );
+    assert_eq!(by_name(plain("arp-monitor.yaml")), chart);
+    assert_eq!(by_name(kustomized(&deploy().join("kustomize/base"))), chart);
+}
+
+#[test]
+fn what_is_added_by_a_switch_is_the_same_in_all_three_forms() {
+    for (name, switch) in EXTRAS {
+        let without = by_name(render(&json!({})));
+        let mut chart = by_name(render(&json!({ switch: { "enabled": true } })));
+        chart.retain(|name, _| !without.contains_key(name));
+        assert!(!chart.is_empty(), "{name}");
+        assert_eq!(by_name(plain(&format!("{name}.yaml"))), chart);
+        let directory = deploy().join("kustomize").join(name);
+        assert_eq!(by_name(kustomized(&directory)), chart);
+    }
+}
+
+#[test]
+fn annotations_to_scrape_by_are_the_same_by_helm_and_by_kustomize() {
+    let kustomized = kustomized_elsewhere(
+        "resources: [deploy/kustomize/base]\ncomponents: [deploy/kustomize/scrape-annotations]\n",
+    );
+    let chart = render(&json!({
+        "namespace": { "create": true },
+        "metrics": { "scrapeAnnotations": true },
+    }));
+    let pod = &the(&chart, "DaemonSet")["spec"]["template"];
+    assert_eq!(
+        pod["metadata"]["annotations"]["prometheus.io/port"],
+        "10826"
+    );
+    assert_eq!(by_name(kustomized), by_name(chart));
+}
+
+#[test]
+fn an_image_of_ones_own_is_named_by_repository_and_digest() {
+    let digest = format!("sha256:{}", "5a".repeat(32));
+    let chart = render(&json!({
+        "image": { "repository": "registry.example/arp-monitor", "digest": digest },
+        "imagePullSecrets": [{ "name": "registry" }],
+    }));
+    let expected = format!("registry.example/arp-monitor@{digest}");
+    assert_eq!(container(&chart)["image"], expected);
+    let pod = &the(&chart, "DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["imagePullSecrets"], json!([{ "name": "registry" }]));
+
+    let kustomized = kustomized_elsewhere(&format!(
+        "resources: [deploy/kustomize/base]\nimages:\n  - name: localhost/arp-monitor\n    \
+         newName: registry.example/arp-monitor\n    digest: {digest}\n"
+    ));
+    assert_eq!(container(&kustomized)["image"], expected);
+}
+
+#[test]
+fn the_versions_are_the_workspaces() {
+    let chart = fs::read_to_string(deploy().join("helm/arp-monitor/Chart.yaml")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    for field in ["version", "appVersion"] {
+        assert!(
+            chart.contains(&format!("\n{field}: {version}\n")),
+            "{field}"
+        );
+    }
+    let image = format!("localhost/arp-monitor:{version}");
+    assert_eq!(container(&plain("arp-monitor.yaml"))["image"], image);
+}
+
+#[test]
+fn the_daemon_set_selects_its_own_pods_and_so_does_the_pod_monitor() {
+    let objects = render(&json!({
+        "podLabels": { "more": "labels" },
+        "podMonitor": { "enabled": true },
+    }));
+    let daemons = the(&objects, "DaemonSet");
+    let labels = daemons["spec"]["template"]["metadata"]["labels"]
+        .as_object()
+        .unwrap();
+    assert_eq!(labels["more"], "labels");
+    for kind in ["DaemonSet", "PodMonitor"] {
+        let selector = &the(&objects, kind)["spec"]["selector"]["matchLabels"];
+        let selector = selector.as_object().unwrap();
+        assert!(!selector.is_empty());
+        for (label, value) in selector {
+            assert_eq!(labels.get(label), Some(value), "{kind} {label}");
+        }
+    }
+    let endpoint = &the(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["port"], container(&objects)["ports"][0]["name"]);
+    assert_eq!(
+        endpoint["relabelings"],
+        json!([{ "sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node" }])
+    );
+}
+
+#[test]
+fn what_is_requested_is_within_the_limits_and_leaves_room_for_the_maps() {
+    let objects = render(&json!({}));
+    let resources = &container(&objects)["resources"];
+    let (request, limit) = (&resources["requests"], &resources["limits"]);
+    assert!(bytes(&request["memory"]) <= bytes(&limit["memory"]));
+    assert!(
+        limit.get("cpu").is_none(),
+        "a monitor that is held up sees less"
+    );
+    // docs/memory.md: the kernel side on 512 CPUs, and the bindings that are kept.
+    assert!(bytes(&limit["memory"]) >= (165 + 15) << 20);
+}
+
+#[test]
+fn the_pod_has_exactly_the_privileges_that_it_needs() {
+    let objects = render(&json!({}));
+    let context = &container(&objects)["securityContext"];
+    let expected = json!({
+        "privileged": false,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "capabilities": { "drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "NET_RAW", "PERFMON"] },
+        "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    assert_eq!(*context, expected);
+    let pod = &the(&objects, "DaemonSet")["spec"]["template"]["spec"];
+    for field in [
+        "hostPID",
+        "hostIPC",
+        "shareProcessNamespace",
+        "initContainers",
+    ] {
+        assert!(pod.get(field).is_none(), "{field}");
+    }
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(
+        the(&objects, "ServiceAccount")["automountServiceAccountToken"],
+        false
+    );
+    assert_eq!(pod["hostNetwork"], true);
+
+    let passive = render(&json!({ "ask": false }));
+    assert_eq!(
+        container(&passive)["securityContext"]["capabilities"]["add"],
+        json!(["BPF", "NET_ADMIN", "PERFMON"])
+    );
+}
+
+#[test]
+fn what_openshift_allows_is_what_the_pod_asks_for() {
+    for ask in [true, false] {
+        let objects = render(&json!({
+            "ask": ask,
+            "securityContextConstraints": { "enabled": true },
+        }));
+        let allowed = the(&objects, "SecurityContextConstraints");
+        let context = &container(&objects)["securityContext"];
+        assert_eq!(
+            allowed["allowedCapabilities"],
+            context["capabilities"]["add"]
+        );
+        assert_eq!(
+            allowed["requiredDropCapabilities"],
+            context["capabilities"]["drop"]
+        );
+        assert_eq!(allowed["runAsUser"]["uid"], context["runAsUser"]);
+        assert_eq!(allowed["allowPrivilegedContainer"], false);
+        let account = the(&objects, "ServiceAccount");
+        let user = format!(
+            "system:serviceaccount:{}:{}",
+            account["metadata"]["namespace"].as_str().unwrap(),
+            account["metadata"]["name"].as_str().unwrap()
+        );
+        assert_eq!(allowed["users"], json!([user]));
+        let pod = &the(&objects, "DaemonSet")["spec"]["template"]["spec"];
+        for volume in pod["volumes"].as_array().unwrap() {
+            let kinds: Vec<_> = volume.as_object().unwrap().keys().collect();
+            let allowed = allowed["volumes"].as_array().unwrap();
+            assert!(
+                kinds
+                    .iter()
+                    .all(|kind| *kind == "name" || allowed.iter().any(|one| one == *kind)),
+                "{volume}"
+            );
+        }
+    }
+}
+
+#[test]
+fn it_runs_on_every_node_and_one_is_replaced_at_a_time() {
+    let objects = render(&json!({}));
+    let spec = &the(&objects, "DaemonSet")["spec"];
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["tolerations"], json!([{ "operator": "Exists" }]));
+    assert_eq!(pod["priorityClassName"], "system-node-critical");
+    assert_eq!(spec["minReadySeconds"], 60);
+    assert_eq!(
+        spec["updateStrategy"],
+        json!({
+            "type": "RollingUpdate",
+            "rollingUpdate": { "maxSurge": 0, "maxUnavailable": 1 },
+        })
+    );
+}
+
+#[test]
+fn the_port_is_the_one_that_it_listens_on_and_is_probed_at() {
+    for port in [10826, 9000] {
+        let objects = render(&json!({ "metrics": { "port": port } }));
+        let container = container(&objects);
+        let listen = format!("--listen=$(HOST_IP):{port}");
+        let arguments = container["args"].as_array().unwrap();
+        assert!(arguments.contains(&json!(listen)), "{arguments:?}");
+        let declared = &container["ports"][0];
+        assert_eq!(declared["containerPort"], port);
+        assert_eq!(declared["hostPort"], port);
+        for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+            let get = &container[probe]["httpGet"];
+            assert_eq!(
+                (&get["path"], &get["port"]),
+                (&json!(path), &declared["name"])
+            );
+        }
+    }
+}
+
+#[test]
+fn values_that_do_not_exist_or_fit_are_refused_by_name() {
+    for (values, culprit) in [
+        (json!({ "podMontior": { "enabled": true } }), "podMontior"),
+        (json!({ "image": { "digest": "latest" } }), "digest"),
+        (json!({ "metrics": { "port": 70000 } }), "port"),
+        (json!({ "ask": "no" }), "ask"),
+        (
+            json!({ "securityContext": { "privileged": true } }),
+            "privileged",
+        ),
+    ] {
+        let refusal = Chart::of_this_repository()
+            .render(NAME, NAME, &values)
+            .unwrap_err()
+            .to_string();
+        assert!(refusal.contains(culprit), "{refusal}");
+    }
+}
+
+#[test]
+fn a_release_of_another_name_and_namespace_holds_together() {
+    let templates = Chart::of_this_repository()
+        .render(
+            "edge",
+            "network",
+            &json!({ "podMonitor": { "enabled": true } }),
+        )
+        .unwrap();
+    for (template, text) in templates {
+        if !template.ends_with(".yaml") {
+            continue;
+        }
+        for one in objects(&text).unwrap() {
+            assert_eq!(one["metadata"]["name"], "edge-arp-monitor", "{template}");
+            assert_eq!(one["metadata"]["namespace"], "network", "{template}");
+        }
+    }
+}
+
+#[test]
+fn the_rules_are_those_that_prometheus_takes_from_the_files() {
+    let objects = render(&json!({ "prometheusRule": { "enabled": true } }));
+    let rules: Vec<_> = objects
+        .iter()
+        .filter(|one| one["kind"] == "PrometheusRule")
+        .map(|one| one["spec"].clone())
+        .collect();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(deploy().join("prometheus")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_str().unwrap().ends_with(".rules.yaml") {
+            files.push(yaml(&fs::read_to_string(path).unwrap()));
+        }
+    }
+    assert!(!files.is_empty());
+    assert_eq!(rules.len(), files.len());
+    for file in files {
+        assert!(rules.contains(&file), "{file}");
+    }
+}
+
+/// One YAML document that is no Kubernetes object.
+fn yaml(text: &str) -> Value {
+    let [document] = &objects(text).unwrap()[..] else {
+        panic!("not one document");
+    };
+    document.clone()
+}
+
+#[test]
+fn the_dashboard_is_the_file() {
+    let objects = render(&json!({ "dashboard": { "enabled": true } }));
+    let map = objects
+        .iter()
+        .find(|one| one["metadata"]["labels"]["grafana_dashboard"] == "1")
+        .unwrap();
+    let data = map["data"].as_object().unwrap();
+    assert_eq!(data.len(), 1);
+    for (name, contents) in data {
+        let file = fs::read_to_string(deploy().join("grafana").join(name)).unwrap();
+        assert_eq!(contents.as_str().unwrap().trim(), file.trim(), "{name}");
+    }
+}

@@ -1,0 +1,107 @@
+//! The plain manifests and the kustomize base: what the Helm chart gives with the values that it comes with.
+//!
+//! The chart is where they are written. What is generated from it is committed, so that `kubectl apply -f` takes
+//! nothing but kubectl; a test holds both equal.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use probe_tests::Chart;
+use serde_json::{Value, json};
+
+/// Of the release, and so of every object.
+const NAME: &str = "arp-monitor";
+
+const HEADER: &str =
+    "# Made from deploy/helm/arp-monitor by `cargo xtask manifests`: change it there.\n";
+
+/// The templates that everybody takes, in the order in which they are to be applied.
+const BASE: [&str; 4] = [
+    "namespace.yaml",
+    "service-account.yaml",
+    "config.yaml",
+    "daemonset.yaml",
+];
+
+/// The templates that some take besides, and the switch of each among the values.
+const EXTRAS: [(&str, &str); 5] = [
+    ("dashboard.yaml", "dashboard"),
+    ("pod-monitor.yaml", "podMonitor"),
+    ("prometheus-rule.yaml", "prometheusRule"),
+    ("resource-quota.yaml", "resourceQuota"),
+    (
+        "security-context-constraints.yaml",
+        "securityContextConstraints",
+    ),
+];
+
+/// Every generated file, by its place below `deploy`.
+pub fn generate(chart: &Chart) -> Result<BTreeMap<PathBuf, String>> {
+    let rendered = chart.render(NAME, NAME, &values())?;
+    let template = |name: &str| {
+        let text = rendered.get(name).with_context(|| {
+            format!("the chart's template {name} gives nothing with every switch on")
+        })?;
+        Ok::<_, anyhow::Error>(document(text))
+    };
+    let mut files = BTreeMap::new();
+    let mut all = Vec::new();
+    for name in BASE {
+        let text = template(name)?;
+        files.insert(
+            PathBuf::from("kustomize/base").join(name),
+            format!("{HEADER}{text}"),
+        );
+        all.push(text);
+    }
+    files.insert(
+        PathBuf::from("kubernetes/arp-monitor.yaml"),
+        format!("{HEADER}{}", all.join("---\n")),
+    );
+    for (name, _) in EXTRAS {
+        let text = format!("{HEADER}{}", template(name)?);
+        let directory = PathBuf::from("kustomize").join(name.trim_end_matches(".yaml"));
+        files.insert(directory.join(name), text.clone());
+        files.insert(PathBuf::from("kubernetes").join(name), text);
+    }
+    Ok(files)
+}
+
+/// What the chart comes with, and every switch on.
+fn values() -> Value {
+    let mut values = json!({ "namespace": { "create": true } });
+    for (_, switch) in EXTRAS {
+        values[switch] = json!({ "enabled": true });
+    }
+    values
+}
+
+/// A document as Helm leaves it, without the blank lines of what was left out around it.
+fn document(rendered: &str) -> String {
+    let text = rendered.trim().trim_start_matches("---").trim();
+    format!("{text}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use probe_tests::deploy;
+
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_what_the_chart_gives() {
+        let generated = generate(&Chart::of_this_repository()).unwrap();
+        assert!(generated.len() > BASE.len() + EXTRAS.len());
+        for (place, text) in generated {
+            let committed = fs::read_to_string(deploy().join(&place));
+            let place = place.display();
+            assert_eq!(
+                committed.ok(),
+                Some(text),
+                "deploy/{place} is not what the chart gives: run `cargo xtask manifests`"
+            );
+        }
+    }
+}

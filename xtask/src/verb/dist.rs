@@ -1,0 +1,159 @@
+//! `cargo xtask dist`: what is given out. The same commit and compiler give the same bytes.
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use probe_tests::Chart;
+
+use crate::{
+    host, image, manifest_tools, packages,
+    step::{self, say, step},
+    verb::build,
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where a shell looks for completions, below the prefix.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "share/bash-completion/completions/probe"),
+    ("fish", "share/fish/vendor_completions.d/probe.fish"),
+    ("zsh", "share/zsh/site-functions/_probe"),
+];
+
+/// Files of the repository, and where they go below the prefix.
+const FILES: [(&str, &str); 6] = [
+    (
+        "deploy/systemd/arp-monitor.service",
+        "lib/systemd/system/arp-monitor.service",
+    ),
+    ("CHANGELOG.md", "share/doc/arp-monitor/CHANGELOG.md"),
+    ("README.md", "share/doc/arp-monitor/README.md"),
+    ("LICENSE-APACHE", "share/doc/arp-monitor/LICENSE-APACHE"),
+    ("LICENSE-GPL-2.0", "share/doc/arp-monitor/LICENSE-GPL-2.0"),
+    ("LICENSE-MIT", "share/doc/arp-monitor/LICENSE-MIT"),
+];
+
+pub fn run() -> Result<()> {
+    packages::ensure_for_image()?;
+    manifest_tools::ensure()?;
+    build::run()?;
+    let image = image::build()?;
+    step("distribution", || {
+        let directory = host::target_dir().join("dist");
+        start_afresh(&directory)?;
+        let scratch = host::target_dir().join("dist.scratch");
+        start_afresh(&scratch)?;
+
+        let name = format!("arp-monitor-{VERSION}-linux-{ARCH}");
+        stage(&scratch.join(&name))?;
+        pack(&scratch, &name, &directory.join(format!("{name}.tar.gz")))?;
+        // As `ctr images import` and `podman load` take it.
+        pack(
+            &image.layout,
+            ".",
+            &directory.join(format!("arp-monitor-{VERSION}-image-{ARCH}.tar")),
+        )?;
+        pack_chart(&scratch, &directory)?;
+        copy(
+            &host::workspace().join("deploy/kubernetes/arp-monitor.yaml"),
+            &directory.join(format!("arp-monitor-{VERSION}.yaml")),
+        )?;
+        sum(&directory)?;
+        fs::remove_dir_all(&scratch)?;
+        say(&format!("{} is ready", directory.display()));
+        Ok(())
+    })
+}
+
+/// Lays out what is unpacked below a prefix, such as /usr/local.
+fn stage(prefix: &Path) -> Result<()> {
+    let binary = prefix.join("bin/probe");
+    copy(&host::probe(), &binary)?;
+    for (from, to) in FILES {
+        copy(&host::workspace().join(from), &prefix.join(to))?;
+    }
+    for (shell, to) in COMPLETIONS {
+        let script = host::output_of(Command::new(&binary).args(["completions", shell]))
+            .with_context(|| format!("probe prints no completions for {shell}"))?;
+        let path = prefix.join(to);
+        make_parent(&path)?;
+        fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let pages = prefix.join("share/man/man1");
+    fs::create_dir_all(&pages)?;
+    step::run(Command::new(&binary).arg("man").arg(&pages))
+}
+
+/// Packs a directory, or what is in it, in an order and with times and owners that are always the same.
+fn pack(base: &Path, what: &str, archive: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+        .args(["--format=ustar", "--mode=u+rw,go+r,go-w"])
+        .arg(format!("--mtime=@{}", host::commit_time()));
+    if archive.extension().is_some_and(|kind| kind != "tar") {
+        tar.arg("--use-compress-program=gzip --no-name --best");
+    }
+    step::run(
+        tar.arg("--file")
+            .arg(archive)
+            .arg("--directory")
+            .arg(base)
+            .arg("--create")
+            .arg(what),
+    )
+}
+
+/// Has Helm pack the chart, for what its symbolic links lead to, and packs that again: Helm writes today's date.
+fn pack_chart(scratch: &Path, directory: &Path) -> Result<()> {
+    let package = Chart::of_this_repository().package(scratch)?;
+    step::run(
+        Command::new("tar")
+            .arg("--extract")
+            .arg("--file")
+            .arg(&package)
+            .arg("--directory")
+            .arg(scratch),
+    )?;
+    let name = package.file_name().context("Helm's package has no name")?;
+    pack(scratch, "arp-monitor", &directory.join(name))
+}
+
+/// Writes SHA256SUMS, for `sha256sum --check`.
+fn sum(directory: &Path) -> Result<()> {
+    let mut names = names_in(directory)?;
+    names.sort();
+    let output = Command::new("sha256sum")
+        .args(&names)
+        .current_dir(directory)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run sha256sum")?;
+    ensure!(output.status.success(), "sha256sum failed");
+    fs::write(directory.join("SHA256SUMS"), output.stdout).context("cannot write SHA256SUMS")
+}
+
+fn names_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory)?;
+    entries.map(|entry| Ok(entry?.file_name().into())).collect()
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    make_parent(to)?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))
+}
+
+fn start_afresh(directory: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask image`: the container image, from the binary that the tests run.
+
+use anyhow::Result;
+
+use crate::{image, packages, step::say, verb::build};
+
+pub fn run() -> Result<()> {
+    packages::ensure_for_image()?;
+    build::run()?;
+    let image = image::build()?;
+    say(&format!(
+        "{} is {}: {:.1} MiB to pull, {:.1} MiB unpacked",
+        image.name,
+        image.layout.display(),
+        mebibytes(image.compressed),
+        mebibytes(image.unpacked),
+    ));
+    Ok(())
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "sizes for a person to read, far below 2^52"
+)]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
