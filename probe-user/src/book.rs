@@ -75,6 +75,9 @@ impl Tallies {
 
     /// How often there was something about an address.
     pub fn of(&self, interface: &str, vlan: Vlan, ip: IpAddr) -> Tally {
+        if self.addresses == 0 {
+            return Tally::default();
+        }
         let tallies = self.by_interface.get(interface);
         let tally = tallies.and_then(|tallies| tallies.get(&(vlan, ip)));
         tally.copied().unwrap_or_default()

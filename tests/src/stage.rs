@@ -11,12 +11,14 @@ use probe_common::wire::MacAddr;
 use tempfile::TempDir;
 
 use crate::{
+    daemon::LISTEN,
     finding::Finding,
     frame::Frame,
     host::{Host, INTERFACE},
     lab::Lab,
     packet::Sender,
     process::{Finished, Process, Stream},
+    socket::SocketPlace,
     switch::Switch,
     wait::eventually,
 };
@@ -61,6 +63,7 @@ pub struct Scenario {
 pub struct Stage {
     // Before the switch and what is plugged in, so that they end before what they watch.
     observers: Option<Observers>,
+    asking: bool,
     concluded: bool,
     switch: Switch,
 }
@@ -69,12 +72,44 @@ pub struct Stage {
 #[derive(Debug)]
 struct Observers {
     watch: Process,
+    daemon: Option<AskingDaemon>,
     tcpdump: Process,
     marker: Host,
     sender: Sender,
     /// Options of detection, which hold for what was recorded too.
     options: Vec<String>,
     files: TempDir,
+}
+
+/// A daemon that asks, to be watched through its socket.
+#[derive(Debug)]
+struct AskingDaemon {
+    process: Process,
+    place: SocketPlace,
+}
+
+impl AskingDaemon {
+    fn start(host: &Host, attach: &str, options: &[&str]) -> anyhow::Result<Self> {
+        let (place, listen) = (SocketPlace::new()?, LISTEN.to_string());
+        let words = ["run", "--confirm", "auto", "--listen", &listen];
+        let where_and_how = [
+            "--socket",
+            place.word(),
+            "-i",
+            INTERFACE,
+            "--attach",
+            attach,
+        ];
+        let process = host.probe(&[&words[..], &where_and_how, options].concat())?;
+        eventually("a daemon that asks to be ready", PROMPTLY, || {
+            let answer = host.http_get(LISTEN, "/readyz");
+            Ok(answer
+                .is_ok_and(|answer| answer.status == 200)
+                .then_some(()))
+        })
+        .with_context(|| process.said())?;
+        Ok(Self { process, place })
+    }
 }
 
 /// The file that the binary writes.
@@ -113,7 +148,17 @@ enum Owners {
 impl Scenario {
     /// Plays it, and holds the binary to what it says.
     pub fn hold(&self) -> anyhow::Result<()> {
-        let mut stage = Stage::new(self.wires)?;
+        self.play(false)
+    }
+
+    /// The same, watched by a daemon that asks. What it makes of the answers is not in any capture, so it is held
+    /// to what it says live; and reading what was recorded must find no conflict where there was none.
+    pub fn hold_asking(&self) -> anyhow::Result<()> {
+        self.play(true)
+    }
+
+    fn play(&self, asking: bool) -> anyhow::Result<()> {
+        let mut stage = Stage::new(self.wires, asking)?;
         (self.play)(&mut stage).with_context(|| stage.said())?;
         ensure!(stage.concluded, "a scenario that concludes nothing");
         Ok(())
@@ -121,10 +166,11 @@ impl Scenario {
 }
 
 impl Stage {
-    fn new(wires: Wires) -> anyhow::Result<Self> {
+    fn new(wires: Wires, asking: bool) -> anyhow::Result<Self> {
         let lab = Lab::new()?;
         Ok(Self {
             observers: None,
+            asking,
             concluded: false,
             switch: match wires {
                 Wires::Switch => lab.bridge()?,
@@ -151,7 +197,10 @@ impl Stage {
     /// From here on every frame counts.
     pub fn watch(&mut self, host: &Host, attach: &str, options: &[&str]) -> anyhow::Result<()> {
         let marker = self.switch.host("marker")?;
-        let observers = Observers::start(host, marker, attach, options)?;
+        let daemon = self
+            .asking
+            .then(|| AskingDaemon::start(host, attach, options));
+        let observers = Observers::start(host, marker, attach, options, daemon.transpose()?)?;
         let observers = self.observers.insert(observers);
         // Seen at the start: so what is not seen later did not happen.
         observers.mark(MARKING[0])?;
@@ -185,6 +234,10 @@ impl Stage {
         let observers = self.observers.take().context("nobody watches")?;
         let (live, read_again) = observers.end()?;
         compare(expected, &live).context("live")?;
+        if self.asking {
+            no_more_conflicts(&live, &read_again).context("over its own recording")?;
+            return no_more_conflicts(&live, &captured).context("over tcpdump's capture");
+        }
         agree(&live, &read_again).context("over its own recording")?;
         let shown: Vec<_> = expected.iter().filter_map(Expected::in_a_capture).collect();
         if shown.len() == expected.len() {
@@ -207,11 +260,23 @@ impl Stage {
 }
 
 impl Observers {
-    fn start(host: &Host, marker: Host, attach: &str, options: &[&str]) -> anyhow::Result<Self> {
+    fn start(
+        host: &Host,
+        marker: Host,
+        attach: &str,
+        options: &[&str],
+        daemon: Option<AskingDaemon>,
+    ) -> anyhow::Result<Self> {
         let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
         let [recording, capture] = [RECORDING, CAPTURE].map(|name| files.path().join(name));
-        let how = ["-i", INTERFACE, "--attach", attach, "-o", "json", "--write"];
-        let watch = host.bare_watch(&[&how[..], &[word(&recording)?], options].concat())?;
+        let write = ["-o", "json", "--write", word(&recording)?];
+        let watch = if let Some(daemon) = &daemon {
+            let socket = ["--socket", daemon.place.word()];
+            host.bare_watch(&[&write[..], &socket].concat())?
+        } else {
+            let how = ["-i", INTERFACE, "--attach", attach];
+            host.bare_watch(&[&how[..], &write, options].concat())?
+        };
         let tcpdump = host.spawn([
             "tcpdump",
             "--immediate-mode",
@@ -230,6 +295,7 @@ impl Observers {
         })?;
         Ok(Self {
             watch,
+            daemon,
             tcpdump,
             sender: marker.sender()?,
             marker,
@@ -273,6 +339,10 @@ impl Observers {
         self.watch.exit_status(PROMPTLY)?;
         let live = findings(&self.watch.lines(Stream::Stdout).join("\n"))?;
         let again = findings(&self.read(RECORDING)?.success()?)?;
+        if let Some(daemon) = &mut self.daemon {
+            daemon.process.terminate()?;
+            daemon.process.exit_status(PROMPTLY)?;
+        }
         Ok((live, again))
     }
 
@@ -350,6 +420,14 @@ impl Expected {
         Self {
             evidence: Some(evidence),
             ..Self::new("conflict_expired", ip, "notice", Owners::Any)
+        }
+    }
+
+    /// A conflict, opened by this evidence, is over: one owner is left.
+    pub fn conflict_resolved(ip: &str, evidence: &'static str) -> Self {
+        Self {
+            evidence: Some(evidence),
+            ..Self::new("conflict_resolved", ip, "notice", Owners::Any)
         }
     }
 
@@ -480,6 +558,21 @@ fn agree(live: &[Finding], read: &[Finding]) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Reading must find no conflict where there was none live.
+fn no_more_conflicts(live: &[Finding], read: &[Finding]) -> anyhow::Result<()> {
+    let is_conflict = |found: &&Finding| found.finding == "conflict";
+    let conflicts: BTreeSet<_> = live
+        .iter()
+        .filter(is_conflict)
+        .map(Finding::address)
+        .collect();
+    let mut read = read.iter().filter(is_conflict);
+    match read.find(|found| !conflicts.contains(&found.address())) {
+        Some(found) => bail!("a conflict that was none: {found:?}"),
+        None => Ok(()),
+    }
 }
 
 /// Holds the findings about each address against what was expected of it, in order. Of addresses that

@@ -711,6 +711,67 @@ fn what_is_named_with_its_interface_is_taken_at_its_word_if_it_is_little() {
 }
 
 #[test]
+fn a_handful_is_no_burst_that_a_switch_would_shut_a_port_for() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let bystander = host(&switch, "bystander", "192.0.2.11");
+    let capture = bystander.capture().unwrap();
+    let finished = check(&client, &["192.0.2.20-29", "--rate", "1"]);
+    assert_eq!(status(&finished), FINE, "{finished:?}");
+    assert_eq!(questions(&capture), 12);
+    check(&client, &["192.0.2.20-22"]);
+    assert_eq!(questions(&capture), 9);
+}
+
+#[test]
+fn each_address_is_asked_about_where_its_route_leads() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let [here, there] = ["here", "there"].map(|name| switch.host(name).unwrap());
+    here.add_address("192.0.2.11/24").unwrap();
+    there.add_address("198.51.100.11/24").unwrap();
+    let link = [
+        "link", "add", "second", "link", INTERFACE, "type", "macvlan", "mode", "bridge",
+    ];
+    client.ip(link).unwrap();
+    client
+        .ip(["address", "add", "198.51.100.1/24", "dev", "second"])
+        .unwrap();
+    client.ip(["link", "set", "dev", "second", "up"]).unwrap();
+    let (status, records) = records(&client, &["192.0.2.11", "198.51.100.11"]);
+    assert_eq!(status, FINE);
+    for (record, (interface, owner)) in records.iter().zip([(INTERFACE, &here), ("second", &there)])
+    {
+        assert_eq!(record["verdict"], "one_owner", "{record}");
+        assert_eq!(record["interface"], interface);
+        assert_eq!(macs(record), set([owner]));
+    }
+}
+
+#[test]
+fn an_interface_that_goes_down_in_a_check_ends_it_with_4() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let _other = host(&switch, "other", "192.0.2.11");
+    let process = client
+        .probe(&["check", "--for", "1m", "192.0.2.11"])
+        .unwrap();
+    let capture = client.capture().unwrap();
+    let answer = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
+    capture.wait_for_arp(SOON, answer).unwrap();
+    client
+        .ip(["link", "set", "dev", INTERFACE, "down"])
+        .unwrap();
+    let finished = process.finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(finished.stderr.contains("down"), "{finished:?}");
+    assert!(
+        finished.stdout.contains("192.0.2.11"),
+        "what is known: {finished:?}"
+    );
+}
+
+#[test]
 fn with_only_the_one_capability_it_asks_and_keeps_none() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);

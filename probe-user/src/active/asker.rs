@@ -445,7 +445,7 @@ impl Asker {
             return;
         }
         let seen = self.seen_to_go.peek(&key);
-        if !seen.is_some_and(|&at| now.since(at) <= SEEN_WITHIN) {
+        if seen.is_none_or(|&at| now.since(at) > SEEN_WITHIN) {
             if is_care {
                 self.care.give_up(&key, now, &mut self.rng);
             }

@@ -142,13 +142,14 @@ impl Asking {
             Outcome::Answered { ask, by } => detector.answered(&ask, now, &by, findings),
             Outcome::Unasked(ask) => detector.unasked(&ask, now, findings),
             Outcome::SilenceForgotten(key) => detector.forget_silence(&key),
-            Outcome::Mute(ask) => match detector.witness(ask.key.segment, ask.key.ip) {
-                Some(witness) => self.asker.ask_witness(witness, now),
-                None => {
+            Outcome::Mute(ask) => {
+                if let Some(witness) = detector.witness(ask.key.segment, ask.key.ip) {
+                    self.asker.ask_witness(witness, now);
+                } else {
                     self.asker.believe(&ask, now);
                     detector.answered(&ask, now, &[], findings);
                 }
-            },
+            }
         }
     }
 

@@ -185,9 +185,10 @@ impl Care {
         forgotten: &mut Vec<BindingKey>,
     ) -> Option<Due> {
         loop {
-            let mut lines = self.lines.values();
-            let line = lines.find(|line| line.next_at().is_some_and(|at| at <= now))?;
-            let &(_, key) = line.order.first()?;
+            // The one that has waited longest, so that no segment keeps others from their turn.
+            let lines = self.lines.values();
+            let next = lines.filter_map(|line| Some((line.next_at()?, line.order.first()?.1)));
+            let (_, key) = next.filter(|&(at, _)| at <= now).min()?;
             // Not while an answer may still come.
             let after = now + self.interval(rng).max(ROUND);
             let entry = self.entries.get_mut(&key)?;

@@ -1,5 +1,10 @@
 //! Many daemons on one segment, none of which knows the others: what they send together.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "with --nocapture they print the figures of docs/asking.md"
+)]
+
 use std::{
     collections::{BTreeSet, HashMap},
     net::Ipv4Addr,

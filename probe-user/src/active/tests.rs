@@ -324,7 +324,7 @@ fn confirmation_goes_before_resolution_and_that_before_care() {
 fn what_does_not_fit_is_said_and_what_matters_more_takes_its_place() {
     let mut lab = Lab::new();
     let address = |number: u16| BindingKey {
-        ip: Ipv4Addr::new(198, 51, (number >> 8) as u8, number as u8).into(),
+        ip: Ipv4Addr::from(0xc633_0000 | u32::from(number)).into(),
         ..key(0)
     };
     for number in 0..1_100 {

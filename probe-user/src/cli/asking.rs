@@ -19,7 +19,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 pub struct AskingArguments {
     /// Whether to ask by ARP probe who answers for an address, where listening leaves that open: after a
     /// takeover, when a conflict seems over, and now and then about each address that matters. At most five
-    /// frames a second; `auto` asks if CAP_NET_RAW is there
+    /// frames a second; `auto` asks if this process has the capability to (`CAP_NET_RAW`)
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Confirm::Auto)]
     confirm: Confirm,
 

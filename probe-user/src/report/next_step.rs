@@ -95,6 +95,12 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
             .flat_map(|owner| owner.macs.iter().copied())
             .collect()
     };
+    let by_hint = record
+        .hint
+        .and_then(|hint| about_cause(hint, &record.interface, record.vlan));
+    if by_hint.is_some() {
+        return by_hint;
+    }
     match record.verdict {
         Verdict::Conflict if record.owners.iter().any(|owner| owner.holds) => Some(NextStep {
             purpose: "see which machine the other one is, and take the address off one of the two:",
@@ -127,34 +133,42 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
 }
 
 fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
-    match record.hint {
-        Some(Hint::IpvsStrictArp) => NextStep {
+    let by_hint = record
+        .hint
+        .and_then(|hint| about_cause(hint, &record.interface, record.vlan));
+    by_hint.unwrap_or_else(|| owners(record, origin))
+}
+
+/// What to look at where a cause is likely; `None` where the owners themselves are the next step.
+fn about_cause(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
+    Some(match hint {
+        Hint::IpvsStrictArp => NextStep {
             purpose: "in Kubernetes, see that strictARP is true:",
             command: "kubectl -n kube-system get configmap kube-proxy -o yaml | grep strictARP"
                 .to_owned(),
         },
-        Some(Hint::ArpFlux) => NextStep {
+        Hint::ArpFlux => NextStep {
             purpose: "with 1, each interface answers for its own addresses only:",
             command: "sysctl net.ipv4.conf.all.arp_ignore".to_owned(),
         },
-        Some(Hint::TwoMasters) => NextStep {
+        Hint::TwoMasters => NextStep {
             purpose: "see who says that it is master; two sources are two masters:",
-            command: router_advertisements(record),
+            command: router_advertisements(interface, vlan),
         },
-        Some(Hint::TwoRouterGroups) => NextStep {
+        Hint::TwoRouterGroups => NextStep {
             purpose: "see which groups (vrid) announce it:",
-            command: router_advertisements(record),
+            command: router_advertisements(interface, vlan),
         },
-        Some(Hint::BalanceAlb) => NextStep {
+        Hint::BalanceAlb => NextStep {
             purpose: "on that machine, see the mode of its bond:",
             command: "grep -H Mode /proc/net/bonding/*".to_owned(),
         },
-        Some(Hint::TwoAnnouncers) => NextStep {
+        Hint::TwoAnnouncers => NextStep {
             purpose: "in each cluster, see who runs speakers; one install may announce it:",
             command: "kubectl get pods -A -o wide | grep -e speaker -e kube-vip".to_owned(),
         },
-        Some(Hint::RouterAndHost | Hint::AnnouncerAndHost) | None => owners(record, origin),
-    }
+        Hint::RouterAndHost | Hint::AnnouncerAndHost => return None,
+    })
 }
 
 fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
@@ -207,13 +221,13 @@ fn stay(record: &FindingRecord, origin: &Origin) -> String {
 }
 
 /// VRRP and CARP are IP protocol 112.
-fn router_advertisements(record: &FindingRecord) -> String {
-    let tags: String = match record.vlan {
+fn router_advertisements(interface: &str, vlan: Vlan) -> String {
+    let tags: String = match vlan {
         Vlan([0, _]) => String::new(),
         Vlan([outer, 0]) => format!("vlan {outer} and "),
         Vlan([outer, inner]) => format!("vlan {outer} and vlan {inner} and "),
     };
-    format!("tcpdump -c 10 -nvi {} {tags}ip proto 112", record.interface)
+    format!("tcpdump -c 10 -nvi {interface} {tags}ip proto 112")
 }
 
 fn macs_of(record: &FindingRecord, wanted: impl Fn(&OwnerRecord) -> bool) -> Vec<MacAddr> {

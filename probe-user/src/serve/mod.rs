@@ -6,15 +6,20 @@ mod metrics;
 mod socket;
 mod state;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures_util::stream;
 use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
@@ -115,10 +120,20 @@ async fn metrics(State(server): State<Server>) -> Response {
     // Reading the maps and encoding keep no other task from running.
     let encoded = tokio::task::spawn_blocking(move || metrics::encode(&material));
     match encoded.await {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Ok(pieces)) => text(pieces),
         Ok(Err(error)) => unavailable(&error.to_string()),
         Err(error) => unavailable(&error.to_string()),
     }
+}
+
+fn text(pieces: Vec<String>) -> Response {
+    let length: usize = pieces.iter().map(String::len).sum();
+    let head = [
+        (CONTENT_TYPE, prometheus::TEXT_FORMAT.to_owned()),
+        (CONTENT_LENGTH, length.to_string()),
+    ];
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    (head, Body::from_stream(pieces)).into_response()
 }
 
 async fn material(sources: Sources) -> Result<Material, Stopped> {

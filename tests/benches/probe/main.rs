@@ -1,5 +1,5 @@
 //! The benchmarks, each a part of its own: what a frame costs, what the rest of the traffic loses, a storm,
-//! the comparison with other programs, the latency, a scrape.
+//! the comparison with other programs, the latency, a scrape, asking.
 //!
 //! `cargo xtask bench [NAME…]` sets up what they need and runs them. Every load is bounded in number and
 //! time and stays inside namespaces that the benchmark made. What is measured here is compared within one
@@ -11,6 +11,7 @@
     reason = "figures are what this program is for, and a percent more or less is below their noise"
 )]
 
+mod check;
 mod cpu;
 mod frame_cost;
 mod latency;
@@ -31,13 +32,14 @@ use report::Section;
 /// A benchmark: its name, and what makes its section.
 type Part = (&'static str, fn() -> Result<Section>);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("frame-cost", frame_cost::run),
     ("latency", latency::run),
     ("storm", storm::run),
     ("peers", peers::run),
     ("scrape", scrape::run),
     ("traffic", traffic::run),
+    ("check", check::run),
 ];
 
 fn main() -> ExitCode {

@@ -71,7 +71,7 @@ impl Group {
     }
 }
 
-fn failover_and_failback(stage: &mut Stage) -> Result<()> {
+pub fn failover_and_failback(stage: &mut Stage) -> Result<()> {
     let group = Group::start(stage, RouterMac::Own)?;
     let [first, second] = [group.first.mac(), group.second.mac()];
     stage.watch(&group.client, "tc", &[])?;
@@ -122,7 +122,32 @@ fn split_brain(stage: &mut Stage) -> Result<()> {
     ])
 }
 
-fn virtual_mac(stage: &mut Stage) -> Result<()> {
+/// The same, watched by a daemon that asks: it knows who is left.
+pub fn split_brain_that_heals(stage: &mut Stage) -> Result<()> {
+    let group = Group::start(stage, RouterMac::Own)?;
+    let both = [group.first.mac(), group.second.mac()];
+    let gateway = ["route", "add", "default", "via", SHARED];
+    group.client.ip(gateway)?;
+    stage.watch(&group.client, "tc", &["--resolution-quiet", "8s"])?;
+    group.client.ask(SHARED)?.success()?;
+
+    group.keep_apart(stage, true)?;
+    group.backup.wait_for_master(1)?;
+    group.client.ask(SHARED)?;
+    stage.wait_for("conflict", SHARED)?;
+
+    group.keep_apart(stage, false)?;
+    group.backup.wait_for_backup(2)?;
+    stage.wait_for("conflict_resolved", SHARED)?;
+    stage.conclude(&[
+        Expected::new_binding(SHARED, &[group.first.mac()]),
+        Expected::contested(SHARED, &both).optional(),
+        Expected::conflict(SHARED, "duplicate_reply", &both).critical(),
+        Expected::conflict_resolved(SHARED, "duplicate_reply"),
+    ])
+}
+
+pub fn virtual_mac(stage: &mut Stage) -> Result<()> {
     let group = Group::start(stage, RouterMac::Virtual)?;
     let shared_mac: MacAddr = Keepalived::VIRTUAL_MAC.parse()?;
     stage.watch(&group.client, "native", &[])?;

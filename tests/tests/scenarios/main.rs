@@ -5,6 +5,7 @@
 //! processors, unlike other tests.
 
 mod addresses;
+mod asking;
 mod dhcp;
 mod keepalived;
 mod kube_vip;
@@ -14,6 +15,7 @@ mod ucarp;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use probe_tests::Scenario;
 
 /// The network of all scenarios (TEST-NET-1, RFC 5737): who asks…
 const CLIENT: &str = "192.0.2.1";
@@ -45,16 +47,15 @@ fn main() -> ExitCode {
         addresses::SCENARIOS,
     ]
     .concat();
-    let trials = scenarios
-        .into_iter()
-        .map(|scenario| {
-            Trial::test(scenario.name, move || {
-                scenario
-                    .hold()
-                    .map_err(|error| Failed::from(format!("{error:#}")))
-            })
+    let trial = |scenario: Scenario, hold: fn(&Scenario) -> anyhow::Result<()>| {
+        Trial::test(scenario.name, move || {
+            hold(&scenario).map_err(|error| Failed::from(format!("{error:#}")))
         })
-        .collect();
+    };
+    let listened = scenarios.into_iter().map(|it| trial(it, Scenario::hold));
+    let asking = asking::SCENARIOS.iter();
+    let asked = asking.map(|&it| trial(it, Scenario::hold_asking));
+    let trials = listened.chain(asked).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -86,7 +86,7 @@ fn announcement(stage: &mut Stage) -> Result<()> {
     stage.conclude(&[Expected::new_binding(SHARED, &[first.mac()])])
 }
 
-fn announcing_again(stage: &mut Stage) -> Result<()> {
+pub fn announcing_again(stage: &mut Stage) -> Result<()> {
     let Cluster {
         client: _client,
         nodes: [first, _],
@@ -100,13 +100,13 @@ fn announcing_again(stage: &mut Stage) -> Result<()> {
     stage.conclude(&[Expected::new_binding(SHARED, &[first.mac()])])
 }
 
-fn handover_seen_by_a_bystander(stage: &mut Stage) -> Result<()> {
+pub fn handover_seen_by_a_bystander(stage: &mut Stage) -> Result<()> {
     let cluster = Cluster::start(stage)?;
     stage.watch(&cluster.client, "tc", &[])?;
     hand_over(stage, cluster)
 }
 
-fn handover_seen_by_the_node_that_takes_over(stage: &mut Stage) -> Result<()> {
+pub fn handover_seen_by_the_node_that_takes_over(stage: &mut Stage) -> Result<()> {
     let cluster = Cluster::start(stage)?;
     stage.watch(&cluster.nodes[1], "tc", &[])?;
     hand_over(stage, cluster)
@@ -133,7 +133,7 @@ fn hand_over(stage: &mut Stage, cluster: Cluster) -> Result<()> {
     ])
 }
 
-fn rolling_restart(stage: &mut Stage) -> Result<()> {
+pub fn rolling_restart(stage: &mut Stage) -> Result<()> {
     let Cluster {
         client,
         nodes: [first, second],

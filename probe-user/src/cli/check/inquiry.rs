@@ -1,6 +1,6 @@
 //! The check itself: sockets, clock and output, joined to the parts that decide.
 
-use std::{collections::HashSet, io, num::NonZero, time::Duration};
+use std::{collections::HashSet, io, time::Duration};
 
 use anyhow::Context as _;
 use lru::LruCache;
@@ -42,7 +42,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 const NEIGHBOURS_FRESH: Duration = Duration::from_secs(1);
 
 /// MACs that are remembered to hold an address, so that their ARP probes are no booting host's.
-const HOLDERS: NonZero<usize> = NonZero::new(65_536).unwrap();
+const HOLDERS: usize = 65_536;
 
 /// Times in a row that a question may find the queue full: two seconds.
 const MOST_RETRIES: u32 = 400;
@@ -96,7 +96,7 @@ impl Inquiry {
             poll::readable(ArpReceiver::open(only)?).context("cannot wait for frames")?;
         capabilities::drop_all().context("cannot let go of capabilities")?;
         let neighbours = surroundings.neighbours().await?;
-        let mut holders = LruCache::new(HOLDERS);
+        let mut holders = LruCache::unbounded();
         for mac in neighbours.macs() {
             holders.put(mac, ());
         }
@@ -231,12 +231,17 @@ impl Inquiry {
             Kind::Claim if heard.sent && self.is_own_question(frame) => {}
             Kind::Claim => {
                 self.holders.put(frame.sha, ());
+                if self.holders.len() > HOLDERS {
+                    self.holders.pop_lru();
+                }
                 if let Some(number) = number
                     && self.ledger.heard(number, frame, port.mac, now)
                 {
                     self.schedule.answered(number);
                 }
             }
+            // A switch that tracks its devices asks each by itself; a booting host asks everybody.
+            Kind::Probe if frame.is_unicast() => {}
             Kind::Probe => {
                 let is_known =
                     self.own_macs.contains(&frame.sha) || self.holders.contains(&frame.sha);
@@ -360,9 +365,8 @@ impl Inquiry {
         let held = port.held.get(&ip).copied();
         let asked = self.schedule.asked(number);
         let mut judgement = self.judge.judge(sighting, held, &self.own_macs);
-        let stopped = self.results.interrupted || self.results.failed;
         if judgement.verdict != Verdict::Conflict
-            && (asked == 0 || stopped && judgement.verdict == Verdict::Nobody)
+            && (asked == 0 || self.is_stopped() && judgement.verdict == Verdict::Nobody)
         {
             judgement.verdict = Verdict::NotAsked;
             if asked > 0 && self.is_many() {
@@ -390,8 +394,13 @@ impl Inquiry {
 
     fn expected(&self, judgement: &Judgement, asked: u32) -> Option<bool> {
         let met = self.expectation.is_met(judgement, self.manner, asked)?;
-        // Of what was not asked, nothing is known.
-        (judgement.verdict != Verdict::NotAsked).then_some(met)
+        // Of what was not asked to the end, nothing is known.
+        let is_known = !self.is_stopped() && judgement.verdict != Verdict::NotAsked;
+        is_known.then_some(met)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.results.interrupted || self.results.failed
     }
 
     fn is_many(&self) -> bool {

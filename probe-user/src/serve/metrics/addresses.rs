@@ -1,10 +1,7 @@
 //! The metrics of single addresses: those in conflict, those contested, and those that matter. Bounded; what
 //! does not fit is counted.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    net::IpAddr,
-};
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use probe_common::{
     label_enum,
@@ -12,12 +9,12 @@ use probe_common::{
 };
 
 use super::{
-    family::{Family, Seconds, one_if},
+    family::{Family, Moment, one_if},
     list,
 };
 use crate::{
     book::{Counted, Tally},
-    clock::Clock,
+    clock::since_1970_ns,
     detect::{AddressView, BindingKey, Cursor, Group, Statistics, Timestamp},
     facts,
     interfaces::WatchedInterfaces,
@@ -152,23 +149,21 @@ const fn word(is_so: bool) -> &'static str {
 }
 
 /// The series of all of them.
-pub fn families(addresses: &Addresses, scene: Scene<'_>) -> String {
+pub fn families(addresses: &Addresses, scene: Scene<'_>) -> Vec<String> {
     let mut beyond = Family::new(list::NOT_EXPORTED);
     for &series in Series::ALL {
         let count = addresses.beyond[usize::from(series.number())];
         beyond.add([series.label()], count);
     }
-    [
-        conflicts(addresses.of(Series::Conflicts), scene),
-        contested(addresses.of(Series::Contested), scene),
-        claims(addresses.of(Series::Tracked), scene),
-        tracked(addresses.of(Series::Tracked), scene),
-        beyond.finish(),
-    ]
-    .concat()
+    let mut families = conflicts(addresses.of(Series::Conflicts), scene);
+    families.push(contested(addresses.of(Series::Contested), scene));
+    families.push(claims(addresses.of(Series::Tracked), scene));
+    families.extend(tracked(addresses.of(Series::Tracked), scene));
+    families.push(beyond.finish());
+    families
 }
 
-fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
     let mut owners = Family::new(list::CONFLICT_OWNERS);
     let mut info = Family::new(list::CONFLICT_OWNER_INFO);
     let mut add = |place: &Place<'_>, tracked: bool, parties: &[Vec<MacAddr>], drill: &str| {
@@ -215,7 +210,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
             .collect();
         add(&place, true, &parties, "true");
     }
-    [owners.finish(), info.finish()].concat()
+    vec![owners.finish(), info.finish()]
 }
 
 fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
@@ -237,46 +232,63 @@ fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
     family.finish()
 }
 
+/// A last claim, in the order of its series, the latest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LastClaim<'a> {
+    segment: &'a str,
+    vlan: Vlan,
+    ip: IpAddr,
+    owner: MacAddr,
+    at: Reverse<Timestamp>,
+}
+
+impl LastClaim<'_> {
+    const fn place(&self) -> (&str, Vlan, IpAddr, MacAddr) {
+        (self.segment, self.vlan, self.ip, self.owner)
+    }
+}
+
 /// The last claims. By segment: an address that is seen on two interfaces of one is there once.
 fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
-    let mut last: BTreeMap<(&str, Vlan, IpAddr, MacAddr), Timestamp> = BTreeMap::new();
-    for (address, _) in addresses {
-        let (Some(holder), true) = (
-            &address.holder,
-            scene.watched.contains(address.key.segment.interface),
-        ) else {
-            continue;
-        };
-        let BindingKey { segment, ip } = address.key;
-        let name = scene.snapshot.segments.name(segment, ip);
-        let claimed = last
-            .entry((name, segment.vlan, ip, holder.canonical))
-            .or_default();
-        *claimed = holder.last_claim.max(*claimed);
-    }
-    let clock = Clock::Monotonic.read_once();
-    let mut family = Family::new(list::TRACKED_CLAIM);
-    for ((segment, vlan, ip, owner), at) in last {
-        let nanos = clock.wall(at).as_nanosecond();
+    let mut last: Vec<LastClaim<'_>> = addresses
+        .iter()
+        .filter_map(|(address, _)| {
+            let holder = address.holder.as_ref()?;
+            let BindingKey { segment, ip } = address.key;
+            scene.watched.get(segment.interface)?;
+            Some(LastClaim {
+                segment: scene.snapshot.segments.name(segment, ip),
+                vlan: segment.vlan,
+                ip,
+                owner: holder.canonical,
+                at: Reverse(holder.last_claim),
+            })
+        })
+        .collect();
+    last.sort_unstable();
+    last.dedup_by(|later, first| later.place() == first.place());
+    let since_1970 = since_1970_ns();
+    let mut family = Family::with_room(list::TRACKED_CLAIM, last.len());
+    for claim in last {
+        let nanos = claim.at.0.0.saturating_add(since_1970);
         family.add(
             [
-                segment,
-                &vlan.to_string(),
-                &ip.to_string(),
-                &owner.to_string(),
+                claim.segment,
+                &claim.vlan.to_string(),
+                &claim.ip.to_string(),
+                &claim.owner.to_string(),
             ],
-            Seconds { nanos },
+            Moment { nanos },
         );
     }
     family.finish()
 }
 
-fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
-    let mut silent = Family::new(list::TRACKED_SILENT);
-    let mut findings = Family::new(list::TRACKED_FINDINGS);
+fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
+    let mut silent = Family::with_room(list::TRACKED_SILENT, addresses.len());
+    let mut findings = Family::with_room(list::TRACKED_FINDINGS, addresses.len() * Counted::COUNT);
     let mut mismatches = Family::new(list::NEIGHBOR_MISMATCH);
-    let wanted = addresses.iter().map(|(address, _)| address.key).collect();
-    let believed = believed(scene, &wanted);
+    let believed = believed(scene, addresses);
     for (address, tally) in addresses {
         let Some(place) = scene.place(address.key) else {
             continue;
@@ -296,13 +308,13 @@ fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
             mismatches.add([segment, interface, vlan, ip], differs);
         }
     }
-    [silent.finish(), findings.finish(), mismatches.finish()].concat()
+    vec![silent.finish(), findings.finish(), mismatches.finish()]
 }
 
-/// What the kernel believes of the wanted addresses. Its entries are on the interface that has the address of
-/// the network, which may be stacked on a watched one.
-fn believed(scene: Scene<'_>, wanted: &HashSet<BindingKey>) -> BTreeMap<BindingKey, MacAddr> {
-    let mut believed = BTreeMap::new();
+/// What the kernel believes of these addresses, which are in their order. Its entries are on the interface that
+/// has the address of the network, which may be stacked on a watched one.
+fn believed(scene: Scene<'_>, addresses: &[(AddressView, Tally)]) -> HashMap<BindingKey, MacAddr> {
+    let mut believed = HashMap::new();
     for (&(ifindex, ip), &mac) in scene.neighbours {
         let Some(link) = scene.links.get(ifindex) else {
             continue;
@@ -310,7 +322,8 @@ fn believed(scene: Scene<'_>, wanted: &HashSet<BindingKey>) -> BTreeMap<BindingK
         let segments = facts::segments(scene.links, link, &|index| scene.watched.contains(index));
         for segment in segments {
             let key = BindingKey { segment, ip };
-            if wanted.contains(&key) {
+            let found = addresses.binary_search_by_key(&key, |(address, _)| address.key);
+            if found.is_ok() {
                 believed.insert(key, mac);
             }
         }

@@ -1,9 +1,7 @@
 //! The metrics of detection as a whole.
 
-use std::time::Duration;
-
 use super::{
-    family::{Description, Family, Seconds},
+    family::{Description, Family},
     list,
 };
 use crate::{
@@ -77,9 +75,6 @@ fn single(description: Description<0>, value: u64) -> String {
 
 fn delays(delays: &Delays) -> String {
     let mut family = Family::new(list::EVENT_DELAY);
-    let seconds = |duration: Duration| Seconds {
-        nanos: i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX),
-    };
     let cumulated = delays.cumulated();
     let all = cumulated.last().copied().unwrap_or_default();
     for (bound, count) in Delays::BOUNDS.into_iter().zip(cumulated) {
@@ -88,7 +83,7 @@ fn delays(delays: &Delays) -> String {
         family.sample("_bucket", [], Some(("le", &bound)), count);
     }
     family.sample("_bucket", [], Some(("le", "+Inf")), all);
-    family.sample("_sum", [], None, seconds(delays.sum()));
+    family.sample("_sum", [], None, delays.sum().as_secs_f64());
     family.sample("_count", [], None, all);
     family.finish()
 }

@@ -25,7 +25,7 @@ pub fn counters(
     snapshot: &Snapshot,
     watched: &WatchedInterfaces,
     reader: &CounterReader,
-) -> Result<String, KernelError> {
+) -> Result<Vec<String>, KernelError> {
     let mut frames = Family::new(list::FRAMES);
     let mut malformed = Family::new(list::MALFORMED);
     let mut bogus = Family::new(list::BOGUS);
@@ -61,7 +61,7 @@ pub fn counters(
             received.add([name, way], count.copied().unwrap_or_default());
         }
     }
-    Ok([
+    Ok(vec![
         frames.finish(),
         malformed.finish(),
         bogus.finish(),
@@ -69,8 +69,7 @@ pub fn counters(
         probes.finish(),
         outcomes.finish(),
         received.finish(),
-    ]
-    .concat())
+    ])
 }
 
 /// How each interface is watched.

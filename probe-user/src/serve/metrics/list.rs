@@ -117,7 +117,7 @@ metrics! {
     ASKS_NOT_SENT = Counter "asks_not_sent_total" ["reason"]
         "ARP probes that were put off or dropped.";
     ASKING = Gauge "asking" ["state"]
-        "1 for whether this program asks: on, off, or not_permitted for want of CAP_NET_RAW.";
+        "1 for whether this program asks: on, off, or, for want of the capability, not permitted.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";

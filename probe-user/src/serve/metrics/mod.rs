@@ -56,8 +56,8 @@ pub struct Material {
     pub counters: CounterReader,
 }
 
-/// The text of a scrape.
-pub fn encode(material: &Material) -> Result<String, MetricsError> {
+/// The text of a scrape, in pieces: it may be megabytes, which are not copied together for nothing.
+pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     let Material {
         snapshot,
         watched,
@@ -71,15 +71,13 @@ pub fn encode(material: &Material) -> Result<String, MetricsError> {
         neighbours: &material.neighbours,
         drill: material.drill.as_deref(),
     };
-    Ok([
-        interfaces::info(watched, links),
-        interfaces::counters(snapshot, watched, &material.counters)?,
-        detection::families(snapshot),
-        addresses::families(&material.addresses, scene),
-        config(material.config),
-        process()?,
-    ]
-    .concat())
+    let mut pieces = vec![interfaces::info(watched, links)];
+    pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
+    pieces.push(detection::families(snapshot));
+    pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(config(material.config));
+    pieces.push(process()?);
+    Ok(pieces)
 }
 
 fn config(outcome: ConfigOutcome) -> String {
