@@ -28,10 +28,17 @@ fn render(values: &Value) -> Vec<Value> {
         .unwrap();
     let manifests: Vec<_> = templates
         .into_iter()
-        .filter(|(template, _)| template.ends_with(".yaml"))
+        .filter(|(template, _)| is_manifest(template))
         .map(|(_, text)| text)
         .collect();
     objects(&manifests.join("\n---\n")).unwrap()
+}
+
+/// Not so what Helm tells people after an installation.
+fn is_manifest(template: &str) -> bool {
+    Path::new(template)
+        .extension()
+        .is_some_and(|kind| kind == "yaml")
 }
 
 fn plain(file: &str) -> Vec<Value> {
@@ -55,6 +62,18 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
         .collect();
     assert_eq!(named.len(), number, "two of one name");
     named
+}
+
+/// Names what differs: whole objects fill pages.
+fn assert_same(form: BTreeMap<String, Value>, chart: &BTreeMap<String, Value>) {
+    let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&form), names(chart));
+    for (name, object) in form {
+        assert!(
+            chart[&name] == object,
+            "{name} is not what the chart gives: run `cargo xtask manifests`"
+        );
+    }
 }
 
 fn the<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
@@ -133,8 +152,11 @@ fn the_chart_the_plain_manifests_and_the_kustomize_base_are_the_same_objects() {
             "ServiceAccount arp-monitor"
         ]
     );
-    assert_eq!(by_name(plain("arp-monitor.yaml")), chart);
-    assert_eq!(by_name(kustomized(&deploy().join("kustomize/base"))), chart);
+    assert_same(by_name(plain("arp-monitor.yaml")), &chart);
+    assert_same(
+        by_name(kustomized(&deploy().join("kustomize/base"))),
+        &chart,
+    );
 }
 
 #[test]
@@ -144,9 +166,9 @@ fn what_is_added_by_a_switch_is_the_same_in_all_three_forms() {
         let mut chart = by_name(render(&json!({ switch: { "enabled": true } })));
         chart.retain(|name, _| !without.contains_key(name));
         assert!(!chart.is_empty(), "{name}");
-        assert_eq!(by_name(plain(&format!("{name}.yaml"))), chart);
+        assert_same(by_name(plain(&format!("{name}.yaml"))), &chart);
         let directory = deploy().join("kustomize").join(name);
-        assert_eq!(by_name(kustomized(&directory)), chart);
+        assert_same(by_name(kustomized(&directory)), &chart);
     }
 }
 
@@ -164,7 +186,7 @@ fn annotations_to_scrape_by_are_the_same_by_helm_and_by_kustomize() {
         pod["metadata"]["annotations"]["prometheus.io/port"],
         "10826"
     );
-    assert_eq!(by_name(kustomized), by_name(chart));
+    assert_same(by_name(kustomized), &by_name(chart));
 }
 
 #[test]
@@ -386,7 +408,7 @@ fn a_release_of_another_name_and_namespace_holds_together() {
         )
         .unwrap();
     for (template, text) in templates {
-        if !template.ends_with(".yaml") {
+        if !is_manifest(&template) {
             continue;
         }
         for one in objects(&text).unwrap() {
@@ -420,10 +442,9 @@ fn the_rules_are_those_that_prometheus_takes_from_the_files() {
 
 /// One YAML document that is no Kubernetes object.
 fn yaml(text: &str) -> Value {
-    let [document] = &objects(text).unwrap()[..] else {
-        panic!("not one document");
-    };
-    document.clone()
+    let documents = objects(text).unwrap();
+    assert_eq!(documents.len(), 1);
+    documents[0].clone()
 }
 
 #[test]
