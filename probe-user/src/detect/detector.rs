@@ -134,7 +134,7 @@ impl Detector {
     /// Takes that a round of asking will not be: somebody else asks, or it cannot be asked from here.
     pub fn unasked(&mut self, ask: &Ask, at: Timestamp, findings: &mut Vec<Finding>) {
         self.tell(ask, at, findings, |binding, turn| {
-            binding.unasked(ask, turn)
+            binding.unasked(ask, turn);
         });
     }
 
