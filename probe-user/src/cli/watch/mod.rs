@@ -57,7 +57,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["write", "duration"])]
     read: Option<PathBuf>,
 
-    /// The socket of the daemon, which is used if it answers there; `none` always attaches
+    /// The socket of the daemon, which is used if it answers there; `none` always attaches. What attaches by
+    /// itself only listens; of the two the daemon asks
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
