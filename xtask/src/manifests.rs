@@ -81,7 +81,7 @@ fn values() -> Value {
 fn document(rendered: &str) -> String {
     let text = rendered.trim().trim_start_matches("---").trim();
     text.lines()
-        .map(|line| format!("{}\n", line.trim_end()))
+        .flat_map(|line| [line.trim_end(), "\n"])
         .collect()
 }
 
