@@ -76,10 +76,13 @@ fn values() -> Value {
     values
 }
 
-/// A document as Helm leaves it, without the blank lines of what was left out around it.
+/// A document as Helm leaves it, without the blank lines of what was left out around it and the indentation of empty
+/// ones.
 fn document(rendered: &str) -> String {
     let text = rendered.trim().trim_start_matches("---").trim();
-    format!("{text}\n")
+    text.lines()
+        .flat_map(|line| [line.trim_end(), "\n"])
+        .collect()
 }
 
 #[cfg(test)]
@@ -97,9 +100,8 @@ mod tests {
         for (place, text) in generated {
             let committed = fs::read_to_string(deploy().join(&place));
             let place = place.display();
-            assert_eq!(
-                committed.ok(),
-                Some(text),
+            assert!(
+                committed.is_ok_and(|committed| committed == text),
                 "deploy/{place} is not what the chart gives: run `cargo xtask manifests`"
             );
         }
