@@ -771,6 +771,42 @@ fn an_interface_that_goes_down_in_a_check_ends_it_with_4() {
     );
 }
 
+/// Silence on a dead cable is no free address.
+#[test]
+fn without_a_carrier_nothing_is_said_to_be_free() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let _other = host(&switch, "other", "192.0.2.11");
+    let words = ["check", "--expect-free", "--for", "1m", "192.0.2.99"];
+    let process = client.probe(&words).unwrap();
+    let capture = client.capture().unwrap();
+    capture
+        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 99])
+        .unwrap();
+    switch.unplug(&client).unwrap();
+    let finished = process.finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(finished.stderr.contains("no carrier"), "{finished:?}");
+    assert!(finished.stdout.contains("not asked"), "{finished:?}");
+
+    for address in ["192.0.2.99", "192.0.2.11"] {
+        let words = ["check", "--expect-free", address];
+        let finished = client.probe(&words).unwrap().finish(SOON).unwrap();
+        assert_eq!(status(&finished), FAILED, "{finished:?}");
+        assert!(finished.stderr.contains("no carrier"), "{finished:?}");
+    }
+    client
+        .ip(["link", "set", "dev", INTERFACE, "down"])
+        .unwrap();
+    let words = ["check", "192.0.2.11"];
+    let finished = client.probe(&words).unwrap().finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(
+        finished.stderr.contains(&format!("{INTERFACE} is down")),
+        "{finished:?}"
+    );
+}
+
 #[test]
 fn with_only_the_one_capability_it_asks_and_keeps_none() {
     let lab = Lab::new().unwrap();
@@ -933,7 +969,8 @@ fn a_list_and_pools_are_read_from_standard_input_and_from_files() {
     );
     assert!(pool.stderr.contains("IPv6"), "{pool:?}");
     let broken = run(r"192.0.2.10\nnonsense\n");
-    assert_eq!(status(&broken), USAGE);
+    assert_eq!(status(&broken), FAILED);
+    assert!(broken.stdout.is_empty(), "nothing was asked: {broken:?}");
     assert!(broken.stderr.contains("line 2"), "{broken:?}");
 }
 

@@ -201,6 +201,11 @@ impl Schedule {
         }
     }
 
+    /// Whether somebody asked whether this address is free, so that it was left alone for a while.
+    pub fn is_avoided(&self, number: u32) -> bool {
+        self.probed.contains(&number)
+    }
+
     /// The question about this address did not leave: it is asked again in a moment.
     pub fn not_sent(&mut self, number: u32, now: Timestamp) {
         if let Some(asked) = self.asked.get_mut(number as usize) {

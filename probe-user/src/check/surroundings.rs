@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use futures_util::TryStreamExt as _;
@@ -17,6 +18,7 @@ use rtnetlink::{
     },
 };
 use rustix::io::Errno;
+use tokio::sync::watch;
 
 use super::{
     Lot, Target,
@@ -151,10 +153,21 @@ fn list(addresses: &[Ipv4Addr]) -> String {
     texts.join(", ")
 }
 
+/// Why nothing leaves an interface, or comes back.
+fn no_way_out(link: &Link) -> Option<&'static str> {
+    match (link.up, link.carrier) {
+        (false, _) => Some("is down (`ip link set` it up)"),
+        (true, false) => Some("has no carrier (see to its cable, or to the other end)"),
+        (true, true) => None,
+    }
+}
+
 /// What is around this host.
 pub struct Surroundings {
     handle: Handle,
-    links: std::sync::Arc<Links>,
+    /// As they were when this host was looked at, and as they are now.
+    links: Arc<Links>,
+    links_now: watch::Receiver<Arc<Links>>,
     ports: Vec<Port>,
     /// Addresses that were left out because no machine can have them.
     left_out: Vec<Ipv4Addr>,
@@ -165,10 +178,12 @@ impl Surroundings {
     pub async fn look() -> Result<Self, SurroundingsError> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        let links = links::follow().await?.borrow().clone();
+        let links_now = links::follow().await?;
+        let links = links_now.borrow().clone();
         Ok(Self {
             handle,
             links,
+            links_now,
             ports: Vec::new(),
             left_out: Vec::new(),
         })
@@ -182,6 +197,22 @@ impl Surroundings {
     /// What was left out of ranges and networks: the network and broadcast addresses of this host's networks.
     pub fn left_out(&self) -> &[Ipv4Addr] {
         &self.left_out
+    }
+
+    /// Why an address that does not answer may have an owner all the same: a port that has gone since it was found,
+    /// or has lost its cable.
+    pub fn fault(&self) -> Option<SurroundingsError> {
+        let links = self.links_now.borrow();
+        self.ports.iter().find_map(|port| {
+            let reason = match links.get(port.ifindex) {
+                None => Some("is gone"),
+                Some(link) => no_way_out(link),
+            };
+            reason.map(|reason| SurroundingsError::Unfit {
+                interface: port.name.clone(),
+                reason,
+            })
+        })
     }
 
     /// Every MAC of this host.
@@ -413,8 +444,21 @@ impl Surroundings {
                     self.name_of(ifindex)
                 ),
             }),
-            Route::None => off("there is no route to it".to_owned()),
+            // Without its interface, a network has no route.
+            Route::None => match self.network_that_is_down(address) {
+                Some((link, reason)) => Err(SurroundingsError::Unfit {
+                    interface: link.name.clone(),
+                    reason,
+                }),
+                None => off("there is no route to it".to_owned()),
+            },
         }
+    }
+
+    fn network_that_is_down(&self, address: Ipv4Addr) -> Option<(&Link, &'static str)> {
+        let has = |link: &&Link| networks_of(link).any(|network| network.contains(&address));
+        let link = self.links.iter().filter(|link| link.arp).find(has)?;
+        Some((link, no_way_out(link)?))
     }
 
     fn name_of(&self, ifindex: u32) -> String {
@@ -437,8 +481,8 @@ impl Surroundings {
             Some(mac) if link.ethernet && link.arp => mac,
             _ => return Err(unfit("is no Ethernet interface with ARP")),
         };
-        if !link.up {
-            return Err(unfit("is down"));
+        if let Some(reason) = no_way_out(link) {
+            return Err(unfit(reason));
         }
         let facts = facts::host_facts(&self.links, |index| index == ifindex);
         let held = facts

@@ -39,6 +39,9 @@ pub enum TargetError {
     },
 }
 
+/// Characters of a text that is no target that are shown.
+const LONGEST_SHOWN: usize = 60;
+
 /// What no machine on a segment can own (RFC 1122 section 3.2.1.3, RFC 5771).
 const SPECIAL: [(u32, u32, &str); 4] = [
     (0x0000_0000, 0x00ff_ffff, "of \"this network\", 0.0.0.0/8"),
@@ -100,7 +103,7 @@ impl FromStr for Target {
             return Err(if first.trim().parse::<std::net::Ipv6Addr>().is_ok() {
                 TargetError::Ipv6(text.to_owned())
             } else {
-                TargetError::Unreadable(text.to_owned())
+                TargetError::Unreadable(shortened(text))
             });
         };
         let target = target?;
@@ -116,6 +119,14 @@ impl FromStr for Target {
             }),
             None => Ok(target),
         }
+    }
+}
+
+/// A text as it can be shown: a file that is no list may be one line of any length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -169,9 +180,11 @@ mod tests {
             ("0.0.0.0", "this network"),
             ("0.0.0.0/0", "this network"),
             ("126.255.255.255-127.0.0.1", "127.0.0.0"),
+            (&"x".repeat(100_000), "no address"),
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
+            assert!(error.len() < 300, "{error}");
         }
     }
 }

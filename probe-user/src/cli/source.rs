@@ -169,12 +169,17 @@ fn ipv4_network(text: &str) -> anyhow::Result<Ipv4Net> {
         .with_context(|| format!("{text:?} is no IPv4 network like 192.0.2.0/24"))
 }
 
+/// The longest duration that makes sense: of more, a slip of the finger is likelier.
+const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
+
 /// Reads a duration that is not negative: `10s`, `1m 30s`, `500ms`.
 pub fn duration(text: &str) -> anyhow::Result<Duration> {
     let duration: jiff::SignedDuration = text
         .parse()
         .context("not a duration like 500ms, 10s or 1m 30s")?;
-    Duration::try_from(duration).context("a duration cannot be negative")
+    let duration = Duration::try_from(duration).context("a duration cannot be negative")?;
+    ensure!(duration <= LONGEST, "ten years at most");
+    Ok(duration)
 }
 
 #[cfg(test)]

@@ -28,6 +28,10 @@ pub struct CheckRecord {
     pub verdict: Verdict,
     /// How often it was asked about.
     pub asked: u32,
+    /// Whether it was not asked about because somebody asked by ARP probe whether it is free, as a booting machine
+    /// does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub probed: bool,
     /// Who has it: those who answered first, of these the one heard last first.
     pub owners: Vec<CheckOwnerRecord>,
     /// Frames of stations beyond those that were told apart.
@@ -95,6 +99,14 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde wants"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// Which address was checked where, and how often it was asked about.
 #[derive(Clone, Copy, Debug)]
 pub struct Checked<'a> {
@@ -106,6 +118,8 @@ pub struct Checked<'a> {
     pub vlan: Vlan,
     /// How often.
     pub asked: u32,
+    /// Whether it was left alone because somebody asked whether it is free.
+    pub probed: bool,
     /// Frames of stations beyond those that were told apart.
     pub more: u32,
     /// Whom this host's neighbour table names.
@@ -136,6 +150,7 @@ impl CheckRecord {
             vlan: checked.vlan,
             verdict: judgement.verdict,
             asked: checked.asked,
+            probed: checked.probed,
             owners,
             more: checked.more,
             hint: judgement.hint,
@@ -215,6 +230,7 @@ mod tests {
                     vlan: Vlan([100, 0]),
                     verdict: Verdict::ALL[number % Verdict::COUNT],
                     asked: 3,
+                    probed: number % 2 == 0,
                     owners: vec![owner(false), owner(true)],
                     more: u32::from(number % 2 == 0),
                     hint: (number > 0).then(|| Hint::ALL[number % Hint::COUNT]),

@@ -1,7 +1,5 @@
 //! What whoever checks expects of each address.
 
-use std::fmt;
-
 use probe_common::wire::MacAddr;
 
 use crate::check::{Judgement, Machine, Manner, Verdict};
@@ -22,18 +20,21 @@ pub enum Expectation {
     Mac(MacAddr),
 }
 
-impl fmt::Display for Expectation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Expectation {
+    /// What it is, in words.
+    pub fn words(self, manner: Manner) -> String {
+        let all_the_time = match manner {
+            Manner::Once => "",
+            Manner::Watched => ", all the time",
+        };
         match self {
-            Self::Nothing => f.write_str("that it stays where it is"),
-            Self::Owner => f.write_str("exactly one owner, all the time"),
-            Self::Free => f.write_str("nobody"),
-            Self::Mac(mac) => write!(f, "{mac} and nobody else, all the time"),
+            Self::Nothing => "that it stays where it is".to_owned(),
+            Self::Owner => format!("exactly one owner{all_the_time}"),
+            Self::Free => "nobody".to_owned(),
+            Self::Mac(mac) => format!("{mac} and nobody else{all_the_time}"),
         }
     }
-}
 
-impl Expectation {
     /// Whether it is met; `None` if nothing was expected. Of an owner that was watched, that it was there all the
     /// time is expected, too.
     pub fn is_met(self, judgement: &Judgement, manner: Manner, asked: u32) -> Option<bool> {

@@ -170,6 +170,10 @@ impl Inquiry {
                 Err(error) if is_closed(&error) => return Ok(End::Unread),
                 result => result.context("cannot write to standard output")?,
             }
+            // Before a question and before the end: silence means nothing where nothing can be heard.
+            if let Some(fault) = self.surroundings.fault() {
+                return Err(fault.into());
+            }
             let until = match self.schedule.next(now) {
                 Next::Done => return Ok(End::Done),
                 Next::Ask(number) => {
@@ -213,7 +217,13 @@ impl Inquiry {
             match self.receiver.get_ref().receive() {
                 Ok(Some(heard)) => self.heard(&heard, monotonic()),
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(error).context("cannot hear the answers"),
+                Err(error) => {
+                    // The interface is known by name; the socket only knows that it is down.
+                    let fault = self.surroundings.fault().map(anyhow::Error::new);
+                    return Err(fault.unwrap_or_else(|| {
+                        anyhow::Error::new(error).context("cannot hear the answers")
+                    }));
+                }
             }
         }
         Ok(())
@@ -379,6 +389,7 @@ impl Inquiry {
             interface: &port.name,
             vlan: port.vlan,
             asked,
+            probed: asked == 0 && self.schedule.is_avoided(number),
             more: sighting.more,
             neighbour: self.neighbours.1.get(place, ip).filter(|_| held.is_none()),
         };
@@ -388,7 +399,7 @@ impl Inquiry {
         if self.printer.is_for_people() && self.is_of_no_interest(&record) {
             return Ok(());
         }
-        let expected = self.expectation.to_string();
+        let expected = self.expectation.words(self.manner);
         self.printer.check(&record, &expected, self.is_many())
     }
 
@@ -434,7 +445,7 @@ impl Inquiry {
 
     fn summarise(&self) {
         let total = self.lots.total();
-        if self.printer.is_for_people() && (total > 1 || self.results.interrupted) {
+        if self.printer.is_for_people() && (total > 1 || self.is_stopped()) {
             let took = monotonic().since(self.began);
             say(&self.results.summary(total, self.schedule.sent(), took));
         }

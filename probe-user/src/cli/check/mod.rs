@@ -76,7 +76,7 @@ pub struct Arguments {
     wait: Duration,
 
     /// Watch the addresses for this time, and ask again and again: is there exactly one owner all the time?
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = watched)]
     duration: Option<Duration>,
 
     #[command(flatten)]
@@ -127,10 +127,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     init_logging("warn");
     let targets = match targets(&arguments.targets) {
         Ok(targets) => targets,
-        Err(error) => {
+        Err(error) if error.is::<Mistyped>() => {
             complain(&error);
             return Ok(Exit::Usage);
         }
+        Err(error) => return Err(error),
     };
     // One thread: capabilities belong to threads, and all of them are let go of on the way.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -188,6 +189,15 @@ impl Arguments {
     }
 }
 
+fn watched(text: &str) -> anyhow::Result<Duration> {
+    let watched = duration(text)?;
+    anyhow::ensure!(
+        watched >= Duration::from_secs(1),
+        "in less than a second nothing is asked twice"
+    );
+    Ok(watched)
+}
+
 fn wait(text: &str) -> anyhow::Result<Duration> {
     let wait = duration(text)?;
     anyhow::ensure!(
@@ -196,6 +206,11 @@ fn wait(text: &str) -> anyhow::Result<Duration> {
     );
     Ok(wait)
 }
+
+/// A word of the command line that is no target. What is wrong in a list is not a matter of how this was called.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Mistyped(TargetError);
 
 /// Reads what was typed, and the files and the standard input that it names.
 fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
@@ -210,7 +225,7 @@ fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
                 let file = fs::File::open(word).with_context(|| format!("cannot read {word}"))?;
                 targets.extend(list(file, word)?);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Mistyped(error).into()),
         }
     }
     anyhow::ensure!(!targets.is_empty(), "there is no IPv4 address to check");
@@ -276,6 +291,7 @@ mod tests {
             &["--vlan", "4095", "192.0.2.1"],
             &["--wait", "2m", "192.0.2.1"],
             &["--for", "-1s", "192.0.2.1"],
+            &["--for", "0s", "192.0.2.1"],
             &["--from", "eth0", "192.0.2.1"],
             &[],
         ] {

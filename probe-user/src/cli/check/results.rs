@@ -85,7 +85,11 @@ impl Results {
         if self.unmet > 0 {
             parts.push(format!("{} not as expected", self.unmet));
         }
-        let stopped = if self.interrupted { "stopped; " } else { "" };
+        let stopped = match (self.interrupted, self.failed) {
+            (true, _) => "stopped; ",
+            (false, true) => "broken off; ",
+            (false, false) => "",
+        };
         format!(
             "{stopped}{total} addresses: {}; {sent} questions in {:.1} s",
             parts.join(", "),
@@ -109,6 +113,7 @@ mod tests {
             vlan: Vlan::UNTAGGED,
             verdict,
             asked: 3,
+            probed: false,
             owners: Vec::new(),
             more: 0,
             hint: None,

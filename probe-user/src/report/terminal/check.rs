@@ -177,6 +177,9 @@ fn sentence(record: &CheckRecord) -> Option<String> {
         }
         Verdict::Conflict => Some(match having {
             2 => "Two machines have this address at once.".to_owned(),
+            number if record.more > 0 => {
+                format!("{number} machines or more have this address at once.")
+            }
             number => format!("{number} machines have this address at once."),
         }),
         Verdict::Moved => Some("It passed from one machine to another meanwhile.".to_owned()),
@@ -188,11 +191,14 @@ fn sentence(record: &CheckRecord) -> Option<String> {
                 number => format!("{number} times"),
             }
         )),
-        Verdict::NotAsked if record.asked == 0 => Some(
+        Verdict::NotAsked if record.probed => Some(
             "It was not asked about: somebody goes on asking whether it is free, as a booting machine does, and \
              would take this for a rival's question."
                 .to_owned(),
         ),
+        Verdict::NotAsked if record.asked == 0 => {
+            Some("The check ended before it was asked about.".to_owned())
+        }
         Verdict::NotAsked => Some("The check ended before the answers were in.".to_owned()),
     }
 }

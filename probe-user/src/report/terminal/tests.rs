@@ -451,6 +451,7 @@ mod check {
             vlan: Vlan::UNTAGGED,
             verdict,
             asked: 3,
+            probed: false,
             owners,
             more: 0,
             hint: None,
@@ -554,6 +555,18 @@ mod check {
         let record = CheckRecord {
             asked: 0,
             ..checked(Verdict::NotAsked, Vec::new())
+        };
+        reads(
+            &record,
+            false,
+            "
+02:13:07  not asked          192.0.2.10       eth0
+          The check ended before it was asked about.
+",
+        );
+        let record = CheckRecord {
+            probed: true,
+            ..record
         };
         reads(
             &record,
