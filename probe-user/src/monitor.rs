@@ -73,7 +73,7 @@ pub struct Stopped;
 
 enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
-    Bindings(oneshot::Sender<Vec<BindingView>>),
+    Bindings(Cursor, oneshot::Sender<(Vec<BindingView>, Option<Cursor>)>),
     Conflicts(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
     Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
@@ -93,9 +93,16 @@ impl MonitorHandle {
         self.ask(Question::Snapshot).await
     }
 
-    /// All bindings as they are now.
+    /// All bindings, asked for in parts so that no frame waits for them: one that comes or goes meanwhile may be
+    /// missing, or be there twice.
     pub async fn bindings(&self) -> Result<Vec<BindingView>, Stopped> {
-        self.ask(Question::Bindings).await
+        let (mut all, mut next) = (Vec::new(), Some(Cursor::default()));
+        while let Some(from) = next {
+            let part;
+            (part, next) = self.ask(|sender| Question::Bindings(from, sender)).await?;
+            all.extend(part);
+        }
+        Ok(all)
     }
 
     /// The bindings with an open conflict.
@@ -335,7 +342,9 @@ impl Monitor {
         match question {
             // Whoever asked may have gone meanwhile.
             Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
-            Question::Bindings(sender) => drop(sender.send(self.detector.bindings().collect())),
+            Question::Bindings(from, sender) => {
+                drop(sender.send(self.detector.bindings_from(from, PAGE)));
+            }
             Question::Conflicts(sender) => {
                 drop(sender.send(self.detector.open_conflicts().collect()));
             }

@@ -244,11 +244,6 @@ impl Detector {
         self.entry(key).map(|entry| self.view(entry))
     }
 
-    /// All bindings, in a stable order that means nothing.
-    pub fn bindings(&self) -> impl Iterator<Item = BindingView> {
-        self.table.iter().map(|entry| self.view(entry))
-    }
-
     /// The bindings with an open conflict, ignored ones included, in a stable order that means nothing.
     pub fn open_conflicts(&self) -> impl Iterator<Item = BindingView> {
         self.table.conflicts().map(|entry| self.view(entry))
@@ -262,6 +257,17 @@ impl Detector {
             page.next = (page.addresses.len() == most).then_some(Cursor::after(slot));
         }
         page
+    }
+
+    /// A part of all bindings: not more than so many from the cursor on, and where the next part begins. One
+    /// that comes or goes between two parts may be missing, or be there twice.
+    pub fn bindings_from(&self, from: Cursor, most: usize) -> (Vec<BindingView>, Option<Cursor>) {
+        let (mut views, mut next) = (Vec::new(), None);
+        for (slot, entry) in self.table.rest(from).take(most) {
+            views.push(self.view(entry));
+            next = (views.len() == most).then_some(Cursor::after(slot));
+        }
+        (views, next)
     }
 
     /// Whether the address matters.

@@ -1,5 +1,4 @@
-//! What the metrics tell of single addresses, read page by page: a whole table of them at once would keep the
-//! next frame waiting.
+//! Addresses, read page by page: a whole table of them at once would keep the next frame waiting.
 
 use std::ops::Bound;
 
@@ -70,6 +69,11 @@ impl Cursor {
     /// Just after an entry.
     pub(super) const fn after(slot: Slot) -> Self {
         Self(Some(slot))
+    }
+
+    /// The first number that is left.
+    pub(super) fn first(self) -> usize {
+        self.0.map_or(0, |slot| slot as usize + 1)
     }
 
     /// The entries that are left.

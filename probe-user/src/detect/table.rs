@@ -231,6 +231,13 @@ impl Table {
         self.entries.iter().map(|(_, entry)| entry)
     }
 
+    /// All bindings from a cursor on, in the order of their numbers.
+    pub fn rest(&self, cursor: Cursor) -> impl Iterator<Item = (Slot, &Entry)> {
+        // No entry has a number beyond the capacity.
+        (cursor.first()..self.entries.capacity())
+            .filter_map(|number| Some((Slot::try_from(number).ok()?, self.entries.get(number)?)))
+    }
+
     /// The bindings with an open conflict, in the order of their numbers.
     pub fn conflicts(&self) -> impl Iterator<Item = &Entry> {
         self.conflicts.iter().filter_map(|&slot| self.get(slot))

@@ -3,7 +3,7 @@
 use probe_common::{counter::Direction, wire::MacAddr};
 
 use super::lab::*;
-use crate::detect::{BindingKey, Body, Claim, DetectConfig, FindingKind::*};
+use crate::detect::{BindingKey, Body, Claim, Cursor, DetectConfig, FindingKind::*};
 
 fn small(max_bindings: usize) -> DetectConfig {
     DetectConfig {
@@ -180,4 +180,27 @@ fn a_million_bindings_and_a_hundred_thousand_conflicts_are_survived() {
     assert_eq!(lab.take().len(), 2 * some as usize, "quiet, then expired");
     assert_eq!(lab.detector.statistics().open_conflicts, 0);
     assert_eq!(lab.detector.next_deadline(), None);
+}
+
+#[test]
+fn all_bindings_can_be_read_part_by_part() {
+    let mut lab = Lab::new();
+    for last in 0..100 {
+        let claim = Claim {
+            ip: ip(last),
+            ..announce(A)
+        };
+        lab.observe(0, Direction::Ingress, SEGMENT, Body::Claim(claim));
+    }
+    for most in [1, 7, 50, 100, 1000] {
+        let (mut read, mut next) = (Vec::new(), Some(Cursor::default()));
+        while let Some(from) = next {
+            let part;
+            (part, next) = lab.detector.bindings_from(from, most);
+            assert!(part.len() <= most);
+            read.extend(part.into_iter().map(|binding| binding.key.ip));
+        }
+        read.sort();
+        assert_eq!(read, (0..100).map(ip).collect::<Vec<_>>(), "{most}");
+    }
 }
