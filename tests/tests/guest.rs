@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
-use std::{fs, time::Duration};
+use std::{fs, io, time::Duration};
 
 use anyhow::Context as _;
-use aya::{programs::loaded_programs, util::KernelVersion};
+use aya::{
+    programs::{ProgramError, loaded_programs},
+    util::KernelVersion,
+};
 use probe_common::{counter::Direction, wire::MacAddr};
 use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Ledger, Stream, eventually};
 
@@ -106,12 +109,20 @@ impl<'a> Network<'a> {
 /// Names of the programs of ours that the kernel holds, sorted.
 fn loaded() -> Vec<String> {
     let mut names: Vec<_> = loaded_programs()
-        .map(|program| {
-            program
-                .unwrap()
-                .name_as_str()
-                .unwrap_or_default()
-                .to_owned()
+        .filter_map(|program| match program {
+            // It went between the look at its number and the look at the program.
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::NotFound =>
+            {
+                None
+            }
+            program => Some(
+                program
+                    .unwrap()
+                    .name_as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+            ),
         })
         .filter(|name| name.starts_with("arp_"))
         .collect();
