@@ -195,11 +195,15 @@ fn microseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::Value;
 
-    use super::*;
+    use super::{
+        super::{
+            schema::{Schema, fields},
+            to_json,
+        },
+        *,
+    };
 
     const SCHEMA: &str = include_str!("../../../docs/check.schema.json");
 
@@ -244,64 +248,35 @@ mod tests {
             .collect()
     }
 
-    fn schema() -> Value {
-        serde_json::from_str(SCHEMA).unwrap()
+    fn written() -> Vec<Value> {
+        let records = every_record().into_iter();
+        records
+            .map(|record| serde_json::to_value(record).unwrap())
+            .collect()
     }
 
     #[test]
     fn what_is_written_is_what_the_schema_says_and_reads_back() {
-        let validator = jsonschema::options()
-            .should_validate_formats(true)
-            .build(&schema())
-            .unwrap();
+        Schema::new(SCHEMA).assert_valid(&written());
         for record in every_record() {
-            let line = super::super::to_json(&record);
-            let value: Value = serde_json::from_str(&line).unwrap();
-            let errors: Vec<_> = validator
-                .iter_errors(&value)
-                .map(|error| error.to_string())
-                .collect();
-            assert!(errors.is_empty(), "{errors:?}: {line}");
-            let read: CheckRecord = serde_json::from_str(&line).unwrap();
+            let read: CheckRecord = serde_json::from_str(&to_json(&record)).unwrap();
             assert_eq!(read, record);
         }
     }
 
     #[test]
     fn the_schema_describes_every_field_and_word_and_no_other() {
-        let schema = schema();
-        let described = |pointer: &str| -> BTreeSet<String> {
-            let properties = schema.pointer(pointer).unwrap().as_object().unwrap();
-            properties.keys().cloned().collect()
-        };
-        let written = |pick: fn(&Value) -> &Value| -> BTreeSet<String> {
-            let mut names = BTreeSet::new();
-            for record in every_record() {
-                let line = serde_json::to_value(&record).unwrap();
-                names.extend(
-                    pick(&line)
-                        .as_object()
-                        .into_iter()
-                        .flat_map(|object| object.keys().cloned()),
-                );
-            }
-            names
-        };
-        assert_eq!(described("/properties"), written(|line| line));
+        let (schema, written) = (Schema::new(SCHEMA), written());
+        assert_eq!(schema.fields("/properties"), fields(&written));
         assert_eq!(
-            described("/$defs/owner/properties"),
-            written(|line| &line["owners"][0])
+            schema.fields("/$defs/owner/properties"),
+            fields(written.iter().map(|line| &line["owners"][0]))
         );
         assert_eq!(
-            described("/properties/neighbour/properties"),
-            written(|line| &line["neighbour"])
+            schema.fields("/properties/neighbour/properties"),
+            fields(written.iter().map(|line| &line["neighbour"]))
         );
-        let words = |pointer: &str| -> Vec<String> {
-            let list = schema.pointer(pointer).unwrap().as_array().unwrap();
-            let words = list.iter().map(|word| word.as_str().unwrap().to_owned());
-            words.collect()
-        };
-        assert_eq!(words("/properties/verdict/enum"), Verdict::LABELS);
-        assert_eq!(words("/properties/hint/enum"), Hint::LABELS);
+        assert_eq!(schema.words("/properties/verdict/enum"), Verdict::LABELS);
+        assert_eq!(schema.words("/properties/hint/enum"), Hint::LABELS);
     }
 }

@@ -19,4 +19,6 @@ pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
 pub use terminal::Terminal;
 
 #[cfg(test)]
+pub(crate) mod schema;
+#[cfg(test)]
 mod schema_tests;

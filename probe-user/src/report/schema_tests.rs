@@ -1,11 +1,13 @@
 //! The schema in the documentation, held against what the program writes.
 
-use std::collections::BTreeSet;
-
 use probe_common::wire::{Bogus, MacAddr};
 use serde_json::Value;
 
-use super::{FindingRecord, to_json};
+use super::{
+    FindingRecord,
+    schema::{Schema, fields},
+    to_json,
+};
 use crate::{
     clock::Clock,
     detect::{
@@ -16,8 +18,11 @@ use crate::{
 
 const SCHEMA: &str = include_str!("../../../docs/finding.schema.json");
 
-fn schema() -> Value {
-    serde_json::from_str(SCHEMA).unwrap()
+fn written() -> Vec<Value> {
+    let records = every_record();
+    records
+        .map(|record| serde_json::from_str(&record.to_json()).unwrap())
+        .collect()
 }
 
 /// A finding of every kind, with every word that it can have.
@@ -73,29 +78,13 @@ fn every_record() -> impl Iterator<Item = FindingRecord> {
 
 #[test]
 fn every_finding_is_valid_by_the_schema() {
-    let validator = jsonschema::options()
-        .should_validate_formats(true)
-        .build(&schema())
-        .unwrap();
-    for record in every_record() {
-        let line: Value = serde_json::from_str(&record.to_json()).unwrap();
-        let errors: Vec<_> = validator
-            .iter_errors(&line)
-            .map(|error| error.to_string())
-            .collect();
-        assert!(errors.is_empty(), "{errors:?}: {line}");
-    }
+    Schema::new(SCHEMA).assert_valid(&written());
 }
 
 #[test]
 fn the_schema_knows_every_word_and_no_other() {
-    let schema = schema();
-    let words = |pointer: &str| -> Vec<String> {
-        let list = schema.pointer(pointer).unwrap().as_array().unwrap();
-        list.iter()
-            .map(|word| word.as_str().unwrap().to_owned())
-            .collect()
-    };
+    let schema = Schema::new(SCHEMA);
+    let words = |pointer| schema.words(pointer);
     assert_eq!(words("/properties/finding/enum"), FindingKind::LABELS);
     assert_eq!(words("/properties/severity/enum"), Severity::LABELS);
     assert_eq!(words("/properties/evidence/enum"), Evidence::LABELS);
@@ -108,30 +97,18 @@ fn the_schema_knows_every_word_and_no_other() {
 
 #[test]
 fn the_schema_describes_every_field_and_no_other() {
-    let schema = schema();
-    let described = |pointer: &str| -> BTreeSet<String> {
-        let properties = schema.pointer(pointer).unwrap().as_object().unwrap();
-        properties.keys().cloned().collect()
-    };
-    let written = |pick: fn(&Value) -> &Value| -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for record in every_record() {
-            let line: Value = serde_json::from_str(&record.to_json()).unwrap();
-            names.extend(pick(&line).as_object().unwrap().keys().cloned());
-        }
-        names
-    };
-    let mut finding = written(|line| line);
+    let (schema, written) = (Schema::new(SCHEMA), written());
+    let mut finding = fields(&written);
     // The daemon adds it.
     finding.insert("sequence".to_owned());
-    assert_eq!(described("/properties"), finding);
+    assert_eq!(schema.fields("/properties"), finding);
     assert_eq!(
-        described("/$defs/owner/properties"),
-        written(|line| &line["owners"][0])
+        schema.fields("/$defs/owner/properties"),
+        fields(written.iter().map(|line| &line["owners"][0]))
     );
     assert_eq!(
-        described("/$defs/counts/properties"),
-        written(|line| &line["counts"])
+        schema.fields("/$defs/counts/properties"),
+        fields(written.iter().map(|line| &line["counts"]))
     );
 }
 

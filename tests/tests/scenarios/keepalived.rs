@@ -92,15 +92,13 @@ pub fn failover_and_failback(stage: &mut Stage) -> Result<()> {
     ])
 }
 
-/// The address is the client's gateway, as it is for most groups of routers.
-fn split_brain(stage: &mut Stage) -> Result<()> {
+/// Both are masters, and a client whose gateway the address is, as it is for most groups of routers, gets two
+/// answers; then they hear each other again.
+fn split_and_heal(stage: &mut Stage, options: &[&str]) -> Result<Group> {
     let group = Group::start(stage, RouterMac::Own)?;
-    let both = [group.first.mac(), group.second.mac()];
     let gateway = ["route", "add", "default", "via", SHARED];
     group.client.ip(gateway)?;
-    // It may not ask who is left, so it takes silence: longer than keepalived is silent between its bursts.
-    let hurry = ["--resolution-quiet", "8s", "--expiry", "12s"];
-    stage.watch(&group.client, "tc", &hurry)?;
+    stage.watch(&group.client, "tc", options)?;
     group.client.ask(SHARED)?.success()?;
 
     group.keep_apart(stage, true)?;
@@ -110,6 +108,13 @@ fn split_brain(stage: &mut Stage) -> Result<()> {
 
     group.keep_apart(stage, false)?;
     group.backup.wait_for_backup(2)?;
+    Ok(group)
+}
+
+fn split_brain(stage: &mut Stage) -> Result<()> {
+    // It may not ask who is left, so it takes silence: longer than keepalived is silent between its bursts.
+    let group = split_and_heal(stage, &["--resolution-quiet", "8s", "--expiry", "12s"])?;
+    let both = [group.first.mac(), group.second.mac()];
     stage.wait_for("conflict_quiet", SHARED)?;
     stage.wait_for("conflict_expired", SHARED)?;
     stage.conclude(&[
@@ -124,20 +129,8 @@ fn split_brain(stage: &mut Stage) -> Result<()> {
 
 /// The same, watched by a daemon that asks: it knows who is left.
 pub fn split_brain_that_heals(stage: &mut Stage) -> Result<()> {
-    let group = Group::start(stage, RouterMac::Own)?;
+    let group = split_and_heal(stage, &["--resolution-quiet", "8s"])?;
     let both = [group.first.mac(), group.second.mac()];
-    let gateway = ["route", "add", "default", "via", SHARED];
-    group.client.ip(gateway)?;
-    stage.watch(&group.client, "tc", &["--resolution-quiet", "8s"])?;
-    group.client.ask(SHARED)?.success()?;
-
-    group.keep_apart(stage, true)?;
-    group.backup.wait_for_master(1)?;
-    group.client.ask(SHARED)?;
-    stage.wait_for("conflict", SHARED)?;
-
-    group.keep_apart(stage, false)?;
-    group.backup.wait_for_backup(2)?;
     stage.wait_for("conflict_resolved", SHARED)?;
     stage.conclude(&[
         Expected::new_binding(SHARED, &[group.first.mac()]),
