@@ -84,7 +84,7 @@ impl Tallies {
     }
 }
 
-/// How long events took from the kernel's time stamp until they were judged.
+/// How long news took from the kernel's time stamp until they were judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delays {
     buckets: [u64; Self::BOUNDS.len() + 1],

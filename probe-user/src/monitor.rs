@@ -301,7 +301,9 @@ impl Monitor {
                     tracing::debug!(%error, "event not understood");
                 }
             }
-            self.delays.note(Timestamp(event.ktime_ns), monotonic());
+            if is_news(&event) {
+                self.delays.note(Timestamp(event.ktime_ns), monotonic());
+            }
         }
     }
 
@@ -407,4 +409,10 @@ impl Monitor {
                 .map_or_else(|| AskingView::not(self.not_asking), Asking::view),
         }
     }
+}
+
+/// Whether it says something new. What does not waits to be taken with others (`kernel/rings.rs`), and how long is no
+/// sign of how detection keeps up.
+fn is_news(event: &ArpEvent) -> bool {
+    !event.previous.is_some() || event.previous.mac != event.frame.sha
 }

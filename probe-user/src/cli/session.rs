@@ -34,8 +34,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::begin`], so whoever listens before that misses
-    /// nothing.
+    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::begin`], so whoever listens
+    /// before that misses nothing.
     pub async fn start(
         arguments: &SourceArguments,
         asking: Result<Asking, AskingState>,

@@ -180,8 +180,8 @@ impl Detector {
 
     /// The addresses that matter: those remembered, and this host's own. In no particular order, some twice.
     pub fn cared_for(&self) -> impl Iterator<Item = BindingKey> {
-        let tracked = self.table.iter().filter(|entry| entry.tracked);
-        let tracked = tracked.map(|entry| entry.key);
+        let tracked = self.table.group(Group::Tracked, Cursor::default());
+        let tracked = tracked.map(|(_, entry)| entry.key);
         tracked.chain(self.world.facts.addresses())
     }
 

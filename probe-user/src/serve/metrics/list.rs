@@ -61,7 +61,7 @@ metrics! {
     UNDECODABLE = Counter "events_undecodable_total" []
         "Events that user space could not understand.";
     EVENT_DELAY = Histogram "event_delay_seconds" []
-        "Time from the kernel's time stamp of a frame until it was judged.";
+        "Time from the kernel's time stamp of a frame that says something new until it was judged.";
 
     INTERFACE_INFO = Gauge "interface_info" ["interface", "mode", "reason", "vlan_visible"]
         "1 for each watched interface, with how its arriving frames are seen, why so, and whether their VLAN can be told.";
