@@ -56,7 +56,7 @@ impl NeighbourReader {
     pub async fn read(&self) -> Arc<Neighbours> {
         let mut picture = self.0.lock().await;
         if picture.read_at.is_none_or(|at| at.elapsed() > FRESH) {
-            picture.neighbours = match timeout(PATIENCE, dump(&picture.handle)).await {
+            picture.neighbours = match timeout(PATIENCE, read(&picture.handle)).await {
                 Ok(Ok(neighbours)) => Arc::new(neighbours),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "neighbours not read");
@@ -70,7 +70,8 @@ impl NeighbourReader {
     }
 }
 
-async fn dump(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
+/// Reads them now.
+pub async fn read(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
     let request = handle
         .neighbours()
         .get()

@@ -11,11 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::{MacAddr, Vlan};
 use rtnetlink::{
     Handle, RouteMessageBuilder, new_connection,
-    packet_route::{
-        AddressFamily,
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteType},
-    },
+    packet_route::route::{RouteAddress, RouteAttribute, RouteType},
 };
 use rustix::io::Errno;
 use tokio::sync::watch;
@@ -27,6 +23,7 @@ use super::{
 use crate::{
     facts,
     links::{self, Link, Links, LinksError},
+    neighbours,
 };
 
 /// Addresses of a range whose routes are looked up; the others are between them.
@@ -291,40 +288,11 @@ impl Surroundings {
 
     /// Whom this host believes to have which address, on each port.
     pub async fn neighbours(&self) -> Result<Neighbours, SurroundingsError> {
-        let request = self.handle.neighbours().get();
-        let mut entries = request.set_address_family(AddressFamily::Inet).execute();
-        let mut neighbours = Neighbours::default();
-        while let Some(message) = entries.try_next().await? {
-            let is_known = matches!(
-                message.header.state,
-                NeighbourState::Reachable
-                    | NeighbourState::Stale
-                    | NeighbourState::Delay
-                    | NeighbourState::Probe
-                    | NeighbourState::Permanent
-            );
-            let (mut ip, mut mac) = (None, None);
-            for attribute in message.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                        ip = Some(address);
-                    }
-                    NeighbourAttribute::LinkLayerAddress(bytes) => {
-                        mac = bytes.try_into().ok().map(MacAddr);
-                    }
-                    _ => {}
-                }
-            }
-            if let (true, Some(ip), Some(mac)) = (is_known, ip, mac) {
-                neighbours.entries.insert((message.header.ifindex, ip), mac);
-            }
-        }
-        neighbours.interfaces = self
-            .ports
-            .iter()
-            .map(|port| self.speaks_for(port))
-            .collect();
-        Ok(neighbours)
+        let interfaces = self.ports.iter().map(|port| self.speaks_for(port));
+        Ok(Neighbours {
+            entries: neighbours::read(&self.handle).await?,
+            interfaces: interfaces.collect(),
+        })
     }
 
     /// The interface whose neighbour table is that of a port: a VLAN has one only if this host is in it.
@@ -585,7 +553,7 @@ fn samples(first: u32, last: u32) -> impl Iterator<Item = Ipv4Addr> {
 /// This host's neighbour table.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
-    entries: HashMap<(u32, Ipv4Addr), MacAddr>,
+    entries: neighbours::Neighbours,
     /// Of each port, by its place: the interface with its table.
     interfaces: Vec<Option<u32>>,
 }
@@ -594,7 +562,7 @@ impl Neighbours {
     /// Whom this host believes to have an address on a port.
     pub fn get(&self, port: usize, address: Ipv4Addr) -> Option<MacAddr> {
         let interface = self.interfaces.get(port).copied().flatten()?;
-        self.entries.get(&(interface, address)).copied()
+        self.entries.get(&(interface, address.into())).copied()
     }
 
     /// Every MAC in it: stations that are known to hold an address.
