@@ -62,8 +62,9 @@ pub struct Loaded {
 #[derive(Clone, Debug)]
 pub struct Invocation {
     command: Command,
+    /// The command line, the program's name included.
     words: Vec<OsString>,
-    /// How often each setting's word stands there is of no interest, only whether.
+    /// Whose settings they are.
     verb: String,
     definition: Definition,
     variables: BTreeMap<String, OsString>,
