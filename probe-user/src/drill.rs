@@ -90,6 +90,7 @@ impl Drop for Drill {
 
 fn conflict(now: Timestamp) -> FindingRecord {
     let owner = |mac, role| OwnerRecord {
+        node: None,
         macs: vec![mac],
         vendor: None,
         role,
@@ -99,6 +100,7 @@ fn conflict(now: Timestamp) -> FindingRecord {
         claims: 0,
     };
     FindingRecord {
+        cluster: None,
         time: now,
         finding: FindingKind::Conflict,
         severity: Severity::Critical,

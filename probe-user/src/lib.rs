@@ -11,6 +11,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod detect;
 pub mod doctor;
 pub mod drill;

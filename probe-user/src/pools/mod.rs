@@ -22,6 +22,9 @@ mod corpus_tests;
 
 pub use finding::{Code, Finding, Level};
 pub use judge::{Verdict, judge};
-pub use model::{Inventory, Labels, Place, Pool, PoolKind, Range, ReadError, Unread};
+pub use model::{
+    Advertisement, AdvertisementKind, Inventory, Labels, Place, Pool, PoolKind, Range, ReadError,
+    Unread,
+};
 pub use plan::{Kept, Plan, Share, Use};
 pub use yaml::Mark;

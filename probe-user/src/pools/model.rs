@@ -158,6 +158,16 @@ impl Advertisement {
         pool.kind == PoolKind::IpAddressPool && self.cluster == pool.cluster && same_namespace
     }
 
+    /// Whether it advertises this pool: by name, by label, or because it advertises all.
+    pub fn advertises(&self, pool: &Pool) -> bool {
+        let named = || self.pools.iter().any(|(name, _)| *name == pool.name);
+        let selected = || {
+            let mut selectors = self.selectors.iter();
+            selectors.any(|selector| selector.matches(&pool.labels))
+        };
+        self.sees(pool) && (self.is_for_all() || named() || selected())
+    }
+
     /// Whether it advertises every pool that it sees.
     pub fn is_for_all(&self) -> bool {
         self.pools.is_empty() && self.selectors.is_empty()

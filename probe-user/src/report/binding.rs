@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CountsRecord, FindingRecord, OwnerRecord};
 use crate::{
     clock::Clock,
+    cluster::Context,
     detect::{BindingView, ConflictView, Evidence, FindingKind, Hint, Severity},
 };
 
@@ -34,6 +35,9 @@ pub struct BindingRecord {
     /// Its open conflict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictRecord>,
+    /// Whose address it is, where a cluster knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Box<Context>>,
 }
 
 /// An open conflict.
@@ -68,6 +72,7 @@ impl BindingRecord {
             conflict: view
                 .conflict
                 .map(|conflict| ConflictRecord::new(&conflict, clock)),
+            cluster: None,
         }
     }
 
@@ -94,6 +99,7 @@ impl BindingRecord {
             counts: conflict.counts,
             hint: conflict.hint,
             reason: None,
+            cluster: self.cluster.clone(),
         })
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::vendor::vendor;
 use crate::{
     clock::Clock,
+    cluster::Context,
     detect::{
         BogusReason, Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity,
     },
@@ -54,6 +55,9 @@ pub struct FindingRecord {
         skip_serializing_if = "Option::is_none"
     )]
     pub reason: Option<BogusReason>,
+    /// Whose address it is, where a cluster knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Box<Context>>,
 }
 
 /// One owner: a MAC, or the MACs that are one machine.
@@ -64,6 +68,9 @@ pub struct OwnerRecord {
     /// The registered maker of the first MAC that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Cow<'static, str>>,
+    /// The node of the cluster that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Its part in the finding.
     pub role: Role,
     /// Whether it is this host.
@@ -110,6 +117,7 @@ impl FindingRecord {
             counts: finding.counts.into(),
             hint: finding.hint,
             reason: finding.bogus,
+            cluster: None,
         }
     }
 
@@ -143,6 +151,7 @@ impl OwnerRecord {
         Self {
             macs: owner.macs.clone(),
             vendor: owner.macs.iter().copied().find_map(vendor),
+            node: None,
             role: owner.role,
             local: owner.local,
             first_seen: clock.wall(owner.first_seen),

@@ -21,6 +21,7 @@ fn owner(role: Role, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRe
     OwnerRecord {
         macs: vec![mac.parse().unwrap()],
         vendor: None,
+        node: None,
         role,
         local: false,
         first_seen: at(first),
@@ -45,6 +46,7 @@ fn finding(finding: FindingKind, severity: Severity, owners: Vec<OwnerRecord>) -
         counts: CountsRecord::default(),
         hint: None,
         reason: None,
+        cluster: None,
     }
 }
 

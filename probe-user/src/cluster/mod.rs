@@ -1,0 +1,11 @@
+//! Whose address it is: what a Kubernetes cluster knows of the addresses on the wire.
+//!
+//! The wire is the truth of who has an address; the cluster says who should. What it says is data
+//! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
+//! talks to an API server.
+
+mod context;
+pub mod model;
+
+pub use context::{Cause, CauseKind, Context, Scope};
+pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
