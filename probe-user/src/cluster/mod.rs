@@ -6,6 +6,8 @@
 
 mod context;
 pub mod model;
+pub mod object;
+pub mod shelf;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
