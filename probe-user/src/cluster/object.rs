@@ -3,7 +3,10 @@
 //! An object is whatever the API server sent: fields may be missing, of another type or far too long, and the
 //! server may lie. What cannot be read becomes a [`Broken`] and is left out; every other field still counts.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -24,6 +27,12 @@ const MOST_ADDRESSES: usize = 64;
 
 /// Of one object, so many faults are told.
 const MOST_FAULTS: usize = 8;
+
+/// Of nodes, so many labels are kept.
+const MOST_LABELS: usize = 64;
+
+/// A label's key with its prefix is at most this long.
+const LONGEST_LABEL: usize = 317;
 
 /// In an error, so much of a value is repeated.
 const LONGEST_QUOTE: usize = 64;
@@ -147,6 +156,28 @@ pub fn node(object: &Value, is_wanted: impl Fn(&str) -> bool) -> Option<Node> {
         addresses,
         labels,
     })
+}
+
+/// The labels of nodes that somebody selects by: the keys in the `nodeSelectors` of advertisements.
+pub fn selected_labels(metallb: &[Value]) -> BTreeSet<String> {
+    let selectors = metallb
+        .iter()
+        .filter_map(|object| object.pointer("/spec/nodeSelectors")?.as_array())
+        .flatten();
+    let mut labels = BTreeSet::new();
+    for selector in selectors {
+        let matched = selector.get("matchLabels").and_then(Value::as_object);
+        labels.extend(matched.into_iter().flatten().map(|(key, _)| key.clone()));
+        let expressions = selector.get("matchExpressions").and_then(Value::as_array);
+        let keys = expressions.into_iter().flatten();
+        let keys = keys.filter_map(|expression| expression.get("key")?.as_str());
+        labels.extend(keys.map(str::to_owned));
+        if labels.len() > MOST_LABELS {
+            break;
+        }
+    }
+    labels.retain(|key| key.len() <= LONGEST_LABEL);
+    labels
 }
 
 /// How many endpoints of an `EndpointSlice` are ready.
