@@ -1,0 +1,1 @@
+//! An API server for tests: it says what it is told to say.
