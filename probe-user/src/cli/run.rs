@@ -19,6 +19,7 @@ use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
     output::{is_closed, say},
     reload::Reloader,
@@ -77,6 +78,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     asking: AskingArguments,
+
+    #[command(flatten)]
+    kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -170,6 +174,7 @@ async fn daemon(
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
@@ -190,6 +195,7 @@ async fn daemon(
         drills,
         addresses: arguments.metrics.addresses,
         config,
+        cluster,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -207,7 +213,9 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)

@@ -34,6 +34,7 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::client::Handle,
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -67,6 +68,8 @@ pub struct Sources {
     pub addresses: usize,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
+    /// What is known of the cluster.
+    pub cluster: Handle,
 }
 
 /// What came of reading the settings.
@@ -153,6 +156,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         neighbours,
         drill: sources.drills.current(),
         config: *sources.config.borrow(),
+        cluster: sources.cluster,
         counters: sources.counters,
     })
 }

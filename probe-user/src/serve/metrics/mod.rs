@@ -4,6 +4,7 @@ mod addresses;
 mod detection;
 mod family;
 mod interfaces;
+mod kubernetes;
 mod list;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::client::Handle,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -52,6 +54,8 @@ pub struct Material {
     pub drill: Option<Arc<FindingRecord>>,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
+    /// What is known of the cluster.
+    pub cluster: Handle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
@@ -75,6 +79,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(kubernetes::families(&material.cluster));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)
