@@ -472,7 +472,10 @@ impl Follower {
             let message = object.get("message").and_then(Value::as_str);
             let message = message.unwrap_or("an error without words").to_owned();
             let code = code.and_then(|code| u16::try_from(code).ok());
-            let error = ReadError::from_status(code.unwrap_or(500), message);
+            let Some(code) = code else {
+                return Err(self.garbage(message));
+            };
+            let error = ReadError::from_status(code, message);
             self.connection.count(Request::Watch, Some(&error));
             return Err(End::Failed(error));
         }

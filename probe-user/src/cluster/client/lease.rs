@@ -422,3 +422,111 @@ fn identity(node_name: Option<&str>) -> String {
     let node = node_name.map_or_else(host, str::to_owned);
     format!("{node}_{:08x}", fastrand::u32(..))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "2026-01-01T00:00:00Z";
+
+    struct Scene {
+        candidate: Candidate,
+        start: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self {
+                candidate: Candidate {
+                    identity: "me".to_owned(),
+                    pace: Pace::default(),
+                    seen: None,
+                },
+                start: Instant::now(),
+            }
+        }
+
+        /// What is concluded after so many seconds from a record that its holder renewed at this one of its clock, which
+        /// goes wrong by `skew`.
+        fn judge(&mut self, second: u64, renewed: i64, skew: i64) -> Step {
+            let time = |second| -> Timestamp {
+                let start: Timestamp = START.parse().unwrap();
+                start + jiff::SignedDuration::from_secs(second)
+            };
+            let record = Record {
+                holder: "other".to_owned(),
+                renewed: Some(time(renewed + skew)),
+                seconds: 15,
+                ..Record::default()
+            };
+            let now = self.start + Duration::from_secs(second);
+            self.candidate
+                .judge(&record, now, time(i64::try_from(second).unwrap()))
+        }
+    }
+
+    #[test]
+    fn a_lease_has_run_out_when_it_did_not_change_for_its_time_whatever_the_clocks_say() {
+        for skew in [-86_400, 0, 86_400] {
+            let mut scene = Scene::new();
+            assert!(matches!(scene.judge(0, 0, skew), Step::Look(_)));
+            assert!(matches!(scene.judge(14, 0, skew), Step::Look(_)));
+            // Renewed just in time.
+            assert!(matches!(scene.judge(15, 15, skew), Step::Look(_)));
+            assert!(matches!(scene.judge(29, 15, skew), Step::Look(_)));
+            assert_eq!(scene.judge(30, 15, skew), Step::Take);
+        }
+    }
+
+    #[test]
+    fn what_seems_old_is_looked_at_again_soon_and_not_taken() {
+        let mut scene = Scene::new();
+        scene.candidate.pace.look = LONGEST_LOOK;
+        assert_eq!(scene.judge(100, 95, 0), Step::Look(LONGEST_LOOK));
+        let mut scene = Scene::new();
+        scene.candidate.pace.look = LONGEST_LOOK;
+        assert_eq!(scene.judge(100, 0, 0), Step::Look(Duration::from_secs(30)));
+        assert_eq!(scene.judge(110, 0, 0), Step::Look(Duration::from_secs(10)));
+        assert_eq!(scene.judge(115, 0, 0), Step::Take);
+    }
+
+    #[test]
+    fn what_nobody_holds_is_taken_and_ours_renewed() {
+        let mut scene = Scene::new();
+        let now = scene.start;
+        let mut record = Record::default();
+        assert_eq!(
+            scene.candidate.judge(&record, now, Timestamp::UNIX_EPOCH),
+            Step::Take
+        );
+        record.holder = "me".to_owned();
+        assert_eq!(
+            scene.candidate.judge(&record, now, Timestamp::UNIX_EPOCH),
+            Step::Renew
+        );
+    }
+
+    #[test]
+    fn the_more_candidates_the_more_seldom_each_looks() {
+        let least = Duration::from_secs(15);
+        assert_eq!(look(0, least), least);
+        assert_eq!(look(240, least), least);
+        assert_eq!(look(480, least), Duration::from_secs(30));
+        assert_eq!(look(5_000, least), LONGEST_LOOK);
+        assert_eq!(look(u64::MAX, least), LONGEST_LOOK);
+    }
+
+    #[test]
+    fn nonsense_is_a_lease_that_nobody_holds() {
+        for nonsense in [
+            json!(null),
+            json!([]),
+            json!({"spec": 7}),
+            json!({"spec": {"holderIdentity": 7, "renewTime": "x", "leaseDurationSeconds": -1}}),
+        ] {
+            assert_eq!(Record::read(&nonsense), Record::default());
+        }
+        let long = json!({"spec": {"holderIdentity": "a", "leaseDurationSeconds": u64::MAX}});
+        assert_eq!(Record::read(&long).duration(), LONGEST_LEASE);
+    }
+}

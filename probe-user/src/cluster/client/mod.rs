@@ -10,6 +10,7 @@ use std::{
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 #[cfg(not(feature = "kubernetes"))]
@@ -37,6 +38,9 @@ mod read;
 #[cfg(feature = "kubernetes")]
 mod request;
 
+#[cfg(all(test, feature = "kubernetes"))]
+mod tests;
+
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::Connection;
 #[cfg(feature = "kubernetes")]
@@ -45,7 +49,7 @@ pub use error::{ConnectError, Outcome, ReadError};
 pub use health::Health;
 
 use super::{
-    model::{Cluster, Named, Node},
+    model::{Cluster, Known, Named, Node, Resource},
     object,
 };
 
@@ -157,6 +161,15 @@ impl Handle {
     /// Whoever speaks for the cluster knows how many nodes there are: it tells the others how often to look.
     #[cfg(feature = "kubernetes")]
     async fn count_nodes(self) {
+        // Which of their labels are wanted is known then.
+        let mut cluster = self.cluster();
+        let selectors = cluster.wait_for(|cluster| {
+            let freshness = &cluster.objects().freshness;
+            let freshness = freshness.get(&Resource::L2Advertisements);
+            freshness.is_some_and(|freshness| freshness.known != Known::Never)
+        });
+        // Or never will be.
+        let _ = timeout(NODES_INTERVAL, selectors).await;
         let mut holds = self.holds();
         while holds.wait_for(|holds| *holds).await.is_ok() {
             self.nodes(NODES_COUNTED).await;
