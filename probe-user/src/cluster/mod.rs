@@ -4,6 +4,7 @@
 //! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
 //! talks to an API server.
 
+pub mod cause;
 mod context;
 pub mod model;
 
