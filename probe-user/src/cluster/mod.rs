@@ -6,7 +6,12 @@
 
 pub mod cause;
 mod context;
+pub mod drift;
 pub mod model;
+pub mod pending;
+#[cfg(test)]
+mod testing;
+pub mod usage;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
