@@ -4,11 +4,17 @@
 //! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
 //! talks to an API server.
 
+pub mod cause;
 pub mod client;
 mod context;
+pub mod drift;
 pub mod model;
 pub mod object;
+pub mod pending;
 pub mod shelf;
+#[cfg(test)]
+mod testing;
+pub mod usage;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
