@@ -4,8 +4,11 @@
 //! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
 //! talks to an API server.
 
+pub mod annotate;
 mod context;
 pub mod model;
+pub mod stations;
+pub mod tracking;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
