@@ -32,7 +32,7 @@ use crate::{
 /// Events taken from each ring in one turn, so that a storm does not keep questions waiting.
 const EVENTS_PER_TURN: usize = 4_096;
 /// Findings that a slow reader may be behind before it misses some.
-const FINDINGS_BEHIND: usize = 10_000;
+pub(crate) const FINDINGS_BEHIND: usize = 10_000;
 /// Events that a slow reader may be behind before it misses some.
 const EVENTS_BEHIND: usize = 16_384;
 /// Addresses in a page for the metrics: it takes some 50 µs, and frames come in between.

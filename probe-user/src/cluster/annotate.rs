@@ -95,6 +95,11 @@ pub enum Need {
     Fetched(Duration),
 }
 
+impl Need {
+    /// A list of nodes of the usual age.
+    pub const LISTED: Self = Self::Fetched(LIST_AGE);
+}
+
 /// What is known of a cluster at one moment.
 #[derive(Clone, Debug)]
 pub struct Knowledge {
@@ -157,11 +162,7 @@ impl Annotator {
             | FindingKind::SourceMismatch
             | FindingKind::Silent => false,
         };
-        let need = if waits {
-            Need::Fetched(LIST_AGE)
-        } else {
-            Need::Known
-        };
+        let need = if waits { Need::LISTED } else { Need::Known };
         let mut knowledge = self.know(need).await;
         let mut record = (*raw).clone();
         let segment = self.segment(&record.interface, record.vlan);
@@ -175,7 +176,7 @@ impl Annotator {
 
     /// Adds to bindings what is known of them.
     pub async fn bindings(&self, records: &mut [BindingRecord]) {
-        let knowledge = self.know(Need::Fetched(LIST_AGE)).await;
+        let knowledge = self.know(Need::LISTED).await;
         for record in records {
             let segment = self.segment(&record.interface, record.vlan);
             knowledge.binding(record, segment);
@@ -211,6 +212,11 @@ impl Annotator {
     /// What is known of the cluster.
     pub fn cluster(&self) -> Arc<Cluster> {
         self.sources.cluster.borrow().clone()
+    }
+
+    /// The node that this is, if it is known.
+    pub fn own(&self) -> Option<&str> {
+        self.sources.own.as_deref()
     }
 
     /// The nodes, as they are known.
