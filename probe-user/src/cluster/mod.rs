@@ -5,8 +5,11 @@
 //! talks to an API server.
 
 pub mod annotate;
+pub mod client;
 mod context;
 pub mod model;
+pub mod object;
+pub mod shelf;
 pub mod stations;
 pub mod tracking;
 
