@@ -6,6 +6,8 @@
 
 mod context;
 pub mod model;
+mod roster;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
+pub use roster::Roster;
