@@ -17,8 +17,8 @@ pub struct Roster {
     /// By address, the number of the node that has it.
     by_address: HashMap<IpAddr, usize>,
     by_mac: HashMap<MacAddr, usize>,
-    /// Node addresses that somebody has been seen with, whoever that was.
-    seen: BTreeSet<IpAddr>,
+    /// Nodes of which is known with which MAC they speak, or that they do not answer at all.
+    settled: BTreeSet<usize>,
 }
 
 impl Roster {
@@ -46,8 +46,13 @@ impl Roster {
     pub fn learn(&mut self, address: IpAddr, mac: MacAddr) {
         if let Some(&number) = self.by_address.get(&address) {
             self.by_mac.insert(mac, number);
-            self.seen.insert(address);
+            self.settled.insert(number);
         }
+    }
+
+    /// It was asked who has this address: of whoever did not answer it is known that he does not.
+    pub fn asked(&mut self, address: IpAddr) {
+        self.settled.extend(self.by_address.get(&address));
     }
 
     /// The node that one of these MACs belongs to.
@@ -74,12 +79,11 @@ impl Roster {
     /// An address in these networks of each node of which no MAC is known: who has them can be asked. Those of the
     /// nodes with these names come first.
     pub fn to_ask(&self, networks: &[IpNet], first: &[&str]) -> Vec<IpAddr> {
-        let known: BTreeSet<_> = self.by_mac.values().collect();
         let mut wanted: Vec<_> = self
             .nodes
             .iter()
             .enumerate()
-            .filter(|(number, _)| !known.contains(number))
+            .filter(|(number, _)| !self.settled.contains(number))
             .filter_map(|(_, node)| Some((node, here(node, networks)?)))
             .collect();
         wanted.sort_by_key(|(node, _)| !first.contains(&node.name.as_str()));
@@ -97,11 +101,13 @@ impl Roster {
         (present.len(), with_mac.count())
     }
 
-    /// Whether every node has an address in these networks: then a MAC that is none of theirs is no node's. A node
-    /// that does not answer there answers for no other address either.
-    pub fn is_all_in(&self, networks: &[IpNet]) -> bool {
-        let is_here = |node: &Node| here(node, networks).is_some();
-        !self.nodes.is_empty() && self.nodes.iter().all(is_here) && !self.seen.is_empty()
+    /// Whether every node has an address in these networks, and it is known of each who answers there: then a MAC that
+    /// is none of theirs is no node's. A node that does not answer for its own address answers for no other either.
+    pub fn is_complete_in(&self, networks: &[IpNet]) -> bool {
+        let mut nodes = self.nodes.iter().enumerate();
+        let is_settled = |number| self.settled.contains(&number);
+        !self.by_mac.is_empty()
+            && nodes.all(|(number, node)| here(node, networks).is_some() && is_settled(number))
     }
 }
 
@@ -138,7 +144,6 @@ mod tests {
         let mut roster = Roster::new(nodes);
         let here = net("192.0.2.0/24");
         assert_eq!(roster.known_in(&here), (2, 0));
-        assert!(!roster.is_all_in(&here), "nobody was seen");
         roster.learn("192.0.2.1".parse().unwrap(), A);
         roster.learn("192.0.2.77".parse().unwrap(), B);
         assert_eq!(roster.node_of(&[B, A]), Some("node-1"));
@@ -146,7 +151,10 @@ mod tests {
         let to_ask = roster.to_ask(&here, &[]);
         assert_eq!(to_ask, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
         assert_eq!(roster.known_in(&here), (2, 1));
-        assert!(roster.is_all_in(&here));
+        assert!(!roster.is_complete_in(&here), "it may be node-2");
+        roster.asked("192.0.2.2".parse().unwrap());
+        assert!(roster.is_complete_in(&here), "node-2 does not answer");
+        assert_eq!(roster.to_ask(&here, &[]), [] as [IpAddr; 0]);
     }
 
     #[test]
@@ -157,7 +165,7 @@ mod tests {
         ];
         let mut roster = Roster::new(nodes);
         roster.learn("192.0.2.1".parse().unwrap(), A);
-        assert!(!roster.is_all_in(&net("192.0.2.0/24")));
+        assert!(!roster.is_complete_in(&net("192.0.2.0/24")));
         assert_eq!(roster.known_in(&net("192.0.2.0/24")), (1, 1));
     }
 

@@ -154,7 +154,7 @@ fn owners(
         for owner in &mut owners {
             let name = |macs: &[MacAddr]| known.roster.node_of(macs).map(str::to_owned);
             owner.node = owner.node.take().or_else(|| name(&owner.macs));
-            owner.stranger = (known.nodes_known && known.roster.is_all_in(&material.networks))
+            owner.stranger = (known.nodes_known && known.roster.is_complete_in(&material.networks))
                 .then_some(owner.node.is_none());
         }
     }

@@ -3,6 +3,7 @@
 //! What is known comes as a [`Material`], gathered from whoever has something to say: the wire, the daemon, the
 //! cluster. What follows from it is an [`Explanation`], without asking anybody.
 
+pub mod bundle;
 mod judge;
 mod next;
 mod record;
