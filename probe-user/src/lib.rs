@@ -33,3 +33,4 @@ pub mod report;
 pub mod segments;
 pub mod serve;
 pub mod settings;
+pub mod tls;

@@ -4,9 +4,12 @@
 //! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
 //! talks to an API server.
 
+pub mod client;
 mod context;
 pub mod model;
+pub mod object;
 mod roster;
+pub mod shelf;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};

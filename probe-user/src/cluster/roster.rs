@@ -16,7 +16,8 @@ pub struct Roster {
     nodes: Vec<Node>,
     /// By address, the number of the node that has it.
     by_address: HashMap<IpAddr, usize>,
-    by_mac: HashMap<MacAddr, usize>,
+    /// `None` for a MAC with addresses of several nodes: a router's or a proxy's, and nobody's.
+    by_mac: HashMap<MacAddr, Option<usize>>,
     /// Nodes of which is known with which MAC they speak, or that they do not answer at all.
     settled: BTreeSet<usize>,
 }
@@ -45,7 +46,10 @@ impl Roster {
     /// Somebody with this MAC has this address: a node, if the address is a node's.
     pub fn learn(&mut self, address: IpAddr, mac: MacAddr) {
         if let Some(&number) = self.by_address.get(&address) {
-            self.by_mac.insert(mac, number);
+            let known = self.by_mac.entry(mac).or_insert(Some(number));
+            if *known != Some(number) {
+                *known = None;
+            }
             self.settled.insert(number);
         }
     }
@@ -57,8 +61,8 @@ impl Roster {
 
     /// The node that one of these MACs belongs to.
     pub fn node_of(&self, macs: &[MacAddr]) -> Option<&str> {
-        let number = macs.iter().find_map(|mac| self.by_mac.get(mac))?;
-        self.nodes.get(*number).map(|node| node.name.as_str())
+        let number = macs.iter().find_map(|mac| *self.by_mac.get(mac)?)?;
+        self.nodes.get(number).map(|node| node.name.as_str())
     }
 
     /// How many nodes.
@@ -92,7 +96,7 @@ impl Roster {
 
     /// How many nodes have an address in these networks, and of how many of those a MAC is known.
     pub fn known_in(&self, networks: &[IpNet]) -> (usize, usize) {
-        let known: BTreeSet<_> = self.by_mac.values().collect();
+        let known: BTreeSet<_> = self.by_mac.values().flatten().collect();
         let nodes = self.nodes.iter().enumerate();
         let present: Vec<_> = nodes
             .filter(|(_, node)| here(node, networks).is_some())
@@ -155,6 +159,19 @@ mod tests {
         roster.asked("192.0.2.2".parse().unwrap());
         assert!(roster.is_complete_in(&here), "node-2 does not answer");
         assert_eq!(roster.to_ask(&here, &[]), [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn who_has_addresses_of_several_nodes_is_none_of_them() {
+        let nodes = vec![
+            node("node-1", &["192.0.2.1"]),
+            node("node-2", &["192.0.2.2"]),
+        ];
+        let mut roster = Roster::new(nodes);
+        for address in ["192.0.2.1", "192.0.2.2", "192.0.2.1"] {
+            roster.learn(address.parse().unwrap(), A);
+        }
+        assert_eq!(roster.node_of(&[A]), None, "a proxy");
     }
 
     #[test]
