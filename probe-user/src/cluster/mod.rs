@@ -12,6 +12,7 @@ pub mod drift;
 pub mod model;
 pub mod object;
 pub mod pending;
+mod roster;
 pub mod shelf;
 pub mod stations;
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub mod usage;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
+pub use roster::Roster;
