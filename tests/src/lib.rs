@@ -76,7 +76,8 @@ pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use tool_cache::{
-    DASHBOARD, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools, image_layout,
-    prometheus_program, python_environment, tool_cache, workspace,
+    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools,
+    image_layout, kubernetes_program, prometheus_program, python_environment, tool_cache,
+    workspace,
 };
 pub use wait::{at_intervals, eventually};
