@@ -30,15 +30,6 @@ const PACKAGES: [&str; 3] = ["etcd-server", "golang-1.19-go", "golang-1.19-src"]
 /// Where the compiler's package has its root.
 const GO: &str = "usr/lib/go-1.19";
 
-/// What the source does not know of itself when it is not a git tree. The API server tells its clients, and decides
-/// by it which versions of its objects are still served.
-const VERSION: &str = "KUBE_GIT_COMMIT=0000000000000000000000000000000000000000
-KUBE_GIT_TREE_STATE=archive
-KUBE_GIT_VERSION=v1.20.2
-KUBE_GIT_MAJOR=1
-KUBE_GIT_MINOR=20
-";
-
 /// What is kept.
 const PROGRAMS: [&str; 2] = ["etcd", "kube-apiserver"];
 
@@ -119,8 +110,6 @@ fn make(place: &Path) -> Result<()> {
 }
 
 fn build(source: &Path, go: &Path, place: &Path) -> Result<()> {
-    let version = place.join("version");
-    fs::write(&version, VERSION)?;
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([go.join("bin")].into_iter().chain(env::split_paths(&path)))?;
     let output = Command::new("make")
@@ -131,12 +120,10 @@ fn build(source: &Path, go: &Path, place: &Path) -> Result<()> {
         .env("PATH", path)
         .env("HOME", place)
         .env("GOROOT", go)
-        .env("GOCACHE", place.join("go-cache"))
         .env("CGO_ENABLED", "0")
         // All that it is made of came with it.
         .env("GOFLAGS", "-mod=vendor")
         .env("GOPROXY", "off")
-        .env("KUBE_GIT_VERSION_FILE", &version)
         .output()
         .context("cannot run make")?;
     if !output.status.success() {
