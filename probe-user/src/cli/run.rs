@@ -22,6 +22,7 @@ use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
     notify::{self, NotifyArguments},
     output::{is_closed, say},
@@ -85,6 +86,7 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+    kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -182,6 +184,7 @@ async fn daemon(
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
@@ -205,6 +208,7 @@ async fn daemon(
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        cluster,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -222,7 +226,9 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
     if let Some(notifier) = notifier {
         notifier.end().await;
     }

@@ -34,6 +34,7 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::client::Handle,
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -70,6 +71,8 @@ pub struct Sources {
     pub notifications: Arc<Counts>,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
+    /// What is known of the cluster.
+    pub cluster: Handle,
 }
 
 /// What came of reading the settings.
@@ -157,6 +160,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         drill: sources.drills.current(),
         notifications: sources.notifications,
         config: *sources.config.borrow(),
+        cluster: sources.cluster,
         counters: sources.counters,
     })
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod detection;
 mod family;
 mod interfaces;
+mod kubernetes;
 mod list;
 mod notifications;
 
@@ -18,6 +19,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::client::Handle,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -56,6 +58,8 @@ pub struct Material {
     pub notifications: Arc<Counts>,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
+    /// What is known of the cluster.
+    pub cluster: Handle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
@@ -80,6 +84,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
     pieces.push(notifications::families(&material.notifications));
+    pieces.push(kubernetes::families(&material.cluster));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)
