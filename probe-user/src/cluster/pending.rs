@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::cluster::{Objects, model::Known, testing};
 
-    fn wanting(service: Service, pools: &[Value]) -> (Reason, String) {
+    fn wanting(service: &Service, pools: &[Value]) -> (Reason, String) {
         let cluster = Cluster::from(Objects {
             services: vec![
                 service.clone(),
@@ -183,10 +183,11 @@ mod tests {
             metallb: pools.to_vec(),
             ..testing::objects()
         });
-        reason(&cluster, &service)
+        reason(&cluster, service)
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn each_reason_is_found_and_the_first_that_holds_is_said() {
         let plain = || testing::service("shop/new", &[]);
         let asking = |ips: &[&str]| Service {
@@ -343,7 +344,7 @@ mod tests {
                 "",
             ),
         ] {
-            let (reason, sentence) = wanting(service, &pools);
+            let (reason, sentence) = wanting(&service, &pools);
             assert_eq!(reason, expected, "{what}: {sentence}");
             assert!(sentence.contains(says), "{what}: {sentence}");
         }

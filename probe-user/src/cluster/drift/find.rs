@@ -126,8 +126,7 @@ impl Finder<'_> {
         let are_read = ADVERTISED.iter().all(|&one| is_there(self.cluster, one));
         let (began, needs): (_, &'static [Resource]) = match (announced, silent) {
             // Where one network is silent and another is not, somebody announces it.
-            _ if answers => return,
-            (Announced::Bgp, _) => return,
+            _ if answers || announced == Announced::Bgp => return,
             (Announced::Nowhere, None) if are_read && pending::is_metallbs(service) => {
                 (Began::Found, ADVERTISED)
             }

@@ -117,6 +117,7 @@ fn row(what: &'static str) -> Row {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_drift_is_found_where_it_is_and_nowhere_else() {
     let kinds = |kind| vec![(kind, None)];
     let with = |metallb: Vec<Value>| Objects {
@@ -173,7 +174,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         },
         Row {
             objects: of_service(&|service| {
-                service.addresses = vec!["203.0.113.7".parse().unwrap()]
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
             }),
             expected: kinds(DriftKind::AddressOutsidePools),
             says: "203.0.113.7 of shop/frontend is in no pool",
