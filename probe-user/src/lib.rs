@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod detect;
 pub mod doctor;
 pub mod drill;
+pub mod explain;
 pub mod facts;
 pub mod filter;
 pub mod history;

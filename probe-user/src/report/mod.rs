@@ -15,6 +15,7 @@ pub use binding::{BindingRecord, ConflictRecord};
 pub use check::{CheckOwnerRecord, CheckRecord, Checked, NeighbourRecord};
 pub use claim::{ClaimForm, ClaimRecord};
 pub use next_step::Origin;
+pub(crate) use next_step::machines;
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
 pub use terminal::Terminal;
 
