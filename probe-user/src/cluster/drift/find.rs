@@ -14,7 +14,7 @@ use crate::{
         cause::{NodesKnown, span},
         model::{Announced, Cluster, Named, Node, Resource, Service},
         pending,
-        usage::name_of,
+        usage::{self, PoolUsage, name_of},
     },
     detect::Severity,
     pools::{AdvertisementKind, Code, Finding, Plan, Pool, PoolKind, judge},
@@ -50,6 +50,7 @@ pub fn find(cluster: &Cluster, wire: Wire<'_>) -> Vec<Candidate> {
     let mut finder = Finder {
         cluster,
         wire,
+        usage: usage::usage(cluster),
         seen,
         found: Vec::new(),
     };
@@ -71,6 +72,7 @@ pub fn find(cluster: &Cluster, wire: Wire<'_>) -> Vec<Candidate> {
 struct Finder<'a> {
     cluster: &'a Cluster,
     wire: Wire<'a>,
+    usage: Vec<PoolUsage>,
     seen: BTreeMap<IpAddr, Vec<&'a BindingRecord>>,
     found: Vec<Candidate>,
 }
@@ -86,11 +88,14 @@ impl Finder<'_> {
 
     /// Services without an address.
     fn pending(&mut self) {
+        let usage = std::mem::take(&mut self.usage);
+        let judge = pending::Judge::new(self.cluster, &usage);
+        self.usage = usage;
         for service in self.cluster.services() {
             if !service.addresses.is_empty() {
                 continue;
             }
-            let (reason, sentence) = pending::reason(self.cluster, service);
+            let (reason, sentence) = judge.reason(service);
             let summary = format!("{} has no address: {}", service.named, in_words(reason));
             let drift = Drift {
                 service: Some(service.named.clone()),
@@ -286,7 +291,8 @@ impl Finder<'_> {
                 Finding::Unadvertised { pool: number } if are_read => {
                     let name = name_of(pool(number));
                     let summary = format!("No advertisement announces the pool {name}");
-                    let services = self.services_of(pool(number));
+                    let of_pool = self.usage.iter().filter(|usage| usage.pool == name);
+                    let services: u128 = of_pool.map(|usage| usage.assigned).sum();
                     let drift = Drift {
                         pool: Some(name),
                         evidence: vec![format!("{services} addresses of it are assigned")],
@@ -386,17 +392,6 @@ impl Finder<'_> {
                 self.add(drift, Began::Found, needs);
             }
         }
-    }
-
-    /// How many addresses of a pool services have.
-    fn services_of(&self, pool: &Pool) -> usize {
-        let addresses = self.cluster.addresses();
-        let name = name_of(pool);
-        let is_its = |ip: &IpAddr| {
-            let pool = self.cluster.pool_of(*ip);
-            pool.is_some_and(|pool| pool.kind == PoolKind::IpAddressPool && name_of(pool) == name)
-        };
-        addresses.filter(is_its).count()
     }
 }
 
