@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::watchdog::Standing,
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -191,7 +192,15 @@ async fn daemon(
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = Standing::off();
+    let api = socket.map(|socket| {
+        tokio::spawn(serve_api(
+            socket,
+            &session,
+            drills.clone(),
+            standing.clone(),
+        ))
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -205,6 +214,7 @@ async fn daemon(
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -260,6 +270,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -270,6 +281,7 @@ fn serve_api(
         history,
         drills,
         annotator: None,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -55,10 +55,65 @@ pub struct Sources {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
 }
 
-/// What there is, for as long as somebody wants to know: nothing while another node speaks for the cluster. What has
-/// lasted for `patience` is told.
-pub fn start(sources: Sources, patience: Duration) -> watch::Receiver<Arc<Vec<Drift>>> {
+/// How it stands with the cluster, as far as this node is to say.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    is_on: bool,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    holds: watch::Receiver<bool>,
+    drifts: watch::Receiver<Arc<Vec<Drift>>>,
+}
+
+/// How it stands at one moment.
+#[derive(Clone, Debug)]
+pub struct Now {
+    /// What is known of the cluster.
+    pub cluster: Arc<Cluster>,
+    /// What has drifted apart: what is critical first.
+    pub drifts: Arc<Vec<Drift>>,
+}
+
+impl Standing {
+    /// There is no cluster.
+    pub fn off() -> Self {
+        let handle = Handle::off();
+        Self {
+            is_on: false,
+            cluster: handle.cluster(),
+            holds: handle.holds(),
+            drifts: watch::channel(Arc::default()).1,
+        }
+    }
+
+    /// Whether there is a cluster.
+    pub const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// How it stands now; nothing while another node speaks for the cluster.
+    pub fn now(&self) -> Option<Now> {
+        let holds = *self.holds.borrow();
+        holds.then(|| Now {
+            cluster: self.cluster.borrow().clone(),
+            drifts: self.drifts.borrow().clone(),
+        })
+    }
+
+    /// What has drifted apart, and news of it; none while another node speaks for the cluster.
+    pub fn drifts(&self) -> watch::Receiver<Arc<Vec<Drift>>> {
+        self.drifts.clone()
+    }
+}
+
+/// Looks from now on. What has lasted for `patience` is told.
+pub fn start(sources: Sources, patience: Duration) -> Standing {
     let (publish, drifts) = watch::channel(Arc::default());
+    let standing = Standing {
+        is_on: sources.handle.is_on(),
+        cluster: sources.handle.cluster(),
+        holds: sources.handle.holds(),
+        drifts,
+    };
     let watchdog = Watchdog {
         sources,
         watch: Watch::new(patience),
@@ -67,7 +122,7 @@ pub fn start(sources: Sources, patience: Duration) -> watch::Receiver<Arc<Vec<Dr
         told: BTreeSet::new(),
     };
     task::spawn(watchdog.run(publish));
-    drifts
+    standing
 }
 
 struct Watchdog {
@@ -210,7 +265,7 @@ impl Watchdog {
             .iter()
             .filter(|drift| !self.told.contains(&drift.key()));
         for drift in new.take(MOST_LOGGED) {
-            tracing::warn!(kind = drift.drift.label(), "{}", drift.summary);
+            tracing::warn!(kind = drift.drift.label(), "{}", drift.says);
         }
         self.told = keys;
     }

@@ -34,6 +34,7 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::watchdog::Standing,
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -68,6 +69,8 @@ pub struct Sources {
     pub addresses: usize,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster.
+    pub standing: Standing,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
 }
@@ -155,6 +158,8 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        standing: sources.standing.now(),
+        most: sources.addresses,
         notifications: sources.notifications,
         config: *sources.config.borrow(),
         counters: sources.counters,

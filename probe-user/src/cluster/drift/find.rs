@@ -96,12 +96,12 @@ impl Finder<'_> {
                 continue;
             }
             let (reason, sentence) = judge.reason(service);
-            let summary = format!("{} has no address: {}", service.named, in_words(reason));
+            let says = format!("{} has no address: {}", service.named, in_words(reason));
             let drift = Drift {
                 service: Some(service.named.clone()),
                 reason: Some(reason),
                 evidence: vec![sentence],
-                ..drift(DriftKind::ServicePending, Severity::Warning, summary)
+                ..drift(DriftKind::ServicePending, Severity::Warning, says)
             };
             let began = service.created.map_or(Began::Found, Began::At);
             self.add(drift, began, &[Resource::Services]);
@@ -166,7 +166,7 @@ impl Finder<'_> {
         } else {
             Severity::Critical
         };
-        let summary = format!(
+        let says = format!(
             "Nobody announces {ip} of {}: {}",
             service.named,
             in_words(reason)
@@ -177,7 +177,7 @@ impl Finder<'_> {
             pool: self.cluster.pool_of(ip).map(name_of),
             reason: Some(reason),
             evidence,
-            ..drift(DriftKind::NotAnnounced, severity, summary)
+            ..drift(DriftKind::NotAnnounced, severity, says)
         };
         self.add(drift, began, needs);
     }
@@ -191,7 +191,7 @@ impl Finder<'_> {
                 continue;
             }
             for ip in outside.collect::<Vec<_>>() {
-                let summary = format!("{ip} of {} is in no pool", service.named);
+                let says = format!("{ip} of {} is in no pool", service.named);
                 let from = service.allocated_from.as_ref().map(|pool| {
                     format!(
                         "It is from the pool {pool}, by the service's own word: the pool was edited or deleted since"
@@ -201,7 +201,7 @@ impl Finder<'_> {
                     ip: Some(ip),
                     service: Some(service.named.clone()),
                     evidence: from.into_iter().collect(),
-                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, summary)
+                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, says)
                 };
                 self.add(drift, Began::Found, WITH_POOLS);
             }
@@ -260,7 +260,7 @@ impl Finder<'_> {
         } else {
             (DriftKind::ClaimedUnassigned, "is in use")
         };
-        let summary = format!("{ip} of the pool {pool} {does}, and no service has it");
+        let says = format!("{ip} of the pool {pool} {does}, and no service has it");
         Drift {
             ip: Some(ip),
             pool: Some(pool),
@@ -270,7 +270,7 @@ impl Finder<'_> {
                 .collect(),
             nodes: nodes.into_iter().collect(),
             evidence,
-            ..drift(kind, Severity::Warning, summary)
+            ..drift(kind, Severity::Warning, says)
         }
     }
 
@@ -290,13 +290,13 @@ impl Finder<'_> {
                 }
                 Finding::Unadvertised { pool: number } if are_read => {
                     let name = name_of(pool(number));
-                    let summary = format!("No advertisement announces the pool {name}");
+                    let says = format!("No advertisement announces the pool {name}");
                     let of_pool = self.usage.iter().filter(|usage| usage.pool == name);
                     let services: u128 = of_pool.map(|usage| usage.assigned).sum();
                     let drift = Drift {
                         pool: Some(name),
-                        evidence: vec![format!("{services} addresses of it are assigned")],
-                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, summary)
+                        evidence: vec![format!("Addresses of it that services have: {services}")],
+                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, says)
                     };
                     self.add(drift, Began::Found, ADVERTISED);
                 }
@@ -317,11 +317,11 @@ impl Finder<'_> {
     }
 
     fn overlap(&mut self, [one, other]: [Named; 2], common: &str) {
-        let summary = format!("The pools {one} and {other} both have {common}");
+        let says = format!("The pools {one} and {other} both have {common}");
         let drift = Drift {
             pool: Some(one),
             object: Some(format!("IPAddressPool {other}")),
-            ..drift(DriftKind::PoolsOverlap, Severity::Warning, summary)
+            ..drift(DriftKind::PoolsOverlap, Severity::Warning, says)
         };
         self.add(drift, Began::Found, &[Resource::IpAddressPools]);
     }
@@ -342,15 +342,11 @@ impl Finder<'_> {
             namespace,
             name: pool.clone(),
         });
-        let summary = format!("{object} {sentence}");
+        let says = format!("{object} {sentence}");
         let drift = Drift {
             pool,
             object: Some(object),
-            ..drift(
-                DriftKind::AdvertisementWithoutPool,
-                Severity::Warning,
-                summary,
-            )
+            ..drift(DriftKind::AdvertisementWithoutPool, Severity::Warning, says)
         };
         self.add(drift, Began::Found, needs);
     }
@@ -376,18 +372,14 @@ impl Finder<'_> {
                 let [namespace, name] = ["/metadata/namespace", "/metadata/name"]
                     .map(|pointer| text(pointer).unwrap_or_default());
                 let object = format!("{kind} {namespace}/{name}");
-                let summary = format!("{object} selects no node: nobody announces by it");
+                let says = format!("{object} selects no node: nobody announces by it");
                 let drift = Drift {
                     object: Some(object),
                     evidence: vec![format!(
                         "None of {} nodes has the labels it asks for",
                         nodes.len()
                     )],
-                    ..drift(
-                        DriftKind::AdvertisementWithoutNode,
-                        Severity::Warning,
-                        summary,
-                    )
+                    ..drift(DriftKind::AdvertisementWithoutNode, Severity::Warning, says)
                 };
                 self.add(drift, Began::Found, needs);
             }
@@ -404,7 +396,7 @@ const ADVERTISED: &[Resource] = &[
 
 const WITH_POOLS: &[Resource] = &[Resource::Services, Resource::IpAddressPools];
 
-fn drift(drift: DriftKind, severity: Severity, summary: String) -> Drift {
+fn drift(drift: DriftKind, severity: Severity, says: String) -> Drift {
     Drift {
         drift,
         severity,
@@ -416,7 +408,7 @@ fn drift(drift: DriftKind, severity: Severity, summary: String) -> Drift {
         reason: None,
         macs: Vec::new(),
         nodes: Vec::new(),
-        summary,
+        says,
         evidence: Vec::new(),
     }
 }

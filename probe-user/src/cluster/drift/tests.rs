@@ -80,7 +80,7 @@ struct Row {
     nodes: Option<Vec<Node>>,
     endpoints: Option<usize>,
     expected: Vec<(DriftKind, Option<Reason>)>,
-    /// Words of a summary or a piece of evidence.
+    /// Words of a says or a piece of evidence.
     says: &'static str,
 }
 
@@ -280,7 +280,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 (DriftKind::NotAnnounced, Some(Reason::NoAdvertisement)),
                 (DriftKind::PoolUnadvertised, None),
             ],
-            says: "1 addresses of it are assigned",
+            says: "Addresses of it that services have: 1",
             ..row("nothing advertises the pool")
         },
         Row {
@@ -377,7 +377,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         let what = row.what;
         assert_eq!(kinds, row.expected, "{what}: {found:#?}");
         let says = |drift: &Drift| {
-            let mut sentences = drift.evidence.iter().chain([&drift.summary]);
+            let mut sentences = drift.evidence.iter().chain([&drift.says]);
             sentences.any(|sentence| sentence.contains(row.says))
         };
         assert!(
@@ -426,7 +426,7 @@ impl Scene {
                 reason: None,
                 macs: Vec::new(),
                 nodes: Vec::new(),
-                summary: String::new(),
+                says: String::new(),
                 evidence: Vec::new(),
             },
             began,

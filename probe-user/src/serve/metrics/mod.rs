@@ -1,6 +1,7 @@
 //! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
 
 mod addresses;
+mod cluster;
 mod detection;
 mod family;
 mod interfaces;
@@ -18,6 +19,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::watchdog::Now,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -54,6 +56,10 @@ pub struct Material {
     pub drill: Option<Arc<FindingRecord>>,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster, if this node is to say.
+    pub standing: Option<Now>,
+    /// How many pools and drifts have series of their own.
+    pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// Reads the kernel's counters.
@@ -80,6 +86,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
     pieces.push(notifications::families(&material.notifications));
+    pieces.push(cluster::families(material.standing.as_ref(), material.most));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)
