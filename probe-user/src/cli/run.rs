@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::watchdog::Standing,
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -194,7 +195,15 @@ async fn daemon(
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = Standing::off();
+    let api = socket.map(|socket| {
+        tokio::spawn(serve_api(
+            socket,
+            &session,
+            drills.clone(),
+            standing.clone(),
+        ))
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -209,6 +218,7 @@ async fn daemon(
         config,
         notifications,
         cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -266,6 +276,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -276,6 +287,7 @@ fn serve_api(
         history,
         drills,
         annotator: None,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

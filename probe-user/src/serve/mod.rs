@@ -35,6 +35,7 @@ pub use self::{
 };
 use crate::{
     cluster::client::Handle,
+    cluster::watchdog::Standing,
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -69,6 +70,8 @@ pub struct Sources {
     pub addresses: usize,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster.
+    pub standing: Standing,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
     /// What is known of the cluster.
@@ -158,6 +161,8 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        standing: sources.standing.now(),
+        most: sources.addresses,
         notifications: sources.notifications,
         config: *sources.config.borrow(),
         cluster: sources.cluster,

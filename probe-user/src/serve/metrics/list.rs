@@ -111,6 +111,17 @@ metrics! {
     NOT_EXPORTED = Gauge "addresses_not_exported" ["series"]
         "Addresses that have no series of their own because there are too many.";
 
+    POOL_ADDRESSES = Gauge "pool_addresses" ["pool_namespace", "pool", "family"]
+        "Addresses that a pool of the cluster can hand out. Only from the node that speaks for the cluster.";
+    POOL_ASSIGNED = Gauge "pool_assigned_addresses" ["pool_namespace", "pool", "family"]
+        "Addresses of a pool of the cluster that services have. Only from the node that speaks for the cluster.";
+    DRIFTS = Gauge "drifts" ["drift"]
+        "Ways in which the cluster and the wire have drifted apart, by kind. Only from the node that speaks for the cluster.";
+    DRIFT = Gauge "drift" ["drift", "reason", "service_namespace", "service_name", "pool_namespace", "pool", "object", "ip"]
+        "1 for each way in which the cluster and the wire have drifted apart. Only from the node that speaks for the cluster.";
+    CLUSTER_NOT_EXPORTED = Gauge "cluster_series_not_exported" ["series"]
+        "Pools and drifts that have no series of their own because there are too many. Only from the node that speaks for the cluster.";
+
     ASKS = Counter "asks_total" ["purpose"]
         "ARP probes that this program has sent.";
     ASKS_NOT_SENT = Counter "asks_not_sent_total" ["reason"]

@@ -1,6 +1,7 @@
 //! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
 
 mod addresses;
+mod cluster;
 mod detection;
 mod family;
 mod interfaces;
@@ -20,6 +21,7 @@ use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
     cluster::client::Handle,
+    cluster::watchdog::Now,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -56,6 +58,10 @@ pub struct Material {
     pub drill: Option<Arc<FindingRecord>>,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster, if this node is to say.
+    pub standing: Option<Now>,
+    /// How many pools and drifts have series of their own.
+    pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// What is known of the cluster.
@@ -85,6 +91,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.extend(addresses::families(&material.addresses, scene));
     pieces.push(notifications::families(&material.notifications));
     pieces.push(kubernetes::families(&material.cluster));
+    pieces.push(cluster::families(material.standing.as_ref(), material.most));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)
