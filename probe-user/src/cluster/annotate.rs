@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Announced, Cause, CauseKind, Cluster, Context, Named, Node, Scope,
+    Announced, Cause, Cluster, Context, Named, Node,
+    cause::{self, Surroundings},
+    client::Handle,
     stations::{self, Stations},
     tracking,
 };
@@ -51,6 +53,19 @@ pub trait NodeList: Send + Sync + std::fmt::Debug {
     fn known(&self) -> Option<Arc<Vec<Node>>>;
     /// The nodes as they were not longer ago than that, if they can be had.
     fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>>;
+}
+
+impl NodeList for Handle {
+    fn known(&self) -> Option<Arc<Vec<Node>>> {
+        self.known_nodes()
+    }
+
+    fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>> {
+        Box::pin(async move {
+            self.nodes(max_age).await;
+            self.known_nodes()
+        })
+    }
 }
 
 /// What it reads from.
@@ -341,17 +356,16 @@ impl Knowledge {
 
     /// Why an address of the cluster is in dispute, if it is.
     fn cause(&self, record: &FindingRecord, segment: Option<Segment>) -> Option<Cause> {
-        let is_dispute = matches!(
-            record.finding,
-            FindingKind::Conflict | FindingKind::Contested | FindingKind::ConflictQuiet
-        );
-        record.cluster.as_ref().filter(|_| is_dispute)?;
-        let _ = segment;
-        Some(Cause {
-            kind: CauseKind::Unknown,
-            scope: Scope::Unknown,
-            evidence: Vec::new(),
-        })
+        record.cluster.as_ref()?;
+        let stations = self.stations.as_ref();
+        let count = stations
+            .zip(segment)
+            .map(|(stations, segment)| stations.count(segment));
+        let known = Surroundings {
+            nodes: count,
+            assigned: None,
+        };
+        cause::cause(record, &self.cluster, known)
     }
 }
 

@@ -4,26 +4,20 @@
 //! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
 //! talks to an API server.
 
-<<<<<<< HEAD
 pub mod annotate;
-pub mod client;
-=======
 pub mod cause;
->>>>>>> k8s-drift
+pub mod client;
 mod context;
 pub mod drift;
 pub mod model;
-<<<<<<< HEAD
 pub mod object;
+pub mod pending;
 pub mod shelf;
 pub mod stations;
 pub mod tracking;
-=======
-pub mod pending;
+pub mod usage;
+
 #[cfg(test)]
 mod testing;
-pub mod usage;
->>>>>>> k8s-drift
-
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};

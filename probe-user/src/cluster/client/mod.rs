@@ -53,6 +53,8 @@ struct Inner {
     holds: watch::Sender<bool>,
     health: Arc<Health>,
     nodes: Mutex<Nodes>,
+    /// The last list of nodes, for those who do not wait.
+    known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +88,7 @@ impl Handle {
                 holds: watch::Sender::new(false),
                 health,
                 nodes: Mutex::default(),
+                known_nodes: watch::Sender::default(),
             }),
         }
     }
@@ -141,6 +144,7 @@ impl Handle {
                 match connection.nodes(&labels).await {
                     Ok(nodes) => {
                         known.nodes = Arc::new(nodes);
+                        inner.known_nodes.send_replace(Some(known.nodes.clone()));
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
@@ -151,6 +155,11 @@ impl Handle {
         });
         // It is only not there when the program ends.
         reading.await.unwrap_or_default()
+    }
+
+    /// The nodes as they were last read, if they ever were; asks nobody.
+    pub fn known_nodes(&self) -> Option<Arc<Vec<Node>>> {
+        self.inner.known_nodes.borrow().clone()
     }
 
     /// How many endpoints of a service are ready; nothing if that cannot be told.
