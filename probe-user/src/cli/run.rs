@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::{annotate::Annotator, client::Handle},
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -167,17 +168,23 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let cluster = Handle::off();
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let api = socket.map(|socket| {
+        let serving = serve_api(socket, &session, drills.clone(), annotator.clone());
+        tokio::spawn(serving)
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -188,6 +195,7 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
     };
@@ -225,6 +233,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    annotator: Option<Annotator>,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -234,7 +243,7 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
-        annotator: None,
+        annotator,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

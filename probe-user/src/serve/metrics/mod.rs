@@ -17,6 +17,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::annotate::Knowledge,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -50,6 +51,8 @@ pub struct Material {
     pub neighbours: Arc<Neighbours>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
+    /// What is known of the cluster, if there is one.
+    pub knowledge: Option<Knowledge>,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// Reads the kernel's counters.
@@ -70,6 +73,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
         links,
         neighbours: &material.neighbours,
         drill: material.drill.as_deref(),
+        knowledge: material.knowledge.as_ref(),
     };
     let mut pieces = vec![interfaces::info(watched, links)];
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
