@@ -88,7 +88,8 @@ impl Drop for Drill {
     }
 }
 
-fn conflict(now: Timestamp) -> FindingRecord {
+/// What begins a drill.
+pub(crate) fn conflict(now: Timestamp) -> FindingRecord {
     let owner = |mac, role| OwnerRecord {
         node: None,
         macs: vec![mac],

@@ -12,12 +12,14 @@ pub mod drift;
 pub mod model;
 pub mod object;
 pub mod pending;
+mod roster;
 pub mod shelf;
 pub mod stations;
+#[cfg(test)]
+mod testing;
 pub mod tracking;
 pub mod usage;
 
-#[cfg(test)]
-mod testing;
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
+pub use roster::Roster;

@@ -41,6 +41,7 @@ use crate::{
     links::Links,
     monitor::{MonitorHandle, Stopped},
     neighbours::NeighbourReader,
+    notify::Counts,
 };
 
 /// How long the monitor may take to answer before it counts as stuck.
@@ -68,6 +69,8 @@ pub struct Sources {
     pub annotator: Option<Annotator>,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
 }
@@ -160,6 +163,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        notifications: sources.notifications,
         config: *sources.config.borrow(),
         counters: sources.counters,
     })

@@ -434,6 +434,7 @@ mod check {
             macs: vec![mac.parse().unwrap()],
             vendor: None,
             local: false,
+            node: None,
             holds: false,
             answered,
             answers: answered,
@@ -460,6 +461,7 @@ mod check {
             hint: None,
             neighbour: None,
             expected: None,
+            cluster: None,
         }
     }
 
@@ -482,6 +484,7 @@ mod check {
     fn a_conflict_names_the_machines_what_they_did_and_what_to_do() {
         let held = CheckOwnerRecord {
             local: true,
+            node: None,
             holds: true,
             first_seen: None,
             last_seen: None,

@@ -5,6 +5,7 @@ mod detection;
 mod family;
 mod interfaces;
 mod list;
+mod notifications;
 
 #[cfg(test)]
 mod documentation;
@@ -23,6 +24,7 @@ use crate::{
     links::Links,
     monitor::Snapshot,
     neighbours::Neighbours,
+    notify::Counts,
     report::FindingRecord,
 };
 
@@ -53,6 +55,8 @@ pub struct Material {
     pub drill: Option<Arc<FindingRecord>>,
     /// What is known of the cluster, if there is one.
     pub knowledge: Option<Knowledge>,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// Reads the kernel's counters.
@@ -79,6 +83,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(notifications::families(&material.notifications));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)
