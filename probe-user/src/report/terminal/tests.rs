@@ -649,7 +649,27 @@ fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() 
         ],
     })));
     reads(
-        &record, "
+        &record,
+        "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: two owners have this address at once; they answered the same
+          request.
+          whose     service shop/frontend, pool production; announced by node-1,
+                    as its status says
+          now       02:00:00:00:00:0b  node-1 (this host), made up (VM, contain…
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06; 1 request answered twice
+          cause     a machine that is no node has the address (from outside the
+                    cluster)
+                    - d0:8e:79:00:00:01 (no known node, made by Dell Inc.)
+                      answers for it
+                    - The MAC addresses of 3 of 3 nodes on this network are
+                      known
+          next      see which machines these are, and take the address off all
+                    but one:
+                    ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
 ",
     );
     let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
