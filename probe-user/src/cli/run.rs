@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     active::AskingState,
-    cluster::watchdog::Standing,
+    cluster::{annotate::Annotator, watchdog::Standing},
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -182,11 +182,13 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
-    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let notifications = Arc::<Counts>::default();
@@ -197,12 +199,14 @@ async fn daemon(
 
     let standing = Standing::off();
     let api = socket.map(|socket| {
-        tokio::spawn(serve_api(
+        let serving = serve_api(
             socket,
             &session,
             drills.clone(),
+            annotator.clone(),
             standing.clone(),
-        ))
+        );
+        tokio::spawn(serving)
     });
     session.begin();
 
@@ -214,6 +218,7 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
         notifications,
@@ -276,6 +281,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    annotator: Option<Annotator>,
     standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
@@ -286,7 +292,7 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
-        annotator: None,
+        annotator,
         standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");

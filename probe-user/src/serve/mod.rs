@@ -34,6 +34,7 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::annotate::{Annotator, Need},
     cluster::client::Handle,
     cluster::watchdog::Standing,
     drill::Drills,
@@ -66,6 +67,8 @@ pub struct Sources {
     pub neighbours: NeighbourReader,
     /// The exercise that goes on.
     pub drills: Drills,
+    /// Who knows the cluster, if there is one.
+    pub annotator: Option<Annotator>,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
     /// What is counted of notifications.
@@ -154,7 +157,12 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
     } else {
         Arc::default()
     };
+    let knowledge = match &sources.annotator {
+        Some(annotator) => Some(annotator.know(Need::Known).await),
+        None => None,
+    };
     Ok(Material {
+        knowledge,
         snapshot,
         addresses,
         watched: sources.watched.borrow().clone(),
