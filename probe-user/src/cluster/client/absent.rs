@@ -36,6 +36,16 @@ impl Connection {
     }
 
     /// What cannot be called.
+    pub fn namespace(&self) -> &str {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub fn server(&self) -> &str {
+        match *self {}
+    }
+
+    /// What cannot be called.
     pub fn health(&self) -> Arc<Health> {
         match *self {}
     }
