@@ -14,6 +14,7 @@ mod exit;
 mod filter;
 mod history;
 mod interfaces;
+mod kubernetes;
 mod metrics;
 mod notify;
 mod output;

@@ -22,6 +22,7 @@ use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
     notify::{self, NotifyArguments},
     output::{is_closed, say},
@@ -86,6 +87,7 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+    kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -183,6 +185,7 @@ async fn daemon(
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
@@ -214,6 +217,7 @@ async fn daemon(
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        cluster,
         standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
@@ -232,7 +236,9 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
     if let Some(notifier) = notifier {
         notifier.end().await;
     }

@@ -34,6 +34,7 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::client::Handle,
     cluster::watchdog::Standing,
     drill::Drills,
     interfaces::WatchedInterfaces,
@@ -73,6 +74,8 @@ pub struct Sources {
     pub standing: Standing,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
+    /// What is known of the cluster.
+    pub cluster: Handle,
 }
 
 /// What came of reading the settings.
@@ -162,6 +165,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         most: sources.addresses,
         notifications: sources.notifications,
         config: *sources.config.borrow(),
+        cluster: sources.cluster,
         counters: sources.counters,
     })
 }

@@ -135,6 +135,18 @@ metrics! {
         "Addresses of which there is something to tell that nobody was told yet.";
     NOTIFICATIONS_DROPPED = Counter "notifications_dropped_total" ["channel"]
         "News that nobody was told one by one: told as a number only, or refused.";
+    KUBERNETES_RESOURCE = Gauge "kubernetes_resource_state" ["resource", "state"]
+        "1 for how well a resource of the cluster is known: current, stale, never, missing or forbidden.";
+    KUBERNETES_HEARD = Gauge "kubernetes_last_heard_timestamp_seconds" ["resource"]
+        "When the API server last said something about a resource, since 1970. Without a word so far there is no sample.";
+    KUBERNETES_OBJECTS = Gauge "kubernetes_objects" ["resource"]
+        "Objects of the cluster that are known.";
+    KUBERNETES_BROKEN = Gauge "kubernetes_broken_objects" ["resource"]
+        "Objects of the cluster that could not be read, or not all of them.";
+    KUBERNETES_REQUESTS = Counter "kubernetes_requests_total" ["request", "outcome"]
+        "Requests to the API server, by how they ended. An answer that broke off or made no sense is counted for that as well.";
+    KUBERNETES_LEADER = Gauge "kubernetes_leader" []
+        "Whether this node speaks for the cluster: it holds the Lease.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";

@@ -5,6 +5,7 @@ mod cluster;
 mod detection;
 mod family;
 mod interfaces;
+mod kubernetes;
 mod list;
 mod notifications;
 
@@ -19,6 +20,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::client::Handle,
     cluster::watchdog::Now,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
@@ -62,6 +64,8 @@ pub struct Material {
     pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
+    /// What is known of the cluster.
+    pub cluster: Handle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
@@ -86,6 +90,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
     pieces.push(notifications::families(&material.notifications));
+    pieces.push(kubernetes::families(&material.cluster));
     pieces.push(cluster::families(material.standing.as_ref(), material.most));
     pieces.push(config(material.config));
     pieces.push(process()?);
