@@ -221,10 +221,7 @@ impl Case<'_> {
         let stranger = owner.and_then(|owner| owner.stranger) == Some(true);
         let who = name.map_or_else(String::new, |name| format!(": {name}"));
         let Some(known) = self.cluster else {
-            return (
-                Situation::Fine,
-                format!("Exactly one machine has it{who}."),
-            );
+            return (Situation::Fine, format!("Exactly one machine has it{who}."));
         };
         let ip = self.material.ip;
         let announced = known.cluster.announced(ip);
@@ -239,7 +236,9 @@ impl Case<'_> {
             ),
             (Some(services), _) if stranger => (
                 Situation::Foreign,
-                format!("It is {services}'s, and the machine that has it is no node of the cluster."),
+                format!(
+                    "It is {services}'s, and the machine that has it is no node of the cluster."
+                ),
             ),
             (Some(services), _) => {
                 let sure = match name {
@@ -251,12 +250,17 @@ impl Case<'_> {
                     format!("It is {services}'s, and exactly one machine has it{sure}."),
                 )
             }
-            (None, _) if pool.is_some() && !known.cluster.is_known(crate::cluster::Resource::Services) => (
-                Situation::Fine,
-                format!(
-                    "Exactly one machine has it{who}. Which service should is not known: services could not be read."
-                ),
-            ),
+            (None, _)
+                if pool.is_some()
+                    && !known.cluster.is_known(crate::cluster::Resource::Services) =>
+            {
+                (
+                    Situation::Fine,
+                    format!(
+                        "Exactly one machine has it{who}. Which service should is not known: services could not be read."
+                    ),
+                )
+            }
             (None, _) if let Some(pool) = pool => (
                 Situation::Claimed,
                 format!(
@@ -296,7 +300,9 @@ impl Case<'_> {
             ),
             Announced::Bgp => (
                 Situation::Elsewhere,
-                format!("It is {services}'s, and announced by BGP only: nobody answers for it by ARP."),
+                format!(
+                    "It is {services}'s, and announced by BGP only: nobody answers for it by ARP."
+                ),
             ),
         }
     }

@@ -112,9 +112,7 @@ pub const fn cluster_cause(kind: CauseKind) -> &'static str {
         CauseKind::OtherCluster => "the announcer of another cluster has the address",
         CauseKind::SharedWithoutKey => "services have one address without a key to share it",
         CauseKind::ArpFlux => "a node answers on several interfaces of one network (ARP flux)",
-        CauseKind::IpvsStrictArp => {
-            "every node answers: kube-proxy in IPVS mode without strictARP"
-        }
+        CauseKind::IpvsStrictArp => "every node answers: kube-proxy in IPVS mode without strictARP",
         CauseKind::Unknown => "unknown: what is known does not say",
     }
 }

@@ -13,6 +13,11 @@ pub enum Terms {
 }
 
 impl Terms {
+    /// Nothing is expected.
+    pub const fn nothing() -> Self {
+        Self::Plain(Expectation::Nothing)
+    }
+
     /// Adds to a record what is known from elsewhere.
     pub fn annotate(&self, _record: &mut CheckRecord) {
         match self {

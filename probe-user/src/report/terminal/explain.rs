@@ -136,7 +136,10 @@ impl Terminal {
                     ),
                     None => String::new(),
                 };
-                format!("{times} on {}{neighbour}", place(&check.interface, check.vlan))
+                format!(
+                    "{times} on {}{neighbour}",
+                    place(&check.interface, check.vlan)
+                )
             }
             (None, Some(why)) => format!("not: {why}"),
             (None, None) => return Ok(()),
@@ -238,7 +241,11 @@ impl Terminal {
                 finding.finding.label(),
                 what(finding)
             );
-            write_behind(out, label, layout::cut(&line, self.width - BEHIND).trim_end())?;
+            write_behind(
+                out,
+                label,
+                layout::cut(&line, self.width - BEHIND).trim_end(),
+            )?;
             label = "";
         }
         if let Some(conflict) = &told.conflict {
