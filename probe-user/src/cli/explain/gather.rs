@@ -1,11 +1,8 @@
 //! Gathers what is known of an address, from everybody who knows something.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use probe_common::event::ArpEvent;
@@ -13,13 +10,12 @@ use serde_json::Value;
 
 use super::{Arguments, Kubernetes};
 use crate::{
-    active::ArpSocket,
     check::{Lot, Surroundings, SurroundingsError, Target},
     cli::{
         check::{
-            audience::{Audience, Keeper},
-            inquiry::{Inquiry, Order},
-            terms::Terms,
+            audience::Keeper,
+            kubernetes::{learn_from_check, learn_from_host},
+            quiet::{self, Unasked},
         },
         cluster::NoCluster,
         history::Line,
@@ -27,7 +23,6 @@ use crate::{
     },
     client::{Client, ClientError},
     cluster::Roster,
-    detect::DetectConfig,
     explain::{Asking, ClusterMaterial, DaemonMaterial, Material},
     report::{BindingRecord, CheckRecord},
 };
@@ -37,8 +32,6 @@ const MOST_NODES: usize = 30;
 
 /// Questions a second, where there are many.
 const RATE: u32 = 10;
-/// How long an answer is waited for.
-const WAIT: Duration = Duration::from_millis(500);
 
 /// All that was found out.
 pub struct Gathered {
@@ -225,37 +218,13 @@ impl<'a> Gatherer<'a> {
         place: Place,
         frames_of: Option<Ipv4Addr>,
     ) -> anyhow::Result<Result<Keeper, String>> {
-        let order = Order {
-            rate: RATE,
-            wait: WAIT,
-            duration: None,
-            from: None,
-            config: DetectConfig::default(),
-        };
-        let audience = Audience::Keeper(Keeper {
-            frames_of,
-            ..Keeper::default()
-        });
-        let sender = match ArpSocket::sender() {
-            Ok(sender) => sender,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
         let Place { surroundings, lots } = place;
-        let terms = Terms::nothing();
-        let inquiry = Inquiry::open(&order, terms, audience, sender, surroundings, lots).await;
-        let inquiry = match inquiry {
-            Ok(inquiry) => inquiry,
-            Err(error) => return Ok(Err(format!("{error:#}"))),
-        };
-        let outcome = inquiry.run(&mut self.stop).await?;
-        if outcome.interrupted {
-            anyhow::bail!("stopped");
+        let asked = quiet::ask(surroundings, lots, RATE, frames_of, &mut self.stop).await;
+        match asked {
+            Ok(keeper) => Ok(Ok(keeper)),
+            Err(Unasked::Impossible(why)) => Ok(Err(why)),
+            Err(Unasked::Interrupted) => bail!("stopped"),
         }
-        Ok(match (outcome.broken, outcome.audience) {
-            (Some(error), _) => Err(format!("{error:#}")),
-            (None, Audience::Keeper(keeper)) => Ok(keeper),
-            (None, Audience::Printer(_)) => Err(String::new()),
-        })
     }
 
     /// Asks for nodes whose MACs are not known, if somebody has the address of whom it is not known whether he is one.
@@ -317,47 +286,6 @@ impl<'a> Gatherer<'a> {
             if let Some(owner) = binding.owners.first() {
                 for &mac in &owner.macs {
                     known.roster.learn(binding.ip, mac);
-                }
-            }
-        }
-    }
-}
-
-/// This host's own addresses, and its neighbours.
-pub async fn learn_from_host(roster: &mut Roster, surroundings: &Surroundings) {
-    for port in surroundings.ports() {
-        for (&address, &mac) in &port.held {
-            roster.learn(address.into(), mac);
-        }
-    }
-    let Ok(neighbours) = surroundings.neighbours().await else {
-        return;
-    };
-    let addresses: Vec<_> = roster
-        .nodes()
-        .iter()
-        .flat_map(|node| node.addresses.clone())
-        .collect();
-    for address in addresses {
-        let IpAddr::V4(v4) = address else { continue };
-        for port in 0..surroundings.ports().len() {
-            if let Some(mac) = neighbours.get(port, v4) {
-                roster.learn(address, mac);
-            }
-        }
-    }
-}
-
-/// Who answered for the addresses of nodes.
-pub fn learn_from_check(roster: &mut Roster, records: &[CheckRecord]) {
-    for record in records {
-        if record.asked > 0 {
-            roster.asked(record.ip.into());
-        }
-        for owner in &record.owners {
-            if owner.holds || owner.answers > 0 {
-                for &mac in &owner.macs {
-                    roster.learn(record.ip.into(), mac);
                 }
             }
         }
