@@ -24,6 +24,7 @@ pub mod kernel;
 pub mod links;
 pub mod monitor;
 pub mod neighbours;
+pub mod notify;
 pub mod order;
 mod poll;
 pub mod pools;

@@ -24,6 +24,7 @@ fn owner(role: Role, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRe
         node: None,
         role,
         local: false,
+        announces: false,
         first_seen: at(first),
         last_seen: at(last),
         claims,
