@@ -12,6 +12,7 @@ use crate::{
         model::Known,
     },
     explain::Source,
+    serve::ClusterRecord,
 };
 
 /// Whom a cluster is known from.
@@ -103,14 +104,18 @@ impl KnownCluster {
     }
 }
 
-/// What the daemon knows, if it follows a cluster.
+/// What the daemon knows, if it follows a cluster and has heard of it.
 async fn by_daemon(daemon: &Client) -> Option<KnownCluster> {
-    let answer: Vec<Objects> = daemon.list("/v1/cluster").await.ok()?;
-    let objects = answer.into_iter().next()?;
-    let is_followed = !objects.freshness.is_empty();
-    is_followed.then_some(KnownCluster {
-        objects,
-        nodes: Err("the daemon does not say which nodes there are".to_owned()),
+    let record: ClusterRecord = daemon.one("/v1/cluster").await.ok()?;
+    let mut freshness = record.objects.freshness.values();
+    if freshness.all(|freshness| freshness.known == Known::Never) {
+        return None;
+    }
+    Some(KnownCluster {
+        objects: record.objects,
+        nodes: record
+            .nodes
+            .ok_or_else(|| "the daemon has not got the list of nodes".to_owned()),
         source: Source::Daemon,
     })
 }

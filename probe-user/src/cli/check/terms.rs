@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::expectation::Expectation;
 use crate::{
     check::{Judgement, Manner, Port, Verdict},
-    cluster::{Announced, Cluster, Context, Named, Roster},
+    cluster::{Announced, Cluster, Roster, annotate},
     report::CheckRecord,
 };
 
@@ -81,7 +81,7 @@ impl ClusterTerms {
         for owner in &mut record.owners {
             owner.node = self.roster.node_of(&owner.macs).map(str::to_owned);
         }
-        record.cluster = Some(Box::new(context(&self.cluster, record.ip.into())));
+        record.cluster = annotate::context(&self.cluster, record.ip.into()).map(Box::new);
     }
 
     fn is_met(&self, record: &CheckRecord, judgement: &Judgement, manner: Manner) -> Option<bool> {
@@ -132,24 +132,5 @@ impl ClusterTerms {
             ),
             None => format!("{}: no service has it", Expectation::Free.words(manner)),
         }
-    }
-}
-
-/// Whose address it is.
-pub fn context(cluster: &Cluster, ip: std::net::IpAddr) -> Context {
-    let pool = cluster.pool_of(ip).map(|pool| Named {
-        namespace: pool.namespace.clone().unwrap_or_default(),
-        name: pool.name.clone(),
-    });
-    let announcers = cluster.announcers(ip);
-    Context {
-        services: cluster
-            .services_at(ip)
-            .map(|service| service.named.clone())
-            .collect(),
-        pool,
-        announced: cluster.announced(ip),
-        announcers: announcers.into_iter().map(str::to_owned).collect(),
-        cause: None,
     }
 }
