@@ -19,6 +19,7 @@ pub mod health;
 mod list;
 #[cfg(feature = "kubernetes")]
 mod nodes;
+mod pools;
 #[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
@@ -30,6 +31,7 @@ pub use absent::Connection;
 pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
 pub use health::Health;
+pub use pools::PoolObjects;
 
 use super::{
     model::{Cluster, Named, Node},
