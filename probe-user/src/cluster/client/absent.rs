@@ -26,6 +26,11 @@ impl Connection {
     }
 
     /// What cannot be called.
+    pub async fn pool_objects(&self) -> super::PoolObjects {
+        match *self {}
+    }
+
+    /// What cannot be called.
     pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
         match *self {}
     }

@@ -31,6 +31,7 @@ mod lease;
 mod list;
 #[cfg(feature = "kubernetes")]
 mod nodes;
+mod pools;
 #[cfg(feature = "kubernetes")]
 mod pace;
 #[cfg(feature = "kubernetes")]
@@ -50,6 +51,7 @@ pub use absent::Connection;
 pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
 pub use health::Health;
+pub use pools::PoolObjects;
 
 use super::{
     model::{Cluster, Named, Node},
