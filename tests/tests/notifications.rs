@@ -101,7 +101,7 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
     files.write("secret", "s3cret\n");
     let mut options = files.options();
     options.push(files.option("secret", "secret"));
-    let more = ["--track=192.0.2.0/24", "--resolution-quiet=1s"];
+    let more = ["--track=192.0.2.0/24", "--resolution-quiet=5s"];
     let daemon = start(
         &hosts.client,
         &options,
@@ -168,7 +168,7 @@ fn a_receiver_that_others_vouch_for_is_told_nothing_until_the_right_ones_do() {
     daemon
         .process()
         .wait_for_line(Stream::Stderr, SOON, |line| {
-            line.contains("certificate") && line.contains("UnknownIssuer")
+            line.contains("invalid peer certificate") && line.contains("--webhook-ca-file")
         })
         .unwrap();
     files.write("ca.pem", &authority.pem());
