@@ -96,6 +96,7 @@ pub(crate) fn conflict(now: Timestamp) -> FindingRecord {
         vendor: None,
         role,
         local: false,
+        announces: false,
         first_seen: now,
         last_seen: now,
         claims: 0,

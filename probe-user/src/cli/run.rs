@@ -269,6 +269,7 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
+        annotator: None,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -14,6 +14,7 @@ pub(crate) mod words;
 pub use binding::{BindingRecord, ConflictRecord};
 pub use check::{CheckOwnerRecord, CheckRecord, Checked, NeighbourRecord};
 pub use claim::{ClaimForm, ClaimRecord};
+pub(crate) use next_step::machines;
 pub use next_step::{NextStep, Origin, next_step};
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
 pub use terminal::Terminal;

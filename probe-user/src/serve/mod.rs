@@ -29,7 +29,7 @@ use tokio::{
 
 use self::metrics::{Addresses, Material};
 pub use self::{
-    api::{ApiSources, MissedRecord, serve as serve_api},
+    api::{ApiSources, ClusterRecord, MissedRecord, serve as serve_api},
     socket::{ApiSocket, DEFAULT_PATH, SocketError},
     state::{InterfaceRecord, StatusRecord},
 };
