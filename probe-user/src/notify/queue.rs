@@ -1,6 +1,6 @@
 //! What waits to be told. Bounded: what does not fit is counted, and told as a number.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::news::{Kind, News, Subject};
 
@@ -22,7 +22,7 @@ pub struct Waiting {
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: BTreeMap<u64, Waiting>,
-    places: HashMap<Subject, u64>,
+    places: BTreeMap<Subject, u64>,
     next: u64,
     /// What did not fit.
     uncounted: BTreeMap<Kind, u64>,
@@ -158,7 +158,7 @@ mod tests {
         super::news::{Kind, tests::news},
         *,
     };
-    use crate::{detect::Severity, notify::news::Story};
+    use crate::detect::Severity;
 
     fn kinds(batch: &Batch) -> Vec<(Kind, Kind, u64)> {
         let listed = batch.listed.iter();
@@ -169,7 +169,9 @@ mod tests {
 
     fn numbered(number: u32) -> News {
         let mut news = news(1, Kind::Conflict);
-        let Subject::Address { ip, .. } = &mut news.subject;
+        let Subject::Address { ip, .. } = &mut news.subject else {
+            panic!("{news:?}")
+        };
         *ip = IpAddr::V4(number.into());
         news
     }
@@ -256,6 +258,5 @@ mod tests {
         let (critical, warning) = (Severity::Critical, Severity::Warning);
         assert_eq!(severities, [warning, critical, critical, critical]);
         assert_eq!(batch.unlisted(), 2);
-        let Story::Finding(_) = &batch.listed[0].last.story;
     }
 }

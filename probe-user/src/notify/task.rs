@@ -19,7 +19,11 @@ use super::{
     retry::{Backoff, Outcome, Pace},
     webhook::{Webhook, WebhookError, WebhookSettings},
 };
-use crate::{detect::Severity, report::FindingRecord};
+use crate::{
+    cluster::{Cluster, Resource, drift::Drift, model::Known},
+    detect::Severity,
+    report::FindingRecord,
+};
 
 /// What comes in a burst is one message.
 const GATHERS: Duration = Duration::from_secs(1);
@@ -46,21 +50,48 @@ pub struct Notifier {
     task: JoinHandle<()>,
 }
 
+/// What there is to tell, and whose turn it is.
+#[derive(Debug)]
+pub struct Sources {
+    /// What is found.
+    pub findings: broadcast::Receiver<Arc<FindingRecord>>,
+    /// What a cluster says; without one it is always our turn.
+    pub cluster: Option<ClusterSources>,
+}
+
+/// What there is where a cluster is followed.
+#[derive(Clone, Debug)]
+pub struct ClusterSources {
+    /// Whether this daemon holds the lease.
+    pub holds: watch::Receiver<bool>,
+    /// What is known of the cluster.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// The drifts that hold now.
+    pub drifts: watch::Receiver<Arc<Vec<Drift>>>,
+}
+
+impl ClusterSources {
+    /// Whether the API server is away.
+    fn is_away(&self) -> bool {
+        let cluster = self.cluster.borrow();
+        let services = cluster.objects().freshness.get(&Resource::Services);
+        services.is_some_and(|services| services.known == Known::Stale)
+    }
+}
+
 impl Notifier {
-    /// Tells what is found from now on, while it is this daemon's turn; without a word on turns it always is.
-    pub fn start(
-        settings: NotifierSettings,
-        findings: broadcast::Receiver<Arc<FindingRecord>>,
-        holder: Option<watch::Receiver<bool>>,
-        counts: Arc<Counts>,
-    ) -> Self {
+    /// Tells what is found from now on, while it is this daemon's turn.
+    pub fn start(settings: NotifierSettings, sources: Sources, counts: Arc<Counts>) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let duty = match &holder {
-            Some(holder) if !*holder.borrow() => Duty::Others,
-            _ => Duty::Ours,
+        let Sources { findings, cluster } = sources;
+        let duty = if cluster.is_some() {
+            Duty::Others
+        } else {
+            Duty::Ours
         };
         let task = Task {
             desk: Desk::new(settings.least, duty),
+            cluster,
             pace: Pace::new(settings.per_minute),
             backoff: Backoff::default(),
             due: None,
@@ -72,7 +103,7 @@ impl Notifier {
         };
         Self {
             stop,
-            task: tokio::spawn(task.run(findings, holder, stopped)),
+            task: tokio::spawn(task.run(findings, stopped)),
         }
     }
 
@@ -88,6 +119,7 @@ type Sent = (Webhook, Outcome, Option<WebhookError>);
 
 struct Task {
     desk: Desk,
+    cluster: Option<ClusterSources>,
     pace: Pace,
     backoff: Backoff,
     /// When the next message is due.
@@ -105,9 +137,13 @@ impl Task {
     async fn run(
         mut self,
         mut findings: broadcast::Receiver<Arc<FindingRecord>>,
-        mut holder: Option<watch::Receiver<bool>>,
         mut stopped: oneshot::Receiver<()>,
     ) {
+        if let Some(cluster) = &mut self.cluster {
+            // What is so from the start is news to us.
+            cluster.holds.mark_changed();
+            cluster.drifts.mark_changed();
+        }
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
@@ -116,7 +152,8 @@ impl Task {
                     Err(broadcast::error::RecvError::Lagged(missed)) => self.miss(missed),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                duty = turn(&mut holder) => self.turn(duty),
+                change = changed(&mut self.cluster) => self.change(change),
+                () = at(self.desk.next_deadline()) => self.tick(),
                 sent = arrival(&mut self.on_its_way) => self.conclude(sent),
                 () = at(self.due) => self.send(),
             }
@@ -146,13 +183,43 @@ impl Task {
         }
     }
 
-    fn turn(&mut self, duty: Duty) {
-        let dropped = self.desk.turn(duty, Instant::now());
+    fn change(&mut self, change: Change) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let (now, time) = (Instant::now(), Timestamp::now());
+        let dropped = match change {
+            Change::Turn => {
+                let duty = if *cluster.holds.borrow_and_update() {
+                    Duty::Ours
+                } else {
+                    Duty::Others
+                };
+                if duty != self.desk.duty() {
+                    tracing::info!(
+                        ours = duty == Duty::Ours,
+                        "who tells the webhook has changed"
+                    );
+                }
+                self.desk.turn(duty, now, time)
+            }
+            Change::Drifts => {
+                let drifts = cluster.drifts.borrow_and_update().clone();
+                self.desk.look(&drifts, now, time)
+            }
+            // Whoever could say is gone: it stays as it is.
+            Change::None => {
+                self.cluster = None;
+                0
+            }
+        };
         self.counts.lose(Channel::Webhook, dropped);
-        match duty {
-            Duty::Ours => tracing::info!("this daemon tells the webhook from now on"),
-            Duty::Others => tracing::info!("another daemon tells the webhook from now on"),
-        }
+    }
+
+    fn tick(&mut self) {
+        let is_away = self.cluster.as_ref().is_some_and(ClusterSources::is_away);
+        let dropped = self.desk.tick(Instant::now(), Timestamp::now(), is_away);
+        self.counts.lose(Channel::Webhook, dropped);
     }
 
     /// Decides when the next message is due.
@@ -245,19 +312,23 @@ impl Task {
     }
 }
 
-async fn turn(holder: &mut Option<watch::Receiver<bool>>) -> Duty {
-    if let Some(watched) = holder
-        && watched.changed().await.is_ok()
-    {
-        return if *watched.borrow_and_update() {
-            Duty::Ours
-        } else {
-            Duty::Others
-        };
+/// What has changed of a cluster.
+enum Change {
+    Turn,
+    Drifts,
+    None,
+}
+
+async fn changed(cluster: &mut Option<ClusterSources>) -> Change {
+    let Some(cluster) = cluster else {
+        return future::pending().await;
+    };
+    tokio::select! {
+        // Whose turn it is comes first: it decides what drifts mean.
+        biased;
+        changed = cluster.holds.changed() => changed.map_or(Change::None, |()| Change::Turn),
+        changed = cluster.drifts.changed() => changed.map_or(Change::None, |()| Change::Drifts),
     }
-    // Nobody says any more: it stays as it is.
-    *holder = None;
-    future::pending().await
 }
 
 async fn arrival(on_its_way: &mut Option<(Batch, JoinHandle<Sent>)>) -> (Batch, Sent) {
