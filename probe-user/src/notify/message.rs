@@ -223,7 +223,7 @@ fn cause(record: &FindingRecord) -> Option<String> {
     let context = record.cluster.as_ref();
     match context.and_then(|context| context.cause.as_ref()) {
         Some(cause) if cause.kind != CauseKind::Unknown => {
-            let kind = cause.kind.label().replace('_', " ");
+            let kind = words::cluster_cause(cause.kind).to_owned();
             Some([&[kind][..], &cause.evidence].concat().join("; "))
         }
         _ => record.hint.map(|hint| words::cause(hint).to_owned()),
@@ -270,6 +270,25 @@ fn paragraph(waiting: &Waiting) -> String {
         let _ = write!(text, "\n{} `{command}`", escaped(purpose));
     }
     text
+}
+
+/// All of it in one paragraph: an Event of Kubernetes.
+pub(super) fn note(waiting: &Waiting) -> String {
+    let mut parts = vec![sentence(waiting)];
+    match &waiting.last.story {
+        Story::Finding(record) => {
+            parts.extend(record.owners.iter().map(owner_line));
+            parts.extend(cause(record).map(|cause| format!("cause? {cause}")));
+        }
+        Story::Drift { drift, .. } => {
+            parts.extend(drift.reason.map(|reason| format!("reason: {reason}")));
+            parts.extend(drift.evidence.iter().cloned());
+        }
+    }
+    if let Some((purpose, command)) = next(&waiting.last) {
+        parts.push(format!("{purpose} {command}"));
+    }
+    parts.join("; ")
 }
 
 /// Who has the address, why, where and since when.

@@ -7,7 +7,10 @@
 mod counts;
 mod desk;
 mod drifts;
+mod events;
+mod ledger;
 mod news;
+mod occasion;
 mod queue;
 mod retry;
 mod task;

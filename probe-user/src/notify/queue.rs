@@ -121,6 +121,20 @@ impl Queue {
         }
     }
 
+    /// The first that wait, so many at most; the others go on waiting, but for what did not fit.
+    pub fn first(&self, at_most: usize) -> Batch {
+        let first = self.waiting.iter().take(at_most);
+        let covers = first.clone();
+        Batch {
+            listed: first.map(|(_, waiting)| waiting.clone()).collect(),
+            more: self.uncounted.clone(),
+            covers: covers
+                .map(|(&place, waiting)| (place, waiting.number))
+                .collect(),
+            beyond: self.uncounted.clone(),
+        }
+    }
+
     /// A batch is done with: told, or refused for good. What has come since stays.
     pub fn done(&mut self, batch: &Batch) {
         for &(place, number) in &batch.covers {

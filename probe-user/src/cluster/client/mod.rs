@@ -14,6 +14,8 @@ mod absent;
 #[cfg(feature = "kubernetes")]
 mod connect;
 mod error;
+#[cfg(feature = "kubernetes")]
+mod events;
 pub mod health;
 #[cfg(feature = "kubernetes")]
 mod list;
@@ -26,9 +28,13 @@ mod request;
 
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::Connection;
+#[cfg(not(feature = "kubernetes"))]
+pub use absent::NewEvent;
 #[cfg(feature = "kubernetes")]
 pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
+#[cfg(feature = "kubernetes")]
+pub use events::NewEvent;
 pub use health::Health;
 
 use super::{
