@@ -20,6 +20,8 @@ mod backoff;
 mod connect;
 mod error;
 #[cfg(feature = "kubernetes")]
+mod events;
+#[cfg(feature = "kubernetes")]
 #[cfg(test)]
 mod fake;
 #[cfg(feature = "kubernetes")]
@@ -31,9 +33,9 @@ mod lease;
 mod list;
 #[cfg(feature = "kubernetes")]
 mod nodes;
-mod pools;
 #[cfg(feature = "kubernetes")]
 mod pace;
+mod pools;
 #[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
@@ -47,9 +49,13 @@ mod tests;
 
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::Connection;
+#[cfg(not(feature = "kubernetes"))]
+pub use absent::NewEvent;
 #[cfg(feature = "kubernetes")]
 pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
+#[cfg(feature = "kubernetes")]
+pub use events::NewEvent;
 pub use health::Health;
 pub use pools::PoolObjects;
 
