@@ -22,6 +22,7 @@ use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
     notify::{self, NotifyArguments},
     output::{is_closed, say},
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     active::AskingState,
-    cluster::{annotate::Annotator, client::Handle},
+    cluster::{annotate::Annotator, watchdog::Standing},
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -86,6 +87,7 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+    kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -180,7 +182,7 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let cluster = Handle::off();
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
     let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
@@ -195,8 +197,15 @@ async fn daemon(
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
+    let standing = Standing::off();
     let api = socket.map(|socket| {
-        let serving = serve_api(socket, &session, drills.clone(), annotator.clone());
+        let serving = serve_api(
+            socket,
+            &session,
+            drills.clone(),
+            annotator.clone(),
+            standing.clone(),
+        );
         tokio::spawn(serving)
     });
     session.begin();
@@ -213,6 +222,8 @@ async fn daemon(
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -230,7 +241,9 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
     if let Some(notifier) = notifier {
         notifier.end().await;
     }
@@ -269,6 +282,7 @@ fn serve_api(
     session: &Session,
     drills: Drills,
     annotator: Option<Annotator>,
+    standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -279,6 +293,7 @@ fn serve_api(
         history,
         drills,
         annotator,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

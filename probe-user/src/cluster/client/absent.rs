@@ -26,12 +26,27 @@ impl Connection {
     }
 
     /// What cannot be called.
+    pub async fn pool_objects(&self) -> super::PoolObjects {
+        match *self {}
+    }
+
+    /// What cannot be called.
     pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
         match *self {}
     }
 
     /// What cannot be called.
     pub async fn ready_endpoints(&self, _service: &Named) -> Result<usize, ReadError> {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub fn namespace(&self) -> &str {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub fn server(&self) -> &str {
         match *self {}
     }
 
