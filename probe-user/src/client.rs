@@ -15,6 +15,8 @@ use tokio::net::UnixStream;
 
 /// A longer line is no line of ours.
 const LONGEST_LINE: usize = 1 << 20;
+/// A larger object is none of ours: a cluster of twice the size that this is made for has less.
+const LARGEST_OBJECT: usize = 1 << 28;
 /// How much of an error is shown.
 const LONGEST_ERROR: usize = 1 << 12;
 
@@ -126,6 +128,19 @@ impl Client {
             records.push(record);
         }
         Ok(records)
+    }
+
+    /// Asks for one object, however large it is within reason.
+    pub async fn object<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        let mut answer = self.get(target).await?;
+        let mut text = BytesMut::new();
+        while let Some(piece) = answer.piece().await? {
+            text.extend_from_slice(&piece);
+            if text.len() > LARGEST_OBJECT {
+                return Err(self.garbled(&"an object without end"));
+            }
+        }
+        serde_json::from_slice(&text).map_err(|error| self.garbled(&error))
     }
 
     fn garbled(&self, why: &impl ToString) -> ClientError {

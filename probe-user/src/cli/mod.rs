@@ -14,6 +14,7 @@ mod filter;
 mod history;
 mod interfaces;
 mod metrics;
+mod notify;
 mod output;
 mod pools;
 mod reload;

@@ -13,13 +13,17 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::sync::{broadcast, oneshot};
+use tokio::{
+    sync::{broadcast, oneshot},
+    task,
+};
 
 use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
     metrics::MetricsArguments,
+    notify::{self, NotifyArguments},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -33,6 +37,7 @@ use crate::{
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
+    notify::{Counts, Notifier, Webhook},
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -78,6 +83,9 @@ pub struct Arguments {
     #[command(flatten)]
     asking: AskingArguments,
 
+    #[command(flatten)]
+    notify: NotifyArguments,
+
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
     source: SourceArguments,
@@ -110,7 +118,8 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     };
     if arguments.check_config {
         // What the flags lead to is read as well.
-        if let Err(error) = arguments.source.networks() {
+        let networks = arguments.source.networks().map(drop);
+        if let Err(error) = networks.and_then(|()| arguments.notify.check()) {
             return Ok(refuse(&error));
         }
         warn_of_strange_variables(&invocation, |text| say(&format!("probe: {text}")));
@@ -120,6 +129,9 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
             }
             _ => Ok(Exit::Fine),
         };
+    }
+    if let Err(error) = arguments.notify.settings() {
+        return Ok(refuse(&error));
     }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
@@ -173,6 +185,8 @@ async fn daemon(
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
+    let notifications = Arc::<Counts>::default();
+    let notifier = notify(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
@@ -190,6 +204,7 @@ async fn daemon(
         drills,
         addresses: arguments.metrics.addresses,
         config,
+        notifications,
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -208,9 +223,29 @@ async fn daemon(
         let _ = api.await;
     }
     session.end().await?;
+    if let Some(notifier) = notifier {
+        notifier.end().await;
+    }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
+}
+
+/// Begins to tell whoever is to be told.
+fn notify(
+    arguments: &NotifyArguments,
+    session: &Session,
+    counts: Arc<Counts>,
+) -> anyhow::Result<Option<Notifier>> {
+    let Some(settings) = arguments.settings()? else {
+        return Ok(None);
+    };
+    if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
+        notify::warn(&error);
+    }
+    let findings = session.monitor.findings();
+    tracing::info!("telling a webhook of conflicts");
+    Ok(Some(Notifier::start(settings, findings, None, counts)))
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
@@ -234,6 +269,7 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
+        annotator: None,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

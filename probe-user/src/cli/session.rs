@@ -5,17 +5,19 @@ use std::{io, sync::Arc};
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{broadcast, watch},
     task::JoinHandle,
 };
 
 use super::{reload::Reloader, source::SourceArguments};
 use crate::{
     active::{Asking, AskingState},
+    cluster::annotate::Annotator,
+    detect::Expected,
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
     links::{self, Links},
-    monitor::{Monitor, MonitorHandle},
+    monitor::{FINDINGS_BEHIND, Monitor, MonitorHandle},
     segments::SegmentName,
 };
 
@@ -73,6 +75,22 @@ impl Session {
         if let Some(monitor) = &mut self.waiting {
             monitor.name_segments(names);
         }
+    }
+
+    /// Takes which single addresses are expected. To be called before it begins.
+    pub fn expect(&mut self, expected: watch::Receiver<Arc<Expected>>) {
+        if let Some(monitor) = &mut self.waiting {
+            monitor.expect(expected);
+        }
+    }
+
+    /// Lets findings go through the hands of who knows the cluster before anybody reads them. To be called before
+    /// anybody listens.
+    pub fn annotate(&mut self, annotator: Annotator) {
+        let (public, _) = broadcast::channel(FINDINGS_BEHIND);
+        let raw = self.monitor.findings();
+        self.monitor = self.monitor.publishing(public.clone());
+        tokio::spawn(annotator.follow(raw, public));
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.

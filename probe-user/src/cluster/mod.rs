@@ -4,8 +4,22 @@
 //! ([`model`]), and what follows from it is pure. Only the client, which the feature `kubernetes` brings,
 //! talks to an API server.
 
+pub mod annotate;
+pub mod cause;
+pub mod client;
 mod context;
+pub mod drift;
 pub mod model;
+pub mod object;
+pub mod pending;
+mod roster;
+pub mod shelf;
+pub mod stations;
+#[cfg(test)]
+mod testing;
+pub mod tracking;
+pub mod usage;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
+pub use roster::Roster;

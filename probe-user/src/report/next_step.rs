@@ -192,7 +192,7 @@ fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
 }
 
 /// Shows what else the machines with these MACs are known as.
-fn machines(macs: &[MacAddr], origin: &Origin) -> String {
+pub fn machines(macs: &[MacAddr], origin: &Origin) -> String {
     let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
     match origin {
         Origin::Attached => format!("ip neigh | grep -e {}", macs.join(" -e ")),

@@ -45,6 +45,7 @@ fn every_finding() -> Vec<Finding> {
                 MacAddr([2, 0, 0, 0, 0, last]),
             ],
             local: number % 2 == 0,
+            announces: number % 2 == 0,
             first_seen: Timestamp(1_700_000_000_000_000_000),
             last_seen: Timestamp(1_700_000_001_000_000_000),
             claims: 3,

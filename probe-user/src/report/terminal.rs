@@ -17,6 +17,7 @@ use super::{
 use crate::detect::{FindingKind, Severity};
 
 mod check;
+mod explain;
 
 /// Where what is under a headline begins: below the name of the finding.
 pub(crate) const INDENT: usize = 10;

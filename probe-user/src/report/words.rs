@@ -4,6 +4,7 @@ use crate::detect::{BogusReason, Evidence, FindingKind, Hint, Role, Severity};
 use probe_common::wire::Bogus;
 
 use super::{CountsRecord, FindingRecord};
+use crate::cluster::CauseKind;
 
 /// What has happened.
 pub fn what(record: &FindingRecord) -> String {
@@ -97,6 +98,22 @@ pub fn cause(hint: Hint) -> &'static str {
             "one owner announces it for a load balancer (MetalLB, kube-vip), the other has it \
              configured: a static address, or a DHCP range that overlaps the pool"
         }
+    }
+}
+
+/// The cause of a dispute about a cluster's address, in a few words.
+pub const fn cluster_cause(kind: CauseKind) -> &'static str {
+    match kind {
+        CauseKind::NodeAddress => "a node has the address on an interface",
+        CauseKind::StaleSpeaker => "a speaker goes on announcing what is no longer its own",
+        CauseKind::SeveralInstalls => "more than one load balancer is installed",
+        CauseKind::SplitBrain => "two nodes announce it: the speakers do not see each other",
+        CauseKind::ExternalDevice => "a machine that is no node has the address",
+        CauseKind::OtherCluster => "the announcer of another cluster has the address",
+        CauseKind::SharedWithoutKey => "services have one address without a key to share it",
+        CauseKind::ArpFlux => "a node answers on several interfaces of one network (ARP flux)",
+        CauseKind::IpvsStrictArp => "every node answers: kube-proxy in IPVS mode without strictARP",
+        CauseKind::Unknown => "unknown: what is known does not say",
     }
 }
 

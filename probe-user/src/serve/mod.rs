@@ -29,7 +29,7 @@ use tokio::{
 
 use self::metrics::{Addresses, Material};
 pub use self::{
-    api::{ApiSources, MissedRecord, serve as serve_api},
+    api::{ApiSources, ClusterRecord, MissedRecord, serve as serve_api},
     socket::{ApiSocket, DEFAULT_PATH, SocketError},
     state::{InterfaceRecord, StatusRecord},
 };
@@ -40,6 +40,7 @@ use crate::{
     links::Links,
     monitor::{MonitorHandle, Stopped},
     neighbours::NeighbourReader,
+    notify::Counts,
 };
 
 /// How long the monitor may take to answer before it counts as stuck.
@@ -65,6 +66,8 @@ pub struct Sources {
     pub drills: Drills,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
 }
@@ -152,6 +155,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        notifications: sources.notifications,
         config: *sources.config.borrow(),
         counters: sources.counters,
     })

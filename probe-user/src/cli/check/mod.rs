@@ -1,8 +1,10 @@
 //! `probe check`: who answers for these addresses, now?
 
+pub(super) mod audience;
 mod expectation;
-mod inquiry;
+pub(super) mod inquiry;
 mod results;
+pub(super) mod terms;
 
 use std::{
     fs,
@@ -17,12 +19,17 @@ use clap::Args;
 use probe_common::wire::{MacAddr, Vlan};
 use tokio::runtime;
 
-use self::{expectation::Expectation, inquiry::Inquiry};
+use self::{
+    audience::Audience,
+    expectation::Expectation,
+    inquiry::{Inquiry, Order},
+    terms::Terms,
+};
 use super::{
     Exit,
     detection::MacSet,
     exit::complain,
-    output::{Output, say},
+    output::{Output, Printer, say},
     session::{StopSignal, init_logging},
     source::duration,
 };
@@ -30,6 +37,8 @@ use crate::{
     active::ArpSocket,
     check::{Surroundings, SurroundingsError, Target, TargetError, read_list},
     detect::DetectConfig,
+    kernel::capabilities,
+    report::Origin,
 };
 
 /// The word for standard input.
@@ -151,7 +160,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 }
 
 async fn check(arguments: &Arguments, targets: &[Target]) -> anyhow::Result<Exit> {
-    let stop = StopSignal::listen()?;
+    let mut stop = StopSignal::listen()?;
     // First of all, because without the capability nothing else is of use.
     let sender = ArpSocket::sender()?;
     let mut surroundings = Surroundings::look().await?;
@@ -163,10 +172,17 @@ async fn check(arguments: &Arguments, targets: &[Target]) -> anyhow::Result<Exit
         surroundings.check_source(from)?;
     }
     say_what_is_left_out(surroundings.left_out());
-    Inquiry::open(arguments, sender, surroundings, lots)
-        .await?
-        .run(stop)
-        .await
+    let terms = Terms::Plain(arguments.expectation.expectation());
+    let audience = Audience::Printer(Printer::new(arguments.output, Origin::Attached));
+    let order = arguments.order();
+    let inquiry = Inquiry::open(&order, terms, audience, sender, surroundings, lots).await?;
+    // What is open works without.
+    capabilities::drop_all().context("cannot let go of capabilities")?;
+    let outcome = inquiry.run(&mut stop).await?;
+    if let Some(error) = &outcome.broken {
+        complain(error);
+    }
+    Ok(outcome.exit)
 }
 
 fn say_what_is_left_out(left_out: &[Ipv4Addr]) {
@@ -180,11 +196,17 @@ fn say_what_is_left_out(left_out: &[Ipv4Addr]) {
 }
 
 impl Arguments {
-    /// Who is one machine.
-    fn config(&self) -> DetectConfig {
-        DetectConfig {
-            same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
-            ..DetectConfig::default()
+    /// How it is asked.
+    fn order(&self) -> Order {
+        Order {
+            rate: self.rate,
+            wait: self.wait,
+            duration: self.duration,
+            from: self.from,
+            config: DetectConfig {
+                same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
+                ..DetectConfig::default()
+            },
         }
     }
 }

@@ -204,7 +204,7 @@ fn sentence(record: &CheckRecord) -> Option<String> {
 }
 
 /// In milliseconds.
-fn times(fastest: u64, slowest: u64) -> String {
+pub(super) fn times(fastest: u64, slowest: u64) -> String {
     let milliseconds = |microseconds: u64| {
         let (whole, rest) = (microseconds / 1000, microseconds % 1000);
         if whole < 10 {

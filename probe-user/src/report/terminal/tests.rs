@@ -24,6 +24,7 @@ fn owner(role: Role, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRe
         node: None,
         role,
         local: false,
+        announces: false,
         first_seen: at(first),
         last_seen: at(last),
         claims,
@@ -433,6 +434,7 @@ mod check {
             macs: vec![mac.parse().unwrap()],
             vendor: None,
             local: false,
+            node: None,
             holds: false,
             answered,
             answers: answered,
@@ -459,6 +461,7 @@ mod check {
             hint: None,
             neighbour: None,
             expected: None,
+            cluster: None,
         }
     }
 
@@ -481,6 +484,7 @@ mod check {
     fn a_conflict_names_the_machines_what_they_did_and_what_to_do() {
         let held = CheckOwnerRecord {
             local: true,
+            node: None,
             holds: true,
             first_seen: None,
             last_seen: None,

@@ -2,6 +2,7 @@
 //!
 //! A reader costs a connection and no queue; there are at most so many, and each may take its time.
 
+mod cluster;
 mod drill;
 mod state;
 mod streams;
@@ -22,9 +23,10 @@ use hyper_util::{
 };
 use tokio::sync::{Semaphore, watch};
 
-pub use self::streams::MissedRecord;
+pub use self::{cluster::ClusterRecord, streams::MissedRecord};
 use super::ApiSocket;
 use crate::{
+    cluster::annotate::Annotator,
     drill::{DrillGoesOn, Drills},
     filter::{Filter, FilterError},
     history::History,
@@ -59,6 +61,8 @@ pub struct ApiSources {
     pub history: History,
     /// The exercise that goes on.
     pub drills: Drills,
+    /// Who knows the cluster, if there is one.
+    pub annotator: Option<Annotator>,
 }
 
 /// What the handlers share.
@@ -106,6 +110,7 @@ fn router(sources: ApiSources) -> Router {
         .route("/v1/bindings", get(state::bindings))
         .route("/v1/interfaces", get(state::interfaces))
         .route("/v1/status", get(state::status))
+        .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/drill", post(drill::drill))
         .with_state(Api {
             sources,
@@ -124,6 +129,10 @@ enum ApiError {
     Duration { said: String },
     #[error(transparent)]
     Drill(#[from] DrillGoesOn),
+    #[error(
+        "this daemon follows no cluster: start it in a pod, or with --kubernetes and --kubeconfig FILE"
+    )]
+    NoCluster,
     #[error("the monitor does not answer")]
     Stuck,
     #[error("there are {RECORDINGS} recordings already: end one first")]
@@ -141,6 +150,7 @@ impl IntoResponse for ApiError {
         let status = match self {
             Self::Filter(_) | Self::Since(_) | Self::Duration { .. } => StatusCode::BAD_REQUEST,
             Self::Drill(_) => StatusCode::CONFLICT,
+            Self::NoCluster => StatusCode::NOT_FOUND,
             Self::Stuck | Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, format!("{self}\n")).into_response()

@@ -118,6 +118,13 @@ metrics! {
     ASKING = Gauge "asking" ["state"]
         "1 for whether this program asks: on, off, or, for want of the capability, not permitted.";
 
+    NOTIFICATIONS = Counter "notifications_total" ["channel", "result"]
+        "Messages that were sent, or were not and are tried again, or were refused for good.";
+    NOTIFICATIONS_WAITING = Gauge "notifications_waiting" ["channel"]
+        "Addresses of which there is something to tell that nobody was told yet.";
+    NOTIFICATIONS_DROPPED = Counter "notifications_dropped_total" ["channel"]
+        "News that nobody was told one by one: told as a number only, or refused.";
+
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";
     CONFIG_SUCCESS = Gauge "config_last_reload_success_timestamp_seconds" []

@@ -5,6 +5,7 @@ mod detection;
 mod family;
 mod interfaces;
 mod list;
+mod notifications;
 
 #[cfg(test)]
 mod documentation;
@@ -22,6 +23,7 @@ use crate::{
     links::Links,
     monitor::Snapshot,
     neighbours::Neighbours,
+    notify::Counts,
     report::FindingRecord,
 };
 
@@ -50,6 +52,8 @@ pub struct Material {
     pub neighbours: Arc<Neighbours>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// Reads the kernel's counters.
@@ -75,6 +79,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(notifications::families(&material.notifications));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)

@@ -1,0 +1,164 @@
+//! Talks to an API server. Only what is in here does, and everything else asks a [`Handle`], which is there also
+//! where there is no cluster, and in a program that was built without Kubernetes: it then knows nothing.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Mutex, watch};
+
+#[cfg(not(feature = "kubernetes"))]
+mod absent;
+#[cfg(feature = "kubernetes")]
+mod connect;
+mod error;
+pub mod health;
+#[cfg(feature = "kubernetes")]
+mod list;
+#[cfg(feature = "kubernetes")]
+mod nodes;
+#[cfg(feature = "kubernetes")]
+mod read;
+#[cfg(feature = "kubernetes")]
+mod request;
+
+#[cfg(not(feature = "kubernetes"))]
+pub use absent::Connection;
+#[cfg(feature = "kubernetes")]
+pub use connect::Connection;
+pub use error::{ConnectError, Outcome, ReadError};
+pub use health::Health;
+
+use super::{
+    model::{Cluster, Named, Node},
+    object,
+};
+
+/// The nodes are asked for at most this often, however that goes.
+const NODES_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What is known of the cluster, for everybody who wants to know. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    connection: Option<Connection>,
+    node_name: Option<String>,
+    cluster: watch::Sender<Arc<Cluster>>,
+    holds: watch::Sender<bool>,
+    health: Arc<Health>,
+    nodes: Mutex<Nodes>,
+}
+
+#[derive(Debug, Default)]
+struct Nodes {
+    nodes: Arc<Vec<Node>>,
+    /// Of which labels they have the values.
+    labels: BTreeSet<String>,
+    read: Option<Instant>,
+    tried: Option<Instant>,
+}
+
+impl Nodes {
+    fn are_good(&self, labels: &BTreeSet<String>, max_age: Duration) -> bool {
+        let is_fresh = self.read.is_some_and(|read| read.elapsed() <= max_age);
+        is_fresh && labels.is_subset(&self.labels)
+    }
+}
+
+impl Handle {
+    /// Knows nothing and never will.
+    pub fn off() -> Self {
+        Self::new(None, None, Arc::default())
+    }
+
+    fn new(connection: Option<Connection>, node_name: Option<String>, health: Arc<Health>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                connection,
+                node_name,
+                cluster: watch::Sender::new(Arc::default()),
+                holds: watch::Sender::new(false),
+                health,
+                nodes: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Whether there is a cluster to speak of.
+    pub fn is_on(&self) -> bool {
+        self.inner.connection.is_some()
+    }
+
+    /// What is known of the cluster, and news of it. Where there is none there is never any.
+    pub fn cluster(&self) -> watch::Receiver<Arc<Cluster>> {
+        self.inner.cluster.subscribe()
+    }
+
+    /// Whether this node speaks for the cluster: at most one does.
+    pub fn holds(&self) -> watch::Receiver<bool> {
+        self.inner.holds.subscribe()
+    }
+
+    /// How the connection is doing.
+    pub fn health(&self) -> Arc<Health> {
+        self.inner.health.clone()
+    }
+
+    /// The connection, for what this has no word for.
+    pub fn connection(&self) -> Option<&Connection> {
+        self.inner.connection.as_ref()
+    }
+
+    /// What the cluster calls this node, if we were told.
+    pub fn node_name(&self) -> Option<&str> {
+        self.inner.node_name.as_deref()
+    }
+
+    /// The nodes, with the labels that advertisements select by; asked for if what is known is older than this, but at
+    /// most once a minute. What is known, or nothing, if they cannot be read. To be given up at any time: what was
+    /// asked is kept for the next.
+    pub async fn nodes(&self, max_age: Duration) -> Arc<Vec<Node>> {
+        let Some(connection) = self.inner.connection.clone() else {
+            return Arc::default();
+        };
+        let inner = self.inner.clone();
+        let reading = tokio::spawn(async move {
+            let mut known = inner.nodes.lock().await;
+            let mut labels = object::selected_labels(&inner.cluster.borrow().objects().metallb);
+            let is_early = known
+                .tried
+                .is_some_and(|tried| tried.elapsed() < NODES_INTERVAL);
+            if !known.are_good(&labels, max_age) && !is_early {
+                known.tried = Some(Instant::now());
+                // A label that somebody asked for once will be asked for again.
+                labels.append(&mut known.labels.clone());
+                match connection.nodes(&labels).await {
+                    Ok(nodes) => {
+                        known.nodes = Arc::new(nodes);
+                        known.labels = labels;
+                        known.read = Some(Instant::now());
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot read the cluster's nodes"),
+                }
+            }
+            known.nodes.clone()
+        });
+        // It is only not there when the program ends.
+        reading.await.unwrap_or_default()
+    }
+
+    /// How many endpoints of a service are ready; nothing if that cannot be told.
+    pub async fn ready_endpoints(&self, service: &Named) -> Option<usize> {
+        let connection = self.inner.connection.as_ref()?;
+        let ready = connection.ready_endpoints(service).await;
+        ready
+            .inspect_err(|error| tracing::warn!(%error, %service, "cannot read its endpoints"))
+            .ok()
+    }
+}

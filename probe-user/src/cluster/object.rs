@@ -1,0 +1,456 @@
+//! Objects of the API to what is kept of them.
+//!
+//! An object is whatever the API server sent: fields may be missing, of another type or far too long, and the
+//! server may lie. What cannot be read becomes a [`Broken`] and is left out; every other field still counts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::model::{Broken, L2Status, Named, Node, Resource, Service};
+
+/// Names of Kubernetes' objects are at most this long.
+const LONGEST_NAME: usize = 253;
+
+/// Other texts that are kept: UIDs, classes, keys.
+const LONGEST_TEXT: usize = 1_024;
+
+/// An object that is kept whole may be this long, as JSON.
+const LONGEST_OBJECT: usize = 256 << 10;
+
+/// Of one service, or node, so many addresses are kept.
+const MOST_ADDRESSES: usize = 64;
+
+/// Of one object, so many faults are told.
+const MOST_FAULTS: usize = 8;
+
+/// Of nodes, so many labels are kept.
+const MOST_LABELS: usize = 64;
+
+/// A label's key with its prefix is at most this long.
+const LONGEST_LABEL: usize = 317;
+
+/// In an error, so much of a value is repeated.
+const LONGEST_QUOTE: usize = 64;
+
+/// Where MetalLB keeps its annotations, now and before.
+const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
+
+/// Addresses that somebody asked for, other than in MetalLB's words.
+const REQUESTED: [&str; 3] = [
+    "kube-vip.io/loadbalancerIPs",
+    "lbipam.cilium.io/ips",
+    "io.cilium/lb-ipam-ips",
+];
+
+/// What lets services share an address, other than in MetalLB's words.
+const SHARING: [&str; 2] = [
+    "lbipam.cilium.io/sharing-key",
+    "io.cilium/lb-ipam-sharing-key",
+];
+
+const KUBE_VIP_HOST: &str = "kube-vip.io/vipHost";
+
+/// A copy of the whole object, for `kubectl apply`.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What is kept of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// A Service of type `LoadBalancer`.
+    Service(Box<Service>),
+    /// What MetalLB says of who announces a service.
+    Status(L2Status),
+    /// A pool or an advertisement.
+    Metallb(Value),
+}
+
+/// What was read of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// None of a service of another type, and of what cannot be told.
+    pub kept: Option<Kept>,
+    /// What could not be read.
+    pub broken: Vec<Broken>,
+}
+
+/// The namespace and name of an object: both empty if it does not say.
+pub fn named(object: &Value) -> Named {
+    let name = |key| {
+        let text = object.pointer(key).and_then(Value::as_str);
+        text.map(|text| shorten(text, LONGEST_NAME))
+            .unwrap_or_default()
+    };
+    Named {
+        namespace: name("/metadata/namespace"),
+        name: name("/metadata/name"),
+    }
+}
+
+/// Reads one object of a resource.
+pub fn read(resource: Resource, object: Value) -> Reading {
+    let named = named(&object);
+    let mut faults = Faults {
+        resource,
+        object: if named.namespace.is_empty() {
+            named.name.clone()
+        } else {
+            named.to_string()
+        },
+        broken: Vec::new(),
+    };
+    let kept = if named.name.is_empty() {
+        faults.add("metadata.name", "is no name");
+        None
+    } else {
+        match resource {
+            Resource::Services => service(&object, named, &mut faults).map(Kept::Service),
+            Resource::ServiceL2Statuses => status(&object, named, &mut faults).map(Kept::Status),
+            Resource::IpAddressPools | Resource::L2Advertisements | Resource::BgpAdvertisements => {
+                metallb(resource, object, &mut faults).map(Kept::Metallb)
+            }
+        }
+    };
+    Reading {
+        kept,
+        broken: faults.broken,
+    }
+}
+
+/// Reads a node: of its labels those that are wanted. None if it has no name.
+pub fn node(object: &Value, is_wanted: impl Fn(&str) -> bool) -> Option<Node> {
+    let name = named(object).name;
+    if name.is_empty() {
+        return None;
+    }
+    let addresses = object
+        .pointer("/status/addresses")
+        .and_then(Value::as_array);
+    let addresses = addresses
+        .into_iter()
+        .flatten()
+        .filter(|address| {
+            let kind = address.get("type").and_then(Value::as_str);
+            matches!(kind, Some("InternalIP" | "ExternalIP"))
+        })
+        .filter_map(|address| address.get("address")?.as_str()?.parse().ok())
+        .take(MOST_ADDRESSES)
+        .collect();
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
+    let labels: BTreeMap<_, _> = labels
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| is_wanted(key))
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?)))
+        .filter(|(_, value)| value.len() <= LONGEST_NAME)
+        .map(|(key, value)| (key, value.to_owned()))
+        .collect();
+    Some(Node {
+        name,
+        addresses,
+        labels,
+    })
+}
+
+/// The labels of nodes that somebody selects by: the keys in the `nodeSelectors` of advertisements.
+pub fn selected_labels(metallb: &[Value]) -> BTreeSet<String> {
+    let selectors = metallb
+        .iter()
+        .filter_map(|object| object.pointer("/spec/nodeSelectors")?.as_array())
+        .flatten();
+    let mut labels = BTreeSet::new();
+    for selector in selectors {
+        let matched = selector.get("matchLabels").and_then(Value::as_object);
+        labels.extend(matched.into_iter().flatten().map(|(key, _)| key.clone()));
+        let expressions = selector.get("matchExpressions").and_then(Value::as_array);
+        let keys = expressions.into_iter().flatten();
+        let keys = keys.filter_map(|expression| expression.get("key")?.as_str());
+        labels.extend(keys.map(str::to_owned));
+        if labels.len() > MOST_LABELS {
+            break;
+        }
+    }
+    labels.retain(|key| key.len() <= LONGEST_LABEL);
+    labels
+}
+
+/// How many endpoints of an `EndpointSlice` are ready.
+pub fn ready_endpoints(slice: &Value) -> usize {
+    let endpoints = slice.get("endpoints").and_then(Value::as_array);
+    let endpoints = endpoints.into_iter().flatten();
+    endpoints
+        .filter(|endpoint| {
+            // As the API has it: what says nothing is ready.
+            let ready = endpoint.pointer("/conditions/ready");
+            ready.and_then(Value::as_bool).unwrap_or(true)
+        })
+        .count()
+}
+
+struct Faults {
+    resource: Resource,
+    object: String,
+    broken: Vec<Broken>,
+}
+
+impl Faults {
+    fn add(&mut self, field: &str, fault: &str) {
+        if self.broken.len() < MOST_FAULTS {
+            self.broken.push(Broken {
+                resource: self.resource,
+                object: self.object.clone(),
+                error: format!("{field} {fault}"),
+            });
+        }
+    }
+
+    /// A text at a path, if there is one; an empty one is none.
+    fn text<'a>(&mut self, object: &'a Value, pointer: &str) -> Option<&'a str> {
+        let value = object.pointer(pointer)?;
+        self.check(value, || path(pointer), LONGEST_TEXT)
+    }
+
+    /// A value as text, if it is one.
+    fn check<'a>(
+        &mut self,
+        value: &'a Value,
+        field: impl Fn() -> String,
+        longest: usize,
+    ) -> Option<&'a str> {
+        match value {
+            Value::Null => None,
+            Value::String(text) if text.len() <= longest => Some(text.as_str()),
+            Value::String(_) => {
+                self.add(&field(), "is too long");
+                None
+            }
+            _ => {
+                self.add(&field(), "is no text");
+                None
+            }
+        }
+        .filter(|text| !text.is_empty())
+    }
+
+    fn annotation<'a>(&mut self, object: &'a Value, key: &str) -> Option<&'a str> {
+        let value = object.pointer("/metadata/annotations")?.get(key)?;
+        // Lists of addresses are longer than other texts.
+        let longest = LONGEST_TEXT * 4;
+        self.check(value, || format!("the annotation {key}"), longest)
+    }
+
+    /// The first of these annotations that is there.
+    fn first<'a>(
+        &mut self,
+        object: &'a Value,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Option<&'a str> {
+        keys.into_iter()
+            .find_map(|key| self.annotation(object, &key))
+    }
+
+    fn time(&mut self, object: &Value, pointer: &str) -> Option<Timestamp> {
+        let text = self.text(object, pointer)?;
+        let time = text.parse().ok();
+        if time.is_none() {
+            self.add(&path(pointer), "is no time");
+        }
+        time
+    }
+
+    fn address(&mut self, text: &str, field: &str) -> Option<IpAddr> {
+        let text = text.trim();
+        let address = text.parse().ok();
+        if address.is_none() {
+            let quote = shorten(text, LONGEST_QUOTE);
+            self.add(field, &format!("is no address: {quote:?}"));
+        }
+        address
+    }
+}
+
+/// The path of a field as people write it: `spec.type` of `/spec/type`.
+fn path(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
+/// A text, or the first of it.
+fn shorten(text: &str, longest: usize) -> String {
+    let mut end = text.len().min(longest);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// MetalLB's annotations of this name, the newer first.
+fn metallb_keys(name: &str) -> impl Iterator<Item = String> {
+    METALLB
+        .into_iter()
+        .map(move |prefix| format!("{prefix}{name}"))
+}
+
+fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Service>> {
+    if faults.text(object, "/spec/type") != Some("LoadBalancer") {
+        return None;
+    }
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let sharing = metallb_keys("allow-shared-ip").chain(SHARING.map(str::to_owned));
+    Some(Box::new(Service {
+        uid: owned(faults.text(object, "/metadata/uid")).unwrap_or_default(),
+        created: faults.time(object, "/metadata/creationTimestamp"),
+        addresses: addresses(object, faults),
+        requested: requested(object, faults),
+        requested_pool: owned(faults.first(object, metallb_keys("address-pool"))),
+        allocated_from: owned(faults.first(object, metallb_keys("ip-allocated-from-pool"))),
+        class: owned(faults.text(object, "/spec/loadBalancerClass")),
+        sharing_key: owned(faults.first(object, sharing)),
+        kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST)),
+        local_traffic: faults.text(object, "/spec/externalTrafficPolicy") == Some("Local"),
+        named,
+    }))
+}
+
+/// The addresses that a service has.
+fn addresses(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
+    const FIELD: &str = "status.loadBalancer.ingress";
+    let mut addresses = Vec::new();
+    let ingress = match object.pointer("/status/loadBalancer/ingress") {
+        None | Some(Value::Null) => return addresses,
+        Some(Value::Array(ingress)) => ingress,
+        Some(_) => {
+            faults.add(FIELD, "is no list");
+            return addresses;
+        }
+    };
+    for (number, entry) in ingress.iter().enumerate() {
+        let field = || format!("{FIELD}[{number}].ip");
+        let Some(entry) = entry.as_object() else {
+            faults.add(&format!("{FIELD}[{number}]"), "is no object");
+            continue;
+        };
+        // A name without an address is another kind of load balancer's.
+        let text = entry
+            .get("ip")
+            .and_then(|ip| faults.check(ip, field, LONGEST_TEXT));
+        let Some(address) = text.and_then(|text| faults.address(text, &field())) else {
+            continue;
+        };
+        if !add(&mut addresses, address) {
+            faults.add(FIELD, "has too many addresses");
+            break;
+        }
+    }
+    addresses
+}
+
+/// The addresses that somebody asked for.
+fn requested(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
+    let mut requested = Vec::new();
+    let mut take = |text: &str, field: &str, faults: &mut Faults| {
+        for text in text.split(',').filter(|text| !text.trim().is_empty()) {
+            let address = faults.address(text, field);
+            // 0.0.0.0 is kube-vip's word for "ask DHCP".
+            let address = address.filter(|address| !address.is_unspecified());
+            if address.is_some_and(|address| !add(&mut requested, address)) {
+                faults.add(field, "has too many addresses");
+                return;
+            }
+        }
+    };
+    if let Some(text) = faults.text(object, "/spec/loadBalancerIP") {
+        take(text, "spec.loadBalancerIP", faults);
+    }
+    for key in metallb_keys("loadBalancerIPs").chain(REQUESTED.map(str::to_owned)) {
+        if let Some(text) = faults.annotation(object, &key) {
+            take(text, &format!("the annotation {key}"), faults);
+        }
+    }
+    requested
+}
+
+/// Adds an address, once; false if there are too many.
+fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) -> bool {
+    if addresses.contains(&address) {
+        return true;
+    }
+    let fits = addresses.len() < MOST_ADDRESSES;
+    if fits {
+        addresses.push(address);
+    }
+    fits
+}
+
+fn status(object: &Value, named: Named, faults: &mut Faults) -> Option<L2Status> {
+    // The object comes first and its status a moment later, with the same words in labels.
+    let mut text = |field: &str, label: &str| {
+        let said = faults.text(object, &format!("/status/{field}"));
+        let label = || object.pointer("/metadata/labels")?.get(label)?.as_str();
+        let said = said.or_else(label).unwrap_or_default();
+        if said.len() > LONGEST_NAME {
+            faults.add(&format!("status.{field}"), "is too long");
+            return String::new();
+        }
+        said.to_owned()
+    };
+    let status = L2Status {
+        node: text("node", "metallb.io/node"),
+        service: Named {
+            namespace: text("serviceNamespace", "metallb.io/service-namespace"),
+            name: text("serviceName", "metallb.io/service-name"),
+        },
+        named,
+    };
+    let says = [
+        &status.node,
+        &status.service.namespace,
+        &status.service.name,
+    ];
+    says.iter().all(|text| !text.is_empty()).then_some(status)
+}
+
+/// A pool or an advertisement, without what nobody here reads.
+fn metallb(resource: Resource, object: Value, faults: &mut Faults) -> Option<Value> {
+    let Value::Object(mut object) = object else {
+        return None;
+    };
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.remove("managedFields");
+        if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+            annotations.remove(LAST_APPLIED);
+        }
+    }
+    // Lists of some servers leave both to the reader.
+    let kind = match resource {
+        Resource::IpAddressPools => "IPAddressPool",
+        Resource::L2Advertisements => "L2Advertisement",
+        Resource::BgpAdvertisements => "BGPAdvertisement",
+        Resource::Services | Resource::ServiceL2Statuses => return None,
+    };
+    let said = |object: &Map<_, _>, key| {
+        let value: Option<&Value> = object.get(key);
+        value.is_some_and(Value::is_string)
+    };
+    if !said(&object, "apiVersion") {
+        object.insert("apiVersion".to_owned(), "metallb.io/v1beta1".into());
+    }
+    if !said(&object, "kind") {
+        object.insert("kind".to_owned(), kind.into());
+    }
+    let object = Value::Object(object);
+    if object.to_string().len() > LONGEST_OBJECT {
+        faults.add("the object", "is too large to be kept");
+        return None;
+    }
+    Some(object)
+}
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

@@ -1,0 +1,308 @@
+//! What is read of objects, and what of broken ones.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn addresses_of(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn service_of(object: Value) -> (Service, Vec<String>) {
+    let reading = read(Resource::Services, object);
+    let errors = reading.broken.into_iter().map(|broken| broken.error);
+    match reading.kept {
+        Some(Kept::Service(service)) => (*service, errors.collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn frontend() -> Value {
+    json!({
+        "metadata": {
+            "namespace": "shop",
+            "name": "frontend",
+            "uid": "7d3b",
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "annotations": {
+                "metallb.io/ip-allocated-from-pool": "production",
+                "metallb.universe.tf/allow-shared-ip": "web",
+                "metallb.universe.tf/loadBalancerIPs": "192.0.2.1, 2001:db8::1",
+                "kube-vip.io/vipHost": "node-1",
+            },
+        },
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerIP": "192.0.2.1",
+            "loadBalancerClass": "example.com/lb",
+            "externalTrafficPolicy": "Local",
+        },
+        "status": {"loadBalancer": {"ingress": [
+            {"ip": "192.0.2.1", "ipMode": "VIP"},
+            {"hostname": "lb.example.com"},
+            {"ip": "2001:db8::1"},
+        ]}},
+    })
+}
+
+#[test]
+fn a_service_is_read() {
+    let (service, errors) = service_of(frontend());
+    assert_eq!(errors, [""; 0]);
+    assert_eq!(service.named.to_string(), "shop/frontend");
+    assert_eq!(service.uid, "7d3b");
+    let created = service.created.unwrap();
+    assert_eq!(created.to_string(), "2026-01-02T03:04:05Z");
+    let both = addresses_of(&["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(service.addresses, both);
+    assert_eq!(service.requested, both);
+    assert_eq!(service.allocated_from.as_deref(), Some("production"));
+    assert_eq!(service.requested_pool, None);
+    assert_eq!(service.class.as_deref(), Some("example.com/lb"));
+    assert_eq!(service.sharing_key.as_deref(), Some("web"));
+    assert_eq!(service.kube_vip_host.as_deref(), Some("node-1"));
+    assert!(service.local_traffic);
+}
+
+#[test]
+fn every_operators_annotations_are_read() {
+    let with = |key: &str, value: &str| {
+        service_of(json!({
+            "metadata": {"namespace": "a", "name": "b", "annotations": {key: value}},
+            "spec": {"type": "LoadBalancer"},
+        }))
+        .0
+    };
+    for key in [
+        "metallb.io/loadBalancerIPs",
+        "metallb.universe.tf/loadBalancerIPs",
+        "kube-vip.io/loadbalancerIPs",
+        "lbipam.cilium.io/ips",
+        "io.cilium/lb-ipam-ips",
+    ] {
+        let service = with(key, "0.0.0.0,192.0.2.7 ,192.0.2.7");
+        assert_eq!(service.requested, addresses_of(&["192.0.2.7"]), "{key}");
+    }
+    for prefix in METALLB {
+        let service = with(&format!("{prefix}address-pool"), "edge");
+        assert_eq!(service.requested_pool.as_deref(), Some("edge"));
+    }
+    for key in [
+        "metallb.io/allow-shared-ip",
+        "lbipam.cilium.io/sharing-key",
+        "io.cilium/lb-ipam-sharing-key",
+    ] {
+        assert_eq!(with(key, "k").sharing_key.as_deref(), Some("k"), "{key}");
+    }
+}
+
+#[test]
+fn a_service_of_another_type_is_not_kept() {
+    for spec in [json!({"type": "ClusterIP"}), json!({}), json!(null)] {
+        let reading = read(
+            Resource::Services,
+            json!({"metadata": {"namespace": "a", "name": "b"}, "spec": spec}),
+        );
+        assert_eq!(reading.kept, None);
+        assert_eq!(reading.broken, []);
+    }
+}
+
+#[test]
+fn a_broken_field_is_told_and_the_others_count() {
+    let mut object = frontend();
+    object["spec"]["loadBalancerIP"] = json!("192.0.2.300");
+    object["status"]["loadBalancer"]["ingress"][1] = json!(7);
+    object["status"]["loadBalancer"]["ingress"][2]["ip"] = json!({"no": "text"});
+    object["metadata"]["creationTimestamp"] = json!("yesterday");
+    object["metadata"]["annotations"]["metallb.io/allow-shared-ip"] = json!("x".repeat(5_000));
+    let (service, errors) = service_of(object);
+    assert_eq!(service.addresses, addresses_of(&["192.0.2.1"]));
+    assert_eq!(service.created, None);
+    // What is broken in the newer words is looked for in the older.
+    assert_eq!(service.sharing_key.as_deref(), Some("web"));
+    let mut errors = errors;
+    errors.sort();
+    assert_eq!(
+        errors,
+        [
+            "metadata.creationTimestamp is no time",
+            "spec.loadBalancerIP is no address: \"192.0.2.300\"",
+            "status.loadBalancer.ingress[1] is no object",
+            "status.loadBalancer.ingress[2].ip is no text",
+            "the annotation metallb.io/allow-shared-ip is too long",
+        ]
+    );
+}
+
+#[test]
+fn what_one_object_may_cost_is_bounded() {
+    let mut object = frontend();
+    let many = (0..5_000).map(|n| json!({"ip": format!("10.0.{}.{}", n / 256, n % 256)}));
+    object["status"]["loadBalancer"]["ingress"] = many.collect();
+    let bad = (0..5_000).map(|n| format!("x{n}")).collect::<Vec<_>>();
+    object["metadata"]["annotations"]["lbipam.cilium.io/ips"] = json!(bad[..500].join(","));
+    let (service, errors) = service_of(object);
+    assert_eq!(service.addresses.len(), MOST_ADDRESSES);
+    assert_eq!(errors.len(), MOST_FAULTS);
+    let pool = json!({
+        "metadata": {"namespace": "m", "name": "p"},
+        "spec": {"addresses": vec!["192.0.2.0/24"; 50_000]},
+    });
+    let reading = read(Resource::IpAddressPools, pool);
+    assert_eq!(reading.kept, None);
+    assert_eq!(
+        reading.broken[0].error,
+        "the object is too large to be kept"
+    );
+}
+
+#[test]
+fn a_status_is_read_from_its_fields_or_its_labels() {
+    let expected = Some(Kept::Status(L2Status {
+        named: Named {
+            namespace: "metallb-system".to_owned(),
+            name: "l2-x".to_owned(),
+        },
+        node: "node-1".to_owned(),
+        service: Named {
+            namespace: "shop".to_owned(),
+            name: "frontend".to_owned(),
+        },
+    }));
+    let metadata = json!({"namespace": "metallb-system", "name": "l2-x"});
+    let status = json!({"node": "node-1", "serviceName": "frontend", "serviceNamespace": "shop"});
+    let object = json!({"metadata": metadata, "status": status});
+    assert_eq!(read(Resource::ServiceL2Statuses, object).kept, expected);
+    let mut labelled = metadata.clone();
+    labelled["labels"] = json!({
+        "metallb.io/node": "node-1",
+        "metallb.io/service-name": "frontend",
+        "metallb.io/service-namespace": "shop",
+    });
+    let object = json!({"metadata": labelled, "status": {}});
+    assert_eq!(read(Resource::ServiceL2Statuses, object).kept, expected);
+    // Made a moment ago.
+    let reading = read(Resource::ServiceL2Statuses, json!({"metadata": metadata}));
+    assert_eq!((reading.kept, reading.broken), (None, Vec::new()));
+}
+
+#[test]
+fn of_a_pool_what_nobody_reads_is_left_out() {
+    let reading = read(
+        Resource::IpAddressPools,
+        json!({
+            "metadata": {
+                "namespace": "m",
+                "name": "p",
+                "managedFields": [{"manager": "kubectl"}],
+                "annotations": {LAST_APPLIED: "{}", "team": "a"},
+            },
+            "spec": {"addresses": ["192.0.2.0/24"]},
+        }),
+    );
+    assert_eq!(
+        reading.kept,
+        Some(Kept::Metallb(json!({
+            "apiVersion": "metallb.io/v1beta1",
+            "kind": "IPAddressPool",
+            "metadata": {"namespace": "m", "name": "p", "annotations": {"team": "a"}},
+            "spec": {"addresses": ["192.0.2.0/24"]},
+        })))
+    );
+}
+
+#[test]
+fn a_node_has_its_addresses_and_the_labels_that_are_wanted() {
+    let object = json!({
+        "metadata": {"name": "node-1", "labels": {"rack": "a", "other": "b", "odd": 1}},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": "192.0.2.11"},
+            {"type": "ExternalIP", "address": "2001:db8::11"},
+            {"type": "Hostname", "address": "node-1"},
+            {"type": "InternalIP", "address": "nonsense"},
+            "nonsense",
+        ]},
+    });
+    let node = node(&object, |key| key == "rack" || key == "odd").unwrap();
+    assert_eq!(node.name, "node-1");
+    assert_eq!(
+        node.addresses,
+        addresses_of(&["192.0.2.11", "2001:db8::11"])
+    );
+    let labels: Vec<_> = node.labels.into_iter().collect();
+    assert_eq!(labels, [("rack".to_owned(), "a".to_owned())]);
+    assert_eq!(super::node(&json!({"metadata": []}), |_| true), None);
+}
+
+#[test]
+fn endpoints_that_do_not_say_otherwise_are_ready() {
+    let slice = json!({"endpoints": [
+        {"conditions": {"ready": true}},
+        {"conditions": {"ready": false}},
+        {"conditions": {}},
+        {"conditions": {"ready": null}},
+    ]});
+    assert_eq!(ready_endpoints(&slice), 3);
+    assert_eq!(ready_endpoints(&json!({"endpoints": null})), 0);
+    assert_eq!(ready_endpoints(&json!(["nonsense"])), 0);
+}
+
+/// Any JSON, with the words that are looked for at every place.
+fn anything() -> impl Strategy<Value = Value> {
+    let word = prop::sample::select(vec![
+        "metadata",
+        "name",
+        "namespace",
+        "uid",
+        "annotations",
+        "labels",
+        "spec",
+        "type",
+        "status",
+        "loadBalancer",
+        "ingress",
+        "ip",
+        "loadBalancerIP",
+        "addresses",
+        "address",
+        "endpoints",
+        "LoadBalancer",
+        "InternalIP",
+        "192.0.2.1",
+        "metallb.io/loadBalancerIPs",
+        "\u{1F980}",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((word.clone(), inner), 0..6).prop_map(|entries| {
+                let entries = entries.into_iter();
+                Value::Object(
+                    entries
+                        .map(|(key, value)| (key.to_owned(), value))
+                        .collect(),
+                )
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(object in anything()) {
+        for &resource in Resource::ALL {
+            let reading = read(resource, object.clone());
+            prop_assert!(reading.broken.len() <= MOST_FAULTS);
+        }
+        node(&object, |_| true);
+        ready_endpoints(&object);
+    }
+}
