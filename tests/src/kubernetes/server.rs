@@ -257,11 +257,6 @@ impl Kubernetes {
         self.certificates.authority()
     }
 
-    /// A directory that lasts as long as this.
-    pub(super) fn directory(&self) -> anyhow::Result<PathBuf> {
-        Ok(TempDir::new_in(self.place.path())?.keep())
-    }
-
     fn file(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
