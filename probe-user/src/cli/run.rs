@@ -22,6 +22,7 @@ use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
     notify::{self, NotifyArguments},
     output::{is_closed, say},
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::watchdog::Standing,
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -85,6 +87,7 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+    kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -182,6 +185,7 @@ async fn daemon(
     let asking = arguments.asking.open(asking);
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
@@ -191,7 +195,15 @@ async fn daemon(
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = Standing::off();
+    let api = socket.map(|socket| {
+        tokio::spawn(serve_api(
+            socket,
+            &session,
+            drills.clone(),
+            standing.clone(),
+        ))
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -205,6 +217,8 @@ async fn daemon(
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -222,7 +236,9 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
     if let Some(notifier) = notifier {
         notifier.end().await;
     }
@@ -260,6 +276,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -270,6 +287,7 @@ fn serve_api(
         history,
         drills,
         annotator: None,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -188,8 +188,9 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 pub fn init_logging(default: &str) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::{EnvFilter, fmt};
-    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use.
-    let default = format!("{default},netlink_proto=error");
+    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use. What the client of
+    // Kubernetes cannot do is said by who asked it, once and not at each try.
+    let default = format!("{default},netlink_proto=error,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Set once at start; a second subscriber would be a mistake of ours, not a reason to stop.
     let _ = fmt()

@@ -34,6 +34,8 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::client::Handle,
+    cluster::watchdog::Standing,
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -68,8 +70,12 @@ pub struct Sources {
     pub addresses: usize,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster.
+    pub standing: Standing,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
+    /// What is known of the cluster.
+    pub cluster: Handle,
 }
 
 /// What came of reading the settings.
@@ -155,8 +161,11 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        standing: sources.standing.now(),
+        most: sources.addresses,
         notifications: sources.notifications,
         config: *sources.config.borrow(),
+        cluster: sources.cluster,
         counters: sources.counters,
     })
 }

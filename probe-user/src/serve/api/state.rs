@@ -100,6 +100,6 @@ async fn snapshot(sources: &ApiSources) -> Result<Snapshot, ApiError> {
     Ok(asked.map_err(|_| ApiError::Stuck)??)
 }
 
-fn lines(text: String) -> Response {
+pub(super) fn lines(text: String) -> Response {
     ([(CONTENT_TYPE, LINES)], text).into_response()
 }

@@ -111,6 +111,17 @@ metrics! {
     NOT_EXPORTED = Gauge "addresses_not_exported" ["series"]
         "Addresses that have no series of their own because there are too many.";
 
+    POOL_ADDRESSES = Gauge "pool_addresses" ["pool_namespace", "pool", "family"]
+        "Addresses that a pool of the cluster can hand out. Only from the node that speaks for the cluster.";
+    POOL_ASSIGNED = Gauge "pool_assigned_addresses" ["pool_namespace", "pool", "family"]
+        "Addresses of a pool of the cluster that services have. Only from the node that speaks for the cluster.";
+    DRIFTS = Gauge "drifts" ["drift"]
+        "Ways in which the cluster and the wire have drifted apart, by kind. Only from the node that speaks for the cluster.";
+    DRIFT = Gauge "drift" ["drift", "reason", "service_namespace", "service_name", "pool_namespace", "pool", "object", "ip"]
+        "1 for each way in which the cluster and the wire have drifted apart. Only from the node that speaks for the cluster.";
+    CLUSTER_NOT_EXPORTED = Gauge "cluster_series_not_exported" ["series"]
+        "Pools and drifts that have no series of their own because there are too many. Only from the node that speaks for the cluster.";
+
     ASKS = Counter "asks_total" ["purpose"]
         "ARP probes that this program has sent.";
     ASKS_NOT_SENT = Counter "asks_not_sent_total" ["reason"]
@@ -124,6 +135,18 @@ metrics! {
         "Addresses of which there is something to tell that nobody was told yet.";
     NOTIFICATIONS_DROPPED = Counter "notifications_dropped_total" ["channel"]
         "News that nobody was told one by one: told as a number only, or refused.";
+    KUBERNETES_RESOURCE = Gauge "kubernetes_resource_state" ["resource", "state"]
+        "1 for how well a resource of the cluster is known: current, stale, never, missing or forbidden.";
+    KUBERNETES_HEARD = Gauge "kubernetes_last_heard_timestamp_seconds" ["resource"]
+        "When the API server last said something about a resource, since 1970. Without a word so far there is no sample.";
+    KUBERNETES_OBJECTS = Gauge "kubernetes_objects" ["resource"]
+        "Objects of the cluster that are known.";
+    KUBERNETES_BROKEN = Gauge "kubernetes_broken_objects" ["resource"]
+        "Objects of the cluster that could not be read, or not all of them.";
+    KUBERNETES_REQUESTS = Counter "kubernetes_requests_total" ["request", "outcome"]
+        "Requests to the API server, by how they ended. An answer that broke off or made no sense is counted for that as well.";
+    KUBERNETES_LEADER = Gauge "kubernetes_leader" []
+        "Whether this node speaks for the cluster: it holds the Lease.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";

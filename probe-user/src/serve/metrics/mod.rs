@@ -1,9 +1,11 @@
 //! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
 
 mod addresses;
+mod cluster;
 mod detection;
 mod family;
 mod interfaces;
+mod kubernetes;
 mod list;
 mod notifications;
 
@@ -18,6 +20,8 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::client::Handle,
+    cluster::watchdog::Now,
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -54,8 +58,14 @@ pub struct Material {
     pub drill: Option<Arc<FindingRecord>>,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster, if this node is to say.
+    pub standing: Option<Now>,
+    /// How many pools and drifts have series of their own.
+    pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
+    /// What is known of the cluster.
+    pub cluster: Handle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
@@ -80,6 +90,8 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
     pieces.push(notifications::families(&material.notifications));
+    pieces.push(kubernetes::families(&material.cluster));
+    pieces.push(cluster::families(material.standing.as_ref(), material.most));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)
