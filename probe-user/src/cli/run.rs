@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     Exit,
     asking::AskingArguments,
+    drift::DriftArguments,
     exit::complain,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
@@ -33,7 +34,11 @@ use super::{
 };
 use crate::{
     active::AskingState,
-    cluster::watchdog::Standing,
+    cluster::{
+        annotate::Annotator,
+        client::Handle,
+        watchdog::{self, Standing},
+    },
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
@@ -87,7 +92,12 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+
+    #[command(flatten)]
     kubernetes: KubernetesArguments,
+
+    #[command(flatten)]
+    drift: DriftArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -182,11 +192,13 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
-    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let notifications = Arc::<Counts>::default();
@@ -195,14 +207,11 @@ async fn daemon(
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let standing = Standing::off();
+    let standing = watch_for_drift(&arguments.drift, &cluster, &session, annotator.clone());
     let api = socket.map(|socket| {
-        tokio::spawn(serve_api(
-            socket,
-            &session,
-            drills.clone(),
-            standing.clone(),
-        ))
+        let known = (annotator.clone(), standing.clone());
+        let serving = serve_api(socket, &session, drills.clone(), known);
+        tokio::spawn(serving)
     });
     session.begin();
 
@@ -214,6 +223,7 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
         notifications,
@@ -264,6 +274,25 @@ fn notify(
     Ok(Some(Notifier::start(settings, findings, None, counts)))
 }
 
+/// Begins to look for drift, where there is a cluster.
+fn watch_for_drift(
+    arguments: &DriftArguments,
+    cluster: &Handle,
+    session: &Session,
+    annotator: Option<Annotator>,
+) -> Standing {
+    let Some(annotator) = annotator else {
+        return Standing::off();
+    };
+    let sources = watchdog::Sources {
+        handle: cluster.clone(),
+        annotator,
+        monitor: session.monitor.clone(),
+        watched: session.watched.clone(),
+    };
+    watchdog::start(sources, arguments.drift_after)
+}
+
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
 fn tell_service_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
@@ -276,7 +305,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
-    standing: Standing,
+    (annotator, standing): (Option<Annotator>, Standing),
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -286,7 +315,7 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
-        annotator: None,
+        annotator,
         standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");

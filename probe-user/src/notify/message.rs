@@ -357,8 +357,7 @@ mod tests {
              now 02:64:72:69:6c:01\n\
              before 02:64:72:69:6c:02\n\
              eth0, segment 192.0.2.0/24; since 2026-11-21 02:00:00 UTC\n\
-             see which machines these are, and take the address off all but one: \
-             `probe bindings --mac 02:64:72:69:6c:01,02:64:72:69:6c:02`\n\n\
+             see who has it now, who should, and what to do about it: `probe explain 192.0.2.10`\n\n\
              told by node-1 (arp-monitor 0.0.0)"
         );
     }

@@ -34,8 +34,11 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
-    cluster::client::Handle,
-    cluster::watchdog::Standing,
+    cluster::{
+        annotate::{Annotator, Need},
+        client::Handle,
+        watchdog::Standing,
+    },
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -66,6 +69,8 @@ pub struct Sources {
     pub neighbours: NeighbourReader,
     /// The exercise that goes on.
     pub drills: Drills,
+    /// Who knows the cluster, if there is one.
+    pub annotator: Option<Annotator>,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
     /// What is counted of notifications.
@@ -154,7 +159,12 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
     } else {
         Arc::default()
     };
+    let knowledge = match &sources.annotator {
+        Some(annotator) => Some(annotator.know(Need::Known).await),
+        None => None,
+    };
     Ok(Material {
+        knowledge,
         snapshot,
         addresses,
         watched: sources.watched.borrow().clone(),

@@ -77,6 +77,8 @@ struct Inner {
     /// How many nodes there are, when that is known.
     node_count: watch::Sender<usize>,
     stop: watch::Sender<bool>,
+    /// The last list of nodes, for those who do not wait.
+    known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +114,7 @@ impl Handle {
                 nodes: Mutex::default(),
                 node_count: watch::Sender::new(0),
                 stop: watch::Sender::new(false),
+                known_nodes: watch::Sender::default(),
             }),
         }
     }
@@ -229,6 +232,7 @@ impl Handle {
                     Ok(nodes) => {
                         inner.node_count.send_replace(nodes.len());
                         known.nodes = Arc::new(nodes);
+                        inner.known_nodes.send_replace(Some(known.nodes.clone()));
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
@@ -239,6 +243,11 @@ impl Handle {
         });
         // It is only not there when the program ends.
         reading.await.unwrap_or_default()
+    }
+
+    /// The nodes as they were last read, if they ever were; asks nobody.
+    pub fn known_nodes(&self) -> Option<Arc<Vec<Node>>> {
+        self.inner.known_nodes.borrow().clone()
     }
 
     /// How many endpoints of a service are ready; nothing if that cannot be told.

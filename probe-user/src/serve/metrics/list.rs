@@ -91,20 +91,20 @@ metrics! {
         "Addresses that have more than one owner now, ignored ones included.";
     QUIET_CONFLICTS = Gauge "quiet_conflicts" []
         "Open conflicts without new evidence for a while.";
-    CONFLICT_OWNERS = Gauge "conflict_owners" ["segment", "interface", "vlan", "ip", "tracked", "drill"]
+    CONFLICT_OWNERS = Gauge "conflict_owners" ["segment", "interface", "vlan", "ip", "tracked", "drill", "service_namespace", "service_name", "pool", "cause", "scope"]
         "Owners of an address with an open conflict that is not ignored.";
-    CONFLICT_OWNER_INFO = Gauge "conflict_owner_info" ["segment", "interface", "vlan", "ip", "mac", "vendor", "drill"]
+    CONFLICT_OWNER_INFO = Gauge "conflict_owner_info" ["segment", "interface", "vlan", "ip", "mac", "vendor", "drill", "owner_node"]
         "1 for each MAC address that claims an address with an open conflict, with its registered maker.";
-    CONTESTED = Gauge "contested" ["segment", "interface", "vlan", "ip", "tracked"]
+    CONTESTED = Gauge "contested" ["segment", "interface", "vlan", "ip", "tracked", "service_namespace", "service_name", "pool"]
         "1 for each address that owners take turns on, but less than a conflict needs.";
 
     TRACKED = Gauge "tracked_addresses" []
         "Tracked addresses that are remembered.";
-    TRACKED_CLAIM = Gauge "tracked_claim_timestamp_seconds" ["segment", "vlan", "ip", "owner"]
+    TRACKED_CLAIM = Gauge "tracked_claim_timestamp_seconds" ["segment", "vlan", "ip", "owner", "owner_node"]
         "When the current owner of a tracked address last claimed it, since 1970. The owner is one MAC address also where it has several.";
-    TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip"]
+    TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
         "Whether nobody has claimed a tracked address for the time after which it counts as silent.";
-    TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding"]
+    TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding", "service_namespace", "service_name", "pool"]
         "Findings about a tracked address.";
     NEIGHBOR_MISMATCH = Gauge "neighbor_mismatch" ["segment", "interface", "vlan", "ip"]
         "Whether this host's own neighbour entry for a tracked address names another MAC address than its owner's on the wire. Without an entry there is no sample.";

@@ -20,8 +20,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
-    cluster::client::Handle,
-    cluster::watchdog::Now,
+    cluster::{annotate::Knowledge, client::Handle, watchdog::Now},
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -56,6 +55,8 @@ pub struct Material {
     pub neighbours: Arc<Neighbours>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
+    /// What is known of the cluster, if there is one.
+    pub knowledge: Option<Knowledge>,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
     /// How it stands with the cluster, if this node is to say.
@@ -84,6 +85,7 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
         links,
         neighbours: &material.neighbours,
         drill: material.drill.as_deref(),
+        knowledge: material.knowledge.as_ref(),
     };
     let mut pieces = vec![interfaces::info(watched, links)];
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
