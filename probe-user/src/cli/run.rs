@@ -25,7 +25,7 @@ use super::{
     exit::complain,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
-    notify::{self, NotifyArguments},
+    notify::{self as notify_arguments, NotifyArguments},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -44,7 +44,7 @@ use crate::{
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
-    notify::{Counts, Notifier, Webhook},
+    notify::{self, Counts, Notifier, Webhook},
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -202,7 +202,7 @@ async fn daemon(
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let notifications = Arc::<Counts>::default();
-    let notifier = notify(&arguments.notify, &session, notifications.clone())?;
+    let notifier = tell(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
@@ -258,7 +258,7 @@ async fn daemon(
 }
 
 /// Begins to tell whoever is to be told.
-fn notify(
+fn tell(
     arguments: &NotifyArguments,
     session: &Session,
     counts: Arc<Counts>,
@@ -267,11 +267,14 @@ fn notify(
         return Ok(None);
     };
     if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
-        notify::warn(&error);
+        notify_arguments::warn(&error);
     }
-    let findings = session.monitor.findings();
+    let sources = notify::Sources {
+        findings: session.monitor.findings(),
+        cluster: None,
+    };
     tracing::info!("telling a webhook of conflicts");
-    Ok(Some(Notifier::start(settings, findings, None, counts)))
+    Ok(Some(Notifier::start(settings, sources, counts)))
 }
 
 /// Begins to look for drift, where there is a cluster.
