@@ -13,17 +13,15 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::{
-    sync::{broadcast, oneshot},
-    task,
-};
+use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
     asking::AskingArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
-    notify::{self as notify_arguments, NotifyArguments},
+    notify::{NotifyArguments, Teller},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -32,12 +30,13 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::{annotate::Annotator, watchdog::Standing},
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
-    notify::{self, Counts, Notifier, Webhook},
+    notify::Counts,
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -85,6 +84,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+
+    #[command(flatten)]
+    kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -179,19 +181,38 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    let notifications = Arc::<Counts>::default();
-    let notifier = tell(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = Standing::off();
+    let notifications = Arc::<Counts>::default();
+    let teller = Teller {
+        findings: session.monitor.findings(),
+        cluster: &cluster,
+        standing: &standing,
+        counts: notifications.clone(),
+    };
+    let notifiers = teller.start(&arguments.notify)?;
+    let api = socket.map(|socket| {
+        let serving = serve_api(
+            socket,
+            &session,
+            drills.clone(),
+            annotator.clone(),
+            standing.clone(),
+        );
+        tokio::spawn(serving)
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -202,9 +223,12 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -222,33 +246,15 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
-    if let Some(notifier) = notifier {
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
+    for notifier in notifiers {
         notifier.end().await;
     }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
-}
-
-/// Begins to tell whoever is to be told.
-fn tell(
-    arguments: &NotifyArguments,
-    session: &Session,
-    counts: Arc<Counts>,
-) -> anyhow::Result<Option<Notifier>> {
-    let Some(settings) = arguments.settings()? else {
-        return Ok(None);
-    };
-    if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
-        notify_arguments::warn(&error);
-    }
-    let sources = notify::Sources {
-        findings: session.monitor.findings(),
-        cluster: None,
-    };
-    tracing::info!("telling a webhook of conflicts");
-    Ok(Some(Notifier::start(settings, sources, counts)))
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
@@ -263,6 +269,8 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    annotator: Option<Annotator>,
+    standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -272,7 +280,8 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
-        annotator: None,
+        annotator,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -16,9 +16,10 @@ mod roster;
 pub mod shelf;
 pub mod stations;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tracking;
 pub mod usage;
+pub mod watchdog;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};

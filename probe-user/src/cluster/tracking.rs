@@ -127,3 +127,6 @@ pub(super) fn on_link(links: &Links, watched: &WatchedInterfaces) -> OnLink {
         watched.is_some_and(|watched| matches!(watched.state, WatchState::Attached { .. }))
     })
 }
+
+#[cfg(test)]
+mod tests;

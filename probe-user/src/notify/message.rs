@@ -156,9 +156,9 @@ fn sentence(waiting: &Waiting) -> String {
     let mut text = match &waiting.last.story {
         Story::Finding(record) => about_conflict(waiting.last.kind, record),
         Story::Drift { drift, .. } if waiting.last.kind == Kind::DriftGone => {
-            format!("no longer so: {}", drift.summary)
+            format!("no longer so: {}", drift.says)
         }
-        Story::Drift { drift, .. } => drift.summary.clone(),
+        Story::Drift { drift, .. } => drift.says.clone(),
     };
     if waiting.number > 1 {
         let first = &waiting.first;
@@ -409,8 +409,7 @@ mod tests {
              now 02:64:72:69:6c:01\n\
              before 02:64:72:69:6c:02\n\
              eth0, segment 192.0.2.0/24; since 2026-11-21 02:00:00 UTC\n\
-             see which machines these are, and take the address off all but one: \
-             `probe bindings --mac 02:64:72:69:6c:01,02:64:72:69:6c:02`\n\n\
+             see who has it now, who should, and what to do about it: `probe explain 192.0.2.10`\n\n\
              told by node-1 (arp-monitor 0.0.0)"
         );
     }
@@ -450,7 +449,7 @@ mod tests {
     fn a_drift_says_what_is_wrong_why_and_what_to_do() {
         let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
             "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
-            "summary":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
+            "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
         let drift: Drift = serde_json::from_str(text).unwrap();
         let news = |kind| News {
             subject: super::super::Subject::Drift(drift.key()),

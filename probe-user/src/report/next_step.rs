@@ -133,6 +133,12 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
 }
 
 fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
+    if record.cluster.is_some() && *origin == Origin::Daemon {
+        return NextStep {
+            purpose: "see who has it now, who should, and what to do about it:",
+            command: format!("probe explain {}", record.ip),
+        };
+    }
     let by_hint = record
         .hint
         .and_then(|hint| about_cause(hint, &record.interface, record.vlan));

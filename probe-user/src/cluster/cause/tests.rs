@@ -133,6 +133,7 @@ struct Row {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let (with_mac, here) = ALL_KNOWN;
     let base = |what, owners: Vec<OwnerRecord>| Row {

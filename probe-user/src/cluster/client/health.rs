@@ -95,6 +95,12 @@ impl Health {
         self.lock().insert(resource, health);
     }
 
+    pub(super) fn set_counts(&self, resource: Resource, objects: usize, broken: usize) {
+        let mut resources = self.lock();
+        let health = resources.entry(resource).or_default();
+        (health.objects, health.broken) = (objects, broken);
+    }
+
     /// The API server said something about a resource that is current.
     pub(super) fn heard(&self, resource: Resource, now: Timestamp) {
         self.lock().entry(resource).or_default().freshness.heard = Some(now);

@@ -7,24 +7,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 
 #[cfg(not(feature = "kubernetes"))]
 mod absent;
+#[cfg(feature = "kubernetes")]
+mod backoff;
 #[cfg(feature = "kubernetes")]
 mod connect;
 mod error;
 #[cfg(feature = "kubernetes")]
 mod events;
+#[cfg(all(test, feature = "kubernetes"))]
+mod fake;
+#[cfg(feature = "kubernetes")]
+mod follow;
 pub mod health;
+#[cfg(feature = "kubernetes")]
+mod lease;
 #[cfg(feature = "kubernetes")]
 mod list;
 #[cfg(feature = "kubernetes")]
 mod nodes;
 #[cfg(feature = "kubernetes")]
+mod pace;
+#[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
 mod request;
+
+#[cfg(all(test, feature = "kubernetes"))]
+mod tests;
 
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::Connection;
@@ -38,12 +55,16 @@ pub use events::NewEvent;
 pub use health::Health;
 
 use super::{
-    model::{Cluster, Named, Node},
+    model::{Cluster, Known, Named, Node, Resource},
     object,
 };
 
 /// The nodes are asked for at most this often, however that goes.
 const NODES_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How many there are is found out at least this often, by one node.
+#[cfg(feature = "kubernetes")]
+const NODES_COUNTED: Duration = Duration::from_mins(30);
 
 /// What is known of the cluster, for everybody who wants to know. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +80,11 @@ struct Inner {
     holds: watch::Sender<bool>,
     health: Arc<Health>,
     nodes: Mutex<Nodes>,
+    /// How many nodes there are, when that is known.
+    node_count: watch::Sender<usize>,
+    stop: watch::Sender<bool>,
+    /// The last list of nodes, for those who do not wait.
+    known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +118,71 @@ impl Handle {
                 holds: watch::Sender::new(false),
                 health,
                 nodes: Mutex::default(),
+                node_count: watch::Sender::new(0),
+                stop: watch::Sender::new(false),
+                known_nodes: watch::Sender::default(),
             }),
+        }
+    }
+
+    /// Follows a cluster and takes part in who speaks for it, until [`Running::stop`].
+    #[cfg(feature = "kubernetes")]
+    pub fn start(connection: Connection, node_name: Option<String>) -> (Self, Running) {
+        Self::start_at(connection, node_name, &pace::Pace::default())
+    }
+
+    /// There is nothing to follow a cluster with.
+    #[cfg(not(feature = "kubernetes"))]
+    pub fn start(connection: Connection, _node_name: Option<String>) -> (Self, Running) {
+        match connection {}
+    }
+
+    #[cfg(feature = "kubernetes")]
+    fn start_at(
+        connection: Connection,
+        node_name: Option<String>,
+        pace: &pace::Pace,
+    ) -> (Self, Running) {
+        let handle = Self::new(Some(connection.clone()), node_name, connection.health());
+        let inner = &handle.inner;
+        let elector = lease::Elector::new(
+            connection.clone(),
+            inner.node_name.as_deref(),
+            pace.clone(),
+            inner.holds.clone(),
+            inner.node_count.subscribe(),
+        );
+        let running = Running {
+            stop: inner.stop.clone(),
+            elector: Some(tokio::spawn(elector.run(inner.stop.subscribe()))),
+            others: vec![
+                tokio::spawn(follow::follow(
+                    connection,
+                    pace.clone(),
+                    inner.cluster.clone(),
+                )),
+                tokio::spawn(handle.clone().count_nodes()),
+            ],
+        };
+        (handle, running)
+    }
+
+    /// Whoever speaks for the cluster knows how many nodes there are: it tells the others how often to look.
+    #[cfg(feature = "kubernetes")]
+    async fn count_nodes(self) {
+        // Which of their labels are wanted is known then.
+        let mut cluster = self.cluster();
+        let selectors = cluster.wait_for(|cluster| {
+            let freshness = &cluster.objects().freshness;
+            let freshness = freshness.get(&Resource::L2Advertisements);
+            freshness.is_some_and(|freshness| freshness.known != Known::Never)
+        });
+        // Or never will be.
+        let _ = timeout(NODES_INTERVAL, selectors).await;
+        let mut holds = self.holds();
+        while holds.wait_for(|holds| *holds).await.is_ok() {
+            self.nodes(NODES_COUNTED).await;
+            tokio::time::sleep(NODES_COUNTED).await;
         }
     }
 
@@ -146,7 +236,9 @@ impl Handle {
                 labels.append(&mut known.labels.clone());
                 match connection.nodes(&labels).await {
                     Ok(nodes) => {
+                        inner.node_count.send_replace(nodes.len());
                         known.nodes = Arc::new(nodes);
+                        inner.known_nodes.send_replace(Some(known.nodes.clone()));
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
@@ -159,6 +251,11 @@ impl Handle {
         reading.await.unwrap_or_default()
     }
 
+    /// The nodes as they were last read, if they ever were; asks nobody.
+    pub fn known_nodes(&self) -> Option<Arc<Vec<Node>>> {
+        self.inner.known_nodes.borrow().clone()
+    }
+
     /// How many endpoints of a service are ready; nothing if that cannot be told.
     pub async fn ready_endpoints(&self, service: &Named) -> Option<usize> {
         let connection = self.inner.connection.as_ref()?;
@@ -166,5 +263,27 @@ impl Handle {
         ready
             .inspect_err(|error| tracing::warn!(%error, %service, "cannot read its endpoints"))
             .ok()
+    }
+}
+
+/// The tasks behind a [`Handle`].
+#[derive(Debug, Default)]
+pub struct Running {
+    stop: watch::Sender<bool>,
+    elector: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends them. Whoever speaks for the cluster says that it no longer does: within a few seconds, or not at all.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Some(elector) = self.elector {
+            // That it panicked was said when it did.
+            let _ = elector.await;
+        }
+        for task in self.others {
+            task.abort();
+        }
     }
 }

@@ -80,7 +80,7 @@ struct Row {
     nodes: Option<Vec<Node>>,
     endpoints: Option<usize>,
     expected: Vec<(DriftKind, Option<Reason>)>,
-    /// Words of a summary or a piece of evidence.
+    /// Words of a says or a piece of evidence.
     says: &'static str,
 }
 
@@ -117,6 +117,7 @@ fn row(what: &'static str) -> Row {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_drift_is_found_where_it_is_and_nowhere_else() {
     let kinds = |kind| vec![(kind, None)];
     let with = |metallb: Vec<Value>| Objects {
@@ -173,7 +174,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         },
         Row {
             objects: of_service(&|service| {
-                service.addresses = vec!["203.0.113.7".parse().unwrap()]
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
             }),
             expected: kinds(DriftKind::AddressOutsidePools),
             says: "203.0.113.7 of shop/frontend is in no pool",
@@ -279,7 +280,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 (DriftKind::NotAnnounced, Some(Reason::NoAdvertisement)),
                 (DriftKind::PoolUnadvertised, None),
             ],
-            says: "1 addresses of it are assigned",
+            says: "Addresses of it that services have: 1",
             ..row("nothing advertises the pool")
         },
         Row {
@@ -376,7 +377,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         let what = row.what;
         assert_eq!(kinds, row.expected, "{what}: {found:#?}");
         let says = |drift: &Drift| {
-            let mut sentences = drift.evidence.iter().chain([&drift.summary]);
+            let mut sentences = drift.evidence.iter().chain([&drift.says]);
             sentences.any(|sentence| sentence.contains(row.says))
         };
         assert!(
@@ -425,7 +426,7 @@ impl Scene {
                 reason: None,
                 macs: Vec::new(),
                 nodes: Vec::new(),
-                summary: String::new(),
+                says: String::new(),
                 evidence: Vec::new(),
             },
             began,

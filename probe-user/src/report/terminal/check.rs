@@ -34,7 +34,12 @@ impl Terminal {
             && let [mac] = owner.macs[..]
         {
             let used = self.headline(out, &head)?;
-            self.beside(out, used, mac, owner.local)?;
+            let name = if owner.local {
+                "this host".into()
+            } else {
+                vendor::describe(mac)
+            };
+            self.beside(out, used, mac, &name)?;
             if !brief || unexpected || disagrees {
                 self.labelled(out, "", &self.how(owner, record))?;
             }
