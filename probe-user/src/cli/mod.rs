@@ -3,6 +3,7 @@
 mod asking;
 mod bindings;
 mod check;
+mod cluster;
 mod completions;
 mod conflicts;
 mod daemon;
@@ -11,6 +12,7 @@ mod doctor;
 mod drift;
 mod drill;
 mod exit;
+mod explain;
 mod filter;
 mod history;
 mod interfaces;
@@ -53,6 +55,8 @@ enum Verb {
     Watch(Box<watch::Arguments>),
     /// Ask now who answers for an address, a range or a pool: one owner, a conflict, or nobody
     Check(Box<check::Arguments>),
+    /// Tell everything about one address on one screen: who has it, who should, since when, why, and what to do
+    Explain(Box<explain::Arguments>),
     /// Show the open conflicts that the daemon knows; ends with 1 if there are any
     Conflicts(conflicts::Arguments),
     /// Show which address is at which MAC, as the daemon knows it
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Verb::Run(_) => run::run(Cli::command()),
         Verb::Watch(arguments) => watch::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),
         Verb::Bindings(arguments) => bindings::run(&arguments),
         Verb::Interfaces(arguments) => interfaces::run(&arguments),

@@ -219,6 +219,11 @@ impl Cluster {
         &self.inventory
     }
 
+    /// The pools and advertisements, and nothing else.
+    pub fn into_inventory(self) -> Inventory {
+        self.inventory
+    }
+
     /// The Services of type `LoadBalancer`.
     pub fn services(&self) -> &[Service] {
         &self.objects.services

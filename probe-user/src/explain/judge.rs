@@ -10,9 +10,16 @@ use super::{
 };
 use crate::{
     check::Verdict,
-    cluster::{Announced, Cause, Cluster, model::Known},
+    cluster::{
+        Announced, Cause, Cluster,
+        cause::{self, NodesKnown, Surroundings},
+        model::Known,
+    },
+    detect::{Evidence, FindingKind, Role, Severity},
     pools::Pool,
-    report::{BindingRecord, CheckRecord, FindingRecord},
+    report::{
+        BindingRecord, CheckRecord, CountsRecord, FindingRecord, OwnerRecord as FindingOwner,
+    },
 };
 
 /// Explains an address.
@@ -333,7 +340,54 @@ impl Case<'_> {
             .rev()
             .filter(|finding| finding.finding.is_dispute())
             .filter_map(|finding| finding.cluster.as_deref());
-        open.chain(told).find_map(|context| context.cause.clone())
+        let cause = open.chain(told).find_map(|context| context.cause.clone());
+        cause.or_else(|| self.cause_by_check())
+    }
+
+    /// The cause by what was asked just now: which of the owners announce it as load balancers do is not known so.
+    fn cause_by_check(&self) -> Option<Cause> {
+        let (known, check) = (self.cluster?, self.check?);
+        let owners = self.owners.iter().filter(|owner| owner.part != Part::Known);
+        let owners = owners.map(|owner| FindingOwner {
+            macs: owner.macs.clone(),
+            vendor: owner.vendor.clone(),
+            node: owner.node.clone(),
+            role: Role::Current,
+            local: owner.local,
+            announces: false,
+            first_seen: owner.first_seen.unwrap_or(check.time),
+            last_seen: owner.last_seen.unwrap_or(check.time),
+            claims: 1,
+        });
+        let finding = FindingRecord {
+            time: check.time,
+            finding: FindingKind::Conflict,
+            severity: Severity::Critical,
+            interface: check.interface.clone(),
+            vlan: check.vlan,
+            segment: None,
+            ip: self.material.ip,
+            drill: false,
+            since: check.time,
+            owners: owners.collect(),
+            evidence: Some(Evidence::Confirmed),
+            counts: CountsRecord::default(),
+            hint: check.hint,
+            reason: None,
+            cluster: None,
+        };
+        let (here, with_mac) = known.roster.known_in(&self.material.networks);
+        // Of whoever does not answer for his own address it is known as well.
+        let with_mac = if known.roster.is_complete_in(&self.material.networks) {
+            here
+        } else {
+            with_mac.min(here.saturating_sub(1))
+        };
+        let surroundings = Surroundings {
+            nodes: known.nodes_known.then_some(NodesKnown { here, with_mac }),
+            assigned: None,
+        };
+        cause::cause(&finding, &known.cluster, surroundings)
     }
 
     fn not_asked(&self) -> Option<String> {

@@ -66,6 +66,8 @@ pub struct Outcome {
     pub exit: Exit,
     /// Who was told.
     pub audience: Audience,
+    /// Whether somebody stopped it.
+    pub interrupted: bool,
     /// What broke down, if something did.
     pub broken: Option<anyhow::Error>,
 }
@@ -187,6 +189,7 @@ impl Inquiry {
     fn outcome(self, exit: Exit, broken: Option<anyhow::Error>) -> Outcome {
         Outcome {
             exit,
+            interrupted: self.results.interrupted,
             audience: self.audience,
             broken,
         }

@@ -412,3 +412,16 @@ fn long_lists_of_names_are_cut() {
         "a, b, c, d, e and 2 more"
     );
 }
+
+#[test]
+fn each_cause_has_its_entry_in_the_runbook_and_its_row_in_the_documentation() {
+    let runbook = include_str!("../../../../docs/runbook.md");
+    let rules = include_str!("../../../../docs/kubernetes.md");
+    for kind in CauseKind::LABELS {
+        let (_, entry) = runbook.split_once(&format!("\n### {kind}\n")).unwrap();
+        let entry = entry.split("\n#").next().unwrap();
+        assert!(entry.contains("Look:"), "{kind}");
+        assert!(entry.contains("End it:") || *kind == "unknown", "{kind}");
+        assert!(rules.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+}

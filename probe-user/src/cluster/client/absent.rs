@@ -38,6 +38,11 @@ impl Connection {
     }
 
     /// What cannot be called.
+    pub async fn pool_objects(&self) -> super::PoolObjects {
+        match *self {}
+    }
+
+    /// What cannot be called.
     pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
         match *self {}
     }
@@ -48,7 +53,17 @@ impl Connection {
     }
 
     /// What cannot be called.
+    pub fn namespace(&self) -> &str {
+        match *self {}
+    }
+
+    /// What cannot be called.
     pub async fn make_event(&self, _event: &NewEvent<'_>) -> Result<String, ReadError> {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub fn server(&self) -> &str {
         match *self {}
     }
 

@@ -214,7 +214,7 @@ impl Keeper {
                     tracing::info!(%resource, "the cluster has no such resource: it is asked for again now and then");
                 }
                 _ => {
-                    tracing::warn!(%resource, state = %after.known, %error, "cannot follow the cluster's objects")
+                    tracing::warn!(%resource, state = %after.known, %error, "cannot follow the cluster's objects");
                 }
             }
         }
@@ -248,7 +248,7 @@ impl Keeper {
                 self.cluster.send_replace(Arc::new(cluster));
             }
             Err(error) => {
-                tracing::error!(%error, "cannot put together what is known of the cluster")
+                tracing::error!(%error, "cannot put together what is known of the cluster");
             }
         }
     }

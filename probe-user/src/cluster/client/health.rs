@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+#[cfg(feature = "kubernetes")]
 use jiff::Timestamp;
 use probe_common::label_enum;
 
@@ -87,6 +88,21 @@ impl Health {
             .fetch_add(1, Ordering::Relaxed);
     }
 
+    const fn counter(&self, request: Request, outcome: Outcome) -> &AtomicU64 {
+        &self.requests[request.number() as usize][outcome.number() as usize]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Resource, ResourceHealth>> {
+        // Whoever panicked left a map that can be read.
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For those who talk to the API server.
+#[cfg(feature = "kubernetes")]
+impl Health {
     pub(super) fn set_holds(&self, holds: bool) {
         self.holds.store(holds, Ordering::Relaxed);
     }
@@ -104,16 +120,5 @@ impl Health {
     /// The API server said something about a resource that is current.
     pub(super) fn heard(&self, resource: Resource, now: Timestamp) {
         self.lock().entry(resource).or_default().freshness.heard = Some(now);
-    }
-
-    const fn counter(&self, request: Request, outcome: Outcome) -> &AtomicU64 {
-        &self.requests[request.number() as usize][outcome.number() as usize]
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Resource, ResourceHealth>> {
-        // Whoever panicked left a map that can be read.
-        self.resources
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,6 @@ use std::{
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
-    time::timeout,
 };
 
 #[cfg(not(feature = "kubernetes"))]
@@ -22,7 +21,8 @@ mod connect;
 mod error;
 #[cfg(feature = "kubernetes")]
 mod events;
-#[cfg(all(test, feature = "kubernetes"))]
+#[cfg(feature = "kubernetes")]
+#[cfg(test)]
 mod fake;
 #[cfg(feature = "kubernetes")]
 mod follow;
@@ -35,12 +35,16 @@ mod list;
 mod nodes;
 #[cfg(feature = "kubernetes")]
 mod pace;
+mod pools;
 #[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
 mod request;
+#[cfg(feature = "kubernetes")]
+mod start;
 
-#[cfg(all(test, feature = "kubernetes"))]
+#[cfg(feature = "kubernetes")]
+#[cfg(test)]
 mod tests;
 
 #[cfg(not(feature = "kubernetes"))]
@@ -53,18 +57,15 @@ pub use error::{ConnectError, Outcome, ReadError};
 #[cfg(feature = "kubernetes")]
 pub use events::NewEvent;
 pub use health::Health;
+pub use pools::PoolObjects;
 
 use super::{
-    model::{Cluster, Known, Named, Node, Resource},
+    model::{Cluster, Named, Node},
     object,
 };
 
 /// The nodes are asked for at most this often, however that goes.
 const NODES_INTERVAL: Duration = Duration::from_mins(1);
-
-/// How many there are is found out at least this often, by one node.
-#[cfg(feature = "kubernetes")]
-const NODES_COUNTED: Duration = Duration::from_mins(30);
 
 /// What is known of the cluster, for everybody who wants to know. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -82,14 +83,13 @@ struct Inner {
     nodes: Mutex<Nodes>,
     /// How many nodes there are, when that is known.
     node_count: watch::Sender<usize>,
-    stop: watch::Sender<bool>,
     /// The last list of nodes, for those who do not wait.
     known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
 }
 
 #[derive(Debug, Default)]
 struct Nodes {
-    nodes: Arc<Vec<Node>>,
+    list: Arc<Vec<Node>>,
     /// Of which labels they have the values.
     labels: BTreeSet<String>,
     read: Option<Instant>,
@@ -119,7 +119,6 @@ impl Handle {
                 health,
                 nodes: Mutex::default(),
                 node_count: watch::Sender::new(0),
-                stop: watch::Sender::new(false),
                 known_nodes: watch::Sender::default(),
             }),
         }
@@ -135,55 +134,6 @@ impl Handle {
     #[cfg(not(feature = "kubernetes"))]
     pub fn start(connection: Connection, _node_name: Option<String>) -> (Self, Running) {
         match connection {}
-    }
-
-    #[cfg(feature = "kubernetes")]
-    fn start_at(
-        connection: Connection,
-        node_name: Option<String>,
-        pace: &pace::Pace,
-    ) -> (Self, Running) {
-        let handle = Self::new(Some(connection.clone()), node_name, connection.health());
-        let inner = &handle.inner;
-        let elector = lease::Elector::new(
-            connection.clone(),
-            inner.node_name.as_deref(),
-            pace.clone(),
-            inner.holds.clone(),
-            inner.node_count.subscribe(),
-        );
-        let running = Running {
-            stop: inner.stop.clone(),
-            elector: Some(tokio::spawn(elector.run(inner.stop.subscribe()))),
-            others: vec![
-                tokio::spawn(follow::follow(
-                    connection,
-                    pace.clone(),
-                    inner.cluster.clone(),
-                )),
-                tokio::spawn(handle.clone().count_nodes()),
-            ],
-        };
-        (handle, running)
-    }
-
-    /// Whoever speaks for the cluster knows how many nodes there are: it tells the others how often to look.
-    #[cfg(feature = "kubernetes")]
-    async fn count_nodes(self) {
-        // Which of their labels are wanted is known then.
-        let mut cluster = self.cluster();
-        let selectors = cluster.wait_for(|cluster| {
-            let freshness = &cluster.objects().freshness;
-            let freshness = freshness.get(&Resource::L2Advertisements);
-            freshness.is_some_and(|freshness| freshness.known != Known::Never)
-        });
-        // Or never will be.
-        let _ = timeout(NODES_INTERVAL, selectors).await;
-        let mut holds = self.holds();
-        while holds.wait_for(|holds| *holds).await.is_ok() {
-            self.nodes(NODES_COUNTED).await;
-            tokio::time::sleep(NODES_COUNTED).await;
-        }
     }
 
     /// Whether there is a cluster to speak of.
@@ -237,15 +187,15 @@ impl Handle {
                 match connection.nodes(&labels).await {
                     Ok(nodes) => {
                         inner.node_count.send_replace(nodes.len());
-                        known.nodes = Arc::new(nodes);
-                        inner.known_nodes.send_replace(Some(known.nodes.clone()));
+                        known.list = Arc::new(nodes);
+                        inner.known_nodes.send_replace(Some(known.list.clone()));
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
                     Err(error) => tracing::warn!(%error, "cannot read the cluster's nodes"),
                 }
             }
-            known.nodes.clone()
+            known.list.clone()
         });
         // It is only not there when the program ends.
         reading.await.unwrap_or_default()

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{Connection, Outcome, ReadError, health};
 
 /// An answer begins within this time: the server's own limit for a request that is no watch is a minute.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// While an answer is read, there is never silence for longer than this.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use super::{
     read::path,
     *,
 };
-use crate::cluster::model::Objects;
+use crate::cluster::model::{Known, Objects, Resource};
 
 const SERVICES: &str = path(Resource::Services);
 const POOLS: &str = path(Resource::IpAddressPools);

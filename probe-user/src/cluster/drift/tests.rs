@@ -515,3 +515,17 @@ fn without_patience_it_is_told_at_once() {
     scene.watch.forget();
     assert_eq!(scene.look(10, Some(Began::At(moment(-5)))), Some(-5));
 }
+
+#[test]
+fn each_drift_and_each_reason_is_in_the_runbook_and_in_the_documentation() {
+    let runbook = include_str!("../../../../docs/runbook.md");
+    let rules = include_str!("../../../../docs/kubernetes.md");
+    for kind in DriftKind::LABELS {
+        assert!(runbook.contains(&format!("`{kind}`")), "{kind}");
+        assert!(rules.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+    for reason in Reason::LABELS {
+        assert!(runbook.contains(&format!("`{reason}`")), "{reason}");
+        assert!(rules.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
