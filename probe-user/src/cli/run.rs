@@ -13,10 +13,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::{
-    sync::{broadcast, oneshot},
-    task,
-};
+use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
@@ -25,7 +22,7 @@ use super::{
     exit::complain,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
-    notify::{self as notify_arguments, NotifyArguments},
+    notify::{NotifyArguments, Teller},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -44,7 +41,7 @@ use crate::{
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
-    notify::{self, Counts, Notifier, Webhook},
+    notify::Counts,
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -201,13 +198,19 @@ async fn daemon(
     let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    let notifications = Arc::<Counts>::default();
-    let notifier = tell(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
     let standing = watch_for_drift(&arguments.drift, &cluster, &session, annotator.clone());
+    let notifications = Arc::<Counts>::default();
+    let teller = Teller {
+        findings: session.monitor.findings(),
+        cluster: &cluster,
+        standing: &standing,
+        counts: notifications.clone(),
+    };
+    let notifiers = teller.start(&arguments.notify)?;
     let api = socket.map(|socket| {
         let known = (annotator.clone(), standing.clone());
         let serving = serve_api(socket, &session, drills.clone(), known);
@@ -249,32 +252,12 @@ async fn daemon(
     // Giving back the Lease takes an answer of the API server's: nothing waits for it.
     let (ended, ()) = tokio::join!(session.end(), following.stop());
     ended?;
-    if let Some(notifier) = notifier {
+    for notifier in notifiers {
         notifier.end().await;
     }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
-}
-
-/// Begins to tell whoever is to be told.
-fn tell(
-    arguments: &NotifyArguments,
-    session: &Session,
-    counts: Arc<Counts>,
-) -> anyhow::Result<Option<Notifier>> {
-    let Some(settings) = arguments.settings()? else {
-        return Ok(None);
-    };
-    if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
-        notify_arguments::warn(&error);
-    }
-    let sources = notify::Sources {
-        findings: session.monitor.findings(),
-        cluster: None,
-    };
-    tracing::info!("telling a webhook of conflicts");
-    Ok(Some(Notifier::start(settings, sources, counts)))
 }
 
 /// Begins to look for drift, where there is a cluster.
