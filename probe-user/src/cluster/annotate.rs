@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Announced, Cause, Cluster, Context, Named, Node,
-    cause::{self, Surroundings},
+    cause::{self, NodesKnown, Surroundings},
     client::Handle,
     stations::{self, Stations},
     tracking,
@@ -359,6 +359,11 @@ impl Knowledge {
         if let Some(context) = &mut record.cluster {
             context.cause = cause;
         }
+    }
+
+    /// How well the MACs of the nodes on a segment are known; `None` if the nodes are not.
+    pub fn nodes_on(&self, segment: Segment) -> Option<NodesKnown> {
+        self.are_nodes_known.then(|| self.stations.count(segment))
     }
 
     /// The node that an owner is.
