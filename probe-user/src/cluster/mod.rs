@@ -16,7 +16,7 @@ mod roster;
 pub mod shelf;
 pub mod stations;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tracking;
 pub mod usage;
 
