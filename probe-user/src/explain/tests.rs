@@ -197,7 +197,9 @@ fn reads(material: &Material, expected: &str) {
 
 #[test]
 fn a_conflict_with_its_cause_and_what_to_do() {
-    reads(&disputed(), r"
+    reads(
+        &disputed(),
+        r"
 192.0.2.10  CONFLICT                                     2026-11-20 12:13:07 UTC
   Two machines have this address at once.
 owners    02:00:00:00:00:01  node node-1, made up (VM, container or bond)
@@ -220,12 +222,15 @@ next      see which machine that is, by its other addresses:
           when it is mended, see that it stays so for a minute:
           probe check 192.0.2.10 --expect-owner --for 60s
 known     cluster: by the daemon, heard 13 min ago, 2 nodes
-"#);
+",
+    );
 }
 
 #[test]
 fn a_healthy_address() {
-    reads(&material(asked(&[NODE_1]), Some(frontend())), r"
+    reads(
+        &material(asked(&[NODE_1]), Some(frontend())),
+        r"
 192.0.2.10  one owner                                    2026-11-20 12:13:07 UTC
   It is service shop/frontend's, and exactly one machine has it: node-1.
 owners    02:00:00:00:00:01  node node-1, made up (VM, container or bond)
@@ -235,12 +240,15 @@ should    service shop/frontend, auto-assigned; made 10:00:00
           pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
           node-1, as MetalLB says
 known     cluster: by the daemon, heard 13 min ago, 2 nodes
-"#);
+",
+    );
 }
 
 #[test]
 fn nobody_announces_it() {
-    reads(&material(asked(&[]), Some(frontend())), r"
+    reads(
+        &material(asked(&[]), Some(frontend())),
+        r"
 192.0.2.10  SILENT                                       2026-11-20 12:13:07 UTC
   It is service shop/frontend's, and nobody answers for it.
 owners    nobody answers
@@ -256,7 +264,8 @@ next      without a ready endpoint nobody announces it:
           see whether the speakers run:
           kubectl -n metallb-system get pods -o wide
 known     cluster: by the daemon, heard 13 min ago, 2 nodes
-"#);
+",
+    );
 }
 
 #[test]
@@ -278,7 +287,7 @@ next      see which machine that is, by its other addresses:
           kubectl -n metallb-system get ipaddresspool production -o yaml | \
           probe pools exclude 192.0.2.10 -
 known     cluster: by the daemon, heard 13 min ago, 2 nodes
-"#,
+",
     );
 }
 
@@ -288,7 +297,9 @@ fn without_a_cluster_and_without_a_daemon() {
         daemon: Err("no daemon at /run/arp-monitor/probe.sock (probe run)".to_owned()),
         ..material(asked(&[NODE_1, DELL]), None)
     };
-    reads(&material, r"
+    reads(
+        &material,
+        r"
 192.0.2.10  CONFLICT                                     2026-11-20 12:13:07 UTC
   Two machines have this address at once.
 owners    02:00:00:00:00:01  made up (VM, container or bond)
@@ -301,7 +312,8 @@ next      see which machines these are, by their other addresses:
           when it is mended, see that it stays so for a minute:
           probe check 192.0.2.10 --expect-owner --for 60s
 known     no history: no daemon at /run/arp-monitor/probe.sock (probe run)
-"#);
+",
+    );
 }
 
 fn situation(asking: Asking, cluster: Option<ClusterMaterial>) -> Situation {
