@@ -50,7 +50,7 @@ impl Terminal {
                 self.checked_owner(out, owner, record)?;
             }
         }
-        self.whose(out, record)?;
+        self.owner_by_cluster(out, record)?;
         if record.more > 0 {
             let text = format!(
                 "{} more frames of stations that were not told apart",
@@ -130,7 +130,7 @@ impl Terminal {
     }
 
     /// Whose address it is, and, of one owner, which node that is.
-    fn whose(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
+    fn owner_by_cluster(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
         let Some(context) = &record.cluster else {
             return Ok(());
         };
