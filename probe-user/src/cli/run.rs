@@ -13,7 +13,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::sync::{broadcast, oneshot};
+use tokio::{
+    sync::{broadcast, oneshot},
+    task,
+};
 
 use super::{
     Exit,
@@ -21,6 +24,7 @@ use super::{
     exit::complain,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
+    notify::{self as notify_arguments, NotifyArguments},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -29,11 +33,13 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::{annotate::Annotator, watchdog::Standing},
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
+    notify::{self, Counts, Notifier, Webhook},
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -80,6 +86,7 @@ pub struct Arguments {
     asking: AskingArguments,
 
     #[command(flatten)]
+    notify: NotifyArguments,
     kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
@@ -114,7 +121,8 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     };
     if arguments.check_config {
         // What the flags lead to is read as well.
-        if let Err(error) = arguments.source.networks() {
+        let networks = arguments.source.networks().map(drop);
+        if let Err(error) = networks.and_then(|()| arguments.notify.check()) {
             return Ok(refuse(&error));
         }
         warn_of_strange_variables(&invocation, |text| say(&format!("probe: {text}")));
@@ -124,6 +132,9 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
             }
             _ => Ok(Exit::Fine),
         };
+    }
+    if let Err(error) = arguments.notify.settings() {
+        return Ok(refuse(&error));
     }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
@@ -171,18 +182,32 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
-    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
+    let notifications = Arc::<Counts>::default();
+    let notifier = tell(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = Standing::off();
+    let api = socket.map(|socket| {
+        let serving = serve_api(
+            socket,
+            &session,
+            drills.clone(),
+            annotator.clone(),
+            standing.clone(),
+        );
+        tokio::spawn(serving)
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -193,9 +218,12 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
+        notifications,
         cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -216,9 +244,32 @@ async fn daemon(
     // Giving back the Lease takes an answer of the API server's: nothing waits for it.
     let (ended, ()) = tokio::join!(session.end(), following.stop());
     ended?;
+    if let Some(notifier) = notifier {
+        notifier.end().await;
+    }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
+}
+
+/// Begins to tell whoever is to be told.
+fn tell(
+    arguments: &NotifyArguments,
+    session: &Session,
+    counts: Arc<Counts>,
+) -> anyhow::Result<Option<Notifier>> {
+    let Some(settings) = arguments.settings()? else {
+        return Ok(None);
+    };
+    if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
+        notify_arguments::warn(&error);
+    }
+    let sources = notify::Sources {
+        findings: session.monitor.findings(),
+        cluster: None,
+    };
+    tracing::info!("telling a webhook of conflicts");
+    Ok(Some(Notifier::start(settings, sources, counts)))
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
@@ -233,6 +284,8 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    annotator: Option<Annotator>,
+    standing: Standing,
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -242,6 +295,8 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
+        annotator,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)
