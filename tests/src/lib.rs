@@ -64,7 +64,7 @@ pub use frame::Frame;
 pub use host::{Host, INTERFACE};
 pub use http::Response;
 pub use kubernetes::{
-    Access, Account, Answer, Api, AuditEvent, Kubernetes, Liar, Lie, MANAGEMENT, install_metallb,
+    Access, Account, Api, AuditEvent, Kubernetes, Liar, Lie, MANAGEMENT, install_metallb,
     l2_status, metallb, metallb_definitions, namespace, node, pool, service,
 };
 pub use lab::Lab;
