@@ -88,13 +88,15 @@ impl Drop for Drill {
     }
 }
 
-fn conflict(now: Timestamp) -> FindingRecord {
+/// What begins a drill.
+pub(crate) fn conflict(now: Timestamp) -> FindingRecord {
     let owner = |mac, role| OwnerRecord {
         node: None,
         macs: vec![mac],
         vendor: None,
         role,
         local: false,
+        announces: false,
         first_seen: now,
         last_seen: now,
         claims: 0,

@@ -6,7 +6,9 @@ use std::{io, mem, sync::Arc};
 use probe_common::{
     counter::Direction,
     event::{ArpEvent, Hook},
+    wire::MacAddr,
 };
+use smallvec::SmallVec;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
@@ -14,8 +16,8 @@ use crate::{
     book::{Delays, Tallies, Tally},
     clock::{Clock, Timer, monotonic},
     detect::{
-        AddressView, BindingView, Cursor, DetectConfig, Detector, Finding, Group, Observation,
-        Statistics, Timestamp,
+        AddressView, BindingKey, BindingView, Cursor, DetectConfig, Detector, Expected, Finding,
+        Group, Observation, Statistics, Timestamp,
     },
     facts::host_facts,
     interfaces::WatchedInterfaces,
@@ -30,7 +32,7 @@ use crate::{
 /// Events taken from each ring in one turn, so that a storm does not keep questions waiting.
 const EVENTS_PER_TURN: usize = 4_096;
 /// Findings that a slow reader may be behind before it misses some.
-const FINDINGS_BEHIND: usize = 10_000;
+pub(crate) const FINDINGS_BEHIND: usize = 10_000;
 /// Events that a slow reader may be behind before it misses some.
 const EVENTS_BEHIND: usize = 16_384;
 /// Addresses in a page for the metrics: it takes some 50 µs, and frames come in between.
@@ -66,6 +68,9 @@ pub struct AddressPage {
     pub next: Option<Cursor>,
 }
 
+/// The MACs of an owner, none where there is none; `None` where that is in dispute.
+pub type OwnerMacs = Option<SmallVec<[MacAddr; 2]>>;
+
 /// The monitor is not running any more.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the monitor has stopped")]
@@ -76,6 +81,7 @@ enum Question {
     Bindings(Cursor, oneshot::Sender<(Vec<BindingView>, Option<Cursor>)>),
     Conflicts(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
+    Owners(Vec<BindingKey>, oneshot::Sender<Vec<OwnerMacs>>),
     Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
@@ -114,6 +120,35 @@ impl MonitorHandle {
     pub async fn addresses(&self, group: Group, from: Cursor) -> Result<AddressPage, Stopped> {
         let question = |sender| Question::Addresses(group, from, sender);
         self.ask(question).await
+    }
+
+    /// The MACs of the owners of these addresses, in their order. Asked for in parts, so that no frame waits for them.
+    pub async fn owners(&self, keys: &[BindingKey]) -> Result<Vec<OwnerMacs>, Stopped> {
+        let mut owners = Vec::with_capacity(keys.len());
+        for page in keys.chunks(PAGE) {
+            let question = |sender| Question::Owners(page.to_vec(), sender);
+            owners.extend(self.ask(question).await?);
+        }
+        Ok(owners)
+    }
+
+    /// A monitor that has stopped.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> Self {
+        Self {
+            questions: mpsc::channel(1).0,
+            findings: broadcast::channel(1).0,
+            events: broadcast::channel(1).0,
+        }
+    }
+
+    /// The same monitor, whose findings others publish: those who add to them what they know.
+    #[must_use]
+    pub fn publishing(&self, findings: broadcast::Sender<Arc<FindingRecord>>) -> Self {
+        Self {
+            findings,
+            ..self.clone()
+        }
     }
 
     /// Hands on a finding that is not detection's own: a drill.
@@ -164,6 +199,7 @@ pub struct Monitor {
     timer: Timer,
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    expected: watch::Receiver<Arc<Expected>>,
     questions: mpsc::Receiver<Question>,
     publish: broadcast::Sender<Arc<FindingRecord>>,
     events: broadcast::Sender<ArpEvent>,
@@ -210,6 +246,7 @@ impl Monitor {
             timer: Timer::new()?,
             links,
             watched,
+            expected: watch::Sender::default().subscribe(),
             questions,
             publish,
             events,
@@ -230,6 +267,11 @@ impl Monitor {
         self.names = names;
     }
 
+    /// Takes which single addresses are expected, and takes note when they change.
+    pub fn expect(&mut self, expected: watch::Receiver<Arc<Expected>>) {
+        self.expected = expected;
+    }
+
     /// Runs until `stop` completes or the rings fail; what is in the rings then is still judged.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
@@ -245,6 +287,7 @@ impl Monitor {
                 Some(question) = self.questions.recv() => self.answer(question),
                 Ok(()) = self.links.changed() => self.learn(),
                 Ok(()) = self.watched.changed() => self.learn(),
+                Ok(()) = self.expected.changed() => self.expect_only(),
             }
         }
         while !self.turn() {}
@@ -338,6 +381,14 @@ impl Monitor {
         for ifindex in self.received.learn(&watched) {
             self.detector.forget_interface(ifindex);
         }
+        self.expect_only();
+    }
+
+    /// Tells detection what is expected.
+    fn expect_only(&mut self) {
+        let expected = self.expected.borrow_and_update().clone();
+        self.detector
+            .expect_only(expected, monotonic(), &mut self.findings);
     }
 
     fn answer(&mut self, question: Question) {
@@ -352,6 +403,10 @@ impl Monitor {
             }
             Question::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));
+            }
+            Question::Owners(keys, sender) => {
+                let owners = keys.iter().map(|key| self.detector.owner_macs(key));
+                drop(sender.send(owners.collect()));
             }
             Question::Reconfigure(config, names, sender) => {
                 self.reconfigure(*config, names);

@@ -1,7 +1,7 @@
 //! The little of HTTP that a scrape takes.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -30,17 +30,43 @@ pub fn connect(server: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 /// Asks for one page and closes the connection.
-pub fn get(mut stream: TcpStream, path: &str) -> anyhow::Result<Response> {
+pub fn get(stream: TcpStream, path: &str) -> anyhow::Result<Response> {
+    set_deadlines(&stream)?;
+    request(stream, &format!("GET {path}"), &[], "")
+}
+
+/// Lets no step take for ever.
+pub fn set_deadlines(stream: &TcpStream) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
+    Ok(())
+}
+
+/// Asks for something (`GET /path`) and reads the answer to its end.
+pub fn request(
+    mut stream: impl Read + Write,
+    what: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> anyhow::Result<Response> {
     // Version 1.0, so that the answer's end is the connection's end and there are no chunks to join.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream
-        .take(LIMIT)
-        .read_to_string(&mut answer)
-        .with_context(|| format!("no complete answer to GET {path}"))?;
-    parse(&answer).with_context(|| format!("not an HTTP answer to GET {path}: {answer:?}"))
+    let mut head = format!("{what} HTTP/1.0\r\nHost: localhost\r\n");
+    for (name, value) in headers {
+        head = format!("{head}{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        head = format!("{head}Content-Length: {}\r\n", body.len());
+    }
+    write!(stream, "{head}\r\n{body}")?;
+    stream.flush()?;
+    let mut answer = Vec::new();
+    match stream.take(LIMIT).read_to_end(&mut answer) {
+        // A server that closes a TLS connection without a word: whether that is all, the body has to tell.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
+        end => drop(end.with_context(|| format!("no complete answer to {what}"))?),
+    }
+    let answer = String::from_utf8(answer).context("an answer that is no text")?;
+    parse(&answer).with_context(|| format!("not an HTTP answer to {what}: {answer:?}"))
 }
 
 fn parse(answer: &str) -> anyhow::Result<Response> {

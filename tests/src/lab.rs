@@ -86,6 +86,11 @@ impl Lab {
         Ok(host)
     }
 
+    /// A host without a network card.
+    pub(crate) fn lonely_host(&self, name: &str) -> anyhow::Result<Host> {
+        Host::new(&self.numbers, name)
+    }
+
     /// Two hosts with a cable between them and nothing else: each sees exactly what the other sends,
     /// VLAN tags included (a bridge moves the tag out of the frame's bytes).
     pub fn pair(&self, left: &str, right: &str) -> anyhow::Result<[Host; 2]> {

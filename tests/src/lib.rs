@@ -31,6 +31,7 @@ mod finding;
 mod frame;
 mod host;
 mod http;
+mod kubernetes;
 mod lab;
 mod ledger;
 mod link;
@@ -42,6 +43,7 @@ mod packet;
 mod pcap;
 mod process;
 mod public_copy;
+mod receiver;
 mod scenario;
 mod socket;
 mod stage;
@@ -61,6 +63,10 @@ pub use finding::Finding;
 pub use frame::Frame;
 pub use host::{Host, INTERFACE};
 pub use http::Response;
+pub use kubernetes::{
+    Access, Account, Api, AuditEvent, Kubernetes, Liar, Lie, MANAGEMENT, install_metallb,
+    l2_status, metallb, metallb_definitions, namespace, node, pool, service,
+};
 pub use lab::Lab;
 pub use ledger::Ledger;
 pub use link::Link;
@@ -71,12 +77,14 @@ pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
 pub use public_copy::{PublicCopy, install};
+pub use receiver::{Answer, Authority, Receiver, Told};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use tool_cache::{
-    DASHBOARD, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools, image_layout,
-    prometheus_program, python_environment, tool_cache, workspace,
+    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools,
+    image_layout, kubernetes_program, prometheus_program, python_environment, tool_cache,
+    workspace,
 };
 pub use wait::{at_intervals, eventually};

@@ -15,6 +15,10 @@ pub const PROMETHEUS: &str = "prometheus";
 /// Part of the tool cache with what checks the dashboard.
 pub const DASHBOARD: &str = "dashboard";
 
+/// Part of the tool cache with an API server of Kubernetes and its etcd. With the version, so that another one is
+/// built where an old one is kept.
+pub const KUBERNETES: &str = "kubernetes-1.20";
+
 /// What is installed for Python, to render and judge manifests.
 pub const PYTHON_REQUIREMENTS: &str = include_str!("../tools/requirements.txt");
 
@@ -50,6 +54,11 @@ pub fn dashboard_tools() -> anyhow::Result<PathBuf> {
         bail!("nothing to check a dashboard with: run `cargo xtask setup`");
     }
     Ok(directory)
+}
+
+/// `kube-apiserver` or `etcd`, from the tool cache.
+pub fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
+    existing(&tool_cache()?.join(KUBERNETES).join("bin").join(name))
 }
 
 /// The root of the workspace.

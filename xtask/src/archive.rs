@@ -31,15 +31,33 @@ pub struct Archive {
     directory: PathBuf,
 }
 
+/// What a line of apt's sources may offer.
+#[derive(Clone, Copy)]
+enum Offer {
+    /// Packages to install.
+    Binary,
+    /// What they are built from.
+    Source,
+}
+
 impl Archive {
     /// Fetches the lists of some suites into a directory.
     pub fn open(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+        Self::open_for(directory, suites, &[Offer::Binary])
+    }
+
+    /// The same, with the packages' sources.
+    pub fn open_with_sources(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
+        Self::open_for(directory, suites, &[Offer::Binary, Offer::Source])
+    }
+
+    fn open_for(directory: PathBuf, suites: &[Suite], offers: &[Offer]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = directory.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
         }
         let sources = directory.join("sources.list");
-        fs::write(&sources, sources_list(&targets()?, suites)?)
+        fs::write(&sources, sources_list(&targets()?, suites, offers)?)
             .with_context(|| format!("cannot write {}", sources.display()))?;
         let archive = Self { directory };
         fs::write(archive.directory.join("status"), "")?;
@@ -60,6 +78,16 @@ impl Archive {
             self.command("apt-get")
                 .args(["-qq", "download"])
                 .args(packages)
+                .current_dir(into),
+        )
+    }
+
+    /// Downloads a package's source into a directory, and unpacks none of it. apt has compared it with what Debian
+    /// signed.
+    pub fn download_source(&self, package: &str, into: &Path) -> Result<()> {
+        step::run(
+            self.command("apt-get")
+                .args(["-qq", "source", "--download-only", package])
                 .current_dir(into),
         )
     }
@@ -104,21 +132,24 @@ fn targets() -> Result<String> {
     ask()
 }
 
-fn sources_list(targets: &str, suites: &[Suite]) -> Result<String> {
-    suites
-        .iter()
-        .map(|&(of, suite)| {
-            let site = site(targets, of).with_context(|| {
-                format!(
-                    "this machine gets no packages from Debian that would tell where {suite} is: \
-                     run this on Debian"
-                )
-            })?;
-            Ok(format!(
-                "deb [arch=amd64 signed-by={KEYRING}] {site} {suite} main\n"
-            ))
-        })
-        .collect()
+fn sources_list(targets: &str, suites: &[Suite], offers: &[Offer]) -> Result<String> {
+    let mut lines = Vec::new();
+    for &(of, suite) in suites {
+        let site = site(targets, of).with_context(|| {
+            format!(
+                "this machine gets no packages from Debian that would tell where {suite} is: \
+                 run this on Debian"
+            )
+        })?;
+        for offer in offers {
+            let start = match offer {
+                Offer::Binary => "deb [arch=amd64 ",
+                Offer::Source => "deb-src [",
+            };
+            lines.push(format!("{start}signed-by={KEYRING}] {site} {suite} main\n"));
+        }
+    }
+    Ok(lines.concat())
 }
 
 /// The address of Debian's archive, or of its security updates.
@@ -152,7 +183,7 @@ http://security.example/updates bookworm-security Debian
 
     #[test]
     fn the_sources_are_the_suites_at_this_machines_addresses() {
-        let list = sources_list(TARGETS, &SUITES).unwrap();
+        let list = sources_list(TARGETS, &SUITES, &[Offer::Binary]).unwrap();
         let lines: Vec<_> = list.lines().collect();
         assert_eq!(lines.len(), SUITES.len());
         assert!(lines[0].ends_with(" http://security.example/updates bullseye-security main"));
@@ -160,9 +191,22 @@ http://security.example/updates bookworm-security Debian
     }
 
     #[test]
+    fn sources_come_from_where_the_packages_do() {
+        let offers = [Offer::Binary, Offer::Source];
+        let list = sources_list(TARGETS, &SUITES[1..], &offers).unwrap();
+        let kinds: Vec<_> = list.lines().map(|line| line.split(' ').next()).collect();
+        assert_eq!(kinds, [Some("deb"), Some("deb-src")]);
+        for line in list.lines() {
+            assert!(line.ends_with(" http://mirror.example/debian trixie-backports main"));
+        }
+    }
+
+    #[test]
     fn a_machine_without_debians_packages_is_told_so() {
         for targets in ["", "http://tools.example/apt stable Tools\n"] {
-            let error = sources_list(targets, &SUITES).unwrap_err().to_string();
+            let error = sources_list(targets, &SUITES, &[Offer::Binary])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("on Debian"), "{error}");
         }
     }

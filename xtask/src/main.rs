@@ -9,6 +9,7 @@ mod ebpf;
 mod host;
 mod image;
 mod kernels;
+mod kube_apiserver;
 mod manifest_tools;
 mod manifests;
 mod monitoring;

@@ -35,6 +35,9 @@ const TESTS: [Program; 13] = [
 /// What the container image is built with.
 const IMAGE: [Program; 1] = [("buildah", "buildah")];
 
+/// What a source package is unpacked and built with; `dpkg-dev` brings patch and make.
+const SOURCE: [Program; 2] = [("dpkg-source", "dpkg-dev"), ("make", "make")];
+
 /// What guests with other kernels are made of. Large, so it is installed only for them.
 const GUEST_PROGRAMS: [Program; 3] = [
     ("busybox", "busybox-static"),
@@ -69,6 +72,11 @@ pub fn ensure_for_bench() -> Result<()> {
 /// The same for the container image.
 pub fn ensure_for_image() -> Result<()> {
     ensure("the container image", &IMAGE)
+}
+
+/// The same for building what Debian has the source of.
+pub fn ensure_for_sources() -> Result<()> {
+    ensure("building the API server", &SOURCE)
 }
 
 /// The same for guests.

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::{
     AskCounts, NotSent, Place, Question,
-    care::{Care, Due, ROUND, Silence, drawn},
+    care::{Care, Due, ROUND, Silence, Wanted, drawn},
     fleet::Fleet,
 };
 use crate::detect::{Ask, BindingKey, Body, Claim, Observation, Purpose, Segment, Timestamp};
@@ -161,10 +161,15 @@ impl Asker {
     }
 
     /// These addresses matter from now on.
-    pub fn care_for(&mut self, keys: impl Iterator<Item = BindingKey>, now: Timestamp) {
+    pub fn care_for(&mut self, keys: impl Iterator<Item = Wanted>, now: Timestamp) {
         self.keep_time(now);
         let (rng, counts) = (&mut self.rng, &mut self.counts);
         self.care.update(keys, now, rng, counts);
+    }
+
+    /// Whether this node sees for itself who answers for the addresses of the cluster, whoever else asks about them.
+    pub const fn lead(&mut self, leads: bool) {
+        self.care.lead(leads);
     }
 
     /// Takes a wish: it will be asked at a time drawn from its window, or an outcome says why not.

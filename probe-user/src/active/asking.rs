@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use super::{
     ArpSocket, AskCounts, Asker, AskerConfig, AskingState, NotSent, Outcome, Place, Places, View,
+    Wanted,
 };
 use crate::{
     detect::{Ask, BindingKey, Detector, Finding, Observation, Timestamp},
@@ -48,6 +50,9 @@ pub struct Asking {
     socket: ArpSocket,
     places: Places,
     looked: Option<Timestamp>,
+    /// [`Detector::cares`] when it was looked.
+    seen: Option<u64>,
+    leads: watch::Receiver<bool>,
 }
 
 struct Here<'a> {
@@ -77,7 +82,15 @@ impl Asking {
             socket,
             places: Places::default(),
             looked: None,
+            seen: None,
+            leads: watch::Sender::new(false).subscribe(),
         }
+    }
+
+    /// While this says so, this node asks about every address of the cluster itself.
+    #[must_use]
+    pub fn leading_while(self, leads: watch::Receiver<bool>) -> Self {
+        Self { leads, ..self }
     }
 
     /// The interfaces have changed.
@@ -87,7 +100,7 @@ impl Asking {
             watched.is_some_and(|watched| matches!(watched.state, WatchState::Attached { .. }))
         };
         self.places = Places::new(links, attached);
-        self.looked = None;
+        (self.looked, self.seen) = (None, None);
     }
 
     /// Takes a frame, before detection does.
@@ -155,6 +168,11 @@ impl Asking {
 
     /// Looks which addresses matter.
     fn look(&mut self, detector: &mut Detector, now: Timestamp) {
+        self.asker.lead(*self.leads.borrow());
+        // Of ten thousand addresses each look would keep frames waiting.
+        if self.seen == Some(detector.cares()) {
+            return;
+        }
         let single = |network: &IpNet| match network {
             IpNet::V4(network) if network.prefix_len() == 32 => Some(network.addr()),
             IpNet::V4(_) | IpNet::V6(_) => None,
@@ -173,7 +191,12 @@ impl Asking {
         let places = &self.places;
         let keys = detector.cared_for();
         let here = keys.filter(|key| places.find(key) != Err(NotSent::OffLink));
-        self.asker.care_for(here, now);
+        let wanted = here.map(|key| Wanted {
+            key,
+            of_cluster: detector.is_expected(&key),
+        });
+        self.asker.care_for(wanted, now);
+        self.seen = Some(detector.cares());
     }
 
     /// When the next turn is due, if nothing is heard before.

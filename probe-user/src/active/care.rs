@@ -6,7 +6,7 @@
 //! together asks no faster than one node may.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -15,10 +15,11 @@ use fastrand::Rng;
 use super::{AskCounts, NotSent, fleet::Fleet};
 use crate::detect::{BindingKey, Segment, Timestamp};
 
-/// Addresses cared for. At five questions a second a round takes a quarter of an hour then.
-pub(super) const MOST: usize = 4_096;
+/// Addresses cared for. At five questions a second a round takes almost an hour then.
+pub(super) const MOST: usize = 16_384;
 
-/// Each address is first asked about within this, if it is to be asked about more seldom.
+/// Each address is first asked about within this, if it is to be asked about more seldom. One that was assigned a moment
+/// ago is given as long before: those who are to answer for it may still be starting.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
 
 /// The second question, after one that nobody answered: between these.
@@ -55,6 +56,8 @@ pub(super) struct Care {
     lines: BTreeMap<Segment, Line>,
     /// Addresses that there was no room for at the last look.
     excess: usize,
+    /// This node answers for what is known of the cluster's addresses: it sees for itself, whoever else asks.
+    leads: bool,
 }
 
 /// The addresses of one segment, in the order of their times.
@@ -69,8 +72,18 @@ struct Line {
     heard_at: Option<Timestamp>,
 }
 
+/// An address that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub key: BindingKey,
+    /// A cluster's service has it.
+    pub of_cluster: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    of_cluster: bool,
     next: Timestamp,
     /// When it began to be asked about; `None` until the next first question.
     begun: Option<Timestamp>,
@@ -122,21 +135,31 @@ impl Care {
             entries: HashMap::new(),
             lines: BTreeMap::new(),
             excess: 0,
+            leads: false,
         }
+    }
+
+    /// Whether this node asks about every address of the cluster itself.
+    pub const fn lead(&mut self, leads: bool) {
+        self.leads = leads;
     }
 
     /// These are the addresses from now on.
     pub fn update(
         &mut self,
-        keys: impl Iterator<Item = BindingKey>,
+        keys: impl Iterator<Item = Wanted>,
         now: Timestamp,
         rng: &mut Rng,
         counts: &mut AskCounts,
     ) {
-        let wanted: HashSet<BindingKey> = keys.filter(|key| key.ip.is_ipv4()).collect();
+        let keys = keys.filter(|wanted| wanted.key.ip.is_ipv4());
+        let wanted: HashMap<BindingKey, bool> =
+            keys.map(|wanted| (wanted.key, wanted.of_cluster)).collect();
         let lines = &mut self.lines;
         self.entries.retain(|key, entry| {
-            let keep = wanted.contains(key);
+            let keep = wanted.get(key);
+            entry.of_cluster = keep.copied().unwrap_or(false);
+            let keep = keep.is_some();
             if !keep && let Some(line) = lines.get_mut(&key.segment) {
                 line.order.remove(&(entry.next, *key));
             }
@@ -144,7 +167,7 @@ impl Care {
         });
         lines.retain(|_, line| !line.order.is_empty());
         let mut new: Vec<_> = wanted.into_iter().collect();
-        new.retain(|key| !self.entries.contains_key(key));
+        new.retain(|(key, _)| !self.entries.contains_key(key));
         // The same whatever the order of the set.
         new.sort_unstable();
         let room = MOST.saturating_sub(self.entries.len());
@@ -153,9 +176,12 @@ impl Care {
             counts.count_not_sent(NotSent::TooMany);
         }
         self.excess = excess;
-        for key in new.into_iter().take(room) {
+        for (key, of_cluster) in new.into_iter().take(room) {
+            let within = self.every.min(FIRST_WITHIN);
+            let grace = if of_cluster { within } else { Duration::ZERO };
             let entry = Entry {
-                next: now + drawn(Duration::ZERO, self.every.min(FIRST_WITHIN), rng),
+                of_cluster,
+                next: now + drawn(grace, grace + within, rng),
                 begun: None,
                 looks: 0,
                 left_in_a_row: 0,
@@ -193,7 +219,11 @@ impl Care {
             let after = now + self.interval(rng).max(ROUND);
             let entry = self.entries.get_mut(&key)?;
             let is_first = entry.stage == Stage::First;
-            let share = fleet.share(key.segment, now);
+            let share = if self.leads && entry.of_cluster {
+                1.0
+            } else {
+                fleet.share(key.segment, now)
+            };
             if entry.is_to_be_forgotten(share) {
                 forgotten.push(key);
             }
@@ -296,7 +326,7 @@ impl Care {
         rng: &mut Rng,
         counts: &mut AskCounts,
     ) {
-        if self.charge(key.segment, at, drawn(Duration::ZERO, BACK_OFF, rng)) {
+        if self.charge(key.segment, at, self.back_off(rng)) {
             counts.count_not_sent(NotSent::SharedBudget);
         }
         if let Some(line) = self.lines.get_mut(&key.segment) {
@@ -306,7 +336,7 @@ impl Care {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
-        if entry.stage != Stage::First || entry.silent {
+        if entry.stage != Stage::First || entry.silent || self.leads && entry.of_cluster {
             return;
         }
         let is_left_often = entry.left_in_a_row >= LEFT_IN_A_ROW;
@@ -324,8 +354,22 @@ impl Care {
         let line = self.lines.get(&segment);
         let heard_at = line.and_then(|line| line.heard_at);
         let is_shared = heard_at.is_some_and(|heard| at.since(heard) < SHARED);
-        let back_off = if is_shared { BACK_OFF } else { Duration::ZERO };
-        self.charge(segment, at, drawn(Duration::ZERO, back_off, rng));
+        let back_off = if is_shared {
+            self.back_off(rng)
+        } else {
+            Duration::ZERO
+        };
+        self.charge(segment, at, back_off);
+    }
+
+    /// How long this node waits when a segment's budget allows the next question. Who leads goes first: of what the
+    /// fleet may ask together its own questions are those that somebody reads.
+    fn back_off(&self, rng: &mut Rng) -> Duration {
+        if self.leads {
+            Duration::ZERO
+        } else {
+            drawn(Duration::ZERO, BACK_OFF, rng)
+        }
     }
 
     /// A question to everybody on a segment has gone out, whoever asked; this node asks no sooner than `back_off`

@@ -77,7 +77,11 @@ impl Fleet {
     fn start(size: usize, addresses: usize) -> Self {
         let nodes = (0..size).map(|node| {
             let mut asker = Asker::new(&AskerConfig::default(), node as u64);
-            asker.care_for((0..addresses).map(address), Timestamp(0));
+            let wanted = (0..addresses).map(|number| Wanted {
+                key: address(number),
+                of_cluster: false,
+            });
+            asker.care_for(wanted, Timestamp(0));
             asker
         });
         let mut fleet = Self {

@@ -24,6 +24,7 @@ mod tests;
 
 pub use asker::{Asker, AskerConfig, Outcome, QUIET_AFTER_NEWCOMER, Shot, View};
 pub use asking::{Asking, AskingView};
+pub use care::Wanted;
 pub use counts::{AskCounts, AskingState, NotSent};
 pub use place::{Place, Places};
 pub use question::Question;

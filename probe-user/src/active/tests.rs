@@ -105,7 +105,12 @@ impl Lab {
     }
 
     fn care(&mut self, keys: &[BindingKey]) {
-        self.asker.care_for(keys.iter().copied(), self.now);
+        self.care_for(keys, false);
+    }
+
+    fn care_for(&mut self, keys: &[BindingKey], of_cluster: bool) {
+        let wanted = keys.iter().map(|&key| Wanted { key, of_cluster });
+        self.asker.care_for(wanted, self.now);
     }
 
     fn hear(&mut self, direction: Direction, body: Body) {
@@ -493,6 +498,46 @@ fn a_question_of_another_node_is_one_less_for_this_one() {
 }
 
 #[test]
+fn who_leads_asks_about_every_address_of_the_cluster_whoever_else_does() {
+    let mut lab = Lab::with(&AskerConfig {
+        fleet: Some(5_000),
+        ..AskerConfig::default()
+    });
+    let keys: Vec<_> = (1..21).map(key).collect();
+    let gateway = key(254);
+    lab.owners = keys.iter().map(|&key| (key, vec![A])).collect();
+    lab.owners.insert(gateway, vec![B]);
+    lab.asker.lead(true);
+    lab.care_for(&keys, true);
+    for minute in 1..=10 {
+        lab.run(minute * 60_000);
+        for &key in &keys {
+            lab.other_asks(key, OTHER_NODE);
+        }
+    }
+    for key in &keys {
+        let of_key = lab.shots.iter().filter(|(_, shot)| shot.key == *key);
+        assert_eq!(of_key.count(), 2, "{key:?}");
+    }
+    let before = lab.shots.len();
+    lab.asker.lead(false);
+    lab.run(1_800_000);
+    let since = lab.shots.len() - before;
+    assert!(since < 5, "the lot decides again: {since}");
+}
+
+#[test]
+fn an_address_of_the_cluster_is_given_a_minute_before_it_is_first_asked_about() {
+    let mut lab = Lab::new();
+    let keys: Vec<_> = (1..21).map(key).collect();
+    lab.care_for(&keys, true);
+    lab.run(59_000);
+    assert_eq!(lab.shots.len(), 0);
+    lab.run(130_000);
+    assert!(lab.shots.len() >= 20);
+}
+
+#[test]
 fn an_address_that_two_questions_leave_unanswered_is_silent_until_somebody_answers() {
     let mut lab = Lab::new();
     lab.care(&[key(80)]);
@@ -579,14 +624,15 @@ fn in_a_large_fleet_a_lot_decides_and_both_rounds_go_with_it() {
 #[test]
 fn more_addresses_than_it_cares_for_are_counted() {
     let mut lab = Lab::new();
-    let keys = (0..5_000_u32).map(|number| BindingKey {
+    let keys = (0..20_000_u32).map(|number| BindingKey {
         ip: Ipv4Addr::from(0x0a00_0000 + number).into(),
         ..key(0)
     });
     let keys: Vec<_> = keys.collect();
     lab.care(&keys);
     lab.care(&keys);
-    assert_eq!(lab.asker.counts().not_sent(NotSent::TooMany), 5_000 - 4_096);
+    let too_many = lab.asker.counts().not_sent(NotSent::TooMany);
+    assert_eq!(too_many, 20_000 - 16_384);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod blocks;
 mod content;
 mod frame;
+mod frames;
 mod host;
 mod note;
 mod playback;
@@ -16,6 +17,7 @@ mod writer;
 
 pub use blocks::Blocks;
 pub use content::Tally;
+pub use frames::frames;
 pub use host::Host;
 pub use playback::{Playback, Progress};
 pub use reader::{CaptureError, Reader};

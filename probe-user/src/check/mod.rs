@@ -13,6 +13,7 @@
 //! - Of an address that keeps silent, a count and two bits are kept, and of one that has answered nothing once
 //!   it has been reported.
 
+pub mod demand;
 mod judge;
 mod ledger;
 mod list;

@@ -17,13 +17,14 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::{
-    Lot, Target,
+    Lot, Lots, Target, demand,
     lots::{self, LotsError},
 };
 use crate::{
     facts,
     links::{self, Link, Links, LinksError},
     neighbours,
+    pools::interval::Interval,
 };
 
 /// Addresses of a range whose routes are looked up; the others are between them.
@@ -268,6 +269,34 @@ impl Surroundings {
             );
         }
         Ok(placed)
+    }
+
+    /// Finds out where each of these is asked about, as far as they are on-link here, and says which are not. They
+    /// must not overlap.
+    pub async fn place_what_is_here(
+        &mut self,
+        targets: &[Target],
+        interface: Option<&str>,
+        vlan: Vlan,
+    ) -> Result<(Vec<Lot>, Vec<Target>), SurroundingsError> {
+        let links = self.links.iter().filter(|link| link.arp);
+        let networks: Vec<_> = links.flat_map(networks_of).collect();
+        let (mut lots, mut elsewhere) = (Vec::new(), Vec::new());
+        for piece in targets.iter().flat_map(|target| split(*target, &networks)) {
+            match self.place(&[piece], interface, vlan).await {
+                Ok(placed) => lots.extend(placed),
+                Err(SurroundingsError::OffLink { .. } | SurroundingsError::Reserved { .. }) => {
+                    elsewhere.push(piece);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let sizes = lots.iter().map(|lot| u64::from(lot.last - lot.first) + 1);
+        let number: u64 = sizes.sum();
+        if number > Lots::MOST {
+            return Err(LotsError::TooMany { number }.into());
+        }
+        Ok((lots, elsewhere))
     }
 
     /// Makes sure that this host may ask with an address on every port.
@@ -540,6 +569,29 @@ fn refuse(network: Ipv4Net, address: u32) -> Option<SurroundingsError> {
     })
 }
 
+/// A target in pieces, each of which is in one network of these, or in none.
+fn split(target: Target, networks: &[Ipv4Net]) -> Vec<Target> {
+    let Some(whole) = demand::interval(target) else {
+        return Vec::new();
+    };
+    let mut pieces = Vec::new();
+    let mut rest = vec![whole];
+    for network in networks {
+        let (first, last) = (network.network(), network.broadcast());
+        let Ok(network) = Interval::new(first.into(), last.into()) else {
+            continue;
+        };
+        pieces.extend(rest.iter().filter_map(|piece| piece.common(&network)));
+        rest = rest
+            .iter()
+            .flat_map(|piece| piece.without(&network))
+            .collect();
+    }
+    pieces.extend(rest);
+    pieces.sort_unstable();
+    pieces.into_iter().filter_map(demand::target).collect()
+}
+
 /// Some addresses from one to another, both included, evenly spread; all of them if they are few.
 fn samples(first: u32, last: u32) -> impl Iterator<Item = Ipv4Addr> {
     let steps = (last - first).min(SAMPLES - 1);
@@ -574,6 +626,24 @@ impl Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_split_where_a_network_ends() {
+        let networks = ["192.0.2.64/26".parse().unwrap()];
+        let target = "192.0.2.60-192.0.2.130".parse().unwrap();
+        let pieces: Vec<_> = split(target, &networks)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            pieces,
+            [
+                "192.0.2.60-192.0.2.63",
+                "192.0.2.64-192.0.2.127",
+                "192.0.2.128-192.0.2.130"
+            ]
+        );
+    }
 
     #[test]
     fn samples_are_all_of_few_and_the_ends_of_many() {

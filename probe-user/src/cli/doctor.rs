@@ -56,6 +56,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(if report.fit { Exit::Fine } else { Exit::Failed })
 }
 
+/// Everything that a bug report needs.
+pub async fn report() -> Report {
+    Report::new(look().await)
+}
+
 async fn look() -> Picture {
     let system = uname();
     let process = fs::read_to_string("/proc/self/status").unwrap_or_default();

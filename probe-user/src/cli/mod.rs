@@ -3,18 +3,22 @@
 mod asking;
 mod bindings;
 mod check;
+mod cluster;
 mod completions;
 mod conflicts;
 mod daemon;
 mod detection;
 mod doctor;
+mod drift;
 mod drill;
 mod exit;
+mod explain;
 mod filter;
 mod history;
 mod interfaces;
 mod kubernetes;
 mod metrics;
+mod notify;
 mod output;
 mod pools;
 mod reload;
@@ -51,6 +55,8 @@ enum Verb {
     Watch(Box<watch::Arguments>),
     /// Ask now who answers for an address, a range or a pool: one owner, a conflict, or nobody
     Check(Box<check::Arguments>),
+    /// Tell everything about one address on one screen: who has it, who should, since when, why, and what to do
+    Explain(Box<explain::Arguments>),
     /// Show the open conflicts that the daemon knows; ends with 1 if there are any
     Conflicts(conflicts::Arguments),
     /// Show which address is at which MAC, as the daemon knows it
@@ -62,6 +68,8 @@ enum Verb {
     /// Check address pools as they are written down, before they are applied; needs no root and no network
     #[command(subcommand)]
     Pools(pools::Verb),
+    /// Show where the cluster and the wire have drifted apart without a conflict; ends with 3 if they have
+    Drift(drift::Arguments),
     /// Make the daemon report a conflict that nobody has, to see who is told of a real one
     Drill(drill::Arguments),
     /// Print the completions for a shell
@@ -80,11 +88,13 @@ pub fn main() -> ExitCode {
         Verb::Run(_) => run::run(Cli::command()),
         Verb::Watch(arguments) => watch::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Conflicts(arguments) => conflicts::run(&arguments),
         Verb::Bindings(arguments) => bindings::run(&arguments),
         Verb::Interfaces(arguments) => interfaces::run(&arguments),
         Verb::History(arguments) => history::run(&arguments),
         Verb::Pools(verb) => pools::run(&verb),
+        Verb::Drift(arguments) => drift::run(&arguments),
         Verb::Drill(arguments) => drill::run(&arguments),
         Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
         Verb::Man(arguments) => completions::man(Cli::command(), &arguments),

@@ -18,9 +18,11 @@ use tokio::sync::{broadcast, oneshot};
 use super::{
     Exit,
     asking::AskingArguments,
+    drift::DriftArguments,
     exit::complain,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
+    notify::{NotifyArguments, Teller},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -29,11 +31,17 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::{
+        annotate::Annotator,
+        client::Handle,
+        watchdog::{self, Standing},
+    },
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
+    notify::Counts,
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -80,7 +88,13 @@ pub struct Arguments {
     asking: AskingArguments,
 
     #[command(flatten)]
+    notify: NotifyArguments,
+
+    #[command(flatten)]
     kubernetes: KubernetesArguments,
+
+    #[command(flatten)]
+    drift: DriftArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -114,7 +128,8 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     };
     if arguments.check_config {
         // What the flags lead to is read as well.
-        if let Err(error) = arguments.source.networks() {
+        let networks = arguments.source.networks().map(drop);
+        if let Err(error) = networks.and_then(|()| arguments.notify.check()) {
             return Ok(refuse(&error));
         }
         warn_of_strange_variables(&invocation, |text| say(&format!("probe: {text}")));
@@ -124,6 +139,9 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
             }
             _ => Ok(Exit::Fine),
         };
+    }
+    if let Err(error) = arguments.notify.settings() {
+        return Ok(refuse(&error));
     }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
@@ -171,18 +189,33 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
-    let (cluster, following) = arguments.kubernetes.start().await?;
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = watch_for_drift(&arguments.drift, &cluster, &session, annotator.clone());
+    let notifications = Arc::<Counts>::default();
+    let teller = Teller {
+        findings: session.monitor.findings(),
+        cluster: &cluster,
+        standing: &standing,
+        counts: notifications.clone(),
+    };
+    let notifiers = teller.start(&arguments.notify)?;
+    let api = socket.map(|socket| {
+        let known = (annotator.clone(), standing.clone());
+        let serving = serve_api(socket, &session, drills.clone(), known);
+        tokio::spawn(serving)
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -193,9 +226,12 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
+        notifications,
         cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -216,9 +252,31 @@ async fn daemon(
     // Giving back the Lease takes an answer of the API server's: nothing waits for it.
     let (ended, ()) = tokio::join!(session.end(), following.stop());
     ended?;
+    for notifier in notifiers {
+        notifier.end().await;
+    }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
     Ok(Exit::Fine)
+}
+
+/// Begins to look for drift, where there is a cluster.
+fn watch_for_drift(
+    arguments: &DriftArguments,
+    cluster: &Handle,
+    session: &Session,
+    annotator: Option<Annotator>,
+) -> Standing {
+    let Some(annotator) = annotator else {
+        return Standing::off();
+    };
+    let sources = watchdog::Sources {
+        handle: cluster.clone(),
+        annotator,
+        monitor: session.monitor.clone(),
+        watched: session.watched.clone(),
+    };
+    watchdog::start(sources, arguments.drift_after)
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
@@ -233,6 +291,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    (annotator, standing): (Option<Annotator>, Standing),
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -242,6 +301,8 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
+        annotator,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

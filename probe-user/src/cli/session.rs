@@ -5,17 +5,23 @@ use std::{io, sync::Arc};
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{broadcast, watch},
     task::JoinHandle,
 };
 
 use super::{reload::Reloader, source::SourceArguments};
 use crate::{
     active::{Asking, AskingState},
+    cluster::{
+        annotate::{self, Annotator},
+        client::Handle,
+        tracking,
+    },
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
     links::{self, Links},
-    monitor::{Monitor, MonitorHandle},
+    monitor::{FINDINGS_BEHIND, Monitor, MonitorHandle},
+    neighbours::NeighbourReader,
     segments::SegmentName,
 };
 
@@ -73,6 +79,37 @@ impl Session {
         if let Some(monitor) = &mut self.waiting {
             monitor.name_segments(names);
         }
+    }
+
+    /// Follows a cluster, if there is one: expects the addresses of its services, and lets findings go through the
+    /// hands of who knows it. To be called before it begins, and before anybody listens.
+    pub fn follow_cluster(
+        &mut self,
+        cluster: &Handle,
+        neighbours: NeighbourReader,
+    ) -> Option<Annotator> {
+        if !cluster.is_on() {
+            return None;
+        }
+        let (links, watched) = (self.links.clone(), self.watched.clone());
+        let expected = tracking::follow(cluster.cluster(), links.clone(), watched.clone());
+        if let Some(monitor) = &mut self.waiting {
+            monitor.expect(expected);
+        }
+        let annotator = Annotator::new(annotate::Sources {
+            cluster: cluster.cluster(),
+            nodes: Arc::new(cluster.clone()),
+            own: cluster.node_name().map(str::to_owned),
+            monitor: self.monitor.clone(),
+            neighbours,
+            links,
+            watched,
+        });
+        let (public, _) = broadcast::channel(FINDINGS_BEHIND);
+        let raw = self.monitor.findings();
+        self.monitor = self.monitor.publishing(public.clone());
+        tokio::spawn(annotator.clone().follow(raw, public));
+        Some(annotator)
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.

@@ -2,22 +2,23 @@
 
 mod reconfigure;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use probe_common::wire::MacAddr;
+use smallvec::SmallVec;
 
 use super::{
-    AddressView, Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, Cursor,
-    DetectConfig, Finding, FindingKind, Group, HostFacts, Observation, Page, Probe, Purpose, Role,
-    Segment, Statistics, Timestamp,
-    binding::{Binding, Heard, station},
+    AddressView, Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, ConflictView,
+    Cursor, DetectConfig, Expected, Finding, FindingKind, Group, HostFacts, Observation, Page,
+    Probe, Purpose, Role, Segment, Statistics, Timestamp,
+    binding::{Binding, Change, Heard, station},
     bogus::Offenders,
     facts::KnownFacts,
     owner::Rules,
     probes::{Denial, Probes},
     table::{Entry, Slot, Table},
-    turn::{Ledger, Turn},
+    turn::{Ledger, Scene, Turn},
     world::World,
 };
 
@@ -35,6 +36,8 @@ pub struct Detector {
     ledger: Ledger,
     probes: Probes,
     offenders: Offenders,
+    /// How often it was told which addresses matter.
+    told: u64,
 }
 
 impl Detector {
@@ -50,6 +53,7 @@ impl Detector {
             ledger: Ledger::default(),
             probes: Probes::default(),
             offenders: Offenders::default(),
+            told: 0,
         }
     }
 
@@ -88,6 +92,7 @@ impl Detector {
         self.keep_time(at);
         self.advance(at, findings);
         self.world.facts.replace(facts, at);
+        self.told += 1;
         for slot in self.table.slots() {
             let Some(entry) = self.table.get_mut(slot) else {
                 continue;
@@ -99,12 +104,74 @@ impl Detector {
             entry.tracked = self.world.is_tracked(&entry.key);
             self.refresh(slot);
         }
-        for key in self.world.facts.gateways() {
-            if self.table.find(&key).is_none() {
-                self.open(key, at);
+        self.await_all(at, findings);
+        self.advance(at, findings);
+    }
+
+    /// Replaces the single addresses that matter and are expected to be there: those of a cluster's services. Their
+    /// silence counts from when they are first among them. What is known of one that is no longer stays, its open
+    /// conflict too.
+    pub fn expect_only(
+        &mut self,
+        expected: Arc<Expected>,
+        at: Timestamp,
+        findings: &mut Vec<Finding>,
+    ) {
+        self.keep_time(at);
+        self.advance(at, findings);
+        self.told += 1;
+        for key in self.world.facts.expect_only(expected) {
+            let slot = self.table.find(&key);
+            let entry = slot.and_then(|slot| Some((slot, self.table.get_mut(slot)?)));
+            let Some((slot, entry)) = entry else {
+                continue;
+            };
+            entry.tracked = self.world.is_tracked(&key);
+            if !entry.tracked && entry.binding.is_blank() {
+                self.forget(slot);
+            } else {
+                self.refresh(slot);
             }
         }
+        self.await_all(at, findings);
         self.advance(at, findings);
+    }
+
+    /// Whether the address is among the single ones that are expected.
+    pub fn is_expected(&self, key: &BindingKey) -> bool {
+        self.world.facts.is_expected(key)
+    }
+
+    /// Sees that there is a binding of every address that is awaited, so that its silence can be told. An open
+    /// conflict on one that did not matter before is told again.
+    fn await_all(&mut self, at: Timestamp, findings: &mut Vec<Finding>) {
+        for key in self.world.facts.awaited() {
+            let Some(slot) = self.table.find(&key) else {
+                self.open(key, at);
+                continue;
+            };
+            let Some(entry) = self.table.get_mut(slot).filter(|entry| !entry.tracked) else {
+                continue;
+            };
+            entry.tracked = true;
+            entry.binding.await_from(at);
+            let scene = self.world.scene(key, true);
+            let change = Change {
+                newly_tracked: true,
+                before: Scene {
+                    tracked: false,
+                    ..scene
+                },
+            };
+            let mut turn = Turn {
+                at,
+                scene,
+                ledger: &mut self.ledger,
+                findings,
+            };
+            entry.binding.reconsider(&change, &mut turn);
+            self.refresh(slot);
+        }
     }
 
     /// Forgets everything about an interface that is gone, its open conflicts too.
@@ -178,6 +245,13 @@ impl Detector {
         configured.chain(self.world.facts.tracked_networks())
     }
 
+    /// A number that is another one when [`Self::cared_for`], [`Self::is_expected`] or [`Self::tracked_networks`] may
+    /// say something else than before.
+    pub const fn cares(&self) -> u64 {
+        // Neither ever falls.
+        self.table.tracked_changes() + self.told
+    }
+
     /// The addresses that matter: those remembered, and this host's own. In no particular order, some twice.
     pub fn cared_for(&self) -> impl Iterator<Item = BindingKey> {
         let tracked = self.table.group(Group::Tracked, Cursor::default());
@@ -242,6 +316,17 @@ impl Detector {
     /// One binding.
     pub fn binding(&self, key: &BindingKey) -> Option<BindingView> {
         self.entry(key).map(|entry| self.view(entry))
+    }
+
+    /// The MACs of an address's owner, none where nobody has claimed it; `None` while that is in dispute.
+    pub fn owner_macs(&self, key: &BindingKey) -> Option<SmallVec<[MacAddr; 2]>> {
+        let Some(entry) = self.entry(key) else {
+            return Some(SmallVec::new());
+        };
+        let scene = self.world.scene(entry.key, entry.tracked);
+        let holder = || entry.binding.current(&scene).map(|holder| holder.macs);
+        let is_settled = entry.binding.conflict().is_none();
+        is_settled.then(|| holder().unwrap_or_default())
     }
 
     /// The bindings with an open conflict, ignored ones included, in a stable order that means nothing.
@@ -314,6 +399,7 @@ impl Detector {
             silent: binding.is_silent(&scene),
             contested: binding.is_contested(&scene, now),
             parties: binding.conflict().map(|_| binding.shown(&scene, now)),
+            conflict: ConflictView::of(binding),
         }
     }
 

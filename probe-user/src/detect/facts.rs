@@ -2,13 +2,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 
 use super::{BindingKey, Timestamp};
+
+/// Single addresses that matter and are expected to be there.
+pub type Expected = HashSet<BindingKey>;
 
 /// What is known beyond the frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +37,7 @@ pub struct HostFacts {
 pub(super) struct KnownFacts {
     facts: HostFacts,
     held_since: HashMap<BindingKey, Timestamp>,
+    expected: Arc<Expected>,
 }
 
 /// An address of this host.
@@ -53,6 +59,18 @@ impl KnownFacts {
             .map(|key| (*key, before.get(key).copied().unwrap_or(at)))
             .collect();
         self.facts = facts;
+    }
+
+    /// Replaces the single addresses that are expected. Returns those that are not any more.
+    pub fn expect_only(&mut self, expected: Arc<Expected>) -> Vec<BindingKey> {
+        let before = mem::replace(&mut self.expected, expected);
+        let gone = before.iter().filter(|key| !self.expected.contains(key));
+        gone.copied().collect()
+    }
+
+    /// Whether the address is among the single ones that are expected.
+    pub fn is_expected(&self, key: &BindingKey) -> bool {
+        self.expected.contains(key)
     }
 
     /// No fact lies in the future: called when the clock was set back to `now`.
@@ -83,6 +101,7 @@ impl KnownFacts {
     pub fn is_tracked(&self, key: &BindingKey) -> bool {
         self.facts.gateways.contains(key)
             || self.facts.addresses.contains_key(key)
+            || self.is_expected(key)
             || covers(&self.facts.tracked, key.ip)
     }
 
@@ -96,11 +115,13 @@ impl KnownFacts {
         self.facts.addresses.keys().copied()
     }
 
-    /// The gateways, in a stable order.
-    pub fn gateways(&self) -> Vec<BindingKey> {
-        let mut gateways: Vec<_> = self.facts.gateways.iter().copied().collect();
-        gateways.sort_unstable();
-        gateways
+    /// The addresses whose silence counts from the start, in a stable order: the gateways, and what was said to be
+    /// expected.
+    pub fn awaited(&self) -> Vec<BindingKey> {
+        let gateways = self.facts.gateways.iter();
+        let mut awaited: Vec<_> = gateways.chain(self.expected.iter()).copied().collect();
+        awaited.sort_unstable();
+        awaited
     }
 }
 

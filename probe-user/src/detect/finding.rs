@@ -131,6 +131,8 @@ pub struct OwnerView {
     pub macs: Vec<MacAddr>,
     /// Whether it is this host.
     pub local: bool,
+    /// Whether it announces the address in both forms, as the announcers of load balancers do.
+    pub announces: bool,
     /// When it first claimed the address, as far as is remembered.
     pub first_seen: Timestamp,
     /// When it last claimed the address.

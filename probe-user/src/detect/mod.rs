@@ -5,6 +5,7 @@
 //!
 //! - [`Detector::observe`]: one frame, an [`Observation`];
 //! - [`Detector::learn`]: what the host and the cluster know that no frame says, [`HostFacts`];
+//! - [`Detector::expect_only`]: which single addresses are expected, those of a cluster's services;
 //! - [`Detector::reconfigure`]: other numbers and rules to go by, [`DetectConfig`];
 //! - [`Detector::answered`]: what came of an [`Ask`] that the machine had wished for;
 //! - [`Detector::tick`]: that time has passed. What is due is also judged before each frame, so ticks only
@@ -76,7 +77,7 @@ mod tests;
 pub use ask::{Ask, Purpose};
 pub use config::{DetectConfig, Ignore, MacPattern, MacPatternError};
 pub use detector::Detector;
-pub use facts::HostFacts;
+pub use facts::{Expected, HostFacts};
 pub use finding::{Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity};
 pub use observation::{
     Answer, BindingKey, Body, BogusFrame, BogusReason, Claim, EventError, Form, Observation,

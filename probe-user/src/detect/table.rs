@@ -59,6 +59,8 @@ pub(super) struct Table {
     conflicts: BTreeSet<Slot>,
     contested: BTreeSet<Slot>,
     tracked: BTreeSet<Slot>,
+    /// How often what is tracked has changed.
+    tracked_changes: u64,
 }
 
 impl Table {
@@ -74,6 +76,7 @@ impl Table {
             conflicts: BTreeSet::new(),
             contested: BTreeSet::new(),
             tracked: BTreeSet::new(),
+            tracked_changes: 0,
         }
     }
 
@@ -148,7 +151,7 @@ impl Table {
         self.recency.remove(slot);
         self.conflicts.remove(&slot);
         self.contested.remove(&slot);
-        self.tracked.remove(&slot);
+        self.tracked_changes += u64::from(self.tracked.remove(&slot));
         if let Some(at) = entry.look_at {
             self.deadlines.remove(&(at, slot));
         }
@@ -188,6 +191,7 @@ impl Table {
             entry.look_at = due;
         }
         if listed != entry.listed {
+            self.tracked_changes += u64::from(listed.tracked != entry.listed.tracked);
             entry.listed = listed;
             set(&mut self.conflicts, slot, listed.conflicts);
             set(&mut self.contested, slot, listed.contested);
@@ -246,6 +250,11 @@ impl Table {
     /// How many conflicts are open.
     pub fn open_conflicts(&self) -> usize {
         self.conflicts.len()
+    }
+
+    /// How often what is tracked has changed: while it has not, those who look need not look again.
+    pub const fn tracked_changes(&self) -> u64 {
+        self.tracked_changes
     }
 
     /// How many bindings are in a group.

@@ -79,6 +79,14 @@ pub fn drop_all() -> Result<(), CapsError> {
     keep_only(&HashSet::new())
 }
 
+/// Lets go of every capability but what asking takes, and to reach files of others: for whoever asks and writes a
+/// file. The same holds for threads.
+pub fn drop_all_but_asking() -> Result<(), CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let needed = HashSet::from([ASKING, Capability::CAP_DAC_OVERRIDE]);
+    keep_only(&permitted.intersection(&needed).copied().collect())
+}
+
 fn keep_only(kept: &HashSet<Capability>) -> Result<(), CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
     // The bounding set first: emptying it takes CAP_SETPCAP, which goes below. Without it, a program that

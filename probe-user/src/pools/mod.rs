@@ -7,6 +7,7 @@
 
 pub mod exclude;
 pub mod finding;
+pub mod free;
 pub mod interval;
 mod judge;
 pub mod manifest;

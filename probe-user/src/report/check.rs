@@ -10,6 +10,7 @@ use super::vendor::vendor;
 use crate::{
     check::{Judgement, Machine, Station, Verdict},
     clock::Clock,
+    cluster::Context,
     detect::Hint,
 };
 
@@ -46,6 +47,9 @@ pub struct CheckRecord {
     /// Whether that is what was expected; only if something was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<bool>,
+    /// Whose address it is, where a cluster was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Box<Context>>,
 }
 
 /// One machine that has to do with an address that was checked.
@@ -56,6 +60,9 @@ pub struct CheckOwnerRecord {
     /// The registered maker of the first MAC that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Cow<'static, str>>,
+    /// The node of the cluster that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Whether it is the host that checks.
     pub local: bool,
     /// Whether it is, and holds the address.
@@ -159,6 +166,7 @@ impl CheckRecord {
                 agrees: has(mac),
             }),
             expected: None,
+            cluster: None,
         }
     }
 }
@@ -174,6 +182,7 @@ impl CheckOwnerRecord {
         let heard = !machine.stations.is_empty();
         Self {
             vendor: macs.iter().copied().find_map(vendor),
+            node: None,
             macs,
             local: machine.local,
             holds: machine.held.is_some(),
@@ -197,6 +206,8 @@ fn microseconds(duration: Duration) -> u64 {
 mod tests {
     use serde_json::Value;
 
+    use crate::cluster::{Announced, Named};
+
     use super::{
         super::{
             schema::{Schema, fields},
@@ -207,6 +218,26 @@ mod tests {
 
     const SCHEMA: &str = include_str!("../../../docs/check.schema.json");
 
+    fn context(number: usize) -> Context {
+        let announced = [
+            Announced::Layer2,
+            Announced::Bgp,
+            Announced::Nowhere,
+            Announced::Unknown,
+        ];
+        let named = |namespace: &str, name: &str| Named {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        Context {
+            services: vec![named("shop", "frontend")],
+            pool: Some(named("metallb-system", "production")),
+            announced: announced[number % announced.len()],
+            announcers: vec!["node-1".to_owned()],
+            cause: None,
+        }
+    }
+
     /// A record of every verdict, with every field and every word that it can have.
     fn every_record() -> Vec<CheckRecord> {
         let number = Verdict::ALL.len().max(Hint::ALL.len());
@@ -216,6 +247,7 @@ mod tests {
                 let owner = |local| CheckOwnerRecord {
                     macs: vec![MacAddr([0, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 1])],
                     vendor: vendor(MacAddr([0, 0, 0, 0, 0, 1])),
+                    node: Some("node-1".to_owned()),
                     local,
                     holds: local,
                     answered: 3,
@@ -243,6 +275,7 @@ mod tests {
                         agrees: true,
                     }),
                     expected: (number > 0).then_some(number > 1),
+                    cluster: (number > 0).then(|| Box::new(context(number))),
                 }
             })
             .collect()
@@ -275,6 +308,10 @@ mod tests {
         assert_eq!(
             schema.fields("/properties/neighbour/properties"),
             fields(written.iter().map(|line| &line["neighbour"]))
+        );
+        assert_eq!(
+            schema.fields("/$defs/cluster/properties"),
+            fields(written.iter().map(|line| &line["cluster"]))
         );
         assert_eq!(schema.words("/properties/verdict/enum"), Verdict::LABELS);
         assert_eq!(schema.words("/properties/hint/enum"), Hint::LABELS);

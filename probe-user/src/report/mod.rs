@@ -9,12 +9,13 @@ mod record;
 
 pub mod terminal;
 pub mod vendor;
-mod words;
+pub(crate) mod words;
 
 pub use binding::{BindingRecord, ConflictRecord};
 pub use check::{CheckOwnerRecord, CheckRecord, Checked, NeighbourRecord};
 pub use claim::{ClaimForm, ClaimRecord};
-pub use next_step::Origin;
+pub(crate) use next_step::machines;
+pub use next_step::{NextStep, Origin, next_step};
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
 pub use terminal::Terminal;
 

@@ -75,6 +75,9 @@ pub struct OwnerRecord {
     pub role: Role,
     /// Whether it is this host.
     pub local: bool,
+    /// Whether it announces the address as the announcers of load balancers do (MetalLB, kube-vip).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announces: bool,
     /// When it first claimed the address.
     pub first_seen: Timestamp,
     /// When it last claimed the address.
@@ -154,6 +157,7 @@ impl OwnerRecord {
             node: None,
             role: owner.role,
             local: owner.local,
+            announces: owner.announces,
             first_seen: clock.wall(owner.first_seen),
             last_seen: clock.wall(owner.last_seen),
             claims: owner.claims,

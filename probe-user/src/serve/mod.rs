@@ -29,18 +29,23 @@ use tokio::{
 
 use self::metrics::{Addresses, Material};
 pub use self::{
-    api::{ApiSources, MissedRecord, serve as serve_api},
+    api::{ApiSources, ClusterRecord, MissedRecord, serve as serve_api},
     socket::{ApiSocket, DEFAULT_PATH, SocketError},
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
-    cluster::client::Handle,
+    cluster::{
+        annotate::{Annotator, Need},
+        client::Handle,
+        watchdog::Standing,
+    },
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
     links::Links,
     monitor::{MonitorHandle, Stopped},
     neighbours::NeighbourReader,
+    notify::Counts,
 };
 
 /// How long the monitor may take to answer before it counts as stuck.
@@ -64,8 +69,14 @@ pub struct Sources {
     pub neighbours: NeighbourReader,
     /// The exercise that goes on.
     pub drills: Drills,
+    /// Who knows the cluster, if there is one.
+    pub annotator: Option<Annotator>,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
+    /// How it stands with the cluster.
+    pub standing: Standing,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
     /// What is known of the cluster.
@@ -148,13 +159,21 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
     } else {
         Arc::default()
     };
+    let knowledge = match &sources.annotator {
+        Some(annotator) => Some(annotator.know(Need::Known).await),
+        None => None,
+    };
     Ok(Material {
+        knowledge,
         snapshot,
         addresses,
         watched: sources.watched.borrow().clone(),
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        standing: sources.standing.now(),
+        most: sources.addresses,
+        notifications: sources.notifications,
         config: *sources.config.borrow(),
         cluster: sources.cluster,
         counters: sources.counters,

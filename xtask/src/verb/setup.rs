@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{manifest_tools, packages, step::say, toolchain};
+use crate::{kube_apiserver, manifest_tools, packages, step::say, toolchain};
 
 pub fn run() -> Result<()> {
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
     packages::ensure_for_tests()?;
     manifest_tools::ensure()?;
+    kube_apiserver::ensure()?;
     say(&format!(
         "ready: {} ({}) and {} for the eBPF programs",
         toolchain.rustc.display(),

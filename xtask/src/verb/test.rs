@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    host, image, manifest_tools, packages,
+    host, image, kube_apiserver, manifest_tools, packages,
     step::{self, step},
     tally::Tally,
     toolchain,
@@ -30,6 +30,7 @@ pub fn run() -> Result<ExitCode> {
     toolchain::ensure_clippy(&toolchain)?;
     packages::ensure_for_tests()?;
     manifest_tools::ensure()?;
+    kube_apiserver::ensure()?;
     lint::check(&toolchain)?;
 
     // Two profiles on purpose. The end-to-end tests run the binary that people run. The tests

@@ -12,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Arguments, Expectation, results::Results};
+use super::{audience::Audience, results::Results, terms::Terms};
 use crate::{
     active::{ArpReceiver, ArpSocket, Heard, Question},
     check::{
@@ -21,15 +21,13 @@ use crate::{
     },
     cli::{
         Exit,
-        exit::complain,
-        output::{Printer, is_closed, say},
+        output::{is_closed, say},
         session::StopSignal,
     },
     clock::{Clock, Timer, monotonic},
-    detect::Timestamp,
-    kernel::capabilities,
+    detect::{DetectConfig, Timestamp},
     poll,
-    report::{CheckRecord, Checked, Origin},
+    report::{CheckRecord, Checked},
 };
 
 /// Between two looks at the socket, the clock and the signals.
@@ -47,6 +45,33 @@ const HOLDERS: usize = 65_536;
 /// Times in a row that a question may find the queue full: two seconds.
 const MOST_RETRIES: u32 = 400;
 
+/// How it is asked.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Questions a second, where there are more than a handful of addresses.
+    pub rate: u32,
+    /// How long an answer is waited for after the last question.
+    pub wait: Duration,
+    /// How long the addresses are watched; not at all, if it is left out.
+    pub duration: Option<Duration>,
+    /// The address of this host that is asked with, instead of none.
+    pub from: Option<std::net::Ipv4Addr>,
+    /// Who is one machine.
+    pub config: DetectConfig,
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// How the program ends, by that.
+    pub exit: Exit,
+    /// Who was told.
+    pub audience: Audience,
+    /// Whether somebody stopped it.
+    pub interrupted: bool,
+    /// What broke down, if something did.
+    pub broken: Option<anyhow::Error>,
+}
+
 /// A check that is going on.
 pub struct Inquiry {
     sender: ArpSocket,
@@ -60,9 +85,9 @@ pub struct Inquiry {
     ledger: Ledger,
     judge: Judge,
     manner: Manner,
-    expectation: Expectation,
+    terms: Terms,
     from: Option<std::net::Ipv4Addr>,
-    printer: Printer,
+    audience: Audience,
     results: Results,
     course: Course,
     began: Timestamp,
@@ -81,9 +106,11 @@ enum End {
 }
 
 impl Inquiry {
-    /// Opens what is missing, and lets go of every capability: what is open works without.
+    /// Opens what is missing. What is open works without any capability.
     pub async fn open(
-        arguments: &Arguments,
+        order: &Order,
+        terms: Terms,
+        audience: Audience,
         sender: ArpSocket,
         surroundings: Surroundings,
         lots: Vec<Lot>,
@@ -94,7 +121,6 @@ impl Inquiry {
         };
         let receiver =
             poll::readable(ArpReceiver::open(only)?).context("cannot wait for frames")?;
-        capabilities::drop_all().context("cannot let go of capabilities")?;
         let neighbours = surroundings.neighbours().await?;
         let mut holders = LruCache::unbounded();
         for mac in neighbours.macs() {
@@ -103,7 +129,7 @@ impl Inquiry {
         let lots = Lots::new(lots);
         let total = lots.total();
         let now = monotonic();
-        let (course, manner) = match arguments.duration {
+        let (course, manner) = match order.duration {
             Some(duration) => {
                 let until = now + duration;
                 (Course::Watch { until }, Manner::Watched)
@@ -115,13 +141,13 @@ impl Inquiry {
             own_macs: surroundings.own_macs(),
             neighbours: (now, neighbours),
             holders,
-            schedule: Schedule::new(course, total, arguments.rate, arguments.wait, seed(), now),
-            ledger: Ledger::new(total, arguments.wait),
-            judge: Judge::new(arguments.config(), manner),
+            schedule: Schedule::new(course, total, order.rate, order.wait, seed(), now),
+            ledger: Ledger::new(total, order.wait),
+            judge: Judge::new(order.config.clone(), manner),
             manner,
-            expectation: arguments.expectation.expectation(),
-            from: arguments.from,
-            printer: Printer::new(arguments.output, Origin::Attached),
+            terms,
+            from: order.from,
+            audience,
             results: Results::default(),
             course,
             began: now,
@@ -135,27 +161,38 @@ impl Inquiry {
     }
 
     /// Asks, listens and reports, until everything is known or somebody stops it.
-    pub async fn run(mut self, mut stop: StopSignal) -> anyhow::Result<Exit> {
-        let end = match self.ask(&mut stop).await {
+    pub async fn run(mut self, stop: &mut StopSignal) -> anyhow::Result<Outcome> {
+        let end = match self.ask(stop).await {
             Ok(end) => end,
             Err(error) => End::Broken(error),
         };
         match &end {
             End::Done => {}
             End::Interrupted => self.results.interrupted = true,
-            End::Unread => return Ok(Exit::Failed),
+            End::Unread => return Ok(self.outcome(Exit::Failed, None)),
             End::Broken(_) => self.results.failed = true,
         }
         match self.report_the_rest().await {
-            Err(error) if is_closed(&error) => return Ok(Exit::Failed),
+            Err(error) if is_closed(&error) => return Ok(self.outcome(Exit::Failed, None)),
             result => result.context("cannot write to standard output")?,
         }
-        self.printer.status.clear();
+        self.audience.clear_status();
         self.summarise();
-        if let End::Broken(error) = end {
-            complain(&error);
+        let exit = self.results.exit();
+        let broken = match end {
+            End::Broken(error) => Some(error),
+            End::Done | End::Interrupted | End::Unread => None,
+        };
+        Ok(self.outcome(exit, broken))
+    }
+
+    fn outcome(self, exit: Exit, broken: Option<anyhow::Error>) -> Outcome {
+        Outcome {
+            exit,
+            interrupted: self.results.interrupted,
+            audience: self.audience,
+            broken,
         }
-        Ok(self.results.exit())
     }
 
     async fn ask(&mut self, stop: &mut StopSignal) -> anyhow::Result<End> {
@@ -205,7 +242,7 @@ impl Inquiry {
                 }
                 _ = status.tick(), if self.shows_progress() => {
                     let text = self.progress(monotonic());
-                    self.printer.status.show(&text);
+                    self.audience.show_status(&text);
                 }
             }
         }
@@ -236,6 +273,7 @@ impl Inquiry {
         let Some((place, port)) = ports.find(|(_, port)| is_here(port)) else {
             return;
         };
+        self.audience.heard(heard, now);
         let number = self.lots.number(frame.subject().into(), place);
         match frame.kind() {
             Kind::Claim if heard.sent && self.is_own_question(frame) => {}
@@ -307,7 +345,7 @@ impl Inquiry {
     fn say_why_it_waits(&mut self) {
         if self.schedule.waiting() > 0 && !self.said_to_wait {
             self.said_to_wait = true;
-            self.printer.status.clear();
+            self.audience.clear_status();
             say(
                 "waiting 10 s: somebody asks whether an address of these is free, as a booting machine does, and \
                  would take the same question for a rival's",
@@ -328,7 +366,7 @@ impl Inquiry {
             reported = true;
         }
         if reported {
-            self.printer.flush()
+            self.audience.flush()
         } else {
             Ok(())
         }
@@ -344,7 +382,7 @@ impl Inquiry {
                 self.report(number, sighting.as_ref(), now)?;
             }
         }
-        self.printer.flush()
+        self.audience.flush()
     }
 
     async fn refresh_neighbours(&mut self, now: Timestamp) {
@@ -394,17 +432,18 @@ impl Inquiry {
             neighbour: self.neighbours.1.get(place, ip).filter(|_| held.is_none()),
         };
         let mut record = CheckRecord::new(checked, &judgement, now, Clock::Monotonic);
-        record.expected = self.expected(&judgement, asked);
+        self.terms.annotate(&mut record);
+        record.expected = self.expected(&record, &judgement);
         self.results.count(&record);
-        if self.printer.is_for_people() && self.is_of_no_interest(&record) {
+        if self.audience.is_for_people() && self.is_of_no_interest(&record) {
             return Ok(());
         }
-        let expected = self.expectation.words(self.manner);
-        self.printer.check(&record, &expected, self.is_many())
+        let expected = self.terms.words(&record, self.manner);
+        self.audience.check(record, &expected, self.is_many())
     }
 
-    fn expected(&self, judgement: &Judgement, asked: u32) -> Option<bool> {
-        let met = self.expectation.is_met(judgement, self.manner, asked)?;
+    fn expected(&self, record: &CheckRecord, judgement: &Judgement) -> Option<bool> {
+        let met = self.terms.is_met(record, judgement, self.manner)?;
         // Of what was not asked to the end, nothing is known.
         let is_known = !self.is_stopped() && judgement.verdict != Verdict::NotAsked;
         is_known.then_some(met)
@@ -425,7 +464,7 @@ impl Inquiry {
     }
 
     fn shows_progress(&self) -> bool {
-        self.printer.status.is_possible()
+        self.audience.shows_status()
             && (self.is_many() || matches!(self.course, Course::Watch { .. }))
     }
 
@@ -445,7 +484,7 @@ impl Inquiry {
 
     fn summarise(&self) {
         let total = self.lots.total();
-        if self.printer.is_for_people() && (total > 1 || self.is_stopped()) {
+        if self.audience.is_for_people() && (total > 1 || self.is_stopped()) {
             let took = monotonic().since(self.began);
             say(&self.results.summary(total, self.schedule.sent(), took));
         }

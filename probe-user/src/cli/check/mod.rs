@@ -1,14 +1,18 @@
 //! `probe check`: who answers for these addresses, now?
 
+pub(super) mod audience;
 mod expectation;
-mod inquiry;
+pub(super) mod inquiry;
+pub(super) mod kubernetes;
+pub(super) mod quiet;
 mod results;
+pub(super) mod terms;
 
 use std::{
     fs,
     io::{self, Read as _},
     net::Ipv4Addr,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,19 +21,28 @@ use clap::Args;
 use probe_common::wire::{MacAddr, Vlan};
 use tokio::runtime;
 
-use self::{expectation::Expectation, inquiry::Inquiry};
+use self::{
+    audience::Audience,
+    expectation::Expectation,
+    inquiry::{Inquiry, Order},
+    terms::Terms,
+};
 use super::{
     Exit,
+    cluster::ClusterArguments,
     detection::MacSet,
     exit::complain,
-    output::{Output, say},
+    output::{Output, Printer, say},
     session::{StopSignal, init_logging},
     source::duration,
 };
 use crate::{
     active::ArpSocket,
-    check::{Surroundings, SurroundingsError, Target, TargetError, read_list},
+    check::{Lot, Surroundings, SurroundingsError, Target, TargetError, read_list},
     detect::DetectConfig,
+    kernel::capabilities,
+    report::Origin,
+    serve::DEFAULT_PATH,
 };
 
 /// The word for standard input.
@@ -46,8 +59,20 @@ const LONGEST_LIST: u64 = 64 << 20;
 pub struct Arguments {
     /// Addresses: 192.0.2.7, 192.0.2.0/24, 192.0.2.10-192.0.2.20, 192.0.2.10-20, a file with a list of them or
     /// with address pools (YAML, as `probe pools` reads them), or - for either from standard input
-    #[arg(value_name = "TARGET", required = true)]
+    #[arg(value_name = "TARGET", required_unless_present = "kubernetes")]
     targets: Vec<String>,
+
+    /// Ask about every address of the cluster that is on-link here, or about those of them that are among the targets: one that a
+    /// service has, has exactly one owner, a node of the cluster; any other address of a pool has none. Else end with 3
+    #[arg(long, conflicts_with_all = ["expect_owner", "expect_free", "expect_mac"])]
+    kubernetes: bool,
+
+    #[command(flatten)]
+    cluster: ClusterArguments,
+
+    /// The socket of the daemon, whom --kubernetes asks for the cluster
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH, hide_short_help = true)]
+    socket: PathBuf,
 
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Human)]
@@ -125,6 +150,10 @@ impl ExpectationArguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     init_logging("warn");
+    if arguments.cluster.context.is_some() && !arguments.kubernetes {
+        complain(&anyhow::anyhow!("--context is for --kubernetes"));
+        return Ok(Exit::Usage);
+    }
     let targets = match targets(&arguments.targets) {
         Ok(targets) => targets,
         Err(error) if error.is::<Mistyped>() => {
@@ -136,7 +165,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     // One thread: capabilities belong to threads, and all of them are let go of on the way.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    match runtime.block_on(check(arguments, &targets)) {
+    let result = runtime.block_on(async {
+        if arguments.kubernetes {
+            kubernetes::check(arguments, &targets).await
+        } else {
+            check(arguments, &targets).await
+        }
+    });
+    match result {
         Err(error) if is_usage(&error) => {
             complain(&error);
             Ok(Exit::Usage)
@@ -151,7 +187,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 }
 
 async fn check(arguments: &Arguments, targets: &[Target]) -> anyhow::Result<Exit> {
-    let stop = StopSignal::listen()?;
+    let mut stop = StopSignal::listen()?;
     // First of all, because without the capability nothing else is of use.
     let sender = ArpSocket::sender()?;
     let mut surroundings = Surroundings::look().await?;
@@ -163,10 +199,29 @@ async fn check(arguments: &Arguments, targets: &[Target]) -> anyhow::Result<Exit
         surroundings.check_source(from)?;
     }
     say_what_is_left_out(surroundings.left_out());
-    Inquiry::open(arguments, sender, surroundings, lots)
-        .await?
-        .run(stop)
-        .await
+    let terms = Terms::Plain(arguments.expectation.expectation());
+    go_on(arguments, terms, sender, surroundings, lots, &mut stop).await
+}
+
+/// Asks, and writes what comes of it.
+async fn go_on(
+    arguments: &Arguments,
+    terms: Terms,
+    sender: ArpSocket,
+    surroundings: Surroundings,
+    lots: Vec<Lot>,
+    stop: &mut StopSignal,
+) -> anyhow::Result<Exit> {
+    let audience = Audience::Printer(Printer::new(arguments.output, Origin::Attached));
+    let order = arguments.order();
+    let inquiry = Inquiry::open(&order, terms, audience, sender, surroundings, lots).await?;
+    // What is open works without.
+    capabilities::drop_all().context("cannot let go of capabilities")?;
+    let outcome = inquiry.run(stop).await?;
+    if let Some(error) = &outcome.broken {
+        complain(error);
+    }
+    Ok(outcome.exit)
 }
 
 fn say_what_is_left_out(left_out: &[Ipv4Addr]) {
@@ -180,11 +235,17 @@ fn say_what_is_left_out(left_out: &[Ipv4Addr]) {
 }
 
 impl Arguments {
-    /// Who is one machine.
-    fn config(&self) -> DetectConfig {
-        DetectConfig {
-            same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
-            ..DetectConfig::default()
+    /// How it is asked.
+    fn order(&self) -> Order {
+        Order {
+            rate: self.rate,
+            wait: self.wait,
+            duration: self.duration,
+            from: self.from,
+            config: DetectConfig {
+                same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
+                ..DetectConfig::default()
+            },
         }
     }
 }
@@ -228,7 +289,10 @@ fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
             Err(error) => return Err(Mistyped(error).into()),
         }
     }
-    anyhow::ensure!(!targets.is_empty(), "there is no IPv4 address to check");
+    anyhow::ensure!(
+        words.is_empty() || !targets.is_empty(),
+        "there is no IPv4 address to check"
+    );
     Ok(targets)
 }
 

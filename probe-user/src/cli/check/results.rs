@@ -119,6 +119,7 @@ mod tests {
             hint: None,
             neighbour: None,
             expected,
+            cluster: None,
         }
     }
 

@@ -1,6 +1,8 @@
-//! `probe pools`: address pools as they are written down. Reads files; asks nobody.
+//! `probe pools`: address pools as they are written down, or as clusters have them. Only `free` asks on the network.
 
+mod contexts;
 mod files;
+mod free;
 
 use std::{
     collections::HashSet,
@@ -32,6 +34,8 @@ pub enum Verb {
     /// Find overlaps between pools, clusters and the plan of the network, and pools that are not what they
     /// seem; ends with 1 if there are errors
     Check(CheckArguments),
+    /// List addresses of pools that no service has and nobody answers for
+    Free(free::FreeArguments),
     /// Print MetalLB's pools in a file without some addresses, ready for kubectl apply
     Exclude(ExcludeArguments),
 }
@@ -40,12 +44,16 @@ pub enum Verb {
 pub struct CheckArguments {
     /// Manifests: a file, a folder with all in it, or - for standard input. Each is one cluster, which has
     /// the name of the file or folder
-    #[arg(value_name = "PATH", required_unless_present = "clusters")]
+    #[arg(value_name = "PATH", required_unless_present_any = ["clusters", "contexts"])]
     paths: Vec<PathBuf>,
 
     /// Manifests of the cluster of this name; repeat it for more clusters, or for more of one
     #[arg(long = "cluster", value_name = "NAME=PATH", value_parser = parse_cluster)]
     clusters: Vec<Source>,
+
+    /// A live cluster, by the name of its context in kubeconfig; repeat it for more
+    #[arg(long = "context", value_name = "NAME")]
+    contexts: Vec<String>,
 
     /// The plan of the network: the ranges of each cluster, of nodes and of DHCP, and reserved ones
     #[arg(long, value_name = "FILE")]
@@ -95,12 +103,13 @@ struct Source {
 pub fn run(verb: &Verb) -> anyhow::Result<Exit> {
     match verb {
         Verb::Check(arguments) => check(arguments),
+        Verb::Free(arguments) => free::run(arguments),
         Verb::Exclude(arguments) => print_excluded(arguments),
     }
 }
 
 fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
-    let sources = arguments.sources();
+    let sources = sources(&arguments.paths, &arguments.clusters);
     let from_stdin = sources.iter().map(|source| &source.path);
     let from_stdin = from_stdin
         .chain(&arguments.plan)
@@ -115,6 +124,7 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
     for source in &sources {
         Reader::new(&mut inventory, &source.cluster).source(&source.path);
     }
+    contexts::read(&mut inventory, &arguments.contexts)?;
     let plan = arguments
         .plan
         .as_deref()
@@ -188,32 +198,30 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
     })
 }
 
-impl CheckArguments {
-    /// All manifests. A path is called as its last part; where two would have the same name, each is called
-    /// as it was typed.
-    fn sources(&self) -> Vec<Source> {
-        let mut names = HashSet::new();
-        let mut twice = HashSet::new();
-        for path in &self.paths {
-            let name = cluster_name(path);
-            if !names.insert(name.clone()) {
-                twice.insert(name);
-            }
+/// All manifests. A path is called as its last part; where two would have the same name, each is called as it was
+/// typed.
+fn sources(paths: &[PathBuf], clusters: &[Source]) -> Vec<Source> {
+    let mut names = HashSet::new();
+    let mut twice = HashSet::new();
+    for path in paths {
+        let name = cluster_name(path);
+        if !names.insert(name.clone()) {
+            twice.insert(name);
         }
-        let paths = self.paths.iter().map(|path| {
-            let name = cluster_name(path);
-            let cluster = if twice.contains(&name) {
-                display_name(path)
-            } else {
-                name
-            };
-            Source {
-                cluster,
-                path: path.clone(),
-            }
-        });
-        paths.chain(self.clusters.iter().cloned()).collect()
     }
+    let paths = paths.iter().map(|path| {
+        let name = cluster_name(path);
+        let cluster = if twice.contains(&name) {
+            display_name(path)
+        } else {
+            name
+        };
+        Source {
+            cluster,
+            path: path.clone(),
+        }
+    });
+    paths.chain(clusters.iter().cloned()).collect()
 }
 
 /// What the cluster of a path is called: the last part, without an extension.

@@ -20,6 +20,8 @@ mod backoff;
 mod connect;
 mod error;
 #[cfg(feature = "kubernetes")]
+mod events;
+#[cfg(feature = "kubernetes")]
 #[cfg(test)]
 mod fake;
 #[cfg(feature = "kubernetes")]
@@ -33,6 +35,7 @@ mod list;
 mod nodes;
 #[cfg(feature = "kubernetes")]
 mod pace;
+mod pools;
 #[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
@@ -46,10 +49,15 @@ mod tests;
 
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::Connection;
+#[cfg(not(feature = "kubernetes"))]
+pub use absent::NewEvent;
 #[cfg(feature = "kubernetes")]
 pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
+#[cfg(feature = "kubernetes")]
+pub use events::NewEvent;
 pub use health::Health;
+pub use pools::PoolObjects;
 
 use super::{
     model::{Cluster, Named, Node},
@@ -75,6 +83,8 @@ struct Inner {
     nodes: Mutex<Nodes>,
     /// How many nodes there are, when that is known.
     node_count: watch::Sender<usize>,
+    /// The last list of nodes, for those who do not wait.
+    known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +119,7 @@ impl Handle {
                 health,
                 nodes: Mutex::default(),
                 node_count: watch::Sender::new(0),
+                known_nodes: watch::Sender::default(),
             }),
         }
     }
@@ -165,6 +176,7 @@ impl Handle {
                     Ok(nodes) => {
                         inner.node_count.send_replace(nodes.len());
                         known.list = Arc::new(nodes);
+                        inner.known_nodes.send_replace(Some(known.list.clone()));
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
@@ -175,6 +187,11 @@ impl Handle {
         });
         // It is only not there when the program ends.
         reading.await.unwrap_or_default()
+    }
+
+    /// The nodes as they were last read, if they ever were; asks nobody.
+    pub fn known_nodes(&self) -> Option<Arc<Vec<Node>>> {
+        self.inner.known_nodes.borrow().clone()
     }
 
     /// How many endpoints of a service are ready; nothing if that cannot be told.

@@ -39,6 +39,8 @@ pub(super) struct Binding {
     holder: Option<MacAddr>,
     /// Since when its owner has it; before the first claim, since when one is waited for.
     since: Timestamp,
+    /// Since when its silence counts, if that is later than its last claim.
+    awaited: Timestamp,
     /// Its silence has been reported.
     silent_told: bool,
     /// What a settled address does without.
@@ -52,6 +54,7 @@ impl Binding {
             claimants: Claimants::default(),
             holder: None,
             since: at,
+            awaited: at,
             silent_told: false,
             dispute: None,
         }
@@ -211,7 +214,18 @@ impl Binding {
         if !scene.tracked || scene.held.is_some() || self.silent_told {
             return None;
         }
-        Some(self.last_claim() + scene.rules.config.silent_after?)
+        let from = self.last_claim().max(self.awaited);
+        Some(from + scene.rules.config.silent_after?)
+    }
+
+    /// Its silence counts from now on.
+    pub const fn await_from(&mut self, at: Timestamp) {
+        self.awaited = at;
+    }
+
+    /// Whether nobody has claimed it.
+    pub fn is_blank(&self) -> bool {
+        self.holder.is_none() && self.dispute.is_none() && self.macs().next().is_none()
     }
 
     /// Asked as an address that matters: nobody's answer twice is silence, unless somebody has claimed it
@@ -267,6 +281,7 @@ impl Binding {
     /// No time lies in the future: called when the clock was set back to `now`.
     pub fn forget_future(&mut self, now: Timestamp) {
         self.since = self.since.min(now);
+        self.awaited = self.awaited.min(now);
         self.claimants.forget_future(now);
         if let Some(dispute) = &mut self.dispute {
             dispute.forget_future(now);

@@ -135,6 +135,7 @@ impl Binding {
             if let Some((_, view)) = owners.iter_mut().find(|(known, _)| *known == owner) {
                 view.macs.push(claimant.mac);
                 view.local |= local;
+                view.announces |= claimant.is_announcer();
                 view.first_seen = view.first_seen.min(claimant.first_seen);
                 view.claims += claimant.claims;
                 continue;
@@ -148,6 +149,7 @@ impl Binding {
                 role,
                 macs: vec![claimant.mac],
                 local,
+                announces: claimant.is_announcer(),
                 first_seen: claimant.first_seen,
                 last_seen: claimant.last_seen,
                 claims: claimant.claims,
@@ -170,6 +172,7 @@ pub(in crate::detect) fn station(
         role,
         macs: vec![mac],
         local: scene.facts.is_local(mac),
+        announces: false,
         first_seen: at,
         last_seen: at,
         claims: 0,

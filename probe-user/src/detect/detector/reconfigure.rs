@@ -19,6 +19,7 @@ impl Detector {
         self.keep_time(at);
         self.advance(at, findings);
         let at = at.max(self.ledger.now);
+        self.told += 1;
         let before = std::mem::replace(&mut self.world.rules, Rules::new(config));
         self.table.set_max(self.world.rules.config.max_bindings);
         for slot in self.table.slots() {

@@ -5,6 +5,7 @@ mod bounds;
 mod clock;
 mod duplicate;
 mod events;
+mod expected;
 mod lab;
 mod local;
 mod model;

@@ -34,7 +34,12 @@ impl Terminal {
             && let [mac] = owner.macs[..]
         {
             let used = self.headline(out, &head)?;
-            self.beside(out, used, mac, owner.local)?;
+            let name = if owner.local {
+                "this host".into()
+            } else {
+                vendor::describe(mac)
+            };
+            self.beside(out, used, mac, &name)?;
             if !brief || unexpected || disagrees {
                 self.labelled(out, "", &self.how(owner, record))?;
             }
@@ -50,6 +55,7 @@ impl Terminal {
                 self.checked_owner(out, owner, record)?;
             }
         }
+        self.service_of(out, record)?;
         if record.more > 0 {
             let text = format!(
                 "{} more frames of stations that were not told apart",
@@ -81,9 +87,11 @@ impl Terminal {
             (false, 0) => "claims it",
             (false, _) => "answers",
         };
+        let node = owner.node.as_ref();
+        let node = node.map_or_else(String::new, |node| format!("{node}, "));
         let here = if owner.local { "this host, " } else { "" };
         for &mac in &owner.macs {
-            let text = format!("{mac}  {here}{}", vendor::describe(mac));
+            let text = format!("{mac}  {node}{here}{}", vendor::describe(mac));
             write_labelled(out, label, &layout::cut(&text, self.width - super::COLUMN))?;
             label = "";
         }
@@ -124,6 +132,31 @@ impl Terminal {
             parts.push(format!("{first} to {last}"));
         }
         parts.join(", ")
+    }
+
+    /// Whose address it is, and, of one owner, which node that is.
+    fn service_of(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
+        let Some(context) = &record.cluster else {
+            return Ok(());
+        };
+        let mut parts: Vec<_> = context.services.iter().map(ToString::to_string).collect();
+        if parts.is_empty() {
+            parts.push("no service's".to_owned());
+        }
+        parts.extend(
+            context
+                .pool
+                .as_ref()
+                .map(|pool| format!("pool {}", pool.name)),
+        );
+        if let (Verdict::OneOwner, [owner, ..]) = (record.verdict, &record.owners[..]) {
+            parts.push(match &owner.node {
+                Some(node) => format!("at node {node}"),
+                None if record.expected == Some(false) => "at no node of the cluster".to_owned(),
+                None => "at a machine of which is not known whether it is a node".to_owned(),
+            });
+        }
+        self.labelled(out, "service", &parts.join(", "))
     }
 
     fn neighbour(&self, out: &mut impl Write, record: &CheckRecord, brief: bool) -> io::Result<()> {
@@ -204,7 +237,7 @@ fn sentence(record: &CheckRecord) -> Option<String> {
 }
 
 /// In milliseconds.
-fn times(fastest: u64, slowest: u64) -> String {
+pub(super) fn times(fastest: u64, slowest: u64) -> String {
     let milliseconds = |microseconds: u64| {
         let (whole, rest) = (microseconds / 1000, microseconds % 1000);
         if whole < 10 {

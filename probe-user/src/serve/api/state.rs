@@ -25,7 +25,7 @@ pub(super) async fn conflicts(
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
     let conflicts = conflicts_now(&api.sources).await?;
-    Ok(listed(&conflicts, &api.sources, &filter))
+    Ok(listed(&conflicts, &api.sources, &filter).await)
 }
 
 /// All bindings.
@@ -37,21 +37,29 @@ pub(super) async fn bindings(
     let asked = timeout(PATIENCE, api.sources.monitor.bindings()).await;
     let mut bindings = asked.map_err(|_| ApiError::Stuck)??;
     bindings.sort_unstable_by_key(|binding| binding.key);
-    Ok(listed(&bindings, &api.sources, &filter))
+    Ok(listed(&bindings, &api.sources, &filter).await)
 }
 
-fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) -> Response {
+async fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) -> Response {
+    let records = records(views, sources).await;
+    let wanted = records.iter().filter(|record| filter.wants_binding(record));
+    lines(wanted.map(|record| to_json(record) + "\n").collect())
+}
+
+/// With what the cluster knows of them.
+async fn records(views: &[BindingView], sources: &ApiSources) -> Vec<BindingRecord> {
     let watched = sources.watched.borrow().clone();
-    let records = views.iter().map(|view| record(view, &watched));
-    let wanted = records.filter(|record| filter.wants_binding(record));
-    lines(wanted.map(|record| to_json(&record) + "\n").collect())
+    let records = views.iter().map(|view| record(view, &watched)).collect();
+    match &sources.annotator {
+        Some(annotator) => annotator.bindings(records).await,
+        None => records,
+    }
 }
 
 /// The open conflicts, for those who want to know more of them.
 pub(super) async fn open_conflicts(sources: &ApiSources) -> Result<Vec<BindingRecord>, ApiError> {
-    let watched = sources.watched.borrow().clone();
     let views = conflicts_now(sources).await?;
-    Ok(views.iter().map(|view| record(view, &watched)).collect())
+    Ok(records(&views, sources).await)
 }
 
 async fn conflicts_now(sources: &ApiSources) -> Result<Vec<BindingView>, ApiError> {
@@ -92,6 +100,6 @@ async fn snapshot(sources: &ApiSources) -> Result<Snapshot, ApiError> {
     Ok(asked.map_err(|_| ApiError::Stuck)??)
 }
 
-fn lines(text: String) -> Response {
+pub(super) fn lines(text: String) -> Response {
     ([(CONTENT_TYPE, LINES)], text).into_response()
 }

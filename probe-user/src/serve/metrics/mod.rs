@@ -1,11 +1,13 @@
 //! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
 
 mod addresses;
+mod cluster;
 mod detection;
 mod family;
 mod interfaces;
 mod kubernetes;
 mod list;
+mod notifications;
 
 #[cfg(test)]
 mod documentation;
@@ -18,12 +20,13 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
-    cluster::client::Handle,
+    cluster::{annotate::Knowledge, client::Handle, watchdog::Now},
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
     monitor::Snapshot,
     neighbours::Neighbours,
+    notify::Counts,
     report::FindingRecord,
 };
 
@@ -52,6 +55,14 @@ pub struct Material {
     pub neighbours: Arc<Neighbours>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
+    /// What is known of the cluster, if there is one.
+    pub knowledge: Option<Knowledge>,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
+    /// How it stands with the cluster, if this node is to say.
+    pub standing: Option<Now>,
+    /// How many pools and drifts have series of their own.
+    pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// What is known of the cluster.
@@ -74,12 +85,15 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
         links,
         neighbours: &material.neighbours,
         drill: material.drill.as_deref(),
+        knowledge: material.knowledge.as_ref(),
     };
     let mut pieces = vec![interfaces::info(watched, links)];
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(notifications::families(&material.notifications));
     pieces.push(kubernetes::families(&material.cluster));
+    pieces.push(cluster::families(material.standing.as_ref(), material.most));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)

@@ -1,0 +1,33 @@
+//! A handful of frames as a file of their own.
+
+use std::io;
+
+use probe_common::event::ArpEvent;
+
+use super::{host::Interface, writer::Writer};
+
+/// Frames of an interface as pcapng; their times are moved by this, from their clock to the time since 1970.
+pub fn frames<'a>(
+    events: impl IntoIterator<Item = &'a ArpEvent>,
+    interface: &str,
+    offset_ns: u64,
+) -> io::Result<Vec<u8>> {
+    let mut writer = Writer::new(Vec::new())?;
+    let mut last = 0;
+    for event in events {
+        if !writer.knows(event.ifindex) {
+            let interface = Interface {
+                name: interface.to_owned(),
+                ..Interface::default()
+            };
+            writer.interface(event.ifindex, &interface)?;
+        }
+        let at = event.ktime_ns.saturating_add(offset_ns);
+        last = last.max(at);
+        writer.event(&ArpEvent {
+            ktime_ns: at,
+            ..*event
+        })?;
+    }
+    writer.finish(last)
+}

@@ -1,0 +1,136 @@
+//! What is expected of each address, and by whom.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+
+use super::expectation::Expectation;
+use crate::{
+    check::{Judgement, Manner, Port, Verdict},
+    cluster::{Announced, Cluster, Roster, annotate},
+    report::CheckRecord,
+};
+
+/// What is expected of each address.
+pub enum Terms {
+    /// Of all the same.
+    Plain(Expectation),
+    /// What a cluster wants.
+    Cluster(Box<ClusterTerms>),
+}
+
+/// What a cluster wants: of an address that a service has, one owner, a node; of any other of its pools, none.
+pub struct ClusterTerms {
+    cluster: Cluster,
+    roster: Roster,
+    /// By the name of an interface, the networks there.
+    networks: HashMap<String, Vec<IpNet>>,
+}
+
+impl Terms {
+    /// Nothing is expected.
+    pub const fn nothing() -> Self {
+        Self::Plain(Expectation::Nothing)
+    }
+
+    /// Adds to a record what is known from elsewhere.
+    pub fn annotate(&self, record: &mut CheckRecord) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Cluster(terms) => terms.annotate(record),
+        }
+    }
+
+    /// Whether what was expected is met; `None` if nothing was, or it cannot be known.
+    pub fn is_met(
+        &self,
+        record: &CheckRecord,
+        judgement: &Judgement,
+        manner: Manner,
+    ) -> Option<bool> {
+        match self {
+            Self::Plain(expectation) => expectation.is_met(judgement, manner, record.asked),
+            Self::Cluster(terms) => terms.is_met(record, judgement, manner),
+        }
+    }
+
+    /// What was expected, in words.
+    pub fn words(&self, record: &CheckRecord, manner: Manner) -> String {
+        match self {
+            Self::Plain(expectation) => expectation.words(manner),
+            Self::Cluster(terms) => terms.words(record, manner),
+        }
+    }
+}
+
+impl ClusterTerms {
+    /// By what is known of the cluster, on these segments.
+    pub fn new(cluster: Cluster, roster: Roster, ports: &[Port]) -> Self {
+        let networks = ports.iter().map(|port| {
+            let networks = port.networks.iter().copied().map(IpNet::V4);
+            (port.name.clone(), networks.collect())
+        });
+        Self {
+            cluster,
+            roster,
+            networks: networks.collect(),
+        }
+    }
+
+    fn annotate(&self, record: &mut CheckRecord) {
+        for owner in &mut record.owners {
+            owner.node = self.roster.node_of(&owner.macs).map(str::to_owned);
+        }
+        record.cluster = annotate::context(&self.cluster, record.ip.into()).map(Box::new);
+    }
+
+    fn is_met(&self, record: &CheckRecord, judgement: &Judgement, manner: Manner) -> Option<bool> {
+        let met = |expectation: Expectation| expectation.is_met(judgement, manner, record.asked);
+        let ip = record.ip.into();
+        if self.cluster.services_at(ip).next().is_none() {
+            return met(Expectation::Free);
+        }
+        if judgement.verdict == Verdict::Nobody && !self.is_announced(record) {
+            return None;
+        }
+        if met(Expectation::Owner)? {
+            self.is_node(record)
+        } else {
+            Some(false)
+        }
+    }
+
+    /// Whether somebody has to announce it by ARP.
+    fn is_announced(&self, record: &CheckRecord) -> bool {
+        let ip = record.ip.into();
+        match self.cluster.announced(ip) {
+            Announced::Layer2 => true,
+            Announced::Bgp | Announced::Nowhere => false,
+            Announced::Unknown => {
+                let mut services = self.cluster.services_at(ip);
+                services.any(|service| service.kube_vip_host.is_some())
+            }
+        }
+    }
+
+    /// Whether its owner is a node; `None` if that is not known.
+    fn is_node(&self, record: &CheckRecord) -> Option<bool> {
+        if record.owners.first()?.node.is_some() {
+            return Some(true);
+        }
+        let networks = self.networks.get(&record.interface)?;
+        self.roster.is_complete_in(networks).then_some(false)
+    }
+
+    fn words(&self, record: &CheckRecord, manner: Manner) -> String {
+        let mut services = self.cluster.services_at(record.ip.into());
+        match services.next() {
+            Some(service) => format!(
+                "{}, a node of the cluster: it is service {}'s",
+                Expectation::Owner.words(manner),
+                service.named
+            ),
+            None => format!("{}: no service has it", Expectation::Free.words(manner)),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Pools of live clusters, each by a context of kubeconfig.
+
+use serde_json::Value;
+use tokio::runtime;
+
+use crate::{
+    cli::cluster::connect,
+    pools::{Inventory, ReadError, manifest},
+};
+
+/// Reads the pools and advertisements of each context: a cluster of that name. What cannot be read is noted.
+pub fn read(inventory: &mut Inventory, contexts: &[String]) -> anyhow::Result<()> {
+    if contexts.is_empty() {
+        return Ok(());
+    }
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    for context in contexts {
+        runtime.block_on(read_one(inventory, context));
+    }
+    Ok(())
+}
+
+async fn read_one(inventory: &mut Inventory, context: &str) {
+    // A cluster without pools is one as well.
+    inventory.cluster(context);
+    let place = format!("context {context}");
+    let connection = match connect(Some(context)).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let file = inventory.file(&place);
+            return inventory.cannot_read(file, None, ReadError::Io(error.to_string()));
+        }
+    };
+    let read = connection.pool_objects().await;
+    for (what, error) in read.errors {
+        let file = inventory.file(&format!("{place}: {what}"));
+        inventory.cannot_read(file, None, ReadError::Io(error.to_string()));
+    }
+    for object in read.objects {
+        let file = format!("{place}: {}", title(&object));
+        // JSON is YAML.
+        manifest::read(inventory, context, &file, &object.to_string());
+    }
+}
+
+/// What people call an object: `IPAddressPool metallb-system/production`.
+fn title(object: &Value) -> String {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    let kind = text("/kind").unwrap_or("object");
+    let name = text("/metadata/name").unwrap_or_default();
+    match text("/metadata/namespace") {
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
+    }
+}

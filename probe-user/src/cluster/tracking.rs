@@ -1,0 +1,132 @@
+//! Which addresses of a cluster are to be expected on this host's segments: those that services have, that are on-link
+//! here, and that somebody announces on layer 2. What is announced by BGP only, or is another network's, nobody
+//! answers for here, and its silence means nothing.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{Announced, Cluster, Resource, Service, model::Known};
+use crate::{
+    detect::Expected,
+    facts::OnLink,
+    interfaces::{WatchState, WatchedInterfaces},
+    links::Links,
+    pools::Pool,
+};
+
+/// Without these nothing can be concluded: what is not announced may only not be known yet.
+const NEEDED: [Resource; 4] = [
+    Resource::Services,
+    Resource::IpAddressPools,
+    Resource::L2Advertisements,
+    Resource::BgpAdvertisements,
+];
+
+/// Classes of load balancers that announce by BGP only.
+const BGP_CLASSES: [&str; 1] = ["io.cilium/bgp-control-plane"];
+
+/// The addresses that are expected; `None` while too little was read to say.
+pub fn expected(cluster: &Cluster, on_link: &OnLink) -> Option<Expected> {
+    if !NEEDED.iter().all(|&resource| was_tried(cluster, resource)) {
+        return None;
+    }
+    let mut announced = BTreeMap::new();
+    let expected = cluster
+        .addresses()
+        .filter(IpAddr::is_ipv4)
+        // Cheap, and of a cluster with many networks most are elsewhere.
+        .filter(|&ip| on_link.keys(ip).next().is_some())
+        .filter(|&ip| is_on_layer_2(cluster, ip, &mut announced));
+    Some(expected.flat_map(|ip| on_link.keys(ip)).collect())
+}
+
+/// Whether the API server has said anything about it, be it that it says nothing.
+fn was_tried(cluster: &Cluster, resource: Resource) -> bool {
+    let freshness = cluster.objects().freshness.get(&resource);
+    freshness.is_some_and(|freshness| freshness.known != Known::Never)
+}
+
+/// How each pool is announced, by namespace and name: many services are from one.
+type Announcements = BTreeMap<(Option<String>, String), Announced>;
+
+fn is_on_layer_2(cluster: &Cluster, ip: IpAddr, announced: &mut Announcements) -> bool {
+    if cluster.services_at(ip).all(is_by_bgp) {
+        return false;
+    }
+    let how = cluster.pool_of(ip).map_or(Announced::Unknown, |pool| {
+        let key = (pool.namespace.clone(), pool.name.clone());
+        *announced
+            .entry(key)
+            .or_insert_with(|| announcement(cluster, pool))
+    });
+    match how {
+        // Not MetalLB's: kube-vip, Cilium and others answer for what they hand out.
+        Announced::Layer2 | Announced::Unknown => true,
+        Announced::Bgp | Announced::Nowhere => false,
+    }
+}
+
+/// How a pool is announced, as far as this host may know.
+fn announcement(cluster: &Cluster, pool: &Pool) -> Announced {
+    match cluster.announcement_of(pool) {
+        Announced::Layer2 => Announced::Layer2,
+        // There may be an advertisement that cannot be read.
+        _ if !cluster.is_known(Resource::L2Advertisements) => Announced::Unknown,
+        how => how,
+    }
+}
+
+fn is_by_bgp(service: &Service) -> bool {
+    let class = service.class.as_deref();
+    class.is_some_and(|class| BGP_CLASSES.contains(&class))
+}
+
+/// Follows the cluster and the interfaces, and says what is expected. What was expected stays so while too little is
+/// known.
+pub fn follow(
+    mut cluster: watch::Receiver<Arc<Cluster>>,
+    mut links: watch::Receiver<Arc<Links>>,
+    mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
+) -> watch::Receiver<Arc<Expected>> {
+    let (sender, receiver) = watch::channel(Arc::default());
+    tokio::spawn(async move {
+        loop {
+            let (known, on_link) = {
+                let known = cluster.borrow_and_update().clone();
+                let links = links.borrow_and_update().clone();
+                (known, on_link(&links, &watched.borrow_and_update()))
+            };
+            // Ten thousand addresses among hundreds of pools take their time.
+            let found = tokio::task::spawn_blocking(move || expected(&known, &on_link)).await;
+            if let Ok(Some(found)) = found {
+                sender.send_if_modified(|expected: &mut Arc<Expected>| {
+                    let is_news = **expected != found;
+                    if is_news {
+                        tracing::debug!(addresses = found.len(), "other addresses are expected");
+                        *expected = Arc::new(found);
+                    }
+                    is_news
+                });
+            }
+            tokio::select! {
+                changed = cluster.changed() => if changed.is_err() { return },
+                changed = links.changed() => if changed.is_err() { return },
+                changed = watched.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+        }
+    });
+    receiver
+}
+
+/// What is on-link through the interfaces that are watched and heard.
+pub(super) fn on_link(links: &Links, watched: &WatchedInterfaces) -> OnLink {
+    OnLink::new(links, |ifindex| {
+        let watched = watched.get(ifindex);
+        watched.is_some_and(|watched| matches!(watched.state, WatchState::Attached { .. }))
+    })
+}
+
+#[cfg(test)]
+mod tests;

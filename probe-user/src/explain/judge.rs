@@ -1,0 +1,442 @@
+//! What follows from what is known.
+
+use std::net::IpAddr;
+
+use probe_common::wire::MacAddr;
+
+use super::{
+    Asking, ClusterMaterial, Explanation, KnowledgeRecord, Material, OwnerRecord, Part, PoolRecord,
+    ServiceRecord, Situation, next,
+};
+use crate::{
+    check::Verdict,
+    cluster::{
+        Announced, Cause, Cluster,
+        cause::{self, NodesKnown, Surroundings},
+        model::Known,
+    },
+    detect::{Evidence, FindingKind, Role, Severity},
+    pools::Pool,
+    report::{
+        BindingRecord, CheckRecord, CountsRecord, FindingRecord, OwnerRecord as FindingOwner,
+    },
+};
+
+/// Explains an address.
+pub fn explain(material: &Material) -> Explanation {
+    let cluster = material.cluster.as_ref().ok();
+    let check = match &material.asking {
+        Asking::Asked(check) => Some(&**check),
+        Asking::NotWanted | Asking::Elsewhere(_) | Asking::Impossible(_) => None,
+    };
+    let known = material.daemon.as_ref().ok();
+    let bindings = known.map_or(&[][..], |daemon| &daemon.bindings);
+    let history = known.map_or(&[][..], |daemon| &daemon.history);
+    let conflict = bindings.iter().find_map(|binding| binding.conflict);
+    let case = Case {
+        material,
+        cluster,
+        check,
+        open: conflict.is_some(),
+        owners: owners(material, check, bindings),
+    };
+    let (situation, says) = case.situation();
+    let cause = (situation == Situation::Conflict)
+        .then(|| case.cause(bindings, history))
+        .flatten();
+    let objects = cluster.map(|known| &known.cluster);
+    let pool = objects.and_then(|cluster| cluster.pool_of(material.ip));
+    let announcers = objects.map_or_else(Vec::new, |cluster| cluster.announcers(material.ip));
+    let mut explanation = Explanation {
+        time: material.now,
+        ip: material.ip,
+        situation,
+        says,
+        check: check.cloned(),
+        not_asked: case.not_asked(),
+        services: objects.map_or_else(Vec::new, |cluster| services(cluster, material.ip)),
+        pool: pool.map(pool_record),
+        announced: objects.map(|cluster| cluster.announced(material.ip)),
+        announcers: announcers.into_iter().map(str::to_owned).collect(),
+        cause,
+        conflict,
+        history: history.to_vec(),
+        drifts: cluster.map_or_else(Vec::new, |cluster| cluster.drifts.clone()),
+        next: Vec::new(),
+        cluster: cluster.map(knowledge),
+        gaps: case.gaps(),
+        owners: case.owners,
+    };
+    explanation.next = next::steps(&explanation);
+    explanation
+}
+
+fn services(cluster: &Cluster, ip: IpAddr) -> Vec<ServiceRecord> {
+    let services = cluster.services_at(ip);
+    services
+        .map(|service| ServiceRecord {
+            named: service.named.clone(),
+            created: service.created,
+            requested: service.requested.contains(&ip),
+            class: service.class.clone(),
+            sharing_key: service.sharing_key.clone(),
+            local_traffic: service.local_traffic,
+        })
+        .collect()
+}
+
+fn pool_record(pool: &Pool) -> PoolRecord {
+    PoolRecord {
+        namespace: pool.namespace.clone(),
+        name: pool.name.clone(),
+        kind: pool.kind.label().to_owned(),
+        ranges: pool.ranges.iter().map(|range| range.text.clone()).collect(),
+    }
+}
+
+fn knowledge(known: &ClusterMaterial) -> KnowledgeRecord {
+    KnowledgeRecord {
+        source: known.source,
+        context: known.context.clone(),
+        freshness: known.cluster.objects().freshness.clone(),
+        nodes: known.nodes_known.then(|| known.roster.len()),
+    }
+}
+
+/// Who has it: those who were heard just now, then those that the daemon knows of as well.
+fn owners(
+    material: &Material,
+    check: Option<&CheckRecord>,
+    bindings: &[BindingRecord],
+) -> Vec<OwnerRecord> {
+    let mut owners: Vec<OwnerRecord> = Vec::new();
+    for owner in check.map_or(&[][..], |check| &check.owners) {
+        let part = if owner.holds {
+            Part::Holds
+        } else if owner.answers > 0 {
+            Part::Answers
+        } else {
+            Part::Claims
+        };
+        owners.push(OwnerRecord {
+            macs: owner.macs.clone(),
+            vendor: owner.vendor.clone(),
+            node: owner.node.clone(),
+            stranger: None,
+            local: owner.local,
+            part,
+            first_seen: None,
+            last_seen: owner.last_seen,
+        });
+    }
+    for binding in bindings {
+        // Who had it before has nothing to do with it now, but in a dispute.
+        let last = if binding.conflict.is_some() {
+            binding.owners.len()
+        } else {
+            1
+        };
+        for owner in binding.owners.iter().take(last) {
+            let is_same = |known: &&mut OwnerRecord| {
+                known.macs.iter().any(|mac| owner.macs.contains(mac)) || known.local && owner.local
+            };
+            if let Some(known) = owners.iter_mut().find(is_same) {
+                known.first_seen = Some(owner.first_seen);
+                known.node = known.node.take().or_else(|| owner.node.clone());
+                continue;
+            }
+            owners.push(OwnerRecord {
+                macs: owner.macs.clone(),
+                vendor: owner.vendor.clone(),
+                node: owner.node.clone(),
+                stranger: None,
+                local: owner.local,
+                part: Part::Known,
+                first_seen: Some(owner.first_seen),
+                last_seen: Some(owner.last_seen),
+            });
+        }
+    }
+    if let Ok(known) = &material.cluster {
+        for owner in &mut owners {
+            let name = |macs: &[MacAddr]| known.roster.node_of(macs).map(str::to_owned);
+            owner.node = owner.node.take().or_else(|| name(&owner.macs));
+            owner.stranger = (known.nodes_known && known.roster.is_complete_in(&material.networks))
+                .then_some(owner.node.is_none());
+        }
+    }
+    owners
+}
+
+struct Case<'a> {
+    material: &'a Material,
+    cluster: Option<&'a ClusterMaterial>,
+    check: Option<&'a CheckRecord>,
+    /// The daemon has a conflict open.
+    open: bool,
+    owners: Vec<OwnerRecord>,
+}
+
+impl Case<'_> {
+    fn situation(&self) -> (Situation, String) {
+        let verdict = self.check.map(|check| check.verdict);
+        if verdict == Some(Verdict::Conflict) {
+            let having = self.owners.iter().filter(|owner| owner.part != Part::Known);
+            return (
+                Situation::Conflict,
+                match having.count() {
+                    0..=2 => "Two machines have this address at once.".to_owned(),
+                    number => format!("{number} machines have this address at once."),
+                },
+            );
+        }
+        if self.open {
+            let now = match verdict {
+                Some(Verdict::OneOwner | Verdict::Moved) => "; asked now, only one answers",
+                Some(Verdict::Nobody) => "; asked now, nobody answers",
+                Some(Verdict::Conflict | Verdict::NotAsked) | None => "",
+            };
+            return (
+                Situation::Conflict,
+                format!("Two machines have this address: the daemon has the conflict open{now}."),
+            );
+        }
+        match (verdict, &self.material.asking) {
+            (Some(Verdict::Nobody), _) => self.nobody(),
+            (Some(Verdict::OneOwner | Verdict::Moved | Verdict::Conflict), _) => self.one(),
+            (_, Asking::Elsewhere(why)) => (Situation::Elsewhere, sentence(why)),
+            (Some(Verdict::NotAsked), _) => (
+                Situation::Unknown,
+                "It was not asked: somebody goes on asking whether it is free, as a booting machine does.".to_owned(),
+            ),
+            (None, _) if !self.owners.is_empty() => self.one(),
+            (None, Asking::NotWanted) if self.material.daemon.is_ok() => (
+                Situation::Unknown,
+                "The daemon knows nobody who has it, and it was not asked.".to_owned(),
+            ),
+            (None, _) => (
+                Situation::Unknown,
+                "Who has it is not known: it was not asked, and there is no daemon to say.".to_owned(),
+            ),
+        }
+    }
+
+    /// Exactly one machine has it.
+    fn one(&self) -> (Situation, String) {
+        let owner = self.owners.first();
+        let name = owner.and_then(|owner| owner.node.as_deref());
+        let stranger = owner.and_then(|owner| owner.stranger) == Some(true);
+        let who = name.map_or_else(String::new, |name| format!(": {name}"));
+        let Some(known) = self.cluster else {
+            return (Situation::Fine, format!("Exactly one machine has it{who}."));
+        };
+        let ip = self.material.ip;
+        let announced = known.cluster.announced(ip);
+        let services = self.service_names();
+        let pool = known.cluster.pool_of(ip).map(|pool| pool.name.as_str());
+        match (services, announced) {
+            (Some(services), Announced::Bgp) => (
+                Situation::Claimed,
+                format!(
+                    "It is {services}'s and announced by BGP only, and yet a machine answers for it by ARP{who}."
+                ),
+            ),
+            (Some(services), _) if stranger => (
+                Situation::Foreign,
+                format!(
+                    "It is {services}'s, and the machine that has it is no node of the cluster."
+                ),
+            ),
+            (Some(services), _) => {
+                let sure = match name {
+                    Some(_) => who,
+                    None => ". Whether that is a node of the cluster is not known".to_owned(),
+                };
+                (
+                    Situation::Fine,
+                    format!("It is {services}'s, and exactly one machine has it{sure}."),
+                )
+            }
+            (None, _)
+                if pool.is_some()
+                    && !known.cluster.is_known(crate::cluster::Resource::Services) =>
+            {
+                (
+                    Situation::Fine,
+                    format!(
+                        "Exactly one machine has it{who}. Which service should is not known: services could not be read."
+                    ),
+                )
+            }
+            (None, _) if let Some(pool) = pool => (
+                Situation::Claimed,
+                format!(
+                    "It is in pool {pool} and no service has it, and yet a machine does{who}: whoever gets it next \
+                     is in conflict."
+                ),
+            ),
+            (None, _) => (
+                Situation::Fine,
+                format!("Exactly one machine has it{who}. It is no service's, and in no pool."),
+            ),
+        }
+    }
+
+    /// Nobody answers.
+    fn nobody(&self) -> (Situation, String) {
+        let Some(known) = self.cluster else {
+            return (Situation::Free, "Nobody has it.".to_owned());
+        };
+        let announced = known.cluster.announced(self.material.ip);
+        let Some(services) = self.service_names() else {
+            return (
+                Situation::Free,
+                "Nobody has it, and no service should.".to_owned(),
+            );
+        };
+        match announced {
+            Announced::Layer2 | Announced::Unknown => (
+                Situation::Silent,
+                format!("It is {services}'s, and nobody answers for it."),
+            ),
+            Announced::Nowhere => (
+                Situation::Silent,
+                format!(
+                    "It is {services}'s, and nobody answers for it: no advertisement announces its pool."
+                ),
+            ),
+            Announced::Bgp => (
+                Situation::Elsewhere,
+                format!(
+                    "It is {services}'s, and announced by BGP only: nobody answers for it by ARP."
+                ),
+            ),
+        }
+    }
+
+    /// The services that have it, as the possessor in a sentence.
+    fn service_names(&self) -> Option<String> {
+        let known = self.cluster?;
+        let names: Vec<_> = known
+            .cluster
+            .services_at(self.material.ip)
+            .map(|service| service.named.to_string())
+            .collect();
+        match &names[..] {
+            [] => None,
+            [one] => Some(format!("service {one}")),
+            [first, others @ ..] => Some(format!("service {first} and {} more", others.len())),
+        }
+    }
+
+    fn cause(&self, bindings: &[BindingRecord], history: &[FindingRecord]) -> Option<Cause> {
+        // The daemon has seen how it came to this.
+        let open = bindings
+            .iter()
+            .filter(|binding| binding.conflict.is_some())
+            .filter_map(|binding| binding.cluster.as_deref());
+        let told = history
+            .iter()
+            .rev()
+            .filter(|finding| finding.finding.is_dispute())
+            .filter_map(|finding| finding.cluster.as_deref());
+        let cause = open.chain(told).find_map(|context| context.cause.clone());
+        cause.or_else(|| self.cause_by_check())
+    }
+
+    /// The cause by what was asked just now: which of the owners announce it as load balancers do is not known so.
+    fn cause_by_check(&self) -> Option<Cause> {
+        let (known, check) = (self.cluster?, self.check?);
+        let owners = self.owners.iter().filter(|owner| owner.part != Part::Known);
+        let owners = owners.map(|owner| FindingOwner {
+            macs: owner.macs.clone(),
+            vendor: owner.vendor.clone(),
+            node: owner.node.clone(),
+            role: Role::Current,
+            local: owner.local,
+            announces: false,
+            first_seen: owner.first_seen.unwrap_or(check.time),
+            last_seen: owner.last_seen.unwrap_or(check.time),
+            claims: 1,
+        });
+        let finding = FindingRecord {
+            time: check.time,
+            finding: FindingKind::Conflict,
+            severity: Severity::Critical,
+            interface: check.interface.clone(),
+            vlan: check.vlan,
+            segment: None,
+            ip: self.material.ip,
+            drill: false,
+            since: check.time,
+            owners: owners.collect(),
+            evidence: Some(Evidence::Confirmed),
+            counts: CountsRecord::default(),
+            hint: check.hint,
+            reason: None,
+            cluster: None,
+        };
+        let (here, with_mac) = known.roster.known_in(&self.material.networks);
+        // Of whoever does not answer for his own address it is known as well.
+        let with_mac = if known.roster.is_complete_in(&self.material.networks) {
+            here
+        } else {
+            with_mac.min(here.saturating_sub(1))
+        };
+        let surroundings = Surroundings {
+            nodes: known.nodes_known.then_some(NodesKnown { here, with_mac }),
+            assigned: None,
+        };
+        cause::cause(&finding, &known.cluster, surroundings)
+    }
+
+    fn not_asked(&self) -> Option<String> {
+        match &self.material.asking {
+            Asking::Asked(_) => None,
+            Asking::NotWanted => Some("--no-ask".to_owned()),
+            Asking::Elsewhere(why) | Asking::Impossible(why) => Some(why.clone()),
+        }
+    }
+
+    fn gaps(&self) -> Vec<String> {
+        let mut gaps = Vec::new();
+        if let Asking::Impossible(why) = &self.material.asking {
+            gaps.push(format!("not asked: {why}"));
+        }
+        if let Err(why) = &self.material.daemon {
+            gaps.push(format!("no history: {why}"));
+        }
+        match &self.material.cluster {
+            Err(Some(why)) => gaps.push(format!("no cluster: {why}")),
+            Err(None) => {}
+            Ok(known) => {
+                for (resource, freshness) in &known.cluster.objects().freshness {
+                    let error = freshness.error.as_deref();
+                    let error = error.map_or_else(String::new, |error| format!(": {error}"));
+                    match freshness.known {
+                        Known::Current | Known::Missing => {}
+                        Known::Stale => gaps.push(format!("{resource} may be out of date{error}")),
+                        Known::Never | Known::Forbidden => {
+                            gaps.push(format!("{resource} could not be read{error}"));
+                        }
+                    }
+                }
+                if !known.nodes_known {
+                    gaps.push("the list of nodes could not be read".to_owned());
+                }
+            }
+        }
+        gaps
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(char::to_uppercase);
+    let text: String = first.into_iter().flatten().chain(letters).collect();
+    if text.ends_with('.') {
+        text
+    } else {
+        format!("{text}.")
+    }
+}

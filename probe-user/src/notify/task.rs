@@ -1,0 +1,495 @@
+//! The task that joins the parts, one for each channel: hears, waits its turn, sends. It owns everything that it changes;
+//! while a message is on its way it goes on hearing, so that nothing waits for a receiver.
+
+use std::{future, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{broadcast, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    counts::{Channel, Counts, Ending},
+    desk::{Desk, Duty},
+    events::EventWriter,
+    message::{self, Format, Reporter},
+    news::Kind,
+    queue::{Batch, Queue},
+    retry::{Backoff, Outcome, Pace},
+    webhook::{Webhook, WebhookSettings},
+};
+use crate::{
+    cluster::{Cluster, Resource, client::Connection, drift::Drift, model::Known},
+    detect::Severity,
+    report::FindingRecord,
+};
+
+/// What comes in a burst is one message.
+const GATHERS: Duration = Duration::from_secs(1);
+/// Addresses about which Events are written at once…
+const EVENTS: usize = 20;
+/// …and how often in a minute.
+const EVENT_BATCHES: usize = 6;
+/// For a last message when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How and what to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotifierSettings {
+    /// How messages are sent.
+    pub webhook: WebhookSettings,
+    /// As what.
+    pub format: Format,
+    /// What matters at least so much is told.
+    pub least: Severity,
+    /// So many messages a minute at most.
+    pub per_minute: usize,
+}
+
+/// A webhook that is served by a task of its own.
+#[derive(Debug)]
+pub struct Notifier {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// What there is to tell, and whose turn it is.
+#[derive(Debug)]
+pub struct Sources {
+    /// What is found.
+    pub findings: broadcast::Receiver<Arc<FindingRecord>>,
+    /// What a cluster says; without one it is always our turn.
+    pub cluster: Option<ClusterSources>,
+}
+
+/// What there is where a cluster is followed.
+#[derive(Clone, Debug)]
+pub struct ClusterSources {
+    /// Whether this daemon holds the lease.
+    pub holds: watch::Receiver<bool>,
+    /// What is known of the cluster.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// The drifts that hold now, if somebody looks for them.
+    pub drifts: Option<watch::Receiver<Arc<Vec<Drift>>>>,
+}
+
+impl ClusterSources {
+    /// Whether the API server is away.
+    fn is_away(&self) -> bool {
+        let cluster = self.cluster.borrow();
+        let services = cluster.objects().freshness.get(&Resource::Services);
+        services.is_some_and(|services| services.known == Known::Stale)
+    }
+}
+
+impl Notifier {
+    /// Tells what is found from now on, while it is this daemon's turn.
+    pub fn start(settings: NotifierSettings, sources: Sources, counts: Arc<Counts>) -> Self {
+        let carrier = Carrier::Webhook {
+            webhook: Webhook::new(settings.webhook),
+            format: settings.format,
+            reporter: Reporter::this_host(),
+        };
+        let pace = Pace::new(settings.per_minute);
+        Self::carry(
+            Channel::Webhook,
+            carrier,
+            settings.least,
+            pace,
+            sources,
+            counts,
+        )
+    }
+
+    /// Writes Events on the Services that what is found from now on is about, while it is this daemon's turn.
+    pub fn write_events(
+        connection: Connection,
+        findings: broadcast::Receiver<Arc<FindingRecord>>,
+        cluster: ClusterSources,
+        instance: String,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let writer = EventWriter::new(connection, cluster.cluster.clone(), instance);
+        let sources = Sources {
+            findings,
+            cluster: Some(cluster),
+        };
+        let carrier = Carrier::Events(writer);
+        let pace = Pace::new(EVENT_BATCHES);
+        Self::carry(
+            Channel::Event,
+            carrier,
+            Severity::Info,
+            pace,
+            sources,
+            counts,
+        )
+    }
+
+    fn carry(
+        channel: Channel,
+        carrier: Carrier,
+        least: Severity,
+        pace: Pace,
+        sources: Sources,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let Sources { findings, cluster } = sources;
+        let duty = if cluster.is_some() {
+            Duty::Others
+        } else {
+            Duty::Ours
+        };
+        let task = Task {
+            desk: Desk::new(least, duty),
+            cluster,
+            pace,
+            backoff: Backoff::default(),
+            due: None,
+            on_its_way: None,
+            carrier: Some(carrier),
+            channel,
+            counts,
+        };
+        Self {
+            stop,
+            task: tokio::spawn(task.run(findings, stopped)),
+        }
+    }
+
+    /// Tells what there is, if the receiver takes it at once, and ends.
+    pub async fn end(self) {
+        // The task may have ended with the monitor.
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+/// How news get to somebody.
+#[derive(Debug)]
+enum Carrier {
+    Webhook {
+        webhook: Webhook,
+        format: Format,
+        reporter: Reporter,
+    },
+    Events(EventWriter),
+}
+
+/// What came of carrying something.
+#[derive(Debug)]
+struct Sent {
+    carrier: Carrier,
+    outcome: Outcome,
+    error: Option<String>,
+    /// What was too much.
+    dropped: u64,
+}
+
+impl Carrier {
+    /// What is carried at once.
+    fn batch(&self, queue: &Queue) -> Batch {
+        match self {
+            Self::Webhook { format, .. } => queue.batch(format.listed()),
+            Self::Events(_) => queue.first(EVENTS),
+        }
+    }
+
+    async fn carry(self, batch: Batch) -> Sent {
+        match self {
+            Self::Webhook {
+                webhook,
+                format,
+                reporter,
+            } => {
+                let body = message::body(format, &batch, &reporter, Timestamp::now());
+                let (webhook, outcome, error) = webhook.send(body).await;
+                Sent {
+                    carrier: Self::Webhook {
+                        webhook,
+                        format,
+                        reporter,
+                    },
+                    outcome,
+                    error: error.map(|error| error.to_string()),
+                    dropped: 0,
+                }
+            }
+            Self::Events(writer) => {
+                let (writer, outcome, error, dropped) = writer.write(batch).await;
+                Sent {
+                    carrier: Self::Events(writer),
+                    outcome,
+                    error: error.map(|error| error.to_string()),
+                    dropped,
+                }
+            }
+        }
+    }
+}
+
+struct Task {
+    desk: Desk,
+    cluster: Option<ClusterSources>,
+    pace: Pace,
+    backoff: Backoff,
+    /// When the next message is due.
+    due: Option<Instant>,
+    /// The message that is being sent, and the task that sends it.
+    on_its_way: Option<(Batch, JoinHandle<Sent>)>,
+    /// Here, unless it is being used.
+    carrier: Option<Carrier>,
+    channel: Channel,
+    counts: Arc<Counts>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut findings: broadcast::Receiver<Arc<FindingRecord>>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        if let Some(cluster) = &mut self.cluster {
+            // What is so from the start is news to us.
+            cluster.holds.mark_changed();
+            cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
+        }
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                heard = findings.recv() => match heard {
+                    Ok(record) => self.hear(record),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => self.miss(missed),
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                change = changed(&mut self.cluster) => self.change(change),
+                () = at(self.desk.next_deadline()) => self.tick(),
+                sent = arrival(&mut self.on_its_way) => self.conclude(sent),
+                () = at(self.due) => self.send(),
+            }
+            self.plan();
+        }
+        // What was heard last: a conflict may be why the daemon ends.
+        while let Ok(record) = findings.try_recv() {
+            self.hear(record);
+        }
+        if timeout(FAREWELL, self.say_farewell()).await.is_err() || !self.desk.queue.is_empty() {
+            let news = self.desk.queue.len();
+            tracing::warn!(
+                channel = self.channel.label(),
+                news,
+                "not everything was told before the end"
+            );
+        }
+    }
+
+    fn hear(&mut self, record: Arc<FindingRecord>) {
+        let dropped = self.desk.hear(record, Instant::now());
+        self.counts.lose(self.channel, dropped);
+    }
+
+    /// Findings came faster than they could be heard: which, nobody knows.
+    fn miss(&mut self, missed: u64) {
+        tracing::warn!(missed, "findings came faster than they could be told");
+        self.counts.lose(self.channel, missed);
+        if self.desk.duty() == Duty::Ours {
+            self.desk.queue.count_only(Kind::Missed, missed);
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let (now, time) = (Instant::now(), Timestamp::now());
+        let dropped = match change {
+            Change::Turn => {
+                let duty = if *cluster.holds.borrow_and_update() {
+                    Duty::Ours
+                } else {
+                    Duty::Others
+                };
+                if duty != self.desk.duty() {
+                    tracing::info!(
+                        ours = duty == Duty::Ours,
+                        "who tells the webhook has changed"
+                    );
+                }
+                self.desk.turn(duty, now, time)
+            }
+            Change::Drifts => match &mut cluster.drifts {
+                Some(drifts) => {
+                    let drifts = drifts.borrow_and_update().clone();
+                    self.desk.look(&drifts, now, time)
+                }
+                None => 0,
+            },
+            // Nobody looks for them any more.
+            Change::NoDrifts => {
+                cluster.drifts = None;
+                0
+            }
+            // Whoever could say whose turn it is is gone, as at the end: it stays as it is.
+            Change::NoTurns => {
+                self.cluster = None;
+                0
+            }
+        };
+        self.counts.lose(self.channel, dropped);
+    }
+
+    fn tick(&mut self) {
+        let is_away = self.cluster.as_ref().is_some_and(ClusterSources::is_away);
+        let dropped = self.desk.tick(Instant::now(), Timestamp::now(), is_away);
+        self.counts.lose(self.channel, dropped);
+    }
+
+    /// Decides when the next message is due.
+    fn plan(&mut self) {
+        self.counts.wait(self.channel, self.desk.queue.len());
+        if self.desk.queue.is_empty() || self.on_its_way.is_some() {
+            self.due = None;
+        } else if self.due.is_none() {
+            let gathered = Instant::now() + GATHERS;
+            let allowed = self.pace.next();
+            self.due = Some(allowed.map_or(gathered, |allowed| allowed.max(gathered)));
+        }
+    }
+
+    fn send(&mut self) {
+        self.due = None;
+        let Some(carrier) = self.carrier.take() else {
+            return;
+        };
+        let batch = carrier.batch(&self.desk.queue);
+        self.pace.note(Instant::now());
+        self.on_its_way = Some((batch.clone(), tokio::spawn(carrier.carry(batch))));
+    }
+
+    fn conclude(&mut self, (batch, sent): (Batch, Sent)) {
+        let Sent {
+            carrier,
+            outcome,
+            error,
+            dropped,
+        } = sent;
+        self.carrier = Some(carrier);
+        self.counts.lose(self.channel, dropped);
+        let (channel, error) = (self.channel.label(), error.unwrap_or_default());
+        match outcome {
+            Outcome::Taken => {
+                if self.backoff.failures() > 0 {
+                    tracing::info!(channel, "messages are taken again");
+                }
+                self.backoff.succeed();
+                self.done(&batch, Ending::Sent);
+                tracing::debug!(channel, news = batch.listed.len(), "told");
+            }
+            Outcome::Again { after } => {
+                self.counts.count(self.channel, Ending::Retried);
+                let wait = self.backoff.fail(after, fastrand::f64());
+                let again = Instant::now() + wait;
+                let allowed = self.pace.next();
+                self.due = Some(allowed.map_or(again, |allowed| allowed.max(again)));
+                tracing::warn!(
+                    channel,
+                    error,
+                    again_in = ?wait,
+                    waiting = self.desk.queue.len(),
+                    "not told"
+                );
+            }
+            Outcome::Refused => {
+                self.backoff.succeed();
+                self.done(&batch, Ending::Refused);
+                let lost = batch.listed.len();
+                self.counts
+                    .lose(self.channel, u64::try_from(lost).unwrap_or(u64::MAX));
+                tracing::error!(
+                    channel,
+                    error,
+                    lost,
+                    "refused, and not sent again: see address, secret and format of a webhook, and the roles of the \
+                     manifests for Events"
+                );
+            }
+        }
+    }
+
+    fn done(&mut self, batch: &Batch, ending: Ending) {
+        self.counts.count(self.channel, ending);
+        self.counts.lose(self.channel, batch.crowded_out());
+        self.desk.queue.done(batch);
+    }
+
+    async fn say_farewell(&mut self) {
+        // Whoever does not answer is not waited for at the end.
+        if self.backoff.failures() == 0 {
+            loop {
+                if self.on_its_way.is_none() {
+                    if self.desk.queue.is_empty() {
+                        return;
+                    }
+                    self.send();
+                }
+                let sent = arrival(&mut self.on_its_way).await;
+                self.conclude(sent);
+                if self.backoff.failures() > 0 {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What has changed of a cluster.
+enum Change {
+    Turn,
+    Drifts,
+    NoDrifts,
+    NoTurns,
+}
+
+async fn changed(cluster: &mut Option<ClusterSources>) -> Change {
+    let Some(cluster) = cluster else {
+        return future::pending().await;
+    };
+    tokio::select! {
+        // Whose turn it is comes first: it decides what drifts mean.
+        biased;
+        changed = cluster.holds.changed() => changed.map_or(Change::NoTurns, |()| Change::Turn),
+        changed = drifted(&mut cluster.drifts) => {
+            if changed { Change::Drifts } else { Change::NoDrifts }
+        }
+    }
+}
+
+/// Completes when there are other drifts: whether there can be.
+async fn drifted(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool {
+    match drifts {
+        Some(drifts) => drifts.changed().await.is_ok(),
+        None => future::pending().await,
+    }
+}
+
+async fn arrival(on_its_way: &mut Option<(Batch, JoinHandle<Sent>)>) -> (Batch, Sent) {
+    let Some((_, task)) = on_its_way else {
+        return future::pending().await;
+    };
+    let sent = match task.await {
+        Ok(sent) => sent,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    let batch = on_its_way.take().map(|(batch, _)| batch);
+    (batch.unwrap_or_default(), sent)
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => future::pending().await,
+    }
+}

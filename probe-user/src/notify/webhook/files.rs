@@ -1,0 +1,150 @@
+//! What messages take from files: read for each of them, because a Secret may be exchanged at any time.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use reqwest::{Url, header::HeaderValue};
+
+use super::error::{AddressError, WebhookError};
+
+/// Addresses, secrets and certificates are smaller.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads an address.
+pub fn address(text: &str) -> Result<Url, AddressError> {
+    let url: Url = text.trim().parse().map_err(|_| AddressError::Malformed)?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(AddressError::Scheme);
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(AddressError::Malformed);
+    }
+    Ok(url)
+}
+
+/// The address in a file.
+pub fn address_in(path: &Path) -> Result<Url, WebhookError> {
+    let bytes = read(path, "the address of the webhook")?;
+    let text = str::from_utf8(&bytes).map_err(|_| WebhookError::NoAddress(path.to_owned()))?;
+    address(text).map_err(|error| match error {
+        AddressError::Malformed => WebhookError::NoAddress(path.to_owned()),
+        AddressError::Scheme | AddressError::InTheClear => error.into(),
+    })
+}
+
+/// The header that shows the secret in a file.
+pub fn bearer(path: &Path) -> Result<HeaderValue, WebhookError> {
+    let bytes = read(path, "the secret of the webhook")?;
+    let secret = bytes.trim_ascii();
+    let header = HeaderValue::from_bytes(&[b"Bearer ", secret].concat());
+    match header {
+        Ok(mut header) if !secret.is_empty() => {
+            header.set_sensitive(true);
+            Ok(header)
+        }
+        _ => Err(WebhookError::NoSecret(path.to_owned())),
+    }
+}
+
+/// Reads a file of bounded size; what is no file could keep whoever reads it for ever.
+pub fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, WebhookError> {
+    let unreadable = |source| WebhookError::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = path.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::other("it is no file")));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
+    read.map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(unreadable(io::Error::other("it is larger than 1 MiB")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn written(bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, bytes).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn an_address_is_one_line_with_or_without_its_end() {
+        for text in [
+            "https://hooks.example.org/x\n",
+            "https://hooks.example.org/x",
+            " https://hooks.example.org/x\r\n",
+        ] {
+            let (_directory, path) = written(text);
+            assert_eq!(
+                address_in(&path).unwrap().as_str(),
+                "https://hooks.example.org/x"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_error_that_does_not_repeat_it() {
+        for bad in [
+            "",
+            "hooks.example.org/T0SECRET",
+            "https://",
+            "ftp://hooks.example.org/T0SECRET",
+            "file:///T0SECRET",
+            "https://a b/T0SECRET",
+        ] {
+            let (_directory, path) = written(bad);
+            let said = address_in(&path).unwrap_err().to_string();
+            assert!(!said.contains("T0SECRET"), "{bad:?}: {said}");
+        }
+        let (_directory, path) = written([0xff, 0xfe]);
+        assert!(address_in(&path).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_shown_as_it_is_and_never_written() {
+        let (_directory, path) = written("s3cret\n");
+        let header = bearer(&path).unwrap();
+        assert_eq!(header.as_bytes(), b"Bearer s3cret");
+        assert!(!format!("{header:?}").contains("s3cret"));
+        for bad in ["", "\n", "two\nlines", "nul\0"] {
+            let (_directory, path) = written(bad);
+            assert!(
+                matches!(bearer(&path), Err(WebhookError::NoSecret(_))),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_sensible_size_is_not_read() {
+        let directory = TempDir::new().unwrap();
+        for path in [
+            directory.path().to_owned(),
+            "/dev/zero".into(),
+            directory.path().join("none"),
+        ] {
+            let said = read(&path, "it").unwrap_err().to_string();
+            assert!(said.contains(path.to_str().unwrap()), "{said}");
+        }
+        let (_directory, path) = written(vec![b'x'; (1 << 20) + 1]);
+        assert!(read(&path, "it").is_err());
+    }
+}

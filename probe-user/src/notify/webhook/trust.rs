@@ -1,0 +1,73 @@
+//! Whose certificates are trusted.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use super::{error::WebhookError, files};
+
+/// The certificates in a file, as it is: to be compared with what it was.
+pub fn read(path: &Path) -> Result<Vec<u8>, WebhookError> {
+    files::read(path, "certificates")
+}
+
+/// TLS that verifies: by the certificates of this file and no others; or else by those of the system; or else, as in
+/// an image that has none, by those of Mozilla, as they were when this program was built.
+pub fn config(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, WebhookError> {
+    let mut roots = RootCertStore::empty();
+    if let Some((path, bytes)) = authorities {
+        for certificate in CertificateDer::pem_slice_iter(bytes) {
+            let certificate =
+                certificate.map_err(|_| WebhookError::NoCertificate(path.to_owned()))?;
+            roots.add(certificate)?;
+        }
+        if roots.is_empty() {
+            return Err(WebhookError::NoCertificate(path.to_owned()));
+        }
+    } else {
+        // Of the system's, one that cannot be read is no reason to do without the others.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
+            roots.add_parsable_certificates(mozilla);
+        }
+    }
+    // The provider is named here: nothing that others install, or do not, changes it.
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(builder
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_always_roots() {
+        assert!(config(None).is_ok());
+        assert!(webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() > 50);
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_an_error_that_names_it() {
+        let path = Path::new("/etc/ca.pem");
+        for bad in [
+            &b""[..],
+            b"hello",
+            b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            &[0xff; 9],
+        ] {
+            let error = config(Some((path, bad))).unwrap_err();
+            assert!(!error.to_string().is_empty(), "{error:?}");
+        }
+        let error = config(Some((path, b""))).unwrap_err();
+        assert!(error.to_string().starts_with("/etc/ca.pem"), "{error}");
+    }
+}

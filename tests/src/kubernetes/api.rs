@@ -1,0 +1,211 @@
+//! A client of the API, as much of it as a test needs.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use serde_json::{Value, json};
+
+use super::server::SERVER;
+use crate::{
+    host::Host,
+    http::{self, Response},
+};
+
+/// A client of an API server.
+#[derive(Debug)]
+pub struct Api<'a> {
+    host: &'a Host,
+    tls: Arc<ClientConfig>,
+    token: String,
+}
+
+/// What the API server answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// 200 and so on.
+    pub status: u16,
+    /// The object.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The object, if the API server did as it was told.
+    pub fn success(self) -> anyhow::Result<Value> {
+        ensure!(self.status < 300, "{}: {}", self.status, self.body);
+        Ok(self.body)
+    }
+}
+
+impl<'a> Api<'a> {
+    pub(super) fn new(host: &'a Host, tls: Arc<ClientConfig>, token: &str) -> Self {
+        Self {
+            host,
+            tls,
+            token: token.to_owned(),
+        }
+    }
+
+    /// Asks for something that is no object.
+    pub fn get_text(&self, path: &str) -> anyhow::Result<Response> {
+        self.send("GET", path, "application/json", "")
+    }
+
+    /// Asks for something: an object, or a list of them.
+    pub fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.ask("GET", path, None)
+    }
+
+    /// Makes an object.
+    pub fn create(&self, object: &Value) -> anyhow::Result<Value> {
+        self.ask("POST", &collection(object)?, Some(object))?
+            .success()
+            .with_context(|| format!("cannot make {object}"))
+    }
+
+    /// Makes objects, one after the other.
+    pub fn create_all<'o>(
+        &self,
+        objects: impl IntoIterator<Item = &'o Value>,
+    ) -> anyhow::Result<()> {
+        objects
+            .into_iter()
+            .try_for_each(|object| self.create(object).map(drop))
+    }
+
+    /// Changes an object: what is in the patch replaces what is there, `null` removes it.
+    pub fn patch(&self, object: &Value, patch: &Value) -> anyhow::Result<Value> {
+        self.merge(&place(object)?, patch)
+    }
+
+    /// Changes an object's status, by its subresource.
+    pub fn patch_status(&self, object: &Value, status: &Value) -> anyhow::Result<Value> {
+        let path = format!("{}/status", place(object)?);
+        self.merge(&path, &json!({ "status": status }))
+    }
+
+    /// Gives a Service of type `LoadBalancer` its addresses, as a controller does.
+    pub fn assign(&self, service: &Value, addresses: &[&str]) -> anyhow::Result<()> {
+        let ingress: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        self.patch_status(service, &json!({ "loadBalancer": { "ingress": ingress } }))
+            .map(drop)
+    }
+
+    /// The object as it is now.
+    pub fn read(&self, object: &Value) -> anyhow::Result<Value> {
+        self.get(&place(object)?)?.success()
+    }
+
+    /// Removes an object.
+    pub fn delete(&self, object: &Value) -> anyhow::Result<()> {
+        self.ask("DELETE", &place(object)?, None)?
+            .success()
+            .map(drop)
+    }
+
+    /// Asks for something with any method.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        answer(&self.send(method, path, "application/json", &body)?)
+    }
+
+    fn merge(&self, path: &str, patch: &Value) -> anyhow::Result<Value> {
+        let kind = "application/merge-patch+json";
+        answer(&self.send("PATCH", path, kind, &patch.to_string())?)?
+            .success()
+            .with_context(|| format!("cannot change {path}"))
+    }
+
+    fn send(&self, method: &str, path: &str, kind: &str, body: &str) -> anyhow::Result<Response> {
+        let stream = self.host.enter(|| http::connect(SERVER))?;
+        http::set_deadlines(&stream)?;
+        let name = ServerName::IpAddress(SERVER.ip().into());
+        let connection = ClientConnection::new(Arc::clone(&self.tls), name)?;
+        let token = format!("Bearer {}", self.token);
+        http::request(
+            StreamOwned::new(connection, stream),
+            &format!("{method} {path}"),
+            &[
+                ("Accept", "application/json"),
+                ("Authorization", &token),
+                ("Content-Type", kind),
+            ],
+            body,
+        )
+    }
+}
+
+fn answer(response: &Response) -> anyhow::Result<Answer> {
+    let body =
+        serde_json::from_str(&response.body).with_context(|| format!("not JSON: {response:?}"))?;
+    Ok(Answer {
+        status: response.status,
+        body,
+    })
+}
+
+/// Where the objects of an object's kind and namespace are.
+fn collection(object: &Value) -> anyhow::Result<String> {
+    let version = text(object, "/apiVersion")?;
+    let root = if version.contains('/') { "apis" } else { "api" };
+    let namespace = match object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+    {
+        Some(namespace) => format!("/namespaces/{namespace}"),
+        None => String::new(),
+    };
+    let kind = text(object, "/kind")?.to_lowercase();
+    Ok(format!("/{root}/{version}{namespace}/{}", plural(&kind)))
+}
+
+/// Where an object is.
+fn place(object: &Value) -> anyhow::Result<String> {
+    Ok(format!(
+        "{}/{}",
+        collection(object)?,
+        text(object, "/metadata/name")?
+    ))
+}
+
+fn plural(kind: &str) -> String {
+    if kind.ends_with('s') && !kind.ends_with("ss") && !kind.ends_with("status") {
+        return kind.to_owned(); // endpoints
+    }
+    if kind.ends_with('s') {
+        return format!("{kind}es");
+    }
+    match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{kind}s"),
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .with_context(|| format!("no {pointer} in {object}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objects_place_follows_from_what_it_says_of_itself() {
+        let status = json!({
+            "apiVersion": "metallb.io/v1beta1",
+            "kind": "ServiceL2Status",
+            "metadata": { "namespace": "metallb-system", "name": "l2-1" },
+        });
+        assert_eq!(
+            place(&status).unwrap(),
+            "/apis/metallb.io/v1beta1/namespaces/metallb-system/servicel2statuses/l2-1"
+        );
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-1" } });
+        assert_eq!(place(&node).unwrap(), "/api/v1/nodes/node-1");
+        assert_eq!(plural("endpoints"), "endpoints");
+        assert!(place(&json!({ "kind": "Node" })).is_err());
+    }
+}
