@@ -361,9 +361,9 @@ impl Knowledge {
         }
     }
 
-    /// How well the MACs of the nodes on a segment are known; `None` if the nodes are not.
-    pub fn nodes_on(&self, segment: Segment) -> Option<NodesKnown> {
-        self.are_nodes_known.then(|| self.stations.count(segment))
+    /// The nodes by their MACs; `None` while there is no list of them.
+    pub fn stations(&self) -> Option<&Stations> {
+        self.are_nodes_known.then_some(&*self.stations)
     }
 
     /// The node that an owner is.

@@ -209,10 +209,9 @@ impl Watchdog {
         let knowledge = self.sources.annotator.know(Need::LISTED).await;
         let watched = self.sources.watched.borrow().clone();
         let segments: BTreeSet<_> = views.iter().map(|view| view.key.segment).collect();
-        let counts = segments.iter().map(|&segment| knowledge.nodes_on(segment));
-        let nodes_known = counts.reduce(|sum, one| {
-            let (sum, one) = (sum?, one?);
-            Some(NodesKnown {
+        let nodes_known = knowledge.stations().map(|stations| {
+            let counts = segments.iter().map(|&segment| stations.count(segment));
+            counts.fold(NodesKnown::default(), |sum, one| NodesKnown {
                 here: sum.here + one.here,
                 with_mac: sum.with_mac + one.with_mac,
             })
