@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use probe_common::wire::{MacAddr, Vlan};
 
 use crate::{
+    cluster::{Context, Named},
     detect::{FindingKind, Severity},
     interfaces::NamePattern,
     report::{BindingRecord, ClaimRecord, FindingRecord, OwnerRecord},
@@ -24,6 +25,8 @@ pub struct Filter {
     pub macs: Vec<MacPrefix>,
     /// VLANs.
     pub vlans: Vec<Vlan>,
+    /// Services, and namespaces of services.
+    pub services: Vec<ServicePattern>,
     /// Kinds of finding.
     pub kinds: Vec<FindingKind>,
     /// The least severity of a finding.
@@ -38,9 +41,10 @@ impl Filter {
             && self.wants_place(&record.interface, record.vlan)
             && self.wants_address(record.ip)
             && self.wants_owners(&record.owners)
+            && self.wants_service(record.cluster.as_deref())
     }
 
-    /// Whether a claim is wanted.
+    /// Whether a claim is wanted. Which service has an address is not known of a claim.
     pub fn wants_claim(&self, record: &ClaimRecord) -> bool {
         self.wants_place(&record.interface, record.vlan)
             && self.wants_address(record.ip)
@@ -52,6 +56,7 @@ impl Filter {
         self.wants_place(&record.interface, record.vlan)
             && self.wants_address(record.ip)
             && self.wants_owners(&record.owners)
+            && self.wants_service(record.cluster.as_deref())
     }
 
     /// Whether an interface is wanted.
@@ -73,6 +78,12 @@ impl Filter {
         self.macs.is_empty() || macs.any(|&mac| one_of(&self.macs, |wanted| wanted.matches(mac)))
     }
 
+    fn wants_service(&self, known: Option<&Context>) -> bool {
+        let mut services = known.into_iter().flat_map(|known| &known.services);
+        self.services.is_empty()
+            || services.any(|service| one_of(&self.services, |wanted| wanted.matches(service)))
+    }
+
     /// As the query of a request to the daemon, `?` included; empty for all.
     pub fn to_query(&self) -> String {
         let lists = [
@@ -81,6 +92,7 @@ impl Filter {
             ("ip", joined(&self.networks)),
             ("mac", joined(&self.macs)),
             ("vlan", joined(&self.vlans)),
+            ("service", joined(&self.services)),
             ("kind", joined(&self.kinds)),
             ("severity", joined(self.severity.as_slice())),
         ];
@@ -111,6 +123,7 @@ impl Filter {
                 "ip" => filter.networks = listed(value, |word| network(word).ok())?,
                 "mac" => filter.macs = listed(value, |word| word.parse().ok())?,
                 "vlan" => filter.vlans = listed(value, |word| word.parse().ok())?,
+                "service" => filter.services = listed(value, |word| word.parse().ok())?,
                 "kind" => filter.kinds = listed(value, FindingKind::from_label)?,
                 "severity" => filter.severity = listed(value, Severity::from_label)?.pop(),
                 _ => {}
@@ -137,6 +150,49 @@ pub fn network(text: &str) -> Result<IpNet, FilterError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot filter by {0:?}")]
 pub struct FilterError(String);
+
+/// A service, or all of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePattern {
+    namespace: String,
+    name: Option<String>,
+}
+
+impl ServicePattern {
+    /// Whether the service is meant.
+    pub fn matches(&self, service: &Named) -> bool {
+        let name = self.name.as_deref();
+        self.namespace == service.namespace && name.is_none_or(|name| name == service.name)
+    }
+}
+
+/// Why a text names no service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not NAMESPACE/NAME like shop/frontend, nor NAMESPACE/ for all services of one")]
+pub struct ServicePatternError;
+
+impl FromStr for ServicePattern {
+    type Err = ServicePatternError;
+
+    fn from_str(text: &str) -> Result<Self, ServicePatternError> {
+        let (namespace, name) = text.split_once('/').ok_or(ServicePatternError)?;
+        let is_strange = |c: char| c == '/' || c == ',' || c.is_whitespace();
+        if namespace.is_empty() || text.replacen('/', "", 1).contains(is_strange) {
+            return Err(ServicePatternError);
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: (!name.is_empty()).then(|| name.to_owned()),
+        })
+    }
+}
+
+impl fmt::Display for ServicePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or_default();
+        write!(f, "{}/{name}", self.namespace)
+    }
+}
 
 /// How a MAC begins; all six bytes are one MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +332,27 @@ mod tests {
     }
 
     #[test]
+    fn a_service_is_named_with_its_namespace_or_all_of_one_are() {
+        let mut record = finding();
+        record.cluster = serde_json::from_str(
+            r#"{"services":[{"namespace":"shop","name":"api"},{"namespace":"shop","name":"frontend"}],
+                "announced":"layer2"}"#,
+        )
+        .unwrap();
+        for (wanted, fits) in [
+            ("shop/frontend", true),
+            ("bank/frontend,shop/api", true),
+            ("shop/", true),
+            ("shop/front", false),
+            ("bank/", false),
+        ] {
+            let filter = filter(&[("service", wanted)]);
+            assert_eq!(filter.wants_finding(&record), fits, "{wanted}");
+            assert!(!filter.wants_finding(&finding()), "of no service");
+        }
+    }
+
+    #[test]
     fn a_filter_survives_the_way_to_the_daemon() {
         assert_eq!(Filter::default().to_query(), "");
         let filter = filter(&[
@@ -283,6 +360,7 @@ mod tests {
             ("ip", "192.0.2.0/24,2001:db8::1"),
             ("mac", "02:00,00:00:5e:00:01:33"),
             ("vlan", "0,100.200"),
+            ("service", "shop/frontend,bank/"),
             ("kind", "conflict,moved"),
             ("severity", "warning"),
         ]);
@@ -308,6 +386,9 @@ mod tests {
             ("mac", "0g"),
             ("mac", "1:2:3:4:5:6:7"),
             ("vlan", "4095"),
+            ("service", "frontend"),
+            ("service", "/frontend"),
+            ("service", "a/b/c"),
             ("kind", "conflicts"),
             ("severity", "high"),
             ("interface", "[a"),

@@ -132,6 +132,16 @@ impl MonitorHandle {
         Ok(owners)
     }
 
+    /// A monitor that has stopped.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> Self {
+        Self {
+            questions: mpsc::channel(1).0,
+            findings: broadcast::channel(1).0,
+            events: broadcast::channel(1).0,
+        }
+    }
+
     /// The same monitor, whose findings others publish: those who add to them what they know.
     #[must_use]
     pub fn publishing(&self, findings: broadcast::Sender<Arc<FindingRecord>>) -> Self {

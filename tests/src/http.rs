@@ -1,7 +1,7 @@
 //! The little of HTTP that a scrape takes.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -59,11 +59,13 @@ pub fn request(
     }
     write!(stream, "{head}\r\n{body}")?;
     stream.flush()?;
-    let mut answer = String::new();
-    stream
-        .take(LIMIT)
-        .read_to_string(&mut answer)
-        .with_context(|| format!("no complete answer to {what}"))?;
+    let mut answer = Vec::new();
+    match stream.take(LIMIT).read_to_end(&mut answer) {
+        // A server that closes a TLS connection without a word: whether that is all, the body has to tell.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
+        end => drop(end.with_context(|| format!("no complete answer to {what}"))?),
+    }
+    let answer = String::from_utf8(answer).context("an answer that is no text")?;
     parse(&answer).with_context(|| format!("not an HTTP answer to {what}: {answer:?}"))
 }
 

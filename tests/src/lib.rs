@@ -43,6 +43,7 @@ mod packet;
 mod pcap;
 mod process;
 mod public_copy;
+mod receiver;
 mod scenario;
 mod socket;
 mod stage;
@@ -63,8 +64,8 @@ pub use frame::Frame;
 pub use host::{Host, INTERFACE};
 pub use http::Response;
 pub use kubernetes::{
-    Access, Account, Answer, Api, AuditEvent, Kubernetes, MANAGEMENT, install_metallb, l2_status,
-    metallb, metallb_definitions, namespace, node, pool, service,
+    Access, Account, Api, AuditEvent, Kubernetes, Liar, Lie, MANAGEMENT, install_metallb,
+    l2_status, metallb, metallb_definitions, namespace, node, pool, service,
 };
 pub use lab::Lab;
 pub use ledger::Ledger;
@@ -76,6 +77,7 @@ pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
 pub use public_copy::{PublicCopy, install};
+pub use receiver::{Answer, Authority, Receiver, Told};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};

@@ -16,6 +16,22 @@ use serde_json::Value;
 /// Two scrapes, an evaluation, on a machine that is busy with other tests.
 const SHOWN: Duration = Duration::from_secs(40);
 
+/// What a daemon would say of a cluster, if there were one.
+const CLUSTER: &str = r#"
+groups:
+  - name: cluster
+    rules:
+      - record: arp_monitor_drift
+        expr: vector(1)
+        labels: {drift: service_pending, reason: exhausted, service_namespace: shop, service_name: new}
+      - record: arp_monitor_pool_addresses
+        expr: vector(16)
+        labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
+      - record: arp_monitor_pool_assigned_addresses
+        expr: vector(4)
+        labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
+"#;
+
 fn text() -> String {
     fs::read_to_string(workspace().join("deploy/grafana/arp-monitor.json")).unwrap()
 }
@@ -146,7 +162,7 @@ fn every_panel_shows_something_of_a_daemon_that_has_found_a_conflict() {
         .client
         .ready_daemon(&["--track", "192.0.2.0/24"])
         .unwrap();
-    let monitoring = hosts.client.monitoring().unwrap();
+    let monitoring = hosts.client.monitoring_with(Some(CLUSTER)).unwrap();
     eventually("the daemon to be scraped", SHOWN, || {
         let scraped = monitoring.query("arp_monitor_build_info")?;
         Ok((!scraped.is_empty()).then_some(()))

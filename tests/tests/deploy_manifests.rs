@@ -110,6 +110,7 @@ fn kustomized_elsewhere(kustomization: &str) -> Vec<Value> {
 fn helm_has_nothing_to_say_against_the_chart() {
     let every_switch = json!({
         "ask": false,
+        "kubernetes": { "enabled": false },
         "commonLabels": { "team": "network" },
         "config": { "anything": ["at", "all"] },
         "extraArgs": ["--interface=eth*"],
@@ -146,9 +147,13 @@ fn the_chart_the_plain_manifests_and_the_kustomize_base_are_the_same_objects() {
     assert_eq!(
         names,
         [
+            "ClusterRole arp-monitor",
+            "ClusterRoleBinding arp-monitor",
             "ConfigMap arp-monitor",
             "DaemonSet arp-monitor",
             "Namespace arp-monitor",
+            "Role arp-monitor",
+            "RoleBinding arp-monitor",
             "ServiceAccount arp-monitor"
         ]
     );
@@ -286,7 +291,7 @@ fn the_pod_has_exactly_the_privileges_that_it_needs() {
     ] {
         assert!(pod.get(field).is_none(), "{field}");
     }
-    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["automountServiceAccountToken"], true);
     assert_eq!(
         the(&objects, "ServiceAccount")["automountServiceAccountToken"],
         false
@@ -298,6 +303,115 @@ fn the_pod_has_exactly_the_privileges_that_it_needs() {
         container(&passive)["securityContext"]["capabilities"]["add"],
         json!(["BPF", "NET_ADMIN", "PERFMON"])
     );
+}
+
+/// Each thing that may be done, as `VERB GROUP/RESOURCE[/NAME]`.
+fn rights(role: &Value) -> Vec<String> {
+    let list = |value: &Value| -> Vec<String> {
+        let texts = value.as_array().into_iter().flatten();
+        texts
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut rights = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let names: Vec<_> = list(&rule["resourceNames"])
+            .into_iter()
+            .map(|name| format!("/{name}"))
+            .collect();
+        let names = if names.is_empty() {
+            vec![String::new()]
+        } else {
+            names
+        };
+        for group in list(&rule["apiGroups"]) {
+            for resource in list(&rule["resources"]) {
+                for verb in list(&rule["verbs"]) {
+                    for name in &names {
+                        rights.push(format!("{verb} {group}/{resource}{name}"));
+                    }
+                }
+            }
+        }
+    }
+    rights.sort();
+    rights
+}
+
+#[test]
+fn of_the_cluster_it_may_read_what_it_reads_and_write_a_lease_and_events() {
+    let objects = render(&json!({}));
+    assert_eq!(
+        rights(the(&objects, "ClusterRole")),
+        [
+            "create events.k8s.io/events",
+            "list /nodes",
+            "list /services",
+            "list discovery.k8s.io/endpointslices",
+            "list metallb.io/bgpadvertisements",
+            "list metallb.io/ipaddresspools",
+            "list metallb.io/l2advertisements",
+            "list metallb.io/servicel2statuses",
+            "patch events.k8s.io/events",
+            "watch /services",
+            "watch metallb.io/bgpadvertisements",
+            "watch metallb.io/ipaddresspools",
+            "watch metallb.io/l2advertisements",
+            "watch metallb.io/servicel2statuses",
+        ]
+    );
+    assert_eq!(
+        rights(the(&objects, "Role")),
+        [
+            "create coordination.k8s.io/leases",
+            "get coordination.k8s.io/leases/arp-monitor",
+            "update coordination.k8s.io/leases/arp-monitor",
+        ]
+    );
+    for (binding, role) in [
+        ("ClusterRoleBinding", "ClusterRole"),
+        ("RoleBinding", "Role"),
+    ] {
+        let (binding, role) = (the(&objects, binding), the(&objects, role));
+        assert_eq!(binding["roleRef"]["kind"], role["kind"]);
+        assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+        let account = the(&objects, "ServiceAccount");
+        let subject = &binding["subjects"][0];
+        for field in ["name", "namespace"] {
+            assert_eq!(subject[field], account["metadata"][field]);
+        }
+        assert_eq!(binding["subjects"].as_array().unwrap().len(), 1);
+    }
+    let name = &container(&objects)["env"][1];
+    assert_eq!(name["name"], "ARP_MONITOR_NODE_NAME");
+    assert_eq!(name["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+
+    let silent = render(&json!({ "kubernetes": { "events": false } }));
+    let rights = rights(the(&silent, "ClusterRole"));
+    assert!(
+        rights.iter().all(|right| !right.contains("events")),
+        "{rights:?}"
+    );
+}
+
+#[test]
+fn told_to_do_without_the_cluster_it_has_neither_token_nor_roles() {
+    let objects = render(&json!({
+        "kubernetes": { "enabled": false },
+        "securityContextConstraints": { "enabled": true },
+    }));
+    let pod = &the(&objects, "DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let arguments = container(&objects)["args"].as_array().unwrap();
+    assert!(
+        arguments.contains(&json!("--kubernetes=off")),
+        "{arguments:?}"
+    );
+    let kinds = objects.iter().filter_map(|object| object["kind"].as_str());
+    let roles: Vec<_> = kinds.filter(|kind| kind.contains("Role")).collect();
+    assert_eq!(roles, [""; 0]);
+    let allowed = the(&objects, "SecurityContextConstraints");
+    assert_eq!(allowed["volumes"], json!(["configMap", "hostPath"]));
 }
 
 #[test]
@@ -327,6 +441,9 @@ fn what_openshift_allows_is_what_the_pod_asks_for() {
         );
         assert_eq!(allowed["users"], json!([user]));
         let pod = &the(&objects, "DaemonSet")["spec"]["template"]["spec"];
+        // The token comes in one, which no manifest names.
+        let volumes = allowed["volumes"].as_array().unwrap();
+        assert!(volumes.contains(&json!("projected")));
         for volume in pod["volumes"].as_array().unwrap() {
             let kinds: Vec<_> = volume.as_object().unwrap().keys().collect();
             let allowed = allowed["volumes"].as_array().unwrap();
@@ -385,6 +502,7 @@ fn values_that_do_not_exist_or_fit_are_refused_by_name() {
         (json!({ "image": { "digest": "latest" } }), "digest"),
         (json!({ "metrics": { "port": 70000 } }), "port"),
         (json!({ "ask": "no" }), "ask"),
+        (json!({ "kubernetes": { "enable": false } }), "enable"),
         (
             json!({ "securityContext": { "privileged": true } }),
             "privileged",
@@ -413,7 +531,14 @@ fn a_release_of_another_name_and_namespace_holds_together() {
         }
         for one in objects(&text).unwrap() {
             assert_eq!(one["metadata"]["name"], "edge-arp-monitor", "{template}");
-            assert_eq!(one["metadata"]["namespace"], "network", "{template}");
+            let kind = one["kind"].as_str().unwrap();
+            if !kind.starts_with("ClusterRole") {
+                assert_eq!(one["metadata"]["namespace"], "network", "{template}");
+            }
+            for subject in one["subjects"].as_array().into_iter().flatten() {
+                assert_eq!(subject["name"], "edge-arp-monitor", "{template}");
+                assert_eq!(subject["namespace"], "network", "{template}");
+            }
         }
     }
 }

@@ -24,8 +24,17 @@ use crate::{
 /// The release that has this Kubernetes, and the Go that builds it.
 const SUITE: Suite = (Site::Main, "bookworm");
 
-/// etcd, and the compiler with its library.
-const PACKAGES: [&str; 3] = ["etcd-server", "golang-1.19-go", "golang-1.19-src"];
+/// etcd, the compiler with its library, and a library in the version that fits that compiler.
+const PACKAGES: [&str; 4] = [
+    "etcd-server",
+    "golang-1.19-go",
+    "golang-1.19-src",
+    "golang-github-modern-go-reflect2-dev",
+];
+
+/// That library, which knows the compiler's insides by heart. The server's source has it from before those changed in
+/// Go 1.18; with that one, the server dies of the first custom resource.
+const REFLECT: &str = "github.com/modern-go/reflect2";
 
 /// Where the compiler's package has its root.
 const GO: &str = "usr/lib/go-1.19";
@@ -97,6 +106,10 @@ fn make(place: &Path) -> Result<()> {
             .arg(&description)
             .arg(&source),
     )?;
+    replace(
+        &source.join("vendor").join(REFLECT),
+        &root.join("usr/share/gocode/src").join(REFLECT),
+    )?;
     build(&source, &root.join(GO), place)?;
     for (program, name) in [
         (source.join("_output/bin/kube-apiserver"), "kube-apiserver"),
@@ -132,6 +145,20 @@ fn build(source: &Path, go: &Path, place: &Path) -> Result<()> {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+    Ok(())
+}
+
+/// Puts the files of one directory into another, instead of what is there.
+fn replace(old: &Path, new: &Path) -> Result<()> {
+    ensure!(old.is_dir(), "the source has no {}", old.display());
+    discard(old)?;
+    fs::create_dir(old)?;
+    for entry in fs::read_dir(new).with_context(|| format!("cannot read {}", new.display()))? {
+        let file = entry?;
+        if file.file_type()?.is_file() {
+            fs::copy(file.path(), old.join(file.file_name()))?;
+        }
     }
     Ok(())
 }

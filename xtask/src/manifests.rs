@@ -16,9 +16,10 @@ const HEADER: &str =
     "# Made from deploy/helm/arp-monitor by `cargo xtask manifests`: change it there.\n";
 
 /// The templates that everybody takes, in the order in which they are to be applied.
-const BASE: [&str; 4] = [
+const BASE: [&str; 5] = [
     "namespace.yaml",
     "service-account.yaml",
+    "rbac.yaml",
     "config.yaml",
     "daemonset.yaml",
 ];

@@ -6,7 +6,7 @@ use probe_common::wire::Vlan;
 
 use crate::{
     detect::{FindingKind, Severity},
-    filter::{Filter, FilterError, MacPrefix, network},
+    filter::{Filter, FilterError, MacPrefix, ServicePattern, network},
     interfaces::NamePattern,
 };
 
@@ -25,6 +25,11 @@ pub struct AddressArguments {
     /// VLANs: 0 for untagged, 100, 100.200; repeat it or separate with commas
     #[arg(long, value_name = "VLAN", value_delimiter = ',')]
     vlan: Vec<Vlan>,
+
+    /// Addresses of services of the cluster: NAMESPACE/NAME, or NAMESPACE/ for all of one; repeat it or separate with
+    /// commas
+    #[arg(long, value_name = "NS/NAME", value_delimiter = ',')]
+    service: Vec<ServicePattern>,
 }
 
 /// Which findings.
@@ -79,6 +84,7 @@ impl AddressArguments {
             networks: self.ip.clone(),
             macs: self.mac.clone(),
             vlans: self.vlan.clone(),
+            services: self.service.clone(),
             ..filter
         }
     }

@@ -9,12 +9,14 @@ mod conflicts;
 mod daemon;
 mod detection;
 mod doctor;
+mod drift;
 mod drill;
 mod exit;
 mod explain;
 mod filter;
 mod history;
 mod interfaces;
+mod kubernetes;
 mod metrics;
 mod notify;
 mod output;
@@ -66,6 +68,8 @@ enum Verb {
     /// Check address pools as they are written down, before they are applied; needs no root and no network
     #[command(subcommand)]
     Pools(pools::Verb),
+    /// Show where the cluster and the wire have drifted apart without a conflict; ends with 3 if they have
+    Drift(drift::Arguments),
     /// Make the daemon report a conflict that nobody has, to see who is told of a real one
     Drill(drill::Arguments),
     /// Print the completions for a shell
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         Verb::Interfaces(arguments) => interfaces::run(&arguments),
         Verb::History(arguments) => history::run(&arguments),
         Verb::Pools(verb) => pools::run(&verb),
+        Verb::Drift(arguments) => drift::run(&arguments),
         Verb::Drill(arguments) => drill::run(&arguments),
         Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
         Verb::Man(arguments) => completions::man(Cli::command(), &arguments),

@@ -13,17 +13,16 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::{
-    sync::{broadcast, oneshot},
-    task,
-};
+use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
     asking::AskingArguments,
+    drift::DriftArguments,
     exit::complain,
+    kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
-    notify::{self, NotifyArguments},
+    notify::{NotifyArguments, Teller},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -32,12 +31,17 @@ use super::{
 };
 use crate::{
     active::AskingState,
+    cluster::{
+        annotate::Annotator,
+        client::Handle,
+        watchdog::{self, Standing},
+    },
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
-    notify::{Counts, Notifier, Webhook},
+    notify::Counts,
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -85,6 +89,12 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+
+    #[command(flatten)]
+    kubernetes: KubernetesArguments,
+
+    #[command(flatten)]
+    drift: DriftArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -179,19 +189,33 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
+    let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
+    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
+    let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    let notifications = Arc::<Counts>::default();
-    let notifier = notify(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let api = socket.map(|socket| tokio::spawn(serve_api(socket, &session, drills.clone())));
+    let standing = watch_for_drift(&arguments.drift, &cluster, &session, annotator.clone());
+    let notifications = Arc::<Counts>::default();
+    let teller = Teller {
+        findings: session.monitor.findings(),
+        cluster: &cluster,
+        standing: &standing,
+        counts: notifications.clone(),
+    };
+    let notifiers = teller.start(&arguments.notify)?;
+    let api = socket.map(|socket| {
+        let known = (annotator.clone(), standing.clone());
+        let serving = serve_api(socket, &session, drills.clone(), known);
+        tokio::spawn(serving)
+    });
     session.begin();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
@@ -202,9 +226,12 @@ async fn daemon(
         links: session.links.clone(),
         neighbours,
         drills,
+        annotator,
         addresses: arguments.metrics.addresses,
         config,
         notifications,
+        cluster,
+        standing: standing.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -222,8 +249,10 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    session.end().await?;
-    if let Some(notifier) = notifier {
+    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    let (ended, ()) = tokio::join!(session.end(), following.stop());
+    ended?;
+    for notifier in notifiers {
         notifier.end().await;
     }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
@@ -231,21 +260,23 @@ async fn daemon(
     Ok(Exit::Fine)
 }
 
-/// Begins to tell whoever is to be told.
-fn notify(
-    arguments: &NotifyArguments,
+/// Begins to look for drift, where there is a cluster.
+fn watch_for_drift(
+    arguments: &DriftArguments,
+    cluster: &Handle,
     session: &Session,
-    counts: Arc<Counts>,
-) -> anyhow::Result<Option<Notifier>> {
-    let Some(settings) = arguments.settings()? else {
-        return Ok(None);
+    annotator: Option<Annotator>,
+) -> Standing {
+    let Some(annotator) = annotator else {
+        return Standing::off();
     };
-    if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
-        notify::warn(&error);
-    }
-    let findings = session.monitor.findings();
-    tracing::info!("telling a webhook of conflicts");
-    Ok(Some(Notifier::start(settings, findings, None, counts)))
+    let sources = watchdog::Sources {
+        handle: cluster.clone(),
+        annotator,
+        monitor: session.monitor.clone(),
+        watched: session.watched.clone(),
+    };
+    watchdog::start(sources, arguments.drift_after)
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
@@ -260,6 +291,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
+    (annotator, standing): (Option<Annotator>, Standing),
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));
@@ -269,7 +301,8 @@ fn serve_api(
         links: session.links.clone(),
         history,
         drills,
-        annotator: None,
+        annotator,
+        standing,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)

@@ -12,12 +12,16 @@ use tokio::{
 use super::{reload::Reloader, source::SourceArguments};
 use crate::{
     active::{Asking, AskingState},
-    cluster::annotate::Annotator,
-    detect::Expected,
+    cluster::{
+        annotate::{self, Annotator},
+        client::Handle,
+        tracking,
+    },
     interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
     kernel::{CounterReader, Kernel},
     links::{self, Links},
     monitor::{FINDINGS_BEHIND, Monitor, MonitorHandle},
+    neighbours::NeighbourReader,
     segments::SegmentName,
 };
 
@@ -77,20 +81,35 @@ impl Session {
         }
     }
 
-    /// Takes which single addresses are expected. To be called before it begins.
-    pub fn expect(&mut self, expected: watch::Receiver<Arc<Expected>>) {
+    /// Follows a cluster, if there is one: expects the addresses of its services, and lets findings go through the
+    /// hands of who knows it. To be called before it begins, and before anybody listens.
+    pub fn follow_cluster(
+        &mut self,
+        cluster: &Handle,
+        neighbours: NeighbourReader,
+    ) -> Option<Annotator> {
+        if !cluster.is_on() {
+            return None;
+        }
+        let (links, watched) = (self.links.clone(), self.watched.clone());
+        let expected = tracking::follow(cluster.cluster(), links.clone(), watched.clone());
         if let Some(monitor) = &mut self.waiting {
             monitor.expect(expected);
         }
-    }
-
-    /// Lets findings go through the hands of who knows the cluster before anybody reads them. To be called before
-    /// anybody listens.
-    pub fn annotate(&mut self, annotator: Annotator) {
+        let annotator = Annotator::new(annotate::Sources {
+            cluster: cluster.cluster(),
+            nodes: Arc::new(cluster.clone()),
+            own: cluster.node_name().map(str::to_owned),
+            monitor: self.monitor.clone(),
+            neighbours,
+            links,
+            watched,
+        });
         let (public, _) = broadcast::channel(FINDINGS_BEHIND);
         let raw = self.monitor.findings();
         self.monitor = self.monitor.publishing(public.clone());
-        tokio::spawn(annotator.follow(raw, public));
+        tokio::spawn(annotator.clone().follow(raw, public));
+        Some(annotator)
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.
@@ -188,8 +207,9 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 pub fn init_logging(default: &str) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::{EnvFilter, fmt};
-    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use.
-    let default = format!("{default},netlink_proto=error");
+    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use. What the client of
+    // Kubernetes cannot do is said by who asked it, once and not at each try.
+    let default = format!("{default},netlink_proto=error,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Set once at start; a second subscriber would be a mistake of ours, not a reason to stop.
     let _ = fmt()

@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Announced, Cause, CauseKind, Cluster, Context, Named, Node, Scope,
+    Announced, Cause, Cluster, Context, Named, Node,
+    cause::{self, NodesKnown, Surroundings},
+    client::Handle,
     stations::{self, Stations},
     tracking,
 };
@@ -53,6 +55,19 @@ pub trait NodeList: Send + Sync + std::fmt::Debug {
     fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>>;
 }
 
+impl NodeList for Handle {
+    fn known(&self) -> Option<Arc<Vec<Node>>> {
+        self.known_nodes()
+    }
+
+    fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>> {
+        Box::pin(async move {
+            self.nodes(max_age).await;
+            self.known_nodes()
+        })
+    }
+}
+
 /// What it reads from.
 #[derive(Debug)]
 pub struct Sources {
@@ -82,8 +97,17 @@ pub struct Annotator {
 /// What was learnt last.
 #[derive(Debug, Default)]
 struct Book {
-    picture: Option<(Arc<Vec<Node>>, Instant, Arc<Stations>)>,
+    picture: Option<Picture>,
     resigned: Option<Instant>,
+}
+
+/// Who the nodes were on the wire.
+#[derive(Clone, Debug)]
+struct Picture {
+    /// By which list of them, if there was one.
+    nodes: Option<Arc<Vec<Node>>>,
+    at: Instant,
+    stations: Arc<Stations>,
 }
 
 /// How much it matters to know the nodes.
@@ -105,10 +129,10 @@ impl Need {
 pub struct Knowledge {
     /// The cluster.
     pub cluster: Arc<Cluster>,
-    /// The nodes by their MACs; `None` if there is no list of them.
-    pub stations: Option<Arc<Stations>>,
-    /// This node.
-    own: Option<String>,
+    /// The nodes by their MACs.
+    stations: Arc<Stations>,
+    /// Whether there is a list of them.
+    are_nodes_known: bool,
 }
 
 impl Annotator {
@@ -174,13 +198,22 @@ impl Annotator {
         Arc::new(record)
     }
 
-    /// Adds to bindings what is known of them.
-    pub async fn bindings(&self, records: &mut [BindingRecord]) {
+    /// Bindings with what is known of them.
+    pub async fn bindings(&self, mut records: Vec<BindingRecord>) -> Vec<BindingRecord> {
         let knowledge = self.know(Need::LISTED).await;
-        for record in records {
-            let segment = self.segment(&record.interface, record.vlan);
-            knowledge.binding(record, segment);
-        }
+        let segments: Vec<_> = records
+            .iter()
+            .map(|record| self.segment(&record.interface, record.vlan))
+            .collect();
+        // Tens of thousands of them keep no other task from running.
+        let annotated = tokio::task::spawn_blocking(move || {
+            for (record, segment) in records.iter_mut().zip(segments) {
+                knowledge.binding(record, segment);
+            }
+            records
+        });
+        // It is only not done when the program ends.
+        annotated.await.unwrap_or_default()
     }
 
     /// What is known now.
@@ -198,15 +231,13 @@ impl Annotator {
             }
             Need::Fetched(_) | Need::Known => self.picture(&book, None).await,
         };
-        if picture.is_some() {
-            book.picture = picture;
-        }
-        let stations = book.picture.as_ref().map(|(_, _, stations)| stations);
-        Knowledge {
+        let knowledge = Knowledge {
             cluster: self.sources.cluster.borrow().clone(),
-            stations: stations.cloned(),
-            own: self.sources.own.clone(),
-        }
+            stations: picture.stations.clone(),
+            are_nodes_known: picture.nodes.is_some(),
+        };
+        book.picture = Some(picture);
+        knowledge
     }
 
     /// What is known of the cluster.
@@ -225,23 +256,26 @@ impl Annotator {
     }
 
     /// Who the nodes are on the wire: the last picture where it is fresh, else a new one.
-    async fn picture(
-        &self,
-        book: &Book,
-        age: Option<Duration>,
-    ) -> Option<(Arc<Vec<Node>>, Instant, Arc<Stations>)> {
-        let nodes = match age {
+    async fn picture(&self, book: &Book, age: Option<Duration>) -> Picture {
+        let fetched = match age {
             Some(age) => self.sources.nodes.fetch(age).await,
             None => None,
         };
-        let nodes = nodes.or_else(|| self.sources.nodes.known())?;
-        let last = book.picture.clone();
-        let fresh = last.filter(|(list, at, _)| Arc::ptr_eq(list, &nodes) && at.elapsed() < FRESH);
-        if fresh.is_some() {
-            return fresh;
+        let nodes = fetched.or_else(|| self.sources.nodes.known());
+        let is_same = |last: &Picture| match (&last.nodes, &nodes) {
+            (Some(last), Some(nodes)) => Arc::ptr_eq(last, nodes),
+            (last, nodes) => last.is_none() && nodes.is_none(),
+        };
+        let last = book.picture.as_ref();
+        if let Some(last) = last.filter(|last| is_same(last) && last.at.elapsed() < FRESH) {
+            return last.clone();
         }
-        let stations = Arc::new(self.stations(&nodes).await);
-        Some((nodes, Instant::now(), stations))
+        let listed = nodes.as_deref().map_or(&[][..], Vec::as_slice);
+        Picture {
+            stations: Arc::new(self.stations(listed).await),
+            nodes,
+            at: Instant::now(),
+        }
     }
 
     async fn stations(&self, nodes: &[Node]) -> Stations {
@@ -327,10 +361,14 @@ impl Knowledge {
         }
     }
 
+    /// The nodes by their MACs; `None` while there is no list of them.
+    pub fn stations(&self) -> Option<&Stations> {
+        self.are_nodes_known.then_some(&*self.stations)
+    }
+
     /// The node that an owner is.
     pub fn node_of(&self, macs: &[MacAddr], local: bool) -> Option<&str> {
-        let own = self.own.as_deref().filter(|_| local);
-        own.or_else(|| self.stations.as_ref()?.node_of(macs, local))
+        self.stations.node_of(macs, local)
     }
 
     fn name(&self, owners: &mut [OwnerRecord]) {
@@ -341,18 +379,22 @@ impl Knowledge {
 
     /// Why an address of the cluster is in dispute, if it is.
     fn cause(&self, record: &FindingRecord, segment: Option<Segment>) -> Option<Cause> {
-        let is_dispute = matches!(
-            record.finding,
-            FindingKind::Conflict | FindingKind::Contested | FindingKind::ConflictQuiet
-        );
-        record.cluster.as_ref().filter(|_| is_dispute)?;
-        let _ = segment;
-        Some(Cause {
-            kind: CauseKind::Unknown,
-            scope: Scope::Unknown,
-            evidence: Vec::new(),
-        })
+        record.cluster.as_ref()?;
+        let segment = segment.filter(|_| self.are_nodes_known);
+        let known = Surroundings {
+            nodes: segment.map(|segment| self.stations.count(segment)),
+            assigned: None,
+        };
+        cause::cause(record, &self.cluster, known)
     }
+}
+
+/// Whose address it is, as labels: the service that has it, of several the first by its name, and the pool that it is
+/// from.
+pub fn whose(cluster: &Cluster, ip: IpAddr) -> (Option<&Named>, Option<&str>) {
+    let services = cluster.services_at(ip).map(|service| &service.named);
+    let pool = cluster.pool_of(ip).map(|pool| pool.name.as_str());
+    (services.min(), pool)
 }
 
 /// Whose address it is; `None` where the cluster does not know it.

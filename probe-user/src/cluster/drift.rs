@@ -101,7 +101,7 @@ pub struct Drift {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
     /// A sentence.
-    pub summary: String,
+    pub says: String,
     /// What says so, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,

@@ -19,6 +19,7 @@ pub mod stations;
 pub(crate) mod testing;
 pub mod tracking;
 pub mod usage;
+pub mod watchdog;
 
 pub use context::{Cause, CauseKind, Context, Scope};
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};

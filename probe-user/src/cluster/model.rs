@@ -165,6 +165,8 @@ pub struct Cluster {
     /// Pools and advertisements, as `probe pools check` judges them.
     inventory: Inventory,
     by_address: HashMap<IpAddr, Vec<usize>>,
+    /// The statuses of each service.
+    by_service: HashMap<Named, Vec<usize>>,
 }
 
 impl From<Objects> for Cluster {
@@ -181,10 +183,16 @@ impl From<Objects> for Cluster {
                 by_address.entry(address).or_default().push(number);
             }
         }
+        let mut by_service: HashMap<_, Vec<_>> = HashMap::new();
+        for (number, status) in objects.statuses.iter().enumerate() {
+            let service = status.service.clone();
+            by_service.entry(service).or_default().push(number);
+        }
         Self {
             objects,
             inventory,
             by_address,
+            by_service,
         }
     }
 }
@@ -291,12 +299,12 @@ impl Cluster {
 
     /// The nodes that MetalLB says announce an address.
     pub fn announcers(&self, ip: IpAddr) -> Vec<&str> {
-        let services: Vec<_> = self.services_at(ip).map(|service| &service.named).collect();
-        let statuses = self.objects.statuses.iter();
-        let mut nodes: Vec<_> = statuses
-            .filter(|status| services.contains(&&status.service))
-            .map(|status| status.node.as_str())
-            .collect();
+        let services = self.services_at(ip);
+        let numbers = services.filter_map(|service| self.by_service.get(&service.named));
+        let statuses = numbers
+            .flatten()
+            .filter_map(|&number| self.objects.statuses.get(number));
+        let mut nodes: Vec<_> = statuses.map(|status| status.node.as_str()).collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes

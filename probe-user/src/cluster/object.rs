@@ -91,6 +91,14 @@ pub fn named(object: &Value) -> Named {
     }
 }
 
+/// The version of an object, if it can be asked for: it goes into a path.
+pub fn version(object: &Value) -> Option<&str> {
+    let version = object.pointer("/metadata/resourceVersion")?.as_str()?;
+    let is_good = (1..=64).contains(&version.len())
+        && version.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_good.then_some(version)
+}
+
 /// Reads one object of a resource.
 pub fn read(resource: Resource, object: Value) -> Reading {
     let named = named(&object);

@@ -4,16 +4,19 @@
 //! that is not there; a requested address outside the pools, or taken; no pool that would give it one; none with an
 //! address left. Otherwise it is unknown.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr};
 
 use serde_json::Value;
 
 use super::{
     drift::Reason,
     model::{Cluster, Named, Resource, Service},
-    usage::{AddressFamily, PoolUsage, name_of, usage},
+    usage::{AddressFamily, PoolUsage, name_of},
 };
 use crate::pools::{Pool, PoolKind};
+
+/// More pools than this are not listed in a sentence.
+const MOST_NAMES: usize = 3;
 
 /// Whether MetalLB gives a service its address: what it says itself, else by its class, as nobody else has.
 pub fn is_metallbs(service: &Service) -> bool {
@@ -22,97 +25,139 @@ pub fn is_metallbs(service: &Service) -> bool {
     service.allocated_from.is_some() || (may_be && service.kube_vip_host.is_none())
 }
 
-/// Why a service without an address has none, and what says so.
-pub fn reason(cluster: &Cluster, service: &Service) -> (Reason, String) {
-    if let Some(class) = service.class.as_deref().filter(|_| !is_metallbs(service)) {
-        let sentence = format!(
-            "Its loadBalancerClass is {class}: the controller of that class gives it an address, or nobody does"
-        );
-        return (Reason::ForeignClass, sentence);
+/// Finds out why services have no address. What is the same for all of them is looked at once: there may be thousands.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    cluster: &'a Cluster,
+    /// The pools; none if they are not known.
+    pools: Option<Vec<Allocating<'a>>>,
+}
+
+/// A pool, for whom it is, and how much is left of it.
+#[derive(Debug)]
+struct Allocating<'a> {
+    pool: &'a Pool,
+    /// The namespaces that it is for; empty if it is for all, or for some that cannot be told from here.
+    namespaces: Vec<&'a str>,
+    usage: Vec<PoolUsage>,
+}
+
+impl<'a> Judge<'a> {
+    /// Looks at the pools.
+    pub fn new(cluster: &'a Cluster, usage: &[PoolUsage]) -> Self {
+        let mut by_pool: HashMap<&Named, Vec<PoolUsage>> = HashMap::new();
+        for usage in usage {
+            by_pool.entry(&usage.pool).or_default().push(usage.clone());
+        }
+        let objects = cluster.objects().metallb.iter();
+        let namespaces: HashMap<_, _> = objects
+            .filter_map(|object| Some((called(object)?, namespaces_of(object))))
+            .collect();
+        let pools = || -> Vec<_> {
+            let pools = cluster.inventory().pools.iter();
+            let pools = pools.filter(|pool| pool.kind == PoolKind::IpAddressPool);
+            let pools = pools.map(|pool| {
+                let name = name_of(pool);
+                Allocating {
+                    pool,
+                    namespaces: namespaces.get(&name).cloned().unwrap_or_default(),
+                    usage: by_pool.get(&name).cloned().unwrap_or_default(),
+                }
+            });
+            pools.collect()
+        };
+        let are_there = super::drift::is_there(cluster, Resource::IpAddressPools);
+        Self {
+            cluster,
+            pools: are_there.then(pools),
+        }
     }
-    if !super::drift::is_there(cluster, Resource::IpAddressPools) {
-        let sentence = "MetalLB's pools are not known here; the events of the service say more";
-        return (Reason::Unknown, sentence.to_owned());
+
+    /// Why a service without an address has none, and what says so.
+    pub fn reason(&self, service: &Service) -> (Reason, String) {
+        if let Some(class) = service.class.as_deref().filter(|_| !is_metallbs(service)) {
+            let sentence = format!(
+                "Its loadBalancerClass is {class}: the controller of that class gives it an address, or nobody does"
+            );
+            return (Reason::ForeignClass, sentence);
+        }
+        let Some(pools) = &self.pools else {
+            let sentence = "MetalLB's pools are not known here; the events of the service say more";
+            return (Reason::Unknown, sentence.to_owned());
+        };
+        let wanted = service.requested_pool.as_deref();
+        if let Some(name) = wanted
+            && !pools.iter().any(|one| one.pool.name == name)
+        {
+            let sentence = format!("It asks for the pool {name}, which is not there");
+            return (Reason::RequestedPoolUnknown, sentence);
+        }
+        let refused = service.requested.iter();
+        let refused = refused.filter_map(|&ip| self.refused(service, wanted, ip));
+        if let Some(refused) = refused.into_iter().next() {
+            return refused;
+        }
+        if service.requested.is_empty() {
+            unasked(pools, service, wanted)
+        } else {
+            unknown()
+        }
     }
-    let pools = cluster.inventory().pools.iter();
-    let pools: Vec<_> = pools
-        .filter(|pool| pool.kind == PoolKind::IpAddressPool)
-        .collect();
-    let wanted = service.requested_pool.as_deref();
-    if let Some(name) = wanted
-        && !pools.iter().any(|pool| pool.name == name)
-    {
-        return (
-            Reason::RequestedPoolUnknown,
-            format!("It asks for the pool {name}, which is not there"),
-        );
-    }
-    let in_wanted = |pool: &&Pool| wanted.is_none_or(|name| pool.name == name);
-    for &ip in &service.requested {
-        let mut holding = cluster.pools_at(ip).filter(in_wanted);
+
+    /// Why a service cannot have the address that it asks for.
+    fn refused(
+        &self,
+        service: &Service,
+        wanted: Option<&str>,
+        ip: IpAddr,
+    ) -> Option<(Reason, String)> {
+        let in_wanted = |pool: &&Pool| wanted.is_none_or(|name| pool.name == name);
+        let mut holding = self.cluster.pools_at(ip).filter(in_wanted);
         if !holding.any(|pool| hands_out(pool, ip)) {
             let place = wanted.map_or_else(
                 || "in no pool".to_owned(),
                 |name| format!("not in the pool {name}"),
             );
-            return (
-                Reason::RequestedOutside,
-                format!("It asks for {ip}, which is {place}"),
-            );
+            let sentence = format!("It asks for {ip}, which is {place}");
+            return Some((Reason::RequestedOutside, sentence));
         }
-        let others = cluster
-            .services_at(ip)
-            .filter(|other| other.named != service.named);
-        let mut taken = others.filter(|other| {
+        let others = self.cluster.services_at(ip);
+        let mut others = others.filter(|other| other.named != service.named);
+        let other = others.find(|other| {
             service.sharing_key.is_none() || other.sharing_key != service.sharing_key
-        });
-        if let Some(other) = taken.next() {
-            return (
-                Reason::RequestedTaken,
-                format!("It asks for {ip}, which {} has", other.named),
-            );
-        }
+        })?;
+        let sentence = format!("It asks for {ip}, which {} has", other.named);
+        Some((Reason::RequestedTaken, sentence))
     }
-    if !service.requested.is_empty() {
-        return unknown();
-    }
-    unasked(cluster, service, &pools, wanted)
 }
 
 /// Of a service that asks for no address.
-fn unasked(
-    cluster: &Cluster,
-    service: &Service,
-    pools: &[&Pool],
-    wanted: Option<&str>,
-) -> (Reason, String) {
+fn unasked(pools: &[Allocating<'_>], service: &Service, wanted: Option<&str>) -> (Reason, String) {
     if pools.is_empty() {
         return (Reason::NoPool, "There is no pool".to_owned());
     }
-    let eligible = pools.iter().filter(|pool| match wanted {
-        Some(name) => pool.name == name,
-        None => pool.auto_assign,
+    let namespace = service.named.namespace.as_str();
+    let eligible = pools.iter().filter(|one| {
+        let is_meant = wanted.map_or(one.pool.auto_assign, |name| one.pool.name == name);
+        is_meant && (one.namespaces.is_empty() || one.namespaces.contains(&namespace))
     });
-    let eligible = eligible.filter(|pool| may_use(cluster, pool, &service.named));
-    let eligible: BTreeSet<_> = eligible.map(|pool| name_of(pool)).collect();
+    let eligible: Vec<_> = eligible.collect();
     if eligible.is_empty() {
         let sentence = "No pool gives it an address unasked (autoAssign, serviceAllocation)";
         return (Reason::NoPool, sentence.to_owned());
     }
-    let usage = usage(cluster);
     let of_family = |family| {
-        let usage = usage.iter().filter(move |usage| usage.family == family);
-        usage
-            .filter(|usage| eligible.contains(&usage.pool))
-            .collect::<Vec<_>>()
+        let usage = eligible.iter().flat_map(|one| &one.usage);
+        usage.filter(move |usage| usage.family == family)
     };
     // Which family a service wants is not known; most want IPv4 where there is any.
-    let mut usage = of_family(AddressFamily::V4);
+    let mut usage: Vec<_> = of_family(AddressFamily::V4).collect();
     if usage.is_empty() {
-        usage = of_family(AddressFamily::V6);
+        usage = of_family(AddressFamily::V6).collect();
     }
     if usage.iter().all(|usage| usage.free() == 0) {
-        let full: Vec<_> = usage.iter().map(|usage| in_words(usage)).collect();
+        let full = usage.iter().take(MOST_NAMES).map(|usage| in_words(usage));
+        let full: Vec<_> = full.collect();
         return (
             Reason::Exhausted,
             format!("No address is left: {}", full.join(", ")),
@@ -142,29 +187,27 @@ fn hands_out(pool: &Pool, ip: IpAddr) -> bool {
     !(pool.avoid_buggy_ips && is_buggy)
 }
 
-/// Whether a pool is for services of a namespace. Selectors look at labels that are not followed: they may match.
-fn may_use(cluster: &Cluster, pool: &Pool, service: &Named) -> bool {
-    let name = name_of(pool);
-    let objects = cluster.objects().metallb.iter();
-    let mut objects = objects.filter(|object| is_called(object, "IPAddressPool", &name));
-    let allocation = objects.find_map(|object| object.pointer("/spec/serviceAllocation"));
+/// The namespaces that a pool is for, by `spec.serviceAllocation`; none if it is for all. Selectors look at labels that
+/// are not followed: they may match.
+fn namespaces_of(pool: &Value) -> Vec<&str> {
     let list = |key: &str| {
-        let list = allocation.and_then(|allocation| allocation.get(key)?.as_array());
-        list.map(Vec::as_slice).unwrap_or_default()
+        let list = pool.pointer("/spec/serviceAllocation")?.get(key)?;
+        list.as_array().map(Vec::as_slice)
     };
-    let namespaces = list("namespaces");
-    let is_listed = namespaces
-        .iter()
-        .any(|name| name.as_str() == Some(&service.namespace));
-    namespaces.is_empty() || is_listed || !list("namespaceSelectors").is_empty()
+    if list("namespaceSelectors").is_some_and(|list| !list.is_empty()) {
+        return Vec::new();
+    }
+    let names = list("namespaces").unwrap_or_default().iter();
+    names.filter_map(Value::as_str).collect()
 }
 
-/// Whether an object is of this kind and has this name.
-pub(super) fn is_called(object: &Value, kind: &str, name: &Named) -> bool {
+/// What a pool is called.
+fn called(object: &Value) -> Option<Named> {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
-    text("/kind") == Some(kind)
-        && text("/metadata/name") == Some(&name.name)
-        && text("/metadata/namespace").unwrap_or_default() == name.namespace
+    (text("/kind") == Some(PoolKind::IpAddressPool.label())).then(|| Named {
+        namespace: text("/metadata/namespace").unwrap_or_default().to_owned(),
+        name: text("/metadata/name").unwrap_or_default().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -172,9 +215,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::{Objects, model::Known, testing};
+    use crate::cluster::{Objects, model::Known, testing, usage::usage};
 
-    fn wanting(service: Service, pools: &[Value]) -> (Reason, String) {
+    fn wanting(service: &Service, pools: &[Value]) -> (Reason, String) {
         let cluster = Cluster::from(Objects {
             services: vec![
                 service.clone(),
@@ -183,10 +226,11 @@ mod tests {
             metallb: pools.to_vec(),
             ..testing::objects()
         });
-        reason(&cluster, &service)
+        Judge::new(&cluster, &usage(&cluster)).reason(service)
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn each_reason_is_found_and_the_first_that_holds_is_said() {
         let plain = || testing::service("shop/new", &[]);
         let asking = |ips: &[&str]| Service {
@@ -343,7 +387,7 @@ mod tests {
                 "",
             ),
         ] {
-            let (reason, sentence) = wanting(service, &pools);
+            let (reason, sentence) = wanting(&service, &pools);
             assert_eq!(reason, expected, "{what}: {sentence}");
             assert!(sentence.contains(says), "{what}: {sentence}");
         }
@@ -357,7 +401,8 @@ mod tests {
                 .freshness
                 .insert(Resource::IpAddressPools, testing::freshness_of(known));
             let service = testing::service("shop/new", &[]);
-            let (reason, _) = reason(&Cluster::from(objects), &service);
+            let cluster = Cluster::from(objects);
+            let (reason, _) = Judge::new(&cluster, &[]).reason(&service);
             assert_eq!(reason, Reason::Unknown);
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use probe_common::wire::MacAddr;
 
-use super::Node;
+use super::{Node, cause::NodesKnown};
 use crate::{
     detect::{BindingKey, Segment},
     facts::OnLink,
@@ -21,16 +21,7 @@ pub struct Stations {
     /// This node, if it is known which it is.
     own: Option<Arc<str>>,
     /// By network, how many nodes have an address there, and of how many of them a MAC is known.
-    counts: BTreeMap<Segment, Count>,
-}
-
-/// How many nodes are on a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// How many have an address there.
-    pub here: usize,
-    /// Of how many of them a MAC is known.
-    pub with_mac: usize,
+    counts: BTreeMap<Segment, NodesKnown>,
 }
 
 /// A node's address on a segment of this host.
@@ -115,7 +106,7 @@ impl Stations {
     }
 
     /// How many nodes are on a segment.
-    pub fn count(&self, segment: Segment) -> Count {
+    pub fn count(&self, segment: Segment) -> NodesKnown {
         self.counts.get(&segment).copied().unwrap_or_default()
     }
 }
@@ -171,7 +162,7 @@ mod tests {
     fn a_virtual_routers_mac_is_nobodys() {
         let stations = stations(&[place("node-1", 1, &[VIRTUAL])]);
         assert_eq!(stations.node_of(&[VIRTUAL], false), None);
-        let count = Count {
+        let count = NodesKnown {
             here: 1,
             with_mac: 0,
         };
@@ -185,7 +176,7 @@ mod tests {
         let stations = Stations::new(&places, Some(("node-1", &own)), |_| false);
         assert_eq!(stations.node_of(&[C], false), Some("node-1"));
         assert_eq!(stations.node_of(&[VIRTUAL], true), Some("node-1"));
-        let count = Count {
+        let count = NodesKnown {
             here: 2,
             with_mac: 2,
         };
@@ -195,7 +186,7 @@ mod tests {
     #[test]
     fn only_nodes_of_the_segment_are_counted() {
         let stations = stations(&[place("node-1", 1, &[A]), place("node-2", 2, &[])]);
-        let count = Count {
+        let count = NodesKnown {
             here: 2,
             with_mac: 1,
         };
@@ -204,6 +195,6 @@ mod tests {
             interface: 7,
             ..Segment::default()
         };
-        assert_eq!(stations.count(elsewhere), Count::default());
+        assert_eq!(stations.count(elsewhere), NodesKnown::default());
     }
 }

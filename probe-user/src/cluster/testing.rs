@@ -1,6 +1,10 @@
 //! What the tests of the pure part have in common.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "json!() is written where it is used"
+)]
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -34,7 +34,7 @@ pub fn expected(cluster: &Cluster, on_link: &OnLink) -> Option<Expected> {
     let mut announced = BTreeMap::new();
     let expected = cluster
         .addresses()
-        .filter(|ip| ip.is_ipv4())
+        .filter(IpAddr::is_ipv4)
         // Cheap, and of a cluster with many networks most are elsewhere.
         .filter(|&ip| on_link.keys(ip).next().is_some())
         .filter(|&ip| is_on_layer_2(cluster, ip, &mut announced));
@@ -127,3 +127,6 @@ pub(super) fn on_link(links: &Links, watched: &WatchedInterfaces) -> OnLink {
         watched.is_some_and(|watched| matches!(watched.state, WatchState::Attached { .. }))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,9 @@ use probe_common::wire::MacAddr;
 use smallvec::SmallVec;
 
 use super::{
-    AddressView, Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, Cursor,
-    DetectConfig, Expected, Finding, FindingKind, Group, HostFacts, Observation, Page, Probe,
-    Purpose, Role, Segment, Statistics, Timestamp,
+    AddressView, Ask, BindingKey, BindingView, Body, BogusFrame, BogusReason, Claim, ConflictView,
+    Cursor, DetectConfig, Expected, Finding, FindingKind, Group, HostFacts, Observation, Page,
+    Probe, Purpose, Role, Segment, Statistics, Timestamp,
     binding::{Binding, Change, Heard, station},
     bogus::Offenders,
     facts::KnownFacts,
@@ -399,6 +399,7 @@ impl Detector {
             silent: binding.is_silent(&scene),
             contested: binding.is_contested(&scene, now),
             parties: binding.conflict().map(|_| binding.shown(&scene, now)),
+            conflict: ConflictView::of(binding),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use probe_common::wire::MacAddr;
 use smallvec::SmallVec;
 
-use super::{BindingKey, OwnerView, Timestamp, table::Slot};
+use super::{BindingKey, ConflictView, OwnerView, Timestamp, table::Slot};
 
 /// Which addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct AddressView {
     pub contested: bool,
     /// Who takes part in its open conflict, if it has one.
     pub parties: Option<Vec<OwnerView>>,
+    /// What is known of that conflict.
+    pub conflict: Option<ConflictView>,
 }
 
 /// The current owner of an address.

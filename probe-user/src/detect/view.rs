@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{BindingKey, Counts, Evidence, Hint, OwnerView, Timestamp, table::Entry, turn::Scene};
+use super::{
+    BindingKey, Counts, Evidence, Hint, OwnerView, Timestamp, binding::Binding, table::Entry,
+    turn::Scene,
+};
 
 /// A binding as the API and the metrics show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,21 +46,26 @@ pub struct ConflictView {
 impl BindingView {
     pub(super) fn of(entry: &Entry, scene: &Scene, now: Timestamp) -> Self {
         let binding = &entry.binding;
-        let conflict = binding.conflict().map(|conflict| ConflictView {
-            evidence: conflict.evidence,
-            hint: conflict.hint,
-            opened_at: conflict.opened_at,
-            last_evidence: conflict.last_evidence,
-            quiet: conflict.quiet_since.is_some(),
-            counts: conflict.counts,
-        });
         Self {
             key: entry.key,
             tracked: entry.tracked,
             ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
             owners: binding.shown(scene, now),
             silent_since: binding.silent_since(scene),
-            conflict,
+            conflict: ConflictView::of(binding),
         }
+    }
+}
+
+impl ConflictView {
+    pub(super) fn of(binding: &Binding) -> Option<Self> {
+        binding.conflict().map(|conflict| Self {
+            evidence: conflict.evidence,
+            hint: conflict.hint,
+            opened_at: conflict.opened_at,
+            last_evidence: conflict.last_evidence,
+            quiet: conflict.quiet_since.is_some(),
+            counts: conflict.counts,
+        })
     }
 }

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    news::{Kind, Story},
+    news::{Kind, News, Story},
     queue::{Batch, Waiting},
 };
 use crate::{
-    cluster::CauseKind,
+    cluster::{CauseKind, drift::Drift},
     detect::Severity,
     report::{self, FindingRecord, Origin, OwnerRecord, words},
 };
@@ -88,6 +88,8 @@ struct Item<'a> {
     finding: Option<&'a FindingRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<&'a FindingRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drift: Option<&'a Drift>,
 }
 
 /// The body of a message.
@@ -110,17 +112,18 @@ pub fn body(format: Format, batch: &Batch, reporter: &Reporter, sent: Timestamp)
 }
 
 fn item(waiting: &Waiting) -> Item<'_> {
-    let Story::Finding(record) = &waiting.last.story;
-    let Story::Finding(first) = &waiting.first.story;
+    let record = waiting.last.finding();
+    let first = waiting.first.finding();
     Item {
         kind: waiting.last.kind,
         severity: waiting.last.severity,
-        drill: record.drill,
+        drill: record.is_some_and(|record| record.drill),
         text: sentence(waiting),
-        next: next(record).map(|(_, command)| command),
+        next: next(&waiting.last).map(|(_, command)| command),
         number: waiting.number,
-        finding: Some(record),
-        first: (waiting.number > 1).then_some(first),
+        finding: record,
+        first: first.filter(|_| waiting.number > 1),
+        drift: waiting.last.drift(),
     }
 }
 
@@ -150,34 +153,44 @@ fn and_more(more: &BTreeMap<Kind, u64>) -> String {
 
 /// What has happened to which address, in one line.
 fn sentence(waiting: &Waiting) -> String {
-    let Story::Finding(record) = &waiting.last.story;
-    let Story::Finding(first) = &waiting.first.story;
+    let mut text = match &waiting.last.story {
+        Story::Finding(record) => about_conflict(waiting.last.kind, record),
+        Story::Drift { drift, .. } if waiting.last.kind == Kind::DriftGone => {
+            format!("no longer so: {}", drift.says)
+        }
+        Story::Drift { drift, .. } => drift.says.clone(),
+    };
+    if waiting.number > 1 {
+        let first = &waiting.first;
+        let _ = write!(
+            text,
+            "; told late: {} at {}",
+            first.kind,
+            moment(first.time())
+        );
+    }
+    text
+}
+
+fn about_conflict(kind: Kind, record: &FindingRecord) -> String {
     let ip = record.ip;
-    let what = match waiting.last.kind {
-        Kind::Conflict => format!("{ip} has {} owners", record.owners.len().max(2)),
+    let mut text = if record.drill {
+        "DRILL, not real: ".to_owned()
+    } else {
+        String::new()
+    };
+    text += &match kind {
         Kind::ConflictQuiet => {
             format!("the conflict on {ip} is quiet, and not proven to be over")
         }
         Kind::ConflictResolved => format!("the conflict on {ip} is over"),
         Kind::ConflictExpired => format!("the conflict on {ip} has not been seen for a long time"),
-        // Never listed.
-        Kind::Missed => format!("something about {ip}"),
-    };
-    let mut text = if record.drill {
-        format!("DRILL, not real: {what}")
-    } else {
-        what
+        Kind::Conflict | Kind::Drift | Kind::DriftGone | Kind::Missed => {
+            format!("{ip} has {} owners", record.owners.len().max(2))
+        }
     };
     if let Some(whose) = whose(record) {
         let _ = write!(text, " ({whose})");
-    }
-    if first.time != record.time {
-        let _ = write!(
-            text,
-            "; told late: {} at {}",
-            waiting.first.kind,
-            moment(first.time)
-        );
     }
     text
 }
@@ -191,9 +204,18 @@ fn whose(record: &FindingRecord) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn next(record: &FindingRecord) -> Option<(&'static str, String)> {
-    let step = report::next_step(record, &Origin::Daemon)?;
-    Some((step.purpose, step.command))
+fn next(news: &News) -> Option<(&'static str, String)> {
+    match &news.story {
+        Story::Finding(record) => {
+            let step = report::next_step(record, &Origin::Daemon)?;
+            Some((step.purpose, step.command))
+        }
+        Story::Drift { drift, .. } if news.kind == Kind::Drift => {
+            let explain = |ip| ("see what is known of it:", format!("probe explain {ip}"));
+            drift.ip.map(explain)
+        }
+        Story::Drift { .. } => None,
+    }
 }
 
 /// What may be the cause: what the cluster says goes before what the frames suggest.
@@ -201,7 +223,7 @@ fn cause(record: &FindingRecord) -> Option<String> {
     let context = record.cluster.as_ref();
     match context.and_then(|context| context.cause.as_ref()) {
         Some(cause) if cause.kind != CauseKind::Unknown => {
-            let kind = cause.kind.label().replace('_', " ");
+            let kind = words::cluster_cause(cause.kind).to_owned();
             Some([&[kind][..], &cause.evidence].concat().join("; "))
         }
         _ => record.hint.map(|hint| words::cause(hint).to_owned()),
@@ -222,8 +244,6 @@ fn slack(batch: &Batch, reporter: &Reporter) -> String {
 }
 
 fn paragraph(waiting: &Waiting) -> String {
-    let Story::Finding(record) = &waiting.last.story;
-    let Story::Finding(first) = &waiting.first.story;
     let severity = match waiting.last.severity {
         Severity::Critical => "CRITICAL: ",
         Severity::Warning => "Warning: ",
@@ -231,6 +251,48 @@ fn paragraph(waiting: &Waiting) -> String {
     };
     let title = sentence(waiting);
     let mut text = format!("*{}*", escaped(&format!("{severity}{title}")));
+    match &waiting.last.story {
+        Story::Finding(record) => {
+            let first = waiting.first.finding().unwrap_or(record);
+            details(&mut text, record, first);
+        }
+        Story::Drift { drift, .. } => {
+            let reason = drift.reason.map(|reason| format!("reason: {reason}"));
+            for evidence in reason.iter().chain(&drift.evidence) {
+                line(&mut text, evidence);
+            }
+            line(&mut text, &format!("since {}", moment(drift.since)));
+        }
+    }
+    if let Some((purpose, command)) = next(&waiting.last) {
+        // Within backticks there is no other markup, and no backtick.
+        let command = escaped(&command.replace('`', "'"));
+        let _ = write!(text, "\n{} `{command}`", escaped(purpose));
+    }
+    text
+}
+
+/// All of it in one paragraph: an Event of Kubernetes.
+pub(super) fn note(waiting: &Waiting) -> String {
+    let mut parts = vec![sentence(waiting)];
+    match &waiting.last.story {
+        Story::Finding(record) => {
+            parts.extend(record.owners.iter().map(owner_line));
+            parts.extend(cause(record).map(|cause| format!("cause? {cause}")));
+        }
+        Story::Drift { drift, .. } => {
+            parts.extend(drift.reason.map(|reason| format!("reason: {reason}")));
+            parts.extend(drift.evidence.iter().cloned());
+        }
+    }
+    if let Some((purpose, command)) = next(&waiting.last) {
+        parts.push(format!("{purpose} {command}"));
+    }
+    parts.join("; ")
+}
+
+/// Who has the address, why, where and since when.
+fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
     // Of what is over, who it was is with its beginning.
     let owners = if first.owners.len() > record.owners.len() {
         &first.owners
@@ -238,10 +300,10 @@ fn paragraph(waiting: &Waiting) -> String {
         &record.owners
     };
     for owner in owners {
-        line(&mut text, &owner_line(owner));
+        line(text, &owner_line(owner));
     }
     if let Some(cause) = cause(record) {
-        line(&mut text, &format!("cause? {cause}"));
+        line(text, &format!("cause? {cause}"));
     }
     let mut place = record.interface.clone();
     if record.vlan != Vlan::UNTAGGED {
@@ -250,16 +312,7 @@ fn paragraph(waiting: &Waiting) -> String {
     if let Some(segment) = &record.segment {
         let _ = write!(place, ", segment {segment}");
     }
-    line(
-        &mut text,
-        &format!("{place}; since {}", moment(record.since)),
-    );
-    if let Some((purpose, command)) = next(record) {
-        // Within backticks there is no other markup, and no backtick.
-        let command = escaped(&command.replace('`', "'"));
-        let _ = write!(text, "\n{} `{command}`", escaped(purpose));
-    }
-    text
+    line(text, &format!("{place}; since {}", moment(record.since)));
 }
 
 fn owner_line(owner: &OwnerRecord) -> String {
@@ -301,10 +354,7 @@ mod tests {
 
     use super::{
         super::{
-            news::{
-                News,
-                tests::{news, record},
-            },
+            news::tests::{news, record},
             queue::Queue,
         },
         *,
@@ -335,7 +385,9 @@ mod tests {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let Story::Finding(record) = &mut news.story;
+        let Story::Finding(record) = &mut news.story else {
+            panic!("{news:?}")
+        };
         Arc::make_mut(record).cluster = Some(Box::new(Context {
             services: vec![named("shop", "frontend")],
             pool: Some(named("metallb-system", "production")),
@@ -357,8 +409,7 @@ mod tests {
              now 02:64:72:69:6c:01\n\
              before 02:64:72:69:6c:02\n\
              eth0, segment 192.0.2.0/24; since 2026-11-21 02:00:00 UTC\n\
-             see which machines these are, and take the address off all but one: \
-             `probe bindings --mac 02:64:72:69:6c:01,02:64:72:69:6c:02`\n\n\
+             see who has it now, who should, and what to do about it: `probe explain 192.0.2.10`\n\n\
              told by node-1 (arp-monitor 0.0.0)"
         );
     }
@@ -368,7 +419,9 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(news(10, Kind::Conflict));
         let mut end = news(10, Kind::ConflictResolved);
-        let Story::Finding(record) = &mut end.story;
+        let Story::Finding(record) = &mut end.story else {
+            panic!("{end:?}")
+        };
         Arc::make_mut(record).time = sent();
         queue.push(end);
         let json = written(Format::Json, &queue);
@@ -393,9 +446,47 @@ mod tests {
     }
 
     #[test]
+    fn a_drift_says_what_is_wrong_why_and_what_to_do() {
+        let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
+            "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
+            "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
+        let drift: Drift = serde_json::from_str(text).unwrap();
+        let news = |kind| News {
+            subject: super::super::Subject::Drift(drift.key()),
+            kind,
+            severity: drift.severity,
+            story: Story::Drift {
+                drift: Arc::new(drift.clone()),
+                time: drift.since,
+            },
+        };
+        let mut queue = Queue::default();
+        queue.push(news(Kind::Drift));
+        assert_eq!(
+            written(Format::Slack, &queue)["text"],
+            "*Warning: nobody announces 192.0.2.10 of shop/frontend*\n\
+             reason: no_ready_endpoints\n\
+             none of its 2 endpoints is ready\n\
+             since 2026-11-21 02:00:00 UTC\n\
+             see what is known of it: `probe explain 192.0.2.10`\n\n\
+             told by node-1 (arp-monitor 0.0.0)"
+        );
+        let json = written(Format::Json, &queue);
+        assert_eq!(json["news"][0]["drift"]["reason"], "no_ready_endpoints");
+        queue.push(news(Kind::DriftGone));
+        let json = written(Format::Json, &queue);
+        assert_eq!(
+            json["text"],
+            "no longer so: nobody announces 192.0.2.10 of shop/frontend; told late: drift at 2026-11-21 02:00:00 UTC"
+        );
+    }
+
+    #[test]
     fn a_drill_says_so_first() {
         let mut drill = news(1, Kind::Conflict);
-        let Story::Finding(record) = &mut drill.story;
+        let Story::Finding(record) = &mut drill.story else {
+            panic!("{drill:?}")
+        };
         Arc::make_mut(record).drill = true;
         let mut queue = Queue::default();
         queue.push(drill);
@@ -414,7 +505,9 @@ mod tests {
         let mut queue = Queue::default();
         for number in 0..10_000_u32 {
             let mut news = news(1, Kind::Conflict);
-            let super::super::Subject::Address { ip, .. } = &mut news.subject;
+            let super::super::Subject::Address { ip, .. } = &mut news.subject else {
+                panic!("{news:?}")
+            };
             *ip = std::net::IpAddr::V4(number.into());
             queue.push(news);
         }

@@ -1,11 +1,12 @@
 //! What is worth telling.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use probe_common::{label_enum, wire::Vlan};
 
 use crate::{
+    cluster::drift::{Drift, Key},
     detect::{FindingKind, Severity},
     report::FindingRecord,
 };
@@ -24,6 +25,10 @@ label_enum! {
         ConflictResolved = "conflict_resolved",
         /// The conflict is no longer kept open.
         ConflictExpired = "conflict_expired",
+        /// A cluster and the wire have drifted apart.
+        Drift = "drift",
+        /// They have not any more.
+        DriftGone = "drift_gone",
         /// Nobody knows: findings came faster than they could be heard. Told as a number only.
         Missed = "missed",
     }
@@ -49,7 +54,7 @@ impl Kind {
 }
 
 /// What news are about. Later news about the same say more than earlier ones.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// An address on a segment.
     Address {
@@ -62,6 +67,8 @@ pub enum Subject {
         /// Whether it is an exercise.
         drill: bool,
     },
+    /// What has drifted apart.
+    Drift(Key),
 }
 
 /// One piece of news.
@@ -82,13 +89,37 @@ pub struct News {
 pub enum Story {
     /// A finding.
     Finding(Arc<FindingRecord>),
+    /// A drift.
+    Drift {
+        /// As it was last.
+        drift: Arc<Drift>,
+        /// When it came or went.
+        time: Timestamp,
+    },
 }
 
 impl News {
+    /// The finding, if they are about one.
+    pub fn finding(&self) -> Option<&FindingRecord> {
+        match &self.story {
+            Story::Finding(record) => Some(record),
+            Story::Drift { .. } => None,
+        }
+    }
+
+    /// The drift, if they are about one.
+    pub fn drift(&self) -> Option<&Drift> {
+        match &self.story {
+            Story::Finding(_) => None,
+            Story::Drift { drift, .. } => Some(drift),
+        }
+    }
+
     /// When it happened.
     pub fn time(&self) -> Timestamp {
         match &self.story {
             Story::Finding(record) => record.time,
+            Story::Drift { time, .. } => *time,
         }
     }
 }
@@ -98,7 +129,7 @@ impl News {
 pub struct Selection {
     least: Severity,
     /// Conflicts that mattered enough when they opened.
-    open: HashSet<Subject>,
+    open: BTreeSet<Subject>,
 }
 
 impl Selection {
@@ -106,8 +137,13 @@ impl Selection {
     pub fn new(least: Severity) -> Self {
         Self {
             least,
-            open: HashSet::new(),
+            open: BTreeSet::new(),
         }
+    }
+
+    /// What matters at least so much is told.
+    pub const fn least(&self) -> Severity {
+        self.least
     }
 
     /// Whether a finding is told.
@@ -130,7 +166,7 @@ impl Selection {
             // How much an end matters is what its conflict did.
             Kind::ConflictQuiet => self.open.contains(&subject),
             Kind::ConflictResolved | Kind::ConflictExpired => self.open.remove(&subject),
-            Kind::Missed => false,
+            Kind::Drift | Kind::DriftGone | Kind::Missed => false,
         };
         is_told.then_some(News {
             subject,
@@ -171,7 +207,7 @@ pub(super) mod tests {
             Kind::ConflictQuiet => (FindingKind::ConflictQuiet, Severity::Notice),
             Kind::ConflictResolved => (FindingKind::ConflictResolved, Severity::Notice),
             Kind::ConflictExpired => (FindingKind::ConflictExpired, Severity::Notice),
-            Kind::Missed => panic!("no news"),
+            Kind::Drift | Kind::DriftGone | Kind::Missed => panic!("no finding"),
         };
         let mut selection = Selection::new(Severity::Info);
         let _ = selection.choose(record(last, FindingKind::Conflict, Severity::Critical));

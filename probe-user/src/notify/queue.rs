@@ -1,6 +1,6 @@
 //! What waits to be told. Bounded: what does not fit is counted, and told as a number.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::news::{Kind, News, Subject};
 
@@ -22,7 +22,7 @@ pub struct Waiting {
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: BTreeMap<u64, Waiting>,
-    places: HashMap<Subject, u64>,
+    places: BTreeMap<Subject, u64>,
     next: u64,
     /// What did not fit.
     uncounted: BTreeMap<Kind, u64>,
@@ -121,6 +121,20 @@ impl Queue {
         }
     }
 
+    /// The first that wait, so many at most; the others go on waiting, but for what did not fit.
+    pub fn first(&self, at_most: usize) -> Batch {
+        let first = self.waiting.iter().take(at_most);
+        let covers = first.clone();
+        Batch {
+            listed: first.map(|(_, waiting)| waiting.clone()).collect(),
+            more: self.uncounted.clone(),
+            covers: covers
+                .map(|(&place, waiting)| (place, waiting.number))
+                .collect(),
+            beyond: self.uncounted.clone(),
+        }
+    }
+
     /// A batch is done with: told, or refused for good. What has come since stays.
     pub fn done(&mut self, batch: &Batch) {
         for &(place, number) in &batch.covers {
@@ -158,7 +172,7 @@ mod tests {
         super::news::{Kind, tests::news},
         *,
     };
-    use crate::{detect::Severity, notify::news::Story};
+    use crate::detect::Severity;
 
     fn kinds(batch: &Batch) -> Vec<(Kind, Kind, u64)> {
         let listed = batch.listed.iter();
@@ -169,7 +183,9 @@ mod tests {
 
     fn numbered(number: u32) -> News {
         let mut news = news(1, Kind::Conflict);
-        let Subject::Address { ip, .. } = &mut news.subject;
+        let Subject::Address { ip, .. } = &mut news.subject else {
+            panic!("{news:?}")
+        };
         *ip = IpAddr::V4(number.into());
         news
     }
@@ -256,6 +272,5 @@ mod tests {
         let (critical, warning) = (Severity::Critical, Severity::Warning);
         assert_eq!(severities, [warning, critical, critical, critical]);
         assert_eq!(batch.unlisted(), 2);
-        let Story::Finding(_) = &batch.listed[0].last.story;
     }
 }

@@ -1,4 +1,4 @@
-//! The one task that joins the parts of a webhook: hears, waits its turn, sends. It owns everything that it changes;
+//! The task that joins the parts, one for each channel: hears, waits its turn, sends. It owns everything that it changes;
 //! while a message is on its way it goes on hearing, so that nothing waits for a receiver.
 
 use std::{future, sync::Arc, time::Duration};
@@ -13,16 +13,25 @@ use tokio::{
 use super::{
     counts::{Channel, Counts, Ending},
     desk::{Desk, Duty},
+    events::EventWriter,
     message::{self, Format, Reporter},
     news::Kind,
-    queue::Batch,
+    queue::{Batch, Queue},
     retry::{Backoff, Outcome, Pace},
-    webhook::{Webhook, WebhookError, WebhookSettings},
+    webhook::{Webhook, WebhookSettings},
 };
-use crate::{detect::Severity, report::FindingRecord};
+use crate::{
+    cluster::{Cluster, Resource, client::Connection, drift::Drift, model::Known},
+    detect::Severity,
+    report::FindingRecord,
+};
 
 /// What comes in a burst is one message.
 const GATHERS: Duration = Duration::from_secs(1);
+/// Addresses about which Events are written at once…
+const EVENTS: usize = 20;
+/// …and how often in a minute.
+const EVENT_BATCHES: usize = 6;
 /// For a last message when the daemon ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -46,33 +55,108 @@ pub struct Notifier {
     task: JoinHandle<()>,
 }
 
+/// What there is to tell, and whose turn it is.
+#[derive(Debug)]
+pub struct Sources {
+    /// What is found.
+    pub findings: broadcast::Receiver<Arc<FindingRecord>>,
+    /// What a cluster says; without one it is always our turn.
+    pub cluster: Option<ClusterSources>,
+}
+
+/// What there is where a cluster is followed.
+#[derive(Clone, Debug)]
+pub struct ClusterSources {
+    /// Whether this daemon holds the lease.
+    pub holds: watch::Receiver<bool>,
+    /// What is known of the cluster.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// The drifts that hold now, if somebody looks for them.
+    pub drifts: Option<watch::Receiver<Arc<Vec<Drift>>>>,
+}
+
+impl ClusterSources {
+    /// Whether the API server is away.
+    fn is_away(&self) -> bool {
+        let cluster = self.cluster.borrow();
+        let services = cluster.objects().freshness.get(&Resource::Services);
+        services.is_some_and(|services| services.known == Known::Stale)
+    }
+}
+
 impl Notifier {
-    /// Tells what is found from now on, while it is this daemon's turn; without a word on turns it always is.
-    pub fn start(
-        settings: NotifierSettings,
+    /// Tells what is found from now on, while it is this daemon's turn.
+    pub fn start(settings: NotifierSettings, sources: Sources, counts: Arc<Counts>) -> Self {
+        let carrier = Carrier::Webhook {
+            webhook: Webhook::new(settings.webhook),
+            format: settings.format,
+            reporter: Reporter::this_host(),
+        };
+        let pace = Pace::new(settings.per_minute);
+        Self::carry(
+            Channel::Webhook,
+            carrier,
+            settings.least,
+            pace,
+            sources,
+            counts,
+        )
+    }
+
+    /// Writes Events on the Services that what is found from now on is about, while it is this daemon's turn.
+    pub fn write_events(
+        connection: Connection,
         findings: broadcast::Receiver<Arc<FindingRecord>>,
-        holder: Option<watch::Receiver<bool>>,
+        cluster: ClusterSources,
+        instance: String,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let writer = EventWriter::new(connection, cluster.cluster.clone(), instance);
+        let sources = Sources {
+            findings,
+            cluster: Some(cluster),
+        };
+        let carrier = Carrier::Events(writer);
+        let pace = Pace::new(EVENT_BATCHES);
+        Self::carry(
+            Channel::Event,
+            carrier,
+            Severity::Info,
+            pace,
+            sources,
+            counts,
+        )
+    }
+
+    fn carry(
+        channel: Channel,
+        carrier: Carrier,
+        least: Severity,
+        pace: Pace,
+        sources: Sources,
         counts: Arc<Counts>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let duty = match &holder {
-            Some(holder) if !*holder.borrow() => Duty::Others,
-            _ => Duty::Ours,
+        let Sources { findings, cluster } = sources;
+        let duty = if cluster.is_some() {
+            Duty::Others
+        } else {
+            Duty::Ours
         };
         let task = Task {
-            desk: Desk::new(settings.least, duty),
-            pace: Pace::new(settings.per_minute),
+            desk: Desk::new(least, duty),
+            cluster,
+            pace,
             backoff: Backoff::default(),
             due: None,
             on_its_way: None,
-            webhook: Some(Webhook::new(settings.webhook)),
-            format: settings.format,
-            reporter: Reporter::this_host(),
+            carrier: Some(carrier),
+            channel,
             counts,
         };
         Self {
             stop,
-            task: tokio::spawn(task.run(findings, holder, stopped)),
+            task: tokio::spawn(task.run(findings, stopped)),
         }
     }
 
@@ -84,10 +168,72 @@ impl Notifier {
     }
 }
 
-type Sent = (Webhook, Outcome, Option<WebhookError>);
+/// How news get to somebody.
+#[derive(Debug)]
+enum Carrier {
+    Webhook {
+        webhook: Webhook,
+        format: Format,
+        reporter: Reporter,
+    },
+    Events(EventWriter),
+}
+
+/// What came of carrying something.
+#[derive(Debug)]
+struct Sent {
+    carrier: Carrier,
+    outcome: Outcome,
+    error: Option<String>,
+    /// What was too much.
+    dropped: u64,
+}
+
+impl Carrier {
+    /// What is carried at once.
+    fn batch(&self, queue: &Queue) -> Batch {
+        match self {
+            Self::Webhook { format, .. } => queue.batch(format.listed()),
+            Self::Events(_) => queue.first(EVENTS),
+        }
+    }
+
+    async fn carry(self, batch: Batch) -> Sent {
+        match self {
+            Self::Webhook {
+                webhook,
+                format,
+                reporter,
+            } => {
+                let body = message::body(format, &batch, &reporter, Timestamp::now());
+                let (webhook, outcome, error) = webhook.send(body).await;
+                Sent {
+                    carrier: Self::Webhook {
+                        webhook,
+                        format,
+                        reporter,
+                    },
+                    outcome,
+                    error: error.map(|error| error.to_string()),
+                    dropped: 0,
+                }
+            }
+            Self::Events(writer) => {
+                let (writer, outcome, error, dropped) = writer.write(batch).await;
+                Sent {
+                    carrier: Self::Events(writer),
+                    outcome,
+                    error: error.map(|error| error.to_string()),
+                    dropped,
+                }
+            }
+        }
+    }
+}
 
 struct Task {
     desk: Desk,
+    cluster: Option<ClusterSources>,
     pace: Pace,
     backoff: Backoff,
     /// When the next message is due.
@@ -95,9 +241,8 @@ struct Task {
     /// The message that is being sent, and the task that sends it.
     on_its_way: Option<(Batch, JoinHandle<Sent>)>,
     /// Here, unless it is being used.
-    webhook: Option<Webhook>,
-    format: Format,
-    reporter: Reporter,
+    carrier: Option<Carrier>,
+    channel: Channel,
     counts: Arc<Counts>,
 }
 
@@ -105,9 +250,13 @@ impl Task {
     async fn run(
         mut self,
         mut findings: broadcast::Receiver<Arc<FindingRecord>>,
-        mut holder: Option<watch::Receiver<bool>>,
         mut stopped: oneshot::Receiver<()>,
     ) {
+        if let Some(cluster) = &mut self.cluster {
+            // What is so from the start is news to us.
+            cluster.holds.mark_changed();
+            cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
+        }
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
@@ -116,7 +265,8 @@ impl Task {
                     Err(broadcast::error::RecvError::Lagged(missed)) => self.miss(missed),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                duty = turn(&mut holder) => self.turn(duty),
+                change = changed(&mut self.cluster) => self.change(change),
+                () = at(self.desk.next_deadline()) => self.tick(),
                 sent = arrival(&mut self.on_its_way) => self.conclude(sent),
                 () = at(self.due) => self.send(),
             }
@@ -128,36 +278,78 @@ impl Task {
         }
         if timeout(FAREWELL, self.say_farewell()).await.is_err() || !self.desk.queue.is_empty() {
             let news = self.desk.queue.len();
-            tracing::warn!(news, "the webhook was not told everything before the end");
+            tracing::warn!(
+                channel = self.channel.label(),
+                news,
+                "not everything was told before the end"
+            );
         }
     }
 
     fn hear(&mut self, record: Arc<FindingRecord>) {
         let dropped = self.desk.hear(record, Instant::now());
-        self.counts.lose(Channel::Webhook, dropped);
+        self.counts.lose(self.channel, dropped);
     }
 
     /// Findings came faster than they could be heard: which, nobody knows.
     fn miss(&mut self, missed: u64) {
         tracing::warn!(missed, "findings came faster than they could be told");
-        self.counts.lose(Channel::Webhook, missed);
+        self.counts.lose(self.channel, missed);
         if self.desk.duty() == Duty::Ours {
             self.desk.queue.count_only(Kind::Missed, missed);
         }
     }
 
-    fn turn(&mut self, duty: Duty) {
-        let dropped = self.desk.turn(duty, Instant::now());
-        self.counts.lose(Channel::Webhook, dropped);
-        match duty {
-            Duty::Ours => tracing::info!("this daemon tells the webhook from now on"),
-            Duty::Others => tracing::info!("another daemon tells the webhook from now on"),
-        }
+    fn change(&mut self, change: Change) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let (now, time) = (Instant::now(), Timestamp::now());
+        let dropped = match change {
+            Change::Turn => {
+                let duty = if *cluster.holds.borrow_and_update() {
+                    Duty::Ours
+                } else {
+                    Duty::Others
+                };
+                if duty != self.desk.duty() {
+                    tracing::info!(
+                        ours = duty == Duty::Ours,
+                        "who tells the webhook has changed"
+                    );
+                }
+                self.desk.turn(duty, now, time)
+            }
+            Change::Drifts => match &mut cluster.drifts {
+                Some(drifts) => {
+                    let drifts = drifts.borrow_and_update().clone();
+                    self.desk.look(&drifts, now, time)
+                }
+                None => 0,
+            },
+            // Nobody looks for them any more.
+            Change::NoDrifts => {
+                cluster.drifts = None;
+                0
+            }
+            // Whoever could say whose turn it is is gone, as at the end: it stays as it is.
+            Change::NoTurns => {
+                self.cluster = None;
+                0
+            }
+        };
+        self.counts.lose(self.channel, dropped);
+    }
+
+    fn tick(&mut self) {
+        let is_away = self.cluster.as_ref().is_some_and(ClusterSources::is_away);
+        let dropped = self.desk.tick(Instant::now(), Timestamp::now(), is_away);
+        self.counts.lose(self.channel, dropped);
     }
 
     /// Decides when the next message is due.
     fn plan(&mut self) {
-        self.counts.wait(Channel::Webhook, self.desk.queue.len());
+        self.counts.wait(self.channel, self.desk.queue.len());
         if self.desk.queue.is_empty() || self.on_its_way.is_some() {
             self.due = None;
         } else if self.due.is_none() {
@@ -169,39 +361,45 @@ impl Task {
 
     fn send(&mut self) {
         self.due = None;
-        let Some(webhook) = self.webhook.take() else {
+        let Some(carrier) = self.carrier.take() else {
             return;
         };
-        let batch = self.desk.queue.batch(self.format.listed());
-        let body = message::body(self.format, &batch, &self.reporter, Timestamp::now());
+        let batch = carrier.batch(&self.desk.queue);
         self.pace.note(Instant::now());
-        self.on_its_way = Some((batch, tokio::spawn(webhook.send(body))));
+        self.on_its_way = Some((batch.clone(), tokio::spawn(carrier.carry(batch))));
     }
 
     fn conclude(&mut self, (batch, sent): (Batch, Sent)) {
-        let (webhook, outcome, error) = sent;
-        self.webhook = Some(webhook);
-        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        let Sent {
+            carrier,
+            outcome,
+            error,
+            dropped,
+        } = sent;
+        self.carrier = Some(carrier);
+        self.counts.lose(self.channel, dropped);
+        let (channel, error) = (self.channel.label(), error.unwrap_or_default());
         match outcome {
             Outcome::Taken => {
                 if self.backoff.failures() > 0 {
-                    tracing::info!("the webhook takes messages again");
+                    tracing::info!(channel, "messages are taken again");
                 }
                 self.backoff.succeed();
                 self.done(&batch, Ending::Sent);
-                tracing::debug!(news = batch.listed.len(), "told the webhook");
+                tracing::debug!(channel, news = batch.listed.len(), "told");
             }
             Outcome::Again { after } => {
-                self.counts.count(Channel::Webhook, Ending::Retried);
+                self.counts.count(self.channel, Ending::Retried);
                 let wait = self.backoff.fail(after, fastrand::f64());
                 let again = Instant::now() + wait;
                 let allowed = self.pace.next();
                 self.due = Some(allowed.map_or(again, |allowed| allowed.max(again)));
                 tracing::warn!(
+                    channel,
                     error,
                     again_in = ?wait,
                     waiting = self.desk.queue.len(),
-                    "the webhook was not told"
+                    "not told"
                 );
             }
             Outcome::Refused => {
@@ -209,19 +407,21 @@ impl Task {
                 self.done(&batch, Ending::Refused);
                 let lost = batch.listed.len();
                 self.counts
-                    .lose(Channel::Webhook, u64::try_from(lost).unwrap_or(u64::MAX));
+                    .lose(self.channel, u64::try_from(lost).unwrap_or(u64::MAX));
                 tracing::error!(
+                    channel,
                     error,
                     lost,
-                    "the webhook refuses the message, which is not sent again: see its address, secret and format"
+                    "refused, and not sent again: see address, secret and format of a webhook, and the roles of the \
+                     manifests for Events"
                 );
             }
         }
     }
 
     fn done(&mut self, batch: &Batch, ending: Ending) {
-        self.counts.count(Channel::Webhook, ending);
-        self.counts.lose(Channel::Webhook, batch.crowded_out());
+        self.counts.count(self.channel, ending);
+        self.counts.lose(self.channel, batch.crowded_out());
         self.desk.queue.done(batch);
     }
 
@@ -245,19 +445,34 @@ impl Task {
     }
 }
 
-async fn turn(holder: &mut Option<watch::Receiver<bool>>) -> Duty {
-    if let Some(watched) = holder
-        && watched.changed().await.is_ok()
-    {
-        return if *watched.borrow_and_update() {
-            Duty::Ours
-        } else {
-            Duty::Others
-        };
+/// What has changed of a cluster.
+enum Change {
+    Turn,
+    Drifts,
+    NoDrifts,
+    NoTurns,
+}
+
+async fn changed(cluster: &mut Option<ClusterSources>) -> Change {
+    let Some(cluster) = cluster else {
+        return future::pending().await;
+    };
+    tokio::select! {
+        // Whose turn it is comes first: it decides what drifts mean.
+        biased;
+        changed = cluster.holds.changed() => changed.map_or(Change::NoTurns, |()| Change::Turn),
+        changed = drifted(&mut cluster.drifts) => {
+            if changed { Change::Drifts } else { Change::NoDrifts }
+        }
     }
-    // Nobody says any more: it stays as it is.
-    *holder = None;
-    future::pending().await
+}
+
+/// Completes when there are other drifts: whether there can be.
+async fn drifted(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool {
+    match drifts {
+        Some(drifts) => drifts.changed().await.is_ok(),
+        None => future::pending().await,
+    }
 }
 
 async fn arrival(on_its_way: &mut Option<(Batch, JoinHandle<Sent>)>) -> (Batch, Sent) {

@@ -7,6 +7,7 @@ use probe_common::wire::{MacAddr, Vlan};
 use super::{CheckRecord, FindingRecord, OwnerRecord};
 use crate::{
     check::Verdict,
+    cluster::CauseKind,
     detect::{Evidence, FindingKind, Hint, Role},
 };
 
@@ -133,10 +134,71 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
 }
 
 fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
+    if let Some(step) = about_cluster(record, origin) {
+        return step;
+    }
+    if record.cluster.is_some() && *origin == Origin::Daemon {
+        return NextStep {
+            purpose: "see who has it now, who should, and what to do about it:",
+            command: format!("probe explain {}", record.ip),
+        };
+    }
     let by_hint = record
         .hint
         .and_then(|hint| about_cause(hint, &record.interface, record.vlan));
     by_hint.unwrap_or_else(|| owners(record, origin))
+}
+
+/// What to look at where the cluster knows the cause; `None` where what was seen says as much.
+fn about_cluster(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    let context = record.cluster.as_deref()?;
+    let speakers = || {
+        let pool = context.pool.as_ref().map(|pool| pool.namespace.as_str());
+        let namespace = pool.filter(|namespace| !namespace.is_empty());
+        namespace.unwrap_or("metallb-system").to_owned()
+    };
+    let (purpose, command) = match context.cause.as_ref()?.kind {
+        CauseKind::NodeAddress => (
+            "on the node that does not announce it, see where it has it, and take it off there:",
+            format!("ip address show to {}", record.ip),
+        ),
+        CauseKind::StaleSpeaker => (
+            "see which speakers run where; restart the one that should not announce it:",
+            "kubectl get pods -A -o wide -l component=speaker".to_owned(),
+        ),
+        CauseKind::SeveralInstalls => (
+            "see what each install hands out; one of them has to go:",
+            "kubectl get ipaddresspools -A".to_owned(),
+        ),
+        CauseKind::SplitBrain => (
+            "see whether the speakers see each other; restart them if they do:",
+            format!(
+                "kubectl -n {} logs -l component=speaker --prefix --tail 200 | grep -i member",
+                quoted(&speakers())
+            ),
+        ),
+        CauseKind::ExternalDevice => (
+            "see which machine the other one is; take the address off it, or out of the pool:",
+            machines(
+                &macs_of(record, |owner| owner.node.is_none() && !owner.local),
+                origin,
+            ),
+        ),
+        CauseKind::OtherCluster => (
+            "compare the pools of both clusters, and agree whose range it is:",
+            "probe pools check --context ONE --context OTHER".to_owned(),
+        ),
+        CauseKind::SharedWithoutKey => (
+            "see whose it is; all but one get another address, or all one sharing key:",
+            format!("kubectl get services -A | grep -F {}", record.ip),
+        ),
+        CauseKind::ArpFlux => return about_cause(Hint::ArpFlux, &record.interface, record.vlan),
+        CauseKind::IpvsStrictArp => {
+            return about_cause(Hint::IpvsStrictArp, &record.interface, record.vlan);
+        }
+        CauseKind::Unknown => return None,
+    };
+    Some(NextStep { purpose, command })
 }
 
 /// What to look at where a cause is likely; `None` where the owners themselves are the next step.
@@ -250,6 +312,42 @@ fn quoted(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_that_a_cluster_knows_has_a_step_of_its_own() {
+        let record = |kind: CauseKind| -> FindingRecord {
+            serde_json::from_value(serde_json::json!({
+                "time": "2026-11-20T12:00:00Z", "finding": "conflict", "severity": "critical",
+                "interface": "eth0", "vlan": "0", "ip": "192.0.2.240", "since": "2026-11-20T12:00:00Z",
+                "owners": [
+                    {"macs": ["02:00:00:00:00:01"], "node": "node-1", "role": "current", "local": false,
+                        "first_seen": "2026-11-20T12:00:00Z", "last_seen": "2026-11-20T12:00:00Z", "claims": 1},
+                    {"macs": ["02:00:00:00:00:09"], "role": "earlier", "local": false,
+                        "first_seen": "2026-11-20T12:00:00Z", "last_seen": "2026-11-20T12:00:00Z", "claims": 1},
+                ],
+                "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0},
+                "cluster": {
+                    "pool": {"namespace": "lb", "name": "production"}, "announced": "layer2",
+                    "cause": {"kind": kind, "scope": "unknown", "evidence": []},
+                },
+            }))
+            .unwrap()
+        };
+        let unknown = next_step(&record(CauseKind::Unknown), &Origin::Daemon).unwrap();
+        for &kind in CauseKind::ALL {
+            let step = next_step(&record(kind), &Origin::Daemon).unwrap();
+            assert!(step.purpose.ends_with(':'), "{kind}");
+            assert_eq!(
+                step == unknown,
+                kind == CauseKind::Unknown,
+                "{kind}: {step:?}"
+            );
+        }
+        let external = next_step(&record(CauseKind::ExternalDevice), &Origin::Daemon).unwrap();
+        assert_eq!(external.command, "probe bindings --mac 02:00:00:00:00:09");
+        let split = next_step(&record(CauseKind::SplitBrain), &Origin::Daemon).unwrap();
+        assert!(split.command.starts_with("kubectl -n lb logs"), "{split:?}");
+    }
 
     #[test]
     fn the_name_of_a_capture_survives_a_shell() {

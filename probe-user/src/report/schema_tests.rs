@@ -4,12 +4,13 @@ use probe_common::wire::{Bogus, MacAddr};
 use serde_json::Value;
 
 use super::{
-    FindingRecord,
+    FindingRecord, OwnerRecord,
     schema::{Schema, fields},
     to_json,
 };
 use crate::{
     clock::Clock,
+    cluster::{Announced, Cause, CauseKind, Context, Named, Scope},
     detect::{
         BogusReason, Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Segment,
         Severity, Timestamp,
@@ -73,8 +74,43 @@ fn every_record() -> impl Iterator<Item = FindingRecord> {
         findings.map(|finding| FindingRecord::new(&finding, "eth0".to_owned(), Clock::Epoch));
     records.enumerate().map(|(number, record)| FindingRecord {
         drill: number > 0,
-        ..record.on(["", "192.0.2.0/24"][number.min(1)].to_owned())
+        cluster: (number > 0).then(|| Box::new(context(number))),
+        owners: record
+            .owners
+            .into_iter()
+            .map(|owner| OwnerRecord {
+                node: (number > 0).then(|| "node-1".to_owned()),
+                ..owner
+            })
+            .collect(),
+        segment: (number > 0).then(|| "192.0.2.0/24".to_owned()),
+        ..record
     })
+}
+
+/// With every field and word that it can have.
+fn context(number: usize) -> Context {
+    let named = Named {
+        namespace: "shop".to_owned(),
+        name: "frontend".to_owned(),
+    };
+    let announced = [
+        Announced::Layer2,
+        Announced::Bgp,
+        Announced::Nowhere,
+        Announced::Unknown,
+    ];
+    Context {
+        services: vec![named.clone()],
+        pool: Some(named),
+        announced: announced[number % announced.len()],
+        announcers: vec!["node-1".to_owned()],
+        cause: (number > 1).then(|| Cause {
+            kind: CauseKind::ALL[number % CauseKind::COUNT],
+            scope: Scope::ALL[number % Scope::COUNT],
+            evidence: vec!["The nodes are not known".to_owned()],
+        }),
+    }
 }
 
 #[test]
@@ -85,12 +121,15 @@ fn every_finding_is_valid_by_the_schema() {
 #[test]
 fn the_schema_knows_every_word_and_no_other() {
     let schema = Schema::new(SCHEMA);
-    let words = |pointer| schema.words(pointer);
+    let words = |pointer: &str| schema.words(pointer);
     assert_eq!(words("/properties/finding/enum"), FindingKind::LABELS);
     assert_eq!(words("/properties/severity/enum"), Severity::LABELS);
     assert_eq!(words("/properties/evidence/enum"), Evidence::LABELS);
     assert_eq!(words("/properties/hint/enum"), Hint::LABELS);
     assert_eq!(words("/$defs/owner/properties/role/enum"), Role::LABELS);
+    let cause = "/properties/cluster/properties/cause/properties";
+    assert_eq!(words(&format!("{cause}/kind/enum")), CauseKind::LABELS);
+    assert_eq!(words(&format!("{cause}/scope/enum")), Scope::LABELS);
     let mut reasons = Bogus::LABELS.to_vec();
     reasons.push(BogusReason::SpaNetworkBroadcast.label());
     assert_eq!(words("/properties/reason/enum"), reasons);
@@ -106,6 +145,13 @@ fn the_schema_describes_every_field_and_no_other() {
     assert_eq!(
         schema.fields("/$defs/owner/properties"),
         fields(written.iter().map(|line| &line["owners"][0]))
+    );
+    let known = || written.iter().map(|line| &line["cluster"]);
+    let described = |pointer: &str| schema.fields(&format!("/properties/cluster/{pointer}"));
+    assert_eq!(described("properties"), fields(known()));
+    assert_eq!(
+        described("properties/cause/properties"),
+        fields(known().map(|known| &known["cause"]))
     );
     assert_eq!(
         schema.fields("/$defs/counts/properties"),

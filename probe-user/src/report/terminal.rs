@@ -14,7 +14,10 @@ use super::{
     next_step::{NextStep, Origin, next_step},
     vendor, words,
 };
-use crate::detect::{FindingKind, Severity};
+use crate::{
+    cluster::{Cause, CauseKind, Context},
+    detect::{FindingKind, Severity},
+};
 
 mod check;
 mod explain;
@@ -80,6 +83,7 @@ impl Terminal {
         for line in layout::wrapped(&words::what(record), self.width - INDENT) {
             writeln!(out, "{:INDENT$}{line}", "")?;
         }
+        self.whose(out, record.cluster.as_deref())?;
         for owner in &record.owners {
             self.owner(out, owner, record.time)?;
         }
@@ -93,8 +97,15 @@ impl Terminal {
         } else if record.counts.held_back > 0 {
             self.labelled(out, "counted", &words::how_often(&record.counts))?;
         }
-        if let Some(hint) = record.hint {
-            self.labelled(out, "cause?", words::cause(hint))?;
+        let cause = record
+            .cluster
+            .as_ref()
+            .and_then(|known| known.cause.as_ref());
+        let known = cause.filter(|cause| cause.kind != CauseKind::Unknown);
+        match (known, record.hint) {
+            (Some(cause), _) => self.cause(out, cause)?,
+            (None, Some(hint)) => self.labelled(out, "cause?", words::cause(hint))?,
+            (None, None) => cause.map_or(Ok(()), |cause| self.cause(out, cause))?,
         }
         if let Some(step) = next_step(record, &self.origin) {
             self.step(out, &step)?;
@@ -112,7 +123,7 @@ impl Terminal {
             place: place(&record.interface, record.vlan),
         };
         let used = self.headline(out, &head)?;
-        self.beside(out, used, record.mac, false)
+        self.beside(out, used, record.mac, &vendor::describe(record.mac))
     }
 
     /// Writes a binding: what its conflict would be reported as, or who has it.
@@ -134,10 +145,12 @@ impl Terminal {
             place: place(&record.interface, record.vlan),
         };
         if record.owners.len() < 2 {
-            return self.in_one_line(out, &head, record.owners.first());
+            self.in_one_line(out, &head, record.owners.first())?;
+            return self.whose(out, record.cluster.as_deref());
         }
         self.headline(out, &head)?;
         writeln!(out)?;
+        self.whose(out, record.cluster.as_deref())?;
         let mut owners = record.owners.iter();
         owners.try_for_each(|owner| self.owner(out, owner, head.time))
     }
@@ -176,8 +189,8 @@ impl Terminal {
         owner: Option<&OwnerRecord>,
     ) -> io::Result<()> {
         let used = self.headline(out, head)?;
-        match owner.and_then(|owner| Some((*owner.macs.first()?, owner.local))) {
-            Some((mac, local)) => self.beside(out, used, mac, local),
+        match owner.and_then(|owner| Some((*owner.macs.first()?, words::machine(owner)))) {
+            Some((mac, name)) => self.beside(out, used, mac, &name),
             None => writeln!(out),
         }
     }
@@ -188,7 +201,7 @@ impl Terminal {
         out: &mut impl Write,
         used: usize,
         mac: probe_common::wire::MacAddr,
-        local: bool,
+        name: &str,
     ) -> io::Result<()> {
         let mac_text = format!("  {mac}");
         let used = if used + mac_text.len() > self.width {
@@ -199,22 +212,20 @@ impl Terminal {
         };
         write!(out, "{mac_text}")?;
         let room = self.width.saturating_sub(used + 2);
-        let name = if local {
-            "this host".into()
-        } else {
-            vendor::describe(mac)
-        };
-        if room >= SHORTEST_NAME.min(layout::width_of(&name)) {
-            write!(out, "  {}", layout::cut(&name, room))?;
+        if room >= SHORTEST_NAME.min(layout::width_of(name)) {
+            write!(out, "  {}", layout::cut(name, room))?;
         }
         writeln!(out)
     }
 
     fn owner(&self, out: &mut impl Write, owner: &OwnerRecord, now: Timestamp) -> io::Result<()> {
         let mut label = words::part(owner.role);
-        let here = if owner.local { "this host, " } else { "" };
         for &mac in &owner.macs {
-            let text = format!("{mac}  {here}{}", vendor::describe(mac));
+            let made = vendor::describe(mac);
+            let text = match words::known_as(owner) {
+                Some(name) => format!("{mac}  {name}, {made}"),
+                None => format!("{mac}  {made}"),
+            };
             let text = layout::cut(&text, self.width - COLUMN);
             write_labelled(out, label, &text)?;
             label = "";
@@ -228,6 +239,29 @@ impl Terminal {
             many => format!("{} since {first}, last {last}", words::claims(many)),
         };
         self.labelled(out, "", &text)
+    }
+
+    /// What the cluster says whose address it is.
+    fn whose(&self, out: &mut impl Write, known: Option<&Context>) -> io::Result<()> {
+        match known {
+            Some(known) => self.labelled(out, "whose", &words::whose(known)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why it is in dispute, and what says so.
+    fn cause(&self, out: &mut impl Write, cause: &Cause) -> io::Result<()> {
+        let belongs = words::belongs(cause.scope);
+        let text = format!("{} ({belongs})", words::cluster_cause(cause.kind));
+        self.labelled(out, "cause", &text)?;
+        for sentence in &cause.evidence {
+            let mut mark = "- ";
+            for line in layout::wrapped(sentence, self.width - COLUMN - mark.len()) {
+                write_labelled(out, "", &format!("{mark}{line}"))?;
+                mark = "  ";
+            }
+        }
+        Ok(())
     }
 
     fn step(&self, out: &mut impl Write, step: &NextStep) -> io::Result<()> {

@@ -1,10 +1,14 @@
 //! Findings as sentences: what a person who was woken by one reads.
 
-use crate::detect::{BogusReason, Evidence, FindingKind, Hint, Role, Severity};
+use std::borrow::Cow;
+
 use probe_common::wire::Bogus;
 
-use super::{CountsRecord, FindingRecord};
-use crate::cluster::CauseKind;
+use super::{CountsRecord, FindingRecord, OwnerRecord, vendor};
+use crate::{
+    cluster::{Announced, CauseKind, Context, Scope},
+    detect::{BogusReason, Evidence, FindingKind, Hint, Role, Severity},
+};
 
 /// What has happened.
 pub fn what(record: &FindingRecord) -> String {
@@ -115,6 +119,60 @@ pub const fn cluster_cause(kind: CauseKind) -> &'static str {
         CauseKind::IpvsStrictArp => "every node answers: kube-proxy in IPVS mode without strictARP",
         CauseKind::Unknown => "unknown: what is known does not say",
     }
+}
+
+/// Where those belong who dispute a cluster's address, in a few words.
+pub const fn belongs(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Internal => "within the cluster",
+        Scope::External => "from outside the cluster",
+        Scope::CrossCluster => "from another cluster",
+        Scope::Unknown => "not known from where",
+    }
+}
+
+/// Whose address it is by what the cluster says.
+pub fn whose(known: &Context) -> String {
+    let names: Vec<_> = known.services.iter().map(ToString::to_string).collect();
+    let mut parts = match &names[..] {
+        [] => vec!["no service".to_owned()],
+        [only] => vec![format!("service {only}")],
+        several => vec![format!("services {}", several.join(", "))],
+    };
+    if let Some(pool) = &known.pool {
+        parts.push(format!("pool {}", pool.name));
+    }
+    let mut text = parts.join(", ");
+    let said = match known.announced {
+        Announced::Layer2 | Announced::Unknown if !known.announcers.is_empty() => {
+            let nodes = known.announcers.join(", ");
+            Some(format!("announced by {nodes}, as its status says"))
+        }
+        Announced::Layer2 | Announced::Unknown => None,
+        Announced::Bgp => Some("announced by BGP only".to_owned()),
+        Announced::Nowhere => Some("announced by nobody: its pool has no advertisement".to_owned()),
+    };
+    if let Some(said) = said {
+        text.push_str("; ");
+        text.push_str(&said);
+    }
+    text
+}
+
+/// What a machine is known as, beside its MAC.
+pub fn known_as(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
+    match (&owner.node, owner.local) {
+        (Some(node), true) => Some(format!("{node} (this host)").into()),
+        (Some(node), false) => Some(node.into()),
+        (None, true) => Some("this host".into()),
+        (None, false) => None,
+    }
+}
+
+/// The same, or who made it, where that is all there is room for.
+pub fn machine(owner: &OwnerRecord) -> Cow<'_, str> {
+    let made = || owner.macs.first().map(|&mac| vendor::describe(mac));
+    known_as(owner).or_else(made).unwrap_or_default()
 }
 
 /// What part an owner plays, as the label before it.

@@ -34,6 +34,11 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
+    cluster::{
+        annotate::{Annotator, Need},
+        client::Handle,
+        watchdog::Standing,
+    },
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,
@@ -64,12 +69,18 @@ pub struct Sources {
     pub neighbours: NeighbourReader,
     /// The exercise that goes on.
     pub drills: Drills,
+    /// Who knows the cluster, if there is one.
+    pub annotator: Option<Annotator>,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster.
+    pub standing: Standing,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
+    /// What is known of the cluster.
+    pub cluster: Handle,
 }
 
 /// What came of reading the settings.
@@ -148,15 +159,23 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
     } else {
         Arc::default()
     };
+    let knowledge = match &sources.annotator {
+        Some(annotator) => Some(annotator.know(Need::Known).await),
+        None => None,
+    };
     Ok(Material {
+        knowledge,
         snapshot,
         addresses,
         watched: sources.watched.borrow().clone(),
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
+        standing: sources.standing.now(),
+        most: sources.addresses,
         notifications: sources.notifications,
         config: *sources.config.borrow(),
+        cluster: sources.cluster,
         counters: sources.counters,
     })
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::server::{ADMINISTRATOR, Kubernetes, SERVER};
 use crate::{
@@ -51,7 +52,7 @@ pub struct Account {
 #[derive(Debug)]
 pub struct Access {
     words: Vec<String>,
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 impl Access {
@@ -70,12 +71,36 @@ impl Access {
 
     /// The directory with what the program reads: a test may change it.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.directory.path()
+    }
+
+    /// Lets programs reach whatever answers at a URL, by a kubeconfig.
+    pub fn to(url: &str) -> anyhow::Result<Self> {
+        let directory = TempDir::with_prefix("probe-test-")?;
+        Self::by_kubeconfig(directory, &json!({ "server": url }), &json!({}))
+    }
+
+    fn by_kubeconfig(directory: TempDir, cluster: &Value, user: &Value) -> anyhow::Result<Self> {
+        // JSON is YAML.
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+            "clusters": [{ "name": "lab", "cluster": cluster }],
+            "users": [{ "name": "lab", "user": user }],
+        });
+        let file = directory.path().join("kubeconfig");
+        fs::write(&file, config.to_string())?;
+        Ok(Self {
+            words: vec!["env".to_owned(), format!("KUBECONFIG={}", file.display())],
+            directory,
+        })
     }
 
     /// The kubeconfig, or where it would be.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.directory.join("kubeconfig")
+        self.directory.path().join("kubeconfig")
     }
 }
 
@@ -114,13 +139,13 @@ impl Kubernetes {
 
     /// Lets programs on a host reach the API server as in a pod of this account.
     pub fn as_in_a_pod(&self, account: &Account) -> anyhow::Result<Access> {
-        let directory = self.directory()?;
+        let directory = TempDir::with_prefix("probe-test-")?;
         for (name, contents) in [
             ("ca.crt", &self.authority()),
             ("namespace", &NAME.to_owned()),
             ("token", &account.token),
         ] {
-            fs::write(directory.join(name), contents)?;
+            fs::write(directory.path().join(name), contents)?;
         }
         let mut words = vec![
             "env".to_owned(),
@@ -129,42 +154,25 @@ impl Kubernetes {
         ];
         let isolated = ["unshare", "--mount", "sh", "-c", AS_IN_A_POD];
         words.extend(isolated.map(str::to_owned));
-        words.push(directory.display().to_string());
+        words.push(directory.path().display().to_string());
         Ok(Access { words, directory })
     }
 
     /// Lets programs on a host reach the API server by a kubeconfig with this token.
     pub fn by_kubeconfig(&self, token: &str) -> anyhow::Result<Access> {
-        let directory = self.directory()?;
-        let authority = directory.join("ca.crt");
+        let directory = TempDir::with_prefix("probe-test-")?;
+        let authority = directory.path().join("ca.crt");
         fs::write(&authority, self.authority())?;
-        // JSON is YAML.
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "lab",
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": format!("https://{SERVER}"),
-                "certificate-authority": authority,
-            }}],
-            "users": [{ "name": "lab", "user": { "token": token } }],
+        let cluster = json!({
+            "server": format!("https://{SERVER}"),
+            "certificate-authority": authority,
         });
-        Ok(Self::kubeconfig(directory, &config.to_string())?)
+        Access::by_kubeconfig(directory, &cluster, &json!({ "token": token }))
     }
 
     /// The same, as who may do everything.
     pub fn as_administrator(&self) -> anyhow::Result<Access> {
         self.by_kubeconfig(ADMINISTRATOR)
-    }
-
-    fn kubeconfig(directory: PathBuf, config: &str) -> std::io::Result<Access> {
-        let file = directory.join("kubeconfig");
-        fs::write(&file, config)?;
-        Ok(Access {
-            words: vec!["env".to_owned(), format!("KUBECONFIG={}", file.display())],
-            directory,
-        })
     }
 
     /// Connects a host to the management network and lets programs on it ask as the deployment does.

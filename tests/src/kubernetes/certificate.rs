@@ -72,7 +72,8 @@ impl Certificates {
     }
 }
 
-/// A key to sign tokens with, as a file has it.
-pub fn signing_key() -> anyhow::Result<String> {
-    Ok(KeyPair::generate()?.serialize_pem())
+/// A key to sign tokens with, and the one to verify them with, as files have them.
+pub fn signing_keys() -> anyhow::Result<[String; 2]> {
+    let key = KeyPair::generate()?;
+    Ok([key.serialize_pem(), key.public_key_pem()])
 }

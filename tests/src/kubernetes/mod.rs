@@ -2,12 +2,13 @@
 //!
 //! Nothing else of a cluster is there: no controllers, no kubelets. A test makes the objects that those would make;
 //! actors on hosts play what nodes do on the wire. The hosts that ask it reach it by a management network, apart from
-//! the network that is watched.
+//! the network that is watched. For what a real API server does not do there is a [`Liar`].
 
 mod access;
 mod api;
 mod audit;
 mod certificate;
+mod liar;
 mod object;
 mod server;
 
@@ -15,6 +16,7 @@ pub use self::{
     access::{Access, Account},
     api::{Answer, Api},
     audit::AuditEvent,
+    liar::{Liar, Lie},
     object::{
         install_metallb, l2_status, metallb, metallb_definitions, namespace, node, pool, service,
     },

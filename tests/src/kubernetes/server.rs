@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::{
     api::Api,
     audit::{self, AuditEvent},
-    certificate::{Certificates, signing_key},
+    certificate::{Certificates, signing_keys},
 };
 use crate::{
     host::Host, http, lab::Lab, link::Link, process::Process, tool_cache::kubernetes_program,
@@ -84,11 +84,12 @@ impl Lab {
         }
         let place = TempDir::with_prefix("probe-kubernetes-")?;
         let certificates = Certificates::new(&[IpAddr::V4(ADDRESS), Ipv4Addr::LOCALHOST.into()])?;
+        let [tokens_key, tokens_public] = signing_keys()?;
         for (name, contents) in [
-            ("authority.pem", certificates.authority()),
             ("server.pem", certificates.server()),
             ("server.key", certificates.key()),
-            ("tokens.key", signing_key()?),
+            ("tokens.key", tokens_key),
+            ("tokens.pub", tokens_public),
             ("audit.yaml", AUDIT_POLICY.to_owned()),
             (
                 "tokens.csv",
@@ -138,7 +139,7 @@ impl Kubernetes {
             // It would want to be in its own Service.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--secure-port={}", SERVER.port()),
-            format!("--service-account-key-file={}", file("tokens.key")),
+            format!("--service-account-key-file={}", file("tokens.pub")),
             format!("--service-account-signing-key-file={}", file("tokens.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--service-cluster-ip-range=198.51.100.0/24".to_owned(),
@@ -256,11 +257,6 @@ impl Kubernetes {
         self.certificates.authority()
     }
 
-    /// A directory that lasts as long as this.
-    pub(super) fn directory(&self) -> anyhow::Result<PathBuf> {
-        Ok(TempDir::new_in(self.place.path())?.keep())
-    }
-
     fn file(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
@@ -275,6 +271,7 @@ fn start_etcd(host: &Host, place: &Path) -> anyhow::Result<Process> {
         place.join("etcd").as_os_str(),
         // What a test writes need not survive the machine.
         "--unsafe-no-fsync".as_ref(),
+        "--log-level=error".as_ref(),
         "--listen-client-urls".as_ref(),
         url.as_ref(),
         "--advertise-client-urls".as_ref(),

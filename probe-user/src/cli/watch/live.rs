@@ -2,7 +2,7 @@
 
 use std::{path::Path, pin::pin, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -86,6 +86,10 @@ async fn open(arguments: &Arguments) -> anyhow::Result<Feed> {
     {
         return Ok(feed);
     }
+    ensure!(
+        arguments.filter()?.services.is_empty(),
+        "which service has an address is known to a daemon that follows the cluster: --service needs one (probe run)"
+    );
     Feed::attach(&arguments.source, arguments.claims).await
 }
 

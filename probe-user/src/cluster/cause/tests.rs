@@ -133,6 +133,7 @@ struct Row {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let (with_mac, here) = ALL_KNOWN;
     let base = |what, owners: Vec<OwnerRecord>| Row {
@@ -410,4 +411,17 @@ fn long_lists_of_names_are_cut() {
         listed(&["a", "b", "c", "d", "e", "f", "g"]),
         "a, b, c, d, e and 2 more"
     );
+}
+
+#[test]
+fn each_cause_has_its_entry_in_the_runbook_and_its_row_in_the_documentation() {
+    let runbook = include_str!("../../../../docs/runbook.md");
+    let rules = include_str!("../../../../docs/kubernetes.md");
+    for kind in CauseKind::LABELS {
+        let (_, entry) = runbook.split_once(&format!("\n### {kind}\n")).unwrap();
+        let entry = entry.split("\n#").next().unwrap();
+        assert!(entry.contains("Look:"), "{kind}");
+        assert!(entry.contains("End it:") || *kind == "unknown", "{kind}");
+        assert!(rules.contains(&format!("| `{kind}` |")), "{kind}");
+    }
 }

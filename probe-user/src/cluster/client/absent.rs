@@ -9,6 +9,18 @@ use crate::cluster::model::{Named, Node, Objects};
 #[derive(Clone, Debug)]
 pub enum Connection {}
 
+/// An Event that is never made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in the module that makes them")]
+pub struct NewEvent<'a> {
+    pub service: &'a Named,
+    pub uid: &'a str,
+    pub reason: &'a str,
+    pub is_warning: bool,
+    pub note: &'a str,
+    pub instance: &'a str,
+}
+
 impl Connection {
     /// Says that this program cannot.
     pub fn open(_context: Option<&str>) -> impl Future<Output = Result<Self, ConnectError>> {
@@ -37,6 +49,31 @@ impl Connection {
 
     /// What cannot be called.
     pub async fn ready_endpoints(&self, _service: &Named) -> Result<usize, ReadError> {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub fn namespace(&self) -> &str {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub async fn make_event(&self, _event: &NewEvent<'_>) -> Result<String, ReadError> {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub fn server(&self) -> &str {
+        match *self {}
+    }
+
+    /// What cannot be called.
+    pub async fn count_event(
+        &self,
+        _service: &Named,
+        _name: &str,
+        _count: u32,
+    ) -> Result<(), ReadError> {
         match *self {}
     }
 

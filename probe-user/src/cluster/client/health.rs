@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+#[cfg(feature = "kubernetes")]
 use jiff::Timestamp;
 use probe_common::label_enum;
 
@@ -87,19 +88,6 @@ impl Health {
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn set_holds(&self, holds: bool) {
-        self.holds.store(holds, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_resource(&self, resource: Resource, health: ResourceHealth) {
-        self.lock().insert(resource, health);
-    }
-
-    /// The API server said something about a resource that is current.
-    pub(super) fn heard(&self, resource: Resource, now: Timestamp) {
-        self.lock().entry(resource).or_default().freshness.heard = Some(now);
-    }
-
     const fn counter(&self, request: Request, outcome: Outcome) -> &AtomicU64 {
         &self.requests[request.number() as usize][outcome.number() as usize]
     }
@@ -109,5 +97,28 @@ impl Health {
         self.resources
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For those who talk to the API server.
+#[cfg(feature = "kubernetes")]
+impl Health {
+    pub(super) fn set_holds(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_resource(&self, resource: Resource, health: ResourceHealth) {
+        self.lock().insert(resource, health);
+    }
+
+    pub(super) fn set_counts(&self, resource: Resource, objects: usize, broken: usize) {
+        let mut resources = self.lock();
+        let health = resources.entry(resource).or_default();
+        (health.objects, health.broken) = (objects, broken);
+    }
+
+    /// The API server said something about a resource that is current.
+    pub(super) fn heard(&self, resource: Resource, now: Timestamp) {
+        self.lock().entry(resource).or_default().freshness.heard = Some(now);
     }
 }

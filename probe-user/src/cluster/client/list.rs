@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{
@@ -22,12 +22,16 @@ use super::{
     health::Request,
     request::{Packing, chain, chunks},
 };
+use crate::cluster::object;
 
 /// What lies between two objects, and each object, is no longer than this: etcd takes objects of 1.5 MiB.
 const LONGEST_OBJECT: usize = 8 << 20;
 
 /// What parsing reads at once.
 const BUFFER: usize = 64 << 10;
+
+/// How that is told.
+const TOO_LARGE: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
 /// More objects than this are no list that this could be about.
 const MOST_OBJECTS: usize = 500_000;
@@ -87,7 +91,10 @@ fn parse<S>(reader: impl Read, state: S, take: fn(&mut S, Value)) -> Result<List
                 .version
                 .ok_or_else(|| ReadError::Garbage("a list without resourceVersion".to_owned()))?,
         }),
-        Err(error) if error.is_io() => Err(ReadError::Unreachable(chain(&error))),
+        // Of an object without end that is the kind.
+        Err(error) if error.io_error_kind().is_some_and(|kind| kind != TOO_LARGE) => {
+            Err(ReadError::Unreachable(chain(&error)))
+        }
         Err(error) => Err(ReadError::Garbage(chain(&error))),
     }
 }
@@ -102,7 +109,7 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.used.get() > LONGEST_OBJECT {
             let error = "an object of the list is too large";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            return Err(io::Error::new(TOO_LARGE, error));
         }
         let read = self.inner.read(buffer)?;
         self.used.set(self.used.get() + read);
@@ -140,9 +147,8 @@ impl<'de, S> Visitor<'de> for Root<'_, S> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "metadata" => {
-                    let metadata: Value = map.next_value()?;
-                    let version = metadata.get("resourceVersion").and_then(Value::as_str);
-                    self.0.version = version.map(str::to_owned);
+                    let list = json!({"metadata": map.next_value::<Value>()?});
+                    self.0.version = object::version(&list).map(str::to_owned);
                 }
                 "items" => map.next_value_seed(Items(self.0))?,
                 _ => {
@@ -230,7 +236,7 @@ mod tests {
     fn an_object_without_end_is_given_up() {
         let text = format!(r#"{{"items":["{}"#, "x".repeat(LONGEST_OBJECT * 2));
         let error = names(&text).unwrap_err();
-        assert!(matches!(error, ReadError::Unreachable(_)), "{error}");
+        assert!(matches!(error, ReadError::Garbage(_)), "{error}");
         // Many that are each of a usual size are not.
         let object = format!(r#""{}","#, "x".repeat(LONGEST_OBJECT / 4));
         let text = format!(

@@ -7,29 +7,55 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
 
 #[cfg(not(feature = "kubernetes"))]
 mod absent;
 #[cfg(feature = "kubernetes")]
+mod backoff;
+#[cfg(feature = "kubernetes")]
 mod connect;
 mod error;
+#[cfg(feature = "kubernetes")]
+mod events;
+#[cfg(feature = "kubernetes")]
+#[cfg(test)]
+mod fake;
+#[cfg(feature = "kubernetes")]
+mod follow;
 pub mod health;
+#[cfg(feature = "kubernetes")]
+mod lease;
 #[cfg(feature = "kubernetes")]
 mod list;
 #[cfg(feature = "kubernetes")]
 mod nodes;
+#[cfg(feature = "kubernetes")]
+mod pace;
 mod pools;
 #[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
 mod request;
+#[cfg(feature = "kubernetes")]
+mod start;
+
+#[cfg(feature = "kubernetes")]
+#[cfg(test)]
+mod tests;
 
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::Connection;
+#[cfg(not(feature = "kubernetes"))]
+pub use absent::NewEvent;
 #[cfg(feature = "kubernetes")]
 pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
+#[cfg(feature = "kubernetes")]
+pub use events::NewEvent;
 pub use health::Health;
 pub use pools::PoolObjects;
 
@@ -55,11 +81,15 @@ struct Inner {
     holds: watch::Sender<bool>,
     health: Arc<Health>,
     nodes: Mutex<Nodes>,
+    /// How many nodes there are, when that is known.
+    node_count: watch::Sender<usize>,
+    /// The last list of nodes, for those who do not wait.
+    known_nodes: watch::Sender<Option<Arc<Vec<Node>>>>,
 }
 
 #[derive(Debug, Default)]
 struct Nodes {
-    nodes: Arc<Vec<Node>>,
+    list: Arc<Vec<Node>>,
     /// Of which labels they have the values.
     labels: BTreeSet<String>,
     read: Option<Instant>,
@@ -88,8 +118,22 @@ impl Handle {
                 holds: watch::Sender::new(false),
                 health,
                 nodes: Mutex::default(),
+                node_count: watch::Sender::new(0),
+                known_nodes: watch::Sender::default(),
             }),
         }
+    }
+
+    /// Follows a cluster and takes part in who speaks for it, until [`Running::stop`].
+    #[cfg(feature = "kubernetes")]
+    pub fn start(connection: Connection, node_name: Option<String>) -> (Self, Running) {
+        Self::start_at(connection, node_name, &pace::Pace::default())
+    }
+
+    /// There is nothing to follow a cluster with.
+    #[cfg(not(feature = "kubernetes"))]
+    pub fn start(connection: Connection, _node_name: Option<String>) -> (Self, Running) {
+        match connection {}
     }
 
     /// Whether there is a cluster to speak of.
@@ -142,17 +186,24 @@ impl Handle {
                 labels.append(&mut known.labels.clone());
                 match connection.nodes(&labels).await {
                     Ok(nodes) => {
-                        known.nodes = Arc::new(nodes);
+                        inner.node_count.send_replace(nodes.len());
+                        known.list = Arc::new(nodes);
+                        inner.known_nodes.send_replace(Some(known.list.clone()));
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
                     Err(error) => tracing::warn!(%error, "cannot read the cluster's nodes"),
                 }
             }
-            known.nodes.clone()
+            known.list.clone()
         });
         // It is only not there when the program ends.
         reading.await.unwrap_or_default()
+    }
+
+    /// The nodes as they were last read, if they ever were; asks nobody.
+    pub fn known_nodes(&self) -> Option<Arc<Vec<Node>>> {
+        self.inner.known_nodes.borrow().clone()
     }
 
     /// How many endpoints of a service are ready; nothing if that cannot be told.
@@ -162,5 +213,27 @@ impl Handle {
         ready
             .inspect_err(|error| tracing::warn!(%error, %service, "cannot read its endpoints"))
             .ok()
+    }
+}
+
+/// The tasks behind a [`Handle`].
+#[derive(Debug, Default)]
+pub struct Running {
+    stop: watch::Sender<bool>,
+    elector: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends them. Whoever speaks for the cluster says that it no longer does: within a few seconds, or not at all.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Some(elector) = self.elector {
+            // That it panicked was said when it did.
+            let _ = elector.await;
+        }
+        for task in self.others {
+            task.abort();
+        }
     }
 }

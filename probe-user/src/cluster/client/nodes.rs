@@ -60,7 +60,7 @@ impl Connection {
 }
 
 /// Whether this can be a part of a path as it is. What the API server calls things is not to be trusted with that.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     !text.is_empty()
         && text.len() <= 253

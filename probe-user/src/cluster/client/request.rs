@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{Connection, Outcome, ReadError, health};
 
 /// An answer begins within this time: the server's own limit for a request that is no watch is a minute.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// While an answer is read, there is never silence for longer than this.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,13 +84,13 @@ impl Connection {
         packing: Packing,
     ) -> Result<Body, ReadError> {
         let refused = |error: hyper::http::Error| ReadError::Refused(chain(&error));
-        let mut request = hyper::Request::builder().method(method).uri(path);
+        let mut request = hyper::Request::builder().method(&method).uri(path);
         if packing == Packing::None {
             request = request.header(ACCEPT_ENCODING, "identity");
         }
         let body = match object {
             Some(object) => {
-                request = request.header(CONTENT_TYPE, "application/json");
+                request = request.header(CONTENT_TYPE, content_type(&method));
                 Body::from(object.to_string().into_bytes())
             }
             None => Body::empty(),
@@ -109,6 +109,15 @@ impl Connection {
             status.as_u16(),
             message(status, &text),
         ))
+    }
+}
+
+/// A patch is merged: what it does not name stays as it is.
+fn content_type(method: &Method) -> &'static str {
+    if *method == Method::PATCH {
+        "application/merge-patch+json"
+    } else {
+        "application/json"
     }
 }
 

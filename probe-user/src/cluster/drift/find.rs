@@ -14,10 +14,10 @@ use crate::{
         cause::{NodesKnown, span},
         model::{Announced, Cluster, Named, Node, Resource, Service},
         pending,
-        usage::name_of,
+        usage::{self, PoolUsage, name_of},
     },
     detect::Severity,
-    pools::{AdvertisementKind, Code, Finding, Plan, Pool, PoolKind, judge},
+    pools::{AdvertisementKind, Code, Finding, Plan, Pool, judge},
     report::{BindingRecord, OwnerRecord},
 };
 
@@ -50,6 +50,7 @@ pub fn find(cluster: &Cluster, wire: Wire<'_>) -> Vec<Candidate> {
     let mut finder = Finder {
         cluster,
         wire,
+        usage: usage::usage(cluster),
         seen,
         found: Vec::new(),
     };
@@ -71,6 +72,7 @@ pub fn find(cluster: &Cluster, wire: Wire<'_>) -> Vec<Candidate> {
 struct Finder<'a> {
     cluster: &'a Cluster,
     wire: Wire<'a>,
+    usage: Vec<PoolUsage>,
     seen: BTreeMap<IpAddr, Vec<&'a BindingRecord>>,
     found: Vec<Candidate>,
 }
@@ -86,17 +88,20 @@ impl Finder<'_> {
 
     /// Services without an address.
     fn pending(&mut self) {
+        let usage = std::mem::take(&mut self.usage);
+        let judge = pending::Judge::new(self.cluster, &usage);
+        self.usage = usage;
         for service in self.cluster.services() {
             if !service.addresses.is_empty() {
                 continue;
             }
-            let (reason, sentence) = pending::reason(self.cluster, service);
-            let summary = format!("{} has no address: {}", service.named, in_words(reason));
+            let (reason, sentence) = judge.reason(service);
+            let says = format!("{} has no address: {}", service.named, in_words(reason));
             let drift = Drift {
                 service: Some(service.named.clone()),
                 reason: Some(reason),
                 evidence: vec![sentence],
-                ..drift(DriftKind::ServicePending, Severity::Warning, summary)
+                ..drift(DriftKind::ServicePending, Severity::Warning, says)
             };
             let began = service.created.map_or(Began::Found, Began::At);
             self.add(drift, began, &[Resource::Services]);
@@ -126,8 +131,7 @@ impl Finder<'_> {
         let are_read = ADVERTISED.iter().all(|&one| is_there(self.cluster, one));
         let (began, needs): (_, &'static [Resource]) = match (announced, silent) {
             // Where one network is silent and another is not, somebody announces it.
-            _ if answers => return,
-            (Announced::Bgp, _) => return,
+            _ if answers || announced == Announced::Bgp => return,
             (Announced::Nowhere, None) if are_read && pending::is_metallbs(service) => {
                 (Began::Found, ADVERTISED)
             }
@@ -162,7 +166,7 @@ impl Finder<'_> {
         } else {
             Severity::Critical
         };
-        let summary = format!(
+        let says = format!(
             "Nobody announces {ip} of {}: {}",
             service.named,
             in_words(reason)
@@ -173,7 +177,7 @@ impl Finder<'_> {
             pool: self.cluster.pool_of(ip).map(name_of),
             reason: Some(reason),
             evidence,
-            ..drift(DriftKind::NotAnnounced, severity, summary)
+            ..drift(DriftKind::NotAnnounced, severity, says)
         };
         self.add(drift, began, needs);
     }
@@ -187,7 +191,7 @@ impl Finder<'_> {
                 continue;
             }
             for ip in outside.collect::<Vec<_>>() {
-                let summary = format!("{ip} of {} is in no pool", service.named);
+                let says = format!("{ip} of {} is in no pool", service.named);
                 let from = service.allocated_from.as_ref().map(|pool| {
                     format!(
                         "It is from the pool {pool}, by the service's own word: the pool was edited or deleted since"
@@ -197,7 +201,7 @@ impl Finder<'_> {
                     ip: Some(ip),
                     service: Some(service.named.clone()),
                     evidence: from.into_iter().collect(),
-                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, summary)
+                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, says)
                 };
                 self.add(drift, Began::Found, WITH_POOLS);
             }
@@ -256,7 +260,7 @@ impl Finder<'_> {
         } else {
             (DriftKind::ClaimedUnassigned, "is in use")
         };
-        let summary = format!("{ip} of the pool {pool} {does}, and no service has it");
+        let says = format!("{ip} of the pool {pool} {does}, and no service has it");
         Drift {
             ip: Some(ip),
             pool: Some(pool),
@@ -266,7 +270,7 @@ impl Finder<'_> {
                 .collect(),
             nodes: nodes.into_iter().collect(),
             evidence,
-            ..drift(kind, Severity::Warning, summary)
+            ..drift(kind, Severity::Warning, says)
         }
     }
 
@@ -286,12 +290,13 @@ impl Finder<'_> {
                 }
                 Finding::Unadvertised { pool: number } if are_read => {
                     let name = name_of(pool(number));
-                    let summary = format!("No advertisement announces the pool {name}");
-                    let services = self.services_of(pool(number));
+                    let says = format!("No advertisement announces the pool {name}");
+                    let of_pool = self.usage.iter().filter(|usage| usage.pool == name);
+                    let services: u128 = of_pool.map(|usage| usage.assigned).sum();
                     let drift = Drift {
                         pool: Some(name),
-                        evidence: vec![format!("{services} addresses of it are assigned")],
-                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, summary)
+                        evidence: vec![format!("Addresses of it that services have: {services}")],
+                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, says)
                     };
                     self.add(drift, Began::Found, ADVERTISED);
                 }
@@ -312,11 +317,11 @@ impl Finder<'_> {
     }
 
     fn overlap(&mut self, [one, other]: [Named; 2], common: &str) {
-        let summary = format!("The pools {one} and {other} both have {common}");
+        let says = format!("The pools {one} and {other} both have {common}");
         let drift = Drift {
             pool: Some(one),
             object: Some(format!("IPAddressPool {other}")),
-            ..drift(DriftKind::PoolsOverlap, Severity::Warning, summary)
+            ..drift(DriftKind::PoolsOverlap, Severity::Warning, says)
         };
         self.add(drift, Began::Found, &[Resource::IpAddressPools]);
     }
@@ -337,15 +342,11 @@ impl Finder<'_> {
             namespace,
             name: pool.clone(),
         });
-        let summary = format!("{object} {sentence}");
+        let says = format!("{object} {sentence}");
         let drift = Drift {
             pool,
             object: Some(object),
-            ..drift(
-                DriftKind::AdvertisementWithoutPool,
-                Severity::Warning,
-                summary,
-            )
+            ..drift(DriftKind::AdvertisementWithoutPool, Severity::Warning, says)
         };
         self.add(drift, Began::Found, needs);
     }
@@ -371,33 +372,18 @@ impl Finder<'_> {
                 let [namespace, name] = ["/metadata/namespace", "/metadata/name"]
                     .map(|pointer| text(pointer).unwrap_or_default());
                 let object = format!("{kind} {namespace}/{name}");
-                let summary = format!("{object} selects no node: nobody announces by it");
+                let says = format!("{object} selects no node: nobody announces by it");
                 let drift = Drift {
                     object: Some(object),
                     evidence: vec![format!(
                         "None of {} nodes has the labels it asks for",
                         nodes.len()
                     )],
-                    ..drift(
-                        DriftKind::AdvertisementWithoutNode,
-                        Severity::Warning,
-                        summary,
-                    )
+                    ..drift(DriftKind::AdvertisementWithoutNode, Severity::Warning, says)
                 };
                 self.add(drift, Began::Found, needs);
             }
         }
-    }
-
-    /// How many addresses of a pool services have.
-    fn services_of(&self, pool: &Pool) -> usize {
-        let addresses = self.cluster.addresses();
-        let name = name_of(pool);
-        let is_its = |ip: &IpAddr| {
-            let pool = self.cluster.pool_of(*ip);
-            pool.is_some_and(|pool| pool.kind == PoolKind::IpAddressPool && name_of(pool) == name)
-        };
-        addresses.filter(is_its).count()
     }
 }
 
@@ -410,7 +396,7 @@ const ADVERTISED: &[Resource] = &[
 
 const WITH_POOLS: &[Resource] = &[Resource::Services, Resource::IpAddressPools];
 
-fn drift(drift: DriftKind, severity: Severity, summary: String) -> Drift {
+fn drift(drift: DriftKind, severity: Severity, says: String) -> Drift {
     Drift {
         drift,
         severity,
@@ -422,7 +408,7 @@ fn drift(drift: DriftKind, severity: Severity, summary: String) -> Drift {
         reason: None,
         macs: Vec::new(),
         nodes: Vec::new(),
-        summary,
+        says,
         evidence: Vec::new(),
     }
 }

@@ -80,7 +80,7 @@ struct Row {
     nodes: Option<Vec<Node>>,
     endpoints: Option<usize>,
     expected: Vec<(DriftKind, Option<Reason>)>,
-    /// Words of a summary or a piece of evidence.
+    /// Words of a says or a piece of evidence.
     says: &'static str,
 }
 
@@ -117,6 +117,7 @@ fn row(what: &'static str) -> Row {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_drift_is_found_where_it_is_and_nowhere_else() {
     let kinds = |kind| vec![(kind, None)];
     let with = |metallb: Vec<Value>| Objects {
@@ -173,7 +174,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         },
         Row {
             objects: of_service(&|service| {
-                service.addresses = vec!["203.0.113.7".parse().unwrap()]
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
             }),
             expected: kinds(DriftKind::AddressOutsidePools),
             says: "203.0.113.7 of shop/frontend is in no pool",
@@ -279,7 +280,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
                 (DriftKind::NotAnnounced, Some(Reason::NoAdvertisement)),
                 (DriftKind::PoolUnadvertised, None),
             ],
-            says: "1 addresses of it are assigned",
+            says: "Addresses of it that services have: 1",
             ..row("nothing advertises the pool")
         },
         Row {
@@ -376,7 +377,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         let what = row.what;
         assert_eq!(kinds, row.expected, "{what}: {found:#?}");
         let says = |drift: &Drift| {
-            let mut sentences = drift.evidence.iter().chain([&drift.summary]);
+            let mut sentences = drift.evidence.iter().chain([&drift.says]);
             sentences.any(|sentence| sentence.contains(row.says))
         };
         assert!(
@@ -425,7 +426,7 @@ impl Scene {
                 reason: None,
                 macs: Vec::new(),
                 nodes: Vec::new(),
-                summary: String::new(),
+                says: String::new(),
                 evidence: Vec::new(),
             },
             began,
@@ -513,4 +514,18 @@ fn without_patience_it_is_told_at_once() {
     assert_eq!(scene.look(0, Some(Began::Found)), Some(0));
     scene.watch.forget();
     assert_eq!(scene.look(10, Some(Began::At(moment(-5)))), Some(-5));
+}
+
+#[test]
+fn each_drift_and_each_reason_is_in_the_runbook_and_in_the_documentation() {
+    let runbook = include_str!("../../../../docs/runbook.md");
+    let rules = include_str!("../../../../docs/kubernetes.md");
+    for kind in DriftKind::LABELS {
+        assert!(runbook.contains(&format!("`{kind}`")), "{kind}");
+        assert!(rules.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+    for reason in Reason::LABELS {
+        assert!(runbook.contains(&format!("`{reason}`")), "{reason}");
+        assert!(rules.contains(&format!("`{reason}`")), "{reason}");
+    }
 }

@@ -37,7 +37,7 @@ pub enum WebhookError {
     #[error("cannot make an HTTP client: {}", chain(.0))]
     Client(reqwest::Error),
     /// It did not get there.
-    #[error("cannot reach {host}: {}", chain(source))]
+    #[error("cannot reach {host}: {}", advised(chain(source)))]
     Unreachable {
         /// Without what may be secret of the address.
         host: String,
@@ -81,6 +81,14 @@ pub enum AddressError {
         "a secret goes by https:// only, or to this host: over http:// everybody on the way can read it"
     )]
     InTheClear,
+}
+
+/// What to do about what can be told by its words only: the libraries say it in no other way.
+fn advised(mut text: String) -> String {
+    if text.contains("certificate") {
+        text.push_str(" (authorities of your own are named by --webhook-ca-file)");
+    }
+    text
 }
 
 /// An error with what led to it: HTTP clients say least at the top.

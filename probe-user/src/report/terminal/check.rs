@@ -34,7 +34,12 @@ impl Terminal {
             && let [mac] = owner.macs[..]
         {
             let used = self.headline(out, &head)?;
-            self.beside(out, used, mac, owner.local)?;
+            let name = if owner.local {
+                "this host".into()
+            } else {
+                vendor::describe(mac)
+            };
+            self.beside(out, used, mac, &name)?;
             if !brief || unexpected || disagrees {
                 self.labelled(out, "", &self.how(owner, record))?;
             }
@@ -50,7 +55,7 @@ impl Terminal {
                 self.checked_owner(out, owner, record)?;
             }
         }
-        self.owner_by_cluster(out, record)?;
+        self.service_of(out, record)?;
         if record.more > 0 {
             let text = format!(
                 "{} more frames of stations that were not told apart",
@@ -130,7 +135,7 @@ impl Terminal {
     }
 
     /// Whose address it is, and, of one owner, which node that is.
-    fn owner_by_cluster(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
+    fn service_of(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
         let Some(context) = &record.cluster else {
             return Ok(());
         };

@@ -5,6 +5,7 @@ use probe_common::wire::Bogus;
 
 use super::*;
 use crate::{
+    cluster::{Announced, CauseKind, Named, Scope},
     detect::{BogusReason, Evidence, Hint, Role},
     report::CountsRecord,
 };
@@ -616,4 +617,110 @@ mod check {
 ",
         );
     }
+}
+
+/// Of a service, and why.
+fn of_a_cluster(cause: Option<Cause>) -> Box<Context> {
+    let named = |namespace: &str, name: &str| Named {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    Box::new(Context {
+        services: vec![named("shop", "frontend")],
+        pool: Some(named("metallb-system", "production")),
+        announced: Announced::Layer2,
+        announcers: vec!["node-1".to_owned()],
+        cause,
+    })
+}
+
+#[test]
+fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() {
+    let mut record = conflict(Evidence::DuplicateReply);
+    record.hint = Some(Hint::AnnouncerAndHost);
+    record.owners[0].node = Some("node-1".to_owned());
+    record.owners[0].local = true;
+    record.cluster = Some(of_a_cluster(Some(Cause {
+        kind: CauseKind::ExternalDevice,
+        scope: Scope::External,
+        evidence: vec![
+            "d0:8e:79:00:00:01 (no known node, made by Dell Inc.) answers for it".to_owned(),
+            "The MAC addresses of 3 of 3 nodes on this network are known".to_owned(),
+        ],
+    })));
+    reads(
+        &record,
+        "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: two owners have this address at once; they answered the same
+          request.
+          whose     service shop/frontend, pool production; announced by node-1,
+                    as its status says
+          now       02:00:00:00:00:0b  node-1 (this host), made up (VM, contain…
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06; 1 request answered twice
+          cause     a machine that is no node has the address (from outside the
+                    cluster)
+                    - d0:8e:79:00:00:01 (no known node, made by Dell Inc.)
+                      answers for it
+                    - The MAC addresses of 3 of 3 nodes on this network are
+                      known
+          next      see which machine the other one is; take the address off it,
+                    or out of the pool:
+                    ip neigh | grep -e d0:8e:79:00:00:01
+",
+    );
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
+    let mut out = Vec::new();
+    terminal.finding(&mut out, &record).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("probe explain 192.0.2.10"), "{text}");
+}
+
+#[test]
+fn where_the_cluster_does_not_say_why_what_the_frames_suggest_goes_first() {
+    let cause = Cause {
+        kind: CauseKind::Unknown,
+        scope: Scope::Unknown,
+        evidence: vec!["The nodes are not known".to_owned()],
+    };
+    let mut record = conflict(Evidence::DuplicateReply);
+    record.cluster = Some(of_a_cluster(Some(cause)));
+    let without = at_width(80, &record);
+    assert!(without.contains("cause     unknown"), "{without}");
+    record.hint = Some(Hint::TwoAnnouncers);
+    let with = at_width(80, &record);
+    assert!(with.contains("cause?    two load balancers"), "{with}");
+}
+
+#[test]
+fn a_binding_of_a_cluster_says_its_service_and_its_node() {
+    let mut owner = owner(Role::Current, B, 3, "02:13:05", "02:13:07");
+    owner.node = Some("node-2".to_owned());
+    let record = BindingRecord {
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        ip: "192.0.2.10".parse().unwrap(),
+        tracked: true,
+        ignored: false,
+        owners: vec![owner],
+        silent_since: None,
+        conflict: None,
+        cluster: Some(of_a_cluster(None)),
+    };
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
+    let mut out = Vec::new();
+    terminal.binding(&mut out, &record, at("02:14:00")).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let shown = anstream::adapter::strip_str(&text).to_string();
+    assert_eq!(
+        shown,
+        "\
+02:13:07  tracked            192.0.2.10       eth0  02:00:00:00:00:0b  node-2
+          whose     service shop/frontend, pool production; announced by node-1,
+                    as its status says
+"
+    );
 }

@@ -3,6 +3,7 @@
 //! A reader costs a connection and no queue; there are at most so many, and each may take its time.
 
 mod cluster;
+mod drift;
 mod drill;
 mod state;
 mod streams;
@@ -26,7 +27,7 @@ use tokio::sync::{Semaphore, watch};
 pub use self::{cluster::ClusterRecord, streams::MissedRecord};
 use super::ApiSocket;
 use crate::{
-    cluster::annotate::Annotator,
+    cluster::{annotate::Annotator, watchdog::Standing},
     drill::{DrillGoesOn, Drills},
     filter::{Filter, FilterError},
     history::History,
@@ -63,6 +64,8 @@ pub struct ApiSources {
     pub drills: Drills,
     /// Who knows the cluster, if there is one.
     pub annotator: Option<Annotator>,
+    /// How it stands with the cluster.
+    pub standing: Standing,
 }
 
 /// What the handlers share.
@@ -111,6 +114,7 @@ fn router(sources: ApiSources) -> Router {
         .route("/v1/interfaces", get(state::interfaces))
         .route("/v1/status", get(state::status))
         .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/drift", get(drift::drift))
         .route("/v1/drill", post(drill::drill))
         .with_state(Api {
             sources,
@@ -133,6 +137,11 @@ enum ApiError {
         "this daemon follows no cluster: start it in a pod, or with --kubernetes and --kubeconfig FILE"
     )]
     NoCluster,
+    #[error(
+        "another node speaks for the cluster, and only that one looks for drift: \
+         kubectl -n arp-monitor get lease arp-monitor names it"
+    )]
+    AnotherSpeaks,
     #[error("the monitor does not answer")]
     Stuck,
     #[error("there are {RECORDINGS} recordings already: end one first")]
@@ -150,6 +159,7 @@ impl IntoResponse for ApiError {
         let status = match self {
             Self::Filter(_) | Self::Since(_) | Self::Duration { .. } => StatusCode::BAD_REQUEST,
             Self::Drill(_) => StatusCode::CONFLICT,
+            Self::AnotherSpeaks => StatusCode::MISDIRECTED_REQUEST,
             Self::NoCluster => StatusCode::NOT_FOUND,
             Self::Stuck | Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
         };

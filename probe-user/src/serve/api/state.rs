@@ -49,11 +49,11 @@ async fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) ->
 /// With what the cluster knows of them.
 async fn records(views: &[BindingView], sources: &ApiSources) -> Vec<BindingRecord> {
     let watched = sources.watched.borrow().clone();
-    let mut records: Vec<_> = views.iter().map(|view| record(view, &watched)).collect();
-    if let Some(annotator) = &sources.annotator {
-        annotator.bindings(&mut records).await;
+    let records = views.iter().map(|view| record(view, &watched)).collect();
+    match &sources.annotator {
+        Some(annotator) => annotator.bindings(records).await,
+        None => records,
     }
-    records
 }
 
 /// The open conflicts, for those who want to know more of them.
@@ -100,6 +100,6 @@ async fn snapshot(sources: &ApiSources) -> Result<Snapshot, ApiError> {
     Ok(asked.map_err(|_| ApiError::Stuck)??)
 }
 
-fn lines(text: String) -> Response {
+pub(super) fn lines(text: String) -> Response {
     ([(CONTENT_TYPE, LINES)], text).into_response()
 }

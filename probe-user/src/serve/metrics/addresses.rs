@@ -14,14 +14,15 @@ use super::{
 };
 use crate::{
     book::{Counted, Tally},
-    clock::since_1970_ns,
-    detect::{AddressView, BindingKey, Cursor, Group, Statistics, Timestamp},
+    clock::{Clock, since_1970_ns},
+    cluster::annotate::{Knowledge, whose},
+    detect::{AddressView, BindingKey, BindingView, Cursor, Group, Statistics, Timestamp},
     facts,
     interfaces::WatchedInterfaces,
     links::Links,
     monitor::{MonitorHandle, Snapshot, Stopped},
     neighbours::Neighbours,
-    report::{FindingRecord, vendor::vendor},
+    report::{BindingRecord, FindingRecord, vendor::vendor},
 };
 
 label_enum! {
@@ -121,26 +122,62 @@ pub struct Scene<'a> {
     pub links: &'a Links,
     pub neighbours: &'a Neighbours,
     pub drill: Option<&'a FindingRecord>,
+    pub knowledge: Option<&'a Knowledge>,
 }
 
-/// The labels that say where.
+/// The labels that say where, and whose address it is.
 struct Place<'a> {
     segment: &'a str,
     interface: &'a str,
     vlan: String,
     ip: String,
+    namespace: &'a str,
+    service: &'a str,
+    pool: &'a str,
 }
 
 impl<'a> Scene<'a> {
     /// Where an address is; none on an interface that is gone.
     fn place(&self, key: BindingKey) -> Option<Place<'a>> {
         let interface = &self.watched.get(key.segment.interface)?.name;
+        let known = self.knowledge;
+        let (service, pool) = known.map_or((None, None), |known| whose(&known.cluster, key.ip));
         Some(Place {
             segment: self.snapshot.segments.name(key.segment, key.ip),
             interface,
             vlan: key.segment.vlan.to_string(),
             ip: key.ip.to_string(),
+            namespace: service.map_or("", |service| &service.namespace),
+            service: service.map_or("", |service| &service.name),
+            pool: pool.unwrap_or_default(),
         })
+    }
+
+    /// The node that these MACs are, as a label.
+    fn node_of(&self, macs: &[MacAddr]) -> &'a str {
+        let known = self.knowledge;
+        known
+            .and_then(|known| known.node_of(macs, false))
+            .unwrap_or_default()
+    }
+
+    /// Why an address of the cluster is in dispute, and where those belong who dispute it, as labels.
+    fn cause(&self, address: &AddressView) -> [&'static str; 2] {
+        let cause = self.knowledge.and_then(|known| {
+            let view = BindingView {
+                key: address.key,
+                tracked: address.tracked,
+                ignored: address.ignored,
+                owners: address.parties.clone()?,
+                silent_since: None,
+                conflict: address.conflict,
+            };
+            // What it is called does not matter here.
+            let mut record = BindingRecord::new(&view, String::new(), Clock::Monotonic);
+            known.binding(&mut record, Some(address.key.segment));
+            record.cluster?.cause
+        });
+        cause.map_or(["", ""], |cause| [cause.kind.label(), cause.scope.label()])
     }
 }
 
@@ -166,16 +203,26 @@ pub fn families(addresses: &Addresses, scene: Scene<'_>) -> Vec<String> {
 fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
     let mut owners = Family::new(list::CONFLICT_OWNERS);
     let mut info = Family::new(list::CONFLICT_OWNER_INFO);
-    let mut add = |place: &Place<'_>, tracked: bool, parties: &[Vec<MacAddr>], drill: &str| {
+    let mut add = |place: &Place<'_>,
+                   tracked: bool,
+                   parties: &[Vec<MacAddr>],
+                   drill: &str,
+                   cause: [&str; 2]| {
         let Place {
             segment,
             interface,
             vlan,
             ip,
+            namespace,
+            service,
+            pool,
         } = place;
-        let tracked = word(tracked);
+        let (tracked, [cause, belongs]) = (word(tracked), cause);
         owners.add(
-            [segment, interface, vlan, ip, tracked, drill],
+            [
+                segment, interface, vlan, ip, tracked, drill, namespace, service, pool, cause,
+                belongs,
+            ],
             parties.len(),
         );
         let mut macs: Vec<_> = parties.iter().flatten().collect();
@@ -183,8 +230,9 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
         macs.dedup();
         for &mac in macs {
             let maker = vendor(mac).unwrap_or_default();
+            let node = scene.node_of(&[mac]);
             let mac = mac.to_string();
-            info.add([segment, interface, vlan, ip, &mac, &maker, drill], 1);
+            info.add([segment, interface, vlan, ip, &mac, &maker, drill, node], 1);
         }
     };
     for (address, _) in addresses {
@@ -193,7 +241,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
         };
         if let Some(place) = scene.place(address.key) {
             let parties: Vec<_> = parties.iter().map(|party| party.macs.clone()).collect();
-            add(&place, address.tracked, &parties, "");
+            add(&place, address.tracked, &parties, "", scene.cause(address));
         }
     }
     if let Some(drill) = scene.drill {
@@ -202,13 +250,16 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
             interface: &drill.interface,
             vlan: drill.vlan.to_string(),
             ip: drill.ip.to_string(),
+            namespace: "",
+            service: "",
+            pool: "",
         };
         let parties: Vec<_> = drill
             .owners
             .iter()
             .map(|owner| owner.macs.clone())
             .collect();
-        add(&place, true, &parties, "true");
+        add(&place, true, &parties, "true", ["", ""]);
     }
     vec![owners.finish(), info.finish()]
 }
@@ -225,8 +276,17 @@ fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
                 interface,
                 vlan,
                 ip,
+                namespace,
+                service,
+                pool,
             } = &place;
-            family.add([segment, interface, vlan, ip, word(address.tracked)], 1);
+            let tracked = word(address.tracked);
+            family.add(
+                [
+                    segment, interface, vlan, ip, tracked, namespace, service, pool,
+                ],
+                1,
+            );
         }
     }
     family.finish()
@@ -240,6 +300,7 @@ struct LastClaim<'a> {
     ip: IpAddr,
     owner: MacAddr,
     at: Reverse<Timestamp>,
+    node: &'a str,
 }
 
 impl LastClaim<'_> {
@@ -262,6 +323,7 @@ fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
                 ip,
                 owner: holder.canonical,
                 at: Reverse(holder.last_claim),
+                node: scene.node_of(&holder.macs),
             })
         })
         .collect();
@@ -277,6 +339,7 @@ fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
                 &claim.vlan.to_string(),
                 &claim.ip.to_string(),
                 &claim.owner.to_string(),
+                claim.node,
             ],
             Moment { nanos },
         );
@@ -298,10 +361,22 @@ fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> 
             interface,
             vlan,
             ip,
+            namespace,
+            service,
+            pool,
         } = &place;
-        silent.add([segment, interface, vlan, ip], one_if(address.silent));
+        silent.add(
+            [segment, interface, vlan, ip, namespace, service, pool],
+            one_if(address.silent),
+        );
         for (counted, count) in Counted::ALL.iter().zip(tally) {
-            findings.add([segment, interface, vlan, ip, counted.label()], count);
+            let finding = counted.label();
+            findings.add(
+                [
+                    segment, interface, vlan, ip, finding, namespace, service, pool,
+                ],
+                count,
+            );
         }
         if let (Some(holder), Some(mac)) = (&address.holder, believed.get(&address.key)) {
             let differs = one_if(!holder.macs.contains(mac));

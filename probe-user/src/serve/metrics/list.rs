@@ -91,25 +91,36 @@ metrics! {
         "Addresses that have more than one owner now, ignored ones included.";
     QUIET_CONFLICTS = Gauge "quiet_conflicts" []
         "Open conflicts without new evidence for a while.";
-    CONFLICT_OWNERS = Gauge "conflict_owners" ["segment", "interface", "vlan", "ip", "tracked", "drill"]
+    CONFLICT_OWNERS = Gauge "conflict_owners" ["segment", "interface", "vlan", "ip", "tracked", "drill", "service_namespace", "service_name", "pool", "cause", "scope"]
         "Owners of an address with an open conflict that is not ignored.";
-    CONFLICT_OWNER_INFO = Gauge "conflict_owner_info" ["segment", "interface", "vlan", "ip", "mac", "vendor", "drill"]
+    CONFLICT_OWNER_INFO = Gauge "conflict_owner_info" ["segment", "interface", "vlan", "ip", "mac", "vendor", "drill", "owner_node"]
         "1 for each MAC address that claims an address with an open conflict, with its registered maker.";
-    CONTESTED = Gauge "contested" ["segment", "interface", "vlan", "ip", "tracked"]
+    CONTESTED = Gauge "contested" ["segment", "interface", "vlan", "ip", "tracked", "service_namespace", "service_name", "pool"]
         "1 for each address that owners take turns on, but less than a conflict needs.";
 
     TRACKED = Gauge "tracked_addresses" []
         "Tracked addresses that are remembered.";
-    TRACKED_CLAIM = Gauge "tracked_claim_timestamp_seconds" ["segment", "vlan", "ip", "owner"]
+    TRACKED_CLAIM = Gauge "tracked_claim_timestamp_seconds" ["segment", "vlan", "ip", "owner", "owner_node"]
         "When the current owner of a tracked address last claimed it, since 1970. The owner is one MAC address also where it has several.";
-    TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip"]
+    TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
         "Whether nobody has claimed a tracked address for the time after which it counts as silent.";
-    TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding"]
+    TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding", "service_namespace", "service_name", "pool"]
         "Findings about a tracked address.";
     NEIGHBOR_MISMATCH = Gauge "neighbor_mismatch" ["segment", "interface", "vlan", "ip"]
         "Whether this host's own neighbour entry for a tracked address names another MAC address than its owner's on the wire. Without an entry there is no sample.";
     NOT_EXPORTED = Gauge "addresses_not_exported" ["series"]
         "Addresses that have no series of their own because there are too many.";
+
+    POOL_ADDRESSES = Gauge "pool_addresses" ["pool_namespace", "pool", "family"]
+        "Addresses that a pool of the cluster can hand out. Only from the node that speaks for the cluster.";
+    POOL_ASSIGNED = Gauge "pool_assigned_addresses" ["pool_namespace", "pool", "family"]
+        "Addresses of a pool of the cluster that services have. Only from the node that speaks for the cluster.";
+    DRIFTS = Gauge "drifts" ["drift"]
+        "Ways in which the cluster and the wire have drifted apart, by kind. Only from the node that speaks for the cluster.";
+    DRIFT = Gauge "drift" ["drift", "reason", "service_namespace", "service_name", "pool_namespace", "pool", "object", "ip"]
+        "1 for each way in which the cluster and the wire have drifted apart. Only from the node that speaks for the cluster.";
+    CLUSTER_NOT_EXPORTED = Gauge "cluster_series_not_exported" ["series"]
+        "Pools and drifts that have no series of their own because there are too many. Only from the node that speaks for the cluster.";
 
     ASKS = Counter "asks_total" ["purpose"]
         "ARP probes that this program has sent.";
@@ -124,6 +135,18 @@ metrics! {
         "Addresses of which there is something to tell that nobody was told yet.";
     NOTIFICATIONS_DROPPED = Counter "notifications_dropped_total" ["channel"]
         "News that nobody was told one by one: told as a number only, or refused.";
+    KUBERNETES_RESOURCE = Gauge "kubernetes_resource_state" ["resource", "state"]
+        "1 for how well a resource of the cluster is known: current, stale, never, missing or forbidden.";
+    KUBERNETES_HEARD = Gauge "kubernetes_last_heard_timestamp_seconds" ["resource"]
+        "When the API server last said something about a resource, since 1970. Without a word so far there is no sample.";
+    KUBERNETES_OBJECTS = Gauge "kubernetes_objects" ["resource"]
+        "Objects of the cluster that are known.";
+    KUBERNETES_BROKEN = Gauge "kubernetes_broken_objects" ["resource"]
+        "Objects of the cluster that could not be read, or not all of them.";
+    KUBERNETES_REQUESTS = Counter "kubernetes_requests_total" ["request", "outcome"]
+        "Requests to the API server, by how they ended. An answer that broke off or made no sense is counted for that as well.";
+    KUBERNETES_LEADER = Gauge "kubernetes_leader" []
+        "Whether this node speaks for the cluster: it holds the Lease.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";

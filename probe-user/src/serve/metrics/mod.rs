@@ -1,9 +1,11 @@
 //! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
 
 mod addresses;
+mod cluster;
 mod detection;
 mod family;
 mod interfaces;
+mod kubernetes;
 mod list;
 mod notifications;
 
@@ -18,6 +20,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
+    cluster::{annotate::Knowledge, client::Handle, watchdog::Now},
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
@@ -52,10 +55,18 @@ pub struct Material {
     pub neighbours: Arc<Neighbours>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
+    /// What is known of the cluster, if there is one.
+    pub knowledge: Option<Knowledge>,
     /// What is counted of notifications.
     pub notifications: Arc<Counts>,
+    /// How it stands with the cluster, if this node is to say.
+    pub standing: Option<Now>,
+    /// How many pools and drifts have series of their own.
+    pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
+    /// What is known of the cluster.
+    pub cluster: Handle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
@@ -74,12 +85,15 @@ pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
         links,
         neighbours: &material.neighbours,
         drill: material.drill.as_deref(),
+        knowledge: material.knowledge.as_ref(),
     };
     let mut pieces = vec![interfaces::info(watched, links)];
     pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
     pieces.push(detection::families(snapshot));
     pieces.extend(addresses::families(&material.addresses, scene));
     pieces.push(notifications::families(&material.notifications));
+    pieces.push(kubernetes::families(&material.cluster));
+    pieces.push(cluster::families(material.standing.as_ref(), material.most));
     pieces.push(config(material.config));
     pieces.push(process()?);
     Ok(pieces)

@@ -1,0 +1,75 @@
+//! `probe drift`: where the cluster and the wire have drifted apart, as the daemon knows it.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::{Exit, daemon::DaemonArguments, output::say, source::duration};
+use crate::cluster::drift::Drift;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    daemon: DaemonArguments,
+}
+
+/// When the daemon tells of drift.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct DriftArguments {
+    /// How long the cluster and the wire have to have drifted apart until it is told: a rollout takes a while
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub drift_after: Duration,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let mut number = 0;
+    let zone = TimeZone::system();
+    let printer = arguments
+        .daemon
+        .show("/v1/drift", |printer, drift: Drift| {
+            number += 1;
+            printer.line(&drift, &in_words(&drift, &zone))
+        })?;
+    if number > 0 {
+        return Ok(Exit::Unmet);
+    }
+    if printer.is_for_people() {
+        say("no drift");
+    }
+    Ok(Exit::Fine)
+}
+
+fn in_words(drift: &Drift, zone: &TimeZone) -> String {
+    let since = drift.since.to_zoned(zone.clone());
+    let since = since.strftime("%Y-%m-%d %H:%M:%S");
+    let head = format!("{}: {} (since {since})", drift.drift, drift.says);
+    let evidence = drift.evidence.iter().map(|one| format!("\n    {one}"));
+    evidence.fold(head, |text, line| text + &line)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_drift_is_a_line_and_one_for_each_piece_of_evidence() {
+        let drift = json!({
+            "drift": "pool_unadvertised",
+            "severity": "warning",
+            "since": "2026-11-20T12:00:00Z",
+            "pool": {"namespace": "metallb-system", "name": "production"},
+            "says": "No advertisement announces the pool metallb-system/production",
+            "evidence": ["3 addresses of it are assigned"],
+        });
+        let drift: Drift = serde_json::from_value(drift).unwrap();
+        assert_eq!(
+            in_words(&drift, &TimeZone::UTC),
+            "pool_unadvertised: No advertisement announces the pool metallb-system/production \
+             (since 2026-11-20 12:00:00)\n    3 addresses of it are assigned"
+        );
+    }
+}

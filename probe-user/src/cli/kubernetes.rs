@@ -1,0 +1,120 @@
+//! The flags of Kubernetes.
+
+use clap::{Args, ValueEnum};
+
+use crate::cluster::client::{ConnectError, Connection, Handle, Running};
+
+/// Whether to follow a cluster, and which.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct KubernetesArguments {
+    /// Whether to follow the cluster's services and pools, to say whose address is in dispute. `auto` does in a
+    /// pod that has a service account's token, and where `KUBECONFIG` names a file
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Follow::Auto)]
+    kubernetes: Follow,
+
+    /// The context of the kubeconfig. With one, a cluster that cannot be followed is an error
+    #[arg(long, value_name = "NAME")]
+    kubernetes_context: Option<String>,
+
+    /// What the cluster calls this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+}
+
+/// When to follow a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Follow {
+    /// If one is at hand.
+    Auto,
+    /// Never.
+    Off,
+}
+
+impl KubernetesArguments {
+    /// Follows the cluster, if that is wanted and one is at hand; says which, once. Only what was named and cannot be
+    /// had is an error: the monitor does without a cluster.
+    pub async fn start(&self) -> Result<(Handle, Running), ConnectError> {
+        let context = self.kubernetes_context.as_deref();
+        let off = || (Handle::off(), Running::default());
+        if self.kubernetes == Follow::Off {
+            tracing::info!("following no cluster, as --kubernetes off wants it");
+            return Ok(off());
+        }
+        if context.is_none() && !Connection::is_at_hand() {
+            tracing::info!(
+                "following no cluster: this is no pod with a service account's token, and KUBECONFIG names no file"
+            );
+            return Ok(off());
+        }
+        match Connection::open(context).await {
+            Ok(connection) => {
+                tracing::info!(server = connection.server(), "following the cluster");
+                Ok(Handle::start(connection, self.node_name()))
+            }
+            Err(error) if context.is_none() => {
+                tracing::error!(%error, "following no cluster");
+                Ok(off())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the cluster calls this node: usually its host name.
+    fn node_name(&self) -> Option<String> {
+        let host = || {
+            let name = rustix::system::uname();
+            name.nodename().to_str().ok().map(str::to_owned)
+        };
+        self.node_name.clone().or_else(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        kubernetes: KubernetesArguments,
+    }
+
+    async fn start(arguments: &[&str]) -> Result<bool, ConnectError> {
+        let arguments = ["probe"].iter().chain(arguments);
+        let command = Command::try_parse_from(arguments).unwrap();
+        let (handle, running) = command.kubernetes.start().await?;
+        let is_on = handle.is_on();
+        running.stop().await;
+        Ok(is_on)
+    }
+
+    #[tokio::test]
+    async fn off_means_off_and_auto_does_without() {
+        assert!(!start(&["--kubernetes", "off"]).await.unwrap());
+        let off = [
+            "--kubernetes",
+            "off",
+            "--kubernetes-context",
+            "there-is-none",
+        ];
+        assert!(!start(&off).await.unwrap());
+        // Neither a pod nor with a kubeconfig, as tests are.
+        if !Connection::is_at_hand() {
+            assert!(!start(&[]).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_context_that_is_named_has_to_be_there() {
+        let error = start(&["--kubernetes-context", "there-is-none"]).await;
+        let error = error.unwrap_err().to_string();
+        if cfg!(feature = "kubernetes") {
+            assert!(error.contains("kubeconfig"), "{error}");
+        } else {
+            assert!(error.contains("built without Kubernetes"), "{error}");
+        }
+    }
+}

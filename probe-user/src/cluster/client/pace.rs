@@ -1,0 +1,77 @@
+//! How often the API server is asked: all the numbers that decide what a large fleet costs it.
+
+use std::time::Duration;
+
+/// How often the API server is asked.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// A probe begins within this time: those of a fleet may start at once.
+    pub start: Duration,
+    /// After a failure, the first wait.
+    pub retry: Duration,
+    /// What is known is listed anew within this time after the API server forgot where we were. That concerns every
+    /// node at once, after the API server was away.
+    pub relist: Duration,
+    /// How long a watch is asked for. The server's own default is from half an hour to an hour.
+    pub watch: Duration,
+    /// A watch that says nothing for so long is dead: the server sends a bookmark every minute.
+    pub silence: Duration,
+    /// What is not there, and decides whether the others are worth asking for, is asked for again after this time.
+    pub missing: Duration,
+    /// The others.
+    pub missing_others: Duration,
+    /// What is forbidden is tried again after this time.
+    pub forbidden: Duration,
+    /// News is gathered for this long before it is handed out.
+    pub gather: Duration,
+    /// How long the Lease is good for.
+    pub lease: Duration,
+    /// How often its holder renews it.
+    pub renew: Duration,
+    /// The holder gives up when it could not renew for this long.
+    pub give_up: Duration,
+    /// The other nodes look at it at least this seldom, more seldom the more there are.
+    pub look: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(5),
+            retry: Duration::from_secs(1),
+            relist: Duration::from_secs(30),
+            watch: Duration::from_mins(40),
+            silence: Duration::from_mins(3),
+            missing: Duration::from_mins(5),
+            missing_others: Duration::from_mins(30),
+            forbidden: Duration::from_mins(5),
+            gather: Duration::from_millis(500),
+            lease: Duration::from_secs(15),
+            renew: Duration::from_secs(5),
+            give_up: Duration::from_secs(10),
+            look: Duration::from_secs(15),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Pace {
+    /// For tests, which wait for everything.
+    pub fn fast() -> Self {
+        Self {
+            start: Duration::ZERO,
+            retry: Duration::from_millis(20),
+            relist: Duration::from_millis(20),
+            missing: Duration::from_millis(100),
+            // So long that only being woken explains why it is asked again.
+            missing_others: Duration::from_mins(10),
+            forbidden: Duration::from_millis(100),
+            gather: Duration::from_millis(20),
+            lease: Duration::from_secs(1),
+            renew: Duration::from_millis(200),
+            give_up: Duration::from_millis(600),
+            look: Duration::from_millis(200),
+            ..Self::default()
+        }
+    }
+}

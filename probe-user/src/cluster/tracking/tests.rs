@@ -1,0 +1,143 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    cluster::{
+        Objects,
+        testing::{freshness_of, metallb, objects, pool, service},
+    },
+    links::Link,
+};
+
+fn on_link_here() -> OnLink {
+    let link = Link {
+        index: 2,
+        ethernet: true,
+        arp: true,
+        addresses: vec!["192.0.2.1/24".parse().unwrap()],
+        ..Link::default()
+    };
+    OnLink::new(&[link].into_iter().collect(), |_| true)
+}
+
+fn tracked(objects: Objects) -> Option<Vec<String>> {
+    let expected = expected(&Cluster::from(objects), &on_link_here())?;
+    let mut ips: Vec<_> = expected.iter().map(|key| key.ip.to_string()).collect();
+    ips.sort();
+    Some(ips)
+}
+
+/// A service with an address of a pool, and these that advertise it.
+fn advertised(advertisements: &[(&str, Value)]) -> Objects {
+    let mut metallb_objects = vec![pool("production", json!({"addresses": ["192.0.2.64/26"]}))];
+    metallb_objects.extend(
+        advertisements
+            .iter()
+            .map(|(kind, spec)| metallb(kind, "metallb-system/advertisement", spec.clone())),
+    );
+    Objects {
+        services: vec![service("shop/frontend", &["192.0.2.80"])],
+        metallb: metallb_objects,
+        ..objects()
+    }
+}
+
+#[test]
+fn what_is_announced_on_layer_2_and_on_link_is_expected() {
+    let l2 = advertised(&[("L2Advertisement", json!({}))]);
+    assert_eq!(tracked(l2).unwrap(), ["192.0.2.80"]);
+    let both = advertised(&[
+        ("L2Advertisement", json!({"ipAddressPools": ["production"]})),
+        ("BGPAdvertisement", json!({})),
+    ]);
+    assert_eq!(tracked(both).unwrap(), ["192.0.2.80"]);
+    let interfaces = advertised(&[("L2Advertisement", json!({"interfaces": ["eth9"]}))]);
+    assert_eq!(tracked(interfaces).unwrap(), ["192.0.2.80"], "of some node");
+}
+
+#[test]
+fn what_is_announced_by_bgp_only_or_by_nobody_is_not() {
+    let bgp = advertised(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(tracked(bgp).unwrap(), [""; 0]);
+    assert_eq!(tracked(advertised(&[])).unwrap(), [""; 0]);
+    let other = advertised(&[("L2Advertisement", json!({"ipAddressPools": ["staging"]}))]);
+    assert_eq!(tracked(other).unwrap(), [""; 0]);
+}
+
+#[test]
+fn what_is_off_link_or_ipv6_is_not() {
+    let elsewhere = Objects {
+        services: vec![service("shop/frontend", &["198.51.100.80", "2001:db8::80"])],
+        ..objects()
+    };
+    assert_eq!(tracked(elsewhere).unwrap(), [""; 0]);
+}
+
+#[test]
+fn without_a_pool_of_metallbs_an_address_is_expected_unless_its_class_says_bgp() {
+    let class = |class: Option<&str>| Objects {
+        services: vec![Service {
+            class: class.map(str::to_owned),
+            ..service("shop/frontend", &["192.0.2.80"])
+        }],
+        ..objects()
+    };
+    for layer_2 in [
+        None,
+        Some("io.cilium/l2-announcer"),
+        Some("kube-vip.io/kube-vip-class"),
+    ] {
+        assert_eq!(
+            tracked(class(layer_2)).unwrap(),
+            ["192.0.2.80"],
+            "{layer_2:?}"
+        );
+    }
+    let bgp = class(Some("io.cilium/bgp-control-plane"));
+    assert_eq!(tracked(bgp).unwrap(), [""; 0]);
+}
+
+#[test]
+fn before_everything_was_read_nothing_is_concluded() {
+    assert_eq!(tracked(Objects::default()), None);
+    let mut early = advertised(&[]);
+    early
+        .freshness
+        .insert(Resource::L2Advertisements, freshness_of(Known::Never));
+    assert_eq!(tracked(early), None);
+}
+
+#[test]
+fn an_advertisement_that_cannot_be_read_may_be_there() {
+    let mut forbidden = advertised(&[("BGPAdvertisement", json!({}))]);
+    let freshness = freshness_of(Known::Forbidden);
+    forbidden
+        .freshness
+        .insert(Resource::L2Advertisements, freshness);
+    assert_eq!(tracked(forbidden).unwrap(), ["192.0.2.80"]);
+}
+
+#[test]
+fn ten_thousand_addresses_are_looked_at_at_once() {
+    let services = (0..10_000_u32).map(|number| {
+        let ip = std::net::Ipv4Addr::from(0x0a00_0001 + number).to_string();
+        service(&format!("shop/{number}"), &[&ip])
+    });
+    let many = Objects {
+        services: services.collect(),
+        metallb: vec![
+            pool("production", json!({"addresses": ["10.0.0.0/8"]})),
+            metallb("L2Advertisement", "metallb-system/all", json!({})),
+        ],
+        ..objects()
+    };
+    let link = Link {
+        index: 2,
+        arp: true,
+        addresses: vec!["10.255.0.1/8".parse().unwrap()],
+        ..Link::default()
+    };
+    let on_link = OnLink::new(&[link].into_iter().collect(), |_| true);
+    let expected = expected(&Cluster::from(many), &on_link).unwrap();
+    assert_eq!(expected.len(), 10_000);
+}
