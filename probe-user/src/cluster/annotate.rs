@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Announced, Cause, Cluster, Context, Named, Node,
-    cause::{self, NodesKnown, Surroundings},
+    cause::{self, Surroundings},
     client::Handle,
     stations::{self, Stations},
     tracking,

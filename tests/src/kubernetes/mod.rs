@@ -14,7 +14,7 @@ mod server;
 
 pub use self::{
     access::{Access, Account},
-    api::{Answer, Api},
+    api::Api,
     audit::AuditEvent,
     liar::{Liar, Lie},
     object::{
