@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use probe_tests::{
-    Daemon, Duplicate, INTERFACE, Kubernetes, Lab, Receiver, ReceiverAnswer, SHARED_ADDRESS,
-    SocketPlace, eventually, install_metallb, metallb, namespace, node, pool, service,
+    Answer, Daemon, Duplicate, INTERFACE, Kubernetes, Lab, Receiver, SHARED_ADDRESS, SocketPlace,
+    eventually, install_metallb, metallb, namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
@@ -57,9 +57,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
     let access = kubernetes.deploy_to(&hosts.client, &account)?;
 
     let authority = probe_tests::Authority::new()?;
-    let receiver = hosts
-        .client
-        .receiver(&authority, 0, Vec::<ReceiverAnswer>::new())?;
+    let receiver = hosts.client.receiver(&authority, 0, Vec::<Answer>::new())?;
     let files = tempfile::TempDir::new()?;
     let write = |name: &str, text: &str| -> Result<String> {
         let path = files.path().join(name);
@@ -124,7 +122,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
 
     // The roles of the deployment are enough.
     let refused = kubernetes.audit()?.into_iter().filter(|event| {
-        event.user == account.user && event.resource == "events" && event.status >= 400
+        event.user == account.user && event.uri.contains("/events") && event.status >= 400
     });
     assert_eq!(refused.count(), 0);
     Ok(())
