@@ -87,6 +87,8 @@ pub struct Arguments {
 
     #[command(flatten)]
     notify: NotifyArguments,
+
+    #[command(flatten)]
     kubernetes: KubernetesArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.

@@ -361,6 +361,11 @@ impl Knowledge {
         }
     }
 
+    /// The nodes by their MACs; `None` while there is no list of them.
+    pub fn stations(&self) -> Option<&Stations> {
+        self.are_nodes_known.then_some(&*self.stations)
+    }
+
     /// The node that an owner is.
     pub fn node_of(&self, macs: &[MacAddr], local: bool) -> Option<&str> {
         self.stations.node_of(macs, local)

@@ -209,7 +209,7 @@ impl Watchdog {
         let knowledge = self.sources.annotator.know(Need::LISTED).await;
         let watched = self.sources.watched.borrow().clone();
         let segments: BTreeSet<_> = views.iter().map(|view| view.key.segment).collect();
-        let nodes_known = knowledge.stations.as_ref().map(|stations| {
+        let nodes_known = knowledge.stations().map(|stations| {
             let counts = segments.iter().map(|&segment| stations.count(segment));
             counts.fold(NodesKnown::default(), |sum, one| NodesKnown {
                 here: sum.here + one.here,

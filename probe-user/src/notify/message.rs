@@ -156,9 +156,9 @@ fn sentence(waiting: &Waiting) -> String {
     let mut text = match &waiting.last.story {
         Story::Finding(record) => about_conflict(waiting.last.kind, record),
         Story::Drift { drift, .. } if waiting.last.kind == Kind::DriftGone => {
-            format!("no longer so: {}", drift.summary)
+            format!("no longer so: {}", drift.says)
         }
-        Story::Drift { drift, .. } => drift.summary.clone(),
+        Story::Drift { drift, .. } => drift.says.clone(),
     };
     if waiting.number > 1 {
         let first = &waiting.first;

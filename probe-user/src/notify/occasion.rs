@@ -222,7 +222,7 @@ pub(super) mod tests {
             reason: Some(Reason::Exhausted),
             macs: Vec::new(),
             nodes: Vec::new(),
-            summary: "shop/frontend waits for an address".to_owned(),
+            says: "shop/frontend waits for an address".to_owned(),
             evidence: vec!["ä".repeat(2_000)],
         };
         let news = |kind| News {

@@ -17,7 +17,7 @@ use crate::{
         usage::{self, PoolUsage, name_of},
     },
     detect::Severity,
-    pools::{AdvertisementKind, Code, Finding, Plan, Pool, PoolKind, judge},
+    pools::{AdvertisementKind, Code, Finding, Plan, Pool, judge},
     report::{BindingRecord, OwnerRecord},
 };
 
