@@ -272,14 +272,21 @@ fn configure(
                     }))
                     .collect();
             }
-            "env" => ensure!(
-                *value
-                    == json!([{
-                        "name": "HOST_IP",
-                        "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } },
-                    }]),
-                "an environment that is not known here: {value}"
-            ),
+            "env" => {
+                let field = |path| json!({ "fieldRef": { "fieldPath": path } });
+                let known = json!([
+                    { "name": "HOST_IP", "valueFrom": field("status.hostIP") },
+                    { "name": "ARP_MONITOR_NODE_NAME", "valueFrom": field("spec.nodeName") },
+                ]);
+                ensure!(
+                    *value == known,
+                    "an environment that is not known here: {value}"
+                );
+                if let Some(environment) = process["env"].as_array_mut() {
+                    environment.push(json!(format!("HOST_IP={address}")));
+                    environment.push(json!("ARP_MONITOR_NODE_NAME=node-1"));
+                }
+            }
             "securityContext" => read_only = secure(process, value, lacks)?,
             "volumeMounts" => {
                 for mount in value.as_array().context("mounts are a list")? {

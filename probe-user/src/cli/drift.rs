@@ -1,15 +1,26 @@
 //! `probe drift`: where the cluster and the wire have drifted apart, as the daemon knows it.
 
+use std::time::Duration;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::{Exit, daemon::DaemonArguments, output::say};
+use super::{Exit, daemon::DaemonArguments, output::say, source::duration};
 use crate::cluster::drift::Drift;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     daemon: DaemonArguments,
+}
+
+/// When the daemon tells of drift.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct DriftArguments {
+    /// How long the cluster and the wire have to have drifted apart until it is told: a rollout takes a while
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub drift_after: Duration,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {

@@ -1,14 +1,18 @@
 //! The flags of notifications.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
+use tokio::{sync::broadcast, task};
 
 use crate::{
+    cluster::{client::Handle, watchdog::Standing},
     detect::Severity,
     notify::{
-        Address, Format, NotifierSettings, Webhook, WebhookError, WebhookSettings, webhook::address,
+        Address, ClusterSources, Counts, Format, Notifier, NotifierSettings, Reporter, Sources,
+        Webhook, WebhookError, WebhookSettings, webhook::address,
     },
+    report::FindingRecord,
 };
 
 /// Who is told of conflicts.
@@ -46,6 +50,20 @@ pub struct NotifyArguments {
     /// Messages a minute at most; what does not fit waits, and becomes one message
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
     webhook_per_minute: usize,
+
+    /// Whether to write Events on the Services whose addresses are in conflict or drift: what `kubectl describe
+    /// service` shows. `auto` does where a cluster is followed; the holder of the lease writes
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Events::Auto)]
+    kubernetes_events: Events,
+}
+
+/// When to write Events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Events {
+    /// If there is a cluster.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// The severities that a conflict can have.
@@ -98,9 +116,61 @@ impl NotifyArguments {
     }
 }
 
+/// Begins to tell whoever is to be told.
+pub struct Teller<'a> {
+    /// What is found, with what the cluster knows of it.
+    pub findings: broadcast::Receiver<Arc<FindingRecord>>,
+    /// The cluster, if one is followed.
+    pub cluster: &'a Handle,
+    /// What has drifted apart in it.
+    pub standing: &'a Standing,
+    /// What is counted.
+    pub counts: Arc<Counts>,
+}
+
+impl Teller<'_> {
+    /// A task for each channel.
+    pub fn start(self, arguments: &NotifyArguments) -> anyhow::Result<Vec<Notifier>> {
+        let mut notifiers = Vec::new();
+        let cluster = self.cluster.is_on().then(|| ClusterSources {
+            holds: self.cluster.holds(),
+            cluster: self.cluster.cluster(),
+            drifts: Some(self.standing.drifts()),
+        });
+        if let (Some(cluster), Some(connection), Events::Auto) = (
+            &cluster,
+            self.cluster.connection(),
+            arguments.kubernetes_events,
+        ) {
+            let host = || Reporter::this_host().host;
+            let instance = self.cluster.node_name().map_or_else(host, str::to_owned);
+            notifiers.push(Notifier::write_events(
+                connection.clone(),
+                self.findings.resubscribe(),
+                cluster.clone(),
+                instance,
+                self.counts.clone(),
+            ));
+        }
+        if let Some(settings) = arguments.settings()? {
+            let checked = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check());
+            if let Err(error) = checked {
+                warn(&error);
+            }
+            tracing::info!("telling a webhook of conflicts");
+            let sources = Sources {
+                findings: self.findings,
+                cluster,
+            };
+            notifiers.push(Notifier::start(settings, sources, self.counts));
+        }
+        Ok(notifiers)
+    }
+}
+
 /// What is said at the start of what cannot be used as it is. It may be put right at any time, and is no reason not to
 /// watch.
-pub fn warn(error: &WebhookError) {
+fn warn(error: &WebhookError) {
     tracing::error!(%error, "nobody can be told by the webhook as it is; it is tried again with each message");
 }
 

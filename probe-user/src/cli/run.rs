@@ -13,18 +13,16 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use sd_notify::NotifyState;
-use tokio::{
-    sync::{broadcast, oneshot},
-    task,
-};
+use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
     asking::AskingArguments,
+    drift::DriftArguments,
     exit::complain,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
-    notify::{self as notify_arguments, NotifyArguments},
+    notify::{NotifyArguments, Teller},
     output::{is_closed, say},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
@@ -33,13 +31,17 @@ use super::{
 };
 use crate::{
     active::AskingState,
-    cluster::{annotate::Annotator, watchdog::Standing},
+    cluster::{
+        annotate::Annotator,
+        client::Handle,
+        watchdog::{self, Standing},
+    },
     detect::{FindingKind, Severity},
     drill::Drills,
     history::History,
     kernel::{self, capabilities},
     neighbours::NeighbourReader,
-    notify::{self, Counts, Notifier, Webhook},
+    notify::Counts,
     report::FindingRecord,
     segments::SegmentName,
     serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
@@ -90,6 +92,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     kubernetes: KubernetesArguments,
+
+    #[command(flatten)]
+    drift: DriftArguments,
 
     // Last, and with a heading: the headings within it go on to whatever comes after it.
     #[command(flatten, next_help_heading = "Interfaces")]
@@ -193,21 +198,22 @@ async fn daemon(
     let annotator = session.follow_cluster(&cluster, neighbours.clone());
     let drills = Drills::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
-    let notifications = Arc::<Counts>::default();
-    let notifier = tell(&arguments.notify, &session, notifications.clone())?;
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
     tokio::spawn(signals.obey(reloader, session.orders.clone()));
 
-    let standing = Standing::off();
+    let standing = watch_for_drift(&arguments.drift, &cluster, &session, annotator.clone());
+    let notifications = Arc::<Counts>::default();
+    let teller = Teller {
+        findings: session.monitor.findings(),
+        cluster: &cluster,
+        standing: &standing,
+        counts: notifications.clone(),
+    };
+    let notifiers = teller.start(&arguments.notify)?;
     let api = socket.map(|socket| {
-        let serving = serve_api(
-            socket,
-            &session,
-            drills.clone(),
-            annotator.clone(),
-            standing.clone(),
-        );
+        let known = (annotator.clone(), standing.clone());
+        let serving = serve_api(socket, &session, drills.clone(), known);
         tokio::spawn(serving)
     });
     session.begin();
@@ -246,7 +252,7 @@ async fn daemon(
     // Giving back the Lease takes an answer of the API server's: nothing waits for it.
     let (ended, ()) = tokio::join!(session.end(), following.stop());
     ended?;
-    if let Some(notifier) = notifier {
+    for notifier in notifiers {
         notifier.end().await;
     }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
@@ -254,24 +260,23 @@ async fn daemon(
     Ok(Exit::Fine)
 }
 
-/// Begins to tell whoever is to be told.
-fn tell(
-    arguments: &NotifyArguments,
+/// Begins to look for drift, where there is a cluster.
+fn watch_for_drift(
+    arguments: &DriftArguments,
+    cluster: &Handle,
     session: &Session,
-    counts: Arc<Counts>,
-) -> anyhow::Result<Option<Notifier>> {
-    let Some(settings) = arguments.settings()? else {
-        return Ok(None);
+    annotator: Option<Annotator>,
+) -> Standing {
+    let Some(annotator) = annotator else {
+        return Standing::off();
     };
-    if let Err(error) = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check()) {
-        notify_arguments::warn(&error);
-    }
-    let sources = notify::Sources {
-        findings: session.monitor.findings(),
-        cluster: None,
+    let sources = watchdog::Sources {
+        handle: cluster.clone(),
+        annotator,
+        monitor: session.monitor.clone(),
+        watched: session.watched.clone(),
     };
-    tracing::info!("telling a webhook of conflicts");
-    Ok(Some(Notifier::start(settings, sources, counts)))
+    watchdog::start(sources, arguments.drift_after)
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
@@ -286,8 +291,7 @@ fn serve_api(
     socket: ApiSocket,
     session: &Session,
     drills: Drills,
-    annotator: Option<Annotator>,
-    standing: Standing,
+    (annotator, standing): (Option<Annotator>, Standing),
 ) -> impl Future<Output = ()> + use<> {
     let history = History::default();
     tokio::spawn(history.clone().follow(session.monitor.findings()));

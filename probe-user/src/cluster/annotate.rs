@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Announced, Cause, Cluster, Context, Named, Node,
-    cause::{self, Surroundings},
+    cause::{self, NodesKnown, Surroundings},
     client::Handle,
     stations::{self, Stations},
     tracking,

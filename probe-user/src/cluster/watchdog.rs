@@ -225,7 +225,7 @@ impl Watchdog {
         Ok(Sight {
             bindings: bindings.collect(),
             nodes: self.sources.annotator.nodes(),
-            nodes_known,
+            nodes_known: nodes_known.flatten(),
         })
     }
 

@@ -61,10 +61,11 @@ fn which_machine(explanation: &Explanation) -> NextRecord {
     } else {
         Origin::Daemon
     };
-    step(
-        "see which machine that is, by its other addresses:",
-        machines(&macs, &origin),
-    )
+    let purpose = match macs.len() {
+        0 | 1 => "see which machine that is, by its other addresses:",
+        _ => "see which machines these are, by their other addresses:",
+    };
+    step(purpose, machines(&macs, &origin))
 }
 
 fn conflict(explanation: &Explanation) -> Vec<NextRecord> {

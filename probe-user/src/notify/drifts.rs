@@ -116,7 +116,7 @@ mod tests {
     fn drift(name: &str, since: &str) -> Drift {
         let text = format!(
             r#"{{"drift":"pool_unadvertised","severity":"warning","since":"2026-11-21T{since}Z",
-                "pool":{{"namespace":"metallb-system","name":"{name}"}},"summary":"nothing advertises it"}}"#
+                "pool":{{"namespace":"metallb-system","name":"{name}"}},"says":"nothing advertises it"}}"#
         );
         serde_json::from_str(&text).unwrap()
     }

@@ -449,7 +449,7 @@ mod tests {
     fn a_drift_says_what_is_wrong_why_and_what_to_do() {
         let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
             "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
-            "summary":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
+            "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
         let drift: Drift = serde_json::from_str(text).unwrap();
         let news = |kind| News {
             subject: super::super::Subject::Drift(drift.key()),

@@ -18,6 +18,9 @@ mod task;
 pub mod message;
 pub mod webhook;
 
+#[cfg(test)]
+mod schema_tests;
+
 pub use counts::{Channel, Counts, Ending};
 pub use desk::{Desk, Duty, HANDOVER};
 pub use message::{Format, Reporter};

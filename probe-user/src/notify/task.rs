@@ -71,8 +71,8 @@ pub struct ClusterSources {
     pub holds: watch::Receiver<bool>,
     /// What is known of the cluster.
     pub cluster: watch::Receiver<Arc<Cluster>>,
-    /// The drifts that hold now.
-    pub drifts: watch::Receiver<Arc<Vec<Drift>>>,
+    /// The drifts that hold now, if somebody looks for them.
+    pub drifts: Option<watch::Receiver<Arc<Vec<Drift>>>>,
 }
 
 impl ClusterSources {
@@ -255,7 +255,7 @@ impl Task {
         if let Some(cluster) = &mut self.cluster {
             // What is so from the start is news to us.
             cluster.holds.mark_changed();
-            cluster.drifts.mark_changed();
+            cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
         }
         loop {
             tokio::select! {
@@ -320,12 +320,20 @@ impl Task {
                 }
                 self.desk.turn(duty, now, time)
             }
-            Change::Drifts => {
-                let drifts = cluster.drifts.borrow_and_update().clone();
-                self.desk.look(&drifts, now, time)
+            Change::Drifts => match &mut cluster.drifts {
+                Some(drifts) => {
+                    let drifts = drifts.borrow_and_update().clone();
+                    self.desk.look(&drifts, now, time)
+                }
+                None => 0,
+            },
+            // Nobody looks for them any more.
+            Change::NoDrifts => {
+                cluster.drifts = None;
+                0
             }
-            // Whoever could say is gone: it stays as it is.
-            Change::None => {
+            // Whoever could say whose turn it is is gone, as at the end: it stays as it is.
+            Change::NoTurns => {
                 self.cluster = None;
                 0
             }
@@ -441,7 +449,8 @@ impl Task {
 enum Change {
     Turn,
     Drifts,
-    None,
+    NoDrifts,
+    NoTurns,
 }
 
 async fn changed(cluster: &mut Option<ClusterSources>) -> Change {
@@ -451,8 +460,18 @@ async fn changed(cluster: &mut Option<ClusterSources>) -> Change {
     tokio::select! {
         // Whose turn it is comes first: it decides what drifts mean.
         biased;
-        changed = cluster.holds.changed() => changed.map_or(Change::None, |()| Change::Turn),
-        changed = cluster.drifts.changed() => changed.map_or(Change::None, |()| Change::Drifts),
+        changed = cluster.holds.changed() => changed.map_or(Change::NoTurns, |()| Change::Turn),
+        changed = drifted(&mut cluster.drifts) => {
+            if changed { Change::Drifts } else { Change::NoDrifts }
+        }
+    }
+}
+
+/// Completes when there are other drifts: whether there can be.
+async fn drifted(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool {
+    match drifts {
+        Some(drifts) => drifts.changed().await.is_ok(),
+        None => future::pending().await,
     }
 }
 

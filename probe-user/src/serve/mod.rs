@@ -34,9 +34,11 @@ pub use self::{
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::{
-    cluster::annotate::{Annotator, Need},
-    cluster::client::Handle,
-    cluster::watchdog::Standing,
+    cluster::{
+        annotate::{Annotator, Need},
+        client::Handle,
+        watchdog::Standing,
+    },
     drill::Drills,
     interfaces::WatchedInterfaces,
     kernel::CounterReader,

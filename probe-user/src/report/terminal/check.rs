@@ -55,7 +55,7 @@ impl Terminal {
                 self.checked_owner(out, owner, record)?;
             }
         }
-        self.whose_checked(out, record)?;
+        self.service_of(out, record)?;
         if record.more > 0 {
             let text = format!(
                 "{} more frames of stations that were not told apart",
@@ -135,7 +135,7 @@ impl Terminal {
     }
 
     /// Whose address it is, and, of one owner, which node that is.
-    fn whose_checked(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
+    fn service_of(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
         let Some(context) = &record.cluster else {
             return Ok(());
         };

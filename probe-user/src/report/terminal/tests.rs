@@ -667,9 +667,9 @@ fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() 
                       answers for it
                     - The MAC addresses of 3 of 3 nodes on this network are
                       known
-          next      see which machines these are, and take the address off all
-                    but one:
-                    ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
+          next      see which machine the other one is; take the address off it,
+                    or out of the pool:
+                    ip neigh | grep -e d0:8e:79:00:00:01
 ",
     );
     let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);

@@ -20,9 +20,7 @@ pub use self::addresses::Addresses;
 use self::family::Family;
 use super::ConfigOutcome;
 use crate::{
-    cluster::annotate::Knowledge,
-    cluster::client::Handle,
-    cluster::watchdog::Now,
+    cluster::{annotate::Knowledge, client::Handle, watchdog::Now},
     interfaces::WatchedInterfaces,
     kernel::{CounterReader, KernelError},
     links::Links,
