@@ -6,14 +6,16 @@
     reason = "these are what the module that talks to an API server has, and cannot be called"
 )]
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
 use super::{ConnectError, Handle, Health, ReadError, Running};
 use crate::cluster::model::{Named, Node, Objects};
 
 /// A connection to an API server: there is none.
+///
+/// That nobody can have one is for this module to know: elsewhere the same code goes for both.
 #[derive(Clone, Debug)]
-pub enum Connection {}
+pub struct Connection(Infallible);
 
 /// An Event that is never made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,37 +42,37 @@ impl Connection {
 
     /// What cannot be called.
     pub async fn objects(&self) -> Objects {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub async fn pool_objects(&self) -> super::PoolObjects {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub async fn ready_endpoints(&self, _service: &Named) -> Result<usize, ReadError> {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub fn namespace(&self) -> &str {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub async fn make_event(&self, _event: &NewEvent<'_>) -> Result<String, ReadError> {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub fn server(&self) -> &str {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
@@ -80,12 +82,12 @@ impl Connection {
         _name: &str,
         _count: u32,
     ) -> Result<(), ReadError> {
-        match *self {}
+        match self.0 {}
     }
 
     /// What cannot be called.
     pub fn health(&self) -> Arc<Health> {
-        match *self {}
+        match self.0 {}
     }
 }
 
