@@ -496,12 +496,59 @@ fn the_port_is_the_one_that_it_listens_on_and_is_probed_at() {
 }
 
 #[test]
+fn the_secret_of_a_webhook_is_mounted_where_the_daemon_reads_it() {
+    let told = |webhook: Value| render(&json!({ "notifications": { "webhook": webhook } }));
+    let without = told(json!({}));
+    let arguments = |objects: &[Value]| -> Vec<String> {
+        let arguments = container(objects)["args"].as_array().unwrap().iter();
+        let arguments = arguments.map(|argument| argument.as_str().unwrap().to_owned());
+        arguments
+            .filter(|argument| argument.starts_with("--webhook"))
+            .collect()
+    };
+    assert_eq!(arguments(&without), [""; 0]);
+    let with = told(json!({ "secretName": "chat", "format": "slack", "bearer": true, "ca": true }));
+    assert_eq!(
+        arguments(&with),
+        [
+            "--webhook-url-file=/etc/arp-monitor-webhook/url",
+            "--webhook-format=slack",
+            "--webhook-severity=warning",
+            "--webhook-per-minute=10",
+            "--webhook-secret-file=/etc/arp-monitor-webhook/secret",
+            "--webhook-ca-file=/etc/arp-monitor-webhook/ca.pem",
+        ]
+    );
+    let pod = &the(&with, "DaemonSet")["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_array().unwrap().iter();
+    let secret = volumes.filter(|volume| volume["secret"]["secretName"] == "chat");
+    let secret: Vec<_> = secret.map(|volume| &volume["name"]).collect();
+    let mounts = container(&with)["volumeMounts"].as_array().unwrap().iter();
+    let mount = mounts.filter(|mount| mount["mountPath"] == "/etc/arp-monitor-webhook");
+    let mount: Vec<_> = mount.map(|mount| &mount["name"]).collect();
+    assert_eq!((secret.len(), secret), (1, mount));
+}
+
+#[test]
+fn no_events_are_written_that_may_not_be() {
+    let off = render(&json!({ "kubernetes": { "events": false } }));
+    let arguments = container(&off)["args"].as_array().unwrap();
+    assert!(arguments.contains(&json!("--kubernetes-events=off")));
+    let rules = the(&off, "ClusterRole")["rules"].to_string();
+    assert!(!rules.contains("events"), "{rules}");
+}
+
+#[test]
 fn values_that_do_not_exist_or_fit_are_refused_by_name() {
     for (values, culprit) in [
         (json!({ "podMontior": { "enabled": true } }), "podMontior"),
         (json!({ "image": { "digest": "latest" } }), "digest"),
         (json!({ "metrics": { "port": 70000 } }), "port"),
         (json!({ "ask": "no" }), "ask"),
+        (
+            json!({ "notifications": { "webhook": { "url": "https://hooks.example.org" } } }),
+            "url",
+        ),
         (json!({ "kubernetes": { "enable": false } }), "enable"),
         (
             json!({ "securityContext": { "privileged": true } }),
