@@ -1,6 +1,9 @@
 //! What goes into a ticket: a tar archive, always in the same order, with nothing in it that is secret.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -52,7 +55,8 @@ pub fn write<W: Write>(out: W, folder: &str, at: Timestamp, entries: &[Entry]) -
     };
     let mut list = format!("What probe explain {folder} found out, at {at}.\n\n");
     for entry in entries {
-        list.push_str(&format!("{:<18} {}\n", entry.name, entry.about));
+        // A string takes every character.
+        let _ = writeln!(list, "{:<18} {}", entry.name, entry.about);
     }
     append("README", list.as_bytes())?;
     for entry in entries {

@@ -70,7 +70,7 @@ impl Bundle {
         let entries = entries(gathered, explanation, screen, host)?;
         let folder = format!("probe-{}", file_name(&explanation.ip.to_string()));
         write(&self.file, &folder, explanation.time, &entries)
-            .and_then(|file| file.sync_all())
+            .and_then(File::sync_all)
             .and_then(|()| self.place())
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(self.path.clone())

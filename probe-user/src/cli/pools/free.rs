@@ -1,7 +1,7 @@
 //! `probe pools free`: addresses of pools that no service has and nobody answers for.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashSet,
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
@@ -134,8 +134,8 @@ struct TakenRecord {
 /// Pools, and what services have of them.
 struct Known {
     inventory: Inventory,
-    assigned: Vec<Interval>,
-    assigned_known: bool,
+    /// `None` where nobody says.
+    assigned: Option<Vec<Interval>>,
 }
 
 /// What asking came to.
@@ -185,10 +185,11 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::Usage);
     }
-    if !known.assigned_known {
+    let assigned_known = known.assigned.is_some();
+    if !assigned_known {
         say("which addresses services have is not known: manifests do not say");
     }
-    let mut left = left(inventory, known.assigned, |pool| {
+    let mut left = left(inventory, known.assigned.unwrap_or_default(), |pool| {
         let wanted = arguments.pool.as_ref();
         wanted.is_none_or(|name| pool.name == *name)
     });
@@ -241,7 +242,7 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
     });
     let record = FreeRecord {
         asked: !arguments.no_ask,
-        assigned_known: known.assigned_known,
+        assigned_known,
         complete,
         pools: pools.collect(),
         taken,
@@ -316,8 +317,7 @@ async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
         }
         return Ok(Known {
             inventory,
-            assigned: Vec::new(),
-            assigned_known: false,
+            assigned: None,
         });
     }
     let client = Client::new(&arguments.socket);
@@ -335,11 +335,10 @@ async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
             );
         }
     }
-    let assigned = cluster.addresses().filter_map(single).collect();
+    let assigned = Some(cluster.addresses().filter_map(single).collect());
     Ok(Known {
         inventory: cluster.into_inventory(),
         assigned,
-        assigned_known: true,
     })
 }
 
@@ -452,13 +451,8 @@ fn lines(out: &mut impl io::Write, record: &FreeRecord) -> io::Result<()> {
 /// One range a line, by pool.
 fn table(out: &mut impl io::Write, record: &FreeRecord) -> io::Result<()> {
     let mut rows = Vec::new();
-    let several = record
-        .pools
-        .iter()
-        .map(|pool| (&pool.cluster, ()))
-        .collect::<BTreeMap<_, _>>()
-        .len()
-        > 1;
+    let clusters = record.pools.iter().map(|pool| &pool.cluster);
+    let several = clusters.collect::<HashSet<_>>().len() > 1;
     for pool in &record.pools {
         let name = match (&pool.namespace, several) {
             (_, true) => format!("{} {}", pool.cluster, pool.name),
