@@ -4,6 +4,7 @@
 //!
 //! The API server is another process, so that only the client's memory and time are seen.
 #![allow(
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::cast_precision_loss,

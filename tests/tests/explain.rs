@@ -183,12 +183,13 @@ fn the_daemon_tells_how_it_came_to_this() {
 
 /// The files of an archive.
 fn unpacked(archive: &Path, folder: &Path) -> Vec<String> {
-    let listed = Command::new("tar")
+    let output = Command::new("tar")
         .arg("-xvf")
         .arg(archive)
         .arg("-C")
-        .arg(folder);
-    let output = { listed }.output().unwrap();
+        .arg(folder)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     let names = String::from_utf8(output.stdout).unwrap();
     names.lines().map(str::to_owned).collect()

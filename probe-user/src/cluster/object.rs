@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::model::{Broken, L2Status, Named, Node, Resource, Service};
+use crate::pools::{Inventory, manifest};
 
 /// Names of Kubernetes' objects are at most this long.
 const LONGEST_NAME: usize = 253;
@@ -213,8 +214,15 @@ impl Faults {
             self.broken.push(Broken {
                 resource: self.resource,
                 object: self.object.clone(),
-                error: format!("{field} {fault}"),
+                error: format!("{field} {fault}").trim().to_owned(),
             });
+        }
+    }
+
+    /// Tells of what should be an object, or is not there, and is something else.
+    fn object(&mut self, value: Option<&Value>, field: &str) {
+        if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
+            self.add(field, "is no object");
         }
     }
 
@@ -396,6 +404,7 @@ fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) -> bool {
 }
 
 fn status(object: &Value, named: Named, faults: &mut Faults) -> Option<L2Status> {
+    faults.object(object.get("status"), "status");
     // The object comes first and its status a moment later, with the same words in labels.
     let mut text = |field: &str, label: &str| {
         let said = faults.text(object, &format!("/status/{field}"));
@@ -451,10 +460,22 @@ fn metallb(resource: Resource, object: Value, faults: &mut Faults) -> Option<Val
     if !said(&object, "kind") {
         object.insert("kind".to_owned(), kind.into());
     }
+    faults.object(object.get("spec"), "spec");
     let object = Value::Object(object);
-    if object.to_string().len() > LONGEST_OBJECT {
+    let text = object.to_string();
+    if text.len() > LONGEST_OBJECT {
         faults.add("the object", "is too large to be kept");
         return None;
+    }
+    // As whoever judges pools reads it, and with what that finds to be wrong.
+    let mut inventory = Inventory::default();
+    manifest::read(&mut inventory, "", "", &text);
+    for unread in &inventory.unread {
+        faults.add("", &unread.error.to_string());
+    }
+    for fault in inventory.pools.iter().flat_map(|pool| &pool.faults) {
+        let quote = shorten(&fault.text, LONGEST_QUOTE);
+        faults.add("spec.addresses", &format!("{quote:?}: {}", fault.error));
     }
     Some(object)
 }

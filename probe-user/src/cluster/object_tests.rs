@@ -214,6 +214,30 @@ fn of_a_pool_what_nobody_reads_is_left_out() {
 }
 
 #[test]
+fn a_pool_that_is_broken_is_told_of_and_kept_for_the_rest() {
+    let errors = |spec: Value| {
+        let object = json!({"metadata": {"namespace": "m", "name": "p"}, "spec": spec});
+        let reading = read(Resource::IpAddressPools, object);
+        assert!(reading.kept.is_some());
+        let errors = reading.broken.into_iter().map(|broken| broken.error);
+        errors.collect::<Vec<_>>()
+    };
+    assert_eq!(errors(json!({"addresses": ["192.0.2.0/24"]})), [""; 0]);
+    assert_eq!(errors(Value::Null), [""; 0]);
+    assert_eq!(errors(json!("192.0.2.0/24")), ["spec is no object"]);
+    assert_eq!(
+        errors(json!({"addresses": 7})),
+        ["spec.addresses is not a list"]
+    );
+    let several = errors(json!({"addresses": ["192.0.2.0/24", "here", {}, "192.0.2.9-192.0.2.1"]}));
+    assert_eq!(several.len(), 3, "{several:?}");
+    assert!(
+        several.iter().any(|error| error.contains("\"here\"")),
+        "{several:?}"
+    );
+}
+
+#[test]
 fn a_node_has_its_addresses_and_the_labels_that_are_wanted() {
     let object = json!({
         "metadata": {"name": "node-1", "labels": {"rack": "a", "other": "b", "odd": 1}},

@@ -163,7 +163,7 @@ impl Watchdog {
             });
             sleep(LEAST_PERIOD).await;
             tokio::select! {
-                () = sleep(self.period - LEAST_PERIOD) => {}
+                () = sleep(self.period.saturating_sub(LEAST_PERIOD)) => {}
                 changed = cluster.changed() => if changed.is_err() { return },
                 changed = holds.changed() => if changed.is_err() { return },
             }

@@ -134,14 +134,14 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
 }
 
 fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
-    if let Some(step) = about_cluster(record, origin) {
-        return step;
-    }
     if record.cluster.is_some() && *origin == Origin::Daemon {
         return NextStep {
             purpose: "see who has it now, who should, and what to do about it:",
             command: format!("probe explain {}", record.ip),
         };
+    }
+    if let Some(step) = about_cluster(record, origin) {
+        return step;
     }
     let by_hint = record
         .hint
@@ -333,9 +333,9 @@ mod tests {
             }))
             .unwrap()
         };
-        let unknown = next_step(&record(CauseKind::Unknown), &Origin::Daemon).unwrap();
+        let unknown = next_step(&record(CauseKind::Unknown), &Origin::Attached).unwrap();
         for &kind in CauseKind::ALL {
-            let step = next_step(&record(kind), &Origin::Daemon).unwrap();
+            let step = next_step(&record(kind), &Origin::Attached).unwrap();
             assert!(step.purpose.ends_with(':'), "{kind}");
             assert_eq!(
                 step == unknown,
@@ -343,9 +343,9 @@ mod tests {
                 "{kind}: {step:?}"
             );
         }
-        let external = next_step(&record(CauseKind::ExternalDevice), &Origin::Daemon).unwrap();
-        assert_eq!(external.command, "probe bindings --mac 02:00:00:00:00:09");
-        let split = next_step(&record(CauseKind::SplitBrain), &Origin::Daemon).unwrap();
+        let external = next_step(&record(CauseKind::ExternalDevice), &Origin::Attached).unwrap();
+        assert_eq!(external.command, "ip neigh | grep -e 02:00:00:00:00:09");
+        let split = next_step(&record(CauseKind::SplitBrain), &Origin::Attached).unwrap();
         assert!(split.command.starts_with("kubectl -n lb logs"), "{split:?}");
     }
 

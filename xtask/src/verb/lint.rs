@@ -36,6 +36,11 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
                 step::run(clippy.args(["--", "-Dwarnings"]))
             })
     })?;
+    step("clippy, without Kubernetes", || {
+        let mut clippy = host::cargo();
+        clippy.args(["clippy", "--package=probe-user", "--no-default-features"]);
+        step::run(clippy.args(["--all-targets", "--", "-Dwarnings"]))
+    })?;
     slow_step("clippy, kernel side", || kernel_side(toolchain))?;
     step("documentation", || {
         step::run(

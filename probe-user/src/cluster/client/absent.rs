@@ -1,8 +1,14 @@
 //! What stands in for a connection in a program that was built without Kubernetes: there is never one.
 
+#![expect(
+    clippy::unused_async,
+    clippy::needless_pass_by_value,
+    reason = "these are what the module that talks to an API server has, and cannot be called"
+)]
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{ConnectError, Health, ReadError};
+use super::{ConnectError, Handle, Health, ReadError, Running};
 use crate::cluster::model::{Named, Node, Objects};
 
 /// A connection to an API server: there is none.
@@ -80,5 +86,12 @@ impl Connection {
     /// What cannot be called.
     pub fn health(&self) -> Arc<Health> {
         match *self {}
+    }
+}
+
+impl Handle {
+    /// There is nothing to follow a cluster with.
+    pub fn start(connection: Connection, _node_name: Option<String>) -> (Self, Running) {
+        match connection {}
     }
 }

@@ -124,18 +124,6 @@ impl Handle {
         }
     }
 
-    /// Follows a cluster and takes part in who speaks for it, until [`Running::stop`].
-    #[cfg(feature = "kubernetes")]
-    pub fn start(connection: Connection, node_name: Option<String>) -> (Self, Running) {
-        Self::start_at(connection, node_name, &pace::Pace::default())
-    }
-
-    /// There is nothing to follow a cluster with.
-    #[cfg(not(feature = "kubernetes"))]
-    pub fn start(connection: Connection, _node_name: Option<String>) -> (Self, Running) {
-        match connection {}
-    }
-
     /// Whether there is a cluster to speak of.
     pub fn is_on(&self) -> bool {
         self.inner.connection.is_some()

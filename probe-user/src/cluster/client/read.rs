@@ -9,7 +9,7 @@ use crate::cluster::{
     shelf::{self, Shelf},
 };
 
-/// The services that are meant, by a selector that servers before 1.32 do not know.
+/// The services that are meant, by a selector that servers before 1.31 do not know.
 pub const LOAD_BALANCERS: &str = "fieldSelector=spec.type%3DLoadBalancer";
 
 /// Where a resource is.

@@ -14,6 +14,11 @@ use crate::cluster::model::{Known, Resource};
 const NODES_COUNTED: Duration = Duration::from_mins(30);
 
 impl Handle {
+    /// Follows a cluster and takes part in who speaks for it, until [`Running::stop`].
+    pub fn start(connection: Connection, node_name: Option<String>) -> (Self, Running) {
+        Self::start_at(connection, node_name, &Pace::default())
+    }
+
     /// Follows a cluster at another pace.
     pub(super) fn start_at(
         connection: Connection,
