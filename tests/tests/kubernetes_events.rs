@@ -12,7 +12,7 @@ use probe_tests::{
 use serde_json::{Value, json};
 
 /// A start, a list, a Lease, and a message, on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn event(kubernetes: &Kubernetes, reason: &str) -> Result<Value> {
     eventually(&format!("an Event {reason}"), SOON, || {

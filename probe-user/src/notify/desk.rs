@@ -22,7 +22,7 @@ use crate::{cluster::drift::Drift, detect::Severity, report::FindingRecord};
 
 /// What a change of holder takes at most: until the lease of 15 s runs out, until somebody has seen that, and until
 /// they have it.
-pub const HANDOVER: Duration = Duration::from_secs(60);
+pub const HANDOVER: Duration = Duration::from_mins(1);
 
 /// Who tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

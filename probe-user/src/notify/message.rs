@@ -174,12 +174,7 @@ fn sentence(waiting: &Waiting) -> String {
 
 fn about_conflict(kind: Kind, record: &FindingRecord) -> String {
     let ip = record.ip;
-    let mut text = if record.drill {
-        "DRILL, not real: ".to_owned()
-    } else {
-        String::new()
-    };
-    text += &match kind {
+    let what = match kind {
         Kind::ConflictQuiet => {
             format!("the conflict on {ip} is quiet, and not proven to be over")
         }
@@ -189,10 +184,15 @@ fn about_conflict(kind: Kind, record: &FindingRecord) -> String {
             format!("{ip} has {} owners", record.owners.len().max(2))
         }
     };
-    if let Some(whose) = whose(record) {
-        let _ = write!(text, " ({whose})");
+    let drill = if record.drill {
+        "DRILL, not real: "
+    } else {
+        ""
+    };
+    match whose(record) {
+        Some(whose) => format!("{drill}{what} ({whose})"),
+        None => format!("{drill}{what}"),
     }
-    text
 }
 
 /// The services and the pool of an address.

@@ -446,6 +446,7 @@ impl Task {
 }
 
 /// What has changed of a cluster.
+#[derive(Clone, Copy, Debug)]
 enum Change {
     Turn,
     Drifts,
