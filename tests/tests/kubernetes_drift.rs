@@ -1,0 +1,158 @@
+//! Where a cluster and the wire have drifted apart without a conflict: a real API server, and hosts on the wire.
+//!
+//! One cluster and one network for all, as for the causes.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use probe_tests::{
+    Host, Lab, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb, namespace, node,
+    pool, service,
+};
+use serde_json::{Value, json};
+
+/// Drifts are told once they have lasted; questions about silent addresses take a while.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn drifts(socket: &SocketPlace) -> Result<Vec<Value>> {
+    let lines = socket.get("/v1/drift")?;
+    let drifts = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    // One a line, or all in a list.
+    Ok(drifts
+        .flat_map(|value| match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        })
+        .collect())
+}
+
+#[test]
+fn each_drift_is_told_with_its_reason() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.bridge()?;
+    let host = |name: &str, address: &str| -> Result<Host> {
+        let host = switch.host(name)?;
+        host.add_address(address)?;
+        Ok(host)
+    };
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    install_metallb(&api, true)?;
+    for pool in [
+        pool("production", &["192.0.2.224/29"]),
+        pool("full", &["192.0.2.232/31"]),
+        pool("quiet", &["192.0.2.236/30"]),
+        pool("one", &["198.51.100.0/28"]),
+        pool("two", &["198.51.100.8-198.51.100.20"]),
+    ] {
+        api.create(&pool)?;
+    }
+    let layer_2 = |name: &str, spec: Value| metallb("L2Advertisement", name, &spec);
+    api.create_all(&[
+        layer_2(
+            "all",
+            json!({ "ipAddressPools": ["production", "full", "one", "two"] }),
+        ),
+        layer_2("lost", json!({ "ipAddressPools": ["no-such-pool"] })),
+        layer_2(
+            "nowhere",
+            json!({
+                "ipAddressPools": ["one"],
+                "nodeSelectors": [{ "matchLabels": { "kubernetes.io/hostname": "node-9" } }],
+            }),
+        ),
+    ])?;
+    api.create(&namespace("shop"))?;
+    for (name, address) in [
+        ("frontend", Some("192.0.2.225")),
+        ("silent", Some("192.0.2.226")),
+        ("outside", Some("192.0.2.100")),
+        ("unadvertised", Some("192.0.2.237")),
+        ("full-a", Some("192.0.2.232")),
+        ("full-b", Some("192.0.2.233")),
+        ("full-c", None),
+        ("wants-outside", None),
+        ("wants-taken", None),
+    ] {
+        let mut object = service("shop", name);
+        match name {
+            "full-c" => {
+                object["metadata"]["annotations"] = json!({ "metallb.io/address-pool": "full" });
+            }
+            "wants-outside" => object["spec"]["loadBalancerIP"] = json!("203.0.113.77"),
+            "wants-taken" => object["spec"]["loadBalancerIP"] = json!("192.0.2.225"),
+            _ => {}
+        }
+        api.create(&object)?;
+        if let Some(address) = address {
+            api.assign(&object, &[address])?;
+        }
+    }
+    let one = host("node-1", "192.0.2.11/24")?;
+    let device = host("device", "192.0.2.50/24")?;
+    let watcher = host("watcher", "192.0.2.1/24")?;
+    let object = node("node-1", "192.0.2.11");
+    api.create(&object)?;
+    api.patch_status(&object, &object["status"])?;
+
+    let account = kubernetes.deployed_account()?;
+    let access = kubernetes.deploy_to(&watcher, &account)?;
+    let socket = SocketPlace::new()?;
+    let usual = ["-i", "eth0", "--attach", "native", "--confirm", "auto"];
+    let options = [
+        &usual[..],
+        &["--drift-after", "2s", "--socket", socket.word()],
+    ]
+    .concat();
+    let daemon = watcher.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+    for host in [&one, &device] {
+        host.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
+    }
+    // The one address that is as it should be, and one that was given back and is announced still.
+    let mut speakers =
+        [225, 228].map(|last| MetalLbSpeaker::start(&one, [192, 0, 2, last]).unwrap());
+    for speaker in &mut speakers {
+        speaker.announce()?;
+    }
+    device.add_address("192.0.2.229/24")?;
+    device.run(["arping", "-U", "-c2", "-w2", "-I", "eth0", "192.0.2.229"])?;
+    for speaker in &mut speakers {
+        speaker.wait_for_burst()?;
+    }
+    for (kind, about, reason) in [
+        ("address_outside_pools", "192.0.2.100", None),
+        ("announced_unassigned", "192.0.2.228", None),
+        ("claimed_unassigned", "192.0.2.229", None),
+        ("not_announced", "192.0.2.226", None),
+        ("not_announced", "192.0.2.237", Some("no_advertisement")),
+        ("service_pending", "full-c", Some("exhausted")),
+        (
+            "service_pending",
+            "wants-outside",
+            Some("requested_outside_pools"),
+        ),
+        ("service_pending", "wants-taken", Some("requested_taken")),
+        ("pool_unadvertised", "quiet", None),
+        ("advertisement_without_pool", "lost", None),
+        ("advertisement_without_node", "nowhere", None),
+        ("pools_overlap", "two", None),
+    ] {
+        eventually(&format!("{kind} of {about}"), PATIENCE, || {
+            let found = drifts(&socket)?;
+            Ok(found.into_iter().find(|drift| {
+                drift["drift"] == kind
+                    && drift.to_string().contains(about)
+                    && reason.is_none_or(|reason| drift["reason"] == reason)
+            }))
+        })
+        .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
+    }
+    // What is as it should be has not drifted.
+    let found = drifts(&socket)?;
+    let well = found.iter().filter(|drift| drift["ip"] == "192.0.2.225");
+    assert_eq!(well.count(), 0, "{found:#?}");
+    Ok(())
+}
