@@ -130,6 +130,13 @@ pub struct Teller<'a> {
 
 impl Teller<'_> {
     /// A task for each channel.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        allow(
+            unused_variables,
+            reason = "without Kubernetes there is no connection to write by"
+        )
+    )]
     pub fn start(self, arguments: &NotifyArguments) -> anyhow::Result<Vec<Notifier>> {
         let mut notifiers = Vec::new();
         let cluster = self.cluster.is_on().then(|| ClusterSources {
