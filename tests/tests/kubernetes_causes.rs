@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Daemon, Host, Kubernetes, Lab, MetalLbSpeaker, SocketPlace, eventually, install_metallb,
-    l2_status, metallb, namespace, node, pool, service,
+    Daemon, Host, Kubernetes, Lab, MetalLbSpeaker, SocketPlace, Switch, eventually,
+    install_metallb, l2_status, metallb, namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
@@ -41,6 +41,7 @@ struct Stage {
     nodes: Vec<Host>,
     device: Host,
     stranger: Host,
+    _switch: Switch,
 }
 
 impl Stage {
@@ -91,6 +92,7 @@ impl Stage {
             nodes,
             device: device?,
             stranger: stranger?,
+            _switch: switch,
         })
     }
 
