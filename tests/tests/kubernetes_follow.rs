@@ -98,16 +98,15 @@ fn is(metrics: &Metrics, resource: &str, state: &str) -> bool {
 
 /// How each resource is known, for a message.
 fn states(metrics: &Metrics) -> String {
-    metrics
+    let states: Vec<_> = metrics
         .select("arp_monitor_kubernetes_resource_state", &[])
         .filter(|sample| sample.value > 0.0)
         .map(|sample| {
-            format!(
-                "{} is {}\n",
-                sample.labels["resource"], sample.labels["state"]
-            )
+            let labels = &sample.labels;
+            format!("{} is {}", labels["resource"], labels["state"])
         })
-        .collect()
+        .collect();
+    states.join("\n")
 }
 
 fn objects(metrics: &Metrics, resource: &str) -> Option<f64> {
