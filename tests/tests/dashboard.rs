@@ -17,7 +17,7 @@ use serde_json::Value;
 const SHOWN: Duration = Duration::from_secs(40);
 
 /// What a daemon would say of a cluster, if there were one.
-const CLUSTER: &str = r#"
+const CLUSTER: &str = r"
 groups:
   - name: cluster
     rules:
@@ -30,7 +30,7 @@ groups:
       - record: arp_monitor_pool_assigned_addresses
         expr: vector(4)
         labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
-"#;
+";
 
 fn text() -> String {
     fs::read_to_string(workspace().join("deploy/grafana/arp-monitor.json")).unwrap()

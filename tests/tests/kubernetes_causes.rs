@@ -105,14 +105,25 @@ impl Stage {
         Ok(object)
     }
 
-    fn speaker(&self, host: &Host, last: u8) -> Result<MetalLbSpeaker> {
-        let mut speaker = MetalLbSpeaker::start(host, [192, 0, 2, last])?;
-        speaker.announce()?;
-        Ok(speaker)
-    }
-
-    fn add(&self, host: &Host, last: u8) -> Result<()> {
-        host.add_address(&format!("{}/24", ip(last)))
+    /// The services, and what MetalLB says of two of them.
+    fn assign(&self) -> Result<()> {
+        let api = self.kubernetes.api()?;
+        self.service("split", SPLIT_BRAIN)?;
+        let stale = self.service("stale", STALE_SPEAKER)?;
+        api.create(&l2_status("l2-stale", "node-1", &stale))?;
+        self.service("taken", EXTERNAL_DEVICE)?;
+        self.service("disputed", OTHER_CLUSTER)?;
+        self.service("shared-a", SHARED_WITHOUT_KEY)?;
+        self.service("shared-b", SHARED_WITHOUT_KEY)?;
+        self.service("configured", NODE_ADDRESS)?;
+        self.service("ipvs", IPVS)?;
+        let twice = self.service("twice", SEVERAL_INSTALLS)?;
+        api.create(&l2_status("l2-twice", "node-1", &twice))?;
+        let mut other = l2_status("l2-twice", "node-2", &twice);
+        other["metadata"]["namespace"] = json!("other-metallb");
+        api.create(&other)?;
+        self.service("flux", ARP_FLUX)?;
+        Ok(())
     }
 
     /// Lets everybody be heard with the addresses that they have for themselves.
@@ -123,6 +134,12 @@ impl Stage {
         self.nodes[3].run(["ping", "-c1", "-W1", "-I", "eth1", "192.0.2.1"])?;
         Ok(())
     }
+}
+
+fn announce(host: &Host, last: u8) -> Result<MetalLbSpeaker> {
+    let mut speaker = MetalLbSpeaker::start(host, [192, 0, 2, last])?;
+    speaker.announce()?;
+    Ok(speaker)
 }
 
 fn start<'a>(
@@ -155,25 +172,10 @@ fn conflict(socket: &SocketPlace, last: u8) -> Result<Option<Value>> {
 fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<()> {
     let lab = Lab::new()?;
     let stage = Stage::new(&lab)?;
-    let api = stage.kubernetes.api()?;
     let [one, two, three, four] = &stage.nodes[..] else {
         unreachable!()
     };
-    stage.service("split", SPLIT_BRAIN)?;
-    let stale = stage.service("stale", STALE_SPEAKER)?;
-    api.create(&l2_status("l2-stale", "node-1", &stale))?;
-    stage.service("taken", EXTERNAL_DEVICE)?;
-    stage.service("disputed", OTHER_CLUSTER)?;
-    stage.service("shared-a", SHARED_WITHOUT_KEY)?;
-    stage.service("shared-b", SHARED_WITHOUT_KEY)?;
-    stage.service("configured", NODE_ADDRESS)?;
-    stage.service("ipvs", IPVS)?;
-    let twice = stage.service("twice", SEVERAL_INSTALLS)?;
-    api.create(&l2_status("l2-twice", "node-1", &twice))?;
-    let mut other = l2_status("l2-twice", "node-2", &twice);
-    other["metadata"]["namespace"] = json!("other-metallb");
-    api.create(&other)?;
-    stage.service("flux", ARP_FLUX)?;
+    stage.assign()?;
 
     let socket = SocketPlace::new()?;
     let daemon = start(&stage.watcher, &stage.kubernetes, &socket)?;
@@ -193,7 +195,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (one, SEVERAL_INSTALLS),
         (two, SEVERAL_INSTALLS),
     ] {
-        speakers.push(stage.speaker(host, last)?);
+        speakers.push(announce(host, last)?);
     }
     for (host, last) in [
         (&stage.device, EXTERNAL_DEVICE),
@@ -203,7 +205,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (three, IPVS),
         (four, ARP_FLUX),
     ] {
-        stage.add(host, last)?;
+        host.add_address(&format!("{}/24", ip(last)))?;
     }
     for speaker in &mut speakers {
         speaker.wait_for_burst()?;

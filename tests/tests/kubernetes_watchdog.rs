@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use probe_tests::{
     Lab, Metrics, SocketPlace, eventually, install_metallb, metallb, namespace, pool, service,
 };
 use serde_json::{Value, json};
 
 /// The Lease, a list, what has to last, and a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn drift(metrics: &Metrics, labels: &[(&str, &str)]) -> bool {
     metrics.get("arp_monitor_drift", labels) == Some(1.0)
@@ -76,7 +76,7 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
         let told = all.iter().all(|labels| drift(&metrics, labels));
         Ok(told.then_some(()))
     })
-    .inspect_err(|_| eprintln!("{:#?}", drifts(&socket)))?;
+    .with_context(|| format!("{:#?}", drifts(&socket)))?;
     let metrics = daemon.metrics()?;
     assert_eq!(in_pool(&metrics, "arp_monitor_pool_addresses"), Some(16.0));
     assert_eq!(

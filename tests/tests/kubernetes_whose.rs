@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Daemon, Duplicate, INTERFACE, Lab, Metrics, SHARED_ADDRESS, SocketPlace, eventually,
+    Api, Daemon, Duplicate, INTERFACE, Lab, Metrics, SHARED_ADDRESS, SocketPlace, eventually,
     install_metallb, metallb, namespace, node, pool, service,
 };
 use serde_json::{Value, json};
@@ -63,14 +63,9 @@ fn expected(metrics: &Metrics) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Result<()> {
-    let lab = Lab::new()?;
-    let hosts: Duplicate = lab.three_hosts()?;
-    hosts.server.add_address(&format!("{SERVER}/24"))?;
-    let kubernetes = lab.kubernetes()?;
-    let api = kubernetes.api()?;
-    install_metallb(&api, true)?;
+/// A cluster with a pool on layer 2, one by BGP and one of another network, and a service of each.
+fn fill(api: &Api<'_>) -> Result<()> {
+    install_metallb(api, true)?;
     api.create(&node("client", "192.0.2.1"))?;
     api.create(&node("server", SERVER))?;
     api.create(&pool("production", &["192.0.2.10-192.0.2.19"]))?;
@@ -91,6 +86,17 @@ fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Resu
         api.create(&service)?;
         api.assign(&service, &[address])?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Result<()> {
+    let lab = Lab::new()?;
+    let hosts: Duplicate = lab.three_hosts()?;
+    hosts.server.add_address(&format!("{SERVER}/24"))?;
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    fill(&api)?;
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&hosts.client, &account)?;
     let socket = SocketPlace::new()?;
