@@ -111,7 +111,7 @@ mod tests {
             texts(&left),
             [
                 vec!["192.0.2.0-192.0.2.2", "192.0.2.4-192.0.2.9"],
-                vec!["192.0.2.10-192.0.2.11"]
+                vec!["192.0.2.10/31"]
             ]
         );
         let only_b = super::left(&inventory, assigned(), |pool| pool.name == "b");
