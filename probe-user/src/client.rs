@@ -15,8 +15,6 @@ use tokio::net::UnixStream;
 
 /// A longer line is no line of ours.
 const LONGEST_LINE: usize = 1 << 20;
-/// A larger object is none of ours: a cluster of twice the size that this is made for has less.
-const LARGEST_OBJECT: usize = 1 << 28;
 /// What a daemon knows of a cluster is not longer: ten thousand services are some megabytes.
 const LONGEST_RECORD: usize = 256 << 20;
 /// How much of an error is shown.
@@ -130,19 +128,6 @@ impl Client {
             records.push(record);
         }
         Ok(records)
-    }
-
-    /// Asks for one object, however large it is within reason.
-    pub async fn object<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        let mut answer = self.get(target).await?;
-        let mut text = BytesMut::new();
-        while let Some(piece) = answer.piece().await? {
-            text.extend_from_slice(&piece);
-            if text.len() > LARGEST_OBJECT {
-                return Err(self.garbled(&"an object without end"));
-            }
-        }
-        serde_json::from_slice(&text).map_err(|error| self.garbled(&error))
     }
 
     /// Asks for one record, which may be long.

@@ -310,7 +310,7 @@ impl Annotator {
             let patterns = MacPattern::VIRTUAL_ROUTERS;
             mac == MacAddr::ZERO || patterns.iter().any(|pattern| pattern.matches(mac))
         };
-        Stations::new(&places, own, is_virtual)
+        Stations::new(nodes.len(), &places, own, is_virtual)
     }
 
     fn segment(&self, interface: &str, vlan: probe_common::wire::Vlan) -> Option<Segment> {

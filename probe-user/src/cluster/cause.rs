@@ -46,16 +46,19 @@ pub struct Surroundings {
 /// How well nodes are known by their MACs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodesKnown {
-    /// How many nodes have an address on the network in question: only those can speak there.
+    /// How many nodes there are.
+    pub all: usize,
+    /// How many of them have an address on the network in question, by what the cluster says.
     pub here: usize,
     /// Of how many of them a MAC is known.
     pub with_mac: usize,
 }
 
 impl NodesKnown {
-    /// Whether a MAC that is none of theirs is no node's.
+    /// Whether a MAC that is none of theirs is no node's. A node of which the cluster names no address here may have
+    /// one nevertheless.
     const fn are_complete(self) -> bool {
-        self.here > 0 && self.with_mac >= self.here
+        self.here > 0 && self.here >= self.all && self.with_mac >= self.here
     }
 }
 
@@ -304,7 +307,16 @@ impl Case<'_> {
                 "No node has an address on this network by which its MAC address could be known"
                     .to_owned()
             }
-            Some(NodesKnown { here, with_mac }) => {
+            Some(NodesKnown {
+                all,
+                here,
+                with_mac,
+            }) if here < all && with_mac >= here => {
+                format!(
+                    "Only {here} of {all} nodes have an address on this network that the cluster names"
+                )
+            }
+            Some(NodesKnown { here, with_mac, .. }) => {
                 format!("The MAC addresses of {with_mac} of {here} nodes on this network are known")
             }
         }

@@ -239,6 +239,12 @@ impl Cluster {
         })
     }
 
+    /// Whether an object of a resource could not be read, or not all of it.
+    pub fn has_broken(&self, resource: Resource) -> bool {
+        let mut broken = self.objects.broken.iter();
+        broken.any(|broken| broken.resource == resource)
+    }
+
     /// The services that have an address. Usually one; several may share it.
     pub fn services_at(&self, ip: IpAddr) -> impl Iterator<Item = &Service> {
         let numbers = self.by_address.get(&ip).into_iter().flatten();

@@ -19,6 +19,8 @@ const LONGEST_NAME: usize = 253;
 
 /// Other texts that are kept: UIDs, classes, keys.
 const LONGEST_TEXT: usize = 1_024;
+/// Lists of addresses are longer than other texts.
+const LONGEST_LIST: usize = 4 * LONGEST_TEXT;
 
 /// An object that is kept whole may be this long, as JSON.
 const LONGEST_OBJECT: usize = 256 << 10;
@@ -30,7 +32,7 @@ const MOST_ADDRESSES: usize = 64;
 const MOST_FAULTS: usize = 8;
 
 /// Of nodes, so many labels are kept.
-const MOST_LABELS: usize = 64;
+pub const MOST_LABELS: usize = 64;
 
 /// A label's key with its prefix is at most this long.
 const LONGEST_LABEL: usize = 317;
@@ -83,7 +85,13 @@ pub struct Reading {
 pub fn named(object: &Value) -> Named {
     let name = |key| {
         let text = object.pointer(key).and_then(Value::as_str);
-        text.map(|text| shorten(text, LONGEST_NAME))
+        // Kubernetes gives no other names, and these go into commands that people paste.
+        let is_name = |text: &&str| {
+            let mut bytes = text.bytes();
+            bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+        };
+        text.filter(is_name)
+            .map(|text| shorten(text, LONGEST_NAME))
             .unwrap_or_default()
     };
     Named {
@@ -241,6 +249,11 @@ impl Faults {
     ) -> Option<&'a str> {
         match value {
             Value::Null => None,
+            // Whoever may make a service is not to write on the terminal of whoever looks at it.
+            Value::String(text) if text.chars().any(char::is_control) => {
+                self.add(&field(), "has control characters");
+                None
+            }
             Value::String(text) if text.len() <= longest => Some(text.as_str()),
             Value::String(_) => {
                 self.add(&field(), "is too long");
@@ -254,10 +267,8 @@ impl Faults {
         .filter(|text| !text.is_empty())
     }
 
-    fn annotation<'a>(&mut self, object: &'a Value, key: &str) -> Option<&'a str> {
+    fn annotation<'a>(&mut self, object: &'a Value, key: &str, longest: usize) -> Option<&'a str> {
         let value = object.pointer("/metadata/annotations")?.get(key)?;
-        // Lists of addresses are longer than other texts.
-        let longest = LONGEST_TEXT * 4;
         self.check(value, || format!("the annotation {key}"), longest)
     }
 
@@ -268,7 +279,7 @@ impl Faults {
         keys: impl IntoIterator<Item = String>,
     ) -> Option<&'a str> {
         keys.into_iter()
-            .find_map(|key| self.annotation(object, &key))
+            .find_map(|key| self.annotation(object, &key, LONGEST_NAME))
     }
 
     fn time(&mut self, object: &Value, pointer: &str) -> Option<Timestamp> {
@@ -327,7 +338,7 @@ fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Serv
         allocated_from: owned(faults.first(object, metallb_keys("ip-allocated-from-pool"))),
         class: owned(faults.text(object, "/spec/loadBalancerClass")),
         sharing_key: owned(faults.first(object, sharing)),
-        kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST)),
+        kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST, LONGEST_NAME)),
         local_traffic: faults.text(object, "/spec/externalTrafficPolicy") == Some("Local"),
         named,
     }))
@@ -384,7 +395,7 @@ fn requested(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
         take(text, "spec.loadBalancerIP", faults);
     }
     for key in metallb_keys("loadBalancerIPs").chain(REQUESTED.map(str::to_owned)) {
-        if let Some(text) = faults.annotation(object, &key) {
+        if let Some(text) = faults.annotation(object, &key, LONGEST_LIST) {
             take(text, &format!("the annotation {key}"), faults);
         }
     }

@@ -47,6 +47,18 @@ fn frontend() -> Value {
 }
 
 #[test]
+fn nothing_that_a_terminal_obeys_is_kept() {
+    let mut object = frontend();
+    let annotations = &mut object["metadata"]["annotations"];
+    annotations["metallb.io/ip-allocated-from-pool"] = json!("\u{1b}]52;c;AAAA\u{7}");
+    let (service, errors) = service_of(object);
+    assert_eq!(service.allocated_from, None);
+    assert!(errors[0].ends_with("has control characters"), "{errors:?}");
+    let node = json!({"metadata": {"name": "node; reboot"}});
+    assert_eq!(super::node(&node, |_| true), None);
+}
+
+#[test]
 fn a_service_is_read() {
     let (service, errors) = service_of(frontend());
     assert_eq!(errors, [""; 0]);

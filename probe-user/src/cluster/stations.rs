@@ -47,9 +47,10 @@ pub fn places(nodes: &[Node], on_link: &OnLink) -> Vec<Place> {
 }
 
 impl Stations {
-    /// From the addresses of nodes and the MACs that have them, in the same order. `is_virtual` says of a MAC that it
+    /// From the addresses of so many nodes and the MACs that have them. `is_virtual` says of a MAC that it
     /// passes from machine to machine. `own` is this node and its MACs.
     pub fn new(
+        all: usize,
         places: &[(Place, Vec<MacAddr>)],
         own: Option<(&str, &HashSet<MacAddr>)>,
         is_virtual: impl Fn(MacAddr) -> bool,
@@ -79,6 +80,7 @@ impl Stations {
         }
         for ((segment, _), knows) in on_segment {
             let count = stations.counts.entry(segment).or_default();
+            count.all = all;
             count.here += 1;
             count.with_mac += usize::from(knows);
         }
@@ -130,7 +132,7 @@ mod tests {
     }
 
     fn stations(places: &[(Place, Vec<MacAddr>)]) -> Stations {
-        Stations::new(places, None, |mac| mac == VIRTUAL)
+        Stations::new(places.len(), places, None, |mac| mac == VIRTUAL)
     }
 
     #[test]
@@ -163,6 +165,7 @@ mod tests {
         let stations = stations(&[place("node-1", 1, &[VIRTUAL])]);
         assert_eq!(stations.node_of(&[VIRTUAL], false), None);
         let count = NodesKnown {
+            all: 1,
             here: 1,
             with_mac: 0,
         };
@@ -173,10 +176,11 @@ mod tests {
     fn what_is_local_is_this_node() {
         let own = HashSet::from([C]);
         let places = [place("node-1", 1, &[]), place("node-2", 2, &[B])];
-        let stations = Stations::new(&places, Some(("node-1", &own)), |_| false);
+        let stations = Stations::new(2, &places, Some(("node-1", &own)), |_| false);
         assert_eq!(stations.node_of(&[C], false), Some("node-1"));
         assert_eq!(stations.node_of(&[VIRTUAL], true), Some("node-1"));
         let count = NodesKnown {
+            all: 2,
             here: 2,
             with_mac: 2,
         };
@@ -187,6 +191,7 @@ mod tests {
     fn only_nodes_of_the_segment_are_counted() {
         let stations = stations(&[place("node-1", 1, &[A]), place("node-2", 2, &[])]);
         let count = NodesKnown {
+            all: 2,
             here: 2,
             with_mac: 1,
         };

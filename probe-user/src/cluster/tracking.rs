@@ -28,15 +28,20 @@ const BGP_CLASSES: [&str; 1] = ["io.cilium/bgp-control-plane"];
 
 /// The addresses that are expected; `None` while too little was read to say.
 pub fn expected(cluster: &Cluster, on_link: &OnLink) -> Option<Expected> {
-    if !NEEDED.iter().all(|&resource| was_tried(cluster, resource)) {
+    if !NEEDED.iter().all(|&resource| was_tried(cluster, resource))
+        || is_forbidden(cluster, Resource::IpAddressPools)
+    {
         return None;
     }
+    // What is in none of the pools that could be read may be in one that could not, and be announced by BGP.
+    let are_pools_whole = !cluster.has_broken(Resource::IpAddressPools);
     let mut announced = BTreeMap::new();
     let expected = cluster
         .addresses()
         .filter(IpAddr::is_ipv4)
         // Cheap, and of a cluster with many networks most are elsewhere.
         .filter(|&ip| on_link.keys(ip).next().is_some())
+        .filter(|&ip| are_pools_whole || cluster.pool_of(ip).is_some())
         .filter(|&ip| is_on_layer_2(cluster, ip, &mut announced));
     Some(expected.flat_map(|ip| on_link.keys(ip)).collect())
 }
@@ -45,6 +50,11 @@ pub fn expected(cluster: &Cluster, on_link: &OnLink) -> Option<Expected> {
 fn was_tried(cluster: &Cluster, resource: Resource) -> bool {
     let freshness = cluster.objects().freshness.get(&resource);
     freshness.is_some_and(|freshness| freshness.known != Known::Never)
+}
+
+fn is_forbidden(cluster: &Cluster, resource: Resource) -> bool {
+    let freshness = cluster.objects().freshness.get(&resource);
+    freshness.is_some_and(|freshness| freshness.known == Known::Forbidden)
 }
 
 /// How each pool is announced, by namespace and name: many services are from one.
@@ -70,7 +80,7 @@ fn is_on_layer_2(cluster: &Cluster, ip: IpAddr, announced: &mut Announcements) -
 /// How a pool is announced, as far as this host may know.
 fn announcement(cluster: &Cluster, pool: &Pool) -> Announced {
     match cluster.announcement_of(pool) {
-        Announced::Layer2 => Announced::Layer2,
+        how @ (Announced::Layer2 | Announced::Bgp) => how,
         // There may be an advertisement that cannot be read.
         _ if !cluster.is_known(Resource::L2Advertisements) => Announced::Unknown,
         how => how,

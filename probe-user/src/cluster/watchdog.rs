@@ -212,6 +212,7 @@ impl Watchdog {
         let nodes_known = knowledge.stations().map(|stations| {
             let counts = segments.iter().map(|&segment| stations.count(segment));
             counts.fold(NodesKnown::default(), |sum, one| NodesKnown {
+                all: sum.all.max(one.all),
                 here: sum.here + one.here,
                 with_mac: sum.with_mac + one.with_mac,
             })

@@ -384,7 +384,11 @@ impl Case<'_> {
             with_mac.min(here.saturating_sub(1))
         };
         let surroundings = Surroundings {
-            nodes: known.nodes_known.then_some(NodesKnown { here, with_mac }),
+            nodes: known.nodes_known.then_some(NodesKnown {
+                all: known.roster.len(),
+                here,
+                with_mac,
+            }),
             assigned: None,
         };
         cause::cause(&finding, &known.cluster, surroundings)

@@ -54,6 +54,8 @@ struct Prepared {
     client: Client,
     url: Url,
     secret: Option<HeaderValue>,
+    /// Whether what the receiver says of the request is better not repeated.
+    is_confidential: bool,
 }
 
 /// A client, and the certificates that it was made with.
@@ -112,7 +114,11 @@ impl Webhook {
         };
         let secret = self.settings.secret.as_deref().map(files::bearer);
         let secret = secret.transpose()?;
-        if secret.is_some() && url.scheme() == "http" && !is_this_host(&url) {
+        // Who has a file for the address has one because it is a secret.
+        let is_confidential = secret.is_some()
+            || matches!(self.settings.address, Address::File(_))
+            || url.password().is_some();
+        if is_confidential && url.scheme() == "http" && !is_this_host(&url) {
             return Err(AddressError::InTheClear.into());
         }
         let client = self.client()?;
@@ -120,6 +126,7 @@ impl Webhook {
             client,
             url,
             secret,
+            is_confidential,
         })
     }
 
@@ -190,7 +197,12 @@ async fn deliver(prepared: Prepared, body: String) -> (Outcome, Option<WebhookEr
         200..=299 => None,
         300..=399 => Some(WebhookError::Redirection { host, status }),
         _ => {
-            let said = said(response).await;
+            // Many say again what they were asked, the address and the secret among it.
+            let said = if prepared.is_confidential {
+                String::new()
+            } else {
+                said(response).await
+            };
             Some(WebhookError::Status { host, status, said })
         }
     };

@@ -115,7 +115,7 @@ mod tests {
             ]
         );
         let only_b = super::left(&inventory, assigned(), |pool| pool.name == "b");
-        assert_eq!(texts(&only_b), [vec!["192.0.2.8-192.0.2.11"]]);
+        assert_eq!(texts(&only_b), [vec!["192.0.2.8/30"]]);
     }
 
     #[test]

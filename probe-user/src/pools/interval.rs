@@ -179,6 +179,15 @@ impl Interval {
         (self.last - self.first).saturating_add(1)
     }
 
+    /// Its first addresses, so many if it has them; nothing if that is none.
+    pub fn beginning(&self, addresses: u128) -> Option<Self> {
+        let beyond_first = addresses.checked_sub(1)?;
+        Some(Self {
+            last: self.first.saturating_add(beyond_first).min(self.last),
+            ..*self
+        })
+    }
+
     /// Whether all of another is in it.
     pub fn contains(&self, other: &Self) -> bool {
         self.family == other.family && self.first <= other.first && other.last <= self.last

@@ -277,8 +277,7 @@ fn first(ranges: &[Interval], room: &mut u128) -> Vec<Interval> {
             first.push(*range);
             continue;
         }
-        let addresses = addresses(*range).take(usize::try_from(*room).unwrap_or(usize::MAX));
-        first.extend(merged(addresses.filter_map(single).collect()));
+        first.extend(range.beginning(*room));
         *room = 0;
     }
     first

@@ -114,7 +114,11 @@ fn objects() -> Objects {
 
 fn nodes(with_mac: usize, here: usize) -> Surroundings {
     Surroundings {
-        nodes: Some(NodesKnown { here, with_mac }),
+        nodes: Some(NodesKnown {
+            all: here,
+            here,
+            with_mac,
+        }),
         assigned: None,
     }
 }
@@ -401,6 +405,23 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
         evidence.contains("last heard at 2026-11-20T12:00:00Z"),
         "{evidence}"
     );
+}
+
+#[test]
+fn a_node_without_an_address_here_that_the_cluster_names_may_be_the_stranger() {
+    let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
+    let known = Surroundings {
+        nodes: Some(NodesKnown {
+            all: 4,
+            here: 3,
+            with_mac: 3,
+        }),
+        assigned: None,
+    };
+    let cause = cause(&finding, &Cluster::from(objects()), known).unwrap();
+    assert_eq!(cause.kind, CauseKind::Unknown);
+    let evidence = cause.evidence.join("\n");
+    assert!(evidence.contains("Only 3 of 4 nodes"), "{evidence}");
 }
 
 #[test]

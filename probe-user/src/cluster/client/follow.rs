@@ -196,7 +196,8 @@ impl Keeper {
         let before = health.freshness.clone();
         let was_read = matches!(before.known, Known::Current | Known::Stale);
         health.freshness.known = match unknown(error) {
-            Known::Never if was_read => Known::Stale,
+            // An API server that starts refuses everybody for a moment: what was read stays what is known.
+            Known::Never | Known::Forbidden if was_read => Known::Stale,
             Known::Never => before.known,
             known => known,
         };

@@ -347,7 +347,7 @@ impl Elector {
                 "acquireTime": acquired.filter(|_| is_ours).unwrap_or_else(|| now.clone()),
                 "renewTime": now,
                 // The first to hold it did not take it from anybody.
-                "leaseTransitions": transitions + u64::from(record.is_some() && !is_ours),
+                "leaseTransitions": transitions.saturating_add(u64::from(record.is_some() && !is_ours)),
             },
         })
     }

@@ -67,6 +67,9 @@ use super::{
 /// The nodes are asked for at most this often, however that goes.
 const NODES_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How long a list of nodes is believed while it cannot be read again.
+const NODES_BELIEVED: Duration = Duration::from_mins(15);
+
 /// What is known of the cluster, for everybody who wants to know. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -171,7 +174,9 @@ impl Handle {
             if !known.are_good(&labels, max_age) && !is_early {
                 known.tried = Some(Instant::now());
                 // A label that somebody asked for once will be asked for again.
-                labels.append(&mut known.labels.clone());
+                if labels.len() < object::MOST_LABELS {
+                    labels.append(&mut known.labels.clone());
+                }
                 match connection.nodes(&labels).await {
                     Ok(nodes) => {
                         inner.node_count.send_replace(nodes.len());
@@ -180,7 +185,14 @@ impl Handle {
                         known.labels = labels;
                         known.read = Some(Instant::now());
                     }
-                    Err(error) => tracing::warn!(%error, "cannot read the cluster's nodes"),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read the cluster's nodes");
+                        let read = known.read.map(|read| read.elapsed());
+                        if read.is_some_and(|age| age > NODES_BELIEVED) {
+                            // There may be others by now, and who is no node is not to be said.
+                            inner.known_nodes.send_replace(None);
+                        }
+                    }
                 }
             }
             known.list.clone()
@@ -189,7 +201,7 @@ impl Handle {
         reading.await.unwrap_or_default()
     }
 
-    /// The nodes as they were last read, if they ever were; asks nobody.
+    /// The nodes as they were last read, if that was not too long ago; asks nobody.
     pub fn known_nodes(&self) -> Option<Arc<Vec<Node>>> {
         self.inner.known_nodes.borrow().clone()
     }

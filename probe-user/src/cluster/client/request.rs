@@ -11,7 +11,7 @@ use hyper::{
 };
 use kube::client::Body;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Connection, Outcome, ReadError, health};
 
@@ -20,6 +20,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// While an answer is read, there is never silence for longer than this.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a whole list may take: the largest clusters' come in seconds.
+const LIST_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A single object, or an error, is no longer than this.
 const LONGEST_ANSWER: usize = 4 << 20;
@@ -143,11 +145,15 @@ async fn whole(body: Body) -> Result<Bytes, ReadError> {
 
 /// An answer as it comes; silence of this length ends it with an error.
 pub fn chunks(body: Body, silence: Option<Duration>) -> Chunks {
+    // A watch goes on for as long as it is alive; a list that comes byte by byte is none.
+    let ends = silence.is_none().then(|| Instant::now() + LIST_TIMEOUT);
     let silence = silence.unwrap_or(CHUNK_TIMEOUT);
     let data = Box::pin(body.into_data_stream());
     Box::pin(stream::unfold(Some(data), move |data| async move {
         let mut data = data?;
-        match timeout(silence, data.next()).await {
+        let until = Instant::now() + silence;
+        let until = ends.map_or(until, |ends| ends.min(until));
+        match timeout_at(until, data.next()).await {
             Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(data))),
             Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
             Ok(None) => None,

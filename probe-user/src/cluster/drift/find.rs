@@ -184,6 +184,10 @@ impl Finder<'_> {
 
     /// Addresses that are in no pool.
     fn outside(&mut self) {
+        if self.cluster.has_broken(Resource::IpAddressPools) {
+            // It may be in the one that could not be read.
+            return;
+        }
         for service in self.cluster.services() {
             let addresses = service.addresses.iter().copied();
             let outside = addresses.filter(|&ip| self.cluster.pools_at(ip).next().is_none());
@@ -327,6 +331,9 @@ impl Finder<'_> {
     }
 
     fn without_pool(&mut self, advertisement: usize, pool: Option<&String>, sentence: &str) {
+        if self.cluster.has_broken(Resource::IpAddressPools) {
+            return;
+        }
         let advertisement = &self.cluster.inventory().advertisements[advertisement];
         let needs: &'static [Resource] = match advertisement.kind {
             AdvertisementKind::L2 => &[Resource::IpAddressPools, Resource::L2Advertisements],
@@ -447,7 +454,7 @@ fn claim_in_words(owner: &OwnerRecord) -> String {
 fn nodes_in_words(known: Option<NodesKnown>) -> String {
     match known {
         None => "The nodes are not known".to_owned(),
-        Some(NodesKnown { here, with_mac }) => {
+        Some(NodesKnown { here, with_mac, .. }) => {
             format!("The MAC addresses of {with_mac} of {here} nodes on this network are known")
         }
     }

@@ -95,6 +95,7 @@ impl Row {
                 bindings: &self.bindings,
                 nodes: self.nodes.as_deref(),
                 nodes_known: Some(NodesKnown {
+                    all: 2,
                     here: 2,
                     with_mac: 2,
                 }),

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     cluster::{
         Objects,
+        model::Broken,
         testing::{freshness_of, metallb, objects, pool, service},
     },
     links::Link,
@@ -109,12 +110,36 @@ fn before_everything_was_read_nothing_is_concluded() {
 
 #[test]
 fn an_advertisement_that_cannot_be_read_may_be_there() {
-    let mut forbidden = advertised(&[("BGPAdvertisement", json!({}))]);
+    let forbidden = |advertisements: &[(&str, Value)]| {
+        let mut objects = advertised(advertisements);
+        let freshness = freshness_of(Known::Forbidden);
+        objects
+            .freshness
+            .insert(Resource::L2Advertisements, freshness);
+        objects
+    };
+    assert_eq!(tracked(forbidden(&[])).unwrap(), ["192.0.2.80"]);
+    let bgp = forbidden(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(tracked(bgp).unwrap(), [""; 0], "what is said counts");
+}
+
+#[test]
+fn what_is_in_no_pool_may_be_in_one_that_cannot_be_read() {
+    let mut objects = advertised(&[("L2Advertisement", json!({}))]);
+    objects.services[0].addresses = vec!["192.0.2.10".parse().unwrap()];
+    assert_eq!(tracked(objects.clone()).unwrap(), ["192.0.2.10"]);
+    let mut broken = objects.clone();
+    broken.broken.push(Broken {
+        resource: Resource::IpAddressPools,
+        object: "metallb-system/other".to_owned(),
+        error: "is too large".to_owned(),
+    });
+    assert_eq!(tracked(broken).unwrap(), [""; 0]);
     let freshness = freshness_of(Known::Forbidden);
-    forbidden
+    objects
         .freshness
-        .insert(Resource::L2Advertisements, freshness);
-    assert_eq!(tracked(forbidden).unwrap(), ["192.0.2.80"]);
+        .insert(Resource::IpAddressPools, freshness);
+    assert_eq!(tracked(objects), None);
 }
 
 #[test]

@@ -133,9 +133,7 @@ enum ApiError {
     Duration { said: String },
     #[error(transparent)]
     Drill(#[from] DrillGoesOn),
-    #[error(
-        "this daemon follows no cluster: start it in a pod, or with --kubernetes and --kubeconfig FILE"
-    )]
+    #[error("this daemon follows no cluster: start it in a pod, or with KUBECONFIG set")]
     NoCluster,
     #[error(
         "another node speaks for the cluster, and only that one looks for drift: \
