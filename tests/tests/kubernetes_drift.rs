@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Host, Lab, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb, namespace, node,
-    pool, service,
+    Api, Host, Lab, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb, namespace,
+    node, pool, service,
 };
 use serde_json::{Value, json};
 
@@ -23,33 +23,52 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Looks between two claims of addresses that nobody has: a second or so.
 const LOOKS: u32 = 100;
 
-fn drifts(socket: &SocketPlace) -> Result<Vec<Value>> {
+/// The kinds, what each is about, and the reason.
+const EXPECTED: &[(&str, &str, Option<&str>)] = &[
+    ("address_outside_pools", "192.0.2.100", None),
+    ("announced_unassigned", "192.0.2.228", None),
+    ("claimed_unassigned", "192.0.2.229", None),
+    ("not_announced", "192.0.2.226", Some("unknown")),
+    ("not_announced", "192.0.2.227", Some("no_ready_endpoints")),
+    ("not_announced", "192.0.2.237", Some("no_advertisement")),
+    ("service_pending", "full-c", Some("exhausted")),
+    (
+        "service_pending",
+        "wants-outside",
+        Some("requested_outside_pools"),
+    ),
+    ("service_pending", "wants-taken", Some("requested_taken")),
+    ("service_pending", "wants-kept", Some("no_pool")),
+    (
+        "service_pending",
+        "wants-unknown",
+        Some("requested_pool_unknown"),
+    ),
+    ("service_pending", "waits", Some("unknown")),
+    ("pool_unadvertised", "quiet", None),
+    ("advertisement_without_pool", "lost", None),
+    ("advertisement_without_node", "nowhere", None),
+    ("pools_overlap", "two", None),
+];
+
+fn drifts(socket: &SocketPlace) -> Vec<Value> {
     // Another speaks for the cluster, until this one does.
     let Ok(lines) = socket.get("/v1/drift") else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let drifts = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
     // One a line, or all in a list.
-    Ok(drifts
+    drifts
         .flat_map(|value| match value {
             Value::Array(values) => values,
             value => vec![value],
         })
-        .collect())
+        .collect()
 }
 
-#[test]
-fn each_drift_is_told_with_its_reason() -> Result<()> {
-    let lab = Lab::new()?;
-    let switch = lab.bridge()?;
-    let host = |name: &str, address: &str| -> Result<Host> {
-        let host = switch.host(name)?;
-        host.add_address(address)?;
-        Ok(host)
-    };
-    let kubernetes = lab.kubernetes()?;
-    let api = kubernetes.api()?;
-    install_metallb(&api, true)?;
+/// What the cluster holds.
+fn fill(api: &Api) -> Result<()> {
+    install_metallb(api, true)?;
     for pool in [
         pool("production", &["192.0.2.224/29"]),
         pool("full", &["192.0.2.232/31"]),
@@ -126,6 +145,21 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
         "addressType": "IPv4",
         "endpoints": [{ "addresses": ["198.51.100.99"], "conditions": { "ready": true } }],
     }))?;
+    Ok(())
+}
+
+#[test]
+fn each_drift_is_told_with_its_reason() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.bridge()?;
+    let host = |name: &str, address: &str| -> Result<Host> {
+        let host = switch.host(name)?;
+        host.add_address(address)?;
+        Ok(host)
+    };
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    fill(&api)?;
     let one = host("node-1", "192.0.2.11/24")?;
     let device = host("device", "192.0.2.50/24")?;
     let watcher = host("watcher", "192.0.2.1/24")?;
@@ -159,32 +193,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     for speaker in &mut speakers {
         speaker.wait_for_burst()?;
     }
-    for (kind, about, reason) in [
-        ("address_outside_pools", "192.0.2.100", None),
-        ("announced_unassigned", "192.0.2.228", None),
-        ("claimed_unassigned", "192.0.2.229", None),
-        ("not_announced", "192.0.2.226", Some("unknown")),
-        ("not_announced", "192.0.2.227", Some("no_ready_endpoints")),
-        ("not_announced", "192.0.2.237", Some("no_advertisement")),
-        ("service_pending", "full-c", Some("exhausted")),
-        (
-            "service_pending",
-            "wants-outside",
-            Some("requested_outside_pools"),
-        ),
-        ("service_pending", "wants-taken", Some("requested_taken")),
-        ("service_pending", "wants-kept", Some("no_pool")),
-        (
-            "service_pending",
-            "wants-unknown",
-            Some("requested_pool_unknown"),
-        ),
-        ("service_pending", "waits", Some("unknown")),
-        ("pool_unadvertised", "quiet", None),
-        ("advertisement_without_pool", "lost", None),
-        ("advertisement_without_node", "nowhere", None),
-        ("pools_overlap", "two", None),
-    ] {
+    for &(kind, about, reason) in EXPECTED {
         let mut looks = 0_u32;
         eventually(&format!("{kind} of {about}"), PATIENCE, || {
             // What no service has is a drift only if it is seen again after it was first found: a speaker announces
@@ -194,7 +203,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
                 device.run(["arping", "-U", "-c1", "-w1", "-I", "eth0", "192.0.2.229"])?;
             }
             looks += 1;
-            let found = drifts(&socket)?;
+            let found = drifts(&socket);
             Ok(found.into_iter().find(|drift| {
                 drift["drift"] == kind
                     && drift.to_string().contains(about)
@@ -203,7 +212,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
         })
         .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
     }
-    let found = drifts(&socket)?;
+    let found = drifts(&socket);
     // Who announces what no service has is said, and who has it without being a node.
     let of = |address| found.iter().find(|drift| drift["ip"] == address).unwrap();
     for (address, host, nodes) in [
