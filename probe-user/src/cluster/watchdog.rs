@@ -217,14 +217,19 @@ impl Watchdog {
                 with_mac: sum.with_mac + one.with_mac,
             })
         });
-        let bindings = views.iter().map(|view| {
-            let name = watched.name_of(view.key.segment.interface);
-            let mut record = BindingRecord::new(view, name, Clock::Monotonic);
-            knowledge.binding(&mut record, Some(view.key.segment));
-            record
+        // Tens of thousands take a while, and detection has one of the two threads.
+        let described = task::spawn_blocking(move || {
+            let records = views.iter().map(|view| {
+                let name = watched.name_of(view.key.segment.interface);
+                let mut record = BindingRecord::new(view, name, Clock::Monotonic);
+                knowledge.binding(&mut record, Some(view.key.segment));
+                record
+            });
+            records.collect()
         });
         Ok(Sight {
-            bindings: bindings.collect(),
+            // They are only not there when the program ends.
+            bindings: described.await.unwrap_or_default(),
             nodes: self.sources.annotator.nodes(),
             nodes_known,
         })

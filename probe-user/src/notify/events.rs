@@ -21,6 +21,9 @@ use crate::cluster::{
 /// For one Event: whoever writes many does not wait long for each.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Events that a batch may make.
+const MOST: usize = 20;
+
 /// Writes Events.
 #[derive(Debug)]
 pub struct EventWriter {
@@ -52,7 +55,9 @@ impl EventWriter {
         let all = batch.listed.iter();
         let all: Vec<_> = all.flat_map(|news| occasions(news, &cluster)).collect();
         let (mut outcome, mut wrong, mut too_many) = (Outcome::Taken, None, 0);
-        for occasion in all {
+        // One address may be shared by hundreds of services.
+        let beyond = all.len().saturating_sub(MOST);
+        for occasion in all.into_iter().take(MOST) {
             match self.say(&occasion).await {
                 Ok(true) => {}
                 Ok(false) => too_many += 1,
@@ -66,6 +71,9 @@ impl EventWriter {
                     outcome = Outcome::Refused;
                 }
             }
+        }
+        if !matches!(outcome, Outcome::Again { .. }) {
+            too_many += u64::try_from(beyond).unwrap_or(u64::MAX);
         }
         (self, outcome, wrong, too_many)
     }
