@@ -306,10 +306,7 @@ impl Annotator {
             .collect();
         let own_macs: HashSet<_> = links.iter().filter_map(|link| link.mac).collect();
         let own = self.sources.own.as_deref().map(|name| (name, &own_macs));
-        let is_virtual = |mac: MacAddr| {
-            let patterns = MacPattern::VIRTUAL_ROUTERS;
-            mac == MacAddr::ZERO || patterns.iter().any(|pattern| pattern.matches(mac))
-        };
+        let is_virtual = |mac| mac == MacAddr::ZERO || MacPattern::is_virtual_router(mac);
         Stations::new(nodes.len(), &places, own, is_virtual)
     }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 
 use super::Node;
+use crate::detect::MacPattern;
 
 /// The nodes, and their MACs as far as they are known.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +44,12 @@ impl Roster {
         self.by_address.contains_key(&address)
     }
 
-    /// Somebody with this MAC has this address: a node, if the address is a node's.
+    /// Somebody with this MAC has this address: a node, if the address is a node's. A virtual router's MAC passes
+    /// from machine to machine and says nothing.
     pub fn learn(&mut self, address: IpAddr, mac: MacAddr) {
+        if MacPattern::is_virtual_router(mac) {
+            return;
+        }
         if let Some(&number) = self.by_address.get(&address) {
             let known = self.by_mac.entry(mac).or_insert(Some(number));
             if *known != Some(number) {
@@ -59,9 +64,13 @@ impl Roster {
         self.settled.extend(self.by_address.get(&address));
     }
 
-    /// The node that one of these MACs belongs to.
+    /// The node that an owner with these MACs is. MACs of different nodes are no node.
     pub fn node_of(&self, macs: &[MacAddr]) -> Option<&str> {
-        let number = macs.iter().find_map(|mac| *self.by_mac.get(mac)?)?;
+        let mut known = macs.iter().filter_map(|mac| *self.by_mac.get(mac)?);
+        let number = known.next()?;
+        if known.any(|other| other != number) {
+            return None;
+        }
         self.nodes.get(number).map(|node| node.name.as_str())
     }
 
@@ -172,6 +181,22 @@ mod tests {
             roster.learn(address.parse().unwrap(), A);
         }
         assert_eq!(roster.node_of(&[A]), None, "a proxy");
+    }
+
+    #[test]
+    fn an_owner_is_one_node_or_none() {
+        let nodes = vec![
+            node("node-1", &["192.0.2.1"]),
+            node("node-2", &["192.0.2.2"]),
+        ];
+        let mut roster = Roster::new(nodes);
+        let vrrp = MacAddr([0, 0, 0x5e, 0, 1, 7]);
+        for (address, mac) in [("192.0.2.1", A), ("192.0.2.2", B), ("192.0.2.2", vrrp)] {
+            roster.learn(address.parse().unwrap(), mac);
+        }
+        assert_eq!(roster.node_of(&[A, B]), None, "no machine of two");
+        assert_eq!(roster.node_of(&[vrrp]), None, "it passes on");
+        assert_eq!(roster.node_of(&[vrrp, A]), Some("node-1"));
     }
 
     #[test]

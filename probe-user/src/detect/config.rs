@@ -151,6 +151,12 @@ impl MacPattern {
     pub const fn matches(self, mac: MacAddr) -> bool {
         mac.to_u64() & self.mask == self.value
     }
+
+    /// Whether `mac` is a virtual router's by [`Self::VIRTUAL_ROUTERS`]: it passes from machine to machine.
+    pub fn is_virtual_router(mac: MacAddr) -> bool {
+        let mut patterns = Self::VIRTUAL_ROUTERS.iter();
+        patterns.any(|pattern| pattern.matches(mac))
+    }
 }
 
 impl fmt::Display for MacPattern {
@@ -242,12 +248,7 @@ mod tests {
             ("02:00:5e:00:01:33", false),
         ] {
             let mac: MacAddr = mac.parse().unwrap();
-            let patterns = MacPattern::VIRTUAL_ROUTERS;
-            assert_eq!(
-                patterns.iter().any(|pattern| pattern.matches(mac)),
-                known,
-                "{mac}"
-            );
+            assert_eq!(MacPattern::is_virtual_router(mac), known, "{mac}");
         }
     }
 }

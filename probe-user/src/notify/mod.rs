@@ -2,7 +2,7 @@
 //!
 //! What always holds: detection never waits for a receiver, memory is bounded however long one is away, and what
 //! is not told one by one is counted and told as a number. What is told, in which order, how often and to whom is
-//! pure ([`Desk`], [`Queue`], [`retry`], [`message`]); only [`webhook`] sends.
+//! pure (`desk`, `queue`, `retry`, `message`); only `webhook` sends.
 
 mod counts;
 mod desk;
