@@ -24,8 +24,7 @@ use crate::{
 
 pub use judge::explain;
 pub use record::{
-    Explanation, KnowledgeRecord, NextRecord, OwnerRecord, Part, PoolRecord, ServiceRecord,
-    Situation,
+    Explanation, KnowledgeRecord, OwnerRecord, Part, PoolRecord, ServiceRecord, Situation,
 };
 
 /// What asking came to.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Source;
 use crate::{
     cluster::{Announced, Cause, Named, Resource, model::Freshness},
-    report::{CheckRecord, ConflictRecord, FindingRecord},
+    report::{CheckRecord, ConflictRecord, FindingRecord, NextStep},
 };
 
 label_enum! {
@@ -92,7 +92,7 @@ pub struct Explanation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drifts: Vec<Value>,
     /// What to do.
-    pub next: Vec<NextRecord>,
+    pub next: Vec<NextStep>,
     /// How the cluster is known; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<KnowledgeRecord>,
@@ -169,15 +169,6 @@ impl PoolRecord {
             None => self.name.clone(),
         }
     }
-}
-
-/// A command, and what it is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NextRecord {
-    /// Ends with a colon.
-    pub purpose: String,
-    /// For a shell.
-    pub command: String,
 }
 
 /// How the cluster is known.

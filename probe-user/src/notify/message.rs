@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cluster::{CauseKind, drift::Drift},
     detect::Severity,
-    report::{self, FindingRecord, Origin, OwnerRecord, words},
+    report::{self, FindingRecord, NextStep, Origin, OwnerRecord, words},
 };
 
 /// Raised when a field changes its meaning or goes; fields may be added without.
@@ -119,7 +119,7 @@ fn item(waiting: &Waiting) -> Item<'_> {
         severity: waiting.last.severity,
         drill: record.is_some_and(|record| record.drill),
         text: sentence(waiting),
-        next: next(&waiting.last).map(|(_, command)| command),
+        next: next(&waiting.last).map(|step| step.command),
         number: waiting.number,
         finding: record,
         first: first.filter(|_| waiting.number > 1),
@@ -204,14 +204,12 @@ fn whose(record: &FindingRecord) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn next(news: &News) -> Option<(&'static str, String)> {
+fn next(news: &News) -> Option<NextStep> {
     match &news.story {
-        Story::Finding(record) => {
-            let step = report::next_step(record, &Origin::Daemon)?;
-            Some((step.purpose, step.command))
-        }
+        Story::Finding(record) => report::next_step(record, &Origin::Daemon),
         Story::Drift { drift, .. } if news.kind == Kind::Drift => {
-            let explain = |ip| ("see what is known of it:", format!("probe explain {ip}"));
+            let explain =
+                |ip| NextStep::new("see what is known of it:", format!("probe explain {ip}"));
             drift.ip.map(explain)
         }
         Story::Drift { .. } => None,
@@ -264,10 +262,10 @@ fn paragraph(waiting: &Waiting) -> String {
             line(&mut text, &format!("since {}", moment(drift.since)));
         }
     }
-    if let Some((purpose, command)) = next(&waiting.last) {
+    if let Some(NextStep { purpose, command }) = next(&waiting.last) {
         // Within backticks there is no other markup, and no backtick.
         let command = escaped(&command.replace('`', "'"));
-        let _ = write!(text, "\n{} `{command}`", escaped(purpose));
+        let _ = write!(text, "\n{} `{command}`", escaped(&purpose));
     }
     text
 }
@@ -285,7 +283,7 @@ pub(super) fn note(waiting: &Waiting) -> String {
             parts.extend(drift.evidence.iter().cloned());
         }
     }
-    if let Some((purpose, command)) = next(&waiting.last) {
+    if let Some(NextStep { purpose, command }) = next(&waiting.last) {
         parts.push(format!("{purpose} {command}"));
     }
     parts.join("; ")

@@ -1,6 +1,7 @@
 //! How findings look to machines and to people.
 
 mod binding;
+mod cause_step;
 mod check;
 mod claim;
 pub(crate) mod layout;
@@ -12,6 +13,7 @@ pub mod vendor;
 pub(crate) mod words;
 
 pub use binding::{BindingRecord, ConflictRecord};
+pub(crate) use cause_step::{Blamed, cause_step};
 pub use check::{CheckOwnerRecord, CheckRecord, Checked, NeighbourRecord};
 pub use claim::{ClaimForm, ClaimRecord};
 pub(crate) use next_step::machines;

@@ -3,8 +3,12 @@
 use std::{borrow::Cow, path::PathBuf};
 
 use probe_common::wire::{MacAddr, Vlan};
+use serde::{Deserialize, Serialize};
 
-use super::{CheckRecord, FindingRecord, OwnerRecord};
+use super::{
+    CheckRecord, FindingRecord, OwnerRecord,
+    cause_step::{Blamed, arp_flux, cause_step, ipvs_strict_arp},
+};
 use crate::{
     check::Verdict,
     cluster::CauseKind,
@@ -23,12 +27,22 @@ pub enum Origin {
 }
 
 /// A command, and what it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextStep {
     /// Ends with a colon: the command follows.
-    pub purpose: &'static str,
+    pub purpose: String,
     /// For a shell.
     pub command: String,
+}
+
+impl NextStep {
+    /// For this, that command.
+    pub fn new(purpose: impl Into<String>, command: impl Into<String>) -> Self {
+        Self {
+            purpose: purpose.into(),
+            command: command.into(),
+        }
+    }
 }
 
 /// What to do about a finding, if there is something to do.
@@ -38,48 +52,48 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
     }
     match record.finding {
         FindingKind::NewBinding => None,
-        FindingKind::Moved => Some(NextStep {
-            purpose: "if nobody moved it on purpose, see which machine has it now:",
-            command: machines(
+        FindingKind::Moved => Some(NextStep::new(
+            "if nobody moved it on purpose, see which machine has it now:",
+            machines(
                 &macs_of(record, |owner| owner.role == Role::Current),
                 origin,
             ),
-        }),
+        )),
         FindingKind::ConflictQuiet | FindingKind::ConflictExpired
             if can_be_asked(record, origin) =>
         {
-            Some(NextStep {
-                purpose: "a silent duplicate answers only when asked:",
-                command: check(record.ip, &record.interface, record.vlan, ""),
-            })
+            Some(NextStep::new(
+                "a silent duplicate answers only when asked:",
+                check(record.ip, &record.interface, record.vlan, ""),
+            ))
         }
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
             Some(dispute(record, origin))
         }
-        FindingKind::ConflictResolved if can_be_asked(record, origin) => Some(NextStep {
-            purpose: "nothing, or see whether it stays so:",
-            command: check(record.ip, &record.interface, record.vlan, " --for 60s"),
-        }),
-        FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep {
-            purpose: "nothing, or see whether it stays so:",
-            command: stay(record, origin),
-        }),
-        FindingKind::ProbeDenied => Some(NextStep {
-            purpose: "give the newcomer another address; to see which machine it is:",
-            command: machines(&macs_of(record, |owner| owner.role == Role::Prober), origin),
-        }),
-        FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep {
-            purpose: "see which machine sends these frames:",
-            command: machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
-        }),
-        FindingKind::Silent if can_be_asked(record, origin) => Some(NextStep {
-            purpose: "ask for it:",
-            command: check(record.ip, &record.interface, record.vlan, ""),
-        }),
-        FindingKind::Silent => Some(NextStep {
-            purpose: "ask for it:",
-            command: format!("ping -c 3 {}", record.ip),
-        }),
+        FindingKind::ConflictResolved if can_be_asked(record, origin) => Some(NextStep::new(
+            "nothing, or see whether it stays so:",
+            check(record.ip, &record.interface, record.vlan, " --for 60s"),
+        )),
+        FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep::new(
+            "nothing, or see whether it stays so:",
+            stay(record, origin),
+        )),
+        FindingKind::ProbeDenied => Some(NextStep::new(
+            "give the newcomer another address; to see which machine it is:",
+            machines(&macs_of(record, |owner| owner.role == Role::Prober), origin),
+        )),
+        FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep::new(
+            "see which machine sends these frames:",
+            machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
+        )),
+        FindingKind::Silent if can_be_asked(record, origin) => Some(NextStep::new(
+            "ask for it:",
+            check(record.ip, &record.interface, record.vlan, ""),
+        )),
+        FindingKind::Silent => Some(NextStep::new(
+            "ask for it:",
+            format!("ping -c 3 {}", record.ip),
+        )),
     }
 }
 
@@ -98,28 +112,28 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
     };
     let by_hint = record
         .hint
-        .and_then(|hint| about_cause(hint, &record.interface, record.vlan));
+        .and_then(|hint| about_hint(hint, &record.interface, record.vlan));
     if by_hint.is_some() {
         return by_hint;
     }
     match record.verdict {
-        Verdict::Conflict if record.owners.iter().any(|owner| owner.holds) => Some(NextStep {
-            purpose: "see which machine the other one is, and take the address off one of the two:",
-            command: machines(&macs(false), &Origin::Attached),
-        }),
-        Verdict::Conflict => Some(NextStep {
-            purpose: "see which machines these are, and take the address off all but one:",
-            command: machines(&[macs(false), macs(true)].concat(), &Origin::Attached),
-        }),
-        Verdict::Moved => Some(NextStep {
-            purpose: "nothing, if somebody moved it; to see whether it stays:",
-            command: check(
+        Verdict::Conflict if record.owners.iter().any(|owner| owner.holds) => Some(NextStep::new(
+            "see which machine the other one is, and take the address off one of the two:",
+            machines(&macs(false), &Origin::Attached),
+        )),
+        Verdict::Conflict => Some(NextStep::new(
+            "see which machines these are, and take the address off all but one:",
+            machines(&[macs(false), macs(true)].concat(), &Origin::Attached),
+        )),
+        Verdict::Moved => Some(NextStep::new(
+            "nothing, if somebody moved it; to see whether it stays:",
+            check(
                 record.ip.into(),
                 &record.interface,
                 record.vlan,
                 " --for 60s",
             ),
-        }),
+        )),
         Verdict::OneOwner | Verdict::Nobody | Verdict::NotAsked => None,
     }
 }
@@ -135,100 +149,62 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
 
 fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
     if record.cluster.is_some() && *origin == Origin::Daemon {
-        return NextStep {
-            purpose: "see who has it now, who should, and what to do about it:",
-            command: format!("probe explain {}", record.ip),
-        };
+        return NextStep::new(
+            "see who has it now, who should, and what to do about it:",
+            format!("probe explain {}", record.ip),
+        );
     }
     if let Some(step) = about_cluster(record, origin) {
         return step;
     }
     let by_hint = record
         .hint
-        .and_then(|hint| about_cause(hint, &record.interface, record.vlan));
+        .and_then(|hint| about_hint(hint, &record.interface, record.vlan));
     by_hint.unwrap_or_else(|| owners(record, origin))
 }
 
 /// What to look at where the cluster knows the cause; `None` where what was seen says as much.
 fn about_cluster(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
     let context = record.cluster.as_deref()?;
-    let speakers = || {
-        let pool = context.pool.as_ref().map(|pool| pool.namespace.as_str());
-        let namespace = pool.filter(|namespace| !namespace.is_empty());
-        namespace.unwrap_or("metallb-system").to_owned()
+    let kind = context.cause.as_ref()?.kind;
+    let pool = context.pool.as_ref();
+    // Whoever announces it as load balancers do is not the one that holds it besides.
+    let mut silent = record.owners.iter().filter(|owner| !owner.announces);
+    let node = match kind {
+        CauseKind::NodeAddress => silent.find_map(|owner| owner.node.as_deref()),
+        _ => None,
     };
-    let (purpose, command) = match context.cause.as_ref()?.kind {
-        CauseKind::NodeAddress => (
-            "on the node that does not announce it, see where it has it, and take it off there:",
-            format!("ip address show to {}", record.ip),
-        ),
-        CauseKind::StaleSpeaker => (
-            "see which speakers run where; restart the one that should not announce it:",
-            "kubectl get pods -A -o wide -l component=speaker".to_owned(),
-        ),
-        CauseKind::SeveralInstalls => (
-            "see what each install hands out; one of them has to go:",
-            "kubectl get ipaddresspools -A".to_owned(),
-        ),
-        CauseKind::SplitBrain => (
-            "see whether the speakers see each other; restart them if they do:",
-            format!(
-                "kubectl -n {} logs -l component=speaker --prefix --tail 200 | grep -i member",
-                quoted(&speakers())
-            ),
-        ),
-        CauseKind::ExternalDevice => (
-            "see which machine the other one is; take the address off it, or out of the pool:",
-            machines(
-                &macs_of(record, |owner| owner.node.is_none() && !owner.local),
-                origin,
-            ),
-        ),
-        CauseKind::OtherCluster => (
-            "compare the pools of both clusters, and agree whose range it is:",
-            "probe pools check --context ONE --context OTHER".to_owned(),
-        ),
-        CauseKind::SharedWithoutKey => (
-            "see whose it is; all but one get another address, or all one sharing key:",
-            format!("kubectl get services -A | grep -F {}", record.ip),
-        ),
-        CauseKind::ArpFlux => return about_cause(Hint::ArpFlux, &record.interface, record.vlan),
-        CauseKind::IpvsStrictArp => {
-            return about_cause(Hint::IpvsStrictArp, &record.interface, record.vlan);
-        }
-        CauseKind::Unknown => return None,
+    let strangers = macs_of(record, |owner| owner.node.is_none() && !owner.local);
+    let blamed = Blamed {
+        ip: record.ip,
+        namespace: pool.map(|pool| pool.namespace.as_str()),
+        node,
+        machines: &machines(&strangers, origin),
     };
-    Some(NextStep { purpose, command })
+    cause_step(kind, blamed)
 }
 
 /// What to look at where a cause is likely; `None` where the owners themselves are the next step.
-fn about_cause(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
+fn about_hint(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
     Some(match hint {
-        Hint::IpvsStrictArp => NextStep {
-            purpose: "in Kubernetes, see that strictARP is true:",
-            command: "kubectl -n kube-system get configmap kube-proxy -o yaml | grep strictARP"
-                .to_owned(),
-        },
-        Hint::ArpFlux => NextStep {
-            purpose: "with 1, each interface answers for its own addresses only:",
-            command: "sysctl net.ipv4.conf.all.arp_ignore".to_owned(),
-        },
-        Hint::TwoMasters => NextStep {
-            purpose: "see who says that it is master; two sources are two masters:",
-            command: router_advertisements(interface, vlan),
-        },
-        Hint::TwoRouterGroups => NextStep {
-            purpose: "see which groups (vrid) announce it:",
-            command: router_advertisements(interface, vlan),
-        },
-        Hint::BalanceAlb => NextStep {
-            purpose: "on that machine, see the mode of its bond:",
-            command: "grep -H Mode /proc/net/bonding/*".to_owned(),
-        },
-        Hint::TwoAnnouncers => NextStep {
-            purpose: "in each cluster, see who runs speakers; one install may announce it:",
-            command: "kubectl get pods -A -o wide | grep -e speaker -e kube-vip".to_owned(),
-        },
+        Hint::IpvsStrictArp => ipvs_strict_arp(),
+        Hint::ArpFlux => arp_flux(),
+        Hint::TwoMasters => NextStep::new(
+            "see who says that it is master; two sources are two masters:",
+            router_advertisements(interface, vlan),
+        ),
+        Hint::TwoRouterGroups => NextStep::new(
+            "see which groups (vrid) announce it:",
+            router_advertisements(interface, vlan),
+        ),
+        Hint::BalanceAlb => NextStep::new(
+            "on that machine, see the mode of its bond:",
+            "grep -H Mode /proc/net/bonding/*",
+        ),
+        Hint::TwoAnnouncers => NextStep::new(
+            "in each cluster, see who runs speakers; one install may announce it:",
+            "kubectl get pods -A -o wide | grep -e speaker -e kube-vip",
+        ),
         Hint::RouterAndHost | Hint::AnnouncerAndHost => return None,
     })
 }
@@ -236,21 +212,21 @@ fn about_cause(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
 fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
     if record.evidence == Some(Evidence::Local) && *origin != Origin::Attached {
         // The stranger is the unknown here; who holds the address is known.
-        return NextStep {
-            purpose: "see which machine the other one is, and take the address off one of the two:",
-            command: machines(&macs_of(record, |owner| !owner.local), origin),
-        };
+        return NextStep::new(
+            "see which machine the other one is, and take the address off one of the two:",
+            machines(&macs_of(record, |owner| !owner.local), origin),
+        );
     }
     if record.evidence == Some(Evidence::Local) {
-        return NextStep {
-            purpose: "see where this host has it; take it off here, or off the other machine:",
-            command: format!("ip address show to {}", record.ip),
-        };
+        return NextStep::new(
+            "see where this host has it; take it off here, or off the other machine:",
+            format!("ip address show to {}", record.ip),
+        );
     }
-    NextStep {
-        purpose: "see which machines these are, and take the address off all but one:",
-        command: machines(&macs_of(record, |_| true), origin),
-    }
+    NextStep::new(
+        "see which machines these are, and take the address off all but one:",
+        machines(&macs_of(record, |_| true), origin),
+    )
 }
 
 /// Shows what else the machines with these MACs are known as.
@@ -300,7 +276,7 @@ fn macs_of(record: &FindingRecord, wanted: impl Fn(&OwnerRecord) -> bool) -> Vec
 }
 
 /// For a shell: as it is where that is safe, else in single quotes.
-fn quoted(word: &str) -> Cow<'_, str> {
+pub(super) fn quoted(word: &str) -> Cow<'_, str> {
     let safe = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
     if !word.is_empty() && word.chars().all(safe) {
         word.into()

@@ -265,7 +265,7 @@ impl Terminal {
     }
 
     fn step(&self, out: &mut impl Write, step: &NextStep) -> io::Result<()> {
-        self.labelled(out, "next", step.purpose)?;
+        self.labelled(out, "next", &step.purpose)?;
         for line in layout::command(&step.command, self.width - COLUMN) {
             writeln!(out, "{:COLUMN$}{COMMAND}{line}{COMMAND:#}", "")?;
         }
