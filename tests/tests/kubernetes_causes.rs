@@ -249,10 +249,12 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         json!([{ "namespace": "shop", "name": "taken" }])
     );
     assert_eq!(context["pool"]["name"], "production");
+    let evidence = context["cause"]["evidence"].to_string();
+    assert!(evidence.contains(&stage.device.mac().to_string()));
+    // It came later than the address was assigned, which the API server dates.
     assert!(
-        context["cause"]["evidence"]
-            .to_string()
-            .contains(&stage.device.mac().to_string())
+        evidence.contains("after shop/taken got its addresses"),
+        "{evidence}"
     );
     let of_one = known["owners"].to_string();
     assert!(of_one.contains("node-1"), "{of_one}");

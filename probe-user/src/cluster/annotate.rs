@@ -19,8 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Announced, Cause, Cluster, Context, Named, Node,
-    cause::{self, Surroundings},
+    Announced, Cause, Cluster, Context, Named, Node, cause,
     client::Handle,
     stations::{self, Stations},
     tracking,
@@ -378,11 +377,8 @@ impl Knowledge {
     fn cause(&self, record: &FindingRecord, segment: Option<Segment>) -> Option<Cause> {
         record.cluster.as_ref()?;
         let segment = segment.filter(|_| self.are_nodes_known);
-        let known = Surroundings {
-            nodes: segment.map(|segment| self.stations.count(segment)),
-            assigned: None,
-        };
-        cause::cause(record, &self.cluster, known)
+        let nodes = segment.map(|segment| self.stations.count(segment));
+        cause::cause(record, &self.cluster, nodes)
     }
 }
 

@@ -20,7 +20,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::{
     context::{Cause, CauseKind, Scope},
@@ -33,15 +33,6 @@ use crate::{
 
 /// More names than this are not listed in a sentence.
 const MOST_NAMES: usize = 5;
-
-/// What is known beyond the finding and the cluster's objects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
-    /// How well the nodes are known; `None` if the list of nodes is not.
-    pub nodes: Option<NodesKnown>,
-    /// Since when a service has the address, as far as that was followed.
-    pub assigned: Option<Timestamp>,
-}
 
 /// How well nodes are known by their MACs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +54,12 @@ impl NodesKnown {
 }
 
 /// The likely cause of a dispute about an address of the cluster: of a service, or of a pool. The owners of the finding
-/// carry the names of nodes. `None` for findings that are no dispute, and for addresses that are none of the cluster's.
-pub fn cause(finding: &FindingRecord, cluster: &Cluster, known: Surroundings) -> Option<Cause> {
+/// carry the names of nodes; `nodes` is how well those are known, `None` if their list is not. `None` for findings that are no dispute, and for addresses that are none of the cluster's.
+pub fn cause(
+    finding: &FindingRecord,
+    cluster: &Cluster,
+    nodes: Option<NodesKnown>,
+) -> Option<Cause> {
     let is_dispute = match finding.finding {
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => true,
         FindingKind::NewBinding
@@ -89,7 +84,7 @@ pub fn cause(finding: &FindingRecord, cluster: &Cluster, known: Surroundings) ->
         ip: finding.ip,
         finding,
         cluster,
-        known,
+        nodes,
         services,
         owners,
     };
@@ -101,7 +96,7 @@ struct Case<'a> {
     ip: IpAddr,
     finding: &'a FindingRecord,
     cluster: &'a Cluster,
-    known: Surroundings,
+    nodes: Option<NodesKnown>,
     services: Vec<&'a Service>,
     owners: Vec<&'a OwnerRecord>,
 }
@@ -125,7 +120,7 @@ impl Case<'_> {
     fn rule(&self, evidence: &mut Vec<String>) -> (CauseKind, Scope) {
         let strangers: Vec<_> = self.owners.iter().filter(|owner| !is_node(owner)).collect();
         let nodes: BTreeSet<_> = self.owners.iter().filter_map(|owner| name(owner)).collect();
-        let certain = self.known.nodes.is_some_and(NodesKnown::are_complete);
+        let certain = self.nodes.is_some_and(NodesKnown::are_complete);
         if let (Some(stranger), true) = (
             strangers.iter().max_by_key(|owner| owner.announces),
             certain,
@@ -285,7 +280,7 @@ impl Case<'_> {
     fn who(&self, owner: &OwnerRecord) -> String {
         let mac = owner.macs.first().map(ToString::to_string);
         let mac = mac.unwrap_or_default();
-        let who = match (name(owner), &owner.vendor, self.known.nodes) {
+        let who = match (name(owner), &owner.vendor, self.nodes) {
             (Some(node), _, _) => format!("node {node}"),
             (None, Some(vendor), Some(_)) => format!("no known node, made by {vendor}"),
             (None, Some(vendor), None) => format!("made by {vendor}"),
@@ -301,7 +296,7 @@ impl Case<'_> {
     }
 
     fn macs_of_nodes(&self) -> String {
-        match self.known.nodes {
+        match self.nodes {
             None => "The nodes are not known".to_owned(),
             Some(NodesKnown { here: 0, .. }) => {
                 "No node has an address on this network by which its MAC address could be known"
@@ -325,8 +320,8 @@ impl Case<'_> {
     /// Whether a stranger was there before the service had the address.
     fn before_or_after(&self, stranger: &OwnerRecord) -> Option<String> {
         let service = self.services.first()?;
-        let (since, what) = match (self.known.assigned, service.created) {
-            (Some(assigned), _) => (assigned, "got the address"),
+        let (since, what) = match (service.assigned, service.created) {
+            (Some(assigned), _) => (assigned, "got its addresses"),
             (None, Some(created)) => (created, "was made"),
             (None, None) => return None,
         };

@@ -87,6 +87,10 @@ pub struct Service {
     pub uid: String,
     /// When it was made.
     pub created: Option<Timestamp>,
+    /// When it was last given addresses, by what the API server keeps of who wrote which field
+    /// (`metadata.managedFields`).
+    #[serde(default)]
+    pub assigned: Option<Timestamp>,
     /// The addresses that it has (`status.loadBalancer.ingress[].ip`), in the order of the list.
     pub addresses: Vec<IpAddr>,
     /// The addresses that somebody asked for: `spec.loadBalancerIP` and the annotations of MetalLB, kube-vip and

@@ -332,6 +332,7 @@ fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Serv
     Some(Box::new(Service {
         uid: owned(faults.text(object, "/metadata/uid")).unwrap_or_default(),
         created: faults.time(object, "/metadata/creationTimestamp"),
+        assigned: assigned(object),
         addresses: addresses(object, faults),
         requested: requested(object, faults),
         requested_pool: owned(faults.first(object, metallb_keys("address-pool"))),
@@ -342,6 +343,17 @@ fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Serv
         local_traffic: faults.text(object, "/spec/externalTrafficPolicy") == Some("Local"),
         named,
     }))
+}
+
+/// When somebody last wrote the addresses that a service has. Not every server says.
+fn assigned(object: &Value) -> Option<Timestamp> {
+    let writers = object.pointer("/metadata/managedFields")?.as_array()?;
+    let wrote = writers.iter().filter(|writer| {
+        let addresses = writer.pointer("/fieldsV1/f:status/f:loadBalancer/f:ingress");
+        addresses.is_some()
+    });
+    let times = wrote.filter_map(|writer| writer.get("time")?.as_str()?.parse().ok());
+    times.max()
 }
 
 /// The addresses that a service has.

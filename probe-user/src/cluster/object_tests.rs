@@ -59,6 +59,35 @@ fn nothing_that_a_terminal_obeys_is_kept() {
 }
 
 #[test]
+fn when_a_service_got_its_addresses_is_known_by_who_wrote_them() {
+    let wrote =
+        |time: &str, fields: Value| json!({"manager": "m", "time": time, "fieldsV1": fields});
+    let ingress = || json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+    let spec = json!({"f:spec": {"f:type": {}}});
+    for (writers, expected) in [
+        (
+            json!([
+                wrote("2026-01-02T03:04:06Z", ingress()),
+                wrote("2026-01-02T03:04:05Z", ingress()),
+                wrote("2026-02-01T00:00:00Z", spec.clone()),
+            ]),
+            Some("2026-01-02T03:04:06Z"),
+        ),
+        (json!([wrote("2026-02-01T00:00:00Z", spec)]), None),
+        (json!([wrote("soon", ingress()), 7, {}]), None),
+        (json!("nonsense"), None),
+        (Value::Null, None),
+    ] {
+        let mut object = frontend();
+        object["metadata"]["managedFields"] = writers;
+        let (service, errors) = service_of(object);
+        assert_eq!(errors, [""; 0]);
+        let expected = expected.map(|time| time.parse().unwrap());
+        assert_eq!(service.assigned, expected);
+    }
+}
+
+#[test]
 fn a_service_is_read() {
     let (service, errors) = service_of(frontend());
     assert_eq!(errors, [""; 0]);

@@ -31,6 +31,7 @@ pub fn service(name: &str, addresses: &[&str]) -> Service {
         named: named(name),
         uid: name.to_owned(),
         created: Some(at("10:00:00")),
+        assigned: None,
         addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
         requested: Vec::new(),
         requested_pool: None,

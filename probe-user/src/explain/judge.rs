@@ -12,7 +12,7 @@ use crate::{
     check::Verdict,
     cluster::{
         Announced, Cause, Cluster,
-        cause::{self, NodesKnown, Surroundings},
+        cause::{self, NodesKnown},
         model::Known,
     },
     detect::{Evidence, FindingKind, Role, Severity},
@@ -77,6 +77,7 @@ fn services(cluster: &Cluster, ip: IpAddr) -> Vec<ServiceRecord> {
         .map(|service| ServiceRecord {
             named: service.named.clone(),
             created: service.created,
+            assigned: service.assigned,
             requested: service.requested.contains(&ip),
             class: service.class.clone(),
             sharing_key: service.sharing_key.clone(),
@@ -383,15 +384,12 @@ impl Case<'_> {
         } else {
             with_mac.min(here.saturating_sub(1))
         };
-        let surroundings = Surroundings {
-            nodes: known.nodes_known.then_some(NodesKnown {
-                all: known.roster.len(),
-                here,
-                with_mac,
-            }),
-            assigned: None,
-        };
-        cause::cause(&finding, &known.cluster, surroundings)
+        let nodes = known.nodes_known.then_some(NodesKnown {
+            all: known.roster.len(),
+            here,
+            with_mac,
+        });
+        cause::cause(&finding, &known.cluster, nodes)
     }
 
     fn not_asked(&self) -> Option<String> {

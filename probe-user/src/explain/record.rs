@@ -135,6 +135,9 @@ pub struct ServiceRecord {
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
+    /// When it was last given addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<Timestamp>,
     /// Whether somebody asked for this address; else it was assigned.
     pub requested: bool,
     /// `spec.loadBalancerClass`.

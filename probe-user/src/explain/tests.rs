@@ -426,6 +426,7 @@ fn every_explanation() -> Vec<Value> {
         known.context = Some("lab".to_owned());
         known.drifts = vec![json!({"drift": "claimed_unassigned", "says": "x"})];
         let mut objects = known.cluster.objects().clone();
+        objects.services[0].assigned = Some(at("10:00:05"));
         objects.services[0].class = Some("metallb".to_owned());
         objects.services[0].sharing_key = Some("key".to_owned());
         known.cluster = Cluster::from(objects);

@@ -117,6 +117,7 @@ pub(super) mod tests {
             named: named(name),
             uid: format!("uid-of-{name}"),
             created: None,
+            assigned: None,
             addresses: Vec::new(),
             requested: Vec::new(),
             requested_pool: None,

@@ -68,6 +68,7 @@ fn service(name: &str, key: Option<&str>) -> Service {
         named: named(name),
         uid: name.to_owned(),
         created: Some(at("10:00:00")),
+        assigned: None,
         addresses: vec![IP.parse().unwrap()],
         requested: Vec::new(),
         requested_pool: None,
@@ -112,15 +113,18 @@ fn objects() -> Objects {
     }
 }
 
-fn nodes(with_mac: usize, here: usize) -> Surroundings {
-    Surroundings {
-        nodes: Some(NodesKnown {
-            all: here,
-            here,
-            with_mac,
-        }),
-        assigned: None,
-    }
+const fn nodes(with_mac: usize, here: usize) -> Option<NodesKnown> {
+    Some(NodesKnown {
+        all: here,
+        here,
+        with_mac,
+    })
+}
+
+fn assigned_at(time: &str) -> Objects {
+    let mut objects = objects();
+    objects.services[0].assigned = Some(at(time));
+    objects
 }
 
 const ALL_KNOWN: (usize, usize) = (3, 3);
@@ -130,7 +134,7 @@ struct Row {
     owners: Vec<OwnerRecord>,
     hint: Option<Hint>,
     objects: Objects,
-    known: Surroundings,
+    nodes: Option<NodesKnown>,
     expected: (CauseKind, Scope),
     /// Words of a sentence of the evidence.
     says: &'static str,
@@ -145,7 +149,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         owners,
         hint: None,
         objects: objects(),
-        known: nodes(with_mac, here),
+        nodes: nodes(with_mac, here),
         expected: (CauseKind::Unknown, Scope::Unknown),
         says: "",
     };
@@ -193,11 +197,8 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::ExternalDevice, Scope::External),
-            says: "2 h after shop/frontend got the address",
-            known: Surroundings {
-                assigned: Some(at("07:00:00")),
-                ..nodes(3, 3)
-            },
+            says: "2 h after shop/frontend got its addresses",
+            objects: assigned_at("07:00:00"),
             ..base(
                 "two strangers have it",
                 vec![owner(8, "", false), owner(9, "", false)],
@@ -205,7 +206,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "The nodes are not known",
-            known: Surroundings::default(),
+            nodes: None,
             ..base(
                 "no list of nodes, no stranger",
                 vec![owner(1, "", true), owner(9, "", false)],
@@ -213,7 +214,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "2 of 3 nodes",
-            known: nodes(2, 3),
+            nodes: nodes(2, 3),
             ..base(
                 "it may be the third node",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
@@ -221,7 +222,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "No node has an address on this network",
-            known: nodes(0, 0),
+            nodes: nodes(0, 0),
             ..base(
                 "the nodes are on another network",
                 vec![owner(1, "", true), owner(9, "", true)],
@@ -238,7 +239,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::ArpFlux, Scope::Internal),
             hint: Some(Hint::ArpFlux),
-            known: Surroundings::default(),
+            nodes: None,
             ..base(
                 "two MACs of this host",
                 vec![owner(1, "", false), owner(2, "", false)],
@@ -253,7 +254,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::IpvsStrictArp, Scope::Unknown),
             hint: Some(Hint::IpvsStrictArp),
-            known: Surroundings::default(),
+            nodes: None,
             ..base(
                 "everybody answers",
                 vec![owner(1, "", true), owner(2, "", false)],
@@ -268,7 +269,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::SharedWithoutKey, Scope::Unknown),
             objects: two_services(Some("one"), Some("other")),
-            known: nodes(2, 3),
+            nodes: nodes(2, 3),
             ..base(
                 "two services, two keys, and a MAC not known",
                 vec![owner(1, "node-1", true), owner(2, "", true)],
@@ -336,7 +337,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let mut seen = BTreeSet::new();
     for row in rows {
         let finding = conflict(row.owners, row.hint);
-        let cause = cause(&finding, &Cluster::from(row.objects), row.known).unwrap();
+        let cause = cause(&finding, &Cluster::from(row.objects), row.nodes).unwrap();
         let what = row.what;
         assert_eq!((cause.kind, cause.scope), row.expected, "{what}: {cause:?}");
         let says = cause
@@ -410,14 +411,11 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
 #[test]
 fn a_node_without_an_address_here_that_the_cluster_names_may_be_the_stranger() {
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
-    let known = Surroundings {
-        nodes: Some(NodesKnown {
-            all: 4,
-            here: 3,
-            with_mac: 3,
-        }),
-        assigned: None,
-    };
+    let known = Some(NodesKnown {
+        all: 4,
+        here: 3,
+        with_mac: 3,
+    });
     let cause = cause(&finding, &Cluster::from(objects()), known).unwrap();
     assert_eq!(cause.kind, CauseKind::Unknown);
     let evidence = cause.evidence.join("\n");

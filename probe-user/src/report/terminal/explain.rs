@@ -197,10 +197,13 @@ impl Terminal {
         if let Some(key) = &service.sharing_key {
             text = format!("{text}, may share it ({key})");
         }
-        match service.created {
-            Some(created) => format!("{text}; made {}", self.moment(created, told.time)),
-            None => text,
+        if let Some(created) = service.created {
+            text = format!("{text}; made {}", self.moment(created, told.time));
         }
+        if let Some(assigned) = service.assigned {
+            text = format!("{text}; got it {}", self.moment(assigned, told.time));
+        }
+        text
     }
 
     fn cause_of(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
