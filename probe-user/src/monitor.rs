@@ -82,6 +82,7 @@ enum Question {
     Conflicts(oneshot::Sender<Vec<BindingView>>),
     Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
     Owners(Vec<BindingKey>, oneshot::Sender<Vec<OwnerMacs>>),
+    AskOnce(Vec<BindingKey>, oneshot::Sender<()>),
     Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
 }
 
@@ -130,6 +131,11 @@ impl MonitorHandle {
             owners.extend(self.ask(question).await?);
         }
         Ok(owners)
+    }
+
+    /// Has these addresses asked about once, if this program asks at all. Who answers will be among the bindings.
+    pub async fn ask_once(&self, keys: Vec<BindingKey>) -> Result<(), Stopped> {
+        self.ask(|sender| Question::AskOnce(keys, sender)).await
     }
 
     /// A monitor that has stopped.
@@ -407,6 +413,14 @@ impl Monitor {
             Question::Owners(keys, sender) => {
                 let owners = keys.iter().map(|key| self.detector.owner_macs(key));
                 drop(sender.send(owners.collect()));
+            }
+            Question::AskOnce(keys, sender) => {
+                if let Some(asking) = &mut self.asking {
+                    for key in keys {
+                        asking.ask_once(key, monotonic());
+                    }
+                }
+                let _ = sender.send(());
             }
             Question::Reconfigure(config, names, sender) => {
                 self.reconfigure(*config, names);

@@ -68,9 +68,10 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
         ("ip", "192.0.2.240"),
     ];
     let in_use = [("drift", "claimed_unassigned"), ("ip", "192.0.2.245")];
+    // It announces what it has, as hosts do, once: after that the daemon has to ask. Nobody answers an announcement,
+    // which arping calls a failure.
+    other.run(["arping", "-c1", "-w1", "-U", "-I", "eth0", "192.0.2.245"])?;
     eventually("all of it to be told", SOON, || {
-        // It announces what it has, as hosts do; nobody answers that, which arping calls a failure.
-        other.run(["arping", "-c1", "-w1", "-U", "-I", "eth0", "192.0.2.245"])?;
         let metrics = daemon.metrics()?;
         let all = [&unadvertised[..], &pending, &unannounced, &in_use];
         let told = all.iter().all(|labels| drift(&metrics, labels));

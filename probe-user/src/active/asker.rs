@@ -298,8 +298,9 @@ impl Asker {
         }
     }
 
-    /// Asks somebody else on a segment, to hear whether there is anybody.
-    pub fn ask_witness(&mut self, key: BindingKey, now: Timestamp) {
+    /// Asks once about an address that need not matter: who answers is heard as any claim is, and nothing follows
+    /// from silence.
+    pub fn ask_once(&mut self, key: BindingKey, now: Timestamp) {
         self.plan(care_ask(key, 0, now, now), now);
     }
 

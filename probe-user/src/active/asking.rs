@@ -103,6 +103,11 @@ impl Asking {
         (self.looked, self.seen) = (None, None);
     }
 
+    /// Asks once about an address, as soon as the rules of asking let it: who answers is heard.
+    pub fn ask_once(&mut self, key: BindingKey, now: Timestamp) {
+        self.asker.ask_once(key, now);
+    }
+
     /// Takes a frame, before detection does.
     pub fn hear(&mut self, observation: &Observation) {
         self.asker.hear(observation);
@@ -156,8 +161,9 @@ impl Asking {
             Outcome::Unasked(ask) => detector.unasked(&ask, now, findings),
             Outcome::SilenceForgotten(key) => detector.forget_silence(&key),
             Outcome::Mute(ask) => {
+                // Is there anybody at all?
                 if let Some(witness) = detector.witness(ask.key.segment, ask.key.ip) {
-                    self.asker.ask_witness(witness, now);
+                    self.asker.ask_once(witness, now);
                 } else {
                     self.asker.believe(&ask, now);
                     detector.answered(&ask, now, &[], findings);

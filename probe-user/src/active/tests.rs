@@ -585,7 +585,7 @@ fn where_nothing_at_all_is_heard_a_witness_is_asked_before_an_address_is_called_
             let mute = |(_, outcome): &(u64, Outcome)| matches!(outcome, Outcome::Mute(_));
             if !witnessed && lab.outcomes.iter().any(mute) {
                 assert_eq!(answers(&lab.outcomes), []);
-                lab.asker.ask_witness(key(81), lab.now);
+                lab.asker.ask_once(key(81), lab.now);
                 witnessed = true;
             }
         }

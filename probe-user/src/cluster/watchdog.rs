@@ -1,7 +1,7 @@
 //! Looks for drift for as long as this node speaks for the cluster.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -19,10 +19,11 @@ use super::{
     annotate::{Annotator, Need},
     cause::NodesKnown,
     client::Handle,
-    drift::{self, Candidate, Drift, DriftKind, Key, Reason, Watch, Wire},
+    drift::{self, Began, Candidate, Drift, DriftKind, Key, Reason, Watch, Wire},
 };
 use crate::{
     clock::Clock,
+    detect::BindingKey,
     interfaces::WatchedInterfaces,
     monitor::{MonitorHandle, Stopped},
     pools::interval::{Interval, merged},
@@ -35,8 +36,10 @@ const PERIOD: Duration = Duration::from_secs(15);
 const LEAST_PERIOD: Duration = Duration::from_secs(1);
 /// How old the number of ready endpoints may be.
 const ENDPOINTS_AGE: Duration = Duration::from_mins(1);
-/// Services whose endpoints are asked for in one look. The rest waits.
+/// Services whose endpoints are asked for in one look, and addresses that are asked for. The rest waits.
 const MOST_ASKED: usize = 20;
+/// How often an address that no service should have is asked for, while somebody has it.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
 /// How long the API server may take to say how many endpoints are ready.
 const ENDPOINTS_PATIENCE: Duration = Duration::from_secs(2);
 /// Drifts that one look logs. The rest is in the metrics.
@@ -117,6 +120,8 @@ pub fn start(sources: Sources, patience: Duration) -> Standing {
     let watchdog = Watchdog {
         sources,
         watch: Watch::new(patience),
+        patience,
+        suspects: BTreeMap::new(),
         period: PERIOD.min(patience / 4).max(LEAST_PERIOD),
         endpoints: HashMap::new(),
         told: BTreeSet::new(),
@@ -128,7 +133,10 @@ pub fn start(sources: Sources, patience: Duration) -> Standing {
 struct Watchdog {
     sources: Sources,
     watch: Watch,
+    patience: Duration,
     period: Duration,
+    /// Addresses that somebody claims and no service has, and when to ask for them.
+    suspects: BTreeMap<IpAddr, Instant>,
     /// How many endpoints of services were ready, and when.
     endpoints: HashMap<Named, (Option<usize>, Instant)>,
     /// What has been logged.
@@ -143,6 +151,7 @@ impl Watchdog {
             if !*holds.borrow_and_update() {
                 self.watch.forget();
                 self.endpoints.clear();
+                self.suspects.clear();
                 self.told.clear();
                 publish.send_replace(Arc::default());
                 if holds.wait_for(|&holds| holds).await.is_err() {
@@ -177,6 +186,7 @@ impl Watchdog {
         if self.ask_for_endpoints(&found).await {
             found = self.find(&cluster, &sight).await;
         }
+        self.ask_for_suspects(&found, &sight).await?;
         Ok(self.watch.observe(Timestamp::now(), &cluster, found))
     }
 
@@ -208,6 +218,7 @@ impl Watchdog {
         views.retain(|view| ours.contains(view.key.ip, cluster));
         let knowledge = self.sources.annotator.know(Need::LISTED).await;
         let watched = self.sources.watched.borrow().clone();
+        let keys = views.iter().map(|view| view.key).collect();
         let segments: BTreeSet<_> = views.iter().map(|view| view.key.segment).collect();
         let nodes_known = knowledge.stations().map(|stations| {
             let counts = segments.iter().map(|&segment| stations.count(segment));
@@ -228,6 +239,7 @@ impl Watchdog {
             records.collect()
         });
         Ok(Sight {
+            keys,
             // They are only not there when the program ends.
             bindings: described.await.unwrap_or_default(),
             nodes: self.sources.annotator.nodes(),
@@ -264,6 +276,34 @@ impl Watchdog {
         !wanted.is_empty()
     }
 
+    /// Has the addresses asked for that somebody claims and no service has. Whoever answers only when asked, as a stale
+    /// speaker does, claims once and is not heard again: one claim alone would never be told.
+    async fn ask_for_suspects(
+        &mut self,
+        found: &[Candidate],
+        sight: &Sight,
+    ) -> Result<(), Stopped> {
+        let claimed = found
+            .iter()
+            .filter(|candidate| matches!(candidate.began, Began::SeenAgain(_)));
+        let claimed: BTreeSet<_> = claimed.filter_map(|candidate| candidate.drift.ip).collect();
+        self.suspects.retain(|ip, _| claimed.contains(ip));
+        let now = Instant::now();
+        for ip in claimed {
+            self.suspects.entry(ip).or_insert(now + self.patience);
+        }
+        let due = self.suspects.iter_mut().filter(|(_, due)| **due <= now);
+        let mut keys = Vec::new();
+        for (ip, due) in due.take(MOST_ASKED) {
+            *due = now + ASK_AGAIN;
+            keys.extend(sight.keys.iter().filter(|key| key.ip == *ip));
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.sources.monitor.ask_once(keys).await
+    }
+
     /// Each drift once, when it is first told.
     fn log(&mut self, drifts: &[Drift]) {
         let keys: BTreeSet<_> = drifts.iter().map(Drift::key).collect();
@@ -279,6 +319,7 @@ impl Watchdog {
 
 /// What is on the wire of the addresses of the cluster.
 struct Sight {
+    keys: Vec<BindingKey>,
     bindings: Vec<BindingRecord>,
     nodes: Option<Arc<Vec<Node>>>,
     nodes_known: Option<NodesKnown>,
