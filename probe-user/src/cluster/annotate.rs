@@ -121,6 +121,8 @@ pub enum Need {
 impl Need {
     /// A list of nodes of the usual age.
     pub const LISTED: Self = Self::Fetched(LIST_AGE);
+    /// A list of nodes that has those that joined, and what has changed about them, but for the last minute.
+    pub const FRESHLY_LISTED: Self = Self::Fetched(STRANGER_LIST_AGE);
 }
 
 /// What is known of a cluster at one moment.
@@ -191,7 +193,7 @@ impl Annotator {
         let segment = self.segment(&record.interface, record.vlan);
         knowledge.name(&mut record.owners);
         if waits && record.owners.iter().any(|owner| owner.node.is_none()) {
-            knowledge = self.know(Need::Fetched(STRANGER_LIST_AGE)).await;
+            knowledge = self.know(Need::FRESHLY_LISTED).await;
         }
         knowledge.finding(&mut record, segment);
         Arc::new(record)

@@ -202,6 +202,11 @@ impl Watch {
         self.last = None;
     }
 
+    /// Whether this was found when last looked.
+    pub fn has_found(&self, key: &Key) -> bool {
+        self.found.contains_key(key)
+    }
+
     /// What is to be told now, of what was found now.
     pub fn observe(
         &mut self,

@@ -328,7 +328,7 @@ pub struct Node {
     pub name: String,
     /// Its addresses (`status.addresses` of type `InternalIP` and `ExternalIP`).
     pub addresses: Vec<IpAddr>,
-    /// Of its labels those that somebody selects by.
+    /// Of its labels those that somebody selects by; `None` of those that it does not have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, Option<String>>,
 }

@@ -3,10 +3,7 @@
 //! An object is whatever the API server sent: fields may be missing, of another type or far too long, and the
 //! server may lie. What cannot be read becomes a [`Broken`] and is left out; every other field still counts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -138,8 +135,8 @@ pub fn read(resource: Resource, object: Value) -> Reading {
     }
 }
 
-/// Reads a node: of its labels those that are wanted. None if it has no name.
-pub fn node(object: &Value, is_wanted: impl Fn(&str) -> bool) -> Option<Node> {
+/// Reads a node: of its labels these. None if it has no name.
+pub fn node(object: &Value, wanted: &BTreeSet<String>) -> Option<Node> {
     let name = named(object).name;
     if name.is_empty() {
         return None;
@@ -160,18 +157,14 @@ pub fn node(object: &Value, is_wanted: impl Fn(&str) -> bool) -> Option<Node> {
     let labels = object
         .pointer("/metadata/labels")
         .and_then(Value::as_object);
-    let labels: BTreeMap<_, _> = labels
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| is_wanted(key))
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?)))
-        .filter(|(_, value)| value.len() <= LONGEST_NAME)
-        .map(|(key, value)| (key, value.to_owned()))
-        .collect();
+    let label = |key: &String| {
+        let value = labels?.get(key)?.as_str()?;
+        (value.len() <= LONGEST_NAME).then(|| value.to_owned())
+    };
     Some(Node {
         name,
         addresses,
-        labels,
+        labels: wanted.iter().map(|key| (key.clone(), label(key))).collect(),
     })
 }
 

@@ -55,7 +55,7 @@ fn nothing_that_a_terminal_obeys_is_kept() {
     assert_eq!(service.allocated_from, None);
     assert!(errors[0].ends_with("has control characters"), "{errors:?}");
     let node = json!({"metadata": {"name": "node; reboot"}});
-    assert_eq!(super::node(&node, |_| true), None);
+    assert_eq!(super::node(&node, &BTreeSet::new()), None);
 }
 
 #[test]
@@ -290,15 +290,21 @@ fn a_node_has_its_addresses_and_the_labels_that_are_wanted() {
             "nonsense",
         ]},
     });
-    let node = node(&object, |key| key == "rack" || key == "odd").unwrap();
+    let wanted = ["rack", "odd", "none"].map(str::to_owned).into();
+    let node = node(&object, &wanted).unwrap();
     assert_eq!(node.name, "node-1");
     assert_eq!(
         node.addresses,
         addresses_of(&["192.0.2.11", "2001:db8::11"])
     );
     let labels: Vec<_> = node.labels.into_iter().collect();
-    assert_eq!(labels, [("rack".to_owned(), "a".to_owned())]);
-    assert_eq!(super::node(&json!({"metadata": []}), |_| true), None);
+    let expected = [("none", None), ("odd", None), ("rack", Some("a"))];
+    let expected = expected.map(|(key, value)| (key.to_owned(), value.map(str::to_owned)));
+    assert_eq!(labels, expected);
+    assert_eq!(
+        super::node(&json!({"metadata": []}), &BTreeSet::new()),
+        None
+    );
 }
 
 #[test]
@@ -367,7 +373,7 @@ proptest! {
             let reading = read(resource, object.clone());
             prop_assert!(reading.broken.len() <= MOST_FAULTS);
         }
-        node(&object, |_| true);
+        node(&object, &BTreeSet::from(["rack".to_owned()]));
         ready_endpoints(&object);
     }
 }

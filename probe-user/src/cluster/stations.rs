@@ -70,7 +70,7 @@ impl Stations {
         }
         if let Some((name, macs)) = own {
             let name: Arc<str> = name.into();
-            for &mac in macs {
+            for &mac in macs.iter().filter(|&&mac| !is_virtual(mac)) {
                 stations.nodes.insert(mac, Some(name.clone()));
             }
             for ((_, node), knows) in &mut on_segment {
@@ -174,10 +174,12 @@ mod tests {
 
     #[test]
     fn what_is_local_is_this_node() {
-        let own = HashSet::from([C]);
+        let own = HashSet::from([C, VIRTUAL]);
         let places = [place("node-1", 1, &[]), place("node-2", 2, &[B])];
-        let stations = Stations::new(2, &places, Some(("node-1", &own)), |_| false);
+        let is_virtual = |mac| mac == VIRTUAL;
+        let stations = Stations::new(2, &places, Some(("node-1", &own)), is_virtual);
         assert_eq!(stations.node_of(&[C], false), Some("node-1"));
+        assert_eq!(stations.node_of(&[VIRTUAL], false), None, "its master's");
         assert_eq!(stations.node_of(&[VIRTUAL], true), Some("node-1"));
         let count = NodesKnown {
             all: 2,

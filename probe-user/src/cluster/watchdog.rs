@@ -181,8 +181,17 @@ impl Watchdog {
 
     /// What is to be told now.
     async fn look(&mut self, cluster: Arc<Cluster>) -> Result<Vec<Drift>, Stopped> {
-        let sight = Arc::new(self.sight(&cluster).await?);
+        let mut sight = Arc::new(self.sight(&cluster, Need::LISTED).await?);
         let mut found = self.find(&cluster, &sight).await;
+        // A node may have got the label a minute ago.
+        let lacks_node = found.iter().map(|candidate| &candidate.drift).any(|drift| {
+            drift.drift == DriftKind::AdvertisementWithoutNode
+                && !self.watch.has_found(&drift.key())
+        });
+        if lacks_node {
+            sight = Arc::new(self.sight(&cluster, Need::FRESHLY_LISTED).await?);
+            found = self.find(&cluster, &sight).await;
+        }
         if self.ask_for_endpoints(&found).await {
             found = self.find(&cluster, &sight).await;
         }
@@ -212,11 +221,11 @@ impl Watchdog {
     }
 
     /// What is on the wire of the addresses of the cluster.
-    async fn sight(&self, cluster: &Arc<Cluster>) -> Result<Sight, Stopped> {
+    async fn sight(&self, cluster: &Arc<Cluster>, need: Need) -> Result<Sight, Stopped> {
         let ours = Ours::new(cluster);
         let mut views = self.sources.monitor.bindings().await?;
         views.retain(|view| ours.contains(view.key.ip, cluster));
-        let knowledge = self.sources.annotator.know(Need::LISTED).await;
+        let knowledge = self.sources.annotator.know(need).await;
         let watched = self.sources.watched.borrow().clone();
         let keys = views.iter().map(|view| view.key).collect();
         let segments: BTreeSet<_> = views.iter().map(|view| view.key.segment).collect();

@@ -27,7 +27,7 @@ impl Connection {
         let path = "/api/v1/nodes?resourceVersion=0";
         let listed = self.list(Request::Nodes, path, nodes, |nodes, object| {
             if nodes.nodes.len() < MOST_NODES {
-                let node = object::node(&object, |key| nodes.labels.contains(key));
+                let node = object::node(&object, &nodes.labels);
                 nodes.nodes.extend(node);
             }
         });

@@ -474,13 +474,14 @@ fn selects_a_node(advertisement: &Value, nodes: &[Node]) -> bool {
         })
 }
 
-/// Whether a label selector selects these labels; `None` if it cannot be understood.
-fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> Option<bool> {
-    let has = |key: &str, value: &Value| labels.get(key).map(String::as_str) == value.as_str();
+/// Whether a label selector selects these labels; `None` if it cannot be understood, or asks for a label that was not
+/// read.
+fn selects(selector: &Value, labels: &BTreeMap<String, Option<String>>) -> Option<bool> {
     if let Some(wanted) = selector.get("matchLabels").filter(|one| !one.is_null()) {
-        let mut wanted = wanted.as_object()?.iter();
-        if !wanted.all(|(key, value)| has(key, value)) {
-            return Some(false);
+        for (key, value) in wanted.as_object()? {
+            if labels.get(key)?.as_deref() != value.as_str() {
+                return Some(false);
+            }
         }
     }
     let Some(expressions) = selector
@@ -492,14 +493,15 @@ fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> Option<bool> 
     for expression in expressions.as_array()? {
         let key = expression.get("key")?.as_str()?;
         let values = expression.get("values").and_then(Value::as_array);
+        let label = labels.get(key)?.as_deref();
         let is_listed = values.is_some_and(|values| {
-            labels.contains_key(key) && values.iter().any(|value| has(key, value))
+            label.is_some() && values.iter().any(|value| value.as_str() == label)
         });
         let is_met = match expression.get("operator")?.as_str()? {
             "In" => is_listed,
             "NotIn" => !is_listed,
-            "Exists" => labels.contains_key(key),
-            "DoesNotExist" => !labels.contains_key(key),
+            "Exists" => label.is_some(),
+            "DoesNotExist" => label.is_none(),
             _ => return None,
         };
         if !is_met {

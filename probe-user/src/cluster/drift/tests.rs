@@ -44,13 +44,13 @@ fn binding(ip: &str, owners: Vec<OwnerRecord>, silent: Option<&str>) -> BindingR
     }
 }
 
-fn node(name: &str, address: &str, labels: &[(&str, &str)]) -> Node {
+fn node(name: &str, address: &str, labels: &[(&str, Option<&str>)]) -> Node {
     Node {
         name: name.to_owned(),
         addresses: vec![address.parse().unwrap()],
         labels: labels
             .iter()
-            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .map(|&(key, value)| (key.to_owned(), value.map(str::to_owned)))
             .collect(),
     }
 }
@@ -154,8 +154,8 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
     };
     let nodes = || {
         Some(vec![
-            node("node-1", "192.0.2.11", &[("rack", "a")]),
-            node("node-2", "192.0.2.245", &[]),
+            node("node-1", "192.0.2.11", &[("rack", Some("a"))]),
+            node("node-2", "192.0.2.245", &[("rack", None)]),
         ])
     };
     let by_bgp = || {
@@ -347,6 +347,11 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             ),
             nodes: nodes(),
             ..row("an advertisement for nodes without a label")
+        },
+        Row {
+            objects: selecting(json!({"matchLabels": {"zone": "z"}})),
+            nodes: nodes(),
+            ..row("an advertisement by a label that was not read yet")
         },
         Row {
             objects: selecting(json!({"matchExpressions": [{"key": "rack", "operator": "Gt"}]})),
