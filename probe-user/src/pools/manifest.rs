@@ -7,7 +7,7 @@ use super::{
         Advertisement, AdvertisementKind, Inventory, Labels, Operator, Place, Pool, PoolKind,
         Range, ReadError, Requirement, Selector,
     },
-    yaml::{self, Document, Shape, Value},
+    yaml::{self, Document, Mark, Shape, Value, YamlError},
 };
 
 /// A text with none of these words defines no pool. They spare large trees of other files, and their owners
@@ -22,9 +22,36 @@ const WORDS: [&str; 5] = [
 /// What MetalLB's configuration before its resources has.
 const LEGACY_WORD: &str = "address-pools";
 
+/// What may hide a word from a search: escapes of double-quoted text, and lines that go on.
+const ESCAPES: [&str; 5] = ["\\u", "\\U", "\\x", "\\\n", "\\\r\n"];
+/// As the API server has it.
+const LONGEST_OBJECT_NAME: usize = 253;
+/// Lists in lists in lists are followed this deep.
+const DEEPEST_LIST: usize = 8;
+/// Of a document, so many objects are looked at: by aliases a small one could have any number.
+const MOST_OBJECTS: usize = 1_000_000;
+
 /// Whether a text may define pools or advertisements.
 pub fn is_relevant(text: &str) -> bool {
     WORDS.iter().any(|word| text.contains(word)) || text.contains(LEGACY_WORD)
+}
+
+/// Reads a file that nobody named: one that cannot define pools may be as broken as it likes.
+pub fn read_found(inventory: &mut Inventory, cluster: &str, file: &str, text: &str) {
+    let is_relevant = is_relevant(text) || {
+        let is_escaped = ESCAPES.iter().any(|mark| text.contains(mark));
+        let documents = is_escaped.then(|| yaml::documents(text));
+        let mut documents = documents.iter().flatten().flatten();
+        documents.any(says_so)
+    };
+    if is_relevant {
+        read(inventory, cluster, file, text);
+    }
+}
+
+/// Whether a document may define pools or advertisements.
+pub(super) fn says_so(document: &Document) -> bool {
+    document.texts().any(is_relevant)
 }
 
 /// Reads all pools and advertisements of a file.
@@ -48,32 +75,63 @@ struct Reader {
 
 impl Reader {
     fn document(self, inventory: &mut Inventory, document: &Document) {
-        for object in objects(document) {
+        if !says_so(document) {
+            return;
+        }
+        let duplicates = document.duplicates();
+        if !duplicates.is_empty() {
+            // Which of them counts depends on who reads it.
+            for broken in duplicates {
+                inventory.cannot_read(self.file, Some(broken.mark), broken.error);
+            }
+            return;
+        }
+        let objects = Objects::of(document);
+        for (mark, error) in objects.unread {
+            inventory.cannot_read(self.file, Some(mark), error);
+        }
+        for object in objects.found {
             if inventory.is_full() {
-                inventory.cannot_read(self.file, Some(object.mark()), ReadError::TooMany);
+                let mark = object.value.mark();
+                inventory.cannot_read(self.file, Some(mark), ReadError::TooMany);
                 break;
             }
             self.object(inventory, object);
         }
     }
 
-    fn object(self, inventory: &mut Inventory, object: Value<'_>) {
-        match kind(object) {
-            ("metallb.io", "IPAddressPool") => {
-                self.metallb(inventory, object, PoolKind::IpAddressPool);
-            }
-            ("metallb.io", "AddressPool") => {
-                self.metallb(inventory, object, PoolKind::AddressPool);
-            }
+    fn object(self, inventory: &mut Inventory, object: Object<'_>) {
+        if object.is_ours() {
+            self.name(inventory, object.value);
+        }
+        let pool_kind = object.pool_kind();
+        let kind = (object.group(), object.kind);
+        let object = object.value;
+        match pool_kind {
+            Some(PoolKind::Cilium) => return self.cilium(inventory, object),
+            Some(kind) => return self.metallb(inventory, object, kind),
+            None => {}
+        }
+        match kind {
             ("metallb.io", "L2Advertisement") => {
                 self.advertisement(inventory, object, AdvertisementKind::L2);
             }
             ("metallb.io", "BGPAdvertisement") => {
                 self.advertisement(inventory, object, AdvertisementKind::Bgp);
             }
-            ("cilium.io", "CiliumLoadBalancerIPPool") => self.cilium(inventory, object),
             ("v1", "ConfigMap") => self.config_map(inventory, object),
             _ => {}
+        }
+    }
+
+    /// A name that no object can have: whoever applies it is refused.
+    fn name(self, inventory: &mut Inventory, object: Value<'_>) {
+        let name = object.at_path(&["metadata", "name"]);
+        if let Some(name) = name.filter(|name| !name.is_null())
+            && !name.text().is_some_and(is_name)
+        {
+            let expected = "a name in Kubernetes (lower-case letters, digits, - and .)";
+            self.misshapen(inventory, name, "metadata.name", expected);
         }
     }
 
@@ -179,6 +237,20 @@ impl Reader {
                     continue;
                 }
             };
+            let duplicates = document.duplicates();
+            if !duplicates.is_empty() {
+                for broken in duplicates {
+                    let (mark, error) = match (offset, broken.error) {
+                        (None, YamlError::Duplicate { key, .. }) => {
+                            let mark = config.mark();
+                            (mark, YamlError::duplicate(&key, mark.line))
+                        }
+                        (_, error) => (broken.mark, error),
+                    };
+                    inventory.cannot_read(self.file, Some(mark), error);
+                }
+                continue;
+            }
             let pools = document.root().get("address-pools");
             for entry in self.list(inventory, pools, "address-pools") {
                 let name = entry.get("name");
@@ -361,7 +433,7 @@ impl Reader {
     }
 
     fn is_template(self, inventory: &mut Inventory, value: Value<'_>) {
-        let error = yaml::YamlError::Template;
+        let error = YamlError::Template;
         inventory.cannot_read(self.file, Some(value.mark()), error);
     }
 
@@ -373,28 +445,129 @@ impl Reader {
     }
 }
 
-/// The group of an object's API, and its kind.
-fn kind(object: Value<'_>) -> (&str, &str) {
-    let text = |key| object.get(key).and_then(Value::text).unwrap_or_default();
-    let version = text("apiVersion");
-    let (group, _) = version.split_once('/').unwrap_or((version, ""));
-    (group, text("kind"))
+/// An object, and what it is: in a list of one kind, the list may say it for all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Object<'a> {
+    /// All of it.
+    pub value: Value<'a>,
+    /// `metallb.io/v1beta1`.
+    pub api_version: &'a str,
+    /// `IPAddressPool`.
+    pub kind: &'a str,
 }
 
-/// Whether an object is MetalLB's pool.
-pub(super) fn is_address_pool(object: Value<'_>) -> bool {
-    kind(object) == ("metallb.io", "IPAddressPool")
-}
-
-/// The objects of a document: itself, or the items of a list.
-pub(super) fn objects(document: &Document) -> Vec<Value<'_>> {
-    let root = document.root();
-    let kind = root.get("kind").and_then(Value::text).unwrap_or_default();
-    let items = root.get("items").and_then(Value::items);
-    match items {
-        Some(items) if kind.ends_with("List") => items.collect(),
-        _ => vec![root],
+impl<'a> Object<'a> {
+    fn group(self) -> &'a str {
+        let (group, _) = self
+            .api_version
+            .split_once('/')
+            .unwrap_or((self.api_version, ""));
+        group
     }
+
+    /// What makes a pool of it, if it is a resource that is a pool.
+    pub fn pool_kind(self) -> Option<PoolKind> {
+        match (self.group(), self.kind) {
+            ("metallb.io", "IPAddressPool") => Some(PoolKind::IpAddressPool),
+            ("metallb.io", "AddressPool") => Some(PoolKind::AddressPool),
+            ("cilium.io", "CiliumLoadBalancerIPPool") => Some(PoolKind::Cilium),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a resource that is read; ConfigMaps have names that say nothing of pools.
+    fn is_ours(self) -> bool {
+        self.pool_kind().is_some()
+            || matches!(
+                (self.group(), self.kind),
+                ("metallb.io", "L2Advertisement" | "BGPAdvertisement")
+            )
+    }
+}
+
+/// The objects of a document: itself, or the items of a list, and of lists in it.
+#[derive(Debug, Default)]
+pub(super) struct Objects<'a> {
+    /// Those that can be told.
+    pub found: Vec<Object<'a>>,
+    /// What should be objects, and where.
+    pub unread: Vec<(Mark, ReadError)>,
+    seen: usize,
+}
+
+impl<'a> Objects<'a> {
+    /// All objects of a document.
+    pub fn of(document: &'a Document) -> Self {
+        let mut objects = Self::default();
+        let root = document.root();
+        let mut items = root.items().into_iter().flatten();
+        if items.any(|item| item.get("kind").is_some()) {
+            // Nobody applies a JSON array of objects, and it looks as if it were one of manifests.
+            let expected = "an object; a list of objects is one of kind List, with items";
+            objects.misshapen(root, "the document", expected);
+        } else {
+            objects.take(root, None, 0);
+        }
+        objects
+    }
+
+    /// An object, or a list of them; in a list of one kind, API version and kind are known before.
+    fn take(&mut self, value: Value<'a>, known: Option<(&'a str, &'a str)>, depth: usize) {
+        self.seen += 1;
+        if self.seen > MOST_OBJECTS {
+            if self.seen == MOST_OBJECTS + 1 {
+                let error = YamlError::TooLarge;
+                self.unread.push((value.mark(), error.into()));
+            }
+            return;
+        }
+        let text = |key| value.get(key).and_then(Value::text);
+        let (known_version, known_kind) = known.unwrap_or_default();
+        let object = Object {
+            value,
+            api_version: text("apiVersion").unwrap_or(known_version),
+            kind: text("kind").unwrap_or(known_kind),
+        };
+        let items = value.get("items").filter(|items| !items.is_null());
+        let (Some(items), Some(of)) = (items, object.kind.strip_suffix("List")) else {
+            if depth > 0 && object.kind.is_empty() {
+                self.misshapen(value, "an item of a list", "an object with a kind");
+            } else {
+                self.found.push(object);
+            }
+            return;
+        };
+        let known = (!of.is_empty()).then_some((object.api_version, of));
+        let list = Object { kind: of, ..object };
+        match items.items() {
+            None if of.is_empty() || list.is_ours() => {
+                self.misshapen(items, "items", "a list");
+            }
+            // Something else, of a kind that ends in List.
+            None => self.found.push(object),
+            Some(_) if depth == DEEPEST_LIST => {
+                self.misshapen(value, "a list in lists in lists", "nested less deeply");
+            }
+            Some(items) => items.for_each(|item| self.take(item, known, depth + 1)),
+        }
+    }
+
+    fn misshapen(&mut self, value: Value<'a>, field: &'static str, expected: &'static str) {
+        let error = ReadError::Shape { field, expected };
+        self.unread.push((value.mark(), error));
+    }
+}
+
+/// Whether an object can have this name: an RFC 1123 subdomain.
+fn is_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= LONGEST_OBJECT_NAME
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(is_inner)
+        })
 }
 
 /// Whether a value is what YAML makes of `{{ … }}`: a mapping whose first key is a mapping.
@@ -414,3 +587,6 @@ fn labels(value: Value<'_>) -> Labels {
         .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,14 @@ impl PoolKind {
             Self::Cilium | Self::KubeVip => false,
         }
     }
+
+    /// Whether the pool is an object of its own, and not an entry of a `ConfigMap`.
+    pub const fn is_resource(self) -> bool {
+        match self {
+            Self::IpAddressPool | Self::AddressPool | Self::Cilium => true,
+            Self::MetallbConfigMap | Self::KubeVip => false,
+        }
+    }
 }
 
 /// A range as it was written.
@@ -264,6 +272,11 @@ pub enum ReadError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A plan in which nothing is planned.
+    #[error(
+        "the plan is empty, and everything would keep to it: write clusters, nodes, dhcp or reserved"
+    )]
+    EmptyPlan,
     /// More ranges than are read.
     #[error("more than {MOST_RANGES} ranges: the rest is left out")]
     TooMany,

@@ -3,7 +3,10 @@
 //! A document that is broken does not hide the others. Aliases point to what they stand for and are never
 //! copied, and a tree is bounded in depth and size, so a small file cannot become a large one.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 
@@ -11,6 +14,10 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 const DEEPEST: usize = 64;
 /// Larger documents are refused.
 const MOST_NODES: usize = 1_000_000;
+/// Of keys that are there twice, so many are told.
+const MOST_DUPLICATES: usize = 20;
+/// Of a key in a message, so many letters are shown.
+const LONGEST_KEY: usize = 60;
 /// How many merged mappings (`<<`) are looked into for one value.
 const MOST_MERGES: usize = 64;
 
@@ -38,6 +45,26 @@ pub enum YamlError {
     /// It has more parts than are read.
     #[error("too large: a document may have {MOST_NODES} nodes")]
     TooLarge,
+    /// A mapping has a key twice, and readers differ in which of the two they take.
+    #[error(
+        "the key {key:?} is there twice, first in line {first}: kubectl refuses that, or takes the last; leave one"
+    )]
+    Duplicate {
+        /// The key.
+        key: String,
+        /// The line of the first.
+        first: usize,
+    },
+}
+
+impl YamlError {
+    /// A key that was there already in that line.
+    pub fn duplicate(key: &str, first: usize) -> Self {
+        Self::Duplicate {
+            key: key.chars().take(LONGEST_KEY).collect(),
+            first,
+        }
+    }
 }
 
 /// A document that cannot be read, and where that shows.
@@ -256,6 +283,42 @@ impl Document {
             document: self,
             index: 0,
         }
+    }
+
+    /// Its texts, keys included, in their order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter_map(|node| match &node.content {
+            Content::Scalar { text, .. } => Some(text.as_str()),
+            Content::Sequence(_) | Content::Mapping(_) | Content::Alias(_) => None,
+        })
+    }
+
+    /// The keys that a mapping has already, some of them if they are many.
+    pub fn duplicates(&self) -> Vec<Broken> {
+        let mut duplicates = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            if !matches!(node.content, Content::Mapping(_)) {
+                continue;
+            }
+            let mapping = self.root().at(index);
+            let mut known = HashMap::new();
+            for (key, _) in mapping.entries() {
+                let Content::Scalar { text, .. } = key.content() else {
+                    continue;
+                };
+                match known.entry(text) {
+                    Entry::Vacant(entry) => drop(entry.insert(key.mark().line)),
+                    Entry::Occupied(first) => duplicates.push(Broken {
+                        mark: key.mark(),
+                        error: YamlError::duplicate(text, *first.get()),
+                    }),
+                }
+                if duplicates.len() == MOST_DUPLICATES {
+                    return duplicates;
+                }
+            }
+        }
+        duplicates
     }
 
     /// As part of another document, this many lines below its beginning.

@@ -86,10 +86,9 @@ impl<'a> Reader<'a> {
     /// A file in a folder: nobody's business unless it may define pools.
     fn file(&mut self, path: &Path) {
         match read(path) {
-            Ok(text) if manifest::is_relevant(&text) => {
-                manifest::read(self.inventory, self.cluster, &display_name(path), &text);
+            Ok(text) => {
+                manifest::read_found(self.inventory, self.cluster, &display_name(path), &text);
             }
-            Ok(_) => {}
             Err(error) => self.cannot_read(path, error),
         }
     }
