@@ -45,9 +45,7 @@ impl Listener {
         let since = self.since.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
         // Whoever took it since would have been heard to.
         let is_new = |service: &Service| service.assigned.is_some_and(|assigned| assigned > since);
-        let mut said = cluster.announcers(ip);
-        let by_kube_vip = cluster.services_at(ip);
-        said.extend(by_kube_vip.filter_map(|service| service.kube_vip_host.as_deref()));
+        let said = cluster.said_to_announce(ip);
         let is_said_elsewhere = self
             .node
             .as_deref()
