@@ -233,6 +233,12 @@ fn links_to_folders_are_followed_once_also_in_a_circle() {
     let report = repository.json(0, &["east"]);
     assert_eq!(report["pools"].as_array().unwrap().len(), 1);
     assert_eq!(report["pools"][0]["file"], "east/again/pool.yaml");
+    // Nobody waits for what a device has to say.
+    symlink("/dev/zero", at("east/zero.yaml")).unwrap();
+    let report = repository.json(4, &["east"]);
+    let unread = &report["unread"][0];
+    assert_eq!(unread["file"], "east/zero.yaml");
+    assert_eq!(unread["reason"], "it is no regular file");
 }
 
 #[test]

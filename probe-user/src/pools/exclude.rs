@@ -73,6 +73,9 @@ pub enum ExcludeError {
         "pool {0} has them in spec.cidrs, which newer Cilium does not read: call it spec.blocks, then try again"
     )]
     OldField(String),
+    /// The pool's addresses stand elsewhere in the file, and would stay.
+    #[error("pool {0} merges its addresses in (<<): write them into its spec, then try again")]
+    Merged(String),
     /// The object of the pool cannot be written.
     #[error("pool {0} is nested too deeply or too large to be written again")]
     TooLarge(String),
@@ -154,6 +157,7 @@ fn without(
         text: String::new(),
         path: Vec::new(),
         lines: 0,
+        is_split: false,
     };
     // What the list said for all of its items.
     for (key, said) in [("apiVersion", object.api_version), ("kind", object.kind)] {
@@ -164,7 +168,8 @@ fn without(
         }
     }
     match writer.mapping(value, 0) {
-        Some(()) => Ok(Some((writer.text, split.taken))),
+        Some(()) if writer.is_split => Ok(Some((writer.text, split.taken))),
+        Some(()) => Err(ExcludeError::Merged(name())),
         None => Err(ExcludeError::TooLarge(name())),
     }
 }
@@ -307,6 +312,8 @@ struct Writer<'a> {
     text: String,
     path: Vec<String>,
     lines: usize,
+    /// Whether the addresses came by.
+    is_split: bool,
 }
 
 impl Writer<'_> {
@@ -337,6 +344,7 @@ impl Writer<'_> {
         }
         if self.path == self.field {
             self.text.push('\n');
+            self.is_split = true;
             return self.addresses(indent);
         }
         match value.shape() {

@@ -19,6 +19,14 @@ const WORDS: [&str; 5] = [
     "CiliumLoadBalancerIPPool",
     "kubevip",
 ];
+/// The kinds of resources that are read.
+const OUR_KINDS: [&str; 5] = [
+    "IPAddressPool",
+    "AddressPool",
+    "L2Advertisement",
+    "BGPAdvertisement",
+    "CiliumLoadBalancerIPPool",
+];
 /// What MetalLB's configuration before its resources has.
 const LEGACY_WORD: &str = "address-pools";
 
@@ -102,7 +110,7 @@ impl Reader {
 
     fn object(self, inventory: &mut Inventory, object: Object<'_>) {
         if object.is_ours() {
-            self.name(inventory, object.value);
+            self.outline(inventory, object.value);
         }
         let pool_kind = object.pool_kind();
         let kind = (object.group(), object.kind);
@@ -124,8 +132,12 @@ impl Reader {
         }
     }
 
-    /// A name that no object can have: whoever applies it is refused.
-    fn name(self, inventory: &mut Inventory, object: Value<'_>) {
+    /// What every object has to be like: else whoever applies it is refused.
+    fn outline(self, inventory: &mut Inventory, object: Value<'_>) {
+        let metadata = object.get("metadata").filter(|part| !part.is_null());
+        if let Some(metadata) = metadata.filter(|part| !part.is_mapping()) {
+            self.misshapen(inventory, metadata, "metadata", "a mapping");
+        }
         let name = object.at_path(&["metadata", "name"]);
         if let Some(name) = name.filter(|name| !name.is_null())
             && !name.text().is_some_and(is_name)
@@ -137,7 +149,10 @@ impl Reader {
 
     fn metallb(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) {
         let spec = object.get("spec");
-        let truth = |key| spec.and_then(|spec| spec.get(key)).and_then(Value::truth);
+        let mut truth = |key| {
+            let value = spec.and_then(|spec| spec.get(key));
+            self.truth(inventory, value, key)
+        };
         let mut pool = self.pool(object, kind);
         pool.auto_assign = truth("autoAssign").unwrap_or(true);
         pool.avoid_buggy_ips = truth("avoidBuggyIPs").unwrap_or(false);
@@ -254,7 +269,7 @@ impl Reader {
             let pools = document.root().get("address-pools");
             for entry in self.list(inventory, pools, "address-pools") {
                 let name = entry.get("name");
-                let truth = |key| entry.get(key).and_then(Value::truth);
+                let mut truth = |key| self.truth(inventory, entry.get(key), key);
                 let mut pool = self.pool(object, PoolKind::MetallbConfigMap);
                 let text = name.and_then(Value::text).unwrap_or_default();
                 text.clone_into(&mut pool.name);
@@ -401,6 +416,20 @@ impl Reader {
         }
     }
 
+    /// What is true or false, if it is said.
+    fn truth(
+        self,
+        inventory: &mut Inventory,
+        value: Option<Value<'_>>,
+        field: &'static str,
+    ) -> Option<bool> {
+        let value = value.filter(|value| !value.is_null())?;
+        if value.truth().is_none() {
+            self.misshapen(inventory, value, field, "true or false, without quotes");
+        }
+        value.truth()
+    }
+
     /// The items of a list; none where there is no list.
     fn list<'a>(
         self,
@@ -521,6 +550,12 @@ impl<'a> Objects<'a> {
             }
             return;
         }
+        for key in ["kind", "apiVersion"] {
+            let said = value.get(key).filter(|said| !said.is_null());
+            if let Some(said) = said.filter(|said| said.text().is_none()) {
+                return self.misshapen(said, key, "text");
+            }
+        }
         let text = |key| value.get(key).and_then(Value::text);
         let (known_version, known_kind) = known.unwrap_or_default();
         let object = Object {
@@ -532,6 +567,9 @@ impl<'a> Objects<'a> {
         let (Some(items), Some(of)) = (items, object.kind.strip_suffix("List")) else {
             if depth > 0 && object.kind.is_empty() {
                 self.misshapen(value, "an item of a list", "an object with a kind");
+            } else if OUR_KINDS.contains(&object.kind) && object.api_version.is_empty() {
+                let expected = "said: metallb.io/v1beta1, or cilium.io/v2";
+                self.misshapen(value, "apiVersion", expected);
             } else {
                 self.found.push(object);
             }

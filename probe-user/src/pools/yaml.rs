@@ -183,6 +183,14 @@ pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
     documents
 }
 
+/// Whether a text is a word, all small, all large, or with a large beginning: `true`, `TRUE`, `True`, and nothing else.
+fn is_cased_like_yaml(text: &str, word: &str) -> bool {
+    let rest = text.get(1..).unwrap_or_default();
+    let is_small = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_large = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase());
+    text.eq_ignore_ascii_case(word) && (is_small(rest) || is_large(text))
+}
+
 /// Whether the document that begins in this line has something for a template engine.
 fn is_template(text: &str, begins: usize) -> bool {
     let mut lines = text.lines().skip(begins.saturating_sub(1));
@@ -371,12 +379,22 @@ impl<'a> Value<'a> {
         matches!(self.content(), Content::Scalar { .. }) && self.text().is_none()
     }
 
-    /// Whether it says true or false.
+    /// Whether it says true or false, in the words of YAML 1.1, which is what kubectl reads. In quotes it is a text.
     pub fn truth(self) -> Option<bool> {
-        match self.text()? {
-            "true" | "True" | "TRUE" => Some(true),
-            "false" | "False" | "FALSE" => Some(false),
-            _ => None,
+        const YES: [&str; 4] = ["true", "yes", "on", "y"];
+        const NO: [&str; 4] = ["false", "no", "off", "n"];
+        let Content::Scalar {
+            text,
+            style: ScalarStyle::Plain,
+        } = self.content()
+        else {
+            return None;
+        };
+        let is_in = |words: [&str; 4]| words.iter().any(|word| is_cased_like_yaml(text, word));
+        match (is_in(YES), is_in(NO)) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
         }
     }
 

@@ -235,6 +235,18 @@ fn what_cannot_be_written_is_said_with_what_to_do() {
 }
 
 #[test]
+fn addresses_that_are_merged_in_are_not_said_to_be_gone() {
+    let merged = "a: &a {addresses: [192.0.2.0/28]}\napiVersion: metallb.io/v1beta1\n\
+                  kind: IPAddressPool\nmetadata: {name: m}\nspec: {<<: *a}\n";
+    let error = exclude(merged, interval("192.0.2.1")).unwrap_err();
+    assert_eq!(error, ExcludeError::Merged("m".to_owned()));
+    let aliased = merged.replace("{<<: *a}", "*a");
+    assert!(
+        only(&aliased, "192.0.2.0").contains("spec:\n  addresses:\n  - 192.0.2.1-192.0.2.15\n")
+    );
+}
+
+#[test]
 fn what_a_list_says_for_its_items_is_written_with_each() {
     let list = "kind: AddressPoolList\napiVersion: metallb.io/v1beta1\nitems:\n\
                 - {metadata: {name: a}, spec: {addresses: [192.0.2.0/31, [x]], protocol: layer2}}\n";

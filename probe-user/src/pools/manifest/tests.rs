@@ -71,6 +71,43 @@ fn what_looks_like_objects_and_is_none_is_told() {
 }
 
 #[test]
+fn a_part_of_another_shape_is_no_default() {
+    let object = |metadata: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {metadata}\nspec: {spec}\n"
+        );
+        unread(&text)
+    };
+    let fine = "{name: a}";
+    assert_eq!(object(fine, "{avoidBuggyIPs: yes, autoAssign: }"), [""; 0]);
+    for (metadata, spec, told) in [
+        ("[1]", "{}", "3: metadata is not a mapping"),
+        (
+            fine,
+            "{avoidBuggyIPs: 'true'}",
+            "4: avoidBuggyIPs is not true or false, without quotes",
+        ),
+        (
+            fine,
+            "{autoAssign: maybe}",
+            "4: autoAssign is not true or false, without quotes",
+        ),
+    ] {
+        assert_eq!(object(metadata, spec), [told]);
+    }
+    assert_eq!(
+        unread("kind: [IPAddressPool]\napiVersion: metallb.io/v1beta1\n"),
+        ["1: kind is not text"]
+    );
+    assert!(unread("kind: IPAddressPool\n")[0].contains("apiVersion is not said"));
+    // Whoever else has such a kind.
+    assert_eq!(
+        unread("kind: AddressPool\napiVersion: example.org/v1\n"),
+        [""; 0]
+    );
+}
+
+#[test]
 fn lists_that_hold_themselves_or_far_too_much_come_to_an_end() {
     let text = format!("&a {{kind: List, items: [{}, *a]}}", pool("a"));
     assert!(unread(&text)[0].contains("nested less deeply"), "{text}");

@@ -171,6 +171,32 @@ fn null_is_no_text_unless_it_is_quoted() {
 }
 
 #[test]
+fn truth_is_what_kubectl_takes_for_it() {
+    let truth = |text: &str| {
+        let document = only(&format!("a: {text}\n"));
+        document.root().get("a").unwrap().truth()
+    };
+    for text in ["true", "True", "TRUE", "yes", "On", "y", "Y"] {
+        assert_eq!(truth(text), Some(true), "{text}");
+    }
+    for text in ["false", "No", "OFF", "n"] {
+        assert_eq!(truth(text), Some(false), "{text}");
+    }
+    for text in [
+        "'true'",
+        "\"no\"",
+        "tRUE",
+        "1",
+        "maybe",
+        "",
+        "[true]",
+        "!!str true",
+    ] {
+        assert_eq!(truth(text), None, "{text}");
+    }
+}
+
+#[test]
 fn json_is_read_with_its_tabs_and_windows_its_line_ends() {
     let document = only("{\r\n\t\"a\": [\r\n\t\t\"b\"\r\n\t]\r\n}\r\n");
     let b = document
