@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::*;
+use super::{objects::MOST_OBJECTS, *};
 
 fn inventory(text: &str) -> Inventory {
     let mut inventory = Inventory::default();

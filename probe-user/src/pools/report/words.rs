@@ -11,6 +11,10 @@ const LONGEST: usize = 120;
 /// So many clusters of a plan are named.
 const MOST_CLUSTERS: usize = 10;
 
+/// Of a pool with addresses that has none to hand out.
+const KEPT_BACK: &str =
+    "hands out no address: all of them end in .0 or .255, which avoidBuggyIPs keeps back";
+
 /// What a finding says.
 pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String {
     let pool = |pool| pool_name(inventory, pool);
@@ -56,13 +60,7 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             several_and_more(first, addresses),
             cluster_name(inventory, inventory.pools[range.pool].cluster),
         ),
-        Finding::NotInPlan { pool } => {
-            let cluster = cluster_name(inventory, inventory.pools[pool].cluster);
-            format!(
-                "the plan does not know cluster {cluster}, which has pools; it knows {}",
-                clusters(plan)
-            )
-        }
+        Finding::NotInPlan { pool } => unknown_cluster(inventory, plan, pool),
         Finding::InvalidRange { pool: of, fault } => {
             let fault = &inventory.pools[of].faults[fault];
             format!("{} lists {}", pool(of), faulty(fault))
@@ -100,10 +98,7 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
         Finding::EmptyPool { pool: of } if inventory.pools[of].ranges.is_empty() => {
             format!("{} has no addresses", pool(of))
         }
-        Finding::EmptyPool { pool: of } => format!(
-            "{} hands out no address: all of them end in .0 or .255, which avoidBuggyIPs keeps back",
-            pool(of)
-        ),
+        Finding::EmptyPool { pool: of } => format!("{} {KEPT_BACK}", pool(of)),
         Finding::UnknownPool {
             advertisement,
             name,
@@ -222,6 +217,14 @@ fn advertisement_name(inventory: &Inventory, advertisement: usize) -> String {
 
 fn cluster_name(inventory: &Inventory, cluster: usize) -> Cow<'_, str> {
     shortened(&inventory.clusters[cluster])
+}
+
+fn unknown_cluster(inventory: &Inventory, plan: &Plan, pool: usize) -> String {
+    let cluster = cluster_name(inventory, inventory.pools[pool].cluster);
+    format!(
+        "the plan does not know cluster {cluster}, which has pools; it knows {}",
+        clusters(plan)
+    )
 }
 
 /// The clusters of a plan, as a sentence has them.
