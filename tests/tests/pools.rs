@@ -457,6 +457,23 @@ fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back()
 }
 
 #[test]
+fn what_is_in_a_config_map_is_named_and_ends_with_4() {
+    let kube_vip = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip}\n\
+                    data: {range-shop: 192.0.2.9-192.0.2.10}\n";
+    let both = format!("{EAST}{kube_vip}");
+    let repository = Repository::new(&[("both.yaml", &both), ("kube-vip.yaml", kube_vip)]);
+    for (file, manifests) in [("both.yaml", 1), ("kube-vip.yaml", 0)] {
+        let output = repository.pools(&["exclude", "192.0.2.9", file], "");
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(printed.matches("kind: ").count(), manifests, "{printed}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = "192.0.2.9 is in pool range-shop of a kube-vip ConfigMap: take it out there";
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn blocks_of_cilium_are_taken_apart_too() {
     let cilium = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: blue}\n\
                   spec: {blocks: [{cidr: 192.0.2.0/28}]}\n";

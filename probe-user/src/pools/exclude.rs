@@ -47,6 +47,8 @@ pub struct Excluded {
     pub manifests: Vec<String>,
     /// The addresses that were in no pool.
     pub not_there: Vec<Interval>,
+    /// What pools have that are not written here, and which those are.
+    pub by_hand: Vec<(Interval, String)>,
     /// What could not be read, and where.
     pub broken: Vec<(Mark, ReadError)>,
 }
@@ -57,14 +59,6 @@ pub enum ExcludeError {
     /// No pool has any of them.
     #[error("{} is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool there", .0.spoken())]
     NotThere(Interval),
-    /// A pool that is not written here has them.
-    #[error("{} is in {pool}, an entry of a ConfigMap: take it out there by hand", interval.spoken())]
-    ByHand {
-        /// What of it the pool has.
-        interval: Interval,
-        /// What the pool is.
-        pool: String,
-    },
     /// The pool has nothing else.
     #[error("pool {0} has no other addresses: delete it instead")]
     NothingLeft(String),
@@ -85,7 +79,7 @@ pub enum ExcludeError {
 ///
 /// # Errors
 ///
-/// No pool has them, a pool would be left empty, or one that has them is of a kind that is not written.
+/// No pool has them, a pool would be left empty, or cannot be written.
 pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
     let mut excluded = Excluded::default();
     let mut taken = Vec::new();
@@ -116,8 +110,10 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
             }
         }
     }
+    excluded.by_hand = by_hand(text, wanted);
+    taken.extend(excluded.by_hand.iter().map(|&(interval, _)| interval));
     if taken.is_empty() && excluded.broken.is_empty() {
-        return Err(by_hand(text, wanted).unwrap_or(ExcludeError::NotThere(wanted)));
+        return Err(ExcludeError::NotThere(wanted));
     }
     excluded.not_there = outside(wanted, &merged(taken));
     Ok(excluded)
@@ -174,18 +170,19 @@ fn without(
     }
 }
 
-/// A pool in a `ConfigMap` that has some of these addresses.
-fn by_hand(text: &str, wanted: Interval) -> Option<ExcludeError> {
+/// What pools in `ConfigMap`s have of these addresses.
+fn by_hand(text: &str, wanted: Interval) -> Vec<(Interval, String)> {
     let mut inventory = Inventory::default();
     manifest::read(&mut inventory, "", "", text);
-    inventory.pools.iter().find_map(|pool| {
-        let mut ranges = pool.ranges.iter();
-        let interval = ranges.find_map(|range| range.interval.common(&wanted))?;
-        (!pool.kind.is_resource()).then(|| ExcludeError::ByHand {
-            interval,
-            pool: format!("pool {} of a {}", inert(&pool.name), pool.kind),
-        })
-    })
+    let pools = inventory.pools.iter();
+    let pools = pools.filter(|pool| !pool.kind.is_resource());
+    let parts = pools.flat_map(|pool| {
+        let name = format!("pool {} of a {}", inert(&pool.name), pool.kind);
+        let ranges = pool.ranges.iter();
+        let parts = ranges.filter_map(move |range| range.interval.common(&wanted));
+        parts.map(move |part| (part, name.clone()))
+    });
+    parts.collect()
 }
 
 /// The addresses of a pool, as they are to be written.

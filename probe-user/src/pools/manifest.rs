@@ -175,6 +175,10 @@ impl Reader {
                     return self.misshapen(inventory, start, "start", "an address");
                 };
                 // Without an end it is one address.
+                let stop = stop.filter(|stop| !stop.is_null());
+                if let Some(stop) = stop.filter(|stop| stop.text().is_none()) {
+                    return self.misshapen(inventory, stop, "stop", "an address");
+                }
                 let stop = stop.and_then(Value::text);
                 let text = format!("{first}-{}", stop.unwrap_or(first));
                 self.written(inventory, pool, &text, start);
@@ -195,6 +199,7 @@ impl Reader {
         };
         if name == Some("kubevip") {
             for (key, value) in data.entries() {
+                inventory.spend(1);
                 self.kube_vip(inventory, object, key, value);
             }
         } else if let Some(config) = data.get("config") {
@@ -234,6 +239,8 @@ impl Reader {
         let Some(text) = config.text().filter(|text| text.contains(LEGACY_WORD)) else {
             return;
         };
+        // By aliases, many objects may have one text.
+        inventory.spend(text.len() / 16);
         let offset = config.block_offset();
         for document in yaml::documents(text) {
             let document = match document {
@@ -295,7 +302,7 @@ impl Reader {
         for selector in self.list(inventory, spec("ipAddressPoolSelectors"), field) {
             selectors.extend(self.selector(inventory, selector));
         }
-        inventory.advertisements.push(Advertisement {
+        inventory.add_advertisement(Advertisement {
             cluster: self.cluster,
             kind,
             namespace: identity.namespace,

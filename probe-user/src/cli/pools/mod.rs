@@ -173,7 +173,13 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
     for (mark, error) in &excluded.broken {
         cannot_read(&name, Some(*mark), error);
     }
-    if excluded.manifests.is_empty() {
+    for (range, pool) in &excluded.by_hand {
+        say(&format!(
+            "probe: {} is in {pool}: take it out there by hand",
+            range.spoken()
+        ));
+    }
+    if excluded.manifests.is_empty() && excluded.by_hand.is_empty() {
         bail!(
             "{} is in no pool that could be read",
             arguments.addresses.spoken()
@@ -191,11 +197,13 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
         Err(error) if !is_closed(&error) => Err(error).context("cannot write the pools")?,
         _ => {}
     }
-    Ok(if excluded.broken.is_empty() {
-        Exit::Fine
-    } else {
-        Exit::Failed
-    })
+    Ok(
+        if excluded.broken.is_empty() && excluded.by_hand.is_empty() {
+            Exit::Fine
+        } else {
+            Exit::Failed
+        },
+    )
 }
 
 /// Says that something could not be read, on one line whatever it quotes.

@@ -218,11 +218,11 @@ fn what_cannot_be_written_is_said_with_what_to_do() {
     assert_eq!(error, ExcludeError::OldField("old".to_owned()));
     let kube_vip = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip}\n\
                     data: {range-shop: 192.0.2.1-192.0.2.9}\n";
-    let error = exclude(kube_vip, interval("192.0.2.0/30")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "192.0.2.1-192.0.2.3 is in pool range-shop of a kube-vip ConfigMap, an entry of a ConfigMap: take it out there by hand"
-    );
+    let excluded = exclude(kube_vip, interval("192.0.2.0/30")).unwrap();
+    assert_eq!(excluded.manifests, [""; 0]);
+    let entry = "pool range-shop of a kube-vip ConfigMap".to_owned();
+    assert_eq!(excluded.by_hand, [(interval("192.0.2.1-192.0.2.3"), entry)]);
+    assert_eq!(excluded.not_there, [interval("192.0.2.0")]);
     let twice = POOL.replace("  autoAssign", "  addresses: []\n  autoAssign");
     let excluded = exclude(&twice, interval("192.0.2.9")).unwrap();
     assert_eq!(excluded.manifests, [""; 0]);

@@ -16,7 +16,7 @@ const OUR_KINDS: [&str; 5] = [
 /// Lists in lists in lists are followed this deep.
 const DEEPEST_LIST: usize = 8;
 /// Of a document, so many objects are looked at: by aliases a small one could have any number.
-pub(super) const MOST_OBJECTS: usize = 1_000_000;
+pub(super) const MOST_OBJECTS: usize = 200_000;
 
 /// An object, and what it is: in a list of one kind, the list may say it for all.
 #[derive(Clone, Copy, Debug)]

@@ -125,6 +125,28 @@ fn lists_that_hold_themselves_or_far_too_much_come_to_an_end() {
 }
 
 #[test]
+fn what_many_objects_share_does_not_grow_with_them() {
+    let labels: Vec<_> = (0..20_000).map(|number| format!("l{number}: x")).collect();
+    let wrong = vec!["[x]"; 20_000].join(", ");
+    let mut text = format!(
+        "x: &l {{{}}}\ny: &s {{addresses: [{wrong}]}}\nkind: List\nitems:\n",
+        labels.join(", ")
+    );
+    for number in 0..2000 {
+        writeln!(
+            text,
+            "- {{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, \
+             metadata: {{name: p{number}, labels: *l}}, spec: *s}}"
+        )
+        .unwrap();
+    }
+    let inventory = inventory(&text);
+    assert!(inventory.pools.len() < 60, "{}", inventory.pools.len());
+    let last = inventory.unread.last().unwrap();
+    assert_eq!(last.error, ReadError::TooMany);
+}
+
+#[test]
 fn a_document_with_a_key_twice_is_not_judged_by_either() {
     let twice = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\nspec:\n  \
                  addresses: [192.0.2.0/28]\n  addresses: [198.51.100.0/28]\n";
