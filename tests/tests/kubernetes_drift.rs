@@ -193,6 +193,14 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     for speaker in &mut speakers {
         speaker.wait_for_burst()?;
     }
+    // The watcher might announce them itself, for all it knows, until somebody else has asked in vain.
+    for ip in ["192.0.2.226", "192.0.2.227"] {
+        daemon.wait_for_metrics("an address to be expected", PATIENCE, |metrics| {
+            let labels = [("ip", ip)];
+            Ok(metrics.get("arp_monitor_tracked_silent", &labels).is_some())
+        })?;
+        device.run(["arping", "-D", "-c1", "-w1", "-I", "eth0", ip])?;
+    }
     for &(kind, about, reason) in EXPECTED {
         let mut looks = 0_u32;
         eventually(&format!("{kind} of {about}"), PATIENCE, || {

@@ -113,6 +113,7 @@ fn objects() -> Objects {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as each row has it")]
 const fn nodes(with_mac: usize, here: usize) -> Option<NodesKnown> {
     Some(NodesKnown {
         all: here,
