@@ -1,7 +1,10 @@
 //! Targets from a file or from standard input: a list, or the address pools of MetalLB.
 
 use super::{Target, TargetError};
-use crate::pools::{Inventory, Mark, manifest};
+use crate::{
+    pools::{Inventory, Mark, manifest},
+    report::inert,
+};
 
 /// What a text names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +88,7 @@ fn pools(text: &str) -> Result<List, ListError> {
     if let Some(unread) = inventory.unread.into_iter().next() {
         return Err(ListError::Yaml {
             mark: unread.mark,
-            why: unread.error.to_string(),
+            why: inert(&unread.error.to_string()).into_owned(),
         });
     }
     if inventory.pools.is_empty() {
@@ -96,7 +99,7 @@ fn pools(text: &str) -> Result<List, ListError> {
         if let Some(fault) = pool.faults.into_iter().next() {
             return Err(ListError::Yaml {
                 mark: Some(fault.place.mark),
-                why: fault.error.to_string(),
+                why: inert(&fault.error.to_string()).into_owned(),
             });
         }
         for range in pool.ranges {
