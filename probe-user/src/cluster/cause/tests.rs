@@ -70,13 +70,8 @@ fn service(name: &str, key: Option<&str>) -> Service {
         created: Some(at("10:00:00")),
         assigned: None,
         addresses: vec![IP.parse().unwrap()],
-        requested: Vec::new(),
-        requested_pool: None,
-        allocated_from: None,
-        class: None,
         sharing_key: key.map(str::to_owned),
-        kube_vip_host: None,
-        local_traffic: false,
+        ..Service::default()
     }
 }
 
@@ -156,6 +151,16 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let two_services = |one, other| Objects {
         services: vec![service("shop/a", one), service("shop/b", other)],
         ..objects()
+    };
+    let of_services = |change: &dyn Fn(&mut Service)| {
+        let mut objects = two_services(None, None);
+        objects.services.iter_mut().for_each(change);
+        objects
+    };
+    let of_service = |change: &dyn Fn(&mut Service)| {
+        let mut objects = objects();
+        objects.services.iter_mut().for_each(change);
+        objects
     };
     let statuses = |statuses: &[(&str, &str)]| Objects {
         statuses: statuses
@@ -281,6 +286,34 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             ..base("two services that may share", two(true, true))
         },
         Row {
+            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            objects: of_services(&|service| service.kube_vip_host = Some("node-1".to_owned())),
+            says: "should announce it, as far as is said",
+            ..base("two services of kube-vip's", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            objects: of_services(&|service| {
+                if service.named.name == "a" {
+                    service.allocated_from = Some("production".to_owned());
+                }
+            }),
+            ..base("one of MetalLB's and one of another's", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            objects: of_services(&|service| service.by_cilium = true),
+            ..base("two services of Cilium's", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::SplitBrain, Scope::Internal),
+            objects: Objects {
+                metallb: Vec::new(),
+                ..two_services(None, None)
+            },
+            ..base("two services of somebody's without pools", two(true, true))
+        },
+        Row {
             expected: (CauseKind::SeveralInstalls, Scope::Internal),
             says: "metallb-one and metallb-two",
             objects: Objects {
@@ -325,6 +358,64 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             expected: (CauseKind::NodeAddress, Scope::Internal),
             says: "node-2 answers for it, and has not announced it",
             ..base("one announces, the other has it", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::NodeAddress, Scope::Internal),
+            says: "node-2 answers for it, and has not announced it",
+            objects: statuses(&[("metallb-system", "node-1")]),
+            ..base("the one that should announces", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            says: "node-2 should announce it, as far as is said; node-1 does as well",
+            objects: statuses(&[("metallb-system", "node-2")]),
+            ..base("the one that should not announces", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            says: "node-2 has not been heard to announce it, and is said to",
+            objects: of_service(&|service| service.kube_vip_host = Some("node-2".to_owned())),
+            ..base("by kube-vip's word", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::SplitBrain, Scope::Internal),
+            says: "Each of them takes itself",
+            objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
+            ..base("both say that they should, one was heard", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::SeveralInstalls, Scope::Internal),
+            says: "Speakers of several namespaces",
+            objects: statuses(&[("metallb-one", "node-1"), ("metallb-two", "node-2")]),
+            ..base("of two installations, one was heard", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::Unknown, Scope::Internal),
+            says: "shop/frontend is Cilium's, which announces no more than hosts do: node-2 may speak for it",
+            objects: of_service(&|service| service.by_cilium = true),
+            ..base("Cilium is not heard to announce", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::Unknown, Scope::Internal),
+            says: "No owner has been heard",
+            objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
+            ..base("two by word alone are not two", two(false, false))
+        },
+        Row {
+            says: "announced by node-3, whom no owner is known to be: 02:00:00:00:00:09 may be that node",
+            objects: statuses(&[("metallb-system", "node-3")]),
+            ..base(
+                "the stranger may be the node that should",
+                vec![owner(1, "node-1", true), owner(9, "", true)],
+            )
+        },
+        Row {
+            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            objects: statuses(&[("metallb-system", "node-1")]),
+            ..base(
+                "the node that should is there, and a stranger",
+                vec![owner(1, "node-1", true), owner(9, "", true)],
+            )
         },
         Row {
             expected: (CauseKind::Unknown, Scope::Internal),
@@ -386,6 +477,25 @@ fn this_host_is_a_node_also_where_its_name_is_not_known() {
             .evidence
             .contains(&"this host has it on an interface".to_owned())
     );
+}
+
+#[test]
+fn what_this_host_is_said_to_announce_it_may_not_have_on_an_interface() {
+    let mut here = owner(1, "node-1", false);
+    here.local = true;
+    let local = FindingRecord {
+        evidence: Some(Evidence::Local),
+        ..conflict(vec![here, owner(2, "node-2", false)], None)
+    };
+    for (said, expected) in [
+        ("node-1", CauseKind::Unknown),
+        ("node-2", CauseKind::NodeAddress),
+    ] {
+        let mut objects = objects();
+        objects.statuses = vec![status("metallb-system", said)];
+        let cause = cause(&local, &Cluster::from(objects), nodes(3, 3)).unwrap();
+        assert_eq!(cause.kind, expected, "{said}: {cause:?}");
+    }
 }
 
 #[test]
