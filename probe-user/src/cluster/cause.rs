@@ -257,7 +257,7 @@ impl Case<'_> {
         };
         let takes_key =
             |service: &&Service| service.by_cilium || self.cluster.is_from_metallb(service);
-        if !self.services.iter().any(|service| takes_key(service)) {
+        if !self.services.iter().any(takes_key) {
             return None;
         }
         let same = |other: &&Service| {

@@ -80,6 +80,10 @@ impl std::fmt::Display for Named {
 
 /// A Service of type `LoadBalancer`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is what one field of the object says"
+)]
 pub struct Service {
     /// Which.
     #[serde(flatten)]

@@ -108,12 +108,12 @@ fn objects() -> Objects {
     }
 }
 
-const fn nodes(with_mac: usize, here: usize) -> Option<NodesKnown> {
-    Some(NodesKnown {
+const fn nodes(with_mac: usize, here: usize) -> NodesKnown {
+    NodesKnown {
         all: here,
         here,
         with_mac,
-    })
+    }
 }
 
 fn assigned_at(time: &str) -> Objects {
@@ -144,7 +144,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         owners,
         hint: None,
         objects: objects(),
-        nodes: nodes(with_mac, here),
+        nodes: Some(nodes(with_mac, here)),
         expected: (CauseKind::Unknown, Scope::Unknown),
         says: "",
     };
@@ -219,7 +219,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "2 of 3 nodes",
-            nodes: nodes(2, 3),
+            nodes: Some(nodes(2, 3)),
             ..base(
                 "it may be the third node",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
@@ -227,7 +227,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "No node has an address on this network",
-            nodes: nodes(0, 0),
+            nodes: Some(nodes(0, 0)),
             ..base(
                 "the nodes are on another network",
                 vec![owner(1, "", true), owner(9, "", true)],
@@ -274,7 +274,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::SharedWithoutKey, Scope::Unknown),
             objects: two_services(Some("one"), Some("other")),
-            nodes: nodes(2, 3),
+            nodes: Some(nodes(2, 3)),
             ..base(
                 "two services, two keys, and a MAC not known",
                 vec![owner(1, "node-1", true), owner(2, "", true)],
@@ -449,17 +449,17 @@ fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
         finding: FindingKind::Moved,
         ..conflict(owners(), None)
     };
-    assert_eq!(cause(&moved, &cluster, nodes(3, 3)), None);
+    assert_eq!(cause(&moved, &cluster, Some(nodes(3, 3))), None);
     let elsewhere = FindingRecord {
         ip: "198.51.100.1".parse().unwrap(),
         ..conflict(owners(), None)
     };
-    assert_eq!(cause(&elsewhere, &cluster, nodes(3, 3)), None);
+    assert_eq!(cause(&elsewhere, &cluster, Some(nodes(3, 3))), None);
     let in_pool = FindingRecord {
         ip: "192.0.2.241".parse().unwrap(),
         ..conflict(owners(), None)
     };
-    assert!(cause(&in_pool, &cluster, nodes(3, 3)).is_some());
+    assert!(cause(&in_pool, &cluster, Some(nodes(3, 3))).is_some());
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn this_host_is_a_node_also_where_its_name_is_not_known() {
         evidence: Some(Evidence::Local),
         ..conflict(vec![here, owner(2, "node-2", false)], None)
     };
-    let cause = cause(&local, &Cluster::from(objects()), nodes(3, 3)).unwrap();
+    let cause = cause(&local, &Cluster::from(objects()), Some(nodes(3, 3))).unwrap();
     assert_eq!(cause.kind, CauseKind::NodeAddress);
     assert!(
         cause
@@ -493,7 +493,7 @@ fn what_this_host_is_said_to_announce_it_may_not_have_on_an_interface() {
     ] {
         let mut objects = objects();
         objects.statuses = vec![status("metallb-system", said)];
-        let cause = cause(&local, &Cluster::from(objects), nodes(3, 3)).unwrap();
+        let cause = cause(&local, &Cluster::from(objects), Some(nodes(3, 3))).unwrap();
         assert_eq!(cause.kind, expected, "{said}: {cause:?}");
     }
 }
@@ -506,7 +506,7 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
         freshness.known = Known::Stale;
     }
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
-    let cause = cause(&finding, &Cluster::from(objects), nodes(3, 3)).unwrap();
+    let cause = cause(&finding, &Cluster::from(objects), Some(nodes(3, 3))).unwrap();
     let evidence = cause.evidence.join("\n");
     assert!(
         evidence.contains("announced by node-1, which need not be so"),
