@@ -185,6 +185,37 @@ fn conflict(socket: &SocketPlace, last: u8) -> Result<Option<Value>> {
     Ok(conflicts.find(|conflict| conflict["ip"] == ip.as_str()))
 }
 
+/// Whose address it is, who has it, and on what the cause rests.
+fn rests_on_what_was_seen_and_said(stage: &Stage, socket: &SocketPlace) -> Result<()> {
+    let known = conflict(socket, EXTERNAL_DEVICE)?.unwrap();
+    let context = &known["cluster"];
+    assert_eq!(
+        context["services"],
+        json!([{ "namespace": "shop", "name": "taken" }])
+    );
+    assert_eq!(context["pool"]["name"], "production");
+    let evidence = context["cause"]["evidence"].to_string();
+    assert!(evidence.contains(&stage.device.mac().to_string()));
+    // It came later than the address was assigned, which the API server dates.
+    assert!(
+        evidence.contains("after shop/taken got its addresses"),
+        "{evidence}"
+    );
+    let of_one = known["owners"].to_string();
+    assert!(of_one.contains("node-1"), "{of_one}");
+    // The MAC of the lease is the node's that kube-vip names, and a stranger may be the node that is missing.
+    let leased = conflict(socket, LEASED)?.unwrap()["owners"].to_string();
+    assert!(leased.contains("node-2"), "{leased}");
+    let doubtful = conflict(socket, OTHER_CARD)?.unwrap();
+    let evidence = doubtful["cluster"]["cause"]["evidence"].to_string();
+    let says = format!(
+        "{} may be that node, through another network card",
+        stage.device.mac()
+    );
+    assert!(evidence.contains(&says), "{evidence}");
+    Ok(())
+}
+
 #[test]
 fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<()> {
     let lab = Lab::new()?;
@@ -267,33 +298,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
             )
         })?;
     }
-    // Whose address it is, who has it, and on what the cause rests.
-    let known = conflict(&socket, EXTERNAL_DEVICE)?.unwrap();
-    let context = &known["cluster"];
-    assert_eq!(
-        context["services"],
-        json!([{ "namespace": "shop", "name": "taken" }])
-    );
-    assert_eq!(context["pool"]["name"], "production");
-    let evidence = context["cause"]["evidence"].to_string();
-    assert!(evidence.contains(&stage.device.mac().to_string()));
-    // It came later than the address was assigned, which the API server dates.
-    assert!(
-        evidence.contains("after shop/taken got its addresses"),
-        "{evidence}"
-    );
-    let of_one = known["owners"].to_string();
-    assert!(of_one.contains("node-1"), "{of_one}");
-    // The MAC of the lease is the node's that kube-vip names, and a stranger may be the node that is missing.
-    let leased = conflict(&socket, LEASED)?.unwrap()["owners"].to_string();
-    assert!(leased.contains("node-2"), "{leased}");
-    let doubtful = conflict(&socket, OTHER_CARD)?.unwrap();
-    let evidence = doubtful["cluster"]["cause"]["evidence"].to_string();
-    let says = format!(
-        "{} may be that node, through another network card",
-        stage.device.mac()
-    );
-    assert!(evidence.contains(&says), "{evidence}");
+    rests_on_what_was_seen_and_said(&stage, &socket)?;
     // It was told as well, with the same words.
     daemon
         .process()

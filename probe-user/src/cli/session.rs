@@ -92,7 +92,12 @@ impl Session {
             return None;
         }
         let (links, watched) = (self.links.clone(), self.watched.clone());
-        let expected = tracking::follow(cluster.cluster(), links.clone(), watched.clone());
+        let expected = tracking::follow(
+            cluster.node_name(),
+            cluster.cluster(),
+            links.clone(),
+            watched.clone(),
+        );
         if let Some(monitor) = &mut self.waiting {
             monitor.expect(expected);
         }

@@ -4,11 +4,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::{Announced, Cluster, Resource, Service, model::Known};
 use crate::{
-    detect::Expected,
+    detect::{Announcer, Expected},
     facts::OnLink,
     interfaces::{WatchState, WatchedInterfaces},
     links::Links,
@@ -26,8 +27,39 @@ const NEEDED: [Resource; 4] = [
 /// Classes of load balancers that announce by BGP only.
 const BGP_CLASSES: [&str; 1] = ["io.cilium/bgp-control-plane"];
 
+/// How far the API server's clock may be behind this host's.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
+
+/// This host, as the cluster and its own clock have it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The node that it is, if it is known.
+    pub node: Option<String>,
+    /// Since when it listens.
+    pub since: Timestamp,
+}
+
+impl Listener {
+    /// Who may have been announcing an address since before this host listened.
+    fn announcer(&self, cluster: &Cluster, ip: IpAddr) -> Announcer {
+        let since = self.since.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+        // Whoever took it since would have been heard to.
+        let is_new = |service: &Service| service.assigned.is_some_and(|assigned| assigned > since);
+        let said = cluster.said_to_announce(ip);
+        let is_said_elsewhere = self
+            .node
+            .as_deref()
+            .is_some_and(|own| !said.is_empty() && !said.contains(&own));
+        if is_said_elsewhere || cluster.services_at(ip).all(is_new) {
+            Announcer::Elsewhere
+        } else {
+            Announcer::PerhapsHere
+        }
+    }
+}
+
 /// The addresses that are expected; `None` while too little was read to say.
-pub fn expected(cluster: &Cluster, on_link: &OnLink) -> Option<Expected> {
+pub fn expected(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Option<Expected> {
     if !NEEDED.iter().all(|&resource| was_tried(cluster, resource))
         || is_forbidden(cluster, Resource::IpAddressPools)
     {
@@ -43,7 +75,11 @@ pub fn expected(cluster: &Cluster, on_link: &OnLink) -> Option<Expected> {
         .filter(|&ip| on_link.keys(ip).next().is_some())
         .filter(|&ip| are_pools_whole || cluster.pool_of(ip).is_some())
         .filter(|&ip| is_on_layer_2(cluster, ip, &mut announced));
-    Some(expected.flat_map(|ip| on_link.keys(ip)).collect())
+    let expected = expected.flat_map(|ip| {
+        let announcer = listener.announcer(cluster, ip);
+        on_link.keys(ip).map(move |key| (key, announcer))
+    });
+    Some(expected.collect())
 }
 
 /// Whether the API server has said anything about it, be it that it says nothing.
@@ -95,11 +131,16 @@ fn is_by_bgp(service: &Service) -> bool {
 /// Follows the cluster and the interfaces, and says what is expected. What was expected stays so while too little is
 /// known.
 pub fn follow(
+    node: Option<&str>,
     mut cluster: watch::Receiver<Arc<Cluster>>,
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
 ) -> watch::Receiver<Arc<Expected>> {
     let (sender, receiver) = watch::channel(Arc::default());
+    let listener = Arc::new(Listener {
+        node: node.map(str::to_owned),
+        since: Timestamp::now(),
+    });
     tokio::spawn(async move {
         loop {
             let (known, on_link) = {
@@ -108,7 +149,9 @@ pub fn follow(
                 (known, on_link(&links, &watched.borrow_and_update()))
             };
             // Ten thousand addresses among hundreds of pools take their time.
-            let found = tokio::task::spawn_blocking(move || expected(&known, &on_link)).await;
+            let listener = listener.clone();
+            let found =
+                tokio::task::spawn_blocking(move || expected(&known, &on_link, &listener)).await;
             if let Ok(Some(found)) = found {
                 sender.send_if_modified(|expected: &mut Arc<Expected>| {
                     let is_news = **expected != found;
