@@ -33,8 +33,9 @@ const ARP_FLUX: u8 = 233;
 const STALE_BY_WORD: u8 = 234;
 /// kube-vip has a lease for it, with a MAC of its own.
 const LEASED: u8 = 235;
-/// The node that should announce it is not known to be among those who have it.
-const OTHER_CARD: u8 = 236;
+/// It is announced through a network card by which nodes are not known, and the node that should is not known to be
+/// among those who have it.
+const OTHER_CARD: u8 = 223;
 
 fn ip(last: u8) -> String {
     format!("192.0.2.{last}")
@@ -64,6 +65,9 @@ impl Stage {
         api.create(&pool("production", &["192.0.2.224/27"]))?;
         let advertised = json!({ "ipAddressPools": ["production"] });
         api.create(&metallb("L2Advertisement", "all", &advertised))?;
+        api.create(&pool("storage", &["192.0.2.223/32"]))?;
+        let advertised = json!({ "ipAddressPools": ["storage"], "interfaces": ["storage0"] });
+        api.create(&metallb("L2Advertisement", "storage", &advertised))?;
         let mut nodes = Vec::new();
         for (name, last) in [
             ("node-1", 11),

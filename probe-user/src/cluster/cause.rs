@@ -16,8 +16,7 @@
 //! 11. Otherwise [`CauseKind::Unknown`].
 //!
 //! Who is certainly no node: one whose MAC is no node's, where the MACs of all nodes of this network are known, and no
-//! node that is said to announce the address is missing among its owners: it may be that node, through another network
-//! card.
+//! node that is said to announce the address, and may do so through another network card, is missing among its owners.
 //!
 //! What MetalLB says of who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
 //! announcers apart, and never makes two of none. Where two nodes have the address on the wire and one was heard to
@@ -137,6 +136,7 @@ impl Case<'_> {
             evidence.push(self.macs_of_nodes());
             evidence.extend(self.before_or_after(stranger));
             return if stranger.announces {
+                evidence.extend(self.second_card(stranger));
                 (CauseKind::OtherCluster, Scope::CrossCluster)
             } else {
                 (CauseKind::ExternalDevice, Scope::External)
@@ -339,6 +339,16 @@ impl Case<'_> {
                 format!("The MAC addresses of {with_mac} of {here} nodes on this network are known")
             }
         }
+    }
+
+    /// What an announcer that is no node may be after all, where a node announces the address as well.
+    fn second_card(&self, stranger: &OwnerRecord) -> Option<String> {
+        let mut announcers = self.owners.iter().filter(|owner| owner.announces);
+        let node = announcers.find_map(|owner| name(owner))?;
+        let mac = stranger.macs.first()?;
+        Some(format!(
+            "MetalLB speaks through every network card: see that {mac} is no second one of {node} in this network"
+        ))
     }
 
     /// Whether a stranger was there before the service had the address.

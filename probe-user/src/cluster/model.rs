@@ -2,7 +2,7 @@
 //! else reads it from here.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -194,6 +194,8 @@ pub struct Cluster {
     by_service: HashMap<Named, Vec<usize>>,
     /// Whether MetalLB says of any service that it gave it its addresses. Then it says so of all that it did.
     metallb_speaks: bool,
+    /// The `L2Advertisement`s that are for some network cards of the nodes only.
+    on_some_cards: HashSet<Named>,
 }
 
 impl From<Objects> for Cluster {
@@ -217,12 +219,14 @@ impl From<Objects> for Cluster {
         }
         let mut services = objects.services.iter();
         let metallb_speaks = services.any(|service| service.allocated_from.is_some());
+        let on_some_cards = objects.metallb.iter().filter_map(on_some_cards).collect();
         Self {
             objects,
             inventory,
             by_address,
             by_service,
             metallb_speaks,
+            on_some_cards,
         }
     }
 }
@@ -236,6 +240,17 @@ fn title(object: &Value) -> String {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),
     }
+}
+
+/// The name of an `L2Advertisement` that is for some network cards only.
+fn on_some_cards(object: &Value) -> Option<Named> {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    let cards = object.pointer("/spec/interfaces")?.as_array()?;
+    let is_one = text("/kind") == Some(AdvertisementKind::L2.label()) && !cards.is_empty();
+    is_one.then(|| Named {
+        namespace: text("/metadata/namespace").unwrap_or_default().to_owned(),
+        name: text("/metadata/name").unwrap_or_default().to_owned(),
+    })
 }
 
 impl Cluster {
@@ -357,13 +372,39 @@ impl Cluster {
         said
     }
 
-    /// Of the nodes that are said to announce an address, those that none of its owners is known to be. Whoever has it
-    /// and is no known node may be one of them: MetalLB speaks through every network card of a node, and of a card
-    /// without an address the cluster names no MAC.
+    /// Of the nodes that are said to announce an address, those that none of its owners is known to be, and that may
+    /// speak through a network card of which the cluster names no MAC: with kube-vip, and where an `L2Advertisement`
+    /// names cards. Whoever has the address and is no known node may be one of them. Without that MetalLB speaks through
+    /// every card, so also through the one by which the node is known.
     pub fn unseen_announcers(&self, ip: IpAddr, is_owner: impl Fn(&str) -> bool) -> Vec<&str> {
-        let mut said = self.said_to_announce(ip);
+        let services = self.services_at(ip);
+        let mut said: Vec<_> = services
+            .filter_map(|service| service.kube_vip_host.as_deref())
+            .collect();
+        if self.is_on_some_cards(ip) {
+            said.extend(self.announcers(ip));
+        }
         said.retain(|node| !is_owner(node));
+        said.sort_unstable();
+        said.dedup();
         said
+    }
+
+    /// Whether an address may be announced through some network cards only.
+    fn is_on_some_cards(&self, ip: IpAddr) -> bool {
+        let Some(pool) = self.pool_of(ip).filter(|_| !self.on_some_cards.is_empty()) else {
+            return false;
+        };
+        let mut advertisements = self.inventory.advertisements.iter();
+        advertisements.any(|one| {
+            let name = Named {
+                namespace: one.namespace.clone().unwrap_or_default(),
+                name: one.name.clone(),
+            };
+            one.kind == AdvertisementKind::L2
+                && self.on_some_cards.contains(&name)
+                && one.advertises(pool)
+        })
     }
 
     /// The node that speaks for an address with one of these MACs, by kube-vip's word: for an address of DHCP it uses
@@ -466,6 +507,39 @@ mod tests {
             let all = [vec![service.clone()], others].concat();
             let cluster = cluster(all, &pools);
             assert_eq!(cluster.is_from_metallb(&service), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn who_may_speak_through_another_card_is_not_where_metallb_speaks_through_all() {
+        let ip: IpAddr = IP.parse().unwrap();
+        let all = |spec| testing::metallb("L2Advertisement", "metallb-system/all", spec);
+        let on_eth1 = || json!({"interfaces": ["eth1"]});
+        let elsewhere = json!({"ipAddressPools": ["two"], "interfaces": ["eth1"]});
+        for (what, advertisement, expected) in [
+            ("all cards", all(json!({})), &[][..]),
+            ("none named", all(json!({"interfaces": []})), &[]),
+            ("one named", all(on_eth1()), &["node-1"]),
+            ("of another pool", all(elsewhere), &[]),
+            (
+                "by BGP",
+                testing::metallb("BGPAdvertisement", "metallb-system/all", on_eth1()),
+                &[],
+            ),
+        ] {
+            let cluster = Cluster::from(Objects {
+                services: vec![testing::service("shop/frontend", &[IP])],
+                statuses: vec![L2Status {
+                    named: testing::named("metallb-system/l2-x"),
+                    node: "node-1".to_owned(),
+                    service: testing::named("shop/frontend"),
+                }],
+                metallb: vec![pool(), advertisement],
+                ..testing::objects()
+            });
+            assert_eq!(cluster.said_to_announce(ip), ["node-1"]);
+            assert_eq!(cluster.unseen_announcers(ip, |_| false), expected, "{what}");
+            assert_eq!(cluster.unseen_announcers(ip, |_| true), [""; 0], "{what}");
         }
     }
 

@@ -92,6 +92,16 @@ fn pool(namespace: &str) -> Value {
     })
 }
 
+/// An advertisement on one network card of each node.
+fn on_eth1() -> Value {
+    json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "L2Advertisement",
+        "metadata": {"namespace": "metallb-system", "name": "storage"},
+        "spec": {"interfaces": ["eth1"]},
+    })
+}
+
 /// One service, one pool, everything known.
 fn objects() -> Objects {
     let current = Freshness {
@@ -403,9 +413,29 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "announced by node-3, whom no owner is known to be: 02:00:00:00:00:09 may be that node",
-            objects: statuses(&[("metallb-system", "node-3")]),
+            objects: Objects {
+                metallb: vec![pool("metallb-system"), on_eth1()],
+                ..statuses(&[("metallb-system", "node-3")])
+            },
             ..base(
                 "the stranger may be the node that should",
+                vec![owner(1, "node-1", true), owner(9, "", true)],
+            )
+        },
+        Row {
+            says: "announced by node-3, whom no owner is known to be",
+            objects: of_service(&|service| service.kube_vip_host = Some("node-3".to_owned())),
+            ..base(
+                "kube-vip speaks through a card of its choice",
+                vec![owner(1, "node-1", true), owner(9, "", false)],
+            )
+        },
+        Row {
+            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            says: "see that 02:00:00:00:00:09 is no second one of node-1",
+            objects: statuses(&[("metallb-system", "node-3")]),
+            ..base(
+                "the node that should would be heard by the card that is known",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
             )
         },
