@@ -108,6 +108,8 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
         "native",
         "--node-name",
         "node-1",
+        "--confirm",
+        "auto",
         "--ask-every",
         "2s",
         "--socket",
