@@ -233,6 +233,12 @@ fn links_to_folders_are_followed_once_also_in_a_circle() {
     let report = repository.json(0, &["east"]);
     assert_eq!(report["pools"].as_array().unwrap().len(), 1);
     assert_eq!(report["pools"][0]["file"], "east/again/pool.yaml");
+    // Nobody waits for what a device has to say.
+    symlink("/dev/zero", at("east/zero.yaml")).unwrap();
+    let report = repository.json(4, &["east"]);
+    let unread = &report["unread"][0];
+    assert_eq!(unread["file"], "east/zero.yaml");
+    assert_eq!(unread["reason"], "it is no regular file");
 }
 
 #[test]
@@ -262,8 +268,9 @@ fn a_plan_is_kept_to_or_it_ends_with_1() {
     assert_eq!(codes(&report), ["kept_overlap", "outside_plan"]);
     let east = &report["clusters"][0];
     assert_eq!(east["planned"]["ipv4"], 32);
-    assert_eq!(east["of_plan"]["ipv4"], 32);
-    assert_eq!(east["addresses"]["ipv4"], 64);
+    // The pool keeps .0 back.
+    assert_eq!(east["of_plan"]["ipv4"], 31);
+    assert_eq!(east["addresses"]["ipv4"], 63);
 }
 
 #[test]
@@ -313,7 +320,7 @@ fn an_address_that_is_in_no_pool_cannot_be_taken_out() {
         (
             ["exclude", "198.51.100.9", "pool.yaml"],
             4,
-            "198.51.100.9 is in no IPAddressPool",
+            "198.51.100.9 is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool",
         ),
         (
             ["exclude", "192.0.2.0/24", "pool.yaml"],
@@ -332,4 +339,150 @@ fn an_address_that_is_in_no_pool_cannot_be_taken_out() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(why), "{said}");
     }
+}
+
+#[test]
+fn a_key_that_is_there_twice_ends_with_4_in_manifests_and_in_the_plan() {
+    let twice = EAST.replace(
+        "- 192.0.2.0/26",
+        "- 192.0.2.0/28\n  addresses:\n  - 198.51.100.0/28",
+    );
+    let plan = "clusters:\n  east: {ranges: [192.0.2.0/24]}\n  east: {ranges: []}\n";
+    let repository = Repository::new(&[
+        ("twice/pool.yaml", &twice),
+        ("east/pool.yaml", EAST),
+        ("plan.yaml", plan),
+    ]);
+    let report = repository.json(4, &["twice"]);
+    assert_eq!(report["unread"][0]["line"], 8);
+    assert_eq!(report["pools"], Value::Array(Vec::new()));
+    let shown = repository.ends_with(4, &["check", "twice"]);
+    assert!(shown.contains("twice/pool.yaml:8:3\n"), "{shown}");
+    let report = repository.json(4, &["east", "--plan", "plan.yaml"]);
+    assert_eq!(report["unread"][0]["file"], "plan.yaml");
+    assert_eq!(report["unread"][0]["line"], 3);
+    let output = repository.pools(&["exclude", "192.0.2.9", "twice/pool.yaml"], "");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("twice/pool.yaml:8:3: the key"), "{said}");
+}
+
+#[test]
+fn another_name_for_the_folder_does_not_turn_the_plan_off() {
+    let plan = "clusters: {east: {ranges: [198.51.100.0/24]}, west: {}}\n";
+    let repository = Repository::new(&[
+        ("east/pool.yaml", EAST),
+        ("east-prod/pool.yaml", EAST),
+        ("plan.yaml", plan),
+        ("empty.yaml", "# later\n"),
+    ]);
+    let report = repository.json(1, &["east", "--plan", "plan.yaml"]);
+    assert_eq!(codes(&report), ["outside_plan"]);
+    let report = repository.json(1, &["east-prod", "--plan", "plan.yaml"]);
+    assert_eq!(codes(&report), ["not_in_plan"]);
+    assert_eq!(report["findings"][0]["level"], "error");
+    let message = report["findings"][0]["message"].as_str().unwrap();
+    assert!(message.ends_with("it knows east and west"), "{message}");
+    let shown = repository.ends_with(
+        1,
+        &["check", "east-prod", "--plan", "plan.yaml", "-o", "sarif"],
+    );
+    let log: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(log["runs"][0]["results"][0]["level"], "error");
+    let report = repository.json(4, &["east", "--plan", "empty.yaml"]);
+    let reason = report["unread"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("the plan is empty"), "{reason}");
+}
+
+#[test]
+fn a_manifest_writes_no_lines_of_its_own() {
+    let hostile = EAST
+        .replace("name: default", "name: \"x\\n::error::injected \\e[31m\"")
+        .replace("- 192.0.2.0/26", "- \"192.0.2.0/26\\r\\n::error::range\"");
+    let repository = Repository::new(&[
+        ("east/pool.yaml", &hostile),
+        ("west/\n::error::file.yaml", EAST),
+        ("west/all.yaml", EAST),
+    ]);
+    for words in [
+        &["check", "east", "west"] as &[&str],
+        &["free", "--no-ask", "east"],
+        &["free", "--no-ask", "east", "--pool", "\n::error::pool"],
+        &["exclude", "192.0.2.0/24", "east/pool.yaml"],
+        &["exclude", "192.0.2.0/24", "west/\n::error::file.yaml"],
+    ] {
+        let output = repository.pools(words, "");
+        assert_ne!(output.status.code(), Some(0), "{words:?}: {output:?}");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("probe: ") || text.contains("pools in 2 clusters"));
+        for line in text.lines() {
+            assert!(!line.trim_start().starts_with("::"), "{words:?}: {text}");
+            assert!(!line.contains(char::is_control), "{words:?}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back() {
+    let schema = include_str!("../../docs/free.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
+    let large = EAST.replace("192.0.2.0/26", "10.0.0.0/8");
+    let repository = Repository::new(&[("east.yaml", EAST), ("large.yaml", &large)]);
+    let words = ["free", "--no-ask", "east.yaml", "-o", "json"];
+    let free: Value = serde_json::from_str(&repository.ends_with(0, &words)).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(&free)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(free["pools"][0]["addresses"], 63);
+    // As checking counts.
+    let report = repository.json(0, &["east.yaml"]);
+    assert_eq!(report["pools"][0]["addresses"]["ipv4"], 63);
+    let words = ["free", "--no-ask", "large.yaml", "--count", "256"];
+    let shown = repository.ends_with(0, &words);
+    let last: Vec<_> = shown.lines().skip(252).collect();
+    assert_eq!(last, ["10.0.0.253", "10.0.0.254", "10.0.1.1", "10.0.1.2"]);
+    let huge = EAST.replace("192.0.2.0/26", "0.0.0.0/0");
+    let repository = Repository::new(&[("huge.yaml", &huge)]);
+    let output = repository.pools(&["free", "--no-ask", "huge.yaml"], "");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--count"), "{said}");
+}
+
+#[test]
+fn what_is_in_a_config_map_is_named_and_ends_with_4() {
+    let kube_vip = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip}\n\
+                    data: {range-shop: 192.0.2.9-192.0.2.10}\n";
+    let both = format!("{EAST}{kube_vip}");
+    let repository = Repository::new(&[("both.yaml", &both), ("kube-vip.yaml", kube_vip)]);
+    for (file, manifests) in [("both.yaml", 1), ("kube-vip.yaml", 0)] {
+        let output = repository.pools(&["exclude", "192.0.2.9", file], "");
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(printed.matches("kind: ").count(), manifests, "{printed}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = "192.0.2.9 is in pool range-shop of a kube-vip ConfigMap: take it out there";
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn blocks_of_cilium_are_taken_apart_too() {
+    let cilium = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: blue}\n\
+                  spec: {blocks: [{cidr: 192.0.2.0/28}]}\n";
+    let repository = Repository::new(&[("blue.yaml", cilium), ("east.yaml", EAST)]);
+    let report = repository.json(1, &["blue.yaml", "east.yaml"]);
+    let next = report["findings"][0]["next"].as_str().unwrap();
+    assert!(next.contains("probe pools exclude"), "{next}");
+    let split = repository.ends_with(0, &["exclude", "192.0.2.0-192.0.2.7", "blue.yaml"]);
+    let repository = Repository::new(&[("blue.yaml", &split)]);
+    let report = repository.json(0, &["blue.yaml"]);
+    assert_eq!(report["pools"][0]["addresses"]["ipv4"], 8);
 }

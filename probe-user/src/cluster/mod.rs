@@ -23,5 +23,6 @@ pub mod usage;
 pub mod watchdog;
 
 pub use context::{Cause, CauseKind, Context, Scope};
+pub(crate) use model::title;
 pub use model::{Announced, Cluster, Named, Node, Objects, Resource, Service};
 pub use roster::Roster;

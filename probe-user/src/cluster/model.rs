@@ -232,7 +232,7 @@ impl From<Objects> for Cluster {
 }
 
 /// What people call an object: `IPAddressPool metallb-system/production`.
-fn title(object: &Value) -> String {
+pub(crate) fn title(object: &Value) -> String {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     let kind = text("/kind").unwrap_or("object");
     let name = text("/metadata/name").unwrap_or_default();

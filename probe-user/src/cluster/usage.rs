@@ -6,10 +6,7 @@ use probe_common::label_enum;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Cluster, Named};
-use crate::pools::{
-    Pool, PoolKind,
-    interval::{Family, Interval, merged},
-};
+use crate::pools::{Pool, PoolKind, interval::Family, usage::Amount};
 
 label_enum! {
     /// The families of addresses: a pool with free IPv6 addresses may have no IPv4 address left.
@@ -73,8 +70,10 @@ pub fn usage(cluster: &Cluster) -> Vec<PoolUsage> {
             families.map(|(of, family)| (pool, of, family))
         })
         .filter_map(|(pool, of, family)| {
-            let ranges = pool.ranges.iter().map(|range| range.interval);
-            let total = total(ranges.filter(|range| range.family() == of).collect(), pool)?;
+            let mut ranges = pool.ranges.iter();
+            ranges.find(|range| range.interval.family() == of)?;
+            // As `probe pools check` and `probe pools free` count.
+            let total = Amount::of_pool(pool).of_family(of);
             let pool = name_of(pool);
             let key = (pool, family);
             let assigned = assigned.get(&key).copied().unwrap_or(0);
@@ -86,18 +85,6 @@ pub fn usage(cluster: &Cluster) -> Vec<PoolUsage> {
             })
         })
         .collect()
-}
-
-/// How many addresses can be handed out; `None` where there are no ranges.
-fn total(ranges: Vec<Interval>, pool: &Pool) -> Option<u128> {
-    if ranges.is_empty() {
-        return None;
-    }
-    let counts = merged(ranges).into_iter().map(|range| {
-        let buggy = range.buggy().filter(|_| pool.avoid_buggy_ips);
-        range.count() - buggy.map_or(0, |(number, _)| number)
-    });
-    Some(counts.fold(0, u128::saturating_add))
 }
 
 #[cfg(test)]

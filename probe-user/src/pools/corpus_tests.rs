@@ -116,7 +116,7 @@ fn in_every_case_what_the_comments_say_is_found_and_nothing_else() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(cases.len(), 8);
+    assert_eq!(cases.len(), 9);
 }
 
 #[test]

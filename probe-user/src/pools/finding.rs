@@ -68,9 +68,10 @@ impl Code {
             | Self::OutsidePlan
             | Self::InvalidRange
             | Self::MissingPrefix
-            | Self::DuplicatePool => Level::Error,
-            Self::NotInPlan
-            | Self::HostBits
+            | Self::DuplicatePool
+            // A folder with another name would turn the plan off.
+            | Self::NotInPlan => Level::Error,
+            Self::HostBits
             | Self::BuggyAddress
             | Self::EmptyPool
             | Self::UnknownPool

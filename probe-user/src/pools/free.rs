@@ -1,12 +1,12 @@
 //! Which addresses of pools nobody has been given.
 
+use std::iter;
+
 use super::{
     Inventory, Pool,
-    interval::{Interval, merged, outside},
+    interval::{Interval, IntervalSet},
+    offer::{self, Stretch},
 };
-
-/// Of a larger range, single addresses that are left out anyway are not worked out.
-const LARGEST_SPLIT: u128 = 1 << 20;
 
 /// What is left of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,63 +14,40 @@ pub struct Left {
     /// The number of the pool.
     pub pool: usize,
     /// Its addresses that nobody has been given, in their order.
-    pub ranges: Vec<Interval>,
+    pub stretches: Vec<Stretch>,
 }
 
 /// What is left of the pools that are wanted, when these addresses are given away. What two pools have is told of the
 /// first.
 pub fn left(
     inventory: &Inventory,
-    assigned: Vec<Interval>,
+    assigned: impl IntoIterator<Item = Interval>,
     is_wanted: impl Fn(&Pool) -> bool,
 ) -> Vec<Left> {
-    let mut given = merged(assigned);
+    let mut given = IntervalSet::default();
+    for one in assigned {
+        given.add(one);
+    }
     let mut left = Vec::new();
     for (number, pool) in inventory.pools.iter().enumerate() {
         if !is_wanted(pool) {
             continue;
         }
-        let ranges = merged(pool.ranges.iter().map(|range| range.interval).collect());
-        let free = ranges
-            .iter()
-            .flat_map(|&range| outside(range, &given))
-            .flat_map(|range| {
-                if pool.avoid_buggy_ips {
-                    without_buggy(range)
-                } else {
-                    vec![range]
-                }
-            });
+        let offered = offer::of_pools(iter::once(pool));
+        let free = offered.iter().flat_map(|stretch| {
+            let parts = given.outside(stretch.interval());
+            stretch.parts(parts)
+        });
         let free: Vec<_> = free.collect();
-        given = merged([given, ranges].concat());
+        for stretch in offered {
+            given.add(stretch.interval());
+        }
         left.push(Left {
             pool: number,
-            ranges: free,
+            stretches: free,
         });
     }
     left
-}
-
-/// Without the addresses that end in .0 and .255, which `avoidBuggyIPs` never gives away.
-fn without_buggy(range: Interval) -> Vec<Interval> {
-    let mut pieces = Vec::new();
-    let mut rest = Some(range);
-    while let Some(piece) = rest.take() {
-        let buggy = piece.buggy().filter(|_| piece.count() <= LARGEST_SPLIT);
-        let one = buggy.and_then(|(_, first)| Interval::new(first, first).ok());
-        let Some(one) = one else {
-            pieces.push(piece);
-            break;
-        };
-        for part in piece.without(&one) {
-            if part < one {
-                pieces.push(part);
-            } else {
-                rest = Some(part);
-            }
-        }
-    }
-    pieces
 }
 
 #[cfg(test)]
@@ -95,7 +72,10 @@ mod tests {
     }
 
     fn texts(left: &[Left]) -> Vec<Vec<String>> {
-        let texts = |left: &Left| left.ranges.iter().map(Interval::spoken).collect();
+        let texts = |left: &Left| {
+            let runs = left.stretches.iter().flat_map(|stretch| stretch.runs());
+            runs.map(|run| run.spoken()).collect()
+        };
         left.iter().map(texts).collect()
     }
 
@@ -129,10 +109,28 @@ mod tests {
     fn a_large_pool_is_no_work() {
         let inventory = inventory(&[("a", "10.0.0.0/8", true), ("b", "2001:db8::/64", false)]);
         let left = left(&inventory, vec![interval("10.0.0.7")], |_| true);
-        assert_eq!(
-            texts(&left)[0],
-            ["10.0.0.1-10.0.0.6", "10.0.0.8-10.255.255.255"]
-        );
-        assert_eq!(texts(&left)[1], ["2001:db8::/64"]);
+        let mut runs = left[0].stretches.iter().flat_map(|stretch| stretch.runs());
+        let spoken = |run: Option<Interval>| run.unwrap().spoken();
+        assert_eq!(spoken(runs.next()), "10.0.0.1-10.0.0.6");
+        assert_eq!(spoken(runs.next()), "10.0.0.8-10.0.0.254");
+        assert_eq!(spoken(runs.next()), "10.0.1.1-10.0.1.254");
+        assert_eq!(texts(&left[1..]), [["2001:db8::/64"]]);
+    }
+
+    #[test]
+    fn many_pools_are_no_work_either() {
+        let mut inventory = Inventory::default();
+        let pools = (0..20_000_u32).map(|number| {
+            let first = std::net::Ipv4Addr::from(0x0a00_0000 + 4 * number);
+            format!(
+                "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
+                 metadata: {{name: p{number}}}\nspec: {{addresses: [{first}/31]}}\n"
+            )
+        });
+        let text: String = pools.collect();
+        manifest::read(&mut inventory, "east", "pools.yaml", &text);
+        let left = left(&inventory, Vec::new(), |_| true);
+        assert_eq!(left.len(), 20_000);
+        assert!(left.iter().all(|left| left.stretches.len() == 1));
     }
 }

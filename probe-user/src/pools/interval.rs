@@ -298,14 +298,23 @@ pub fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     merged
 }
 
+/// The parts of an interval that are in one of the others, which are merged.
+pub fn inside(interval: Interval, others: &[Interval]) -> impl Iterator<Item = Interval> {
+    let others = not_before(interval, others).iter();
+    others.map_while(move |other| interval.common(other))
+}
+
+/// Without those of the others, which are merged, that end before it begins.
+fn not_before(interval: Interval, others: &[Interval]) -> &[Interval] {
+    let begins = (interval.family, interval.first);
+    &others[others.partition_point(|other| (other.family, other.last) < begins)..]
+}
+
 /// The parts of an interval that are in none of the others, which are merged.
 pub fn outside(interval: Interval, others: &[Interval]) -> Vec<Interval> {
     let mut outside = Vec::new();
     let mut rest = Some(interval);
-    // Those that end before it begins are passed over.
-    let from = others
-        .partition_point(|other| (other.family, other.last) < (interval.family, interval.first));
-    for other in &others[from..] {
+    for other in not_before(interval, others) {
         let Some(whole) = rest else { break };
         if whole.common(other).is_none() {
             break;
@@ -322,6 +331,10 @@ pub fn outside(interval: Interval, others: &[Interval]) -> Vec<Interval> {
     outside.extend(rest);
     outside
 }
+
+mod set;
+
+pub use set::IntervalSet;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use super::{
     model::{Inventory, Pool, PoolKind, Range},
     overlap::{Entry, Overlaps, overlaps},
     plan::{Kept, Plan},
+    usage::Amount,
 };
 
 /// What is wrong.
@@ -197,7 +198,7 @@ impl Judge<'_> {
 
     /// One pool by itself.
     fn pool(&mut self, index: usize, pool: &Pool) {
-        if pool.ranges.is_empty() && pool.faults.is_empty() {
+        if pool.faults.is_empty() && Amount::of_pool(pool).all() == 0 {
             self.findings.push(Finding::EmptyPool { pool: index });
         }
         let faults = 0..pool.faults.len();

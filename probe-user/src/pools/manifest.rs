@@ -2,12 +2,16 @@
 //!
 //! Documents of other kinds are none of our business and left alone.
 
+mod objects;
+
+pub(super) use self::objects::{Object, Objects};
+
 use super::{
     model::{
         Advertisement, AdvertisementKind, Inventory, Labels, Operator, Place, Pool, PoolKind,
         Range, ReadError, Requirement, Selector,
     },
-    yaml::{self, Document, Shape, Value},
+    yaml::{self, Document, Shape, Value, YamlError},
 };
 
 /// A text with none of these words defines no pool. They spare large trees of other files, and their owners
@@ -21,10 +25,32 @@ const WORDS: [&str; 5] = [
 ];
 /// What MetalLB's configuration before its resources has.
 const LEGACY_WORD: &str = "address-pools";
+/// What may hide a word from a search: escapes of double-quoted text, and lines that go on.
+const ESCAPES: [&str; 5] = ["\\u", "\\U", "\\x", "\\\n", "\\\r\n"];
+/// As the API server has it.
+const LONGEST_OBJECT_NAME: usize = 253;
 
 /// Whether a text may define pools or advertisements.
-pub fn is_relevant(text: &str) -> bool {
+fn is_relevant(text: &str) -> bool {
     WORDS.iter().any(|word| text.contains(word)) || text.contains(LEGACY_WORD)
+}
+
+/// Reads a file that nobody named: one that cannot define pools may be as broken as it likes.
+pub fn read_found(inventory: &mut Inventory, cluster: &str, file: &str, text: &str) {
+    let is_relevant = is_relevant(text) || {
+        let is_escaped = ESCAPES.iter().any(|mark| text.contains(mark));
+        let documents = is_escaped.then(|| yaml::documents(text));
+        let mut documents = documents.iter().flatten().flatten();
+        documents.any(says_so)
+    };
+    if is_relevant {
+        read(inventory, cluster, file, text);
+    }
+}
+
+/// Whether a document may define pools or advertisements.
+pub(super) fn says_so(document: &Document) -> bool {
+    document.texts().any(is_relevant)
 }
 
 /// Reads all pools and advertisements of a file.
@@ -48,38 +74,76 @@ struct Reader {
 
 impl Reader {
     fn document(self, inventory: &mut Inventory, document: &Document) {
-        for object in objects(document) {
+        if !says_so(document) {
+            return;
+        }
+        let duplicates = document.duplicates();
+        if !duplicates.is_empty() {
+            // Which of them counts depends on who reads it.
+            for broken in duplicates {
+                inventory.cannot_read(self.file, Some(broken.mark), broken.error);
+            }
+            return;
+        }
+        let objects = Objects::of(document);
+        for (mark, error) in objects.unread {
+            inventory.cannot_read(self.file, Some(mark), error);
+        }
+        for object in objects.found {
             if inventory.is_full() {
-                inventory.cannot_read(self.file, Some(object.mark()), ReadError::TooMany);
+                let mark = object.value.mark();
+                inventory.cannot_read(self.file, Some(mark), ReadError::TooMany);
                 break;
             }
             self.object(inventory, object);
         }
     }
 
-    fn object(self, inventory: &mut Inventory, object: Value<'_>) {
-        match kind(object) {
-            ("metallb.io", "IPAddressPool") => {
-                self.metallb(inventory, object, PoolKind::IpAddressPool);
-            }
-            ("metallb.io", "AddressPool") => {
-                self.metallb(inventory, object, PoolKind::AddressPool);
-            }
+    fn object(self, inventory: &mut Inventory, object: Object<'_>) {
+        if object.is_ours() {
+            self.outline(inventory, object.value);
+        }
+        let pool_kind = object.pool_kind();
+        let kind = (object.group(), object.kind);
+        let object = object.value;
+        match pool_kind {
+            Some(PoolKind::Cilium) => return self.cilium(inventory, object),
+            Some(kind) => return self.metallb(inventory, object, kind),
+            None => {}
+        }
+        match kind {
             ("metallb.io", "L2Advertisement") => {
                 self.advertisement(inventory, object, AdvertisementKind::L2);
             }
             ("metallb.io", "BGPAdvertisement") => {
                 self.advertisement(inventory, object, AdvertisementKind::Bgp);
             }
-            ("cilium.io", "CiliumLoadBalancerIPPool") => self.cilium(inventory, object),
             ("v1", "ConfigMap") => self.config_map(inventory, object),
             _ => {}
         }
     }
 
+    /// What every object has to be like: else whoever applies it is refused.
+    fn outline(self, inventory: &mut Inventory, object: Value<'_>) {
+        let metadata = object.get("metadata").filter(|part| !part.is_null());
+        if let Some(metadata) = metadata.filter(|part| !part.is_mapping()) {
+            self.misshapen(inventory, metadata, "metadata", "a mapping");
+        }
+        let name = object.at_path(&["metadata", "name"]);
+        if let Some(name) = name.filter(|name| !name.is_null())
+            && !name.text().is_some_and(is_name)
+        {
+            let expected = "a name in Kubernetes (lower-case letters, digits, - and .)";
+            self.misshapen(inventory, name, "metadata.name", expected);
+        }
+    }
+
     fn metallb(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) {
         let spec = object.get("spec");
-        let truth = |key| spec.and_then(|spec| spec.get(key)).and_then(Value::truth);
+        let mut truth = |key| {
+            let value = spec.and_then(|spec| spec.get(key));
+            self.truth(inventory, value, key)
+        };
         let mut pool = self.pool(object, kind);
         pool.auto_assign = truth("autoAssign").unwrap_or(true);
         pool.avoid_buggy_ips = truth("avoidBuggyIPs").unwrap_or(false);
@@ -111,6 +175,10 @@ impl Reader {
                     return self.misshapen(inventory, start, "start", "an address");
                 };
                 // Without an end it is one address.
+                let stop = stop.filter(|stop| !stop.is_null());
+                if let Some(stop) = stop.filter(|stop| stop.text().is_none()) {
+                    return self.misshapen(inventory, stop, "stop", "an address");
+                }
                 let stop = stop.and_then(Value::text);
                 let text = format!("{first}-{}", stop.unwrap_or(first));
                 self.written(inventory, pool, &text, start);
@@ -131,6 +199,7 @@ impl Reader {
         };
         if name == Some("kubevip") {
             for (key, value) in data.entries() {
+                inventory.spend(1);
                 self.kube_vip(inventory, object, key, value);
             }
         } else if let Some(config) = data.get("config") {
@@ -170,6 +239,8 @@ impl Reader {
         let Some(text) = config.text().filter(|text| text.contains(LEGACY_WORD)) else {
             return;
         };
+        // By aliases, many objects may have one text.
+        inventory.spend(text.len() / 16);
         let offset = config.block_offset();
         for document in yaml::documents(text) {
             let document = match document {
@@ -179,10 +250,24 @@ impl Reader {
                     continue;
                 }
             };
+            let duplicates = document.duplicates();
+            if !duplicates.is_empty() {
+                for broken in duplicates {
+                    let (mark, error) = match (offset, broken.error) {
+                        (None, YamlError::Duplicate { key, .. }) => {
+                            let mark = config.mark();
+                            (mark, YamlError::duplicate(&key, mark.line))
+                        }
+                        (_, error) => (broken.mark, error),
+                    };
+                    inventory.cannot_read(self.file, Some(mark), error);
+                }
+                continue;
+            }
             let pools = document.root().get("address-pools");
             for entry in self.list(inventory, pools, "address-pools") {
                 let name = entry.get("name");
-                let truth = |key| entry.get(key).and_then(Value::truth);
+                let mut truth = |key| self.truth(inventory, entry.get(key), key);
                 let mut pool = self.pool(object, PoolKind::MetallbConfigMap);
                 let text = name.and_then(Value::text).unwrap_or_default();
                 text.clone_into(&mut pool.name);
@@ -217,7 +302,7 @@ impl Reader {
         for selector in self.list(inventory, spec("ipAddressPoolSelectors"), field) {
             selectors.extend(self.selector(inventory, selector));
         }
-        inventory.advertisements.push(Advertisement {
+        inventory.add_advertisement(Advertisement {
             cluster: self.cluster,
             kind,
             namespace: identity.namespace,
@@ -329,6 +414,20 @@ impl Reader {
         }
     }
 
+    /// What is true or false, if it is said.
+    fn truth(
+        self,
+        inventory: &mut Inventory,
+        value: Option<Value<'_>>,
+        field: &'static str,
+    ) -> Option<bool> {
+        let value = value.filter(|value| !value.is_null())?;
+        if value.truth().is_none() {
+            self.misshapen(inventory, value, field, "true or false, without quotes");
+        }
+        value.truth()
+    }
+
     /// The items of a list; none where there is no list.
     fn list<'a>(
         self,
@@ -361,7 +460,7 @@ impl Reader {
     }
 
     fn is_template(self, inventory: &mut Inventory, value: Value<'_>) {
-        let error = yaml::YamlError::Template;
+        let error = YamlError::Template;
         inventory.cannot_read(self.file, Some(value.mark()), error);
     }
 
@@ -373,28 +472,16 @@ impl Reader {
     }
 }
 
-/// The group of an object's API, and its kind.
-fn kind(object: Value<'_>) -> (&str, &str) {
-    let text = |key| object.get(key).and_then(Value::text).unwrap_or_default();
-    let version = text("apiVersion");
-    let (group, _) = version.split_once('/').unwrap_or((version, ""));
-    (group, text("kind"))
-}
-
-/// Whether an object is MetalLB's pool.
-pub(super) fn is_address_pool(object: Value<'_>) -> bool {
-    kind(object) == ("metallb.io", "IPAddressPool")
-}
-
-/// The objects of a document: itself, or the items of a list.
-pub(super) fn objects(document: &Document) -> Vec<Value<'_>> {
-    let root = document.root();
-    let kind = root.get("kind").and_then(Value::text).unwrap_or_default();
-    let items = root.get("items").and_then(Value::items);
-    match items {
-        Some(items) if kind.ends_with("List") => items.collect(),
-        _ => vec![root],
-    }
+/// Whether an object can have this name: an RFC 1123 subdomain.
+fn is_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= LONGEST_OBJECT_NAME
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(is_inner)
+        })
 }
 
 /// Whether a value is what YAML makes of `{{ … }}`: a mapping whose first key is a mapping.
@@ -414,3 +501,6 @@ fn labels(value: Value<'_>) -> Labels {
         .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ pub mod interval;
 mod judge;
 pub mod manifest;
 mod model;
+pub mod offer;
 mod overlap;
 mod plan;
 pub mod report;
@@ -24,8 +25,8 @@ mod corpus_tests;
 pub use finding::{Code, Finding, Level};
 pub use judge::{Verdict, judge};
 pub use model::{
-    Advertisement, AdvertisementKind, Inventory, Labels, Place, Pool, PoolKind, Range, ReadError,
-    Unread,
+    Advertisement, AdvertisementKind, Fault, Inventory, Labels, Place, Pool, PoolKind, Range,
+    ReadError, Unread,
 };
 pub use plan::{Kept, Plan, Share, Use};
 pub use yaml::Mark;

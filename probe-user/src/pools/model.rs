@@ -45,6 +45,14 @@ impl PoolKind {
             Self::Cilium | Self::KubeVip => false,
         }
     }
+
+    /// Whether the pool is an object of its own, and not an entry of a `ConfigMap`.
+    pub const fn is_resource(self) -> bool {
+        match self {
+            Self::IpAddressPool | Self::AddressPool | Self::Cilium => true,
+            Self::MetallbConfigMap | Self::KubeVip => false,
+        }
+    }
 }
 
 /// A range as it was written.
@@ -264,8 +272,13 @@ pub enum ReadError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A plan in which nothing is planned.
+    #[error(
+        "the plan is empty, and everything would keep to it: write clusters, nodes, dhcp or reserved"
+    )]
+    EmptyPlan,
     /// More ranges than are read.
-    #[error("more than {MOST_RANGES} ranges: the rest is left out")]
+    #[error("more than {MOST_RANGES} ranges, labels and names: the rest is left out")]
     TooMany,
 }
 
@@ -282,8 +295,9 @@ pub struct Inventory {
     pub advertisements: Vec<Advertisement>,
     /// What could not be read.
     pub unread: Vec<Unread>,
-    /// How many ranges and faults the pools have together.
-    ranges: usize,
+    /// How much was read: of ranges, labels, names and whatever else objects have any number of. By aliases, a
+    /// small file could have more than there is memory.
+    parts: usize,
 }
 
 impl Inventory {
@@ -305,23 +319,38 @@ impl Inventory {
     /// Notes that something could not be read.
     pub fn cannot_read(&mut self, file: usize, mark: Option<Mark>, error: impl Into<ReadError>) {
         let error = error.into();
+        self.spend(1);
         self.unread.push(Unread { file, mark, error });
     }
 
     /// Takes a pool, as far as there is room.
     pub fn add_pool(&mut self, mut pool: Pool) {
-        let room = MOST_RANGES - self.ranges;
+        let room = MOST_RANGES.saturating_sub(self.parts);
         if pool.ranges.len() + pool.faults.len() > room {
             self.cannot_read(pool.place.file, Some(pool.place.mark), ReadError::TooMany);
             pool.ranges.truncate(room);
             pool.faults.truncate(room - pool.ranges.len());
         }
-        self.ranges += pool.ranges.len() + pool.faults.len();
+        self.spend(pool.ranges.len() + pool.faults.len() + pool.labels.len());
         self.pools.push(pool);
+    }
+
+    /// Takes an advertisement.
+    pub fn add_advertisement(&mut self, advertisement: Advertisement) {
+        let selectors = advertisement.selectors.iter();
+        let requirements = selectors.flat_map(|selector| &selector.requirements);
+        let values = requirements.map(|requirement| 1 + requirement.values.len());
+        self.spend(values.sum::<usize>() + advertisement.pools.len());
+        self.advertisements.push(advertisement);
+    }
+
+    /// Counts parts of objects.
+    pub const fn spend(&mut self, parts: usize) {
+        self.parts = self.parts.saturating_add(parts);
     }
 
     /// Whether there is no room for another range.
     pub fn is_full(&self) -> bool {
-        self.ranges >= MOST_RANGES
+        self.parts >= MOST_RANGES
     }
 }

@@ -68,7 +68,16 @@ impl Plan {
         };
         for document in yaml::documents(text) {
             match document {
-                Ok(document) => reader.root(document.root()),
+                Ok(document) => {
+                    let duplicates = document.duplicates();
+                    if duplicates.is_empty() {
+                        reader.root(document.root());
+                    }
+                    for broken in duplicates {
+                        let inventory = &mut *reader.inventory;
+                        inventory.cannot_read(file, Some(broken.mark), broken.error);
+                    }
+                }
                 Err(broken) => {
                     // A plan is written by hand: there is no chart to fill in.
                     let error = match broken.error {
@@ -79,7 +88,17 @@ impl Plan {
                 }
             }
         }
-        reader.plan
+        let plan = reader.plan;
+        let is_read = inventory.unread.iter().all(|unread| unread.file != file);
+        if plan.is_empty() && is_read {
+            // Everything would keep to it.
+            inventory.cannot_read(file, None, ReadError::EmptyPlan);
+        }
+        plan
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shares.is_empty() && self.kept.is_empty() && self.faults.is_empty()
     }
 
     /// The network that a cluster is in.
@@ -132,6 +151,12 @@ impl Reader<'_> {
         if !share.is_mapping() {
             return self.misshapen(share, "a cluster of the plan", "a mapping with ranges");
         }
+        if let Some(known) = self.plan.share(cluster) {
+            // In another document: one does not have a key twice.
+            let error = YamlError::duplicate(cluster, known.place.mark.line);
+            let inventory = &mut *self.inventory;
+            return inventory.cannot_read(self.file, Some(name.mark()), error);
+        }
         let mut ranges = Vec::new();
         let mut network = None;
         for (key, value) in share.entries() {
@@ -182,6 +207,11 @@ impl Reader<'_> {
         };
         let mut ranges = Vec::new();
         for item in items {
+            for (key, _) in item.entries() {
+                if !matches!(key.text(), Some("range" | "name")) {
+                    self.misshapen(key, "this key", "range or name");
+                }
+            }
             let range = item.get("range").unwrap_or(item);
             let name = item.get("name").and_then(Value::text).map(str::to_owned);
             let Some(text) = range.text() else {
@@ -208,5 +238,55 @@ impl Reader<'_> {
         let error = ReadError::Shape { field, expected };
         self.inventory
             .cannot_read(self.file, Some(value.mark()), error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Plan, Vec<String>) {
+        let mut inventory = Inventory::default();
+        let plan = Plan::read(&mut inventory, "plan.yaml", text);
+        let unread = inventory.unread.iter().map(|unread| {
+            let line = unread.mark.map_or(0, |mark| mark.line);
+            format!("{line}: {}", unread.error)
+        });
+        (plan, unread.collect())
+    }
+
+    #[test]
+    fn a_plan_that_says_nothing_is_no_plan() {
+        for text in [
+            "",
+            "# later\n",
+            "---\n...\n",
+            "{}",
+            "clusters:\n",
+            "nodes: []\n",
+        ] {
+            let (_, unread) = read(text);
+            assert_eq!(unread.len(), 1, "{text:?}: {unread:?}");
+            assert!(unread[0].contains("clusters"), "{text:?}: {unread:?}");
+        }
+        assert_eq!(read("dhcp: [192.0.2.9]\n").1, [""; 0]);
+    }
+
+    #[test]
+    fn what_is_there_twice_is_not_chosen_from() {
+        let (plan, unread) = read("clusters:\n  a: {ranges: []}\n  a: {ranges: [192.0.2.0/24]}\n");
+        assert!(plan.is_empty());
+        assert_eq!(unread.len(), 1, "{unread:?}");
+        assert!(unread[0].starts_with("3: "), "{unread:?}");
+        let (plan, unread) = read("clusters: {a: {}}\n---\nclusters: {a: {}, b: {}}\n");
+        assert_eq!(plan.shares.len(), 2);
+        assert_eq!(unread.len(), 1, "{unread:?}");
+        assert!(unread[0].starts_with("3: the key \"a\""), "{unread:?}");
+    }
+
+    #[test]
+    fn a_typing_error_in_an_entry_is_not_passed_over() {
+        let (_, unread) = read("dhcp: [{range: 192.0.2.1, nmae: x}]\n");
+        assert_eq!(unread, ["1: this key is not range or name"]);
     }
 }

@@ -1,8 +1,11 @@
 //! How many addresses pools have, and how much of the plan that is.
 
+use std::iter;
+
 use super::{
-    interval::{Family, Interval, merged, outside},
-    model::Inventory,
+    interval::{Family, Interval, merged},
+    model::{Inventory, Pool},
+    offer::{self, Stretch},
     plan::Plan,
 };
 
@@ -13,15 +16,6 @@ pub struct Amount {
     pub v4: u128,
     /// IPv6 addresses.
     pub v6: u128,
-}
-
-/// What a pool has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolUsage {
-    /// The pool.
-    pub pool: usize,
-    /// Its addresses, each counted once.
-    pub amount: Amount,
 }
 
 /// What a cluster has.
@@ -42,61 +36,65 @@ pub struct ClusterUsage {
 impl Amount {
     /// Of intervals, each address counted once.
     pub fn of(intervals: Vec<Interval>) -> Self {
+        Self::sum(merged(intervals).into_iter().map(Stretch::whole))
+    }
+
+    /// Of what a pool hands out, each address counted once.
+    pub fn of_pool(pool: &Pool) -> Self {
+        Self::sum(offer::of_pools(iter::once(pool)))
+    }
+
+    /// Of stretches that have nothing in common.
+    pub fn sum(stretches: impl IntoIterator<Item = Stretch>) -> Self {
         let mut amount = Self::default();
-        for interval in merged(intervals) {
-            let sum = match interval.family() {
-                Family::V4 => &mut amount.v4,
-                Family::V6 => &mut amount.v6,
-            };
-            *sum = sum.saturating_add(interval.count());
+        for stretch in stretches {
+            let sum = amount.of_family_mut(stretch.interval().family());
+            *sum = sum.saturating_add(stretch.count());
         }
         amount
     }
 
-    fn without(self, other: Self) -> Self {
-        Self {
-            v4: self.v4.saturating_sub(other.v4),
-            v6: self.v6.saturating_sub(other.v6),
+    /// Of one family.
+    pub fn of_family(mut self, family: Family) -> u128 {
+        *self.of_family_mut(family)
+    }
+
+    /// Of both.
+    pub const fn all(self) -> u128 {
+        self.v4.saturating_add(self.v6)
+    }
+
+    const fn of_family_mut(&mut self, family: Family) -> &mut u128 {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
         }
     }
 }
 
-/// What each pool has.
-pub fn of_pools(inventory: &Inventory) -> Vec<PoolUsage> {
-    let pools = inventory.pools.iter().enumerate();
-    pools
-        .map(|(pool, found)| PoolUsage {
-            pool,
-            amount: Amount::of(found.ranges.iter().map(|range| range.interval).collect()),
-        })
-        .collect()
-}
-
 /// What each cluster has.
 pub fn of_clusters(inventory: &Inventory, plan: &Plan) -> Vec<ClusterUsage> {
-    let mut used = vec![Vec::new(); inventory.clusters.len()];
-    let mut pools = vec![0; inventory.clusters.len()];
+    let mut pools = vec![Vec::new(); inventory.clusters.len()];
     for pool in &inventory.pools {
-        pools[pool.cluster] += 1;
-        used[pool.cluster].extend(pool.ranges.iter().map(|range| range.interval));
+        pools[pool.cluster].push(pool);
     }
-    let clusters = used.into_iter().zip(pools).enumerate();
+    let clusters = pools.into_iter().enumerate();
     clusters
-        .map(|(cluster, (used, pools))| {
-            let used = merged(used);
+        .map(|(cluster, pools)| {
+            let number = pools.len();
+            let offered = offer::of_pools(pools);
             let share = plan.share(&inventory.clusters[cluster]);
             let planned: Option<Vec<_>> =
                 share.map(|share| share.ranges.iter().map(|range| range.interval).collect());
             let planned = planned.map(merged);
-            let free = planned.iter().flatten();
-            let free = Amount::of(free.flat_map(|&range| outside(range, &used)).collect());
-            let planned = planned.map(Amount::of);
+            let within = planned.as_deref().unwrap_or_default();
+            let of_plan = offered.iter().flat_map(|stretch| stretch.inside(within));
             ClusterUsage {
                 cluster,
-                pools,
-                amount: Amount::of(used),
-                planned,
-                of_plan: planned.unwrap_or_default().without(free),
+                pools: number,
+                of_plan: Amount::sum(of_plan),
+                planned: planned.map(Amount::of),
+                amount: Amount::sum(offered),
             }
         })
         .collect()
@@ -119,9 +117,36 @@ mod tests {
         manifest::read(&mut inventory, "east", "a.yaml", pool);
         let plan = "clusters: {east: {ranges: [192.0.2.0/24]}}";
         let plan = Plan::read(&mut inventory, "plan.yaml", plan);
-        assert_eq!(of_pools(&inventory)[0].amount, amount(128, 1 << 64));
+        assert_eq!(Amount::of_pool(&inventory.pools[0]), amount(128, 1 << 64));
         let east = &of_clusters(&inventory, &plan)[0];
         assert_eq!(east.planned, Some(amount(256, 0)));
+        assert_eq!(east.of_plan, amount(128, 0));
+    }
+
+    #[test]
+    fn what_a_pool_keeps_back_does_not_count() {
+        let mut inventory = Inventory::default();
+        for (name, spec) in [
+            ("a", "{addresses: [192.0.2.0/24], avoidBuggyIPs: true}"),
+            ("b", "{addresses: [192.0.2.255-192.0.3.0]}"),
+            (
+                "c",
+                "{addresses: [198.51.100.0/32, 198.51.100.255/32], avoidBuggyIPs: true}",
+            ),
+        ] {
+            let pool = format!(
+                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {spec}\n"
+            );
+            manifest::read(&mut inventory, "east", "a.yaml", &pool);
+        }
+        let pools: Vec<_> = inventory.pools.iter().map(Amount::of_pool).collect();
+        assert_eq!(pools, [amount(254, 0), amount(2, 0), amount(0, 0)]);
+        let plan = "clusters: {east: {ranges: [192.0.2.0/25, 192.0.2.255/32]}}";
+        let plan = Plan::read(&mut inventory, "plan.yaml", plan);
+        let east = &of_clusters(&inventory, &plan)[0];
+        assert_eq!((east.amount, east.pools), (amount(256, 0), 3));
+        assert_eq!(east.planned, Some(amount(129, 0)));
         assert_eq!(east.of_plan, amount(128, 0));
     }
 }

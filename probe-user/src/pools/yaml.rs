@@ -3,7 +3,10 @@
 //! A document that is broken does not hide the others. Aliases point to what they stand for and are never
 //! copied, and a tree is bounded in depth and size, so a small file cannot become a large one.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 
@@ -11,6 +14,10 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 const DEEPEST: usize = 64;
 /// Larger documents are refused.
 const MOST_NODES: usize = 1_000_000;
+/// Of keys that are there twice, so many are told.
+const MOST_DUPLICATES: usize = 20;
+/// Of a key in a message, so many letters are shown.
+const LONGEST_KEY: usize = 60;
 /// How many merged mappings (`<<`) are looked into for one value.
 const MOST_MERGES: usize = 64;
 
@@ -38,6 +45,26 @@ pub enum YamlError {
     /// It has more parts than are read.
     #[error("too large: a document may have {MOST_NODES} nodes")]
     TooLarge,
+    /// A mapping has a key twice, and readers differ in which of the two they take.
+    #[error(
+        "the key {key:?} is there twice, first in line {first}: kubectl refuses that, or takes the last; leave one"
+    )]
+    Duplicate {
+        /// The key.
+        key: String,
+        /// The line of the first.
+        first: usize,
+    },
+}
+
+impl YamlError {
+    /// A key that was there already in that line.
+    pub fn duplicate(key: &str, first: usize) -> Self {
+        Self::Duplicate {
+            key: key.chars().take(LONGEST_KEY).collect(),
+            first,
+        }
+    }
 }
 
 /// A document that cannot be read, and where that shows.
@@ -156,6 +183,14 @@ pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
     documents
 }
 
+/// Whether a text is a word, all small, all large, or with a large beginning: `true`, `TRUE`, `True`, and nothing else.
+fn is_cased_like_yaml(text: &str, word: &str) -> bool {
+    let rest = text.get(1..).unwrap_or_default();
+    let is_small = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_large = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase());
+    text.eq_ignore_ascii_case(word) && (is_small(rest) || is_large(text))
+}
+
 /// Whether the document that begins in this line has something for a template engine.
 fn is_template(text: &str, begins: usize) -> bool {
     let mut lines = text.lines().skip(begins.saturating_sub(1));
@@ -258,6 +293,42 @@ impl Document {
         }
     }
 
+    /// Its texts, keys included, in their order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter_map(|node| match &node.content {
+            Content::Scalar { text, .. } => Some(text.as_str()),
+            Content::Sequence(_) | Content::Mapping(_) | Content::Alias(_) => None,
+        })
+    }
+
+    /// The keys that a mapping has already, some of them if they are many.
+    pub fn duplicates(&self) -> Vec<Broken> {
+        let mut duplicates = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            if !matches!(node.content, Content::Mapping(_)) {
+                continue;
+            }
+            let mapping = self.root().at(index);
+            let mut known = HashMap::new();
+            for (key, _) in mapping.entries() {
+                let Content::Scalar { text, .. } = key.content() else {
+                    continue;
+                };
+                match known.entry(text) {
+                    Entry::Vacant(entry) => drop(entry.insert(key.mark().line)),
+                    Entry::Occupied(first) => duplicates.push(Broken {
+                        mark: key.mark(),
+                        error: YamlError::duplicate(text, *first.get()),
+                    }),
+                }
+                if duplicates.len() == MOST_DUPLICATES {
+                    return duplicates;
+                }
+            }
+        }
+        duplicates
+    }
+
     /// As part of another document, this many lines below its beginning.
     #[must_use]
     pub fn below(self, offset: usize) -> Self {
@@ -308,12 +379,22 @@ impl<'a> Value<'a> {
         matches!(self.content(), Content::Scalar { .. }) && self.text().is_none()
     }
 
-    /// Whether it says true or false.
+    /// Whether it says true or false, in the words of YAML 1.1, which is what kubectl reads. In quotes it is a text.
     pub fn truth(self) -> Option<bool> {
-        match self.text()? {
-            "true" | "True" | "TRUE" => Some(true),
-            "false" | "False" | "FALSE" => Some(false),
-            _ => None,
+        const YES: [&str; 4] = ["true", "yes", "on", "y"];
+        const NO: [&str; 4] = ["false", "no", "off", "n"];
+        let Content::Scalar {
+            text,
+            style: ScalarStyle::Plain,
+        } = self.content()
+        else {
+            return None;
+        };
+        let is_in = |words: [&str; 4]| words.iter().any(|word| is_cased_like_yaml(text, word));
+        match (is_in(YES), is_in(NO)) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
         }
     }
 

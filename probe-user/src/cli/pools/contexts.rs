@@ -1,10 +1,10 @@
 //! Pools of live clusters, each by a context of kubeconfig.
 
-use serde_json::Value;
 use tokio::runtime;
 
 use crate::{
     cli::cluster::connect,
+    cluster::title,
     pools::{Inventory, ReadError, manifest},
 };
 
@@ -42,16 +42,5 @@ async fn read_one(inventory: &mut Inventory, context: &str) {
         let file = format!("{place}: {}", title(&object));
         // JSON is YAML.
         manifest::read(inventory, context, &file, &object.to_string());
-    }
-}
-
-/// What people call an object: `IPAddressPool metallb-system/production`.
-fn title(object: &Value) -> String {
-    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
-    let kind = text("/kind").unwrap_or("object");
-    let name = text("/metadata/name").unwrap_or_default();
-    match text("/metadata/namespace") {
-        Some(namespace) => format!("{kind} {namespace}/{name}"),
-        None => format!("{kind} {name}"),
     }
 }

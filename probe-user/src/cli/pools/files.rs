@@ -85,11 +85,14 @@ impl<'a> Reader<'a> {
 
     /// A file in a folder: nobody's business unless it may define pools.
     fn file(&mut self, path: &Path) {
+        // A pipe would be waited for, and a device read for ever.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return self.cannot_read(path, ReadError::Io("it is no regular file".into()));
+        }
         match read(path) {
-            Ok(text) if manifest::is_relevant(&text) => {
-                manifest::read(self.inventory, self.cluster, &display_name(path), &text);
+            Ok(text) => {
+                manifest::read_found(self.inventory, self.cluster, &display_name(path), &text);
             }
-            Ok(_) => {}
             Err(error) => self.cannot_read(path, error),
         }
     }

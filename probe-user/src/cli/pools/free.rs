@@ -1,19 +1,20 @@
 //! `probe pools free`: addresses of pools that no service has and nobody answers for.
 
+mod record;
+
 use std::{
-    collections::HashSet,
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::PathBuf,
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use probe_common::wire::{MacAddr, Vlan};
-use serde::Serialize;
+use probe_common::wire::Vlan;
 use tokio::runtime;
 
-use super::{Source, files::Reader, parse_cluster, sources};
+use self::record::{FreeRecord, PoolRecord, TakenRecord, addresses};
+use super::{Source, cannot_read, files::Reader, parse_cluster, sources};
 use crate::{
     check::{Lots, Surroundings, SurroundingsError, Target, Verdict, demand},
     cli::{
@@ -30,15 +31,18 @@ use crate::{
     pools::{
         Inventory,
         free::left,
-        interval::{Interval, merged},
+        interval::{Family, Interval, merged},
+        offer::Stretch,
         usage::Amount,
     },
-    report::{CheckRecord, to_json},
+    report::{inert, to_json},
     serve::DEFAULT_PATH,
 };
 
 /// Addresses that are asked about at once where a few are wanted: as many as are asked in a moment.
 const BATCH: usize = 10;
+/// More ranges than these are not listed: nobody reads them.
+const MOST_RUNS: u128 = 1 << 17;
 
 #[derive(Debug, Args)]
 #[command(
@@ -92,45 +96,6 @@ pub struct FreeArguments {
     socket: PathBuf,
 }
 
-/// What is free: one JSON object. Names are stable; fields may be added.
-#[derive(Debug, Serialize)]
-struct FreeRecord {
-    /// Whether they were asked about; else somebody may have them.
-    asked: bool,
-    /// Whether it is known which addresses services have.
-    assigned_known: bool,
-    /// Whether everything could be read and asked.
-    complete: bool,
-    /// The pools.
-    pools: Vec<PoolRecord>,
-    /// Addresses that no service has, and that somebody answers for.
-    taken: Vec<TakenRecord>,
-}
-
-#[derive(Debug, Serialize)]
-struct PoolRecord {
-    cluster: String,
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    name: String,
-    /// How many IPv4 and IPv6 addresses are free.
-    addresses: u64,
-    free: Vec<RangeRecord>,
-}
-
-#[derive(Debug, Serialize)]
-struct RangeRecord {
-    first: IpAddr,
-    last: IpAddr,
-}
-
-#[derive(Debug, Serialize)]
-struct TakenRecord {
-    ip: Ipv4Addr,
-    macs: Vec<MacAddr>,
-}
-
 /// Pools, and what services have of them.
 struct Known {
     inventory: Inventory,
@@ -170,8 +135,7 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
     let inventory = &known.inventory;
     let mut complete = inventory.unread.is_empty();
     for unread in &inventory.unread {
-        let file = &inventory.files[unread.file];
-        say(&format!("probe: cannot read {file}: {}", unread.error));
+        cannot_read(&inventory.files[unread.file], unread.mark, &unread.error);
     }
     if let Some(name) = &arguments.pool
         && !inventory.pools.iter().any(|pool| pool.name == *name)
@@ -179,9 +143,11 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
         let mut names: Vec<_> = inventory.pools.iter().map(|pool| &*pool.name).collect();
         names.sort_unstable();
         names.dedup();
+        let names = names.join(", ");
         complain(&anyhow::anyhow!(
-            "there is no pool {name}; there are {}",
-            names.join(", ")
+            "there is no pool {}; there are {}",
+            inert(name),
+            inert(&names)
         ));
         return Ok(Exit::Usage);
     }
@@ -189,33 +155,40 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
     if !assigned_known {
         say("which addresses services have is not known: manifests do not say");
     }
-    let mut left = left(inventory, known.assigned.unwrap_or_default(), |pool| {
+    let left = left(inventory, known.assigned.unwrap_or_default(), |pool| {
         let wanted = arguments.pool.as_ref();
         wanted.is_none_or(|name| pool.name == *name)
     });
+    let stretches = left.iter().flat_map(|left| &left.stretches);
+    let runs = stretches.fold(0_u128, |sum, one| sum.saturating_add(one.most_runs()));
+    if arguments.count.is_none() && runs > MOST_RUNS {
+        complain(&anyhow::anyhow!(
+            "what is free are more than {MOST_RUNS} ranges: --pool and --count make it less"
+        ));
+        return Ok(Exit::Usage);
+    }
+    let mut room = arguments.count.map_or(u128::MAX, u128::from);
     let mut taken = Vec::new();
-    if arguments.no_ask {
+    let pools = if arguments.no_ask {
         say("nobody was asked: somebody may have them all the same");
-        if let Some(count) = arguments.count {
-            let mut room = u128::from(count);
-            for pool in &mut left {
-                pool.ranges = first(&pool.ranges, &mut room);
-            }
-        }
+        let pools = left.iter().map(|left| {
+            let runs = left.stretches.iter().flat_map(|stretch| stretch.runs());
+            PoolRecord::new(inventory, left.pool, first(runs, &mut room))
+        });
+        pools.collect()
     } else {
-        let candidates = left.iter().flat_map(|pool| pool.ranges.clone()).collect();
-        let asked = ask(arguments, candidates).await?;
+        let candidates = left.iter().flat_map(|pool| &pool.stretches);
+        let asked = ask(arguments, candidates.copied()).await?;
         complete &= asked.complete;
         taken = asked.taken;
-        let mut room = arguments.count.map_or(u128::MAX, u128::from);
-        for pool in &mut left {
-            let parts = pool.ranges.iter().flat_map(|range| {
-                let parts = asked.free.iter();
-                parts.filter_map(|part| part.common(range))
-            });
-            pool.ranges = first(&merged(parts.collect()), &mut room);
-        }
-    }
+        let pools = left.iter().map(|left| {
+            let stretches = left.stretches.iter();
+            let free = stretches.flat_map(|stretch| stretch.inside(&asked.free));
+            let free = merged(free.map(Stretch::interval).collect());
+            PoolRecord::new(inventory, left.pool, first(free, &mut room))
+        });
+        pools.collect()
+    };
     for one in &taken {
         let macs: Vec<_> = one.macs.iter().map(ToString::to_string).collect();
         say(&format!(
@@ -224,27 +197,11 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
             macs.join(", ")
         ));
     }
-    let pools = left.iter().map(|left| {
-        let pool = &inventory.pools[left.pool];
-        let amount = Amount::of(left.ranges.clone());
-        let ranges = left.ranges.iter().map(|range| RangeRecord {
-            first: range.first(),
-            last: range.last(),
-        });
-        PoolRecord {
-            cluster: inventory.clusters[pool.cluster].clone(),
-            kind: pool.kind.label(),
-            namespace: pool.namespace.clone(),
-            name: pool.name.clone(),
-            addresses: u64::try_from(amount.v4.saturating_add(amount.v6)).unwrap_or(u64::MAX),
-            free: ranges.collect(),
-        }
-    });
     let record = FreeRecord {
         asked: !arguments.no_ask,
         assigned_known,
         complete,
-        pools: pools.collect(),
+        pools,
         taken,
     };
     write(arguments, &record)?;
@@ -266,45 +223,20 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
 }
 
 /// The first addresses of these, as far as there is room.
-fn first(ranges: &[Interval], room: &mut u128) -> Vec<Interval> {
+fn first(ranges: impl IntoIterator<Item = Interval>, room: &mut u128) -> Vec<Interval> {
+    let mut ranges = ranges.into_iter();
     let mut first = Vec::new();
-    for range in ranges {
-        if *room == 0 {
-            break;
-        }
-        if range.count() <= *room {
-            *room -= range.count();
-            first.push(*range);
-            continue;
-        }
+    while *room > 0
+        && let Some(range) = ranges.next()
+    {
         first.extend(range.beginning(*room));
-        *room = 0;
+        *room -= range.count().min(*room);
     }
     first
 }
 
 fn single(address: IpAddr) -> Option<Interval> {
     Interval::new(address, address).ok()
-}
-
-/// Each address, in order.
-fn addresses(range: Interval) -> impl Iterator<Item = IpAddr> {
-    let mut next = Some(range.first());
-    let last = range.last();
-    std::iter::from_fn(move || {
-        let address = next.take()?;
-        if address < last {
-            next = match address {
-                IpAddr::V4(address) => u32::from(address)
-                    .checked_add(1)
-                    .map(|number| Ipv4Addr::from(number).into()),
-                IpAddr::V6(address) => u128::from(address)
-                    .checked_add(1)
-                    .map(|number| std::net::Ipv6Addr::from(number).into()),
-            };
-        }
-        Some(address)
-    })
 }
 
 async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
@@ -343,24 +275,27 @@ async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
 }
 
 /// Asks who has these; where a few are wanted, no more of them than it takes.
-async fn ask(arguments: &FreeArguments, candidates: Vec<Interval>) -> anyhow::Result<Asked> {
+async fn ask(
+    arguments: &FreeArguments,
+    candidates: impl Iterator<Item = Stretch>,
+) -> anyhow::Result<Asked> {
     let mut stop = StopSignal::listen()?;
     let mut asked = Asked {
         complete: true,
         ..Asked::default()
     };
-    let (v4, v6): (Vec<_>, Vec<_>) = candidates
-        .into_iter()
-        .partition(|range| range.first().is_ipv4());
+    let (v4, v6): (Vec<_>, Vec<_>) =
+        candidates.partition(|stretch| stretch.interval().family() == Family::V4);
+    let runs = v4.into_iter().flat_map(Stretch::runs);
     if !v6.is_empty() {
         say("IPv6 has no ARP: IPv6 addresses are left out (--no-ask lists what no service has)");
     }
     let Some(count) = arguments.count else {
-        let targets: Vec<_> = v4.into_iter().filter_map(demand::target).collect();
+        let targets: Vec<_> = runs.filter_map(demand::target).collect();
         ask_some(arguments, &targets, &mut asked, &mut stop).await?;
         return Ok(asked);
     };
-    let mut addresses = v4.into_iter().flat_map(addresses);
+    let mut addresses = runs.flat_map(addresses);
     // What is off-link is not gone through one by one for ever.
     for _ in 0..Lots::MOST / BATCH as u64 {
         let found = Amount::of(asked.free.clone()).v4;
@@ -409,7 +344,7 @@ async fn ask_some(
             Verdict::Nobody => free.extend(single(record.ip.into())),
             Verdict::NotAsked => asked.complete = false,
             Verdict::OneOwner | Verdict::Conflict | Verdict::Moved => {
-                asked.taken.push(taken(&record));
+                asked.taken.push(TakenRecord::new(&record));
             }
         }
     }
@@ -417,70 +352,17 @@ async fn ask_some(
     Ok(())
 }
 
-fn taken(record: &CheckRecord) -> TakenRecord {
-    let macs = record.owners.iter().flat_map(|owner| owner.macs.clone());
-    TakenRecord {
-        ip: record.ip,
-        macs: macs.collect(),
-    }
-}
-
 fn write(arguments: &FreeArguments, record: &FreeRecord) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(anstream::stdout());
     let written = match (arguments.output, arguments.count) {
         (Output::Json, _) => writeln!(out, "{}", to_json(record)),
-        (Output::Human, Some(_)) => lines(&mut out, record),
-        (Output::Human, None) => table(&mut out, record),
+        (Output::Human, Some(_)) => record.lines(&mut out),
+        (Output::Human, None) => record.table(&mut out),
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if !is_closed(&error) => Err(error).context("cannot write to standard output"),
         _ => Ok(()),
     }
-}
-
-/// One address a line, for scripts.
-fn lines(out: &mut impl io::Write, record: &FreeRecord) -> io::Result<()> {
-    let ranges = record.pools.iter().flat_map(|pool| &pool.free);
-    let ranges = ranges.filter_map(|range| Interval::new(range.first, range.last).ok());
-    for address in ranges.flat_map(addresses) {
-        writeln!(out, "{address}")?;
-    }
-    Ok(())
-}
-
-/// One range a line, by pool.
-fn table(out: &mut impl io::Write, record: &FreeRecord) -> io::Result<()> {
-    let mut rows = Vec::new();
-    let clusters = record.pools.iter().map(|pool| &pool.cluster);
-    let several = clusters.collect::<HashSet<_>>().len() > 1;
-    for pool in &record.pools {
-        let name = match (&pool.namespace, several) {
-            (_, true) => format!("{} {}", pool.cluster, pool.name),
-            (Some(namespace), false) => format!("{namespace}/{}", pool.name),
-            (None, false) => pool.name.clone(),
-        };
-        if pool.free.is_empty() {
-            rows.push(("none".to_owned(), name.clone(), "0".to_owned()));
-        }
-        for range in &pool.free {
-            if let Ok(range) = Interval::new(range.first, range.last) {
-                let number = Amount::of(vec![range]);
-                let number = number.v4.saturating_add(number.v6);
-                rows.push((range.spoken(), name.clone(), number.to_string()));
-            }
-        }
-    }
-    let width = rows.iter().map(|(range, ..)| range.len()).max();
-    let named = rows.iter().map(|(_, name, _)| name.len()).max();
-    for (range, name, number) in &rows {
-        writeln!(
-            out,
-            "{range:<first$}  {name:<second$}  {number:>6}",
-            first = width.unwrap_or_default(),
-            second = named.unwrap_or_default()
-        )?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -492,7 +374,7 @@ mod tests {
         let ranges = ["192.0.2.1-192.0.2.3", "192.0.2.9", "10.0.0.0/8"]
             .map(|text| Interval::parse(text).unwrap().0);
         let mut room = 6;
-        let first: Vec<_> = first(&ranges, &mut room)
+        let first: Vec<_> = first(ranges, &mut room)
             .iter()
             .map(Interval::spoken)
             .collect();
@@ -506,11 +388,5 @@ mod tests {
             .spoken())
         );
         assert_eq!(room, 0);
-    }
-
-    #[test]
-    fn the_last_address_of_all_is_one_too() {
-        let range = Interval::parse("255.255.255.254-255.255.255.255").unwrap();
-        assert_eq!(addresses(range.0).count(), 2);
     }
 }

@@ -20,13 +20,13 @@ use super::{
 };
 use crate::{
     pools::{
-        Inventory, Level,
+        Inventory, Level, Mark, ReadError,
         exclude::exclude,
         interval::Interval,
         judge,
         report::{Page, Report, sarif},
     },
-    report::{terminal::width_of_stdout, to_json},
+    report::{inert, terminal::width_of_stdout, to_json},
 };
 
 #[derive(Debug, Subcommand)]
@@ -36,7 +36,7 @@ pub enum Verb {
     Check(CheckArguments),
     /// List addresses of pools that no service has and nobody answers for
     Free(free::FreeArguments),
-    /// Print MetalLB's pools in a file without some addresses, ready for kubectl apply
+    /// Print the pools of MetalLB or Cilium in a file without some addresses, ready for kubectl apply
     Exclude(ExcludeArguments),
 }
 
@@ -167,15 +167,21 @@ fn print(output: Output, report: &Report) -> anyhow::Result<()> {
 
 fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
     let name = display_name(&arguments.file);
-    let text = read(&arguments.file).with_context(|| format!("cannot read {name}"))?;
-    let excluded = exclude(&text, arguments.addresses).with_context(|| name.clone())?;
-    for broken in &excluded.broken {
-        let place = format!("{name}:{}:{}", broken.mark.line, broken.mark.column);
-        say(&format!("probe: cannot read {place}: {}", broken.error));
+    let shown = inert(&name).into_owned();
+    let text = read(&arguments.file).with_context(|| format!("cannot read {shown}"))?;
+    let excluded = exclude(&text, arguments.addresses).with_context(|| shown.clone())?;
+    for (mark, error) in &excluded.broken {
+        cannot_read(&name, Some(*mark), error);
     }
-    if excluded.manifests.is_empty() {
+    for (range, pool) in &excluded.by_hand {
+        say(&format!(
+            "probe: {} is in {pool}: take it out there by hand",
+            range.spoken()
+        ));
+    }
+    if excluded.manifests.is_empty() && excluded.by_hand.is_empty() {
         bail!(
-            "{} is in no IPAddressPool that could be read",
+            "{} is in no pool that could be read",
             arguments.addresses.spoken()
         );
     }
@@ -191,11 +197,20 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
         Err(error) if !is_closed(&error) => Err(error).context("cannot write the pools")?,
         _ => {}
     }
-    Ok(if excluded.broken.is_empty() {
-        Exit::Fine
-    } else {
-        Exit::Failed
-    })
+    Ok(
+        if excluded.broken.is_empty() && excluded.by_hand.is_empty() {
+            Exit::Fine
+        } else {
+            Exit::Failed
+        },
+    )
+}
+
+/// Says that something could not be read, on one line whatever it quotes.
+fn cannot_read(file: &str, mark: Option<Mark>, error: &ReadError) {
+    let place = mark.map(|mark| format!(":{}:{}", mark.line, mark.column));
+    let text = format!("cannot read {file}{}: {error}", place.unwrap_or_default());
+    say(&format!("probe: {}", inert(&text)));
 }
 
 /// All manifests. A path is called as its last part; where two would have the same name, each is called as it was

@@ -122,7 +122,7 @@ fn an_address_in_no_pool_and_a_pool_without_others_are_errors() {
     let error = exclude(POOL, interval("203.0.113.1")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "203.0.113.1 is in no IPAddressPool there"
+        "203.0.113.1 is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool there"
     );
     let one = POOL.replace(", '2001:db8::/126'", "");
     let error = exclude(&one, interval("192.0.0.0/16")).unwrap_err();
@@ -142,6 +142,138 @@ fn a_pool_that_grows_by_aliases_is_refused() {
     let itself = format!("{POOL}x: &x {{x: *x}}\n");
     let error = exclude(&itself, interval("192.0.2.9")).unwrap_err();
     assert_eq!(error, ExcludeError::TooLarge("first".to_owned()));
+}
+
+const BLUE: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumLoadBalancerIPPool
+metadata: {name: blue}
+spec:
+  blocks:
+  - cidr: 192.0.2.0/28
+  - {start: 198.51.100.1, stop: 198.51.100.9}
+  - start: 203.0.113.7
+  - cidr: 2001:db8::/64
+  serviceSelector: {matchLabels: {color: blue}}
+";
+
+#[test]
+fn blocks_of_cilium_are_split_into_ranges() {
+    let split = only(BLUE, "192.0.2.5");
+    let expected = "\
+apiVersion: cilium.io/v2
+kind: CiliumLoadBalancerIPPool
+metadata:
+  name: blue
+spec:
+  blocks:
+  - start: 192.0.2.0
+    stop: 192.0.2.4
+  - start: 192.0.2.6
+    stop: 192.0.2.15
+  - start: 198.51.100.1
+    stop: 198.51.100.9
+  - start: 203.0.113.7
+  - cidr: 2001:db8::/64
+  serviceSelector:
+    matchLabels:
+      color: blue
+";
+    assert_eq!(split, expected, "\n{split}");
+    let again = only(&split, "198.51.100.4-198.51.100.9");
+    assert!(
+        again.contains("- start: 198.51.100.1\n    stop: 198.51.100.3\n  - start: 203"),
+        "{again}"
+    );
+    let single = only(BLUE, "203.0.113.7");
+    assert!(!single.contains("203.0.113"), "{single}");
+    let six = only(BLUE, "2001:db8::");
+    assert!(
+        six.contains("- start: \"2001:db8::1\"\n    stop: \"2001:db8::ffff:ffff:ffff:ffff\"\n"),
+        "{six}"
+    );
+}
+
+#[test]
+fn ends_that_cilium_keeps_back_are_not_handed_out_for_that() {
+    let keeps = format!("{BLUE}  allowFirstLastIPs: \"No\"\n");
+    let split = only(&keeps, "192.0.2.5");
+    assert!(
+        split.contains(
+            "- start: 192.0.2.1\n    stop: 192.0.2.4\n  - start: 192.0.2.6\n    stop: 192.0.2.14\n"
+        ),
+        "{split}"
+    );
+    // Of ranges it keeps nothing back.
+    let split = only(&keeps, "198.51.100.4");
+    assert!(split.contains("- start: 198.51.100.1\n"), "{split}");
+    assert!(split.contains("- cidr: 192.0.2.0/28\n"), "{split}");
+}
+
+#[test]
+fn what_cannot_be_written_is_said_with_what_to_do() {
+    let old = "apiVersion: cilium.io/v2alpha1\nkind: CiliumLoadBalancerIPPool\n\
+               metadata: {name: old}\nspec: {cidrs: [{cidr: 192.0.2.0/28}]}\n";
+    let error = exclude(old, interval("192.0.2.1")).unwrap_err();
+    assert_eq!(error, ExcludeError::OldField("old".to_owned()));
+    let kube_vip = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip}\n\
+                    data: {range-shop: 192.0.2.1-192.0.2.9}\n";
+    let excluded = exclude(kube_vip, interval("192.0.2.0/30")).unwrap();
+    assert_eq!(excluded.manifests, [""; 0]);
+    let entry = "pool range-shop of a kube-vip ConfigMap".to_owned();
+    assert_eq!(excluded.by_hand, [(interval("192.0.2.1-192.0.2.3"), entry)]);
+    assert_eq!(excluded.not_there, [interval("192.0.2.0")]);
+    let twice = POOL.replace("  autoAssign", "  addresses: []\n  autoAssign");
+    let excluded = exclude(&twice, interval("192.0.2.9")).unwrap();
+    assert_eq!(excluded.manifests, [""; 0]);
+    assert!(
+        excluded.broken[0]
+            .1
+            .to_string()
+            .contains("\"addresses\" is there twice")
+    );
+}
+
+#[test]
+fn addresses_that_are_merged_in_are_not_said_to_be_gone() {
+    let merged = "a: &a {addresses: [192.0.2.0/28]}\napiVersion: metallb.io/v1beta1\n\
+                  kind: IPAddressPool\nmetadata: {name: m}\nspec: {<<: *a}\n";
+    let error = exclude(merged, interval("192.0.2.1")).unwrap_err();
+    assert_eq!(error, ExcludeError::Merged("m".to_owned()));
+    let aliased = merged.replace("{<<: *a}", "*a");
+    assert!(
+        only(&aliased, "192.0.2.0").contains("spec:\n  addresses:\n  - 192.0.2.1-192.0.2.15\n")
+    );
+}
+
+#[test]
+fn what_a_list_says_for_its_items_is_written_with_each() {
+    let list = "kind: AddressPoolList\napiVersion: metallb.io/v1beta1\nitems:\n\
+                - {metadata: {name: a}, spec: {addresses: [192.0.2.0/31, [x]], protocol: layer2}}\n";
+    assert_eq!(
+        only(list, "192.0.2.0"),
+        "apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata:\n  name: a\n\
+         spec:\n  addresses:\n  - 192.0.2.1/32\n  -\n    - x\n  protocol: layer2\n"
+    );
+}
+
+#[test]
+fn nothing_that_a_terminal_obeys_comes_out() {
+    let hostile = POOL.replace("note: 'yes'", "note: \"a\\e[31m\\x9b2J\\x7f\\x85\\n\"");
+    let written = only(&hostile, "192.0.2.9");
+    assert!(
+        !written.contains(|letter: char| letter.is_control() && letter != '\n'),
+        "{written:?}"
+    );
+    let text = crate::pools::yaml::documents(&written);
+    let document = text[0].as_ref().unwrap();
+    let note = document
+        .root()
+        .at_path(&["metadata", "annotations", "note"]);
+    assert_eq!(
+        note.and_then(Value::text),
+        Some("a\u{1b}[31m\u{9b}2J\u{7f}\u{85}\n")
+    );
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use super::{ClusterRecord, FindingRecord, PlaceRecord, Report, UnreadRecord, wor
 use crate::{
     pools::{Level, interval::Interval, usage::Amount},
     report::{
-        layout,
+        inert, layout,
         terminal::{COLUMN, INDENT, LABEL, write_labelled},
     },
 };
@@ -78,13 +78,14 @@ impl Page {
             let PlaceRecord {
                 file, line, column, ..
             } = place;
-            writeln!(out, "{:COLUMN$}{file}:{line}:{column}", "")?;
+            writeln!(out, "{:COLUMN$}{}:{line}:{column}", "", inert(file))?;
         }
         self.labelled(out, "next", finding.next)
     }
 
     fn unread(self, out: &mut impl Write, unread: &UnreadRecord) -> io::Result<()> {
-        write!(out, "{ERROR}{:<NAME$}{ERROR:#}  {}", "unread", unread.file)?;
+        let file = inert(&unread.file);
+        write!(out, "{ERROR}{:<NAME$}{ERROR:#}  {file}", "unread")?;
         match (unread.line, unread.column) {
             (Some(line), Some(column)) => writeln!(out, ":{line}:{column}")?,
             _ => writeln!(out)?,
@@ -217,8 +218,8 @@ impl Row {
 
     fn new(cluster: &str, pool: &str, amount: Amount) -> Self {
         Self {
-            cluster: layout::cut(cluster, LONGEST_NAME),
-            pool: layout::cut(pool, LONGEST_NAME),
+            cluster: layout::cut(&inert(cluster), LONGEST_NAME),
+            pool: layout::cut(&inert(pool), LONGEST_NAME),
             v4: words::amount(amount.v4),
             v6: words::amount(amount.v6),
             plan: String::new(),
@@ -244,14 +245,16 @@ impl Row {
 /// What is at a place.
 pub fn describe(place: &PlaceRecord) -> String {
     let mut words = Vec::new();
-    words.extend(place.cluster.as_deref());
-    words.push(place.kind);
-    words.extend(place.name.as_deref().filter(|name| !name.is_empty()));
+    words.extend(place.cluster.as_deref().map(words::shortened));
+    words.push(place.kind.into());
+    let name = place.name.as_deref().filter(|name| !name.is_empty());
+    words.extend(name.map(words::shortened));
     let words = words.join(" ");
-    match &place.range {
-        Some(range) => format!("{words}: {range}"),
+    let described = match &place.range {
+        Some(range) => format!("{words}: {}", words::shortened(range)),
         None => words,
-    }
+    };
+    inert(&described).into_owned()
 }
 
 fn left(text: &str, width: usize) -> String {

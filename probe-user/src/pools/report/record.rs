@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::words;
-use crate::pools::{
-    Code, Finding, Inventory, Level, Place, Plan, Verdict,
-    finding::{PoolRange, ShareRange},
-    interval::Interval,
-    usage::{self, Amount},
+use crate::{
+    pools::{
+        Code, Finding, Inventory, Level, Place, Plan, Verdict,
+        finding::{PoolRange, ShareRange},
+        interval::Interval,
+        usage::{self, Amount},
+    },
+    report::inert,
 };
 
 /// Everything that checking pools has to say: one JSON object. Names are stable; fields may be added.
@@ -153,7 +156,7 @@ impl Report {
             file: inventory.files[unread.file].clone(),
             line: unread.mark.map(|mark| mark.line),
             column: unread.mark.map(|mark| mark.column),
-            reason: unread.error.to_string(),
+            reason: inert(&unread.error.to_string()).into_owned(),
         });
         Self {
             complete: inventory.unread.is_empty(),
@@ -207,11 +210,12 @@ impl Named<'_> {
         FindingRecord {
             finding: code,
             level: code.level(),
-            message: words::message(inventory, plan, finding),
+            // Whoever writes manifests writes no lines of a log.
+            message: inert(&words::message(inventory, plan, finding)).into_owned(),
             first: addresses.map(|interval| interval.first()),
             last: addresses.map(|interval| interval.last()),
             places: self.places(finding),
-            next: words::next(code),
+            next: words::next_of(inventory, finding),
         }
     }
 
@@ -337,10 +341,10 @@ impl Named<'_> {
     }
 
     fn pools(self) -> Vec<PoolRecord> {
-        let usage = usage::of_pools(self.inventory).into_iter();
-        usage
-            .map(|usage| {
-                let pool = &self.inventory.pools[usage.pool];
+        let pools = self.inventory.pools.iter();
+        pools
+            .map(|pool| {
+                let amount = Amount::of_pool(pool);
                 PoolRecord {
                     cluster: self.inventory.clusters[pool.cluster].clone(),
                     kind: pool.kind.label(),
@@ -348,8 +352,8 @@ impl Named<'_> {
                     name: pool.name.clone(),
                     file: self.inventory.files[pool.place.file].clone(),
                     line: pool.place.mark.line,
-                    addresses: usage.amount.into(),
-                    exact: usage.amount,
+                    addresses: amount.into(),
+                    exact: amount,
                 }
             })
             .collect()

@@ -4,7 +4,7 @@ use anstream::adapter::strip_str;
 
 use super::*;
 use crate::{
-    pools::{Inventory, Plan, corpus_tests, judge, manifest},
+    pools::{Code, Inventory, Plan, corpus_tests, judge, manifest},
     report::layout,
 };
 
@@ -81,7 +81,7 @@ unadvertised_pool
           next      add it to an L2Advertisement or a BGPAdvertisement
 
 CLUSTER  POOL       IPV4  IPV6
-east     default      64  2^64
+east     default      63  2^64
 west     edge         10     0
 west     spare         9     0
 west     (2 pools)    19     0
@@ -96,10 +96,130 @@ fn with_a_plan_it_says_how_much_of_it_is_used() {
     let shown = strip_str(&page(&report(PLAN), 80)).to_string();
     let expected = "
 CLUSTER  POOL       IPV4  IPV6      OF PLAN
-east     default      64  2^64  50 %, < 1 %
+east     default      63  2^64  49 %, < 1 %
 west     edge         10     0
 ";
     assert!(shown.contains(expected), "\n{shown}");
+}
+
+/// What a stranger can put into manifests, a plan and the names of files.
+const HOSTILE: &str = r#"
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: "a\e[31mX\n::error::injected ::warning::it ##[error]x", namespace: "\x9b2J"}
+spec: {addresses: [192.0.2.0/24, "\r\n::error::r", "192.0.2.1-\e]0;title\a", "{0}"], addresses2: "\u202e"}
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: "\n::error::adv"}
+spec: {ipAddressPools: ["\n::set-output name=a::b"], ipAddressPoolSelectors: [{matchLabels: {"\n": "\n"}}]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: twice}
+spec: {"\n::error::k": 1, "\n::error::k": 2}
+"#;
+const HOSTILE_PLAN: &str = r#"
+clusters: {"\n::error::c": {ranges: [192.0.2.0/24, "\n::error::q"]}, "\e[2J": {ranges: [192.0.2.0/25]}}
+reserved: [{range: 192.0.2.7, name: "\n::error::gateway"}]
+"#;
+
+#[test]
+fn nothing_that_a_stranger_wrote_does_anything() {
+    let mut inventory = Inventory::default();
+    for cluster in ["\n::error::c", "e\u{1b}[31m"] {
+        let file = format!("{cluster}/\r\n::error file=x::pool.yaml");
+        manifest::read(&mut inventory, cluster, &file, HOSTILE);
+    }
+    let plan = Plan::read(&mut inventory, "\n::error::plan.yaml", HOSTILE_PLAN);
+    let verdict = judge(&inventory, &plan, 10);
+    let report = Report::new(&inventory, &plan, &verdict);
+    let codes: Vec<_> = report.findings.iter().map(|one| one.finding).collect();
+    for code in [
+        Code::ClusterOverlap,
+        Code::KeptOverlap,
+        Code::PlanOverlap,
+        Code::NotInPlan,
+        Code::InvalidRange,
+        Code::UnknownPool,
+        Code::IdleSelector,
+    ] {
+        assert!(codes.contains(&code), "{code}: {codes:?}");
+    }
+    assert!(report.unread.len() >= 4, "{:?}", report.unread);
+    let log = sarif(&report);
+    let mut messages: Vec<_> = report.findings.iter().map(|one| &*one.message).collect();
+    messages.extend(report.unread.iter().map(|one| &*one.reason));
+    for result in log["runs"][0]["results"].as_array().unwrap() {
+        let related = result["relatedLocations"].as_array().unwrap().iter();
+        messages.extend(related.map(|one| one["message"]["text"].as_str().unwrap()));
+    }
+    let pages = [60, 61, 67, 80, 120].map(|width| strip_str(&page(&report, width)).to_string());
+    let coloured = page(&report, 80);
+    assert_eq!(
+        strip_str(&coloured).to_string(),
+        pages[3],
+        "only our colours"
+    );
+    for text in pages.iter().map(String::as_str).chain(messages) {
+        for line in text.lines() {
+            assert!(!line.trim_start().starts_with("::error"), "{text}");
+            assert!(!line.trim_start().starts_with("::set"), "{text}");
+            assert!(!line.contains("##["), "{text}");
+            assert!(!line.contains(char::is_control), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_names_the_clusters_that_it_knows() {
+    let clusters = |number: usize| {
+        let names: Vec<_> = (0..number).map(|index| format!("c{index}: {{}}")).collect();
+        let plan = format!("clusters: {{{}}}\n", names.join(", "));
+        let report = report(&plan);
+        let mut findings = report.findings.iter();
+        let found = findings.find(|one| one.finding == Code::NotInPlan).unwrap();
+        assert_eq!(found.level, crate::pools::Level::Error);
+        let (_, known) = found.message.split_once("it knows ").unwrap();
+        known.to_owned()
+    };
+    assert_eq!(clusters(1), "c0");
+    assert_eq!(clusters(3), "c0, c1 and c2");
+    assert_eq!(
+        clusters(13),
+        "c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 3 more"
+    );
+}
+
+#[test]
+fn excluding_is_recommended_only_where_it_works() {
+    let cilium = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: c}\n\
+                  spec: {blocks: [{cidr: 192.0.2.8/29}]}\n";
+    let kube_vip = |range: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: kubevip}}\ndata: {{range-a: {range}}}\n"
+        )
+    };
+    let next = |one: &str, other: &str| {
+        let mut inventory = Inventory::default();
+        manifest::read(&mut inventory, "one", "one.yaml", one);
+        manifest::read(&mut inventory, "other", "other.yaml", other);
+        let plan = Plan::default();
+        let verdict = judge(&inventory, &plan, 10);
+        let report = Report::new(&inventory, &plan, &verdict);
+        let mut findings = report.findings.iter();
+        let found = findings.find(|one| one.finding == Code::ClusterOverlap);
+        found.unwrap().next
+    };
+    assert!(next(EAST, cilium).ends_with("probe pools exclude prints it without them"));
+    assert!(
+        next(EAST, &kube_vip("192.0.2.1-192.0.2.9")).contains("of the one that is no ConfigMap")
+    );
+    let by_hand = next(
+        &kube_vip("192.0.2.1-192.0.2.9"),
+        &kube_vip("192.0.2.9-192.0.2.10"),
+    );
+    assert!(!by_hand.contains("exclude"), "{by_hand}");
 }
 
 #[test]

@@ -1,13 +1,24 @@
 //! Findings in words. A message stands by itself: in a review, nothing else is shown of a finding.
 
+use std::borrow::Cow;
+
 use crate::pools::{
-    Code, Finding, Inventory, Kept, Plan, PoolKind, finding::PoolRange, interval::Interval,
+    Code, Fault, Finding, Inventory, Kept, Plan, PoolKind, finding::PoolRange, interval::Interval,
 };
+
+/// Of what somebody wrote, so many letters are shown.
+const LONGEST: usize = 120;
+/// So many clusters of a plan are named.
+const MOST_CLUSTERS: usize = 10;
+
+/// Of a pool with addresses that has none to hand out.
+const KEPT_BACK: &str =
+    "hands out no address: all of them end in .0 or .255, which avoidBuggyIPs keeps back";
 
 /// What a finding says.
 pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String {
     let pool = |pool| pool_name(inventory, pool);
-    let written = |range: PoolRange| inventory.range(range).text.as_str();
+    let written = |range: PoolRange| shortened(&inventory.range(range).text);
     match *finding {
         Finding::Overlap { one, other, common } if one.pool == other.pool => format!(
             "{} lists {} and {}, which have {} in common",
@@ -35,8 +46,8 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
         Finding::PlanOverlap { one, other, common } => format!(
             "the plan gives {} to cluster {} and to cluster {}",
             several(common),
-            plan.shares[one.share].cluster,
-            plan.shares[other.share].cluster,
+            shortened(&plan.shares[one.share].cluster),
+            shortened(&plan.shares[other.share].cluster),
         ),
         Finding::OutsidePlan {
             range,
@@ -47,19 +58,16 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             "{} has {} outside of what the plan gives to cluster {}",
             pool(range.pool),
             several_and_more(first, addresses),
-            inventory.clusters[inventory.pools[range.pool].cluster],
+            cluster_name(inventory, inventory.pools[range.pool].cluster),
         ),
-        Finding::NotInPlan { pool } => {
-            let cluster = &inventory.clusters[inventory.pools[pool].cluster];
-            format!("the plan gives nothing to cluster {cluster}, which has pools")
-        }
+        Finding::NotInPlan { pool } => unknown_cluster(inventory, plan, pool),
         Finding::InvalidRange { pool: of, fault } => {
             let fault = &inventory.pools[of].faults[fault];
-            format!("{} lists {:?}: {}", pool(of), fault.text, fault.error)
+            format!("{} lists {}", pool(of), faulty(fault))
         }
         Finding::InvalidPlanRange { fault } => {
             let fault = &plan.faults[fault];
-            format!("the plan lists {:?}: {}", fault.text, fault.error)
+            format!("the plan lists {}", faulty(fault))
         }
         Finding::MissingPrefix { range } => format!(
             "{} lists {} without a prefix length, which is refused; write {}",
@@ -87,13 +95,17 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             first.first(),
             which_end(addresses),
         ),
-        Finding::EmptyPool { pool: of } => format!("{} has no addresses", pool(of)),
+        Finding::EmptyPool { pool: of } if inventory.pools[of].ranges.is_empty() => {
+            format!("{} has no addresses", pool(of))
+        }
+        Finding::EmptyPool { pool: of } => format!("{} {KEPT_BACK}", pool(of)),
         Finding::UnknownPool {
             advertisement,
             name,
         } => {
             let (name, _) = &inventory.advertisements[advertisement].pools[name];
             let whose = advertisement_name(inventory, advertisement);
+            let name = shortened(name);
             format!("{whose} names the pool {name}, which is not there")
         }
         Finding::IdleSelector { advertisement, .. } => format!(
@@ -107,11 +119,40 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
     }
 }
 
-/// What to do.
+/// What to do about a finding.
+pub fn next_of(inventory: &Inventory, finding: &Finding) -> &'static str {
+    let kind = |range: PoolRange| inventory.pools[range.pool].kind;
+    match *finding {
+        Finding::Overlap { one, other, .. } if one.pool != other.pool => {
+            next_of_overlap(kind(one), Some(kind(other)))
+        }
+        Finding::Kept { range, .. } => next_of_overlap(kind(range), None),
+        _ => next(finding.code(inventory)),
+    }
+}
+
+/// `probe pools exclude` writes resources, and no `ConfigMap`.
+const fn next_of_overlap(one: PoolKind, other: Option<PoolKind>) -> &'static str {
+    let is_written = match other {
+        Some(other) => [one.is_resource(), other.is_resource()],
+        None => [one.is_resource(), one.is_resource()],
+    };
+    match is_written {
+        [true, true] => {
+            "take the addresses out of one pool; probe pools exclude prints it without them"
+        }
+        [true, false] | [false, true] => {
+            "take the addresses out of one pool; of the one that is no ConfigMap, probe pools exclude prints what is left"
+        }
+        [false, false] => "take the addresses out of one pool, in its ConfigMap",
+    }
+}
+
+/// What to do about findings of a kind.
 pub const fn next(code: Code) -> &'static str {
     match code {
         Code::ClusterOverlap | Code::PoolOverlap | Code::KeptOverlap => {
-            "take the addresses out of one pool; probe pools exclude prints it without them"
+            "take the addresses out of one pool; if it is no ConfigMap, probe pools exclude prints it without them"
         }
         Code::RangeOverlap => "list each address once",
         Code::PlanOverlap => "give each address to one cluster",
@@ -124,7 +165,7 @@ pub const fn next(code: Code) -> &'static str {
         Code::BuggyAddress => {
             "set avoidBuggyIPs: true in the pool's spec, or leave these addresses out"
         }
-        Code::EmptyPool => "list addresses, or delete the pool",
+        Code::EmptyPool => "list addresses that it may hand out, or delete the pool",
         Code::UnknownPool => "correct the name, or add the pool",
         Code::IdleSelector => "correct the selector, or the labels of the pools",
         Code::Unadvertised => "add it to an L2Advertisement or a BGPAdvertisement",
@@ -143,10 +184,10 @@ pub const fn about(code: Code) -> &'static str {
         Code::InvalidRange => "A range is none: bad syntax, reversed, or of two families.",
         Code::MissingPrefix => "An address stands where a CIDR has to be.",
         Code::DuplicatePool => "Two pools of a cluster have the same name.",
-        Code::NotInPlan => "The plan says nothing of a cluster that has pools.",
+        Code::NotInPlan => "The plan does not know a cluster that has pools.",
         Code::HostBits => "A CIDR begins before the address it is written with.",
         Code::BuggyAddress => "A pool hands out IPv4 addresses that end in .0 or .255.",
-        Code::EmptyPool => "A pool has no addresses.",
+        Code::EmptyPool => "A pool has no addresses that it hands out.",
         Code::UnknownPool => "An advertisement names a pool that is not there.",
         Code::IdleSelector => "A selector of an advertisement selects no pool.",
         Code::Unadvertised => "No advertisement announces a pool.",
@@ -155,7 +196,7 @@ pub const fn about(code: Code) -> &'static str {
 
 fn pool_name(inventory: &Inventory, pool: usize) -> String {
     let pool = &inventory.pools[pool];
-    let cluster = &inventory.clusters[pool.cluster];
+    let cluster = cluster_name(inventory, pool.cluster);
     let kind = match pool.kind {
         PoolKind::KubeVip => "kube-vip's pool",
         PoolKind::Cilium => "Cilium's pool",
@@ -163,14 +204,58 @@ fn pool_name(inventory: &Inventory, pool: usize) -> String {
     };
     match pool.name.as_str() {
         "" => format!("a {kind} without a name of cluster {cluster}"),
-        name => format!("{kind} {name} of cluster {cluster}"),
+        name => format!("{kind} {} of cluster {cluster}", shortened(name)),
     }
 }
 
 fn advertisement_name(inventory: &Inventory, advertisement: usize) -> String {
     let found = &inventory.advertisements[advertisement];
-    let cluster = &inventory.clusters[found.cluster];
-    format!("{} {} of cluster {cluster}", found.kind, found.name)
+    let cluster = cluster_name(inventory, found.cluster);
+    let name = shortened(&found.name);
+    format!("{} {name} of cluster {cluster}", found.kind)
+}
+
+fn cluster_name(inventory: &Inventory, cluster: usize) -> Cow<'_, str> {
+    shortened(&inventory.clusters[cluster])
+}
+
+fn unknown_cluster(inventory: &Inventory, plan: &Plan, pool: usize) -> String {
+    let cluster = cluster_name(inventory, inventory.pools[pool].cluster);
+    format!(
+        "the plan does not know cluster {cluster}, which has pools; it knows {}",
+        clusters(plan)
+    )
+}
+
+/// The clusters of a plan, as a sentence has them.
+fn clusters(plan: &Plan) -> String {
+    let names = plan.shares.iter().take(MOST_CLUSTERS);
+    let mut names: Vec<_> = names.map(|share| shortened(&share.cluster)).collect();
+    let more = plan.shares.len() - names.len();
+    if more > 0 {
+        names.push(format!("{more} more").into());
+    }
+    match names.split_last() {
+        Some((last, [])) => last.to_string(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => "none".to_owned(),
+    }
+}
+
+/// What should be a range and is none, and why.
+fn faulty(fault: &Fault) -> String {
+    let text = shortened(&fault.text);
+    let why = fault.error.to_string();
+    // An address that is none is the whole text, or too long to be told twice.
+    format!("{text:?}: {}", shortened(&why))
+}
+
+/// As much of a text as a sentence can take.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
 }
 
 /// So many addresses end in something.
@@ -184,8 +269,8 @@ fn which_end(addresses: u128) -> String {
 /// What a range is kept for.
 fn purpose(kept: &Kept) -> String {
     match (&kept.name, &kept.cluster) {
-        (Some(name), _) => format!("{} ({name})", kept.purpose),
-        (None, Some(cluster)) => format!("{} of cluster {cluster}", kept.purpose),
+        (Some(name), _) => format!("{} ({})", kept.purpose, shortened(name)),
+        (None, Some(cluster)) => format!("{} of cluster {}", kept.purpose, shortened(cluster)),
         (None, None) => kept.purpose.to_string(),
     }
 }

@@ -119,6 +119,33 @@ fn a_bomb_of_aliases_or_merges_stays_small() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_told_with_both_lines() {
+    let found = |text: &str| {
+        let duplicates = only(text).duplicates();
+        let told = duplicates.iter().map(|broken| {
+            assert!(matches!(broken.error, YamlError::Duplicate { .. }));
+            (broken.mark.line, broken.error.to_string())
+        });
+        told.collect::<Vec<_>>()
+    };
+    let told = found("spec:\n  a: 1\n  b: 2\n  'a': 3\nmore: [{c: 1, c: 2}]\n");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!((told[0].0, told[1].0), (4, 5));
+    assert!(
+        told[0].1.contains("\"a\" is there twice, first in line 2"),
+        "{told:?}"
+    );
+    // What overrides what is merged in is no second one.
+    assert_eq!(found("a: &a {x: 1}\nb: {<<: *a, x: 2}\nc: [x, x]\n"), []);
+    // A key may be an alias.
+    assert_eq!(found("? &k addresses\n: 1\n? *k\n: 2\n").len(), 1);
+    let many = found(&"a: 1\n".repeat(5000));
+    assert_eq!(many.len(), MOST_DUPLICATES);
+    let long = format!("{0}: 1\n{0}: 2\n", "k".repeat(1000));
+    assert!(found(&long)[0].1.len() < 200);
+}
+
+#[test]
 fn what_is_too_deep_or_too_large_is_refused() {
     let deep = "[".repeat(100_000);
     assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
@@ -141,6 +168,32 @@ fn null_is_no_text_unless_it_is_quoted() {
     assert_eq!(at("d").text(), Some("null"));
     assert_eq!(at("e").text(), Some(""));
     assert_eq!(at("f").text(), Some("null"));
+}
+
+#[test]
+fn truth_is_what_kubectl_takes_for_it() {
+    let truth = |text: &str| {
+        let document = only(&format!("a: {text}\n"));
+        document.root().get("a").unwrap().truth()
+    };
+    for text in ["true", "True", "TRUE", "yes", "On", "y", "Y"] {
+        assert_eq!(truth(text), Some(true), "{text}");
+    }
+    for text in ["false", "No", "OFF", "n"] {
+        assert_eq!(truth(text), Some(false), "{text}");
+    }
+    for text in [
+        "'true'",
+        "\"no\"",
+        "tRUE",
+        "1",
+        "maybe",
+        "",
+        "[true]",
+        "!!str true",
+    ] {
+        assert_eq!(truth(text), None, "{text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! The objects of a document: each says what it is, or the list that it is in says it for all.
+
+use super::super::{
+    model::{PoolKind, ReadError},
+    yaml::{Document, Mark, Value, YamlError},
+};
+
+/// The kinds of resources that are read.
+const OUR_KINDS: [&str; 5] = [
+    "IPAddressPool",
+    "AddressPool",
+    "L2Advertisement",
+    "BGPAdvertisement",
+    "CiliumLoadBalancerIPPool",
+];
+/// Lists in lists in lists are followed this deep.
+const DEEPEST_LIST: usize = 8;
+/// Of a document, so many objects are looked at: by aliases a small one could have any number.
+pub(super) const MOST_OBJECTS: usize = 200_000;
+
+/// An object, and what it is: in a list of one kind, the list may say it for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'a> {
+    /// All of it.
+    pub value: Value<'a>,
+    /// `metallb.io/v1beta1`.
+    pub api_version: &'a str,
+    /// `IPAddressPool`.
+    pub kind: &'a str,
+}
+
+impl<'a> Object<'a> {
+    /// `metallb.io`.
+    pub fn group(self) -> &'a str {
+        let (group, _) = self
+            .api_version
+            .split_once('/')
+            .unwrap_or((self.api_version, ""));
+        group
+    }
+
+    /// What makes a pool of it, if it is a resource that is a pool.
+    pub fn pool_kind(self) -> Option<PoolKind> {
+        match (self.group(), self.kind) {
+            ("metallb.io", "IPAddressPool") => Some(PoolKind::IpAddressPool),
+            ("metallb.io", "AddressPool") => Some(PoolKind::AddressPool),
+            ("cilium.io", "CiliumLoadBalancerIPPool") => Some(PoolKind::Cilium),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a resource that is read; `ConfigMap`s have names that say nothing of pools.
+    pub fn is_ours(self) -> bool {
+        self.pool_kind().is_some()
+            || matches!(
+                (self.group(), self.kind),
+                ("metallb.io", "L2Advertisement" | "BGPAdvertisement")
+            )
+    }
+}
+
+/// The objects of a document: itself, or the items of a list, and of lists in it.
+#[derive(Debug, Default)]
+pub struct Objects<'a> {
+    /// Those that can be told.
+    pub found: Vec<Object<'a>>,
+    /// What should be objects, and where.
+    pub unread: Vec<(Mark, ReadError)>,
+    seen: usize,
+}
+
+impl<'a> Objects<'a> {
+    /// All objects of a document.
+    pub fn of(document: &'a Document) -> Self {
+        let mut objects = Self::default();
+        let root = document.root();
+        let mut items = root.items().into_iter().flatten();
+        if items.any(|item| item.get("kind").is_some()) {
+            // Nobody applies a JSON array of objects, and it looks as if it were one of manifests.
+            let expected = "an object; a list of objects is one of kind List, with items";
+            objects.misshapen(root, "the document", expected);
+        } else {
+            objects.take(root, None, 0);
+        }
+        objects
+    }
+
+    /// An object, or a list of them; in a list of one kind, API version and kind are known before.
+    fn take(&mut self, value: Value<'a>, known: Option<(&'a str, &'a str)>, depth: usize) {
+        self.seen += 1;
+        if self.seen > MOST_OBJECTS {
+            if self.seen == MOST_OBJECTS + 1 {
+                let error = YamlError::TooLarge;
+                self.unread.push((value.mark(), error.into()));
+            }
+            return;
+        }
+        for key in ["kind", "apiVersion"] {
+            let said = value.get(key).filter(|said| !said.is_null());
+            if let Some(said) = said.filter(|said| said.text().is_none()) {
+                return self.misshapen(said, key, "text");
+            }
+        }
+        let text = |key| value.get(key).and_then(Value::text);
+        let (known_version, known_kind) = known.unwrap_or_default();
+        let object = Object {
+            value,
+            api_version: text("apiVersion").unwrap_or(known_version),
+            kind: text("kind").unwrap_or(known_kind),
+        };
+        let items = value.get("items").filter(|items| !items.is_null());
+        let (Some(items), Some(of)) = (items, object.kind.strip_suffix("List")) else {
+            if depth > 0 && object.kind.is_empty() {
+                self.misshapen(value, "an item of a list", "an object with a kind");
+            } else if OUR_KINDS.contains(&object.kind) && object.api_version.is_empty() {
+                let expected = "said: metallb.io/v1beta1, or cilium.io/v2";
+                self.misshapen(value, "apiVersion", expected);
+            } else {
+                self.found.push(object);
+            }
+            return;
+        };
+        let known = (!of.is_empty()).then_some((object.api_version, of));
+        let list = Object { kind: of, ..object };
+        match items.items() {
+            None if of.is_empty() || list.is_ours() => {
+                self.misshapen(items, "items", "a list");
+            }
+            // Something else, of a kind that ends in List.
+            None => self.found.push(object),
+            Some(_) if depth == DEEPEST_LIST => {
+                self.misshapen(value, "a list in lists in lists", "nested less deeply");
+            }
+            Some(items) => items.for_each(|item| self.take(item, known, depth + 1)),
+        }
+    }
+
+    fn misshapen(&mut self, value: Value<'a>, field: &'static str, expected: &'static str) {
+        let error = ReadError::Shape { field, expected };
+        self.unread.push((value.mark(), error));
+    }
+}
