@@ -29,6 +29,13 @@ const NODE_ADDRESS: u8 = 230;
 const IPVS: u8 = 231;
 const SEVERAL_INSTALLS: u8 = 232;
 const ARP_FLUX: u8 = 233;
+/// The node that should announce it has it, and was not heard to announce it.
+const STALE_BY_WORD: u8 = 234;
+/// kube-vip has a lease for it, with a MAC of its own.
+const LEASED: u8 = 235;
+/// It is announced through a network card by which nodes are not known, and the node that should is not known to be
+/// among those who have it.
+const OTHER_CARD: u8 = 223;
 
 fn ip(last: u8) -> String {
     format!("192.0.2.{last}")
@@ -58,6 +65,9 @@ impl Stage {
         api.create(&pool("production", &["192.0.2.224/27"]))?;
         let advertised = json!({ "ipAddressPools": ["production"] });
         api.create(&metallb("L2Advertisement", "all", &advertised))?;
+        api.create(&pool("storage", &["192.0.2.223/32"]))?;
+        let advertised = json!({ "ipAddressPools": ["storage"], "interfaces": ["storage0"] });
+        api.create(&metallb("L2Advertisement", "storage", &advertised))?;
         let mut nodes = Vec::new();
         for (name, last) in [
             ("node-1", 11),
@@ -123,6 +133,17 @@ impl Stage {
         other["metadata"]["namespace"] = json!("other-metallb");
         api.create(&other)?;
         self.service("flux", ARP_FLUX)?;
+        let unheard = self.service("unheard", STALE_BY_WORD)?;
+        api.create(&l2_status("l2-unheard", "node-2", &unheard))?;
+        let mut leased = service("shop", "leased");
+        leased["metadata"]["annotations"] = json!({
+            "kube-vip.io/vipHost": "node-2",
+            "kube-vip.io/hwaddr": self.device.mac().to_string(),
+        });
+        api.create(&leased)?;
+        api.assign(&leased, &[&ip(LEASED)])?;
+        let other_card = self.service("other-card", OTHER_CARD)?;
+        api.create(&l2_status("l2-other-card", "node-3", &other_card))?;
         Ok(())
     }
 
@@ -168,6 +189,37 @@ fn conflict(socket: &SocketPlace, last: u8) -> Result<Option<Value>> {
     Ok(conflicts.find(|conflict| conflict["ip"] == ip.as_str()))
 }
 
+/// Whose address it is, who has it, and on what the cause rests.
+fn rests_on_what_was_seen_and_said(stage: &Stage, socket: &SocketPlace) -> Result<()> {
+    let known = conflict(socket, EXTERNAL_DEVICE)?.unwrap();
+    let context = &known["cluster"];
+    assert_eq!(
+        context["services"],
+        json!([{ "namespace": "shop", "name": "taken" }])
+    );
+    assert_eq!(context["pool"]["name"], "production");
+    let evidence = context["cause"]["evidence"].to_string();
+    assert!(evidence.contains(&stage.device.mac().to_string()));
+    // It came later than the address was assigned, which the API server dates.
+    assert!(
+        evidence.contains("after shop/taken got its addresses"),
+        "{evidence}"
+    );
+    let of_one = known["owners"].to_string();
+    assert!(of_one.contains("node-1"), "{of_one}");
+    // The MAC of the lease is the node's that kube-vip names, and a stranger may be the node that is missing.
+    let leased = conflict(socket, LEASED)?.unwrap()["owners"].to_string();
+    assert!(leased.contains("node-2"), "{leased}");
+    let doubtful = conflict(socket, OTHER_CARD)?.unwrap();
+    let evidence = doubtful["cluster"]["cause"]["evidence"].to_string();
+    let says = format!(
+        "{} may be that node, through another network card",
+        stage.device.mac()
+    );
+    assert!(evidence.contains(&says), "{evidence}");
+    Ok(())
+}
+
 #[test]
 fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<()> {
     let lab = Lab::new()?;
@@ -194,6 +246,10 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (one, NODE_ADDRESS),
         (one, SEVERAL_INSTALLS),
         (two, SEVERAL_INSTALLS),
+        (one, STALE_BY_WORD),
+        (one, LEASED),
+        (&stage.device, LEASED),
+        (one, OTHER_CARD),
     ] {
         speakers.push(announce(host, last)?);
     }
@@ -204,6 +260,8 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (two, IPVS),
         (three, IPVS),
         (four, ARP_FLUX),
+        (two, STALE_BY_WORD),
+        (&stage.device, OTHER_CARD),
     ] {
         host.add_address(&format!("{}/24", ip(last)))?;
     }
@@ -220,6 +278,9 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (IPVS, "ipvs_strict_arp", "internal"),
         (SEVERAL_INSTALLS, "several_installs", "internal"),
         (ARP_FLUX, "arp_flux", "internal"),
+        (STALE_BY_WORD, "stale_speaker", "internal"),
+        (LEASED, "stale_speaker", "internal"),
+        (OTHER_CARD, "unknown", "unknown"),
     ] {
         let mut asked = 0_u32;
         eventually(&format!("{cause} on .{last}"), PATIENCE, || {
@@ -241,23 +302,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
             )
         })?;
     }
-    // Whose address it is, who has it, and on what the cause rests.
-    let known = conflict(&socket, EXTERNAL_DEVICE)?.unwrap();
-    let context = &known["cluster"];
-    assert_eq!(
-        context["services"],
-        json!([{ "namespace": "shop", "name": "taken" }])
-    );
-    assert_eq!(context["pool"]["name"], "production");
-    let evidence = context["cause"]["evidence"].to_string();
-    assert!(evidence.contains(&stage.device.mac().to_string()));
-    // It came later than the address was assigned, which the API server dates.
-    assert!(
-        evidence.contains("after shop/taken got its addresses"),
-        "{evidence}"
-    );
-    let of_one = known["owners"].to_string();
-    assert!(of_one.contains("node-1"), "{of_one}");
+    rests_on_what_was_seen_and_said(&stage, &socket)?;
     // It was told as well, with the same words.
     daemon
         .process()

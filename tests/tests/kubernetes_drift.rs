@@ -1,9 +1,7 @@
 //! Where a cluster and the wire have drifted apart without a conflict: a real API server, and hosts on the wire.
 //!
-//! One cluster and one network for all, as for the causes.
-//!
-//! One reason is left to the unit tests of `cluster/pending.rs`: `foreign_class`, as the API server of these tests is
-//! 1.20, which does not know `loadBalancerClass`.
+//! One cluster and one network for all, as for the causes. But for classes: the API server of these tests is 1.20, which
+//! does not know `loadBalancerClass`, so what has one is told by a server that only answers as one does.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 
@@ -11,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Api, Host, Lab, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb, namespace,
-    node, pool, service,
+    Api, Host, Lab, Lie, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb,
+    namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
@@ -145,6 +143,11 @@ fn fill(api: &Api) -> Result<()> {
         "addressType": "IPv4",
         "endpoints": [{ "addresses": ["198.51.100.99"], "conditions": { "ready": true } }],
     }))?;
+    // Another load balancer's: it has what it waits for.
+    let hosted = service("shop", "hosted");
+    api.create(&hosted)?;
+    let ingress = json!([{ "hostname": "lb.example.com" }]);
+    api.patch_status(&hosted, &json!({ "loadBalancer": { "ingress": ingress } }))?;
     Ok(())
 }
 
@@ -232,7 +235,93 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
         assert_eq!(drift["nodes"], nodes, "{drift:#}");
     }
     // What is as it should be has not drifted.
-    let well = found.iter().filter(|drift| drift["ip"] == "192.0.2.225");
-    assert_eq!(well.count(), 0, "{found:#?}");
+    let is_well =
+        |drift: &&Value| drift["ip"] == "192.0.2.225" || drift["service"]["name"] == "hosted";
+    assert_eq!(found.iter().filter(is_well).count(), 0, "{found:#?}");
+    Ok(())
+}
+
+/// Services of a cluster whose MetalLB is for one class only.
+fn services_with_classes() -> Value {
+    let of_class = |name: &str, class: &str| {
+        let mut object = service("shop", name);
+        object["spec"]["loadBalancerClass"] = json!(class);
+        object
+    };
+    let with_address = |mut object: Value, address: &str| {
+        object["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": address }] } });
+        object
+    };
+    let mut given = with_address(of_class("given", "example.com/metallb"), "192.0.2.225");
+    given["metadata"]["annotations"] = json!({ "metallb.io/ip-allocated-from-pool": "full" });
+    json!([
+        given,
+        of_class("waits", "example.com/metallb"),
+        of_class("elsewhere", "example.com/other"),
+        with_address(service("shop", "without-class"), "203.0.113.9"),
+        service("shop", "waits-without-class"),
+    ])
+}
+
+#[test]
+fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let [watcher, _other] = lab.pair("watcher", "other")?;
+    let liar = watcher.liar(|path| {
+        if path.contains("watch=") {
+            return Lie::StaysOpen(String::new());
+        }
+        if path.contains("/leases/") {
+            // Free whenever it is looked at, and whatever is written is taken.
+            let lease = json!({ "metadata": { "resourceVersion": "1" }, "spec": {} });
+            return Lie::Says(200, "application/json", lease.to_string());
+        }
+        let path = path.split('?').next().unwrap_or_default();
+        let items = match path.rsplit('/').next() {
+            Some("services") => services_with_classes(),
+            Some("ipaddresspools") => json!([pool("full", &["192.0.2.225/32"])]),
+            Some("l2advertisements") => json!([metallb("L2Advertisement", "all", &json!({}))]),
+            _ => json!([]),
+        };
+        let metadata = json!({ "resourceVersion": "1" });
+        let list =
+            json!({ "apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items });
+        Lie::Says(200, "application/json", list.to_string())
+    })?;
+    let socket = SocketPlace::new()?;
+    let usual = ["-i", "eth0", "--attach", "native", "--confirm", "off"];
+    let options = [
+        &usual[..],
+        &["--drift-after", "1s", "--socket", socket.word()],
+    ]
+    .concat();
+    let access = liar.access()?;
+    let daemon = watcher.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+    let expected = [
+        ("elsewhere", "foreign_class", "example.com/other"),
+        ("waits", "exhausted", "1 of 1"),
+        (
+            "waits-without-class",
+            "unknown",
+            "MetalLB gives addresses to the class example.com/metallb",
+        ),
+    ];
+    let found = eventually("what waits to be told", PATIENCE, || {
+        let found = drifts(&socket);
+        let waiting = found
+            .iter()
+            .filter(|drift| drift["drift"] == "service_pending");
+        Ok((waiting.count() == expected.len()).then_some(found))
+    })
+    .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
+    for (name, reason, says) in expected {
+        let drift = found.iter().find(|drift| drift["service"]["name"] == name);
+        let drift = drift.with_context(|| format!("{name} in {found:#?}"))?;
+        assert_eq!(drift["reason"], reason, "{drift:#}");
+        assert!(drift["evidence"].to_string().contains(says), "{drift:#}");
+    }
+    // What MetalLB did not give need not be in its pools.
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
     Ok(())
 }

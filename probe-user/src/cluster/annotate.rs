@@ -191,7 +191,7 @@ impl Annotator {
         let mut knowledge = self.know(need).await;
         let mut record = (*raw).clone();
         let segment = self.segment(&record.interface, record.vlan);
-        knowledge.name(&mut record.owners);
+        knowledge.name(record.ip, &mut record.owners);
         if waits && record.owners.iter().any(|owner| owner.node.is_none()) {
             knowledge = self.know(Need::FRESHLY_LISTED).await;
         }
@@ -340,7 +340,7 @@ fn believed(
 impl Knowledge {
     /// Adds to a finding what is known of it.
     pub fn finding(&self, record: &mut FindingRecord, segment: Option<Segment>) {
-        self.name(&mut record.owners);
+        self.name(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
         let cause = self.cause(record, segment);
         if let Some(context) = &mut record.cluster {
@@ -350,7 +350,7 @@ impl Knowledge {
 
     /// Adds to a binding what is known of it.
     pub fn binding(&self, record: &mut BindingRecord, segment: Option<Segment>) {
-        self.name(&mut record.owners);
+        self.name(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
         let finding = record.as_finding();
         let cause = finding.and_then(|finding| self.cause(&finding, segment));
@@ -364,14 +364,16 @@ impl Knowledge {
         self.are_nodes_known.then_some(&*self.stations)
     }
 
-    /// The node that an owner is.
-    pub fn node_of(&self, macs: &[MacAddr], local: bool) -> Option<&str> {
-        self.stations.node_of(macs, local)
+    /// The node that an owner of an address is.
+    pub fn node_of(&self, ip: IpAddr, macs: &[MacAddr], local: bool) -> Option<&str> {
+        let by_address = self.stations.node_of(macs, local);
+        by_address.or_else(|| self.cluster.node_by_word(ip, macs))
     }
 
-    fn name(&self, owners: &mut [OwnerRecord]) {
+    fn name(&self, ip: IpAddr, owners: &mut [OwnerRecord]) {
         for owner in owners {
-            owner.node = self.node_of(&owner.macs, owner.local).map(str::to_owned);
+            let node = self.node_of(ip, &owner.macs, owner.local);
+            owner.node = node.map(str::to_owned);
         }
     }
 

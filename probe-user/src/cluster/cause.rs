@@ -11,12 +11,17 @@
 //! 7. Two nodes announce it, and more than one installation is in the cluster: [`CauseKind::SeveralInstalls`].
 //! 8. Two nodes announce it, and one of them should not: [`CauseKind::StaleSpeaker`].
 //! 9. Two nodes announce it: [`CauseKind::SplitBrain`].
-//! 10. A node has it, and is heard to announce it no more than hosts do: [`CauseKind::NodeAddress`].
+//! 10. A node has it, and is heard to announce it no more than hosts do: [`CauseKind::NodeAddress`]. Not where Cilium
+//!     may speak for it, which announces no more than hosts do either.
 //! 11. Otherwise [`CauseKind::Unknown`].
 //!
-//! Who is certainly no node: one whose MAC is no node's, where the MACs of all nodes of this network are known. What
-//! MetalLB says of who announces (`ServiceL2Status`) is a witness: it may tell two announcers apart, and never says
-//! that there are two.
+//! Who is certainly no node: one whose MAC is no node's, where the MACs of all nodes of this network are known, and no
+//! node that is said to announce the address, and may do so through another network card, is missing among its owners.
+//!
+//! What MetalLB says of who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
+//! announcers apart, and never makes two of none. Where two nodes have the address on the wire and one was heard to
+//! announce it, the other counts as an announcer if it is said to be one: it may have announced before this began to
+//! listen.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -120,7 +125,10 @@ impl Case<'_> {
     fn rule(&self, evidence: &mut Vec<String>) -> (CauseKind, Scope) {
         let strangers: Vec<_> = self.owners.iter().filter(|owner| !is_node(owner)).collect();
         let nodes: BTreeSet<_> = self.owners.iter().filter_map(|owner| name(owner)).collect();
-        let certain = self.nodes.is_some_and(NodesKnown::are_complete);
+        let unseen = self
+            .cluster
+            .unseen_announcers(self.ip, |node| nodes.contains(node));
+        let certain = self.nodes.is_some_and(NodesKnown::are_complete) && unseen.is_empty();
         if let (Some(stranger), true) = (
             strangers.iter().max_by_key(|owner| owner.announces),
             certain,
@@ -128,6 +136,7 @@ impl Case<'_> {
             evidence.push(self.macs_of_nodes());
             evidence.extend(self.before_or_after(stranger));
             return if stranger.announces {
+                evidence.extend(self.second_card(stranger));
                 (CauseKind::OtherCluster, Scope::CrossCluster)
             } else {
                 (CauseKind::ExternalDevice, Scope::External)
@@ -156,8 +165,9 @@ impl Case<'_> {
             evidence.push(sentence);
             return (CauseKind::SharedWithoutKey, scope);
         }
-        if !strangers.is_empty() {
+        if let Some(stranger) = strangers.first() {
             evidence.push(self.macs_of_nodes());
+            evidence.extend(may_be(stranger, &unseen));
             return (CauseKind::Unknown, Scope::Unknown);
         }
         (self.among_nodes(evidence), Scope::Internal)
@@ -165,8 +175,21 @@ impl Case<'_> {
 
     /// Every owner is a node, and there is more than one.
     fn among_nodes(&self, evidence: &mut Vec<String>) -> CauseKind {
-        let announcers: Vec<_> = self.owners.iter().filter(|owner| owner.announces).collect();
+        let said = self.cluster.said_to_announce(self.ip);
+        let is_said = |owner: &OwnerRecord| name(owner).is_some_and(|name| said.contains(&name));
+        let is_one_heard = self.owners.iter().any(|owner| owner.announces);
+        let announcers: Vec<_> = self
+            .owners
+            .iter()
+            .filter(|owner| owner.announces || is_one_heard && is_said(owner))
+            .collect();
         if announcers.len() > 1 {
+            for unheard in announcers.iter().filter(|owner| !owner.announces) {
+                let name = name(unheard).unwrap_or_default();
+                evidence.push(format!(
+                    "{name} has not been heard to announce it, and is said to"
+                ));
+            }
             if let Some(sentence) = self.installs() {
                 evidence.push(sentence);
                 return CauseKind::SeveralInstalls;
@@ -178,9 +201,6 @@ impl Case<'_> {
                 ));
                 return CauseKind::StaleSpeaker;
             }
-            let said = self.said();
-            let is_said =
-                |owner: &&&OwnerRecord| name(owner).is_some_and(|name| said.contains(&name));
             let unsaid = announcers.iter().find(|owner| !is_said(owner));
             if let (false, Some(name)) = (said.is_empty(), unsaid.and_then(|owner| name(owner))) {
                 evidence.push(format!(
@@ -202,10 +222,18 @@ impl Case<'_> {
             evidence.push(format!(
                 "{host} answers for it, and has not announced it as a speaker does"
             ));
+            if let Some(service) = self.services.iter().find(|service| service.by_cilium) {
+                evidence.push(format!(
+                    "{} is Cilium's, which announces no more than hosts do: {host} may speak for it",
+                    service.named
+                ));
+                return CauseKind::Unknown;
+            }
             return CauseKind::NodeAddress;
         }
         if self.finding.evidence == Some(Evidence::Local)
-            && let Some(holder) = self.owners.iter().find(|owner| owner.local)
+            // What this host is said to announce, it may have answered for and not have on an interface.
+            && let Some(holder) = self.owners.iter().find(|owner| owner.local && !is_said(owner))
         {
             evidence.push(format!(
                 "{} has it on an interface",
@@ -221,11 +249,17 @@ impl Case<'_> {
         CauseKind::Unknown
     }
 
-    /// Services that have the address and may not share it.
+    /// Services that have the address and may not share it. With MetalLB and Cilium that takes a key; others, as
+    /// kube-vip, let all services share.
     fn shared(&self) -> Option<String> {
         let [first, others @ ..] = &self.services[..] else {
             return None;
         };
+        let takes_key =
+            |service: &&Service| service.by_cilium || self.cluster.is_from_metallb(service);
+        if !self.services.iter().any(takes_key) {
+            return None;
+        }
         let same = |other: &&Service| {
             first.sharing_key.is_some() && other.sharing_key == first.sharing_key
         };
@@ -265,16 +299,6 @@ impl Case<'_> {
         }
         let namespaces = several(pools.collect())?;
         Some(format!("Pools are in several namespaces: {namespaces}"))
-    }
-
-    /// The nodes that should announce it, as far as anybody says.
-    fn said(&self) -> Vec<&str> {
-        let mut said = self.cluster.announcers(self.ip);
-        let services = self.services.iter();
-        said.extend(services.filter_map(|service| service.kube_vip_host.as_deref()));
-        said.sort_unstable();
-        said.dedup();
-        said
     }
 
     fn who(&self, owner: &OwnerRecord) -> String {
@@ -317,6 +341,16 @@ impl Case<'_> {
         }
     }
 
+    /// What an announcer that is no node may be after all, where a node announces the address as well.
+    fn second_card(&self, stranger: &OwnerRecord) -> Option<String> {
+        let mut announcers = self.owners.iter().filter(|owner| owner.announces);
+        let node = announcers.find_map(|owner| name(owner))?;
+        let mac = stranger.macs.first()?;
+        Some(format!(
+            "MetalLB speaks through every network card: see that {mac} is no second one of {node} in this network"
+        ))
+    }
+
     /// Whether a stranger was there before the service had the address.
     fn before_or_after(&self, stranger: &OwnerRecord) -> Option<String> {
         let service = self.services.first()?;
@@ -341,7 +375,7 @@ impl Case<'_> {
 
     /// What MetalLB and kube-vip say of who announces it.
     fn witness(&self) -> Option<String> {
-        let said = self.said();
+        let said = self.cluster.said_to_announce(self.ip);
         (!said.is_empty()).then(|| {
             format!(
                 "By the status of the service it is announced by {}, which need not be so",
@@ -361,6 +395,18 @@ impl Case<'_> {
         let heard = freshness.heard.filter(|_| is_stale)?;
         Some(format!("The API server was last heard at {heard}"))
     }
+}
+
+/// Which of the nodes that are said to announce the address, and are not among its owners, a stranger may be.
+fn may_be(stranger: &OwnerRecord, unseen: &[&str]) -> Option<String> {
+    let mac = stranger.macs.first()?;
+    (!unseen.is_empty()).then(|| {
+        format!(
+            "It is said to be announced by {}, whom no owner is known to be: {mac} may be that node, through another \
+             network card",
+            listed(unseen)
+        )
+    })
 }
 
 /// Whether an owner is a node: this host is one.

@@ -6,9 +6,13 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
+use probe_common::wire::MacAddr;
 use serde_json::{Map, Value};
 
-use super::model::{Broken, L2Status, Named, Node, Resource, Service};
+use super::{
+    model::{Broken, L2Status, Named, Node, Resource, Service},
+    usage::AddressFamily,
+};
 use crate::pools::{Inventory, manifest};
 
 /// Names of Kubernetes' objects are at most this long.
@@ -54,6 +58,15 @@ const SHARING: [&str; 2] = [
 ];
 
 const KUBE_VIP_HOST: &str = "kube-vip.io/vipHost";
+const KUBE_VIP_MAC: &str = "kube-vip.io/hwaddr";
+
+/// What the classes of Cilium's load balancers begin with.
+const CILIUM_CLASS: &str = "io.cilium/";
+/// The condition in which Cilium says that it gave a service its addresses, now and before.
+const CILIUM_GAVE: [&str; 2] = [
+    "cilium.io/IPAMRequestSatisfied",
+    "io.cilium/lb-ipam-request-satisfied",
+];
 
 /// A copy of the whole object, for `kubectl apply`.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -322,20 +335,78 @@ fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Serv
     }
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let sharing = metallb_keys("allow-shared-ip").chain(SHARING.map(str::to_owned));
+    let class = owned(faults.text(object, "/spec/loadBalancerClass"));
+    let (requested, requested_twice) = requested(object, faults);
     Some(Box::new(Service {
         uid: owned(faults.text(object, "/metadata/uid")).unwrap_or_default(),
         created: faults.time(object, "/metadata/creationTimestamp"),
         assigned: assigned(object),
         addresses: addresses(object, faults),
-        requested: requested(object, faults),
+        has_ingress: has_ingress(object),
+        families: families(object, faults),
+        requested,
+        requested_twice,
         requested_pool: owned(faults.first(object, metallb_keys("address-pool"))),
         allocated_from: owned(faults.first(object, metallb_keys("ip-allocated-from-pool"))),
-        class: owned(faults.text(object, "/spec/loadBalancerClass")),
+        by_cilium: is_by_cilium(object, class.as_deref()),
+        class,
         sharing_key: owned(faults.first(object, sharing)),
         kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST, LONGEST_NAME)),
+        kube_vip_mac: kube_vip_mac(object, faults),
         local_traffic: faults.text(object, "/spec/externalTrafficPolicy") == Some("Local"),
         named,
     }))
+}
+
+/// Whether a service has been given anything, be it the name of a host, or what cannot be read.
+fn has_ingress(object: &Value) -> bool {
+    let ingress = object.pointer("/status/loadBalancer/ingress");
+    let ingress = ingress.and_then(Value::as_array);
+    ingress.is_some_and(|ingress| !ingress.is_empty())
+}
+
+/// The families of addresses that a service is to have.
+fn families(object: &Value, faults: &mut Faults) -> Vec<AddressFamily> {
+    let families = object.pointer("/spec/ipFamilies").and_then(Value::as_array);
+    let mut known = Vec::new();
+    for family in families.into_iter().flatten() {
+        let family = match family.as_str() {
+            Some("IPv4") => AddressFamily::V4,
+            Some("IPv6") => AddressFamily::V6,
+            _ => {
+                faults.add("spec.ipFamilies", "has no IP family");
+                continue;
+            }
+        };
+        if !known.contains(&family) {
+            known.push(family);
+        }
+    }
+    known
+}
+
+fn is_by_cilium(object: &Value, class: Option<&str>) -> bool {
+    let conditions = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    let gave = |condition: &Value| {
+        let text = |key| condition.get(key).and_then(Value::as_str);
+        text("type").is_some_and(|kind| CILIUM_GAVE.contains(&kind))
+            && text("status") == Some("True")
+    };
+    class.is_some_and(|class| class.starts_with(CILIUM_CLASS))
+        || conditions.is_some_and(|conditions| conditions.iter().any(gave))
+}
+
+fn kube_vip_mac(object: &Value, faults: &mut Faults) -> Option<MacAddr> {
+    let text = faults.annotation(object, KUBE_VIP_MAC, LONGEST_NAME)?;
+    let mac = text.parse().ok();
+    if mac.is_none() {
+        let field = format!("the annotation {KUBE_VIP_MAC}");
+        let quote = shorten(text, LONGEST_QUOTE);
+        faults.add(&field, &format!("is no MAC address: {quote:?}"));
+    }
+    mac
 }
 
 /// When somebody last wrote the addresses that a service has. Not every server says.
@@ -382,8 +453,8 @@ fn addresses(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
     addresses
 }
 
-/// The addresses that somebody asked for.
-fn requested(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
+/// The addresses that somebody asked for, and whether in both of the ways that MetalLB does not take together.
+fn requested(object: &Value, faults: &mut Faults) -> (Vec<IpAddr>, bool) {
     let mut requested = Vec::new();
     let mut take = |text: &str, field: &str, faults: &mut Faults| {
         for text in text.split(',').filter(|text| !text.trim().is_empty()) {
@@ -396,15 +467,20 @@ fn requested(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
             }
         }
     };
-    if let Some(text) = faults.text(object, "/spec/loadBalancerIP") {
+    let in_spec = faults.text(object, "/spec/loadBalancerIP");
+    if let Some(text) = in_spec {
         take(text, "spec.loadBalancerIP", faults);
     }
-    for key in metallb_keys("loadBalancerIPs").chain(REQUESTED.map(str::to_owned)) {
+    let mut in_metallbs = false;
+    let others = REQUESTED.map(|key| (key.to_owned(), false));
+    let keys = metallb_keys("loadBalancerIPs").map(|key| (key, true));
+    for (key, is_metallbs) in keys.chain(others) {
         if let Some(text) = faults.annotation(object, &key, LONGEST_LIST) {
             take(text, &format!("the annotation {key}"), faults);
+            in_metallbs |= is_metallbs;
         }
     }
-    requested
+    (requested, in_spec.is_some() && in_metallbs)
 }
 
 /// Adds an address, once; false if there are too many.

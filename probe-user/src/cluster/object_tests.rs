@@ -30,6 +30,7 @@ fn frontend() -> Value {
                 "metallb.universe.tf/allow-shared-ip": "web",
                 "metallb.universe.tf/loadBalancerIPs": "192.0.2.1, 2001:db8::1",
                 "kube-vip.io/vipHost": "node-1",
+                "kube-vip.io/hwaddr": "02:00:00:00:00:99",
             },
         },
         "spec": {
@@ -37,6 +38,7 @@ fn frontend() -> Value {
             "loadBalancerIP": "192.0.2.1",
             "loadBalancerClass": "example.com/lb",
             "externalTrafficPolicy": "Local",
+            "ipFamilies": ["IPv4", "IPv6"],
         },
         "status": {"loadBalancer": {"ingress": [
             {"ip": "192.0.2.1", "ipMode": "VIP"},
@@ -103,7 +105,97 @@ fn a_service_is_read() {
     assert_eq!(service.class.as_deref(), Some("example.com/lb"));
     assert_eq!(service.sharing_key.as_deref(), Some("web"));
     assert_eq!(service.kube_vip_host.as_deref(), Some("node-1"));
-    assert!(service.local_traffic);
+    let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
+    assert_eq!(service.kube_vip_mac, Some(mac));
+    assert_eq!(service.families, [AddressFamily::V4, AddressFamily::V6]);
+    assert!(service.local_traffic && service.has_ingress && service.requested_twice);
+    assert!(!service.by_cilium);
+}
+
+#[test]
+fn a_service_with_the_name_of_a_host_has_been_given_something() {
+    for (ingress, expected) in [
+        (json!([{"hostname": "lb.example.com"}]), true),
+        (json!([{"ip": "nonsense"}]), true),
+        (json!([]), false),
+        (json!("nonsense"), false),
+        (Value::Null, false),
+    ] {
+        let mut object = frontend();
+        object["status"]["loadBalancer"]["ingress"] = ingress;
+        let (service, _) = service_of(object);
+        assert_eq!(service.addresses, [] as [IpAddr; 0]);
+        assert_eq!(service.has_ingress, expected);
+    }
+}
+
+#[test]
+fn metallb_is_asked_twice_only_in_its_own_words() {
+    for (key, spec, expected) in [
+        ("metallb.io/loadBalancerIPs", "192.0.2.1", true),
+        ("metallb.universe.tf/loadBalancerIPs", "192.0.2.1", true),
+        ("metallb.io/loadBalancerIPs", "", false),
+        ("kube-vip.io/loadbalancerIPs", "192.0.2.1", false),
+        ("lbipam.cilium.io/ips", "192.0.2.1", false),
+    ] {
+        let (service, errors) = service_of(json!({
+            "metadata": {"namespace": "a", "name": "b", "annotations": {key: "192.0.2.1"}},
+            "spec": {"type": "LoadBalancer", "loadBalancerIP": spec},
+        }));
+        assert_eq!(errors, [""; 0]);
+        assert_eq!(service.requested_twice, expected, "{key} and {spec:?}");
+    }
+}
+
+#[test]
+fn what_is_ciliums_is_known_by_its_class_and_by_ciliums_word() {
+    let condition = |kind: &str, status: &str| json!([7, {"type": kind, "status": status}]);
+    for (class, conditions, expected) in [
+        ("io.cilium/l2-announcer", Value::Null, true),
+        (
+            "",
+            condition("cilium.io/IPAMRequestSatisfied", "True"),
+            true,
+        ),
+        (
+            "",
+            condition("io.cilium/lb-ipam-request-satisfied", "True"),
+            true,
+        ),
+        // Cilium says so of every service, whoever gives it an address in the end.
+        (
+            "",
+            condition("cilium.io/IPAMRequestSatisfied", "False"),
+            false,
+        ),
+        ("", condition("example.com/Satisfied", "True"), false),
+        ("example.com/lb", json!("nonsense"), false),
+    ] {
+        let mut object = frontend();
+        object["spec"]["loadBalancerClass"] = json!(class);
+        object["status"]["conditions"] = conditions.clone();
+        let (service, errors) = service_of(object);
+        assert_eq!(errors, [""; 0]);
+        assert_eq!(service.by_cilium, expected, "{class:?} {conditions}");
+    }
+}
+
+#[test]
+fn families_and_macs_that_are_none_are_told_of() {
+    let mut object = frontend();
+    object["spec"]["ipFamilies"] = json!(["IPv6", "IPX", 4, "IPv6"]);
+    object["metadata"]["annotations"]["kube-vip.io/hwaddr"] = json!("02:00:00:00:00");
+    let (service, errors) = service_of(object);
+    assert_eq!(service.families, [AddressFamily::V6]);
+    assert_eq!(service.kube_vip_mac, None);
+    assert_eq!(
+        errors,
+        [
+            "spec.ipFamilies has no IP family",
+            "spec.ipFamilies has no IP family",
+            "the annotation kube-vip.io/hwaddr is no MAC address: \"02:00:00:00:00\"",
+        ]
+    );
 }
 
 #[test]

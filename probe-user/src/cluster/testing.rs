@@ -33,13 +33,7 @@ pub fn service(name: &str, addresses: &[&str]) -> Service {
         created: Some(at("10:00:00")),
         assigned: None,
         addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-        requested: Vec::new(),
-        requested_pool: None,
-        allocated_from: None,
-        class: None,
-        sharing_key: None,
-        kube_vip_host: None,
-        local_traffic: false,
+        ..Service::default()
     }
 }
 

@@ -119,13 +119,7 @@ pub(super) mod tests {
             created: None,
             assigned: None,
             addresses: Vec::new(),
-            requested: Vec::new(),
-            requested_pool: None,
-            allocated_from: None,
-            class: None,
-            sharing_key: None,
-            kube_vip_host: None,
-            local_traffic: false,
+            ..Service::default()
         };
         Cluster::from(Objects {
             services: names.iter().map(service).collect(),

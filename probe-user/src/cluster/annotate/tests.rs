@@ -19,6 +19,8 @@ use crate::{
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
 const SERVICE: &str = "192.0.2.80";
+/// For which kube-vip has a lease of DHCP, with a MAC of its own.
+const LEASED: &str = "192.0.2.82";
 
 /// Nodes that take their time.
 #[derive(Debug, Default)]
@@ -44,10 +46,14 @@ impl NodeList for Slow {
 }
 
 fn cluster() -> Cluster {
+    let mut leased = service("shop/leased", &[LEASED]);
+    leased.kube_vip_host = Some("node-2".to_owned());
+    leased.kube_vip_mac = Some(B);
     Cluster::from(Objects {
         services: vec![
             service("shop/frontend", &[SERVICE]),
             service("shop/api", &[SERVICE]),
+            leased,
         ],
         metallb: vec![pool("production", json!({"addresses": ["192.0.2.64/26"]}))],
         ..objects()
@@ -211,6 +217,22 @@ async fn a_finding_says_whose_address_it_is_and_why_it_is_in_dispute() {
     let context = in_pool.cluster.as_ref().unwrap();
     assert!(context.services.is_empty() && context.pool.is_some() && context.cause.is_none());
     assert_eq!(elsewhere.cluster, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mac_of_a_lease_is_the_node_that_kube_vip_names_for_that_address_alone() {
+    let nodes = slow(Duration::ZERO);
+    let all = [
+        finding(FindingKind::Conflict, LEASED),
+        finding(FindingKind::Conflict, SERVICE),
+    ];
+    let out = through(annotator(&nodes), all).await;
+    let names = |place: usize| -> Vec<_> {
+        let owners = out[place].0.owners.iter();
+        owners.map(|owner| owner.node.as_deref()).collect()
+    };
+    assert_eq!(names(0), [Some("node-1"), Some("node-2")]);
+    assert_eq!(names(1), [Some("node-1"), None]);
 }
 
 #[tokio::test(start_paused = true)]

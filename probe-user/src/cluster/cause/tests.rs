@@ -70,13 +70,8 @@ fn service(name: &str, key: Option<&str>) -> Service {
         created: Some(at("10:00:00")),
         assigned: None,
         addresses: vec![IP.parse().unwrap()],
-        requested: Vec::new(),
-        requested_pool: None,
-        allocated_from: None,
-        class: None,
         sharing_key: key.map(str::to_owned),
-        kube_vip_host: None,
-        local_traffic: false,
+        ..Service::default()
     }
 }
 
@@ -97,6 +92,16 @@ fn pool(namespace: &str) -> Value {
     })
 }
 
+/// An advertisement on one network card of each node.
+fn on_eth1() -> Value {
+    json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "L2Advertisement",
+        "metadata": {"namespace": "metallb-system", "name": "storage"},
+        "spec": {"interfaces": ["eth1"]},
+    })
+}
+
 /// One service, one pool, everything known.
 fn objects() -> Objects {
     let current = Freshness {
@@ -113,13 +118,12 @@ fn objects() -> Objects {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as each row has it")]
-const fn nodes(with_mac: usize, here: usize) -> Option<NodesKnown> {
-    Some(NodesKnown {
+const fn nodes(with_mac: usize, here: usize) -> NodesKnown {
+    NodesKnown {
         all: here,
         here,
         with_mac,
-    })
+    }
 }
 
 fn assigned_at(time: &str) -> Objects {
@@ -150,13 +154,23 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         owners,
         hint: None,
         objects: objects(),
-        nodes: nodes(with_mac, here),
+        nodes: Some(nodes(with_mac, here)),
         expected: (CauseKind::Unknown, Scope::Unknown),
         says: "",
     };
     let two_services = |one, other| Objects {
         services: vec![service("shop/a", one), service("shop/b", other)],
         ..objects()
+    };
+    let of_services = |change: &dyn Fn(&mut Service)| {
+        let mut objects = two_services(None, None);
+        objects.services.iter_mut().for_each(change);
+        objects
+    };
+    let of_service = |change: &dyn Fn(&mut Service)| {
+        let mut objects = objects();
+        objects.services.iter_mut().for_each(change);
+        objects
     };
     let statuses = |statuses: &[(&str, &str)]| Objects {
         statuses: statuses
@@ -215,7 +229,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "2 of 3 nodes",
-            nodes: nodes(2, 3),
+            nodes: Some(nodes(2, 3)),
             ..base(
                 "it may be the third node",
                 vec![owner(1, "node-1", true), owner(9, "", true)],
@@ -223,7 +237,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             says: "No node has an address on this network",
-            nodes: nodes(0, 0),
+            nodes: Some(nodes(0, 0)),
             ..base(
                 "the nodes are on another network",
                 vec![owner(1, "", true), owner(9, "", true)],
@@ -270,7 +284,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::SharedWithoutKey, Scope::Unknown),
             objects: two_services(Some("one"), Some("other")),
-            nodes: nodes(2, 3),
+            nodes: Some(nodes(2, 3)),
             ..base(
                 "two services, two keys, and a MAC not known",
                 vec![owner(1, "node-1", true), owner(2, "", true)],
@@ -280,6 +294,34 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             expected: (CauseKind::SplitBrain, Scope::Internal),
             objects: two_services(Some("web"), Some("web")),
             ..base("two services that may share", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            objects: of_services(&|service| service.kube_vip_host = Some("node-1".to_owned())),
+            says: "should announce it, as far as is said",
+            ..base("two services of kube-vip's", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            objects: of_services(&|service| {
+                if service.named.name == "a" {
+                    service.allocated_from = Some("production".to_owned());
+                }
+            }),
+            ..base("one of MetalLB's and one of another's", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            objects: of_services(&|service| service.by_cilium = true),
+            ..base("two services of Cilium's", two(true, true))
+        },
+        Row {
+            expected: (CauseKind::SplitBrain, Scope::Internal),
+            objects: Objects {
+                metallb: Vec::new(),
+                ..two_services(None, None)
+            },
+            ..base("two services of somebody's without pools", two(true, true))
         },
         Row {
             expected: (CauseKind::SeveralInstalls, Scope::Internal),
@@ -328,6 +370,84 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             ..base("one announces, the other has it", two(true, false))
         },
         Row {
+            expected: (CauseKind::NodeAddress, Scope::Internal),
+            says: "node-2 answers for it, and has not announced it",
+            objects: statuses(&[("metallb-system", "node-1")]),
+            ..base("the one that should announces", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            says: "node-2 should announce it, as far as is said; node-1 does as well",
+            objects: statuses(&[("metallb-system", "node-2")]),
+            ..base("the one that should not announces", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            says: "node-2 has not been heard to announce it, and is said to",
+            objects: of_service(&|service| service.kube_vip_host = Some("node-2".to_owned())),
+            ..base("by kube-vip's word", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::SplitBrain, Scope::Internal),
+            says: "Each of them takes itself",
+            objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
+            ..base("both say that they should, one was heard", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::SeveralInstalls, Scope::Internal),
+            says: "Speakers of several namespaces",
+            objects: statuses(&[("metallb-one", "node-1"), ("metallb-two", "node-2")]),
+            ..base("of two installations, one was heard", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::Unknown, Scope::Internal),
+            says: "shop/frontend is Cilium's, which announces no more than hosts do: node-2 may speak for it",
+            objects: of_service(&|service| service.by_cilium = true),
+            ..base("Cilium is not heard to announce", two(true, false))
+        },
+        Row {
+            expected: (CauseKind::Unknown, Scope::Internal),
+            says: "No owner has been heard",
+            objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
+            ..base("two by word alone are not two", two(false, false))
+        },
+        Row {
+            says: "announced by node-3, whom no owner is known to be: 02:00:00:00:00:09 may be that node",
+            objects: Objects {
+                metallb: vec![pool("metallb-system"), on_eth1()],
+                ..statuses(&[("metallb-system", "node-3")])
+            },
+            ..base(
+                "the stranger may be the node that should",
+                vec![owner(1, "node-1", true), owner(9, "", true)],
+            )
+        },
+        Row {
+            says: "announced by node-3, whom no owner is known to be",
+            objects: of_service(&|service| service.kube_vip_host = Some("node-3".to_owned())),
+            ..base(
+                "kube-vip speaks through a card of its choice",
+                vec![owner(1, "node-1", true), owner(9, "", false)],
+            )
+        },
+        Row {
+            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            says: "see that 02:00:00:00:00:09 is no second one of node-1",
+            objects: statuses(&[("metallb-system", "node-3")]),
+            ..base(
+                "the node that should would be heard by the card that is known",
+                vec![owner(1, "node-1", true), owner(9, "", true)],
+            )
+        },
+        Row {
+            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            objects: statuses(&[("metallb-system", "node-1")]),
+            ..base(
+                "the node that should is there, and a stranger",
+                vec![owner(1, "node-1", true), owner(9, "", true)],
+            )
+        },
+        Row {
             expected: (CauseKind::Unknown, Scope::Internal),
             says: "No owner has been heard to announce it",
             // A witness alone does not say that there are two announcers.
@@ -359,17 +479,17 @@ fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
         finding: FindingKind::Moved,
         ..conflict(owners(), None)
     };
-    assert_eq!(cause(&moved, &cluster, nodes(3, 3)), None);
+    assert_eq!(cause(&moved, &cluster, Some(nodes(3, 3))), None);
     let elsewhere = FindingRecord {
         ip: "198.51.100.1".parse().unwrap(),
         ..conflict(owners(), None)
     };
-    assert_eq!(cause(&elsewhere, &cluster, nodes(3, 3)), None);
+    assert_eq!(cause(&elsewhere, &cluster, Some(nodes(3, 3))), None);
     let in_pool = FindingRecord {
         ip: "192.0.2.241".parse().unwrap(),
         ..conflict(owners(), None)
     };
-    assert!(cause(&in_pool, &cluster, nodes(3, 3)).is_some());
+    assert!(cause(&in_pool, &cluster, Some(nodes(3, 3))).is_some());
 }
 
 #[test]
@@ -380,13 +500,32 @@ fn this_host_is_a_node_also_where_its_name_is_not_known() {
         evidence: Some(Evidence::Local),
         ..conflict(vec![here, owner(2, "node-2", false)], None)
     };
-    let cause = cause(&local, &Cluster::from(objects()), nodes(3, 3)).unwrap();
+    let cause = cause(&local, &Cluster::from(objects()), Some(nodes(3, 3))).unwrap();
     assert_eq!(cause.kind, CauseKind::NodeAddress);
     assert!(
         cause
             .evidence
             .contains(&"this host has it on an interface".to_owned())
     );
+}
+
+#[test]
+fn what_this_host_is_said_to_announce_it_may_not_have_on_an_interface() {
+    let mut here = owner(1, "node-1", false);
+    here.local = true;
+    let local = FindingRecord {
+        evidence: Some(Evidence::Local),
+        ..conflict(vec![here, owner(2, "node-2", false)], None)
+    };
+    for (said, expected) in [
+        ("node-1", CauseKind::Unknown),
+        ("node-2", CauseKind::NodeAddress),
+    ] {
+        let mut objects = objects();
+        objects.statuses = vec![status("metallb-system", said)];
+        let cause = cause(&local, &Cluster::from(objects), Some(nodes(3, 3))).unwrap();
+        assert_eq!(cause.kind, expected, "{said}: {cause:?}");
+    }
 }
 
 #[test]
@@ -397,7 +536,7 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
         freshness.known = Known::Stale;
     }
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
-    let cause = cause(&finding, &Cluster::from(objects), nodes(3, 3)).unwrap();
+    let cause = cause(&finding, &Cluster::from(objects), Some(nodes(3, 3))).unwrap();
     let evidence = cause.evidence.join("\n");
     assert!(
         evidence.contains("announced by node-1, which need not be so"),

@@ -92,11 +92,16 @@ impl Finder<'_> {
         let judge = pending::Judge::new(self.cluster, &usage);
         self.usage = usage;
         for service in self.cluster.services() {
-            if !service.addresses.is_empty() {
+            // What has the name of a host has what its load balancer gives.
+            if service.has_ingress || !service.addresses.is_empty() {
                 continue;
             }
             let (reason, sentence) = judge.reason(service);
-            let says = format!("{} has no address: {}", service.named, in_words(reason));
+            let why = match reason {
+                Reason::Unknown => "its pools do not say why",
+                reason => in_words(reason),
+            };
+            let says = format!("{} has no address: {why}", service.named);
             let drift = Drift {
                 service: Some(service.named.clone()),
                 reason: Some(reason),
@@ -128,13 +133,14 @@ impl Finder<'_> {
                 && (binding.tracked || binding.owners.iter().any(is_fresh))
         });
         let announced = self.cluster.announced(ip);
-        let are_read = ADVERTISED.iter().all(|&one| is_there(self.cluster, one));
+        // Another controller's address does not want an advertisement, though a pool of MetalLB's holds it.
+        let is_unadvertised = announced == Announced::Nowhere
+            && ADVERTISED.iter().all(|&one| is_there(self.cluster, one))
+            && self.cluster.is_from_metallb(service);
         let (began, needs): (_, &'static [Resource]) = match (announced, silent) {
             // Where one network is silent and another is not, somebody announces it.
             _ if answers || announced == Announced::Bgp => return,
-            (Announced::Nowhere, None) if are_read && pending::is_metallbs(service) => {
-                (Began::Found, ADVERTISED)
-            }
+            (_, None) if is_unadvertised => (Began::Found, ADVERTISED),
             (_, None) => return,
             (_, Some(since)) => (Began::Settled(since), &[Resource::Services]),
         };
@@ -144,7 +150,7 @@ impl Finder<'_> {
             evidence.push(format!("Nobody has answered for it for {for_long}"));
         }
         let endpoints = self.wire.endpoints.get(&service.named);
-        let reason = if announced == Announced::Nowhere && are_read {
+        let reason = if is_unadvertised {
             Reason::NoAdvertisement
         } else if endpoints == Some(&0) {
             Reason::NoReadyEndpoints
@@ -154,7 +160,7 @@ impl Finder<'_> {
         if let Some(number) = endpoints {
             evidence.push(format!("The service has {number} ready endpoints"));
         }
-        let said = self.cluster.announcers(ip);
+        let said = self.cluster.said_to_announce(ip);
         if !said.is_empty() {
             evidence.push(format!(
                 "By the status of the service it is announced by {}, which need not be so",
@@ -191,7 +197,7 @@ impl Finder<'_> {
         for service in self.cluster.services() {
             let addresses = service.addresses.iter().copied();
             let outside = addresses.filter(|&ip| self.cluster.pools_at(ip).next().is_none());
-            if !pending::is_metallbs(service) {
+            if !self.cluster.is_from_metallb(service) {
                 continue;
             }
             for ip in outside.collect::<Vec<_>>() {

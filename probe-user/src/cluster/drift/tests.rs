@@ -137,6 +137,10 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             .insert(resource, testing::freshness_of(known));
         objects
     };
+    let kube_vips_in_an_unadvertised_pool = || Objects {
+        metallb: vec![production()],
+        ..of_service(&|service| service.kube_vip_host = Some("node-1".to_owned()))
+    };
     let silent = || vec![binding("192.0.2.240", vec![], Some("11:30:00"))];
     let at_241 = |owner| {
         vec![
@@ -196,9 +200,34 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             ..row("nor is kube-vip's")
         },
         Row {
-            objects: with(vec![]),
+            objects: of_service(&|service| {
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
+                service.by_cilium = true;
+            }),
+            ..row("nor is Cilium's")
+        },
+        Row {
+            objects: {
+                let mut objects = in_order();
+                objects.services[0].allocated_from = Some("production".to_owned());
+                let elsewhere = service("shop/elsewhere", &["203.0.113.7"]);
+                objects.services.push(elsewhere);
+                objects
+            },
+            ..row("nor one that MetalLB does not say is its own, where it says so of others")
+        },
+        Row {
+            objects: Objects {
+                metallb: vec![],
+                ..of_service(&|service| service.allocated_from = Some("production".to_owned()))
+            },
             expected: kinds(DriftKind::AddressOutsidePools),
+            says: "It is from the pool production, by the service's own word",
             ..row("the pools were deleted")
+        },
+        Row {
+            objects: with(vec![]),
+            ..row("MetalLB is gone, and only its resources are left")
         },
         Row {
             objects: without(Resource::IpAddressPools, Known::Missing),
@@ -285,6 +314,21 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             ..row("nothing advertises the pool")
         },
         Row {
+            objects: kube_vips_in_an_unadvertised_pool(),
+            expected: kinds(DriftKind::PoolUnadvertised),
+            ..row("nothing advertises the pool, which is not where the address is from")
+        },
+        Row {
+            objects: kube_vips_in_an_unadvertised_pool(),
+            bindings: silent(),
+            expected: vec![
+                (DriftKind::NotAnnounced, Some(Reason::Unknown)),
+                (DriftKind::PoolUnadvertised, None),
+            ],
+            says: "announced by node-1, which need not be so",
+            ..row("and nobody answers for it")
+        },
+        Row {
             objects: of_service(&|service| {
                 service.addresses.clear();
                 service.requested_pool = Some("gone".to_owned());
@@ -296,6 +340,22 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             says: "shop/frontend has no address: the pool it asks for is not there",
             bindings: vec![],
             ..row("a service waits")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses.clear();
+                service.has_ingress = true;
+            }),
+            ..row("a service has the name of a host")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses.clear();
+                service.requested_twice = true;
+            }),
+            expected: vec![(DriftKind::ServicePending, Some(Reason::Unknown))],
+            says: "shop/frontend has no address: its pools do not say why",
+            ..row("a service asks in two ways")
         },
         Row {
             objects: with(vec![

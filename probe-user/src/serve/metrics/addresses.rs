@@ -153,11 +153,11 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// The node that these MACs are, as a label.
-    fn node_of(&self, macs: &[MacAddr]) -> &'a str {
+    /// The node that has an address with these MACs, as a label.
+    fn node_of(&self, ip: IpAddr, macs: &[MacAddr]) -> &'a str {
         let known = self.knowledge;
         known
-            .and_then(|known| known.node_of(macs, false))
+            .and_then(|known| known.node_of(ip, macs, false))
             .unwrap_or_default()
     }
 
@@ -204,6 +204,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
     let mut owners = Family::new(list::CONFLICT_OWNERS);
     let mut info = Family::new(list::CONFLICT_OWNER_INFO);
     let mut add = |place: &Place<'_>,
+                   address: IpAddr,
                    tracked: bool,
                    parties: &[Vec<MacAddr>],
                    drill: &str,
@@ -230,7 +231,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
         macs.dedup();
         for &mac in macs {
             let maker = vendor(mac).unwrap_or_default();
-            let node = scene.node_of(&[mac]);
+            let node = scene.node_of(address, &[mac]);
             let mac = mac.to_string();
             info.add([segment, interface, vlan, ip, &mac, &maker, drill, node], 1);
         }
@@ -241,7 +242,15 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
         };
         if let Some(place) = scene.place(address.key) {
             let parties: Vec<_> = parties.iter().map(|party| party.macs.clone()).collect();
-            add(&place, address.tracked, &parties, "", scene.cause(address));
+            let ip = address.key.ip;
+            add(
+                &place,
+                ip,
+                address.tracked,
+                &parties,
+                "",
+                scene.cause(address),
+            );
         }
     }
     if let Some(drill) = scene.drill {
@@ -259,7 +268,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
             .iter()
             .map(|owner| owner.macs.clone())
             .collect();
-        add(&place, true, &parties, "true", ["", ""]);
+        add(&place, drill.ip, true, &parties, "true", ["", ""]);
     }
     vec![owners.finish(), info.finish()]
 }
@@ -323,7 +332,7 @@ fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
                 ip,
                 owner: holder.canonical,
                 at: Reverse(holder.last_claim),
-                node: scene.node_of(&holder.macs),
+                node: scene.node_of(ip, &holder.macs),
             })
         })
         .collect();
