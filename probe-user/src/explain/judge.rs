@@ -159,11 +159,25 @@ fn owners(
         }
     }
     if let Ok(known) = &material.cluster {
+        let by_word = |macs: &[MacAddr]| known.cluster.node_by_word(material.ip, macs);
         for owner in &mut owners {
-            let name = |macs: &[MacAddr]| known.roster.node_of(macs).map(str::to_owned);
-            owner.node = owner.node.take().or_else(|| name(&owner.macs));
-            owner.stranger = (known.nodes_known && known.roster.is_complete_in(&material.networks))
-                .then_some(owner.node.is_none());
+            let name = |macs: &[MacAddr]| known.roster.node_of(macs).or_else(|| by_word(macs));
+            owner.node = owner
+                .node
+                .take()
+                .or_else(|| name(&owner.macs).map(str::to_owned));
+        }
+        let is_owner = |node: &str| {
+            let mut owners = owners.iter();
+            owners.any(|owner| owner.node.as_deref() == Some(node))
+        };
+        // Whoever is not known may be the node that should announce it, through another network card.
+        let unseen = known.cluster.unseen_announcers(material.ip, is_owner);
+        let is_complete = known.nodes_known && known.roster.is_complete_in(&material.networks);
+        let may_be_node = !unseen.is_empty();
+        for owner in &mut owners {
+            let is_nameless = owner.node.is_none();
+            owner.stranger = (is_complete && !(is_nameless && may_be_node)).then_some(is_nameless);
         }
     }
     owners

@@ -93,7 +93,9 @@ impl ClusterTerms {
 
     fn annotate(&self, record: &mut CheckRecord) {
         for owner in &mut record.owners {
-            owner.node = self.roster.node_of(&owner.macs).map(str::to_owned);
+            let by_word = || self.cluster.node_by_word(record.ip.into(), &owner.macs);
+            let node = self.roster.node_of(&owner.macs).or_else(by_word);
+            owner.node = node.map(str::to_owned);
         }
         record.cluster = annotate::context(&self.cluster, record.ip.into()).map(Box::new);
     }
@@ -138,8 +140,14 @@ impl ClusterTerms {
         if record.owners.first()?.node.is_some() {
             return Some(true);
         }
+        // It may be the node that should announce it, through another network card.
+        let is_owner = |node: &str| {
+            let mut owners = record.owners.iter();
+            owners.any(|owner| owner.node.as_deref() == Some(node))
+        };
+        let unseen = self.cluster.unseen_announcers(record.ip.into(), is_owner);
         let networks = self.networks.get(&record.interface)?;
-        self.roster.is_complete_in(networks).then_some(false)
+        (unseen.is_empty() && self.roster.is_complete_in(networks)).then_some(false)
     }
 
     fn words(&self, record: &CheckRecord, manner: Manner) -> String {

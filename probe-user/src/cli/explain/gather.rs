@@ -241,7 +241,7 @@ impl<'a> Gatherer<'a> {
         if owners.all(|owner| known.roster.node_of(&owner.macs).is_some()) {
             return Ok(());
         }
-        let first = known.cluster.announcers(self.arguments.ip);
+        let first = known.cluster.said_to_announce(self.arguments.ip);
         let wanted = known.roster.to_ask(networks, &first);
         let wanted: Vec<_> = wanted
             .into_iter()
@@ -316,7 +316,9 @@ fn name_owners(material: &mut Material) {
     };
     if let Asking::Asked(record) = &mut material.asking {
         for owner in &mut record.owners {
-            owner.node = known.roster.node_of(&owner.macs).map(str::to_owned);
+            let by_word = || known.cluster.node_by_word(record.ip.into(), &owner.macs);
+            let node = known.roster.node_of(&owner.macs).or_else(by_word);
+            owner.node = node.map(str::to_owned);
         }
     }
 }
