@@ -133,9 +133,11 @@ pub(super) mod tests {
         })
     }
 
+    /// In the namespace `shop`, unless another is said.
     fn named(name: &str) -> Named {
+        let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
         Named {
-            namespace: "shop".to_owned(),
+            namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
     }
@@ -154,6 +156,18 @@ pub(super) mod tests {
             cause: None,
         }));
         waiting(news)
+    }
+
+    /// Changes what was found.
+    #[cfg(feature = "kubernetes")]
+    pub fn change(news: &mut News, change: impl FnOnce(&mut crate::report::FindingRecord)) {
+        let Story::Finding(record) = &mut news.story else {
+            panic!("{news:?}")
+        };
+        change(Arc::make_mut(record));
+        if let Subject::Address { ip, .. } = &mut news.subject {
+            *ip = record.ip;
+        }
     }
 
     fn waiting(news: News) -> Waiting {

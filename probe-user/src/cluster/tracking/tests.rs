@@ -22,7 +22,7 @@ fn on_link_here() -> OnLink {
 }
 
 fn tracked(objects: Objects) -> Option<Vec<String>> {
-    let expected = expected(&Cluster::from(objects), &on_link_here())?;
+    let expected = survey(&Cluster::from(objects), &on_link_here())?.expected;
     let mut ips: Vec<_> = expected.iter().map(|key| key.ip.to_string()).collect();
     ips.sort();
     Some(ips)
@@ -163,6 +163,34 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
         ..Link::default()
     };
     let on_link = OnLink::new(&[link].into_iter().collect(), |_| true);
-    let expected = expected(&Cluster::from(many), &on_link).unwrap();
-    assert_eq!(expected.len(), 10_000);
+    let survey = survey(&Cluster::from(many), &on_link).unwrap();
+    assert_eq!(survey.expected.len(), 10_000);
+    assert_eq!(survey.sight.here, 10_000);
+}
+
+#[test]
+fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
+    let sight = |objects: Objects| {
+        let survey = survey(&Cluster::from(objects), &on_link_here());
+        survey.map(|survey| survey.sight)
+    };
+    let seen = |here, is_blind| Some(Sight { here, is_blind });
+    let having = |addresses: &[&str]| Objects {
+        services: vec![service("shop/frontend", addresses)],
+        ..objects()
+    };
+    assert_eq!(sight(having(&[])), seen(0, false));
+    assert_eq!(sight(having(&["198.51.100.80"])), seen(0, true));
+    assert_eq!(
+        sight(having(&["198.51.100.80", "192.0.2.80", "192.0.2.81"])),
+        seen(2, false)
+    );
+    assert_eq!(sight(having(&["2001:db8::80"])), seen(0, false));
+    let mut bgp = advertised(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(sight(bgp.clone()), seen(0, false));
+    // Elsewhere, too, only what is announced on layer 2 is to be seen.
+    bgp.metallb[0] = pool("production", json!({"addresses": ["198.51.100.64/26"]}));
+    bgp.services[0].addresses = vec!["198.51.100.80".parse().unwrap()];
+    assert_eq!(sight(bgp), seen(0, false));
+    assert_eq!(sight(Objects::default()), None);
 }
