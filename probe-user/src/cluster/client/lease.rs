@@ -135,9 +135,10 @@ impl Candidate {
             }
         };
         let look = look(record.nodes, self.pace.look);
-        let mut good = match is_free {
-            true => Duration::ZERO,
-            false => record.duration(),
+        let mut good = if is_free {
+            Duration::ZERO
+        } else {
+            record.duration()
         };
         if is_reluctant {
             // By then most of those who are not have looked.

@@ -23,7 +23,7 @@ mod error;
 mod events;
 #[cfg(feature = "kubernetes")]
 #[cfg(test)]
-pub mod fake;
+pub(crate) mod fake;
 #[cfg(feature = "kubernetes")]
 mod follow;
 pub mod handover;
