@@ -37,6 +37,7 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
     let mut waiting = service("shop", "waiting");
     waiting["metadata"]["annotations"] = json!({ "metallb.io/address-pool": "gone" });
     api.create(&waiting)?;
+    node.add_address("192.0.2.1/24")?;
     other.exec(["ip", "address", "add", "192.0.2.245/32", "dev", "eth0"])?;
 
     let account = kubernetes.deployed_account()?;
@@ -49,6 +50,8 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
         "native",
         "--socket",
         socket.word(),
+        "--confirm",
+        "auto",
         "--drift-after",
         "2s",
     ];

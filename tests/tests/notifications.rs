@@ -250,7 +250,8 @@ fn errors_that_pass_are_tried_again_and_nothing_is_told_twice() {
     );
     wait_for_count(&daemon, "sent", 1);
     assert_eq!(count(&daemon.metrics().unwrap(), "retried"), 3);
-    assert!(daemon.process().said().contains("out of order"));
+    // Whose address is a secret may repeat it in its answers.
+    assert!(!daemon.process().said().contains("out of order"));
     end(drill);
     wait_for_count(&daemon, "sent", 2);
     // Four attempts at one, and one at the other.
@@ -311,7 +312,8 @@ fn a_redirection_is_refused_and_what_is_secret_goes_nowhere() {
     assert_eq!(elsewhere.told().len(), 0);
     let said = daemon.process().said();
     assert!(said.contains("redirection"), "{said}");
-    assert!(said.contains("invalid_token"), "{said}");
+    assert!(said.contains("answered 403"), "{said}");
+    assert!(!said.contains("invalid_token"), "{said}");
     let metrics = daemon.metrics().unwrap();
     assert_eq!(
         (count(&metrics, "sent"), count(&metrics, "retried")),

@@ -304,6 +304,12 @@ impl Asker {
         self.plan(care_ask(key, 0, now, now), now);
     }
 
+    /// Detection has its reasons not to take an address for silent that nobody answered for: it is looked at no more
+    /// often than others.
+    pub fn doubt(&mut self, key: &BindingKey) {
+        self.care.claimed(key);
+    }
+
     /// The segment is silent as a whole, but there never was anybody else: the address alone is.
     pub fn believe(&mut self, ask: &Ask, now: Timestamp) {
         self.care.give_up(&ask.key, now, &mut self.rng);

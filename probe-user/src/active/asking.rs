@@ -157,7 +157,12 @@ impl Asking {
         findings: &mut Vec<Finding>,
     ) {
         match outcome {
-            Outcome::Answered { ask, by } => detector.answered(&ask, now, &by, findings),
+            Outcome::Answered { ask, by } => {
+                detector.answered(&ask, now, &by, findings);
+                if by.is_empty() && !detector.is_silent(&ask.key) {
+                    self.asker.doubt(&ask.key);
+                }
+            }
             Outcome::Unasked(ask) => detector.unasked(&ask, now, findings),
             Outcome::SilenceForgotten(key) => detector.forget_silence(&key),
             Outcome::Mute(ask) => {

@@ -192,6 +192,12 @@ impl Surroundings {
         &self.ports
     }
 
+    /// All addresses of this host.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let networks = self.links.iter().flat_map(|link| &link.addresses);
+        networks.map(IpNet::addr)
+    }
+
     /// What was left out of ranges and networks: the network and broadcast addresses of this host's networks.
     pub fn left_out(&self) -> &[Ipv4Addr] {
         &self.left_out

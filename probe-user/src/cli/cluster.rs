@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use crate::{
+    cli::output::say,
     client::Client,
     cluster::{
         Cluster, Node, Objects,
@@ -101,6 +102,17 @@ impl KnownCluster {
     /// As it is worked with.
     pub fn cluster(&self) -> Cluster {
         Cluster::from(self.objects.clone())
+    }
+
+    /// Says on standard error how old the knowledge is, where the API server has not been heard lately.
+    pub fn say_how_old(&self) {
+        let stale = self.objects.freshness.values();
+        let stale = stale.filter(|freshness| freshness.known == Known::Stale);
+        if let Some(heard) = stale.filter_map(|freshness| freshness.heard).min() {
+            say(&format!(
+                "the API server does not answer: this is the cluster as it was at {heard}; what changed since is not known"
+            ));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod object;
 pub mod pending;
 mod roster;
 pub mod shelf;
+pub mod speaker;
 pub mod stations;
 #[cfg(test)]
 pub(crate) mod testing;

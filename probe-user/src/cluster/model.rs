@@ -307,6 +307,14 @@ impl Cluster {
             .map_or(Announced::Unknown, |pool| self.announcement_of(pool))
     }
 
+    /// The nodes that are said to announce an address: by MetalLB, or by kube-vip.
+    pub fn said_to_announce(&self, ip: IpAddr) -> Vec<&str> {
+        let mut nodes = self.announcers(ip);
+        let services = self.services_at(ip);
+        nodes.extend(services.filter_map(|service| service.kube_vip_host.as_deref()));
+        nodes
+    }
+
     /// The nodes that MetalLB says announce an address.
     pub fn announcers(&self, ip: IpAddr) -> Vec<&str> {
         let services = self.services_at(ip);

@@ -39,11 +39,6 @@ impl Roster {
         }
     }
 
-    /// Whether an address is a node's.
-    pub fn has(&self, address: IpAddr) -> bool {
-        self.by_address.contains_key(&address)
-    }
-
     /// Somebody with this MAC has this address: a node, if the address is a node's. A virtual router's MAC passes
     /// from machine to machine and says nothing.
     pub fn learn(&mut self, address: IpAddr, mac: MacAddr) {
@@ -71,6 +66,12 @@ impl Roster {
         if known.any(|other| other != number) {
             return None;
         }
+        self.nodes.get(number).map(|node| node.name.as_str())
+    }
+
+    /// The node that has this address, by what the cluster says.
+    pub fn node_at(&self, address: IpAddr) -> Option<&str> {
+        let number = *self.by_address.get(&address)?;
         self.nodes.get(number).map(|node| node.name.as_str())
     }
 

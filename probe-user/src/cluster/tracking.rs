@@ -4,11 +4,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::{Announced, Cluster, Resource, Service, model::Known};
 use crate::{
-    detect::Expected,
+    detect::{Announcer, Expected},
     facts::OnLink,
     interfaces::{WatchState, WatchedInterfaces},
     links::Links,
@@ -25,6 +26,37 @@ const NEEDED: [Resource; 4] = [
 
 /// Classes of load balancers that announce by BGP only.
 const BGP_CLASSES: [&str; 1] = ["io.cilium/bgp-control-plane"];
+
+/// How far the API server's clock may be behind this host's.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
+
+/// This host, as the cluster and its own clock have it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The node that it is, if it is known.
+    pub node: Option<String>,
+    /// Since when it listens.
+    pub since: Timestamp,
+}
+
+impl Listener {
+    /// Who may have been announcing an address since before this host listened.
+    fn announcer(&self, cluster: &Cluster, ip: IpAddr) -> Announcer {
+        let since = self.since.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+        // Whoever took it since would have been heard to.
+        let is_new = |service: &Service| service.assigned.is_some_and(|assigned| assigned > since);
+        let said = cluster.said_to_announce(ip);
+        let is_said_elsewhere = self
+            .node
+            .as_deref()
+            .is_some_and(|own| !said.is_empty() && !said.contains(&own));
+        if is_said_elsewhere || cluster.services_at(ip).all(is_new) {
+            Announcer::Elsewhere
+        } else {
+            Announcer::PerhapsHere
+        }
+    }
+}
 
 /// How much this node sees of the addresses that are announced on layer 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +77,7 @@ pub struct Survey {
 }
 
 /// What is expected here; `None` while too little was read to say.
-pub fn survey(cluster: &Cluster, on_link: &OnLink) -> Option<Survey> {
+pub fn survey(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Option<Survey> {
     if !NEEDED.iter().all(|&resource| was_tried(cluster, resource))
         || is_forbidden(cluster, Resource::IpAddressPools)
     {
@@ -68,8 +100,14 @@ pub fn survey(cluster: &Cluster, on_link: &OnLink) -> Option<Survey> {
         here: here.len(),
         is_blind: here.is_empty() && elsewhere.into_iter().any(is_announced),
     };
-    let expected = here.into_iter().flat_map(|ip| on_link.keys(ip)).collect();
-    Some(Survey { expected, sight })
+    let expected = here.into_iter().flat_map(|ip| {
+        let announcer = listener.announcer(cluster, ip);
+        on_link.keys(ip).map(move |key| (key, announcer))
+    });
+    Some(Survey {
+        expected: expected.collect(),
+        sight,
+    })
 }
 
 /// Whether the API server has said anything about it, be it that it says nothing.
@@ -121,12 +159,17 @@ fn is_by_bgp(service: &Service) -> bool {
 /// Follows the cluster and the interfaces, and says what is expected, and to `sight` how much that is. What was expected
 /// stays so while too little is known.
 pub fn follow(
+    node: Option<&str>,
     mut cluster: watch::Receiver<Arc<Cluster>>,
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
     sight: watch::Sender<Option<Sight>>,
 ) -> watch::Receiver<Arc<Expected>> {
     let (sender, receiver) = watch::channel(Arc::default());
+    let listener = Arc::new(Listener {
+        node: node.map(str::to_owned),
+        since: Timestamp::now(),
+    });
     tokio::spawn(async move {
         loop {
             let (known, on_link) = {
@@ -135,7 +178,9 @@ pub fn follow(
                 (known, on_link(&links, &watched.borrow_and_update()))
             };
             // Ten thousand addresses among hundreds of pools take their time.
-            let found = tokio::task::spawn_blocking(move || survey(&known, &on_link)).await;
+            let listener = listener.clone();
+            let found =
+                tokio::task::spawn_blocking(move || survey(&known, &on_link, &listener)).await;
             if let Ok(Some(survey)) = found {
                 sight.send_if_modified(|sight| sight.replace(survey.sight) != Some(survey.sight));
                 let found = survey.expected;

@@ -259,6 +259,14 @@ impl Detector {
         tracked.chain(self.world.facts.addresses())
     }
 
+    /// Whether the silence of an address has been reported and lasts.
+    pub fn is_silent(&self, key: &BindingKey) -> bool {
+        self.entry(key).is_some_and(|entry| {
+            let scene = self.world.scene(entry.key, entry.tracked);
+            entry.binding.is_silent(&scene)
+        })
+    }
+
     /// Forgets that an address is silent: nobody has looked for long.
     pub fn forget_silence(&mut self, key: &BindingKey) {
         let slot = self.table.find(key);
@@ -532,13 +540,19 @@ impl Detector {
     }
 
     fn probe(&mut self, probe: &Probe, at: Timestamp, segment: Segment) {
+        let ip = probe.target;
+        let key = BindingKey { segment, ip };
+        if !probe.unicast && !self.world.facts.is_local(probe.prober) {
+            let slot = self.table.find(&key);
+            if let Some(entry) = slot.and_then(|slot| self.table.get_mut(slot)) {
+                entry.binding.hear_question(at);
+            }
+        }
         let newcomer = !probe.signed
             && !self.world.facts.is_local(probe.prober)
             && !self.ledger.holders.holds_any(segment, probe.prober);
         if newcomer && !probe.unicast {
-            let ip = probe.target;
-            self.probes
-                .ask(BindingKey { segment, ip }, probe.prober, at);
+            self.probes.ask(key, probe.prober, at);
         }
     }
 

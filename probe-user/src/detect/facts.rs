@@ -12,8 +12,18 @@ use probe_common::wire::MacAddr;
 
 use super::{BindingKey, Timestamp};
 
-/// Single addresses that matter and are expected to be there.
-pub type Expected = HashSet<BindingKey>;
+/// Single addresses that matter and are expected to be there, and who may be announcing them unheard.
+pub type Expected = HashMap<BindingKey, Announcer>;
+
+/// Who may have been announcing an address since before anything was heard. A load balancer's speaker says so when it
+/// takes an address, and from then on only answers; and what runs on this host does not answer this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announcer {
+    /// Perhaps one on this host.
+    PerhapsHere,
+    /// One on another host, if any.
+    Elsewhere,
+}
 
 /// What is known beyond the frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,13 +74,18 @@ impl KnownFacts {
     /// Replaces the single addresses that are expected. Returns those that are not any more.
     pub fn expect_only(&mut self, expected: Arc<Expected>) -> Vec<BindingKey> {
         let before = mem::replace(&mut self.expected, expected);
-        let gone = before.iter().filter(|key| !self.expected.contains(key));
+        let gone = before.keys().filter(|key| !self.expected.contains_key(key));
         gone.copied().collect()
     }
 
     /// Whether the address is among the single ones that are expected.
     pub fn is_expected(&self, key: &BindingKey) -> bool {
-        self.expected.contains(key)
+        self.expected.contains_key(key)
+    }
+
+    /// Whether a speaker on this host may have been announcing the address since before anything was heard.
+    pub fn is_perhaps_announced_here(&self, key: &BindingKey) -> bool {
+        self.expected.get(key) == Some(&Announcer::PerhapsHere)
     }
 
     /// No fact lies in the future: called when the clock was set back to `now`.
@@ -119,7 +134,7 @@ impl KnownFacts {
     /// expected.
     pub fn awaited(&self) -> Vec<BindingKey> {
         let gateways = self.facts.gateways.iter();
-        let mut awaited: Vec<_> = gateways.chain(self.expected.iter()).copied().collect();
+        let mut awaited: Vec<_> = gateways.chain(self.expected.keys()).copied().collect();
         awaited.sort_unstable();
         awaited
     }

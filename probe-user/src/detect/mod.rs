@@ -77,7 +77,7 @@ mod tests;
 pub use ask::{Ask, Purpose};
 pub use config::{DetectConfig, Ignore, MacPattern, MacPatternError};
 pub use detector::Detector;
-pub use facts::{Expected, HostFacts};
+pub use facts::{Announcer, Expected, HostFacts};
 pub use finding::{Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity};
 pub use observation::{
     Answer, BindingKey, Body, BogusFrame, BogusReason, Claim, EventError, Form, Observation,

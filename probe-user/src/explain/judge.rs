@@ -202,7 +202,24 @@ impl Case<'_> {
                 format!("Two machines have this address: the daemon has the conflict open{now}."),
             );
         }
+        let announced_here = self.material.speaker.announces(self.material.ip).is_some();
+        let others_answer = self
+            .owners
+            .iter()
+            .any(|owner| !owner.local && matches!(owner.part, Part::Answers | Part::Claims));
+        if announced_here && others_answer {
+            return (
+                Situation::Conflict,
+                "Two machines have this address: one answers, and a load balancer on this host announces it.".to_owned(),
+            );
+        }
         match (verdict, &self.material.asking) {
+            (Some(Verdict::Nobody), _) if announced_here => self.one(),
+            (Some(Verdict::Nobody), _) if self.may_be_announced_here() => (
+                Situation::Unknown,
+                "Nobody answers this host. A load balancer on this very host may announce it, and does not hear its own host."
+                    .to_owned(),
+            ),
             (Some(Verdict::Nobody), _) => self.nobody(),
             (Some(Verdict::OneOwner | Verdict::Moved | Verdict::Conflict), _) => self.one(),
             (_, Asking::Elsewhere(why)) => (Situation::Elsewhere, sentence(why)),
@@ -220,6 +237,16 @@ impl Case<'_> {
                 "Who has it is not known: it was not asked, and there is no daemon to say.".to_owned(),
             ),
         }
+    }
+
+    /// Whether this host may have it without being able to know.
+    fn may_be_announced_here(&self) -> bool {
+        let ip = self.material.ip;
+        self.cluster.is_some_and(|known| {
+            let is_assigned = known.cluster.services_at(ip).next().is_some();
+            let by_arp = known.cluster.announced(ip) != Announced::Bgp;
+            is_assigned && by_arp && self.material.speaker.may_announce(&known.cluster, ip)
+        })
     }
 
     /// Exactly one machine has it.
@@ -336,26 +363,37 @@ impl Case<'_> {
             .iter()
             .filter(|binding| binding.conflict.is_some())
             .filter_map(|binding| binding.cluster.as_deref());
+        // What has ended had its own cause.
         let told = history
             .iter()
             .rev()
+            .take_while(|finding| !has_ended(finding.finding))
             .filter(|finding| finding.finding.is_dispute())
             .filter_map(|finding| finding.cluster.as_deref());
         let cause = open.chain(told).find_map(|context| context.cause.clone());
-        cause.or_else(|| self.cause_by_check())
+        cause.or_else(|| self.cause_by_check(bindings))
     }
 
-    /// The cause by what was asked just now: which of the owners announce it as load balancers do is not known so.
-    fn cause_by_check(&self) -> Option<Cause> {
+    /// The cause by what was asked just now. Which of the owners announce it as load balancers do the daemon may have
+    /// heard.
+    fn cause_by_check(&self, bindings: &[BindingRecord]) -> Option<Cause> {
         let (known, check) = (self.cluster?, self.check?);
-        let owners = self.owners.iter().filter(|owner| owner.part != Part::Known);
+        let announced_here = self.material.speaker.announces(self.material.ip).is_some();
+        let owners = self
+            .owners
+            .iter()
+            .filter(|owner| owner.part != Part::Known || owner.local && announced_here);
+        let announces = |macs: &[MacAddr]| {
+            let mut heard = bindings.iter().flat_map(|binding| &binding.owners);
+            heard.any(|heard| heard.announces && heard.macs.iter().any(|mac| macs.contains(mac)))
+        };
         let owners = owners.map(|owner| FindingOwner {
             macs: owner.macs.clone(),
             vendor: owner.vendor.clone(),
             node: owner.node.clone(),
             role: Role::Current,
             local: owner.local,
-            announces: false,
+            announces: announces(&owner.macs),
             first_seen: owner.first_seen.unwrap_or(check.time),
             last_seen: owner.last_seen.unwrap_or(check.time),
             claims: 1,
@@ -441,4 +479,12 @@ fn sentence(text: &str) -> String {
     } else {
         format!("{text}.")
     }
+}
+
+/// Whether it says that a dispute is over.
+const fn has_ended(finding: FindingKind) -> bool {
+    matches!(
+        finding,
+        FindingKind::ConflictResolved | FindingKind::ConflictExpired
+    )
 }

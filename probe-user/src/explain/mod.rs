@@ -18,7 +18,7 @@ use probe_common::label_enum;
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, Roster},
+    cluster::{Cluster, Roster, speaker::Speaker},
     report::{BindingRecord, CheckRecord, FindingRecord},
 };
 
@@ -91,6 +91,8 @@ pub struct Material {
     pub networks: Vec<IpNet>,
     /// The daemon's, or why there is nothing.
     pub daemon: Result<DaemonMaterial, String>,
+    /// What a load balancer on this host announces, which asking does not find out.
+    pub speaker: Speaker,
     /// The cluster's, or why there is nothing: nothing to say about it, if there is none.
     pub cluster: Result<ClusterMaterial, Option<String>>,
 }

@@ -185,6 +185,13 @@ fn elsewhere(explanation: &Explanation) -> Vec<NextStep> {
 }
 
 fn unknown(explanation: &Explanation) -> Vec<NextStep> {
+    let check = explanation.check.as_ref();
+    if check.is_some_and(|check| check.verdict == Verdict::Nobody) {
+        return vec![NextStep::new(
+            "ask on another node: probe explain, in the pod that this names for it:",
+            "kubectl -n arp-monitor get pods -o wide",
+        )];
+    }
     vec![NextStep::new(
         "ask, as root or with CAP_NET_RAW:",
         format!("probe explain {}", explanation.ip),

@@ -111,6 +111,7 @@ fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterMaterial {
 fn material(asking: Asking, cluster: Option<ClusterMaterial>) -> Material {
     let networks: Vec<IpNet> = vec!["192.0.2.0/24".parse().unwrap()];
     Material {
+        speaker: Speaker::default(),
         ip: IP.parse().unwrap(),
         now: at("12:13:07"),
         asking,
@@ -193,6 +194,36 @@ fn reads(material: &Material, expected: &str) {
     for line in shown.lines() {
         assert!(width_of(line) <= 80, "{line}");
     }
+}
+
+/// As [`material`], on the host that is node-1, whose daemon knows this.
+fn on_node_1(asking: Asking, bindings: Vec<BindingRecord>) -> Explanation {
+    let speaker = Speaker::new(Some("node-1"), &bindings, at("12:13:07"));
+    explain(&Material {
+        speaker,
+        daemon: Ok(DaemonMaterial {
+            bindings,
+            history: Vec::new(),
+        }),
+        ..material(asking, Some(frontend()))
+    })
+}
+
+#[test]
+fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_answer() {
+    let ours = || {
+        let mut binding = binding(&[NODE_1], false);
+        binding.owners[0].local = true;
+        vec![binding]
+    };
+    let fine = on_node_1(asked(&[]), ours());
+    assert_eq!(fine.situation, Situation::Fine, "{}", fine.says);
+    let both = on_node_1(asked(&[DELL]), ours());
+    assert_eq!(both.situation, Situation::Conflict, "{}", both.says);
+    let unheard = on_node_1(asked(&[]), Vec::new());
+    assert_eq!(unheard.situation, Situation::Unknown, "{}", unheard.says);
+    let anothers = on_node_1(asked(&[]), vec![binding(&[DELL], false)]);
+    assert_eq!(anothers.situation, Situation::Silent, "{}", anothers.says);
 }
 
 #[test]

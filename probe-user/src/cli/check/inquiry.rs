@@ -411,6 +411,7 @@ impl Inquiry {
         let none = Sighting::default();
         let sighting = sighting.unwrap_or(&none);
         let held = port.held.get(&ip).copied();
+        let held = held.or_else(|| self.terms.announced_here(ip));
         let asked = self.schedule.asked(number);
         let mut judgement = self.judge.judge(sighting, held, &self.own_macs);
         if judgement.verdict != Verdict::Conflict

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{
     Arguments, go_on, quiet,
@@ -14,8 +15,8 @@ use crate::{
     check::{Lot, Surroundings, Target, demand::Demand},
     cli::{Exit, cluster::KnownCluster, output::say, session::StopSignal},
     client::Client,
-    cluster::{Resource, Roster},
-    report::CheckRecord,
+    cluster::{Cluster, Resource, Roster, speaker::Speaker},
+    report::{BindingRecord, CheckRecord},
 };
 
 /// A sweep that takes longer than this says so before it begins, in seconds.
@@ -26,10 +27,9 @@ pub async fn check(arguments: &Arguments, only: &[Target]) -> anyhow::Result<Exi
     let mut stop = StopSignal::listen()?;
     // First of all, because without the capability nothing else is of use.
     let sender = ArpSocket::sender()?;
-    let known = arguments
-        .cluster
-        .look(&Client::new(&arguments.socket))
-        .await?;
+    let daemon = Client::new(&arguments.socket);
+    let known = arguments.cluster.look(&daemon).await?;
+    known.say_how_old();
     let cluster = known.cluster();
     for needed in [
         Resource::Services,
@@ -65,7 +65,9 @@ pub async fn check(arguments: &Arguments, only: &[Target]) -> anyhow::Result<Exi
         surroundings.check_source(from)?;
     }
     let roster = roster(arguments, known, &surroundings, &mut stop).await?;
-    let terms = ClusterTerms::new(cluster, roster, surroundings.ports());
+    let speaker = speaker(&daemon, &roster, &surroundings).await;
+    say_what_cannot_be_heard(&cluster, &speaker, &assigned);
+    let terms = ClusterTerms::new(cluster, roster, speaker, surroundings.ports());
     let terms = Terms::Cluster(Box::new(terms));
     let lots = [assigned, free].concat();
     go_on(arguments, terms, sender, surroundings, lots, &mut stop).await
@@ -170,6 +172,30 @@ async fn roster(
     let keeper = keeper.context("cannot ask who the nodes are")?;
     learn_from_check(&mut roster, &keeper.records);
     Ok(roster)
+}
+
+/// What a load balancer on this host announces, as its daemon knows.
+pub async fn speaker(daemon: &Client, roster: &Roster, surroundings: &Surroundings) -> Speaker {
+    let mut own = surroundings.own_addresses();
+    let node = own.find_map(|address| roster.node_at(address));
+    // Without a daemon nothing is known of it.
+    let bindings = daemon.list::<BindingRecord>("/v1/bindings").await;
+    Speaker::new(node, &bindings.unwrap_or_default(), Timestamp::now())
+}
+
+fn say_what_cannot_be_heard(cluster: &Cluster, speaker: &Speaker, assigned: &[Lot]) {
+    let addresses = assigned.iter().flat_map(|lot| lot.first..=lot.last);
+    let unheard = addresses.filter(|&address| {
+        let ip = IpAddr::V4(address.into());
+        speaker.may_announce(cluster, ip)
+    });
+    let number = unheard.count();
+    if number > 0 {
+        say(&format!(
+            "{number} of them this host may announce itself, and its speaker does not hear its own host: if nobody answers for \
+             those, nothing is known; another node can tell"
+        ));
+    }
 }
 
 /// This host's own addresses, and its neighbours.

@@ -1,15 +1,19 @@
 //! What is expected of each address, and by whom.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::Ipv4Addr};
 
 use ipnet::IpNet;
+use probe_common::wire::MacAddr;
 
 use super::expectation::Expectation;
 use crate::{
     check::{Judgement, Manner, Port, Verdict},
-    cluster::{Announced, Cluster, Roster, annotate},
+    cluster::{Announced, Cluster, Resource, Roster, annotate, speaker::Speaker},
     report::CheckRecord,
 };
+
+/// The class of services that Cilium announces by ARP.
+const CILIUM_LAYER_2: &str = "io.cilium/l2-announcer";
 
 /// What is expected of each address.
 pub enum Terms {
@@ -23,6 +27,7 @@ pub enum Terms {
 pub struct ClusterTerms {
     cluster: Cluster,
     roster: Roster,
+    speaker: Speaker,
     /// By the name of an interface, the networks there.
     networks: HashMap<String, Vec<IpNet>>,
 }
@@ -31,6 +36,14 @@ impl Terms {
     /// Nothing is expected.
     pub const fn nothing() -> Self {
         Self::Plain(Expectation::Nothing)
+    }
+
+    /// The MAC with which a load balancer on this host announces an address, if it does.
+    pub fn announced_here(&self, ip: Ipv4Addr) -> Option<MacAddr> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Cluster(terms) => terms.speaker.announces(ip.into()),
+        }
     }
 
     /// Adds to a record what is known from elsewhere.
@@ -65,7 +78,7 @@ impl Terms {
 
 impl ClusterTerms {
     /// By what is known of the cluster, on these segments.
-    pub fn new(cluster: Cluster, roster: Roster, ports: &[Port]) -> Self {
+    pub fn new(cluster: Cluster, roster: Roster, speaker: Speaker, ports: &[Port]) -> Self {
         let networks = ports.iter().map(|port| {
             let networks = port.networks.iter().copied().map(IpNet::V4);
             (port.name.clone(), networks.collect())
@@ -73,6 +86,7 @@ impl ClusterTerms {
         Self {
             cluster,
             roster,
+            speaker,
             networks: networks.collect(),
         }
     }
@@ -90,7 +104,8 @@ impl ClusterTerms {
         if self.cluster.services_at(ip).next().is_none() {
             return met(Expectation::Free);
         }
-        if judgement.verdict == Verdict::Nobody && !self.is_announced(record) {
+        let is_known = self.is_announced(record) && !self.speaker.may_announce(&self.cluster, ip);
+        if judgement.verdict == Verdict::Nobody && !is_known {
             return None;
         }
         if met(Expectation::Owner)? {
@@ -105,10 +120,15 @@ impl ClusterTerms {
         let ip = record.ip.into();
         match self.cluster.announced(ip) {
             Announced::Layer2 => true,
-            Announced::Bgp | Announced::Nowhere => false,
+            Announced::Bgp => false,
+            // There may be an advertisement that could not be read.
+            Announced::Nowhere => self.cluster.is_known(Resource::BgpAdvertisements),
             Announced::Unknown => {
                 let mut services = self.cluster.services_at(ip);
-                services.any(|service| service.kube_vip_host.is_some())
+                services.any(|service| {
+                    let class = service.class.as_deref();
+                    service.kube_vip_host.is_some() || class == Some(CILIUM_LAYER_2)
+                })
             }
         }
     }
@@ -125,11 +145,17 @@ impl ClusterTerms {
     fn words(&self, record: &CheckRecord, manner: Manner) -> String {
         let mut services = self.cluster.services_at(record.ip.into());
         match services.next() {
-            Some(service) => format!(
-                "{}, a node of the cluster: it is service {}'s",
-                Expectation::Owner.words(manner),
-                service.named
-            ),
+            Some(service) => {
+                let unadvertised = match self.cluster.announced(record.ip.into()) {
+                    Announced::Nowhere => ", and nothing advertises its pool",
+                    Announced::Layer2 | Announced::Bgp | Announced::Unknown => "",
+                };
+                format!(
+                    "{}, a node of the cluster: it is service {}'s{unadvertised}",
+                    Expectation::Owner.words(manner),
+                    service.named
+                )
+            }
             None => format!("{}: no service has it", Expectation::Free.words(manner)),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
         session::StopSignal,
     },
     client::{Client, ClientError},
-    cluster::Roster,
+    cluster::{Roster, speaker::Speaker},
     explain::{Asking, ClusterMaterial, DaemonMaterial, Material},
     report::{BindingRecord, CheckRecord},
 };
@@ -67,6 +67,7 @@ impl<'a> Gatherer<'a> {
     pub async fn gather(mut self) -> anyhow::Result<Gathered> {
         let ip = self.arguments.ip;
         let mut cluster = self.cluster().await;
+        let own = own_addresses().await;
         let (asking, networks, frames) = self.ask(cluster.as_mut().ok()).await?;
         let daemon = self.daemon().await;
         if let Ok(known) = &mut cluster {
@@ -77,11 +78,13 @@ impl<'a> Gatherer<'a> {
             now: Timestamp::now(),
             asking,
             networks,
+            speaker: Speaker::default(),
             daemon,
             cluster,
         };
         self.learn_from_daemon(&mut material).await;
         name_owners(&mut material);
+        material.speaker = speaker(&material, &own);
         let impossible = matches!(material.asking, Asking::Impossible(_));
         Ok(Gathered {
             material,
@@ -290,6 +293,20 @@ impl<'a> Gatherer<'a> {
             }
         }
     }
+}
+
+/// The addresses of this host.
+async fn own_addresses() -> Vec<IpAddr> {
+    let surroundings = Surroundings::look().await;
+    surroundings.map_or_else(|_| Vec::new(), |here| here.own_addresses().collect())
+}
+
+/// What a load balancer on this host, which has these addresses, announces.
+fn speaker(material: &Material, own: &[IpAddr]) -> Speaker {
+    let roster = material.cluster.as_ref().ok().map(|known| &known.roster);
+    let node = roster.and_then(|roster| own.iter().find_map(|&address| roster.node_at(address)));
+    let bindings = material.daemon.as_ref().map(|daemon| &daemon.bindings[..]);
+    Speaker::new(node, bindings.unwrap_or_default(), material.now)
 }
 
 /// Puts the names of nodes to those who answered.

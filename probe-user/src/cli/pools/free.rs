@@ -323,6 +323,7 @@ async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
     let known = arguments.cluster.look(&client).await.context(
         "there are no pools to look at: name manifests, or a cluster's context with --context",
     )?;
+    known.say_how_old();
     let cluster = known.cluster();
     for needed in [Resource::Services, Resource::IpAddressPools] {
         if !cluster.is_known(needed) {

@@ -16,6 +16,8 @@ mod parties;
 mod revision;
 mod takeover;
 
+use std::time::Duration;
+
 use probe_common::wire::MacAddr;
 
 use self::{
@@ -31,6 +33,9 @@ use super::{
 
 pub(super) use self::{heard::Heard, parties::station, revision::Change};
 
+/// Whoever answers a question does so within this.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(1_500);
+
 /// What is known of one address.
 #[derive(Debug)]
 pub(super) struct Binding {
@@ -41,6 +46,8 @@ pub(super) struct Binding {
     since: Timestamp,
     /// Since when its silence counts, if that is later than its last claim.
     awaited: Timestamp,
+    /// When another host last asked everybody for it.
+    asked_by_others: Option<Timestamp>,
     /// Its silence has been reported.
     silent_told: bool,
     /// What a settled address does without.
@@ -55,6 +62,7 @@ impl Binding {
             holder: None,
             since: at,
             awaited: at,
+            asked_by_others: None,
             silent_told: false,
             dispute: None,
         }
@@ -223,17 +231,23 @@ impl Binding {
         self.awaited = at;
     }
 
+    /// Another host asks everybody for it.
+    pub const fn hear_question(&mut self, at: Timestamp) {
+        self.asked_by_others = Some(at);
+    }
+
     /// Whether nobody has claimed it.
     pub fn is_blank(&self) -> bool {
         self.holder.is_none() && self.dispute.is_none() && self.macs().next().is_none()
     }
 
     /// Asked as an address that matters: nobody's answer twice is silence, unless somebody has claimed it
-    /// meanwhile, or this host speaks for it, which does not hear itself answer.
+    /// meanwhile, or this host speaks for it, or may, which does not hear itself answer.
     fn cared_for(&mut self, ask: &Ask, by: &[MacAddr], turn: &mut Turn) {
         let scene = turn.scene;
-        let is_ours =
-            scene.held.is_some() || self.holder.is_some_and(|mac| scene.facts.is_local(mac));
+        let is_ours = scene.held.is_some()
+            || self.holder.is_some_and(|mac| scene.facts.is_local(mac))
+            || self.may_be_ours(&turn.scene, turn.at);
         let is_alive = self
             .claimants
             .iter()
@@ -242,6 +256,15 @@ impl Binding {
         if scene.tracked && unanswered && !is_ours && !self.silent_told {
             self.fall_silent(turn);
         }
+    }
+
+    /// Whether a speaker on this host may have it, and was never heard: it would have answered the question of another
+    /// host, and that answer would have been seen to go.
+    fn may_be_ours(&self, scene: &Scene, now: Timestamp) -> bool {
+        let kept_silent = self
+            .asked_by_others
+            .is_some_and(|asked| now.since(asked) >= ANSWERED_WITHIN);
+        scene.facts.is_perhaps_announced_here(&scene.key) && self.is_blank() && !kept_silent
     }
 
     /// It is not known any more whether the address is silent.
@@ -282,6 +305,7 @@ impl Binding {
     pub fn forget_future(&mut self, now: Timestamp) {
         self.since = self.since.min(now);
         self.awaited = self.awaited.min(now);
+        self.asked_by_others = self.asked_by_others.map(|asked| asked.min(now));
         self.claimants.forget_future(now);
         if let Some(dispute) = &mut self.dispute {
             dispute.forget_future(now);

@@ -3,13 +3,77 @@
 use std::sync::Arc;
 
 use super::lab::*;
-use crate::detect::{BindingKey, DetectConfig, FindingKind::*, Severity};
+use crate::detect::{Announcer, Ask, BindingKey, DetectConfig, FindingKind::*, Purpose, Severity};
 
 /// What a cluster's services have from now on.
 fn expect(lab: &mut Lab, at: u64, expected: impl IntoIterator<Item = BindingKey>) {
-    let expected = Arc::new(expected.into_iter().collect());
+    expect_of(lab, at, expected, Announcer::Elsewhere);
+}
+
+fn expect_of(
+    lab: &mut Lab,
+    at: u64,
+    expected: impl IntoIterator<Item = BindingKey>,
+    announcer: Announcer,
+) {
+    let expected = expected.into_iter().map(|key| (key, announcer));
+    let expected = Arc::new(expected.collect());
     lab.detector
         .expect_only(expected, time(at), &mut lab.findings);
+}
+
+/// Nobody answers for the second time: whether that is silence.
+fn is_silent_when_asked(lab: &mut Lab, at: u64) -> bool {
+    let ask = Ask {
+        key: key(),
+        purpose: Purpose::Care,
+        round: 1,
+        about: time(at - 2 * S),
+        earliest: time(at),
+        latest: time(at),
+        to: Vec::new(),
+    };
+    lab.answered(at, &ask, &[]);
+    let told = lab.kinds();
+    assert_eq!(told.contains(&Silent), lab.detector.is_silent(&key()));
+    lab.detector.is_silent(&key())
+}
+
+#[test]
+fn what_a_speaker_on_another_host_announces_is_silent_when_nobody_answers() {
+    let mut lab = Lab::asking();
+    expect(&mut lab, 0, [key()]);
+    assert!(is_silent_when_asked(&mut lab, 60 * S));
+}
+
+#[test]
+fn what_a_speaker_on_this_host_may_announce_is_not_silent_because_this_host_hears_nothing() {
+    let mut lab = Lab::asking();
+    expect_of(&mut lab, 0, [key()], Announcer::PerhapsHere);
+    assert!(!is_silent_when_asked(&mut lab, 60 * S));
+    // It would answer the question of another host.
+    lab.probe(100 * S, A, false);
+    assert!(!is_silent_when_asked(&mut lab, 101 * S), "it still may");
+    assert!(is_silent_when_asked(&mut lab, 110 * S));
+}
+
+#[test]
+fn what_this_host_itself_asks_proves_nothing_of_its_own_speaker() {
+    let mut lab = Lab::asking();
+    lab.host(0, false);
+    expect_of(&mut lab, 0, [key()], Announcer::PerhapsHere);
+    lab.probe(50 * S, HOST, false);
+    lab.probe(50 * S, A, true);
+    assert!(!is_silent_when_asked(&mut lab, 60 * S));
+}
+
+#[test]
+fn what_another_host_had_last_is_silent_when_nobody_answers() {
+    let mut lab = Lab::asking();
+    expect_of(&mut lab, 0, [key()], Announcer::PerhapsHere);
+    lab.see(S, announce(A));
+    lab.take();
+    assert!(is_silent_when_asked(&mut lab, 60 * S));
 }
 
 fn with_silence() -> Lab {
