@@ -153,7 +153,11 @@ impl Candidate {
             age > good * 2
         });
         let left = good.saturating_sub(unchanged);
-        if is_free || seems_old || !unchanged.is_zero() {
+        if is_reluctant {
+            // By then it may see something, and be reluctant no more.
+            return Step::Look(left.min(look));
+        }
+        if seems_old || !unchanged.is_zero() {
             // Jittered: not before it has run out, and not all at once.
             return Step::Look(left.saturating_mul(2).min(look.max(left)));
         }
@@ -272,9 +276,10 @@ impl Elector {
 
     /// Forever. What is held is left in `kept`.
     async fn elect(&mut self, kept: &mut Option<Held>) {
-        // Whoever does not know yet what it sees would not be reluctant.
+        // Whoever does not know yet what it sees would not be reluctant, and interfaces are attached one by one.
         let mut sight = self.stakes.sight.clone();
-        let knows = async { sight.wait_for(Option::is_some).await.is_ok() };
+        let sees = |sight: &Option<Sight>| sight.is_some_and(|sight| !sight.is_blind);
+        let knows = async { sight.wait_for(sees).await.is_ok() };
         let _ = tokio::join!(
             timeout(self.pace.look, knows),
             tokio::time::sleep(up_to(self.pace.look))

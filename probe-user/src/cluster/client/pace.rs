@@ -80,7 +80,7 @@ impl Pace {
             renew: Duration::from_millis(200),
             give_up: Duration::from_millis(600),
             look: Duration::from_millis(200),
-            reluctance: Duration::from_secs(3),
+            reluctance: Duration::from_secs(5),
             blind: Duration::from_millis(500),
             ..Self::default()
         }
