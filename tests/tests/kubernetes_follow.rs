@@ -331,6 +331,9 @@ fn objects_that_nobody_can_read_are_named_and_those_beside_them_are_known() -> R
 fn one_node_speaks_for_the_cluster_and_another_when_that_one_dies() -> Result<()> {
     let lab = Lab::new()?;
     let [one, other] = lab.pair("one", "other")?;
+    // Whoever sees none of the cluster's addresses waits for others.
+    one.add_address("192.0.2.1/24")?;
+    other.add_address("192.0.2.2/24")?;
     let (kubernetes, account) = cluster(&lab)?;
     let api = kubernetes.api()?;
     let [of_one, of_other] =

@@ -141,6 +141,8 @@ impl Teller<'_> {
         let mut notifiers = Vec::new();
         let cluster = self.cluster.is_on().then(|| ClusterSources {
             holds: self.cluster.holds(),
+            handover: self.cluster.handover(),
+            drift_after: self.standing.drift_after(),
             cluster: self.cluster.cluster(),
             drifts: Some(self.standing.drifts()),
         });

@@ -97,12 +97,14 @@ impl Session {
             cluster.cluster(),
             links.clone(),
             watched.clone(),
+            cluster.sight().clone(),
         );
         if let Some(monitor) = &mut self.waiting {
             monitor.expect(expected);
         }
         let annotator = Annotator::new(annotate::Sources {
             cluster: cluster.cluster(),
+            health: cluster.health(),
             nodes: Arc::new(cluster.clone()),
             own: cluster.node_name().map(str::to_owned),
             monitor: self.monitor.clone(),

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Announced, Cause, Cluster, Context, Named, Node, cause,
-    client::Handle,
+    client::{Handle, Health},
     stations::{self, Stations},
     tracking,
 };
@@ -72,6 +72,8 @@ impl NodeList for Handle {
 pub struct Sources {
     /// What is known of the cluster.
     pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// Where it is counted what could not be kept up with.
+    pub health: Arc<Health>,
     /// Its nodes.
     pub nodes: Arc<dyn NodeList>,
     /// This node, if it is known which it is.
@@ -155,6 +157,7 @@ impl Annotator {
             let record = match raw.recv().await {
                 Ok(record) => record,
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    self.sources.health.lose_findings(missed);
                     tracing::warn!(
                         missed,
                         "findings came faster than the cluster could be asked"

@@ -58,8 +58,26 @@ impl Listener {
     }
 }
 
-/// The addresses that are expected; `None` while too little was read to say.
-pub fn expected(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Option<Expected> {
+/// How much this node sees of the addresses that are announced on layer 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// So many are on-link here.
+    pub here: usize,
+    /// None is, and there are some elsewhere.
+    pub is_blind: bool,
+}
+
+/// What there is to see, and how much of it is seen here.
+#[derive(Debug)]
+pub struct Survey {
+    /// The addresses that are expected here.
+    pub expected: Expected,
+    /// How much that is.
+    pub sight: Sight,
+}
+
+/// What is expected here; `None` while too little was read to say.
+pub fn survey(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Option<Survey> {
     if !NEEDED.iter().all(|&resource| was_tried(cluster, resource))
         || is_forbidden(cluster, Resource::IpAddressPools)
     {
@@ -68,18 +86,28 @@ pub fn expected(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Opt
     // What is in none of the pools that could be read may be in one that could not, and be announced by BGP.
     let are_pools_whole = !cluster.has_broken(Resource::IpAddressPools);
     let mut announced = BTreeMap::new();
-    let expected = cluster
+    let mut is_announced = |ip: IpAddr| {
+        (are_pools_whole || cluster.pool_of(ip).is_some())
+            && is_on_layer_2(cluster, ip, &mut announced)
+    };
+    // Cheap, and of a cluster with many networks most are elsewhere.
+    let (here, elsewhere): (Vec<_>, Vec<_>) = cluster
         .addresses()
         .filter(IpAddr::is_ipv4)
-        // Cheap, and of a cluster with many networks most are elsewhere.
-        .filter(|&ip| on_link.keys(ip).next().is_some())
-        .filter(|&ip| are_pools_whole || cluster.pool_of(ip).is_some())
-        .filter(|&ip| is_on_layer_2(cluster, ip, &mut announced));
-    let expected = expected.flat_map(|ip| {
+        .partition(|&ip| on_link.keys(ip).next().is_some());
+    let here: Vec<_> = here.into_iter().filter(|&ip| is_announced(ip)).collect();
+    let sight = Sight {
+        here: here.len(),
+        is_blind: here.is_empty() && elsewhere.into_iter().any(is_announced),
+    };
+    let expected = here.into_iter().flat_map(|ip| {
         let announcer = listener.announcer(cluster, ip);
         on_link.keys(ip).map(move |key| (key, announcer))
     });
-    Some(expected.collect())
+    Some(Survey {
+        expected: expected.collect(),
+        sight,
+    })
 }
 
 /// Whether the API server has said anything about it, be it that it says nothing.
@@ -128,13 +156,14 @@ fn is_by_bgp(service: &Service) -> bool {
     class.is_some_and(|class| BGP_CLASSES.contains(&class))
 }
 
-/// Follows the cluster and the interfaces, and says what is expected. What was expected stays so while too little is
-/// known.
+/// Follows the cluster and the interfaces, and says what is expected, and to `sight` how much that is. What was expected
+/// stays so while too little is known.
 pub fn follow(
     node: Option<&str>,
     mut cluster: watch::Receiver<Arc<Cluster>>,
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    sight: watch::Sender<Option<Sight>>,
 ) -> watch::Receiver<Arc<Expected>> {
     let (sender, receiver) = watch::channel(Arc::default());
     let listener = Arc::new(Listener {
@@ -151,8 +180,10 @@ pub fn follow(
             // Ten thousand addresses among hundreds of pools take their time.
             let listener = listener.clone();
             let found =
-                tokio::task::spawn_blocking(move || expected(&known, &on_link, &listener)).await;
-            if let Ok(Some(found)) = found {
+                tokio::task::spawn_blocking(move || survey(&known, &on_link, &listener)).await;
+            if let Ok(Some(survey)) = found {
+                sight.send_if_modified(|sight| sight.replace(survey.sight) != Some(survey.sight));
+                let found = survey.expected;
                 sender.send_if_modified(|expected: &mut Arc<Expected>| {
                     let is_news = **expected != found;
                     if is_news {

@@ -65,6 +65,7 @@ pub struct Standing {
     cluster: watch::Receiver<Arc<Cluster>>,
     holds: watch::Receiver<bool>,
     drifts: watch::Receiver<Arc<Vec<Drift>>>,
+    drift_after: Duration,
 }
 
 /// How it stands at one moment.
@@ -85,6 +86,7 @@ impl Standing {
             cluster: handle.cluster(),
             holds: handle.holds(),
             drifts: watch::channel(Arc::default()).1,
+            drift_after: Duration::ZERO,
         }
     }
 
@@ -102,6 +104,11 @@ impl Standing {
         })
     }
 
+    /// How long it lasts before it is told.
+    pub const fn drift_after(&self) -> Duration {
+        self.drift_after
+    }
+
     /// What has drifted apart, and news of it; none while another node speaks for the cluster.
     pub fn drifts(&self) -> watch::Receiver<Arc<Vec<Drift>>> {
         self.drifts.clone()
@@ -116,6 +123,7 @@ pub fn start(sources: Sources, patience: Duration) -> Standing {
         cluster: sources.handle.cluster(),
         holds: sources.handle.holds(),
         drifts,
+        drift_after: patience,
     };
     let watchdog = Watchdog {
         sources,

@@ -1,12 +1,16 @@
 //! What is worth telling.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use probe_common::{label_enum, wire::Vlan};
 
 use crate::{
-    cluster::drift::{Drift, Key},
+    cluster::{
+        Named,
+        client::Digest,
+        drift::{Drift, Key},
+    },
     detect::{FindingKind, Severity},
     report::FindingRecord,
 };
@@ -115,6 +119,24 @@ impl News {
         }
     }
 
+    /// What they are about, as every node calls it.
+    pub fn digest(&self) -> Digest {
+        match &self.story {
+            Story::Finding(record) => digest_of_address(record),
+            Story::Drift { drift, .. } => digest_of_drift(drift),
+        }
+    }
+
+    /// Whether something is so that should not be, and no longer is when its end is told.
+    pub const fn is_open(&self) -> bool {
+        match self.kind {
+            Kind::Conflict | Kind::ConflictQuiet | Kind::Drift => true,
+            Kind::ConflictResolved | Kind::ConflictExpired | Kind::DriftGone | Kind::Missed => {
+                false
+            }
+        }
+    }
+
     /// When it happened.
     pub fn time(&self) -> Timestamp {
         match &self.story {
@@ -124,12 +146,32 @@ impl News {
     }
 }
 
+/// As alerts have it: an interface may have another name on another node.
+fn digest_of_address(record: &FindingRecord) -> Digest {
+    let segment = record.segment.as_deref().unwrap_or(&record.interface);
+    let (vlan, ip, drill) = (record.vlan, record.ip, record.drill);
+    crc32fast::hash(format!("address\n{segment}\n{vlan}\n{ip}\n{drill}").as_bytes())
+}
+
+/// Of a drift, without what may change while it lasts.
+pub fn digest_of_drift(drift: &Drift) -> Digest {
+    let named = |named: &Option<Named>| named.as_ref().map(Named::to_string).unwrap_or_default();
+    let parts = [
+        drift.drift.label().to_owned(),
+        named(&drift.service),
+        drift.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        named(&drift.pool),
+        drift.object.clone().unwrap_or_default(),
+    ];
+    crc32fast::hash(format!("drift\n{}", parts.join("\n")).as_bytes())
+}
+
 /// Chooses what is told: what matters enough, and the end of what did.
 #[derive(Debug)]
 pub struct Selection {
     least: Severity,
     /// Conflicts that mattered enough when they opened.
-    open: BTreeSet<Subject>,
+    open: BTreeMap<Subject, Digest>,
 }
 
 impl Selection {
@@ -137,13 +179,18 @@ impl Selection {
     pub fn new(least: Severity) -> Self {
         Self {
             least,
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
         }
     }
 
     /// What matters at least so much is told.
     pub const fn least(&self) -> Severity {
         self.least
+    }
+
+    /// The conflicts that are open and mattered enough.
+    pub fn open(&self) -> impl Iterator<Item = (&Subject, Digest)> {
+        self.open.iter().map(|(subject, digest)| (subject, *digest))
     }
 
     /// Whether a finding is told.
@@ -159,13 +206,14 @@ impl Selection {
             Kind::Conflict if record.severity < self.least => false,
             Kind::Conflict => {
                 if self.open.len() < OPEN {
-                    self.open.insert(subject.clone());
+                    let digest = digest_of_address(&record);
+                    self.open.insert(subject.clone(), digest);
                 }
                 true
             }
             // How much an end matters is what its conflict did.
-            Kind::ConflictQuiet => self.open.contains(&subject),
-            Kind::ConflictResolved | Kind::ConflictExpired => self.open.remove(&subject),
+            Kind::ConflictQuiet => self.open.contains_key(&subject),
+            Kind::ConflictResolved | Kind::ConflictExpired => self.open.remove(&subject).is_some(),
             Kind::Drift | Kind::DriftGone | Kind::Missed => false,
         };
         is_told.then_some(News {
@@ -249,6 +297,30 @@ pub(super) mod tests {
                 "{finding} {severity}"
             );
         }
+    }
+
+    #[test]
+    fn an_address_has_the_same_short_name_on_every_node_and_every_address_its_own() {
+        let conflict = news(1, Kind::Conflict);
+        assert_eq!(conflict.digest(), news(1, Kind::ConflictResolved).digest());
+        assert_ne!(conflict.digest(), news(2, Kind::Conflict).digest());
+        let on = |change: &dyn Fn(&mut FindingRecord)| {
+            let mut record = (*record(1, FindingKind::Conflict, Severity::Critical)).clone();
+            change(&mut record);
+            let mut selection = Selection::new(Severity::Info);
+            selection.choose(Arc::new(record)).unwrap().digest()
+        };
+        let same = on(&|record| record.interface = "bond0".to_owned());
+        assert_eq!(same, conflict.digest());
+        for other in [
+            on(&|record| record.drill = true),
+            on(&|record| record.vlan = Vlan([7, 0])),
+            on(&|record| record.segment = Some("198.51.100.0/24".to_owned())),
+        ] {
+            assert_ne!(other, conflict.digest());
+        }
+        // Versions that know no other have to understand each other.
+        assert_eq!(conflict.digest(), 1_705_118_870);
     }
 
     #[test]

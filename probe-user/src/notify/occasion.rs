@@ -127,9 +127,11 @@ pub(super) mod tests {
         })
     }
 
+    /// In the namespace `shop`, unless another is said.
     fn named(name: &str) -> Named {
+        let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
         Named {
-            namespace: "shop".to_owned(),
+            namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
     }
@@ -148,6 +150,18 @@ pub(super) mod tests {
             cause: None,
         }));
         waiting(news)
+    }
+
+    /// Changes what was found.
+    #[cfg(feature = "kubernetes")]
+    pub fn change(news: &mut News, change: impl FnOnce(&mut crate::report::FindingRecord)) {
+        let Story::Finding(record) = &mut news.story else {
+            panic!("{news:?}")
+        };
+        change(Arc::make_mut(record));
+        if let Subject::Address { ip, .. } = &mut news.subject {
+            *ip = record.ip;
+        }
     }
 
     fn waiting(news: News) -> Waiting {

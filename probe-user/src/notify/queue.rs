@@ -90,6 +90,11 @@ impl Queue {
         self.waiting.is_empty() && self.uncounted.is_empty()
     }
 
+    /// Whether something about this waits.
+    pub fn has(&self, subject: &Subject) -> bool {
+        self.places.contains_key(subject)
+    }
+
     /// The subjects that wait.
     pub fn len(&self) -> usize {
         self.waiting.len()

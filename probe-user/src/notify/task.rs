@@ -3,6 +3,7 @@
 
 use std::{future, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::{
     sync::{broadcast, oneshot, watch},
@@ -21,7 +22,12 @@ use super::{
     webhook::{Webhook, WebhookSettings},
 };
 use crate::{
-    cluster::{Cluster, Resource, client::Connection, drift::Drift, model::Known},
+    cluster::{
+        Cluster, Resource,
+        client::{Connection, Handover},
+        drift::Drift,
+        model::Known,
+    },
     detect::Severity,
     report::FindingRecord,
 };
@@ -69,6 +75,10 @@ pub struct Sources {
 pub struct ClusterSources {
     /// Whether this daemon holds the lease.
     pub holds: watch::Receiver<bool>,
+    /// What holders of the lease have told.
+    pub handover: Handover,
+    /// How long a drift lasts before it is one.
+    pub drift_after: Duration,
     /// What is known of the cluster.
     pub cluster: watch::Receiver<Arc<Cluster>>,
     /// The drifts that hold now, if somebody looks for them.
@@ -138,13 +148,12 @@ impl Notifier {
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let Sources { findings, cluster } = sources;
-        let duty = if cluster.is_some() {
-            Duty::Others
-        } else {
-            Duty::Ours
+        let (duty, drift_after) = match &cluster {
+            Some(cluster) => (Duty::Others, cluster.drift_after),
+            None => (Duty::Ours, Duration::ZERO),
         };
         let task = Task {
-            desk: Desk::new(least, duty),
+            desk: Desk::new(least, duty, drift_after),
             cluster,
             pace,
             backoff: Backoff::default(),
@@ -185,7 +194,7 @@ struct Sent {
     carrier: Carrier,
     outcome: Outcome,
     error: Option<String>,
-    /// What was too much.
+    /// What was too much, or refused.
     dropped: u64,
 }
 
@@ -207,6 +216,10 @@ impl Carrier {
             } => {
                 let body = message::body(format, &batch, &reporter, Timestamp::now());
                 let (webhook, outcome, error) = webhook.send(body).await;
+                let dropped = match outcome {
+                    Outcome::Refused => batch.listed.len(),
+                    Outcome::Taken | Outcome::Again { .. } => 0,
+                };
                 Sent {
                     carrier: Self::Webhook {
                         webhook,
@@ -215,7 +228,7 @@ impl Carrier {
                     },
                     outcome,
                     error: error.map(|error| error.to_string()),
-                    dropped: 0,
+                    dropped: u64::try_from(dropped).unwrap_or(u64::MAX),
                 }
             }
             Self::Events(writer) => {
@@ -238,8 +251,8 @@ struct Task {
     backoff: Backoff,
     /// When the next message is due.
     due: Option<Instant>,
-    /// The message that is being sent, and the task that sends it.
-    on_its_way: Option<(Batch, JoinHandle<Sent>)>,
+    /// The message that is being sent, and what sends it.
+    on_its_way: Option<(Batch, BoxFuture<'static, Sent>)>,
     /// Here, unless it is being used.
     carrier: Option<Carrier>,
     channel: Channel,
@@ -307,18 +320,18 @@ impl Task {
         let (now, time) = (Instant::now(), Timestamp::now());
         let dropped = match change {
             Change::Turn => {
-                let duty = if *cluster.holds.borrow_and_update() {
-                    Duty::Ours
-                } else {
-                    Duty::Others
-                };
-                if duty != self.desk.duty() {
-                    tracing::info!(
-                        ours = duty == Duty::Ours,
-                        "who tells the webhook has changed"
-                    );
+                let is_ours = *cluster.holds.borrow_and_update();
+                if is_ours != (self.desk.duty() == Duty::Ours) {
+                    let channel = self.channel.label();
+                    tracing::info!(channel, is_ours, "who tells has changed");
                 }
-                self.desk.turn(duty, now, time)
+                if is_ours {
+                    let before = cluster.handover.before(self.channel.label());
+                    self.desk.begin(before, now)
+                } else {
+                    self.desk.end();
+                    0
+                }
             }
             Change::Drifts => match &mut cluster.drifts {
                 Some(drifts) => {
@@ -339,6 +352,17 @@ impl Task {
             }
         };
         self.counts.lose(self.channel, dropped);
+        self.leave();
+    }
+
+    /// Says what was told, so that it is not told again when another holds the lease.
+    fn leave(&mut self) {
+        if let Some(cluster) = &self.cluster
+            && self.desk.duty() == Duty::Ours
+        {
+            let told = self.desk.told(Instant::now());
+            cluster.handover.leave(self.channel.label(), told);
+        }
     }
 
     fn tick(&mut self) {
@@ -366,7 +390,7 @@ impl Task {
         };
         let batch = carrier.batch(&self.desk.queue);
         self.pace.note(Instant::now());
-        self.on_its_way = Some((batch.clone(), tokio::spawn(carrier.carry(batch))));
+        self.on_its_way = Some((batch.clone(), Box::pin(carrier.carry(batch))));
     }
 
     fn conclude(&mut self, (batch, sent): (Batch, Sent)) {
@@ -405,13 +429,10 @@ impl Task {
             Outcome::Refused => {
                 self.backoff.succeed();
                 self.done(&batch, Ending::Refused);
-                let lost = batch.listed.len();
-                self.counts
-                    .lose(self.channel, u64::try_from(lost).unwrap_or(u64::MAX));
                 tracing::error!(
                     channel,
                     error,
-                    lost,
+                    lost = dropped,
                     "refused, and not sent again: see address, secret and format of a webhook, and the roles of the \
                      manifests for Events"
                 );
@@ -423,6 +444,7 @@ impl Task {
         self.counts.count(self.channel, ending);
         self.counts.lose(self.channel, batch.crowded_out());
         self.desk.queue.done(batch);
+        self.leave();
     }
 
     async fn say_farewell(&mut self) {
@@ -476,14 +498,12 @@ async fn drifted(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool 
     }
 }
 
-async fn arrival(on_its_way: &mut Option<(Batch, JoinHandle<Sent>)>) -> (Batch, Sent) {
-    let Some((_, task)) = on_its_way else {
+/// Completes when a message has been sent, or not. To be given up at any time.
+async fn arrival(on_its_way: &mut Option<(Batch, BoxFuture<'static, Sent>)>) -> (Batch, Sent) {
+    let Some((_, sending)) = on_its_way else {
         return future::pending().await;
     };
-    let sent = match task.await {
-        Ok(sent) => sent,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
+    let sent = sending.await;
     let batch = on_its_way.take().map(|(batch, _)| batch);
     (batch.unwrap_or_default(), sent)
 }

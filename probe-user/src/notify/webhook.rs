@@ -95,7 +95,11 @@ impl Webhook {
         });
         let (webhook, prepared) = match preparing.await {
             Ok(done) => done,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and nobody waits for what comes of this.
+                Err(_) => std::future::pending().await,
+            },
         };
         match prepared {
             Ok(prepared) => {

@@ -68,6 +68,7 @@ fn annotator(nodes: &Arc<Slow>) -> Annotator {
     };
     Annotator::new(Sources {
         cluster: watch::Sender::new(Arc::new(cluster())).subscribe(),
+        health: Arc::default(),
         nodes: nodes.clone(),
         own: Some("node-1".to_owned()),
         monitor: MonitorHandle::deaf(),
@@ -255,4 +256,13 @@ fn of_several_services_the_first_by_name_is_the_label() {
     assert_eq!(pool, Some("production"));
     let (service, pool) = whose(&cluster, "198.51.100.1".parse().unwrap());
     assert_eq!((service, pool), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_kept_up_with_is_counted() {
+    let annotator = annotator(&slow(Duration::ZERO));
+    let health = annotator.sources.health.clone();
+    let findings = (0..100).map(|_| finding(FindingKind::Moved, "192.0.2.7"));
+    let out = through(annotator, findings).await;
+    assert_eq!((out.len(), health.lost_findings()), (64, 36));
 }

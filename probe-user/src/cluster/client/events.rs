@@ -10,6 +10,13 @@ use crate::cluster::model::Named;
 /// Who says it.
 const CONTROLLER: &str = "arp-monitor";
 
+/// The API server takes no longer words: who says it, what it is called…
+const LONGEST_WORD: usize = 128;
+/// …and no longer notes, in bytes.
+const LONGEST_NOTE: usize = 1024;
+/// The name of an Event, without its end.
+const LONGEST_NAME: usize = 220;
+
 /// An Event to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent<'a> {
@@ -46,11 +53,11 @@ impl Connection {
             "metadata": { "namespace": service.namespace, "name": name },
             "eventTime": format!("{now:.6}"),
             "reportingController": CONTROLLER,
-            "reportingInstance": instance,
+            "reportingInstance": reporting(instance),
             "action": "Observe",
             "type": if *is_warning { "Warning" } else { "Normal" },
-            "reason": reason,
-            "note": note,
+            "reason": start(reason, LONGEST_WORD),
+            "note": start(note, LONGEST_NOTE),
             "regarding": {
                 "apiVersion": "v1",
                 "kind": "Service",
@@ -93,7 +100,21 @@ fn path(service: &Named) -> Result<String, ReadError> {
 
 /// As client-go makes them: what it is about and the time, in as many letters as a name may have.
 fn event_name(service: &str, now: Timestamp) -> String {
+    let service = start(service, LONGEST_NAME).trim_end_matches(['.', '-']);
     format!("{service}.{:x}", now.as_nanosecond())
+}
+
+/// Who says it: the name of a node may be twice as long as the API server takes, and has to be there.
+fn reporting(instance: &str) -> &str {
+    match start(instance, LONGEST_WORD) {
+        "" => CONTROLLER,
+        instance => instance,
+    }
+}
+
+/// So much of a text, in bytes.
+fn start(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 #[cfg(test)]
@@ -102,8 +123,20 @@ mod tests {
 
     #[test]
     fn the_name_of_an_event_is_one() {
-        // A Service's is 63 letters at most.
-        let name = event_name(&"x".repeat(63), Timestamp::now());
-        assert!(is_name(&name), "{name}");
+        // A Service's is 63 letters at most, and nothing is if it is one letter too long.
+        for service in ["x".repeat(63), "x".repeat(253), "x.".repeat(125) + "x"] {
+            let name = event_name(&service, Timestamp::now());
+            assert!(is_name(&name) && name.len() <= 253, "{name}");
+            assert!(!name.contains(".."), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_api_server_is_cut_off() {
+        assert_eq!(reporting("node-1"), "node-1");
+        assert_eq!(reporting(&"n".repeat(253)), "n".repeat(128));
+        assert_eq!(reporting(""), CONTROLLER);
+        assert_eq!(start("aä", 2), "a");
+        assert_eq!(start("aä", 3), "aä");
     }
 }

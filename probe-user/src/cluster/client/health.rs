@@ -64,6 +64,7 @@ pub struct Health {
     requests: [[AtomicU64; Outcome::COUNT]; Request::COUNT],
     resources: Mutex<BTreeMap<Resource, ResourceHealth>>,
     holds: AtomicBool,
+    lost_findings: AtomicU64,
 }
 
 impl Health {
@@ -80,6 +81,16 @@ impl Health {
     /// Whether this node speaks for the cluster.
     pub fn holds(&self) -> bool {
         self.holds.load(Ordering::Relaxed)
+    }
+
+    /// Findings that nobody saw, because others had to wait for what the cluster knows of them.
+    pub fn lost_findings(&self) -> u64 {
+        self.lost_findings.load(Ordering::Relaxed)
+    }
+
+    /// So many more.
+    pub fn lose_findings(&self, number: u64) {
+        self.lost_findings.fetch_add(number, Ordering::Relaxed);
     }
 
     /// A request has ended.

@@ -6,8 +6,15 @@
 //! All nodes are candidates, and thousands must not ask every few seconds. The holder says in the Lease how many nodes
 //! there are, and the others look the more seldom the more there are; one that sees a record that seems old looks again
 //! as soon as it would have run out. Only looks are moved by that, never what is concluded from them.
+//!
+//! Whoever speaks for the cluster should see it: a node on whose networks none of its addresses are is reluctant. It
+//! takes only what nobody wanted for a while, and offers what it holds to the others, seldom: where no node sees any,
+//! one of them has to speak all the same.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use hyper::Method;
 use jiff::Timestamp;
@@ -17,9 +24,11 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     Connection, ReadError,
     backoff::{jittered, up_to},
+    handover::{self, Handover, Told},
     health::Request,
     pace::Pace,
 };
+use crate::cluster::tracking::Sight;
 
 /// The Lease's name. The Role of the manifests names it.
 pub const NAME: &str = "arp-monitor";
@@ -45,6 +54,7 @@ struct Record {
     seconds: u64,
     transitions: u64,
     nodes: u64,
+    told: Told,
     version: String,
 }
 
@@ -52,15 +62,19 @@ impl Record {
     fn read(lease: &Value) -> Self {
         let text = |pointer| lease.pointer(pointer).and_then(Value::as_str);
         let number = |pointer| lease.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let nodes = lease.pointer("/metadata/annotations");
-        let nodes = nodes.and_then(|annotations| annotations.get(NODES)?.as_str()?.parse().ok());
+        let annotations = lease.pointer("/metadata/annotations");
+        let annotations = annotations.and_then(Value::as_object).into_iter().flatten();
+        let annotations =
+            annotations.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+        let mut nodes = annotations.clone().filter(|(name, _)| *name == NODES);
         Self {
             holder: text("/spec/holderIdentity").unwrap_or_default().to_owned(),
             renewed: text("/spec/renewTime").and_then(|time| time.parse().ok()),
             acquired: text("/spec/acquireTime").map(str::to_owned),
             seconds: number("/spec/leaseDurationSeconds"),
             transitions: number("/spec/leaseTransitions"),
-            nodes: nodes.unwrap_or(0),
+            nodes: nodes.find_map(|(_, nodes)| nodes.parse().ok()).unwrap_or(0),
+            told: handover::told(annotations),
             version: text("/metadata/resourceVersion")
                 .unwrap_or_default()
                 .to_owned(),
@@ -92,13 +106,21 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// What follows from the Lease as it is. `time` is what our clock says, which may be wrong.
-    fn judge(&mut self, record: &Record, now: Instant, time: Timestamp) -> Step {
-        if record.holder.is_empty() {
-            return Step::Take;
-        }
+    /// What follows from the Lease as it is, for one that is reluctant or not. `time` is what our clock says, which may
+    /// be wrong.
+    fn judge(
+        &mut self,
+        record: &Record,
+        is_reluctant: bool,
+        now: Instant,
+        time: Timestamp,
+    ) -> Step {
         if record.holder == self.identity {
             return Step::Renew;
+        }
+        let is_free = record.holder.is_empty();
+        if is_free && !is_reluctant {
+            return Step::Take;
         }
         let since = match &self.seen {
             // Only what its holder writes counts.
@@ -112,17 +134,29 @@ impl Candidate {
                 now
             }
         };
-        let good = record.duration();
+        let look = look(record.nodes, self.pace.look);
+        let mut good = if is_free {
+            Duration::ZERO
+        } else {
+            record.duration()
+        };
+        if is_reluctant {
+            // By then most of those who are not have looked.
+            good += self.pace.reluctance.max(look.mul_f64(1.5));
+        }
         let unchanged = now.duration_since(since);
         if unchanged >= good {
             return Step::Take;
         }
-        let look = look(record.nodes, self.pace.look);
         let seems_old = record.renewed.is_some_and(|renewed| {
             let age = Duration::try_from(time.duration_since(renewed)).unwrap_or_default();
             age > good * 2
         });
         let left = good.saturating_sub(unchanged);
+        if is_reluctant {
+            // By then it may see something, and be reluctant no more.
+            return Step::Look(left.min(look));
+        }
         if seems_old || !unchanged.is_zero() {
             // Jittered: not before it has run out, and not all at once.
             return Step::Look(left.saturating_mul(2).min(look.max(left)));
@@ -145,14 +179,58 @@ struct Held {
     written: Instant,
 }
 
+/// When a holder that sees nothing offers the Lease to the others. No I/O, no clock.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Since when it has seen nothing.
+    blind: Option<Instant>,
+    /// When the others last did not want it.
+    offered: Option<Instant>,
+}
+
+impl Patience {
+    /// The Lease was taken; by one that sees nothing only because nobody else did.
+    fn taken(&mut self, is_blind: bool, now: Instant) {
+        self.blind = None;
+        if is_blind {
+            self.offered = Some(now);
+        }
+    }
+
+    /// Whether to offer it now.
+    fn is_over(&mut self, is_blind: bool, pace: &Pace, now: Instant) -> bool {
+        if !is_blind {
+            self.blind = None;
+            return false;
+        }
+        let blind = now.duration_since(*self.blind.get_or_insert(now));
+        let was_offered = self
+            .offered
+            .is_some_and(|offered| now.duration_since(offered) < pace.offer_again);
+        blind >= pace.blind && !was_offered
+    }
+}
+
+/// What the Lease is about: read and written by others while it is sought and held.
+#[derive(Debug)]
+pub struct Stakes {
+    /// Whether it is held.
+    pub holds: watch::Sender<bool>,
+    /// What goes with it from holder to holder.
+    pub handover: Handover,
+    /// How many nodes there are, if somebody knows.
+    pub nodes: watch::Receiver<usize>,
+    /// How much is seen here of the cluster's addresses, if that is known.
+    pub sight: watch::Receiver<Option<Sight>>,
+}
+
 /// Tries to get and keep the Lease until it is told to stop; then gives it back.
 pub struct Elector {
     connection: Connection,
     candidate: Candidate,
+    patience: Patience,
     pace: Pace,
-    holds: watch::Sender<bool>,
-    /// How many nodes there are, if somebody knows.
-    nodes: watch::Receiver<usize>,
+    stakes: Stakes,
     forbidden: bool,
 }
 
@@ -162,8 +240,7 @@ impl Elector {
         connection: Connection,
         node_name: Option<&str>,
         pace: Pace,
-        holds: watch::Sender<bool>,
-        nodes: watch::Receiver<usize>,
+        stakes: Stakes,
     ) -> Self {
         Self {
             candidate: Candidate {
@@ -172,9 +249,9 @@ impl Elector {
                 seen: None,
             },
             connection,
+            patience: Patience::default(),
             pace,
-            holds,
-            nodes,
+            stakes,
             forbidden: false,
         }
     }
@@ -199,12 +276,24 @@ impl Elector {
 
     /// Forever. What is held is left in `kept`.
     async fn elect(&mut self, kept: &mut Option<Held>) {
-        tokio::time::sleep(up_to(self.pace.look)).await;
+        // Whoever does not know yet what it sees would not be reluctant, and interfaces are attached one by one.
+        let mut sight = self.stakes.sight.clone();
+        let sees = |sight: &Option<Sight>| sight.is_some_and(|sight| !sight.is_blind);
+        let knows = async { sight.wait_for(sees).await.is_ok() };
+        let _ = tokio::join!(
+            timeout(self.pace.look, knows),
+            tokio::time::sleep(up_to(self.pace.look))
+        );
         loop {
             if kept.is_some() {
                 // To the point: it must not run out.
                 tokio::time::sleep(self.pace.renew).await;
-                self.keep(kept).await;
+                let is_blind = self.is_blind();
+                if self.patience.is_over(is_blind, &self.pace, Instant::now()) {
+                    self.offer(kept).await;
+                } else {
+                    self.keep(kept).await;
+                }
                 continue;
             }
             let wait = match self.look(kept).await {
@@ -223,7 +312,10 @@ impl Elector {
             Ok(record) => record,
             Err(ReadError::Missing(_)) => {
                 self.forbidden = false;
-                return self.take(None, kept).await;
+                return match self.judge(&Record::default()) {
+                    Step::Look(wait) => Ok(wait),
+                    Step::Take | Step::Renew => self.take(None, kept).await,
+                };
             }
             Err(error) => return Err(error),
         };
@@ -241,8 +333,17 @@ impl Elector {
     }
 
     fn judge(&mut self, record: &Record) -> Step {
+        let is_blind = self.is_blind();
         self.candidate
-            .judge(record, Instant::now(), Timestamp::now())
+            .judge(record, is_blind, Instant::now(), Timestamp::now())
+    }
+
+    /// Whether there is something to see of the cluster, and nothing of it here.
+    fn is_blind(&self) -> bool {
+        self.stakes
+            .sight
+            .borrow()
+            .is_some_and(|sight| sight.is_blind)
     }
 
     /// Takes what is free, or what is not there yet.
@@ -252,11 +353,17 @@ impl Elector {
         kept: &mut Option<Held>,
     ) -> Result<Duration, ReadError> {
         let written = Instant::now();
+        // Until somebody here has told something, what was told before is to be left as it is.
+        let told = free.map(|free| free.told.clone()).unwrap_or_default();
+        let until = free.and_then(|free| free.renewed);
+        self.stakes.handover.take_over(told, until);
         let wanted = self.wanted(free);
         match self.write(&wanted).await {
             Ok(record) => {
                 *kept = Some(Held { record, written });
-                tracing::info!("speaks for the cluster");
+                let is_blind = self.is_blind();
+                self.patience.taken(is_blind, written);
+                tracing::info!(is_blind, "speaks for the cluster");
                 self.tell(true);
                 Ok(self.pace.renew)
             }
@@ -304,6 +411,17 @@ impl Elector {
         }
     }
 
+    /// Gives back what is held, for those to take who see more.
+    async fn offer(&mut self, kept: &mut Option<Held>) {
+        if let Some(held) = kept.take() {
+            tracing::info!(
+                "offers to others to speak for the cluster: its addresses are on no network that is watched here"
+            );
+            self.tell(false);
+            self.release(&held.record).await;
+        }
+    }
+
     /// Gives back what is held, so that nobody waits for it to run out.
     async fn release(&mut self, record: &Record) {
         let mut wanted = self.wanted(Some(record));
@@ -323,16 +441,20 @@ impl Elector {
         let now = format!("{:.6}", Timestamp::now());
         let acquired = record.and_then(|record| record.acquired.clone());
         let transitions = record.map_or(0, |record| record.transitions);
-        let known = *self.nodes.borrow();
+        let known = *self.stakes.nodes.borrow();
         let nodes = match record {
             // Whoever was there before may have known.
             Some(record) if known == 0 => record.nodes,
             _ => u64::try_from(known).unwrap_or(u64::MAX),
         };
+        let told = self.stakes.handover.told();
+        let annotations: BTreeMap<_, _> = handover::annotations(&told)
+            .chain([(NODES.to_owned(), nodes.to_string())])
+            .collect();
         let mut metadata = json!({
             "name": NAME,
             "namespace": self.connection.namespace(),
-            "annotations": {NODES: nodes.to_string()},
+            "annotations": annotations,
         });
         if let Some(record) = record {
             metadata["resourceVersion"] = json!(record.version);
@@ -408,7 +530,8 @@ impl Elector {
 
     fn tell(&self, holds: bool) {
         self.connection.health().set_holds(holds);
-        self.holds
+        self.stakes
+            .holds
             .send_if_modified(|held| std::mem::replace(held, holds) != holds);
     }
 }
@@ -431,6 +554,7 @@ mod tests {
 
     struct Scene {
         candidate: Candidate,
+        is_reluctant: bool,
         start: Instant,
     }
 
@@ -442,8 +566,16 @@ mod tests {
                     pace: Pace::default(),
                     seen: None,
                 },
+                is_reluctant: false,
                 start: Instant::now(),
             }
+        }
+
+        /// What is concluded after so many seconds from a record that nobody else holds.
+        fn free(&mut self, second: u64, record: &Record) -> Step {
+            let now = self.start + Duration::from_secs(second);
+            let time = Timestamp::UNIX_EPOCH;
+            self.candidate.judge(record, self.is_reluctant, now, time)
         }
 
         /// What is concluded after so many seconds from a record that its holder renewed at this one of its clock, which
@@ -460,8 +592,8 @@ mod tests {
                 ..Record::default()
             };
             let now = self.start + Duration::from_secs(second);
-            self.candidate
-                .judge(&record, now, time(i64::try_from(second).unwrap()))
+            let time = time(i64::try_from(second).unwrap());
+            self.candidate.judge(&record, self.is_reluctant, now, time)
         }
     }
 
@@ -493,17 +625,66 @@ mod tests {
     #[test]
     fn what_nobody_holds_is_taken_and_ours_renewed() {
         let mut scene = Scene::new();
-        let now = scene.start;
         let mut record = Record::default();
-        assert_eq!(
-            scene.candidate.judge(&record, now, Timestamp::UNIX_EPOCH),
-            Step::Take
-        );
+        assert_eq!(scene.free(0, &record), Step::Take);
         record.holder = "me".to_owned();
-        assert_eq!(
-            scene.candidate.judge(&record, now, Timestamp::UNIX_EPOCH),
-            Step::Renew
-        );
+        assert_eq!(scene.free(0, &record), Step::Renew);
+    }
+
+    #[test]
+    fn who_sees_nothing_takes_only_what_nobody_wanted_for_a_while() {
+        let mut scene = Scene::new();
+        scene.is_reluctant = true;
+        let mut free = Record::default();
+        assert!(matches!(scene.free(0, &free), Step::Look(_)));
+        assert!(matches!(scene.free(44, &free), Step::Look(_)));
+        assert_eq!(scene.free(45, &free), Step::Take);
+        // Another had it meanwhile, and gave it back.
+        free.renewed = Some(Timestamp::UNIX_EPOCH);
+        assert!(matches!(scene.free(50, &free), Step::Look(_)));
+        assert_eq!(scene.free(95, &free), Step::Take);
+        // Where there are so many that they look seldom, it waits for longer.
+        let mut scene = Scene::new();
+        scene.is_reluctant = true;
+        free.nodes = 5_000;
+        assert!(matches!(scene.free(0, &free), Step::Look(_)));
+        assert!(matches!(scene.free(449, &free), Step::Look(_)));
+        assert_eq!(scene.free(450, &free), Step::Take);
+        // What ran out, too; but its own it renews.
+        let mut scene = Scene::new();
+        scene.is_reluctant = true;
+        assert!(matches!(scene.judge(0, 0, 0), Step::Look(_)));
+        assert!(matches!(scene.judge(59, 0, 0), Step::Look(_)));
+        assert_eq!(scene.judge(60, 0, 0), Step::Take);
+        free.holder = "me".to_owned();
+        assert_eq!(scene.free(61, &free), Step::Renew);
+    }
+
+    #[test]
+    fn a_holder_that_sees_nothing_offers_it_to_the_others_and_not_all_the_time() {
+        let (mut patience, pace, start) = (Patience::default(), Pace::default(), Instant::now());
+        let is_over = |patience: &mut Patience, is_blind, minute| {
+            let now = start + Duration::from_mins(minute);
+            patience.is_over(is_blind, &pace, now)
+        };
+        patience.taken(false, start);
+        assert!(!is_over(&mut patience, true, 1));
+        assert!(!is_over(&mut patience, true, 5));
+        // It saw something for a moment.
+        assert!(!is_over(&mut patience, false, 6));
+        assert!(!is_over(&mut patience, true, 7));
+        assert!(!is_over(&mut patience, true, 11));
+        assert!(is_over(&mut patience, true, 12));
+        // None of the others wanted it.
+        patience.taken(true, start + Duration::from_mins(13));
+        assert!(!is_over(&mut patience, true, 14));
+        assert!(!is_over(&mut patience, true, 72));
+        assert!(is_over(&mut patience, true, 73));
+        // Whoever sees something keeps it.
+        patience.taken(false, start + Duration::from_mins(75));
+        for minute in 76..1_000 {
+            assert!(!is_over(&mut patience, false, minute));
+        }
     }
 
     #[test]

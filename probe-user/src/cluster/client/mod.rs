@@ -23,9 +23,10 @@ mod error;
 mod events;
 #[cfg(feature = "kubernetes")]
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(feature = "kubernetes")]
 mod follow;
+pub mod handover;
 pub mod health;
 #[cfg(feature = "kubernetes")]
 mod lease;
@@ -56,12 +57,14 @@ pub use connect::Connection;
 pub use error::{ConnectError, Outcome, ReadError};
 #[cfg(feature = "kubernetes")]
 pub use events::NewEvent;
+pub use handover::{Before, Digest, Handover};
 pub use health::Health;
 pub use pools::PoolObjects;
 
 use super::{
     model::{Cluster, Named, Node},
     object,
+    tracking::Sight,
 };
 
 /// The nodes are asked for at most this often, however that goes.
@@ -82,6 +85,9 @@ struct Inner {
     node_name: Option<String>,
     cluster: watch::Sender<Arc<Cluster>>,
     holds: watch::Sender<bool>,
+    handover: Handover,
+    /// How much this node sees of the cluster's addresses, when that is known.
+    sight: watch::Sender<Option<Sight>>,
     health: Arc<Health>,
     nodes: Mutex<Nodes>,
     /// How many nodes there are, when that is known.
@@ -119,6 +125,8 @@ impl Handle {
                 node_name,
                 cluster: watch::Sender::new(Arc::default()),
                 holds: watch::Sender::new(false),
+                handover: Handover::default(),
+                sight: watch::Sender::default(),
                 health,
                 nodes: Mutex::default(),
                 node_count: watch::Sender::new(0),
@@ -140,6 +148,17 @@ impl Handle {
     /// Whether this node speaks for the cluster: at most one does.
     pub fn holds(&self) -> watch::Receiver<bool> {
         self.inner.holds.subscribe()
+    }
+
+    /// What whoever spoke for the cluster before has told, and what this node leaves to the next.
+    pub fn handover(&self) -> Handover {
+        self.inner.handover.clone()
+    }
+
+    /// How much this node sees of the cluster's addresses: for whoever finds it out to say, and for others to read.
+    /// Whoever sees nothing does not strive to speak for the cluster.
+    pub fn sight(&self) -> &watch::Sender<Option<Sight>> {
+        &self.inner.sight
     }
 
     /// How the connection is doing.

@@ -32,6 +32,12 @@ pub struct Pace {
     pub give_up: Duration,
     /// The other nodes look at it at least this seldom, more seldom the more there are.
     pub look: Duration,
+    /// A node that sees none of the cluster's addresses takes the Lease only when nobody has for this long.
+    pub reluctance: Duration,
+    /// A holder that has seen none for this long offers it to the others.
+    pub blind: Duration,
+    /// If none of them wanted it, it is not offered again before this time.
+    pub offer_again: Duration,
 }
 
 impl Default for Pace {
@@ -50,6 +56,9 @@ impl Default for Pace {
             renew: Duration::from_secs(5),
             give_up: Duration::from_secs(10),
             look: Duration::from_secs(15),
+            reluctance: Duration::from_secs(45),
+            blind: Duration::from_mins(5),
+            offer_again: Duration::from_hours(1),
         }
     }
 }
@@ -71,6 +80,8 @@ impl Pace {
             renew: Duration::from_millis(200),
             give_up: Duration::from_millis(600),
             look: Duration::from_millis(200),
+            reluctance: Duration::from_secs(5),
+            blind: Duration::from_millis(500),
             ..Self::default()
         }
     }

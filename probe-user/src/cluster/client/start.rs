@@ -31,8 +31,12 @@ impl Handle {
             connection.clone(),
             inner.node_name.as_deref(),
             pace.clone(),
-            inner.holds.clone(),
-            inner.node_count.subscribe(),
+            lease::Stakes {
+                holds: inner.holds.clone(),
+                handover: inner.handover.clone(),
+                nodes: inner.node_count.subscribe(),
+                sight: inner.sight.subscribe(),
+            },
         );
         let stop = watch::Sender::new(false);
         let running = Running {

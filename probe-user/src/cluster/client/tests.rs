@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
+    super::tracking::Sight,
     fake::{Fake, until},
     health::Request,
     lease,
@@ -432,10 +433,22 @@ async fn until_holds(handle: &Handle, holds: bool) {
     until(&mut handle.holds(), |held| *held == holds).await;
 }
 
-fn holder(fake: &Fake) -> String {
+fn lease_of(fake: &Fake) -> Value {
     let key = format!("default/{}", lease::NAME);
-    let lease = fake.object(LEASES, &key).unwrap();
+    fake.object(LEASES, &key).unwrap()
+}
+
+fn holder(fake: &Fake) -> String {
+    let lease = lease_of(fake);
     lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
+}
+
+/// A candidate that knows from the start what it sees.
+fn start_seeing(fake: &Fake, is_blind: bool) -> (Handle, Running) {
+    let (handle, running) = start(fake);
+    let here = usize::from(!is_blind);
+    handle.sight().send_replace(Some(Sight { here, is_blind }));
+    (handle, running)
 }
 
 #[tokio::test]
@@ -486,6 +499,74 @@ async fn a_holder_that_cannot_renew_stops_before_another_begins() {
     assert!(!(first.health().holds() && second.health().holds()));
     running.stop().await;
     other.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_holder_has_told_is_left_to_the_next() {
+    let fake = Fake::start().await;
+    let (first, running) = start(&fake);
+    until_holds(&first, true).await;
+    assert_eq!(first.handover().before("webhook"), Before::default());
+    let told = BTreeSet::from([7, 0xdead_beef]);
+    first.handover().leave("webhook", told.clone());
+    running.stop().await;
+    let annotation =
+        |lease: &Value| lease["metadata"]["annotations"]["arp-monitor/told-webhook"].clone();
+    assert_eq!(annotation(&lease_of(&fake)), "00000007,deadbeef");
+    let (second, running) = start(&fake);
+    until_holds(&second, true).await;
+    let before = second.handover().before("webhook");
+    assert_eq!(before.told, told);
+    assert!(before.until.is_some());
+    // Before it has told anything itself, it leaves that as it was.
+    assert_eq!(annotation(&lease_of(&fake)), "00000007,deadbeef");
+    second.handover().leave("webhook", BTreeSet::from([8]));
+    fake.asked(&format!("PUT {LEASES}"), 10).await;
+    assert_eq!(annotation(&lease_of(&fake)), "00000008");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_sees_the_cluster_speaks_for_it_before_who_does_not() {
+    let fake = Fake::start().await;
+    let (blind, running) = start_seeing(&fake, true);
+    fake.asked(&format!("GET {LEASES}"), 1).await;
+    assert!(!blind.health().holds());
+    let (seeing, other) = start_seeing(&fake, false);
+    until_holds(&seeing, true).await;
+    assert!(!blind.health().holds());
+    // It goes, and nobody is left that sees anything: somebody has to speak all the same.
+    other.stop().await;
+    until_holds(&blind, true).await;
+    // It was offered to all others just now: they are not asked again.
+    fake.asked(&format!("PUT {LEASES}"), 20).await;
+    assert!(blind.health().holds());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_holder_that_sees_nothing_any_more_gives_way_to_one_that_does() {
+    let fake = Fake::start().await;
+    let (first, running) = start_seeing(&fake, false);
+    until_holds(&first, true).await;
+    let (second, other) = start_seeing(&fake, false);
+    let told = BTreeSet::from([7]);
+    first.handover().leave("webhook", told.clone());
+    let (here, is_blind) = (0, true);
+    first.sight().send_replace(Some(Sight { here, is_blind }));
+    until_holds(&second, true).await;
+    assert!(!first.health().holds());
+    assert_eq!(second.handover().before("webhook").told, told);
+    // It stays so.
+    let renewals = fake
+        .requests()
+        .iter()
+        .filter(|one| one.starts_with("PUT"))
+        .count();
+    fake.asked(&format!("PUT {LEASES}"), renewals + 10).await;
+    assert!(second.health().holds() && !first.health().holds());
+    other.stop().await;
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -75,9 +75,9 @@ fn a_speaker_here_may_announce_what_it_may_have_taken_before_anybody_listened() 
         ("about then", assigned("12:00:30"), Announcer::PerhapsHere),
         ("assigned since", assigned("12:01:30"), Announcer::Elsewhere),
     ] {
-        let expected = expected(&Cluster::from(objects), &on_link_here(), &listener()).unwrap();
+        let survey = survey(&Cluster::from(objects), &on_link_here(), &listener()).unwrap();
         assert_eq!(
-            expected.into_values().collect::<Vec<_>>(),
+            survey.expected.into_values().collect::<Vec<_>>(),
             [announcer],
             "{what}"
         );
@@ -87,15 +87,15 @@ fn a_speaker_here_may_announce_what_it_may_have_taken_before_anybody_listened() 
         ..listener()
     };
     let objects = Cluster::from(said(&["node-2"]));
-    let expected = expected(&objects, &on_link_here(), &nameless).unwrap();
+    let survey = survey(&objects, &on_link_here(), &nameless).unwrap();
     assert_eq!(
-        expected.into_values().collect::<Vec<_>>(),
+        survey.expected.into_values().collect::<Vec<_>>(),
         [Announcer::PerhapsHere]
     );
 }
 
 fn tracked(objects: Objects) -> Option<Vec<String>> {
-    let expected = expected(&Cluster::from(objects), &on_link_here(), &listener())?;
+    let expected = survey(&Cluster::from(objects), &on_link_here(), &listener())?.expected;
     let mut ips: Vec<_> = expected.keys().map(|key| key.ip.to_string()).collect();
     ips.sort();
     Some(ips)
@@ -236,6 +236,34 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
         ..Link::default()
     };
     let on_link = OnLink::new(&[link].into_iter().collect(), |_| true);
-    let expected = expected(&Cluster::from(many), &on_link, &listener()).unwrap();
-    assert_eq!(expected.len(), 10_000);
+    let survey = survey(&Cluster::from(many), &on_link, &listener()).unwrap();
+    assert_eq!(survey.expected.len(), 10_000);
+    assert_eq!(survey.sight.here, 10_000);
+}
+
+#[test]
+fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
+    let sight = |objects: Objects| {
+        let survey = survey(&Cluster::from(objects), &on_link_here(), &listener());
+        survey.map(|survey| survey.sight)
+    };
+    let seen = |here, is_blind| Some(Sight { here, is_blind });
+    let having = |addresses: &[&str]| Objects {
+        services: vec![service("shop/frontend", addresses)],
+        ..objects()
+    };
+    assert_eq!(sight(having(&[])), seen(0, false));
+    assert_eq!(sight(having(&["198.51.100.80"])), seen(0, true));
+    assert_eq!(
+        sight(having(&["198.51.100.80", "192.0.2.80", "192.0.2.81"])),
+        seen(2, false)
+    );
+    assert_eq!(sight(having(&["2001:db8::80"])), seen(0, false));
+    let mut bgp = advertised(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(sight(bgp.clone()), seen(0, false));
+    // Elsewhere, too, only what is announced on layer 2 is to be seen.
+    bgp.metallb[0] = pool("production", json!({"addresses": ["198.51.100.64/26"]}));
+    bgp.services[0].addresses = vec!["198.51.100.80".parse().unwrap()];
+    assert_eq!(sight(bgp), seen(0, false));
+    assert_eq!(sight(Objects::default()), None);
 }

@@ -10,7 +10,8 @@ use crate::cluster::{
     model::Known,
 };
 
-/// The families; without a cluster only the requests are there, all 0, and that this node does not speak for it.
+/// The families; without a cluster only the requests are there, all 0, that this node does not speak for it, and that
+/// nothing was lost.
 pub fn families(handle: &Handle) -> String {
     let health = handle.health();
     let mut state = Family::new(list::KUBERNETES_RESOURCE);
@@ -41,6 +42,12 @@ pub fn families(handle: &Handle) -> String {
     }
     let mut leader = Family::new(list::KUBERNETES_LEADER);
     leader.add([], one_if(health.holds()));
+    let mut on_link = Family::new(list::KUBERNETES_ON_LINK);
+    if let Some(sight) = *handle.sight().borrow() {
+        on_link.add([], sight.here);
+    }
+    let mut lost = Family::new(list::KUBERNETES_LOST);
+    lost.add([], health.lost_findings());
     [
         state.finish(),
         heard.finish(),
@@ -48,6 +55,8 @@ pub fn families(handle: &Handle) -> String {
         broken.finish(),
         requests.finish(),
         leader.finish(),
+        on_link.finish(),
+        lost.finish(),
     ]
     .concat()
 }
@@ -55,13 +64,26 @@ pub fn families(handle: &Handle) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::tracking::Sight;
 
     #[test]
     fn without_a_cluster_nothing_is_said_of_its_resources() {
         let text = families(&Handle::off());
         let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(samples.len(), Request::COUNT * Outcome::COUNT + 1);
+        assert_eq!(samples.len(), Request::COUNT * Outcome::COUNT + 2);
         assert!(samples.iter().all(|sample| sample.ends_with(" 0")));
         assert!(samples.contains(&"arp_monitor_kubernetes_leader 0"));
+    }
+
+    #[test]
+    fn how_many_addresses_are_here_is_said_once_it_is_known() {
+        let handle = Handle::off();
+        handle.sight().send_replace(Some(Sight {
+            here: 7,
+            is_blind: false,
+        }));
+        let text = families(&handle);
+        let sample = "\narp_monitor_kubernetes_addresses_on_link 7\n";
+        assert!(text.contains(sample), "{text}");
     }
 }

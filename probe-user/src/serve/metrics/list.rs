@@ -147,6 +147,10 @@ metrics! {
         "Requests to the API server, by how they ended. An answer that broke off or made no sense is counted for that as well.";
     KUBERNETES_LEADER = Gauge "kubernetes_leader" []
         "Whether this node speaks for the cluster: it holds the Lease.";
+    KUBERNETES_ON_LINK = Gauge "kubernetes_addresses_on_link" []
+        "Addresses of services, announced on layer 2, that are on a network that this node watches. Until that is known there is no sample.";
+    KUBERNETES_LOST = Counter "kubernetes_lost_findings_total" []
+        "Findings that nobody was shown, because they came faster than the cluster could be asked about them.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
         "Whether the settings could be used when they were last read; if not, the ones before hold.";
