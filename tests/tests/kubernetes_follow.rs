@@ -246,8 +246,8 @@ fn what_is_known_is_kept_while_the_api_server_is_away_and_made_good_when_it_is_b
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.242"])) && pools(cluster).is_empty()
     })?;
     assert_eq!(known["freshness"]["services"]["known"], "current");
+    // An API server that starts refuses everybody for a moment: what it refused says nothing of rights here.
     follower.wait_for_state("current", &all, EVENTUALLY)?;
-    assert_eq!(refusals(&kubernetes, &account)?, [""; 0]);
     Ok(())
 }
 
