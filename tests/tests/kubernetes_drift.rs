@@ -267,6 +267,8 @@ fn services_with_classes() -> Value {
 fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let [watcher, _other] = lab.pair("watcher", "other")?;
+    // Who sees nothing of the cluster is slow to speak for it.
+    watcher.add_address("192.0.2.1/24")?;
     let liar = watcher.liar(|path| {
         if path.contains("watch=") {
             return Lie::StaysOpen(String::new());
