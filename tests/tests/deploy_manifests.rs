@@ -195,6 +195,31 @@ fn annotations_to_scrape_by_are_the_same_by_helm_and_by_kustomize() {
 }
 
 #[test]
+fn a_webhook_is_the_same_by_helm_and_by_kustomize_but_for_what_the_settings_can_say() {
+    let kustomized = kustomized_elsewhere(
+        "resources: [deploy/kustomize/base]\ncomponents: [deploy/kustomize/webhook]\n",
+    );
+    let mut chart = render(&json!({
+        "namespace": { "create": true },
+        "notifications": { "webhook": { "secretName": "arp-monitor-webhook" } },
+    }));
+    let daemon_set = chart
+        .iter_mut()
+        .find(|object| object["kind"] == "DaemonSet")
+        .unwrap();
+    let args = &mut daemon_set["spec"]["template"]["spec"]["containers"][0]["args"];
+    let args = args.as_array_mut().unwrap();
+    let before = args.len();
+    // The defaults.
+    args.retain(|arg| {
+        let arg = arg.as_str().unwrap();
+        arg.starts_with("--webhook-url-file") || !arg.starts_with("--webhook-")
+    });
+    assert_eq!(before - args.len(), 3, "{args:?}");
+    assert_same(by_name(kustomized), &by_name(chart));
+}
+
+#[test]
 fn an_image_of_ones_own_is_named_by_repository_and_digest() {
     let digest = format!("sha256:{}", "5a".repeat(32));
     let chart = render(&json!({

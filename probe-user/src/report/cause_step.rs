@@ -52,7 +52,7 @@ pub fn cause_step(kind: CauseKind, blamed: Blamed<'_>) -> Option<NextStep> {
             "see whether the speakers hear each other (memberlist, port 7946); restart them if they do:"
                 .to_owned(),
             format!(
-                "kubectl -n {namespace} logs -l component=speaker --prefix --tail=200 | grep -i memberlist"
+                "kubectl -n {namespace} get pods -o name | grep speaker | xargs -n1 kubectl -n {namespace} logs --prefix --tail=200 | grep -i memberlist"
             ),
         ),
         CauseKind::ExternalDevice => (

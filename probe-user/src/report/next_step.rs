@@ -322,7 +322,10 @@ mod tests {
         let external = next_step(&record(CauseKind::ExternalDevice), &Origin::Attached).unwrap();
         assert_eq!(external.command, "ip neigh | grep -e 02:00:00:00:00:09");
         let split = next_step(&record(CauseKind::SplitBrain), &Origin::Attached).unwrap();
-        assert!(split.command.starts_with("kubectl -n lb logs"), "{split:?}");
+        assert!(
+            split.command.starts_with("kubectl -n lb get pods"),
+            "{split:?}"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -20,7 +20,56 @@ use crate::{
     },
 };
 
+/// What stands for standard output in the place of a name.
+const STDOUT: &str = "-";
+
 /// An archive that is going to be written.
+pub enum Archive {
+    /// To standard output: nothing else goes there then.
+    Stdout,
+    /// Into a file.
+    File(Bundle),
+}
+
+impl Archive {
+    /// Makes sure that it can be written, before any work is done for it.
+    pub fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
+        if path != Path::new(STDOUT) {
+            return Bundle::begin(path, force).map(Self::File);
+        }
+        if io::stdout().is_terminal() {
+            bail!(
+                "the archive does not go to a terminal: write it to a file, with `> FILE` or by its name"
+            );
+        }
+        Ok(Self::Stdout)
+    }
+
+    /// Writes everything. Returns where to, if that has a name.
+    pub fn write(
+        self,
+        gathered: &Gathered,
+        explanation: &Explanation,
+        screen: &str,
+        host: &HostPicture,
+    ) -> anyhow::Result<Option<PathBuf>> {
+        let entries = entries(gathered, explanation, screen, host)?;
+        match self {
+            Self::Stdout => write(
+                io::stdout().lock(),
+                &folder(explanation),
+                explanation.time,
+                &entries,
+            )
+            .and_then(|mut out| out.flush())
+            .context("cannot write the archive to standard output")
+            .map(|()| None),
+            Self::File(bundle) => bundle.write(explanation, &entries).map(Some),
+        }
+    }
+}
+
+/// A file that the archive becomes.
 pub struct Bundle {
     path: PathBuf,
     unfinished: PathBuf,
@@ -29,13 +78,16 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Makes sure that it can be written, before any work is done for it.
-    pub fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
+    fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
         if !force && path.symlink_metadata().is_ok() {
             bail!(
                 "{} is there already: choose another name, or replace it with --force",
                 path.display()
             );
+        }
+        // To replace a device or a pipe is never what was meant.
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            bail!("{} is no file: choose another name", path.display());
         }
         let Some(name) = path.file_name() else {
             bail!("{} is no name for a file", path.display());
@@ -60,16 +112,8 @@ impl Bundle {
     }
 
     /// Writes everything and gives it its name.
-    pub fn write(
-        self,
-        gathered: &Gathered,
-        explanation: &Explanation,
-        screen: &str,
-        host: &HostPicture,
-    ) -> anyhow::Result<PathBuf> {
-        let entries = entries(gathered, explanation, screen, host)?;
-        let folder = format!("probe-{}", file_name(&explanation.ip.to_string()));
-        write(&self.file, &folder, explanation.time, &entries)
+    fn write(self, explanation: &Explanation, entries: &[Entry]) -> anyhow::Result<PathBuf> {
+        write(&self.file, &folder(explanation), explanation.time, entries)
             .and_then(File::sync_all)
             .and_then(|()| self.place())
             .with_context(|| format!("cannot write {}", self.path.display()))?;
@@ -91,6 +135,11 @@ impl Drop for Bundle {
         // Gone already if it was renamed.
         let _ = fs::remove_file(&self.unfinished);
     }
+}
+
+/// The folder in the archive in which everything is.
+fn folder(explanation: &Explanation) -> String {
+    format!("probe-{}", file_name(&explanation.ip.to_string()))
 }
 
 /// What belongs to this host.

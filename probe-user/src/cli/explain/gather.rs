@@ -99,7 +99,11 @@ impl<'a> Gatherer<'a> {
         }
         let known = match self.arguments.cluster.look(&self.client).await {
             Ok(known) => known,
-            Err(NoCluster::None(_)) => return Err(None),
+            Err(NoCluster::None(why)) => {
+                return Err(Some(format!(
+                    "{why} (--kubernetes off says that there is none)"
+                )));
+            }
             Err(NoCluster::Failed(why)) => return Err(Some(why)),
         };
         let nodes_known = known.nodes.is_ok();

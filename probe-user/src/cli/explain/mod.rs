@@ -11,7 +11,7 @@ use probe_common::wire::Vlan;
 use tokio::runtime;
 
 use self::{
-    bundle::{Bundle, HostPicture},
+    bundle::{Archive, HostPicture},
     gather::Gatherer,
 };
 use super::{
@@ -67,7 +67,8 @@ pub struct Arguments {
     cluster: ClusterArguments,
 
     /// Write all of it into this tar archive as well, for a ticket: this text, frames as pcapng, neighbours, bindings,
-    /// history, the objects of the cluster, and what probe doctor says
+    /// history, the objects of the cluster, and what probe doctor says; `-` is standard output, and the text goes to
+    /// standard error then
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
 
@@ -103,7 +104,7 @@ async fn tell(arguments: &Arguments) -> anyhow::Result<Exit> {
     capabilities::drop_all_but_asking().context("cannot let go of capabilities")?;
     // Before all the work, and before anything is sent.
     let bundle = match &arguments.bundle {
-        Some(path) => Some(Bundle::begin(path, arguments.force)?),
+        Some(path) => Some(Archive::begin(path, arguments.force)?),
         None => None,
     };
     let gathered = Gatherer::new(arguments, stop).gather().await?;
@@ -111,8 +112,17 @@ async fn tell(arguments: &Arguments) -> anyhow::Result<Exit> {
     let screen = screen(&explanation)?;
     if let (Some(bundle), Some(doctor)) = (bundle, doctor) {
         let host = HostPicture::look(doctor).await?;
-        let path = bundle.write(&gathered, &explanation, &screen, &host)?;
-        say(&format!("probe: wrote {}", path.display()));
+        let text = match arguments.output {
+            Output::Human => screen.clone(),
+            Output::Json => to_json(&explanation),
+        };
+        match bundle.write(&gathered, &explanation, &screen, &host)? {
+            Some(path) => say(&format!("probe: wrote {}", path.display())),
+            None => {
+                say(text.trim_end());
+                return Ok(exit(&explanation, gathered.impossible));
+            }
+        }
     }
     let mut out = anstream::stdout().lock();
     let written = match arguments.output {

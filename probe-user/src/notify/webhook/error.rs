@@ -6,14 +6,14 @@ use std::{error::Error, io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     /// A file is not to be read.
-    #[error("cannot read {what} from {}: {source}", path.display())]
+    #[error("cannot read {what} from {}: {error}", path.display())]
     Unreadable {
         /// What should be in it.
         what: &'static str,
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// There is no address in the file. What is there is not said: it may be a secret.
     #[error(
@@ -22,7 +22,7 @@ pub enum WebhookError {
     )]
     NoAddress(PathBuf),
     /// The address cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Address(#[from] AddressError),
     /// The secret cannot go into a header.
     #[error("{} has no secret in it that a header can carry: one line, no control characters", .0.display())]
@@ -32,7 +32,7 @@ pub enum WebhookError {
     NoCertificate(PathBuf),
     /// TLS is not to be had.
     #[error("cannot prepare for TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(rustls::Error),
     /// The client is not to be had.
     #[error("cannot make an HTTP client: {}", chain(.0))]
     Client(reqwest::Error),

@@ -51,10 +51,10 @@ pub fn bearer(path: &Path) -> Result<HeaderValue, WebhookError> {
 
 /// Reads a file of bounded size; what is no file could keep whoever reads it for ever.
 pub fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, WebhookError> {
-    let unreadable = |source| WebhookError::Unreadable {
+    let unreadable = |error| WebhookError::Unreadable {
         what,
         path: path.to_owned(),
-        source,
+        error,
     };
     let metadata = path.metadata().map_err(unreadable)?;
     if !metadata.is_file() {

@@ -23,7 +23,7 @@ pub fn config(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, Webho
         for certificate in CertificateDer::pem_slice_iter(bytes) {
             let certificate =
                 certificate.map_err(|_| WebhookError::NoCertificate(path.to_owned()))?;
-            roots.add(certificate)?;
+            roots.add(certificate).map_err(WebhookError::Tls)?;
         }
         if roots.is_empty() {
             return Err(WebhookError::NoCertificate(path.to_owned()));
@@ -39,7 +39,8 @@ pub fn config(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, Webho
     // The provider is named here: nothing that others install, or do not, changes it.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     Ok(builder
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(WebhookError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth())
 }
