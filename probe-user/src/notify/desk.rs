@@ -87,8 +87,17 @@ impl Desk {
 
     /// A finding. Returns the number of news that did not fit.
     pub fn hear(&mut self, record: Arc<FindingRecord>, now: Instant) -> u64 {
-        let chosen = self.selection.choose(record);
-        chosen.map_or(0, |news| self.take(news, now))
+        self.settle(now);
+        let was_open = self.selection.has(&record);
+        let Some(news) = self.selection.choose(record) else {
+            return 0;
+        };
+        // As with drifts: whoever was told of it was not told of its end, and so knows that it is open. What comes after
+        // that about a conflict that we know, as another owner, is news.
+        if news.kind == Kind::Conflict && !was_open && self.inherited.0.remove(&news.digest()) {
+            return 0;
+        }
+        self.take(news, now)
     }
 
     fn take(&mut self, news: News, now: Instant) -> u64 {
@@ -166,6 +175,7 @@ impl Desk {
 
     /// Time has passed; the API server may be away. Returns the number of news that did not fit.
     pub fn tick(&mut self, now: Instant, time: Timestamp, is_away: bool) -> u64 {
+        self.settle(now);
         let gone = self.drifts.tick(now, time);
         let mut dropped: u64 = gone.into_iter().map(|news| self.take(news, now)).sum();
         while let Some(news) = self.forgotten(now) {
@@ -183,7 +193,7 @@ impl Desk {
     /// When there is something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let kept = self.kept.front().map(|(heard, _)| *heard + HANDOVER);
-        [kept, self.drifts.next_deadline()]
+        [kept, self.drifts.next_deadline(), self.inherited.1]
             .into_iter()
             .flatten()
             .min()
@@ -228,10 +238,14 @@ impl Desk {
     }
 }
 
-/// Whether the holder before us cannot have told it, or says that it has not.
+/// Whether the holder before us cannot have told it, or says that it has not. Where nobody is known to have held the lease,
+/// only what is still so is news: what is over may have been told days ago.
 fn is_untold(news: &News, before: &Before) -> bool {
-    before.until.is_none_or(|until| news.time() > until)
-        || (news.is_open() && !before.told.contains(&news.digest()))
+    match before.until {
+        Some(until) if news.time() > until => true,
+        Some(_) => news.is_open() && !before.told.contains(&news.digest()),
+        None => news.is_open(),
+    }
 }
 
 #[cfg(test)]
@@ -377,8 +391,10 @@ mod tests {
         let over = (Kind::ConflictResolved, Kind::ConflictResolved);
         assert_eq!(lab.told(), [over, over, OPENED]);
 
-        // Where nobody ever held it everything is news.
+        // Where nobody is known to have held it all that is so is news, and what is over is not.
         let mut lab = Lab::new(Duty::Others);
+        lab.opens(1, 0);
+        lab.ends(1, 50);
         lab.opens(3, 0);
         lab.begins(7_200, None, told);
         assert_eq!(lab.told(), [OPENED]);
@@ -431,6 +447,47 @@ mod tests {
         assert_eq!(lab.leaves(720), BTreeSet::new());
         lab.looks(800, &[old]);
         assert_eq!(lab.told().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_new_holder_does_not_find_is_taken_back_though_nothing_happens() {
+        let mut lab = Lab::new(Duty::Others);
+        lab.begins(0, Some(0), BTreeSet::from([7]));
+        let end = lab.desk.next_deadline().unwrap();
+        assert_eq!(end, lab.at(720));
+        lab.tick(720, false);
+        assert_eq!(lab.desk.inherited.0, BTreeSet::new());
+        assert_eq!(lab.desk.next_deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_that_was_told_and_is_found_again_is_no_news_but_what_becomes_of_it_is() {
+        let mut before = Lab::new(Duty::Ours);
+        before.opens(1, 0);
+        before.opens(2, 0);
+        before.opens(3, 0);
+        before.told();
+        let told = before.leaves(0);
+
+        // It is new, as after a restart, and finds the first and the second again.
+        let mut lab = Lab::new(Duty::Others);
+        lab.begins(30, Some(20), told.clone());
+        lab.opens(1, 40);
+        lab.opens(2, 40);
+        lab.opens(4, 40);
+        assert_eq!(lab.told(), [OPENED], "only the fourth is new");
+        assert!(lab.leaves(50).is_superset(&told));
+        // Another owner joins.
+        lab.opens(2, 60);
+        assert_eq!(lab.told(), [OPENED]);
+        lab.ends(1, 70);
+        let over = (Kind::ConflictResolved, Kind::ConflictResolved);
+        assert_eq!(lab.told(), [over]);
+        lab.opens(1, 80);
+        assert_eq!(lab.told(), [OPENED]);
+        // Whoever finds the third so late does not know whether it is the same.
+        lab.opens(3, 750);
+        assert_eq!(lab.told(), [OPENED]);
     }
 
     #[tokio::test(start_paused = true)]

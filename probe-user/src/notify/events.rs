@@ -1,6 +1,10 @@
 //! Writes Events on the Services that news are about.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -9,24 +13,30 @@ use tokio::{
 
 use super::{
     ledger::{Ledger, Step},
+    news::Subject,
     occasion::{Occasion, occasions},
     queue::Batch,
     retry::Outcome,
 };
 use crate::cluster::{
-    Cluster,
+    Cluster, Named,
     client::{Connection, NewEvent, ReadError},
 };
 
-/// For one Event: whoever writes many does not wait long for each.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For one Event. The API server itself waits for a webhook of the cluster's for 30 s at most, and then says so, or
+/// writes the Event all the same: whoever gives up earlier writes it twice. A connection that is not made has failed long
+/// before.
+const PATIENCE: Duration = Duration::from_secs(35);
 
 /// Events that a batch may make.
 const MOST: usize = 20;
 
-/// What the API server answers so often with an error that may pass is given up: it keeps all others waiting, and may be
-/// about this Event alone, as where a webhook of the cluster's is broken that is asked about its namespace.
+/// What the API server answers so often with an error that may pass, or not at all, is given up: that may be about this Event
+/// alone, as where a webhook of the cluster's is broken that is asked about its namespace.
 const TRIES: u32 = 10;
+
+/// After so many of those the rest of a batch waits for the next attempt: it may be about all of them.
+const MOST_FAILED: usize = 3;
 
 /// What became of an occasion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +56,36 @@ pub struct EventWriter {
     cluster: watch::Receiver<Arc<Cluster>>,
     instance: String,
     ledger: Ledger,
-    /// What is done with of a batch that has to be tried again.
-    done: Vec<(Occasion, Done)>,
-    /// Where it could not go on, and how often.
-    stuck: Option<(Occasion, u32)>,
+    /// What is done with of news that have to be tried again.
+    done: Vec<(Subject, Occasion, Done)>,
+    /// What is stuck and waits behind the others, until it comes again.
+    behind: BTreeSet<Subject>,
+    /// How often what is stuck was tried.
+    tries: BTreeMap<(Subject, Named), u32>,
+}
+
+/// What came of a batch.
+#[derive(Debug)]
+pub struct Written {
+    /// Whether it is done with.
+    pub outcome: Outcome,
+    /// What was wrong.
+    pub error: Option<ReadError>,
+    /// How many Events were too many, or refused.
+    pub lost: u64,
+    /// What keeps others waiting, if it has to be tried again.
+    pub stuck: BTreeSet<Subject>,
+}
+
+impl Written {
+    const fn again(error: ReadError, stuck: BTreeSet<Subject>) -> Self {
+        Self {
+            outcome: Outcome::Again { after: None },
+            error: Some(error),
+            lost: 0,
+            stuck,
+        }
+    }
 }
 
 impl EventWriter {
@@ -65,61 +101,105 @@ impl EventWriter {
             instance,
             ledger: Ledger::default(),
             done: Vec::new(),
-            stuck: None,
+            behind: BTreeSet::new(),
+            tries: BTreeMap::new(),
         }
     }
 
-    /// Writes what a batch says: what came of it, what was wrong, and how many were too many or refused. What is written
-    /// stays so when others fail, and is not written again.
-    pub async fn write(mut self, batch: Batch) -> (Self, Outcome, Option<ReadError>, u64) {
+    /// Writes what a batch says. What is written stays so when others fail, and is not written again.
+    pub async fn write(mut self, batch: Batch) -> (Self, Written) {
         let cluster = self.cluster.borrow().clone();
-        let all = batch.listed.iter();
-        let mut all: Vec<_> = all.flat_map(|news| occasions(news, &cluster)).collect();
+        let all = batch.listed.iter().flat_map(|news| {
+            let occasions = occasions(news, &cluster).into_iter();
+            occasions.map(|occasion| (&news.last.subject, occasion))
+        });
+        let mut all: Vec<_> = all.collect();
         // One address may be shared by hundreds of services.
         let beyond = all.split_off(MOST.min(all.len())).len();
-        self.done.retain(|(done, _)| all.contains(done));
-        let mut wrong = None;
-        for occasion in all {
-            if self.done.iter().any(|(done, _)| *done == occasion) {
+        let behind = &self.behind;
+        self.done.retain(|(subject, occasion, _)| {
+            let is_this = |(_, this): &(_, Occasion)| this == occasion;
+            behind.contains(subject) || all.iter().any(is_this)
+        });
+        let (mut refused, mut failed) = (None, None);
+        let (mut stuck, mut failures) = (BTreeSet::new(), 0);
+        for (subject, occasion) in all {
+            if self.done.iter().any(|(_, done, _)| *done == occasion) {
                 continue;
             }
             let done = match self.say(&occasion).await {
                 Ok(done) => done,
-                Err(error) => {
-                    if is_passing(&error) && !self.is_hopeless(&occasion, &error) {
-                        return (self, Outcome::Again { after: None }, Some(error), 0);
+                // Whoever is not there at all may come back at any time.
+                Err(error @ ReadError::Unreachable(_)) => {
+                    failed = Some(error);
+                    break;
+                }
+                Err(error) if is_passing(&error) && !self.is_hopeless(subject, &occasion) => {
+                    failed = Some(error);
+                    stuck.insert(subject.clone());
+                    failures += 1;
+                    if failures >= MOST_FAILED {
+                        break;
                     }
-                    wrong = Some(error);
+                    continue;
+                }
+                Err(error) => {
+                    refused = Some(error);
                     Done::Refused
                 }
             };
-            self.done.push((occasion, done));
+            let tried = (subject.clone(), occasion.service.clone());
+            self.tries.remove(&tried);
+            self.done.push((subject.clone(), occasion, done));
         }
-        self.stuck = None;
-        let done: Vec<_> = std::mem::take(&mut self.done);
-        let lost = done.iter().filter(|(_, done)| *done != Done::Written);
-        let lost = u64::try_from(lost.count() + beyond).unwrap_or(u64::MAX);
-        let is_refused = done.iter().any(|(_, done)| *done == Done::Refused);
+        if let Some(error) = failed {
+            self.behind.extend(stuck.iter().cloned());
+            return (self, Written::again(error, stuck));
+        }
+        let is_refused = self.done.iter().any(|(subject, _, done)| {
+            *done == Done::Refused
+                && batch
+                    .listed
+                    .iter()
+                    .any(|news| news.last.subject == *subject)
+        });
+        let lost = self.conclude(&batch, beyond);
         let outcome = if is_refused {
             Outcome::Refused
         } else {
             Outcome::Taken
         };
-        (self, outcome, wrong, lost)
+        let written = Written {
+            outcome,
+            error: refused,
+            lost,
+            stuck,
+        };
+        (self, written)
     }
 
-    /// Whether it has been tried often enough. Whoever is not there at all may come back at any time.
-    fn is_hopeless(&mut self, occasion: &Occasion, error: &ReadError) -> bool {
-        if matches!(error, ReadError::Unreachable(_)) {
-            return false;
+    /// A batch is done with: how much of it, and of what was beyond it, was not written.
+    fn conclude(&mut self, batch: &Batch, beyond: usize) -> u64 {
+        for news in &batch.listed {
+            self.behind.remove(&news.last.subject);
         }
-        let is_same = |stuck: &Occasion| {
-            (&stuck.service, stuck.reason) == (&occasion.service, occasion.reason)
-        };
-        let before = self.stuck.take().filter(|(stuck, _)| is_same(stuck));
-        let tries = before.map_or(0, |(_, tries)| tries) + 1;
-        self.stuck = Some((occasion.clone(), tries));
-        tries >= TRIES
+        if self.behind.is_empty() {
+            self.tries.clear();
+        }
+        let behind = &self.behind;
+        let done = self
+            .done
+            .extract_if(.., |(subject, ..)| !behind.contains(subject));
+        let lost = done.filter(|(_, _, done)| *done != Done::Written).count();
+        u64::try_from(lost + beyond).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it has been tried often enough.
+    fn is_hopeless(&mut self, subject: &Subject, occasion: &Occasion) -> bool {
+        let key = (subject.clone(), occasion.service.clone());
+        let tries = self.tries.entry(key).or_default();
+        *tries += 1;
+        *tries >= TRIES
     }
 
     async fn say(&mut self, occasion: &Occasion) -> Result<Done, ReadError> {
@@ -158,7 +238,7 @@ impl EventWriter {
 async fn within<T>(call: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
     timeout(PATIENCE, call)
         .await
-        .unwrap_or_else(|_| Err(ReadError::Unreachable("no answer in time".to_owned())))
+        .unwrap_or_else(|_| Err(ReadError::Unavailable("no answer in time".to_owned())))
 }
 
 /// Whether another attempt may do.
@@ -199,10 +279,10 @@ mod tests {
         queue.first(10)
     }
 
-    fn written(fake: &Fake) -> usize {
+    fn posts(fake: &Fake) -> usize {
         let requests = fake.requests();
-        let posts = requests.iter().filter(|one| one.starts_with("POST"));
-        posts.count()
+        let requests = requests.iter();
+        requests.filter(|one| one.starts_with("POST")).count()
     }
 
     #[tokio::test]
@@ -217,10 +297,11 @@ mod tests {
             (422, "{}"),
         ] {
             fake.break_with(EVENTS, code, body);
-            let before = written(&fake);
-            let (_, outcome, error, lost) = writer(&fake).write(batch()).await;
-            assert_eq!((outcome, lost), (Outcome::Refused, 2), "{error:?}");
-            assert_eq!(written(&fake) - before, 2, "{code}: each was tried once");
+            let before = posts(&fake);
+            let (_, written) = writer(&fake).write(batch()).await;
+            let result = (written.outcome, written.lost);
+            assert_eq!(result, (Outcome::Refused, 2), "{written:?}");
+            assert_eq!(posts(&fake) - before, 2, "{code}: each was tried once");
         }
     }
 
@@ -229,15 +310,14 @@ mod tests {
         let fake = Fake::start().await;
         fake.break_with(EVENTS, 500, "{}");
         let mut writer = writer(&fake);
-        // The first and then the second of the two keep the queue waiting, each for so long.
-        for _ in 2..2 * TRIES {
-            let (same, outcome, ..) = writer.write(batch()).await;
-            assert_eq!(outcome, Outcome::Again { after: None });
+        for _ in 1..TRIES {
+            let (same, written) = writer.write(batch()).await;
+            assert_eq!(written.outcome, Outcome::Again { after: None });
             writer = same;
         }
-        let (_, outcome, _, lost) = writer.write(batch()).await;
-        assert_eq!((outcome, lost), (Outcome::Refused, 2));
-        assert_eq!(written(&fake), 2 * TRIES as usize);
+        let (_, written) = writer.write(batch()).await;
+        assert_eq!((written.outcome, written.lost), (Outcome::Refused, 2));
+        assert_eq!(posts(&fake), 2 * TRIES as usize);
     }
 
     #[tokio::test]
@@ -246,14 +326,14 @@ mod tests {
         let mut writer = writer(&fake);
         fake.stop();
         for _ in 0..2 * TRIES {
-            let (same, outcome, ..) = writer.write(batch()).await;
-            assert_eq!(outcome, Outcome::Again { after: None });
+            let (same, written) = writer.write(batch()).await;
+            assert_eq!(written.outcome, Outcome::Again { after: None });
             writer = same;
         }
         fake.resume().await;
-        let (_, outcome, _, lost) = writer.write(batch()).await;
-        assert_eq!((outcome, lost), (Outcome::Taken, 0));
-        assert_eq!(written(&fake), 2);
+        let (_, written) = writer.write(batch()).await;
+        assert_eq!((written.outcome, written.lost), (Outcome::Taken, 0));
+        assert_eq!(posts(&fake), 2);
     }
 
     #[tokio::test]
@@ -272,13 +352,13 @@ mod tests {
         queue.push(occasion::about(&["other/frontend"], Kind::Conflict).last);
         let batch = queue.first(10);
         for _ in 1..TRIES {
-            let (same, outcome, ..) = writer.write(batch.clone()).await;
-            assert_eq!(outcome, Outcome::Again { after: None });
+            let (same, written) = writer.write(batch.clone()).await;
+            assert_eq!(written.outcome, Outcome::Again { after: None });
             writer = same;
         }
         fake.mend(elsewhere);
-        let (_, outcome, ..) = writer.write(batch).await;
-        assert_eq!(outcome, Outcome::Taken);
+        let (_, written) = writer.write(batch).await;
+        assert_eq!(written.outcome, Outcome::Taken);
         let to = |place: &str| {
             let requests = fake.requests();
             let posts = requests
@@ -287,5 +367,78 @@ mod tests {
             posts.count()
         };
         assert_eq!((to(EVENTS), to(elsewhere)), (2, TRIES as usize));
+    }
+
+    /// Many conflicts, each on an address of its own of this service.
+    fn conflicts(queue: &mut Queue, service: &str, numbers: std::ops::Range<u8>) {
+        for number in numbers {
+            let mut news = occasion::about(&[service], Kind::Conflict).last;
+            occasion::change(&mut news, |record| record.ip = [192, 0, 2, number].into());
+            queue.push(news);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_stuck_lets_the_others_pass_and_is_given_up() {
+        let fake = Fake::start().await;
+        let mut writer = writer(&fake);
+        let elsewhere = "/apis/events.k8s.io/v1/namespaces/other/events";
+        fake.break_with(elsewhere, 500, "{}");
+        let mut queue = Queue::default();
+        conflicts(&mut queue, "other/frontend", 1..6);
+        conflicts(&mut queue, "backend", 6..8);
+        let (mut told, mut lost) = (None, 0);
+        for attempt in 1.. {
+            let batch = queue.first(5);
+            let (same, written) = writer.write(batch.clone()).await;
+            writer = same;
+            lost += written.lost;
+            if matches!(written.outcome, Outcome::Again { .. }) {
+                queue.postpone(&written.stuck);
+            } else {
+                queue.done(&batch);
+            }
+            let requests = fake.requests();
+            if requests.iter().filter(|one| one.ends_with(EVENTS)).count() == 2 {
+                told.get_or_insert(attempt);
+            }
+            if queue.is_empty() {
+                break;
+            }
+            assert!(attempt < 5 * TRIES);
+        }
+        assert_eq!(told, Some(2), "they were not in the first batch");
+        assert_eq!(lost, 5);
+        let asked = 5 * TRIES as usize;
+        assert_eq!(posts(&fake), 2 + asked, "each was tried as often");
+        assert!(writer.tries.is_empty() && writer.behind.is_empty() && writer.done.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_never_answers_is_not_asked_for_ever() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            loop {
+                silent.push(listener.accept().await.unwrap());
+            }
+        });
+        let connection = Connection::with(kube::Config::new(url.parse().unwrap())).unwrap();
+        let cluster = occasion::cluster(&["backend", "frontend"]);
+        let cluster = watch::Sender::new(Arc::new(cluster)).subscribe();
+        let mut writer = EventWriter::new(connection, cluster, "node-1".to_owned());
+        for _ in 1..TRIES {
+            let (same, written) = writer.write(batch()).await;
+            assert_eq!(written.outcome, Outcome::Again { after: None });
+            assert!(
+                matches!(written.error, Some(ReadError::Unavailable(_))),
+                "{written:?}"
+            );
+            assert_eq!(written.stuck.len(), 1);
+            writer = same;
+        }
+        let (_, written) = writer.write(batch()).await;
+        assert_eq!((written.outcome, written.lost), (Outcome::Refused, 2));
     }
 }

@@ -75,6 +75,18 @@ pub enum Subject {
     Drift(Key),
 }
 
+impl Subject {
+    /// What a finding is about.
+    fn of(record: &FindingRecord) -> Self {
+        Self::Address {
+            interface: record.interface.clone(),
+            vlan: record.vlan,
+            ip: record.ip,
+            drill: record.drill,
+        }
+    }
+}
+
 /// One piece of news.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
@@ -193,15 +205,15 @@ impl Selection {
         self.open.iter().map(|(subject, digest)| (subject, *digest))
     }
 
+    /// Whether a conflict on the address of a finding is open and mattered enough.
+    pub fn has(&self, record: &FindingRecord) -> bool {
+        self.open.contains_key(&Subject::of(record))
+    }
+
     /// Whether a finding is told.
     pub fn choose(&mut self, record: Arc<FindingRecord>) -> Option<News> {
         let kind = Kind::of(record.finding)?;
-        let subject = Subject::Address {
-            interface: record.interface.clone(),
-            vlan: record.vlan,
-            ip: record.ip,
-            drill: record.drill,
-        };
+        let subject = Subject::of(&record);
         let is_told = match kind {
             Kind::Conflict if record.severity < self.least => false,
             Kind::Conflict => {

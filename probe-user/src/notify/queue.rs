@@ -1,6 +1,6 @@
 //! What waits to be told. Bounded: what does not fit is counted, and told as a number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::news::{Kind, News, Subject};
 
@@ -140,6 +140,20 @@ impl Queue {
         }
     }
 
+    /// What cannot be told now waits behind all others.
+    pub fn postpone(&mut self, subjects: &BTreeSet<Subject>) {
+        for subject in subjects {
+            let Some(place) = self.places.get_mut(subject) else {
+                continue;
+            };
+            if let Some(waiting) = self.waiting.remove(place) {
+                *place = self.next;
+                self.waiting.insert(self.next, waiting);
+                self.next += 1;
+            }
+        }
+    }
+
     /// A batch is done with: told, or refused for good. What has come since stays.
     pub fn done(&mut self, batch: &Batch) {
         for &(place, number) in &batch.covers {
@@ -214,6 +228,25 @@ mod tests {
             ]
         );
         assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_told_now_waits_behind_the_others() {
+        let mut queue = Queue::default();
+        for last in 1..=3 {
+            queue.push(news(last, Kind::Conflict));
+        }
+        let stuck = [1, 9].map(|last| news(last, Kind::Conflict).subject);
+        queue.postpone(&BTreeSet::from(stuck.clone()));
+        queue.push(news(1, Kind::ConflictResolved));
+        let (other, over) = (
+            (Kind::Conflict, Kind::Conflict, 1),
+            (Kind::Conflict, Kind::ConflictResolved, 2),
+        );
+        assert_eq!(kinds(&queue.first(3)), [other, other, over]);
+        assert_eq!((queue.len(), queue.has(&stuck[1])), (3, false));
+        queue.done(&queue.first(3));
+        assert!(queue.is_empty());
     }
 
     #[test]

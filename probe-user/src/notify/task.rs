@@ -1,7 +1,7 @@
 //! The task that joins the parts, one for each channel: hears, waits its turn, sends. It owns everything that it changes;
 //! while a message is on its way it goes on hearing, so that nothing waits for a receiver.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use super::{
     desk::{Desk, Duty},
     events::EventWriter,
     message::{self, Format, Reporter},
-    news::Kind,
+    news::{Kind, Subject},
     queue::{Batch, Queue},
     retry::{Backoff, Outcome, Pace},
     webhook::{Webhook, WebhookSettings},
@@ -196,6 +196,8 @@ struct Sent {
     error: Option<String>,
     /// What was too much, or refused.
     dropped: u64,
+    /// What keeps others waiting.
+    stuck: BTreeSet<Subject>,
 }
 
 impl Carrier {
@@ -229,15 +231,17 @@ impl Carrier {
                     outcome,
                     error: error.map(|error| error.to_string()),
                     dropped: u64::try_from(dropped).unwrap_or(u64::MAX),
+                    stuck: BTreeSet::new(),
                 }
             }
             Self::Events(writer) => {
-                let (writer, outcome, error, dropped) = writer.write(batch).await;
+                let (writer, written) = writer.write(batch).await;
                 Sent {
                     carrier: Self::Events(writer),
-                    outcome,
-                    error: error.map(|error| error.to_string()),
-                    dropped,
+                    outcome: written.outcome,
+                    error: written.error.map(|error| error.to_string()),
+                    dropped: written.lost,
+                    stuck: written.stuck,
                 }
             }
         }
@@ -326,6 +330,8 @@ impl Task {
                     tracing::info!(channel, is_ours, "who tells has changed");
                 }
                 if is_ours {
+                    // Where it was another's for a moment only, nobody else forgot them, and they do not change.
+                    cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
                     let before = cluster.handover.before(self.channel.label());
                     self.desk.begin(before, now)
                 } else {
@@ -369,6 +375,7 @@ impl Task {
         let is_away = self.cluster.as_ref().is_some_and(ClusterSources::is_away);
         let dropped = self.desk.tick(Instant::now(), Timestamp::now(), is_away);
         self.counts.lose(self.channel, dropped);
+        self.leave();
     }
 
     /// Decides when the next message is due.
@@ -399,6 +406,7 @@ impl Task {
             outcome,
             error,
             dropped,
+            stuck,
         } = sent;
         self.carrier = Some(carrier);
         self.counts.lose(self.channel, dropped);
@@ -414,6 +422,7 @@ impl Task {
             }
             Outcome::Again { after } => {
                 self.counts.count(self.channel, Ending::Retried);
+                self.desk.queue.postpone(&stuck);
                 let wait = self.backoff.fail(after, fastrand::f64());
                 let again = Instant::now() + wait;
                 let allowed = self.pace.next();
@@ -512,5 +521,99 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::{super::drifts::tests::drift, *};
+    use crate::cluster::Objects;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_found_is_not_forgotten_when_the_lease_was_lost_for_a_moment() {
+        let holds = watch::Sender::new(false);
+        let drifts = watch::Sender::new(Arc::new(vec![drift("a")]));
+        let cluster = watch::Sender::new(Arc::new(Cluster::from(Objects::default())));
+        let handover = Handover::default();
+        let mut task = Task {
+            desk: Desk::new(Severity::Warning, Duty::Others, Duration::ZERO),
+            cluster: Some(ClusterSources {
+                holds: holds.subscribe(),
+                handover: handover.clone(),
+                drift_after: Duration::ZERO,
+                cluster: cluster.subscribe(),
+                drifts: Some(drifts.subscribe()),
+            }),
+            pace: Pace::new(10),
+            backoff: Backoff::default(),
+            due: None,
+            on_its_way: None,
+            carrier: None,
+            channel: Channel::Webhook,
+            counts: Arc::default(),
+        };
+        let heed = |task: &mut Task| {
+            while let Some(change) = changed(&mut task.cluster).now_or_never() {
+                task.change(change);
+            }
+        };
+        holds.send_replace(true);
+        heed(&mut task);
+        let batch = task.desk.queue.batch(10);
+        assert_eq!(batch.listed.len(), 1);
+        task.done(&batch, Ending::Sent);
+        let told = handover.before("webhook").told;
+        assert_eq!(told.len(), 1);
+
+        holds.send_replace(false);
+        heed(&mut task);
+        holds.send_replace(true);
+        heed(&mut task);
+        assert!(task.desk.queue.is_empty(), "it was told");
+        // It goes: whoever still knows it tells that.
+        drifts.send_replace(Arc::default());
+        heed(&mut task);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        task.tick();
+        let batch = task.desk.queue.batch(10);
+        let kinds: Vec<_> = batch.listed.iter().map(|news| news.last.kind).collect();
+        assert_eq!(kinds, [Kind::DriftGone]);
+        task.done(&batch, Ending::Sent);
+        assert!(handover.before("webhook").told.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_told_is_taken_out_of_the_lease_when_it_is_not_found() {
+        let holds = watch::Sender::new(true);
+        let cluster = watch::Sender::new(Arc::new(Cluster::from(Objects::default())));
+        let handover = Handover::default();
+        handover.leave("webhook", BTreeSet::from([7]));
+        let sources = ClusterSources {
+            holds: holds.subscribe(),
+            handover: handover.clone(),
+            drift_after: Duration::ZERO,
+            cluster: cluster.subscribe(),
+            drifts: None,
+        };
+        let mut task = Task {
+            desk: Desk::new(Severity::Warning, Duty::Others, Duration::ZERO),
+            cluster: Some(sources),
+            pace: Pace::new(10),
+            backoff: Backoff::default(),
+            due: None,
+            on_its_way: None,
+            carrier: None,
+            channel: Channel::Webhook,
+            counts: Arc::default(),
+        };
+        task.change(Change::Turn);
+        assert_eq!(handover.before("webhook").told, BTreeSet::from([7]));
+        // Nothing else happens until then.
+        at(task.desk.next_deadline()).await;
+        task.tick();
+        assert!(handover.before("webhook").told.is_empty());
+        assert_eq!(task.desk.next_deadline(), None);
     }
 }
