@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(35);
 /// Events that a batch may make.
 const MOST: usize = 20;
 
-/// What the API server answers so often with an error that may pass, or not at all, is given up: that may be about this Event
-/// alone, as where a webhook of the cluster's is broken that is asked about its namespace.
+/// What the API server answers so often with an error that may pass, or not at all, is given up: that may be about this
+/// Event alone, as where a webhook of the cluster's is broken that is asked about its namespace.
 const TRIES: u32 = 10;
 
 /// After so many of those the rest of a batch waits for the next attempt: it may be about all of them.
