@@ -100,6 +100,7 @@ impl<'a> Gatherer<'a> {
         let known = match self.arguments.cluster.look(&self.client).await {
             Ok(known) => known,
             Err(NoCluster::None(why)) => {
+                let why = why.trim_start_matches("no cluster to ask: ");
                 return Err(Some(format!(
                     "{why} (--kubernetes off says that there is none)"
                 )));
