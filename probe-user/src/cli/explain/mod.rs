@@ -116,14 +116,12 @@ async fn tell(arguments: &Arguments) -> anyhow::Result<Exit> {
             Output::Human => screen.clone(),
             Output::Json => to_json(&explanation),
         };
-        match bundle.write(&gathered, &explanation, &screen, &host)? {
-            Some(path) => say(&format!("probe: wrote {}", path.display())),
-            None => {
-                // Nobody may be reading it.
-                let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
-                return Ok(exit(&explanation, gathered.impossible));
-            }
-        }
+        let Some(path) = bundle.write(&gathered, &explanation, &screen, &host)? else {
+            // Nobody may be reading it.
+            let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
+            return Ok(exit(&explanation, gathered.impossible));
+        };
+        say(&format!("probe: wrote {}", path.display()));
     }
     let mut out = anstream::stdout().lock();
     let written = match arguments.output {
