@@ -242,6 +242,14 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
         "{interfaces:?}"
     );
 
+    // Where no file can be written.
+    let words = ["--socket", place.word(), "--bundle", "-", SHARED_ADDRESS];
+    let piped = explain(&hosts.client, &words);
+    assert_eq!(status(&piped), CONFLICT, "{piped:?}");
+    assert!(piped.stdout.contains(&format!("{folder}/explain.json")));
+    assert!(piped.stderr.contains("CONFLICT"), "{}", piped.stderr);
+    assert!(!piped.stderr.contains('\u{1b}'), "{}", piped.stderr);
+
     // The frames tell the same again.
     let frames = files.path().join(&folder).join("frames.pcapng");
     let replayed = hosts

@@ -93,7 +93,6 @@ impl Session {
         }
         let (links, watched) = (self.links.clone(), self.watched.clone());
         let expected = tracking::follow(
-            cluster.node_name(),
             cluster.cluster(),
             links.clone(),
             watched.clone(),

@@ -9,17 +9,18 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use probe_common::wire::MacAddr;
 
-use super::Cluster;
 use crate::report::BindingRecord;
 
-/// An announcement that was heard this long ago is believed: every address is asked for more often by some node.
+/// An announcement that was heard this long ago is believed: every address is asked for more often by some node…
 const HOLDS: SignedDuration = SignedDuration::from_mins(30);
+/// …but not while somebody else has the address as well: whoever gave way is heard no more.
+const HOLDS_IN_CONFLICT: SignedDuration = SignedDuration::from_mins(1);
 
 /// The speaker on this host, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Speaker {
-    /// The node that this host is, if it is one.
-    node: Option<String>,
+    /// Whether this host is a node of the cluster: no other has one.
+    is_node: bool,
     /// What the daemon heard this host announce or answer for lately, and with which MAC.
     announces: HashMap<IpAddr, MacAddr>,
     /// What is another host's, or nobody's, as the daemon knows.
@@ -27,10 +28,10 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// On the host that is this node, by what its daemon knows.
-    pub fn new(node: Option<&str>, bindings: &[BindingRecord], now: Timestamp) -> Self {
+    /// On this host, which is a node of the cluster or not, by what its daemon knows.
+    pub fn new(is_node: bool, bindings: &[BindingRecord], now: Timestamp) -> Self {
         let mut speaker = Self {
-            node: node.map(str::to_owned),
+            is_node,
             ..Self::default()
         };
         for binding in bindings {
@@ -42,7 +43,11 @@ impl Speaker {
             // Of a settled address only the first has it now.
             let has_it = binding.conflict.is_some()
                 || binding.owners.first().is_some_and(|first| first.local);
-            let is_fresh = now.duration_since(owner.last_seen) <= HOLDS;
+            let holds = match binding.conflict {
+                Some(_) => HOLDS_IN_CONFLICT,
+                None => HOLDS,
+            };
+            let is_fresh = now.duration_since(owner.last_seen) <= holds;
             if has_it && is_fresh && binding.silent_since.is_none() {
                 let macs = owner.macs.first().map(|&mac| (binding.ip, mac));
                 speaker.announces.extend(macs);
@@ -59,14 +64,9 @@ impl Speaker {
     }
 
     /// Whether this host may announce the address of a service, and nothing is known that says so or not: then nobody's
-    /// answer means nothing here.
-    pub fn may_announce(&self, cluster: &Cluster, ip: IpAddr) -> bool {
-        let Some(own) = self.node.as_deref() else {
-            return false;
-        };
-        let said = cluster.said_to_announce(ip);
-        let is_said = said.is_empty() || said.contains(&own);
-        is_said && !self.announces.contains_key(&ip) && !self.elsewhere.contains(&ip)
+    /// answer means nothing here. The cluster's status is no help: it may name the node before.
+    pub fn may_announce(&self, ip: IpAddr) -> bool {
+        self.is_node && !self.announces.contains_key(&ip) && !self.elsewhere.contains(&ip)
     }
 }
 
@@ -75,11 +75,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::{
-        Objects,
-        model::L2Status,
-        testing::{at, named, objects, service},
-    };
+    use crate::cluster::testing::at;
 
     const IP: &str = "192.0.2.240";
 
@@ -93,19 +89,6 @@ mod tests {
         let more = more.as_object().unwrap().clone();
         binding.as_object_mut().unwrap().extend(more);
         serde_json::from_value(binding).unwrap()
-    }
-
-    fn cluster(said: &[&str]) -> Cluster {
-        let statuses = said.iter().map(|node| L2Status {
-            named: named("metallb-system/l2-x"),
-            node: (*node).to_owned(),
-            service: named("shop/frontend"),
-        });
-        Cluster::from(Objects {
-            services: vec![service("shop/frontend", &[IP])],
-            statuses: statuses.collect(),
-            ..objects()
-        })
     }
 
     #[test]
@@ -147,7 +130,7 @@ mod tests {
             (
                 "disputed",
                 vec![binding(
-                    &[(false, "11:59:00"), (true, "11:58:00")],
+                    &[(false, "11:59:00"), (true, "11:59:30")],
                     &conflict,
                 )],
                 true,
@@ -155,27 +138,16 @@ mod tests {
             ),
             ("silent", vec![binding(&[], &silent)], false, false),
         ] {
-            let speaker = Speaker::new(Some("node-1"), &bindings, at("12:00:00"));
+            let speaker = Speaker::new(true, &bindings, at("12:00:00"));
             let ip = IP.parse().unwrap();
             assert_eq!(speaker.announces(ip).is_some(), announces, "{what}");
-            assert_eq!(speaker.may_announce(&cluster(&[]), ip), may, "{what}");
+            assert_eq!(speaker.may_announce(ip), may, "{what}");
         }
     }
 
     #[test]
-    fn what_another_node_is_said_to_announce_is_not_ours() {
-        let speaker = |node| Speaker::new(node, &[], at("12:00:00"));
-        let ip = IP.parse().unwrap();
-        for (node, said, may) in [
-            (Some("node-1"), &["node-1", "node-2"][..], true),
-            (Some("node-1"), &["node-2"], false),
-            (None, &[], false),
-        ] {
-            assert_eq!(
-                speaker(node).may_announce(&cluster(said), ip),
-                may,
-                "{said:?}"
-            );
-        }
+    fn who_is_no_node_announces_nothing() {
+        let speaker = Speaker::new(false, &[], at("12:00:00"));
+        assert!(!speaker.may_announce(IP.parse().unwrap()));
     }
 }

@@ -30,31 +30,16 @@ const BGP_CLASSES: [&str; 1] = ["io.cilium/bgp-control-plane"];
 /// How far the API server's clock may be behind this host's.
 const SKEW: SignedDuration = SignedDuration::from_mins(1);
 
-/// This host, as the cluster and its own clock have it.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// The node that it is, if it is known.
-    pub node: Option<String>,
-    /// Since when it listens.
-    pub since: Timestamp,
-}
-
-impl Listener {
-    /// Who may have been announcing an address since before this host listened.
-    fn announcer(&self, cluster: &Cluster, ip: IpAddr) -> Announcer {
-        let since = self.since.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
-        // Whoever took it since would have been heard to.
-        let is_new = |service: &Service| service.assigned.is_some_and(|assigned| assigned > since);
-        let said = cluster.said_to_announce(ip);
-        let is_said_elsewhere = self
-            .node
-            .as_deref()
-            .is_some_and(|own| !said.is_empty() && !said.contains(&own));
-        if is_said_elsewhere || cluster.services_at(ip).all(is_new) {
-            Announcer::Elsewhere
-        } else {
-            Announcer::PerhapsHere
-        }
+/// Who may have been announcing an address since before this host listened. What the cluster's status says does not count:
+/// it may name the node before.
+fn announcer(cluster: &Cluster, ip: IpAddr, listens_since: Timestamp) -> Announcer {
+    let since = listens_since.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+    // Whoever took it since would have been heard to.
+    let is_new = |service: &Service| service.assigned.is_some_and(|assigned| assigned > since);
+    if cluster.services_at(ip).all(is_new) {
+        Announcer::Elsewhere
+    } else {
+        Announcer::PerhapsHere
     }
 }
 
@@ -76,8 +61,8 @@ pub struct Survey {
     pub sight: Sight,
 }
 
-/// What is expected here; `None` while too little was read to say.
-pub fn survey(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Option<Survey> {
+/// What is expected on the networks of a host that listens since then; `None` while too little was read to say.
+pub fn survey(cluster: &Cluster, on_link: &OnLink, listens_since: Timestamp) -> Option<Survey> {
     if !NEEDED.iter().all(|&resource| was_tried(cluster, resource))
         || is_forbidden(cluster, Resource::IpAddressPools)
     {
@@ -101,7 +86,7 @@ pub fn survey(cluster: &Cluster, on_link: &OnLink, listener: &Listener) -> Optio
         is_blind: here.is_empty() && elsewhere.into_iter().any(is_announced),
     };
     let expected = here.into_iter().flat_map(|ip| {
-        let announcer = listener.announcer(cluster, ip);
+        let announcer = announcer(cluster, ip, listens_since);
         on_link.keys(ip).map(move |key| (key, announcer))
     });
     Some(Survey {
@@ -159,17 +144,13 @@ fn is_by_bgp(service: &Service) -> bool {
 /// Follows the cluster and the interfaces, and says what is expected, and to `sight` how much that is. What was expected
 /// stays so while too little is known.
 pub fn follow(
-    node: Option<&str>,
     mut cluster: watch::Receiver<Arc<Cluster>>,
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
     sight: watch::Sender<Option<Sight>>,
 ) -> watch::Receiver<Arc<Expected>> {
     let (sender, receiver) = watch::channel(Arc::default());
-    let listener = Arc::new(Listener {
-        node: node.map(str::to_owned),
-        since: Timestamp::now(),
-    });
+    let listens_since = Timestamp::now();
     tokio::spawn(async move {
         loop {
             let (known, on_link) = {
@@ -178,9 +159,8 @@ pub fn follow(
                 (known, on_link(&links, &watched.borrow_and_update()))
             };
             // Ten thousand addresses among hundreds of pools take their time.
-            let listener = listener.clone();
             let found =
-                tokio::task::spawn_blocking(move || survey(&known, &on_link, &listener)).await;
+                tokio::task::spawn_blocking(move || survey(&known, &on_link, listens_since)).await;
             if let Ok(Some(survey)) = found {
                 sight.send_if_modified(|sight| sight.replace(survey.sight) != Some(survey.sight));
                 let found = survey.expected;

@@ -130,6 +130,7 @@ pub fn start(sources: Sources, patience: Duration) -> Standing {
         watch: Watch::new(patience),
         patience,
         suspects: BTreeMap::new(),
+        asked: None,
         period: PERIOD.min(patience / 4).max(LEAST_PERIOD),
         endpoints: HashMap::new(),
         told: BTreeSet::new(),
@@ -145,6 +146,8 @@ struct Watchdog {
     period: Duration,
     /// Addresses that somebody claims and no service has, and when to ask for them.
     suspects: BTreeMap<IpAddr, Instant>,
+    /// When addresses were last asked for: seldom, whatever changes in the cluster, since all asking has one budget.
+    asked: Option<Instant>,
     /// How many endpoints of services were ready, and when.
     endpoints: HashMap<Named, (Option<usize>, Instant)>,
     /// What has been logged.
@@ -310,13 +313,17 @@ impl Watchdog {
             self.suspects.entry(ip).or_insert(now + self.patience);
         }
         let due = self.suspects.iter_mut().filter(|(_, due)| **due <= now);
+        let mut due: Vec<_> = due.collect();
+        if due.is_empty() || self.asked.is_some_and(|asked| asked.elapsed() < PERIOD) {
+            return Ok(());
+        }
+        self.asked = Some(now);
+        // Whoever has waited longest: where they are many, all have their turn.
+        due.sort_by_key(|(_, due)| **due);
         let mut keys = Vec::new();
-        for (ip, due) in due.take(MOST_ASKED) {
+        for (ip, due) in due.into_iter().take(MOST_ASKED) {
             *due = now + ASK_AGAIN;
             keys.extend(sight.keys.iter().filter(|key| key.ip == *ip));
-        }
-        if keys.is_empty() {
-            return Ok(());
         }
         self.sources.monitor.ask_once(keys).await
     }

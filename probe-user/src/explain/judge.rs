@@ -259,7 +259,7 @@ impl Case<'_> {
         self.cluster.is_some_and(|known| {
             let is_assigned = known.cluster.services_at(ip).next().is_some();
             let by_arp = known.cluster.announced(ip) != Announced::Bgp;
-            is_assigned && by_arp && self.material.speaker.may_announce(&known.cluster, ip)
+            is_assigned && by_arp && self.material.speaker.may_announce(ip)
         })
     }
 

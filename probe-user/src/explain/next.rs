@@ -62,11 +62,12 @@ fn which_machine(explanation: &Explanation) -> NextStep {
 }
 
 fn conflict(explanation: &Explanation) -> Vec<NextStep> {
-    let ended = explanation
-        .check
-        .as_ref()
-        .is_some_and(|check| check.verdict == Verdict::OneOwner);
-    if ended {
+    // What a load balancer on this host answers, this host does not hear.
+    let mut owners = explanation.owners.iter();
+    let is_heard = !owners.any(|owner| owner.local && owner.part == Part::Known);
+    let check = explanation.check.as_ref();
+    let one_answers = check.is_some_and(|check| check.verdict == Verdict::OneOwner);
+    if one_answers && is_heard {
         return vec![NextStep::new(
             "only one answers now; see whether it stays so:",
             format!("probe check {} --expect-owner --for 60s", explanation.ip),
@@ -79,8 +80,13 @@ fn conflict(explanation: &Explanation) -> Vec<NextStep> {
     if steps.is_empty() {
         steps.push(which_machine(explanation));
     }
+    let purpose = if is_heard {
+        "when it is mended, see that it stays so for a minute:"
+    } else {
+        "when it is mended, see on another node that it stays so for a minute:"
+    };
     steps.push(NextStep::new(
-        "when it is mended, see that it stays so for a minute:",
+        purpose,
         format!("probe check {} --expect-owner --for 60s", explanation.ip),
     ));
     steps

@@ -198,7 +198,7 @@ fn reads(material: &Material, expected: &str) {
 
 /// As [`material`], on the host that is node-1, whose daemon knows this.
 fn on_node_1(asking: Asking, bindings: Vec<BindingRecord>) -> Explanation {
-    let speaker = Speaker::new(Some("node-1"), &bindings, at("12:13:07"));
+    let speaker = Speaker::new(true, &bindings, at("12:13:07"));
     explain(&Material {
         speaker,
         daemon: Ok(DaemonMaterial {
@@ -220,6 +220,18 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
     assert_eq!(fine.situation, Situation::Fine, "{}", fine.says);
     let both = on_node_1(asked(&[DELL]), ours());
     assert_eq!(both.situation, Situation::Conflict, "{}", both.says);
+    assert!(
+        both.next[0].command.contains(&DELL.to_string()),
+        "{:?}",
+        both.next
+    );
+    assert!(
+        both.next
+            .last()
+            .unwrap()
+            .purpose
+            .contains("on another node")
+    );
     let unheard = on_node_1(asked(&[]), Vec::new());
     assert_eq!(unheard.situation, Situation::Unknown, "{}", unheard.says);
     let anothers = on_node_1(asked(&[]), vec![binding(&[DELL], false)]);

@@ -15,7 +15,7 @@ use crate::{
     check::{Lot, Surroundings, Target, demand::Demand},
     cli::{Exit, cluster::KnownCluster, output::say, session::StopSignal},
     client::Client,
-    cluster::{Cluster, Resource, Roster, speaker::Speaker},
+    cluster::{Resource, Roster, speaker::Speaker},
     report::{BindingRecord, CheckRecord},
 };
 
@@ -66,7 +66,7 @@ pub async fn check(arguments: &Arguments, only: &[Target]) -> anyhow::Result<Exi
     }
     let roster = roster(arguments, known, &surroundings, &mut stop).await?;
     let speaker = speaker(&daemon, &roster, &surroundings).await;
-    say_what_cannot_be_heard(&cluster, &speaker, &assigned);
+    say_what_cannot_be_heard(&speaker, &assigned);
     let terms = ClusterTerms::new(cluster, roster, speaker, surroundings.ports());
     let terms = Terms::Cluster(Box::new(terms));
     let lots = [assigned, free].concat();
@@ -177,17 +177,17 @@ async fn roster(
 /// What a load balancer on this host announces, as its daemon knows.
 pub async fn speaker(daemon: &Client, roster: &Roster, surroundings: &Surroundings) -> Speaker {
     let mut own = surroundings.own_addresses();
-    let node = own.find_map(|address| roster.node_at(address));
+    let is_node = own.any(|address| roster.node_at(address).is_some());
     // Without a daemon nothing is known of it.
     let bindings = daemon.list::<BindingRecord>("/v1/bindings").await;
-    Speaker::new(node, &bindings.unwrap_or_default(), Timestamp::now())
+    Speaker::new(is_node, &bindings.unwrap_or_default(), Timestamp::now())
 }
 
-fn say_what_cannot_be_heard(cluster: &Cluster, speaker: &Speaker, assigned: &[Lot]) {
+fn say_what_cannot_be_heard(speaker: &Speaker, assigned: &[Lot]) {
     let addresses = assigned.iter().flat_map(|lot| lot.first..=lot.last);
     let unheard = addresses.filter(|&address| {
         let ip = IpAddr::V4(address.into());
-        speaker.may_announce(cluster, ip)
+        speaker.may_announce(ip)
     });
     let number = unheard.count();
     if number > 0 {

@@ -106,7 +106,7 @@ impl ClusterTerms {
         if self.cluster.services_at(ip).next().is_none() {
             return met(Expectation::Free);
         }
-        let is_known = self.is_announced(record) && !self.speaker.may_announce(&self.cluster, ip);
+        let is_known = self.is_announced(record) && !self.speaker.may_announce(ip);
         if judgement.verdict == Verdict::Nobody && !is_known {
             return None;
         }

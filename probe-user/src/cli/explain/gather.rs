@@ -100,6 +100,7 @@ impl<'a> Gatherer<'a> {
         let known = match self.arguments.cluster.look(&self.client).await {
             Ok(known) => known,
             Err(NoCluster::None(why)) => {
+                let why = why.trim_start_matches("no cluster to ask: ");
                 return Err(Some(format!(
                     "{why} (--kubernetes off says that there is none)"
                 )));
@@ -308,9 +309,12 @@ async fn own_addresses() -> Vec<IpAddr> {
 /// What a load balancer on this host, which has these addresses, announces.
 fn speaker(material: &Material, own: &[IpAddr]) -> Speaker {
     let roster = material.cluster.as_ref().ok().map(|known| &known.roster);
-    let node = roster.and_then(|roster| own.iter().find_map(|&address| roster.node_at(address)));
+    let is_node = roster.is_some_and(|roster| {
+        let mut own = own.iter();
+        own.any(|&address| roster.node_at(address).is_some())
+    });
     let bindings = material.daemon.as_ref().map(|daemon| &daemon.bindings[..]);
-    Speaker::new(node, bindings.unwrap_or_default(), material.now)
+    Speaker::new(is_node, bindings.unwrap_or_default(), material.now)
 }
 
 /// Puts the names of nodes to those who answered.

@@ -119,7 +119,8 @@ async fn tell(arguments: &Arguments) -> anyhow::Result<Exit> {
         match bundle.write(&gathered, &explanation, &screen, &host)? {
             Some(path) => say(&format!("probe: wrote {}", path.display())),
             None => {
-                say(text.trim_end());
+                // Nobody may be reading it.
+                let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
                 return Ok(exit(&explanation, gathered.impossible));
             }
         }

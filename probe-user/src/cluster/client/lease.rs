@@ -678,11 +678,11 @@ mod tests {
         // None of the others wanted it.
         patience.taken(true, start + Duration::from_mins(13));
         assert!(!is_over(&mut patience, true, 14));
-        assert!(!is_over(&mut patience, true, 72));
-        assert!(is_over(&mut patience, true, 73));
+        assert!(!is_over(&mut patience, true, 24 * 60 + 12));
+        assert!(is_over(&mut patience, true, 24 * 60 + 13));
         // Whoever sees something keeps it.
-        patience.taken(false, start + Duration::from_mins(75));
-        for minute in 76..1_000 {
+        patience.taken(false, start + Duration::from_mins(1_460));
+        for minute in 1_461..3_000 {
             assert!(!is_over(&mut patience, false, minute));
         }
     }

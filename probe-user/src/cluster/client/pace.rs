@@ -58,7 +58,7 @@ impl Default for Pace {
             look: Duration::from_secs(15),
             reluctance: Duration::from_secs(45),
             blind: Duration::from_mins(5),
-            offer_again: Duration::from_hours(1),
+            offer_again: Duration::from_hours(24),
         }
     }
 }

@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     cluster::{
         Objects,
-        model::{Broken, L2Status},
-        testing::{at, freshness_of, metallb, named, objects, pool, service},
+        model::Broken,
+        testing::{at, freshness_of, metallb, objects, pool, service},
     },
     links::Link,
 };
@@ -21,81 +21,43 @@ fn on_link_here() -> OnLink {
     OnLink::new(&[link].into_iter().collect(), |_| true)
 }
 
-/// Of node-1, which listens since noon.
-fn listener() -> Listener {
-    Listener {
-        node: Some("node-1".to_owned()),
-        since: at("12:00:00"),
-    }
+/// Since when this host listens.
+fn noon() -> Timestamp {
+    at("12:00:00")
 }
 
 #[test]
 fn a_speaker_here_may_announce_what_it_may_have_taken_before_anybody_listened() {
-    let said = |nodes: &[&str]| {
-        let statuses = nodes.iter().map(|node| L2Status {
-            named: named(&format!("metallb-system/l2-{node}")),
-            node: (*node).to_owned(),
-            service: named("shop/frontend"),
-        });
-        Objects {
-            statuses: statuses.collect(),
-            ..advertised(&[("L2Advertisement", json!({}))])
-        }
-    };
-    let assigned = |time| {
-        let mut objects = said(&[]);
-        objects.services[0].assigned = Some(at(time));
+    let assigned = |times: &[Option<&str>]| {
+        let mut objects = advertised(&[("L2Advertisement", json!({}))]);
+        let service = objects.services.remove(0);
+        objects.services = times
+            .iter()
+            .map(|time| Service {
+                assigned: time.map(at),
+                ..service.clone()
+            })
+            .collect();
         objects
     };
-    let by_kube_vip = |node: &str| {
-        let mut objects = said(&[]);
-        objects.services[0].kube_vip_host = Some(node.to_owned());
-        objects
-    };
-    for (what, objects, announcer) in [
-        ("nobody says", said(&[]), Announcer::PerhapsHere),
-        ("this node", said(&["node-1"]), Announcer::PerhapsHere),
-        ("both", said(&["node-1", "node-2"]), Announcer::PerhapsHere),
-        ("another node", said(&["node-2"]), Announcer::Elsewhere),
+    for (times, announcer) in [
+        (&[None][..], Announcer::PerhapsHere),
+        (&[Some("11:00:00")], Announcer::PerhapsHere),
+        (&[Some("12:00:30")], Announcer::PerhapsHere),
+        (&[Some("12:01:30")], Announcer::Elsewhere),
         (
-            "kube-vip, here",
-            by_kube_vip("node-1"),
+            &[Some("12:01:30"), Some("11:00:00")],
             Announcer::PerhapsHere,
         ),
-        (
-            "kube-vip, there",
-            by_kube_vip("node-2"),
-            Announcer::Elsewhere,
-        ),
-        (
-            "assigned before",
-            assigned("11:00:00"),
-            Announcer::PerhapsHere,
-        ),
-        ("about then", assigned("12:00:30"), Announcer::PerhapsHere),
-        ("assigned since", assigned("12:01:30"), Announcer::Elsewhere),
     ] {
-        let survey = survey(&Cluster::from(objects), &on_link_here(), &listener()).unwrap();
-        assert_eq!(
-            survey.expected.into_values().collect::<Vec<_>>(),
-            [announcer],
-            "{what}"
-        );
+        let survey = survey(&Cluster::from(assigned(times)), &on_link_here(), noon()).unwrap();
+        let announcers: Vec<_> = survey.expected.into_values().collect();
+        assert_eq!(announcers, [announcer], "{times:?}");
     }
-    let nameless = Listener {
-        node: None,
-        ..listener()
-    };
-    let objects = Cluster::from(said(&["node-2"]));
-    let survey = survey(&objects, &on_link_here(), &nameless).unwrap();
-    assert_eq!(
-        survey.expected.into_values().collect::<Vec<_>>(),
-        [Announcer::PerhapsHere]
-    );
 }
 
 fn tracked(objects: Objects) -> Option<Vec<String>> {
-    let expected = survey(&Cluster::from(objects), &on_link_here(), &listener())?.expected;
+    let expected = survey(&Cluster::from(objects), &on_link_here(), noon())?.expected;
     let mut ips: Vec<_> = expected.keys().map(|key| key.ip.to_string()).collect();
     ips.sort();
     Some(ips)
@@ -236,7 +198,7 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
         ..Link::default()
     };
     let on_link = OnLink::new(&[link].into_iter().collect(), |_| true);
-    let survey = survey(&Cluster::from(many), &on_link, &listener()).unwrap();
+    let survey = survey(&Cluster::from(many), &on_link, noon()).unwrap();
     assert_eq!(survey.expected.len(), 10_000);
     assert_eq!(survey.sight.here, 10_000);
 }
@@ -244,7 +206,7 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
 #[test]
 fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
     let sight = |objects: Objects| {
-        let survey = survey(&Cluster::from(objects), &on_link_here(), &listener());
+        let survey = survey(&Cluster::from(objects), &on_link_here(), noon());
         survey.map(|survey| survey.sight)
     };
     let seen = |here, is_blind| Some(Sight { here, is_blind });
