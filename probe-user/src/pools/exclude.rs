@@ -10,7 +10,7 @@ use super::{
     Inventory,
     interval::{Interval, merged, outside},
     manifest::{self, Object, Objects},
-    model::{PoolKind, ReadError},
+    model::{PoolKind, ReadError, Unread},
     yaml::{Mark, Shape, Value, documents},
 };
 use crate::report::inert;
@@ -18,6 +18,8 @@ use crate::report::inert;
 /// Deeper or larger objects are refused.
 const DEEPEST: usize = 64;
 const MOST_LINES: usize = 100_000;
+/// No more than this is written: no file that is read has more.
+const LARGEST_MIB: usize = 64;
 
 /// What the API server adds: another one would refuse it, or be told lies.
 const OF_THE_SERVER: [&[&str]; 8] = [
@@ -71,7 +73,10 @@ pub enum ExcludeError {
     #[error("pool {0} merges its addresses in (<<): write them into its spec, then try again")]
     Merged(String),
     /// The object of the pool cannot be written.
-    #[error("pool {0} is nested too deeply or too large to be written again")]
+    #[error(
+        "pool {0} is nested too deeply, or too large to be written again ({LARGEST_MIB} MiB with the pools before it): \
+         write out its aliases, or split the file"
+    )]
     TooLarge(String),
 }
 
@@ -82,7 +87,17 @@ pub enum ExcludeError {
 /// No pool has them, a pool would be left empty, or cannot be written.
 pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
     let mut excluded = Excluded::default();
+    let mut inventory = Inventory::default();
+    manifest::read(&mut inventory, "", "", text);
+    let is_too_many = |unread: &&Unread| unread.error == ReadError::TooMany;
+    if let Some(unread) = inventory.unread.iter().find(is_too_many) {
+        // Where it is too much to be read, it is too much to be split.
+        let mark = unread.mark.unwrap_or_default();
+        excluded.broken.push((mark, ReadError::TooMany));
+        return Ok(excluded);
+    }
     let mut taken = Vec::new();
+    let mut room = LARGEST_MIB << 20;
     for document in documents(text) {
         let document = match document {
             Ok(document) => document,
@@ -104,13 +119,14 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
         let objects = Objects::of(&document);
         excluded.broken.extend(objects.unread);
         for object in objects.found {
-            if let Some((manifest, addresses)) = without(object, wanted)? {
+            if let Some((manifest, addresses)) = without(object, wanted, room)? {
+                room -= manifest.len();
                 excluded.manifests.push(manifest);
                 taken.extend(addresses);
             }
         }
     }
-    excluded.by_hand = by_hand(text, wanted);
+    excluded.by_hand = by_hand(&inventory, wanted);
     taken.extend(excluded.by_hand.iter().map(|&(interval, _)| interval));
     if taken.is_empty() && excluded.broken.is_empty() {
         return Err(ExcludeError::NotThere(wanted));
@@ -119,11 +135,12 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
     Ok(excluded)
 }
 
-/// A pool's manifest without some addresses, and which of them it had; nothing of what is none, or has none of
-/// them.
+/// A pool's manifest without some addresses, not longer than there is room, and which of them it had; nothing of what is
+/// none, or has none of them.
 fn without(
     object: Object<'_>,
     wanted: Interval,
+    room: usize,
 ) -> Result<Option<(String, Vec<Interval>)>, ExcludeError> {
     let value = object.value;
     let name = value.at_path(&["metadata", "name"]).and_then(Value::text);
@@ -151,6 +168,7 @@ fn without(
         field,
         entries: &split.entries,
         text: String::new(),
+        room,
         path: Vec::new(),
         lines: 0,
         is_split: false,
@@ -158,9 +176,11 @@ fn without(
     // What the list said for all of its items.
     for (key, said) in [("apiVersion", object.api_version), ("kind", object.kind)] {
         if value.get(key).is_none() {
-            let said = scalar(said, false);
-            // Writing to a String does not fail.
-            let _ = writeln!(writer.text, "{key}: {said}");
+            let written = writer.push(key);
+            let written = written.and_then(|()| writer.push(": "));
+            let written = written.and_then(|()| writer.scalar(said, false));
+            let written = written.and_then(|()| writer.push("\n"));
+            written.ok_or_else(|| ExcludeError::TooLarge(name()))?;
         }
     }
     match writer.mapping(value, 0) {
@@ -171,9 +191,7 @@ fn without(
 }
 
 /// What pools in `ConfigMap`s have of these addresses.
-fn by_hand(text: &str, wanted: Interval) -> Vec<(Interval, String)> {
-    let mut inventory = Inventory::default();
-    manifest::read(&mut inventory, "", "", text);
+fn by_hand(inventory: &Inventory, wanted: Interval) -> Vec<(Interval, String)> {
     let pools = inventory.pools.iter();
     let pools = pools.filter(|pool| !pool.kind.is_resource());
     let parts = pools.flat_map(|pool| {
@@ -307,6 +325,8 @@ struct Writer<'a> {
     field: [&'static str; 2],
     entries: &'a [Entry<'a>],
     text: String,
+    /// How long the text may become.
+    room: usize,
     path: Vec<String>,
     lines: usize,
     /// Whether the addresses came by.
@@ -323,9 +343,9 @@ impl Writer<'_> {
             };
             self.path.push(text.to_owned());
             if !self.is_of_the_server() {
-                self.indent(indent);
-                self.text.push_str(&scalar(text, plain));
-                self.text.push(':');
+                self.indent(indent)?;
+                self.scalar(text, plain)?;
+                self.push(":")?;
                 self.value(value, indent)?;
             }
             self.path.pop();
@@ -340,32 +360,35 @@ impl Writer<'_> {
             return None;
         }
         if self.path == self.field {
-            self.text.push('\n');
+            self.push("\n")?;
             self.is_split = true;
             return self.addresses(indent);
         }
         match value.shape() {
             Shape::Scalar { text, plain } => {
-                self.text.push(' ');
-                self.text.push_str(&scalar(text, plain));
-                self.text.push('\n');
+                self.push(" ")?;
+                self.scalar(text, plain)?;
+                self.push("\n")
             }
-            Shape::Sequence(items) if items.is_empty() => self.text.push_str(" []\n"),
-            Shape::Mapping(entries) if entries.is_empty() => self.text.push_str(" {}\n"),
-            Shape::Sequence(items) => {
-                self.text.push('\n');
+            Shape::Sequence => {
+                let mut items = value.items().into_iter().flatten().peekable();
+                if items.peek().is_none() {
+                    return self.push(" []\n");
+                }
+                self.push("\n")?;
                 for item in items {
                     self.path.push("-".to_owned());
                     self.item(item, indent)?;
                     self.path.pop();
                 }
+                Some(())
             }
-            Shape::Mapping(_) => {
-                self.text.push('\n');
-                self.mapping(value, indent + 2)?;
+            Shape::Mapping if value.entries().next().is_none() => self.push(" {}\n"),
+            Shape::Mapping => {
+                self.push("\n")?;
+                self.mapping(value, indent + 2)
             }
         }
-        Some(())
     }
 
     fn addresses(&mut self, indent: usize) -> Option<()> {
@@ -380,38 +403,54 @@ impl Writer<'_> {
                 Entry::Range(range) => {
                     let plain = range.first().is_ipv4();
                     let range = scalar(&range.to_string(), plain);
-                    self.line(indent, "- ", &range);
+                    self.line(indent, "- ", &range)?;
                 }
                 // No CIDR: of that Cilium may keep the ends back.
                 Entry::Block(range) => {
                     let plain = range.first().is_ipv4();
                     let [start, stop] = [range.first(), range.last()];
-                    self.line(indent, "- start: ", &scalar(&start.to_string(), plain));
-                    self.line(indent, "  stop: ", &scalar(&stop.to_string(), plain));
+                    self.line(indent, "- start: ", &scalar(&start.to_string(), plain))?;
+                    self.line(indent, "  stop: ", &scalar(&stop.to_string(), plain))?;
                 }
             }
         }
         Some(())
     }
 
-    fn line(&mut self, indent: usize, begins: &str, ends: &str) {
-        self.indent(indent);
-        self.text.push_str(begins);
-        self.text.push_str(ends);
-        self.text.push('\n');
+    fn line(&mut self, indent: usize, begins: &str, ends: &str) -> Option<()> {
+        self.indent(indent)?;
+        [begins, ends, "\n"]
+            .into_iter()
+            .try_for_each(|text| self.push(text))
+    }
+
+    fn scalar(&mut self, text: &str, plain: bool) -> Option<()> {
+        self.has_room(text.len())?;
+        self.push(&scalar(text, plain))
+    }
+
+    fn push(&mut self, text: &str) -> Option<()> {
+        self.has_room(text.len())?;
+        self.text.push_str(text);
+        Some(())
+    }
+
+    /// Aliases multiply what a file has of text.
+    fn has_room(&self, bytes: usize) -> Option<()> {
+        (bytes <= self.room - self.text.len()).then_some(())
     }
 
     fn item(&mut self, item: Value<'_>, indent: usize) -> Option<()> {
-        self.indent(indent);
+        self.indent(indent)?;
         let begins = self.text.len();
         match item.shape() {
-            Shape::Mapping(entries) if !entries.is_empty() => {
+            Shape::Mapping if item.entries().next().is_some() => {
                 self.mapping(item, indent + 2)?;
                 // The dash takes the place of the indentation, which the line of an item has twice.
                 self.text.replace_range(begins..begins + indent + 2, "- ");
             }
             _ => {
-                self.text.push('-');
+                self.push("-")?;
                 self.value(item, indent + 2)?;
             }
         }
@@ -422,8 +461,10 @@ impl Writer<'_> {
         OF_THE_SERVER.iter().any(|path| self.path == *path)
     }
 
-    fn indent(&mut self, indent: usize) {
+    fn indent(&mut self, indent: usize) -> Option<()> {
+        self.has_room(indent)?;
         self.text.extend(std::iter::repeat_n(' ', indent));
+        Some(())
     }
 }
 

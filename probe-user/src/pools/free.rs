@@ -4,7 +4,7 @@ use std::iter;
 
 use super::{
     Inventory, Pool,
-    interval::{Interval, IntervalSet},
+    interval::{Interval, IntervalSet, outside},
     offer::{self, Stretch},
 };
 
@@ -17,16 +17,16 @@ pub struct Left {
     pub stretches: Vec<Stretch>,
 }
 
-/// What is left of the pools that are wanted, when these addresses are given away. What two pools have is told of the
-/// first.
+/// What is left of the pools that are wanted, when these addresses are given away. What two pools hand out is told of
+/// the first; what that one keeps back, of the other.
 pub fn left(
     inventory: &Inventory,
     assigned: impl IntoIterator<Item = Interval>,
     is_wanted: impl Fn(&Pool) -> bool,
 ) -> Vec<Left> {
-    let mut given = IntervalSet::default();
+    let mut given = Given::default();
     for one in assigned {
-        given.add(one);
+        given.whole.add(one);
     }
     let mut left = Vec::new();
     for (number, pool) in inventory.pools.iter().enumerate() {
@@ -34,13 +34,13 @@ pub fn left(
             continue;
         }
         let offered = offer::of_pools(iter::once(pool));
-        let free = offered.iter().flat_map(|stretch| {
-            let parts = given.outside(stretch.interval());
-            stretch.parts(parts)
-        });
-        let free: Vec<_> = free.collect();
+        let mut free = Vec::new();
+        for &stretch in &offered {
+            given.rest(stretch, &mut free);
+        }
+        free.sort_unstable_by_key(|stretch| stretch.interval());
         for stretch in offered {
-            given.add(stretch.interval());
+            given.add(stretch);
         }
         left.push(Left {
             pool: number,
@@ -50,10 +50,41 @@ pub fn left(
     left
 }
 
+/// What is somebody's, or told of another pool.
+#[derive(Default)]
+struct Given {
+    /// Every address of these.
+    whole: IntervalSet,
+    /// Of these, all but the addresses that end in .0 and .255.
+    thinned: IntervalSet,
+}
+
+impl Given {
+    fn add(&mut self, stretch: Stretch) {
+        let set = if stretch.is_thinned() {
+            &mut self.thinned
+        } else {
+            &mut self.whole
+        };
+        set.add(stretch.interval());
+    }
+
+    /// What of these is in none of it.
+    fn rest(&self, stretch: Stretch, rest: &mut Vec<Stretch>) {
+        for part in self.whole.outside(stretch.interval()) {
+            let beyond = self.thinned.outside(part);
+            rest.extend(stretch.kept_back(outside(part, &beyond)));
+            rest.extend(stretch.parts(beyond));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::pools::manifest;
+    use crate::pools::{interval::merged, manifest};
 
     fn inventory(pools: &[(&str, &str, bool)]) -> Inventory {
         let mut inventory = Inventory::default();
@@ -65,6 +96,11 @@ mod tests {
             manifest::read(&mut inventory, "east", "pools.yaml", &text);
         }
         inventory
+    }
+
+    /// Two pools with the same addresses, of which the first keeps some back.
+    fn inventory_of_two(range: &str) -> Inventory {
+        inventory(&[("a", range, true), ("b", range, false)])
     }
 
     fn interval(text: &str) -> Interval {
@@ -106,6 +142,67 @@ mod tests {
     }
 
     #[test]
+    fn what_one_pool_keeps_back_is_free_in_another() {
+        let small = ("a", "192.0.2.0/30", true);
+        let large = ("b", "192.0.2.0/29", false);
+        let here = inventory(&[small, large]);
+        let nobody = Vec::new;
+        assert_eq!(
+            texts(&left(&here, nobody(), |_| true)),
+            [
+                vec!["192.0.2.1-192.0.2.3"],
+                vec!["192.0.2.0", "192.0.2.4/30"]
+            ]
+        );
+        let given = vec![interval("192.0.2.0"), interval("192.0.2.5")];
+        assert_eq!(
+            texts(&left(&here, given, |_| true)),
+            [
+                vec!["192.0.2.1-192.0.2.3"],
+                vec!["192.0.2.4", "192.0.2.6/31"]
+            ]
+        );
+        let turned = inventory(&[large, small]);
+        assert_eq!(
+            texts(&left(&turned, nobody(), |_| true)),
+            [vec!["192.0.2.0/29"], vec![]]
+        );
+        let both = inventory(&[small, ("b", "192.0.2.0/29", true)]);
+        assert_eq!(
+            texts(&left(&both, nobody(), |_| true)),
+            [vec!["192.0.2.1-192.0.2.3"], vec!["192.0.2.4/30"]]
+        );
+    }
+
+    proptest! {
+        /// Against a set of addresses.
+        #[test]
+        fn every_address_is_told_of_the_first_pool_that_hands_it_out(
+            raw in prop::collection::vec((0..700_u32, 0..400_u32, any::<bool>()), 1..6),
+            given in prop::collection::vec(0..1000_u32, 0..9),
+        ) {
+            let address = |number: u32| std::net::Ipv4Addr::from(0xc633_0000 + number);
+            let ranges: Vec<_> = raw.iter().map(|&(first, more, avoids)| {
+                (format!("{}-{}", address(first), address(first + more)), avoids)
+            }).collect();
+            let pools: Vec<_> = ranges.iter().map(|(range, avoids)| ("p", &**range, *avoids)).collect();
+            let assigned = given.iter().map(|&number| interval(&address(number).to_string()));
+            let found = left(&inventory(&pools), assigned, |_| true);
+            let mut known: std::collections::BTreeSet<u32> = given.iter().copied().collect();
+            for (&(first, more, avoids), left) in raw.iter().zip(&found) {
+                let mine = (first..=first + more).filter(|number| !avoids || !matches!(number % 256, 0 | 255));
+                let mine: Vec<_> = mine.filter(|&number| known.insert(number)).collect();
+                let singles = mine.iter().map(|&number| interval(&address(number).to_string()));
+                let runs: Vec<_> = left.stretches.iter().flat_map(|stretch| stretch.runs()).collect();
+                prop_assert!(runs.is_sorted());
+                prop_assert_eq!(merged(runs), merged(singles.collect()));
+                let count: u128 = left.stretches.iter().map(|stretch| stretch.count()).sum();
+                prop_assert_eq!(count, mine.len() as u128);
+            }
+        }
+    }
+
+    #[test]
     fn a_large_pool_is_no_work() {
         let inventory = inventory(&[("a", "10.0.0.0/8", true), ("b", "2001:db8::/64", false)]);
         let left = left(&inventory, vec![interval("10.0.0.7")], |_| true);
@@ -115,6 +212,16 @@ mod tests {
         assert_eq!(spoken(runs.next()), "10.0.0.8-10.0.0.254");
         assert_eq!(spoken(runs.next()), "10.0.1.1-10.0.1.254");
         assert_eq!(texts(&left[1..]), [["2001:db8::/64"]]);
+        let kept = super::left(&inventory_of_two("10.0.0.0/8"), Vec::new(), |_| true);
+        let mut runs = kept[1].stretches.iter().flat_map(|stretch| stretch.runs());
+        assert_eq!(spoken(runs.next()), "10.0.0.0");
+        assert_eq!(spoken(runs.next()), "10.0.0.255");
+        let count: u128 = kept[1]
+            .stretches
+            .iter()
+            .map(|stretch| stretch.count())
+            .sum();
+        assert_eq!(count, 1 << 17);
     }
 
     #[test]

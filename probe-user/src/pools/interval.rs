@@ -68,6 +68,9 @@ pub enum Form {
     Address,
 }
 
+/// Longer texts are no interval: the longest one, of two IPv6 addresses, has room to spare.
+pub const LONGEST: usize = 256;
+
 /// Why a text is no interval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IntervalError {
@@ -88,6 +91,9 @@ pub enum IntervalError {
     /// The end comes before the beginning.
     #[error("the range ends before it begins; turned round it is {0}")]
     Reversed(Interval),
+    /// Whatever it says.
+    #[error("longer than {LONGEST} bytes, which no range is")]
+    TooLong,
 }
 
 impl Interval {
@@ -122,6 +128,9 @@ impl Interval {
     ///
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<(Self, Form), IntervalError> {
+        if text.len() > LONGEST {
+            return Err(IntervalError::TooLong);
+        }
         let text = text.trim();
         if let Some((first, last)) = text.split_once('-') {
             return Ok((Self::new(address(first)?, address(last)?)?, Form::Range));

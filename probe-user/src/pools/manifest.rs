@@ -9,9 +9,9 @@ pub(super) use self::objects::{Object, Objects};
 use super::{
     model::{
         Advertisement, AdvertisementKind, Inventory, Labels, Operator, Place, Pool, PoolKind,
-        Range, ReadError, Requirement, Selector,
+        Range, ReadError, Requirement, Selector, parts_of,
     },
-    yaml::{self, Document, Shape, Value, YamlError},
+    yaml::{self, Document, Value, YamlError},
 };
 
 /// A text with none of these words defines no pool. They spare large trees of other files, and their owners
@@ -29,6 +29,9 @@ const LEGACY_WORD: &str = "address-pools";
 const ESCAPES: [&str; 5] = ["\\u", "\\U", "\\x", "\\\n", "\\\r\n"];
 /// As the API server has it.
 const LONGEST_OBJECT_NAME: usize = 253;
+const LONGEST_NAMESPACE: usize = 63;
+const LONGEST_LABEL_KEY: usize = 317;
+const LONGEST_LABEL_VALUE: usize = 63;
 
 /// Whether a text may define pools or advertisements.
 fn is_relevant(text: &str) -> bool {
@@ -74,7 +77,9 @@ struct Reader {
 
 impl Reader {
     fn document(self, inventory: &mut Inventory, document: &Document) {
-        if !says_so(document) {
+        // By aliases, each of many documents may have far more objects than it has lines.
+        let mark = document.root().mark();
+        if !says_so(document) || !inventory.take_room(self.file, mark, 1) {
             return;
         }
         let duplicates = document.duplicates();
@@ -90,9 +95,7 @@ impl Reader {
             inventory.cannot_read(self.file, Some(mark), error);
         }
         for object in objects.found {
-            if inventory.is_full() {
-                let mark = object.value.mark();
-                inventory.cannot_read(self.file, Some(mark), ReadError::TooMany);
+            if !self.has_room(inventory, object.value, 1) {
                 break;
             }
             self.object(inventory, object);
@@ -140,11 +143,13 @@ impl Reader {
 
     fn metallb(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) {
         let spec = object.get("spec");
+        let Some(mut pool) = self.pool(inventory, object, kind) else {
+            return;
+        };
         let mut truth = |key| {
             let value = spec.and_then(|spec| spec.get(key));
             self.truth(inventory, value, key)
         };
-        let mut pool = self.pool(object, kind);
         pool.auto_assign = truth("autoAssign").unwrap_or(true);
         pool.avoid_buggy_ips = truth("avoidBuggyIPs").unwrap_or(false);
         let addresses = spec.and_then(|spec| spec.get("addresses"));
@@ -153,7 +158,9 @@ impl Reader {
     }
 
     fn cilium(self, inventory: &mut Inventory, object: Value<'_>) {
-        let mut pool = self.pool(object, PoolKind::Cilium);
+        let Some(mut pool) = self.pool(inventory, object, PoolKind::Cilium) else {
+            return;
+        };
         // Cilium has no namespaces here, whatever a tool writes.
         pool.namespace = None;
         // `cidrs` was the name before `blocks`.
@@ -182,7 +189,9 @@ impl Reader {
                 let stop = stop.and_then(Value::text);
                 let text = format!("{first}-{}", stop.unwrap_or(first));
                 self.written(inventory, pool, &text, start);
-                if let (None, Some(range)) = (stop, pool.ranges.last_mut()) {
+                let last = pool.ranges.last_mut();
+                let last = last.filter(|range| range.place == self.place(start));
+                if let (None, Some(range)) = (stop, last) {
                     first.clone_into(&mut range.text);
                 }
             }
@@ -199,7 +208,12 @@ impl Reader {
         };
         if name == Some("kubevip") {
             for (key, value) in data.entries() {
-                inventory.spend(1);
+                // By aliases, many entries may have one text.
+                let texts = [key, value].into_iter().filter_map(Value::text);
+                let parts = 1 + texts.map(parts_of).sum::<usize>();
+                if !self.has_room(inventory, key, parts) {
+                    break;
+                }
                 self.kube_vip(inventory, object, key, value);
             }
         } else if let Some(config) = data.get("config") {
@@ -222,12 +236,20 @@ impl Reader {
         let Some(list) = value.text() else {
             return self.misshapen(inventory, value, "a kube-vip pool", "a list with commas");
         };
-        let mut pool = self.pool(object, PoolKind::KubeVip);
+        if name.len() > LONGEST_OBJECT_NAME {
+            return self.misshapen(inventory, key, "a key of kubevip", "of up to 253 bytes");
+        }
+        let Some(mut pool) = self.pool(inventory, object, PoolKind::KubeVip) else {
+            return;
+        };
         name.clone_into(&mut pool.name);
         pool.place = self.place(key);
         for text in list.split(',').map(str::trim) {
             // kube-vip's word for "ask DHCP".
             if !text.is_empty() && text != "0.0.0.0/32" {
+                if !self.has_room(inventory, value, 1) {
+                    break;
+                }
                 self.written(inventory, &mut pool, text, value);
             }
         }
@@ -240,7 +262,9 @@ impl Reader {
             return;
         };
         // By aliases, many objects may have one text.
-        inventory.spend(text.len() / 16);
+        if !self.has_room(inventory, config, parts_of(text)) {
+            return;
+        }
         let offset = config.block_offset();
         for document in yaml::documents(text) {
             let document = match document {
@@ -267,10 +291,15 @@ impl Reader {
             let pools = document.root().get("address-pools");
             for entry in self.list(inventory, pools, "address-pools") {
                 let name = entry.get("name");
+                let Some(mut pool) = self.pool(inventory, object, PoolKind::MetallbConfigMap)
+                else {
+                    return;
+                };
+                let text = name.and_then(|name| {
+                    self.short(inventory, name, "the name of a pool", LONGEST_OBJECT_NAME)
+                });
+                text.unwrap_or_default().clone_into(&mut pool.name);
                 let mut truth = |key| self.truth(inventory, entry.get(key), key);
-                let mut pool = self.pool(object, PoolKind::MetallbConfigMap);
-                let text = name.and_then(Value::text).unwrap_or_default();
-                text.clone_into(&mut pool.name);
                 pool.place = self.place(name.unwrap_or(entry));
                 pool.auto_assign = truth("auto-assign").unwrap_or(true);
                 pool.avoid_buggy_ips = truth("avoid-buggy-ips").unwrap_or(false);
@@ -288,13 +317,17 @@ impl Reader {
     }
 
     fn advertisement(self, inventory: &mut Inventory, object: Value<'_>, kind: AdvertisementKind) {
-        let identity = self.pool(object, PoolKind::IpAddressPool);
+        let Some(identity) = self.pool(inventory, object, PoolKind::IpAddressPool) else {
+            return;
+        };
         let spec = |key| object.at_path(&["spec", key]);
         let mut pools = Vec::new();
         for name in self.list(inventory, spec("ipAddressPools"), "spec.ipAddressPools") {
-            match name.text() {
-                Some(text) => pools.push((text.to_owned(), self.place(name))),
-                None => self.misshapen(inventory, name, "a name in spec.ipAddressPools", "text"),
+            let field = "a name in spec.ipAddressPools";
+            if name.text().is_none() {
+                self.misshapen(inventory, name, field, "text");
+            } else if let Some(text) = self.short(inventory, name, field, LONGEST_OBJECT_NAME) {
+                pools.push((text.to_owned(), self.place(name)));
             }
         }
         let field = "spec.ipAddressPoolSelectors";
@@ -314,10 +347,9 @@ impl Reader {
     }
 
     fn selector(self, inventory: &mut Inventory, selector: Value<'_>) -> Option<Selector> {
-        let mut requirements: Vec<_> = selector
-            .get("matchLabels")
-            .map(labels)
-            .unwrap_or_default()
+        let labels = selector.get("matchLabels");
+        let labels = self.labels(inventory, labels, "a pair of matchLabels");
+        let mut requirements: Vec<_> = labels
             .into_iter()
             .map(|(key, value)| Requirement {
                 key,
@@ -342,14 +374,23 @@ impl Reader {
                     return None;
                 }
             };
-            let values = self.list(inventory, expression.get("values"), "values");
+            let key = match expression.get("key") {
+                Some(key) if key.text().is_some() => {
+                    self.short(inventory, key, "key", LONGEST_LABEL_KEY)?
+                }
+                _ => "",
+            };
+            let mut values = Vec::new();
+            for value in self.list(inventory, expression.get("values"), "values") {
+                if value.text().is_some() {
+                    let text = self.short(inventory, value, "a value", LONGEST_LABEL_VALUE)?;
+                    values.push(text.to_owned());
+                }
+            }
             requirements.push(Requirement {
-                key: text("key").unwrap_or_default().to_owned(),
+                key: key.to_owned(),
                 operator,
-                values: values
-                    .into_iter()
-                    .filter_map(|value| value.text().map(str::to_owned))
-                    .collect(),
+                values,
             });
         }
         Some(Selector {
@@ -358,24 +399,96 @@ impl Reader {
         })
     }
 
-    /// A pool of this object, still empty.
-    fn pool(self, object: Value<'_>, kind: PoolKind) -> Pool {
+    /// A pool of this object, still empty; nothing where there is no room for it.
+    fn pool(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) -> Option<Pool> {
         let metadata = |key| object.at_path(&["metadata", key]);
         let name = metadata("name");
-        Pool {
+        let text = name.and_then(Value::text).unwrap_or_default();
+        if !self.has_room(inventory, object, 1 + parts_of(text)) {
+            return None;
+        }
+        // Longer names have been told by now where they matter.
+        let text = Some(text).filter(|text| text.len() <= LONGEST_OBJECT_NAME);
+        let namespace = metadata("namespace").filter(|namespace| namespace.text().is_some());
+        let namespace = namespace.and_then(|namespace| {
+            self.short(
+                inventory,
+                namespace,
+                "metadata.namespace",
+                LONGEST_NAMESPACE,
+            )
+        });
+        Some(Pool {
             cluster: self.cluster,
             kind,
-            namespace: metadata("namespace")
-                .and_then(Value::text)
-                .map(str::to_owned),
-            name: name.and_then(Value::text).unwrap_or_default().to_owned(),
-            labels: metadata("labels").map(labels).unwrap_or_default(),
+            namespace: namespace.map(str::to_owned),
+            name: text.unwrap_or_default().to_owned(),
+            labels: self.labels(inventory, metadata("labels"), "a pair of metadata.labels"),
             place: self.place(name.unwrap_or(object)),
             ranges: Vec::new(),
             faults: Vec::new(),
             auto_assign: true,
             avoid_buggy_ips: false,
+        })
+    }
+
+    /// Pairs of texts, as far as labels can be as long.
+    fn labels(
+        self,
+        inventory: &mut Inventory,
+        labels: Option<Value<'_>>,
+        field: &'static str,
+    ) -> Labels {
+        let mut read = Labels::new();
+        for (key, value) in labels.into_iter().flat_map(Value::entries) {
+            let [name, text] = [key, value].map(Value::text);
+            let parts = [name, text].into_iter().flatten().map(parts_of);
+            if !self.has_room(inventory, key, 1 + parts.sum::<usize>()) {
+                break;
+            }
+            let (Some(name), Some(text)) = (name, text) else {
+                continue;
+            };
+            if name.len() > LONGEST_LABEL_KEY || text.len() > LONGEST_LABEL_VALUE {
+                let expected =
+                    "a label in Kubernetes (a key of up to 317 bytes, a value of up to 63)";
+                let long = if name.len() > LONGEST_LABEL_KEY {
+                    key
+                } else {
+                    value
+                };
+                self.misshapen(inventory, long, field, expected);
+                continue;
+            }
+            read.insert(name.to_owned(), text.to_owned());
         }
+        read
+    }
+
+    /// The text of a name, if it has one and there is room for it; one that is too long is told.
+    fn short<'a>(
+        self,
+        inventory: &mut Inventory,
+        value: Value<'a>,
+        field: &'static str,
+        most: usize,
+    ) -> Option<&'a str> {
+        let text = value.text()?;
+        if text.len() > most {
+            self.misshapen(
+                inventory,
+                value,
+                field,
+                "as short as it has to be in Kubernetes",
+            );
+            return None;
+        }
+        self.has_room(inventory, value, parts_of(text))
+            .then_some(text)
+    }
+
+    fn has_room(self, inventory: &mut Inventory, value: Value<'_>, parts: usize) -> bool {
+        inventory.take_room(self.file, value.mark(), parts)
     }
 
     fn addresses(
@@ -405,6 +518,9 @@ impl Reader {
     }
 
     fn written(self, inventory: &mut Inventory, pool: &mut Pool, text: &str, value: Value<'_>) {
+        if !self.has_room(inventory, value, parts_of(text)) {
+            return;
+        }
         if text.contains("{{") {
             return self.is_template(inventory, value);
         }
@@ -428,7 +544,7 @@ impl Reader {
         value.truth()
     }
 
-    /// The items of a list; none where there is no list.
+    /// The items of a list, as far as there is room; none where there is no list.
     fn list<'a>(
         self,
         inventory: &mut Inventory,
@@ -442,7 +558,9 @@ impl Reader {
             self.misshapen(inventory, list, field, "a list");
             return Vec::new();
         };
-        items.collect()
+        items
+            .take_while(|&item| self.has_room(inventory, item, 1))
+            .collect()
     }
 
     fn misshapen(
@@ -452,6 +570,11 @@ impl Reader {
         field: &'static str,
         expected: &'static str,
     ) {
+        // It is searched, and may stand in many places.
+        let parts = value.text().map_or(0, parts_of);
+        if !self.has_room(inventory, value, parts) {
+            return;
+        }
         if is_placeholder(value) {
             return self.is_template(inventory, value);
         }
@@ -489,17 +612,6 @@ fn is_placeholder(value: Value<'_>) -> bool {
     let mut entries = value.entries();
     let is_placeholder = entries.next().is_some_and(|(key, _)| key.is_mapping());
     is_placeholder || value.text().is_some_and(|text| text.contains("{{"))
-}
-
-fn labels(value: Value<'_>) -> Labels {
-    let Shape::Mapping(entries) = value.shape() else {
-        return Labels::new();
-    };
-    let text = |value: Value<'_>| value.text().map(str::to_owned);
-    let pairs = entries.into_iter();
-    pairs
-        .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
-        .collect()
 }
 
 #[cfg(test)]

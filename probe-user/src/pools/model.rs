@@ -5,12 +5,19 @@ use std::collections::HashMap;
 use probe_common::label_enum;
 
 use super::{
-    interval::{Form, Interval, IntervalError},
+    interval::{self, Form, Interval, IntervalError},
     yaml::{Mark, YamlError},
 };
 
 /// More ranges than this are not read: it takes a file made for it to have them.
 const MOST_RANGES: usize = 1_000_000;
+/// So many bytes of text count as much as a range: few ranges can have long texts.
+const TEXT_OF_A_RANGE: usize = 16;
+
+/// How much the bytes of a text count.
+pub const fn parts_of(text: &str) -> usize {
+    text.len() / TEXT_OF_A_RANGE
+}
 
 /// A place in a file. Ordered as files were read, and from top to bottom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +86,7 @@ impl Range {
                 place,
             }),
             Err(error) => Err(Fault {
-                text: text.to_owned(),
+                text: text.chars().take(interval::LONGEST).collect(),
                 place,
                 error,
             }),
@@ -90,7 +97,7 @@ impl Range {
 /// What should be a range and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Word for word.
+    /// Word for word, as far as a range could be as long.
     pub text: String,
     /// Where.
     pub place: Place,
@@ -278,7 +285,10 @@ pub enum ReadError {
     )]
     EmptyPlan,
     /// More ranges than are read.
-    #[error("more than {MOST_RANGES} ranges, labels and names: the rest is left out")]
+    #[error(
+        "more than {MOST_RANGES} ranges, labels and names, or {} MB of them: the rest is left out",
+        MOST_RANGES * TEXT_OF_A_RANGE / 1_000_000
+    )]
     TooMany,
 }
 
@@ -298,6 +308,8 @@ pub struct Inventory {
     /// How much was read: of ranges, labels, names and whatever else objects have any number of. By aliases, a
     /// small file could have more than there is memory.
     parts: usize,
+    /// The last file of which something was left out.
+    left_out: Option<usize>,
 }
 
 impl Inventory {
@@ -316,41 +328,45 @@ impl Inventory {
         self.files.len() - 1
     }
 
-    /// Notes that something could not be read.
+    /// Notes that something could not be read, as far as there is room.
     pub fn cannot_read(&mut self, file: usize, mark: Option<Mark>, error: impl Into<ReadError>) {
+        if self.parts >= MOST_RANGES {
+            return self.leave_out(file, mark);
+        }
         let error = error.into();
-        self.spend(1);
+        self.parts += 1;
         self.unread.push(Unread { file, mark, error });
     }
 
-    /// Takes a pool, as far as there is room.
-    pub fn add_pool(&mut self, mut pool: Pool) {
-        let room = MOST_RANGES.saturating_sub(self.parts);
-        if pool.ranges.len() + pool.faults.len() > room {
-            self.cannot_read(pool.place.file, Some(pool.place.mark), ReadError::TooMany);
-            pool.ranges.truncate(room);
-            pool.faults.truncate(room - pool.ranges.len());
-        }
-        self.spend(pool.ranges.len() + pool.faults.len() + pool.labels.len());
+    /// Takes a pool.
+    pub fn add_pool(&mut self, pool: Pool) {
         self.pools.push(pool);
     }
 
     /// Takes an advertisement.
     pub fn add_advertisement(&mut self, advertisement: Advertisement) {
-        let selectors = advertisement.selectors.iter();
-        let requirements = selectors.flat_map(|selector| &selector.requirements);
-        let values = requirements.map(|requirement| 1 + requirement.values.len());
-        self.spend(values.sum::<usize>() + advertisement.pools.len());
         self.advertisements.push(advertisement);
     }
 
-    /// Counts parts of objects.
-    pub const fn spend(&mut self, parts: usize) {
-        self.parts = self.parts.saturating_add(parts);
+    /// Takes room for parts of objects, before they are copied, and says whether there was so much. That there was
+    /// not is noted.
+    #[must_use]
+    pub fn take_room(&mut self, file: usize, mark: Mark, parts: usize) -> bool {
+        let taken = self.parts.saturating_add(parts);
+        if taken > MOST_RANGES {
+            self.parts = MOST_RANGES;
+            self.leave_out(file, Some(mark));
+            return false;
+        }
+        self.parts = taken;
+        true
     }
 
-    /// Whether there is no room for another range.
-    pub fn is_full(&self) -> bool {
-        self.parts >= MOST_RANGES
+    /// Notes, once of a file, that there was no room for the rest of it.
+    fn leave_out(&mut self, file: usize, mark: Option<Mark>) {
+        if self.left_out.replace(file) != Some(file) {
+            let error = ReadError::TooMany;
+            self.unread.push(Unread { file, mark, error });
+        }
     }
 }

@@ -8,11 +8,22 @@ use super::{
     model::Pool,
 };
 
-/// Addresses that are handed out: all from one to another, or all but those that end in .0 and .255.
+/// Addresses that are handed out, from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     interval: Interval,
-    skips: bool,
+    which: Which,
+}
+
+/// Which of the addresses from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// All of them.
+    All,
+    /// Those that do not end in .0 or .255.
+    Thinned,
+    /// Those that do: what another pool keeps back.
+    KeptBack,
 }
 
 impl Stretch {
@@ -20,8 +31,27 @@ impl Stretch {
     pub const fn whole(interval: Interval) -> Self {
         Self {
             interval,
-            skips: false,
+            which: Which::All,
         }
+    }
+
+    /// Whether addresses that end in .0 and .255 are left out.
+    pub fn is_thinned(self) -> bool {
+        self.which == Which::Thinned
+    }
+
+    /// Of parts of it in which the others are somebody else's, those addresses that end in .0 and .255, if it
+    /// has them.
+    pub fn kept_back(
+        self,
+        parts: impl IntoIterator<Item = Interval>,
+    ) -> impl Iterator<Item = Self> {
+        let parts = parts.into_iter();
+        let parts = parts.filter(move |part| !self.is_thinned() && part.buggy().is_some());
+        parts.map(|interval| Self {
+            interval,
+            which: Which::KeptBack,
+        })
     }
 
     /// From where to where.
@@ -31,12 +61,21 @@ impl Stretch {
 
     /// How many addresses.
     pub fn count(self) -> u128 {
-        self.interval.count() - self.skipped()
+        match self.which {
+            Which::All => self.interval.count(),
+            Which::Thinned => self.interval.count() - self.buggy(),
+            Which::KeptBack => self.buggy(),
+        }
     }
 
-    /// How many runs there are at most: one more than addresses that are left out.
+    /// How many runs there are at most.
     pub fn most_runs(self) -> u128 {
-        self.skipped() + 1
+        match self.which {
+            Which::All => 1,
+            // One more than addresses that are left out.
+            Which::Thinned => self.buggy() + 1,
+            Which::KeptBack => self.buggy(),
+        }
     }
 
     /// Parts of it, each as it is.
@@ -56,10 +95,10 @@ impl Stretch {
         iter::from_fn(move || {
             loop {
                 let piece = rest.take()?;
-                let skipped = piece.buggy().filter(|_| self.skips);
-                let one = skipped.and_then(|(_, first)| Interval::new(first, first).ok());
+                let buggy = piece.buggy().filter(|_| self.which != Which::All);
+                let one = buggy.and_then(|(_, first)| Interval::new(first, first).ok());
                 let Some(one) = one else {
-                    return Some(piece);
+                    return (self.which != Which::KeptBack).then_some(piece);
                 };
                 let mut before = None;
                 for part in piece.without(&one) {
@@ -69,6 +108,9 @@ impl Stretch {
                         rest = Some(part);
                     }
                 }
+                if self.which == Which::KeptBack {
+                    return Some(one);
+                }
                 if before.is_some() {
                     return before;
                 }
@@ -76,9 +118,8 @@ impl Stretch {
         })
     }
 
-    fn skipped(self) -> u128 {
-        let skipped = self.interval.buggy().filter(|_| self.skips);
-        skipped.map_or(0, |(number, _)| number)
+    fn buggy(self) -> u128 {
+        self.interval.buggy().map_or(0, |(number, _)| number)
     }
 }
 
@@ -98,7 +139,7 @@ pub fn of_pools<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Vec<Stretch> {
     for range in merged(thinned) {
         let all = Stretch {
             interval: range,
-            skips: true,
+            which: Which::Thinned,
         };
         stretches.extend(all.parts(outside(range, &whole)));
     }
@@ -127,9 +168,9 @@ mod tests {
 
     #[test]
     fn a_run_ends_before_what_is_left_out() {
-        let runs = |range: &str, skips| {
+        let runs = |range: &str, which| {
             let (interval, _) = Interval::parse(range).unwrap();
-            let stretch = Stretch { interval, skips };
+            let stretch = Stretch { interval, which };
             let runs: Vec<_> = stretch.runs().collect();
             assert!(runs.len() as u128 <= stretch.most_runs());
             let count: u128 = runs.iter().map(Interval::count).sum();
@@ -137,17 +178,28 @@ mod tests {
             runs.iter().map(Interval::spoken).collect::<Vec<_>>()
         };
         assert_eq!(
-            runs("192.0.2.254-192.0.3.1", true),
+            runs("192.0.2.254-192.0.3.1", Which::Thinned),
             ["192.0.2.254", "192.0.3.1"]
         );
         assert_eq!(
-            runs("192.0.2.254-192.0.3.1", false),
+            runs("192.0.2.254-192.0.3.1", Which::All),
             ["192.0.2.254-192.0.3.1"]
         );
-        assert_eq!(runs("192.0.2.255-192.0.3.0", true), [""; 0]);
-        assert_eq!(runs("192.0.2.0/24", true), ["192.0.2.1-192.0.2.254"]);
-        assert_eq!(runs("2001:db8::/64", true), ["2001:db8::/64"]);
-        assert_eq!(runs("255.255.255.255", true), [""; 0]);
+        assert_eq!(runs("192.0.2.255-192.0.3.0", Which::Thinned), [""; 0]);
+        assert_eq!(
+            runs("192.0.2.0/24", Which::Thinned),
+            ["192.0.2.1-192.0.2.254"]
+        );
+        assert_eq!(runs("2001:db8::/64", Which::Thinned), ["2001:db8::/64"]);
+        assert_eq!(runs("255.255.255.255", Which::Thinned), [""; 0]);
+        assert_eq!(
+            runs("192.0.2.254-192.0.3.1", Which::KeptBack),
+            ["192.0.2.255", "192.0.3.0"]
+        );
+        assert_eq!(
+            runs("192.0.2.0/24", Which::KeptBack),
+            ["192.0.2.0", "192.0.2.255"]
+        );
     }
 
     #[test]
@@ -155,7 +207,7 @@ mod tests {
         let (interval, _) = Interval::parse("0.0.0.0/0").unwrap();
         let stretch = Stretch {
             interval,
-            skips: true,
+            which: Which::Thinned,
         };
         assert_eq!(stretch.count(), (1 << 32) - (1 << 25));
         assert_eq!(stretch.runs().next().unwrap().spoken(), "0.0.0.1-0.0.0.254");

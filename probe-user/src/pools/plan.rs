@@ -3,7 +3,7 @@
 use probe_common::label_enum;
 
 use super::{
-    model::{Fault, Inventory, Place, Range, ReadError},
+    model::{Fault, Inventory, Place, Range, ReadError, parts_of},
     yaml::{self, Value, YamlError},
 };
 
@@ -18,6 +18,9 @@ label_enum! {
         Reserved = "reserved",
     }
 }
+
+/// Longer names are refused: clusters are called as files are, and no path is longer.
+const LONGEST_NAME: usize = 4096;
 
 /// A range that no pool may use.
 #[derive(Clone, Debug)]
@@ -145,7 +148,7 @@ impl Reader<'_> {
 
     fn share(&mut self, name: Value<'_>, share: Value<'_>) {
         const EXPECTED: &str = "network, ranges, nodes, dhcp or reserved";
-        let Some(cluster) = name.text() else {
+        let Some(cluster) = name.text().filter(|name| name.len() <= LONGEST_NAME) else {
             return self.misshapen(name, "this key", "the name of a cluster");
         };
         if !share.is_mapping() {
@@ -157,16 +160,19 @@ impl Reader<'_> {
             let inventory = &mut *self.inventory;
             return inventory.cannot_read(self.file, Some(name.mark()), error);
         }
+        if !self.has_room(name, 1 + parts_of(cluster)) {
+            return;
+        }
         let mut ranges = Vec::new();
         let mut network = None;
         for (key, value) in share.entries() {
             match key.text() {
-                Some("network") => match value.text() {
+                Some("network") => match self.short(value) {
                     Some(name) => network = Some(name.to_owned()),
                     None => self.misshapen(value, "network", "a name"),
                 },
                 Some("ranges") => {
-                    let listed = self.ranges(value).into_iter();
+                    let listed = self.ranges(value, None).into_iter();
                     ranges.extend(listed.map(|(range, _)| range));
                 }
                 Some(word) => match Use::from_label(word) {
@@ -186,7 +192,7 @@ impl Reader<'_> {
     }
 
     fn kept(&mut self, value: Value<'_>, purpose: Use, cluster: Option<&str>) {
-        for (range, name) in self.ranges(value) {
+        for (range, name) in self.ranges(value, cluster) {
             self.plan.kept.push(Kept {
                 purpose,
                 name,
@@ -196,8 +202,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A list of ranges: each a text, or a mapping of `range` and `name`.
-    fn ranges(&mut self, value: Value<'_>) -> Vec<(Range, Option<String>)> {
+    /// A list of ranges: each a text, or a mapping of `range` and `name`. Each may be listed with a cluster.
+    fn ranges(&mut self, value: Value<'_>, cluster: Option<&str>) -> Vec<(Range, Option<String>)> {
         if value.is_null() {
             return Vec::new();
         }
@@ -207,13 +213,24 @@ impl Reader<'_> {
         };
         let mut ranges = Vec::new();
         for item in items {
+            // By aliases, many entries may have one text.
+            let written = item.get("range").unwrap_or(item).text();
+            let name = item.get("name").and_then(Value::text);
+            let texts = [written, name, cluster].into_iter().flatten();
+            if !self.has_room(item, 1 + texts.map(parts_of).sum::<usize>()) {
+                break;
+            }
+            if name.is_some_and(|name| name.len() > LONGEST_NAME) {
+                self.misshapen(item, "the name of a range", "of up to 4096 bytes");
+                continue;
+            }
+            let name = name.map(str::to_owned);
             for (key, _) in item.entries() {
                 if !matches!(key.text(), Some("range" | "name")) {
                     self.misshapen(key, "this key", "range or name");
                 }
             }
             let range = item.get("range").unwrap_or(item);
-            let name = item.get("name").and_then(Value::text).map(str::to_owned);
             let Some(text) = range.text() else {
                 self.misshapen(range, "an entry", "a range, or a mapping of range and name");
                 continue;
@@ -225,6 +242,16 @@ impl Reader<'_> {
             }
         }
         ranges
+    }
+
+    /// The text of a name, if it is none too long and there is room for it.
+    fn short<'a>(&mut self, value: Value<'a>) -> Option<&'a str> {
+        let text = value.text().filter(|text| text.len() <= LONGEST_NAME)?;
+        self.has_room(value, parts_of(text)).then_some(text)
+    }
+
+    fn has_room(&mut self, value: Value<'_>, parts: usize) -> bool {
+        self.inventory.take_room(self.file, value.mark(), parts)
     }
 
     fn place(&self, value: Value<'_>) -> Place {
@@ -288,5 +315,43 @@ mod tests {
     fn a_typing_error_in_an_entry_is_not_passed_over() {
         let (_, unread) = read("dhcp: [{range: 192.0.2.1, nmae: x}]\n");
         assert_eq!(unread, ["1: this key is not range or name"]);
+    }
+
+    #[test]
+    fn what_many_entries_share_does_not_grow_with_them() {
+        let long = "x".repeat(1 << 20);
+        for entry in ["{range: 192.0.2.1, name: *s}", "*s", "{range: *s}"] {
+            let many = vec![entry; 20_000].join(", ");
+            let text = format!("dhcp: [&s {long}, {many}]\n");
+            let mut inventory = Inventory::default();
+            let plan = Plan::read(&mut inventory, "plan.yaml", &text);
+            let last = inventory.unread.last().unwrap();
+            assert_eq!(last.error, ReadError::TooMany, "{entry}");
+            assert!(plan.kept.len() + plan.faults.len() < 20, "{entry}");
+        }
+        let shares: Vec<_> = (0..20_000)
+            .map(|number| format!("c{number}: {{network: *s}}"))
+            .collect();
+        let text = format!(
+            "reserved: [&s {}]\nclusters: {{{}}}\n",
+            "x".repeat(4096),
+            shares.join(", ")
+        );
+        let mut inventory = Inventory::default();
+        let plan = Plan::read(&mut inventory, "plan.yaml", &text);
+        let last = inventory.unread.last().unwrap();
+        assert_eq!(last.error, ReadError::TooMany);
+        assert!(plan.shares.len() < 4000, "{}", plan.shares.len());
+    }
+
+    #[test]
+    fn a_name_that_is_far_too_long_is_told() {
+        let long = "x".repeat(4097);
+        let (plan, unread) = read(&format!("dhcp: [{{range: 192.0.2.1, name: {long}}}]\n"));
+        assert!(plan.kept.is_empty());
+        assert_eq!(
+            unread,
+            ["1: the name of a range is not of up to 4096 bytes"]
+        );
     }
 }

@@ -119,10 +119,10 @@ pub enum Shape<'a> {
         /// Whether it stands there without quotes, on one line.
         plain: bool,
     },
-    /// A list.
-    Sequence(Vec<Value<'a>>),
-    /// Keys and values.
-    Mapping(Vec<(Value<'a>, Value<'a>)>),
+    /// A list: [`Value::items`].
+    Sequence,
+    /// Keys and values: [`Value::entries`].
+    Mapping,
 }
 
 /// Reads all documents of a text; empty ones are left out.
@@ -353,12 +353,9 @@ impl<'a> Value<'a> {
                 text,
                 plain: *style == ScalarStyle::Plain,
             },
-            Content::Sequence(items) => {
-                Shape::Sequence(items.iter().map(|&index| self.at(index)).collect())
-            }
-            Content::Mapping(_) => Shape::Mapping(self.entries().collect()),
+            Content::Mapping(_) => Shape::Mapping,
             // An alias stands for a node, never for an alias.
-            Content::Alias(_) => Shape::Sequence(Vec::new()),
+            Content::Sequence(_) | Content::Alias(_) => Shape::Sequence,
         }
     }
 

@@ -173,7 +173,9 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
         say("nobody was asked: somebody may have them all the same");
         let pools = left.iter().map(|left| {
             let runs = left.stretches.iter().flat_map(|stretch| stretch.runs());
-            PoolRecord::new(inventory, left.pool, first(runs, &mut room))
+            // What another pool keeps back may be the neighbour of what is this one's alone.
+            let free = merged(first(runs, &mut room));
+            PoolRecord::new(inventory, left.pool, free)
         });
         pools.collect()
     } else {
@@ -184,7 +186,8 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
         let pools = left.iter().map(|left| {
             let stretches = left.stretches.iter();
             let free = stretches.flat_map(|stretch| stretch.inside(&asked.free));
-            let free = merged(free.map(Stretch::interval).collect());
+            // By address: what lies between may be another pool's.
+            let free = merged(free.flat_map(Stretch::runs).collect());
             PoolRecord::new(inventory, left.pool, first(free, &mut room))
         });
         pools.collect()

@@ -144,6 +144,65 @@ fn a_pool_that_grows_by_aliases_is_refused() {
     assert_eq!(error, ExcludeError::TooLarge("first".to_owned()));
 }
 
+#[test]
+fn a_long_text_that_many_aliases_repeat_is_refused() {
+    let long = "x".repeat(1 << 20);
+    let too_large = ExcludeError::TooLarge("first".to_owned());
+    let many = vec!["*s"; 20_000].join(", ");
+    let listed = format!("{POOL}a: &s {long}\nb: [{many}]\n");
+    let error = exclude(&listed, interval("192.0.2.9")).unwrap_err();
+    assert_eq!(error, too_large);
+    let keys: Vec<_> = (0..20_000).map(|number| format!("k{number}: *s")).collect();
+    let mapped = format!("{POOL}a: &s {long}\nb: {{{}}}\n", keys.join(", "));
+    let error = exclude(&mapped, interval("192.0.2.9")).unwrap_err();
+    assert_eq!(error, too_large);
+    // No manifest is too long, and all of them are.
+    let items = vec!["- *p"; 20_000].join("\n");
+    let pools = format!(
+        "x: &p {{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {{name: first}}, \
+         spec: {{addresses: [192.0.2.0/24]}}, note: {long}}}\nkind: List\nitems:\n{items}\n"
+    );
+    let error = exclude(&pools, interval("192.0.2.9")).unwrap_err();
+    assert_eq!(error, too_large);
+    let few = pools.replace(&items, "- *p\n- *p");
+    let excluded = exclude(&few, interval("192.0.2.9")).unwrap();
+    assert_eq!(excluded.manifests.len(), 2);
+}
+
+#[test]
+fn what_is_too_much_to_be_read_is_not_split_either() {
+    let long = "x".repeat(1 << 20);
+    let many = vec!["*s"; 20_000].join(", ");
+    let text = format!("x: &s {long}\n{POOL}").replace("[192", &format!("[{many}, 192"));
+    let excluded = exclude(&text, interval("192.0.2.9")).unwrap();
+    assert_eq!(excluded.manifests, [""; 0]);
+    let errors: Vec<_> = excluded
+        .broken
+        .into_iter()
+        .map(|(_, error)| error)
+        .collect();
+    assert_eq!(errors, [ReadError::TooMany]);
+    // Of a few hundred bytes each, documents with more broken objects than there is room for.
+    let mut document = "x0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..6 {
+        let below = vec![format!("*l{}", level - 1); 10].join(", ");
+        let below = below.replace("*l0", "{kind: List, items: *a0}");
+        writeln!(
+            document,
+            "x{level}: &l{level} {{kind: List, items: [{below}]}}"
+        )
+        .unwrap();
+    }
+    document += "y: IPAddressPool\nkind: List\nitems: [*l5]\n---\n";
+    let excluded = exclude(&document.repeat(50), interval("192.0.2.9")).unwrap();
+    let errors: Vec<_> = excluded
+        .broken
+        .into_iter()
+        .map(|(_, error)| error)
+        .collect();
+    assert_eq!(errors, [ReadError::TooMany]);
+}
+
 const BLUE: &str = "\
 apiVersion: cilium.io/v2
 kind: CiliumLoadBalancerIPPool

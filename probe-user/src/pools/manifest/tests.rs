@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{objects::MOST_OBJECTS, *};
+use crate::pools::interval::IntervalError;
 
 fn inventory(text: &str) -> Inventory {
     let mut inventory = Inventory::default();
@@ -144,6 +145,170 @@ fn what_many_objects_share_does_not_grow_with_them() {
     assert!(inventory.pools.len() < 60, "{}", inventory.pools.len());
     let last = inventory.unread.last().unwrap();
     assert_eq!(last.error, ReadError::TooMany);
+}
+
+/// How much text was copied.
+fn text_of(inventory: &Inventory) -> usize {
+    let of_pool = |pool: &Pool| {
+        let labels = pool.labels.iter();
+        let labels = labels.map(|(key, value)| key.len() + value.len());
+        let ranges = pool.ranges.iter().map(|range| range.text.len());
+        let faults = pool.faults.iter().map(|fault| fault.text.len());
+        let namespace = pool.namespace.as_ref().map_or(0, String::len);
+        let lists = labels.chain(ranges).chain(faults).sum::<usize>();
+        pool.name.len() + namespace + lists
+    };
+    let of_advertisement = |advertisement: &Advertisement| {
+        let names = advertisement.pools.iter().map(|(name, _)| name.len());
+        let selectors = advertisement.selectors.iter();
+        let requirements = selectors.flat_map(|selector| &selector.requirements);
+        let values = requirements
+            .map(|one| one.key.len() + one.values.iter().map(String::len).sum::<usize>());
+        advertisement.name.len() + names.chain(values).sum::<usize>()
+    };
+    let pools = inventory.pools.iter().map(of_pool);
+    let advertisements = inventory.advertisements.iter().map(of_advertisement);
+    pools.chain(advertisements).sum()
+}
+
+#[test]
+fn a_long_text_that_many_objects_share_does_not_grow_with_them() {
+    let long = "x".repeat(1 << 20);
+    let many = vec!["*s"; 20_000].join(", ");
+    let fine = "metadata: {name: a}";
+    let pool = "apiVersion: metallb.io/v1beta1, kind: IPAddressPool";
+    let advertisement = "apiVersion: metallb.io/v1beta1, kind: L2Advertisement";
+    let short = "addresses: [192.0.2.0/24]";
+    for object in [
+        format!("{pool}, metadata: {{name: a, labels: {{a: *s}}}}, spec: {{{short}}}"),
+        format!("{pool}, metadata: {{name: a, labels: {{*s : a}}}}, spec: {{{short}}}"),
+        format!("{pool}, metadata: {{name: *s}}, spec: {{{short}}}"),
+        format!("{pool}, metadata: {{name: a, namespace: *s}}, spec: {{{short}}}"),
+        format!("{pool}, {fine}, spec: {{addresses: [*s]}}"),
+        format!("{pool}, {fine}, spec: {{addresses: [{many}]}}"),
+        format!("{pool}, {fine}, spec: {{avoidBuggyIPs: *s}}"),
+        format!("{advertisement}, {fine}, spec: {{ipAddressPools: [{many}]}}"),
+        format!(
+            "{advertisement}, {fine}, spec: {{ipAddressPoolSelectors: \
+             [{{matchExpressions: [{{key: *s, operator: In, values: [{many}]}}]}}]}}"
+        ),
+        format!(
+            "{advertisement}, {fine}, spec: {{ipAddressPoolSelectors: \
+             [{{matchExpressions: [{{key: a, operator: In, values: [{many}]}}]}}]}}"
+        ),
+        format!(
+            "{advertisement}, {fine}, spec: {{ipAddressPoolSelectors: [{{matchLabels: {{a: *s}}}}]}}"
+        ),
+        format!(
+            "apiVersion: cilium.io/v2, kind: CiliumLoadBalancerIPPool, {fine}, \
+             spec: {{blocks: [{{cidr: *s}}, {{start: *s}}, {{start: 192.0.2.1, stop: *s}}]}}"
+        ),
+        "apiVersion: v1, kind: ConfigMap, metadata: {name: kubevip}, data: {cidr-a: *s}".to_owned(),
+        "apiVersion: v1, kind: ConfigMap, metadata: {name: kubevip, labels: {a: *s}}, \
+         data: {cidr-a: 192.0.2.0/24}"
+            .to_owned(),
+    ] {
+        let items = vec!["- *o"; 20_000].join("\n");
+        let text = format!(
+            "w: IPAddressPool\nx: &s {long}\ny: &o {{{object}}}\nkind: List\nitems:\n{items}\n"
+        );
+        let inventory = inventory(&text);
+        let told = |error: &ReadError| inventory.unread.iter().any(|unread| unread.error == *error);
+        assert!(told(&ReadError::TooMany), "{object:.200}");
+        assert!(text_of(&inventory) < 16_000_000, "{object:.200}");
+        assert!(inventory.unread.len() < 1000, "{object:.200}");
+    }
+}
+
+#[test]
+fn what_entries_of_one_object_share_does_not_grow_with_them() {
+    let labels: Vec<_> = (0..5000).map(|number| format!("l{number}: x")).collect();
+    let metadata = |name: &str| format!("{{name: {name}, labels: {{{}}}}}", labels.join(", "));
+    let keys: Vec<_> = (0..5000)
+        .map(|number| format!("cidr-{number}: 192.0.2.0/24"))
+        .collect();
+    let kube_vip = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {}\ndata: {{{}}}\n",
+        metadata("kubevip"),
+        keys.join(", ")
+    );
+    let entries = vec!["  - *p\n"; 5000].concat();
+    let legacy = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {}\ndata:\n  config: |\n    x: &p {{name: a}}\n    \
+         address-pools:\n{}",
+        metadata("config"),
+        entries.replace("  -", "    -")
+    );
+    let wrong = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config}}\ndata:\n  config: |\n    \
+         x: &p {{name: a, addresses: [{}]}}\n    address-pools:\n{}",
+        vec!["[x]"; 5000].join(", "),
+        entries.replace("  -", "    -")
+    );
+    for text in [kube_vip, legacy, wrong] {
+        let inventory = inventory(&text);
+        let last = inventory.unread.last().unwrap();
+        assert_eq!(last.error, ReadError::TooMany, "{text:.200}");
+        assert!(inventory.pools.len() < 250, "{}", inventory.pools.len());
+        let labels = inventory.pools.iter().map(|pool| pool.labels.len());
+        assert!(labels.sum::<usize>() < 1_000_000, "{text:.200}");
+    }
+}
+
+#[test]
+fn names_and_labels_that_are_too_long_are_told() {
+    let object = |metadata: &str| {
+        let text = format!(
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: a, {metadata}}}\n\
+             spec: {{addresses: [192.0.2.0/24]}}\n"
+        );
+        let told = unread(&text);
+        (inventory(&text).pools.remove(0), told)
+    };
+    let x = |number: usize| "x".repeat(number);
+    let (pool, told) = object(&format!(
+        "namespace: {}, labels: {{{}: {}}}",
+        x(63),
+        x(317),
+        x(63)
+    ));
+    assert_eq!(told, [""; 0]);
+    assert_eq!((pool.namespace, pool.labels.len()), (Some(x(63)), 1));
+    let (pool, told) = object(&format!("namespace: {}", x(64)));
+    assert_eq!(
+        told,
+        ["3: metadata.namespace is not as short as it has to be in Kubernetes"]
+    );
+    assert_eq!(pool.namespace, None);
+    for (key, value) in [(x(318), x(1)), (x(1), x(64))] {
+        let (pool, told) = object(&format!("labels: {{{key}: {value}}}"));
+        let expected = "a label in Kubernetes (a key of up to 317 bytes, a value of up to 63)";
+        assert_eq!(
+            told,
+            [format!("3: a pair of metadata.labels is not {expected}")]
+        );
+        assert!(pool.labels.is_empty());
+    }
+}
+
+#[test]
+fn a_range_that_is_far_too_long_is_none() {
+    let text = format!("'192.0.2.1/32{}'", " ".repeat(300));
+    let text = pool("a").replace("192.0.2.0/24", &text);
+    let pool = inventory(&text).pools.remove(0);
+    assert_eq!(pool.ranges, []);
+    assert_eq!(pool.faults[0].error, IntervalError::TooLong);
+    assert_eq!(pool.faults[0].text.len(), 256);
+}
+
+#[test]
+fn a_start_that_is_no_address_changes_no_other_range() {
+    let text = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: a}\n\
+                spec: {blocks: [{cidr: 192.0.2.0/28}, {start: 198.51.100.1}, {start: x}]}\n";
+    let pool = inventory(text).pools.remove(0);
+    let texts: Vec<_> = pool.ranges.iter().map(|range| &*range.text).collect();
+    assert_eq!(texts, ["192.0.2.0/28", "198.51.100.1"]);
+    assert_eq!(pool.faults.len(), 1);
 }
 
 #[test]
