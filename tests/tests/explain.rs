@@ -243,8 +243,8 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
     );
 
     // Where no file can be written.
-    let words = ["--socket", place.word(), "--bundle", "-", SHARED_ADDRESS];
-    let piped = explain(&hosts.client, &words);
+    let to_stdout = ["--socket", place.word(), "--bundle", "-", SHARED_ADDRESS];
+    let piped = explain(&hosts.client, &to_stdout);
     assert_eq!(status(&piped), CONFLICT, "{piped:?}");
     assert!(piped.stdout.contains(&format!("{folder}/explain.json")));
     assert!(piped.stderr.contains("CONFLICT"), "{}", piped.stderr);
