@@ -46,7 +46,7 @@ pub(super) struct Binding {
     since: Timestamp,
     /// Since when its silence counts, if that is later than its last claim.
     awaited: Timestamp,
-    /// When another host last asked everybody for it.
+    /// When another host first asked everybody for it.
     asked_by_others: Option<Timestamp>,
     /// Its silence has been reported.
     silent_told: bool,
@@ -232,8 +232,9 @@ impl Binding {
     }
 
     /// Another host asks everybody for it.
-    pub const fn hear_question(&mut self, at: Timestamp) {
-        self.asked_by_others = Some(at);
+    pub fn hear_question(&mut self, at: Timestamp) {
+        // The first is enough: whoever goes on asking does not make the answer come later.
+        self.asked_by_others.get_or_insert(at);
     }
 
     /// Whether nobody has claimed it.

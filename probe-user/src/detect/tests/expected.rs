@@ -54,6 +54,7 @@ fn what_a_speaker_on_this_host_may_announce_is_not_silent_because_this_host_hear
     // It would answer the question of another host.
     lab.probe(100 * S, A, false);
     assert!(!is_silent_when_asked(&mut lab, 101 * S), "it still may");
+    lab.probe(109 * S, A, false);
     assert!(is_silent_when_asked(&mut lab, 110 * S));
 }
 
