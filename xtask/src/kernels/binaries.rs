@@ -1,4 +1,4 @@
-//! The test binaries that guests run.
+//! The test binary that guests run.
 
 use std::{path::PathBuf, process::Command};
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::host;
 
 /// Tests that hold on every kernel, and tests of what only guests have.
-const TESTS: [&str; 2] = ["counters", "guest"];
+const TESTS: [&str; 1] = ["guests"];
 
 /// One line of what cargo says of its work, as far as it matters here.
 #[derive(Deserialize)]
@@ -63,9 +63,9 @@ mod tests {
     fn executables_of_these_tests_are_picked() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"anyhow"},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"probe"},"executable":"/t/probe"}
-{"reason":"compiler-artifact","target":{"name":"counters"},"executable":"/t/counters-1"}
+{"reason":"compiler-artifact","target":{"name":"guests"},"executable":"/t/guests-1"}
 {"reason":"build-finished","success":true}
 "#;
-        assert_eq!(executables(messages), [PathBuf::from("/t/counters-1")]);
+        assert_eq!(executables(messages), [PathBuf::from("/t/guests-1")]);
     }
 }

@@ -28,7 +28,7 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
     })?;
     step("clippy, user space", || {
         // The test of what only guests have is not among cargo's "all".
-        ["--all-targets", "--test=guest"]
+        ["--all-targets", "--test=guests"]
             .iter()
             .try_for_each(|targets| {
                 let mut clippy = host::cargo();

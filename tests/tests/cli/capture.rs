@@ -1,0 +1,343 @@
+//! `--write` and `--read`: what was recorded gives the same findings again, and so do other tools' captures.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+
+use probe_common::wire::MacAddr;
+use probe_tests::{Finding, Finished, Frame, Lab, SHARED_ADDRESS, Stream, binary, pcap};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(10);
+const ADDRESS: [u8; 4] = [192, 0, 2, 10];
+const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
+const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+
+/// Runs the binary outside any lab: reading touches no network.
+fn read(file: &Path, options: &[&str]) -> Finished {
+    let output = Command::new(binary().unwrap())
+        .args(["watch", "-o", "json", "--read"])
+        .arg(file)
+        .args(options)
+        .output()
+        .unwrap();
+    Finished {
+        title: format!("probe watch --read {}", file.display()),
+        status: output.status,
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn essence(lines: &str) -> Vec<Finding> {
+    let findings = lines.lines().map(|line| Finding::parse(line).unwrap());
+    findings.map(Finding::without_time).collect()
+}
+
+fn kinds(lines: &str) -> BTreeSet<String> {
+    let findings = lines.lines().map(|line| Finding::parse(line).unwrap());
+    findings.map(|finding| finding.finding).collect()
+}
+
+#[test]
+fn what_was_written_gives_the_same_findings_again() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("conflict.pcapng");
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let options = ["-o", "json", "--write", file.to_str().unwrap()];
+    let watch = hosts.client.watch(&options).unwrap();
+    hosts.ask().unwrap();
+    watch
+        .wait_for_finding(SOON, |finding| finding.finding == "conflict")
+        .unwrap();
+    // A stranger takes the address that the watching host holds: a finding that no frame alone shows.
+    let stranger = hosts.server.sender().unwrap();
+    let claim = Frame::announcement(hosts.server.mac(), [192, 0, 2, 1]);
+    stranger.send(&claim).unwrap();
+    stranger.send(&claim.clone().tagged(100)).unwrap();
+    let mut resend = true;
+    let is_local = |finding: &Finding| finding.evidence == "local";
+    while resend {
+        stranger.send(&claim).unwrap();
+        resend = watch
+            .wait_for_finding(Duration::from_millis(300), is_local)
+            .is_err();
+    }
+    watch.interrupt().unwrap();
+    let live = watch.finish(SOON).unwrap().success().unwrap();
+    assert!(live.contains("\"local\""), "{live}");
+
+    let again = read(&file, &[]).success().unwrap();
+    assert_eq!(essence(&again), essence(&live));
+}
+
+#[test]
+fn only_the_frames_behind_findings_that_are_wanted_are_written() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("conflict.pcapng");
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let options = [
+        "-o", "json", "--kind", "conflict", "--count", "1", "--write",
+    ];
+    let options = [&options[..], &[file.to_str().unwrap()]].concat();
+    let watch = hosts.client.watch(&options).unwrap();
+    let other = hosts.server.sender().unwrap();
+    for last in 100..110 {
+        let frame = Frame::announcement(hosts.server.mac(), [192, 0, 2, last]);
+        other.send(&frame).unwrap();
+    }
+    hosts.ask().unwrap();
+    let live = watch.finish(SOON).unwrap().success().unwrap();
+    let again = read(&file, &[]).success().unwrap();
+    let addresses: BTreeSet<_> = essence(&again).into_iter().map(|found| found.ip).collect();
+    assert_eq!(addresses, BTreeSet::from([SHARED_ADDRESS.to_owned()]));
+    let again = read(&file, &["--kind", "conflict"]).success().unwrap();
+    assert_eq!(essence(&again), essence(&live));
+}
+
+#[test]
+fn tshark_reads_interface_direction_and_comment() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("frames.pcapng");
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let options = ["-o", "json", "--write", file.to_str().unwrap()];
+    let watch = hosts.client.watch(&options).unwrap();
+    hosts.ask().unwrap();
+    watch
+        .wait_for_finding(SOON, |finding| finding.finding == "conflict")
+        .unwrap();
+    watch.interrupt().unwrap();
+    watch.finish(SOON).unwrap().success().unwrap();
+    let output = Command::new("tshark")
+        .args(["-n", "-T", "fields", "-r"])
+        .arg(&file)
+        .args([
+            "-e",
+            "frame.interface_name",
+            "-e",
+            "frame.packet_flags_direction",
+        ])
+        .args(["-e", "arp.opcode", "-e", "frame.comment"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let fields = |line: &str| -> Vec<String> { line.split('\t').map(str::to_owned).collect() };
+    let packets: Vec<_> = text.lines().map(fields).collect();
+    assert!(packets.len() >= 3, "{text}");
+    for packet in &packets {
+        assert_eq!(packet[0], "eth0", "{text}");
+        assert!(packet[3].starts_with("probe: hook="), "{text}");
+        // A request of this host's goes out, and a reply comes in.
+        let direction = packet[1].trim_start_matches("0x").trim_start_matches('0');
+        assert_eq!(
+            direction,
+            if packet[2] == "1" { "2" } else { "1" },
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn tcpdumps_own_capture_gives_the_conflict_too() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("tcpdump.pcap");
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let words = [
+        "tcpdump",
+        "-U",
+        "-ni",
+        "eth0",
+        "-Z",
+        "root",
+        "-w",
+        file.to_str().unwrap(),
+        "arp",
+    ];
+    let tcpdump = hosts.client.spawn(words).unwrap();
+    tcpdump
+        .wait_for_line(Stream::Stderr, SOON, |line| line.contains("listening on"))
+        .unwrap();
+    // Until the capture has both answers: tcpdump says nothing of what it has seen.
+    let found = probe_tests::eventually("both answers in the capture", SOON, || {
+        hosts.ask()?;
+        let read = read(&file, &[]);
+        Ok(read
+            .stdout
+            .contains("duplicate_reply")
+            .then_some(read.stdout))
+    });
+    let found = found.unwrap();
+    let conflict = found
+        .lines()
+        .map(|line| Finding::parse(line).unwrap())
+        .find(|finding| finding.finding == "conflict")
+        .unwrap();
+    assert_eq!(conflict.ip, SHARED_ADDRESS);
+    assert_eq!(
+        conflict.macs().unwrap(),
+        [hosts.server.mac(), hosts.rival.mac()]
+    );
+}
+
+/// A capture in which everything happens that frames alone can make happen.
+fn everything() -> Vec<(Duration, Frame)> {
+    let mut frames = Vec::new();
+    let mut at =
+        |seconds: f64, frame: Frame| frames.push((Duration::from_secs_f64(seconds), frame));
+    let newcomer = MacAddr([2, 0, 0, 0, 0, 0xc]);
+    // A handover that stays: moved.
+    at(0.0, Frame::announcement(A, [192, 0, 2, 1]));
+    at(5.0, Frame::announcement(B, [192, 0, 2, 1]));
+    // A failover and a failback within the settle time: contested.
+    at(20.0, Frame::announcement(A, [192, 0, 2, 2]));
+    at(22.0, Frame::announcement(B, [192, 0, 2, 2]));
+    at(24.0, Frame::announcement(A, [192, 0, 2, 2]));
+    // A newcomer that asks for a used address.
+    at(40.0, Frame::announcement(A, ADDRESS));
+    at(41.0, Frame::probe(newcomer, ADDRESS));
+    at(41.1, Frame::reply(A, ADDRESS, newcomer, [0, 0, 0, 0]));
+    // Frames that are odd.
+    at(
+        50.0,
+        Frame::announcement(MacAddr::BROADCAST, [192, 0, 2, 3]).eth_src(A),
+    );
+    at(51.0, Frame::announcement(A, [192, 0, 2, 4]).eth_src(B));
+    // Two answers to one request: conflict, which becomes quiet and expires.
+    at(60.0, Frame::request(newcomer, [192, 0, 2, 99], ADDRESS));
+    at(60.001, Frame::reply(A, ADDRESS, newcomer, [192, 0, 2, 99]));
+    at(60.002, Frame::reply(B, ADDRESS, newcomer, [192, 0, 2, 99]));
+    // Somebody who is not heard of again: silent, if that is asked for.
+    at(2000.0, Frame::announcement(A, [192, 0, 2, 5]));
+    at(2100.0, Frame::announcement(A, [192, 0, 2, 6]));
+    frames
+}
+
+#[test]
+fn the_json_of_every_kind_that_frames_can_cause_is_valid_by_the_schema() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("everything.pcap");
+    fs::write(&file, pcap(&everything())).unwrap();
+    let options = ["--track", "192.0.2.5/32", "--silent-after", "1m"];
+    let lines = read(&file, &options).success().unwrap();
+    let expected = [
+        "bogus_claim",
+        "conflict",
+        "conflict_expired",
+        "conflict_quiet",
+        "contested",
+        "moved",
+        "new_binding",
+        "probe_denied",
+        "silent",
+        "source_mismatch",
+    ];
+    assert_eq!(kinds(&lines), expected.map(str::to_owned).into(), "{lines}");
+
+    let schema = include_str!("../../../docs/finding.schema.json");
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&serde_json::from_str(schema).unwrap())
+        .unwrap();
+    for line in lines.lines() {
+        let value = serde_json::from_str(line).unwrap();
+        assert!(validator.is_valid(&value), "{line}");
+    }
+}
+
+#[test]
+fn filters_choose_what_is_shown_of_a_capture() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("everything.pcap");
+    fs::write(&file, pcap(&everything())).unwrap();
+    let shown = |options: &[&str]| essence(&read(&file, options).success().unwrap()).len();
+    let all = shown(&[]);
+    assert_eq!(shown(&["--severity", "info"]), all);
+    assert_eq!(shown(&["--kind", "moved"]), 1);
+    assert_eq!(shown(&["--kind", "moved,contested"]), 2);
+    assert_eq!(shown(&["--ip", "192.0.2.1"]), 2);
+    assert_eq!(shown(&["--filter", "192.0.2.1/32"]), 2);
+    assert_eq!(shown(&["--ip", "198.51.100.0/24"]), 0);
+    assert_eq!(shown(&["--vlan", "0"]), all);
+    assert_eq!(shown(&["--vlan", "7"]), 0);
+    assert_eq!(shown(&["-i", "nothing*"]), 0);
+    assert_eq!(shown(&["--count", "3"]), 3);
+    assert!(shown(&["--severity", "warning"]) < all);
+    assert!(shown(&["--mac", "02:00:00:00:00:0c"]) < all);
+    assert_eq!(shown(&["--mac", "02:00"]), all);
+}
+
+#[test]
+fn a_conflict_in_a_capture_can_be_the_exit_status() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("everything.pcap");
+    fs::write(&file, pcap(&everything())).unwrap();
+    let status = |options: &[&str]| read(&file, options).status.code();
+    assert_eq!(status(&[]), Some(0));
+    assert_eq!(status(&["--fail-on-conflict"]), Some(1));
+    assert_eq!(
+        status(&["--fail-on-conflict", "--ip", "192.0.2.1"]),
+        Some(0)
+    );
+}
+
+#[test]
+fn a_capture_that_was_cut_off_gives_what_it_has_and_says_so() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("cut.pcap");
+    let whole = pcap(&everything());
+    fs::write(&file, &whole[..whole.len() - 5]).unwrap();
+    let finished = read(&file, &[]);
+    assert_eq!(finished.status.code(), Some(4));
+    assert!(kinds(&finished.stdout).contains("conflict"), "{finished:?}");
+    assert!(finished.stderr.contains("cut off"), "{finished:?}");
+    assert!(finished.stderr.contains("packets"), "{finished:?}");
+}
+
+#[test]
+fn what_is_no_capture_of_ethernet_gets_a_clear_error() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    let mut wrong_link = pcap(&everything());
+    wrong_link[20] = 113;
+    for (content, said) in [
+        (b"hello".to_vec(), "no pcap or pcapng"),
+        (Vec::new(), "no pcap or pcapng"),
+        (wrong_link, "link type 113"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let finished = read(&file, &[]);
+        assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+        assert!(finished.stderr.contains(said), "{finished:?}");
+    }
+    let finished = read(&directory.path().join("missing"), &[]);
+    assert_eq!(finished.status.code(), Some(4));
+    assert!(finished.stderr.contains("missing"), "{finished:?}");
+}
+
+#[test]
+fn reading_takes_no_privileges() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("everything.pcap");
+    fs::write(&file, pcap(&everything())).unwrap();
+    // Without any capability, and with nothing to see in /sys/fs/bpf.
+    let output = Command::new("setpriv")
+        .args([
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--no-new-privs",
+            "--",
+        ])
+        .arg(binary().unwrap())
+        .args(["watch", "--read"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("conflict"),
+        "{text}"
+    );
+}

@@ -1,0 +1,1052 @@
+//! `probe check`: asking, on real kernels' and on odd machines' networks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use probe_common::wire::{ArpFrame, Kind, MacAddr, ethertype};
+use probe_tests::{
+    CLIENT_ADDRESS, Finished, Frame, Host, INTERFACE, Lab, PublicCopy, SHARED_ADDRESS, Stream,
+    Switch, binary, eventually,
+};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Exit statuses.
+const FINE: i32 = 0;
+const CONFLICT: i32 = 1;
+const USAGE: i32 = 2;
+const UNMET: i32 = 3;
+const FAILED: i32 = 4;
+
+fn check(host: &Host, words: &[&str]) -> Finished {
+    let words = [&["check"], words].concat();
+    let finished = host.probe(&words).unwrap().finish(SOON).unwrap();
+    assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+    finished
+}
+
+fn status(finished: &Finished) -> i32 {
+    finished.status.code().unwrap()
+}
+
+/// Checks, and reads the records; each of them is as the schema says.
+fn records(host: &Host, words: &[&str]) -> (i32, Vec<Value>) {
+    let finished = check(host, &[&["-o", "json"], words].concat());
+    let schema = include_str!("../../../docs/check.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
+    let lines = finished.stdout.lines();
+    let records: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for record in &records {
+        let errors: Vec<_> = validator
+            .iter_errors(record)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:?}: {record}");
+    }
+    assert_ne!(status(&finished), USAGE, "{finished:?}");
+    (status(&finished), records)
+}
+
+/// Of one address: exit status and record.
+fn record(host: &Host, words: &[&str]) -> (i32, Value) {
+    let (status, mut records) = records(host, words);
+    assert_eq!(records.len(), 1, "{records:?}");
+    (status, records.remove(0))
+}
+
+fn macs(record: &Value) -> BTreeSet<String> {
+    let owners = record["owners"].as_array().unwrap();
+    owners
+        .iter()
+        .flat_map(|owner| owner["macs"].as_array().unwrap())
+        .map(|mac| mac.as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn set<const N: usize>(hosts: [&Host; N]) -> BTreeSet<String> {
+    hosts.map(|host| host.mac().to_string()).into()
+}
+
+/// A machine that is made of frames: what it answers to each ARP frame that it hears, and how much later.
+struct Machine {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Machine {
+    fn new(
+        host: &Host,
+        answers: impl Fn(&ArpFrame) -> Vec<(Duration, Frame)> + Send + 'static,
+    ) -> Self {
+        let (sender, capture) = (host.sender().unwrap(), host.capture().unwrap());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut due: Vec<(Instant, Frame)> = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let heard = capture.next(Duration::from_millis(1))?;
+                let now = Instant::now();
+                if let Some(arp) = heard
+                    .filter(|heard| !heard.sent)
+                    .and_then(|heard| heard.arp())
+                {
+                    due.extend(
+                        answers(&arp)
+                            .into_iter()
+                            .map(|(after, frame)| (now + after, frame)),
+                    );
+                }
+                let (ready, later) = due.into_iter().partition(|(at, _)| *at <= now);
+                due = later;
+                sender.send_all(ready.iter().map(|(_, frame)| frame))?;
+            }
+            Ok(())
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Answers for an address with these MACs, each after its time.
+    fn answering(host: &Host, address: &'static str, replies: Vec<(Duration, MacAddr)>) -> Self {
+        let address: Ipv4Addr = address.parse().unwrap();
+        Self::new(host, move |asked| {
+            if !asks_for(asked, address) {
+                return Vec::new();
+            }
+            let reply = |(after, mac): &(Duration, MacAddr)| {
+                (*after, Frame::reply(*mac, address, asked.sha, asked.spa))
+            };
+            replies.iter().map(reply).collect()
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !thread::panicking() {
+                ended.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+fn asks_for(frame: &ArpFrame, address: Ipv4Addr) -> bool {
+    frame.oper == ArpFrame::REQUEST && frame.tpa == address.octets()
+}
+
+/// A client at 192.0.2.1 on a switch.
+fn client(lab: &Lab) -> (Switch, Host) {
+    let switch = lab.bridge().unwrap();
+    let client = switch.host("client").unwrap();
+    client.add_address(&format!("{CLIENT_ADDRESS}/24")).unwrap();
+    (switch, client)
+}
+
+fn host(switch: &Switch, name: &str, address: &str) -> Host {
+    let host = switch.host(name).unwrap();
+    host.add_address(&format!("{address}/24")).unwrap();
+    host
+}
+
+#[test]
+fn one_owner_a_duplicate_and_nobody_are_told_apart_within_a_second() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let lone = host(&hosts.switch, "lone", "192.0.2.11");
+    let targets = [SHARED_ADDRESS, "192.0.2.11", "192.0.2.12"];
+    let (status, records) = records(&hosts.client, &targets);
+    assert_eq!(status, CONFLICT);
+    let verdicts: Vec<_> = records.iter().map(|record| &record["verdict"]).collect();
+    assert_eq!(verdicts, ["conflict", "one_owner", "nobody"]);
+    assert_eq!(macs(&records[0]), set([&hosts.server, &hosts.rival]));
+    assert_eq!(macs(&records[1]), set([&lone]));
+    assert_eq!(records[1]["owners"][0]["answered"], 3);
+    assert_eq!(records[2]["asked"], 3);
+
+    let text = check(&hosts.client, &[SHARED_ADDRESS]);
+    assert_eq!(self::status(&text), CONFLICT);
+    for word in [
+        "conflict",
+        SHARED_ADDRESS,
+        "Two machines have this address at once.",
+        &hosts.rival.mac().to_string(),
+        "answered 3 of 3",
+    ] {
+        assert!(text.stdout.contains(word), "{word}: {text:?}");
+    }
+    assert!(text.stdout.lines().all(|line| line.chars().count() <= 80));
+    assert!(!text.stdout.contains('\u{1b}'), "no colour in a pipe");
+
+    // The binary reports its own time; the process around it is not its business.
+    let summary = check(&hosts.client, &targets).stderr;
+    let took = summary.rsplit("questions in ").next().unwrap();
+    let took: f64 = took.trim().trim_end_matches(" s").parse().unwrap();
+    assert!(took <= 1.0, "{summary}");
+}
+
+#[test]
+fn a_silent_duplicate_that_listening_cannot_see_is_found() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let daemon = hosts.client.ready_daemon(&[]).unwrap();
+    // Something is heard, and it is not the duplicate.
+    let other = host(&hosts.switch, "other", "192.0.2.77");
+    let announcement = Frame::announcement(other.mac(), [192, 0, 2, 77]);
+    other.sender().unwrap().send(&announcement).unwrap();
+    daemon.wait_until_digested(1).unwrap();
+    assert!(daemon.findings().unwrap().is_empty());
+
+    let (status, record) = record(&hosts.client, &[SHARED_ADDRESS]);
+    assert_eq!((status, &record["verdict"]), (CONFLICT, &"conflict".into()));
+}
+
+#[test]
+fn slow_and_talkative_machines_and_many_macs_of_one_are_what_they_are() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let odd = switch.host("odd").unwrap();
+    let milliseconds = Duration::from_millis;
+    let mac = |last| MacAddr([2, 0, 0, 0, 9, last]);
+
+    let slow = Machine::answering(&odd, "192.0.2.21", vec![(milliseconds(420), mac(1))]);
+    let (exit, answer) = record(&client, &["192.0.2.21"]);
+    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
+    drop(slow);
+
+    // The quick one is not the only one.
+    let replies = vec![(milliseconds(0), mac(1)), (milliseconds(400), mac(2))];
+    let quick_and_slow = Machine::answering(&odd, "192.0.2.22", replies);
+    let (exit, answer) = record(&client, &["192.0.2.22"]);
+    assert_eq!((exit, &answer["verdict"]), (CONFLICT, &"conflict".into()));
+    drop(quick_and_slow);
+
+    let talkative = Machine::answering(&odd, "192.0.2.23", vec![(milliseconds(0), mac(3)); 5]);
+    let (exit, answer) = record(&client, &["192.0.2.23"]);
+    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!(answer["owners"][0]["answered"], 3);
+    assert_eq!(answer["owners"][0]["answers"], 15);
+    drop(talkative);
+
+    // A router answers with its virtual MAC and with its own.
+    let router = MacAddr([0, 0, 0x5e, 0, 1, 7]);
+    let replies = vec![(milliseconds(0), router), (milliseconds(1), mac(4))];
+    let virtual_router = Machine::answering(&odd, "192.0.2.24", replies);
+    let (exit, answer) = record(&client, &["192.0.2.24"]);
+    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!(answer["hint"], "router_and_host");
+    drop(virtual_router);
+
+    // Two MACs are two machines, unless somebody knows better.
+    let replies = vec![(milliseconds(0), mac(5)), (milliseconds(0), mac(6))];
+    let _pair = Machine::answering(&odd, "192.0.2.25", replies);
+    assert_eq!(record(&client, &["192.0.2.25"]).0, CONFLICT);
+    let same = format!("{},{}", mac(5), mac(6));
+    let (exit, answer) = record(&client, &["192.0.2.25", "--same-owner", &same]);
+    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
+}
+
+#[test]
+fn nodes_that_all_answer_for_a_service_are_a_conflict_with_its_likely_cause() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let nodes = ["node1", "node2", "node3", "node4"];
+    let nodes: Vec<_> = nodes
+        .iter()
+        .zip(2..)
+        .map(|(name, number)| {
+            let node = host(&switch, name, &format!("192.0.2.{number}"));
+            // As kube-proxy has it without strictARP.
+            node.ip(["address", "add", "192.0.2.200/32", "dev", "lo"])
+                .unwrap();
+            node
+        })
+        .collect();
+    let (status, record) = record(&client, &["192.0.2.200"]);
+    assert_eq!((status, &record["verdict"]), (CONFLICT, &"conflict".into()));
+    assert_eq!(record["hint"], "ipvs_strict_arp");
+    assert_eq!(macs(&record).len(), nodes.len());
+}
+
+#[test]
+fn a_proxy_answers_only_a_real_sender_and_many_addresses_of_one_mac_are_no_conflict() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let proxy = host(&switch, "proxy", "192.0.2.2");
+    proxy.add_cable("inside", "other").unwrap();
+    proxy
+        .ip(["route", "add", "192.0.2.64/28", "dev", "inside"])
+        .unwrap();
+    for (parameter, value) in [
+        ("ipv4/conf/eth0/proxy_arp", "1"),
+        ("ipv4/conf/eth0/forwarding", "1"),
+        ("ipv4/neigh/eth0/proxy_delay", "0"),
+    ] {
+        proxy.set_parameter(parameter, value).unwrap();
+    }
+    let targets = ["192.0.2.65", "192.0.2.66"];
+    let (status, silent) = records(&client, &targets);
+    assert_eq!(status, FINE);
+    assert!(silent.iter().all(|record| record["verdict"] == "nobody"));
+
+    let (status, found) = records(
+        &client,
+        &[&["--from", CLIENT_ADDRESS], &targets[..]].concat(),
+    );
+    assert_eq!(status, FINE);
+    for record in found {
+        assert_eq!(record["verdict"], "one_owner", "{record}");
+        assert_eq!(macs(&record), set([&proxy]));
+    }
+}
+
+#[test]
+fn this_hosts_own_address_has_an_owner_and_a_stranger_makes_it_a_conflict() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let (exit, record) = self::record(&client, &["--expect-owner", CLIENT_ADDRESS]);
+    assert_eq!((exit, &record["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!(record["owners"][0]["holds"], true);
+    assert_eq!(macs(&record), set([&client]));
+    let finished = check(&client, &["--expect-free", CLIENT_ADDRESS]);
+    assert_eq!(status(&finished), UNMET);
+
+    let stranger = host(&switch, "stranger", CLIENT_ADDRESS);
+    let (exit, record) = self::record(&client, &[CLIENT_ADDRESS]);
+    assert_eq!((exit, &record["verdict"]), (CONFLICT, &"conflict".into()));
+    assert_eq!(macs(&record), set([&client, &stranger]));
+}
+
+#[test]
+fn every_expectation_has_its_exit_status() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let lone = host(&hosts.switch, "lone", "192.0.2.11");
+    let (mac, wrong) = (lone.mac().to_string(), hosts.rival.mac().to_string());
+    for (words, expected) in [
+        (&["192.0.2.11"][..], FINE),
+        (&["192.0.2.12"], FINE),
+        (&["--expect-owner", "192.0.2.11"], FINE),
+        (&["--expect-owner", "192.0.2.12"], UNMET),
+        (&["--expect-free", "192.0.2.12"], FINE),
+        (&["--expect-free", "192.0.2.11"], UNMET),
+        (&["--expect-mac", &mac, "192.0.2.11"], FINE),
+        (&["--expect-mac", &wrong, "192.0.2.11"], UNMET),
+        (&["--expect-owner", "192.0.2.11", "192.0.2.12"], UNMET),
+        (&["--expect-owner", SHARED_ADDRESS], CONFLICT),
+        (&["--expect-free", SHARED_ADDRESS], CONFLICT),
+        (&["--expect-mac", &wrong, SHARED_ADDRESS], CONFLICT),
+        (&["--expect-owner", "--expect-free", "192.0.2.11"], USAGE),
+        (&["2001:db8::1"], USAGE),
+        (&["192.0.2.255"], USAGE),
+        (&["192.0.2.0"], USAGE),
+        (&["224.0.0.1"], USAGE),
+        (&["no-such-file"], USAGE),
+        (&["192.0.2.20-10"], USAGE),
+        (&[], USAGE),
+        (&["-i", "eth7", "192.0.2.11"], FAILED),
+        (&["-i", "lo", "192.0.2.11"], FAILED),
+    ] {
+        let finished = check(&hosts.client, words);
+        assert_eq!(status(&finished), expected, "{words:?}: {finished:?}");
+    }
+    let unmet = check(&hosts.client, &["--expect-owner", "192.0.2.12"]);
+    assert!(
+        unmet.stdout.contains("expected  exactly one owner"),
+        "{unmet:?}"
+    );
+}
+
+#[test]
+fn the_neighbour_entry_of_this_host_is_held_against_the_wire() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let lone = host(&switch, "lone", "192.0.2.11");
+    client.exec(["ping", "-c1", "-W5", "192.0.2.11"]).unwrap();
+    let (_, record) = self::record(&client, &["192.0.2.11"]);
+    assert_eq!(record["neighbour"]["mac"], lone.mac().to_string());
+    assert_eq!(record["neighbour"]["agrees"], true);
+
+    let wrong = "02:00:00:00:09:09";
+    client
+        .ip([
+            "neighbour",
+            "replace",
+            "192.0.2.11",
+            "lladdr",
+            wrong,
+            "dev",
+            INTERFACE,
+        ])
+        .unwrap();
+    let (_, record) = self::record(&client, &["192.0.2.11"]);
+    assert_eq!(record["neighbour"]["mac"], wrong);
+    assert_eq!(record["neighbour"]["agrees"], false);
+    let text = check(&client, &["192.0.2.11"]).stdout;
+    assert!(
+        text.contains(wrong) && text.contains("does not answer"),
+        "{text}"
+    );
+}
+
+/// What a host believes of its neighbours.
+fn beliefs(host: &Host) -> BTreeMap<String, String> {
+    let entries = host.exec(["ip", "-json", "neighbour", "show"]).unwrap();
+    let entries: Vec<Value> = serde_json::from_str(&entries).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let entries = entries.iter();
+    entries
+        .map(|entry| (text(&entry["dst"]), text(&entry["lladdr"])))
+        .collect()
+}
+
+#[test]
+fn a_sweep_changes_no_cache_of_anybody() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let bystanders = [
+        host(&hosts.switch, "first", "192.0.2.31"),
+        host(&hosts.switch, "second", "192.0.2.32"),
+    ];
+    let [first, second] = &bystanders;
+    // Even one that believes every claim of a stranger.
+    first
+        .set_parameter("ipv4/conf/eth0/arp_accept", "1")
+        .unwrap();
+    // One knows the client by its right MAC, one by a wrong one; both know each other and the server.
+    let mac = hosts.client.mac().to_string();
+    for (host, client, other) in [
+        (first, mac.as_str(), second),
+        (second, "02:00:00:00:09:09", first),
+    ] {
+        let address = if other.name() == "first" {
+            "192.0.2.31"
+        } else {
+            "192.0.2.32"
+        };
+        let (other, server) = (other.mac().to_string(), hosts.server.mac().to_string());
+        for (ip, lladdr) in [
+            (CLIENT_ADDRESS, client),
+            (address, &other),
+            (SHARED_ADDRESS, &server),
+        ] {
+            let words = [
+                "neighbour",
+                "replace",
+                ip,
+                "lladdr",
+                lladdr,
+                "dev",
+                INTERFACE,
+                "nud",
+                "stale",
+            ];
+            host.ip(words).unwrap();
+        }
+    }
+    let everybody = [first, second, &hosts.server, &hosts.rival, &hosts.client];
+    let before = everybody.map(beliefs);
+    assert_eq!(before[0].len(), 3, "{before:?}");
+    let (status, records) = records(&hosts.client, &["--rate", "300", "192.0.2.0/25"]);
+    assert_eq!((status, records.len()), (CONFLICT, 127));
+    let found = records
+        .iter()
+        .filter(|record| record["verdict"] != "nobody");
+    assert_eq!(found.count(), 4, "client, server and rival, first, second");
+    assert_eq!(everybody.map(beliefs), before);
+}
+
+#[test]
+fn a_host_that_boots_beside_a_check_keeps_its_address() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let booting = switch.host("booting").unwrap();
+    let (sender, capture) = (booting.sender().unwrap(), booting.capture().unwrap());
+    let address = [192, 0, 2, 40];
+    let words = ["check", "-o", "json", "--for", "15s", "192.0.2.40"];
+    let watching = client.probe(&words).unwrap();
+    // It asks, as long as nobody else does.
+    let asked = capture
+        .wait_for_arp(SOON, |frame| frame.tpa == address)
+        .unwrap();
+    assert_eq!((asked.sha, asked.kind()), (client.mac(), Kind::Probe));
+
+    // RFC 5227 section 2.1.1: three probes, and two seconds in which nobody else may probe for the address.
+    let begin = Instant::now();
+    let probe = Frame::probe(booting.mac(), address);
+    sender.send(&probe).unwrap();
+    // A question that was on its way already is nobody's fault.
+    let on_its_way = begin + Duration::from_millis(100);
+    let mut probes = 1;
+    while begin.elapsed() < Duration::from_secs(4) {
+        let due = begin + Duration::from_secs(1) * probes;
+        if probes < 3 && Instant::now() >= due {
+            sender.send(&probe).unwrap();
+            probes += 1;
+        }
+        let heard = capture.next(Duration::from_millis(20)).unwrap();
+        let heard = heard.filter(|heard| !heard.sent && Instant::now() > on_its_way);
+        if let Some(arp) = heard.and_then(|heard| heard.arp()) {
+            assert!(!asks_for(&arp, address.into()), "a rival: {arp:?}");
+        }
+    }
+    booting.add_address("192.0.2.40/24").unwrap();
+    let finished = watching.finish(SOON).unwrap();
+    let record: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(record["verdict"], "one_owner", "{record}");
+    assert_eq!(macs(&record), set([&booting]));
+}
+
+#[test]
+fn watching_for_a_time_tells_a_lasting_owner_from_a_move_and_from_a_conflict() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let watch = |words: &[&str]| {
+        let words = [&["check", "-o", "json", "--for", "4s"], words].concat();
+        hosts.client.probe(&words).unwrap()
+    };
+    let capture = hosts.client.capture().unwrap();
+    let wait_for_answer = |mac| {
+        let answers = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.sha == mac;
+        capture.wait_for_arp(SOON, answers).unwrap();
+    };
+    let read = |finished: Finished| -> (i32, Value) {
+        (
+            status(&finished),
+            serde_json::from_str(&finished.stdout).unwrap(),
+        )
+    };
+
+    let conflict = watch(&[SHARED_ADDRESS]).finish(SOON).unwrap();
+    let (exit, record) = read(conflict);
+    assert_eq!((exit, &record["verdict"]), (CONFLICT, &"conflict".into()));
+
+    hosts.remove_rival().unwrap();
+    let fixed = watch(&["--expect-owner", SHARED_ADDRESS])
+        .finish(SOON)
+        .unwrap();
+    let (exit, record) = read(fixed);
+    assert_eq!((exit, &record["verdict"]), (FINE, &"one_owner".into()));
+    assert!(
+        record["owners"][0]["answered"].as_u64().unwrap() >= 3,
+        "{record}"
+    );
+    assert_ne!(
+        record["owners"][0]["first_seen"],
+        record["owners"][0]["last_seen"]
+    );
+
+    let moving = watch(&[SHARED_ADDRESS]);
+    let drained = Instant::now();
+    while capture.next(Duration::ZERO).unwrap().is_some() && drained.elapsed() < SOON {}
+    wait_for_answer(hosts.server.mac());
+    hosts
+        .server
+        .remove_address(&format!("{SHARED_ADDRESS}/24"))
+        .unwrap();
+    hosts
+        .rival
+        .add_address(&format!("{SHARED_ADDRESS}/24"))
+        .unwrap();
+    let (exit, record) = read(moving.finish(SOON).unwrap());
+    assert_eq!(
+        (exit, &record["verdict"]),
+        (UNMET, &"moved".into()),
+        "{record}"
+    );
+    assert_eq!(macs(&record), set([&hosts.server, &hosts.rival]));
+    assert_eq!(
+        record["owners"][0]["macs"][0],
+        hosts.rival.mac().to_string(),
+        "the last one first"
+    );
+}
+
+#[test]
+fn ctrl_c_in_a_sweep_prints_what_is_known_and_ends_with_4() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let words = [
+        "check",
+        "--rate",
+        "200",
+        SHARED_ADDRESS,
+        "192.0.2.0/24",
+        "192.0.2.64/26",
+    ];
+    // The order is another one each time; the conflict is in it sooner or later, and long before the end.
+    let words = [&words[..], &["--wait", "20s"]].concat();
+    let sweep = hosts.client.probe(&words).unwrap();
+    let capture = hosts.client.capture().unwrap();
+    let shared: Ipv4Addr = SHARED_ADDRESS.parse().unwrap();
+    let mut answered = BTreeSet::new();
+    capture
+        .wait_for_arp(SOON, |frame| {
+            if frame.spa == shared.octets() {
+                answered.insert(frame.sha);
+            }
+            answered.len() == 2
+        })
+        .unwrap();
+    sweep.interrupt().unwrap();
+    let finished = sweep.finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(finished.stdout.contains("conflict"), "{finished:?}");
+    for word in ["stopped; 254 addresses", SHARED_ADDRESS, "not asked"] {
+        assert!(finished.stderr.contains(word), "{word}: {finished:?}");
+    }
+    let single = hosts
+        .client
+        .probe(&["check", "--for", "1m", "192.0.2.99"])
+        .unwrap();
+    capture
+        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 99])
+        .unwrap();
+    single.interrupt().unwrap();
+    assert_eq!(status(&single.finish(SOON).unwrap()), FAILED);
+}
+
+/// The questions that a capture has seen so far, or within a moment.
+fn questions(capture: &probe_tests::Capture) -> usize {
+    let mut number = 0;
+    while let Some(frame) = capture.next(Duration::from_millis(50)).unwrap() {
+        number += usize::from(frame.arp().is_some_and(|arp| arp.oper == ArpFrame::REQUEST));
+    }
+    number
+}
+
+#[test]
+fn what_is_refused_is_refused_before_anything_is_sent() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let other = host(&switch, "other", "192.0.2.11");
+    client
+        .ip(["route", "add", "198.51.100.0/24", "via", "192.0.2.254"])
+        .unwrap();
+    let capture = other.capture().unwrap();
+    for (words, exit, why) in [
+        (
+            &["198.51.100.0/24"][..],
+            FAILED,
+            "not on-link: packets to it go through the gateway 192.0.2.254 on eth0",
+        ),
+        (&["198.51.100.7"], FAILED, "not on-link"),
+        (&["203.0.113.7"], FAILED, "no route"),
+        (&["192.0.2.0/23"], FAILED, "not on-link"),
+        (
+            &["-i", "eth0", "198.51.100.0/24"],
+            FAILED,
+            "the networks on eth0 are 192.0.2.0/24",
+        ),
+        (
+            &["--from", "192.0.2.11", "192.0.2.12"],
+            USAGE,
+            "no address of this host on eth0",
+        ),
+        (
+            &["--from", "127.0.0.1", "192.0.2.12"],
+            USAGE,
+            "no address of this host on eth0",
+        ),
+        (&["10.0.0.0/8"], USAGE, "too many"),
+    ] {
+        let finished = check(&client, words);
+        assert_eq!(status(&finished), exit, "{words:?}: {finished:?}");
+        assert!(finished.stderr.contains(why), "{words:?}: {finished:?}");
+        assert_eq!(finished.stdout, "");
+    }
+    for capabilities in ["-all", "-net_raw"] {
+        let bounding = format!("--bounding-set={capabilities}");
+        let wrapper = ["setpriv", &bounding, "--"];
+        let process = client
+            .probe_under(&wrapper, &["check", "192.0.2.11"])
+            .unwrap();
+        let finished = process.finish(SOON).unwrap();
+        assert_eq!(status(&finished), FAILED);
+        for word in ["CAP_NET_RAW", "root"] {
+            assert!(finished.stderr.contains(word), "{finished:?}");
+        }
+    }
+    assert_eq!(questions(&capture), 0);
+}
+
+#[test]
+fn what_is_named_with_its_interface_is_taken_at_its_word_if_it_is_little() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let other = switch.host("other").unwrap();
+    // A pool in a network of its own, as MetalLB may have it.
+    other.add_address("203.0.113.7/32").unwrap();
+    let (status, record) = record(&client, &["-i", "eth0", "203.0.113.7"]);
+    assert_eq!((status, &record["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!(macs(&record), set([&other]));
+    // A port without an address of its own cannot know what is on-link there.
+    client
+        .remove_address(&format!("{CLIENT_ADDRESS}/24"))
+        .unwrap();
+    let words = ["-i", "eth0", "--rate", "500", "203.0.113.0/27"];
+    let (status, records) = records(&client, &words);
+    assert_eq!((status, records.len()), (FINE, 32));
+}
+
+#[test]
+fn a_handful_is_no_burst_that_a_switch_would_shut_a_port_for() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let bystander = host(&switch, "bystander", "192.0.2.11");
+    let capture = bystander.capture().unwrap();
+    let finished = check(&client, &["192.0.2.20-29", "--rate", "1"]);
+    assert_eq!(status(&finished), FINE, "{finished:?}");
+    assert_eq!(questions(&capture), 12);
+    check(&client, &["192.0.2.20-22"]);
+    assert_eq!(questions(&capture), 9);
+}
+
+#[test]
+fn each_address_is_asked_about_where_its_route_leads() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let [here, there] = ["here", "there"].map(|name| switch.host(name).unwrap());
+    here.add_address("192.0.2.11/24").unwrap();
+    there.add_address("198.51.100.11/24").unwrap();
+    let link = [
+        "link", "add", "second", "link", INTERFACE, "type", "macvlan", "mode", "bridge",
+    ];
+    client.ip(link).unwrap();
+    client
+        .ip(["address", "add", "198.51.100.1/24", "dev", "second"])
+        .unwrap();
+    client.ip(["link", "set", "dev", "second", "up"]).unwrap();
+    let (status, records) = records(&client, &["192.0.2.11", "198.51.100.11"]);
+    assert_eq!(status, FINE);
+    for (record, (interface, owner)) in records.iter().zip([(INTERFACE, &here), ("second", &there)])
+    {
+        assert_eq!(record["verdict"], "one_owner", "{record}");
+        assert_eq!(record["interface"], interface);
+        assert_eq!(macs(record), set([owner]));
+    }
+}
+
+#[test]
+fn an_interface_that_goes_down_in_a_check_ends_it_with_4() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let _other = host(&switch, "other", "192.0.2.11");
+    let process = client
+        .probe(&["check", "--for", "1m", "192.0.2.11"])
+        .unwrap();
+    let capture = client.capture().unwrap();
+    let answer = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
+    capture.wait_for_arp(SOON, answer).unwrap();
+    client
+        .ip(["link", "set", "dev", INTERFACE, "down"])
+        .unwrap();
+    let finished = process.finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(finished.stderr.contains("down"), "{finished:?}");
+    assert!(
+        finished.stdout.contains("192.0.2.11"),
+        "what is known: {finished:?}"
+    );
+}
+
+/// Silence on a dead cable is no free address.
+#[test]
+fn without_a_carrier_nothing_is_said_to_be_free() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let _other = host(&switch, "other", "192.0.2.11");
+    let words = ["check", "--expect-free", "--for", "1m", "192.0.2.99"];
+    let process = client.probe(&words).unwrap();
+    let capture = client.capture().unwrap();
+    capture
+        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 99])
+        .unwrap();
+    switch.unplug(&client).unwrap();
+    let finished = process.finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(finished.stderr.contains("no carrier"), "{finished:?}");
+    assert!(finished.stdout.contains("not asked"), "{finished:?}");
+
+    for address in ["192.0.2.99", "192.0.2.11"] {
+        let words = ["check", "--expect-free", address];
+        let finished = client.probe(&words).unwrap().finish(SOON).unwrap();
+        assert_eq!(status(&finished), FAILED, "{finished:?}");
+        assert!(finished.stderr.contains("no carrier"), "{finished:?}");
+    }
+    client
+        .ip(["link", "set", "dev", INTERFACE, "down"])
+        .unwrap();
+    let words = ["check", "192.0.2.11"];
+    let finished = client.probe(&words).unwrap().finish(SOON).unwrap();
+    assert_eq!(status(&finished), FAILED, "{finished:?}");
+    assert!(
+        finished.stderr.contains(&format!("{INTERFACE} is down")),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn with_only_the_one_capability_it_asks_and_keeps_none() {
+    let lab = Lab::new().unwrap();
+    let (switch, client) = client(&lab);
+    let _other = host(&switch, "other", "192.0.2.11");
+    let wrapper = ["setpriv", "--bounding-set=-all,+net_raw", "--"];
+    let words = ["check", "--expect-owner", "--for", "2s", "192.0.2.11"];
+    let process = client.probe_under(&wrapper, &words).unwrap();
+    let capture = client.capture().unwrap();
+    capture
+        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 11])
+        .unwrap();
+    for name in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        for mask in process.threads(name).unwrap() {
+            assert_eq!(u64::from_str_radix(&mask, 16).unwrap(), 0, "{name}");
+        }
+    }
+    let finished = process.finish(SOON).unwrap();
+    assert_eq!(status(&finished), FINE, "{finished:?}");
+
+    // Nobody at all, with the capability on the file.
+    let copy = PublicCopy::new(&client).unwrap();
+    let path = copy.path().to_str().unwrap();
+    client.exec(["setcap", "cap_net_raw+ep", path]).unwrap();
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--",
+    ];
+    let words = ["check", "--expect-owner", "192.0.2.11"];
+    let finished = client
+        .run(nobody.iter().chain([&path]).chain(&words))
+        .unwrap();
+    assert_eq!(status(&finished), FINE, "{finished:?}");
+}
+
+/// Answers with its tags for a question in these tags, and wrongly in others.
+fn vlan_machine(
+    host: &Host,
+    address: [u8; 4],
+    tags: &'static [(u16, u16)],
+    wrong: MacAddr,
+) -> Machine {
+    let mac = host.mac();
+    let vids: Vec<u16> = tags.iter().map(|(_, vid)| *vid).collect();
+    Machine::new(host, move |asked| {
+        // What the kernel has taken out of the bytes, a capture does not show: the inner tag, or none.
+        let shown = asked.vlan().0[0];
+        if !asks_for(asked, address.into()) || shown != vids.get(1).copied().unwrap_or(0) {
+            return Vec::new();
+        }
+        let tagged = |mac, tags: &[(u16, u16)]| {
+            let frame = Frame::reply(mac, address, asked.sha, [0; 4]);
+            let frame = tags
+                .iter()
+                .fold(frame, |frame, &(tpid, vid)| frame.tagged_as(tpid, vid));
+            (Duration::ZERO, frame)
+        };
+        vec![
+            tagged(mac, tags),
+            tagged(wrong, &[]),
+            tagged(wrong, &[(ethertype::VLAN, 999)]),
+        ]
+    })
+}
+
+#[test]
+fn in_a_vlan_only_answers_from_that_vlan_count() {
+    let lab = Lab::new().unwrap();
+    let [client, wire] = lab.pair("client", "wire").unwrap();
+    client.add_address("192.0.2.1/24").unwrap();
+    let wrong = MacAddr([2, 0, 0, 0, 9, 9]);
+    for (vlan, tags) in [
+        ("100", &[(ethertype::VLAN, 100)][..]),
+        ("300.200", &[(ethertype::QINQ, 300), (ethertype::VLAN, 200)]),
+    ] {
+        let _machine = vlan_machine(&wire, [198, 51, 100, 7], tags, wrong);
+        let words = ["-i", "eth0", "--vlan", vlan, "198.51.100.7"];
+        let (status, record) = record(&client, &words);
+        assert_eq!(
+            (status, &record["verdict"]),
+            (FINE, &"one_owner".into()),
+            "{record}"
+        );
+        assert_eq!(macs(&record), set([&wire]));
+        assert_eq!(record["vlan"], vlan);
+    }
+    // And those are not heard where nobody asked in a VLAN.
+    let _machine = vlan_machine(&wire, [192, 0, 2, 7], &[(ethertype::VLAN, 100)], wrong);
+    let capture = wire.capture().unwrap();
+    let (_, record) = record(&client, &["192.0.2.7"]);
+    assert_eq!(macs(&record), [wrong.to_string()].into());
+    capture
+        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 7])
+        .unwrap();
+}
+
+#[test]
+fn it_works_beside_a_daemon_in_the_driver_and_one_in_tc_at_once() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let native = hosts.client.ready_daemon(&[]).unwrap();
+    let words = [
+        "run",
+        "-i",
+        INTERFACE,
+        "--attach",
+        "tc",
+        "--listen",
+        "127.0.0.1:9791",
+    ];
+    let tc = hosts.client.probe(&words).unwrap();
+    let address = "127.0.0.1:9791".parse().unwrap();
+    eventually("the second daemon to be ready", SOON, || {
+        anyhow::ensure!(!tc.has_ended(), "it ended: {}", tc.said());
+        let answer = hosts.client.http_get(address, "/readyz");
+        Ok(answer
+            .is_ok_and(|answer| answer.status == 200)
+            .then_some(()))
+    })
+    .unwrap();
+    let (status, record) = record(&hosts.client, &[SHARED_ADDRESS]);
+    assert_eq!((status, &record["verdict"]), (CONFLICT, &"conflict".into()));
+    assert_eq!(macs(&record), set([&hosts.server, &hosts.rival]));
+    // What was asked is no newcomer's wish for the address.
+    let denied = native.findings().unwrap();
+    assert!(
+        denied
+            .iter()
+            .all(|finding| finding.finding != "probe_denied"),
+        "{denied:?}"
+    );
+    native.terminate().unwrap();
+}
+
+#[test]
+fn a_list_and_pools_are_read_from_standard_input_and_from_files() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let probe = binary().unwrap();
+    let run = |input: &str| {
+        let script = format!("printf '{input}' | {} check -o json -", probe.display());
+        hosts.client.run(["sh", "-c", &script]).unwrap()
+    };
+    let list = run(r"# ours\n192.0.2.10\n192.0.2.11-12\n");
+    assert_eq!(
+        (status(&list), list.stdout.lines().count()),
+        (CONFLICT, 3),
+        "{list:?}"
+    );
+    let pool = run(
+        r"apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\nspec: {addresses: [192.0.2.8/30, \042fc00::/120\042]}\n",
+    );
+    assert_eq!(
+        (status(&pool), pool.stdout.lines().count()),
+        (CONFLICT, 4),
+        "{pool:?}"
+    );
+    assert!(pool.stderr.contains("IPv6"), "{pool:?}");
+    let broken = run(r"192.0.2.10\nnonsense\n");
+    assert_eq!(status(&broken), FAILED);
+    assert!(broken.stdout.is_empty(), "nothing was asked: {broken:?}");
+    assert!(broken.stderr.contains("line 2"), "{broken:?}");
+}
+
+#[test]
+fn its_verdicts_are_those_of_arping_and_arp_scan() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let _others = [
+        host(&hosts.switch, "first", "192.0.2.3"),
+        host(&hosts.switch, "second", "192.0.2.14"),
+    ];
+    // arp-scan leaves out this host's own address unless it answers, which it does not.
+    let (_, records) = records(&hosts.client, &["--rate", "100", "192.0.2.2-192.0.2.30"]);
+    let mut ours: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for record in records {
+        if record["verdict"] != "nobody" {
+            ours.insert(record["ip"].as_str().unwrap().to_owned(), macs(&record));
+        }
+    }
+    let words = [
+        "arp-scan",
+        "-I",
+        INTERFACE,
+        "--plain",
+        "192.0.2.2-192.0.2.30",
+    ];
+    let scan = hosts.client.exec(words).unwrap();
+    let mut theirs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in scan.lines() {
+        let mut fields = line.split('\t');
+        let (ip, mac) = (fields.next().unwrap(), fields.next().unwrap());
+        theirs
+            .entry(ip.to_owned())
+            .or_default()
+            .insert(mac.to_owned());
+    }
+    assert_eq!(ours.len(), 3, "{ours:?}");
+    assert_eq!(ours, theirs, "{scan}");
+
+    // arping -D ends with 1 for an address that somebody has.
+    for (address, taken) in [(SHARED_ADDRESS, 1), ("192.0.2.3", 1), ("192.0.2.4", 0)] {
+        let words = [
+            "arping", "-D", "-c", "2", "-w", "2", "-I", INTERFACE, address,
+        ];
+        let finished = hosts.client.run(words).unwrap();
+        assert_eq!(status(&finished), taken, "{finished:?}");
+        let free = check(&hosts.client, &["--expect-free", address]);
+        assert_eq!(status(&free) != FINE, taken == 1, "{free:?}");
+    }
+    let words = [
+        "arping",
+        "-b",
+        "-c",
+        "2",
+        "-w",
+        "3",
+        "-I",
+        INTERFACE,
+        SHARED_ADDRESS,
+    ];
+    let answers = hosts.client.run(words).unwrap().stdout;
+    for mac in &ours[SHARED_ADDRESS] {
+        assert!(answers.to_lowercase().contains(mac), "{answers}");
+    }
+}
+
+#[test]
+fn nothing_of_it_is_left_where_nobody_reads() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let probe = binary().unwrap();
+    let script = format!(
+        "{} check -o json 192.0.2.10 | true; echo ended",
+        probe.display()
+    );
+    let process = hosts.client.spawn(["sh", "-c", &script]).unwrap();
+    process
+        .wait_for_line(Stream::Stdout, SOON, |line| line == "ended")
+        .unwrap();
+    assert!(!process.finish(SOON).unwrap().stderr.contains("panicked"));
+}

@@ -1,0 +1,117 @@
+//! When it cannot work, it says why and what to do, and ends with status 4.
+
+use std::{net::TcpListener, time::Duration};
+
+use probe_tests::{Finished, INTERFACE, LISTEN, Lab, Process, PublicCopy};
+
+/// "Could not do it."
+const REFUSED: i32 = 4;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Waits for a refusal, and holds what every one has in common.
+fn refusal(process: Process) -> Finished {
+    let finished = process.finish(SOON).unwrap();
+    assert_eq!(finished.status.code(), Some(REFUSED), "{finished:?}");
+    assert_eq!(finished.stdout, "", "findings only");
+    assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+    finished
+}
+
+#[test]
+fn without_root_it_names_what_is_missing_and_what_to_do() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let copy = PublicCopy::new(&monitor).unwrap();
+    let probe = copy.path();
+    let words = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--",
+        probe.to_str().unwrap(),
+        "run",
+        "-i",
+        INTERFACE,
+    ];
+    let finished = refusal(monitor.spawn(words).unwrap());
+    for hint in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "sudo"] {
+        assert!(
+            finished.stderr.contains(hint),
+            "{hint}: {}",
+            finished.stderr
+        );
+    }
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let finished = refusal(monitor.probe(&["run", "-i", "eth7"]).unwrap());
+    assert!(finished.stderr.contains("eth7"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains(INTERFACE),
+        "it names those that there are: {}",
+        finished.stderr
+    );
+}
+
+#[test]
+fn an_interface_without_ethernet_is_refused_by_name() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    monitor
+        .ip(["tuntap", "add", "dev", "tun0", "mode", "tun"])
+        .unwrap();
+    for interface in ["lo", "tun0"] {
+        let finished = refusal(monitor.probe(&["run", "-i", interface]).unwrap());
+        let complaint = format!("{interface} is no Ethernet interface");
+        assert!(finished.stderr.contains(&complaint), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn where_nothing_is_worth_watching_it_asks_for_a_name() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let finished = refusal(monitor.probe(&["run"]).unwrap());
+    for word in ["name one with -i", INTERFACE] {
+        assert!(finished.stderr.contains(word), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn another_xdp_program_stays_and_is_named() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let first = monitor.ready_daemon(&[]).unwrap();
+    let before = monitor.link().unwrap().xdp_programs();
+    let second = [
+        "run",
+        "-i",
+        INTERFACE,
+        "--attach",
+        "native",
+        "--listen",
+        "127.0.0.1:9791",
+    ];
+    let finished = refusal(monitor.probe(&second).unwrap());
+    assert!(finished.stderr.contains("arp_xdp"), "{}", finished.stderr);
+    assert_eq!(monitor.link().unwrap().xdp_programs(), before);
+    assert_eq!(first.get("/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nothing_stays_attached() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let _holder = monitor.enter(|| Ok(TcpListener::bind(LISTEN)?)).unwrap();
+    let listen = LISTEN.to_string();
+    let words = ["run", "-i", INTERFACE, "--listen", &listen];
+    let finished = refusal(monitor.probe(&words).unwrap());
+    assert!(finished.stderr.contains(&listen), "{}", finished.stderr);
+    assert!(finished.stderr.contains("--listen"), "{}", finished.stderr);
+    assert!(monitor.link().unwrap().xdp_programs().is_empty());
+}

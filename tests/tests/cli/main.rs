@@ -1,0 +1,12 @@
+//! The verbs that a person runs: output, exit status and effects.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
+
+mod capture;
+mod check;
+mod doctor;
+mod drill;
+mod errors;
+mod explain;
+mod pools;
+mod watch;

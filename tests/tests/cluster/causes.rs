@@ -1,0 +1,313 @@
+//! Why an address of a cluster is in dispute: a real API server, and hosts that play nodes and others on the wire.
+//!
+//! One cluster and one network for all, and an address for each cause: they happen side by side.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use probe_tests::{
+    Daemon, Host, Kubernetes, Lab, MetalLbSpeaker, SocketPlace, Switch, eventually,
+    install_metallb, l2_status, metallb, namespace, node, pool, service,
+};
+use serde_json::{Value, json};
+
+/// To be followed from the start.
+const SOON: Duration = Duration::from_secs(30);
+
+/// For what takes questions, answers, and a list of nodes that is not older than a minute.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The last bytes of addresses in 192.0.2.0/24, by what happens to them.
+const SPLIT_BRAIN: u8 = 225;
+const STALE_SPEAKER: u8 = 226;
+const EXTERNAL_DEVICE: u8 = 227;
+const OTHER_CLUSTER: u8 = 228;
+const SHARED_WITHOUT_KEY: u8 = 229;
+const NODE_ADDRESS: u8 = 230;
+const IPVS: u8 = 231;
+const SEVERAL_INSTALLS: u8 = 232;
+const ARP_FLUX: u8 = 233;
+/// The node that should announce it has it, and was not heard to announce it.
+const STALE_BY_WORD: u8 = 234;
+/// kube-vip has a lease for it, with a MAC of its own.
+const LEASED: u8 = 235;
+/// It is announced through a network card by which nodes are not known, and the node that should is not known to be
+/// among those who have it.
+const OTHER_CARD: u8 = 223;
+
+fn ip(last: u8) -> String {
+    format!("192.0.2.{last}")
+}
+
+/// A cluster whose services have the addresses, and its nodes on the wire.
+struct Stage {
+    kubernetes: Kubernetes,
+    watcher: Host,
+    nodes: Vec<Host>,
+    device: Host,
+    stranger: Host,
+    _switch: Switch,
+}
+
+impl Stage {
+    fn new(lab: &Lab) -> Result<Self> {
+        let switch = lab.hub()?;
+        let host = |name: &str, last: u8| -> Result<Host> {
+            let host = switch.host(name)?;
+            host.add_address(&format!("{}/24", ip(last)))?;
+            Ok(host)
+        };
+        let kubernetes = lab.kubernetes()?;
+        let api = kubernetes.api()?;
+        install_metallb(&api, true)?;
+        api.create(&pool("production", &["192.0.2.224/27"]))?;
+        let advertised = json!({ "ipAddressPools": ["production"] });
+        api.create(&metallb("L2Advertisement", "all", &advertised))?;
+        api.create(&pool("storage", &["192.0.2.223/32"]))?;
+        let advertised = json!({ "ipAddressPools": ["storage"], "interfaces": ["storage0"] });
+        api.create(&metallb("L2Advertisement", "storage", &advertised))?;
+        let mut nodes = Vec::new();
+        for (name, last) in [
+            ("node-1", 11),
+            ("node-2", 12),
+            ("node-3", 13),
+            ("node-4", 14),
+        ] {
+            nodes.push(host(name, last)?);
+            let mut object = node(name, &ip(last));
+            if name == "node-4" {
+                let addresses = object["status"]["addresses"].as_array_mut().unwrap();
+                addresses.push(json!({ "type": "InternalIP", "address": ip(24) }));
+            }
+            api.create(&object)?;
+            api.patch_status(&object, &object["status"])?;
+        }
+        // Two cards in one network, and the kernel's default: each answers for the addresses of both.
+        for words in [
+            "link add link eth0 name eth1 type macvlan mode bridge",
+            "address add 192.0.2.24/24 dev eth1",
+            "link set eth1 up",
+        ] {
+            nodes[3].ip(words.split(' '))?;
+        }
+        let [device, stranger, watcher] =
+            [("device", 50), ("stranger", 51), ("watcher", 1)].map(|(name, last)| host(name, last));
+        api.create(&namespace("shop"))?;
+        api.create(&namespace("other-metallb"))?;
+        Ok(Self {
+            kubernetes,
+            watcher: watcher?,
+            nodes,
+            device: device?,
+            stranger: stranger?,
+            _switch: switch,
+        })
+    }
+
+    /// Makes a service that has an address.
+    fn service(&self, name: &str, last: u8) -> Result<Value> {
+        let api = self.kubernetes.api()?;
+        let object = service("shop", name);
+        api.create(&object)?;
+        api.assign(&object, &[&ip(last)])?;
+        Ok(object)
+    }
+
+    /// The services, and what MetalLB says of two of them.
+    fn assign(&self) -> Result<()> {
+        let api = self.kubernetes.api()?;
+        self.service("split", SPLIT_BRAIN)?;
+        let stale = self.service("stale", STALE_SPEAKER)?;
+        api.create(&l2_status("l2-stale", "node-1", &stale))?;
+        self.service("taken", EXTERNAL_DEVICE)?;
+        self.service("disputed", OTHER_CLUSTER)?;
+        self.service("shared-a", SHARED_WITHOUT_KEY)?;
+        self.service("shared-b", SHARED_WITHOUT_KEY)?;
+        self.service("configured", NODE_ADDRESS)?;
+        self.service("ipvs", IPVS)?;
+        let twice = self.service("twice", SEVERAL_INSTALLS)?;
+        api.create(&l2_status("l2-twice", "node-1", &twice))?;
+        let mut other = l2_status("l2-twice", "node-2", &twice);
+        other["metadata"]["namespace"] = json!("other-metallb");
+        api.create(&other)?;
+        self.service("flux", ARP_FLUX)?;
+        let unheard = self.service("unheard", STALE_BY_WORD)?;
+        api.create(&l2_status("l2-unheard", "node-2", &unheard))?;
+        let mut leased = service("shop", "leased");
+        leased["metadata"]["annotations"] = json!({
+            "kube-vip.io/vipHost": "node-2",
+            "kube-vip.io/hwaddr": self.device.mac().to_string(),
+        });
+        api.create(&leased)?;
+        api.assign(&leased, &[&ip(LEASED)])?;
+        let other_card = self.service("other-card", OTHER_CARD)?;
+        api.create(&l2_status("l2-other-card", "node-3", &other_card))?;
+        Ok(())
+    }
+
+    /// Lets everybody be heard with the addresses that they have for themselves.
+    fn greet(&self) -> Result<()> {
+        for host in self.nodes.iter().chain([&self.device, &self.stranger]) {
+            host.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
+        }
+        self.nodes[3].run(["ping", "-c1", "-W1", "-I", "eth1", "192.0.2.1"])?;
+        Ok(())
+    }
+}
+
+fn announce(host: &Host, last: u8) -> Result<MetalLbSpeaker> {
+    let mut speaker = MetalLbSpeaker::start(host, [192, 0, 2, last])?;
+    speaker.announce()?;
+    Ok(speaker)
+}
+
+fn start<'a>(
+    watcher: &'a Host,
+    kubernetes: &Kubernetes,
+    socket: &SocketPlace,
+) -> Result<Daemon<'a>> {
+    let account = kubernetes.deployed_account()?;
+    let access = kubernetes.deploy_to(watcher, &account)?;
+    let options = ["-i", "eth0", "--attach", "native", "--confirm", "auto"];
+    let options = [&options[..], &["--socket", socket.word()]].concat();
+    let daemon = watcher.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+    daemon.wait_for_metrics("the services to be followed", SOON, |metrics| {
+        let labels = [("resource", "servicel2statuses")];
+        Ok(metrics.get("arp_monitor_kubernetes_objects", &labels) > Some(0.0))
+    })?;
+    Ok(daemon)
+}
+
+/// The open conflict of an address, with what the cluster knows of it.
+fn conflict(socket: &SocketPlace, last: u8) -> Result<Option<Value>> {
+    let ip = ip(last);
+    let conflicts = socket.get("/v1/conflicts")?;
+    let mut conflicts = conflicts.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    Ok(conflicts.find(|conflict| conflict["ip"] == ip.as_str()))
+}
+
+/// Whose address it is, who has it, and on what the cause rests.
+fn rests_on_what_was_seen_and_said(stage: &Stage, socket: &SocketPlace) -> Result<()> {
+    let known = conflict(socket, EXTERNAL_DEVICE)?.unwrap();
+    let context = &known["cluster"];
+    assert_eq!(
+        context["services"],
+        json!([{ "namespace": "shop", "name": "taken" }])
+    );
+    assert_eq!(context["pool"]["name"], "production");
+    let evidence = context["cause"]["evidence"].to_string();
+    assert!(evidence.contains(&stage.device.mac().to_string()));
+    // It came later than the address was assigned, which the API server dates.
+    assert!(
+        evidence.contains("after shop/taken got its addresses"),
+        "{evidence}"
+    );
+    let of_one = known["owners"].to_string();
+    assert!(of_one.contains("node-1"), "{of_one}");
+    // The MAC of the lease is the node's that kube-vip names, and a stranger may be the node that is missing.
+    let leased = conflict(socket, LEASED)?.unwrap()["owners"].to_string();
+    assert!(leased.contains("node-2"), "{leased}");
+    let doubtful = conflict(socket, OTHER_CARD)?.unwrap();
+    let evidence = doubtful["cluster"]["cause"]["evidence"].to_string();
+    let says = format!(
+        "{} may be that node, through another network card",
+        stage.device.mac()
+    );
+    assert!(evidence.contains(&says), "{evidence}");
+    Ok(())
+}
+
+#[test]
+fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<()> {
+    let lab = Lab::new()?;
+    let stage = Stage::new(&lab)?;
+    let [one, two, three, four] = &stage.nodes[..] else {
+        unreachable!()
+    };
+    stage.assign()?;
+
+    let socket = SocketPlace::new()?;
+    let daemon = start(&stage.watcher, &stage.kubernetes, &socket)?;
+    stage.greet()?;
+    let mut speakers = Vec::new();
+    for (host, last) in [
+        (one, SPLIT_BRAIN),
+        (two, SPLIT_BRAIN),
+        (one, STALE_SPEAKER),
+        (two, STALE_SPEAKER),
+        (one, EXTERNAL_DEVICE),
+        (one, OTHER_CLUSTER),
+        (&stage.stranger, OTHER_CLUSTER),
+        (one, SHARED_WITHOUT_KEY),
+        (two, SHARED_WITHOUT_KEY),
+        (one, NODE_ADDRESS),
+        (one, SEVERAL_INSTALLS),
+        (two, SEVERAL_INSTALLS),
+        (one, STALE_BY_WORD),
+        (one, LEASED),
+        (&stage.device, LEASED),
+        (one, OTHER_CARD),
+    ] {
+        speakers.push(announce(host, last)?);
+    }
+    for (host, last) in [
+        (&stage.device, EXTERNAL_DEVICE),
+        (two, NODE_ADDRESS),
+        (one, IPVS),
+        (two, IPVS),
+        (three, IPVS),
+        (four, ARP_FLUX),
+        (two, STALE_BY_WORD),
+        (&stage.device, OTHER_CARD),
+    ] {
+        host.add_address(&format!("{}/24", ip(last)))?;
+    }
+    for speaker in &mut speakers {
+        speaker.wait_for_burst()?;
+    }
+    for (last, cause, scope) in [
+        (SPLIT_BRAIN, "split_brain", "internal"),
+        (STALE_SPEAKER, "stale_speaker", "internal"),
+        (EXTERNAL_DEVICE, "external_device", "external"),
+        (OTHER_CLUSTER, "other_cluster", "cross_cluster"),
+        (SHARED_WITHOUT_KEY, "shared_without_key", "internal"),
+        (NODE_ADDRESS, "node_address", "internal"),
+        (IPVS, "ipvs_strict_arp", "internal"),
+        (SEVERAL_INSTALLS, "several_installs", "internal"),
+        (ARP_FLUX, "arp_flux", "internal"),
+        (STALE_BY_WORD, "stale_speaker", "internal"),
+        (LEASED, "stale_speaker", "internal"),
+        (OTHER_CARD, "unknown", "unknown"),
+    ] {
+        let mut asked = 0_u32;
+        eventually(&format!("{cause} on .{last}"), PATIENCE, || {
+            if asked.is_multiple_of(200) {
+                // Somebody wants to reach it.
+                stage.watcher.ask(&ip(last))?;
+            }
+            asked += 1;
+            let conflict = conflict(&socket, last)?;
+            Ok(conflict.filter(|conflict| {
+                let found = &conflict["cluster"]["cause"];
+                found["kind"] == cause && found["scope"] == scope
+            }))
+        })
+        .with_context(|| {
+            format!(
+                "{:#}",
+                conflict(&socket, last).ok().flatten().unwrap_or_default()
+            )
+        })?;
+    }
+    rests_on_what_was_seen_and_said(&stage, &socket)?;
+    // It was told as well, with the same words.
+    daemon
+        .process()
+        .wait_for_line(probe_tests::Stream::Stdout, SOON, |line| {
+            line.contains(&ip(SPLIT_BRAIN))
+                && line.contains("\"services\"")
+                && line.contains("\"cause\"")
+        })?;
+    Ok(())
+}

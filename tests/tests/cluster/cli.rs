@@ -1,0 +1,327 @@
+//! The verbs that know a cluster, against a real API server: what it says is held against what hosts do on the wire.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::Result;
+use probe_tests::{
+    Access, Finished, Host, Kubernetes, Lab, Switch, install_metallb, l2_status, metallb,
+    namespace, node, pool, service,
+};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_mins(1);
+
+/// Exit statuses.
+const FINE: i32 = 0;
+const CONFLICT: i32 = 1;
+const UNMET: i32 = 3;
+const FAILED: i32 = 4;
+
+/// A cluster of two nodes, and a machine that is none of it. Of the pool, `.64` is announced by node-1, `.65` by
+/// nobody, `.66` is the machine's although a service has it, and `.70` is the machine's and no service has it.
+struct Cluster {
+    kubernetes: Kubernetes,
+    access: Access,
+    asker: Host,
+    nodes: Vec<Host>,
+    foreign: Host,
+    _switch: Switch,
+}
+
+impl Cluster {
+    fn new(lab: &Lab) -> Result<Self> {
+        let kubernetes = lab.kubernetes()?;
+        let api = kubernetes.api()?;
+        install_metallb(&api, true)?;
+        api.create(&pool("production", &["192.0.2.64/29"]))?;
+        api.create(&pool("routed", &["198.51.100.0/28"]))?;
+        let only = |pool: &str| json!({ "ipAddressPools": [pool] });
+        api.create(&metallb("L2Advertisement", "all", &only("production")))?;
+        api.create(&metallb("BGPAdvertisement", "all", &only("routed")))?;
+        api.create(&namespace("shop"))?;
+        for (name, address) in [
+            ("frontend", "192.0.2.64"),
+            ("silent", "192.0.2.65"),
+            ("stray", "192.0.2.66"),
+            ("routed", "198.51.100.1"),
+        ] {
+            let service = service("shop", name);
+            api.create(&service)?;
+            api.assign(&service, &[address])?;
+            if name == "frontend" {
+                api.create(&l2_status("l2-frontend", "node-1", &service))?;
+            }
+        }
+        let switch = lab.bridge()?;
+        let host = |name: &str, addresses: &[&str]| -> Result<Host> {
+            let host = switch.host(name)?;
+            for address in addresses {
+                host.add_address(&format!("{address}/24"))?;
+            }
+            Ok(host)
+        };
+        let mut nodes = Vec::new();
+        for (name, addresses) in [
+            ("node-1", &["192.0.2.11", "192.0.2.64"][..]),
+            ("node-2", &["192.0.2.12"]),
+        ] {
+            nodes.push(host(name, addresses)?);
+            let object = node(name, addresses[0]);
+            api.create(&object)?;
+            api.patch_status(&object, &object["status"])?;
+        }
+        let foreign = host("foreign", &["192.0.2.50", "192.0.2.66", "192.0.2.70"])?;
+        let asker = host("asker", &["192.0.2.1"])?;
+        kubernetes.connect(&asker)?;
+        Ok(Self {
+            access: kubernetes.as_administrator()?,
+            kubernetes,
+            asker,
+            nodes,
+            foreign,
+            _switch: switch,
+        })
+    }
+
+    fn probe(&self, words: &[&str]) -> Finished {
+        let process = self.asker.probe_under(&self.access.words(), words).unwrap();
+        let finished = process.finish(SOON).unwrap();
+        assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+        finished
+    }
+
+    /// Exit status, and the objects that were written, by their address.
+    fn checked(&self, words: &[&str]) -> (i32, BTreeMap<String, Value>) {
+        let nobody = ["--socket", "/nonexistent/socket", "-o", "json"];
+        let words = [&["check", "--kubernetes"], &nobody[..], words].concat();
+        let finished = self.probe(&words);
+        let records = finished.stdout.lines().map(|line| {
+            let record: Value = serde_json::from_str(line).unwrap();
+            (record["ip"].as_str().unwrap().to_owned(), record)
+        });
+        (status(&finished), records.collect())
+    }
+
+    fn explained(&self, ip: &str) -> (i32, Value) {
+        let words = [
+            "explain",
+            "--socket",
+            "/nonexistent/socket",
+            "-o",
+            "json",
+            ip,
+        ];
+        let finished = self.probe(&words);
+        assert!(finished.stdout.starts_with('{'), "{finished:?}");
+        let value = serde_json::from_str(&finished.stdout).unwrap();
+        (status(&finished), value)
+    }
+}
+
+fn status(finished: &Finished) -> i32 {
+    finished.status.code().unwrap()
+}
+
+#[test]
+fn every_address_of_the_cluster_is_held_against_the_wire() -> Result<()> {
+    let lab = Lab::new()?;
+    let cluster = Cluster::new(&lab)?;
+    let (exit, records) = cluster.checked(&[]);
+    assert_eq!(exit, UNMET, "{records:?}");
+    let ips: Vec<_> = records.keys().map(String::as_str).collect();
+    let whole: Vec<_> = (64..=71).map(|last| format!("192.0.2.{last}")).collect();
+    assert_eq!(
+        ips, whole,
+        "all of the pool that is announced by ARP, and nothing else"
+    );
+    for (ip, verdict, expected) in [
+        ("192.0.2.64", "one_owner", true),
+        ("192.0.2.65", "nobody", false),
+        ("192.0.2.66", "one_owner", false),
+        ("192.0.2.67", "nobody", true),
+        ("192.0.2.70", "one_owner", false),
+    ] {
+        let record = &records[ip];
+        assert_eq!(record["verdict"], verdict, "{record}");
+        assert_eq!(record["expected"], expected, "{record}");
+        assert_eq!(record["cluster"]["pool"]["name"], "production");
+    }
+    let frontend = &records["192.0.2.64"];
+    assert_eq!(frontend["owners"][0]["node"], "node-1");
+    assert_eq!(frontend["cluster"]["services"][0]["name"], "frontend");
+    assert_eq!(frontend["cluster"]["announcers"], json!(["node-1"]));
+    assert!(records["192.0.2.66"]["owners"][0].get("node").is_none());
+
+    // Only some, all of them as they should be.
+    let (exit, some) = cluster.checked(&["192.0.2.64", "192.0.2.67-69"]);
+    assert_eq!((exit, some.len()), (FINE, 4), "{some:?}");
+
+    let text = cluster.probe(&["check", "--kubernetes", "--socket", "/nonexistent"]);
+    assert!(
+        text.stdout
+            .contains("shop/frontend, pool production, at node node-1"),
+        "{text:?}"
+    );
+    assert!(
+        text.stdout.contains("at no node of the cluster"),
+        "{text:?}"
+    );
+    assert!(text.stderr.contains("1 announced by BGP only"), "{text:?}");
+
+    // Two nodes.
+    cluster.nodes[1].add_address("192.0.2.64/24")?;
+    let (exit, records) = cluster.checked(&["192.0.2.64"]);
+    assert_eq!(exit, CONFLICT, "{records:?}");
+    let owners = records["192.0.2.64"]["owners"].as_array().unwrap();
+    let mut nodes: Vec<_> = owners.iter().map(|owner| &owner["node"]).collect();
+    nodes.sort_by_key(ToString::to_string);
+    assert_eq!(nodes, ["node-1", "node-2"]);
+    Ok(())
+}
+
+#[test]
+fn an_address_is_explained_by_who_has_it_and_who_should() -> Result<()> {
+    let lab = Lab::new()?;
+    let cluster = Cluster::new(&lab)?;
+    for (ip, exit, situation) in [
+        ("192.0.2.64", FINE, "fine"),
+        ("192.0.2.65", UNMET, "silent"),
+        ("192.0.2.66", UNMET, "foreign"),
+        ("192.0.2.67", FINE, "free"),
+        ("192.0.2.70", UNMET, "claimed"),
+        ("198.51.100.1", FINE, "elsewhere"),
+    ] {
+        let (status, told) = cluster.explained(ip);
+        assert_eq!(
+            (status, told["situation"].as_str().unwrap()),
+            (exit, situation),
+            "{told:#}"
+        );
+    }
+    let (_, told) = cluster.explained("192.0.2.64");
+    assert_eq!(told["owners"][0]["node"], "node-1");
+    assert_eq!(told["services"][0]["name"], "frontend");
+    assert_eq!(told["services"][0]["requested"], false);
+    assert_eq!(told["pool"]["name"], "production");
+    assert_eq!(told["announcers"], json!(["node-1"]));
+    assert_eq!(told["cluster"]["source"], "kubeconfig");
+    assert_eq!(told["cluster"]["nodes"], 2);
+
+    cluster.foreign.add_address("192.0.2.64/24")?;
+    let (exit, told) = cluster.explained("192.0.2.64");
+    assert_eq!(exit, CONFLICT);
+    assert_eq!(told["cause"]["kind"], "external_device", "{told:#}");
+    let strangers: Vec<_> = told["owners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|owner| owner["stranger"] == true)
+        .map(|owner| owner["macs"][0].as_str().unwrap())
+        .collect();
+    assert_eq!(strangers, [cluster.foreign.mac().to_string()]);
+
+    let files = tempfile::tempdir()?;
+    let archive = files.path().join("ticket.tar");
+    let path = archive.to_str().unwrap();
+    let words = [
+        "explain",
+        "--socket",
+        "/nonexistent",
+        "--bundle",
+        path,
+        "192.0.2.64",
+    ];
+    assert_eq!(status(&cluster.probe(&words)), CONFLICT);
+    let unpacked = std::process::Command::new("tar")
+        .args(["-xOf", path, "probe-192.0.2.64/cluster.json"])
+        .output()?;
+    let objects: Value = serde_json::from_slice(&unpacked.stdout)?;
+    assert_eq!(objects["services"][0]["name"], "frontend");
+    assert_eq!(objects["services"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        objects["metallb"].as_array().unwrap().len(),
+        2,
+        "{objects:#}"
+    );
+    assert!(!objects.to_string().contains("managedFields"));
+
+    // The API server is away: what it cannot say is said, and the wire is asked all the same.
+    cluster.kubernetes.set_reachable(false)?;
+    let (exit, told) = cluster.explained("192.0.2.64");
+    assert_eq!(exit, CONFLICT, "{told:#}");
+    let gaps = told["gaps"].to_string();
+    assert!(gaps.contains("no cluster"), "{gaps}");
+    Ok(())
+}
+
+#[test]
+fn live_pools_are_judged_as_a_repository_is_and_free_addresses_are_found() -> Result<()> {
+    let lab = Lab::new()?;
+    let cluster = Cluster::new(&lab)?;
+    let alone = cluster.probe(&["pools", "check", "--context", "lab", "-o", "json"]);
+    assert_eq!(status(&alone), FINE, "{alone:?}");
+    let report: Value = serde_json::from_str(&alone.stdout)?;
+    assert_eq!(report["pools"].as_array().unwrap().len(), 2, "{report}");
+    assert_eq!(report["complete"], true);
+
+    let folder = tempfile::tempdir()?;
+    let other = folder.path().join("west.yaml");
+    fs::write(&other, pool("edge", &["192.0.2.70/32"]).to_string())?;
+    let words = [
+        "pools",
+        "check",
+        "--context",
+        "lab",
+        other.to_str().unwrap(),
+    ];
+    let overlap = cluster.probe(&words);
+    assert_eq!(status(&overlap), CONFLICT, "{overlap:?}");
+    for words in [
+        "cluster_overlap",
+        "context lab: IPAddressPool metallb-system/production",
+    ] {
+        assert!(overlap.stdout.contains(words), "{words}: {overlap:?}");
+    }
+    let unknown = cluster.probe(&["pools", "check", "--context", "lab", "--context", "nowhere"]);
+    assert_eq!(status(&unknown), FAILED, "{unknown:?}");
+    assert!(unknown.stdout.contains("context nowhere"), "{unknown:?}");
+
+    let free = |words: &[&str]| {
+        let nobody = [
+            "pools",
+            "free",
+            "--socket",
+            "/nonexistent",
+            "--pool",
+            "production",
+        ];
+        cluster.probe(&[&nobody[..], words].concat())
+    };
+    let two = free(&["--count", "2"]);
+    assert_eq!(
+        (status(&two), two.stdout.as_str()),
+        (FINE, "192.0.2.67\n192.0.2.68\n")
+    );
+    let all = free(&["-o", "json"]);
+    assert_eq!(status(&all), FINE, "{all:?}");
+    let record: Value = serde_json::from_str(&all.stdout)?;
+    let range = |first: &str, last: &str| json!({ "first": first, "last": last });
+    assert_eq!(
+        record["pools"][0]["free"],
+        json!([
+            range("192.0.2.67", "192.0.2.69"),
+            range("192.0.2.71", "192.0.2.71")
+        ])
+    );
+    assert_eq!(record["taken"][0]["ip"], "192.0.2.70");
+    assert!(all.stderr.contains("192.0.2.70 is taken"), "{all:?}");
+    let many = free(&["--count", "5"]);
+    assert_eq!(status(&many), UNMET, "{many:?}");
+    let unasked = free(&["--no-ask"]);
+    assert_eq!(status(&unasked), FINE);
+    assert!(
+        unasked.stdout.starts_with("192.0.2.67-192.0.2.71"),
+        "{unasked:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! Where a cluster and the wire have drifted apart without a conflict: a real API server, and hosts on the wire.
+//!
+//! One cluster and one network for all, as for the causes. But for classes: the API server of these tests is 1.20, which
+//! does not know `loadBalancerClass`, so what has one is told by a server that only answers as one does.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use probe_tests::{
+    Api, Host, Lab, Lie, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb,
+    namespace, node, pool, service,
+};
+use serde_json::{Value, json};
+
+/// The Lease has to be taken, questions have to stay without an answer, and drifts are told once they have lasted: a
+/// quarter of it on a machine that is not busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Looks between two claims of addresses that nobody has: a second or so.
+const LOOKS: u32 = 100;
+
+/// The kinds, what each is about, and the reason.
+const EXPECTED: &[(&str, &str, Option<&str>)] = &[
+    ("address_outside_pools", "192.0.2.100", None),
+    ("announced_unassigned", "192.0.2.228", None),
+    ("claimed_unassigned", "192.0.2.229", None),
+    ("not_announced", "192.0.2.226", Some("unknown")),
+    ("not_announced", "192.0.2.227", Some("no_ready_endpoints")),
+    ("not_announced", "192.0.2.237", Some("no_advertisement")),
+    ("service_pending", "full-c", Some("exhausted")),
+    (
+        "service_pending",
+        "wants-outside",
+        Some("requested_outside_pools"),
+    ),
+    ("service_pending", "wants-taken", Some("requested_taken")),
+    ("service_pending", "wants-kept", Some("no_pool")),
+    (
+        "service_pending",
+        "wants-unknown",
+        Some("requested_pool_unknown"),
+    ),
+    ("service_pending", "waits", Some("unknown")),
+    ("pool_unadvertised", "quiet", None),
+    ("advertisement_without_pool", "lost", None),
+    ("advertisement_without_node", "nowhere", None),
+    ("pools_overlap", "two", None),
+];
+
+fn drifts(socket: &SocketPlace) -> Vec<Value> {
+    // Another speaks for the cluster, until this one does.
+    let Ok(lines) = socket.get("/v1/drift") else {
+        return Vec::new();
+    };
+    let drifts = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    // One a line, or all in a list.
+    drifts
+        .flat_map(|value| match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        })
+        .collect()
+}
+
+/// What the cluster holds.
+fn fill(api: &Api) -> Result<()> {
+    install_metallb(api, true)?;
+    for pool in [
+        pool("production", &["192.0.2.224/29"]),
+        pool("full", &["192.0.2.232/31"]),
+        pool("quiet", &["192.0.2.236/30"]),
+        pool("one", &["198.51.100.0/28"]),
+        pool("two", &["198.51.100.8-198.51.100.20"]),
+    ] {
+        api.create(&pool)?;
+    }
+    api.create(&metallb(
+        "IPAddressPool",
+        "kept",
+        &json!({
+            "addresses": ["198.51.100.32/28"],
+            "serviceAllocation": { "namespaces": ["bank"] },
+        }),
+    ))?;
+    let layer_2 = |name: &str, spec: Value| metallb("L2Advertisement", name, &spec);
+    api.create_all(&[
+        layer_2(
+            "all",
+            json!({ "ipAddressPools": ["production", "full", "kept", "one", "two"] }),
+        ),
+        layer_2("lost", json!({ "ipAddressPools": ["no-such-pool"] })),
+        layer_2(
+            "nowhere",
+            json!({
+                "ipAddressPools": ["one"],
+                "nodeSelectors": [{ "matchLabels": { "kubernetes.io/hostname": "node-9" } }],
+            }),
+        ),
+    ])?;
+    api.create(&namespace("shop"))?;
+    for (name, address) in [
+        ("frontend", Some("192.0.2.225")),
+        ("silent", Some("192.0.2.226")),
+        ("without-endpoints", Some("192.0.2.227")),
+        ("outside", Some("192.0.2.100")),
+        ("unadvertised", Some("192.0.2.237")),
+        ("full-a", Some("192.0.2.232")),
+        ("full-b", Some("192.0.2.233")),
+        ("full-c", None),
+        ("wants-outside", None),
+        ("wants-taken", None),
+        ("wants-kept", None),
+        ("wants-unknown", None),
+        ("waits", None),
+    ] {
+        let mut object = service("shop", name);
+        let mut wants_pool = |pool| {
+            object["metadata"]["annotations"] = json!({ "metallb.io/address-pool": pool });
+        };
+        match name {
+            "full-c" => wants_pool("full"),
+            "wants-kept" => wants_pool("kept"),
+            "wants-unknown" => wants_pool("no-such-pool"),
+            "wants-outside" => object["spec"]["loadBalancerIP"] = json!("203.0.113.77"),
+            "wants-taken" => object["spec"]["loadBalancerIP"] = json!("192.0.2.225"),
+            _ => {}
+        }
+        api.create(&object)?;
+        if let Some(address) = address {
+            api.assign(&object, &[address])?;
+        }
+    }
+    api.create(&json!({
+        "apiVersion": "discovery.k8s.io/v1beta1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop",
+            "name": "silent-1",
+            "labels": { "kubernetes.io/service-name": "silent" },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["198.51.100.99"], "conditions": { "ready": true } }],
+    }))?;
+    // Another load balancer's: it has what it waits for.
+    let hosted = service("shop", "hosted");
+    api.create(&hosted)?;
+    let ingress = json!([{ "hostname": "lb.example.com" }]);
+    api.patch_status(&hosted, &json!({ "loadBalancer": { "ingress": ingress } }))?;
+    Ok(())
+}
+
+#[test]
+fn each_drift_is_told_with_its_reason() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.bridge()?;
+    let host = |name: &str, address: &str| -> Result<Host> {
+        let host = switch.host(name)?;
+        host.add_address(address)?;
+        Ok(host)
+    };
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    fill(&api)?;
+    let one = host("node-1", "192.0.2.11/24")?;
+    let device = host("device", "192.0.2.50/24")?;
+    let watcher = host("watcher", "192.0.2.1/24")?;
+    let object = node("node-1", "192.0.2.11");
+    api.create(&object)?;
+    api.patch_status(&object, &object["status"])?;
+
+    let account = kubernetes.deployed_account()?;
+    let access = kubernetes.deploy_to(&watcher, &account)?;
+    let socket = SocketPlace::new()?;
+    let usual = ["-i", "eth0", "--attach", "native", "--confirm", "auto"];
+    let options = [
+        &usual[..],
+        &["--drift-after", "2s", "--ask-every", "3s"],
+        &["--socket", socket.word()],
+    ]
+    .concat();
+    let daemon = watcher.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+    for host in [&one, &device] {
+        host.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
+    }
+    // The one address that is as it should be, and one that was given back and is announced still.
+    let mut speakers =
+        [225, 228].map(|last| MetalLbSpeaker::start(&one, [192, 0, 2, last]).unwrap());
+    for speaker in &mut speakers {
+        speaker.announce()?;
+    }
+    device.add_address("192.0.2.229/24")?;
+    device.run(["arping", "-U", "-c2", "-w2", "-I", "eth0", "192.0.2.229"])?;
+    for speaker in &mut speakers {
+        speaker.wait_for_burst()?;
+    }
+    // The watcher might announce them itself, for all it knows, until somebody else has asked in vain.
+    for ip in ["192.0.2.226", "192.0.2.227"] {
+        daemon.wait_for_metrics("an address to be expected", PATIENCE, |metrics| {
+            let labels = [("ip", ip)];
+            Ok(metrics.get("arp_monitor_tracked_silent", &labels).is_some())
+        })?;
+        device.run(["arping", "-D", "-c1", "-w1", "-I", "eth0", ip])?;
+    }
+    for &(kind, about, reason) in EXPECTED {
+        let mut looks = 0_u32;
+        eventually(&format!("{kind} of {about}"), PATIENCE, || {
+            // What no service has is a drift only if it is seen again after it was first found: a speaker announces
+            // again whenever nodes come and go.
+            if kind.ends_with("_unassigned") && looks.is_multiple_of(LOOKS) {
+                speakers[1].announce()?;
+                device.run(["arping", "-U", "-c1", "-w1", "-I", "eth0", "192.0.2.229"])?;
+            }
+            looks += 1;
+            let found = drifts(&socket);
+            Ok(found.into_iter().find(|drift| {
+                drift["drift"] == kind
+                    && drift.to_string().contains(about)
+                    && reason.is_none_or(|reason| drift["reason"] == reason)
+            }))
+        })
+        .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
+    }
+    let found = drifts(&socket);
+    // Who announces what no service has is said, and who has it without being a node.
+    let of = |address| found.iter().find(|drift| drift["ip"] == address).unwrap();
+    for (address, host, nodes) in [
+        ("192.0.2.228", &one, json!(["node-1"])),
+        ("192.0.2.229", &device, Value::Null),
+    ] {
+        let drift = of(address);
+        assert_eq!(drift["macs"], json!([host.mac().to_string()]), "{drift:#}");
+        assert_eq!(drift["nodes"], nodes, "{drift:#}");
+    }
+    // What is as it should be has not drifted.
+    let is_well =
+        |drift: &&Value| drift["ip"] == "192.0.2.225" || drift["service"]["name"] == "hosted";
+    assert_eq!(found.iter().filter(is_well).count(), 0, "{found:#?}");
+    Ok(())
+}
+
+/// Services of a cluster whose MetalLB is for one class only.
+fn services_with_classes() -> Value {
+    let of_class = |name: &str, class: &str| {
+        let mut object = service("shop", name);
+        object["spec"]["loadBalancerClass"] = json!(class);
+        object
+    };
+    let with_address = |mut object: Value, address: &str| {
+        object["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": address }] } });
+        object
+    };
+    let mut given = with_address(of_class("given", "example.com/metallb"), "192.0.2.225");
+    given["metadata"]["annotations"] = json!({ "metallb.io/ip-allocated-from-pool": "full" });
+    json!([
+        given,
+        of_class("waits", "example.com/metallb"),
+        of_class("elsewhere", "example.com/other"),
+        with_address(service("shop", "without-class"), "203.0.113.9"),
+        service("shop", "waits-without-class"),
+    ])
+}
+
+#[test]
+fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let [watcher, _other] = lab.pair("watcher", "other")?;
+    // Who sees nothing of the cluster is slow to speak for it.
+    watcher.add_address("192.0.2.1/24")?;
+    let liar = watcher.liar(|path| {
+        if path.contains("watch=") {
+            return Lie::StaysOpen(String::new());
+        }
+        if path.contains("/leases/") {
+            // Free whenever it is looked at, and whatever is written is taken.
+            let lease = json!({ "metadata": { "resourceVersion": "1" }, "spec": {} });
+            return Lie::Says(200, "application/json", lease.to_string());
+        }
+        let path = path.split('?').next().unwrap_or_default();
+        let items = match path.rsplit('/').next() {
+            Some("services") => services_with_classes(),
+            Some("ipaddresspools") => json!([pool("full", &["192.0.2.225/32"])]),
+            Some("l2advertisements") => json!([metallb("L2Advertisement", "all", &json!({}))]),
+            _ => json!([]),
+        };
+        let metadata = json!({ "resourceVersion": "1" });
+        let list =
+            json!({ "apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items });
+        Lie::Says(200, "application/json", list.to_string())
+    })?;
+    let socket = SocketPlace::new()?;
+    let usual = ["-i", "eth0", "--attach", "native", "--confirm", "off"];
+    let options = [
+        &usual[..],
+        &["--drift-after", "1s", "--socket", socket.word()],
+    ]
+    .concat();
+    let access = liar.access()?;
+    let daemon = watcher.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+    let expected = [
+        ("elsewhere", "foreign_class", "example.com/other"),
+        ("waits", "exhausted", "1 of 1"),
+        (
+            "waits-without-class",
+            "unknown",
+            "MetalLB gives addresses to the class example.com/metallb",
+        ),
+    ];
+    let found = eventually("what waits to be told", PATIENCE, || {
+        let found = drifts(&socket);
+        let waiting = found
+            .iter()
+            .filter(|drift| drift["drift"] == "service_pending");
+        Ok((waiting.count() == expected.len()).then_some(found))
+    })
+    .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
+    for (name, reason, says) in expected {
+        let drift = found.iter().find(|drift| drift["service"]["name"] == name);
+        let drift = drift.with_context(|| format!("{name} in {found:#?}"))?;
+        assert_eq!(drift["reason"], reason, "{drift:#}");
+        assert!(drift["evidence"].to_string().contains(says), "{drift:#}");
+    }
+    // What MetalLB did not give need not be in its pools.
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    Ok(())
+}

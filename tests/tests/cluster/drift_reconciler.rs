@@ -1,0 +1,108 @@
+//! Drift on a real API server and a real wire: told when it has lasted, and over when it is mended.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use probe_tests::{
+    Lab, Metrics, SocketPlace, eventually, install_metallb, metallb, namespace, pool, service,
+};
+use serde_json::{Value, json};
+
+/// The Lease, a list, what has to last, and a busy machine.
+const SOON: Duration = Duration::from_mins(1);
+
+fn drift(metrics: &Metrics, labels: &[(&str, &str)]) -> bool {
+    metrics.get("arp_monitor_drift", labels) == Some(1.0)
+}
+
+fn in_pool(metrics: &Metrics, name: &str) -> Option<f64> {
+    let labels = [("pool", "production"), ("family", "ipv4")];
+    metrics.get(name, &labels)
+}
+
+#[test]
+fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mended() -> Result<()> {
+    let lab = Lab::new()?;
+    let [node, other] = lab.pair("node", "other")?;
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    install_metallb(&api, true)?;
+    api.create(&pool("production", &["192.0.2.240/28"]))?;
+    api.create(&namespace("shop"))?;
+    let frontend = service("shop", "frontend");
+    api.create(&frontend)?;
+    api.assign(&frontend, &["192.0.2.240"])?;
+    let mut waiting = service("shop", "waiting");
+    waiting["metadata"]["annotations"] = json!({ "metallb.io/address-pool": "gone" });
+    api.create(&waiting)?;
+    node.add_address("192.0.2.1/24")?;
+    other.exec(["ip", "address", "add", "192.0.2.245/32", "dev", "eth0"])?;
+
+    let account = kubernetes.deployed_account()?;
+    let access = kubernetes.deploy_to(&node, &account)?;
+    let socket = SocketPlace::new()?;
+    let options = [
+        "-i",
+        "eth0",
+        "--attach",
+        "native",
+        "--socket",
+        socket.word(),
+        "--confirm",
+        "auto",
+        "--drift-after",
+        "2s",
+    ];
+    let daemon = node.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+
+    let unadvertised = [("drift", "pool_unadvertised"), ("pool", "production")];
+    let pending = [
+        ("drift", "service_pending"),
+        ("reason", "requested_pool_unknown"),
+        ("service_name", "waiting"),
+    ];
+    let unannounced = [
+        ("drift", "not_announced"),
+        ("reason", "no_advertisement"),
+        ("service_name", "frontend"),
+        ("ip", "192.0.2.240"),
+    ];
+    let in_use = [("drift", "claimed_unassigned"), ("ip", "192.0.2.245")];
+    // It announces what it has, as hosts do, once: after that the daemon has to ask. Nobody answers an announcement,
+    // which arping calls a failure.
+    other.run(["arping", "-c1", "-w1", "-U", "-I", "eth0", "192.0.2.245"])?;
+    eventually("all of it to be told", SOON, || {
+        let metrics = daemon.metrics()?;
+        let all = [&unadvertised[..], &pending, &unannounced, &in_use];
+        let told = all.iter().all(|labels| drift(&metrics, labels));
+        Ok(told.then_some(()))
+    })
+    .with_context(|| format!("{:#?}", drifts(&socket)))?;
+    let metrics = daemon.metrics()?;
+    assert_eq!(in_pool(&metrics, "arp_monitor_pool_addresses"), Some(16.0));
+    assert_eq!(
+        in_pool(&metrics, "arp_monitor_pool_assigned_addresses"),
+        Some(1.0)
+    );
+    let told = drifts(&socket)?;
+    assert_eq!(told.len(), 4, "{told:#?}");
+    let stranger = told.iter().find(|one| one["ip"] == "192.0.2.245").unwrap();
+    assert_eq!(stranger["macs"][0], other.mac().to_string());
+    assert_eq!(told[0]["severity"], "critical", "{told:#?}");
+
+    let advertised = json!({ "ipAddressPools": ["production"] });
+    api.create(&metallb("L2Advertisement", "all", &advertised))?;
+    api.delete(&waiting)?;
+    daemon.wait_for_metrics("what was mended to be over", SOON, |metrics| {
+        let over = [&unadvertised[..], &pending];
+        Ok(!over.iter().any(|labels| drift(metrics, labels)))
+    })?;
+    Ok(())
+}
+
+fn drifts(socket: &SocketPlace) -> Result<Vec<Value>> {
+    let lines = socket.get("/v1/drift")?;
+    let drifts = lines.map(|line| serde_json::from_str(&line));
+    Ok(drifts.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,180 @@
+//! Whose address it is: what a cluster makes the daemon expect, and what it adds to what the daemon finds.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use probe_tests::{
+    Api, Daemon, Duplicate, INTERFACE, Lab, Metrics, SHARED_ADDRESS, SocketPlace, eventually,
+    install_metallb, metallb, namespace, node, pool, service,
+};
+use serde_json::{Value, json};
+
+/// A start, a list, and what is gathered before it is handed out, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// The address of the server as a node.
+const SERVER: &str = "192.0.2.2";
+
+/// A daemon on the client, and its socket.
+struct Watched<'a> {
+    daemon: Daemon<'a>,
+    socket: SocketPlace,
+}
+
+impl Watched<'_> {
+    fn lines(&self, path: &str) -> Result<Vec<Value>> {
+        let lines = self.socket.get(path)?;
+        lines
+            .map(|line| serde_json::from_str(&line).with_context(|| line.clone()))
+            .collect()
+    }
+
+    /// The finding of this kind about the shared address.
+    fn finding(&self, kind: &str) -> Result<Value> {
+        eventually(kind, SOON, || {
+            let findings = self.lines("/v1/findings?since=0&follow=false")?;
+            let found =
+                |finding: &&Value| finding["finding"] == kind && finding["ip"] == SHARED_ADDRESS;
+            Ok(findings.iter().find(found).cloned())
+        })
+    }
+
+    fn wait_for(&self, what: &str, wish: impl Fn(&Metrics) -> bool) -> Result<Metrics> {
+        self.daemon
+            .wait_for_metrics(what, SOON, |metrics| Ok(wish(metrics)))
+            .with_context(|| {
+                let metrics = self.daemon.metrics().unwrap_or_default();
+                let cluster: String = self.socket.get("/v1/cluster").unwrap().collect();
+                let series = metrics.select("arp_monitor_tracked_silent", &[]);
+                let series: Vec<_> = series.collect();
+                format!("there is {series:#?}; it knows {cluster}")
+            })
+    }
+}
+
+/// The addresses whose silence is watched, but for this host's own and gateways.
+fn expected(metrics: &Metrics) -> Vec<String> {
+    let series = metrics.select("arp_monitor_tracked_silent", &[]);
+    let of_services = series.filter(|series| series.labels.contains_key("service_name"));
+    of_services
+        .map(|series| series.labels["ip"].clone())
+        .collect()
+}
+
+/// A cluster with a pool on layer 2, one by BGP and one of another network, and a service of each.
+fn fill(api: &Api<'_>) -> Result<()> {
+    install_metallb(api, true)?;
+    api.create(&node("client", "192.0.2.1"))?;
+    api.create(&node("server", SERVER))?;
+    api.create(&pool("production", &["192.0.2.10-192.0.2.19"]))?;
+    api.create(&pool("routed", &["192.0.2.128/28"]))?;
+    api.create(&pool("elsewhere", &["198.51.100.0/28"]))?;
+    let on_layer_2 = json!({ "ipAddressPools": ["production", "elsewhere"] });
+    api.create(&metallb("L2Advertisement", "all", &on_layer_2))?;
+    let by_bgp = json!({ "ipAddressPools": ["routed"] });
+    api.create(&metallb("BGPAdvertisement", "routed", &by_bgp))?;
+    api.create(&namespace("shop"))?;
+    for (name, address) in [
+        ("frontend", SHARED_ADDRESS),
+        ("routed", "192.0.2.129"),
+        ("elsewhere", "198.51.100.1"),
+        ("last", "192.0.2.19"),
+    ] {
+        let service = service("shop", name);
+        api.create(&service)?;
+        api.assign(&service, &[address])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Result<()> {
+    let lab = Lab::new()?;
+    let hosts: Duplicate = lab.three_hosts()?;
+    hosts.server.add_address(&format!("{SERVER}/24"))?;
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    fill(&api)?;
+    let account = kubernetes.deployed_account()?;
+    let access = kubernetes.deploy_to(&hosts.client, &account)?;
+    let socket = SocketPlace::new()?;
+    let options = [
+        "-i",
+        INTERFACE,
+        "--attach",
+        "tc",
+        "--socket",
+        socket.word(),
+        "--node-name",
+        "client",
+    ];
+    let daemon = hosts.client.daemon_under(&access.words(), &options)?;
+    daemon.wait_until_ready()?;
+    let watched = Watched { daemon, socket };
+
+    // What is routed or elsewhere would only ever be silent.
+    let all = |metrics: &Metrics| expected(metrics) == [SHARED_ADDRESS, "192.0.2.19"];
+    watched.wait_for("the addresses on layer 2 here", all)?;
+
+    // Which node has which MAC is seen on the wire.
+    hosts.client.ask(SERVER)?;
+    let conflict = eventually("a conflict", SOON, || {
+        hosts.client.forget_neighbours()?;
+        hosts.ask()?;
+        let conflicts = watched.lines("/v1/conflicts")?;
+        Ok((!conflicts.is_empty()).then_some(()))
+    })
+    .and_then(|()| watched.finding("conflict"))?;
+    assert_eq!(conflict["severity"], "critical", "{conflict:#}");
+    let known = &conflict["cluster"];
+    assert_eq!(
+        known["services"],
+        json!([{ "namespace": "shop", "name": "frontend" }])
+    );
+    assert_eq!(known["pool"]["name"], "production");
+    assert_eq!(known["announced"], "layer2");
+    assert_eq!(known["cause"]["kind"], "external_device", "{conflict:#}");
+    assert_eq!(known["cause"]["scope"], "external");
+    let owners = conflict["owners"].as_array().unwrap();
+    for (host, name) in [
+        (&hosts.server, json!("server")),
+        (&hosts.rival, Value::Null),
+    ] {
+        let mac = host.mac().to_string();
+        let owner = owners.iter().find(|owner| owner["macs"][0] == mac.as_str());
+        assert_eq!(owner.unwrap()["node"], name, "{conflict:#}");
+    }
+
+    let labels = [
+        ("ip", SHARED_ADDRESS),
+        ("tracked", "true"),
+        ("service_namespace", "shop"),
+        ("service_name", "frontend"),
+        ("pool", "production"),
+        ("cause", "external_device"),
+        ("scope", "external"),
+    ];
+    let metrics = watched.wait_for("the labels", |metrics| {
+        metrics.get("arp_monitor_conflict_owners", &labels) == Some(2.0)
+    })?;
+    let mac = hosts.server.mac().to_string();
+    let labels = [("mac", mac.as_str()), ("owner_node", "server")];
+    let info = metrics.get("arp_monitor_conflict_owner_info", &labels);
+    assert_eq!(info, Some(1.0));
+    for (service, number) in [("shop/frontend", 1), ("shop/", 1), ("shop/last", 0)] {
+        let found = watched.lines(&format!("/v1/conflicts?service={service}"))?;
+        assert_eq!(found.len(), number, "{service}");
+    }
+
+    // The service goes, and the conflict is still one.
+    api.delete(&service("shop", "frontend"))?;
+    watched.wait_for("it to be expected no longer", |metrics| {
+        expected(metrics) == ["192.0.2.19"]
+    })?;
+    let conflicts = watched.lines("/v1/conflicts")?;
+    assert_eq!(conflicts.len(), 1);
+    assert_eq!(conflicts[0]["tracked"], false);
+    assert_eq!(conflicts[0]["cluster"]["pool"]["name"], "production");
+    assert_eq!(watched.daemon.terminate()?.code(), Some(0));
+    Ok(())
+}

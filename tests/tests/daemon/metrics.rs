@@ -1,0 +1,252 @@
+//! What a scrape says of addresses, and for how long; and that Prometheus' own tool finds nothing wrong with it.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use probe_common::wire::MacAddr;
+use probe_tests::{
+    Daemon, Frame, Host, Lab, Metrics, SHARED_ADDRESS, eventually, prometheus_program,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
+const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+const VIRTUAL: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 7]);
+const ADDRESS: [u8; 4] = [192, 0, 2, 10];
+const IP: (&str, &str) = ("ip", "192.0.2.10");
+
+fn announce(wire: &Host, owner: MacAddr, address: [u8; 4]) {
+    let frame = Frame::announcement(owner, address);
+    wire.sender().unwrap().send(&frame).unwrap();
+}
+
+fn wait(daemon: &Daemon<'_>, what: &str, mut wish: impl FnMut(&Metrics) -> bool) -> Metrics {
+    daemon
+        .wait_for_metrics(what, SOON, |metrics| Ok(wish(metrics)))
+        .unwrap()
+}
+
+/// Two answers to one request, and a daemon that has found the conflict.
+fn conflict(wire: &Host) {
+    let asker = MacAddr([2, 0, 0, 0, 0, 0xc]);
+    let sender = wire.sender().unwrap();
+    sender
+        .send(&Frame::request(asker, [192, 0, 2, 1], ADDRESS))
+        .unwrap();
+    for owner in [A, B] {
+        sender
+            .send(&Frame::reply(owner, ADDRESS, asker, [192, 0, 2, 1]))
+            .unwrap();
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_a_scrape_that_has_everything_in_it() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let daemon = hosts
+        .client
+        .ready_daemon(&["--track", "192.0.2.0/24"])
+        .unwrap();
+    hosts.ask().unwrap();
+    daemon.wait_for_finding("conflict", SOON).unwrap();
+    let scrape = daemon.get("/metrics").unwrap().body;
+    for part in [
+        "arp_monitor_conflict_owner_info{",
+        "arp_monitor_tracked_claim_timestamp_seconds{",
+        "arp_monitor_neighbor_mismatch{",
+        "process_cpu_seconds_total",
+    ] {
+        assert!(scrape.contains(part), "{part} is not in:\n{scrape}");
+    }
+    let mut promtool = Command::new(prometheus_program("promtool").unwrap())
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(scrape.as_bytes())
+        .unwrap();
+    let finished = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8(finished.stderr).unwrap();
+    assert!(finished.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn a_conflict_has_series_while_it_is_open_and_none_after() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    monitor.add_address("192.0.2.1/24").unwrap();
+    let daemon = monitor
+        .ready_daemon(&["--resolution-quiet", "1s", "--expiry", "2s"])
+        .unwrap();
+    conflict(&wire);
+    let open = wait(&daemon, "the conflict's series", |metrics| {
+        metrics.get("arp_monitor_conflict_owners", &[IP]) == Some(2.0)
+    });
+    let owners = open
+        .select("arp_monitor_conflict_owners", &[])
+        .next()
+        .unwrap();
+    let labels: Vec<_> = owners
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    assert_eq!(
+        labels,
+        [
+            "interface=eth0",
+            "ip=192.0.2.10",
+            "segment=192.0.2.0/24",
+            "tracked=false",
+            "vlan=0"
+        ]
+    );
+    let info = "arp_monitor_conflict_owner_info";
+    for mac in [A, B] {
+        assert_eq!(open.get(info, &[("mac", &mac.to_string())]), Some(1.0));
+    }
+    let closed = wait(&daemon, "the conflict to end", |metrics| {
+        metrics.get("arp_monitor_open_conflicts", &[]) == Some(0.0)
+    });
+    for name in [info, "arp_monitor_conflict_owners"] {
+        assert_eq!(closed.select(name, &[]).count(), 0, "{name}");
+    }
+    let found = [("finding", "conflict")];
+    assert_eq!(
+        closed.count("arp_monitor_findings_total", &found).unwrap(),
+        1
+    );
+}
+
+#[test]
+fn a_tracked_address_has_its_owner_its_last_claim_and_its_findings_under_the_name_of_its_network() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    monitor.add_address("192.0.2.1/24").unwrap();
+    let daemon = monitor
+        .ready_daemon(&[
+            "--track",
+            "192.0.2.0/24",
+            "--segment",
+            "eth0=front",
+            "--settle",
+            "1s",
+        ])
+        .unwrap();
+    let claims = "arp_monitor_tracked_claim_timestamp_seconds";
+    let moved = ("finding", "moved");
+    announce(&wire, A, ADDRESS);
+    let a = A.to_string();
+    let before = wait(&daemon, "the first owner", |metrics| {
+        metrics
+            .get(claims, &[IP, ("owner", &a), ("segment", "front")])
+            .is_some()
+    });
+    let claimed = before.get(claims, &[IP]).unwrap();
+    let age = jiff::Timestamp::now().as_duration().as_secs_f64() - claimed;
+    assert!((0.0..30.0).contains(&age), "{age}");
+    let findings = "arp_monitor_tracked_findings_total";
+    assert_eq!(before.get(findings, &[IP, moved]), Some(0.0));
+
+    announce(&wire, B, ADDRESS);
+    let b = B.to_string();
+    let after = wait(&daemon, "the move", |metrics| {
+        metrics.get(findings, &[IP, moved]) == Some(1.0)
+    });
+    assert!(after.get(claims, &[IP, ("owner", &b)]).unwrap() >= claimed);
+    assert_eq!(after.select(claims, &[IP]).count(), 1);
+}
+
+#[test]
+fn a_virtual_router_and_the_machine_behind_it_are_one_owner() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon = monitor.ready_daemon(&["--track", "192.0.2.0/24"]).unwrap();
+    let claims = "arp_monitor_tracked_claim_timestamp_seconds";
+    announce(&wire, VIRTUAL, ADDRESS);
+    announce(&wire, A, ADDRESS);
+    daemon.wait_until_digested(2).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    let owner = VIRTUAL.to_string();
+    assert!(metrics.get(claims, &[IP, ("owner", &owner)]).is_some());
+    assert_eq!(metrics.select(claims, &[IP]).count(), 1);
+}
+
+#[test]
+fn a_stale_neighbour_entry_of_this_host_shows_until_it_is_corrected() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    monitor.add_address("192.0.2.1/24").unwrap();
+    let daemon = monitor.ready_daemon(&["--track", "192.0.2.0/24"]).unwrap();
+    let mismatch = "arp_monitor_neighbor_mismatch";
+    announce(&wire, A, ADDRESS);
+    daemon.wait_until_digested(1).unwrap();
+    assert_eq!(daemon.metrics().unwrap().select(mismatch, &[IP]).count(), 0);
+    for (believed, expected) in [(B, 1.0), (A, 0.0)] {
+        let mac = believed.to_string();
+        let entry = ["192.0.2.10", "lladdr", &mac, "dev", "eth0", "nud", "stale"];
+        monitor
+            .ip(["neigh", "replace"].into_iter().chain(entry))
+            .unwrap();
+        wait(&daemon, &format!("a mismatch of {expected}"), |metrics| {
+            metrics.get(mismatch, &[IP]) == Some(expected)
+        });
+    }
+}
+
+#[test]
+fn series_of_addresses_are_bounded_and_what_does_not_fit_is_counted() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon = monitor
+        .ready_daemon(&["--track", "192.0.2.0/24", "--metrics-addresses", "2"])
+        .unwrap();
+    for last in 11..16 {
+        announce(&wire, A, [192, 0, 2, last]);
+    }
+    daemon.wait_until_digested(5).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    let claims = metrics.select("arp_monitor_tracked_claim_timestamp_seconds", &[]);
+    assert_eq!(claims.count(), 2);
+    let beyond = |series| {
+        let labels = [("series", series)];
+        metrics.get("arp_monitor_addresses_not_exported", &labels)
+    };
+    assert_eq!(beyond("tracked"), Some(3.0));
+    assert_eq!(beyond("conflicts"), Some(0.0));
+    assert_eq!(metrics.get("arp_monitor_tracked_addresses", &[]), Some(5.0));
+}
+
+#[test]
+fn a_host_says_which_macs_are_its_own_and_how_long_events_take() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let daemon = hosts.client.ready_daemon(&[]).unwrap();
+    hosts.client.ask(SHARED_ADDRESS).unwrap();
+    let metrics = eventually("an event to be judged", SOON, || {
+        let metrics = daemon.metrics()?;
+        let count = metrics.count("arp_monitor_event_delay_seconds_count", &[])?;
+        Ok((count > 0).then_some(metrics))
+    })
+    .unwrap();
+    let mac = hosts.client.mac().to_string();
+    let own = [("interface", "eth0"), ("mac", mac.as_str())];
+    assert_eq!(metrics.get("arp_monitor_local_mac_info", &own), Some(1.0));
+    let buckets = "arp_monitor_event_delay_seconds_bucket";
+    assert_eq!(
+        metrics.count(buckets, &[("le", "+Inf")]).unwrap(),
+        metrics
+            .count("arp_monitor_event_delay_seconds_count", &[])
+            .unwrap()
+    );
+    assert!(metrics.count(buckets, &[("le", "1")]).is_ok());
+}

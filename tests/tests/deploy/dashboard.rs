@@ -1,0 +1,196 @@
+//! The dashboard: valid by Grafana's own types, and every panel shows something.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use probe_tests::{Lab, Monitoring, dashboard_tools, eventually, workspace};
+use serde_json::Value;
+
+/// Two scrapes, an evaluation, on a machine that is busy with other tests.
+const SHOWN: Duration = Duration::from_secs(40);
+
+/// What a daemon would say of a cluster, if there were one.
+const CLUSTER: &str = r"
+groups:
+  - name: cluster
+    rules:
+      - record: arp_monitor_drift
+        expr: vector(1)
+        labels: {drift: service_pending, reason: exhausted, service_namespace: shop, service_name: new}
+      - record: arp_monitor_pool_addresses
+        expr: vector(16)
+        labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
+      - record: arp_monitor_pool_assigned_addresses
+        expr: vector(4)
+        labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
+";
+
+fn text() -> String {
+    fs::read_to_string(workspace().join("deploy/grafana/arp-monitor.json")).unwrap()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&text()).unwrap()
+}
+
+/// What TypeScript says of a dashboard.
+fn check(dashboard: &str) -> Output {
+    let tools = dashboard_tools().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    symlink(
+        tools.join("node_modules"),
+        place.path().join("node_modules"),
+    )
+    .unwrap();
+    let types = workspace().join("tests/dashboard/types.ts");
+    fs::copy(types, place.path().join("types.ts")).unwrap();
+    let source = format!(
+        "import type {{ Checked }} from \"./types\";\nexport const dashboard: Checked = {dashboard};\n"
+    );
+    fs::write(place.path().join("dashboard.ts"), source).unwrap();
+    Command::new("node")
+        .args(["node_modules/typescript/bin/tsc", "--strict", "--noEmit"])
+        .args(["--target", "es2022", "--module", "esnext"])
+        .args(["--moduleResolution", "bundler", "--skipLibCheck"])
+        .arg("dashboard.ts")
+        .current_dir(place.path())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_dashboard_is_one_by_grafanas_types() {
+    let output = check(&text());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn the_types_refuse_what_grafana_would_not_understand() {
+    let text = text();
+    for (right, wrong) in [
+        ("\"mode\": \"absolute\"", "\"mode\": \"absolut\""),
+        ("\"showHeader\"", "\"showHeaders\""),
+        ("\"drawStyle\": \"line\"", "\"drawStyle\": \"lines\""),
+        ("\"expr\"", "\"query\""),
+    ] {
+        assert!(text.contains(right), "{right}");
+        let output = check(&text.replace(right, wrong));
+        assert!(!output.status.success(), "{wrong} passes");
+    }
+}
+
+#[test]
+fn panels_have_numbers_of_their_own_and_do_not_overlap() {
+    let dashboard = dashboard();
+    let (mut numbers, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(numbers.insert(panel["id"].as_u64().unwrap()), "{panel}");
+        let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(x < 24 && taken.insert((x, y)), "{panel}");
+            }
+        }
+    }
+}
+
+/// Every query of every panel, with the panel's title.
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    panels
+        .filter(|panel| panel["type"] != "row")
+        .flat_map(|panel| {
+            let title = panel["title"].as_str().unwrap();
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(!targets.is_empty(), "{title} shows nothing");
+            targets.iter().map(move |target| {
+                let expression = target["expr"].as_str().unwrap();
+                (title.to_owned(), expression.to_owned())
+            })
+        })
+        .collect()
+}
+
+/// The metrics that the variables take their values from.
+fn variables(dashboard: &Value) -> Vec<(String, String)> {
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    variables
+        .filter_map(|variable| {
+            let query = variable["query"]["query"].as_str()?;
+            let values = query.strip_prefix("label_values(")?.strip_suffix(')')?;
+            let (metric, _label) = values.rsplit_once(',')?;
+            Some((format!("variable {}", variable["name"]), metric.to_owned()))
+        })
+        .collect()
+}
+
+/// As Grafana does it for a time span that a test has.
+fn filled_in(expression: &str) -> String {
+    let filled = expression
+        .replace("$__rate_interval", "10s")
+        .replace("$segment", ".*")
+        .replace("$ip", ".*");
+    assert!(!filled.contains('$'), "an unknown variable in {filled}");
+    filled
+}
+
+fn shows_something(monitoring: &Monitoring<'_>, title: &str, expression: &str) {
+    let expression = filled_in(expression);
+    let what = format!("{title} to show something: {expression}");
+    eventually(&what, SHOWN, || {
+        let result = monitoring.query(&expression)?;
+        let is_number = |value: &str| value.parse::<f64>().is_ok_and(f64::is_finite);
+        let shown = result.iter().any(|series| is_number(&series.value.1));
+        Ok(shown.then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn every_panel_shows_something_of_a_daemon_that_has_found_a_conflict() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let daemon = hosts
+        .client
+        .ready_daemon(&["--track", "192.0.2.0/24"])
+        .unwrap();
+    let monitoring = hosts.client.monitoring_with(Some(CLUSTER)).unwrap();
+    eventually("the daemon to be scraped", SHOWN, || {
+        let scraped = monitoring.query("arp_monitor_build_info")?;
+        Ok((!scraped.is_empty()).then_some(()))
+    })
+    .unwrap();
+    hosts.ask().unwrap();
+    daemon.wait_for_finding("conflict", SHOWN).unwrap();
+    let dashboard = dashboard();
+    let (queries, variables) = (queries(&dashboard), variables(&dashboard));
+    assert!(queries.len() > 20 && variables.len() == 2);
+    let mut asked_again = false;
+    for (title, expression) in queries.iter().chain(&variables) {
+        // A quantile of nothing is no number: frames must arrive while it is asked for.
+        if expression.contains("histogram_quantile") && !asked_again {
+            hosts.ask().unwrap();
+            asked_again = true;
+        }
+        shows_something(&monitoring, title, expression);
+    }
+}
+
+#[test]
+fn the_dashboard_knows_only_metrics_that_there_are() {
+    let documented = fs::read_to_string(workspace().join("docs/metrics.md")).unwrap();
+    let text = text();
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    for rest in text.split("arp_monitor_").skip(1) {
+        let name: String = rest.chars().take_while(|&c| is_name(c)).collect();
+        let name = name.trim_end_matches("_bucket");
+        let row = format!("| `arp_monitor_{name}` |");
+        assert!(documented.contains(&row), "arp_monitor_{name}");
+    }
+}

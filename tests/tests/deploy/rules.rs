@@ -1,0 +1,162 @@
+//! The rules for Prometheus: they load, they fire when they should and only then, and each knows what to do next.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use probe_tests::{prometheus_program, workspace};
+
+fn deployed() -> PathBuf {
+    workspace().join("deploy/prometheus")
+}
+
+fn files(directory: &Path, end: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with(end))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no *{end} in {}", directory.display());
+    files
+}
+
+fn rules() -> String {
+    let files = files(&deployed(), ".rules.yaml");
+    files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect()
+}
+
+fn run(program: &str, words: &[&str], files: &[PathBuf]) {
+    let output = Command::new(prometheus_program(program).unwrap())
+        .args(words)
+        .args(files)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "{program} {words:?}:\n{}",
+        String::from_utf8_lossy(&said)
+    );
+}
+
+/// The values of a field, by its name with a colon.
+fn values<'a>(text: &'a str, field: &str) -> Vec<&'a str> {
+    text.lines()
+        .filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix(field))
+        .map(str::trim)
+        .collect()
+}
+
+#[test]
+fn prometheus_takes_the_rules() {
+    let files = files(&deployed(), ".rules.yaml");
+    run("promtool", &["check", "rules"], &files);
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_only_then() {
+    let tests = files(&deployed().join("tests"), ".test.yaml");
+    run("promtool", &["test", "rules"], &tests);
+}
+
+#[test]
+fn no_alert_is_without_a_test_that_it_fires_and_one_that_it_does_not() {
+    let tests: String = files(&deployed().join("tests"), ".test.yaml")
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let alerts = values(&rules(), "alert:")
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<BTreeSet<_>>();
+    for alert in alerts {
+        let checks: Vec<_> = tests
+            .split("- eval_time:")
+            .filter(|check| values(check, "alertname:").first() == Some(&alert.as_str()))
+            .collect();
+        let (silent, fires): (Vec<_>, Vec<_>) = checks
+            .into_iter()
+            .partition(|check| check.contains("exp_alerts: []"));
+        assert!(!silent.is_empty(), "{alert} is never expected to be silent");
+        assert!(!fires.is_empty(), "{alert} is never expected to fire");
+    }
+}
+
+#[test]
+fn alertmanager_takes_the_inhibitions() {
+    let directory = tempfile::tempdir().unwrap();
+    let snippet = fs::read_to_string(deployed().join("alertmanager-inhibit.yaml")).unwrap();
+    let file = directory.path().join("alertmanager.yml");
+    let minimum = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
+    fs::write(&file, format!("{minimum}{snippet}")).unwrap();
+    run("amtool", &["check-config"], &[file]);
+    let known = values(&rules(), "alert:")
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<BTreeSet<_>>();
+    for list in snippet.lines().filter(|line| line.contains("alertname")) {
+        let names = list.split('"').nth(1).unwrap();
+        for name in names.split('|') {
+            assert!(known.contains(name), "{name} is no alert");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_its_section_in_the_runbook_and_every_section_says_whose_it_is() {
+    let rules = rules();
+    let runbook = fs::read_to_string(workspace().join("docs/runbook.md")).unwrap();
+    let alerts = values(&rules, "alert:");
+    let links = values(&rules, "runbook:");
+    assert_eq!(alerts.len(), links.len(), "an alert without a runbook");
+    for (alert, link) in alerts.into_iter().zip(links) {
+        let (file, anchor) = link.split_once('#').unwrap();
+        assert_eq!(file, "docs/runbook.md", "{alert}");
+        let section = runbook
+            .split("\n## ")
+            .find(|section| anchor_of(section.lines().next().unwrap()) == anchor)
+            .unwrap_or_else(|| panic!("the runbook has no section {anchor} for {alert}"));
+        assert!(
+            section.contains(&format!("`{alert}`")),
+            "{alert} in {anchor}"
+        );
+    }
+}
+
+#[test]
+fn the_links_within_the_runbook_lead_somewhere() {
+    let runbook = fs::read_to_string(workspace().join("docs/runbook.md")).unwrap();
+    let anchors: BTreeSet<_> = runbook
+        .lines()
+        .filter(|line| line.starts_with("##"))
+        .map(|line| anchor_of(line.trim_start_matches('#')))
+        .collect();
+    for link in runbook.split("](#").skip(1) {
+        let anchor = link.split(')').next().unwrap();
+        assert!(anchors.contains(anchor), "{anchor}");
+    }
+}
+
+/// As the renderers of Markdown make it.
+fn anchor_of(heading: &str) -> String {
+    heading.trim().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn the_rules_know_only_metrics_that_there_are() {
+    let documented = fs::read_to_string(workspace().join("docs/metrics.md")).unwrap();
+    let rules = rules();
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    for rest in rules.split("arp_monitor_").skip(1) {
+        let name: String = rest.chars().take_while(|&c| is_name(c)).collect();
+        let row = format!("| `arp_monitor_{name}` |");
+        assert!(documented.contains(&row), "arp_monitor_{name}");
+    }
+}

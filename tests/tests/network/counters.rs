@@ -1,0 +1,304 @@
+//! Every frame is counted exactly once, under its cause: what was sent is held against what is scraped.
+
+use probe_common::{
+    counter::{Direction, Outcome},
+    parse::Malformed,
+    wire::{Bogus, Kind, MacAddr, Operation, ethertype},
+};
+use probe_tests::{Frame, Host, Lab, Ledger, Metrics};
+
+const OWNER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
+const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+
+/// A host that is watched, and one that sends to it, with nothing in between that could send as well or
+/// change a frame.
+fn monitor_and_sender(lab: &Lab) -> [Host; 2] {
+    lab.pair("monitor", "sender").unwrap()
+}
+
+fn good() -> Frame {
+    Frame::announcement(OWNER, ADDRESS)
+}
+
+fn malformed(reason: Malformed) -> Frame {
+    match reason {
+        Malformed::Truncated => good().of_length(41),
+        Malformed::HardwareType => good().htype(6),
+        Malformed::ProtocolType => good().ptype(ethertype::ARP),
+        Malformed::AddressLength => good().plen(16),
+        Malformed::Operation => good().oper(3),
+    }
+}
+
+fn bogus(reason: Bogus) -> Frame {
+    match reason {
+        Bogus::ShaZero => good().sha(MacAddr::ZERO),
+        Bogus::ShaBroadcast => good().sha(MacAddr::BROADCAST),
+        Bogus::ShaMulticast => good().sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+        Bogus::SpaUnspecified => good().oper(2).spa([0; 4]),
+        Bogus::SpaBroadcast => good().spa([255; 4]),
+        Bogus::SpaMulticast => good().spa([224, 0, 0, 18]),
+        Bogus::SpaLoopback => good().spa([127, 0, 0, 1]),
+    }
+}
+
+/// `count` copies of each frame, in another number for each, so that a mix-up shows.
+fn different_numbers_of<T: Copy>(
+    causes: &[T],
+    frame: impl Fn(T) -> Frame,
+) -> (Vec<(T, u64)>, Vec<Frame>) {
+    let numbers: Vec<_> = causes.iter().copied().zip(2..).collect();
+    let frames = numbers
+        .iter()
+        .flat_map(|&(cause, number)| (0..number).map(move |_| cause))
+        .map(frame)
+        .collect();
+    (numbers, frames)
+}
+
+fn ingress(metrics: &Metrics, name: &str, label: &str, value: &str) -> u64 {
+    metrics
+        .count(name, &[("direction", "ingress"), (label, value)])
+        .unwrap()
+}
+
+#[test]
+fn each_malformed_frame_is_counted_under_its_reason() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    let (numbers, frames) = different_numbers_of(Malformed::ALL, malformed);
+    sender.sender().unwrap().send_all(&frames).unwrap();
+
+    let sent = frames.len() as u64;
+    let ledger = daemon.wait_until_digested(sent).unwrap();
+    assert_eq!((ledger.frames, ledger.malformed), (sent, sent));
+    let metrics = daemon.metrics().unwrap();
+    for (reason, number) in numbers {
+        let name = "arp_monitor_malformed_frames_total";
+        let counted = ingress(&metrics, name, "reason", reason.label());
+        assert_eq!(counted, number, "{reason}");
+    }
+    let name = "arp_monitor_frames_total";
+    let other = ingress(&metrics, name, "operation", Operation::Other.label());
+    assert_eq!(other, sent, "the operation of a malformed frame is unknown");
+}
+
+#[test]
+fn each_bogus_frame_is_counted_under_its_reason() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    let (numbers, frames) = different_numbers_of(Bogus::ALL, bogus);
+    sender.sender().unwrap().send_all(&frames).unwrap();
+
+    let sent = frames.len() as u64;
+    let ledger = daemon.wait_until_digested(sent).unwrap();
+    assert_eq!((ledger.frames, ledger.bogus), (sent, sent));
+    let metrics = daemon.metrics().unwrap();
+    for (reason, number) in numbers {
+        let name = "arp_monitor_bogus_frames_total";
+        let counted = ingress(&metrics, name, "reason", reason.label());
+        assert_eq!(counted, number, "{reason}");
+    }
+    let bindings = metrics.count("arp_monitor_bindings", &[]).unwrap();
+    assert_eq!(bindings, 0, "a bogus frame binds nothing");
+}
+
+#[test]
+fn claims_and_probes_are_counted_by_operation_with_and_without_tags() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    let asker = sender.mac();
+    let requests = [
+        good(),
+        good().of_length(Frame::MINIMUM),
+        good().tagged(100),
+        good().tagged(0xe000),
+        good().tagged_as(ethertype::QINQ, 100).tagged(200),
+        Frame::request(asker, [192, 0, 2, 2], ADDRESS),
+    ];
+    let replies = [
+        Frame::reply(OWNER, ADDRESS, asker, [192, 0, 2, 2]),
+        Frame::announcing_reply(OWNER, ADDRESS).tagged(100),
+    ];
+    let probes = [
+        Frame::probe(asker, ADDRESS),
+        Frame::probe(asker, ADDRESS).tagged(100),
+        Frame::probe(asker, [192, 0, 2, 9]),
+    ];
+    let not_arp = [
+        good().ethertype(ethertype::IPV4),
+        good().tagged(1).tagged(2).tagged(3),
+    ];
+    let socket = sender.sender().unwrap();
+    socket.send_all(&not_arp).unwrap();
+    for frames in [&requests[..], &replies, &probes] {
+        socket.send_all(frames).unwrap();
+    }
+
+    let ledger = daemon.wait_until_digested(11).unwrap();
+    assert_eq!((ledger.frames, ledger.claims, ledger.probes), (11, 8, 3));
+    let metrics = daemon.metrics().unwrap();
+    let of = |operation: Operation| {
+        let name = "arp_monitor_frames_total";
+        ingress(&metrics, name, "operation", operation.label())
+    };
+    assert_eq!(of(Operation::Request), 9);
+    assert_eq!(of(Operation::Reply), 2);
+    assert_eq!(of(Operation::Other), 0);
+    // 192.0.2.1 untagged, in VLAN 100 and in VLAN 100.200; the asker's own 192.0.2.2.
+    assert_eq!(metrics.count("arp_monitor_bindings", &[]).unwrap(), 4);
+}
+
+#[test]
+fn a_frame_of_every_length_is_counted_by_its_cause() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    let socket = sender.sender().unwrap();
+    let (mut truncated, mut whole) = (0, 0);
+    for (frame, shortest) in [
+        (good(), 42),
+        (good().tagged(5), 46),
+        (good().tagged_as(ethertype::QINQ, 5).tagged(6), 50),
+    ] {
+        for length in 14..=64 {
+            socket.send(&frame.clone().of_length(length)).unwrap();
+            if length < shortest {
+                truncated += 1;
+            } else {
+                whole += 1;
+            }
+        }
+    }
+    let ledger = daemon.wait_until_digested(truncated + whole).unwrap();
+    assert_eq!((ledger.malformed, ledger.claims), (truncated, whole));
+    let metrics = daemon.metrics().unwrap();
+    let name = "arp_monitor_malformed_frames_total";
+    let reason = Malformed::Truncated.label();
+    assert_eq!(ingress(&metrics, name, "reason", reason), truncated);
+}
+
+#[test]
+fn claims_that_say_nothing_new_stay_in_the_kernel() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    // A refresh that does not come while the test runs.
+    let daemon = monitor.ready_daemon(&["--refresh", "1h"]).unwrap();
+    sender
+        .sender()
+        .unwrap()
+        .send_all(&vec![good(); 1000])
+        .unwrap();
+    let ledger = daemon.wait_until_digested(1000).unwrap();
+    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 1);
+    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Unchanged), 999);
+}
+
+#[test]
+fn a_refresh_of_zero_hands_every_claim_to_user_space() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&["--refresh", "0s"]).unwrap();
+    sender
+        .sender()
+        .unwrap()
+        .send_all(&vec![good(); 1000])
+        .unwrap();
+    let ledger = daemon.wait_until_digested(1000).unwrap();
+    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 1000);
+    assert_eq!(ledger.received, 1000);
+}
+
+#[test]
+fn a_burst_of_everything_adds_up() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    // Owners that change, addresses that are new, and every way to be wrong, mixed.
+    let mixed = (0..20_000_u32).map(|number| {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let owner = MacAddr([2, 0, 0, 0, 0, low % 3]);
+        match number % 5 {
+            0 => Frame::announcement(owner, ADDRESS),
+            1 => Frame::announcement(owner, [10, high, middle, low]),
+            2 => Frame::probe(owner, [10, high, middle, low]),
+            3 => malformed(Malformed::ALL[usize::from(low) % Malformed::COUNT]),
+            _ => bogus(Bogus::ALL[usize::from(low) % Bogus::COUNT]),
+        }
+    });
+    let frames: Vec<_> = mixed.collect();
+    sender.sender().unwrap().send_all(&frames).unwrap();
+    let ledger = daemon.wait_until_digested(20_000).unwrap();
+    let each = 4_000;
+    assert_eq!(
+        (ledger.malformed, ledger.bogus, ledger.claims, ledger.probes),
+        (each, each, 2 * each, each)
+    );
+    for kind in Kind::ALL {
+        assert_eq!(
+            ledger.outcome(*kind, Outcome::Filtered),
+            0,
+            "no filter is set"
+        );
+    }
+}
+
+#[test]
+fn what_the_host_itself_sends_is_counted_as_egress() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    monitor
+        .sender()
+        .unwrap()
+        .send_all(&vec![good(); 3])
+        .unwrap();
+    sender.sender().unwrap().send_all(&vec![good(); 4]).unwrap();
+    let ingress = daemon.wait_until_digested(4).unwrap();
+    let egress = Ledger::read(&daemon.metrics().unwrap(), Direction::Egress).unwrap();
+    egress.check().unwrap();
+    assert_eq!((ingress.frames, egress.frames), (4, 3));
+}
+
+#[test]
+fn every_series_is_there_before_the_first_frame() {
+    let lab = Lab::new().unwrap();
+    let [monitor, _sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&[]).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    for &direction in Direction::ALL {
+        assert_eq!(
+            Ledger::read(&metrics, direction).unwrap(),
+            Ledger::default()
+        );
+        let way = ("direction", direction.label());
+        for reason in Malformed::ALL {
+            let labels = [way, ("interface", "eth0"), ("reason", reason.label())];
+            let value = metrics.get("arp_monitor_malformed_frames_total", &labels);
+            assert_eq!(value, Some(0.0), "{labels:?}");
+        }
+        for reason in Bogus::ALL {
+            let labels = [way, ("interface", "eth0"), ("reason", reason.label())];
+            let value = metrics.get("arp_monitor_bogus_frames_total", &labels);
+            assert_eq!(value, Some(0.0), "{labels:?}");
+        }
+    }
+    assert_eq!(metrics.get("arp_monitor_bindings", &[]), Some(0.0));
+    assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(0.0));
+    let info = [("interface", "eth0"), ("mode", "native")];
+    assert_eq!(metrics.get("arp_monitor_interface_info", &info), Some(1.0));
+    for finding in [
+        "new_binding",
+        "moved",
+        "contested",
+        "conflict",
+        "conflict_resolved",
+    ] {
+        let labels = [("finding", finding)];
+        let value = metrics.count("arp_monitor_findings_total", &labels);
+        assert_eq!(value.unwrap(), 0, "{finding}");
+    }
+}

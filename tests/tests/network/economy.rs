@@ -1,0 +1,274 @@
+//! The kernel side reports changes, not traffic, and accounts for every frame it keeps to itself: under load,
+//! on two processors at once, with a ring that is full, and with every budget exhausted.
+
+use std::{net::Ipv4Addr, thread, time::Instant};
+
+use probe_common::{
+    counter::Outcome,
+    parse::Malformed,
+    wire::{Bogus, Kind, MacAddr},
+};
+use probe_tests::{Frame, Host, Lab, Sender, cpus, pin_this_thread};
+
+const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
+const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
+const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+
+/// A refresh that does not come while a test runs.
+const NO_REFRESH: [&str; 2] = ["--refresh", "1h"];
+
+fn monitor_and_sender(lab: &Lab) -> [Host; 2] {
+    lab.pair("monitor", "sender").unwrap()
+}
+
+/// The `number`th address of 10.0.0.0/8.
+fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0000 + number)
+}
+
+fn mac(number: u32) -> MacAddr {
+    let [a, b, c, d] = number.to_be_bytes();
+    MacAddr([2, 1, a, b, c, d])
+}
+
+/// Does the same on two processors at once, each with a sender of its own and told its number, 0 or 1.
+/// On a machine with one processor both are on that.
+fn on_two_processors(host: &Host, work: impl Fn(u32, &Sender) + Sync) {
+    let cpus = cpus().unwrap();
+    thread::scope(|scope| {
+        for (number, cpu) in (0..2).zip(cpus.into_iter().cycle()) {
+            let (host, work) = (&host, &work);
+            scope.spawn(move || {
+                let sender = host.sender().unwrap();
+                pin_this_thread(cpu).unwrap();
+                work(number, &sender);
+            });
+        }
+    });
+}
+
+/// The `number`th frame of a mixture: owners that change and that do not, addresses that are new, questions
+/// with their answers, ARP probes, and every way to be wrong.
+fn mixed(number: u32) -> Frame {
+    let owner = mac(number % 3);
+    let pick = number as usize / 8;
+    let valid = Frame::announcement(owner, ADDRESS);
+    match number % 8 {
+        0 => valid,
+        1 => Frame::announcement(A, [192, 0, 2, 2]),
+        2 => Frame::announcement(owner, address(number)),
+        3 => Frame::request(A, [192, 0, 2, 2], ADDRESS),
+        4 => Frame::reply(owner, ADDRESS, A, [192, 0, 2, 2]),
+        5 => Frame::probe(owner, address(number % 1000)),
+        6 => match Malformed::ALL[pick % Malformed::COUNT] {
+            Malformed::Truncated => valid.of_length(41),
+            Malformed::HardwareType => valid.htype(6),
+            Malformed::ProtocolType => valid.ptype(1),
+            Malformed::AddressLength => valid.plen(16),
+            Malformed::Operation => valid.oper(3),
+        },
+        _ => match Bogus::ALL[pick % Bogus::COUNT] {
+            Bogus::ShaZero => valid.sha(MacAddr::ZERO),
+            Bogus::ShaBroadcast => valid.sha(MacAddr::BROADCAST),
+            Bogus::ShaMulticast => valid.sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+            Bogus::SpaUnspecified => valid.oper(2).spa([0; 4]),
+            Bogus::SpaBroadcast => valid.spa([255; 4]),
+            Bogus::SpaMulticast => valid.spa([224, 0, 0, 18]),
+            Bogus::SpaLoopback => valid.spa([127, 0, 0, 1]),
+        },
+    }
+}
+
+fn every_frame_of_a_load_on_two_processors_is_accounted_for(attach: &str) {
+    const EACH: u32 = 104_000;
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor
+        .ready_bare_daemon(&["-i", "eth0", "--attach", attach])
+        .unwrap();
+    on_two_processors(&sender, |number, socket| {
+        for frame in 0..EACH {
+            socket.send(&mixed(number * EACH + frame)).unwrap();
+        }
+    });
+    let sent = 2 * u64::from(EACH);
+    let ledger = daemon.wait_until_digested(sent).unwrap();
+    let eighth = sent / 8;
+    assert_eq!(
+        (
+            ledger.frames,
+            ledger.malformed,
+            ledger.bogus,
+            ledger.claims,
+            ledger.probes
+        ),
+        (sent, eighth, eighth, 5 * eighth, eighth)
+    );
+    for kind in [Kind::Claim, Kind::Probe] {
+        for outcome in [Outcome::Emitted, Outcome::Unchanged] {
+            assert!(ledger.outcome(kind, outcome) > 0, "{kind} {outcome}");
+        }
+    }
+    for outcome in [Outcome::Emitted, Outcome::RateLimited] {
+        assert!(ledger.outcome(Kind::Bogus, outcome) > 0, "{outcome}");
+    }
+}
+
+#[test]
+fn every_frame_of_a_load_on_two_processors_is_accounted_for_in_tc() {
+    every_frame_of_a_load_on_two_processors_is_accounted_for("tc");
+}
+
+#[test]
+fn every_frame_of_a_load_on_two_processors_is_accounted_for_in_native_xdp() {
+    every_frame_of_a_load_on_two_processors_is_accounted_for("native");
+}
+
+#[test]
+fn what_finds_a_ring_full_is_counted_as_that_and_told_with_the_next_claim() {
+    // Far more than fits into the rings of a mebibyte.
+    const EACH: u32 = 20_000;
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let options = ["--ring-memory", "1", "--new-addresses", "1000000"];
+    let daemon = monitor.ready_daemon(&options).unwrap();
+
+    daemon.process().pause().unwrap();
+    on_two_processors(&sender, |number, socket| {
+        for frame in number * EACH..(number + 1) * EACH {
+            socket
+                .send(&Frame::announcement(A, address(frame)))
+                .unwrap();
+        }
+    });
+    daemon.process().resume().unwrap();
+
+    let sent = 2 * EACH;
+    let before = daemon.wait_until_digested(sent.into()).unwrap();
+    let lost = before.outcome(Kind::Claim, Outcome::RingFull);
+    assert!(lost > 0, "{before:?}");
+    assert_eq!(lost + before.received, u64::from(sent));
+
+    // Nothing was taken out of the rings while they filled, so the last one was lost.
+    let last = Frame::announcement(A, address(sent - 1));
+    sender.sender().unwrap().send(&last).unwrap();
+    let after = daemon.wait_until_digested(u64::from(sent) + 1).unwrap();
+    assert_eq!(after.received, before.received + 1);
+    assert_eq!(after.outcome(Kind::Claim, Outcome::RingFull), lost);
+}
+
+#[test]
+fn bogus_frames_and_probes_leave_what_is_known_of_a_claim_as_it_was() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&NO_REFRESH).unwrap();
+    let claim = Frame::announcement(A, ADDRESS);
+    let strangers = [
+        Frame::probe(B, ADDRESS),
+        Frame::announcement(B, ADDRESS).sha(MacAddr::ZERO),
+        Frame::announcement(B, ADDRESS).sha(MacAddr::BROADCAST),
+        Frame::announcement(B, ADDRESS).sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+    ];
+    let socket = sender.sender().unwrap();
+    socket.send(&claim).unwrap();
+    socket.send_all(&strangers).unwrap();
+    socket.send(&claim).unwrap();
+
+    let ledger = daemon.wait_until_digested(6).unwrap();
+    assert_eq!((ledger.claims, ledger.probes, ledger.bogus), (2, 1, 3));
+    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 1);
+    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Unchanged), 1);
+}
+
+/// Sends a flood from one processor, and says how many at most get through at `rate` a second with a burst of
+/// as many.
+fn flood(host: &Host, rate: u64, frames: impl Iterator<Item = Frame> + Send) -> u64 {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let sender = host.sender().unwrap();
+            pin_this_thread(cpus().unwrap()[0]).unwrap();
+            for frame in frames {
+                sender.send(&frame).unwrap();
+            }
+        });
+    });
+    let earned = u128::from(rate) * start.elapsed().as_micros() / 1_000_000;
+    rate + u64::try_from(earned).unwrap() + 1
+}
+
+#[test]
+fn floods_of_bogus_frames_and_probes_are_bounded_and_take_nothing_from_claims() {
+    const FLOOD: u32 = 20_000;
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&NO_REFRESH).unwrap();
+    let bogus = flood(
+        &sender,
+        100,
+        (0..FLOOD).map(|number| Frame::announcement(B, address(number)).sha(MacAddr::ZERO)),
+    );
+    let probes = flood(
+        &sender,
+        1_000,
+        (0..FLOOD).map(|number| Frame::probe(mac(number), address(number))),
+    );
+    // The first claim, and as many changes as come in a burst.
+    let changes =
+        (0..11).map(|number| Frame::announcement(if number % 2 == 0 { A } else { B }, ADDRESS));
+    let changes: Vec<_> = changes.collect();
+    sender.sender().unwrap().send_all(&changes).unwrap();
+
+    let sent = 2 * u64::from(FLOOD) + 11;
+    let ledger = daemon.wait_until_digested(sent).unwrap();
+    for (kind, most) in [(Kind::Bogus, bogus), (Kind::Probe, probes)] {
+        let emitted = ledger.outcome(kind, Outcome::Emitted);
+        assert!((1..=most).contains(&emitted), "{kind}: {emitted} of {most}");
+        let limited = ledger.outcome(kind, Outcome::RateLimited);
+        assert_eq!(limited + emitted, u64::from(FLOOD), "{kind}");
+    }
+    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 11);
+}
+
+#[test]
+fn a_flood_of_random_addresses_is_counted_and_bounded_and_drives_out_nobody() {
+    const FLOOD: u32 = 100_000;
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let options = [&NO_REFRESH[..], &["--new-addresses", "100"]].concat();
+    let daemon = monitor.ready_daemon(&options).unwrap();
+    let socket = sender.sender().unwrap();
+    let claim = Frame::announcement(A, ADDRESS);
+    socket.send(&claim).unwrap();
+    daemon.wait_until_digested(1).unwrap();
+    // A multiplication by an odd number visits every address once, in no order.
+    let random = |number: u32| address(number.wrapping_mul(0x9e37_79b1) & 0x00ff_ffff);
+    let most = flood(
+        &sender,
+        100,
+        (0..FLOOD).map(|number| Frame::announcement(B, random(number))),
+    );
+    socket.send(&claim).unwrap();
+
+    let sent = u64::from(FLOOD) + 2;
+    let ledger = daemon.wait_until_digested(sent).unwrap();
+    let emitted = ledger.outcome(Kind::Claim, Outcome::Emitted);
+    assert!((2..=most + 1).contains(&emitted), "{emitted} of {most}");
+    let limited = ledger.outcome(Kind::Claim, Outcome::RateLimited);
+    assert_eq!(limited + emitted + 1, sent);
+    let unchanged = ledger.outcome(Kind::Claim, Outcome::Unchanged);
+    assert_eq!(unchanged, 1, "the address from before is still known");
+}
+
+#[test]
+fn a_refresh_of_zero_hands_every_probe_to_user_space_too() {
+    let lab = Lab::new().unwrap();
+    let [monitor, sender] = monitor_and_sender(&lab);
+    let daemon = monitor.ready_daemon(&["--refresh", "0s"]).unwrap();
+    let socket = sender.sender().unwrap();
+    socket
+        .send_all(&vec![Frame::probe(A, ADDRESS); 2_000])
+        .unwrap();
+    let ledger = daemon.wait_until_digested(2_000).unwrap();
+    assert_eq!(ledger.outcome(Kind::Probe, Outcome::Emitted), 2_000);
+}
