@@ -1,4 +1,8 @@
-//! ARP over Ethernet as it is on the wire: RFC 826, RFC 5227, IEEE 802.1Q.
+//! ARP over Ethernet as a value: RFC 826, RFC 5227, IEEE 802.1Q.
+//!
+//! The headers on the wire are those of `network-types` (see [`crate::header`]). The types here are what it lacks:
+//! a MAC address that is formatted, compared and serialized, a VLAN with up to two tags in host order, and
+//! [`ArpFrame`], which is part of the event ABI.
 
 use core::{fmt, str::FromStr};
 
@@ -6,16 +10,18 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::label::label_enum;
 
-/// Ethertypes (IEEE 802, `include/uapi/linux/if_ether.h`), in host order.
+/// Ethertypes (IEEE 802) in host order; `network-types` has them in network order.
 pub mod ethertype {
+    use network_types::eth::EtherType;
+
     /// ARP.
-    pub const ARP: u16 = 0x0806;
+    pub const ARP: u16 = u16::from_be(EtherType::Arp as u16);
     /// 802.1Q customer tag.
-    pub const VLAN: u16 = 0x8100;
+    pub const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
     /// 802.1ad service tag.
-    pub const QINQ: u16 = 0x88a8;
+    pub const QINQ: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
     /// IPv4, the only protocol type whose ARP is read.
-    pub const IPV4: u16 = 0x0800;
+    pub const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
 }
 
 /// ARP hardware type of Ethernet (RFC 826, IANA "Hardware Types").

@@ -1,31 +1,37 @@
-//! Frames as tests want them: right, odd, or wrong in one field.
+//! ARP frames for tests: valid, unusual, or invalid in one field.
 
 use std::net::Ipv4Addr;
 
-use probe_common::wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, ethertype};
+use bytemuck::bytes_of;
+use network_types::{
+    arp::ArpHdr,
+    eth::{EthHdr, EtherType},
+    vlan::VlanHdr,
+};
+use probe_common::{
+    header::Header,
+    wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, ethertype},
+};
 
-/// An ARP frame in the making. It starts out right, as a Linux host sends it; each method changes one
-/// thing, for better or worse.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A builder of ARP frames. The frame is valid at first, as a Linux host sends it; each method changes one field.
+#[derive(Clone, Debug)]
 pub struct Frame {
-    arp: ArpFrame,
-    ethertype: u16,
-    htype: u16,
-    ptype: u16,
-    hlen: u8,
-    plen: u8,
-    tags: Vec<(u16, u16)>,
+    /// Its `ether_type` is that of the ARP header, also where tags precede that.
+    ethernet: EthHdr,
+    /// Each with its own TPID as `ether_type`; in the frame, that is the `ether_type` of the header before it.
+    tags: Vec<VlanHdr>,
+    arp: ArpHdr,
     length: Option<usize>,
 }
 
-/// Methods that each set one field of the ARP payload, under its name in RFC 826.
+/// Methods that each set one field of the headers. ARP fields have their names in RFC 826.
 macro_rules! fields {
-    ($( $(#[$doc:meta])* $name:ident: $type:ty => $($place:ident).+; )+) => {
+    ($( $(#[$doc:meta])* $name:ident: $type:ty => $header:ident.$field:ident = $value:expr; )+) => {
         $(
             $(#[$doc])*
             #[must_use]
             pub fn $name(mut self, $name: $type) -> Self {
-                self.$($place).+ = $name.into();
+                self.$header.$field = $value;
                 self
             }
         )+
@@ -33,145 +39,143 @@ macro_rules! fields {
 }
 
 impl Frame {
-    /// The least that an Ethernet card puts on a wire, without the checksum.
+    /// The shortest Ethernet frame without its checksum (IEEE 802.3 section 3.2.8).
     pub const MINIMUM: usize = 60;
 
     fn new(oper: u16, eth_dst: MacAddr, sha: MacAddr, spa: Ipv4Addr) -> Self {
-        Self {
-            arp: ArpFrame {
-                eth_dst,
-                eth_src: sha,
-                oper,
-                sha,
-                spa: spa.octets(),
-                ..ArpFrame::default()
-            },
-            ethertype: ethertype::ARP,
-            htype: HTYPE_ETHERNET,
-            ptype: ethertype::IPV4,
+        let mut arp = ArpHdr {
             hlen: 6,
             plen: 4,
+            sha: sha.0,
+            spa: spa.octets(),
+            ..ArpHdr::default()
+        };
+        arp.set_htype(HTYPE_ETHERNET);
+        arp.set_ptype(ethertype::IPV4);
+        arp.set_oper(oper);
+        Self {
+            ethernet: EthHdr::new(eth_dst.0, sha.0, EtherType::Arp),
             tags: Vec::new(),
+            arp,
             length: None,
         }
     }
 
-    /// "Who has `target`? Tell `spa`": a broadcast request.
+    /// A broadcast request: "who has `target`? Tell `spa`".
     pub fn request(sha: MacAddr, spa: impl Into<Ipv4Addr>, target: impl Into<Ipv4Addr>) -> Self {
         Self::new(ArpFrame::REQUEST, MacAddr::BROADCAST, sha, spa.into()).tpa(target)
     }
 
-    /// "`spa` is at `sha`", said to one station.
+    /// A unicast reply to the requester: "`spa` is at `sha`".
     pub fn reply(
         sha: MacAddr,
         spa: impl Into<Ipv4Addr>,
-        asker: MacAddr,
-        askers_address: impl Into<Ipv4Addr>,
+        requester: MacAddr,
+        requester_address: impl Into<Ipv4Addr>,
     ) -> Self {
-        Self::new(ArpFrame::REPLY, asker, sha, spa.into())
-            .tha(asker)
-            .tpa(askers_address)
+        Self::new(ArpFrame::REPLY, requester, sha, spa.into())
+            .tha(requester)
+            .tpa(requester_address)
     }
 
-    /// A gratuitous request: "`spa` is at `sha`", said to all (RFC 5227 ARP announcement).
+    /// A gratuitous request, broadcast (RFC 5227 ARP announcement).
     pub fn announcement(sha: MacAddr, spa: impl Into<Ipv4Addr>) -> Self {
         let spa = spa.into();
         Self::request(sha, spa, spa)
     }
 
-    /// A gratuitous reply: the other form of an announcement.
+    /// A gratuitous reply, broadcast: the other form of an announcement.
     pub fn announcing_reply(sha: MacAddr, spa: impl Into<Ipv4Addr>) -> Self {
         let spa = spa.into();
         Self::reply(sha, spa, MacAddr::BROADCAST, spa)
     }
 
-    /// An ARP probe (RFC 5227): asks for an address and claims none.
+    /// An ARP probe (RFC 5227): requests an address and claims none.
     pub fn probe(sha: MacAddr, target: impl Into<Ipv4Addr>) -> Self {
         Self::request(sha, Ipv4Addr::UNSPECIFIED, target)
     }
 
     fields! {
-        /// Hardware type; 1 is Ethernet.
-        htype: u16 => htype;
-        /// Protocol type; 0x0800 is IPv4.
-        ptype: u16 => ptype;
-        /// Length of a hardware address.
-        hlen: u8 => hlen;
-        /// Length of a protocol address.
-        plen: u8 => plen;
-        /// Operation; 1 is a request, 2 a reply.
-        oper: u16 => arp.oper;
-        /// Sender hardware address.
-        sha: MacAddr => arp.sha;
-        /// Target hardware address.
-        tha: MacAddr => arp.tha;
-        /// Source in the Ethernet header.
-        eth_src: MacAddr => arp.eth_src;
-        /// Destination in the Ethernet header.
-        eth_dst: MacAddr => arp.eth_dst;
-        /// What the frame says that it carries; 0x0806 is ARP.
-        ethertype: u16 => ethertype;
+        /// Sets the hardware type; 1 is Ethernet.
+        htype: u16 => arp.htype = htype.to_be_bytes();
+        /// Sets the protocol type; 0x0800 is IPv4.
+        ptype: u16 => arp.ptype = ptype.to_be_bytes();
+        /// Sets the length of a hardware address.
+        hlen: u8 => arp.hlen = hlen;
+        /// Sets the length of a protocol address.
+        plen: u8 => arp.plen = plen;
+        /// Sets the operation; 1 is a request, 2 a reply.
+        oper: u16 => arp.oper = oper.to_be_bytes();
+        /// Sets the sender hardware address.
+        sha: MacAddr => arp.sha = sha.0;
+        /// Sets the sender protocol address.
+        spa: impl Into<Ipv4Addr> => arp.spa = spa.into().octets();
+        /// Sets the target hardware address.
+        tha: MacAddr => arp.tha = tha.0;
+        /// Sets the target protocol address.
+        tpa: impl Into<Ipv4Addr> => arp.tpa = tpa.into().octets();
+        /// Sets the source in the Ethernet header.
+        eth_src: MacAddr => ethernet.src_addr = eth_src.0;
+        /// Sets the destination in the Ethernet header.
+        eth_dst: MacAddr => ethernet.dst_addr = eth_dst.0;
+        /// Sets the ethertype of the payload; 0x0806 is ARP.
+        ethertype: u16 => ethernet.ether_type = ethertype.to_be();
     }
 
-    /// Sender protocol address.
-    #[must_use]
-    pub fn spa(mut self, spa: impl Into<Ipv4Addr>) -> Self {
-        self.arp.spa = spa.into().octets();
-        self
-    }
-
-    /// Target protocol address.
-    #[must_use]
-    pub fn tpa(mut self, tpa: impl Into<Ipv4Addr>) -> Self {
-        self.arp.tpa = tpa.into().octets();
-        self
-    }
-
-    /// Adds an 802.1Q tag inside those that are there already. `tci` holds the VLAN in its lower twelve
-    /// bits and the priority above them.
+    /// Adds an 802.1Q tag behind the tags that the frame has. `tci` is the VLAN in the lower twelve bits and the
+    /// priority above them.
     #[must_use]
     pub fn tagged(self, tci: u16) -> Self {
         self.tagged_as(ethertype::VLAN, tci)
     }
 
-    /// Adds a tag of any kind inside those that are there already.
+    /// Adds a tag with any TPID behind the tags that the frame has.
     #[must_use]
     pub fn tagged_as(mut self, tpid: u16, tci: u16) -> Self {
-        self.tags.push((tpid, tci));
+        self.tags.push(VlanHdr {
+            tci: tci.to_be_bytes(),
+            ether_type: tpid.to_be(),
+        });
         self
     }
 
-    /// Makes it exactly this long: cut off, or padded with zeros.
+    /// Sets the length of the frame: it is truncated or padded with zeros.
     #[must_use]
     pub fn of_length(mut self, length: usize) -> Self {
         self.length = Some(length);
         self
     }
 
-    /// The bytes that go on the wire.
+    /// Returns the bytes of the frame.
     pub fn bytes(&self) -> Vec<u8> {
+        let payload = self.ethernet.ether_type;
+        let next = |tag: Option<&VlanHdr>| tag.map_or(payload, |tag| tag.ether_type);
+        let ethernet = EthHdr {
+            ether_type: next(self.tags.first()),
+            ..self.ethernet
+        };
         let mut bytes = Vec::with_capacity(Self::MINIMUM);
-        bytes.extend(self.arp.eth_dst.0);
-        bytes.extend(self.arp.eth_src.0);
-        for (tpid, tci) in &self.tags {
-            bytes.extend(tpid.to_be_bytes());
-            bytes.extend(tci.to_be_bytes());
+        bytes.extend(bytes_of(&Header(ethernet)));
+        for (number, tag) in self.tags.iter().enumerate() {
+            let ether_type = next(self.tags.get(number + 1));
+            bytes.extend(bytes_of(&Header(VlanHdr { ether_type, ..*tag })));
         }
-        bytes.extend(self.ethertype.to_be_bytes());
-        bytes.extend(self.htype.to_be_bytes());
-        bytes.extend(self.ptype.to_be_bytes());
-        bytes.extend([self.hlen, self.plen]);
-        bytes.extend(self.arp.oper.to_be_bytes());
-        bytes.extend(self.arp.sha.0);
-        bytes.extend(self.arp.spa);
-        bytes.extend(self.arp.tha.0);
-        bytes.extend(self.arp.tpa);
+        bytes.extend(bytes_of(&Header(self.arp)));
         if let Some(length) = self.length {
             bytes.resize(length, 0);
         }
         bytes
     }
 }
+
+/// The headers of `network-types` cannot be compared; their bytes can.
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Frame {}
 
 #[cfg(test)]
 mod tests {
