@@ -6,6 +6,7 @@ mod apt;
 mod archive;
 mod cache;
 mod ebpf;
+mod given_packages;
 mod host;
 mod image;
 mod kernels;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     ebpf::{self, Host, Toolchain},
-    host,
+    given_packages, host,
     step::{self, slow_step, step},
     toolchain,
 };
@@ -26,6 +26,7 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
         step::run(host::cargo().args(["fmt", "--all", "--check"]))
             .context("not everything is formatted, type `cargo fmt --all`")
     })?;
+    step("given packages", given_packages::check)?;
     step("clippy, user space", || {
         // The test of what only guests have is not among cargo's "all".
         ["--all-targets", "--test=guests"]
