@@ -3,12 +3,11 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
-
-use crate::{
+use probe_datapath::{
     interfaces::{AttachMode, Circumstances, plan},
-    kernel::preflight::Features,
+    preflight::Features,
 };
+use serde::Serialize;
 
 /// Everything that was looked at. What could not be seen is `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -4,12 +4,9 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use probe_common::wire::{MacAddr, Vlan};
-
-use crate::{
-    cluster::{Context, Named},
-    detect::{FindingKind, Severity},
-    interfaces::NamePattern,
-    report::{BindingRecord, ClaimRecord, FindingRecord, OwnerRecord},
+use probe_datapath::interfaces::NamePattern;
+use probe_model::{
+    BindingRecord, ClaimRecord, Context, FindingKind, FindingRecord, Named, OwnerRecord, Severity,
 };
 
 /// A choice. Of each sort, one that fits is enough, and none given means all; all sorts have to fit.

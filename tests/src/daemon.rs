@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-
 use probe_common::counter::Direction;
 
 use crate::{

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, builder::ValueParser};
+use probe_datapath::capabilities;
+use probe_prober::{ArpSocket, AskerConfig, Asking, AskingState};
 
 use super::source::duration;
-use crate::{
-    active::{ArpSocket, AskerConfig, Asking, AskingState},
-    kernel::capabilities,
-};
 
 /// Shorter would be a sweep, not care.
 const SHORTEST: Duration = Duration::from_secs(1);

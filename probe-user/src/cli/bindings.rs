@@ -1,6 +1,7 @@
 //! `probe bindings`: which address is at which MAC, as the daemon knows it.
 
 use clap::Args;
+use probe_model::BindingRecord;
 
 use super::{
     Exit,
@@ -8,7 +9,6 @@ use super::{
     filter::{AddressArguments, InterfaceArguments},
     output::say,
 };
-use crate::report::BindingRecord;
 
 #[derive(Debug, Args)]
 pub struct Arguments {

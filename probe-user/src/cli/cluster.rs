@@ -3,18 +3,10 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
+use probe_cluster::{Cluster, Node, Objects, explain::Source, model::Known};
+use probe_kubernetes::{ConnectError, Connection};
 
-use crate::{
-    cli::output::say,
-    client::Client,
-    cluster::{
-        Cluster, Node, Objects,
-        client::{ConnectError, Connection},
-        model::Known,
-    },
-    explain::Source,
-    serve::ClusterRecord,
-};
+use crate::{cli::output::say, client::Client, daemon::serve::ClusterRecord};
 
 /// Whom a cluster is known from.
 #[derive(Clone, Debug, Default, Args)]

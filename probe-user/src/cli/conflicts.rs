@@ -1,6 +1,7 @@
 //! `probe conflicts`: the open conflicts that the daemon knows.
 
 use clap::Args;
+use probe_model::BindingRecord;
 
 use super::{
     Exit,
@@ -8,7 +9,6 @@ use super::{
     filter::{AddressArguments, InterfaceArguments},
     output::say,
 };
-use crate::report::BindingRecord;
 
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use probe_model::Origin;
 use serde::de::DeserializeOwned;
 use tokio::runtime;
 
 use super::output::{Output, Printer, is_closed};
-use crate::{client::Client, report::Origin, serve::DEFAULT_PATH};
+use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
 /// Where the daemon is, and how its answers are written.
 #[derive(Clone, Debug, Args)]

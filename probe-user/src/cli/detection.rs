@@ -9,12 +9,10 @@ use clap::{
 };
 use ipnet::IpNet;
 use probe_common::wire::MacAddr;
+use probe_detect::{DetectConfig, Ignore};
+use probe_model::Clock;
 
 use super::source::duration;
-use crate::{
-    clock::Clock,
-    detect::{DetectConfig, Ignore},
-};
 
 /// How detection judges.
 #[derive(Clone, Debug, Args)]
@@ -214,9 +212,9 @@ fn moment(text: &str) -> anyhow::Result<jiff::Timestamp> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use probe_model::Timestamp;
 
     use super::*;
-    use crate::detect::Timestamp;
 
     #[derive(Parser)]
     struct Command {

@@ -6,6 +6,10 @@ use std::{fs, io::Write as _};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use probe_common::economy::Settings;
+use probe_datapath::{
+    Kernel, LoadOptions, capabilities, interfaces, interfaces::Selection, preflight::Features,
+};
+use probe_network::links;
 use rustix::{
     process::{Resource, getrlimit, getuid},
     system::uname,
@@ -15,12 +19,7 @@ use super::{
     Exit,
     session::{block_on, init_logging},
 };
-use crate::{
-    doctor::{Interface, Picture, ProcessStatus, Report},
-    interfaces::{self, Selection},
-    kernel::{Kernel, LoadOptions, capabilities, preflight::Features},
-    links,
-};
+use crate::doctor::{Interface, Picture, ProcessStatus, Report};
 
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::tz::TimeZone;
+use probe_cluster::drift::Drift;
 
 use super::{Exit, daemon::DaemonArguments, output::say, source::duration};
-use crate::cluster::drift::Drift;
 
 #[derive(Debug, Args)]
 pub struct Arguments {

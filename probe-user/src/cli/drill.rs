@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use probe_model::{FindingRecord, Origin};
 use tokio::runtime;
 
 use super::{
@@ -12,12 +13,7 @@ use super::{
     session::StopSignal,
     source::duration,
 };
-use crate::{
-    client::Client,
-    drill,
-    report::{FindingRecord, Origin},
-    serve::DEFAULT_PATH,
-};
+use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -78,7 +74,7 @@ async fn go_through(arguments: &Arguments, seconds: u64) -> anyhow::Result<Exit>
             has_begun = true;
             say(&format!(
                 "DRILL: {} has two owners for {seconds} s, or until Ctrl-C; then see who was told",
-                drill::ADDRESS
+                probe_model::drill::ADDRESS
             ));
         }
     }

@@ -1,14 +1,15 @@
 //! The flags that choose what is shown. They mean the same with every verb that has them.
 
-use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser as _};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
 use ipnet::IpNet;
 use probe_common::wire::Vlan;
+use probe_datapath::interfaces::NamePattern;
+use probe_model::{FindingKind, Severity};
 
-use crate::{
-    detect::{FindingKind, Severity},
-    filter::{Filter, FilterError, MacPrefix, ServicePattern, network},
-    interfaces::NamePattern,
-};
+use crate::filter::{Filter, FilterError, MacPrefix, ServicePattern, network};
 
 /// Which addresses, whose, where.
 #[derive(Clone, Debug, Args)]

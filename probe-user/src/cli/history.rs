@@ -5,6 +5,7 @@ use std::str::FromStr;
 use anyhow::bail;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
+use probe_model::FindingRecord;
 use serde::Deserialize;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     filter::{AddressArguments, FindingArguments, InterfaceArguments},
     output::say,
 };
-use crate::{history::Numbered, report::FindingRecord, serve::MissedRecord};
+use crate::daemon::{history::Numbered, serve::MissedRecord};
 
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Exit, daemon::DaemonArguments, filter::InterfaceArguments, output::say};
-use crate::serve::InterfaceRecord;
+use crate::daemon::serve::InterfaceRecord;
 
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -1,8 +1,7 @@
 //! The flags of Kubernetes.
 
 use clap::{Args, ValueEnum};
-
-use crate::cluster::client::{ConnectError, Connection, Handle, Running};
+use probe_kubernetes::{ConnectError, Connection, Handle, Running};
 
 /// Whether to follow a cluster, and which.
 #[derive(Clone, Debug, Args)]

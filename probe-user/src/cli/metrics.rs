@@ -2,7 +2,7 @@
 
 use clap::{Args, builder::RangedU64ValueParser};
 
-use crate::segments::SegmentName;
+use crate::daemon::segments::SegmentName;
 
 /// What the metrics say of single addresses.
 #[derive(Clone, Debug, Args)]

@@ -32,7 +32,6 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-
 pub use exit::Exit;
 
 /// Finds IP addresses that have more than one owner, by reading ARP in the kernel.
@@ -83,6 +82,8 @@ enum Verb {
 
 /// Runs the command line that this process was started with.
 pub fn main() -> ExitCode {
+    // The one TLS implementation of the process. An error means that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     let result = match cli.verb {
         Verb::Run(_) => run::run(Cli::command()),

@@ -3,17 +3,15 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
+use probe_kubernetes::Handle;
+use probe_model::{FindingRecord, Severity};
+use probe_notify::{
+    Address, ClusterSources, Counts, Format, Notifier, NotifierSettings, Reporter, Sources,
+    Webhook, WebhookError, WebhookSettings, webhook::address,
+};
 use tokio::{sync::broadcast, task};
 
-use crate::{
-    cluster::{client::Handle, watchdog::Standing},
-    detect::Severity,
-    notify::{
-        Address, ClusterSources, Counts, Format, Notifier, NotifierSettings, Reporter, Sources,
-        Webhook, WebhookError, WebhookSettings, webhook::address,
-    },
-    report::FindingRecord,
-};
+use crate::daemon::watchdog::Standing;
 
 /// Who is told of conflicts.
 #[derive(Clone, Debug, Args)]

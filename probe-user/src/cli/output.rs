@@ -5,13 +5,12 @@ use std::io::{self, BufWriter, ErrorKind, Stdout, Write as _};
 use anstream::AutoStream;
 use clap::ValueEnum;
 use jiff::Timestamp;
+use probe_model::{BindingRecord, CheckRecord, ClaimRecord, FindingRecord, Origin, to_json};
+use probe_render::Terminal;
 use serde::Serialize;
 
 use super::status_line::StatusLine;
-use crate::{
-    history::Numbered,
-    report::{BindingRecord, CheckRecord, ClaimRecord, FindingRecord, Origin, Terminal, to_json},
-};
+use crate::daemon::history::Numbered;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

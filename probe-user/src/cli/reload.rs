@@ -4,13 +4,12 @@ use std::{collections::BTreeSet, ffi::OsString, future};
 
 use clap::{Args as _, Command, FromArgMatches as _};
 use jiff::Timestamp;
+use probe_datapath::interfaces::InterfacesHandle;
 use tokio::{sync::watch, task};
 
 use super::{detection::DetectionArguments, run, session::Session};
 use crate::{
-    interfaces::InterfacesHandle,
-    monitor::MonitorHandle,
-    serve::ConfigOutcome,
+    daemon::{monitor::MonitorHandle, serve::ConfigOutcome},
     settings::{Effective, Follower, Invocation, Loaded, changed},
 };
 

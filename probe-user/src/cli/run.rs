@@ -12,6 +12,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
+use probe_datapath::{self, capabilities};
+use probe_kubernetes::Handle;
+use probe_model::{FindingKind, FindingRecord, Severity};
+use probe_network::neighbours::NeighbourReader;
+use probe_notify::Counts;
+use probe_prober::AskingState;
 use sd_notify::NotifyState;
 use tokio::sync::{broadcast, oneshot};
 
@@ -30,21 +36,16 @@ use super::{
     watch::NO_SOCKET,
 };
 use crate::{
-    active::AskingState,
-    cluster::{
+    daemon::{
         annotate::Annotator,
-        client::Handle,
-        watchdog::{self, Standing},
+        drill::Drills,
+        history::History,
+        segments::SegmentName,
+        serve,
+        serve::{ApiSocket, ApiSources, DEFAULT_PATH, Sources},
+        watchdog,
+        watchdog::Standing,
     },
-    detect::{FindingKind, Severity},
-    drill::Drills,
-    history::History,
-    kernel::{self, capabilities},
-    neighbours::NeighbourReader,
-    notify::Counts,
-    report::FindingRecord,
-    segments::SegmentName,
-    serve::{self, ApiSocket, ApiSources, DEFAULT_PATH, Sources},
     settings::{Invocation, Loaded, SettingsError},
 };
 
@@ -145,11 +146,11 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
-    kernel::preflight::check()?;
+    probe_datapath::preflight::check()?;
     // What only a fuller set of capabilities may read.
-    kernel::roster::read();
+    probe_datapath::roster::read();
     // Takes CAP_SYS_RESOURCE, which goes next.
-    kernel::preflight::raise_memlock_limit();
+    probe_datapath::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
     let asking = arguments.asking.state();
     capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;

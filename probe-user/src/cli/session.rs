@@ -3,6 +3,14 @@
 use std::{io, sync::Arc};
 
 use anyhow::Context as _;
+use probe_datapath::{
+    CounterReader, Kernel,
+    interfaces::{Interfaces, InterfacesHandle},
+};
+use probe_kubernetes::Handle;
+use probe_model::{Links, watched::WatchedInterfaces};
+use probe_network::{links, neighbours::NeighbourReader};
+use probe_prober::{Asking, AskingState};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, watch},
@@ -10,18 +18,10 @@ use tokio::{
 };
 
 use super::{reload::Reloader, source::SourceArguments};
-use crate::{
-    active::{Asking, AskingState},
-    cluster::{
-        annotate::{self, Annotator},
-        client::Handle,
-        tracking,
-    },
-    interfaces::{Interfaces, InterfacesHandle, WatchedInterfaces},
-    kernel::{CounterReader, Kernel},
-    links::{self, Links},
+use crate::daemon::{
+    annotate,
+    annotate::Annotator,
     monitor::{FINDINGS_BEHIND, Monitor, MonitorHandle},
-    neighbours::NeighbourReader,
     segments::SegmentName,
 };
 
@@ -92,7 +92,7 @@ impl Session {
             return None;
         }
         let (links, watched) = (self.links.clone(), self.watched.clone());
-        let expected = tracking::follow(
+        let expected = crate::daemon::tracking::follow(
             cluster.cluster(),
             links.clone(),
             watched.clone(),
@@ -212,6 +212,7 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 /// Logs to standard error; `RUST_LOG` chooses what.
 pub fn init_logging(default: &str) {
     use std::io::IsTerminal as _;
+
     use tracing_subscriber::{EnvFilter, fmt};
     // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use. What the client of
     // Kubernetes cannot do is said by who asked it, once and not at each try.

@@ -6,14 +6,13 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use ipnet::Ipv4Net;
 use probe_common::economy::{Rate, Settings};
+use probe_datapath::{
+    LoadOptions,
+    interfaces::{AttachMode, NamePattern, Selection, WatchPolicy},
+};
+use probe_detect::DetectConfig;
 
 use super::detection::DetectionArguments;
-use crate::{
-    clock::Clock,
-    detect::DetectConfig,
-    interfaces::{AttachMode, NamePattern, Selection, WatchPolicy},
-    kernel::LoadOptions,
-};
 
 /// What to watch, and how.
 #[derive(Clone, Debug, Args)]
@@ -106,7 +105,7 @@ impl SourceArguments {
 
     /// How detection judges.
     pub fn detect_config(&self) -> DetectConfig {
-        self.detection.config(Clock::Monotonic)
+        self.detection.config(probe_datapath::clock::MONOTONIC)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use jiff::Timestamp;
+use probe_render::layout;
 
-use crate::{report::layout, serve::StatusRecord};
+use crate::daemon::serve::StatusRecord;
 
 /// Back to the beginning of the line, and the line is empty.
 const CLEAR: &str = "\r\u{1b}[2K";
@@ -104,7 +105,7 @@ pub fn age(span: jiff::SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::InterfaceRecord;
+    use crate::daemon::serve::InterfaceRecord;
 
     fn interface(name: &str, mode: Option<&str>) -> InterfaceRecord {
         InterfaceRecord {

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use probe_model::{FindingKind, FindingRecord};
+use probe_render::terminal::place;
+
 use super::Exit;
-use crate::{
-    detect::FindingKind,
-    report::{FindingRecord, terminal::place},
-};
 
 /// Conflicts that a summary names.
 const NAMED: usize = 10;

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use probe_datapath::poll;
 use rustix::{
     fs::inotify::{self, CreateFlags, WatchFlags},
     io::Errno,
@@ -22,7 +23,6 @@ use tokio::{
 };
 
 use super::file;
-use crate::poll;
 
 /// Whoever writes a file does it in several steps; this long after the last it is looked at.
 const SETTLES: Duration = Duration::from_millis(200);

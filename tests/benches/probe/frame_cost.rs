@@ -12,8 +12,8 @@ use probe_common::{
     event::Hook,
     wire::MacAddr,
 };
+use probe_datapath::{Kernel, LoadOptions, Rings};
 use probe_tests::Frame;
-use probe_user::kernel::{Kernel, LoadOptions, Rings};
 
 use crate::{load, report::Section};
 

@@ -3,7 +3,6 @@
 use std::{ffi::OsStr, time::Duration};
 
 use anyhow::Context;
-
 use tempfile::TempDir;
 
 use super::{directory, script};

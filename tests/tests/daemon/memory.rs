@@ -3,7 +3,7 @@
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
-use probe_user::kernel::{Kernel, LoadOptions, memory};
+use probe_datapath::{Kernel, LoadOptions, memory};
 
 /// Memory of all maps that this process holds, by the kernel's own account (`bpf_map_show_fdinfo`).
 fn pinned() -> Result<u64> {

@@ -6,13 +6,11 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
 use probe_common::{counter::Direction, economy::Settings};
+use probe_datapath::{Attachment, Kernel, LoadOptions, Rings};
+use probe_model::{Link, watched::Mode};
 use probe_tests::{
     Daemon, Frame, Host, INTERFACE, Lab, Ledger, Metrics, Process, ScatteringSender, Stream,
     eventually,
-};
-use probe_user::{
-    kernel::{Attachment, Kernel, LoadOptions, Mode, Rings},
-    links::Link,
 };
 use tokio::runtime::{Builder, Runtime};
 

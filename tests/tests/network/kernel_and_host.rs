@@ -14,11 +14,11 @@ use probe_common::{
     parse::{Parsed, parse},
     wire::{MacAddr, Operation, VlanTag},
 };
-use probe_tests::Frame;
-use probe_user::kernel::{
+use probe_datapath::{
     Kernel, LoadOptions, Rings,
     trial::{TRIAL_INTERFACE, Trial, shortest_trial},
 };
+use probe_tests::Frame;
 use proptest::{
     prelude::Rng as _,
     test_runner::{RngAlgorithm, TestRng},

@@ -6,8 +6,10 @@ use probe_common::{
     event::{ArpEvent, Hook},
     wire::Kind,
 };
+use probe_model::{CheckRecord, Timestamp};
+use probe_prober::Heard;
 
-use crate::{active::Heard, cli::output::Printer, detect::Timestamp, report::CheckRecord};
+use crate::cli::output::Printer;
 
 /// Frames that are kept: of a handful of addresses more is a flood.
 const MOST_FRAMES: usize = 4096;

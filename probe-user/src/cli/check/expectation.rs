@@ -1,8 +1,8 @@
 //! What whoever checks expects of each address.
 
 use probe_common::wire::MacAddr;
-
-use crate::check::{Judgement, Machine, Manner, Verdict};
+use probe_model::Verdict;
+use probe_prober::check::{Judgement, Machine, Manner};
 
 /// Questions of a watch that an owner may miss at its beginning and at its end: frames get lost.
 const MISSED: u32 = 3;
@@ -62,13 +62,12 @@ impl Expectation {
 mod tests {
     use std::collections::HashSet;
 
+    use probe_detect::DetectConfig;
+    use probe_model::Timestamp;
+    use probe_prober::check::{Judge, Sighting, Station};
     use smallvec::smallvec;
 
     use super::*;
-    use crate::{
-        check::{Judge, Sighting, Station},
-        detect::{DetectConfig, Timestamp},
-    };
 
     const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
     const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);

@@ -6,6 +6,19 @@ use anyhow::Context as _;
 use lru::LruCache;
 use nix::errno::Errno;
 use probe_common::wire::{ArpFrame, Kind, MacAddr, Operation};
+use probe_datapath::{
+    clock::{Timer, monotonic},
+    poll,
+};
+use probe_detect::DetectConfig;
+use probe_model::{CheckRecord, Timestamp, Verdict};
+use probe_prober::{
+    ArpReceiver, ArpSocket, Heard, Question,
+    check::{
+        Checked, Course, Judge, Judgement, Ledger, Lot, Lots, Manner, Neighbours, Next, Port,
+        Schedule, Sighting, Surroundings, seed,
+    },
+};
 use tokio::{
     io::unix::AsyncFd,
     task::yield_now,
@@ -13,21 +26,10 @@ use tokio::{
 };
 
 use super::{audience::Audience, results::Results, terms::Terms};
-use crate::{
-    active::{ArpReceiver, ArpSocket, Heard, Question},
-    check::{
-        Course, Judge, Judgement, Ledger, Lot, Lots, Manner, Neighbours, Next, Port, Schedule,
-        Sighting, Surroundings, Verdict, seed,
-    },
-    cli::{
-        Exit,
-        output::{is_closed, say},
-        session::StopSignal,
-    },
-    clock::{Clock, Timer, monotonic},
-    detect::{DetectConfig, Timestamp},
-    poll,
-    report::{CheckRecord, Checked},
+use crate::cli::{
+    Exit,
+    output::{is_closed, say},
+    session::StopSignal,
 };
 
 /// Between two looks at the socket, the clock and the signals.
@@ -432,7 +434,12 @@ impl Inquiry {
             more: sighting.more,
             neighbour: self.neighbours.1.get(place, ip).filter(|_| held.is_none()),
         };
-        let mut record = CheckRecord::new(checked, &judgement, now, Clock::Monotonic);
+        let mut record = probe_prober::check::check_record(
+            checked,
+            &judgement,
+            now,
+            probe_datapath::clock::MONOTONIC,
+        );
         self.terms.annotate(&mut record);
         record.expected = self.expected(&record, &judgement);
         self.results.count(&record);

@@ -5,18 +5,20 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use probe_cluster::{Resource, Roster, speaker::Speaker};
+use probe_model::{BindingRecord, CheckRecord};
+use probe_prober::{
+    ArpSocket,
+    check::{Lot, Surroundings, Target, demand::Demand},
+};
 
 use super::{
     Arguments, go_on, quiet,
     terms::{ClusterTerms, Terms},
 };
 use crate::{
-    active::ArpSocket,
-    check::{Lot, Surroundings, Target, demand::Demand},
     cli::{Exit, cluster::KnownCluster, output::say, session::StopSignal},
     client::Client,
-    cluster::{Resource, Roster, speaker::Speaker},
-    report::{BindingRecord, CheckRecord},
 };
 
 /// A sweep that takes longer than this says so before it begins, in seconds.

@@ -19,6 +19,13 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use probe_common::wire::{MacAddr, Vlan};
+use probe_datapath::capabilities;
+use probe_detect::DetectConfig;
+use probe_model::Origin;
+use probe_prober::{
+    ArpSocket,
+    check::{Lot, Surroundings, SurroundingsError, Target, TargetError, read_list},
+};
 use tokio::runtime;
 
 use self::{
@@ -36,14 +43,7 @@ use super::{
     session::{StopSignal, init_logging},
     source::duration,
 };
-use crate::{
-    active::ArpSocket,
-    check::{Lot, Surroundings, SurroundingsError, Target, TargetError, read_list},
-    detect::DetectConfig,
-    kernel::capabilities,
-    report::Origin,
-    serve::DEFAULT_PATH,
-};
+use crate::daemon::serve::DEFAULT_PATH;
 
 /// The word for standard input.
 const STDIN: &str = "-";

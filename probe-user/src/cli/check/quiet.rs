@@ -2,17 +2,18 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use probe_detect::DetectConfig;
+use probe_prober::{
+    ArpSocket,
+    check::{Lot, Surroundings},
+};
+
 use super::{
     audience::{Audience, Keeper},
     inquiry::{Inquiry, Order},
     terms::Terms,
 };
-use crate::{
-    active::ArpSocket,
-    check::{Lot, Surroundings},
-    cli::session::StopSignal,
-    detect::DetectConfig,
-};
+use crate::cli::session::StopSignal;
 
 /// How long an answer is waited for.
 const WAIT: Duration = Duration::from_millis(500);

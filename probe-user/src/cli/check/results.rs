@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{check::Verdict, cli::Exit, report::CheckRecord};
+use probe_model::{CheckRecord, Verdict};
+
+use crate::cli::Exit;
 
 /// Conflicts that a summary names.
 const NAMED: usize = 10;

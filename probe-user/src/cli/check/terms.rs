@@ -3,14 +3,13 @@
 use std::{collections::HashMap, net::Ipv4Addr};
 
 use ipnet::IpNet;
+use probe_cluster::{Cluster, Resource, Roster, speaker::Speaker};
 use probe_common::wire::MacAddr;
+use probe_model::{Announced, CheckRecord, Verdict};
+use probe_prober::check::{Judgement, Manner, Port};
 
 use super::expectation::Expectation;
-use crate::{
-    check::{Judgement, Manner, Port, Verdict},
-    cluster::{Announced, Cluster, Resource, Roster, annotate, speaker::Speaker},
-    report::CheckRecord,
-};
+use crate::daemon::annotate;
 
 /// The class of services that Cilium announces by ARP.
 const CILIUM_LAYER_2: &str = "io.cilium/l2-announcer";

@@ -8,17 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use probe_capture::frames;
+use probe_cluster::explain::Explanation;
+use probe_datapath::clock::since_1970_ns;
+use probe_render::bundle::{Entry, objects, write};
 
 use super::gather::{self, Gathered};
-use crate::{
-    capture::frames,
-    clock::since_1970_ns,
-    doctor,
-    explain::{
-        Explanation,
-        bundle::{Entry, objects, write},
-    },
-};
+use crate::doctor;
 
 /// What stands for standard output in the place of a name.
 const STDOUT: &str = "-";

@@ -5,26 +5,30 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use probe_cluster::{
+    Roster,
+    explain::{Asking, ClusterMaterial, DaemonMaterial, Material},
+    speaker::Speaker,
+};
 use probe_common::event::ArpEvent;
+use probe_model::{BindingRecord, CheckRecord};
+use probe_prober::check::{Lot, Surroundings, SurroundingsError, Target};
 use serde_json::Value;
 
 use super::{Arguments, Kubernetes};
 use crate::{
-    check::{Lot, Surroundings, SurroundingsError, Target},
     cli::{
         check::{
             audience::Keeper,
             kubernetes::{learn_from_check, learn_from_host},
-            quiet::{self, Unasked},
+            quiet,
+            quiet::Unasked,
         },
         cluster::NoCluster,
         history::Line,
         session::StopSignal,
     },
     client::{Client, ClientError},
-    cluster::{Roster, speaker::Speaker},
-    explain::{Asking, ClusterMaterial, DaemonMaterial, Material},
-    report::{BindingRecord, CheckRecord},
 };
 
 /// Nodes that are asked for their MACs: it takes a few seconds.
@@ -336,8 +340,8 @@ pub async fn neighbours() -> anyhow::Result<Value> {
     let (connection, handle, _) =
         rtnetlink::new_connection().context("cannot open a netlink socket")?;
     tokio::spawn(connection);
-    let links = crate::links::follow().await?.borrow().clone();
-    let neighbours = crate::neighbours::read(&handle).await?;
+    let links = probe_network::links::follow().await?.borrow().clone();
+    let neighbours = probe_network::neighbours::read(&handle).await?;
     let mut rows: Vec<_> = neighbours
         .iter()
         .map(|((ifindex, ip), mac)| {
@@ -355,7 +359,7 @@ pub async fn neighbours() -> anyhow::Result<Value> {
 
 /// This host's interfaces with their addresses, for a bundle.
 pub async fn interfaces() -> anyhow::Result<Value> {
-    let links = crate::links::follow().await?.borrow().clone();
+    let links = probe_network::links::follow().await?.borrow().clone();
     let rows = links.iter().map(|link| {
         serde_json::json!({
             "interface": link.name,

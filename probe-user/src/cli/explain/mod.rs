@@ -7,7 +7,11 @@ use std::{io::Write as _, net::IpAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use probe_cluster::explain::{Explanation, Situation, explain};
 use probe_common::wire::Vlan;
+use probe_datapath::capabilities;
+use probe_model::{Origin, to_json};
+use probe_render::Terminal;
 use tokio::runtime;
 
 use self::{
@@ -21,12 +25,7 @@ use super::{
     output::{Output, is_closed, say},
     session::{StopSignal, init_logging},
 };
-use crate::{
-    explain::{Explanation, Situation, explain},
-    kernel::capabilities,
-    report::{Origin, Terminal, to_json},
-    serve::DEFAULT_PATH,
-};
+use crate::daemon::serve::DEFAULT_PATH;
 
 #[derive(Debug, Args)]
 #[command(

@@ -1,12 +1,10 @@
 //! Pools of live clusters, each by a context of kubeconfig.
 
+use probe_cluster::title;
+use probe_pools::{Inventory, ReadError, manifest};
 use tokio::runtime;
 
-use crate::{
-    cli::cluster::connect,
-    cluster::title,
-    pools::{Inventory, ReadError, manifest},
-};
+use crate::cli::cluster::connect;
 
 /// Reads the pools and advertisements of each context: a cluster of that name. What cannot be read is noted.
 pub fn read(inventory: &mut Inventory, contexts: &[String]) -> anyhow::Result<()> {

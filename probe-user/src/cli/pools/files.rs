@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::pools::{Inventory, Plan, ReadError, manifest};
+use probe_pools::{Inventory, Plan, ReadError, manifest};
 
 /// Larger files are no manifests.
 const LARGEST_MIB: u64 = 64;

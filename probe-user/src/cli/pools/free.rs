@@ -10,13 +10,23 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use probe_cluster::Resource;
 use probe_common::wire::Vlan;
+use probe_datapath::capabilities;
+use probe_model::{Verdict, inert, to_json};
+use probe_pools::{
+    Inventory,
+    free::left,
+    interval::{Family, Interval, merged},
+    offer::Stretch,
+    usage::Amount,
+};
+use probe_prober::check::{Lots, Surroundings, SurroundingsError, Target, demand};
 use tokio::runtime;
 
 use self::record::{FreeRecord, PoolRecord, TakenRecord, addresses};
 use super::{Source, cannot_read, files::Reader, parse_cluster, sources};
 use crate::{
-    check::{Lots, Surroundings, SurroundingsError, Target, Verdict, demand},
     cli::{
         Exit,
         check::quiet,
@@ -26,17 +36,7 @@ use crate::{
         session::{StopSignal, init_logging},
     },
     client::Client,
-    cluster::Resource,
-    kernel::capabilities,
-    pools::{
-        Inventory,
-        free::left,
-        interval::{Family, Interval, merged},
-        offer::Stretch,
-        usage::Amount,
-    },
-    report::{inert, to_json},
-    serve::DEFAULT_PATH,
+    daemon::serve::DEFAULT_PATH,
 };
 
 /// Addresses that are asked about at once where a few are wanted: as many as are asked in a moment.

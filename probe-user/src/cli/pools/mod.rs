@@ -12,21 +12,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory as _, Subcommand, ValueEnum, error::ErrorKind};
+use probe_model::{inert, to_json};
+use probe_pools::{Inventory, Level, Mark, ReadError, exclude::exclude, interval::Interval, judge};
+use probe_render::{
+    pools::{Page, Report, sarif},
+    terminal::width_of_stdout,
+};
 
 use self::files::{Reader, display_name, is_stdin, read, read_plan};
 use super::{
     Exit,
     output::{is_closed, say},
-};
-use crate::{
-    pools::{
-        Inventory, Level, Mark, ReadError,
-        exclude::exclude,
-        interval::Interval,
-        judge,
-        report::{Page, Report, sarif},
-    },
-    report::{inert, terminal::width_of_stdout, to_json},
 };
 
 #[derive(Debug, Subcommand)]

@@ -4,21 +4,21 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::bail;
 use probe_common::event::ArpEvent;
+use probe_model::{BindingRecord, ClaimRecord, FindingRecord, Timestamp};
+use probe_prober::AskingState;
 use tokio::sync::broadcast::{
     Receiver,
     error::{RecvError, TryRecvError},
 };
 
 use crate::{
-    active::AskingState,
     cli::{history::Line, session::Session, source::SourceArguments},
     client::{Answer, Client, ClientError},
-    clock::Clock,
-    detect::Timestamp,
+    daemon::{
+        recording::Recording,
+        serve::{InterfaceRecord, StatusRecord},
+    },
     filter::Filter,
-    recording::Recording,
-    report::{BindingRecord, ClaimRecord, FindingRecord},
-    serve::{InterfaceRecord, StatusRecord},
 };
 
 /// Something to show.
@@ -203,7 +203,7 @@ impl Attached {
                 event = claim => match event {
                     Ok(event) => {
                         let name = session.as_ref()?.watched.borrow().name_of(event.ifindex);
-                        let time = Clock::Monotonic.wall(Timestamp(event.ktime_ns));
+                        let time = probe_datapath::clock::MONOTONIC.wall(Timestamp(event.ktime_ns));
                         if let Some(claim) = ClaimRecord::new(&event, name, time) {
                             return Some(Item::Claim(Box::new(claim)));
                         }
@@ -249,6 +249,6 @@ impl Daemon {
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum ClaimLine {
-    Missed(crate::serve::MissedRecord),
+    Missed(crate::daemon::serve::MissedRecord),
     Claim(Box<ClaimRecord>),
 }

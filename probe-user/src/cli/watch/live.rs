@@ -4,6 +4,7 @@ use std::{path::Path, pin::pin, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
+use probe_model::Origin;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
@@ -11,10 +12,7 @@ use super::{
     feed::{Feed, Item},
     write::CaptureFile,
 };
-use crate::{
-    cli::{Exit, output::say, session::StopSignal, status_line},
-    report::Origin,
-};
+use crate::cli::{Exit, output::say, session::StopSignal, status_line};
 
 /// How often the status line is drawn anew.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use ipnet::IpNet;
+use probe_model::{ClaimRecord, FindingRecord, Origin};
 
 use super::{
     Exit,
@@ -18,11 +19,7 @@ use super::{
     source::{SourceArguments, duration},
     tally::Tally,
 };
-use crate::{
-    filter::Filter,
-    report::{ClaimRecord, FindingRecord, Origin},
-    serve::DEFAULT_PATH,
-};
+use crate::{daemon::serve::DEFAULT_PATH, filter::Filter};
 
 /// The word for no socket.
 pub const NO_SOCKET: &str = "none";

@@ -12,13 +12,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use probe_capture::{Playback, Progress, Reader, Tally};
+use probe_model::Origin;
 
 use super::{Arguments, Show};
-use crate::{
-    capture::{Playback, Progress, Reader, Tally},
-    cli::{Exit, output::say},
-    report::Origin,
-};
+use crate::cli::{Exit, output::say};
 
 /// How often the status line is drawn anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);

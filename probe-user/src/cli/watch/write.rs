@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use probe_capture::{Blocks, end_of_listening};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_blocking},
@@ -15,12 +16,7 @@ use tokio::{
 };
 
 use super::feed::Feed;
-use crate::{
-    capture::{Blocks, end_of_listening},
-    client::Answer,
-    filter::Filter,
-    recording::Recorded,
-};
+use crate::{client::Answer, daemon::recording::Recorded, filter::Filter};
 
 /// Pieces that wait for a slow disk.
 const PIECES: usize = 64;

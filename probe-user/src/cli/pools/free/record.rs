@@ -7,12 +7,10 @@ use std::{
 };
 
 use probe_common::wire::MacAddr;
+use probe_model::{CheckRecord, inert};
+use probe_pools::{Inventory, PoolKind, interval::Interval, usage::Amount};
+use probe_render::layout;
 use serde::Serialize;
-
-use crate::{
-    pools::{Inventory, PoolKind, interval::Interval, usage::Amount},
-    report::{CheckRecord, inert, layout},
-};
 
 /// What is free: one JSON object. Names are stable; fields may be added.
 #[derive(Debug, Serialize)]
@@ -166,16 +164,14 @@ pub fn addresses(range: Interval) -> impl Iterator<Item = IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use probe_model::{
+        schema::{Schema, fields},
+        to_json,
+    };
+    use probe_pools::manifest;
     use serde_json::Value;
 
     use super::*;
-    use crate::{
-        pools::manifest,
-        report::{
-            schema::{Schema, fields},
-            to_json,
-        },
-    };
 
     const SCHEMA: &str = include_str!("../../../../../docs/free.schema.json");
     const POOLS: &str = "\

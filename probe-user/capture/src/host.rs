@@ -1,0 +1,273 @@
+//! What a capture says of the host that it was made on: its interfaces, the addresses it held, and its
+//! gateways. Without that, "this host holds the address" and "this address matters" could not be judged again.
+
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use probe_common::wire::{MacAddr, Vlan};
+use probe_detect::HostFacts;
+use probe_model::{BindingKey, Links, Segment, watched::WatchedInterfaces};
+use probe_network::facts::host_facts;
+
+/// How a comment of ours on an interface begins, about an address that is held…
+const HOLDS: &str = "probe: holds";
+/// …and about a gateway.
+const GATEWAY: &str = "probe: gateway";
+
+/// The watched interfaces of a host, by their index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    pub(super) interfaces: BTreeMap<u32, Interface>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub name: String,
+    pub mac: Option<MacAddr>,
+    pub held: Vec<Held>,
+    pub gateways: Vec<Gateway>,
+}
+
+/// An address that the host holds on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub ip: IpAddr,
+    pub vlan: Vlan,
+    pub mac: MacAddr,
+    /// The broadcast address of its network, if that has one.
+    pub broadcast: Option<IpAddr>,
+}
+
+/// A gateway that the host reaches by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gateway {
+    pub vlan: Vlan,
+    pub ip: IpAddr,
+}
+
+impl Host {
+    /// The host as it is now.
+    pub fn new(links: &Links, watched: &WatchedInterfaces) -> Self {
+        let facts = host_facts(links, |index| watched.contains(index));
+        let interfaces = watched.iter().map(|interface| {
+            let index = interface.ifindex;
+            let held = facts
+                .addresses
+                .iter()
+                .filter(|(key, _)| key.segment.interface == index);
+            let mut held: Vec<_> = held
+                .map(|(key, &mac)| Held::new(key, mac, links, &facts))
+                .collect();
+            held.sort_by_key(|held| (held.vlan, held.ip));
+            let gateways = facts
+                .gateways
+                .iter()
+                .filter(|key| key.segment.interface == index);
+            let mut gateways: Vec<_> = gateways
+                .map(|key| Gateway {
+                    vlan: key.segment.vlan,
+                    ip: key.ip,
+                })
+                .collect();
+            gateways.sort_unstable();
+            let interface = Interface {
+                name: interface.name.clone(),
+                mac: links.get(index).and_then(|link| link.mac),
+                held,
+                gateways,
+            };
+            (index, interface)
+        });
+        Self {
+            interfaces: interfaces.collect(),
+        }
+    }
+
+    /// The index of the interface with this name.
+    pub(super) fn index_of(&self, name: &str) -> Option<u32> {
+        let mut interfaces = self.interfaces.iter();
+        interfaces
+            .find(|(_, known)| known.name == name)
+            .map(|(&index, _)| index)
+    }
+
+    /// What detection can know of the host.
+    pub(super) fn facts(&self) -> HostFacts {
+        let mut facts = HostFacts::default();
+        for (&index, interface) in &self.interfaces {
+            facts.macs.extend(interface.mac);
+            let key = |vlan, ip| BindingKey {
+                segment: Segment {
+                    interface: index,
+                    vlan,
+                },
+                ip,
+            };
+            let gateways = interface.gateways.iter();
+            facts
+                .gateways
+                .extend(gateways.map(|gateway| key(gateway.vlan, gateway.ip)));
+            for held in &interface.held {
+                let key = |ip| key(held.vlan, ip);
+                facts.macs.insert(held.mac);
+                facts.addresses.insert(key(held.ip), held.mac);
+                facts.broadcasts.extend(held.broadcast.map(key));
+            }
+        }
+        facts
+    }
+}
+
+impl Held {
+    fn new(key: &BindingKey, mac: MacAddr, links: &Links, facts: &HostFacts) -> Self {
+        let mut networks = links.iter().flat_map(|link| &link.addresses);
+        let network = networks.find(|network| network.addr() == key.ip);
+        let broadcast = network.map(IpNet::broadcast).filter(|&ip| {
+            let key = BindingKey { ip, ..*key };
+            facts.broadcasts.contains(&key)
+        });
+        Self {
+            ip: key.ip,
+            vlan: key.segment.vlan,
+            mac,
+            broadcast,
+        }
+    }
+
+    /// As a comment on the interface.
+    pub(super) fn comment(&self) -> String {
+        let Self { ip, vlan, mac, .. } = self;
+        let broadcast = self
+            .broadcast
+            .map(|broadcast| format!(" broadcast={broadcast}"));
+        let broadcast = broadcast.unwrap_or_default();
+        format!("{HOLDS} ip={ip} vlan={vlan} mac={mac}{broadcast}")
+    }
+}
+
+impl Gateway {
+    /// As a comment on the interface.
+    pub(super) fn comment(&self) -> String {
+        let Self { ip, vlan } = self;
+        format!("{GATEWAY} ip={ip} vlan={vlan}")
+    }
+}
+
+/// The comment is not one of ours, or not of this sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OtherComment;
+
+/// The names and values in a comment that begins with this mark.
+fn values<'a>(text: &'a str, mark: &str) -> Result<Vec<(&'a str, &'a str)>, OtherComment> {
+    let words = text.strip_prefix(mark).ok_or(OtherComment)?;
+    words
+        .split_ascii_whitespace()
+        .map(|word| word.split_once('=').ok_or(OtherComment))
+        .collect()
+}
+
+impl FromStr for Held {
+    type Err = OtherComment;
+
+    fn from_str(text: &str) -> Result<Self, OtherComment> {
+        let (mut ip, mut vlan, mut mac, mut broadcast) = (None, None, None, None);
+        for (name, value) in values(text, HOLDS)? {
+            match name {
+                "ip" => ip = value.parse().ok(),
+                "vlan" => vlan = value.parse().ok(),
+                "mac" => mac = value.parse().ok(),
+                "broadcast" => broadcast = value.parse().ok(),
+                // A newer version may have more to say.
+                _ => {}
+            }
+        }
+        Ok(Self {
+            ip: ip.ok_or(OtherComment)?,
+            vlan: vlan.ok_or(OtherComment)?,
+            mac: mac.ok_or(OtherComment)?,
+            broadcast,
+        })
+    }
+}
+
+impl FromStr for Gateway {
+    type Err = OtherComment;
+
+    fn from_str(text: &str) -> Result<Self, OtherComment> {
+        let (mut ip, mut vlan) = (None, None);
+        for (name, value) in values(text, GATEWAY)? {
+            match name {
+                "ip" => ip = value.parse().ok(),
+                "vlan" => vlan = value.parse().ok(),
+                // A newer version may have more to say.
+                _ => {}
+            }
+        }
+        Ok(Self {
+            vlan: vlan.ok_or(OtherComment)?,
+            ip: ip.ok_or(OtherComment)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_reads_back_from_its_comment() {
+        let held = Held {
+            ip: "192.0.2.1".parse().unwrap(),
+            vlan: Vlan([100, 0]),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            broadcast: Some("192.0.2.255".parse().unwrap()),
+        };
+        let comment = held.comment();
+        assert_eq!(
+            comment,
+            "probe: holds ip=192.0.2.1 vlan=100 mac=02:00:00:00:00:01 broadcast=192.0.2.255"
+        );
+        assert_eq!(comment.parse(), Ok(held));
+        assert_eq!(
+            "probe: holds ip=192.0.2.1".parse::<Held>(),
+            Err(OtherComment)
+        );
+        assert_eq!("something else".parse::<Held>(), Err(OtherComment));
+        assert_eq!(comment.parse::<Gateway>(), Err(OtherComment));
+    }
+
+    #[test]
+    fn a_gateway_reads_back_from_its_comment() {
+        let gateway = Gateway {
+            vlan: Vlan::UNTAGGED,
+            ip: "192.0.2.254".parse().unwrap(),
+        };
+        let comment = gateway.comment();
+        assert_eq!(comment, "probe: gateway ip=192.0.2.254 vlan=0");
+        assert_eq!(comment.parse(), Ok(gateway));
+        assert_eq!(comment.parse::<Held>(), Err(OtherComment));
+    }
+
+    #[test]
+    fn detection_learns_of_gateways_and_of_what_is_held() {
+        let gateway = Gateway {
+            vlan: Vlan::UNTAGGED,
+            ip: "192.0.2.254".parse().unwrap(),
+        };
+        let interface = Interface {
+            gateways: vec![gateway],
+            ..Interface::default()
+        };
+        let host = Host {
+            interfaces: BTreeMap::from([(7, interface)]),
+        };
+        let gateways: Vec<_> = host.facts().gateways.into_iter().collect();
+        let segment = Segment {
+            interface: 7,
+            vlan: Vlan::UNTAGGED,
+        };
+        let ip = gateway.ip;
+        assert_eq!(gateways, [BindingKey { segment, ip }]);
+    }
+}

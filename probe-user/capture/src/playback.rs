@@ -1,0 +1,203 @@
+//! Runs detection over a capture: in the order of time, with what the kernel side would have added.
+
+use std::{cmp::Reverse, collections::BinaryHeap, mem, ops::ControlFlow};
+
+use probe_common::event::ArpEvent;
+use probe_detect::{DetectConfig, Detector, Observation};
+use probe_model::{ClaimRecord, Clock, Finding, FindingRecord, Timestamp};
+
+use super::{
+    content::{Item, Sighted, Tally},
+    reader::{CaptureError, Reader},
+    replay::Replay,
+};
+
+/// Frames that may be out of order: those of several interfaces or queues, and those that this program
+/// wrote when a finding came. Bounds the memory that a capture takes.
+const REORDERED: usize = 1 << 19;
+/// Things in the capture between two words on the progress.
+const ITEMS_PER_PROGRESS: u64 = 1 << 14;
+
+/// What a playback has to tell.
+#[derive(Debug)]
+pub enum Progress {
+    /// A claim; only if claims are wanted.
+    Claim(ClaimRecord),
+    /// A finding.
+    Finding(FindingRecord),
+    /// So much has been read.
+    Read(Tally),
+}
+
+/// Detection over a capture.
+pub struct Playback<'a> {
+    reader: Reader<'a>,
+    detector: Detector,
+    replay: Replay,
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    claims: bool,
+    arrivals: u64,
+    /// The host is described anew: detection has to learn of it.
+    host_changed: bool,
+    end_ns: u64,
+    findings: Vec<Finding>,
+}
+
+/// A frame with its place. Equal times keep their order in the file.
+struct Waiting {
+    arrival: u64,
+    sighted: Sighted,
+}
+
+impl Waiting {
+    fn place(&self) -> (u64, u64) {
+        (self.sighted.at_ns, self.arrival)
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Waiting {}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl<'a> Playback<'a> {
+    /// Judges what the reader gives by this configuration.
+    pub fn new(reader: Reader<'a>, config: DetectConfig, claims: bool) -> Self {
+        Self {
+            reader,
+            detector: Detector::new(config),
+            replay: Replay::default(),
+            waiting: BinaryHeap::new(),
+            claims,
+            arrivals: 0,
+            host_changed: false,
+            end_ns: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Runs to the end of the capture, of what can be read of it, or of the listener's patience. Returns how
+    /// much was read, and why no more.
+    pub fn run(
+        mut self,
+        mut tell: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> (Tally, Result<(), CaptureError>) {
+        let outcome = loop {
+            match self.reader.next_item() {
+                Ok(Some(item)) => {
+                    if self.take(item, &mut tell).is_break() {
+                        return (self.reader.tally(), Ok(()));
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let _ = self.finish(&mut tell);
+        (self.reader.tally(), outcome)
+    }
+
+    fn take(
+        &mut self,
+        item: Item,
+        tell: &mut impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.arrivals += 1;
+        match item {
+            Item::Other => {}
+            Item::Host => self.host_changed = true,
+            Item::End(at_ns) => self.end_ns = self.end_ns.max(at_ns),
+            Item::Frame(sighted) => {
+                let arrival = self.arrivals;
+                self.waiting.push(Reverse(Waiting { arrival, sighted }));
+                if self.waiting.len() > REORDERED {
+                    self.judge_next(tell)?;
+                }
+            }
+        }
+        if self.arrivals.is_multiple_of(ITEMS_PER_PROGRESS) {
+            tell(Progress::Read(self.reader.tally()))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn finish(&mut self, tell: &mut impl FnMut(Progress) -> ControlFlow<()>) -> ControlFlow<()> {
+        while !self.waiting.is_empty() {
+            self.judge_next(tell)?;
+        }
+        self.detector
+            .tick(Timestamp(self.end_ns), &mut self.findings);
+        self.publish(tell)
+    }
+
+    fn judge_next(
+        &mut self,
+        tell: &mut impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(Reverse(Waiting { sighted, .. })) = self.waiting.pop() else {
+            return ControlFlow::Continue(());
+        };
+        if mem::take(&mut self.host_changed) {
+            let (facts, at) = (self.reader.host().facts(), Timestamp(sighted.at_ns));
+            self.detector.learn(facts, at, &mut self.findings);
+        }
+        let event = self.event(&sighted);
+        if self.claims
+            && let Some(claim) = self.claim(&event)
+        {
+            tell(Progress::Claim(claim))?;
+        }
+        if let Ok(observation) = Observation::try_from(&event) {
+            self.detector.observe(&observation, &mut self.findings);
+        }
+        self.publish(tell)
+    }
+
+    fn event(&mut self, sighted: &Sighted) -> ArpEvent {
+        let Sighted {
+            at_ns,
+            interface,
+            hook,
+            frame,
+            ..
+        } = sighted;
+        let derived = self.replay.event(frame, *at_ns, *interface, *hook);
+        sighted.event().unwrap_or(derived)
+    }
+
+    fn claim(&self, event: &ArpEvent) -> Option<ClaimRecord> {
+        let interface = self.reader.interface(event.ifindex).to_owned();
+        ClaimRecord::new(
+            event,
+            interface,
+            Clock::Epoch.wall(Timestamp(event.ktime_ns)),
+        )
+    }
+
+    fn publish(&mut self, tell: &mut impl FnMut(Progress) -> ControlFlow<()>) -> ControlFlow<()> {
+        for finding in mem::take(&mut self.findings) {
+            let interface = self.reader.interface(finding.segment.interface).to_owned();
+            tell(Progress::Finding(FindingRecord::new(
+                &finding,
+                interface,
+                Clock::Epoch,
+            )))?;
+        }
+        ControlFlow::Continue(())
+    }
+}

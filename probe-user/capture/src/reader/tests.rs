@@ -1,0 +1,309 @@
+//! Captures as other tools write them, and as nobody should.
+
+use pcap_parser::{LegacyPcapBlock, PcapHeader, ToVec as _};
+use probe_common::{
+    event::{ArpEvent, Hook, Sighting},
+    wire::{ArpFrame, MacAddr, Vlan},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    content::Sighted,
+    frame,
+    host::{Gateway, Held, Interface},
+    writer::Writer,
+};
+
+const AT: u64 = 1_700_000_000_123_456_789;
+
+fn announcement() -> ArpFrame {
+    ArpFrame {
+        eth_dst: MacAddr::BROADCAST,
+        eth_src: MacAddr([2, 0, 0, 0, 0, 1]),
+        oper: 1,
+        sha: MacAddr([2, 0, 0, 0, 0, 1]),
+        spa: [192, 0, 2, 1],
+        tpa: [192, 0, 2, 1],
+        ..ArpFrame::default()
+    }
+}
+
+/// A pcap file with one frame, as its magic number says.
+fn pcap(magic: u32, big_endian: bool, link: u32) -> Vec<u8> {
+    let word = |value: u32| {
+        if big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
+    };
+    let fraction = if magic == 0xa1b2_3c4d {
+        123_456_789
+    } else {
+        123_456
+    };
+    let frame = frame::bytes(&announcement());
+    let length = u32::try_from(frame.len()).unwrap();
+    let version = if big_endian {
+        [0, 2, 0, 4]
+    } else {
+        [2, 0, 4, 0]
+    };
+    let mut file = word(magic).to_vec();
+    file.extend(version);
+    for value in [0, 0, 65_535, link, 1_700_000_000, fraction, length, length] {
+        file.extend(word(value));
+    }
+    file.extend(frame);
+    file
+}
+
+fn read(file: &[u8]) -> (Vec<Item>, Result<(), CaptureError>) {
+    let mut items = Vec::new();
+    let mut reader = match Reader::new(file) {
+        Ok(reader) => reader,
+        Err(error) => return (items, Err(error)),
+    };
+    loop {
+        match reader.next_item() {
+            Ok(Some(item)) => items.push(item),
+            Ok(None) => return (items, Ok(())),
+            Err(error) => return (items, Err(error)),
+        }
+    }
+}
+
+fn frames(items: &[Item]) -> Vec<Sighted> {
+    let frames = items.iter().filter_map(|item| match item {
+        Item::Frame(sighted) => Some(*sighted),
+        Item::Other | Item::Host | Item::End(_) => None,
+    });
+    frames.collect()
+}
+
+#[test]
+fn every_byte_order_and_unit_of_time_gives_the_same_frame() {
+    for (magic, big_endian, at_ns) in [
+        (0xa1b2_c3d4, false, AT - 789),
+        (0xa1b2_c3d4, true, AT - 789),
+        (0xa1b2_3c4d, false, AT),
+        (0xa1b2_3c4d, true, AT),
+    ] {
+        let (items, outcome) = read(&pcap(magic, big_endian, 1));
+        assert_eq!(outcome, Ok(()));
+        let [sighted] = frames(&items)[..] else {
+            panic!("{items:?}");
+        };
+        assert_eq!((sighted.at_ns, sighted.frame), (at_ns, announcement()));
+        assert_eq!((sighted.hook, sighted.note), (Hook::TcIngress, None));
+    }
+}
+
+fn event() -> ArpEvent {
+    ArpEvent {
+        ktime_ns: AT,
+        request_ns: AT - 5,
+        previous: Sighting {
+            ktime_ns: AT - 9,
+            request_ns: AT - 11,
+            mac: MacAddr([2, 0, 0, 0, 0, 2]),
+            form: 3,
+            padding: 0,
+        },
+        ifindex: 7,
+        kind: announcement().kind().number(),
+        hook: Hook::TcEgress.number(),
+        frame: announcement(),
+    }
+}
+
+fn interface() -> Interface {
+    Interface {
+        name: "eth0".to_owned(),
+        mac: Some(MacAddr([2, 0, 0, 0, 0, 7])),
+        held: vec![Held {
+            ip: "192.0.2.1".parse().unwrap(),
+            vlan: Vlan([100, 0]),
+            mac: MacAddr([2, 0, 0, 0, 0, 7]),
+            broadcast: Some("192.0.2.255".parse().unwrap()),
+        }],
+        gateways: vec![Gateway {
+            vlan: Vlan([100, 0]),
+            ip: "192.0.2.254".parse().unwrap(),
+        }],
+    }
+}
+
+fn own() -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    writer.interface(7, &interface()).unwrap();
+    writer.event(&event()).unwrap();
+    writer.finish(AT + 1_000).unwrap()
+}
+
+#[test]
+fn what_this_program_writes_reads_back_with_everything() {
+    let file = own();
+    let mut reader = Reader::new(file.as_slice()).unwrap();
+    let mut items = Vec::new();
+    while let Some(item) = reader.next_item().unwrap() {
+        items.push(item);
+    }
+    let [sighted] = frames(&items)[..] else {
+        panic!("{items:?}");
+    };
+    let expected = ArpEvent {
+        ifindex: sighted.interface,
+        ..event()
+    };
+    assert_eq!(sighted.event(), Some(expected));
+    assert_eq!(reader.host().interfaces[&sighted.interface], interface());
+    assert_eq!(items.last(), Some(&Item::End(AT + 1_000)));
+}
+
+#[test]
+fn an_interface_that_is_described_anew_stays_the_same_one() {
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    let before = Interface {
+        held: Vec::new(),
+        ..interface()
+    };
+    writer.interface(event().ifindex, &before).unwrap();
+    writer.event(&event()).unwrap();
+    writer.interface(event().ifindex, &interface()).unwrap();
+    writer.event(&event()).unwrap();
+    let file = writer.finish(AT + 1_000).unwrap();
+
+    let mut reader = Reader::new(file.as_slice()).unwrap();
+    let mut items = Vec::new();
+    while let Some(item) = reader.next_item().unwrap() {
+        items.push(item);
+    }
+    let [first, second] = frames(&items)[..] else {
+        panic!("{items:?}");
+    };
+    assert_eq!(first.interface, second.interface);
+    assert_eq!(reader.host().interfaces[&first.interface], interface());
+    assert_ne!(before, interface(), "or this shows nothing");
+}
+
+#[test]
+fn a_capture_that_was_cut_off_gives_what_it_has() {
+    for file in [pcap(0xa1b2_c3d4, false, 1), own()] {
+        let whole = frames(&read(&file).0);
+        for length in 0..file.len() {
+            let (items, outcome) = read(&file[..length]);
+            let found = frames(&items);
+            assert!(found.is_empty() || found == whole, "{length}: {items:?}");
+            if outcome.is_ok() {
+                // Only where a block ends is nothing missing.
+                assert!(length >= 24, "{length} bytes are no capture");
+            }
+        }
+        assert!(read(&file).1.is_ok());
+    }
+    let file = pcap(0xa1b2_c3d4, false, 1);
+    assert_eq!(
+        read(&file[..file.len() - 1]).1,
+        Err(CaptureError::Truncated(0))
+    );
+}
+
+#[test]
+fn other_files_are_none() {
+    for file in [&b""[..], b"PK\x03\x04", &[0x1f, 0x8b, 8, 0], &[0; 100]] {
+        assert_eq!(read(file).1, Err(CaptureError::NotACapture), "{file:?}");
+    }
+}
+
+#[test]
+fn other_links_are_named() {
+    let (items, outcome) = read(&pcap(0xa1b2_c3d4, false, 113));
+    assert_eq!(outcome, Err(CaptureError::LinkType(113)));
+    assert!(frames(&items).is_empty());
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("tcpdump -i eth0"), "{error}");
+}
+
+#[test]
+fn damage_is_told_apart_from_the_end_and_keeps_what_came_before() {
+    let mut file = pcap(0xa1b2_c3d4, false, 1);
+    let record = file[24..].to_vec();
+    for _ in 0..9 {
+        file.extend(&record);
+    }
+    // A record that says that it is 4 GiB long.
+    file.extend([0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    file.resize(file.len() + (40 << 20), 0);
+    let (items, outcome) = read(&file);
+    assert_eq!(frames(&items).len(), 10);
+    let offset = 24 + 10 * u64::try_from(record.len()).unwrap();
+    assert_eq!(
+        outcome,
+        Err(CaptureError::Damaged {
+            packets: 10,
+            offset
+        })
+    );
+}
+
+#[test]
+fn a_packet_larger_than_the_buffer_is_read_past() {
+    let mut file = PcapHeader::new().to_vec().unwrap();
+    let large = vec![0xff; BUFFER + 1000];
+    let length = u32::try_from(large.len()).unwrap();
+    let mut packet = |data: &[u8], length| {
+        let mut block = LegacyPcapBlock {
+            ts_sec: 1,
+            ts_usec: 2,
+            caplen: length,
+            origlen: length,
+            data,
+        };
+        file.extend(block.to_vec().unwrap());
+    };
+    packet(&large, length);
+    packet(&frame::bytes(&announcement()), 42);
+    let (items, outcome) = read(&file);
+    assert_eq!((frames(&items).len(), outcome), (1, Ok(())));
+}
+
+#[test]
+fn no_name_in_a_file_reaches_a_terminal_with_control_characters() {
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    let name = "eth0\u{1b}[2J\n".to_owned();
+    writer
+        .interface(
+            1,
+            &Interface {
+                name,
+                ..interface()
+            },
+        )
+        .unwrap();
+    let file = writer.finish(AT).unwrap();
+    let mut reader = Reader::new(file.as_slice()).unwrap();
+    while reader.next_item().unwrap().is_some() {}
+    assert_eq!(reader.interface(1), "eth0?[2J?");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn any_damage_is_read_without_a_panic(
+        ours: bool, big_endian: bool,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+    ) {
+        let mut file = if ours { own() } else { pcap(0xa1b2_c3d4, big_endian, 1) };
+        for (at, byte) in damage {
+            let at = at.index(file.len());
+            file[at] = byte;
+        }
+        let _ = read(&file);
+    }
+}

@@ -1,0 +1,291 @@
+//! Where a cluster and the wire, or parts of a cluster, have drifted apart without a conflict. Pure.
+//!
+//! [`find`] says what is not as it should be at a moment; [`Watch`] tells of it once it has held for long enough, so
+//! that a service made a second ago, or a rollout, is none. What is not known is no drift: nothing is found from
+//! resources that were never read, may not be, or are not there, and nothing new from those that the API server has
+//! not been heard about lately.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use probe_common::{label_enum, wire::MacAddr};
+use probe_model::{Named, Severity};
+use serde::{Deserialize, Serialize};
+
+use super::model::{Cluster, Known, Resource};
+
+mod find;
+
+pub use find::{Wire, find};
+
+label_enum! {
+    /// The ways to drift apart. Each has an entry in the runbook.
+    pub enum DriftKind {
+        /// A service has an address that is in no pool: the pool was edited or deleted.
+        AddressOutsidePools = "address_outside_pools",
+        /// An address of a pool that no service has is announced: a stale speaker, mostly.
+        AnnouncedUnassigned = "announced_unassigned",
+        /// A machine has an address of a pool before a service does.
+        ClaimedUnassigned = "claimed_unassigned",
+        /// Nobody announces the address of a service.
+        NotAnnounced = "not_announced",
+        /// A service waits for its address.
+        ServicePending = "service_pending",
+        /// No advertisement announces the addresses of a pool.
+        PoolUnadvertised = "pool_unadvertised",
+        /// An advertisement names or selects a pool that is not there.
+        AdvertisementWithoutPool = "advertisement_without_pool",
+        /// The node selectors of an advertisement select no node.
+        AdvertisementWithoutNode = "advertisement_without_node",
+        /// Pools have addresses in common.
+        PoolsOverlap = "pools_overlap",
+    }
+}
+
+label_enum! {
+    /// Why a service has no address, or nobody announces the one it has.
+    pub enum Reason {
+        /// No pool gives it an address.
+        NoPool = "no_pool",
+        /// The pools have none left.
+        Exhausted = "exhausted",
+        /// It asks for an address that is in no pool it may use.
+        RequestedOutside = "requested_outside_pools",
+        /// It asks for an address that another service has.
+        RequestedTaken = "requested_taken",
+        /// It asks for a pool that is not there.
+        RequestedPoolUnknown = "requested_pool_unknown",
+        /// Its `loadBalancerClass` is another controller's.
+        ForeignClass = "foreign_class",
+        /// None of its endpoints is ready, and no node announces a service without.
+        NoReadyEndpoints = "no_ready_endpoints",
+        /// Nothing advertises the pool of its address.
+        NoAdvertisement = "no_advertisement",
+        /// What is known does not say.
+        Unknown = "unknown",
+    }
+}
+
+/// A way in which things are not as they should be: a line of JSON. Names are stable; fields may be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// What.
+    pub drift: DriftKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Since when, as far as is known.
+    pub since: Timestamp,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// The service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Named>,
+    /// The pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Named>,
+    /// The advertisement, or the other pool: its kind, namespace and name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Who claims the address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<MacAddr>,
+    /// Which of them are nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// A sentence.
+    pub says: String,
+    /// What says so, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}
+
+/// What tells one drift from another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    kind: DriftKind,
+    service: Option<Named>,
+    ip: Option<IpAddr>,
+    pool: Option<Named>,
+    object: Option<String>,
+}
+
+impl Drift {
+    /// What it is about.
+    pub fn key(&self) -> Key {
+        Key {
+            kind: self.drift,
+            service: self.service.clone(),
+            ip: self.ip,
+            pool: self.pool.clone(),
+            object: self.object.clone(),
+        }
+    }
+}
+
+/// Since when something has been so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Began {
+    /// Since it was first found.
+    Found,
+    /// Since then, unless it was not so when last looked at.
+    At(Timestamp),
+    /// Since then, and others have waited long enough before they said so.
+    Settled(Timestamp),
+    /// Since it was first found, and only if it was seen again after that: the last time then.
+    SeenAgain(Timestamp),
+}
+
+/// What may be a drift, if it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What it would be; its `since` is not said yet.
+    pub drift: Drift,
+    /// Since when.
+    pub began: Began,
+    /// What it is concluded from.
+    pub needs: &'static [Resource],
+}
+
+/// Whether there are such objects, and they have been read.
+pub(super) fn is_there(cluster: &Cluster, resource: Resource) -> bool {
+    match known(cluster, resource) {
+        Known::Current | Known::Stale => true,
+        Known::Never | Known::Missing | Known::Forbidden => false,
+    }
+}
+
+fn known(cluster: &Cluster, resource: Resource) -> Known {
+    let freshness = cluster.objects().freshness.get(&resource);
+    freshness.map_or(Known::Never, |freshness| freshness.known)
+}
+
+/// Tells of what has held for long enough.
+#[derive(Debug)]
+pub struct Watch {
+    patience: SignedDuration,
+    /// What has been found, and may be told.
+    found: BTreeMap<Key, Found>,
+    last: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    first: Timestamp,
+    since: Timestamp,
+    told: bool,
+}
+
+impl Watch {
+    /// A short look is enough where others have waited.
+    const BRIEF: SignedDuration = SignedDuration::from_secs(15);
+
+    /// What has held this long is told.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            patience: SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX),
+            found: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    /// Forgets everything: somebody else looked meanwhile.
+    pub fn forget(&mut self) {
+        self.found.clear();
+        self.last = None;
+    }
+
+    /// Whether this was found when last looked.
+    pub fn has_found(&self, key: &Key) -> bool {
+        self.found.contains_key(key)
+    }
+
+    /// What is to be told now, of what was found now.
+    pub fn observe(
+        &mut self,
+        now: Timestamp,
+        cluster: &Cluster,
+        candidates: Vec<Candidate>,
+    ) -> Vec<Drift> {
+        let mut before = std::mem::take(&mut self.found);
+        let mut told = Vec::new();
+        for Candidate {
+            mut drift,
+            began,
+            needs,
+        } in candidates
+        {
+            let key = drift.key();
+            if self.found.contains_key(&key) {
+                continue;
+            }
+            let known_before = before.remove(&key);
+            let is_current = needs
+                .iter()
+                .all(|&resource| known(cluster, resource) == Known::Current);
+            let mut found = match known_before {
+                Some(found) if found.told || is_current => found,
+                // Nothing new from what may be otherwise by now.
+                _ if !is_current => continue,
+                _ => Found {
+                    first: now,
+                    since: self.since(began, now),
+                    told: false,
+                },
+            };
+            found.told |= self.is_due(found, began, now);
+            self.found.insert(key, found);
+            if found.told {
+                drift.since = found.since;
+                told.push(drift);
+            }
+        }
+        self.last = Some(now);
+        told.sort_by_cached_key(|drift| (drift.severity != Severity::Critical, drift.key()));
+        told
+    }
+
+    fn since(&self, began: Began, now: Timestamp) -> Timestamp {
+        match began {
+            Began::Settled(at) => at.min(now),
+            // It was not so then.
+            Began::At(at) => self
+                .last
+                .map_or(at, |last| if last > at { now } else { at })
+                .min(now),
+            Began::Found | Began::SeenAgain(_) => now,
+        }
+    }
+
+    fn is_due(&self, found: Found, began: Began, now: Timestamp) -> bool {
+        let brief = self.patience.min(Self::BRIEF);
+        let looked = now.duration_since(found.first);
+        let held = now.duration_since(found.since);
+        match began {
+            Began::Settled(_) => looked >= brief,
+            Began::Found | Began::At(_) => looked >= brief && held >= self.patience,
+            Began::SeenAgain(last) => {
+                held >= self.patience && last.duration_since(found.first) >= brief
+            }
+        }
+    }
+}
+
+/// How many of each kind there are.
+pub fn counts(drifts: &[Drift]) -> HashMap<DriftKind, usize> {
+    let mut counts = HashMap::new();
+    for drift in drifts {
+        *counts.entry(drift.drift).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,515 @@
+//! What is not as it should be at one moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use probe_model::{Announced, BindingRecord, Named, OwnerRecord, Severity};
+use probe_pools::{AdvertisementKind, Code, Finding, Plan, Pool, judge};
+use serde_json::Value;
+
+use super::{Began, Candidate, Drift, DriftKind, Reason, is_there};
+use crate::{
+    cause::{NodesKnown, span},
+    model::{Cluster, Node, Resource, Service},
+    pending, usage,
+    usage::{PoolUsage, name_of},
+};
+
+/// Overlaps beyond this number are not told one by one.
+const MOST_OVERLAPS: usize = 20;
+/// A claim older than this says nothing of who has an address now.
+const CLAIM_HOLDS: SignedDuration = SignedDuration::from_mins(10);
+
+/// What the wire says, and what else is known besides the cluster's objects.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Who has claimed which address. Owners carry the names of nodes.
+    pub bindings: &'a [BindingRecord],
+    /// The nodes; `None` if they are not known.
+    pub nodes: Option<&'a [Node]>,
+    /// How well their MACs are known.
+    pub nodes_known: Option<NodesKnown>,
+    /// How many ready endpoints services have, of those that were asked for.
+    pub endpoints: &'a HashMap<Named, usize>,
+}
+
+/// All that is not as it should be.
+pub fn find(cluster: &Cluster, wire: Wire<'_>) -> Vec<Candidate> {
+    let mut seen: BTreeMap<IpAddr, Vec<&BindingRecord>> = BTreeMap::new();
+    for binding in wire.bindings {
+        seen.entry(binding.ip).or_default().push(binding);
+    }
+    let mut finder = Finder {
+        cluster,
+        wire,
+        usage: usage::usage(cluster),
+        seen,
+        found: Vec::new(),
+    };
+    if is_there(cluster, Resource::Services) {
+        finder.pending();
+        finder.not_announced();
+    }
+    if is_there(cluster, Resource::IpAddressPools) {
+        finder.pools();
+        if is_there(cluster, Resource::Services) {
+            finder.outside();
+            finder.unassigned();
+        }
+    }
+    finder.advertisements_without_node();
+    finder.found
+}
+
+struct Finder<'a> {
+    cluster: &'a Cluster,
+    wire: Wire<'a>,
+    usage: Vec<PoolUsage>,
+    seen: BTreeMap<IpAddr, Vec<&'a BindingRecord>>,
+    found: Vec<Candidate>,
+}
+
+impl Finder<'_> {
+    fn add(&mut self, drift: Drift, began: Began, needs: &'static [Resource]) {
+        self.found.push(Candidate {
+            drift,
+            began,
+            needs,
+        });
+    }
+
+    /// Services without an address.
+    fn pending(&mut self) {
+        let usage = std::mem::take(&mut self.usage);
+        let judge = pending::Judge::new(self.cluster, &usage);
+        self.usage = usage;
+        for service in self.cluster.services() {
+            // What has the name of a host has what its load balancer gives.
+            if service.has_ingress || !service.addresses.is_empty() {
+                continue;
+            }
+            let (reason, sentence) = judge.reason(service);
+            let why = match reason {
+                Reason::Unknown => "its pools do not say why",
+                reason => in_words(reason),
+            };
+            let says = format!("{} has no address: {why}", service.named);
+            let drift = Drift {
+                service: Some(service.named.clone()),
+                reason: Some(reason),
+                evidence: vec![sentence],
+                ..drift(DriftKind::ServicePending, Severity::Warning, says)
+            };
+            let began = service.created.map_or(Began::Found, Began::At);
+            self.add(drift, began, &[Resource::Services]);
+        }
+    }
+
+    /// Addresses of services for which nobody answers, or which nobody can announce.
+    fn not_announced(&mut self) {
+        for service in self.cluster.services() {
+            for &ip in &service.addresses {
+                self.not_announced_of(service, ip);
+            }
+        }
+    }
+
+    fn not_announced_of(&mut self, service: &Service, ip: IpAddr) {
+        let here = self.seen.get(&ip).map(Vec::as_slice).unwrap_or_default();
+        let silent = here.iter().filter_map(|binding| binding.silent_since).min();
+        let is_fresh =
+            |owner: &OwnerRecord| self.wire.now.duration_since(owner.last_seen) <= CLAIM_HOLDS;
+        // Of addresses that matter the monitor says when they fall silent; of others their last claim does.
+        let answers = here.iter().any(|binding| {
+            binding.silent_since.is_none()
+                && (binding.tracked || binding.owners.iter().any(is_fresh))
+        });
+        let announced = self.cluster.announced(ip);
+        // Another controller's address does not want an advertisement, though a pool of MetalLB's holds it.
+        let is_unadvertised = announced == Announced::Nowhere
+            && ADVERTISED.iter().all(|&one| is_there(self.cluster, one))
+            && self.cluster.is_from_metallb(service);
+        let (began, needs): (_, &'static [Resource]) = match (announced, silent) {
+            // Where one network is silent and another is not, somebody announces it.
+            _ if answers || announced == Announced::Bgp => return,
+            (_, None) if is_unadvertised => (Began::Found, ADVERTISED),
+            (_, None) => return,
+            (_, Some(since)) => (Began::Settled(since), &[Resource::Services]),
+        };
+        let mut evidence = Vec::new();
+        if let Some(since) = silent {
+            let for_long = span(self.wire.now.duration_since(since).abs());
+            evidence.push(format!("Nobody has answered for it for {for_long}"));
+        }
+        let endpoints = self.wire.endpoints.get(&service.named);
+        let reason = if is_unadvertised {
+            Reason::NoAdvertisement
+        } else if endpoints == Some(&0) {
+            Reason::NoReadyEndpoints
+        } else {
+            Reason::Unknown
+        };
+        if let Some(number) = endpoints {
+            evidence.push(format!("The service has {number} ready endpoints"));
+        }
+        let said = self.cluster.said_to_announce(ip);
+        if !said.is_empty() {
+            evidence.push(format!(
+                "By the status of the service it is announced by {}, which need not be so",
+                said.join(" and ")
+            ));
+        }
+        let severity = if reason == Reason::NoReadyEndpoints {
+            Severity::Warning
+        } else {
+            Severity::Critical
+        };
+        let says = format!(
+            "Nobody announces {ip} of {}: {}",
+            service.named,
+            in_words(reason)
+        );
+        let drift = Drift {
+            ip: Some(ip),
+            service: Some(service.named.clone()),
+            pool: self.cluster.pool_of(ip).map(name_of),
+            reason: Some(reason),
+            evidence,
+            ..drift(DriftKind::NotAnnounced, severity, says)
+        };
+        self.add(drift, began, needs);
+    }
+
+    /// Addresses that are in no pool.
+    fn outside(&mut self) {
+        if self.cluster.has_broken(Resource::IpAddressPools) {
+            // It may be in the one that could not be read.
+            return;
+        }
+        for service in self.cluster.services() {
+            let addresses = service.addresses.iter().copied();
+            let outside = addresses.filter(|&ip| self.cluster.pools_at(ip).next().is_none());
+            if !self.cluster.is_from_metallb(service) {
+                continue;
+            }
+            for ip in outside.collect::<Vec<_>>() {
+                let says = format!("{ip} of {} is in no pool", service.named);
+                let from = service.allocated_from.as_ref().map(|pool| {
+                    format!(
+                        "It is from the pool {pool}, by the service's own word: the pool was edited or deleted since"
+                    )
+                });
+                let drift = Drift {
+                    ip: Some(ip),
+                    service: Some(service.named.clone()),
+                    evidence: from.into_iter().collect(),
+                    ..drift(DriftKind::AddressOutsidePools, Severity::Warning, says)
+                };
+                self.add(drift, Began::Found, WITH_POOLS);
+            }
+        }
+    }
+
+    /// Addresses of pools that no service has, and somebody claims.
+    fn unassigned(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        for (&ip, bindings) in &seen {
+            if self.cluster.services_at(ip).next().is_some() {
+                continue;
+            }
+            let Some(pool) = self.cluster.pool_of(ip) else {
+                continue;
+            };
+            let owners = bindings.iter().flat_map(|binding| &binding.owners);
+            let fresh =
+                owners.filter(|owner| self.wire.now.duration_since(owner.last_seen) <= CLAIM_HOLDS);
+            let owners: Vec<_> = fresh.collect();
+            let Some(last) = owners.iter().map(|owner| owner.last_seen).max() else {
+                continue;
+            };
+            let drift = self.unassigned_at(ip, pool, &owners);
+            self.add(drift, Began::SeenAgain(last), WITH_POOLS);
+        }
+        self.seen = seen;
+    }
+
+    fn unassigned_at(&self, ip: IpAddr, pool: &Pool, owners: &[&OwnerRecord]) -> Drift {
+        let pool = name_of(pool);
+        let nodes: BTreeSet<_> = owners
+            .iter()
+            .filter_map(|owner| owner.node.clone())
+            .collect();
+        let mut evidence: Vec<_> = owners.iter().map(|owner| claim_in_words(owner)).collect();
+        let own = self.wire.nodes.and_then(|nodes| {
+            let mut nodes = nodes.iter();
+            nodes.find(|node| node.addresses.contains(&ip))
+        });
+        let is_nodes = |owner: &&OwnerRecord| owner.node.is_some() || owner.local;
+        let announced = own.is_none()
+            && owners
+                .iter()
+                .any(|owner| is_nodes(owner) || owner.announces);
+        if let Some(node) = own {
+            evidence.push(format!(
+                "It is {}'s own address: the pool holds it",
+                node.name
+            ));
+        } else if !owners.iter().all(is_nodes) {
+            evidence.push(nodes_in_words(self.wire.nodes_known));
+        }
+        let (kind, does) = if announced {
+            (DriftKind::AnnouncedUnassigned, "is announced")
+        } else {
+            (DriftKind::ClaimedUnassigned, "is in use")
+        };
+        let says = format!("{ip} of the pool {pool} {does}, and no service has it");
+        Drift {
+            ip: Some(ip),
+            pool: Some(pool),
+            macs: owners
+                .iter()
+                .flat_map(|owner| owner.macs.iter().copied())
+                .collect(),
+            nodes: nodes.into_iter().collect(),
+            evidence,
+            ..drift(kind, Severity::Warning, says)
+        }
+    }
+
+    /// What is wrong with pools and advertisements by themselves, as `probe pools check` judges it.
+    fn pools(&mut self) {
+        let inventory = self.cluster.inventory();
+        let verdict = judge(inventory, &Plan::default(), MOST_OVERLAPS);
+        let are_read = ADVERTISED.iter().all(|&one| is_there(self.cluster, one));
+        for finding in &verdict.findings {
+            let pool = |number: usize| &inventory.pools[number];
+            match *finding {
+                Finding::Overlap { one, other, common }
+                    if finding.code(inventory) == Code::PoolOverlap =>
+                {
+                    let names = [one, other].map(|range| name_of(pool(range.pool)));
+                    self.overlap(names, &common.spoken());
+                }
+                Finding::Unadvertised { pool: number } if are_read => {
+                    let name = name_of(pool(number));
+                    let says = format!("No advertisement announces the pool {name}");
+                    let of_pool = self.usage.iter().filter(|usage| usage.pool == name);
+                    let services: u128 = of_pool.map(|usage| usage.assigned).sum();
+                    let drift = Drift {
+                        pool: Some(name),
+                        evidence: vec![format!("Addresses of it that services have: {services}")],
+                        ..drift(DriftKind::PoolUnadvertised, Severity::Warning, says)
+                    };
+                    self.add(drift, Began::Found, ADVERTISED);
+                }
+                Finding::UnknownPool {
+                    advertisement,
+                    name,
+                } => {
+                    let missing = &inventory.advertisements[advertisement].pools[name].0;
+                    let sentence = format!("names the pool {missing}, which is not there");
+                    self.without_pool(advertisement, Some(missing), &sentence);
+                }
+                Finding::IdleSelector { advertisement, .. } => {
+                    self.without_pool(advertisement, None, "selects pools by labels that none has");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn overlap(&mut self, [one, other]: [Named; 2], common: &str) {
+        let says = format!("The pools {one} and {other} both have {common}");
+        let drift = Drift {
+            pool: Some(one),
+            object: Some(format!("IPAddressPool {other}")),
+            ..drift(DriftKind::PoolsOverlap, Severity::Warning, says)
+        };
+        self.add(drift, Began::Found, &[Resource::IpAddressPools]);
+    }
+
+    fn without_pool(&mut self, advertisement: usize, pool: Option<&String>, sentence: &str) {
+        if self.cluster.has_broken(Resource::IpAddressPools) {
+            return;
+        }
+        let advertisement = &self.cluster.inventory().advertisements[advertisement];
+        let needs: &'static [Resource] = match advertisement.kind {
+            AdvertisementKind::L2 => &[Resource::IpAddressPools, Resource::L2Advertisements],
+            AdvertisementKind::Bgp => &[Resource::IpAddressPools, Resource::BgpAdvertisements],
+        };
+        let namespace = advertisement.namespace.clone().unwrap_or_default();
+        let name = Named {
+            namespace: namespace.clone(),
+            name: advertisement.name.clone(),
+        };
+        let object = format!("{} {name}", advertisement.kind);
+        let pool = pool.map(|pool| Named {
+            namespace,
+            name: pool.clone(),
+        });
+        let says = format!("{object} {sentence}");
+        let drift = Drift {
+            pool,
+            object: Some(object),
+            ..drift(DriftKind::AdvertisementWithoutPool, Severity::Warning, says)
+        };
+        self.add(drift, Began::Found, needs);
+    }
+
+    /// Advertisements whose node selectors select none of the nodes.
+    fn advertisements_without_node(&mut self) {
+        // Without any node it is the list that is wrong.
+        let Some(nodes) = self.wire.nodes.filter(|nodes| !nodes.is_empty()) else {
+            return;
+        };
+        for (kind, needs) in [
+            (AdvertisementKind::L2, &[Resource::L2Advertisements]),
+            (AdvertisementKind::Bgp, &[Resource::BgpAdvertisements]),
+        ] {
+            if !is_there(self.cluster, needs[0]) {
+                continue;
+            }
+            for object in &self.cluster.objects().metallb {
+                let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+                if text("/kind") != Some(kind.label()) || selects_a_node(object, nodes) {
+                    continue;
+                }
+                let [namespace, name] = ["/metadata/namespace", "/metadata/name"]
+                    .map(|pointer| text(pointer).unwrap_or_default());
+                let object = format!("{kind} {namespace}/{name}");
+                let says = format!("{object} selects no node: nobody announces by it");
+                let drift = Drift {
+                    object: Some(object),
+                    evidence: vec![format!(
+                        "None of {} nodes has the labels it asks for",
+                        nodes.len()
+                    )],
+                    ..drift(DriftKind::AdvertisementWithoutNode, Severity::Warning, says)
+                };
+                self.add(drift, Began::Found, needs);
+            }
+        }
+    }
+}
+
+/// What a pool's announcement is concluded from.
+const ADVERTISED: &[Resource] = &[
+    Resource::IpAddressPools,
+    Resource::L2Advertisements,
+    Resource::BgpAdvertisements,
+];
+
+const WITH_POOLS: &[Resource] = &[Resource::Services, Resource::IpAddressPools];
+
+fn drift(drift: DriftKind, severity: Severity, says: String) -> Drift {
+    Drift {
+        drift,
+        severity,
+        since: Timestamp::UNIX_EPOCH,
+        ip: None,
+        service: None,
+        pool: None,
+        object: None,
+        reason: None,
+        macs: Vec::new(),
+        nodes: Vec::new(),
+        says,
+        evidence: Vec::new(),
+    }
+}
+
+fn in_words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoPool => "no pool gives it one",
+        Reason::Exhausted => "its pools have none left",
+        Reason::RequestedOutside => "the one it asks for is in no pool that it may use",
+        Reason::RequestedTaken => "the one it asks for is another service's",
+        Reason::RequestedPoolUnknown => "the pool it asks for is not there",
+        Reason::ForeignClass => "its class is another controller's",
+        Reason::NoReadyEndpoints => "it has no ready endpoint",
+        Reason::NoAdvertisement => "nothing advertises its pool",
+        Reason::Unknown => "why is not known",
+    }
+}
+
+fn claim_in_words(owner: &OwnerRecord) -> String {
+    let mac = owner.macs.first().map(ToString::to_string);
+    let mac = mac.unwrap_or_default();
+    let who = match (&owner.node, owner.local, &owner.vendor) {
+        (Some(node), _, _) => format!("node {node}"),
+        (None, true, _) => "this host".to_owned(),
+        (None, false, Some(vendor)) => format!("no known node, made by {vendor}"),
+        (None, false, None) => "no known node".to_owned(),
+    };
+    let does = if owner.announces {
+        "announces it as a load balancer does"
+    } else {
+        "claims it"
+    };
+    format!("{mac} ({who}) {does}, last at {}", owner.last_seen)
+}
+
+fn nodes_in_words(known: Option<NodesKnown>) -> String {
+    match known {
+        None => "The nodes are not known".to_owned(),
+        Some(NodesKnown { here, with_mac, .. }) => {
+            format!("The MAC addresses of {with_mac} of {here} nodes on this network are known")
+        }
+    }
+}
+
+/// Whether one of an advertisement's selectors selects one of the nodes; without any it is for all. One that cannot be
+/// understood may.
+fn selects_a_node(advertisement: &Value, nodes: &[Node]) -> bool {
+    let selectors = advertisement.pointer("/spec/nodeSelectors");
+    let Some(selectors) = selectors.and_then(Value::as_array) else {
+        return true;
+    };
+    selectors.is_empty()
+        || selectors.iter().any(|selector| {
+            let mut nodes = nodes.iter();
+            nodes.any(|node| selects(selector, &node.labels).unwrap_or(true))
+        })
+}
+
+/// Whether a label selector selects these labels; `None` if it cannot be understood, or asks for a label that was not
+/// read.
+fn selects(selector: &Value, labels: &BTreeMap<String, Option<String>>) -> Option<bool> {
+    if let Some(wanted) = selector.get("matchLabels").filter(|one| !one.is_null()) {
+        for (key, value) in wanted.as_object()? {
+            if labels.get(key)?.as_deref() != value.as_str() {
+                return Some(false);
+            }
+        }
+    }
+    let Some(expressions) = selector
+        .get("matchExpressions")
+        .filter(|one| !one.is_null())
+    else {
+        return Some(true);
+    };
+    for expression in expressions.as_array()? {
+        let key = expression.get("key")?.as_str()?;
+        let values = expression.get("values").and_then(Value::as_array);
+        let label = labels.get(key)?.as_deref();
+        let is_listed = values.is_some_and(|values| {
+            label.is_some() && values.iter().any(|value| value.as_str() == label)
+        });
+        let is_met = match expression.get("operator")?.as_str()? {
+            "In" => is_listed,
+            "NotIn" => !is_listed,
+            "Exists" => label.is_some(),
+            "DoesNotExist" => label.is_none(),
+            _ => return None,
+        };
+        if !is_met {
+            return Some(false);
+        }
+    }
+    Some(true)
+}

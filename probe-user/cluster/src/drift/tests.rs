@@ -1,0 +1,595 @@
+//! Each drift, and when it is told.
+
+use probe_common::wire::Vlan;
+use probe_model::{BindingRecord, OwnerRecord, Role};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    Node, Objects, Service,
+    cause::NodesKnown,
+    testing,
+    testing::{at, metallb, named, pool, service},
+};
+
+const NOW: &str = "12:00:00";
+
+fn owner(number: u8, node: &str, announces: bool, last: &str) -> OwnerRecord {
+    OwnerRecord {
+        macs: vec![MacAddr([2, 0, 0, 0, 0, number])],
+        vendor: None,
+        node: (!node.is_empty()).then(|| node.to_owned()),
+        role: Role::Current,
+        local: false,
+        announces,
+        first_seen: at("09:00:00"),
+        last_seen: at(last),
+        claims: 3,
+    }
+}
+
+fn binding(ip: &str, owners: Vec<OwnerRecord>, silent: Option<&str>) -> BindingRecord {
+    BindingRecord {
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        ip: ip.parse().unwrap(),
+        tracked: silent.is_some(),
+        ignored: false,
+        owners,
+        silent_since: silent.map(at),
+        conflict: None,
+        cluster: None,
+    }
+}
+
+fn node(name: &str, address: &str, labels: &[(&str, Option<&str>)]) -> Node {
+    Node {
+        name: name.to_owned(),
+        addresses: vec![address.parse().unwrap()],
+        labels: labels
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.map(str::to_owned)))
+            .collect(),
+    }
+}
+
+fn production() -> Value {
+    pool("production", json!({"addresses": ["192.0.2.240/28"]}))
+}
+
+fn for_all() -> Value {
+    metallb("L2Advertisement", "metallb-system/all", json!({}))
+}
+
+/// A cluster in order: a pool, who announces it, and a service with an address of it.
+fn in_order() -> Objects {
+    Objects {
+        services: vec![service("shop/frontend", &["192.0.2.240"])],
+        metallb: vec![production(), for_all()],
+        ..testing::objects()
+    }
+}
+
+/// What a row looks at, and what it expects.
+struct Row {
+    what: &'static str,
+    objects: Objects,
+    bindings: Vec<BindingRecord>,
+    nodes: Option<Vec<Node>>,
+    endpoints: Option<usize>,
+    expected: Vec<(DriftKind, Option<Reason>)>,
+    /// Words of a says or a piece of evidence.
+    says: &'static str,
+}
+
+impl Row {
+    fn found(&self) -> Vec<Candidate> {
+        let endpoints = self.endpoints.iter();
+        let endpoints = endpoints.map(|&number| (named("shop/frontend"), number));
+        find(
+            &Cluster::from(self.objects.clone()),
+            Wire {
+                now: at(NOW),
+                bindings: &self.bindings,
+                nodes: self.nodes.as_deref(),
+                nodes_known: Some(NodesKnown {
+                    all: 2,
+                    here: 2,
+                    with_mac: 2,
+                }),
+                endpoints: &endpoints.collect(),
+            },
+        )
+    }
+}
+
+fn row(what: &'static str) -> Row {
+    Row {
+        what,
+        objects: in_order(),
+        bindings: Vec::new(),
+        nodes: None,
+        endpoints: None,
+        expected: Vec::new(),
+        says: "",
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn each_drift_is_found_where_it_is_and_nowhere_else() {
+    let kinds = |kind| vec![(kind, None)];
+    let with = |metallb: Vec<Value>| Objects {
+        metallb,
+        ..in_order()
+    };
+    let of_service = |change: &dyn Fn(&mut Service)| {
+        let mut objects = in_order();
+        objects.services.iter_mut().for_each(change);
+        objects
+    };
+    let without = |resource, known| {
+        let mut objects = with(vec![]);
+        objects
+            .freshness
+            .insert(resource, testing::freshness_of(known));
+        objects
+    };
+    let kube_vips_in_an_unadvertised_pool = || Objects {
+        metallb: vec![production()],
+        ..of_service(&|service| service.kube_vip_host = Some("node-1".to_owned()))
+    };
+    let silent = || vec![binding("192.0.2.240", vec![], Some("11:30:00"))];
+    let at_241 = |owner| {
+        vec![
+            binding("192.0.2.240", vec![], None),
+            binding("192.0.2.241", vec![owner], None),
+        ]
+    };
+    let not_announced = |reason| vec![(DriftKind::NotAnnounced, Some(reason))];
+    let selecting = |selector: Value| {
+        let spec = json!({"nodeSelectors": [selector]});
+        with(vec![
+            production(),
+            metallb("L2Advertisement", "metallb-system/some", spec),
+        ])
+    };
+    let nodes = || {
+        Some(vec![
+            node("node-1", "192.0.2.11", &[("rack", Some("a"))]),
+            node("node-2", "192.0.2.245", &[("rack", None)]),
+        ])
+    };
+    let by_bgp = || {
+        vec![
+            production(),
+            metallb("BGPAdvertisement", "metallb-system/all", json!({})),
+        ]
+    };
+    let rows = vec![
+        Row {
+            bindings: vec![binding(
+                "192.0.2.240",
+                vec![owner(1, "node-1", true, "11:59:00")],
+                None,
+            )],
+            ..row("all in order")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
+            }),
+            expected: kinds(DriftKind::AddressOutsidePools),
+            says: "203.0.113.7 of shop/frontend is in no pool",
+            ..row("the pool was edited")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
+                service.class = Some("io.cilium/l2".to_owned());
+            }),
+            ..row("another controller's address is in no pool of MetalLB's")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
+                service.kube_vip_host = Some("node-1".to_owned());
+            }),
+            ..row("nor is kube-vip's")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses = vec!["203.0.113.7".parse().unwrap()];
+                service.by_cilium = true;
+            }),
+            ..row("nor is Cilium's")
+        },
+        Row {
+            objects: {
+                let mut objects = in_order();
+                objects.services[0].allocated_from = Some("production".to_owned());
+                let elsewhere = service("shop/elsewhere", &["203.0.113.7"]);
+                objects.services.push(elsewhere);
+                objects
+            },
+            ..row("nor one that MetalLB does not say is its own, where it says so of others")
+        },
+        Row {
+            objects: Objects {
+                metallb: vec![],
+                ..of_service(&|service| service.allocated_from = Some("production".to_owned()))
+            },
+            expected: kinds(DriftKind::AddressOutsidePools),
+            says: "It is from the pool production, by the service's own word",
+            ..row("the pools were deleted")
+        },
+        Row {
+            objects: with(vec![]),
+            ..row("MetalLB is gone, and only its resources are left")
+        },
+        Row {
+            objects: without(Resource::IpAddressPools, Known::Missing),
+            ..row("there never were pools")
+        },
+        Row {
+            objects: without(Resource::IpAddressPools, Known::Forbidden),
+            ..row("the pools may not be read")
+        },
+        Row {
+            bindings: at_241(owner(1, "node-1", false, "11:59:00")),
+            expected: kinds(DriftKind::AnnouncedUnassigned),
+            says: "192.0.2.241 of the pool metallb-system/production is announced, and no service has it",
+            ..row("a node has what no service has")
+        },
+        Row {
+            bindings: at_241(owner(9, "", true, "11:59:00")),
+            expected: kinds(DriftKind::AnnouncedUnassigned),
+            says: "2 of 2 nodes",
+            ..row("a stranger announces what no service has")
+        },
+        Row {
+            bindings: at_241(owner(9, "", false, "11:59:00")),
+            expected: kinds(DriftKind::ClaimedUnassigned),
+            says: "02:00:00:00:00:09 (no known node) claims it, last at",
+            ..row("a stranger has what no service has")
+        },
+        Row {
+            bindings: vec![binding(
+                "192.0.2.245",
+                vec![owner(2, "node-2", false, "11:59:00")],
+                None,
+            )],
+            nodes: nodes(),
+            expected: kinds(DriftKind::ClaimedUnassigned),
+            says: "It is node-2's own address",
+            ..row("the pool holds a node's address")
+        },
+        Row {
+            bindings: at_241(owner(9, "", false, "11:49:00")),
+            ..row("a claim of long ago")
+        },
+        Row {
+            bindings: vec![binding(
+                "192.0.2.9",
+                vec![owner(9, "", true, "11:59:00")],
+                None,
+            )],
+            ..row("an address that is none of the cluster's")
+        },
+        Row {
+            bindings: silent(),
+            expected: not_announced(Reason::Unknown),
+            says: "Nobody has answered for it for 30 min",
+            ..row("silence")
+        },
+        Row {
+            bindings: silent(),
+            endpoints: Some(0),
+            expected: not_announced(Reason::NoReadyEndpoints),
+            says: "it has no ready endpoint",
+            ..row("silence, and nothing to announce for")
+        },
+        Row {
+            bindings: silent(),
+            endpoints: Some(3),
+            expected: not_announced(Reason::Unknown),
+            says: "3 ready endpoints",
+            ..row("silence, and something to announce for")
+        },
+        Row {
+            objects: with(by_bgp()),
+            bindings: silent(),
+            ..row("announced by BGP")
+        },
+        Row {
+            objects: with(vec![production()]),
+            bindings: vec![],
+            expected: vec![
+                (DriftKind::NotAnnounced, Some(Reason::NoAdvertisement)),
+                (DriftKind::PoolUnadvertised, None),
+            ],
+            says: "Addresses of it that services have: 1",
+            ..row("nothing advertises the pool")
+        },
+        Row {
+            objects: kube_vips_in_an_unadvertised_pool(),
+            expected: kinds(DriftKind::PoolUnadvertised),
+            ..row("nothing advertises the pool, which is not where the address is from")
+        },
+        Row {
+            objects: kube_vips_in_an_unadvertised_pool(),
+            bindings: silent(),
+            expected: vec![
+                (DriftKind::NotAnnounced, Some(Reason::Unknown)),
+                (DriftKind::PoolUnadvertised, None),
+            ],
+            says: "announced by node-1, which need not be so",
+            ..row("and nobody answers for it")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses.clear();
+                service.requested_pool = Some("gone".to_owned());
+            }),
+            expected: vec![(
+                DriftKind::ServicePending,
+                Some(Reason::RequestedPoolUnknown),
+            )],
+            says: "shop/frontend has no address: the pool it asks for is not there",
+            bindings: vec![],
+            ..row("a service waits")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses.clear();
+                service.has_ingress = true;
+            }),
+            ..row("a service has the name of a host")
+        },
+        Row {
+            objects: of_service(&|service| {
+                service.addresses.clear();
+                service.requested_twice = true;
+            }),
+            expected: vec![(DriftKind::ServicePending, Some(Reason::Unknown))],
+            says: "shop/frontend has no address: its pools do not say why",
+            ..row("a service asks in two ways")
+        },
+        Row {
+            objects: with(vec![
+                production(),
+                for_all(),
+                metallb(
+                    "L2Advertisement",
+                    "metallb-system/old",
+                    json!({"ipAddressPools": ["gone"]}),
+                ),
+            ]),
+            expected: kinds(DriftKind::AdvertisementWithoutPool),
+            says: "L2Advertisement metallb-system/old names the pool gone",
+            ..row("an advertisement of a pool that is gone")
+        },
+        Row {
+            objects: with(vec![
+                production(),
+                for_all(),
+                metallb(
+                    "BGPAdvertisement",
+                    "metallb-system/old",
+                    json!({
+                        "ipAddressPoolSelectors": [{"matchLabels": {"zone": "b"}}],
+                    }),
+                ),
+            ]),
+            expected: kinds(DriftKind::AdvertisementWithoutPool),
+            says: "selects pools by labels that none has",
+            ..row("an advertisement of pools that are gone")
+        },
+        Row {
+            objects: selecting(json!({"matchLabels": {"rack": "z"}})),
+            nodes: nodes(),
+            expected: kinds(DriftKind::AdvertisementWithoutNode),
+            says: "L2Advertisement metallb-system/some selects no node",
+            ..row("an advertisement for nodes that are gone")
+        },
+        Row {
+            objects: selecting(
+                json!({"matchExpressions": [{"key": "rack", "operator": "In", "values": ["a", "b"]}]}),
+            ),
+            nodes: nodes(),
+            ..row("an advertisement for nodes that are there")
+        },
+        Row {
+            objects: selecting(
+                json!({"matchExpressions": [{"key": "rack", "operator": "DoesNotExist"}]}),
+            ),
+            nodes: nodes(),
+            ..row("an advertisement for nodes without a label")
+        },
+        Row {
+            objects: selecting(json!({"matchLabels": {"zone": "z"}})),
+            nodes: nodes(),
+            ..row("an advertisement by a label that was not read yet")
+        },
+        Row {
+            objects: selecting(json!({"matchExpressions": [{"key": "rack", "operator": "Gt"}]})),
+            nodes: nodes(),
+            ..row("an advertisement that is not understood")
+        },
+        Row {
+            objects: selecting(json!({"matchLabels": {"rack": "z"}})),
+            ..row("the nodes are not known")
+        },
+        Row {
+            objects: with(vec![
+                production(),
+                for_all(),
+                pool("staging", json!({"addresses": ["192.0.2.248-192.0.2.255"]})),
+            ]),
+            expected: kinds(DriftKind::PoolsOverlap),
+            says: "both have 192.0.2.248/29",
+            ..row("pools overlap")
+        },
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for row in rows {
+        let found = row.found();
+        let kinds: Vec<_> = found
+            .iter()
+            .map(|found| (found.drift.drift, found.drift.reason))
+            .collect();
+        let what = row.what;
+        assert_eq!(kinds, row.expected, "{what}: {found:#?}");
+        let says = |drift: &Drift| {
+            let mut sentences = drift.evidence.iter().chain([&drift.says]);
+            sentences.any(|sentence| sentence.contains(row.says))
+        };
+        assert!(
+            row.says.is_empty() || found.iter().any(|found| says(&found.drift)),
+            "{what}: {:?} in {found:#?}",
+            row.says
+        );
+        seen.extend(kinds.into_iter().map(|(kind, _)| kind));
+    }
+    assert_eq!(seen.len(), DriftKind::COUNT, "{seen:?}");
+}
+
+/// A watch over one candidate, at seconds past noon.
+struct Scene {
+    watch: Watch,
+    cluster: Cluster,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            watch: Watch::new(Duration::from_mins(2)),
+            cluster: Cluster::from(testing::objects()),
+        }
+    }
+
+    fn known(&mut self, known: Known) {
+        let mut objects = testing::objects();
+        for freshness in objects.freshness.values_mut() {
+            *freshness = testing::freshness_of(known);
+        }
+        self.cluster = Cluster::from(objects);
+    }
+
+    /// Since when it is told, in seconds past noon.
+    fn look(&mut self, second: i64, began: Option<Began>) -> Option<i64> {
+        let candidates = began.map(|began| Candidate {
+            drift: Drift {
+                drift: DriftKind::PoolsOverlap,
+                severity: Severity::Warning,
+                since: Timestamp::UNIX_EPOCH,
+                ip: None,
+                service: None,
+                pool: None,
+                object: None,
+                reason: None,
+                macs: Vec::new(),
+                nodes: Vec::new(),
+                says: String::new(),
+                evidence: Vec::new(),
+            },
+            began,
+            needs: &[Resource::IpAddressPools],
+        });
+        let now = moment(second);
+        let told = self
+            .watch
+            .observe(now, &self.cluster, candidates.into_iter().collect());
+        told.first()
+            .map(|drift| drift.since.duration_since(at(NOW)).as_secs())
+    }
+}
+
+fn moment(second: i64) -> Timestamp {
+    at(NOW) + SignedDuration::from_secs(second)
+}
+
+#[test]
+fn what_does_not_last_is_never_told() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.look(0, Some(Began::Found)), None);
+    assert_eq!(scene.look(119, Some(Began::Found)), None);
+    assert_eq!(scene.look(120, None), None);
+    assert_eq!(scene.look(121, Some(Began::Found)), None);
+    assert_eq!(scene.look(240, Some(Began::Found)), None);
+    assert_eq!(scene.look(241, Some(Began::Found)), Some(121));
+    assert_eq!(scene.look(242, None), None);
+}
+
+#[test]
+fn what_began_before_the_first_look_is_told_after_a_short_one() {
+    let mut scene = Scene::new();
+    let hours_ago = Some(Began::At(moment(-3600)));
+    assert_eq!(scene.look(0, hours_ago), None);
+    assert_eq!(scene.look(15, hours_ago), Some(-3600));
+}
+
+#[test]
+fn what_was_not_so_at_the_last_look_began_since_then() {
+    let mut scene = Scene::new();
+    let hours_ago = Some(Began::At(moment(-3600)));
+    assert_eq!(scene.look(0, None), None);
+    assert_eq!(scene.look(10, hours_ago), None);
+    assert_eq!(scene.look(129, hours_ago), None);
+    assert_eq!(scene.look(130, hours_ago), Some(10));
+}
+
+#[test]
+fn where_others_have_waited_a_short_look_is_enough() {
+    let mut scene = Scene::new();
+    let silent = Some(Began::Settled(moment(-60)));
+    assert_eq!(scene.look(0, None), None);
+    assert_eq!(scene.look(10, silent), None);
+    assert_eq!(scene.look(25, silent), Some(-60));
+}
+
+#[test]
+fn a_claim_counts_if_it_is_made_again() {
+    let mut scene = Scene::new();
+    let claimed = |second| Some(Began::SeenAgain(moment(second)));
+    assert_eq!(scene.look(0, claimed(-1)), None);
+    assert_eq!(scene.look(200, claimed(-1)), None);
+    assert_eq!(scene.look(300, claimed(250)), Some(0));
+}
+
+#[test]
+fn nothing_new_is_told_while_the_api_server_is_away_and_what_was_stays() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.look(0, Some(Began::Found)), None);
+    scene.known(Known::Stale);
+    assert_eq!(scene.look(200, Some(Began::Found)), None);
+    scene.known(Known::Current);
+    assert_eq!(scene.look(210, Some(Began::Found)), None);
+    assert_eq!(scene.look(330, Some(Began::Found)), Some(210));
+    scene.known(Known::Stale);
+    assert_eq!(scene.look(340, Some(Began::Found)), Some(210));
+    assert_eq!(scene.look(350, None), None);
+}
+
+#[test]
+fn without_patience_it_is_told_at_once() {
+    let mut scene = Scene::new();
+    scene.watch = Watch::new(Duration::ZERO);
+    assert_eq!(scene.look(0, Some(Began::Found)), Some(0));
+    scene.watch.forget();
+    assert_eq!(scene.look(10, Some(Began::At(moment(-5)))), Some(-5));
+}
+
+#[test]
+fn each_drift_and_each_reason_is_in_the_runbook_and_in_the_documentation() {
+    let runbook = include_str!("../../../../docs/runbook.md");
+    let rules = include_str!("../../../../docs/kubernetes.md");
+    for kind in DriftKind::LABELS {
+        assert!(runbook.contains(&format!("`{kind}`")), "{kind}");
+        assert!(rules.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+    for reason in Reason::LABELS {
+        assert!(runbook.contains(&format!("`{reason}`")), "{reason}");
+        assert!(rules.contains(&format!("`{reason}`")), "{reason}");
+    }
+}

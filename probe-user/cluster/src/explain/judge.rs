@@ -1,0 +1,492 @@
+//! What follows from what is known.
+
+use std::net::IpAddr;
+
+use probe_common::wire::MacAddr;
+use probe_model::{
+    Announced, BindingRecord, Cause, CheckRecord, CountsRecord, Evidence, FindingKind,
+    FindingRecord, OwnerRecord as FindingOwner, Role, Severity, Verdict,
+};
+use probe_pools::Pool;
+
+use super::{
+    Asking, ClusterMaterial, Explanation, KnowledgeRecord, Material, OwnerRecord, Part, PoolRecord,
+    ServiceRecord, Situation, next,
+};
+use crate::{Cluster, cause, cause::NodesKnown, model::Known};
+
+/// Explains an address.
+pub fn explain(material: &Material) -> Explanation {
+    let cluster = material.cluster.as_ref().ok();
+    let check = match &material.asking {
+        Asking::Asked(check) => Some(&**check),
+        Asking::NotWanted | Asking::Elsewhere(_) | Asking::Impossible(_) => None,
+    };
+    let known = material.daemon.as_ref().ok();
+    let bindings = known.map_or(&[][..], |daemon| &daemon.bindings);
+    let history = known.map_or(&[][..], |daemon| &daemon.history);
+    let conflict = bindings.iter().find_map(|binding| binding.conflict);
+    let case = Case {
+        material,
+        cluster,
+        check,
+        open: conflict.is_some(),
+        owners: owners(material, check, bindings),
+    };
+    let (situation, says) = case.situation();
+    let cause = (situation == Situation::Conflict)
+        .then(|| case.cause(bindings, history))
+        .flatten();
+    let objects = cluster.map(|known| &known.cluster);
+    let pool = objects.and_then(|cluster| cluster.pool_of(material.ip));
+    let announcers = objects.map_or_else(Vec::new, |cluster| cluster.announcers(material.ip));
+    let mut explanation = Explanation {
+        time: material.now,
+        ip: material.ip,
+        situation,
+        says,
+        check: check.cloned(),
+        not_asked: case.not_asked(),
+        services: objects.map_or_else(Vec::new, |cluster| services(cluster, material.ip)),
+        pool: pool.map(pool_record),
+        announced: objects.map(|cluster| cluster.announced(material.ip)),
+        announcers: announcers.into_iter().map(str::to_owned).collect(),
+        cause,
+        conflict,
+        history: history.to_vec(),
+        drifts: cluster.map_or_else(Vec::new, |cluster| cluster.drifts.clone()),
+        next: Vec::new(),
+        cluster: cluster.map(knowledge),
+        gaps: case.gaps(),
+        owners: case.owners,
+    };
+    explanation.next = next::steps(&explanation);
+    explanation
+}
+
+fn services(cluster: &Cluster, ip: IpAddr) -> Vec<ServiceRecord> {
+    let services = cluster.services_at(ip);
+    services
+        .map(|service| ServiceRecord {
+            named: service.named.clone(),
+            created: service.created,
+            assigned: service.assigned,
+            requested: service.requested.contains(&ip),
+            class: service.class.clone(),
+            sharing_key: service.sharing_key.clone(),
+            local_traffic: service.local_traffic,
+        })
+        .collect()
+}
+
+fn pool_record(pool: &Pool) -> PoolRecord {
+    PoolRecord {
+        namespace: pool.namespace.clone(),
+        name: pool.name.clone(),
+        kind: pool.kind.label().to_owned(),
+        ranges: pool.ranges.iter().map(|range| range.text.clone()).collect(),
+    }
+}
+
+fn knowledge(known: &ClusterMaterial) -> KnowledgeRecord {
+    KnowledgeRecord {
+        source: known.source,
+        context: known.context.clone(),
+        freshness: known.cluster.objects().freshness.clone(),
+        nodes: known.nodes_known.then(|| known.roster.len()),
+    }
+}
+
+/// Who has it: those who were heard just now, then those that the daemon knows of as well.
+fn owners(
+    material: &Material,
+    check: Option<&CheckRecord>,
+    bindings: &[BindingRecord],
+) -> Vec<OwnerRecord> {
+    let mut owners: Vec<OwnerRecord> = Vec::new();
+    for owner in check.map_or(&[][..], |check| &check.owners) {
+        let part = if owner.holds {
+            Part::Holds
+        } else if owner.answers > 0 {
+            Part::Answers
+        } else {
+            Part::Claims
+        };
+        owners.push(OwnerRecord {
+            macs: owner.macs.clone(),
+            vendor: owner.vendor.clone(),
+            node: owner.node.clone(),
+            stranger: None,
+            local: owner.local,
+            part,
+            first_seen: None,
+            last_seen: owner.last_seen,
+        });
+    }
+    for binding in bindings {
+        // Who had it before has nothing to do with it now, but in a dispute.
+        let last = if binding.conflict.is_some() {
+            binding.owners.len()
+        } else {
+            1
+        };
+        for owner in binding.owners.iter().take(last) {
+            let is_same = |known: &&mut OwnerRecord| {
+                known.macs.iter().any(|mac| owner.macs.contains(mac)) || known.local && owner.local
+            };
+            if let Some(known) = owners.iter_mut().find(is_same) {
+                known.first_seen = Some(owner.first_seen);
+                known.node = known.node.take().or_else(|| owner.node.clone());
+                continue;
+            }
+            owners.push(OwnerRecord {
+                macs: owner.macs.clone(),
+                vendor: owner.vendor.clone(),
+                node: owner.node.clone(),
+                stranger: None,
+                local: owner.local,
+                part: Part::Known,
+                first_seen: Some(owner.first_seen),
+                last_seen: Some(owner.last_seen),
+            });
+        }
+    }
+    if let Ok(known) = &material.cluster {
+        let by_word = |macs: &[MacAddr]| known.cluster.node_by_word(material.ip, macs);
+        for owner in &mut owners {
+            let name = |macs: &[MacAddr]| known.roster.node_of(macs).or_else(|| by_word(macs));
+            owner.node = owner
+                .node
+                .take()
+                .or_else(|| name(&owner.macs).map(str::to_owned));
+        }
+        let is_owner = |node: &str| {
+            let mut owners = owners.iter();
+            owners.any(|owner| owner.node.as_deref() == Some(node))
+        };
+        // Whoever is not known may be the node that should announce it, through another network card.
+        let unseen = known.cluster.unseen_announcers(material.ip, is_owner);
+        let is_complete = known.nodes_known && known.roster.is_complete_in(&material.networks);
+        let may_be_node = !unseen.is_empty();
+        for owner in &mut owners {
+            let is_nameless = owner.node.is_none();
+            owner.stranger = (is_complete && !(is_nameless && may_be_node)).then_some(is_nameless);
+        }
+    }
+    owners
+}
+
+struct Case<'a> {
+    material: &'a Material,
+    cluster: Option<&'a ClusterMaterial>,
+    check: Option<&'a CheckRecord>,
+    /// The daemon has a conflict open.
+    open: bool,
+    owners: Vec<OwnerRecord>,
+}
+
+impl Case<'_> {
+    fn situation(&self) -> (Situation, String) {
+        let verdict = self.check.map(|check| check.verdict);
+        if verdict == Some(Verdict::Conflict) {
+            let having = self.owners.iter().filter(|owner| owner.part != Part::Known);
+            return (
+                Situation::Conflict,
+                match having.count() {
+                    0..=2 => "Two machines have this address at once.".to_owned(),
+                    number => format!("{number} machines have this address at once."),
+                },
+            );
+        }
+        if self.open {
+            let now = match verdict {
+                Some(Verdict::OneOwner | Verdict::Moved) => "; asked now, only one answers",
+                Some(Verdict::Nobody) => "; asked now, nobody answers",
+                Some(Verdict::Conflict | Verdict::NotAsked) | None => "",
+            };
+            return (
+                Situation::Conflict,
+                format!("Two machines have this address: the daemon has the conflict open{now}."),
+            );
+        }
+        let announced_here = self.material.speaker.announces(self.material.ip).is_some();
+        let others_answer = self
+            .owners
+            .iter()
+            .any(|owner| !owner.local && matches!(owner.part, Part::Answers | Part::Claims));
+        if announced_here && others_answer {
+            return (
+                Situation::Conflict,
+                "Two machines have this address: one answers, and a load balancer on this host announces it.".to_owned(),
+            );
+        }
+        match (verdict, &self.material.asking) {
+            (Some(Verdict::Nobody), _) if announced_here => self.one(),
+            (Some(Verdict::Nobody), _) if self.may_be_announced_here() => (
+                Situation::Unknown,
+                "Nobody answers this host. A load balancer on this very host may announce it, and does not hear its own host."
+                    .to_owned(),
+            ),
+            (Some(Verdict::Nobody), _) => self.nobody(),
+            (Some(Verdict::OneOwner | Verdict::Moved | Verdict::Conflict), _) => self.one(),
+            (_, Asking::Elsewhere(why)) => (Situation::Elsewhere, sentence(why)),
+            (Some(Verdict::NotAsked), _) => (
+                Situation::Unknown,
+                "It was not asked: somebody goes on asking whether it is free, as a booting machine does.".to_owned(),
+            ),
+            (None, _) if !self.owners.is_empty() => self.one(),
+            (None, Asking::NotWanted) if self.material.daemon.is_ok() => (
+                Situation::Unknown,
+                "The daemon knows nobody who has it, and it was not asked.".to_owned(),
+            ),
+            (None, _) => (
+                Situation::Unknown,
+                "Who has it is not known: it was not asked, and there is no daemon to say.".to_owned(),
+            ),
+        }
+    }
+
+    /// Whether this host may have it without being able to know.
+    fn may_be_announced_here(&self) -> bool {
+        let ip = self.material.ip;
+        self.cluster.is_some_and(|known| {
+            let is_assigned = known.cluster.services_at(ip).next().is_some();
+            let by_arp = known.cluster.announced(ip) != Announced::Bgp;
+            is_assigned && by_arp && self.material.speaker.may_announce(ip)
+        })
+    }
+
+    /// Exactly one machine has it.
+    fn one(&self) -> (Situation, String) {
+        let owner = self.owners.first();
+        let name = owner.and_then(|owner| owner.node.as_deref());
+        let stranger = owner.and_then(|owner| owner.stranger) == Some(true);
+        let who = name.map_or_else(String::new, |name| format!(": {name}"));
+        let Some(known) = self.cluster else {
+            return (Situation::Fine, format!("Exactly one machine has it{who}."));
+        };
+        let ip = self.material.ip;
+        let announced = known.cluster.announced(ip);
+        let services = self.service_names();
+        let pool = known.cluster.pool_of(ip).map(|pool| pool.name.as_str());
+        match (services, announced) {
+            (Some(services), Announced::Bgp) => (
+                Situation::Claimed,
+                format!(
+                    "It is {services}'s and announced by BGP only, and yet a machine answers for it by ARP{who}."
+                ),
+            ),
+            (Some(services), _) if stranger => (
+                Situation::Foreign,
+                format!(
+                    "It is {services}'s, and the machine that has it is no node of the cluster."
+                ),
+            ),
+            (Some(services), _) => {
+                let sure = match name {
+                    Some(_) => who,
+                    None => ". Whether that is a node of the cluster is not known".to_owned(),
+                };
+                (
+                    Situation::Fine,
+                    format!("It is {services}'s, and exactly one machine has it{sure}."),
+                )
+            }
+            (None, _) if pool.is_some() && !known.cluster.is_known(crate::Resource::Services) => (
+                Situation::Fine,
+                format!(
+                    "Exactly one machine has it{who}. Which service should is not known: services could not be read."
+                ),
+            ),
+            (None, _) if let Some(pool) = pool => (
+                Situation::Claimed,
+                format!(
+                    "It is in pool {pool} and no service has it, and yet a machine does{who}: whoever gets it next \
+                     is in conflict."
+                ),
+            ),
+            (None, _) => (
+                Situation::Fine,
+                format!("Exactly one machine has it{who}. It is no service's, and in no pool."),
+            ),
+        }
+    }
+
+    /// Nobody answers.
+    fn nobody(&self) -> (Situation, String) {
+        let Some(known) = self.cluster else {
+            return (Situation::Free, "Nobody has it.".to_owned());
+        };
+        let announced = known.cluster.announced(self.material.ip);
+        let Some(services) = self.service_names() else {
+            return (
+                Situation::Free,
+                "Nobody has it, and no service should.".to_owned(),
+            );
+        };
+        match announced {
+            Announced::Layer2 | Announced::Unknown => (
+                Situation::Silent,
+                format!("It is {services}'s, and nobody answers for it."),
+            ),
+            Announced::Nowhere => (
+                Situation::Silent,
+                format!(
+                    "It is {services}'s, and nobody answers for it: no advertisement announces its pool."
+                ),
+            ),
+            Announced::Bgp => (
+                Situation::Elsewhere,
+                format!(
+                    "It is {services}'s, and announced by BGP only: nobody answers for it by ARP."
+                ),
+            ),
+        }
+    }
+
+    /// The services that have it, as the possessor in a sentence.
+    fn service_names(&self) -> Option<String> {
+        let known = self.cluster?;
+        let names: Vec<_> = known
+            .cluster
+            .services_at(self.material.ip)
+            .map(|service| service.named.to_string())
+            .collect();
+        match &names[..] {
+            [] => None,
+            [one] => Some(format!("service {one}")),
+            [first, others @ ..] => Some(format!("service {first} and {} more", others.len())),
+        }
+    }
+
+    fn cause(&self, bindings: &[BindingRecord], history: &[FindingRecord]) -> Option<Cause> {
+        // The daemon has seen how it came to this.
+        let open = bindings
+            .iter()
+            .filter(|binding| binding.conflict.is_some())
+            .filter_map(|binding| binding.cluster.as_deref());
+        // What has ended had its own cause.
+        let told = history
+            .iter()
+            .rev()
+            .take_while(|finding| !has_ended(finding.finding))
+            .filter(|finding| finding.finding.is_dispute())
+            .filter_map(|finding| finding.cluster.as_deref());
+        let cause = open.chain(told).find_map(|context| context.cause.clone());
+        cause.or_else(|| self.cause_by_check(bindings))
+    }
+
+    /// The cause by what was asked just now. Which of the owners announce it as load balancers do the daemon may have
+    /// heard.
+    fn cause_by_check(&self, bindings: &[BindingRecord]) -> Option<Cause> {
+        let (known, check) = (self.cluster?, self.check?);
+        let announced_here = self.material.speaker.announces(self.material.ip).is_some();
+        let owners = self
+            .owners
+            .iter()
+            .filter(|owner| owner.part != Part::Known || owner.local && announced_here);
+        let announces = |macs: &[MacAddr]| {
+            let mut heard = bindings.iter().flat_map(|binding| &binding.owners);
+            heard.any(|heard| heard.announces && heard.macs.iter().any(|mac| macs.contains(mac)))
+        };
+        let owners = owners.map(|owner| FindingOwner {
+            macs: owner.macs.clone(),
+            vendor: owner.vendor.clone(),
+            node: owner.node.clone(),
+            role: Role::Current,
+            local: owner.local,
+            announces: announces(&owner.macs),
+            first_seen: owner.first_seen.unwrap_or(check.time),
+            last_seen: owner.last_seen.unwrap_or(check.time),
+            claims: 1,
+        });
+        let finding = FindingRecord {
+            time: check.time,
+            finding: FindingKind::Conflict,
+            severity: Severity::Critical,
+            interface: check.interface.clone(),
+            vlan: check.vlan,
+            segment: None,
+            ip: self.material.ip,
+            drill: false,
+            since: check.time,
+            owners: owners.collect(),
+            evidence: Some(Evidence::Confirmed),
+            counts: CountsRecord::default(),
+            hint: check.hint,
+            reason: None,
+            cluster: None,
+        };
+        let (here, with_mac) = known.roster.known_in(&self.material.networks);
+        // Of whoever does not answer for his own address it is known as well.
+        let with_mac = if known.roster.is_complete_in(&self.material.networks) {
+            here
+        } else {
+            with_mac.min(here.saturating_sub(1))
+        };
+        let nodes = known.nodes_known.then_some(NodesKnown {
+            all: known.roster.len(),
+            here,
+            with_mac,
+        });
+        cause::cause(&finding, &known.cluster, nodes)
+    }
+
+    fn not_asked(&self) -> Option<String> {
+        match &self.material.asking {
+            Asking::Asked(_) => None,
+            Asking::NotWanted => Some("--no-ask".to_owned()),
+            Asking::Elsewhere(why) | Asking::Impossible(why) => Some(why.clone()),
+        }
+    }
+
+    fn gaps(&self) -> Vec<String> {
+        let mut gaps = Vec::new();
+        if let Asking::Impossible(why) = &self.material.asking {
+            gaps.push(format!("not asked: {why}"));
+        }
+        if let Err(why) = &self.material.daemon {
+            gaps.push(format!("no history: {why}"));
+        }
+        match &self.material.cluster {
+            Err(Some(why)) => gaps.push(format!("no cluster: {why}")),
+            Err(None) => {}
+            Ok(known) => {
+                for (resource, freshness) in &known.cluster.objects().freshness {
+                    let error = freshness.error.as_deref();
+                    let error = error.map_or_else(String::new, |error| format!(": {error}"));
+                    match freshness.known {
+                        Known::Current | Known::Missing => {}
+                        Known::Stale => gaps.push(format!("{resource} may be out of date{error}")),
+                        Known::Never | Known::Forbidden => {
+                            gaps.push(format!("{resource} could not be read{error}"));
+                        }
+                    }
+                }
+                if !known.nodes_known {
+                    gaps.push("the list of nodes could not be read".to_owned());
+                }
+            }
+        }
+        gaps
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(char::to_uppercase);
+    let text: String = first.into_iter().flatten().chain(letters).collect();
+    if text.ends_with('.') {
+        text
+    } else {
+        format!("{text}.")
+    }
+}
+
+/// Whether it says that a dispute is over.
+const fn has_ended(finding: FindingKind) -> bool {
+    matches!(
+        finding,
+        FindingKind::ConflictResolved | FindingKind::ConflictExpired
+    )
+}

@@ -1,0 +1,686 @@
+//! Why a service has no address: from what it asks for, and what the pools have.
+//!
+//! The rules are tried in this order; the first that holds is the reason: another controller's class; a requested pool
+//! that is not there; a requested address outside the pools that it may use, or taken; no pool that would give it one;
+//! none with an address left. Otherwise it is unknown, as it is where MetalLB does not seem to be who gives addresses,
+//! and where a pool could not be read that may be the one.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use probe_model::Named;
+use probe_pools::{Pool, PoolKind};
+use serde_json::Value;
+
+use super::{
+    drift::Reason,
+    model::{Cluster, Resource, Service, may_be_metallbs},
+    usage::{AddressFamily, PoolUsage, name_of},
+};
+
+/// More pools than this are not listed in a sentence.
+const MOST_NAMES: usize = 3;
+
+/// Finds out why services have no address. What is the same for all of them is looked at once: there may be thousands.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    cluster: &'a Cluster,
+    /// The pools; none if they are not known.
+    pools: Option<Vec<Allocating<'a>>>,
+    /// The classes of the services to which MetalLB gave addresses, as it says itself: of others it gives to none.
+    classes: BTreeSet<Option<&'a str>>,
+    /// Whether any service has an address.
+    has_address: bool,
+}
+
+/// A pool, for whom it is, and how much is left of it.
+#[derive(Debug)]
+struct Allocating<'a> {
+    pool: &'a Pool,
+    /// The namespaces that it is for; empty if it is for all, or for some that cannot be told from here.
+    namespaces: Vec<&'a str>,
+    usage: Vec<PoolUsage>,
+}
+
+impl Allocating<'_> {
+    fn is_for(&self, service: &Service) -> bool {
+        let namespace = service.named.namespace.as_str();
+        self.namespaces.is_empty() || self.namespaces.contains(&namespace)
+    }
+}
+
+impl<'a> Judge<'a> {
+    /// Looks at the pools.
+    pub fn new(cluster: &'a Cluster, usage: &[PoolUsage]) -> Self {
+        let mut by_pool: HashMap<&Named, Vec<PoolUsage>> = HashMap::new();
+        for usage in usage {
+            by_pool.entry(&usage.pool).or_default().push(usage.clone());
+        }
+        let objects = cluster.objects().metallb.iter();
+        let namespaces: HashMap<_, _> = objects
+            .filter_map(|object| Some((called(object)?, namespaces_of(object))))
+            .collect();
+        let pools = || -> Vec<_> {
+            let pools = cluster.inventory().pools.iter();
+            let pools = pools.filter(|pool| pool.kind == PoolKind::IpAddressPool);
+            let pools = pools.map(|pool| {
+                let name = name_of(pool);
+                Allocating {
+                    pool,
+                    namespaces: namespaces.get(&name).cloned().unwrap_or_default(),
+                    usage: by_pool.get(&name).cloned().unwrap_or_default(),
+                }
+            });
+            pools.collect()
+        };
+        let are_there = super::drift::is_there(cluster, Resource::IpAddressPools);
+        let with_address = cluster.services().iter();
+        let with_address = with_address.filter(|service| !service.addresses.is_empty());
+        let by_metallb = with_address
+            .clone()
+            .filter(|service| service.allocated_from.is_some());
+        Self {
+            cluster,
+            pools: are_there.then(pools),
+            classes: by_metallb.map(|service| service.class.as_deref()).collect(),
+            has_address: with_address.count() > 0,
+        }
+    }
+
+    /// Why a service without an address has none, and what says so.
+    pub fn reason(&self, service: &Service) -> (Reason, String) {
+        let is_metallbs = self.is_metallbs(service);
+        if let Some(class) = service.class.as_deref().filter(|_| !is_metallbs) {
+            let sentence = format!(
+                "Its loadBalancerClass is {class}: the controller of that class gives it an address, or nobody does"
+            );
+            return (Reason::ForeignClass, sentence);
+        }
+        let Some(pools) = &self.pools else {
+            let sentence = "MetalLB's pools are not known here; the events of the service say more";
+            return (Reason::Unknown, sentence.to_owned());
+        };
+        if !is_metallbs {
+            return (Reason::Unknown, self.not_metallbs());
+        }
+        if service.requested_twice {
+            let sentence = "It asks in spec.loadBalancerIP and in the annotation loadBalancerIPs: MetalLB takes only one of them";
+            return (Reason::Unknown, sentence.to_owned());
+        }
+        let (reason, sentence) = self.by_pools(pools, service);
+        let may_be_in_broken = match reason {
+            Reason::NoPool
+            | Reason::Exhausted
+            | Reason::RequestedOutside
+            | Reason::RequestedPoolUnknown => self.cluster.has_broken(Resource::IpAddressPools),
+            Reason::RequestedTaken
+            | Reason::ForeignClass
+            | Reason::NoReadyEndpoints
+            | Reason::NoAdvertisement
+            | Reason::Unknown => false,
+        };
+        if may_be_in_broken {
+            let sentence = "Not every pool could be read, and it may be for one of those; the events of the service say more";
+            return (Reason::Unknown, sentence.to_owned());
+        }
+        (reason, sentence)
+    }
+
+    /// Whether MetalLB is to give a service its address. With `--lb-class` it does so for that class only, and without
+    /// for services that have none.
+    fn is_metallbs(&self, service: &Service) -> bool {
+        if !self.classes.is_empty() {
+            return self.classes.contains(&service.class.as_deref());
+        }
+        // Without a pool, whoever gave the others theirs is another.
+        let has_pools = self.pools.as_ref().is_none_or(|pools| !pools.is_empty());
+        may_be_metallbs(service) && (has_pools || !self.has_address)
+    }
+
+    /// What says that it is not MetalLB that gives an address to a service without a class.
+    fn not_metallbs(&self) -> String {
+        let class = self.classes.iter().flatten().next();
+        let why = class.map_or_else(
+            || "Another controller than MetalLB seems to give addresses here".to_owned(),
+            |class| {
+                format!(
+                    "It has no loadBalancerClass, and MetalLB gives addresses to the class {class}"
+                )
+            },
+        );
+        format!("{why}; the events of the service say more")
+    }
+
+    fn by_pools(&self, pools: &[Allocating<'_>], service: &Service) -> (Reason, String) {
+        let wanted = service.requested_pool.as_deref();
+        if let Some(name) = wanted
+            && !pools.iter().any(|one| one.pool.name == name)
+        {
+            let sentence = format!("It asks for the pool {name}, which is not there");
+            return (Reason::RequestedPoolUnknown, sentence);
+        }
+        let refused = service.requested.iter();
+        let refused = refused.filter_map(|&ip| self.refused(pools, service, wanted, ip));
+        if let Some(refused) = refused.into_iter().next() {
+            return refused;
+        }
+        if service.requested.is_empty() {
+            unasked(pools, service, wanted)
+        } else {
+            unknown()
+        }
+    }
+
+    /// Why a service cannot have the address that it asks for.
+    fn refused(
+        &self,
+        pools: &[Allocating<'_>],
+        service: &Service,
+        wanted: Option<&str>,
+        ip: IpAddr,
+    ) -> Option<(Reason, String)> {
+        let holding: Vec<_> = self
+            .cluster
+            .pools_at(ip)
+            .filter(|pool| wanted.is_none_or(|name| pool.name == name) && hands_out(pool, ip))
+            .collect();
+        let Some(first) = holding.first() else {
+            let place = wanted.map_or_else(
+                || "in no pool".to_owned(),
+                |name| format!("not in the pool {name}"),
+            );
+            let sentence = format!("It asks for {ip}, which is {place}");
+            return Some((Reason::RequestedOutside, sentence));
+        };
+        let mut allocating = pools.iter().filter(|one| {
+            let mut holding = holding.iter();
+            holding.any(|pool| std::ptr::eq(*pool, one.pool))
+        });
+        if !allocating.any(|one| one.is_for(service)) {
+            let sentence = format!(
+                "It asks for {ip}, which is in the pool {}, and that is for other namespaces (serviceAllocation)",
+                name_of(first)
+            );
+            return Some((Reason::RequestedOutside, sentence));
+        }
+        let others = self.cluster.services_at(ip);
+        let mut others = others.filter(|other| other.named != service.named);
+        let other = others.find(|other| {
+            service.sharing_key.is_none() || other.sharing_key != service.sharing_key
+        })?;
+        let sentence = format!("It asks for {ip}, which {} has", other.named);
+        Some((Reason::RequestedTaken, sentence))
+    }
+}
+
+/// Of a service that asks for no address.
+fn unasked(pools: &[Allocating<'_>], service: &Service, wanted: Option<&str>) -> (Reason, String) {
+    if pools.is_empty() {
+        return (Reason::NoPool, "There is no pool".to_owned());
+    }
+    let eligible = pools.iter().filter(|one| {
+        let is_meant = wanted.map_or(one.pool.auto_assign, |name| one.pool.name == name);
+        is_meant && one.is_for(service)
+    });
+    let eligible: Vec<_> = eligible.collect();
+    if eligible.is_empty() {
+        let sentence = "No pool gives it an address unasked (autoAssign, serviceAllocation)";
+        return (Reason::NoPool, sentence.to_owned());
+    }
+    let of_family = |family| -> Vec<_> {
+        let usage = eligible.iter().flat_map(|one| &one.usage);
+        usage.filter(|usage| usage.family == family).collect()
+    };
+    let families = match &service.families[..] {
+        // Which family it wants is not known; most want IPv4 where there is any.
+        [] if of_family(AddressFamily::V4).is_empty() => &[AddressFamily::V6],
+        [] => &[AddressFamily::V4][..],
+        families => families,
+    };
+    let usages = || families.iter().map(|&family| (family, of_family(family)));
+    let is_full =
+        |usage: &Vec<&PoolUsage>| !usage.is_empty() && usage.iter().all(|usage| usage.free() == 0);
+    if let Some((_, usage)) = usages().find(|(_, usage)| is_full(usage)) {
+        let full = usage.iter().take(MOST_NAMES).map(|usage| in_words(usage));
+        let full: Vec<_> = full.collect();
+        return (
+            Reason::Exhausted,
+            format!("No address is left: {}", full.join(", ")),
+        );
+    }
+    if let Some((family, _)) = usages().find(|(_, usage)| usage.is_empty()) {
+        let family = match family {
+            AddressFamily::V4 => "IPv4",
+            AddressFamily::V6 => "IPv6",
+        };
+        let sentence = format!("No pool that gives it an address has one of {family}");
+        return (Reason::NoPool, sentence);
+    }
+    unknown()
+}
+
+fn unknown() -> (Reason, String) {
+    let sentence = "Nothing in its pools says why; the events of the service say more";
+    (Reason::Unknown, sentence.to_owned())
+}
+
+fn in_words(usage: &PoolUsage) -> String {
+    let PoolUsage {
+        pool,
+        total,
+        assigned,
+        ..
+    } = usage;
+    format!("{assigned} of {total} of {pool} are assigned")
+}
+
+/// Whether a pool that holds an address gives it to whoever asks for it.
+fn hands_out(pool: &Pool, ip: IpAddr) -> bool {
+    let is_buggy = matches!(ip, IpAddr::V4(ip) if matches!(ip.octets()[3], 0 | 255));
+    !(pool.avoid_buggy_ips && is_buggy)
+}
+
+/// The namespaces that a pool is for, by `spec.serviceAllocation`; none if it is for all. Selectors look at labels that
+/// are not followed: they may match.
+fn namespaces_of(pool: &Value) -> Vec<&str> {
+    let list = |key: &str| {
+        let list = pool.pointer("/spec/serviceAllocation")?.get(key)?;
+        list.as_array().map(Vec::as_slice)
+    };
+    if list("namespaceSelectors").is_some_and(|list| !list.is_empty()) {
+        return Vec::new();
+    }
+    let names = list("namespaces").unwrap_or_default().iter();
+    names.filter_map(Value::as_str).collect()
+}
+
+/// What a pool is called.
+fn called(object: &Value) -> Option<Named> {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    (text("/kind") == Some(PoolKind::IpAddressPool.label())).then(|| Named {
+        namespace: text("/metadata/namespace").unwrap_or_default().to_owned(),
+        name: text("/metadata/name").unwrap_or_default().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        Objects,
+        model::{Broken, Known},
+        testing,
+        usage::usage,
+    };
+
+    /// Of a service beside another that MetalLB gave an address.
+    fn wanting(service: &Service, pools: &[Value]) -> (Reason, String) {
+        beside(service, &[by_metallb(None)], pools)
+    }
+
+    fn by_metallb(class: Option<&str>) -> Service {
+        Service {
+            allocated_from: Some("one".to_owned()),
+            class: class.map(str::to_owned),
+            ..testing::service("shop/other", &["192.0.2.1"])
+        }
+    }
+
+    fn beside(service: &Service, others: &[Service], pools: &[Value]) -> (Reason, String) {
+        judged(
+            service,
+            Objects {
+                services: [std::slice::from_ref(service), others].concat(),
+                metallb: pools.to_vec(),
+                ..testing::objects()
+            },
+        )
+    }
+
+    fn judged(service: &Service, objects: Objects) -> (Reason, String) {
+        let cluster = Cluster::from(objects);
+        Judge::new(&cluster, &usage(&cluster)).reason(service)
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn each_reason_is_found_and_the_first_that_holds_is_said() {
+        let plain = || testing::service("shop/new", &[]);
+        let asking = |ips: &[&str]| Service {
+            requested: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..plain()
+        };
+        let pool = |addresses: Value| testing::pool("one", json!({"addresses": [addresses]}));
+        let roomy = || pool(json!("192.0.2.0/24"));
+        let full = || pool(json!("192.0.2.1/32"));
+        let with = |key: &str, value: Value| {
+            let mut pool = roomy();
+            pool["spec"][key] = value;
+            pool
+        };
+        let class = |class: &str| Service {
+            class: Some(class.to_owned()),
+            ..asking(&["203.0.113.1"])
+        };
+        let of_pool = |pool: &str| Service {
+            requested_pool: Some(pool.to_owned()),
+            ..plain()
+        };
+        let of_families = |families: &[AddressFamily]| Service {
+            families: families.to_vec(),
+            ..plain()
+        };
+        let both_full_of_v4 = || {
+            let addresses = ["192.0.2.1/32", "2001:db8::/64"];
+            testing::pool("one", json!({ "addresses": addresses }))
+        };
+        let sharing = Service {
+            sharing_key: Some("web".to_owned()),
+            ..asking(&["192.0.2.1"])
+        };
+        for (what, service, pools, expected, says) in [
+            (
+                "another's class",
+                class("io.cilium/l2-announcer"),
+                vec![roomy()],
+                Reason::ForeignClass,
+                "io.cilium",
+            ),
+            (
+                "asked twice",
+                Service {
+                    requested_twice: true,
+                    ..asking(&["192.0.2.2"])
+                },
+                vec![roomy()],
+                Reason::Unknown,
+                "MetalLB takes only one of them",
+            ),
+            (
+                "no such pool",
+                of_pool("gone"),
+                vec![roomy()],
+                Reason::RequestedPoolUnknown,
+                "pool gone",
+            ),
+            (
+                "outside",
+                asking(&["203.0.113.1"]),
+                vec![roomy()],
+                Reason::RequestedOutside,
+                "which is in no pool",
+            ),
+            (
+                "outside what was asked for",
+                Service {
+                    requested_pool: Some("one".to_owned()),
+                    ..asking(&["203.0.113.1"])
+                },
+                vec![roomy()],
+                Reason::RequestedOutside,
+                "which is not in the pool one",
+            ),
+            (
+                "left out",
+                asking(&["192.0.2.255"]),
+                vec![with("avoidBuggyIPs", json!(true))],
+                Reason::RequestedOutside,
+                "192.0.2.255",
+            ),
+            (
+                "of a pool for others",
+                asking(&["192.0.2.2"]),
+                vec![with("serviceAllocation", json!({"namespaces": ["db"]}))],
+                Reason::RequestedOutside,
+                "in the pool metallb-system/one, and that is for other namespaces",
+            ),
+            (
+                "of a pool that may be for it",
+                asking(&["192.0.2.2"]),
+                vec![with(
+                    "serviceAllocation",
+                    json!({"namespaces": ["db"], "namespaceSelectors": [{}]}),
+                )],
+                Reason::Unknown,
+                "events",
+            ),
+            (
+                "taken",
+                asking(&["192.0.2.1"]),
+                vec![roomy()],
+                Reason::RequestedTaken,
+                "which shop/other has",
+            ),
+            (
+                "taken, with a key of its own",
+                sharing,
+                vec![roomy()],
+                Reason::RequestedTaken,
+                "shop/other",
+            ),
+            (
+                "free",
+                asking(&["192.0.2.2"]),
+                vec![roomy()],
+                Reason::Unknown,
+                "events",
+            ),
+            (
+                "no pool",
+                plain(),
+                vec![],
+                Reason::NoPool,
+                "There is no pool",
+            ),
+            (
+                "only for who asks",
+                plain(),
+                vec![with("autoAssign", json!(false))],
+                Reason::NoPool,
+                "autoAssign",
+            ),
+            (
+                "who asks",
+                of_pool("one"),
+                vec![with("autoAssign", json!(false))],
+                Reason::Unknown,
+                "",
+            ),
+            (
+                "for others",
+                plain(),
+                vec![with("serviceAllocation", json!({"namespaces": ["db"]}))],
+                Reason::NoPool,
+                "serviceAllocation",
+            ),
+            (
+                "for us",
+                plain(),
+                vec![with("serviceAllocation", json!({"namespaces": ["shop"]}))],
+                Reason::Unknown,
+                "",
+            ),
+            (
+                "full",
+                plain(),
+                vec![full()],
+                Reason::Exhausted,
+                "1 of 1 of metallb-system/one are assigned",
+            ),
+            (
+                "full of IPv4",
+                plain(),
+                vec![both_full_of_v4()],
+                Reason::Exhausted,
+                "1 of 1",
+            ),
+            (
+                "of IPv6, and only IPv4 is full",
+                of_families(&[AddressFamily::V6]),
+                vec![both_full_of_v4()],
+                Reason::Unknown,
+                "",
+            ),
+            (
+                "of both, and IPv4 is full",
+                of_families(&[AddressFamily::V6, AddressFamily::V4]),
+                vec![both_full_of_v4()],
+                Reason::Exhausted,
+                "1 of 1",
+            ),
+            (
+                "of IPv6, and there is only IPv4",
+                of_families(&[AddressFamily::V6]),
+                vec![full()],
+                Reason::NoPool,
+                "one of IPv6",
+            ),
+            (
+                "another has room",
+                plain(),
+                vec![
+                    full(),
+                    testing::pool("two", json!({"addresses": ["198.51.100.0/24"]})),
+                ],
+                Reason::Unknown,
+                "",
+            ),
+        ] {
+            let (reason, sentence) = wanting(&service, &pools);
+            assert_eq!(reason, expected, "{what}: {sentence}");
+            assert!(sentence.contains(says), "{what}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn only_of_what_metallb_gives_addresses_to_do_its_pools_say_why() {
+        let of_class = |class: Option<&str>| Service {
+            class: class.map(str::to_owned),
+            ..testing::service("shop/new", &[])
+        };
+        let elsewhere = || testing::service("shop/other", &["203.0.113.9"]);
+        let kube_vips = || Service {
+            kube_vip_host: Some("node-1".to_owned()),
+            ..testing::service("shop/new", &[])
+        };
+        let full = || testing::pool("one", json!({"addresses": ["192.0.2.1/32"]}));
+        for (what, service, other, pools, expected, says) in [
+            (
+                "of the class that MetalLB is for",
+                of_class(Some("example.com/lb")),
+                by_metallb(Some("example.com/lb")),
+                vec![full()],
+                Reason::Exhausted,
+                "1 of 1",
+            ),
+            (
+                "of no class, where MetalLB is for one",
+                of_class(None),
+                by_metallb(Some("example.com/lb")),
+                vec![full()],
+                Reason::Unknown,
+                "MetalLB gives addresses to the class example.com/lb",
+            ),
+            (
+                "of a class, where MetalLB is for none",
+                of_class(Some("metallb")),
+                by_metallb(None),
+                vec![full()],
+                Reason::ForeignClass,
+                "metallb",
+            ),
+            (
+                "of a class by its name, where MetalLB has given none",
+                of_class(Some("metallb")),
+                testing::service("shop/other", &["192.0.2.1"]),
+                vec![full()],
+                Reason::Exhausted,
+                "1 of 1",
+            ),
+            (
+                "kube-vip's",
+                kube_vips(),
+                elsewhere(),
+                vec![full()],
+                Reason::Unknown,
+                "Another controller",
+            ),
+            (
+                "of no class, where others have addresses and there is no pool",
+                of_class(None),
+                elsewhere(),
+                vec![],
+                Reason::Unknown,
+                "Another controller",
+            ),
+            (
+                "of no class, where nobody has any and there is no pool",
+                of_class(None),
+                testing::service("shop/other", &[]),
+                vec![],
+                Reason::NoPool,
+                "There is no pool",
+            ),
+        ] {
+            let (reason, sentence) = beside(&service, &[other], &pools);
+            assert_eq!(reason, expected, "{what}: {sentence}");
+            assert!(sentence.contains(says), "{what}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_could_not_be_read_may_be_the_one() {
+        let plain = || testing::service("shop/new", &[]);
+        let asking = |ip: &str| Service {
+            requested: vec![ip.parse().unwrap()],
+            ..plain()
+        };
+        let full = || vec![testing::pool("one", json!({"addresses": ["192.0.2.1/32"]}))];
+        let of_pool = Service {
+            requested_pool: Some("gone".to_owned()),
+            ..plain()
+        };
+        for (service, pools, expected) in [
+            (plain(), vec![], Reason::Unknown),
+            (plain(), full(), Reason::Unknown),
+            (of_pool, full(), Reason::Unknown),
+            (asking("203.0.113.1"), full(), Reason::Unknown),
+            (asking("192.0.2.1"), full(), Reason::RequestedTaken),
+        ] {
+            let objects = Objects {
+                services: vec![service.clone(), by_metallb(None)],
+                metallb: pools,
+                broken: vec![Broken {
+                    resource: Resource::IpAddressPools,
+                    object: "metallb-system/two".to_owned(),
+                    error: "spec is no object".to_owned(),
+                }],
+                ..testing::objects()
+            };
+            let (reason, sentence) = judged(&service, objects);
+            assert_eq!(reason, expected, "{sentence}");
+            assert!(
+                expected != Reason::Unknown || sentence.contains("Not every pool could be read"),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_knowledge_of_pools_there_is_no_reason() {
+        for known in [Known::Never, Known::Forbidden, Known::Missing] {
+            let mut objects = testing::objects();
+            objects
+                .freshness
+                .insert(Resource::IpAddressPools, testing::freshness_of(known));
+            let service = testing::service("shop/new", &[]);
+            let cluster = Cluster::from(objects);
+            let (reason, _) = Judge::new(&cluster, &[]).reason(&service);
+            assert_eq!(reason, Reason::Unknown);
+        }
+    }
+}

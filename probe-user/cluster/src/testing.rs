@@ -1,0 +1,82 @@
+//! What the tests of the pure part have in common.
+
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "json!() is written where it is used"
+)]
+
+use jiff::Timestamp;
+use probe_model::Named;
+use serde_json::{Value, json};
+
+use super::model::{Freshness, Known, Objects, Resource, Service};
+
+/// A moment of one day.
+pub fn at(text: &str) -> Timestamp {
+    format!("2026-11-20T{text}Z").parse().unwrap()
+}
+
+/// `shop/frontend`.
+pub fn named(text: &str) -> Named {
+    let (namespace, name) = text.split_once('/').unwrap();
+    Named {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// A service that was made at ten, with these addresses.
+pub fn service(name: &str, addresses: &[&str]) -> Service {
+    Service {
+        named: named(name),
+        uid: name.to_owned(),
+        created: Some(at("10:00:00")),
+        assigned: None,
+        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ..Service::default()
+    }
+}
+
+/// A pool of `metallb-system`.
+pub fn pool(name: &str, spec: Value) -> Value {
+    metallb("IPAddressPool", &format!("metallb-system/{name}"), spec)
+}
+
+/// An object of MetalLB's.
+pub fn metallb(kind: &str, name: &str, spec: Value) -> Value {
+    let Named { namespace, name } = named(name);
+    json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": kind,
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec,
+    })
+}
+
+/// Nothing, but it is known that there is nothing.
+pub fn objects() -> Objects {
+    let freshness = Resource::ALL.iter();
+    Objects {
+        freshness: freshness
+            .map(|&one| (one, freshness_of(Known::Current)))
+            .collect(),
+        ..Objects::default()
+    }
+}
+
+/// Known so.
+pub fn freshness_of(known: Known) -> Freshness {
+    Freshness {
+        known,
+        heard: Some(at("12:00:00")),
+        error: None,
+    }
+}

@@ -1,0 +1,229 @@
+use probe_model::Link;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    Objects,
+    model::Broken,
+    testing::{at, freshness_of, metallb, objects, pool, service},
+};
+
+fn on_link_here() -> OnLink {
+    let link = Link {
+        index: 2,
+        ethernet: true,
+        arp: true,
+        addresses: vec!["192.0.2.1/24".parse().unwrap()],
+        ..Link::default()
+    };
+    OnLink::new(&[link].into_iter().collect(), |_| true)
+}
+
+/// Since when this host listens.
+fn noon() -> Timestamp {
+    at("12:00:00")
+}
+
+#[test]
+fn a_speaker_here_may_announce_what_it_may_have_taken_before_anybody_listened() {
+    let assigned = |times: &[Option<&str>]| {
+        let mut objects = advertised(&[("L2Advertisement", json!({}))]);
+        let service = objects.services.remove(0);
+        objects.services = times
+            .iter()
+            .map(|time| Service {
+                assigned: time.map(at),
+                ..service.clone()
+            })
+            .collect();
+        objects
+    };
+    for (times, announcer) in [
+        (&[None][..], Announcer::PerhapsHere),
+        (&[Some("11:00:00")], Announcer::PerhapsHere),
+        (&[Some("12:00:30")], Announcer::PerhapsHere),
+        (&[Some("12:01:30")], Announcer::Elsewhere),
+        (
+            &[Some("12:01:30"), Some("11:00:00")],
+            Announcer::PerhapsHere,
+        ),
+    ] {
+        let survey = survey(&Cluster::from(assigned(times)), &on_link_here(), noon()).unwrap();
+        let announcers: Vec<_> = survey.expected.into_values().collect();
+        assert_eq!(announcers, [announcer], "{times:?}");
+    }
+}
+
+fn tracked(objects: Objects) -> Option<Vec<String>> {
+    let expected = survey(&Cluster::from(objects), &on_link_here(), noon())?.expected;
+    let mut ips: Vec<_> = expected.keys().map(|key| key.ip.to_string()).collect();
+    ips.sort();
+    Some(ips)
+}
+
+/// A service with an address of a pool, and these that advertise it.
+fn advertised(advertisements: &[(&str, Value)]) -> Objects {
+    let mut metallb_objects = vec![pool("production", json!({"addresses": ["192.0.2.64/26"]}))];
+    metallb_objects.extend(
+        advertisements
+            .iter()
+            .map(|(kind, spec)| metallb(kind, "metallb-system/advertisement", spec.clone())),
+    );
+    Objects {
+        services: vec![service("shop/frontend", &["192.0.2.80"])],
+        metallb: metallb_objects,
+        ..objects()
+    }
+}
+
+#[test]
+fn what_is_announced_on_layer_2_and_on_link_is_expected() {
+    let l2 = advertised(&[("L2Advertisement", json!({}))]);
+    assert_eq!(tracked(l2).unwrap(), ["192.0.2.80"]);
+    let both = advertised(&[
+        ("L2Advertisement", json!({"ipAddressPools": ["production"]})),
+        ("BGPAdvertisement", json!({})),
+    ]);
+    assert_eq!(tracked(both).unwrap(), ["192.0.2.80"]);
+    let interfaces = advertised(&[("L2Advertisement", json!({"interfaces": ["eth9"]}))]);
+    assert_eq!(tracked(interfaces).unwrap(), ["192.0.2.80"], "of some node");
+}
+
+#[test]
+fn what_is_announced_by_bgp_only_or_by_nobody_is_not() {
+    let bgp = advertised(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(tracked(bgp).unwrap(), [""; 0]);
+    assert_eq!(tracked(advertised(&[])).unwrap(), [""; 0]);
+    let other = advertised(&[("L2Advertisement", json!({"ipAddressPools": ["staging"]}))]);
+    assert_eq!(tracked(other).unwrap(), [""; 0]);
+}
+
+#[test]
+fn what_is_off_link_or_ipv6_is_not() {
+    let elsewhere = Objects {
+        services: vec![service("shop/frontend", &["198.51.100.80", "2001:db8::80"])],
+        ..objects()
+    };
+    assert_eq!(tracked(elsewhere).unwrap(), [""; 0]);
+}
+
+#[test]
+fn without_a_pool_of_metallbs_an_address_is_expected_unless_its_class_says_bgp() {
+    let class = |class: Option<&str>| Objects {
+        services: vec![Service {
+            class: class.map(str::to_owned),
+            ..service("shop/frontend", &["192.0.2.80"])
+        }],
+        ..objects()
+    };
+    for layer_2 in [
+        None,
+        Some("io.cilium/l2-announcer"),
+        Some("kube-vip.io/kube-vip-class"),
+    ] {
+        assert_eq!(
+            tracked(class(layer_2)).unwrap(),
+            ["192.0.2.80"],
+            "{layer_2:?}"
+        );
+    }
+    let bgp = class(Some("io.cilium/bgp-control-plane"));
+    assert_eq!(tracked(bgp).unwrap(), [""; 0]);
+}
+
+#[test]
+fn before_everything_was_read_nothing_is_concluded() {
+    assert_eq!(tracked(Objects::default()), None);
+    let mut early = advertised(&[]);
+    early
+        .freshness
+        .insert(Resource::L2Advertisements, freshness_of(Known::Never));
+    assert_eq!(tracked(early), None);
+}
+
+#[test]
+fn an_advertisement_that_cannot_be_read_may_be_there() {
+    let forbidden = |advertisements: &[(&str, Value)]| {
+        let mut objects = advertised(advertisements);
+        let freshness = freshness_of(Known::Forbidden);
+        objects
+            .freshness
+            .insert(Resource::L2Advertisements, freshness);
+        objects
+    };
+    assert_eq!(tracked(forbidden(&[])).unwrap(), ["192.0.2.80"]);
+    let bgp = forbidden(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(tracked(bgp).unwrap(), [""; 0], "what is said counts");
+}
+
+#[test]
+fn what_is_in_no_pool_may_be_in_one_that_cannot_be_read() {
+    let mut objects = advertised(&[("L2Advertisement", json!({}))]);
+    objects.services[0].addresses = vec!["192.0.2.10".parse().unwrap()];
+    assert_eq!(tracked(objects.clone()).unwrap(), ["192.0.2.10"]);
+    let mut broken = objects.clone();
+    broken.broken.push(Broken {
+        resource: Resource::IpAddressPools,
+        object: "metallb-system/other".to_owned(),
+        error: "is too large".to_owned(),
+    });
+    assert_eq!(tracked(broken).unwrap(), [""; 0]);
+    let freshness = freshness_of(Known::Forbidden);
+    objects
+        .freshness
+        .insert(Resource::IpAddressPools, freshness);
+    assert_eq!(tracked(objects), None);
+}
+
+#[test]
+fn ten_thousand_addresses_are_looked_at_at_once() {
+    let services = (0..10_000_u32).map(|number| {
+        let ip = std::net::Ipv4Addr::from(0x0a00_0001 + number).to_string();
+        service(&format!("shop/{number}"), &[&ip])
+    });
+    let many = Objects {
+        services: services.collect(),
+        metallb: vec![
+            pool("production", json!({"addresses": ["10.0.0.0/8"]})),
+            metallb("L2Advertisement", "metallb-system/all", json!({})),
+        ],
+        ..objects()
+    };
+    let link = Link {
+        index: 2,
+        arp: true,
+        addresses: vec!["10.255.0.1/8".parse().unwrap()],
+        ..Link::default()
+    };
+    let on_link = OnLink::new(&[link].into_iter().collect(), |_| true);
+    let survey = survey(&Cluster::from(many), &on_link, noon()).unwrap();
+    assert_eq!(survey.expected.len(), 10_000);
+    assert_eq!(survey.sight.here, 10_000);
+}
+
+#[test]
+fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
+    let sight = |objects: Objects| {
+        let survey = survey(&Cluster::from(objects), &on_link_here(), noon());
+        survey.map(|survey| survey.sight)
+    };
+    let seen = |here, is_blind| Some(Sight { here, is_blind });
+    let having = |addresses: &[&str]| Objects {
+        services: vec![service("shop/frontend", addresses)],
+        ..objects()
+    };
+    assert_eq!(sight(having(&[])), seen(0, false));
+    assert_eq!(sight(having(&["198.51.100.80"])), seen(0, true));
+    assert_eq!(
+        sight(having(&["198.51.100.80", "192.0.2.80", "192.0.2.81"])),
+        seen(2, false)
+    );
+    assert_eq!(sight(having(&["2001:db8::80"])), seen(0, false));
+    let mut bgp = advertised(&[("BGPAdvertisement", json!({}))]);
+    assert_eq!(sight(bgp.clone()), seen(0, false));
+    // Elsewhere, too, only what is announced on layer 2 is to be seen.
+    bgp.metallb[0] = pool("production", json!({"addresses": ["198.51.100.64/26"]}));
+    bgp.services[0].addresses = vec!["198.51.100.80".parse().unwrap()];
+    assert_eq!(sight(bgp), seen(0, false));
+    assert_eq!(sight(Objects::default()), None);
+}

@@ -1,0 +1,146 @@
+//! How much of each pool is assigned: by the ends of its ranges, never address by address.
+
+use std::collections::HashMap;
+
+use probe_common::label_enum;
+use probe_model::Named;
+use probe_pools::{Pool, PoolKind, interval::Family, usage::Amount};
+use serde::{Deserialize, Serialize};
+
+use super::model::Cluster;
+
+label_enum! {
+    /// The families of addresses: a pool with free IPv6 addresses may have no IPv4 address left.
+    pub enum AddressFamily {
+        /// 32 bits.
+        V4 = "ipv4",
+        /// 128 bits.
+        V6 = "ipv6",
+    }
+}
+
+/// How much of a pool's addresses of one family is assigned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolUsage {
+    /// Which pool.
+    pub pool: Named,
+    /// Which of its addresses.
+    pub family: AddressFamily,
+    /// How many it can hand out.
+    pub total: u128,
+    /// How many services have.
+    pub assigned: u128,
+}
+
+impl PoolUsage {
+    /// How many are left.
+    pub const fn free(&self) -> u128 {
+        self.total.saturating_sub(self.assigned)
+    }
+}
+
+/// What a pool is called.
+pub fn name_of(pool: &Pool) -> Named {
+    Named {
+        namespace: pool.namespace.clone().unwrap_or_default(),
+        name: pool.name.clone(),
+    }
+}
+
+/// How much of each pool is assigned, by the families that it has. An address that services share counts once; one that
+/// is in several pools counts for the one that it is from.
+pub fn usage(cluster: &Cluster) -> Vec<PoolUsage> {
+    let mut assigned: HashMap<(Named, AddressFamily), u128> = HashMap::new();
+    for ip in cluster.addresses() {
+        let family = match ip {
+            std::net::IpAddr::V4(_) => AddressFamily::V4,
+            std::net::IpAddr::V6(_) => AddressFamily::V6,
+        };
+        if let Some(pool) = cluster.pool_of(ip) {
+            *assigned.entry((name_of(pool), family)).or_default() += 1;
+        }
+    }
+    let pools = cluster.inventory().pools.iter();
+    let pools = pools.filter(|pool| pool.kind == PoolKind::IpAddressPool);
+    pools
+        .flat_map(|pool| {
+            let families = [
+                (Family::V4, AddressFamily::V4),
+                (Family::V6, AddressFamily::V6),
+            ];
+            families.map(|(of, family)| (pool, of, family))
+        })
+        .filter_map(|(pool, of, family)| {
+            let mut ranges = pool.ranges.iter();
+            ranges.find(|range| range.interval.family() == of)?;
+            // As `probe pools check` and `probe pools free` count.
+            let total = Amount::of_pool(pool).of_family(of);
+            let pool = name_of(pool);
+            let key = (pool, family);
+            let assigned = assigned.get(&key).copied().unwrap_or(0);
+            Some(PoolUsage {
+                pool: key.0,
+                family,
+                total,
+                assigned,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Objects, testing};
+
+    #[test]
+    fn what_is_assigned_is_counted_once_and_what_is_left_out_not_at_all() {
+        let cluster = Cluster::from(Objects {
+            services: vec![
+                testing::service("shop/a", &["192.0.2.1", "2001:db8::1"]),
+                testing::service("shop/b", &["192.0.2.1"]),
+                testing::service("shop/c", &["192.0.2.2", "203.0.113.1"]),
+            ],
+            metallb: vec![
+                testing::pool(
+                    "one",
+                    json!({
+                        "addresses": ["192.0.2.0/25", "192.0.2.64/26", "2001:db8::/64"],
+                    }),
+                ),
+                testing::pool(
+                    "two",
+                    json!({
+                        "addresses": ["198.51.100.0/24"], "avoidBuggyIPs": true,
+                    }),
+                ),
+            ],
+            ..testing::objects()
+        });
+        let rows: Vec<_> = usage(&cluster)
+            .into_iter()
+            .map(|usage| {
+                (
+                    usage.pool.name.clone(),
+                    usage.family,
+                    usage.total,
+                    usage.assigned,
+                    usage.free(),
+                )
+            })
+            .collect();
+        let row = |name: &str, family, total, assigned| {
+            (name.to_owned(), family, total, assigned, total - assigned)
+        };
+        assert_eq!(
+            rows,
+            [
+                row("one", AddressFamily::V4, 128, 2),
+                row("one", AddressFamily::V6, 1 << 64, 1),
+                row("two", AddressFamily::V4, 254, 0),
+            ]
+        );
+    }
+}

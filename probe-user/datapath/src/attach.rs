@@ -1,0 +1,294 @@
+//! Attaching the programs to an interface, and letting go of it.
+//!
+//! Nothing of ours may outlive the process, a `kill -9` included. So XDP and TCX programs are attached
+//! by `bpf_link` only: the kernel detaches them when the file descriptor closes, however that happens.
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, Link as _},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    },
+};
+use probe_common::{counter::Direction, event::Hook};
+use probe_model::{Link, watched::Mode};
+
+use super::{
+    Kernel, KernelError,
+    clsact::{Filters, Slot},
+    place::{self, Displaced, LinkPlace},
+    preflight,
+};
+
+/// The programs on one interface. Dropping it detaches them.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// Its name when it was attached.
+    pub name: String,
+    /// How arriving frames are seen.
+    pub mode: Mode,
+    ingress: Hold,
+    egress: Hold,
+}
+
+/// What keeps a program attached, and detaches it when dropped.
+#[derive(Debug)]
+enum Hold {
+    /// XDP or TCX: the kernel detaches when the descriptor closes.
+    Link { _link: FdLink, place: LinkPlace },
+    /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
+    Filter {
+        _filter: SchedClassifierLink,
+        handle: u32,
+    },
+}
+
+impl Hold {
+    fn link(link: FdLink) -> Result<Self, KernelError> {
+        let place = LinkPlace::of(&link)?;
+        Ok(Self::Link { _link: link, place })
+    }
+}
+
+impl Attachment {
+    /// Whether it is made of clsact filters, at least in part.
+    pub fn has_filters(&self) -> bool {
+        let holds = [&self.ingress, &self.egress];
+        holds.iter().any(|hold| matches!(hold, Hold::Filter { .. }))
+    }
+}
+
+/// The MTU up to which a frame fits into one page beside XDP's headroom and the buffer's tail
+/// (`XDP_PACKET_HEADROOM`, `skb_shared_info`), so that the plain program will do.
+pub const LARGEST_SINGLE_BUFFER_MTU: u32 = 3_498;
+
+/// The priority of clsact filters: before all others.
+const FILTER_PRIORITY: u16 = 1;
+
+const PLAIN_XDP: &str = Hook::Xdp.program();
+const MULTI_BUFFER_XDP: &str = "arp_xdp_frags";
+
+impl Kernel {
+    /// Attaches to an interface: ingress in the given mode, and egress.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Busy`] where another XDP program is attached, [`KernelError::Unsupported`] where the
+    /// driver cannot do the mode, and the kernel's own words otherwise. Nothing stays attached then.
+    pub fn attach(&mut self, link: &Link, mode: Mode) -> Result<Attachment, KernelError> {
+        for &direction in Direction::ALL {
+            self.counters.register(link.index, direction)?;
+        }
+        if !preflight::kernel_at_least(6, 6) {
+            self.prepare_clsact(link);
+        }
+        // Egress first: an answer that arrives is only tied to a request that was seen going out.
+        let egress = self.attach_tc(link, Hook::TcEgress)?;
+        let ingress = match mode {
+            Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
+            Mode::Generic => self.attach_xdp(link, mode, XdpMode::Skb),
+            Mode::Tc => self.attach_tc(link, Hook::TcIngress),
+        }?;
+        Ok(Attachment {
+            ifindex: link.index,
+            name: link.name.clone(),
+            mode,
+            ingress,
+            egress,
+        })
+    }
+
+    /// Lets the verifier see every program that may be attached, and attaches none.
+    pub fn verify(&mut self) -> Result<(), KernelError> {
+        program::<SchedClassifier>(&mut self.ebpf, Hook::TcIngress.program())?;
+        program::<SchedClassifier>(&mut self.ebpf, Hook::TcEgress.program())?;
+        program::<Xdp>(&mut self.ebpf, PLAIN_XDP)?;
+        if preflight::kernel_at_least(5, 18) {
+            program::<Xdp>(&mut self.ebpf, MULTI_BUFFER_XDP)?;
+        }
+        Ok(())
+    }
+
+    /// What has become of an attachment that is not as it was made: `None` if all is well. Of filters below
+    /// 6.6 that is known where they were listed ([`Attachment::has_filters`]).
+    pub fn displaced(
+        &self,
+        attachment: &Attachment,
+        filters: Option<&Filters>,
+    ) -> Option<Displaced> {
+        let ifindex = attachment.ifindex;
+        let ingress = (Direction::Ingress, &attachment.ingress);
+        let egress = (Direction::Egress, &attachment.egress);
+        [ingress, egress]
+            .into_iter()
+            .find_map(|(direction, hold)| match hold {
+                Hold::Link { place, .. } if !place.is_on(ifindex) => Some(Displaced::Detached),
+                Hold::Link { .. }
+                    if direction == Direction::Ingress && attachment.mode.is_xdp() =>
+                {
+                    None
+                }
+                Hold::Link { .. } => self
+                    .is_behind(ifindex, direction)
+                    .then_some(Displaced::Behind),
+                Hold::Filter { handle, .. } => filters?.displaced(direction, *handle),
+            })
+    }
+
+    /// Whether another program sees the frames of an interface before ours.
+    fn is_behind(&self, ifindex: u32, direction: Direction) -> bool {
+        let hook = match direction {
+            Direction::Ingress => Hook::TcIngress,
+            Direction::Egress => Hook::TcEgress,
+        };
+        // What cannot be asked is no proof.
+        let programs = place::tcx_programs(ifindex, direction).unwrap_or_default();
+        programs
+            .first()
+            .is_some_and(|&first| Some(first) != self.program_id(hook))
+    }
+
+    /// Whether the XDP program with this number is ours.
+    pub fn owns_xdp_program(&self, id: u32) -> bool {
+        [PLAIN_XDP, MULTI_BUFFER_XDP]
+            .iter()
+            .any(|name| self.id_of(name) == Some(id))
+    }
+
+    fn program_id(&self, hook: Hook) -> Option<u32> {
+        self.id_of(hook.program())
+    }
+
+    fn id_of(&self, name: &str) -> Option<u32> {
+        Some(self.ebpf.program(name)?.info().ok()?.id())
+    }
+
+    fn attach_xdp(&mut self, link: &Link, mode: Mode, xdp: XdpMode) -> Result<Hold, KernelError> {
+        let frags = link.mtu > LARGEST_SINGLE_BUFFER_MTU && preflight::kernel_at_least(5, 18);
+        let name = if frags { MULTI_BUFFER_XDP } else { PLAIN_XDP };
+        let program: &mut Xdp = program(&mut self.ebpf, name)?;
+        let attach_error = |source| KernelError::attach(link, mode, source);
+        let id = program
+            .attach_to_if_index(link.index, xdp)
+            .map_err(attach_error)?;
+        let attached = program.take_link(id).map_err(attach_error)?;
+        // aya falls back to netlink where the kernel refuses a link; that would survive a `kill -9`, so
+        // the conversion fails then, and dropping the link detaches it again.
+        let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
+            interface: link.name.clone(),
+            mode,
+        })?;
+        Hold::link(link)
+    }
+
+    /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
+    /// "pass" nothing would be seen.
+    fn attach_tc(&mut self, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
+        let attach_type = match hook.direction() {
+            Direction::Ingress => TcAttachType::Ingress,
+            Direction::Egress => TcAttachType::Egress,
+        };
+        let tcx = preflight::kernel_at_least(6, 6);
+        let options = if tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            TcAttachOptions::Netlink(NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: self.slot.as_ref().map(Slot::handle).unwrap_or_default(),
+                ..NlOptions::default()
+            })
+        };
+        let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
+        let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
+        let id = program
+            .attach_with_options(&link.name, attach_type, options)
+            .map_err(attach_error)?;
+        let attached = program.take_link(id).map_err(attach_error)?;
+        if tcx {
+            let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
+                interface: link.name.clone(),
+                mode: Mode::Tc,
+            })?;
+            Hold::link(link)
+        } else {
+            let handle = attached.handle().map_err(attach_error)?;
+            Ok(Hold::Filter {
+                _filter: attached,
+                handle: handle.into(),
+            })
+        }
+    }
+
+    /// Makes an interface ready for filters: its qdisc, and nothing on it that a probe left behind, in whatever
+    /// mode that one was.
+    fn prepare_clsact(&mut self, link: &Link) {
+        // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
+        if let Err(error) = qdisc_add_clsact(&link.name) {
+            tracing::debug!(interface = link.name, %error, "clsact was not added");
+        }
+        if self.slot.is_none() {
+            self.slot = Slot::take();
+        }
+        if let Some(slot) = &self.slot {
+            slot.for_each_abandoned(|handle| {
+                remove_filter(link, TcAttachType::Ingress, handle);
+                remove_filter(link, TcAttachType::Egress, handle);
+            });
+        }
+    }
+}
+
+/// Removes a filter of ours that an earlier run left when it was killed. That there is none is the ordinary
+/// case.
+fn remove_filter(link: &Link, attach_type: TcAttachType, handle: TcHandle) {
+    let filter =
+        SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, handle, None);
+    if filter.is_ok_and(|filter| filter.detach().is_ok()) {
+        tracing::info!(
+            interface = link.name,
+            "removed a filter that an earlier run left"
+        );
+    }
+}
+
+/// The program of this name, loaded: the verifier only sees the programs that are wanted.
+pub(super) fn program<'a, P>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut P, KernelError>
+where
+    P: LoadOnce,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let load_error = |source| KernelError::Verifier {
+        name,
+        source: Box::new(source),
+    };
+    let program = ebpf
+        .program_mut(name)
+        .ok_or(KernelError::MissingProgram { name })?;
+    let program: &mut P = program.try_into().map_err(load_error)?;
+    match program.load_once() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+        Err(source) => Err(load_error(source)),
+    }
+}
+
+pub(super) trait LoadOnce {
+    fn load_once(&mut self) -> Result<(), ProgramError>;
+}
+
+impl LoadOnce for Xdp {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        self.load()
+    }
+}
+
+impl LoadOnce for SchedClassifier {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        self.load()
+    }
+}

@@ -1,0 +1,126 @@
+//! The kernel's clock, a timer on it, and its translation for people.
+
+use std::{io, os::fd::OwnedFd};
+
+use probe_model::{Clock, Timestamp};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::poll;
+
+/// Now, on the clock that stamps the events (`bpf_ktime_get_ns`).
+pub fn monotonic() -> Timestamp {
+    to_timestamp(clock_gettime(ClockId::Monotonic))
+}
+
+fn to_timestamp(time: Timespec) -> Timestamp {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// The clock of live events.
+pub const MONOTONIC: Clock = Clock::Monotonic(realtime_minus_monotonic);
+
+/// The time of day minus `CLOCK_MONOTONIC`, now, in nanoseconds.
+fn realtime_minus_monotonic() -> i128 {
+    let now = to_timestamp(clock_gettime(ClockId::Realtime));
+    i128::from(now.0) - i128::from(monotonic().0)
+}
+
+/// What has to be added to a time stamp of the kernel's for the time since 1970, now, in nanoseconds.
+pub fn since_1970_ns() -> u64 {
+    let now = to_timestamp(clock_gettime(ClockId::Realtime));
+    now.0.saturating_sub(monotonic().0)
+}
+
+/// A timer with the precision that ordering needs; tokio's own ticks in milliseconds.
+pub struct Timer {
+    timer: AsyncFd<OwnedFd>,
+    armed: Option<Timestamp>,
+}
+
+impl Timer {
+    /// A timer that is not armed.
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Self {
+            timer: poll::readable(timer)?,
+            armed: None,
+        })
+    }
+
+    /// Sets when it elapses, or that it does not.
+    pub fn arm(&mut self, at: Option<Timestamp>) -> io::Result<()> {
+        if self.armed == at {
+            return Ok(());
+        }
+        // All zero would disarm it, so the beginning of time is a nanosecond later.
+        let nanos = at.map_or(0, |at| at.0.max(1));
+        let value = Timespec {
+            tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
+        };
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: value,
+        };
+        timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once)?;
+        self.armed = at;
+        Ok(())
+    }
+
+    /// Waits until it has elapsed. Safe to drop at any point.
+    pub async fn elapsed(&mut self) -> io::Result<()> {
+        self.timer.readable_mut().await?.clear_ready();
+        let mut expirations = [0; size_of::<u64>()];
+        match rustix::io::read(self.timer.get_ref(), &mut expirations) {
+            // Armed anew since: wait goes on at the next call.
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.armed = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_timer_elapses_at_its_time_and_can_be_armed_again() {
+        let mut timer = Timer::new().unwrap();
+        for _ in 0..3 {
+            let at = monotonic() + Duration::from_micros(300);
+            timer.arm(Some(at)).unwrap();
+            timer.elapsed().await.unwrap();
+            assert!(monotonic() >= at);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_that_has_passed_elapses_at_once() {
+        let mut timer = Timer::new().unwrap();
+        timer.arm(Some(Timestamp::ZERO)).unwrap();
+        timer.elapsed().await.unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_was_read_once_translates_an_instant_to_one_time() {
+        let clock = MONOTONIC.read_once();
+        let at = monotonic();
+        let first = clock.wall(at);
+        assert!((0..1_000).all(|_| clock.wall(at) == first));
+        assert_eq!(clock.read_once().wall(at), first);
+    }
+}

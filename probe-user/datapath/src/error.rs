@@ -1,0 +1,265 @@
+//! What can go wrong between this program and the kernel, each with its next step.
+
+use std::io;
+
+use aya::{
+    EbpfError,
+    maps::MapError,
+    programs::{ProgramError, links::LinkError},
+};
+use probe_model::{Link, watched::Mode};
+use thiserror::Error;
+
+use super::{capabilities, capabilities::Need, preflight, roster};
+
+/// Why the kernel side could not be set up.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// Capabilities are missing.
+    #[error(
+        "not permitted to load BPF programs: this process lacks {}\n\
+         run it as root (sudo probe …), or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        missing.iter().map(|need| need.capability.to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Permission {
+        /// Which, and what for.
+        missing: Vec<Need>,
+    },
+    /// The capabilities are there, and the kernel says EPERM all the same.
+    #[error(
+        "the kernel refuses BPF programs although no capability is missing\n\
+         a seccomp or container profile may block bpf(2), or the kernel is locked down: look at \
+         /sys/kernel/security/lockdown, and in a container allow bpf in the seccomp profile"
+    )]
+    Blocked,
+    /// The kernel is too old.
+    #[error(
+        "Linux {found} is too old: probe needs {}.{} or newer",
+        preflight::OLDEST_KERNEL.0,
+        preflight::OLDEST_KERNEL.1
+    )]
+    KernelTooOld {
+        /// Its version.
+        found: String,
+    },
+    /// The object was built with another version of the event ABI.
+    #[error(
+        "the eBPF object does not fit this program (its ABI version: {found:?}): rebuild both with `cargo xtask build`"
+    )]
+    Abi {
+        /// The version that the object names.
+        found: Option<u32>,
+    },
+    /// A map of the object is missing.
+    #[error("the eBPF object has no map {name}: rebuild it with `cargo xtask build`")]
+    MissingMap {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A program of the object is missing.
+    #[error("the eBPF object has no program {name}: rebuild it with `cargo xtask build`")]
+    MissingProgram {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The object could not be loaded.
+    #[error("cannot load the eBPF object: {}", chain(.0))]
+    Load(Box<EbpfError>),
+    /// The verifier refused a program.
+    #[error("the kernel refuses the program {name}: {}", verifier_tail(source))]
+    Verifier {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said; the whole log at debug level.
+        source: Box<ProgramError>,
+    },
+    /// A map operation failed.
+    #[error("BPF map {name}: {}", chain(source))]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// The CPUs could not be counted.
+    #[error("cannot tell which CPUs there are from {path}: {problem}")]
+    Cpus {
+        /// The file that says it.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The rings cannot be waited for.
+    #[error("cannot wait for the rings: {0}")]
+    Poll(#[source] io::Error),
+    /// Another XDP program has the interface.
+    #[error(
+        "{interface} already has an XDP program: {holder}\n\
+         it stays; use --attach tc, which gets along with it"
+    )]
+    Busy {
+        /// Name of the interface.
+        interface: String,
+        /// The program that is attached.
+        holder: String,
+    },
+    /// The interface cannot do this mode.
+    #[error(
+        "{interface} cannot do {mode} attachment: its driver or its settings (MTU, queues) refuse it\n\
+         use --attach tc, or --attach generic where XDP is a must"
+    )]
+    Unsupported {
+        /// Name of the interface.
+        interface: String,
+        /// The mode that was asked for.
+        mode: Mode,
+    },
+    /// The interface is gone.
+    #[error("{interface} is gone")]
+    Gone {
+        /// Its name.
+        interface: String,
+    },
+    /// More networks than the filter has room for.
+    #[error(
+        "{networks} networks do not fit into the watch filter, which has room for {capacity}: raise --filter-capacity"
+    )]
+    FilterTooLarge {
+        /// How many there would be.
+        networks: usize,
+        /// How many there may be.
+        capacity: u32,
+    },
+    /// More interfaces are watched than can be counted.
+    #[error(
+        "there is no room for the counters of interface number {ifindex}: watch fewer interfaces (--interface, --exclude)"
+    )]
+    CountersFull {
+        /// Index of the interface.
+        ifindex: u32,
+    },
+    /// A link's state could not be read.
+    #[error("cannot read the state of a BPF link: {0}")]
+    Link(#[source] LinkError),
+    /// A link's place could not be found.
+    #[error("cannot find a BPF link in /proc/self/fdinfo: {0}\nis /proc mounted?")]
+    LinkPlace(#[source] io::Error),
+    /// A program could not be run on a frame.
+    #[error("cannot run {name} on a frame: {}", chain(source))]
+    Trial {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// Attaching failed in another way.
+    #[error("cannot attach to {interface} ({mode}): {}", chain(source))]
+    Attach {
+        /// Name of the interface.
+        interface: String,
+        /// The mode that was asked for.
+        mode: Mode,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+}
+
+impl KernelError {
+    /// Names the cause of a failed load where the evidence fits.
+    pub(super) fn load(error: EbpfError) -> Self {
+        if errno(&error) == Some(rustix::io::Errno::PERM) {
+            Self::not_permitted()
+        } else {
+            Self::Load(Box::new(error))
+        }
+    }
+
+    /// Names the cause of a failed attachment where the evidence fits.
+    pub(super) fn attach(link: &Link, mode: Mode, source: ProgramError) -> Self {
+        use rustix::io::Errno;
+        let interface = link.name.clone();
+        match errno(&source) {
+            Some(Errno::BUSY | Errno::EXIST) if mode != Mode::Tc => Self::Busy {
+                interface,
+                holder: holder(link),
+            },
+            Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::RANGE) if mode != Mode::Tc => {
+                tracing::debug!(interface, %mode, error = chain(&source), "attachment refused");
+                Self::Unsupported { interface, mode }
+            }
+            Some(Errno::NODEV) => Self::Gone { interface },
+            Some(Errno::PERM) => Self::not_permitted(),
+            _ => Self::Attach {
+                interface,
+                mode,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    fn not_permitted() -> Self {
+        let missing = capabilities::missing();
+        if missing.is_empty() {
+            Self::Blocked
+        } else {
+            Self::Permission { missing }
+        }
+    }
+}
+
+/// The XDP program of an interface, in words.
+fn holder(link: &Link) -> String {
+    let Some(id) = link.xdp_program else {
+        return "its name is not known (attached a moment ago?)".to_owned();
+    };
+    match roster::name(id) {
+        Some(name) => format!("{name} (program id {id})"),
+        None => format!("program id {id}"),
+    }
+}
+
+/// The errno at the root of an error.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(errno) = error
+            .downcast_ref::<io::Error>()
+            .and_then(rustix::io::Errno::from_io_error)
+        {
+            return Some(errno);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The last lines of a verifier log say why; all of it goes to the debug log.
+fn verifier_tail(error: &ProgramError) -> String {
+    const LINES: usize = 3;
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return chain(error);
+    };
+    let log = verifier_log.to_string();
+    tracing::debug!(%log, "verifier log");
+    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = lines[lines.len().saturating_sub(LINES)..].join("\n  ");
+    format!("{io_error}\n  {tail}")
+}

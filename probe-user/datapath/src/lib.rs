@@ -1,0 +1,218 @@
+//! Loads and attaches the BPF programs, drains their rings and reads their counters. Nothing else touches bpf.
+//!
+//! Plain values leave this crate; maps do not. Must not depend on `detect` or on anything above `network`.
+
+pub mod attach;
+pub mod capabilities;
+pub mod clock;
+mod clsact;
+mod counters;
+mod cpus;
+mod error;
+mod filter;
+pub mod interfaces;
+pub mod memory;
+pub mod order;
+mod place;
+pub mod poll;
+pub mod preflight;
+pub mod received;
+mod rings;
+pub mod roster;
+pub mod trial;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
+};
+use ipnet::Ipv4Net;
+use probe_common::{economy::Settings, event::ABI_VERSION};
+
+use self::filter::Filter;
+pub use self::{
+    attach::Attachment, clsact::Filters, counters::CounterReader, error::KernelError,
+    place::Displaced, rings::Rings,
+};
+
+/// The programs, as built from `probe-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
+
+/// The section in which the object names the version of its ABI.
+const ABI_SECTION: &str = "probe_abi";
+
+/// What is fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Memory for all rings together, in bytes.
+    pub ring_memory: usize,
+    /// Addresses whose claims and requests the kernel side remembers.
+    pub addresses: u32,
+    /// CIDRs that fit into the watch filter.
+    pub filter_entries: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            ring_memory: 16 << 20,
+            addresses: 65_536,
+            filter_entries: 16_384,
+        }
+    }
+}
+
+/// The loaded programs. Dropping it unloads them; attachments hold themselves.
+pub struct Kernel {
+    ebpf: Ebpf,
+    settings_map: Array<MapData, [u8; size_of::<Settings>()]>,
+    counters: CounterReader,
+    filter: Filter,
+    settings_in_force: Settings,
+    /// Taken when the first clsact filter is attached; never where there is TCX.
+    slot: Option<clsact::Slot>,
+}
+
+impl Kernel {
+    /// Loads the programs and makes their rings.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Permission`] where capabilities are missing, [`KernelError::Abi`] where the object
+    /// is another version's, and the kernel's own words otherwise.
+    pub fn load(options: &LoadOptions, settings: &Settings) -> Result<(Self, Rings), KernelError> {
+        preflight::check()?;
+        check_abi(OBJECT)?;
+        preflight::raise_memlock_limit();
+
+        let layout = cpus::RingLayout::of_this_machine(options.ring_memory)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("RINGS", layout.slots())
+            .map_max_entries("REFRESHES", memory::REFRESHES_BYTES)
+            .map_max_entries("CLAIMS", options.addresses)
+            .map_max_entries("ASKED", options.addresses)
+            .map_max_entries("FILTER", filter::entries(options.filter_entries))
+            .load(OBJECT)
+            .map_err(KernelError::load)?;
+
+        let slots: ArrayOfMaps<MapData> = take_map(&mut ebpf, "RINGS")?;
+        let rings = Rings::create(&layout, slots, take_map(&mut ebpf, "REFRESHES")?)?;
+        let counters: PerCpuArray<MapData, _> = take_map(&mut ebpf, "COUNTERS")?;
+        let filter = take_map(&mut ebpf, "FILTER")?;
+        let mut kernel = Self {
+            settings_map: take_map(&mut ebpf, "SETTINGS")?,
+            ebpf,
+            counters: CounterReader::new(counters),
+            filter: Filter::new(filter, options.filter_entries),
+            settings_in_force: *settings,
+            slot: None,
+        };
+        kernel.set(settings)?;
+        Ok((kernel, rings))
+    }
+
+    /// Puts settings into force; the programs use them from their next frame on.
+    pub fn set(&mut self, settings: &Settings) -> Result<(), KernelError> {
+        let bytes: [u8; size_of::<Settings>()] = bytemuck::cast(*settings);
+        self.settings_map
+            .set(0, bytes, 0)
+            .map_err(|source| KernelError::Map {
+                name: "SETTINGS",
+                source,
+            })?;
+        self.settings_in_force = *settings;
+        Ok(())
+    }
+
+    /// Watches only the addresses of these networks, or all addresses if there are none. Frames are seen
+    /// while it changes, and no address of both the old and the new networks is missed.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::FilterTooLarge`] beyond [`LoadOptions::filter_entries`], and nothing has changed then.
+    pub fn watch_only(&mut self, networks: &[Ipv4Net]) -> Result<(), KernelError> {
+        let settings = Settings {
+            filter: u64::from(!networks.is_empty()),
+            ..self.settings_in_force
+        };
+        if networks.is_empty() {
+            self.set(&settings)?;
+            self.filter.replace(networks)
+        } else {
+            self.filter.replace(networks)?;
+            self.set(&settings)
+        }
+    }
+
+    /// What the programs count. The reader works from any thread, also while frames are counted.
+    pub fn counters(&self) -> CounterReader {
+        self.counters.clone()
+    }
+
+    /// Starts to forward the kernel side's own rare log lines to the log. Ends with the programs.
+    pub fn forward_log(&mut self) {
+        match aya_log::EbpfLogger::init(&mut self.ebpf) {
+            Ok(logger) => drop(tokio::spawn(forward_log(logger))),
+            Err(error) => tracing::warn!(%error, "the kernel side's own log is not readable"),
+        }
+    }
+}
+
+async fn forward_log<T: log::Log>(logger: aya_log::EbpfLogger<T>) {
+    let mut logger = match poll::readable(logger) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "the kernel side's own log is not readable");
+            return;
+        }
+    };
+    while let Ok(mut guard) = logger.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
+}
+
+fn take_map<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, KernelError> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or(KernelError::MissingMap { name })?;
+    M::try_from(map).map_err(|source| KernelError::Map { name, source })
+}
+
+/// Refuses an object that lays its events out differently.
+fn check_abi(object: &[u8]) -> Result<(), KernelError> {
+    use object::{Object as _, ObjectSection as _};
+    let found = object::File::parse(object)
+        .ok()
+        .and_then(|file| {
+            file.section_by_name(ABI_SECTION)?
+                .data()
+                .ok()
+                .map(<[u8]>::to_vec)
+        })
+        .and_then(|data| data.first_chunk().copied())
+        .map(u32::from_le_bytes);
+    if found == Some(ABI_VERSION) {
+        Ok(())
+    } else {
+        Err(KernelError::Abi { found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_object_has_this_version_of_the_abi() {
+        check_abi(OBJECT).unwrap();
+    }
+
+    #[test]
+    fn an_object_without_an_abi_version_is_refused() {
+        let error = check_abi(b"no object").unwrap_err();
+        assert!(matches!(error, KernelError::Abi { found: None }), "{error}");
+    }
+}

@@ -1,0 +1,196 @@
+//! The MACs that have claimed one address: a small set, bounded, the least recently seen goes first.
+
+use probe_common::wire::MacAddr;
+use probe_model::Timestamp;
+use smallvec::SmallVec;
+
+use super::Heard;
+use crate::{Form, RequestId};
+
+/// One MAC that has claimed the address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimant {
+    pub mac: MacAddr,
+    /// It takes part in the present state of affairs: since the address last settled with another owner,
+    /// it has claimed it.
+    pub present: bool,
+    /// How it has claimed the address since it is present.
+    pub manner: Manner,
+    /// The forms in which it has announced the address to all.
+    announced: Announced,
+    /// That its frames come from another Ethernet source has been reported.
+    mismatch_told: bool,
+    /// Its first claim.
+    pub first_seen: Timestamp,
+    /// Its first claim since it is present.
+    pub since: Timestamp,
+    /// Its last claim.
+    pub last_seen: Timestamp,
+    /// Its claims.
+    pub claims: u64,
+    /// The request that it answered last, in time.
+    pub answered: Option<RequestId>,
+}
+
+/// By which operation a station claims an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Only ever by request.
+    Asking,
+    /// Only ever by reply.
+    Answering,
+    /// By both.
+    Both,
+}
+
+impl Manner {
+    const fn of(form: Form) -> Self {
+        if form.reply {
+            Self::Answering
+        } else {
+            Self::Asking
+        }
+    }
+}
+
+/// In which forms a station has announced the address to all: MetalLB and kube-vip use both, hosts and routers
+/// one, as RFC 5227 section 3 and RFC 9568 section 8.1.2 want it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Announced {
+    by_request: bool,
+    by_reply: bool,
+}
+
+/// What a claimant was just before a claim.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    /// It had claimed the address at some time.
+    pub known: bool,
+    /// It took part in the present state of affairs.
+    pub present: bool,
+    /// It had already answered this very request.
+    pub answered: bool,
+}
+
+impl Claimant {
+    /// A claimant before its first claim.
+    const fn new(heard: &Heard) -> Self {
+        Self {
+            mac: heard.mac,
+            present: false,
+            manner: Manner::of(heard.form),
+            announced: Announced {
+                by_request: false,
+                by_reply: false,
+            },
+            mismatch_told: false,
+            first_seen: heard.at,
+            since: heard.at,
+            last_seen: heard.at,
+            claims: 0,
+            answered: None,
+        }
+    }
+
+    /// Whether it announces the address as MetalLB's speakers and kube-vip do.
+    pub const fn is_announcer(&self) -> bool {
+        self.announced.by_request && self.announced.by_reply
+    }
+
+    fn claim(&mut self, heard: &Heard) {
+        let manner = Manner::of(heard.form);
+        if !self.present {
+            self.present = true;
+            self.since = heard.at;
+            self.manner = manner;
+        }
+        if self.manner != manner {
+            self.manner = Manner::Both;
+        }
+        if heard.form.announcement && !heard.form.unicast {
+            self.announced.by_reply |= heard.form.reply;
+            self.announced.by_request |= !heard.form.reply;
+        }
+        self.last_seen = self.last_seen.max(heard.at);
+        self.claims += 1;
+        self.answered = heard.answers.or(self.answered);
+    }
+}
+
+/// All of them. Inline as long as there is but one, which is nearly always.
+#[derive(Debug, Default)]
+pub(super) struct Claimants(SmallVec<[Claimant; 1]>);
+
+impl Claimants {
+    /// Notes a claim; says what its claimant was before it.
+    pub fn note(&mut self, heard: &Heard) -> Before {
+        if let Some(claimant) = self.get_mut(heard.mac) {
+            let before = Before {
+                known: true,
+                present: claimant.present,
+                answered: heard.answers.is_some() && claimant.answered == heard.answers,
+            };
+            claimant.claim(heard);
+            return before;
+        }
+        let mut claimant = Claimant::new(heard);
+        claimant.claim(heard);
+        self.0.push(claimant);
+        Before::default()
+    }
+
+    /// Forgets the least recently seen if there are more than `max`; never one of `keep`.
+    pub fn evict_beyond(&mut self, max: usize, keep: [Option<MacAddr>; 3]) -> Option<MacAddr> {
+        if self.0.len() <= max {
+            return None;
+        }
+        let evictable = self.0.iter().enumerate();
+        let (place, mac, _) = evictable
+            .map(|(place, claimant)| (place, claimant.mac, claimant.last_seen))
+            .filter(|(_, mac, _)| !keep.contains(&Some(*mac)))
+            .min_by_key(|&(_, _, last_seen)| last_seen)?;
+        self.0.remove(place);
+        Some(mac)
+    }
+
+    /// Those that `is_left` does not pick no longer take part.
+    pub fn leave_only(&mut self, is_left: impl Fn(MacAddr) -> bool) {
+        for claimant in &mut self.0 {
+            claimant.present &= is_left(claimant.mac);
+        }
+    }
+
+    /// Whether it is yet to be reported that this MAC's frames come from another source. It is, once.
+    pub fn tell_mismatch(&mut self, mac: MacAddr) -> bool {
+        self.get_mut(mac)
+            .is_some_and(|claimant| !std::mem::replace(&mut claimant.mismatch_told, true))
+    }
+
+    /// The claimant with this MAC.
+    pub fn get(&self, mac: MacAddr) -> Option<&Claimant> {
+        self.0.iter().find(|claimant| claimant.mac == mac)
+    }
+
+    fn get_mut(&mut self, mac: MacAddr) -> Option<&mut Claimant> {
+        self.0.iter_mut().find(|claimant| claimant.mac == mac)
+    }
+
+    /// All of them, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Claimant> {
+        self.0.iter()
+    }
+
+    /// Those that take part in the present state of affairs.
+    pub fn present(&self) -> impl Iterator<Item = &Claimant> {
+        self.iter().filter(|claimant| claimant.present)
+    }
+
+    /// No claim lies in the future: called when the clock was set back to `now`.
+    pub fn forget_future(&mut self, now: Timestamp) {
+        for claimant in &mut self.0 {
+            claimant.first_seen = claimant.first_seen.min(now);
+            claimant.since = claimant.since.min(now);
+            claimant.last_seen = claimant.last_seen.min(now);
+        }
+    }
+}

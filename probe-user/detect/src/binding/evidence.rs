@@ -1,0 +1,118 @@
+//! What opens a conflict, and what is less than one.
+
+use probe_model::{Evidence, FindingKind, Hint, OwnerView};
+
+use super::{Binding, claimants::Claimant, conflict::Conflict};
+use crate::{
+    RequestId,
+    turn::{Scene, Turn},
+};
+
+impl Binding {
+    /// There is evidence of two owners.
+    pub(super) fn evidence(
+        &mut self,
+        evidence: Evidence,
+        request: Option<RequestId>,
+        hint: Option<Hint>,
+        turn: &mut Turn,
+    ) {
+        let owners = self.count_parties(&turn.scene);
+        if owners < 2 {
+            return;
+        }
+        let dispute = self.dispute.get_or_insert_default();
+        let returns = dispute.returns.len() as u64;
+        let conflict = dispute
+            .conflict
+            .get_or_insert_with(|| Conflict::new(evidence, turn.at, returns));
+        conflict.hint = hint.or(conflict.hint);
+        if conflict.note(evidence, turn.at, request, owners, turn.is_ignored()) {
+            self.tell_of_conflict(FindingKind::Conflict, evidence, turn);
+        }
+    }
+
+    /// There is a sign of trouble that is less than a conflict. It is told once an episode, which ends when
+    /// there was none for a while.
+    pub(super) fn contested(&mut self, hint: Option<Hint>, turn: &mut Turn) {
+        let since = self.since;
+        let dispute = self.dispute.get_or_insert_default();
+        if dispute.conflict.is_some() {
+            return;
+        }
+        let quiet = turn.scene.rules.config.resolution_quiet;
+        let known = dispute
+            .contested
+            .is_some_and(|last| turn.at.since(last) < quiet);
+        dispute.contested = dispute.contested.max(Some(turn.at));
+        if known {
+            turn.hold_back(FindingKind::Contested);
+            return;
+        }
+        let (began, returns) = dispute
+            .contest
+            .map_or((since, 0), |contest| (contest.began, contest.returns));
+        let mut finding = turn.finding(FindingKind::Contested, began);
+        finding.counts.returns = returns;
+        finding.hint = hint;
+        finding.owners = self.parties(&turn.scene, turn.at);
+        turn.report(finding);
+    }
+
+    /// Tells what has become of the open conflict, and why.
+    pub(super) fn tell_of_conflict(
+        &mut self,
+        kind: FindingKind,
+        evidence: Evidence,
+        turn: &mut Turn,
+    ) {
+        let owners = self.parties(&turn.scene, turn.at);
+        let announcers = self.hint_of_announcers(&owners);
+        let Some(conflict) = self.conflict_mut() else {
+            return;
+        };
+        conflict.hint = hint_of_parties(&owners, &turn.scene)
+            .or_else(|| conflict.hint.filter(|&hint| !is_of_announcers(hint)))
+            .or(announcers)
+            .or(conflict.hint);
+        let mut finding = turn.finding(kind, conflict.opened_at);
+        finding.owners = owners;
+        finding.evidence = Some(evidence);
+        finding.counts = conflict.counts;
+        finding.hint = conflict.hint;
+        turn.report(finding);
+    }
+
+    /// What it suggests that owners announce the address, or do not.
+    fn hint_of_announcers(&self, parties: &[OwnerView]) -> Option<Hint> {
+        let announces = |party: &&OwnerView| {
+            let mut claimants = party.macs.iter().filter_map(|&mac| self.claimants.get(mac));
+            claimants.any(Claimant::is_announcer)
+        };
+        match parties.iter().filter(announces).count() {
+            0 => None,
+            1 => Some(Hint::AnnouncerAndHost),
+            _ => Some(Hint::TwoAnnouncers),
+        }
+    }
+}
+
+/// Whether more announcements may show that it was something else.
+const fn is_of_announcers(hint: Hint) -> bool {
+    matches!(hint, Hint::TwoAnnouncers | Hint::AnnouncerAndHost)
+}
+
+/// What the owners in a conflict suggest by themselves.
+fn hint_of_parties(parties: &[OwnerView], scene: &Scene) -> Option<Hint> {
+    let is_router = |party: &&OwnerView| {
+        let mut macs = party.macs.iter();
+        macs.any(|&mac| scene.rules.is_virtual_router(mac))
+    };
+    if parties.iter().filter(is_router).count() > 1 {
+        Some(Hint::TwoRouterGroups)
+    } else if parties.iter().all(|party| party.local) {
+        Some(Hint::ArpFlux)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,41 @@
+//! Frames that make no valid claim: one report for each sender and sort, then only counts for a while.
+
+use probe_common::wire::MacAddr;
+use probe_model::{BogusReason, Segment, Timestamp};
+
+use super::{BogusFrame, DetectConfig, recent::Recent};
+
+/// How many senders are remembered.
+const REMEMBERED: usize = 4096;
+
+/// The senders of bogus frames that were reported lately, and how many frames were held back since.
+#[derive(Debug, Default)]
+pub(super) struct Offenders(Recent<(Segment, MacAddr, BogusReason), u64, REMEMBERED>);
+
+impl Offenders {
+    /// Whether a bogus frame is to be reported, and then how many before it were not.
+    pub fn report(
+        &mut self,
+        segment: Segment,
+        frame: &BogusFrame,
+        at: Timestamp,
+        config: &DetectConfig,
+    ) -> Option<u64> {
+        let key = (segment, frame.eth_src, frame.reason);
+        let mut held_back = 0;
+        if let Some((told, since_told)) = self.0.get_mut(&key) {
+            if at.since(*told) < config.bogus_interval {
+                *since_told += 1;
+                return None;
+            }
+            held_back = *since_told;
+        }
+        self.0.put(key, at, 0);
+        Some(held_back)
+    }
+
+    /// Forgets everything: the clock was set back.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}

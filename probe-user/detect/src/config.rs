@@ -1,0 +1,121 @@
+//! Every number and rule that detection goes by, with its default.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use probe_common::wire::MacAddr;
+use probe_model::{MacPattern, Timestamp};
+
+/// How detection judges. [`DetectConfig::default`] is what the documentation describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetectConfig {
+    /// How long the owner before must keep silent until an address has moved. Default 10 s: longer than the
+    /// bursts of MetalLB and keepalived, and RFC 5227's `DEFEND_INTERVAL`.
+    pub settle: Duration,
+    /// How long after a takeover claims by earlier owners mean nothing. Default 1 s: in a clean handover
+    /// the outgoing speaker still answers the incoming one's announcement.
+    pub overlap: Duration,
+    /// How long after a request an answer to it counts. Default 1 s.
+    pub answer_window: Duration,
+    /// Alternation: this many returns… Default 2: both owners have claimed the address again.
+    pub alternation_returns: usize,
+    /// …in this time. Default 10 s.
+    pub alternation_window: Duration,
+    /// Slow alternation: this many returns… Default 5, as RFC 7432 section 15.1 and FRR have it…
+    pub slow_alternation_returns: usize,
+    /// …in this time. Default 180 s, from the same sources.
+    pub slow_alternation_window: Duration,
+    /// How long this host has to let go of an address that a stranger claims. Default 1 s.
+    pub local_grace: Duration,
+    /// How long a conflict is without evidence until its resolution is looked for, and how long a contested
+    /// address is calm until the next sign is a new episode. Default 60 s.
+    pub resolution_quiet: Duration,
+    /// Not less than this between the two rounds of asking for a resolution. Default 1 s.
+    pub resolution_gap: Duration,
+    /// How long nobody else than one owner has claimed the address until a quiet conflict ends. Default
+    /// 10 min.
+    pub expiry: Duration,
+    /// The windows in which a pending move is asked about, counted from the takeover. Default 1–2 s and
+    /// 3–4 s: not earlier, because a clean handover overlaps.
+    pub confirmation: [(Duration, Duration); 2],
+    /// Whether there is somebody who asks. Default no: then nothing is asked for, and a conflict without
+    /// evidence becomes quiet.
+    pub may_ask: bool,
+    /// How long after a newcomer's ARP probe an answer denies it the address. Default 1 s.
+    pub probe_window: Duration,
+    /// How often one address is reported as denied to one prober. Default once an hour.
+    pub probe_denied_interval: Duration,
+    /// How often a sender's bogus frames of one sort are reported. Default once in 10 min.
+    pub bogus_interval: Duration,
+    /// How long nobody claims a tracked address until it is silent. Default never: an address that nobody
+    /// asks for is not dead, so this wants somebody who asks.
+    pub silent_after: Option<Duration>,
+    /// How many MACs a binding remembers, at least 2. Default 8.
+    pub max_macs: usize,
+    /// How many bindings are remembered, at least 1. Default 65 536, a whole /16.
+    pub max_bindings: usize,
+    /// The MACs that first-hop redundancy protocols share between machines. Default
+    /// [`MacPattern::VIRTUAL_ROUTERS`].
+    pub virtual_routers: Vec<MacPattern>,
+    /// Sets of MACs that are one machine. Sets that share a MAC are one set. Default none.
+    pub same_owner: Vec<Vec<MacAddr>>,
+    /// Disputes that are known to be fine. Default none.
+    pub ignore: Vec<Ignore>,
+    /// The addresses that matter, beyond gateways and this host's own. Default none.
+    pub tracked: Vec<IpNet>,
+}
+
+impl Default for DetectConfig {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            settle: seconds(10),
+            overlap: seconds(1),
+            answer_window: seconds(1),
+            alternation_returns: 2,
+            alternation_window: seconds(10),
+            slow_alternation_returns: 5,
+            slow_alternation_window: seconds(180),
+            local_grace: seconds(1),
+            resolution_quiet: seconds(60),
+            resolution_gap: seconds(1),
+            expiry: seconds(600),
+            confirmation: [(seconds(1), seconds(2)), (seconds(3), seconds(4))],
+            may_ask: false,
+            probe_window: seconds(1),
+            probe_denied_interval: seconds(3600),
+            bogus_interval: seconds(600),
+            silent_after: None,
+            max_macs: 8,
+            max_bindings: 65_536,
+            virtual_routers: MacPattern::VIRTUAL_ROUTERS.to_vec(),
+            same_owner: Vec::new(),
+            ignore: Vec::new(),
+            tracked: Vec::new(),
+        }
+    }
+}
+
+impl DetectConfig {
+    /// The ignore entry that covers the address now.
+    pub fn ignored(&self, ip: IpAddr, now: Timestamp) -> Option<&Ignore> {
+        self.ignore.iter().find(|entry| entry.covers(ip, now))
+    }
+}
+
+/// Addresses whose disputes are counted, not reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignore {
+    /// Which.
+    pub network: IpNet,
+    /// Why, for those who read the configuration later.
+    pub reason: String,
+    /// Until when; `None` is for ever.
+    pub expires: Option<Timestamp>,
+}
+
+impl Ignore {
+    fn covers(&self, ip: IpAddr, now: Timestamp) -> bool {
+        self.network.contains(&ip) && self.expires.is_none_or(|expires| now < expires)
+    }
+}

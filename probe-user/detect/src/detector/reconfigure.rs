@@ -1,0 +1,70 @@
+//! Another configuration while it runs: nothing that is known is lost.
+
+use super::{DetectConfig, Detector, Finding, Slot, Timestamp, Turn};
+use crate::{binding::Change, owner::Rules, turn::Scene};
+
+impl Detector {
+    /// Judges by another configuration from now on. What was due by the old one is judged by it first; what
+    /// is long due by the new one is due now. What was concluded stays concluded, with these exceptions:
+    ///
+    /// - a conflict whose owners are declared to be one machine is resolved;
+    /// - a conflict on an address that matters from now on, or that is no longer ignored, is told again;
+    /// - over smaller bounds the least recently seen goes, but no open conflict and no tracked address.
+    pub fn reconfigure(
+        &mut self,
+        config: DetectConfig,
+        at: Timestamp,
+        findings: &mut Vec<Finding>,
+    ) {
+        self.keep_time(at);
+        self.advance(at, findings);
+        let at = at.max(self.ledger.now);
+        self.told += 1;
+        let before = std::mem::replace(&mut self.world.rules, Rules::new(config));
+        self.table.set_max(self.world.rules.config.max_bindings);
+        for slot in self.table.slots() {
+            let Some(entry) = self.table.get_mut(slot) else {
+                continue;
+            };
+            let was_tracked = entry.tracked;
+            entry.tracked = self.world.is_tracked(&entry.key);
+            let scene = self.world.scene(entry.key, entry.tracked);
+            let change = Change {
+                newly_tracked: entry.tracked && !was_tracked,
+                before: Scene {
+                    rules: &before,
+                    tracked: was_tracked,
+                    ..scene
+                },
+            };
+            let mut turn = Turn {
+                at,
+                scene,
+                ledger: &mut self.ledger,
+                findings,
+            };
+            entry.binding.reconsider(&change, &mut turn);
+            self.refresh_from(slot, at);
+        }
+        self.evict_surplus();
+        self.advance(at, findings);
+    }
+
+    /// Forgets bindings beyond the bound, which was higher when they came.
+    pub(super) fn evict_surplus(&mut self) {
+        while let Some(evicted) = self.table.evict_surplus() {
+            self.ledger.statistics.evicted_bindings += 1;
+            self.release(&evicted);
+        }
+    }
+
+    /// Brings the table up to date; nothing is due before `at`.
+    fn refresh_from(&mut self, slot: Slot, at: Timestamp) {
+        let Some(entry) = self.table.get(slot) else {
+            return;
+        };
+        let scene = self.world.scene(entry.key, entry.tracked);
+        let due = entry.binding.next_deadline(&scene);
+        self.table.update(slot, due.map(|due| due.max(at)));
+    }
+}

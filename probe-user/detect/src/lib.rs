@@ -1,0 +1,88 @@
+//! Detection: who owns an address, and is it a conflict?
+//!
+//! Must not depend on anything but `model` and `probe-common`.
+//!
+//! A pure state machine. It does no I/O and has no clock: time comes with what it is told, and the same
+//! input gives the same findings. What goes in:
+//!
+//! - [`Detector::observe`]: one frame, an [`Observation`];
+//! - [`Detector::learn`]: what the host and the cluster know that no frame says, [`HostFacts`];
+//! - [`Detector::expect_only`]: which single addresses are expected, those of a cluster's services;
+//! - [`Detector::reconfigure`]: other numbers and rules to go by, [`DetectConfig`];
+//! - [`Detector::answered`]: what came of an [`Ask`] that the machine had wished for;
+//! - [`Detector::tick`]: that time has passed. What is due is also judged before each frame, so ticks only
+//!   spare the wait for the next one.
+//!
+//! What comes out: [`Finding`]s, [`Ask`]s, and views of what is known.
+//!
+//! # The life of a binding
+//!
+//! ```text
+//!            first claim                     another owner claims: a takeover
+//!  (nothing) ───────────► settled ─────────────────────────────────────────► in doubt
+//!            new_binding     ▲                                                 │   │
+//!                            │   10 s in which only the holder claims: moved   │   │ an earlier owner claims
+//!                            ├─────────────────────────────────────────────────┘   │ again: contested, and a
+//!                            │                                                     │ takeover in its turn
+//!                            │   asked twice, one owner answers: resolved          │
+//!                            └───────────────────── conflict ◄─────────────────────┘
+//!                                10 min without a second     two returns in 10 s, five in 180 s;
+//!                                owner: expired              from anywhere: two answers to one request,
+//!                                                            a stranger on this host's address, two
+//!                                                            owners that answer when asked
+//! ```
+//!
+//! - For 1 s after a takeover, earlier owners that go on, and any unicast reply with spa = tpa, are only
+//!   remembered: a clean handover overlaps. Two answers to one request count even then.
+//! - A takeover from a settled owner is no return for the fast count, even by a station that had the address
+//!   last week; else the second rolling restart of a life would be a conflict. For the slow count it is.
+//! - Whoever was left out when an address settled is no party to what comes later until it claims again, so
+//!   that the owner of last week does not appear in today's conflict.
+//! - An answer to this host's own asking is no return: asking must not make evidence of an address that is
+//!   already in doubt. It does break the silence that a move needs.
+//! - A conflict is told when it opens, for each owner that joins, and when there is evidence again after it
+//!   had become quiet; the rest is counted. `contested` is told once an episode, which ends after 60 s
+//!   without a sign; `source_mismatch` once for each MAC on an address; `bogus_claim` once in 10 min for each
+//!   sender and sort; `probe_denied` once an hour for each address and prober; `silent` once a silence.
+//!
+//! # What always holds
+//!
+//! - A conflict has two owners or more.
+//! - An open conflict and a tracked address are never forgotten to make room.
+//! - At most [`DetectConfig::max_bindings`] bindings and [`DetectConfig::max_macs`] MACs in each.
+//! - A claim that was held back by the kernel and carried by the next one counts as if it had been seen.
+//! - A clock that jumps, or is set back, delays a conclusion at most by what it would have taken anyway.
+
+#![forbid(unsafe_code)]
+
+mod ask;
+mod binding;
+mod bogus;
+mod config;
+mod detector;
+mod facts;
+mod observation;
+mod owner;
+mod page;
+mod probes;
+mod recency;
+mod recent;
+mod statistics;
+mod table;
+mod turn;
+mod view;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use ask::{Ask, Purpose};
+pub use config::{DetectConfig, Ignore};
+pub use detector::Detector;
+pub use facts::{Announcer, Expected, HostFacts};
+pub use observation::{
+    Answer, Body, BogusFrame, Claim, EventError, Form, Observation, PreviousClaim, Probe, RequestId,
+};
+pub use owner::{Identity, Rules};
+pub use page::{AddressView, Cursor, Group, Holder, Page};
+pub use statistics::Statistics;

@@ -1,0 +1,230 @@
+//! What detection is told of one frame.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use probe_common::{
+    counter::Direction,
+    event::{ArpEvent, Sighting, form},
+    wire::{Kind, MacAddr},
+};
+use probe_model::{BogusReason, Segment, Timestamp};
+
+/// One frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// When it was seen.
+    pub at: Timestamp,
+    /// Where it was seen.
+    pub segment: Segment,
+    /// Whether this host received or sent it.
+    pub direction: Direction,
+    /// What it does.
+    pub body: Body,
+}
+
+/// What a frame does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// "`ip` is at `mac`": spa ≠ 0.0.0.0, request and reply alike.
+    Claim(Claim),
+    /// RFC 5227 ARP probe: asks for an address and claims none.
+    Probe(Probe),
+    /// No valid claim.
+    Bogus(BogusFrame),
+}
+
+/// "`ip` is at `mac`".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// spa.
+    pub ip: IpAddr,
+    /// sha.
+    pub mac: MacAddr,
+    /// The Ethernet source.
+    pub eth_src: MacAddr,
+    /// What it looked like.
+    pub form: Form,
+    /// To whom it answers, if it is a reply and no announcement.
+    pub answer: Option<Answer>,
+    /// The claim on the same address before this one, whether or not it was an observation itself.
+    pub previous: Option<PreviousClaim>,
+}
+
+/// What a claim looked like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// A reply; otherwise a request.
+    pub reply: bool,
+    /// spa = tpa (gratuitous ARP).
+    pub announcement: bool,
+    /// Sent to one station.
+    pub unicast: bool,
+}
+
+/// Whom a reply answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// tha: who asked.
+    pub asker: MacAddr,
+    /// tpa is 0.0.0.0: the question was an ARP probe.
+    pub to_probe: bool,
+    /// The question, if it was seen.
+    pub request: Option<RequestId>,
+}
+
+/// A request, known by the time at which it was seen: two replies with one `RequestId` answer one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(pub Timestamp);
+
+/// The claim before a claim. It may have been held back by the kernel's economy, so it is evidence of
+/// its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousClaim {
+    /// When it was seen.
+    pub at: Timestamp,
+    /// sha.
+    pub mac: MacAddr,
+    /// What it looked like.
+    pub form: Form,
+    /// Whether this host received or sent it.
+    pub direction: Direction,
+    /// The request that it answered, if that was seen.
+    pub request: Option<RequestId>,
+}
+
+/// RFC 5227 ARP probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// tpa: the address asked for.
+    pub target: IpAddr,
+    /// sha: who asks.
+    pub prober: MacAddr,
+    /// Sent to one station, as switches that track devices do; a newcomer's probe is a broadcast.
+    pub unicast: bool,
+    /// With the mark of this program's questions (tha = sha): a monitor asks, no newcomer.
+    pub signed: bool,
+}
+
+/// A frame that makes no valid claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BogusFrame {
+    /// spa.
+    pub ip: IpAddr,
+    /// sha.
+    pub mac: MacAddr,
+    /// The Ethernet source: the one sender address that means something here.
+    pub eth_src: MacAddr,
+    /// Why.
+    pub reason: BogusReason,
+}
+
+/// Why an event says nothing that can be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The kernel side is of another version.
+    #[error("event of unknown kind {0}: the kernel programs are of another version")]
+    UnknownKind(u8),
+    /// The kernel side is of another version.
+    #[error("event of unknown hook {0}: the kernel programs are of another version")]
+    UnknownHook(u8),
+    /// The frame is not of the kind that the event says.
+    #[error("event of kind {said} carries a frame that is a {is}")]
+    Contradiction {
+        /// What the event says.
+        said: Kind,
+        /// What its frame says.
+        is: Kind,
+    },
+}
+
+impl TryFrom<&ArpEvent> for Observation {
+    type Error = EventError;
+
+    fn try_from(event: &ArpEvent) -> Result<Self, EventError> {
+        let frame = &event.frame;
+        let said = event.kind().ok_or(EventError::UnknownKind(event.kind))?;
+        let hook = event.hook().ok_or(EventError::UnknownHook(event.hook))?;
+        if said != frame.kind() {
+            let is = frame.kind();
+            return Err(EventError::Contradiction { said, is });
+        }
+        let body = match frame.bogus() {
+            Some(reason) => Body::Bogus(BogusFrame {
+                ip: ip(frame.spa),
+                mac: frame.sha,
+                eth_src: frame.eth_src,
+                reason: BogusReason::Frame(reason),
+            }),
+            None if said == Kind::Probe => Body::Probe(Probe {
+                target: ip(frame.tpa),
+                prober: frame.sha,
+                unicast: frame.is_unicast(),
+                signed: frame.tha == frame.sha,
+            }),
+            None => Body::Claim(claim(event)),
+        };
+        Ok(Self {
+            at: Timestamp(event.ktime_ns),
+            segment: Segment {
+                interface: event.ifindex,
+                vlan: frame.vlan(),
+            },
+            direction: hook.direction(),
+            body,
+        })
+    }
+}
+
+fn claim(event: &ArpEvent) -> Claim {
+    let frame = &event.frame;
+    let form = Form::of(&event.sighting());
+    Claim {
+        ip: ip(frame.spa),
+        mac: frame.sha,
+        eth_src: frame.eth_src,
+        form,
+        answer: (form.reply && !form.announcement).then(|| Answer {
+            asker: frame.tha,
+            to_probe: frame.tpa == [0; 4],
+            request: request(event.request_ns),
+        }),
+        previous: event
+            .previous
+            .is_some()
+            .then(|| PreviousClaim::from(&event.previous)),
+    }
+}
+
+impl Form {
+    fn of(sighting: &Sighting) -> Self {
+        Self {
+            reply: sighting.has_form(form::REPLY),
+            announcement: sighting.has_form(form::ANNOUNCEMENT),
+            unicast: sighting.has_form(form::UNICAST),
+        }
+    }
+}
+
+impl From<&Sighting> for PreviousClaim {
+    fn from(sighting: &Sighting) -> Self {
+        Self {
+            at: Timestamp(sighting.ktime_ns),
+            mac: sighting.mac,
+            form: Form::of(sighting),
+            direction: if sighting.has_form(form::EGRESS) {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            request: request(sighting.request_ns),
+        }
+    }
+}
+
+fn request(request_ns: u64) -> Option<RequestId> {
+    (request_ns != 0).then_some(RequestId(Timestamp(request_ns)))
+}
+
+fn ip(bytes: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(bytes))
+}

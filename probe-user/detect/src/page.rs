@@ -1,0 +1,89 @@
+//! Addresses, read page by page: a whole table of them at once would keep the next frame waiting.
+
+use std::ops::Bound;
+
+use probe_common::wire::MacAddr;
+use probe_model::{BindingKey, ConflictView, OwnerView, Timestamp};
+use smallvec::SmallVec;
+
+use super::table::Slot;
+
+/// Which addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Those with an open conflict.
+    Conflicts,
+    /// Those that are, or were lately, contested.
+    Contested,
+    /// Those that matter.
+    Tracked,
+}
+
+/// From where on to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(Option<Slot>);
+
+/// A part of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The addresses. One that comes or goes between two pages may be missing, or be there twice.
+    pub addresses: Vec<AddressView>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<Cursor>,
+}
+
+/// One address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, a metric each"
+)]
+pub struct AddressView {
+    /// Where and which.
+    pub key: BindingKey,
+    /// Whether it matters.
+    pub tracked: bool,
+    /// Whether its disputes are on the ignore list.
+    pub ignored: bool,
+    /// Who has it, if anybody has claimed it.
+    pub holder: Option<Holder>,
+    /// Whether its silence has been reported and lasts.
+    pub silent: bool,
+    /// Whether owners have taken turns lately.
+    pub contested: bool,
+    /// Who takes part in its open conflict, if it has one.
+    pub parties: Option<Vec<OwnerView>>,
+    /// What is known of that conflict.
+    pub conflict: Option<ConflictView>,
+}
+
+/// The current owner of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The MAC that stands for it: the same one for whoever looks, also where it has several.
+    pub canonical: MacAddr,
+    /// The MACs that it was seen with.
+    pub macs: SmallVec<[MacAddr; 2]>,
+    /// Its last claim.
+    pub last_claim: Timestamp,
+}
+
+impl Cursor {
+    /// Just after an entry.
+    pub(super) const fn after(slot: Slot) -> Self {
+        Self(Some(slot))
+    }
+
+    /// The first number that is left.
+    pub(super) fn first(self) -> usize {
+        self.0.map_or(0, |slot| slot as usize + 1)
+    }
+
+    /// The entries that are left.
+    pub(super) fn rest(self) -> (Bound<Slot>, Bound<Slot>) {
+        (
+            self.0.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        )
+    }
+}

@@ -1,0 +1,56 @@
+//! What detection counts about itself.
+
+use probe_model::{Finding, FindingKind, Severity};
+
+/// Counts since the start, and sizes now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Bindings remembered now.
+    pub bindings: usize,
+    /// Conflicts open now, ignored ones included.
+    pub open_conflicts: usize,
+    /// Those of them that have become quiet.
+    pub quiet_conflicts: usize,
+    /// Addresses that matter and are remembered now.
+    pub tracked: usize,
+    /// Addresses that are, or were lately, contested.
+    pub contested: usize,
+    /// Observations taken.
+    pub observations: u64,
+    /// Findings reported, by kind and severity.
+    pub findings: [[u64; Severity::COUNT]; FindingKind::COUNT],
+    /// Findings that the ignore list kept from being reported, by kind.
+    pub ignored: [u64; FindingKind::COUNT],
+    /// Findings held back because their like was just reported, by kind.
+    pub held_back: [u64; FindingKind::COUNT],
+    /// Bindings forgotten to make room.
+    pub evicted_bindings: u64,
+    /// Claims not followed, because every binding in the table has an open conflict or is tracked.
+    pub turned_away: u64,
+    /// MACs forgotten to make room in their binding.
+    pub evicted_macs: u64,
+    /// Asks dropped because nobody fetched them.
+    pub dropped_asks: u64,
+    /// Times that the clock was set back.
+    pub clock_steps: u64,
+}
+
+impl Statistics {
+    /// Findings reported of one kind and severity.
+    pub const fn findings(&self, kind: FindingKind, severity: Severity) -> u64 {
+        self.findings[kind.number() as usize][severity.number() as usize]
+    }
+
+    pub(super) const fn reported(&mut self, finding: &Finding) {
+        let (kind, severity) = (finding.kind.number(), finding.severity.number());
+        self.findings[kind as usize][severity as usize] += 1;
+    }
+
+    pub(super) const fn ignored(&mut self, kind: FindingKind) {
+        self.ignored[kind.number() as usize] += 1;
+    }
+
+    pub(super) const fn held_back(&mut self, kind: FindingKind) {
+        self.held_back[kind.number() as usize] += 1;
+    }
+}

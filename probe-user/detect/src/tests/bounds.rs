@@ -1,0 +1,207 @@
+//! Memory is bounded, and what matters is not forgotten for it.
+
+use probe_common::{counter::Direction, wire::MacAddr};
+use probe_model::{BindingKey, FindingKind::*};
+
+use super::lab::*;
+use crate::{Body, Claim, Cursor, DetectConfig};
+
+fn small(max_bindings: usize) -> DetectConfig {
+    DetectConfig {
+        max_bindings,
+        ..DetectConfig::default()
+    }
+}
+
+fn at_address(last: u8, claim: Claim) -> Claim {
+    Claim {
+        ip: ip(last),
+        ..claim
+    }
+}
+
+fn place(last: u8) -> BindingKey {
+    BindingKey {
+        ip: ip(last),
+        ..key()
+    }
+}
+
+#[test]
+fn the_binding_seen_least_recently_makes_room() {
+    let mut lab = Lab::with(small(3));
+    for (second, last) in [1, 2, 3, 1, 4].into_iter().enumerate() {
+        lab.see(second as u64 * S, at_address(last, asking(A)));
+    }
+    assert_eq!(lab.detector.statistics().evicted_bindings, 1);
+    let known: Vec<_> = (1..5)
+        .filter(|&last| lab.detector.binding(&place(last)).is_some())
+        .collect();
+    assert_eq!(known, [1, 3, 4]);
+}
+
+#[test]
+fn an_open_conflict_and_a_tracked_address_never_make_room() {
+    let mut lab = Lab::with(DetectConfig {
+        tracked: vec!["192.0.2.1/32".parse().unwrap()],
+        ..small(3)
+    });
+    lab.see(0, at_address(1, asking(A)));
+    lab.see(S, at_address(2, answer(A, S)));
+    lab.see(S + 5, at_address(2, answer(B, S)));
+    for last in 3..200 {
+        lab.see(2 * S, at_address(last, asking(A)));
+    }
+    for last in [1, 2, 199] {
+        assert!(lab.detector.binding(&place(last)).is_some(), "{last}");
+    }
+    assert_eq!(lab.detector.statistics().bindings, 3);
+    assert_eq!(lab.detector.open_conflicts().count(), 1);
+}
+
+#[test]
+fn a_claim_for_which_there_is_no_room_is_counted() {
+    let mut lab = Lab::with(DetectConfig {
+        tracked: vec!["192.0.2.0/24".parse().unwrap()],
+        ..small(2)
+    });
+    for last in 1..=5 {
+        lab.see(0, at_address(last, asking(A)));
+    }
+    let statistics = lab.detector.statistics();
+    assert_eq!((statistics.bindings, statistics.turned_away), (2, 3));
+}
+
+#[test]
+fn a_conflict_that_has_ended_may_make_room_again() {
+    let mut lab = Lab::with(small(1));
+    lab.see(0, answer(A, 0));
+    lab.see(5, answer(B, 0));
+    lab.see(10, at_address(1, asking(C)));
+    assert_eq!(lab.detector.statistics().turned_away, 1);
+    lab.wait(1000 * S);
+    lab.see(1000 * S, at_address(1, asking(C)));
+    assert!(lab.detector.binding(&place(1)).is_some());
+}
+
+#[test]
+fn a_binding_remembers_eight_macs_and_forgets_the_one_seen_least_recently() {
+    let mut lab = Lab::new();
+    for number in 0..20 {
+        lab.see(
+            u64::from(number) * S,
+            announce(MacAddr([2, 0, 0, 0, 9, number])),
+        );
+    }
+    let macs: Vec<_> = lab
+        .detector
+        .binding(&key())
+        .unwrap()
+        .owners
+        .iter()
+        .map(|owner| owner.macs[0].0[5])
+        .collect();
+    assert_eq!(macs, [19, 18, 17, 16, 15, 14, 13, 12]);
+    assert_eq!(lab.detector.statistics().evicted_macs, 12);
+}
+
+#[test]
+fn the_virtual_mac_is_not_forgotten_for_the_physical_ones() {
+    let mut lab = Lab::new();
+    lab.see(0, announce(V));
+    for number in 1..100u8 {
+        lab.see(
+            u64::from(number) * 20 * S,
+            asking(MacAddr([2, 0, 0, 0, 9, number])),
+        );
+    }
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn a_station_whose_every_binding_was_forgotten_is_a_newcomer_again() {
+    let mut lab = Lab::with(small(2));
+    lab.see(0, at_address(1, asking(CLIENT)));
+    lab.see(S, asking(A));
+    lab.probe(2 * S, CLIENT, false);
+    lab.see(2 * S + 5, answer_to_probe(CLIENT, A, 2 * S));
+    assert_eq!(lab.kinds(), []);
+    lab.see(3 * S, at_address(2, asking(B)));
+    lab.probe(4 * S, CLIENT, false);
+    lab.see(4 * S + 5, answer_to_probe(CLIENT, A, 4 * S));
+    assert_eq!(lab.kinds(), [ProbeDenied]);
+}
+
+#[test]
+fn what_was_on_an_interface_that_is_gone_is_forgotten() {
+    let mut lab = Lab::new();
+    lab.see(0, answer(A, 0));
+    lab.see(5, answer(B, 0));
+    lab.detector.forget_interface(SEGMENT.interface + 1);
+    assert_eq!(lab.detector.statistics().open_conflicts, 1);
+    lab.detector.forget_interface(SEGMENT.interface);
+    let statistics = lab.detector.statistics();
+    assert_eq!((statistics.bindings, statistics.open_conflicts), (0, 0));
+    assert_eq!(lab.detector.next_deadline(), None);
+}
+
+/// A tenth of it without optimisation, where the whole takes a minute.
+const MANY: u32 = if cfg!(debug_assertions) {
+    100_000
+} else {
+    1_000_000
+};
+
+#[test]
+fn a_million_bindings_and_a_hundred_thousand_conflicts_are_survived() {
+    let (many, some) = (MANY, MANY / 10);
+    let mut lab = Lab::with(small(many as usize));
+    let mut see = |at: u64, number: u32, mac: MacAddr, asked: Option<u64>| {
+        let claim = asked.map_or(announce(mac), |asked| answer(mac, asked));
+        let claim = Claim {
+            ip: std::net::IpAddr::from(number.to_be_bytes()),
+            ..claim
+        };
+        lab.observe(at, Direction::Ingress, SEGMENT, Body::Claim(claim));
+        lab.findings.clear();
+    };
+    for number in 0..many + some {
+        see(u64::from(number), number, A, None);
+    }
+    for number in many..many + some {
+        let asked = 2 * S + u64::from(number);
+        see(asked, number, A, Some(asked));
+        see(asked, number, B, Some(asked));
+    }
+    let statistics = lab.detector.statistics();
+    assert_eq!(statistics.bindings, many as usize);
+    assert_eq!(statistics.open_conflicts, some as usize);
+    assert_eq!(statistics.evicted_bindings, u64::from(some));
+    lab.wait(10_000 * S);
+    assert_eq!(lab.take().len(), 2 * some as usize, "quiet, then expired");
+    assert_eq!(lab.detector.statistics().open_conflicts, 0);
+    assert_eq!(lab.detector.next_deadline(), None);
+}
+
+#[test]
+fn all_bindings_can_be_read_part_by_part() {
+    let mut lab = Lab::new();
+    for last in 0..100 {
+        let claim = Claim {
+            ip: ip(last),
+            ..announce(A)
+        };
+        lab.observe(0, Direction::Ingress, SEGMENT, Body::Claim(claim));
+    }
+    for most in [1, 7, 50, 100, 1000] {
+        let (mut read, mut next) = (Vec::new(), Some(Cursor::default()));
+        while let Some(from) = next {
+            let part;
+            (part, next) = lab.detector.bindings_from(from, most);
+            assert!(part.len() <= most);
+            read.extend(part.into_iter().map(|binding| binding.key.ip));
+        }
+        read.sort();
+        assert_eq!(read, (0..100).map(ip).collect::<Vec<_>>(), "{most}");
+    }
+}

@@ -1,0 +1,145 @@
+//! From an event of the kernel side to an observation.
+
+use probe_common::{
+    counter::Direction,
+    event::{ArpEvent, Hook, Sighting},
+    wire::{ArpFrame, Bogus, Kind, MacAddr, VlanTag},
+};
+use probe_model::{BogusReason, Timestamp};
+
+use super::lab::{A, B, CLIENT};
+use crate::{Answer, Body, EventError, Observation, RequestId};
+
+fn reply() -> ArpEvent {
+    ArpEvent {
+        ktime_ns: 50,
+        request_ns: 40,
+        ifindex: 7,
+        kind: Kind::Claim.number(),
+        hook: Hook::TcIngress.number(),
+        frame: ArpFrame {
+            eth_dst: CLIENT,
+            eth_src: A,
+            tags: [VlanTag::new(0x8100, 100), VlanTag::NONE],
+            oper: ArpFrame::REPLY,
+            sha: A,
+            spa: [192, 0, 2, 80],
+            tha: CLIENT,
+            tpa: [192, 0, 2, 1],
+        },
+        ..ArpEvent::default()
+    }
+}
+
+#[test]
+fn a_reply_says_who_claims_and_whom_it_answers() {
+    let mut event = reply();
+    event.previous = Sighting {
+        ktime_ns: 45,
+        request_ns: 40,
+        mac: B,
+        form: probe_common::event::form::REPLY | probe_common::event::form::EGRESS,
+        padding: 0,
+    };
+    let observation = Observation::try_from(&event).unwrap();
+    assert_eq!(
+        (observation.at, observation.segment.interface),
+        (Timestamp(50), 7)
+    );
+    assert_eq!(observation.segment.vlan.to_string(), "100");
+    assert_eq!(observation.direction, Direction::Ingress);
+    let Body::Claim(claim) = observation.body else {
+        panic!("a claim");
+    };
+    assert_eq!(
+        (claim.mac, claim.ip.to_string().as_str()),
+        (A, "192.0.2.80")
+    );
+    assert!(claim.form.reply && claim.form.unicast && !claim.form.announcement);
+    let request = Some(RequestId(Timestamp(40)));
+    let answer = Answer {
+        asker: CLIENT,
+        to_probe: false,
+        request,
+    };
+    assert_eq!(claim.answer, Some(answer));
+    let previous = claim.previous.unwrap();
+    assert_eq!(
+        (previous.mac, previous.at, previous.request),
+        (B, Timestamp(45), request)
+    );
+    assert_eq!(previous.direction, Direction::Egress);
+}
+
+#[test]
+fn an_announcement_answers_nobody_even_as_a_reply() {
+    let mut event = reply();
+    event.frame.tpa = event.frame.spa;
+    let observation = Observation::try_from(&event).unwrap();
+    let Body::Claim(claim) = observation.body else {
+        panic!("a claim");
+    };
+    assert!(claim.form.announcement);
+    assert_eq!((claim.answer, claim.previous), (None, None));
+}
+
+#[test]
+fn an_arp_probe_asks_for_its_target() {
+    let mut event = reply();
+    event.kind = Kind::Probe.number();
+    event.hook = Hook::TcEgress.number();
+    event.frame.oper = ArpFrame::REQUEST;
+    event.frame.spa = [0; 4];
+    event.frame.eth_dst = MacAddr::BROADCAST;
+    let observation = Observation::try_from(&event).unwrap();
+    assert_eq!(observation.direction, Direction::Egress);
+    let Body::Probe(probe) = observation.body else {
+        panic!("a probe");
+    };
+    assert_eq!(
+        (
+            probe.prober,
+            probe.target.to_string().as_str(),
+            probe.unicast
+        ),
+        (A, "192.0.2.1", false)
+    );
+}
+
+#[test]
+fn a_bogus_frame_keeps_its_reason() {
+    let mut event = reply();
+    event.kind = Kind::Bogus.number();
+    event.frame.sha = MacAddr::ZERO;
+    let observation = Observation::try_from(&event).unwrap();
+    let Body::Bogus(frame) = observation.body else {
+        panic!("bogus");
+    };
+    assert_eq!(
+        (frame.reason, frame.eth_src),
+        (BogusReason::Frame(Bogus::ShaZero), A)
+    );
+}
+
+#[test]
+fn an_event_that_makes_no_sense_is_an_error() {
+    let unknown_kind = ArpEvent { kind: 9, ..reply() };
+    let unknown_hook = ArpEvent { hook: 9, ..reply() };
+    let contradiction = ArpEvent {
+        kind: Kind::Probe.number(),
+        ..reply()
+    };
+    for (event, error) in [
+        (unknown_kind, EventError::UnknownKind(9)),
+        (unknown_hook, EventError::UnknownHook(9)),
+        (
+            contradiction,
+            EventError::Contradiction {
+                said: Kind::Probe,
+                is: Kind::Claim,
+            },
+        ),
+    ] {
+        assert_eq!(Observation::try_from(&event), Err(error));
+    }
+}

@@ -1,0 +1,284 @@
+//! A network of one address, told in microseconds.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use probe_common::{
+    counter::Direction,
+    wire::{Bogus, MacAddr, Vlan},
+};
+use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Segment, Timestamp};
+
+use crate::{
+    Answer, Ask, Body, BogusFrame, Claim, DetectConfig, Detector, Form, HostFacts, Observation,
+    PreviousClaim, Probe, RequestId,
+};
+
+/// Microseconds in a millisecond.
+pub const MS: u64 = 1_000;
+/// Microseconds in a second.
+pub const S: u64 = 1_000_000;
+
+pub const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
+pub const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+pub const C: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
+/// A MAC of this host.
+pub const HOST: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
+/// Another MAC of this host.
+pub const HOST_TOO: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
+/// Somebody who asks.
+pub const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
+/// Virtual-router MACs.
+pub const V: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 51]);
+pub const V2: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 52]);
+
+/// A point in time, counted from an arbitrary beginning.
+pub fn time(micros: u64) -> Timestamp {
+    Timestamp((1_000 * S + micros) * 1_000)
+}
+
+pub fn ip(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+}
+
+pub const SEGMENT: Segment = Segment {
+    interface: 2,
+    vlan: Vlan::UNTAGGED,
+};
+
+/// The address that most tests are about.
+pub fn key() -> BindingKey {
+    BindingKey {
+        segment: SEGMENT,
+        ip: ip(80),
+    }
+}
+
+fn claim(mac: MacAddr, form: Form) -> Claim {
+    Claim {
+        ip: key().ip,
+        mac,
+        eth_src: mac,
+        form,
+        answer: None,
+        previous: None,
+    }
+}
+
+/// A gratuitous request, broadcast.
+pub fn announce(mac: MacAddr) -> Claim {
+    claim(
+        mac,
+        Form {
+            announcement: true,
+            ..Form::default()
+        },
+    )
+}
+
+/// A gratuitous reply, broadcast.
+pub fn announce_by_reply(mac: MacAddr) -> Claim {
+    claim(
+        mac,
+        Form {
+            announcement: true,
+            reply: true,
+            unicast: false,
+        },
+    )
+}
+
+/// A unicast reply with spa = tpa.
+pub fn courtesy(mac: MacAddr) -> Claim {
+    claim(
+        mac,
+        Form {
+            announcement: true,
+            reply: true,
+            unicast: true,
+        },
+    )
+}
+
+/// The claim that lies in asking for another address.
+pub fn asking(mac: MacAddr) -> Claim {
+    claim(mac, Form::default())
+}
+
+/// An answer to `asker`, who asked at `asked`.
+pub fn answer_to(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
+    Claim {
+        answer: Some(Answer {
+            asker,
+            to_probe: false,
+            request: Some(RequestId(time(asked))),
+        }),
+        ..claim(
+            mac,
+            Form {
+                reply: true,
+                unicast: true,
+                announcement: false,
+            },
+        )
+    }
+}
+
+/// An answer to the client, who asked at `asked`.
+pub fn answer(mac: MacAddr, asked: u64) -> Claim {
+    answer_to(CLIENT, mac, asked)
+}
+
+/// An answer to an ARP probe that `asker` sent at `asked`.
+pub fn answer_to_probe(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
+    let mut claim = answer_to(asker, mac, asked);
+    if let Some(answer) = &mut claim.answer {
+        answer.to_probe = true;
+    }
+    claim
+}
+
+/// `claim`, carrying `previous` as the claim before it, seen at `at`.
+pub fn after(previous: Claim, at: u64, claim: Claim) -> Claim {
+    Claim {
+        previous: Some(PreviousClaim {
+            at: time(at),
+            mac: previous.mac,
+            form: previous.form,
+            direction: Direction::Ingress,
+            request: previous.answer.and_then(|answer| answer.request),
+        }),
+        ..claim
+    }
+}
+
+/// The machine, and what it has found.
+pub struct Lab {
+    pub detector: Detector,
+    pub findings: Vec<Finding>,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self::with(DetectConfig::default())
+    }
+
+    pub fn with(config: DetectConfig) -> Self {
+        Self {
+            detector: Detector::new(config),
+            findings: Vec::new(),
+        }
+    }
+
+    /// With somebody who asks.
+    pub fn asking() -> Self {
+        Self::with(DetectConfig {
+            may_ask: true,
+            ..DetectConfig::default()
+        })
+    }
+
+    /// This host has [`HOST`] and [`HOST_TOO`], and holds the address if `holds`.
+    pub fn host(&mut self, at: u64, holds: bool) {
+        self.learn(
+            at,
+            HostFacts {
+                macs: [HOST, HOST_TOO].into(),
+                addresses: holds.then_some((key(), HOST)).into_iter().collect(),
+                ..HostFacts::default()
+            },
+        );
+    }
+
+    pub fn learn(&mut self, at: u64, facts: HostFacts) {
+        self.detector.learn(facts, time(at), &mut self.findings);
+    }
+
+    /// It is to judge by this from now on.
+    pub fn reconfigure(&mut self, at: u64, config: DetectConfig) {
+        self.detector
+            .reconfigure(config, time(at), &mut self.findings);
+    }
+
+    pub fn observe(&mut self, at: u64, direction: Direction, segment: Segment, body: Body) {
+        let observation = Observation {
+            at: time(at),
+            segment,
+            direction,
+            body,
+        };
+        self.detector.observe(&observation, &mut self.findings);
+    }
+
+    /// A claim comes in.
+    pub fn see(&mut self, at: u64, claim: Claim) {
+        self.observe(at, Direction::Ingress, SEGMENT, Body::Claim(claim));
+    }
+
+    /// This host claims.
+    pub fn send(&mut self, at: u64, claim: Claim) {
+        self.observe(at, Direction::Egress, SEGMENT, Body::Claim(claim));
+    }
+
+    /// An ARP probe for the address comes in.
+    pub fn probe(&mut self, at: u64, prober: MacAddr, unicast: bool) {
+        let probe = Probe {
+            target: key().ip,
+            prober,
+            unicast,
+            signed: false,
+        };
+        self.observe(at, Direction::Ingress, SEGMENT, Body::Probe(probe));
+    }
+
+    /// A bogus frame comes in.
+    pub fn bogus(&mut self, at: u64, eth_src: MacAddr, reason: Bogus) {
+        let frame = BogusFrame {
+            ip: key().ip,
+            mac: MacAddr::ZERO,
+            eth_src,
+            reason: BogusReason::Frame(reason),
+        };
+        self.observe(at, Direction::Ingress, SEGMENT, Body::Bogus(frame));
+    }
+
+    /// Nothing happens until `at`.
+    pub fn wait(&mut self, at: u64) {
+        self.detector.tick(time(at), &mut self.findings);
+    }
+
+    /// Somebody answers, or nobody.
+    pub fn answered(&mut self, at: u64, ask: &Ask, by: &[MacAddr]) {
+        self.detector
+            .answered(ask, time(at), by, &mut self.findings);
+    }
+
+    /// The kinds of the findings since the last call, without `new_binding`.
+    pub fn kinds(&mut self) -> Vec<FindingKind> {
+        let kinds = self.take().into_iter().map(|finding| finding.kind);
+        kinds
+            .filter(|&kind| kind != FindingKind::NewBinding)
+            .collect()
+    }
+
+    /// The findings since the last call.
+    pub fn take(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// The one finding since the last call that is not `new_binding`.
+    pub fn only(&mut self) -> Finding {
+        let mut findings = self.take();
+        findings.retain(|finding| finding.kind != FindingKind::NewBinding);
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        findings.remove(0)
+    }
+}
+
+/// The MACs of a finding's owners, in its order.
+pub fn macs(finding: &Finding) -> Vec<MacAddr> {
+    finding
+        .owners
+        .iter()
+        .flat_map(|owner| owner.macs.clone())
+        .collect()
+}

@@ -1,0 +1,158 @@
+//! This host's own addresses.
+
+use probe_model::{Evidence, FindingKind::*, Severity};
+
+use super::lab::*;
+use crate::Purpose;
+
+#[test]
+fn a_stranger_that_goes_on_claiming_an_address_of_this_host_is_a_conflict() {
+    for every in [S, 3 * S, 30 * S] {
+        let mut lab = Lab::new();
+        lab.host(0, true);
+        lab.see(100 * S, asking(A));
+        assert_eq!(lab.kinds(), []);
+        lab.see(100 * S + every, asking(A));
+        let conflict = lab.only();
+        assert_eq!(
+            (conflict.kind, conflict.evidence),
+            (Conflict, Some(Evidence::Local))
+        );
+        assert_eq!(
+            conflict.severity,
+            Severity::Critical,
+            "own addresses are tracked"
+        );
+        assert_eq!(macs(&conflict), [A, HOST]);
+        assert!(conflict.owners[1].local);
+    }
+}
+
+#[test]
+fn claims_within_the_second_that_this_host_has_to_let_go_are_nothing() {
+    let mut lab = Lab::new();
+    lab.host(0, true);
+    lab.send(S, asking(HOST));
+    for at in [0, 1, 2, 999 * MS] {
+        lab.see(100 * S + at, announce(A));
+    }
+    lab.host(100 * S + 999 * MS, false);
+    lab.see(105 * S, announce(A));
+    lab.wait(200 * S);
+    assert_eq!(lab.kinds(), [Moved]);
+}
+
+#[test]
+fn an_address_that_this_host_has_just_been_given_was_rightly_another_hosts() {
+    let mut lab = Lab::new();
+    lab.host(0, false);
+    lab.see(0, announce(A));
+    lab.see(50 * S, announce(A));
+    lab.host(100 * S, true);
+    lab.see(100 * S + 500 * MS, asking(A));
+    assert_eq!(lab.kinds(), []);
+    lab.see(101 * S, asking(A));
+    assert_eq!(lab.kinds(), [Conflict]);
+}
+
+#[test]
+fn an_address_that_is_still_held_has_not_moved_because_this_host_kept_silent() {
+    let mut lab = Lab::new();
+    lab.host(0, true);
+    lab.send(S, asking(HOST));
+    lab.see(100 * S, announce(A));
+    lab.wait(130 * S);
+    assert_eq!(lab.kinds(), [Contested]);
+    lab.see(131 * S, announce(A));
+    assert_eq!(lab.kinds(), [Conflict]);
+}
+
+#[test]
+fn a_failback_that_is_announced_before_this_host_has_let_go_is_no_conflict() {
+    let mut lab = Lab::new();
+    lab.host(0, false);
+    lab.see(0, announce(A));
+    lab.host(100 * S, true);
+    lab.send(100 * S, announce(HOST));
+    lab.see(105 * S, announce(A));
+    lab.host(105 * S + 300, false);
+    lab.see(110 * S, announce(A));
+    lab.wait(200 * S);
+    assert_eq!(lab.kinds(), [Contested]);
+}
+
+#[test]
+fn an_address_announced_from_this_host_and_taken_twice_is_local_evidence() {
+    let mut lab = Lab::new();
+    lab.host(0, false);
+    lab.send(0, announce(HOST));
+    lab.see(100 * S, announce(A));
+    lab.send(101 * S + 100 * MS, announce(HOST));
+    lab.see(102 * S + 200 * MS, announce(A));
+    let findings = lab.take();
+    let conflict = findings.last().unwrap();
+    assert_eq!(
+        (conflict.kind, conflict.evidence),
+        (Conflict, Some(Evidence::Local))
+    );
+}
+
+#[test]
+fn a_clean_handover_and_a_rolling_restart_look_the_same_from_the_outgoing_node() {
+    let mut lab = Lab::new();
+    lab.host(0, false);
+    lab.send(0, announce(HOST));
+    lab.see(100 * S, announce(A));
+    lab.send(100 * S + 70, courtesy(HOST));
+    lab.see(101 * S + 100 * MS, announce(A));
+    lab.wait(200 * S);
+    assert_eq!(lab.kinds(), [Moved]);
+
+    lab.send(300 * S, announce(HOST));
+    lab.see(300 * S + 70, courtesy(A));
+    lab.wait(400 * S);
+    assert_eq!(lab.kinds(), [Moved]);
+
+    lab.see(500 * S, announce(A));
+    lab.send(500 * S + 70, courtesy(HOST));
+    lab.see(501 * S + 100 * MS, announce(A));
+    lab.send(501 * S + 800 * MS, announce(HOST));
+    lab.see(501 * S + 800 * MS + 70, courtesy(A));
+    lab.send(502 * S + 900 * MS, announce(HOST));
+    lab.wait(600 * S);
+    assert_eq!(lab.kinds(), [Contested]);
+}
+
+#[test]
+fn the_stranger_is_asked_after_the_grace_and_its_answer_is_evidence() {
+    let mut lab = Lab::asking();
+    lab.host(0, true);
+    lab.see(100 * S, announce(A));
+    let asks = lab.detector.take_asks();
+    assert_eq!(asks.len(), 1);
+    let ask = &asks[0];
+    assert_eq!(
+        (ask.purpose, ask.to.as_slice(), ask.earliest),
+        (Purpose::Local, &[A][..], time(101 * S))
+    );
+    assert!(lab.detector.wants(ask));
+    lab.answered(101 * S + 500 * MS, ask, &[]);
+    assert_eq!(lab.kinds(), []);
+    lab.answered(102 * S, ask, &[A]);
+    let conflict = lab.only();
+    assert_eq!(
+        (conflict.kind, conflict.evidence),
+        (Conflict, Some(Evidence::Local))
+    );
+    assert!(!lab.detector.wants(ask));
+}
+
+#[test]
+fn claims_of_this_hosts_own_macs_are_no_strangers_even_when_they_come_in() {
+    let mut lab = Lab::new();
+    lab.host(0, true);
+    for second in 0..100 {
+        lab.see(second * S, announce(HOST));
+    }
+    assert_eq!(lab.kinds(), []);
+}

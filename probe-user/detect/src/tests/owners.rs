@@ -1,0 +1,199 @@
+//! One machine with several MACs pages nobody.
+
+use probe_common::wire::MacAddr;
+use probe_model::{Evidence, FindingKind::*, Hint};
+
+use super::lab::*;
+use crate::DetectConfig;
+
+#[test]
+fn keepalived_with_use_vmac_is_one_owner() {
+    let mut lab = Lab::new();
+    for minute in 0..60 {
+        lab.see(minute * 60 * S, asking(A));
+        lab.see(minute * 60 * S + 2 * S, answer(V, minute * 60 * S + 2 * S));
+        lab.see(minute * 60 * S + 4 * S, asking(A));
+    }
+    assert_eq!(lab.kinds(), []);
+    let owners = lab.detector.binding(&key()).unwrap().owners;
+    assert_eq!(owners.len(), 1);
+    assert_eq!(owners[0].macs, [A, V]);
+}
+
+#[test]
+fn a_failover_behind_a_virtual_mac_is_nothing_at_all() {
+    let mut lab = Lab::new();
+    lab.see(0, announce(V));
+    lab.see(S, asking(A));
+    for at in 0..5 {
+        lab.see(100 * S + at, announce(V));
+    }
+    lab.see(101 * S, asking(B));
+    lab.see(120 * S, announce(V));
+    lab.see(121 * S, asking(A));
+    lab.wait(1000 * S);
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn two_physical_macs_that_alternate_behind_a_virtual_one_are_two_masters() {
+    let mut lab = Lab::new();
+    lab.see(0, announce(V));
+    for second in 0..30 {
+        lab.see(
+            10 * S + second * 4 * S,
+            asking(if second % 2 == 0 { A } else { B }),
+        );
+    }
+    let contested = lab.only();
+    assert_eq!(
+        (contested.kind, contested.hint),
+        (Contested, Some(Hint::TwoMasters))
+    );
+}
+
+#[test]
+fn two_answers_by_one_virtual_mac_are_two_masters() {
+    let mut lab = Lab::new();
+    lab.see(0, answer(V, 0));
+    lab.see(0, answer(V, 0));
+    let contested = lab.only();
+    assert_eq!(
+        (contested.kind, contested.hint),
+        (Contested, Some(Hint::TwoMasters))
+    );
+    for second in 1..100 {
+        lab.see(second * S, answer(V, second * S));
+        lab.see(second * S + 5, answer(V, second * S));
+    }
+    assert_eq!(lab.kinds(), [], "once per episode");
+}
+
+#[test]
+fn a_repeat_by_an_ordinary_mac_is_nothing() {
+    let mut lab = Lab::new();
+    lab.see(0, answer(A, 0));
+    lab.see(1, answer(A, 0));
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn a_virtual_mac_and_a_physical_one_that_answer_one_request_are_contested_with_a_hint() {
+    let mut lab = Lab::new();
+    lab.see(0, answer(V, 0));
+    lab.see(5, answer(A, 0));
+    let contested = lab.only();
+    assert_eq!(
+        (contested.kind, contested.hint),
+        (Contested, Some(Hint::RouterAndHost))
+    );
+}
+
+#[test]
+fn two_virtual_macs_are_two_owners() {
+    let mut lab = Lab::new();
+    lab.see(0, answer(V, 0));
+    lab.see(5, answer(V2, 0));
+    let conflict = lab.only();
+    assert_eq!(
+        (conflict.kind, conflict.hint),
+        (Conflict, Some(Hint::TwoRouterGroups))
+    );
+}
+
+#[test]
+fn declared_macs_glbp_groups_and_nlb_clusters_are_one_owner() {
+    let mac = |text: &str| text.parse::<MacAddr>().unwrap();
+    for (one, other) in [
+        (A, B),
+        (mac("00:07:b4:00:01:01"), mac("00:07:b4:00:01:02")),
+        (mac("02:bf:c0:00:02:50"), mac("03:bf:c0:00:02:50")),
+    ] {
+        let mut lab = Lab::with(DetectConfig {
+            same_owner: vec![vec![A, B]],
+            ..DetectConfig::default()
+        });
+        for second in 0..60 {
+            lab.see(second * S, answer(one, second * S));
+            lab.see(second * S + 5, answer(other, second * S));
+        }
+        lab.wait(10_000 * S);
+        assert_eq!(lab.kinds(), []);
+    }
+}
+
+#[test]
+fn a_declared_set_with_the_virtual_mac_in_it_keeps_strangers_out() {
+    let mut lab = Lab::with(DetectConfig {
+        same_owner: vec![vec![V, A, B]],
+        ..DetectConfig::default()
+    });
+    lab.see(0, answer(V, 0));
+    lab.see(2 * S, asking(A));
+    lab.see(4 * S, asking(B));
+    lab.see(6 * S, answer(V, 6 * S));
+    lab.see(6 * S + 5, answer(C, 6 * S));
+    assert_eq!(lab.only().evidence, Some(Evidence::DuplicateReply));
+}
+
+#[test]
+fn a_proxy_that_answers_for_many_addresses_is_no_conflict() {
+    let mut lab = Lab::new();
+    for last in 1..200 {
+        let claim = crate::Claim {
+            ip: ip(last),
+            ..answer(A, S)
+        };
+        lab.see(S, claim);
+    }
+    assert_eq!(lab.kinds(), []);
+    assert_eq!(lab.detector.statistics().bindings, 199);
+}
+
+#[test]
+fn an_address_on_two_vlans_is_two_addresses() {
+    use probe_common::{counter::Direction, wire::Vlan};
+    use probe_model::Segment;
+
+    use crate::Body;
+    let mut lab = Lab::new();
+    for second in 0..60 {
+        for (mac, vid) in [(A, 100), (B, 200)] {
+            let segment = Segment {
+                vlan: Vlan([vid, 0]),
+                ..SEGMENT
+            };
+            lab.observe(
+                second * S,
+                Direction::Ingress,
+                segment,
+                Body::Claim(answer(mac, second * S)),
+            );
+        }
+    }
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn a_service_address_on_the_loopback_of_two_nodes_and_announced_by_a_third_is_nothing() {
+    // The host facts leave such addresses out, and with arp_ignore the nodes claim nothing.
+    let mut lab = Lab::new();
+    lab.host(0, false);
+    for second in 0..60 {
+        lab.see(second * S, answer(A, second * S));
+    }
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn both_interfaces_of_this_host_that_answer_are_arp_flux() {
+    let mut lab = Lab::new();
+    lab.host(0, false);
+    lab.send(S, answer(HOST, S));
+    lab.send(S + 3, answer(HOST_TOO, S));
+    let conflict = lab.only();
+    assert_eq!(
+        (conflict.kind, conflict.hint),
+        (Conflict, Some(Hint::ArpFlux))
+    );
+}

@@ -1,0 +1,528 @@
+//! What holds for every input.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use probe_common::{
+    counter::Direction,
+    wire::{Bogus, MacAddr, Vlan},
+};
+use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Segment, Timestamp};
+use proptest::prelude::*;
+
+use super::{
+    lab::*,
+    model::{Model, Told},
+};
+use crate::{Ask, Body, BogusFrame, Claim, DetectConfig, Detector, HostFacts, Observation, Probe};
+
+/// Microseconds between two frames: the gaps around which the rules turn, and some others.
+fn gap() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => prop::sample::select(vec![0, 1, 80, 400 * MS, 999 * MS, S, 1_100 * MS, 3 * S]),
+        4 => prop::sample::select(vec![5 * S, 10 * S - 1, 10 * S, 12 * S, 25 * S]),
+        1 => prop::sample::select(vec![59 * S, 60 * S, 180 * S, 600 * S, 700 * S]),
+        1 => 0..200 * S,
+    ]
+}
+
+/// What a station says about an address: its number, the address, and how.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Announces,
+    AnnouncesByReply,
+    Courteous,
+    Asks,
+    /// The client has just asked.
+    Answers,
+    /// The client asked when it last did.
+    AnswersToo,
+}
+
+const HOWS: [How; 6] = [
+    How::Announces,
+    How::AnnouncesByReply,
+    How::Courteous,
+    How::Asks,
+    How::Answers,
+    How::AnswersToo,
+];
+
+/// A step of a scenario: the time since the last, who, about which address, how.
+type Step = (u64, MacAddr, u8, How);
+
+fn steps(macs: &'static [MacAddr]) -> impl Strategy<Value = Vec<Step>> {
+    let mac = prop::sample::select(macs);
+    let how = prop::sample::select(&HOWS[..]);
+    prop::collection::vec((gap(), mac, 80u8..82, how), 0..120)
+}
+
+/// The claims of a scenario, in time.
+fn claims(steps: &[Step]) -> Vec<(u64, Claim)> {
+    let (mut at, mut asked) = (0, [0, 0]);
+    let mut claims = Vec::new();
+    for &(gap, mac, last, how) in steps {
+        at += gap;
+        let asked = &mut asked[usize::from(last - 80)];
+        let claim = match how {
+            How::Announces => announce(mac),
+            How::AnnouncesByReply => announce_by_reply(mac),
+            How::Courteous => courtesy(mac),
+            How::Asks => asking(mac),
+            How::Answers => {
+                *asked = at;
+                answer(mac, at)
+            }
+            How::AnswersToo => answer(mac, *asked),
+        };
+        claims.push((
+            at,
+            Claim {
+                ip: ip(last),
+                ..claim
+            },
+        ));
+    }
+    claims
+}
+
+fn run(claims: &[(u64, Claim)], config: DetectConfig) -> Vec<Finding> {
+    let mut lab = Lab::with(config);
+    for &(at, claim) in claims {
+        lab.see(at, claim);
+    }
+    let end = claims.last().map_or(0, |&(at, _)| at);
+    lab.wait(end + 10_000 * S);
+    lab.take()
+}
+
+fn told(findings: &[Finding]) -> Vec<Told> {
+    let mut told: Vec<_> = findings
+        .iter()
+        .map(|finding| (finding.at, finding.ip, finding.kind))
+        .collect();
+    // What happens to two addresses at one time is told in no particular order.
+    told.sort();
+    told
+}
+
+proptest! {
+    #[test]
+    fn the_machine_finds_what_the_obvious_model_finds(steps in steps(&[A, B, C])) {
+        let claims = claims(&steps);
+        let mut model = Model::default();
+        for (at, claim) in &claims {
+            model.observe(time(*at), claim);
+        }
+        let end = claims.last().map_or(0, |&(at, _)| at);
+        model.wait(time(end + 10_000 * S));
+        model.told.sort();
+        prop_assert_eq!(told(&run(&claims, DetectConfig::default())), model.told);
+    }
+
+    #[test]
+    fn ticks_change_nothing(steps in steps(&[A, B, V]), every in 1..20 * S) {
+        let claims = claims(&steps);
+        let mut lab = Lab::new();
+        let mut now = 0;
+        for &(at, claim) in &claims {
+            // Not more than a few between two frames: the gaps are long.
+            for tick in 1..5 {
+                if now + tick * every < at {
+                    lab.wait(now + tick * every);
+                }
+            }
+            lab.see(at, claim);
+            now = at;
+        }
+        lab.wait(now + 10_000 * S);
+        prop_assert_eq!(lab.take(), run(&claims, DetectConfig::default()));
+    }
+
+    #[test]
+    fn a_claim_that_the_kernel_held_back_counts_as_if_it_had_been_seen(
+        steps in steps(&[A, B, C]),
+        held_back: u128,
+    ) {
+        let mut claims = claims(&steps);
+        claims.retain(|(_, claim)| claim.ip == ip(80));
+        // A carried claim is known by its time.
+        for ((at, _), micros) in claims.iter_mut().zip(0..) {
+            *at += micros;
+        }
+        // The kernel remembers one claim an address, so of two in a row the first is seen.
+        let mut sparse: Vec<(u64, Claim)> = Vec::new();
+        let mut carried = None;
+        for (number, &(at, claim)) in claims.iter().enumerate() {
+            // An asker is carried only where both claims answer one request; so only the others.
+            let last = number + 1 == claims.len();
+            if held_back >> number & 1 == 1 && carried.is_none() && !last && claim.answer.is_none() {
+                carried = Some((claim, at));
+                continue;
+            }
+            let claim = match carried.take() {
+                Some((previous, at)) => after(previous, at, claim),
+                None => claim,
+            };
+            sparse.push((at, claim));
+        }
+        let config = DetectConfig::default();
+        prop_assert_eq!(run(&sparse, config.clone()), run(&claims, config));
+    }
+
+    #[test]
+    fn the_same_configuration_again_changes_nothing(steps in steps(&[A, B, V]), again: u128) {
+        let config = DetectConfig {
+            may_ask: true,
+            same_owner: vec![vec![C, HOST]],
+            ..DetectConfig::default()
+        };
+        let claims = claims(&steps);
+        let mut lab = Lab::with(config.clone());
+        for (number, &(at, claim)) in claims.iter().enumerate() {
+            if again >> number & 1 == 1 {
+                lab.reconfigure(at, config.clone());
+            }
+            lab.see(at, claim);
+        }
+        let end = claims.last().map_or(0, |&(at, _)| at);
+        lab.wait(end + 10_000 * S);
+        prop_assert_eq!(lab.take(), run(&claims, config));
+    }
+
+    #[test]
+    fn what_was_declared_in_time_never_conflicts(steps in steps(&[A, B, C]), since in 0usize..120) {
+        let declared = DetectConfig {
+            same_owner: vec![vec![A, B, C]],
+            ..DetectConfig::default()
+        };
+        let claims = claims(&steps);
+        let mut lab = Lab::new();
+        let since = since.min(claims.len());
+        for &(at, claim) in &claims[..since] {
+            lab.see(at, claim);
+        }
+        let now = since.checked_sub(1).map_or(0, |last| claims[last].0);
+        lab.reconfigure(now, declared);
+        prop_assert_eq!(lab.detector.statistics().open_conflicts, 0);
+        lab.take();
+        for &(at, claim) in &claims[since..] {
+            lab.see(at, claim);
+        }
+        lab.wait(10_000_000 * S);
+        let kinds = lab.kinds();
+        prop_assert!(kinds.is_empty(), "{kinds:?}");
+    }
+
+    #[test]
+    fn declared_owners_never_conflict(steps in steps(&[A, B, C])) {
+        let config = DetectConfig {
+            same_owner: vec![vec![A, B, C]],
+            ..DetectConfig::default()
+        };
+        let mut findings = run(&claims(&steps), config);
+        findings.retain(|finding| finding.kind != FindingKind::NewBinding);
+        prop_assert!(findings.is_empty(), "{findings:#?}");
+    }
+}
+
+/// Anything that can be told to the machine.
+#[derive(Clone, Debug)]
+enum Input {
+    See(u8, u8, bool, How),
+    Probe(u8, u8),
+    Bogus(u8),
+    Tick,
+    /// The host holds the addresses whose bit is set; the last one is a gateway, or a broadcast address.
+    Learn(u8),
+    /// Another configuration.
+    Reconfigure(Box<DetectConfig>),
+    /// An ask, by number among those not answered, and who answers.
+    Answer(usize, u8),
+}
+
+/// How the clock goes on.
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    Forward(u64),
+    Back(u64),
+    To(u64),
+}
+
+fn clock() -> impl Strategy<Value = Clock> {
+    prop_oneof![
+        40 => gap().prop_map(Clock::Forward),
+        2 => gap().prop_map(Clock::Back),
+        1 => prop::sample::select(vec![0, 1, u64::MAX, u64::MAX - 1, u64::MAX / 2]).prop_map(Clock::To),
+    ]
+}
+
+/// All but the ignore list, under which conflicts come and go without a word.
+fn other_config() -> impl Strategy<Value = DetectConfig> {
+    let sets = prop::collection::vec(prop::collection::vec(0u8..8, 2..4), 0..3);
+    let numbers = (1usize..12, 2usize..9, 1usize..4, 1u64..120, 0u64..20);
+    (sets, any::<(bool, bool, bool)>(), numbers).prop_map(
+        |(sets, (may_ask, tracked, silent), (max_bindings, max_macs, returns, quiet, settle))| {
+            DetectConfig {
+                may_ask,
+                max_bindings,
+                max_macs,
+                alternation_returns: returns,
+                resolution_quiet: Duration::from_secs(quiet),
+                settle: Duration::from_secs(settle),
+                silent_after: silent.then_some(Duration::from_secs(quiet)),
+                tracked: tracked
+                    .then_some("192.0.2.0/31".parse().unwrap())
+                    .into_iter()
+                    .collect(),
+                same_owner: sets
+                    .iter()
+                    .map(|set| set.iter().copied().map(station).collect())
+                    .collect(),
+                ..DetectConfig::default()
+            }
+        },
+    )
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let how = || prop::sample::select(&HOWS[..]);
+    prop_oneof![
+        12 => (0u8..12, 0u8..6, any::<bool>(), how()).prop_map(|(mac, ip, out, how)| Input::See(mac, ip, out, how)),
+        1 => (0u8..12, 0u8..6).prop_map(|(mac, ip)| Input::Probe(mac, ip)),
+        1 => (0u8..12).prop_map(Input::Bogus),
+        2 => Just(Input::Tick),
+        1 => any::<u8>().prop_map(Input::Learn),
+        1 => other_config().prop_map(|config| Input::Reconfigure(Box::new(config))),
+        3 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, by)| Input::Answer(which.index(64), by)),
+    ]
+}
+
+fn station(number: u8) -> MacAddr {
+    [A, B, C, V, V2, HOST, HOST_TOO, CLIENT][usize::from(number) % 8]
+}
+
+fn place(number: u8) -> BindingKey {
+    BindingKey {
+        segment: Segment {
+            interface: 2,
+            vlan: Vlan([u16::from(number % 2), 0]),
+        },
+        ip: ip(number / 2),
+    }
+}
+
+/// A machine under any input, watched.
+struct Chaos {
+    detector: Detector,
+    now: Timestamp,
+    asked: Timestamp,
+    asks: Vec<Ask>,
+    findings: Vec<Finding>,
+    /// The addresses whose conflict was told and not ended.
+    open: BTreeSet<BindingKey>,
+    max_bindings: usize,
+}
+
+impl Chaos {
+    fn new(config: DetectConfig) -> Self {
+        Self {
+            max_bindings: config.max_bindings,
+            detector: Detector::new(config),
+            now: time(0),
+            asked: time(0),
+            asks: Vec::new(),
+            findings: Vec::new(),
+            open: BTreeSet::new(),
+        }
+    }
+
+    fn step(&mut self, clock: Clock, input: &Input) {
+        let nanos = |micros: u64| Duration::from_micros(micros);
+        self.now = match clock {
+            Clock::Forward(by) => self.now + nanos(by),
+            Clock::Back(by) => self.now - nanos(by),
+            Clock::To(now) => Timestamp(now),
+        };
+        let mut findings = Vec::new();
+        self.input(input, &mut findings);
+        self.check(&findings);
+        self.asks.extend(self.detector.take_asks());
+        self.findings.append(&mut findings);
+    }
+
+    fn input(&mut self, input: &Input, findings: &mut Vec<Finding>) {
+        let at = self.now;
+        let mut observe = |key: BindingKey, direction, body| {
+            let observation = Observation {
+                at,
+                segment: key.segment,
+                direction,
+                body,
+            };
+            self.detector.observe(&observation, findings);
+        };
+        match *input {
+            Input::Reconfigure(ref config) => {
+                self.detector
+                    .reconfigure(DetectConfig::clone(config), at, findings);
+                let kept = self.detector.statistics().bindings;
+                // What may not be forgotten may be more than the new bound, but becomes no more.
+                self.max_bindings = config.max_bindings.max(kept);
+            }
+            Input::See(mac, ip, out, how) => {
+                let (mac, key) = (station(mac), place(ip));
+                let claim = match how {
+                    How::Announces => announce(mac),
+                    How::AnnouncesByReply => announce_by_reply(mac),
+                    How::Courteous => courtesy(mac),
+                    How::Asks => after(answer(B, 7), 7, asking(mac)),
+                    How::Answers => {
+                        self.asked = at;
+                        answer_to_probe(HOST, mac, 7)
+                    }
+                    How::AnswersToo => answer(mac, 7),
+                };
+                let answer = claim.answer.map(|mut answer| {
+                    answer.request = Some(crate::RequestId(self.asked));
+                    answer
+                });
+                let direction = if out {
+                    Direction::Egress
+                } else {
+                    Direction::Ingress
+                };
+                observe(
+                    key,
+                    direction,
+                    Body::Claim(Claim {
+                        ip: key.ip,
+                        answer,
+                        ..claim
+                    }),
+                );
+            }
+            Input::Probe(mac, ip) => {
+                let key = place(ip);
+                let probe = Probe {
+                    target: key.ip,
+                    prober: station(mac),
+                    unicast: false,
+                    signed: false,
+                };
+                observe(key, Direction::Ingress, Body::Probe(probe));
+            }
+            Input::Bogus(mac) => {
+                let frame = BogusFrame {
+                    ip: ip(1),
+                    mac: MacAddr::ZERO,
+                    eth_src: station(mac),
+                    reason: BogusReason::Frame(Bogus::ShaZero),
+                };
+                observe(place(2), Direction::Ingress, Body::Bogus(frame));
+            }
+            Input::Tick => self.detector.tick(at, findings),
+            Input::Learn(bits) => self.detector.learn(facts(bits), at, findings),
+            Input::Answer(which, by) => {
+                if which < self.asks.len() {
+                    let ask = self.asks.swap_remove(which);
+                    let by: Vec<_> = (0..8)
+                        .filter(|bit| by >> bit & 1 == 1)
+                        .map(station)
+                        .collect();
+                    self.detector.answered(&ask, at, &by, findings);
+                } else {
+                    self.detector.tick(at, findings);
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, findings: &[Finding]) {
+        for finding in findings {
+            let open = match finding.kind {
+                FindingKind::Conflict => {
+                    assert!(finding.owners.len() >= 2, "a conflict of one: {finding:#?}");
+                    self.open.insert(finding.key());
+                    true
+                }
+                FindingKind::ConflictQuiet => true,
+                FindingKind::ConflictResolved | FindingKind::ConflictExpired => {
+                    assert!(self.open.remove(&finding.key()), "ended, never opened");
+                    false
+                }
+                FindingKind::NewBinding
+                | FindingKind::Moved
+                | FindingKind::Contested
+                | FindingKind::ProbeDenied
+                | FindingKind::BogusClaim
+                | FindingKind::SourceMismatch
+                | FindingKind::Silent => false,
+            };
+            assert_eq!(open, open && self.open.contains(&finding.key()));
+            assert_eq!(
+                finding.evidence.is_some(),
+                finding.kind.label().starts_with("conflict")
+            );
+            for owner in &finding.owners {
+                assert!(!owner.macs.is_empty());
+            }
+        }
+        let statistics = self.detector.statistics();
+        assert!(statistics.bindings <= self.max_bindings, "{statistics:?}");
+        let open: BTreeSet<_> = self
+            .detector
+            .open_conflicts()
+            .map(|view| view.key)
+            .collect();
+        assert_eq!(statistics.open_conflicts, open.len());
+        // What is a broadcast address from now on is forgotten without a word.
+        self.open
+            .retain(|key| open.contains(key) || *key != place(5));
+        assert_eq!(open, self.open, "no open conflict is lost");
+        if let Some(deadline) = self.detector.next_deadline() {
+            assert!(deadline > self.now, "what was due is done");
+        }
+    }
+}
+
+fn facts(bits: u8) -> HostFacts {
+    let held = (0..5)
+        .filter(|bit| bits >> bit & 1 == 1)
+        .map(|bit| (place(bit), HOST));
+    HostFacts {
+        addresses: held.collect(),
+        macs: [HOST, HOST_TOO].into(),
+        broadcasts: (bits >> 6 & 1 == 1).then(|| place(5)).into_iter().collect(),
+        gateways: (bits >> 7 & 1 == 1).then(|| place(4)).into_iter().collect(),
+        tracked: Vec::new(),
+    }
+}
+
+fn chaos_config() -> impl Strategy<Value = DetectConfig> {
+    (any::<bool>(), 1usize..12, 2usize..9, any::<bool>()).prop_map(
+        |(may_ask, max_bindings, max_macs, silent)| DetectConfig {
+            may_ask,
+            max_bindings,
+            max_macs,
+            silent_after: silent.then_some(Duration::from_mins(1)),
+            ..DetectConfig::default()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_input_at_any_time_is_survived_and_the_same_input_gives_the_same_findings(
+        config in chaos_config(),
+        steps in prop::collection::vec((clock(), input()), 0..100),
+    ) {
+        let run = || {
+            let mut chaos = Chaos::new(config.clone());
+            for (clock, input) in &steps {
+                chaos.step(*clock, input);
+            }
+            (chaos.findings, chaos.detector.statistics())
+        };
+        prop_assert_eq!(run(), run());
+    }
+}

@@ -1,0 +1,307 @@
+//! How conflicts end, and what is asked.
+
+use probe_model::{Evidence, FindingKind::*, Severity};
+
+use super::lab::*;
+use crate::{Ask, DetectConfig, Ignore, Purpose};
+
+fn duplicate(lab: &mut Lab, at: u64) {
+    lab.see(at, answer(A, at));
+    lab.see(at + 5, answer(B, at));
+}
+
+#[test]
+fn where_nobody_asks_a_conflict_becomes_quiet_and_expires() {
+    let mut lab = Lab::new();
+    duplicate(&mut lab, 0);
+    assert_eq!(lab.kinds(), [Conflict]);
+    // One owner going on is no evidence, and no end either.
+    for second in 1..2_000 {
+        lab.see(second * S, answer(A, second * S));
+    }
+    let findings = lab.take();
+    let told: Vec<_> = findings
+        .iter()
+        .map(|finding| (finding.kind, finding.at, finding.since))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (ConflictQuiet, time(60 * S + 5), time(5)),
+            (ConflictExpired, time(600 * S + 5), time(5)),
+        ]
+    );
+    assert_eq!(lab.detector.statistics().open_conflicts, 0);
+}
+
+#[test]
+fn a_conflict_stays_open_while_a_second_owner_claims_now_and_then() {
+    let mut lab = Lab::new();
+    duplicate(&mut lab, 0);
+    for minute in 1..60 {
+        lab.see(minute * 300 * S, asking(A));
+        lab.see(minute * 300 * S + 150 * S, asking(B));
+    }
+    assert_eq!(lab.kinds(), [Conflict, ConflictQuiet]);
+    let view = lab.detector.open_conflicts().next().unwrap();
+    assert!(view.conflict.unwrap().quiet);
+    assert_eq!(lab.detector.statistics().quiet_conflicts, 1);
+}
+
+#[test]
+fn evidence_during_quiet_is_told_again() {
+    let mut lab = Lab::new();
+    duplicate(&mut lab, 0);
+    lab.wait(100 * S);
+    duplicate(&mut lab, 200 * S);
+    assert_eq!(lab.kinds(), [Conflict, ConflictQuiet, Conflict]);
+}
+
+fn inquiry(lab: &mut Lab) -> [Ask; 2] {
+    let asks = lab.detector.take_asks();
+    let asks: Vec<_> = asks
+        .into_iter()
+        .filter(|ask| ask.purpose == Purpose::Resolution)
+        .collect();
+    asks.try_into().unwrap()
+}
+
+#[test]
+fn asked_twice_and_answered_twice_by_exactly_one_owner_a_conflict_is_resolved() {
+    let mut lab = Lab::asking();
+    duplicate(&mut lab, 0);
+    lab.wait(60 * S + 4);
+    assert_eq!(
+        lab.detector
+            .take_asks()
+            .iter()
+            .filter(|ask| ask.purpose == Purpose::Resolution)
+            .count(),
+        0
+    );
+    lab.wait(60 * S + 5);
+    let [first, second] = inquiry(&mut lab);
+    assert!(second.earliest.since(first.latest).as_secs() >= 1);
+    assert!(first.to.is_empty(), "everybody");
+    lab.answered(61 * S, &first, &[A]);
+    assert_eq!(lab.kinds(), [Conflict]);
+    lab.answered(63 * S, &second, &[A]);
+    let resolved = lab.only();
+    assert_eq!(
+        (resolved.kind, resolved.severity),
+        (ConflictResolved, Severity::Notice)
+    );
+    assert_eq!(macs(&resolved), [A, B]);
+    assert_eq!((resolved.since, resolved.at), (time(5), time(63 * S)));
+    lab.see(64 * S, announce(A));
+    lab.wait(10_000 * S);
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn the_answers_to_our_own_asking_are_no_returns() {
+    let mut lab = Lab::asking();
+    lab.host(0, false);
+    duplicate(&mut lab, 0);
+    lab.wait(60 * S + 5);
+    let [first, second] = inquiry(&mut lab);
+    // B took over last; A is the one that is left.
+    lab.see(61 * S + 1, answer_to_probe(HOST, A, 61 * S));
+    lab.answered(61 * S + 500 * MS, &first, &[A]);
+    lab.see(63 * S + 1, answer_to_probe(HOST, A, 63 * S));
+    lab.answered(63 * S + 500 * MS, &second, &[A]);
+    assert_eq!(lab.kinds(), [Conflict, ConflictResolved]);
+}
+
+#[test]
+fn two_owners_that_answer_keep_a_conflict_open() {
+    let mut lab = Lab::asking();
+    duplicate(&mut lab, 0);
+    lab.wait(60 * S + 5);
+    let [first, _] = inquiry(&mut lab);
+    lab.answered(61 * S, &first, &[A, B]);
+    assert_eq!(lab.kinds(), [Conflict]);
+    let view = lab.detector.binding(&key()).unwrap().conflict.unwrap();
+    assert_eq!(
+        (view.last_evidence, view.counts.confirmed),
+        (time(61 * S), 1)
+    );
+    assert!(!lab.detector.wants(&first));
+}
+
+#[test]
+fn silence_is_no_all_clear() {
+    for answers in [[&[][..], &[]], [&[A], &[]], [&[], &[A]], [&[A], &[B]]] {
+        let mut lab = Lab::asking();
+        duplicate(&mut lab, 0);
+        lab.wait(60 * S + 5);
+        let [first, second] = inquiry(&mut lab);
+        lab.answered(61 * S, &first, answers[0]);
+        lab.answered(63 * S, &second, answers[1]);
+        assert_eq!(lab.kinds(), [Conflict, ConflictQuiet]);
+        // It is asked again, and expires if that goes on.
+        lab.wait(120 * S + 5);
+        inquiry(&mut lab);
+        lab.wait(700 * S);
+        assert_eq!(lab.kinds(), [ConflictExpired]);
+        assert_eq!(lab.detector.next_deadline(), None);
+    }
+}
+
+#[test]
+fn asks_that_nobody_answers_for_make_it_quiet() {
+    let mut lab = Lab::asking();
+    duplicate(&mut lab, 0);
+    lab.wait(300 * S);
+    assert_eq!(lab.kinds(), [Conflict, ConflictQuiet]);
+}
+
+#[test]
+fn what_this_host_holds_it_would_have_answered_for() {
+    let mut lab = Lab::asking();
+    lab.host(0, true);
+    lab.see(10 * S, announce(A));
+    lab.see(20 * S, announce(A));
+    assert_eq!(lab.kinds(), [Conflict]);
+    lab.wait(80 * S);
+    let [first, second] = inquiry(&mut lab);
+    lab.answered(81 * S, &first, &[]);
+    lab.answered(83 * S, &second, &[]);
+    let resolved = lab.only();
+    assert_eq!(
+        (resolved.kind, macs(&resolved)),
+        (ConflictResolved, vec![A, HOST])
+    );
+}
+
+#[test]
+fn what_only_speaks_through_this_host_cannot_be_asked_and_so_not_be_cleared() {
+    let mut lab = Lab::asking();
+    lab.host(0, false);
+    lab.send(0, announce(HOST));
+    for at in [100, 103] {
+        lab.see(at * S, announce(A));
+        lab.send((at + 1) * S + 500 * MS, announce(HOST));
+    }
+    assert!(lab.kinds().contains(&Conflict));
+    lab.wait(180 * S);
+    let [first, second] = inquiry(&mut lab);
+    lab.answered(181 * S, &first, &[A]);
+    lab.answered(183 * S, &second, &[A]);
+    assert_eq!(lab.kinds(), [ConflictQuiet]);
+}
+
+#[test]
+fn a_pending_move_is_asked_about_in_two_rounds() {
+    let mut lab = Lab::asking();
+    lab.see(0, asking(A));
+    lab.see(100 * S, announce(B));
+    let asks = lab.detector.take_asks();
+    let windows: Vec<_> = asks.iter().map(|ask| (ask.earliest, ask.latest)).collect();
+    assert_eq!(
+        windows,
+        [
+            (time(101 * S), time(102 * S)),
+            (time(103 * S), time(104 * S))
+        ]
+    );
+    assert!(
+        asks.iter()
+            .all(|ask| ask.purpose == Purpose::Confirmation && ask.to == [A, B])
+    );
+}
+
+fn pending_move() -> (Lab, Vec<Ask>) {
+    let mut lab = Lab::asking();
+    lab.host(0, false);
+    lab.see(0, asking(A));
+    lab.see(100 * S, announce(B));
+    let asks = lab.detector.take_asks();
+    (lab, asks)
+}
+
+#[test]
+fn both_owners_answering_both_rounds_is_a_confirmed_conflict() {
+    let (mut lab, asks) = pending_move();
+    for (ask, at) in asks.iter().zip([101 * S, 103 * S]) {
+        assert!(lab.detector.wants(ask));
+        lab.see(at + 1, answer_to_probe(HOST, A, at));
+        lab.see(at + 500, answer_to_probe(HOST, B, at + 400));
+        lab.answered(at + 600 * MS, ask, &[A, B]);
+    }
+    let conflict = lab.only();
+    assert_eq!(
+        (conflict.kind, conflict.evidence),
+        (Conflict, Some(Evidence::Confirmed))
+    );
+    assert_eq!(conflict.counts.confirmed, 1);
+    assert!(!lab.detector.wants(&asks[0]));
+}
+
+#[test]
+fn the_old_owner_silent_in_both_rounds_settles_the_move_at_once() {
+    let (mut lab, asks) = pending_move();
+    lab.answered(101 * S, &asks[0], &[B]);
+    lab.answered(103 * S, &asks[1], &[]);
+    let moved = lab.only();
+    assert_eq!((moved.kind, moved.at), (Moved, time(103 * S)));
+    lab.wait(1000 * S);
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn an_old_owner_that_answered_once_has_not_been_silent() {
+    let (mut lab, asks) = pending_move();
+    lab.see(101 * S, answer_to_probe(HOST, A, 101 * S));
+    lab.answered(101 * S, &asks[0], &[A, B]);
+    lab.answered(103 * S, &asks[1], &[B]);
+    lab.wait(111 * S - 1);
+    assert_eq!(lab.kinds(), []);
+    lab.wait(111 * S);
+    assert_eq!(lab.kinds(), [Moved]);
+}
+
+#[test]
+fn answers_to_a_question_that_no_longer_matters_are_dropped() {
+    let (mut lab, asks) = pending_move();
+    lab.see(102 * S, announce(C));
+    assert!(!lab.detector.wants(&asks[0]));
+    for ask in &asks {
+        lab.answered(103 * S, ask, &[A, B]);
+    }
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn without_somebody_who_asks_nothing_is_asked() {
+    let mut lab = Lab::new();
+    lab.host(0, true);
+    lab.see(100 * S, announce(A));
+    duplicate(&mut lab, 200 * S);
+    lab.wait(10_000 * S);
+    assert!(lab.detector.take_asks().is_empty());
+}
+
+#[test]
+fn a_listed_dispute_is_counted_and_not_reported() {
+    let mut lab = Lab::with(DetectConfig {
+        ignore: vec![Ignore {
+            network: "192.0.2.80/32".parse().unwrap(),
+            reason: "anycast".into(),
+            expires: Some(time(300 * S)),
+        }],
+        ..DetectConfig::default()
+    });
+    for second in 0..100 {
+        duplicate(&mut lab, second * S);
+    }
+    lab.wait(200 * S);
+    assert_eq!(lab.kinds(), []);
+    let statistics = lab.detector.statistics();
+    assert_eq!(statistics.ignored[Conflict.number() as usize], 1);
+    assert_eq!(statistics.open_conflicts, 1);
+    assert!(lab.detector.binding(&key()).unwrap().ignored);
+    // The entry ends, the conflict goes on.
+    duplicate(&mut lab, 300 * S);
+    assert_eq!(lab.kinds(), [Conflict]);
+}

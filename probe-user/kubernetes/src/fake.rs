@@ -1,0 +1,400 @@
+//! An API server for tests: lists, watches and optimistic locking as the real one has them, and every fault on demand.
+
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{Method, StatusCode, header::CONNECTION},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use http_body_util::BodyExt as _;
+use kube::Config;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::Connection;
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An API server.
+pub struct Fake {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    world: Mutex<World>,
+    /// The collection and the line of each change.
+    changes: broadcast::Sender<(String, u64, String)>,
+    /// Watches of another generation end.
+    generation: watch::Sender<u64>,
+    /// One more for each request.
+    asked: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct World {
+    version: u64,
+    /// Before this nothing is remembered.
+    oldest: u64,
+    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    changes: Vec<(String, u64, String)>,
+    /// What is answered instead, by the beginning of path and query.
+    faults: BTreeMap<String, (u16, String)>,
+    requests: Vec<String>,
+}
+
+impl Fake {
+    /// With no objects.
+    pub async fn start() -> Self {
+        let mut fake = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            shared: Arc::new(Shared {
+                world: Mutex::default(),
+                changes: broadcast::channel(4_096).0,
+                generation: watch::Sender::new(0),
+                asked: watch::Sender::new(0),
+            }),
+            server: Mutex::default(),
+        };
+        fake.address = fake.serve().await;
+        fake
+    }
+
+    /// Somebody who may ask.
+    pub fn connect(&self) -> Connection {
+        let url = format!("http://{}", self.address).parse().unwrap();
+        Connection::with(Config::new(url)).unwrap()
+    }
+
+    async fn serve(&self) -> SocketAddr {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(self.shared.clone());
+        let server = tokio::spawn(async move {
+            axum::serve(listener, router).await.unwrap();
+        });
+        *self.server.lock().unwrap() = Some(server);
+        address
+    }
+
+    /// Nobody reaches it any more.
+    pub fn stop(&self) {
+        if let Some(server) = self.server.lock().unwrap().take() {
+            server.abort();
+        }
+        self.end_watches();
+    }
+
+    /// It is back.
+    pub async fn resume(&self) {
+        // The port is free as soon as the task has ended.
+        while TcpListener::bind(self.address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        self.serve().await;
+    }
+
+    /// Makes or changes an object: the collection's path, and the object.
+    pub fn put(&self, collection: &str, object: Value) {
+        self.shared
+            .world
+            .lock()
+            .unwrap()
+            .put(&self.shared, collection, object);
+    }
+
+    /// Takes an object away.
+    pub fn remove(&self, collection: &str, name: &str) {
+        let mut world = self.shared.world.lock().unwrap();
+        let objects = world.objects.get_mut(collection).unwrap();
+        let key = objects
+            .keys()
+            .find(|key| key.ends_with(&format!("/{name}")))
+            .unwrap()
+            .clone();
+        let object = objects.remove(&key).unwrap();
+        world.tell(&self.shared, collection, "DELETED", object);
+    }
+
+    /// Sends a line to every watch of a collection.
+    pub fn say(&self, collection: &str, line: &str) {
+        let version = self.shared.world.lock().unwrap().version + 1;
+        let change = (collection.to_owned(), version, format!("{line}\n"));
+        let _ = self.shared.changes.send(change);
+    }
+
+    /// Forgets all changes so far.
+    pub fn compact(&self) {
+        let mut world = self.shared.world.lock().unwrap();
+        world.version += 10;
+        world.oldest = world.version;
+        world.changes.clear();
+    }
+
+    /// Ends every watch.
+    pub fn end_watches(&self) {
+        self.shared
+            .generation
+            .send_modify(|generation| *generation += 1);
+    }
+
+    /// Answers requests that begin so with an error, until [`Fake::mend`].
+    pub fn break_with(&self, start: &str, code: u16, body: &str) {
+        let mut world = self.shared.world.lock().unwrap();
+        world
+            .faults
+            .insert(start.to_owned(), (code, body.to_owned()));
+    }
+
+    /// The contrary.
+    pub fn mend(&self, start: &str) {
+        self.shared.world.lock().unwrap().faults.remove(start);
+    }
+
+    /// What was asked so far, with the method.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.world.lock().unwrap().requests.clone()
+    }
+
+    /// An object as it is.
+    pub fn object(&self, collection: &str, key: &str) -> Option<Value> {
+        let world = self.shared.world.lock().unwrap();
+        world.objects.get(collection)?.get(key).cloned()
+    }
+
+    /// Waits until so many requests begin so.
+    pub async fn asked(&self, start: &str, times: usize) {
+        let count = || {
+            let requests = self.requests();
+            requests
+                .iter()
+                .filter(|request| request.starts_with(start))
+                .count()
+        };
+        let mut asked = self.shared.asked.subscribe();
+        let waiting = asked.wait_for(|_| count() >= times);
+        timeout(PATIENCE, waiting)
+            .await
+            .unwrap_or_else(|_| panic!("{start} {times} times, not {:?}", self.requests()))
+            .unwrap();
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Waits until what is known is so.
+pub async fn until<T>(receiver: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    timeout(PATIENCE, receiver.wait_for(is_so))
+        .await
+        .expect("it did not become so in time")
+        .unwrap();
+}
+
+impl World {
+    fn put(&mut self, shared: &Shared, collection: &str, object: Value) -> Value {
+        let text = |pointer| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let key = format!("{}/{}", text("/metadata/namespace"), text("/metadata/name"));
+        let objects = self.objects.entry(collection.to_owned()).or_default();
+        let kind = if objects.contains_key(&key) {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
+        let object = self.tell(shared, collection, kind, object);
+        let objects = self.objects.entry(collection.to_owned()).or_default();
+        objects.insert(key, object.clone());
+        object
+    }
+
+    fn tell(&mut self, shared: &Shared, collection: &str, kind: &str, mut object: Value) -> Value {
+        self.version += 1;
+        if object.get("metadata").is_some_and(Value::is_object) {
+            object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        }
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        let change = (collection.to_owned(), self.version, line);
+        self.changes.push(change.clone());
+        let _ = shared.changes.send(change);
+        object
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let path = request.uri().path_and_query().unwrap().to_string();
+    let method = request.method().clone();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut response = respond(&shared, &method, &path, &body);
+    // So that it is not reached by an old connection either when it is stopped.
+    response
+        .headers_mut()
+        .insert(CONNECTION, "close".parse().unwrap());
+    shared.asked.send_modify(|asked| *asked += 1);
+    response
+}
+
+fn respond(shared: &Arc<Shared>, method: &Method, path: &str, body: &Bytes) -> Response {
+    let mut world = shared.world.lock().unwrap();
+    world.requests.push(format!("{method} {path}"));
+    let fault = world
+        .faults
+        .iter()
+        .find(|(start, _)| path.starts_with(*start));
+    if let Some((_, (code, text))) = fault {
+        return (StatusCode::from_u16(*code).unwrap(), text.clone()).into_response();
+    }
+    let (place, query) = path.split_once('?').unwrap_or((path, ""));
+    if query.contains("watch=1") {
+        return watching(shared, &world, place, query);
+    }
+    match *method {
+        Method::POST | Method::PUT => write(shared, &mut world, method, place, body),
+        _ => match place.rsplit_once("/leases/") {
+            Some((before, name)) => {
+                let key = key(before, name);
+                let leases = world.objects.get(&format!("{before}/leases"));
+                match leases.and_then(|leases| leases.get(&key)) {
+                    Some(lease) => lease.to_string().into_response(),
+                    None => StatusCode::NOT_FOUND.into_response(),
+                }
+            }
+            None => list(&world, place, query),
+        },
+    }
+}
+
+/// `NAMESPACE/NAME` of a path that ends with the namespace.
+fn key(before: &str, name: &str) -> String {
+    let (_, namespace) = before.rsplit_once('/').unwrap();
+    format!("{namespace}/{name}")
+}
+
+fn list(world: &World, place: &str, query: &str) -> Response {
+    let objects = world
+        .objects
+        .get(place)
+        .into_iter()
+        .flat_map(BTreeMap::values);
+    let is_selected = |object: &&Value| {
+        !query.contains("fieldSelector=spec.type%3DLoadBalancer")
+            || object.pointer("/spec/type") == Some(&json!("LoadBalancer"))
+    };
+    let objects: Vec<_> = objects.filter(is_selected).collect();
+    let version = world.version.max(1).to_string();
+    let list = json!({
+        "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": objects,
+    });
+    list.to_string().into_response()
+}
+
+fn write(
+    shared: &Shared,
+    world: &mut World,
+    method: &Method,
+    place: &str,
+    body: &Bytes,
+) -> Response {
+    let object: Value = serde_json::from_slice(body).unwrap();
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let collection = match *method {
+        Method::PUT => place.strip_suffix(&format!("/{name}")).unwrap(),
+        _ => place,
+    };
+    let key = key(collection.rsplit_once('/').unwrap().0, name);
+    let known = world
+        .objects
+        .get(collection)
+        .and_then(|objects| objects.get(&key));
+    let is_good = match (known, method) {
+        (None, &Method::POST) => true,
+        (Some(known), &Method::PUT) => {
+            known["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"]
+        }
+        _ => false,
+    };
+    if !is_good {
+        return StatusCode::CONFLICT.into_response();
+    }
+    let collection = collection.to_owned();
+    world
+        .put(shared, &collection, object)
+        .to_string()
+        .into_response()
+}
+
+/// The changes since a version, and then those that come.
+fn watching(shared: &Arc<Shared>, world: &World, place: &str, query: &str) -> Response {
+    let (_, since) = query.split_once("resourceVersion=").unwrap();
+    let since: u64 = since.split('&').next().unwrap().parse().unwrap();
+    if since < world.oldest {
+        let gone = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}});
+        return format!("{gone}\n").into_response();
+    }
+    let changes = world.changes.iter();
+    let past: Vec<_> = changes
+        .filter(|(collection, version, _)| collection == place && *version > since)
+        .map(|(_, _, line)| line.clone())
+        .collect();
+    let place = place.to_owned();
+    let future = shared.changes.subscribe();
+    let mut generation = shared.generation.subscribe();
+    generation.mark_unchanged();
+    let lines = stream::unfold(
+        (past.into_iter(), future, generation),
+        move |(mut past, mut future, mut generation)| {
+            let place = place.clone();
+            async move {
+                loop {
+                    if let Some(line) = past.next() {
+                        return Some((Ok::<_, io::Error>(line), (past, future, generation)));
+                    }
+                    tokio::select! {
+                        _ = generation.changed() => return None,
+                        change = future.recv() => {
+                            let (collection, _, line) = change.ok()?;
+                            if collection == place {
+                                return Some((Ok(line), (past, future, generation)));
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    );
+    Body::from_stream(lines).into_response()
+}

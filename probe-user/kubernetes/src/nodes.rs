@@ -1,0 +1,85 @@
+//! The nodes, and the endpoints of one service: asked for when somebody wants to know, never watched. Every probe
+//! watching every node would be quadratic: each kubelet changes its node every few minutes at least.
+
+use std::collections::BTreeSet;
+
+use probe_cluster::{model::Node, object};
+use probe_model::Named;
+
+use super::{Connection, ReadError, health::Request};
+
+/// So many nodes are kept: twice what this is made for.
+const MOST_NODES: usize = 10_000;
+
+struct Nodes {
+    labels: BTreeSet<String>,
+    nodes: Vec<Node>,
+}
+
+impl Connection {
+    /// The nodes as they are now; of their labels these.
+    pub async fn nodes(&self, labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
+        let nodes = Nodes {
+            labels: labels.clone(),
+            nodes: Vec::new(),
+        };
+        let path = "/api/v1/nodes?resourceVersion=0";
+        let listed = self.list(Request::Nodes, path, nodes, |nodes, object| {
+            if nodes.nodes.len() < MOST_NODES {
+                let node = object::node(&object, &nodes.labels);
+                nodes.nodes.extend(node);
+            }
+        });
+        Ok(listed.await?.state.nodes)
+    }
+
+    /// How many endpoints of a service are ready.
+    pub async fn ready_endpoints(&self, service: &Named) -> Result<usize, ReadError> {
+        let Named { namespace, name } = service;
+        if !(is_name(namespace) && is_name(name)) {
+            return Err(ReadError::Refused(format!("{service} is no name")));
+        }
+        let mut ready = Err(ReadError::Missing("endpointslices".to_owned()));
+        // The newer is there since 1.21.
+        for version in ["v1", "v1beta1"] {
+            let path = format!(
+                "/apis/discovery.k8s.io/{version}/namespaces/{namespace}/endpointslices\
+                 ?resourceVersion=0&labelSelector=kubernetes.io%2Fservice-name%3D{name}"
+            );
+            let listed = self.list(Request::Endpoints, &path, 0, |ready, slice| {
+                *ready += object::ready_endpoints(&slice);
+            });
+            ready = listed.await.map(|listed| listed.state);
+            if !matches!(ready, Err(ReadError::Missing(_))) {
+                break;
+            }
+        }
+        ready
+    }
+}
+
+/// Whether this can be a part of a path as it is. What the API server calls things is not to be trusted with that.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    !text.is_empty()
+        && text.len() <= 253
+        && text != "."
+        && text != ".."
+        && text.bytes().all(is_good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_become_parts_of_a_path() {
+        for good in ["a", "shop-2", "node-1.example.com"] {
+            assert!(is_name(good), "{good}");
+        }
+        let long = "x".repeat(254);
+        for bad in ["", "..", "a/b", "a?b", "a%2f", "a b", "ä", long.as_str()] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}

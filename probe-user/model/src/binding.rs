@@ -1,0 +1,114 @@
+//! A binding and its open conflict, with the names and times that the world outside knows.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use probe_common::wire::Vlan;
+use serde::{Deserialize, Serialize};
+
+use super::{CountsRecord, FindingRecord, OwnerRecord};
+use crate::{BindingView, Clock, ConflictView, Context, Evidence, FindingKind, Hint, Severity};
+
+/// One address on one segment, and who has claimed it: a line of JSON. Names are stable; fields may be
+/// added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingRecord {
+    /// On which interface.
+    pub interface: String,
+    /// In which VLAN: `0` untagged, `100`, `100.200`.
+    pub vlan: Vlan,
+    /// Which address.
+    pub ip: IpAddr,
+    /// Whether the address matters.
+    pub tracked: bool,
+    /// Whether its disputes are on the ignore list.
+    pub ignored: bool,
+    /// Who: the current owner first. In an open conflict only those that take part.
+    pub owners: Vec<OwnerRecord>,
+    /// When it was last claimed, if it is silent: nobody answers for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent_since: Option<Timestamp>,
+    /// Its open conflict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<ConflictRecord>,
+    /// Whose address it is, where a cluster knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Box<Context>>,
+}
+
+/// An open conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictRecord {
+    /// Why it was opened.
+    pub evidence: Evidence,
+    /// What may be the cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
+    /// When it was opened.
+    pub since: Timestamp,
+    /// When there was last evidence.
+    pub last_evidence: Timestamp,
+    /// Whether there has been no evidence for a while.
+    pub quiet: bool,
+    /// How often there was evidence.
+    pub counts: CountsRecord,
+}
+
+impl BindingRecord {
+    /// Puts names and times to a binding.
+    pub fn new(view: &BindingView, interface: String, clock: Clock) -> Self {
+        Self {
+            interface,
+            vlan: view.key.segment.vlan,
+            ip: view.key.ip,
+            tracked: view.tracked,
+            ignored: view.ignored,
+            owners: OwnerRecord::all(&view.owners, clock),
+            silent_since: view.silent_since.map(|since| clock.wall(since)),
+            conflict: view
+                .conflict
+                .map(|conflict| ConflictRecord::new(&conflict, clock)),
+            cluster: None,
+        }
+    }
+
+    /// The finding that its conflict would be reported as now, if it has one.
+    pub fn as_finding(&self) -> Option<FindingRecord> {
+        let conflict = self.conflict?;
+        let (finding, severity) = match (conflict.quiet, self.tracked) {
+            (true, _) => (FindingKind::ConflictQuiet, Severity::Notice),
+            (false, true) => (FindingKind::Conflict, Severity::Critical),
+            (false, false) => (FindingKind::Conflict, Severity::Warning),
+        };
+        Some(FindingRecord {
+            time: conflict.last_evidence,
+            finding,
+            severity,
+            interface: self.interface.clone(),
+            vlan: self.vlan,
+            segment: None,
+            ip: self.ip,
+            drill: false,
+            since: conflict.since,
+            owners: self.owners.clone(),
+            evidence: Some(conflict.evidence),
+            counts: conflict.counts,
+            hint: conflict.hint,
+            reason: None,
+            cluster: self.cluster.clone(),
+        })
+    }
+}
+
+impl ConflictRecord {
+    fn new(view: &ConflictView, clock: Clock) -> Self {
+        Self {
+            evidence: view.evidence,
+            hint: view.hint,
+            since: clock.wall(view.opened_at),
+            last_evidence: clock.wall(view.last_evidence),
+            quiet: view.quiet,
+            counts: view.counts.into(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What to do about a cause that the cluster knows: one table for findings and for `probe explain`.
+
+use std::net::IpAddr;
+
+use super::next_step::{NextStep, quoted};
+use crate::CauseKind;
+
+/// A dispute whose cause is known, as far as a command needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Blamed<'a> {
+    /// What is in dispute.
+    pub ip: IpAddr,
+    /// Where the speakers live; MetalLB's usual place if it is not known.
+    pub namespace: Option<&'a str>,
+    /// The node that should not have it, if it can be told.
+    pub node: Option<&'a str>,
+    /// The command that shows which machines the strangers are.
+    pub machines: &'a str,
+}
+
+/// The first step; `None` if the cause is not known.
+pub fn cause_step(kind: CauseKind, blamed: Blamed<'_>) -> Option<NextStep> {
+    let Blamed { ip, node, .. } = blamed;
+    let namespace = blamed.namespace.filter(|namespace| !namespace.is_empty());
+    let namespace = quoted(namespace.unwrap_or("metallb-system"));
+    let (purpose, command) = match kind {
+        CauseKind::NodeAddress => (
+            format!(
+                "on {}, see where it has the address, and take it off there:",
+                node.unwrap_or("the node that does not announce it")
+            ),
+            format!("ip address show to {ip}"),
+        ),
+        CauseKind::StaleSpeaker => (
+            format!(
+                "restart the speaker on {}: delete its pod, after a look at its log:",
+                node.unwrap_or("the node that should not announce it")
+            ),
+            match node {
+                Some(node) => format!(
+                    "kubectl -n {namespace} get pods -o wide --field-selector spec.nodeName={}",
+                    quoted(node)
+                ),
+                None => format!("kubectl -n {namespace} get pods -o wide"),
+            },
+        ),
+        CauseKind::SeveralInstalls => (
+            "see who runs speakers; all installations but one have to go:".to_owned(),
+            "kubectl get pods -A -o wide | grep -e speaker -e kube-vip".to_owned(),
+        ),
+        CauseKind::SplitBrain => (
+            "see whether the speakers hear each other (memberlist, port 7946); restart them if they do:"
+                .to_owned(),
+            format!(
+                "kubectl -n {namespace} get pods -o name | grep speaker | xargs -n1 kubectl -n {namespace} logs --prefix --tail=200 | grep -i memberlist"
+            ),
+        ),
+        CauseKind::ExternalDevice => (
+            "see which machine the other one is; take the address off it, or out of the pool:"
+                .to_owned(),
+            blamed.machines.to_owned(),
+        ),
+        CauseKind::OtherCluster => (
+            "compare the pools of both clusters, and agree whose range it is:".to_owned(),
+            "probe pools check --context THIS --context OTHER".to_owned(),
+        ),
+        CauseKind::SharedWithoutKey => (
+            "see whose it is; all but one get another address, or all one sharing key:".to_owned(),
+            format!("kubectl get services -A | grep -wF {ip}"),
+        ),
+        CauseKind::ArpFlux => return Some(arp_flux()),
+        CauseKind::IpvsStrictArp => return Some(ipvs_strict_arp()),
+        CauseKind::Unknown => return None,
+    };
+    Some(NextStep { purpose, command })
+}
+
+/// One machine answers on several interfaces.
+pub fn arp_flux() -> NextStep {
+    NextStep::new(
+        "on that machine: with 1, each interface answers for its own addresses only:",
+        "sysctl net.ipv4.conf.all.arp_ignore",
+    )
+}
+
+/// All nodes answer for what kube-proxy has on a dummy interface.
+pub fn ipvs_strict_arp() -> NextStep {
+    NextStep::new(
+        "in Kubernetes, see that strictARP is true:",
+        "kubectl -n kube-system get configmap kube-proxy -o yaml | grep strictARP",
+    )
+}

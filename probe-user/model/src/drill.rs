@@ -1,0 +1,64 @@
+//! The findings of a drill: a conflict that no host caused, to test who is notified of a real one.
+//!
+//! Each record is marked as a drill, and its interface and segment have that name.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use jiff::Timestamp;
+use probe_common::wire::{MacAddr, Vlan};
+
+use crate::{CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord, Role, Severity};
+
+/// The address of every drill (TEST-NET-1, RFC 5737): nobody has it.
+pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// The interface and the segment of every drill.
+pub const PLACE: &str = "drill";
+/// Who shares the address: made up, and readable as "drill" by those who read bytes.
+pub const MACS: [MacAddr; 2] = [
+    MacAddr([0x02, b'd', b'r', b'i', b'l', 1]),
+    MacAddr([0x02, b'd', b'r', b'i', b'l', 2]),
+];
+
+/// What begins a drill.
+pub fn conflict(now: Timestamp) -> FindingRecord {
+    let owner = |mac, role| OwnerRecord {
+        node: None,
+        macs: vec![mac],
+        vendor: None,
+        role,
+        local: false,
+        announces: false,
+        first_seen: now,
+        last_seen: now,
+        claims: 0,
+    };
+    FindingRecord {
+        cluster: None,
+        time: now,
+        finding: FindingKind::Conflict,
+        severity: Severity::Critical,
+        interface: PLACE.to_owned(),
+        vlan: Vlan::UNTAGGED,
+        segment: Some(PLACE.to_owned()),
+        ip: ADDRESS,
+        drill: true,
+        since: now,
+        owners: vec![owner(MACS[0], Role::Current), owner(MACS[1], Role::Earlier)],
+        evidence: Some(Evidence::DuplicateReply),
+        counts: CountsRecord::default(),
+        hint: None,
+        reason: None,
+    }
+}
+
+/// What ends a drill.
+pub fn resolved(conflict: &FindingRecord, now: Timestamp) -> FindingRecord {
+    FindingRecord {
+        time: now,
+        finding: FindingKind::ConflictResolved,
+        severity: Severity::Notice,
+        evidence: None,
+        owners: conflict.owners.iter().take(1).cloned().collect(),
+        ..conflict.clone()
+    }
+}

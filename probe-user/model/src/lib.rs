@@ -1,0 +1,49 @@
+//! The shared data types: addresses, segments, owners, findings, causes, and their JSON form.
+//!
+//! Pure data. Must not depend on any other crate of this workspace but `probe-common`, on tokio, on sockets or on
+//! files.
+
+#![forbid(unsafe_code)]
+
+mod binding;
+mod binding_key;
+mod bogus_reason;
+mod cause_step;
+mod check;
+mod claim;
+mod clock;
+mod context;
+pub mod drill;
+mod finding;
+mod inert;
+mod links;
+mod mac_pattern;
+mod next_step;
+pub mod on_link;
+mod record;
+mod time;
+pub mod vendor;
+mod view;
+pub mod watched;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod schema;
+#[cfg(test)]
+mod schema_tests;
+
+pub use binding::{BindingRecord, ConflictRecord};
+pub use binding_key::{BindingKey, Segment};
+pub use bogus_reason::BogusReason;
+pub use cause_step::{Blamed, cause_step};
+pub use check::{CheckOwnerRecord, CheckRecord, NeighbourRecord, Verdict};
+pub use claim::{ClaimForm, ClaimRecord};
+pub use clock::Clock;
+pub use context::{Announced, Cause, CauseKind, Context, Named, Scope};
+pub use finding::{Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity};
+pub use inert::inert;
+pub use links::{DefaultRoute, Link, Links};
+pub use mac_pattern::{MacPattern, MacPatternError};
+pub use next_step::{NextStep, Origin, after_check, machines, next_step};
+pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
+pub use time::Timestamp;
+pub use view::{BindingView, ConflictView};

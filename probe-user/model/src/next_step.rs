@@ -1,0 +1,334 @@
+//! What to do about a finding: one command, and what it is for.
+
+use std::{borrow::Cow, path::PathBuf};
+
+use probe_common::wire::{MacAddr, Vlan};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CheckRecord, FindingRecord, OwnerRecord,
+    cause_step::{Blamed, arp_flux, cause_step, ipvs_strict_arp},
+};
+use crate::{CauseKind, Evidence, FindingKind, Hint, Role, Verdict};
+
+/// Where findings come from, which decides what can be asked next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process watches by itself.
+    Attached,
+    /// The daemon on this host.
+    Daemon,
+    /// A capture.
+    Capture(PathBuf),
+}
+
+/// A command, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextStep {
+    /// Ends with a colon: the command follows.
+    pub purpose: String,
+    /// For a shell.
+    pub command: String,
+}
+
+impl NextStep {
+    /// For this, that command.
+    pub fn new(purpose: impl Into<String>, command: impl Into<String>) -> Self {
+        Self {
+            purpose: purpose.into(),
+            command: command.into(),
+        }
+    }
+}
+
+/// What to do about a finding, if there is something to do.
+pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    if record.drill {
+        return None;
+    }
+    match record.finding {
+        FindingKind::NewBinding => None,
+        FindingKind::Moved => Some(NextStep::new(
+            "if nobody moved it on purpose, see which machine has it now:",
+            machines(
+                &macs_of(record, |owner| owner.role == Role::Current),
+                origin,
+            ),
+        )),
+        FindingKind::ConflictQuiet | FindingKind::ConflictExpired
+            if can_be_asked(record, origin) =>
+        {
+            Some(NextStep::new(
+                "a silent duplicate answers only when asked:",
+                check(record.ip, &record.interface, record.vlan, ""),
+            ))
+        }
+        FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
+            Some(dispute(record, origin))
+        }
+        FindingKind::ConflictResolved if can_be_asked(record, origin) => Some(NextStep::new(
+            "nothing, or see whether it stays so:",
+            check(record.ip, &record.interface, record.vlan, " --for 60s"),
+        )),
+        FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep::new(
+            "nothing, or see whether it stays so:",
+            stay(record, origin),
+        )),
+        FindingKind::ProbeDenied => Some(NextStep::new(
+            "give the newcomer another address; to see which machine it is:",
+            machines(&macs_of(record, |owner| owner.role == Role::Prober), origin),
+        )),
+        FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep::new(
+            "see which machine sends these frames:",
+            machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
+        )),
+        FindingKind::Silent if can_be_asked(record, origin) => Some(NextStep::new(
+            "ask for it:",
+            check(record.ip, &record.interface, record.vlan, ""),
+        )),
+        FindingKind::Silent => Some(NextStep::new(
+            "ask for it:",
+            format!("ping -c 3 {}", record.ip),
+        )),
+    }
+}
+
+/// Whether the segment is at hand, and has ARP.
+fn can_be_asked(record: &FindingRecord, origin: &Origin) -> bool {
+    record.ip.is_ipv4() && !matches!(origin, Origin::Capture(_))
+}
+
+/// What to do about what a check found out, if there is something to do.
+pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
+    let macs = |local: bool| -> Vec<_> {
+        let owners = record.owners.iter().filter(|owner| owner.local == local);
+        owners
+            .flat_map(|owner| owner.macs.iter().copied())
+            .collect()
+    };
+    let by_hint = record
+        .hint
+        .and_then(|hint| about_hint(hint, &record.interface, record.vlan));
+    if by_hint.is_some() {
+        return by_hint;
+    }
+    match record.verdict {
+        Verdict::Conflict if record.owners.iter().any(|owner| owner.holds) => Some(NextStep::new(
+            "see which machine the other one is, and take the address off one of the two:",
+            machines(&macs(false), &Origin::Attached),
+        )),
+        Verdict::Conflict => Some(NextStep::new(
+            "see which machines these are, and take the address off all but one:",
+            machines(&[macs(false), macs(true)].concat(), &Origin::Attached),
+        )),
+        Verdict::Moved => Some(NextStep::new(
+            "nothing, if somebody moved it; to see whether it stays:",
+            check(
+                record.ip.into(),
+                &record.interface,
+                record.vlan,
+                " --for 60s",
+            ),
+        )),
+        Verdict::OneOwner | Verdict::Nobody | Verdict::NotAsked => None,
+    }
+}
+
+/// Asks on the segment of an address who has it.
+fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> String {
+    let vlan = match vlan {
+        Vlan::UNTAGGED => String::new(),
+        vlan => format!(" --vlan {vlan}"),
+    };
+    format!("probe check -i {}{vlan}{options} {ip}", quoted(interface))
+}
+
+fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
+    if record.cluster.is_some() && *origin == Origin::Daemon {
+        return NextStep::new(
+            "see who has it now, who should, and what to do about it:",
+            format!("probe explain {}", record.ip),
+        );
+    }
+    if let Some(step) = about_cluster(record, origin) {
+        return step;
+    }
+    let by_hint = record
+        .hint
+        .and_then(|hint| about_hint(hint, &record.interface, record.vlan));
+    by_hint.unwrap_or_else(|| owners(record, origin))
+}
+
+/// What to look at where the cluster knows the cause; `None` where what was seen says as much.
+fn about_cluster(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+    let context = record.cluster.as_deref()?;
+    let kind = context.cause.as_ref()?.kind;
+    let pool = context.pool.as_ref();
+    // Whoever announces it as load balancers do is not the one that holds it besides.
+    let mut silent = record.owners.iter().filter(|owner| !owner.announces);
+    let node = match kind {
+        CauseKind::NodeAddress => silent.find_map(|owner| owner.node.as_deref()),
+        _ => None,
+    };
+    let strangers = macs_of(record, |owner| owner.node.is_none() && !owner.local);
+    let blamed = Blamed {
+        ip: record.ip,
+        namespace: pool.map(|pool| pool.namespace.as_str()),
+        node,
+        machines: &machines(&strangers, origin),
+    };
+    cause_step(kind, blamed)
+}
+
+/// What to look at where a cause is likely; `None` where the owners themselves are the next step.
+fn about_hint(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
+    Some(match hint {
+        Hint::IpvsStrictArp => ipvs_strict_arp(),
+        Hint::ArpFlux => arp_flux(),
+        Hint::TwoMasters => NextStep::new(
+            "see who says that it is master; two sources are two masters:",
+            router_advertisements(interface, vlan),
+        ),
+        Hint::TwoRouterGroups => NextStep::new(
+            "see which groups (vrid) announce it:",
+            router_advertisements(interface, vlan),
+        ),
+        Hint::BalanceAlb => NextStep::new(
+            "on that machine, see the mode of its bond:",
+            "grep -H Mode /proc/net/bonding/*",
+        ),
+        Hint::TwoAnnouncers => NextStep::new(
+            "in each cluster, see who runs speakers; one install may announce it:",
+            "kubectl get pods -A -o wide | grep -e speaker -e kube-vip",
+        ),
+        Hint::RouterAndHost | Hint::AnnouncerAndHost => return None,
+    })
+}
+
+fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
+    if record.evidence == Some(Evidence::Local) && *origin != Origin::Attached {
+        // The stranger is the unknown here; who holds the address is known.
+        return NextStep::new(
+            "see which machine the other one is, and take the address off one of the two:",
+            machines(&macs_of(record, |owner| !owner.local), origin),
+        );
+    }
+    if record.evidence == Some(Evidence::Local) {
+        return NextStep::new(
+            "see where this host has it; take it off here, or off the other machine:",
+            format!("ip address show to {}", record.ip),
+        );
+    }
+    NextStep::new(
+        "see which machines these are, and take the address off all but one:",
+        machines(&macs_of(record, |_| true), origin),
+    )
+}
+
+/// Shows what else the machines with these MACs are known as.
+pub fn machines(macs: &[MacAddr], origin: &Origin) -> String {
+    let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
+    match origin {
+        Origin::Attached => format!("ip neigh | grep -e {}", macs.join(" -e ")),
+        Origin::Daemon => format!("probe bindings --mac {}", macs.join(",")),
+        Origin::Capture(file) => {
+            let file = file.to_string_lossy();
+            format!(
+                "probe watch --read {} --mac {}",
+                quoted(&file),
+                macs.join(",")
+            )
+        }
+    }
+}
+
+fn stay(record: &FindingRecord, origin: &Origin) -> String {
+    match origin {
+        Origin::Attached => format!("probe watch -i {} --ip {}", record.interface, record.ip),
+        Origin::Daemon => format!("probe watch --ip {}", record.ip),
+        Origin::Capture(file) => format!(
+            "probe watch --read {} --ip {} --claims",
+            quoted(&file.to_string_lossy()),
+            record.ip
+        ),
+    }
+}
+
+/// VRRP and CARP are IP protocol 112.
+fn router_advertisements(interface: &str, vlan: Vlan) -> String {
+    let tags: String = match vlan {
+        Vlan([0, _]) => String::new(),
+        Vlan([outer, 0]) => format!("vlan {outer} and "),
+        Vlan([outer, inner]) => format!("vlan {outer} and vlan {inner} and "),
+    };
+    format!("tcpdump -c 10 -nvi {interface} {tags}ip proto 112")
+}
+
+fn macs_of(record: &FindingRecord, wanted: impl Fn(&OwnerRecord) -> bool) -> Vec<MacAddr> {
+    let wanted = record.owners.iter().filter(|owner| wanted(owner));
+    wanted
+        .flat_map(|owner| owner.macs.iter().copied())
+        .collect()
+}
+
+/// For a shell: as it is where that is safe, else in single quotes.
+pub(super) fn quoted(word: &str) -> Cow<'_, str> {
+    let safe = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
+    if !word.is_empty() && word.chars().all(safe) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''")).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_that_a_cluster_knows_has_a_step_of_its_own() {
+        let record = |kind: CauseKind| -> FindingRecord {
+            serde_json::from_value(serde_json::json!({
+                "time": "2026-11-20T12:00:00Z", "finding": "conflict", "severity": "critical",
+                "interface": "eth0", "vlan": "0", "ip": "192.0.2.240", "since": "2026-11-20T12:00:00Z",
+                "owners": [
+                    {"macs": ["02:00:00:00:00:01"], "node": "node-1", "role": "current", "local": false,
+                        "first_seen": "2026-11-20T12:00:00Z", "last_seen": "2026-11-20T12:00:00Z", "claims": 1},
+                    {"macs": ["02:00:00:00:00:09"], "role": "earlier", "local": false,
+                        "first_seen": "2026-11-20T12:00:00Z", "last_seen": "2026-11-20T12:00:00Z", "claims": 1},
+                ],
+                "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0},
+                "cluster": {
+                    "pool": {"namespace": "lb", "name": "production"}, "announced": "layer2",
+                    "cause": {"kind": kind, "scope": "unknown", "evidence": []},
+                },
+            }))
+            .unwrap()
+        };
+        let unknown = next_step(&record(CauseKind::Unknown), &Origin::Attached).unwrap();
+        for &kind in CauseKind::ALL {
+            let step = next_step(&record(kind), &Origin::Attached).unwrap();
+            assert!(step.purpose.ends_with(':'), "{kind}");
+            assert_eq!(
+                step == unknown,
+                kind == CauseKind::Unknown,
+                "{kind}: {step:?}"
+            );
+        }
+        let external = next_step(&record(CauseKind::ExternalDevice), &Origin::Attached).unwrap();
+        assert_eq!(external.command, "ip neigh | grep -e 02:00:00:00:00:09");
+        let split = next_step(&record(CauseKind::SplitBrain), &Origin::Attached).unwrap();
+        assert!(
+            split.command.starts_with("kubectl -n lb get pods"),
+            "{split:?}"
+        );
+    }
+
+    #[test]
+    fn the_name_of_a_capture_survives_a_shell() {
+        assert_eq!(quoted("/tmp/a-1.pcapng"), "/tmp/a-1.pcapng");
+        assert_eq!(quoted("two words"), "'two words'");
+        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
+        assert_eq!(quoted(""), "''");
+    }
+}

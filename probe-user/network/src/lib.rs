@@ -1,0 +1,9 @@
+//! Reads the links, addresses, routes and neighbours of this host by netlink.
+//!
+//! Must not depend on bpf, packet sockets or anything above `detect` and `model`.
+
+#![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod links;
+pub mod neighbours;

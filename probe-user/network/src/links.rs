@@ -1,0 +1,211 @@
+//! The interfaces of this host and their addresses, from netlink.
+//!
+//! State, not events: whatever changes, the whole picture is read again and handed on. A burst of changes
+//! costs one reading.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use ipnet::IpNet;
+use probe_common::wire::MacAddr;
+use probe_model::{DefaultRoute, Link, Links};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{
+            InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+            LinkMessage, LinkXdp,
+        },
+        route::{RouteAddress, RouteAttribute},
+    },
+};
+use thiserror::Error;
+use tokio::{sync::watch, time::timeout};
+
+/// How long changes are collected before the picture is read again.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How often the default route is looked up when nothing else has changed. Changes of routes are not
+/// subscribed to: a router's table changes all the time.
+const ROUTE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why the interfaces could not be read.
+#[derive(Debug, Error)]
+pub enum LinksError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel refused to list them.
+    #[error("cannot list the interfaces: {0}")]
+    Dump(#[from] rtnetlink::Error),
+}
+
+/// Reads the interfaces and follows them from then on. The receiver has the first picture at once; it is
+/// closed when netlink ends.
+pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (connection, handle, mut changes) = new_multicast_connection(&groups)?;
+    tokio::spawn(connection);
+
+    let (sender, receiver) = watch::channel(Arc::new(read(&handle).await?));
+    tokio::spawn(async move {
+        loop {
+            match timeout(ROUTE_INTERVAL, changes.next()).await {
+                Ok(Some(_)) => tokio::time::sleep(SETTLE).await,
+                Ok(None) => break,
+                Err(_elapsed) => {}
+            }
+            // What has come meanwhile is part of the picture that is read now.
+            while changes.try_recv().is_ok() {}
+            match read(&handle).await {
+                Ok(links) => {
+                    sender.send_if_modified(|current| {
+                        let modified = **current != links;
+                        if modified {
+                            *current = Arc::new(links);
+                        }
+                        modified
+                    });
+                }
+                // A dump that was interrupted by yet another change; that change is in the queue.
+                Err(error) => tracing::debug!(%error, "interfaces not read"),
+            }
+            if sender.is_closed() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+async fn read(handle: &Handle) -> Result<Links, LinksError> {
+    let mut links: Links = handle
+        .link()
+        .get()
+        .execute()
+        .map_ok(link)
+        .try_collect::<Vec<_>>()
+        .await?
+        .into_iter()
+        .collect();
+    let mut addresses = handle.address().get().execute();
+    while let Some(message) = addresses.try_next().await? {
+        if let (Some(link), Some(address)) =
+            (links.get_mut(message.header.index), address(&message))
+        {
+            link.addresses.push(address);
+        }
+    }
+    Ok(links.with_default_route(default_route(handle).await))
+}
+
+/// Looks up where a packet to the rest of the world would go. One look-up instead of a dump: a router may
+/// have a million routes. TEST-NET-2 (RFC 5737) stands for the rest of the world, because nobody routes it
+/// in particular.
+async fn default_route(handle: &Handle) -> Option<DefaultRoute> {
+    let elsewhere = Ipv4Addr::new(198, 51, 100, 1);
+    let request = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(elsewhere, 32)
+        .build();
+    let route = handle
+        .route()
+        .get(request)
+        .execute()
+        .try_next()
+        .await
+        .ok()??;
+    let interface = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })?;
+    let gateway = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+            _ => None,
+        });
+    Some(DefaultRoute { interface, gateway })
+}
+
+fn link(message: LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        arp: !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
+        ..Link::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Promiscuity(users) => link.promiscuous = users > 0,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::Link(parent) => link.parent = Some(parent),
+            LinkAttribute::LinkInfo(info) => {
+                link.vlan = info.iter().find_map(vlan);
+                link.kind = info.into_iter().find_map(kind);
+            }
+            LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.iter().find_map(program),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind(info: LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind),
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+fn vlan(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(data)) = info else {
+        return None;
+    };
+    data.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(vid) => Some(*vid),
+        _ => None,
+    })
+}
+
+fn program(xdp: &LinkXdp) -> Option<u32> {
+    match xdp {
+        LinkXdp::ProgId(id) if *id != 0 => Some(*id),
+        _ => None,
+    }
+}
+
+/// The address of an interface. On a point-to-point link `Address` is the peer's, so `Local` goes first.
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let find =
+        |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = find(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    IpNet::new(local.or(any)?, message.header.prefix_len).ok()
+}

@@ -1,0 +1,533 @@
+//! What a receiver reads: JSON with a version, for programs (docs/notification.schema.json), or the text that Slack
+//! and those who take the same show to people.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use jiff::{Timestamp, tz::TimeZone};
+use probe_cluster::drift::Drift;
+use probe_common::wire::Vlan;
+use probe_model::{CauseKind, FindingRecord, NextStep, Origin, OwnerRecord, Severity};
+use probe_render::{self, words};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    news::{Kind, News, Story},
+    queue::{Batch, Waiting},
+};
+
+/// Raised when a field changes its meaning or goes; fields may be added without.
+pub const VERSION: u32 = 1;
+
+/// As what news are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For programs.
+    Json,
+    /// For Slack, and Mattermost, Rocket.Chat, Discord (its address with `/slack` behind) and others that take the
+    /// same.
+    Slack,
+}
+
+impl Format {
+    /// So many subjects are listed in one message; people read fewer.
+    pub const fn listed(self) -> usize {
+        match self {
+            Self::Json => 50,
+            Self::Slack => 10,
+        }
+    }
+}
+
+/// Who tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reporter {
+    /// The name of this host.
+    pub host: String,
+    /// The version of this program.
+    pub version: &'static str,
+}
+
+impl Reporter {
+    /// This host.
+    pub fn this_host() -> Self {
+        Self {
+            host: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    version: u32,
+    sent: Timestamp,
+    reporter: &'a Reporter,
+    text: String,
+    news: Vec<Item<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    more: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct Item<'a> {
+    kind: Kind,
+    severity: Severity,
+    drill: bool,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    /// News about it that this stands for.
+    number: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finding: Option<&'a FindingRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<&'a FindingRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drift: Option<&'a Drift>,
+}
+
+/// The body of a message.
+pub fn body(format: Format, batch: &Batch, reporter: &Reporter, sent: Timestamp) -> String {
+    match format {
+        Format::Json => probe_model::to_json(&Message {
+            version: VERSION,
+            sent,
+            reporter,
+            text: summary(batch),
+            news: batch.listed.iter().map(item).collect(),
+            more: batch
+                .more
+                .iter()
+                .map(|(kind, &number)| (kind.label(), number))
+                .collect(),
+        }),
+        Format::Slack => json!({ "text": slack(batch, reporter) }).to_string(),
+    }
+}
+
+fn item(waiting: &Waiting) -> Item<'_> {
+    let record = waiting.last.finding();
+    let first = waiting.first.finding();
+    Item {
+        kind: waiting.last.kind,
+        severity: waiting.last.severity,
+        drill: record.is_some_and(|record| record.drill),
+        text: sentence(waiting),
+        next: next(&waiting.last).map(|step| step.command),
+        number: waiting.number,
+        finding: record,
+        first: first.filter(|_| waiting.number > 1),
+        drift: waiting.last.drift(),
+    }
+}
+
+/// All of it in one line.
+fn summary(batch: &Batch) -> String {
+    let mut text = batch.listed.first().map(sentence).unwrap_or_default();
+    let others = batch.listed.len().saturating_sub(1);
+    if others > 0 {
+        let _ = write!(text, "; {others} more listed");
+    }
+    if batch.unlisted() > 0 {
+        let separator = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{separator}{}", and_more(&batch.more));
+    }
+    text
+}
+
+/// `and 9950 more (9950 conflicts)`.
+fn and_more(more: &BTreeMap<Kind, u64>) -> String {
+    let all: u64 = more.values().sum();
+    let parts: Vec<_> = more
+        .iter()
+        .map(|(kind, number)| format!("{number} {}", kind.label()))
+        .collect();
+    format!("and {all} more ({})", parts.join(", "))
+}
+
+/// What has happened to which address, in one line.
+fn sentence(waiting: &Waiting) -> String {
+    let mut text = match &waiting.last.story {
+        Story::Finding(record) => about_conflict(waiting.last.kind, record),
+        Story::Drift { drift, .. } if waiting.last.kind == Kind::DriftGone => {
+            format!("no longer so: {}", drift.says)
+        }
+        Story::Drift { drift, .. } => drift.says.clone(),
+    };
+    if waiting.number > 1 {
+        let first = &waiting.first;
+        let _ = write!(
+            text,
+            "; told late: {} at {}",
+            first.kind,
+            moment(first.time())
+        );
+    }
+    text
+}
+
+fn about_conflict(kind: Kind, record: &FindingRecord) -> String {
+    let ip = record.ip;
+    let what = match kind {
+        Kind::ConflictQuiet => {
+            format!("the conflict on {ip} is quiet, and not proven to be over")
+        }
+        Kind::ConflictResolved => format!("the conflict on {ip} is over"),
+        Kind::ConflictExpired => format!("the conflict on {ip} has not been seen for a long time"),
+        Kind::Conflict | Kind::Drift | Kind::DriftGone | Kind::Missed => {
+            format!("{ip} has {} owners", record.owners.len().max(2))
+        }
+    };
+    let drill = if record.drill {
+        "DRILL, not real: "
+    } else {
+        ""
+    };
+    match whose(record) {
+        Some(whose) => format!("{drill}{what} ({whose})"),
+        None => format!("{drill}{what}"),
+    }
+}
+
+/// The services and the pool of an address.
+fn whose(record: &FindingRecord) -> Option<String> {
+    let context = record.cluster.as_ref()?;
+    let services = context.services.iter().map(ToString::to_string);
+    let pool = context.pool.iter().map(|pool| format!("pool {pool}"));
+    let parts: Vec<_> = services.chain(pool).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn next(news: &News) -> Option<NextStep> {
+    match &news.story {
+        Story::Finding(record) => probe_model::next_step(record, &Origin::Daemon),
+        Story::Drift { drift, .. } if news.kind == Kind::Drift => {
+            let explain =
+                |ip| NextStep::new("see what is known of it:", format!("probe explain {ip}"));
+            drift.ip.map(explain)
+        }
+        Story::Drift { .. } => None,
+    }
+}
+
+/// What may be the cause: what the cluster says goes before what the frames suggest.
+fn cause(record: &FindingRecord) -> Option<String> {
+    let context = record.cluster.as_ref();
+    match context.and_then(|context| context.cause.as_ref()) {
+        Some(cause) if cause.kind != CauseKind::Unknown => {
+            let kind = words::cluster_cause(cause.kind).to_owned();
+            Some([&[kind][..], &cause.evidence].concat().join("; "))
+        }
+        _ => record.hint.map(|hint| words::cause(hint).to_owned()),
+    }
+}
+
+/// The text for people.
+fn slack(batch: &Batch, reporter: &Reporter) -> String {
+    let mut paragraphs: Vec<_> = batch.listed.iter().map(paragraph).collect();
+    if batch.unlisted() > 0 {
+        paragraphs.push(format!("*{}*", and_more(&batch.more)));
+    }
+    paragraphs.push(escaped(&format!(
+        "told by {} (arp-monitor {})",
+        reporter.host, reporter.version
+    )));
+    paragraphs.join("\n\n")
+}
+
+fn paragraph(waiting: &Waiting) -> String {
+    let severity = match waiting.last.severity {
+        Severity::Critical => "CRITICAL: ",
+        Severity::Warning => "Warning: ",
+        Severity::Notice | Severity::Info => "",
+    };
+    let title = sentence(waiting);
+    let mut text = format!("*{}*", escaped(&format!("{severity}{title}")));
+    match &waiting.last.story {
+        Story::Finding(record) => {
+            let first = waiting.first.finding().unwrap_or(record);
+            details(&mut text, record, first);
+        }
+        Story::Drift { drift, .. } => {
+            let reason = drift.reason.map(|reason| format!("reason: {reason}"));
+            for evidence in reason.iter().chain(&drift.evidence) {
+                line(&mut text, evidence);
+            }
+            line(&mut text, &format!("since {}", moment(drift.since)));
+        }
+    }
+    if let Some(NextStep { purpose, command }) = next(&waiting.last) {
+        // Within backticks there is no other markup, and no backtick.
+        let command = escaped(&command.replace('`', "'"));
+        let _ = write!(text, "\n{} `{command}`", escaped(&purpose));
+    }
+    text
+}
+
+/// All of it in one paragraph: an Event of Kubernetes.
+pub(super) fn note(waiting: &Waiting) -> String {
+    let mut parts = vec![sentence(waiting)];
+    match &waiting.last.story {
+        Story::Finding(record) => {
+            parts.extend(record.owners.iter().map(owner_line));
+            parts.extend(cause(record).map(|cause| format!("cause? {cause}")));
+        }
+        Story::Drift { drift, .. } => {
+            parts.extend(drift.reason.map(|reason| format!("reason: {reason}")));
+            parts.extend(drift.evidence.iter().cloned());
+        }
+    }
+    if let Some(NextStep { purpose, command }) = next(&waiting.last) {
+        parts.push(format!("{purpose} {command}"));
+    }
+    parts.join("; ")
+}
+
+/// Who has the address, why, where and since when.
+fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
+    // Of what is over, who it was is with its beginning.
+    let owners = if first.owners.len() > record.owners.len() {
+        &first.owners
+    } else {
+        &record.owners
+    };
+    for owner in owners {
+        line(text, &owner_line(owner));
+    }
+    if let Some(cause) = cause(record) {
+        line(text, &format!("cause? {cause}"));
+    }
+    let mut place = record.interface.clone();
+    if record.vlan != Vlan::UNTAGGED {
+        let _ = write!(place, ", VLAN {}", record.vlan);
+    }
+    if let Some(segment) = &record.segment {
+        let _ = write!(place, ", segment {segment}");
+    }
+    line(text, &format!("{place}; since {}", moment(record.since)));
+}
+
+fn owner_line(owner: &OwnerRecord) -> String {
+    let macs: Vec<_> = owner.macs.iter().map(ToString::to_string).collect();
+    let mut text = format!("{} {}", words::part(owner.role), macs.join(" "));
+    if let Some(vendor) = &owner.vendor {
+        let _ = write!(text, " ({vendor})");
+    }
+    if let Some(node) = &owner.node {
+        let _ = write!(text, ", node {node}");
+    } else if owner.local {
+        text.push_str(", the host that tells this");
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push('\n');
+    text.push_str(&escaped(line));
+}
+
+/// To the second, and in the one zone that all who read it share.
+fn moment(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC)
+        .strftime("%F %T UTC")
+        .to_string()
+}
+
+/// The three characters that mean something to Slack.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use probe_model::{Announced, Context, FindingKind, Named};
+
+    use super::{
+        super::{
+            news::tests::{news, record},
+            queue::Queue,
+        },
+        *,
+    };
+
+    fn reporter() -> Reporter {
+        Reporter {
+            host: "node-1".to_owned(),
+            version: "0.0.0",
+        }
+    }
+
+    fn sent() -> Timestamp {
+        "2026-11-21T02:00:09Z".parse().unwrap()
+    }
+
+    fn written(format: Format, queue: &Queue) -> serde_json::Value {
+        let batch = queue.batch(format.listed());
+        serde_json::from_str(&body(format, &batch, &reporter(), sent())).unwrap()
+    }
+
+    fn of_a_service(mut news: News) -> News {
+        let named = |namespace: &str, name: &str| Named {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let Story::Finding(record) = &mut news.story else {
+            panic!("{news:?}")
+        };
+        Arc::make_mut(record).cluster = Some(Box::new(Context {
+            services: vec![named("shop", "frontend")],
+            pool: Some(named("metallb-system", "production")),
+            announced: Announced::Layer2,
+            announcers: Vec::new(),
+            cause: None,
+        }));
+        news
+    }
+
+    #[test]
+    fn a_conflict_reads_as_a_person_would_say_it() {
+        let mut queue = Queue::default();
+        queue.push(of_a_service(news(10, Kind::Conflict)));
+        let text = &written(Format::Slack, &queue)["text"];
+        assert_eq!(
+            text.as_str().unwrap(),
+            "*CRITICAL: 192.0.2.10 has 2 owners (shop/frontend, pool metallb-system/production)*\n\
+             now 02:64:72:69:6c:01\n\
+             before 02:64:72:69:6c:02\n\
+             eth0, segment 192.0.2.0/24; since 2026-11-21 02:00:00 UTC\n\
+             see who has it now, who should, and what to do about it: `probe explain 192.0.2.10`\n\n\
+             told by node-1 (arp-monitor 0.0.0)"
+        );
+    }
+
+    #[test]
+    fn what_was_over_before_it_could_be_told_is_told_once_with_both() {
+        let mut queue = Queue::default();
+        queue.push(news(10, Kind::Conflict));
+        let mut end = news(10, Kind::ConflictResolved);
+        let Story::Finding(record) = &mut end.story else {
+            panic!("{end:?}")
+        };
+        Arc::make_mut(record).time = sent();
+        queue.push(end);
+        let json = written(Format::Json, &queue);
+        let news = json["news"].as_array().unwrap();
+        assert_eq!(news.len(), 1);
+        assert_eq!(
+            (
+                &news[0]["kind"],
+                &news[0]["number"],
+                &news[0]["first"]["finding"]
+            ),
+            (&"conflict_resolved".into(), &2.into(), &"conflict".into())
+        );
+        assert_eq!(
+            json["text"],
+            "the conflict on 192.0.2.10 is over; told late: conflict at 2026-11-21 02:00:00 UTC"
+        );
+        let text = written(Format::Slack, &queue)["text"].to_string();
+        for mac in ["02:64:72:69:6c:01", "02:64:72:69:6c:02"] {
+            assert!(text.contains(mac), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_drift_says_what_is_wrong_why_and_what_to_do() {
+        let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
+            "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
+            "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
+        let drift: Drift = serde_json::from_str(text).unwrap();
+        let news = |kind| News {
+            subject: super::super::Subject::Drift(drift.key()),
+            kind,
+            severity: drift.severity,
+            story: Story::Drift {
+                drift: Arc::new(drift.clone()),
+                time: drift.since,
+            },
+        };
+        let mut queue = Queue::default();
+        queue.push(news(Kind::Drift));
+        assert_eq!(
+            written(Format::Slack, &queue)["text"],
+            "*Warning: nobody announces 192.0.2.10 of shop/frontend*\n\
+             reason: no_ready_endpoints\n\
+             none of its 2 endpoints is ready\n\
+             since 2026-11-21 02:00:00 UTC\n\
+             see what is known of it: `probe explain 192.0.2.10`\n\n\
+             told by node-1 (arp-monitor 0.0.0)"
+        );
+        let json = written(Format::Json, &queue);
+        assert_eq!(json["news"][0]["drift"]["reason"], "no_ready_endpoints");
+        queue.push(news(Kind::DriftGone));
+        let json = written(Format::Json, &queue);
+        assert_eq!(
+            json["text"],
+            "no longer so: nobody announces 192.0.2.10 of shop/frontend; told late: drift at 2026-11-21 02:00:00 UTC"
+        );
+    }
+
+    #[test]
+    fn a_drill_says_so_first() {
+        let mut drill = news(1, Kind::Conflict);
+        let Story::Finding(record) = &mut drill.story else {
+            panic!("{drill:?}")
+        };
+        Arc::make_mut(record).drill = true;
+        let mut queue = Queue::default();
+        queue.push(drill);
+        let json = written(Format::Json, &queue);
+        let text = json["text"].as_str().unwrap();
+        assert!(text.starts_with("DRILL, not real: "), "{text}");
+        assert_eq!(json["news"][0]["drill"], true);
+        assert_eq!(json["news"][0].get("next"), None);
+        let text = written(Format::Slack, &queue)["text"].clone();
+        let text = text.as_str().unwrap().to_owned();
+        assert!(text.starts_with("*CRITICAL: DRILL, not real: "), "{text}");
+    }
+
+    #[test]
+    fn a_storm_is_told_in_bounded_space() {
+        let mut queue = Queue::default();
+        for number in 0..10_000_u32 {
+            let mut news = news(1, Kind::Conflict);
+            let super::super::Subject::Address { ip, .. } = &mut news.subject else {
+                panic!("{news:?}")
+            };
+            *ip = std::net::IpAddr::V4(number.into());
+            queue.push(news);
+        }
+        let json = written(Format::Json, &queue);
+        assert_eq!(json["news"].as_array().unwrap().len(), 50);
+        assert_eq!(json["more"], serde_json::json!({ "conflict": 9_950 }));
+        let text = json["text"].as_str().unwrap();
+        assert!(
+            text.ends_with("; 49 more listed; and 9950 more (9950 conflict)"),
+            "{text}"
+        );
+        let text = written(Format::Slack, &queue)["text"].to_string();
+        assert!(text.contains("*and 9990 more (9990 conflict)*"), "{text}");
+        assert!(text.len() < 8_000, "{}", text.len());
+    }
+
+    #[test]
+    fn nothing_that_somebody_else_wrote_is_markup() {
+        let mut strange = (*record(1, FindingKind::Conflict, Severity::Warning)).clone();
+        strange.segment = Some("<!channel> & <https://example.org|here>".to_owned());
+        strange.owners[0].vendor = Some("A < B & C".into());
+        let mut queue = Queue::default();
+        let mut told = news(1, Kind::Conflict);
+        told.story = Story::Finding(Arc::new(strange));
+        queue.push(told);
+        let text = written(Format::Slack, &queue)["text"].to_string();
+        assert!(!text.contains('<') && !text.contains("& "), "{text}");
+    }
+}

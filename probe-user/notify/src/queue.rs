@@ -1,0 +1,315 @@
+//! What waits to be told. Bounded: what does not fit is counted, and told as a number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::news::{Kind, News, Subject};
+
+/// Subjects that wait with all that is known of them.
+pub const CAPACITY: usize = 1_000;
+
+/// News about one subject that nobody was told yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The first of them.
+    pub first: News,
+    /// The last of them, which may be the first.
+    pub last: News,
+    /// How many there were.
+    pub number: u64,
+}
+
+/// The queue: for each subject one entry, in the order in which news about it first came.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: BTreeMap<u64, Waiting>,
+    places: BTreeMap<Subject, u64>,
+    next: u64,
+    /// What did not fit.
+    uncounted: BTreeMap<Kind, u64>,
+}
+
+/// What one message tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// In the order of the queue.
+    pub listed: Vec<Waiting>,
+    /// What else there is to tell, as numbers.
+    pub more: BTreeMap<Kind, u64>,
+    /// The entries that it covers, with the number of news in each.
+    covers: Vec<(u64, u64)>,
+    /// Of what did not fit into the queue.
+    beyond: BTreeMap<Kind, u64>,
+}
+
+impl Batch {
+    /// News that are told as numbers only.
+    pub fn unlisted(&self) -> u64 {
+        self.more.values().sum()
+    }
+
+    /// Of those, the ones that were in the queue with all that is known of them.
+    pub fn crowded_out(&self) -> u64 {
+        self.unlisted() - self.beyond.values().sum::<u64>()
+    }
+}
+
+impl Queue {
+    /// Takes news. Returns whether they fitted.
+    pub fn push(&mut self, news: News) -> bool {
+        if let Some(waiting) = self
+            .places
+            .get(&news.subject)
+            .and_then(|place| self.waiting.get_mut(place))
+        {
+            waiting.last = news;
+            waiting.number += 1;
+            return true;
+        }
+        if self.waiting.len() >= CAPACITY {
+            self.count_only(news.kind, 1);
+            return false;
+        }
+        self.places.insert(news.subject.clone(), self.next);
+        let waiting = Waiting {
+            first: news.clone(),
+            last: news,
+            number: 1,
+        };
+        self.waiting.insert(self.next, waiting);
+        self.next += 1;
+        true
+    }
+
+    /// Takes note of news of which no more than their kind and number is known.
+    pub fn count_only(&mut self, kind: Kind, number: u64) {
+        *self.uncounted.entry(kind).or_default() += number;
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.uncounted.is_empty()
+    }
+
+    /// Whether something about this waits.
+    pub fn has(&self, subject: &Subject) -> bool {
+        self.places.contains_key(subject)
+    }
+
+    /// The subjects that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// All that waits, as one message that lists at most so many: what matters most, in the order of the queue.
+    pub fn batch(&self, at_most: usize) -> Batch {
+        let mut order: Vec<_> = self.waiting.iter().collect();
+        // Stable: of what matters as much, the first come.
+        order.sort_by_key(|(_, waiting)| std::cmp::Reverse(waiting.severity()));
+        let rest = order.split_off(at_most.min(order.len()));
+        order.sort_by_key(|(place, _)| **place);
+        let mut more = self.uncounted.clone();
+        for (_, waiting) in &rest {
+            *more.entry(waiting.last.kind).or_default() += 1;
+        }
+        Batch {
+            listed: order
+                .iter()
+                .map(|(_, waiting)| (*waiting).clone())
+                .collect(),
+            more,
+            covers: self
+                .waiting
+                .iter()
+                .map(|(&place, waiting)| (place, waiting.number))
+                .collect(),
+            beyond: self.uncounted.clone(),
+        }
+    }
+
+    /// The first that wait, so many at most; the others go on waiting, but for what did not fit.
+    pub fn first(&self, at_most: usize) -> Batch {
+        let first = self.waiting.iter().take(at_most);
+        let covers = first.clone();
+        Batch {
+            listed: first.map(|(_, waiting)| waiting.clone()).collect(),
+            more: self.uncounted.clone(),
+            covers: covers
+                .map(|(&place, waiting)| (place, waiting.number))
+                .collect(),
+            beyond: self.uncounted.clone(),
+        }
+    }
+
+    /// What cannot be told now waits behind all others.
+    pub fn postpone(&mut self, subjects: &BTreeSet<Subject>) {
+        for subject in subjects {
+            let Some(place) = self.places.get_mut(subject) else {
+                continue;
+            };
+            if let Some(waiting) = self.waiting.remove(place) {
+                *place = self.next;
+                self.waiting.insert(self.next, waiting);
+                self.next += 1;
+            }
+        }
+    }
+
+    /// A batch is done with: told, or refused for good. What has come since stays.
+    pub fn done(&mut self, batch: &Batch) {
+        for &(place, number) in &batch.covers {
+            let Some(waiting) = self.waiting.get_mut(&place) else {
+                continue;
+            };
+            if waiting.number > number {
+                waiting.number -= number;
+                waiting.first = waiting.last.clone();
+            } else if let Some(done) = self.waiting.remove(&place) {
+                self.places.remove(&done.last.subject);
+            }
+        }
+        for (kind, number) in &batch.beyond {
+            if let Some(left) = self.uncounted.get_mut(kind) {
+                *left = left.saturating_sub(*number);
+            }
+        }
+        self.uncounted.retain(|_, left| *left > 0);
+    }
+}
+
+impl Waiting {
+    /// A conflict that is over again mattered as much as it did.
+    fn severity(&self) -> probe_model::Severity {
+        self.first.severity.max(self.last.severity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use probe_model::Severity;
+
+    use super::{
+        super::news::{Kind, tests::news},
+        *,
+    };
+
+    fn kinds(batch: &Batch) -> Vec<(Kind, Kind, u64)> {
+        let listed = batch.listed.iter();
+        listed
+            .map(|waiting| (waiting.first.kind, waiting.last.kind, waiting.number))
+            .collect()
+    }
+
+    fn numbered(number: u32) -> News {
+        let mut news = news(1, Kind::Conflict);
+        let Subject::Address { ip, .. } = &mut news.subject else {
+            panic!("{news:?}")
+        };
+        *ip = IpAddr::V4(number.into());
+        news
+    }
+
+    #[test]
+    fn news_about_one_subject_become_one_entry_in_its_place() {
+        let mut queue = Queue::default();
+        for (last, kind) in [
+            (1, Kind::Conflict),
+            (2, Kind::Conflict),
+            (1, Kind::ConflictQuiet),
+            (1, Kind::ConflictResolved),
+        ] {
+            assert!(queue.push(news(last, kind)));
+        }
+        assert_eq!(
+            kinds(&queue.batch(50)),
+            [
+                (Kind::Conflict, Kind::ConflictResolved, 3),
+                (Kind::Conflict, Kind::Conflict, 1)
+            ]
+        );
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_told_now_waits_behind_the_others() {
+        let mut queue = Queue::default();
+        for last in 1..=3 {
+            queue.push(news(last, Kind::Conflict));
+        }
+        let stuck = [1, 9].map(|last| news(last, Kind::Conflict).subject);
+        queue.postpone(&BTreeSet::from(stuck.clone()));
+        queue.push(news(1, Kind::ConflictResolved));
+        let (other, over) = (
+            (Kind::Conflict, Kind::Conflict, 1),
+            (Kind::Conflict, Kind::ConflictResolved, 2),
+        );
+        assert_eq!(kinds(&queue.first(3)), [other, other, over]);
+        assert_eq!((queue.len(), queue.has(&stuck[1])), (3, false));
+        queue.done(&queue.first(3));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_comes_while_a_message_is_on_its_way_waits_for_the_next() {
+        let mut queue = Queue::default();
+        queue.push(news(1, Kind::Conflict));
+        queue.push(news(2, Kind::Conflict));
+        let batch = queue.batch(50);
+        queue.push(news(1, Kind::ConflictResolved));
+        queue.push(news(3, Kind::Conflict));
+        queue.done(&batch);
+        assert_eq!(
+            kinds(&queue.batch(50)),
+            [
+                (Kind::ConflictResolved, Kind::ConflictResolved, 1),
+                (Kind::Conflict, Kind::Conflict, 1)
+            ]
+        );
+        queue.done(&queue.batch(50));
+        assert!(queue.is_empty());
+        // Its place is free again.
+        queue.push(news(1, Kind::Conflict));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn a_storm_of_ten_thousand_is_one_message_that_lists_fifty_and_counts_the_others() {
+        let mut queue = Queue::default();
+        let fitted = (0..10_000).filter(|&number| queue.push(numbered(number)));
+        assert_eq!(fitted.count(), CAPACITY);
+        let batch = queue.batch(50);
+        assert_eq!((batch.listed.len(), batch.unlisted()), (50, 9_950));
+        assert_eq!(batch.more, BTreeMap::from([(Kind::Conflict, 9_950)]));
+        // One more that did not fit, while the message is on its way.
+        queue.push(numbered(20_000));
+        queue.done(&batch);
+        let batch = queue.batch(50);
+        assert_eq!((batch.listed.len(), batch.unlisted()), (0, 1));
+        queue.done(&batch);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_matters_most_is_listed_in_the_order_in_which_it_came() {
+        let mut queue = Queue::default();
+        for number in 0..6 {
+            let mut news = numbered(number);
+            news.severity = if number % 2 == 1 {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            };
+            queue.push(news);
+        }
+        let batch = queue.batch(4);
+        let severities: Vec<_> = batch
+            .listed
+            .iter()
+            .map(|waiting| waiting.last.severity)
+            .collect();
+        let (critical, warning) = (Severity::Critical, Severity::Warning);
+        assert_eq!(severities, [warning, critical, critical, critical]);
+        assert_eq!(batch.unlisted(), 2);
+    }
+}

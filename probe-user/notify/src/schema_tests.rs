@@ -1,0 +1,116 @@
+//! The schema in the documentation, held against what is sent.
+
+use std::sync::Arc;
+
+use probe_cluster::drift::Drift;
+use probe_model::{
+    Severity,
+    schema::{Schema, fields},
+};
+use serde_json::Value;
+
+use super::{
+    Kind, Reporter, Subject,
+    message::{Format, VERSION, body},
+    news::{News, Story, tests::news},
+    queue::Queue,
+};
+
+const SCHEMA: &str = include_str!("../../../docs/notification.schema.json");
+const FINDING: &str = include_str!("../../../docs/finding.schema.json");
+const DOCUMENT: &str = include_str!("../../../docs/notifications.md");
+
+/// A message with news of every kind, and one with nothing but numbers.
+fn messages() -> Vec<Value> {
+    let mut queue = Queue::default();
+    let mut numbers = Queue::default();
+    for (last, &kind) in (1..).zip(Kind::ALL) {
+        numbers.count_only(kind, 3);
+        match kind {
+            Kind::Missed => {}
+            Kind::Drift | Kind::DriftGone => {
+                queue.push(drift(kind));
+            }
+            Kind::Conflict
+            | Kind::ConflictQuiet
+            | Kind::ConflictResolved
+            | Kind::ConflictExpired => {
+                queue.push(news(1, Kind::Conflict));
+                queue.push(news(last, kind));
+            }
+        }
+    }
+    queue.count_only(Kind::Conflict, 7);
+    let reporter = Reporter::this_host();
+    let sent = "2026-11-21T02:00:00Z".parse().unwrap();
+    let message = |queue: &Queue| {
+        let text = body(Format::Json, &queue.batch(50), &reporter, sent);
+        serde_json::from_str(&text).unwrap()
+    };
+    vec![message(&queue), message(&numbers)]
+}
+
+fn drift(kind: Kind) -> News {
+    let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
+        "ip":"192.0.2.10","says":"nobody announces it"}"#;
+    let mut drift: Drift = serde_json::from_str(text).unwrap();
+    drift.object = Some(kind.label().to_owned());
+    News {
+        subject: Subject::Drift(drift.key()),
+        kind,
+        severity: drift.severity,
+        story: Story::Drift {
+            time: drift.since,
+            drift: Arc::new(drift),
+        },
+    }
+}
+
+fn items(messages: &[Value]) -> Vec<&Value> {
+    let lists = messages
+        .iter()
+        .map(|message| message["news"].as_array().unwrap());
+    lists.flatten().collect()
+}
+
+#[test]
+fn every_message_is_valid_by_the_schema_and_so_is_every_finding_in_it() {
+    let messages = messages();
+    Schema::new(SCHEMA).assert_valid(&messages);
+    let findings: Vec<_> = items(&messages)
+        .iter()
+        .flat_map(|item| [item.get("finding"), item.get("first")])
+        .flatten()
+        .cloned()
+        .collect();
+    Schema::new(FINDING).assert_valid(&findings);
+}
+
+#[test]
+fn the_schema_knows_every_word_and_every_field_and_no_other() {
+    let (schema, messages) = (Schema::new(SCHEMA), messages());
+    let kinds = schema.words("/properties/more/propertyNames/enum");
+    assert_eq!(kinds, Kind::LABELS);
+    let told = schema.words("/$defs/news/properties/kind/enum");
+    assert_eq!(told, Kind::LABELS[..Kind::COUNT - 1]);
+    let severities = schema.words("/$defs/news/properties/severity/enum");
+    assert_eq!(severities, Severity::LABELS);
+    assert_eq!(schema.0["properties"]["version"]["const"], VERSION);
+    assert_eq!(schema.fields("/properties"), fields(&messages));
+    assert_eq!(
+        schema.fields("/properties/reporter/properties"),
+        fields([&messages[0]["reporter"]])
+    );
+    assert_eq!(
+        schema.fields("/$defs/news/properties"),
+        fields(items(&messages))
+    );
+}
+
+#[test]
+fn the_documentation_names_every_kind_that_is_told() {
+    for &kind in Kind::ALL {
+        let row = format!("| `{kind}` |");
+        assert_eq!(DOCUMENT.contains(&row), kind != Kind::Missed, "{row}");
+    }
+}

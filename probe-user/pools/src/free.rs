@@ -1,0 +1,243 @@
+//! Which addresses of pools nobody has been given.
+
+use std::iter;
+
+use super::{
+    Inventory, Pool,
+    interval::{Interval, IntervalSet, outside},
+    offer::{self, Stretch},
+};
+
+/// What is left of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The number of the pool.
+    pub pool: usize,
+    /// Its addresses that nobody has been given, in their order.
+    pub stretches: Vec<Stretch>,
+}
+
+/// What is left of the pools that are wanted, when these addresses are given away. What two pools hand out is told of
+/// the first; what that one keeps back, of the other.
+pub fn left(
+    inventory: &Inventory,
+    assigned: impl IntoIterator<Item = Interval>,
+    is_wanted: impl Fn(&Pool) -> bool,
+) -> Vec<Left> {
+    let mut given = Given::default();
+    for one in assigned {
+        given.whole.add(one);
+    }
+    let mut left = Vec::new();
+    for (number, pool) in inventory.pools.iter().enumerate() {
+        if !is_wanted(pool) {
+            continue;
+        }
+        let offered = offer::of_pools(iter::once(pool));
+        let mut free = Vec::new();
+        for &stretch in &offered {
+            given.rest(stretch, &mut free);
+        }
+        free.sort_unstable_by_key(|stretch| stretch.interval());
+        for stretch in offered {
+            given.add(stretch);
+        }
+        left.push(Left {
+            pool: number,
+            stretches: free,
+        });
+    }
+    left
+}
+
+/// What is somebody's, or told of another pool.
+#[derive(Default)]
+struct Given {
+    /// Every address of these.
+    whole: IntervalSet,
+    /// Of these, all but the addresses that end in .0 and .255.
+    thinned: IntervalSet,
+}
+
+impl Given {
+    fn add(&mut self, stretch: Stretch) {
+        let set = if stretch.is_thinned() {
+            &mut self.thinned
+        } else {
+            &mut self.whole
+        };
+        set.add(stretch.interval());
+    }
+
+    /// What of these is in none of it.
+    fn rest(&self, stretch: Stretch, rest: &mut Vec<Stretch>) {
+        for part in self.whole.outside(stretch.interval()) {
+            let beyond = self.thinned.outside(part);
+            rest.extend(stretch.kept_back(outside(part, &beyond)));
+            rest.extend(stretch.parts(beyond));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{interval::merged, manifest};
+
+    fn inventory(pools: &[(&str, &str, bool)]) -> Inventory {
+        let mut inventory = Inventory::default();
+        for (name, range, avoid) in pools {
+            let text = format!(
+                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {{addresses: ['{range}'], avoidBuggyIPs: {avoid}}}\n"
+            );
+            manifest::read(&mut inventory, "east", "pools.yaml", &text);
+        }
+        inventory
+    }
+
+    /// Two pools with the same addresses, of which the first keeps some back.
+    fn inventory_of_two(range: &str) -> Inventory {
+        inventory(&[("a", range, true), ("b", range, false)])
+    }
+
+    fn interval(text: &str) -> Interval {
+        Interval::parse(text).unwrap().0
+    }
+
+    fn texts(left: &[Left]) -> Vec<Vec<String>> {
+        let texts = |left: &Left| {
+            let runs = left.stretches.iter().flat_map(|stretch| stretch.runs());
+            runs.map(|run| run.spoken()).collect()
+        };
+        left.iter().map(texts).collect()
+    }
+
+    #[test]
+    fn what_is_given_away_and_what_two_pools_have_is_not_free_twice() {
+        let inventory = inventory(&[
+            ("a", "192.0.2.0-192.0.2.9", false),
+            ("b", "192.0.2.8-192.0.2.12", false),
+        ]);
+        let assigned = || vec![interval("192.0.2.3"), interval("192.0.2.12")];
+        let left = left(&inventory, assigned(), |_| true);
+        assert_eq!(
+            texts(&left),
+            [
+                vec!["192.0.2.0-192.0.2.2", "192.0.2.4-192.0.2.9"],
+                vec!["192.0.2.10/31"]
+            ]
+        );
+        let only_b = super::left(&inventory, assigned(), |pool| pool.name == "b");
+        assert_eq!(texts(&only_b), [vec!["192.0.2.8/30"]]);
+    }
+
+    #[test]
+    fn addresses_that_are_never_given_away_are_not_free() {
+        let inventory = inventory(&[("a", "192.0.2.254-192.0.3.1", true)]);
+        let left = left(&inventory, Vec::new(), |_| true);
+        assert_eq!(texts(&left), [vec!["192.0.2.254", "192.0.3.1"]]);
+    }
+
+    #[test]
+    fn what_one_pool_keeps_back_is_free_in_another() {
+        let small = ("a", "192.0.2.0/30", true);
+        let large = ("b", "192.0.2.0/29", false);
+        let here = inventory(&[small, large]);
+        let nobody = Vec::new;
+        assert_eq!(
+            texts(&left(&here, nobody(), |_| true)),
+            [
+                vec!["192.0.2.1-192.0.2.3"],
+                vec!["192.0.2.0", "192.0.2.4/30"]
+            ]
+        );
+        let given = vec![interval("192.0.2.0"), interval("192.0.2.5")];
+        assert_eq!(
+            texts(&left(&here, given, |_| true)),
+            [
+                vec!["192.0.2.1-192.0.2.3"],
+                vec!["192.0.2.4", "192.0.2.6/31"]
+            ]
+        );
+        let turned = inventory(&[large, small]);
+        assert_eq!(
+            texts(&left(&turned, nobody(), |_| true)),
+            [vec!["192.0.2.0/29"], vec![]]
+        );
+        let both = inventory(&[small, ("b", "192.0.2.0/29", true)]);
+        assert_eq!(
+            texts(&left(&both, nobody(), |_| true)),
+            [vec!["192.0.2.1-192.0.2.3"], vec!["192.0.2.4/30"]]
+        );
+    }
+
+    proptest! {
+        /// Against a set of addresses.
+        #[test]
+        fn every_address_is_told_of_the_first_pool_that_hands_it_out(
+            raw in prop::collection::vec((0..700_u32, 0..400_u32, any::<bool>()), 1..6),
+            given in prop::collection::vec(0..1000_u32, 0..9),
+        ) {
+            let address = |number: u32| std::net::Ipv4Addr::from(0xc633_0000 + number);
+            let ranges: Vec<_> = raw.iter().map(|&(first, more, avoids)| {
+                (format!("{}-{}", address(first), address(first + more)), avoids)
+            }).collect();
+            let pools: Vec<_> = ranges.iter().map(|(range, avoids)| ("p", &**range, *avoids)).collect();
+            let assigned = given.iter().map(|&number| interval(&address(number).to_string()));
+            let found = left(&inventory(&pools), assigned, |_| true);
+            let mut known: std::collections::BTreeSet<u32> = given.iter().copied().collect();
+            for (&(first, more, avoids), left) in raw.iter().zip(&found) {
+                let mine = (first..=first + more).filter(|number| !avoids || !matches!(number % 256, 0 | 255));
+                let mine: Vec<_> = mine.filter(|&number| known.insert(number)).collect();
+                let singles = mine.iter().map(|&number| interval(&address(number).to_string()));
+                let runs: Vec<_> = left.stretches.iter().flat_map(|stretch| stretch.runs()).collect();
+                prop_assert!(runs.is_sorted());
+                prop_assert_eq!(merged(runs), merged(singles.collect()));
+                let count: u128 = left.stretches.iter().map(|stretch| stretch.count()).sum();
+                prop_assert_eq!(count, mine.len() as u128);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_pool_is_no_work() {
+        let inventory = inventory(&[("a", "10.0.0.0/8", true), ("b", "2001:db8::/64", false)]);
+        let left = left(&inventory, vec![interval("10.0.0.7")], |_| true);
+        let mut runs = left[0].stretches.iter().flat_map(|stretch| stretch.runs());
+        let spoken = |run: Option<Interval>| run.unwrap().spoken();
+        assert_eq!(spoken(runs.next()), "10.0.0.1-10.0.0.6");
+        assert_eq!(spoken(runs.next()), "10.0.0.8-10.0.0.254");
+        assert_eq!(spoken(runs.next()), "10.0.1.1-10.0.1.254");
+        assert_eq!(texts(&left[1..]), [["2001:db8::/64"]]);
+        let kept = super::left(&inventory_of_two("10.0.0.0/8"), Vec::new(), |_| true);
+        let mut runs = kept[1].stretches.iter().flat_map(|stretch| stretch.runs());
+        assert_eq!(spoken(runs.next()), "10.0.0.0");
+        assert_eq!(spoken(runs.next()), "10.0.0.255");
+        let count: u128 = kept[1]
+            .stretches
+            .iter()
+            .map(|stretch| stretch.count())
+            .sum();
+        assert_eq!(count, 1 << 17);
+    }
+
+    #[test]
+    fn many_pools_are_no_work_either() {
+        let mut inventory = Inventory::default();
+        let pools = (0..20_000_u32).map(|number| {
+            let first = std::net::Ipv4Addr::from(0x0a00_0000 + 4 * number);
+            format!(
+                "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
+                 metadata: {{name: p{number}}}\nspec: {{addresses: [{first}/31]}}\n"
+            )
+        });
+        let text: String = pools.collect();
+        manifest::read(&mut inventory, "east", "pools.yaml", &text);
+        let left = left(&inventory, Vec::new(), |_| true);
+        assert_eq!(left.len(), 20_000);
+        assert!(left.iter().all(|left| left.stretches.len() == 1));
+    }
+}

@@ -1,0 +1,79 @@
+//! Addresses to which more are added one by one.
+
+use std::collections::BTreeMap;
+
+use super::{Family, Interval, outside};
+
+/// A set of addresses.
+#[derive(Clone, Debug, Default)]
+pub struct IntervalSet {
+    /// By their last addresses: no two have an address in common, or are neighbours.
+    by_end: BTreeMap<(Family, u128), Interval>,
+}
+
+impl IntervalSet {
+    /// Adds all addresses of an interval.
+    pub fn add(&mut self, mut interval: Interval) {
+        let neighbour = (interval.family, interval.first.saturating_sub(1));
+        loop {
+            let mut near = self.by_end.range(neighbour..);
+            let near = near.next().map(|(_, &near)| near);
+            let Some(near) = near.filter(|near| interval.reaches(near)) else {
+                break;
+            };
+            self.by_end.remove(&(near.family, near.last));
+            interval.first = interval.first.min(near.first);
+            interval.last = interval.last.max(near.last);
+        }
+        self.by_end
+            .insert((interval.family, interval.last), interval);
+    }
+
+    /// The parts of an interval that are not in it.
+    pub fn outside(&self, interval: Interval) -> Vec<Interval> {
+        let begins = (interval.family, interval.first);
+        let near = self.by_end.range(begins..).map(|(_, &near)| near);
+        let near = near.take_while(|near| interval.common(near).is_some());
+        outside(interval, &near.collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::interval::merged;
+
+    proptest! {
+        #[test]
+        fn it_is_the_intervals_that_were_added(
+            raw in prop::collection::vec((0..60_u8, 0..9_u8, any::<bool>()), 0..30),
+            asked in (0..60_u8, 0..30_u8, any::<bool>()),
+        ) {
+            let interval = |(first, more, six): (u8, u8, bool)| {
+                // Both ends of all addresses are among them.
+                let [first, last] = [first, first + more].map(|number| if six {
+                    Ipv6Addr::from(u128::from(number).wrapping_sub(30)).into()
+                } else {
+                    Ipv4Addr::from(u32::from(number).wrapping_sub(30)).into()
+                });
+                Interval::new(first, last).ok()
+            };
+            let added: Vec<_> = raw.into_iter().filter_map(interval).collect();
+            let mut set = IntervalSet::default();
+            for &one in &added {
+                set.add(one);
+            }
+            let expected = merged(added);
+            let mut found: Vec<_> = set.by_end.values().copied().collect();
+            found.sort_unstable();
+            prop_assert_eq!(&found, &expected);
+            if let Some(asked) = interval(asked) {
+                prop_assert_eq!(set.outside(asked), outside(asked, &expected));
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Pools of addresses as they are written down, before anything is on the network: which overlap, which are
+//! not what they seem, and what is left when an address is taken out.
+//!
+//! Pure: texts go in ([`manifest`], [`Plan`]), become what they mean ([`Inventory`]) and are judged ([`judge()`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
+//! the same way as a repository.
+
+pub mod exclude;
+pub mod finding;
+pub mod free;
+pub mod interval;
+mod judge;
+pub mod manifest;
+mod model;
+pub mod offer;
+mod overlap;
+mod plan;
+pub mod usage;
+pub mod yaml;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod corpus;
+#[cfg(test)]
+mod corpus_tests;
+
+pub use finding::{Code, Finding, Level};
+pub use judge::{Verdict, judge};
+pub use model::{
+    Advertisement, AdvertisementKind, Fault, Inventory, Labels, Place, Pool, PoolKind, Range,
+    ReadError, Unread,
+};
+pub use plan::{Kept, Plan, Share, Use};
+pub use yaml::Mark;

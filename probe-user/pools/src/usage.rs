@@ -1,0 +1,152 @@
+//! How many addresses pools have, and how much of the plan that is.
+
+use std::iter;
+
+use super::{
+    interval::{Family, Interval, merged},
+    model::{Inventory, Pool},
+    offer::{self, Stretch},
+    plan::Plan,
+};
+
+/// Numbers of addresses; all of IPv6 is one less than it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// IPv4 addresses.
+    pub v4: u128,
+    /// IPv6 addresses.
+    pub v6: u128,
+}
+
+/// What a cluster has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterUsage {
+    /// The cluster.
+    pub cluster: usize,
+    /// How many pools.
+    pub pools: usize,
+    /// Their addresses, each counted once.
+    pub amount: Amount,
+    /// What the plan gives it, if it says so.
+    pub planned: Option<Amount>,
+    /// How much of that is in its pools.
+    pub of_plan: Amount,
+}
+
+impl Amount {
+    /// Of intervals, each address counted once.
+    pub fn of(intervals: Vec<Interval>) -> Self {
+        Self::sum(merged(intervals).into_iter().map(Stretch::whole))
+    }
+
+    /// Of what a pool hands out, each address counted once.
+    pub fn of_pool(pool: &Pool) -> Self {
+        Self::sum(offer::of_pools(iter::once(pool)))
+    }
+
+    /// Of stretches that have nothing in common.
+    pub fn sum(stretches: impl IntoIterator<Item = Stretch>) -> Self {
+        let mut amount = Self::default();
+        for stretch in stretches {
+            let sum = amount.of_family_mut(stretch.interval().family());
+            *sum = sum.saturating_add(stretch.count());
+        }
+        amount
+    }
+
+    /// Of one family.
+    pub fn of_family(mut self, family: Family) -> u128 {
+        *self.of_family_mut(family)
+    }
+
+    /// Of both.
+    pub const fn all(self) -> u128 {
+        self.v4.saturating_add(self.v6)
+    }
+
+    const fn of_family_mut(&mut self, family: Family) -> &mut u128 {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+/// What each cluster has.
+pub fn of_clusters(inventory: &Inventory, plan: &Plan) -> Vec<ClusterUsage> {
+    let mut pools = vec![Vec::new(); inventory.clusters.len()];
+    for pool in &inventory.pools {
+        pools[pool.cluster].push(pool);
+    }
+    let clusters = pools.into_iter().enumerate();
+    clusters
+        .map(|(cluster, pools)| {
+            let number = pools.len();
+            let offered = offer::of_pools(pools);
+            let share = plan.share(&inventory.clusters[cluster]);
+            let planned: Option<Vec<_>> =
+                share.map(|share| share.ranges.iter().map(|range| range.interval).collect());
+            let planned = planned.map(merged);
+            let within = planned.as_deref().unwrap_or_default();
+            let of_plan = offered.iter().flat_map(|stretch| stretch.inside(within));
+            ClusterUsage {
+                cluster,
+                pools: number,
+                of_plan: Amount::sum(of_plan),
+                planned: planned.map(Amount::of),
+                amount: Amount::sum(offered),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest;
+
+    fn amount(v4: u128, v6: u128) -> Amount {
+        Amount { v4, v6 }
+    }
+
+    #[test]
+    fn an_address_counts_once_and_the_plan_is_compared_with_what_is_used() {
+        let mut inventory = Inventory::default();
+        let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\n\
+                    spec: {addresses: [192.0.2.0/25, 192.0.2.64/26, '2001:db8::/64']}\n";
+        manifest::read(&mut inventory, "east", "a.yaml", pool);
+        let plan = "clusters: {east: {ranges: [192.0.2.0/24]}}";
+        let plan = Plan::read(&mut inventory, "plan.yaml", plan);
+        assert_eq!(Amount::of_pool(&inventory.pools[0]), amount(128, 1 << 64));
+        let east = &of_clusters(&inventory, &plan)[0];
+        assert_eq!(east.planned, Some(amount(256, 0)));
+        assert_eq!(east.of_plan, amount(128, 0));
+    }
+
+    #[test]
+    fn what_a_pool_keeps_back_does_not_count() {
+        let mut inventory = Inventory::default();
+        for (name, spec) in [
+            ("a", "{addresses: [192.0.2.0/24], avoidBuggyIPs: true}"),
+            ("b", "{addresses: [192.0.2.255-192.0.3.0]}"),
+            (
+                "c",
+                "{addresses: [198.51.100.0/32, 198.51.100.255/32], avoidBuggyIPs: true}",
+            ),
+        ] {
+            let pool = format!(
+                "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {spec}\n"
+            );
+            manifest::read(&mut inventory, "east", "a.yaml", &pool);
+        }
+        let pools: Vec<_> = inventory.pools.iter().map(Amount::of_pool).collect();
+        assert_eq!(pools, [amount(254, 0), amount(2, 0), amount(0, 0)]);
+        let plan = "clusters: {east: {ranges: [192.0.2.0/25, 192.0.2.255/32]}}";
+        let plan = Plan::read(&mut inventory, "plan.yaml", plan);
+        let east = &of_clusters(&inventory, &plan)[0];
+        assert_eq!((east.amount, east.pools), (amount(256, 0), 3));
+        assert_eq!(east.planned, Some(amount(129, 0)));
+        assert_eq!(east.of_plan, amount(128, 0));
+    }
+}

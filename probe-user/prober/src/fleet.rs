@@ -1,0 +1,196 @@
+//! How many nodes ask on a segment.
+//!
+//! Nodes do not know each other. What each hears is the others' questions to everybody, and of those only as many
+//! as the care for addresses needs: few, from nodes that are chosen by lot. To count the stations behind a sample
+//! is the problem of those who count animals by recapture; Chao's estimator (Chao 1984, "Nonparametric estimation
+//! of the number of classes in a population") needs only how many were heard once, and how many twice.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use lru::LruCache;
+use probe_common::wire::MacAddr;
+use probe_model::{Segment, Timestamp};
+
+/// Nodes that are remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
+
+/// A fleet of which more were heard is not counted anew every time…
+const SMALL: usize = 64;
+
+/// …but after this.
+const RECOUNTED: Duration = Duration::from_secs(10);
+
+/// How many nodes of a fleet, of whatever size, ask one question.
+const ASKERS: f64 = 3.0;
+
+/// The nodes heard lately.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    told: Option<u32>,
+    memory: Duration,
+    heard: LruCache<(Segment, MacAddr), Heard>,
+    /// The last count: a large fleet is not counted for every question.
+    counted: Option<Counted>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    segment: Segment,
+    at: Timestamp,
+    size: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: Timestamp,
+    times: u32,
+}
+
+impl Fleet {
+    /// A fleet of the size that was told, or nobody heard yet. A node is part of it for `memory` after it was
+    /// last heard.
+    pub fn new(told: Option<u32>, memory: Duration) -> Self {
+        Self {
+            told,
+            memory,
+            heard: LruCache::new(REMEMBERED),
+            counted: None,
+        }
+    }
+
+    /// Another node asks everybody.
+    pub fn hear(&mut self, segment: Segment, mac: MacAddr, at: Timestamp) {
+        let heard = self
+            .heard
+            .get_or_insert_mut((segment, mac), || Heard { at, times: 0 });
+        if at.since(heard.at) > self.memory {
+            heard.times = 0;
+        }
+        *heard = Heard {
+            at,
+            times: heard.times.saturating_add(1),
+        };
+    }
+
+    /// How many nodes there are on a segment, this one included.
+    pub fn size(&mut self, segment: Segment, now: Timestamp) -> f64 {
+        if let Some(told) = self.told {
+            return f64::from(told.max(1));
+        }
+        let is_fresh = |counted: &Counted| {
+            counted.segment == segment && now.since(counted.at) < RECOUNTED && now >= counted.at
+        };
+        if self.heard.len() > SMALL
+            && let Some(counted) = self.counted.filter(is_fresh)
+        {
+            return counted.size;
+        }
+        let size = self.count(segment, now);
+        self.counted = Some(Counted {
+            segment,
+            at: now,
+            size,
+        });
+        size
+    }
+
+    fn count(&self, segment: Segment, now: Timestamp) -> f64 {
+        let (mut all, mut once, mut twice) = (0_u32, 0_u32, 0_u32);
+        for ((place, _), heard) in &self.heard {
+            if *place == segment && now.since(heard.at) <= self.memory {
+                all += 1;
+                once += u32::from(heard.times == 1);
+                twice += u32::from(heard.times == 2);
+            }
+        }
+        let (once, twice) = (f64::from(once), f64::from(twice));
+        let unheard = if twice > 0.0 {
+            once * once / (2.0 * twice)
+        } else {
+            once * (once - 1.0) / 2.0
+        };
+        1.0 + f64::from(all) + unheard.max(0.0)
+    }
+
+    /// The probability with which this node asks a question that every node could ask.
+    pub fn share(&mut self, segment: Segment, now: Timestamp) -> f64 {
+        (ASKERS / self.size(segment, now)).min(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn mac(number: u32) -> MacAddr {
+        let [a, b, c, d] = number.to_be_bytes();
+        MacAddr([2, 0, a, b, c, d])
+    }
+
+    fn within(value: f64, low: f64, high: f64) -> bool {
+        (low..=high).contains(&value)
+    }
+
+    #[test]
+    fn alone_and_among_three_every_node_asks() {
+        let mut fleet = Fleet::new(None, HOUR);
+        let segment = Segment::default();
+        assert!(fleet.share(segment, Timestamp(0)) >= 1.0);
+        for round in 0..10 {
+            for node in 0..2 {
+                fleet.hear(segment, mac(node), Timestamp(round));
+            }
+        }
+        assert!(within(fleet.size(segment, Timestamp(10)), 3.0, 3.0));
+        assert!(fleet.share(segment, Timestamp(10)) >= 1.0);
+    }
+
+    #[test]
+    fn a_size_that_was_told_is_the_size() {
+        let mut fleet = Fleet::new(Some(300), HOUR);
+        let share = fleet.share(Segment::default(), Timestamp(0));
+        assert!(within(share, 0.0099, 0.0101), "{share}");
+    }
+
+    /// Of a thousand nodes, a few hundred questions by nodes chosen by lot are enough to know the size.
+    #[test]
+    fn a_large_fleet_is_known_by_a_sample_of_it() {
+        let segment = Segment::default();
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut fleet = Fleet::new(None, HOUR);
+            for question in 0..300 {
+                fleet.hear(segment, mac(random.u32(0..1_000)), Timestamp(question));
+            }
+            let size = fleet.size(segment, Timestamp(300));
+            assert!(within(size, 500.0, 2_000.0), "{size}");
+        }
+    }
+
+    #[test]
+    fn who_was_not_heard_for_long_is_no_part_of_it() {
+        let (mut fleet, here) = (Fleet::new(None, HOUR), Segment::default());
+        for node in 0..100 {
+            fleet.hear(here, mac(node), Timestamp(0));
+        }
+        let elsewhere = Segment {
+            interface: 7,
+            ..here
+        };
+        assert!(within(fleet.size(elsewhere, Timestamp(0)), 1.0, 1.0));
+        assert!(fleet.size(here, Timestamp(0)) > 100.0);
+        let later = Timestamp(0) + HOUR * 2;
+        assert!(within(fleet.size(here, later), 1.0, 1.0));
+    }
+
+    #[test]
+    fn memory_is_bounded_whoever_asks() {
+        let mut fleet = Fleet::new(None, HOUR);
+        for node in 0..10_000 {
+            fleet.hear(Segment::default(), mac(node), Timestamp(0));
+        }
+        assert_eq!(fleet.heard.len(), REMEMBERED.get());
+    }
+}

@@ -1,0 +1,216 @@
+//! Where this host may ask, and as whom: only about addresses of its own networks, through a link that works,
+//! with the MAC of the interface that is connected to the network.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use probe_common::wire::MacAddr;
+use probe_model::{BindingKey, Link, Links, Segment, on_link::segments};
+
+use super::NotSent;
+
+/// Whence to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where. The frame goes through the watched interface, with the VLAN's tag.
+    pub segment: Segment,
+    /// The MAC to ask with: that of the interface which has an address in the network.
+    pub mac: MacAddr,
+}
+
+/// The networks that this host is connected to through watched interfaces.
+#[derive(Clone, Debug, Default)]
+pub struct Places(HashMap<Segment, Vec<Connection>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    network: Ipv4Net,
+    mac: MacAddr,
+    /// All interfaces on the way are up and have a carrier.
+    works: bool,
+}
+
+impl Places {
+    /// What these links say; only through the `watched` interfaces.
+    pub fn new(links: &Links, watched: impl Fn(u32) -> bool) -> Self {
+        let works = |link: &Link| link.up && link.carrier;
+        let mut places: HashMap<Segment, Vec<Connection>> = HashMap::new();
+        for link in links.iter().filter(|link| link.arp) {
+            let Some(mac) = link.mac.filter(|mac| *mac != MacAddr::ZERO) else {
+                continue;
+            };
+            for segment in segments(links, link, &watched) {
+                let below = links.get(segment.interface);
+                let connections = link.addresses.iter().filter_map(|network| match network {
+                    IpNet::V4(network) => Some(Connection {
+                        network: *network,
+                        mac,
+                        works: works(link) && below.is_some_and(works),
+                    }),
+                    IpNet::V6(_) => None,
+                });
+                let place = places.entry(segment).or_default();
+                if link.index == segment.interface {
+                    // The interface's own way goes before that of a macvlan on it.
+                    place.splice(0..0, connections);
+                } else {
+                    place.extend(connections);
+                }
+            }
+        }
+        Self(places)
+    }
+
+    /// Whence to ask for an address, or why not.
+    pub fn find(&self, key: &BindingKey) -> Result<Place, NotSent> {
+        let IpAddr::V4(ip) = key.ip else {
+            return Err(NotSent::OffLink);
+        };
+        let connections = self.0.get(&key.segment).into_iter().flatten();
+        let mut on_link = connections.filter(|connection| connection.reaches(ip));
+        let first = on_link.next().ok_or(NotSent::OffLink)?;
+        let working = [first].into_iter().chain(on_link).find(|way| way.works);
+        working.ok_or(NotSent::LinkDown).map(|way| Place {
+            segment: key.segment,
+            mac: way.mac,
+        })
+    }
+
+    /// The segments on which an address is on-link.
+    pub fn segments_of(&self, ip: Ipv4Addr) -> impl Iterator<Item = Segment> {
+        let reaching = self.0.iter().filter(move |(_, connections)| {
+            let mut connections = connections.iter();
+            connections.any(|connection| connection.reaches(ip))
+        });
+        reaching.map(|(segment, _)| *segment)
+    }
+}
+
+impl Connection {
+    /// Whether the address is one that a station of the network can have.
+    fn reaches(&self, ip: Ipv4Addr) -> bool {
+        let network = self.network;
+        // In networks of two addresses both are stations' (RFC 3021).
+        let is_end =
+            network.prefix_len() < 31 && [network.network(), network.broadcast()].contains(&ip);
+        network.contains(&ip) && !is_end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_common::wire::Vlan;
+
+    use super::*;
+
+    fn link(index: u32, address: &str) -> Link {
+        Link {
+            index,
+            mac: Some(MacAddr([2, 0, 0, 0, 0, u8::try_from(index).unwrap()])),
+            ethernet: true,
+            arp: true,
+            up: true,
+            carrier: true,
+            addresses: vec![address.parse().unwrap()],
+            ..Link::default()
+        }
+    }
+
+    fn find(links: &[Link], vlan: u16, ip: &str) -> Result<u8, NotSent> {
+        let places = Places::new(&links.iter().cloned().collect(), |index| index == 1);
+        let key = BindingKey {
+            segment: Segment {
+                interface: 1,
+                vlan: Vlan([vlan, 0]),
+            },
+            ip: ip.parse().unwrap(),
+        };
+        places.find(&key).map(|place| place.mac.0[5])
+    }
+
+    #[test]
+    fn only_addresses_of_connected_networks_are_asked_for() {
+        let links = [link(1, "192.0.2.1/24"), link(2, "198.51.100.1/24")];
+        assert_eq!(find(&links, 0, "192.0.2.7"), Ok(1));
+        assert_eq!(find(&links, 0, "192.0.2.1"), Ok(1), "its own");
+        for off in [
+            "192.0.2.0",
+            "192.0.2.255",
+            "198.51.100.7",
+            "203.0.113.1",
+            "2001:db8::1",
+        ] {
+            assert_eq!(find(&links, 0, off), Err(NotSent::OffLink), "{off}");
+        }
+        assert_eq!(find(&[link(1, "192.0.2.0/31")], 0, "192.0.2.1"), Ok(1));
+        assert_eq!(
+            find(&[link(1, "192.0.2.1/32")], 0, "192.0.2.2"),
+            Err(NotSent::OffLink)
+        );
+    }
+
+    #[test]
+    fn of_what_is_stacked_the_interface_with_the_network_asks_and_with_the_tag() {
+        let parent = link(1, "192.0.2.1/24");
+        let child = Link {
+            parent: Some(1),
+            vlan: Some(100),
+            ..link(2, "198.51.100.1/24")
+        };
+        let macvlan = Link {
+            parent: Some(1),
+            ..link(3, "203.0.113.3/24")
+        };
+        let beside = Link {
+            addresses: vec!["192.0.2.3/24".parse().unwrap()],
+            ..macvlan.clone()
+        };
+        let links = [parent, child, macvlan, beside];
+        assert_eq!(find(&links[..3], 100, "198.51.100.7"), Ok(2));
+        assert_eq!(find(&links[..3], 0, "198.51.100.7"), Err(NotSent::OffLink));
+        assert_eq!(find(&links[..3], 0, "203.0.113.7"), Ok(3));
+        assert_eq!(
+            find(&[links[3].clone(), links[0].clone()], 0, "192.0.2.7"),
+            Ok(1)
+        );
+        let port = Link {
+            addresses: Vec::new(),
+            master: Some(4),
+            ..link(1, "192.0.2.1/24")
+        };
+        assert_eq!(
+            find(&[port, link(4, "192.0.2.4/24")], 0, "192.0.2.7"),
+            Ok(4)
+        );
+    }
+
+    #[test]
+    fn a_link_that_does_not_work_on_any_part_of_the_way_is_not_asked_through() {
+        for (up, carrier) in [(false, true), (true, false)] {
+            let parent = Link {
+                up,
+                carrier,
+                ..link(1, "192.0.2.1/24")
+            };
+            let child = Link {
+                parent: Some(1),
+                vlan: Some(100),
+                ..link(2, "198.51.100.1/24")
+            };
+            let links = [parent, child];
+            assert_eq!(find(&links, 0, "192.0.2.7"), Err(NotSent::LinkDown));
+            assert_eq!(find(&links, 100, "198.51.100.7"), Err(NotSent::LinkDown));
+        }
+    }
+
+    #[test]
+    fn where_an_address_is_on_link_is_known() {
+        let links = [link(1, "192.0.2.1/24")].into_iter().collect();
+        let places = Places::new(&links, |_| true);
+        let on = |ip: [u8; 4]| places.segments_of(ip.into()).count();
+        assert_eq!((on([192, 0, 2, 9]), on([198, 51, 100, 9])), (1, 0));
+    }
+}

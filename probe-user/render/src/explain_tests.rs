@@ -1,0 +1,586 @@
+//! Situations, and the screens that people are shown of them.
+
+use ipnet::IpNet;
+use jiff::tz::TimeZone;
+use probe_cluster::{
+    Cluster, Node, Objects, Resource, Roster,
+    explain::*,
+    model::Known,
+    speaker::Speaker,
+    testing::{at, metallb, named, objects, pool, service},
+};
+use probe_common::wire::{MacAddr, Vlan};
+use probe_model::{
+    Announced, BindingRecord, CauseKind, CheckOwnerRecord, CheckRecord, FindingRecord, Origin,
+    Scope, Verdict,
+    schema::{Schema, fields},
+    vendor::vendor,
+};
+use serde_json::{Value, json};
+
+use crate::{Terminal, bundle, layout::width_of};
+
+const SCHEMA: &str = include_str!("../../../docs/explain.schema.json");
+
+const NODE_1: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const NODE_2: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const DELL: MacAddr = MacAddr([0xd0, 0x8e, 0x79, 0, 0, 1]);
+const IP: &str = "192.0.2.10";
+
+fn answers(mac: MacAddr) -> CheckOwnerRecord {
+    CheckOwnerRecord {
+        macs: vec![mac],
+        vendor: vendor(mac),
+        node: None,
+        local: false,
+        holds: false,
+        answered: 3,
+        answers: 3,
+        announcements: 0,
+        requests: 0,
+        first_seen: Some(at("12:13:06")),
+        last_seen: Some(at("12:13:07")),
+        fastest_us: Some(210),
+        slowest_us: Some(340),
+    }
+}
+
+fn asked(owners: &[MacAddr]) -> Asking {
+    let verdict = match owners {
+        [] => Verdict::Nobody,
+        [_] => Verdict::OneOwner,
+        _ => Verdict::Conflict,
+    };
+    Asking::Asked(Box::new(CheckRecord {
+        time: at("12:13:07"),
+        ip: IP.parse().unwrap(),
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        verdict,
+        asked: 3,
+        probed: false,
+        owners: owners.iter().copied().map(answers).collect(),
+        more: 0,
+        hint: None,
+        neighbour: None,
+        expected: None,
+        cluster: None,
+    }))
+}
+
+/// A cluster of two nodes with one pool, which is advertised like that.
+fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterMaterial {
+    let objects = Objects {
+        services: services
+            .iter()
+            .map(|(name, ip)| service(name, &[*ip]))
+            .collect(),
+        metallb: vec![
+            pool("production", json!({"addresses": ["192.0.2.8/29"]})),
+            metallb(advertisement, "metallb-system/all", json!({})),
+        ],
+        statuses: services
+            .iter()
+            .map(|(name, _)| probe_cluster::model::L2Status {
+                named: named("metallb-system/l2-x"),
+                node: "node-1".to_owned(),
+                service: named(name),
+            })
+            .collect(),
+        ..objects()
+    };
+    let node = |number: u8| Node {
+        name: format!("node-{number}"),
+        addresses: vec![format!("192.0.2.{number}").parse().unwrap()],
+        labels: std::collections::BTreeMap::default(),
+    };
+    let mut roster = Roster::new(vec![node(1), node(2)]);
+    roster.learn("192.0.2.1".parse().unwrap(), NODE_1);
+    roster.learn("192.0.2.2".parse().unwrap(), NODE_2);
+    ClusterMaterial {
+        cluster: Cluster::from(objects),
+        roster,
+        nodes_known: true,
+        source: Source::Daemon,
+        context: None,
+        drifts: Vec::new(),
+    }
+}
+
+fn material(asking: Asking, cluster: Option<ClusterMaterial>) -> Material {
+    let networks: Vec<IpNet> = vec!["192.0.2.0/24".parse().unwrap()];
+    Material {
+        speaker: Speaker::default(),
+        ip: IP.parse().unwrap(),
+        now: at("12:13:07"),
+        asking,
+        networks,
+        daemon: Ok(DaemonMaterial::default()),
+        cluster: cluster.ok_or(None),
+    }
+}
+
+fn frontend() -> ClusterMaterial {
+    cluster(&[("shop/frontend", IP)], "L2Advertisement")
+}
+
+/// A finding of the daemon's.
+fn finding(time: &str, kind: &str, macs: &[MacAddr], cause: bool) -> FindingRecord {
+    let time = at(time);
+    let owners = macs.iter().map(|mac| {
+        json!({"macs": [mac.to_string()], "role": "current", "local": false,
+            "first_seen": time, "last_seen": time, "claims": 3, "announces": false})
+    });
+    let mut value = json!({
+        "time": time, "finding": kind, "severity": "critical", "interface": "eth0", "vlan": "0",
+        "ip": IP, "since": time, "owners": owners.collect::<Vec<_>>(),
+        "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0},
+    });
+    if cause {
+        value["cluster"] = json!({
+            "services": [{"namespace": "shop", "name": "frontend"}], "announced": "layer2",
+            "cause": {"kind": "external_device", "scope": "external", "evidence": [
+                "02:00:00:00:00:01 is node-1", "d0:8e:79:00:00:01 (Dell Inc.) is no node: the MACs of all 2 nodes are known",
+            ]},
+        });
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+fn binding(macs: &[MacAddr], conflict: bool) -> BindingRecord {
+    let owners = macs.iter().enumerate().map(|(number, mac)| {
+        json!({"macs": [mac.to_string()], "role": if number == 0 {"current"} else {"earlier"},
+            "local": false, "first_seen": at("10:00:00"), "last_seen": at("12:13:05"), "claims": 9,
+            "announces": true})
+    });
+    let mut value = json!({"interface": "eth0", "vlan": "0", "ip": IP, "tracked": true, "ignored": false,
+        "owners": owners.collect::<Vec<_>>()});
+    if conflict {
+        value["conflict"] = json!({"evidence": "duplicate_reply", "since": at("12:13:01"),
+            "last_evidence": at("12:13:05"), "quiet": false,
+            "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0}});
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+/// The conflict of a service's address with a machine that is none of the cluster's, as the daemon saw it.
+fn disputed() -> Material {
+    Material {
+        daemon: Ok(DaemonMaterial {
+            bindings: vec![binding(&[DELL, NODE_1], true)],
+            history: vec![
+                finding("10:00:00", "new_binding", &[NODE_1], false),
+                finding("12:13:01", "conflict", &[DELL, NODE_1], true),
+            ],
+        }),
+        ..material(asked(&[NODE_1, DELL]), Some(frontend()))
+    }
+}
+
+fn shown(explanation: &Explanation) -> String {
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+    let mut out = Vec::new();
+    terminal.explanation(&mut out, explanation).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    anstream::adapter::strip_str(&text).to_string()
+}
+
+#[track_caller]
+fn reads(material: &Material, expected: &str) {
+    let shown = shown(&explain(material));
+    assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+    assert!(shown.lines().count() <= 40);
+    for line in shown.lines() {
+        assert!(width_of(line) <= 80, "{line}");
+    }
+}
+
+/// As [`material`], on the host that is node-1, whose daemon knows this.
+fn on_node_1(asking: Asking, bindings: Vec<BindingRecord>) -> Explanation {
+    let speaker = Speaker::new(true, &bindings, at("12:13:07"));
+    explain(&Material {
+        speaker,
+        daemon: Ok(DaemonMaterial {
+            bindings,
+            history: Vec::new(),
+        }),
+        ..material(asking, Some(frontend()))
+    })
+}
+
+#[test]
+fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_answer() {
+    let ours = || {
+        let mut binding = binding(&[NODE_1], false);
+        binding.owners[0].local = true;
+        vec![binding]
+    };
+    let fine = on_node_1(asked(&[]), ours());
+    assert_eq!(fine.situation, Situation::Fine, "{}", fine.says);
+    let both = on_node_1(asked(&[DELL]), ours());
+    assert_eq!(both.situation, Situation::Conflict, "{}", both.says);
+    assert!(
+        both.next[0].command.contains(&DELL.to_string()),
+        "{:?}",
+        both.next
+    );
+    assert!(
+        both.next
+            .last()
+            .unwrap()
+            .purpose
+            .contains("on another node")
+    );
+    let unheard = on_node_1(asked(&[]), Vec::new());
+    assert_eq!(unheard.situation, Situation::Unknown, "{}", unheard.says);
+    let anothers = on_node_1(asked(&[]), vec![binding(&[DELL], false)]);
+    assert_eq!(anothers.situation, Situation::Silent, "{}", anothers.says);
+}
+
+#[test]
+fn a_conflict_with_its_cause_and_what_to_do() {
+    reads(
+        &disputed(),
+        r"
+192.0.2.10  CONFLICT                                     2026-11-20 12:13:07 UTC
+  Two machines have this address at once.
+owners    02:00:00:00:00:01  node node-1, made up (VM, container or bond)
+          answers now: 3 of 3, in 0.21 to 0.34 ms; first seen 10:00:00
+          d0:8e:79:00:00:01  no node of the cluster, Dell Inc.
+          answers now: 3 of 3, in 0.21 to 0.34 ms; first seen 10:00:00
+asked     3 times on eth0
+should    service shop/frontend, auto-assigned; made 10:00:00
+          pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
+          node-1, as MetalLB says
+cause     a machine that is no node has the address (external_device, external)
+          - 02:00:00:00:00:01 is node-1
+          - d0:8e:79:00:00:01 (Dell Inc.) is no node: the MACs of all 2 nodes
+          are known
+timeline  10:00:00  new_binding       02:00:00:00:00:01
+          12:13:01  conflict          d0:8e:79:00:00:01; 02:00:00:00:00:01
+conflict  open since 12:13:01, last evidence 12:13:05
+next      see which machine the other one is; take the address off it, or out of
+          the pool:
+          probe bindings --mac d0:8e:79:00:00:01
+          when it is mended, see that it stays so for a minute:
+          probe check 192.0.2.10 --expect-owner --for 60s
+known     cluster: by the daemon, heard 13 min ago, 2 nodes
+",
+    );
+}
+
+#[test]
+fn a_healthy_address() {
+    reads(
+        &material(asked(&[NODE_1]), Some(frontend())),
+        r"
+192.0.2.10  one owner                                    2026-11-20 12:13:07 UTC
+  It is service shop/frontend's, and exactly one machine has it: node-1.
+owners    02:00:00:00:00:01  node node-1, made up (VM, container or bond)
+          answers now: 3 of 3, in 0.21 to 0.34 ms
+asked     3 times on eth0
+should    service shop/frontend, auto-assigned; made 10:00:00
+          pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
+          node-1, as MetalLB says
+known     cluster: by the daemon, heard 13 min ago, 2 nodes
+",
+    );
+}
+
+#[test]
+fn nobody_announces_it() {
+    reads(
+        &material(asked(&[]), Some(frontend())),
+        r"
+192.0.2.10  SILENT                                       2026-11-20 12:13:07 UTC
+  It is service shop/frontend's, and nobody answers for it.
+owners    nobody answers
+asked     3 times on eth0
+should    service shop/frontend, auto-assigned; made 10:00:00
+          pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
+          node-1, as MetalLB says
+next      without a ready endpoint nobody announces it:
+          kubectl -n shop get endpointslices -l \
+          kubernetes.io/service-name=frontend
+          see what the announcer says about the service:
+          kubectl -n shop describe service frontend
+          see whether the speakers run:
+          kubectl -n metallb-system get pods -o wide
+known     cluster: by the daemon, heard 13 min ago, 2 nodes
+",
+    );
+}
+
+#[test]
+fn somebody_has_what_no_service_has() {
+    reads(
+        &material(asked(&[DELL]), Some(cluster(&[], "L2Advertisement"))),
+        r"
+192.0.2.10  CLAIMED, AND NOBODY SHOULD                   2026-11-20 12:13:07 UTC
+  It is in pool production and no service has it, and yet a machine does:
+  whoever gets it next is in conflict.
+owners    d0:8e:79:00:00:01  no node of the cluster, Dell Inc.
+          answers now: 3 of 3, in 0.21 to 0.34 ms
+asked     3 times on eth0
+should    no service has it
+          pool metallb-system/production (192.0.2.8/29), announced on layer 2
+next      see which machine that is, by its other addresses:
+          ip neigh | grep -e d0:8e:79:00:00:01
+          or print the pool without it, to apply:
+          kubectl -n metallb-system get ipaddresspool production -o yaml | \
+          probe pools exclude 192.0.2.10 -
+known     cluster: by the daemon, heard 13 min ago, 2 nodes
+",
+    );
+}
+
+#[test]
+fn without_a_cluster_and_without_a_daemon() {
+    let material = Material {
+        daemon: Err("no daemon at /run/arp-monitor/probe.sock (probe run)".to_owned()),
+        ..material(asked(&[NODE_1, DELL]), None)
+    };
+    reads(
+        &material,
+        r"
+192.0.2.10  CONFLICT                                     2026-11-20 12:13:07 UTC
+  Two machines have this address at once.
+owners    02:00:00:00:00:01  made up (VM, container or bond)
+          answers now: 3 of 3, in 0.21 to 0.34 ms
+          d0:8e:79:00:00:01  Dell Inc.
+          answers now: 3 of 3, in 0.21 to 0.34 ms
+asked     3 times on eth0
+next      see which machines these are, by their other addresses:
+          ip neigh | grep -e 02:00:00:00:00:01 -e d0:8e:79:00:00:01
+          when it is mended, see that it stays so for a minute:
+          probe check 192.0.2.10 --expect-owner --for 60s
+known     no history: no daemon at /run/arp-monitor/probe.sock (probe run)
+",
+    );
+}
+
+fn situation(asking: Asking, cluster: Option<ClusterMaterial>) -> Situation {
+    explain(&material(asking, cluster)).situation
+}
+
+#[test]
+fn each_situation_is_told_from_the_others() {
+    use Situation::{Claimed, Conflict, Elsewhere, Fine, Foreign, Free, Silent, Unknown};
+    let unassigned = || cluster(&[], "L2Advertisement");
+    let by_bgp = || cluster(&[("shop/frontend", IP)], "BGPAdvertisement");
+    assert_eq!(situation(asked(&[NODE_1]), Some(frontend())), Fine);
+    assert_eq!(situation(asked(&[DELL]), Some(frontend())), Foreign);
+    assert_eq!(situation(asked(&[]), Some(frontend())), Silent);
+    assert_eq!(
+        situation(asked(&[NODE_1, NODE_2]), Some(frontend())),
+        Conflict
+    );
+    assert_eq!(situation(asked(&[NODE_1]), Some(unassigned())), Claimed);
+    assert_eq!(situation(asked(&[]), Some(unassigned())), Free);
+    assert_eq!(situation(asked(&[]), Some(by_bgp())), Elsewhere);
+    assert_eq!(situation(asked(&[NODE_1]), Some(by_bgp())), Claimed);
+    assert_eq!(situation(asked(&[]), None), Free);
+    assert_eq!(situation(asked(&[DELL]), None), Fine);
+    let elsewhere = || Asking::Elsewhere("it is not on-link here".to_owned());
+    assert_eq!(situation(elsewhere(), None), Elsewhere);
+    assert_eq!(situation(Asking::NotWanted, None), Unknown);
+    let impossible = || Asking::Impossible("CAP_NET_RAW is missing".to_owned());
+    assert_eq!(situation(impossible(), None), Unknown);
+}
+
+#[test]
+fn whether_a_stranger_is_a_node_is_not_guessed() {
+    let mut doubtful = frontend();
+    doubtful.roster = Roster::new(doubtful.roster.nodes().to_vec());
+    doubtful.roster.learn("192.0.2.1".parse().unwrap(), NODE_1);
+    let told = explain(&material(asked(&[DELL]), Some(doubtful)));
+    assert_eq!(told.situation, Situation::Fine, "it may be node-2");
+    assert!(told.says.contains("is not known"), "{}", told.says);
+    assert_eq!(told.owners[0].stranger, None);
+}
+
+#[test]
+fn without_asking_the_daemon_is_believed() {
+    let quiet = |bindings| Material {
+        daemon: Ok(DaemonMaterial {
+            bindings,
+            history: Vec::new(),
+        }),
+        ..material(Asking::NotWanted, Some(frontend()))
+    };
+    let one = explain(&quiet(vec![binding(&[NODE_1], false)]));
+    assert_eq!(one.situation, Situation::Fine);
+    assert_eq!(one.owners[0].node.as_deref(), Some("node-1"));
+    assert_eq!(one.owners[0].part, Part::Known);
+    // Who had it before a failover has nothing to do with it any more.
+    let moved = explain(&quiet(vec![binding(&[NODE_2, NODE_1], false)]));
+    assert_eq!(moved.situation, Situation::Fine);
+    assert_eq!(moved.owners.len(), 1);
+    let two = explain(&quiet(vec![binding(&[NODE_2, NODE_1], true)]));
+    assert_eq!(two.situation, Situation::Conflict);
+}
+
+#[test]
+fn a_conflict_that_has_just_ended_is_still_open() {
+    let ended = Material {
+        asking: asked(&[NODE_1]),
+        ..disputed()
+    };
+    let told = explain(&ended);
+    assert_eq!(told.situation, Situation::Conflict);
+    assert!(told.says.contains("only one answers"), "{}", told.says);
+    assert!(told.next[0].command.contains("--for 60s"));
+}
+
+#[test]
+fn the_cause_is_found_without_a_daemon_too() {
+    let told = explain(&material(asked(&[NODE_1, DELL]), Some(frontend())));
+    let cause = told.cause.unwrap();
+    assert_eq!(
+        (cause.kind, cause.scope),
+        (CauseKind::ExternalDevice, Scope::External)
+    );
+}
+
+#[test]
+fn what_could_not_be_read_is_said() {
+    let mut known = frontend();
+    let mut objects = known.cluster.objects().clone();
+    let freshness = objects.freshness.get_mut(&Resource::Services).unwrap();
+    freshness.known = Known::Stale;
+    freshness.error = Some("the API server cannot be reached".to_owned());
+    known.cluster = Cluster::from(objects);
+    known.nodes_known = false;
+    let told = explain(&material(asked(&[NODE_1]), Some(known)));
+    assert_eq!(
+        told.gaps,
+        [
+            "services may be out of date: the API server cannot be reached",
+            "the list of nodes could not be read",
+        ]
+    );
+}
+
+/// An explanation of every situation, with every field that it can have.
+fn every_explanation() -> Vec<Value> {
+    let mut full = disputed();
+    if let Ok(known) = &mut full.cluster {
+        known.context = Some("lab".to_owned());
+        known.drifts = vec![json!({"drift": "claimed_unassigned", "says": "x"})];
+        let mut objects = known.cluster.objects().clone();
+        objects.services[0].assigned = Some(at("10:00:05"));
+        objects.services[0].class = Some("metallb".to_owned());
+        objects.services[0].sharing_key = Some("key".to_owned());
+        known.cluster = Cluster::from(objects);
+    }
+    let mut explanations = vec![explain(&full)];
+    for asking in [
+        asked(&[]),
+        asked(&[DELL]),
+        Asking::NotWanted,
+        Asking::Impossible("no".to_owned()),
+    ] {
+        explanations.push(explain(&material(asking, Some(frontend()))));
+    }
+    let values = explanations.iter();
+    values
+        .map(|told| serde_json::to_value(told).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_is_written_is_what_the_schema_says_and_reads_back() {
+    Schema::new(SCHEMA).assert_valid(&every_explanation());
+    for value in every_explanation() {
+        let read: Explanation = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), value);
+    }
+}
+
+#[test]
+fn the_schema_describes_every_field_and_word_and_no_other() {
+    let (schema, written) = (Schema::new(SCHEMA), every_explanation());
+    assert_eq!(schema.fields("/properties"), fields(&written));
+    for (pointer, field) in [
+        ("owner", "owners"),
+        ("service", "services"),
+        ("next", "next"),
+    ] {
+        let all = written.iter().filter_map(|one| one[field].as_array());
+        assert_eq!(
+            schema.fields(&format!("/$defs/{pointer}/properties")),
+            fields(all.flatten()),
+            "{field}"
+        );
+    }
+    for (pointer, field) in [
+        ("pool", "pool"),
+        ("cause", "cause"),
+        ("knowledge", "cluster"),
+    ] {
+        assert_eq!(
+            schema.fields(&format!("/$defs/{pointer}/properties")),
+            fields(written.iter().map(|one| &one[field])),
+            "{field}"
+        );
+    }
+    assert_eq!(
+        schema.words("/properties/situation/enum"),
+        Situation::LABELS
+    );
+    assert_eq!(
+        schema.words("/$defs/owner/properties/part/enum"),
+        Part::LABELS
+    );
+    assert_eq!(
+        schema.words("/$defs/cause/properties/kind/enum"),
+        CauseKind::LABELS
+    );
+    assert_eq!(
+        schema.words("/$defs/cause/properties/scope/enum"),
+        Scope::LABELS
+    );
+    assert_eq!(
+        schema.words("/$defs/knowledge/properties/source/enum"),
+        Source::LABELS
+    );
+    let announced = [
+        Announced::Layer2,
+        Announced::Bgp,
+        Announced::Nowhere,
+        Announced::Unknown,
+    ];
+    let announced: Vec<_> = announced.iter().map(|one| json!(one)).collect();
+    assert_eq!(schema.words("/properties/announced/enum"), announced);
+}
+
+#[test]
+fn the_objects_of_a_bundle_are_those_concerned() {
+    let mut known = frontend();
+    let mut objects = known.cluster.objects().clone();
+    objects
+        .services
+        .push(service("shop/other", &["192.0.2.11"]));
+    objects
+        .metallb
+        .push(pool("staging", json!({"addresses": ["198.51.100.0/24"]})));
+    known.cluster = Cluster::from(objects);
+    let material = material(asked(&[NODE_1]), Some(known));
+    let told = explain(&material);
+    let Ok(known) = &material.cluster else {
+        unreachable!()
+    };
+    let concerned = bundle::objects(&known.cluster, &told);
+    let names = |field: &str, pointer: &str| -> Vec<Value> {
+        let list = concerned[field].as_array().unwrap();
+        list.iter()
+            .map(|object| object.pointer(pointer).unwrap().clone())
+            .collect()
+    };
+    assert_eq!(names("services", "/name"), [json!("frontend")]);
+    assert_eq!(
+        names("metallb", "/metadata/name"),
+        [json!("production"), json!("all")]
+    );
+    assert_eq!(names("statuses", "/node"), [json!("node-1")]);
+}

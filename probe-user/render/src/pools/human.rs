@@ -1,0 +1,286 @@
+//! A verdict for people: a block for each finding, and what each pool has.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use probe_model::inert;
+use probe_pools::{Level, interval::Interval, usage::Amount};
+
+use super::{ClusterRecord, FindingRecord, PlaceRecord, Report, UnreadRecord, words};
+use crate::{
+    layout,
+    terminal::{COLUMN, INDENT, LABEL, write_labelled},
+};
+
+const ERROR: Style = Style::new()
+    .fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)))
+    .bold();
+const WARNING: Style = Style::new()
+    .fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)))
+    .bold();
+/// Room for the name of a finding.
+const NAME: usize = 18;
+/// A name in the table is cut here.
+const LONGEST_NAME: usize = 24;
+/// More pools than these are not listed: their sums are.
+const MOST_POOLS: usize = 200;
+
+/// Lines of a width.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    width: usize,
+}
+
+impl Page {
+    /// Of this width.
+    pub const fn new(width: usize) -> Self {
+        Self { width }
+    }
+
+    /// Writes everything.
+    pub fn write(self, out: &mut impl Write, report: &Report) -> io::Result<()> {
+        for unread in &report.unread {
+            self.unread(out, unread)?;
+        }
+        for finding in &report.findings {
+            self.finding(out, finding)?;
+        }
+        if report.more > 0 {
+            let text = format!("{} more overlaps are not listed", report.more);
+            writeln!(out, "{ERROR}{text}{ERROR:#}")?;
+        }
+        let said = !report.unread.is_empty() || !report.findings.is_empty();
+        if said && !report.pools.is_empty() {
+            writeln!(out)?;
+        }
+        Self::table(out, report)?;
+        self.summary(out, report)
+    }
+
+    fn finding(self, out: &mut impl Write, finding: &FindingRecord) -> io::Result<()> {
+        let (style, word) = match finding.level {
+            Level::Error => (ERROR, "Error"),
+            Level::Warning => (WARNING, "Warning"),
+        };
+        let name = finding.finding.label();
+        let addresses = finding.first.zip(finding.last);
+        match addresses.map(|(first, last)| Interval::new(first, last)) {
+            Some(Ok(addresses)) => {
+                writeln!(out, "{style}{name:<NAME$}{style:#}  {}", addresses.spoken())?;
+            }
+            _ => writeln!(out, "{style}{name}{style:#}")?,
+        }
+        self.paragraph(out, &format!("{word}: {}.", finding.message))?;
+        for (place, label) in finding.places.iter().zip(["here", "and"]) {
+            self.labelled(out, label, &describe(place))?;
+            // Not wrapped: terminals and editors open it.
+            let PlaceRecord {
+                file, line, column, ..
+            } = place;
+            writeln!(out, "{:COLUMN$}{}:{line}:{column}", "", inert(file))?;
+        }
+        self.labelled(out, "next", finding.next)
+    }
+
+    fn unread(self, out: &mut impl Write, unread: &UnreadRecord) -> io::Result<()> {
+        let file = inert(&unread.file);
+        write!(out, "{ERROR}{:<NAME$}{ERROR:#}  {file}", "unread")?;
+        match (unread.line, unread.column) {
+            (Some(line), Some(column)) => writeln!(out, ":{line}:{column}")?,
+            _ => writeln!(out)?,
+        }
+        self.paragraph(out, &format!("Cannot read it: {}.", unread.reason))
+    }
+
+    fn paragraph(self, out: &mut impl Write, text: &str) -> io::Result<()> {
+        for line in layout::wrapped(text, self.width - INDENT) {
+            writeln!(out, "{:INDENT$}{line}", "")?;
+        }
+        Ok(())
+    }
+
+    fn labelled(self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+        let mut label = label;
+        for line in layout::wrapped(text, self.width - COLUMN) {
+            write_labelled(out, label, &line)?;
+            label = "";
+        }
+        Ok(())
+    }
+
+    /// What each pool and cluster has. IPv6 and the plan have columns only where there is something to say.
+    fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
+        let has_v6 = report.clusters.iter().any(|one| one.exact.amount.v6 > 0);
+        let has_plan = report
+            .clusters
+            .iter()
+            .any(|one| one.exact.planned.is_some());
+        let mut rows = vec![Row::head()];
+        for cluster in &report.clusters {
+            let pools = report.pools.iter();
+            let mut pools = pools.filter(|pool| pool.cluster == cluster.cluster);
+            match cluster.pools {
+                0 => {}
+                1 => rows.extend(pools.next().map(|pool| Row::sum(cluster, &pool.name))),
+                many => {
+                    if report.pools.len() <= MOST_POOLS {
+                        let name = &cluster.cluster;
+                        rows.extend(pools.map(|pool| Row::new(name, &pool.name, pool.exact)));
+                    }
+                    rows.push(Row::sum(cluster, &format!("({many} pools)")));
+                }
+            }
+        }
+        if rows.len() == 1 {
+            return Ok(());
+        }
+        let width = |cell: fn(&Row) -> &str| {
+            let widths = rows.iter().map(|row| layout::width_of(cell(row)));
+            widths.max().unwrap_or_default()
+        };
+        let widths = [
+            width(|row| &row.cluster),
+            width(|row| &row.pool),
+            width(|row| &row.v4),
+            width(|row| &row.v6),
+            width(|row| &row.plan),
+        ];
+        for (number, row) in rows.iter().enumerate() {
+            let mut line = format!(
+                "{}  {}  {}",
+                left(&row.cluster, widths[0]),
+                left(&row.pool, widths[1]),
+                right(&row.v4, widths[2])
+            );
+            if has_v6 {
+                line = format!("{line}  {}", right(&row.v6, widths[3]));
+            }
+            if has_plan {
+                line = format!("{line}  {}", right(&row.plan, widths[4]));
+            }
+            let line = line.trim_end();
+            if number == 0 {
+                writeln!(out, "{LABEL}{line}{LABEL:#}")?;
+            } else {
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn summary(self, out: &mut impl Write, report: &Report) -> io::Result<()> {
+        let errors = report.number(Level::Error);
+        let warnings = report.number(Level::Warning);
+        let mut text = format!(
+            "{} in {}",
+            counted(report.pools.len() as u64, "pool"),
+            counted(report.clusters.len() as u64, "cluster"),
+        );
+        text = match (errors, warnings) {
+            (0, 0) if report.pools.is_empty() => text,
+            (0, 0) => format!("{text}: nothing wrong"),
+            (0, _) => format!("{text}: {}", counted(warnings, "warning")),
+            (_, 0) => format!("{text}: {}", counted(errors, "error")),
+            (_, _) => {
+                let errors = counted(errors, "error");
+                format!("{text}: {errors}, {}", counted(warnings, "warning"))
+            }
+        };
+        if !report.complete {
+            text = format!("{text}; not everything could be read");
+        }
+        for line in layout::wrapped(&format!("{text}."), self.width) {
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Row {
+    cluster: String,
+    pool: String,
+    v4: String,
+    v6: String,
+    plan: String,
+}
+
+impl Row {
+    fn head() -> Self {
+        Self {
+            cluster: "CLUSTER".to_owned(),
+            pool: "POOL".to_owned(),
+            v4: "IPV4".to_owned(),
+            v6: "IPV6".to_owned(),
+            plan: "OF PLAN".to_owned(),
+        }
+    }
+
+    fn new(cluster: &str, pool: &str, amount: Amount) -> Self {
+        Self {
+            cluster: layout::cut(&inert(cluster), LONGEST_NAME),
+            pool: layout::cut(&inert(pool), LONGEST_NAME),
+            v4: words::amount(amount.v4),
+            v6: words::amount(amount.v6),
+            plan: String::new(),
+        }
+    }
+
+    /// What a cluster has in all, and how much of the plan that is.
+    fn sum(cluster: &ClusterRecord, pool: &str) -> Self {
+        let mut row = Self::new(&cluster.cluster, pool, cluster.exact.amount);
+        if let Some(planned) = cluster.exact.planned {
+            let of_plan = cluster.exact.of_plan;
+            let parts = [(of_plan.v4, planned.v4), (of_plan.v6, planned.v6)];
+            let parts = parts.iter().filter(|(_, planned)| *planned > 0);
+            let parts: Vec<_> = parts
+                .map(|&(used, planned)| percent(used, planned))
+                .collect();
+            row.plan = parts.join(", ");
+        }
+        row
+    }
+}
+
+/// What is at a place.
+pub fn describe(place: &PlaceRecord) -> String {
+    let mut words = Vec::new();
+    words.extend(place.cluster.as_deref().map(words::shortened));
+    words.push(place.kind.into());
+    let name = place.name.as_deref().filter(|name| !name.is_empty());
+    words.extend(name.map(words::shortened));
+    let words = words.join(" ");
+    let described = match &place.range {
+        Some(range) => format!("{words}: {}", words::shortened(range)),
+        None => words,
+    };
+    inert(&described).into_owned()
+}
+
+fn left(text: &str, width: usize) -> String {
+    let room = width.saturating_sub(layout::width_of(text));
+    format!("{text}{:room$}", "")
+}
+
+fn right(text: &str, width: usize) -> String {
+    let room = width.saturating_sub(layout::width_of(text));
+    format!("{:room$}{text}", "")
+}
+
+fn percent(part: u128, whole: u128) -> String {
+    // Divided first where multiplying would overflow: a per cent of that much is exact enough.
+    let percent = match part.checked_mul(100) {
+        Some(hundredfold) => hundredfold / whole,
+        None => part / (whole / 100).max(1),
+    };
+    match percent {
+        0 if part > 0 => "< 1 %".to_owned(),
+        percent => format!("{percent} %"),
+    }
+}
+
+fn counted(number: u64, word: &str) -> String {
+    match number {
+        1 => format!("1 {word}"),
+        many => format!("{many} {word}s"),
+    }
+}

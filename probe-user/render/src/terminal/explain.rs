@@ -1,0 +1,407 @@
+//! One address, explained on one screen.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use probe_cluster::{
+    explain::{Explanation, KnowledgeRecord, OwnerRecord, Part, ServiceRecord, Situation, Source},
+    model::{Freshness, Known},
+};
+use probe_model::{Announced, FindingRecord, vendor};
+
+use super::{COMMAND, LABEL, Terminal, check, layout, place};
+use crate::words;
+
+/// Where what is behind a label begins.
+const BEHIND: usize = 10;
+/// So many owners, lines of history, sentences of evidence and drifts are shown: it is one screen.
+const OWNERS: usize = 4;
+const HISTORY: usize = 8;
+const EVIDENCE: usize = 4;
+const DRIFTS: usize = 3;
+const GAPS: usize = 4;
+
+impl Terminal {
+    /// Writes an explanation.
+    pub fn explanation(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let style = style(told.situation);
+        let head = format!("{}  {}", told.ip, word(told.situation));
+        let zoned = told.time.to_zoned(self.zone.clone());
+        let time = zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+        let room = self
+            .width
+            .saturating_sub(layout::width_of(&head) + layout::width_of(&time));
+        writeln!(out, "{style}{head}{style:#}{:room$}{time}", "")?;
+        for line in layout::wrapped(&told.says, self.width - 2) {
+            writeln!(out, "  {line}")?;
+        }
+        self.owners_now(out, told)?;
+        self.who_should(out, told)?;
+        self.cause_of(out, told)?;
+        self.timeline(out, told)?;
+        self.drifts(out, told)?;
+        let mut label = "next";
+        for step in &told.next {
+            self.behind(out, label, &step.purpose)?;
+            for line in layout::command(&step.command, self.width - BEHIND) {
+                writeln!(out, "{:BEHIND$}{COMMAND}{line}{COMMAND:#}", "")?;
+            }
+            label = "";
+        }
+        self.known(out, told)
+    }
+
+    fn owners_now(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let mut label = "owners";
+        for owner in told.owners.iter().take(OWNERS) {
+            let mac = owner.macs.first();
+            let mac_text = mac.map_or_else(String::new, ToString::to_string);
+            let mut names = Vec::new();
+            if let Some(node) = &owner.node {
+                names.push(format!("node {node}"));
+            } else if owner.stranger == Some(true) {
+                names.push("no node of the cluster".to_owned());
+            }
+            if owner.local {
+                names.push("this host".to_owned());
+            }
+            names.extend(mac.map(|&mac| vendor::describe(mac).into_owned()));
+            let text = format!("{mac_text}  {}", names.join(", "));
+            write_behind(out, label, &layout::cut(&text, self.width - BEHIND))?;
+            label = "";
+            self.behind(out, "", &self.part(owner, told))?;
+        }
+        let more = told.owners.len().saturating_sub(OWNERS);
+        if more > 0 {
+            self.behind(out, "", &format!("and {more} more"))?;
+        }
+        if told.owners.is_empty() && told.check.is_some() {
+            self.behind(out, label, "nobody answers")?;
+        }
+        self.asked(out, told)
+    }
+
+    fn part(&self, owner: &OwnerRecord, told: &Explanation) -> String {
+        let what = match owner.part {
+            Part::Holds => "has it configured".to_owned(),
+            Part::Answers => {
+                let record = told.check.as_ref().and_then(|record| {
+                    let mut owners = record.owners.iter();
+                    let found = owners.find(|one| one.macs == owner.macs)?;
+                    Some((record, found))
+                });
+                match record {
+                    Some((record, found)) => {
+                        let took = found.fastest_us.zip(found.slowest_us);
+                        let took = took.map_or_else(String::new, |(fastest, slowest)| {
+                            format!(", {}", check::times(fastest, slowest))
+                        });
+                        let asked = record.asked.max(found.answered);
+                        format!("answers now: {} of {asked}{took}", found.answered)
+                    }
+                    None => "answers now".to_owned(),
+                }
+            }
+            Part::Claims => "claims it now, and answers not".to_owned(),
+            Part::Known => match owner.last_seen {
+                Some(last) => format!(
+                    "claimed it last at {}, by the daemon",
+                    self.moment(last, told.time)
+                ),
+                None => "known to the daemon".to_owned(),
+            },
+        };
+        match owner.first_seen {
+            Some(first) => format!("{what}; first seen {}", self.moment(first, told.time)),
+            None => what,
+        }
+    }
+
+    fn asked(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let text = match (&told.check, &told.not_asked) {
+            (Some(check), _) => {
+                let times = match check.asked {
+                    1 => "once".to_owned(),
+                    2 => "twice".to_owned(),
+                    number => format!("{number} times"),
+                };
+                let neighbour = match &check.neighbour {
+                    Some(entry) if entry.agrees => "; this host's own entry agrees".to_owned(),
+                    Some(entry) => format!(
+                        "; this host sends to {}, which does not answer for it",
+                        entry.mac
+                    ),
+                    None => String::new(),
+                };
+                format!(
+                    "{times} on {}{neighbour}",
+                    place(&check.interface, check.vlan)
+                )
+            }
+            (None, Some(why)) => format!("not: {why}"),
+            (None, None) => return Ok(()),
+        };
+        self.behind(out, "asked", &text)
+    }
+
+    fn who_should(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let Some(announced) = told.announced else {
+            return Ok(());
+        };
+        let mut label = "should";
+        for service in told.services.iter().take(3) {
+            self.behind(out, label, &self.service(service, told))?;
+            label = "";
+        }
+        let more = told.services.len().saturating_sub(3);
+        if more > 0 {
+            self.behind(out, "", &format!("and {more} more services"))?;
+        }
+        if told.services.is_empty() {
+            self.behind(out, label, "no service has it")?;
+            label = "";
+        }
+        let by = match &told.announcers[..] {
+            [] => String::new(),
+            nodes => format!(" by {}, as MetalLB says", nodes.join(", ")),
+        };
+        let how = match announced {
+            Announced::Layer2 => format!("announced on layer 2{by}"),
+            Announced::Bgp => "announced by BGP only".to_owned(),
+            Announced::Nowhere => "announced by nobody: no advertisement is for it".to_owned(),
+            Announced::Unknown => format!("how it is announced is not said{by}"),
+        };
+        let text = match &told.pool {
+            Some(pool) => format!("pool {} ({}), {how}", pool.title(), few(&pool.ranges)),
+            None => format!("in no pool; {how}"),
+        };
+        self.behind(out, label, &text)
+    }
+
+    fn service(&self, service: &ServiceRecord, told: &Explanation) -> String {
+        let how = if service.requested {
+            "which asked for it"
+        } else {
+            "auto-assigned"
+        };
+        let mut text = format!("service {}, {how}", service.named);
+        if let Some(class) = &service.class {
+            text = format!("{text}, class {class}");
+        }
+        if service.local_traffic {
+            text = format!("{text}, externalTrafficPolicy Local");
+        }
+        if let Some(key) = &service.sharing_key {
+            text = format!("{text}, may share it ({key})");
+        }
+        if let Some(created) = service.created {
+            text = format!("{text}; made {}", self.moment(created, told.time));
+        }
+        if let Some(assigned) = service.assigned {
+            text = format!("{text}; got it {}", self.moment(assigned, told.time));
+        }
+        text
+    }
+
+    fn cause_of(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        if let Some(cause) = &told.cause {
+            let text = format!(
+                "{} ({}, {})",
+                words::cluster_cause(cause.kind),
+                cause.kind,
+                cause.scope
+            );
+            self.behind(out, "cause", &text)?;
+            for sentence in cause.evidence.iter().take(EVIDENCE) {
+                self.behind(out, "", &format!("- {sentence}"))?;
+            }
+            return Ok(());
+        }
+        let hint = told.check.as_ref().and_then(|check| check.hint);
+        let hint = hint.or_else(|| told.conflict.and_then(|conflict| conflict.hint));
+        match hint {
+            Some(hint) => self.behind(out, "cause?", words::cause(hint)),
+            None => Ok(()),
+        }
+    }
+
+    /// What happened to it, the latest last.
+    fn timeline(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let mut label = "timeline";
+        let earlier = told.history.len().saturating_sub(HISTORY);
+        if earlier > 0 {
+            let text = format!("{earlier} earlier: probe history --ip {}", told.ip);
+            self.behind(out, label, &text)?;
+            label = "";
+        }
+        for finding in told.history.iter().skip(earlier) {
+            let line = format!(
+                "{}  {:<17} {}",
+                self.moment(finding.time, told.time),
+                finding.finding.label(),
+                what(finding)
+            );
+            write_behind(
+                out,
+                label,
+                layout::cut(&line, self.width - BEHIND).trim_end(),
+            )?;
+            label = "";
+        }
+        if let Some(conflict) = &told.conflict {
+            let text = format!(
+                "open since {}, last evidence {}{}",
+                self.moment(conflict.since, told.time),
+                self.moment(conflict.last_evidence, told.time),
+                if conflict.quiet { ", quiet now" } else { "" }
+            );
+            self.behind(out, "conflict", &text)?;
+        }
+        Ok(())
+    }
+
+    fn drifts(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let mut label = "drift";
+        for drift in told.drifts.iter().take(DRIFTS) {
+            self.behind(out, label, &drift_words(drift))?;
+            label = "";
+        }
+        Ok(())
+    }
+
+    /// How much of this can be relied on.
+    fn known(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+        let mut label = "known";
+        if let Some(known) = &told.cluster {
+            self.behind(out, label, &knowledge(known, told.time))?;
+            label = "";
+        }
+        for gap in told.gaps.iter().take(GAPS) {
+            self.behind(out, label, gap)?;
+            label = "";
+        }
+        Ok(())
+    }
+
+    fn behind(&self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+        let mut label = label;
+        for line in layout::wrapped(text, self.width - BEHIND) {
+            write_behind(out, label, &line)?;
+            label = "";
+        }
+        Ok(())
+    }
+}
+
+fn write_behind(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+    if label.is_empty() {
+        writeln!(out, "{:BEHIND$}{text}", "")
+    } else {
+        writeln!(out, "{LABEL}{label:<BEHIND$}{LABEL:#}{text}")
+    }
+}
+
+/// Some of the ranges of a pool.
+fn few(ranges: &[String]) -> String {
+    match ranges {
+        [] => "no address".to_owned(),
+        [one] => one.clone(),
+        [one, two] => format!("{one}, {two}"),
+        [one, two, others @ ..] => format!("{one}, {two} and {} more", others.len()),
+    }
+}
+
+/// Who was concerned by a finding.
+fn what(finding: &FindingRecord) -> String {
+    let mut owners = finding.owners.iter().map(|owner| {
+        let name = owner.node.clone();
+        let mac = owner.macs.first().map(ToString::to_string);
+        name.or(mac).unwrap_or_default()
+    });
+    let first = owners.next().unwrap_or_default();
+    let others: Vec<_> = owners.take(2).collect();
+    if others.is_empty() {
+        first
+    } else {
+        format!("{first}; {}", others.join(", "))
+    }
+}
+
+/// A drift in its own words, whatever else it has.
+fn drift_words(drift: &serde_json::Value) -> String {
+    let text = |name: &str| drift.get(name).and_then(serde_json::Value::as_str);
+    let kind = text("drift").or_else(|| text("kind"));
+    let said = text("says").or_else(|| text("message"));
+    match (kind, said) {
+        (Some(kind), Some(said)) => format!("{kind}: {said}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => drift.to_string(),
+    }
+}
+
+/// Who said what is known of the cluster, and how old that is.
+fn knowledge(known: &KnowledgeRecord, now: Timestamp) -> String {
+    let source = match (known.source, &known.context) {
+        (Source::Daemon, _) => "by the daemon".to_owned(),
+        (Source::Kubeconfig, Some(context)) => format!("asked now, context {context}"),
+        (Source::Kubeconfig, None) => "asked now, by kubeconfig".to_owned(),
+        (Source::Pod, _) => "asked now, as this pod".to_owned(),
+    };
+    let oldest = known
+        .freshness
+        .values()
+        .filter(|freshness| matches!(freshness.known, Known::Current | Known::Stale))
+        .filter_map(heard)
+        .min();
+    let age = match oldest {
+        Some(heard) => format!(", heard {} ago", span(now.duration_since(heard).as_secs())),
+        None => String::new(),
+    };
+    let nodes = match known.nodes {
+        Some(1) => ", 1 node".to_owned(),
+        Some(number) => format!(", {number} nodes"),
+        None => String::new(),
+    };
+    format!("cluster: {source}{age}{nodes}")
+}
+
+const fn heard(freshness: &Freshness) -> Option<Timestamp> {
+    freshness.heard
+}
+
+/// A time span as people say it.
+fn span(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The situation, as people read it.
+const fn word(situation: Situation) -> &'static str {
+    match situation {
+        Situation::Conflict => "CONFLICT",
+        Situation::Foreign => "WRONG OWNER",
+        Situation::Silent => "SILENT",
+        Situation::Claimed => "CLAIMED, AND NOBODY SHOULD",
+        Situation::Fine => "one owner",
+        Situation::Free => "free",
+        Situation::Elsewhere => "not here",
+        Situation::Unknown => "not known",
+    }
+}
+
+fn style(situation: Situation) -> Style {
+    let color = |color: AnsiColor| Style::new().fg_color(Some(color.into()));
+    match situation {
+        Situation::Conflict => color(AnsiColor::Red).bold(),
+        Situation::Foreign | Situation::Silent | Situation::Claimed => {
+            color(AnsiColor::Yellow).bold()
+        }
+        Situation::Fine | Situation::Free => color(AnsiColor::Green),
+        Situation::Elsewhere | Situation::Unknown => Style::new().bold(),
+    }
+}

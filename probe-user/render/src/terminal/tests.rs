@@ -1,0 +1,722 @@
+//! What people read, word for word.
+
+use jiff::tz::TimeZone;
+use probe_common::wire::Bogus;
+use probe_model::{
+    Announced, BogusReason, CauseKind, CountsRecord, Evidence, Hint, Named, Role, Scope,
+};
+
+use super::*;
+
+const A: &str = "02:00:00:00:00:0a";
+const B: &str = "02:00:00:00:00:0b";
+const DELL: &str = "d0:8e:79:00:00:01";
+
+fn at(text: &str) -> Timestamp {
+    format!("2026-11-20T{text}Z").parse().unwrap()
+}
+
+fn owner(role: Role, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRecord {
+    OwnerRecord {
+        macs: vec![mac.parse().unwrap()],
+        vendor: None,
+        node: None,
+        role,
+        local: false,
+        announces: false,
+        first_seen: at(first),
+        last_seen: at(last),
+        claims,
+    }
+}
+
+fn finding(finding: FindingKind, severity: Severity, owners: Vec<OwnerRecord>) -> FindingRecord {
+    FindingRecord {
+        time: at("02:13:07"),
+        finding,
+        severity,
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        segment: None,
+        drill: false,
+        ip: "192.0.2.10".parse().unwrap(),
+        since: at("02:13:06"),
+        owners,
+        evidence: None,
+        counts: CountsRecord::default(),
+        hint: None,
+        reason: None,
+        cluster: None,
+    }
+}
+
+fn two() -> Vec<OwnerRecord> {
+    vec![
+        owner(Role::Current, B, 3, "02:13:05", "02:13:07"),
+        owner(Role::Earlier, DELL, 9, "01:00:00", "02:13:07"),
+    ]
+}
+
+fn conflict(evidence: Evidence) -> FindingRecord {
+    FindingRecord {
+        evidence: Some(evidence),
+        counts: CountsRecord {
+            duplicate_replies: 1,
+            ..CountsRecord::default()
+        },
+        ..finding(FindingKind::Conflict, Severity::Critical, two())
+    }
+}
+
+fn at_width(width: usize, record: &FindingRecord) -> String {
+    let terminal = Terminal::new(width, TimeZone::UTC, Origin::Attached);
+    let mut out = Vec::new();
+    terminal.finding(&mut out, record).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    anstream::adapter::strip_str(&text).to_string()
+}
+
+#[track_caller]
+fn reads(record: &FindingRecord, expected: &str) {
+    let shown = at_width(80, record);
+    assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+    for line in shown.lines() {
+        assert!(layout::width_of(line) <= 80, "{line}");
+    }
+}
+
+#[test]
+fn a_new_binding_is_one_line() {
+    let owners = vec![owner(Role::Current, DELL, 1, "02:13:07", "02:13:07")];
+    reads(
+        &finding(FindingKind::NewBinding, Severity::Info, owners),
+        "
+02:13:07  new_binding        192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.
+",
+    );
+}
+
+#[test]
+fn a_move_says_from_whom_to_whom() {
+    reads(
+        &finding(FindingKind::Moved, Severity::Notice, two()),
+        "
+02:13:07  moved              192.0.2.10       eth0
+          Another owner has this address now, and the one before keeps silent: a
+          failover, or somebody moved it.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06
+          next      if nobody moved it on purpose, see which machine has it now:
+                    ip neigh | grep -e 02:00:00:00:00:0b
+",
+    );
+}
+
+#[test]
+fn a_conflict_names_the_address_both_owners_and_the_next_command() {
+    reads(
+        &conflict(Evidence::DuplicateReply),
+        "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: two owners have this address at once; they answered the same
+          request.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06; 1 request answered twice
+          next      see which machines these are, and take the address off all
+                    but one:
+                    ip neigh | grep -e 02:00:00:00:00:0b -e d0:8e:79:00:00:01
+",
+    );
+}
+
+#[test]
+fn a_conflict_with_this_host_says_which_owner_that_is() {
+    let mut record = conflict(Evidence::Local);
+    record.owners[1].local = true;
+    record.owners[1].claims = 0;
+    record.vlan = Vlan([100, 0]);
+    reads(
+        &record,
+        "
+02:13:07  conflict           192.0.2.10       eth0 vlan 100
+          Critical: two owners have this address at once; this host holds it,
+          and another machine goes on claiming it.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  this host, Dell Inc.
+                    since 01:00:00
+          since     02:13:06; 1 request answered twice
+          next      see where this host has it; take it off here, or off the
+                    other machine:
+                    ip address show to 192.0.2.10
+",
+    );
+}
+
+#[test]
+fn a_contested_address_of_two_masters_says_what_to_listen_to() {
+    let record = FindingRecord {
+        hint: Some(Hint::TwoMasters),
+        vlan: Vlan([100, 0]),
+        counts: CountsRecord {
+            returns: 2,
+            held_back: 3,
+            ..CountsRecord::default()
+        },
+        since: "2026-11-19T23:59:59Z".parse().unwrap(),
+        ..finding(
+            FindingKind::Contested,
+            Severity::Warning,
+            vec![owner(
+                Role::Current,
+                "00:00:5e:00:01:33",
+                4,
+                "02:13:05",
+                "02:13:07",
+            )],
+        )
+    };
+    reads(
+        &record,
+        "
+02:13:07  contested          192.0.2.10       eth0 vlan 100
+          Warning: owners take turns on this address, but less than a conflict
+          needs: a restart, a failback, or a conflict that begins.
+          now       00:00:5e:00:01:33  virtual router (VRRP or CARP), group 51
+                    4 claims since 02:13:05, last 02:13:07
+          since     2026-11-19 23:59:59; 2 times taken back, 3 more like it not
+                    reported
+          cause?    two routers are master at once (VRRP, CARP, HSRP): they do
+                    not hear each other
+          next      see who says that it is master; two sources are two masters:
+                    tcpdump -c 10 -nvi eth0 vlan 100 and ip proto 112
+",
+    );
+}
+
+#[test]
+fn the_end_of_a_conflict_says_how_sure_that_is() {
+    let one = || vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    reads(
+        &finding(FindingKind::ConflictQuiet, Severity::Notice, two()),
+        "
+02:13:07  conflict_quiet     192.0.2.10       eth0
+          No new evidence for a while, and no proof that it is over: the
+          conflict stays open.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06
+          next      a silent duplicate answers only when asked:
+                    probe check -i eth0 192.0.2.10
+",
+    );
+    reads(
+        &finding(FindingKind::ConflictResolved, Severity::Notice, one()),
+        "
+02:13:07  conflict_resolved  192.0.2.10       eth0
+          The conflict is over: asked twice, exactly one owner answered.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          since     02:13:06
+          next      nothing, or see whether it stays so:
+                    probe check -i eth0 --for 60s 192.0.2.10
+",
+    );
+    reads(
+        &finding(FindingKind::ConflictExpired, Severity::Notice, one()),
+        "
+02:13:07  conflict_expired   192.0.2.10       eth0
+          The conflict is no longer kept open: no second owner has claimed the
+          address for a long time.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          since     02:13:06
+          next      a silent duplicate answers only when asked:
+                    probe check -i eth0 192.0.2.10
+",
+    );
+}
+
+#[test]
+fn a_denied_probe_names_the_newcomer_and_the_owner() {
+    let mut owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    owners.push(owner(Role::Prober, A, 0, "02:13:07", "02:13:07"));
+    reads(
+        &finding(FindingKind::ProbeDenied, Severity::Info, owners),
+        "
+02:13:07  probe_denied       192.0.2.10       eth0
+          A newcomer asked whether this address is free, and was told that it is
+          not.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          asked by  02:00:00:00:00:0a  made up (VM, container or bond)
+                    at 02:13:07
+          next      give the newcomer another address; to see which machine it
+                    is:
+                    ip neigh | grep -e 02:00:00:00:00:0a
+",
+    );
+}
+
+#[test]
+fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
+    let record = FindingRecord {
+        reason: Some(BogusReason::Frame(Bogus::ShaBroadcast)),
+        counts: CountsRecord {
+            held_back: 4,
+            ..CountsRecord::default()
+        },
+        ..finding(
+            FindingKind::BogusClaim,
+            Severity::Warning,
+            vec![owner(Role::Sender, DELL, 0, "02:13:07", "02:13:07")],
+        )
+    };
+    reads(
+        &record,
+        "
+02:13:07  bogus_claim        192.0.2.10       eth0
+          Warning: a frame that claims nothing valid: its sender MAC is the
+          broadcast address.
+          sent by   d0:8e:79:00:00:01  Dell Inc.
+                    at 02:13:07
+          counted   4 more like it not reported
+          next      see which machine sends these frames:
+                    ip neigh | grep -e d0:8e:79:00:00:01
+",
+    );
+}
+
+#[test]
+fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
+    let mut owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    owners.push(owner(Role::Sender, A, 0, "02:13:07", "02:13:07"));
+    reads(
+        &finding(FindingKind::SourceMismatch, Severity::Info, owners),
+        "
+02:13:07  source_mismatch    192.0.2.10       eth0
+          Claims for this address name one MAC and come from another: a proxy, a
+          bond, a load balancer, or somebody who pretends.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:07
+          sent by   02:00:00:00:00:0a  made up (VM, container or bond)
+                    at 02:13:07
+          next      see which machine sends these frames:
+                    ip neigh | grep -e 02:00:00:00:00:0a
+",
+    );
+}
+
+#[test]
+fn silence_says_since_when() {
+    let owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:06")];
+    reads(
+        &finding(FindingKind::Silent, Severity::Warning, owners),
+        "
+02:13:07  silent             192.0.2.10       eth0
+          Warning: nobody has claimed this address or answered for it.
+          now       02:00:00:00:00:0b  made up (VM, container or bond)
+                    3 claims since 02:13:05, last 02:13:06
+          since     02:13:06
+          next      ask for it:
+                    probe check -i eth0 192.0.2.10
+",
+    );
+}
+
+#[test]
+fn narrow_lines_keep_every_word() {
+    let mut record = conflict(Evidence::Confirmed);
+    record.hint = Some(Hint::IpvsStrictArp);
+    record
+        .owners
+        .push(owner(Role::Earlier, A, 1, "02:13:05", "02:13:07"));
+    let expected = "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: 3 owners have this address at once;
+          asked who has it, each of them answered.
+          now       02:00:00:00:00:0b  made up (VM, contain…
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          before    02:00:00:00:00:0a  made up (VM, contain…
+                    1 claim, at 02:13:07
+          since     02:13:06; 1 request answered twice
+          cause?    so many machines answer that it may be
+                    kube-proxy in IPVS mode: without
+                    strictARP every node answers for every
+                    service address
+          next      in Kubernetes, see that strictARP is
+                    true:
+                    kubectl -n kube-system get configmap \\
+                    kube-proxy -o yaml | grep strictARP
+";
+    let shown = at_width(60, &record);
+    assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+    for width in 60..200 {
+        let widest = at_width(width, &record).lines().map(layout::width_of).max();
+        assert!(widest <= Some(width), "{width}");
+    }
+    assert_eq!(at_width(120, &record), at_width(500, &record));
+}
+
+#[test]
+fn every_kind_evidence_and_hint_fits_every_width() {
+    for &kind in FindingKind::ALL {
+        for evidence in Evidence::ALL.iter().copied().map(Some).chain([None]) {
+            for hint in Hint::ALL.iter().copied().map(Some).chain([None]) {
+                let record = FindingRecord {
+                    evidence,
+                    hint,
+                    vlan: Vlan([4094, 4093]),
+                    ip: "192.168.122.254".parse().unwrap(),
+                    interface: "enp129s0f0np0".to_owned(),
+                    ..finding(kind, Severity::Critical, two())
+                };
+                for width in [60, 80, 100] {
+                    for line in at_width(width, &record).lines().skip(1) {
+                        assert!(layout::width_of(line) <= width, "{kind} {hint:?}: {line}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn colour_says_nothing_that_the_words_do_not() {
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+    let mut out = Vec::new();
+    terminal
+        .finding(&mut out, &conflict(Evidence::Alternation))
+        .unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("\u{1b}["), "styled: {text}");
+    assert!(text.contains("Critical"), "{text}");
+}
+
+#[test]
+fn what_to_run_next_depends_on_where_the_finding_comes_from() {
+    let record = conflict(Evidence::DuplicateReply);
+    for (origin, command) in [
+        (Origin::Attached, "ip neigh | grep -e"),
+        (Origin::Daemon, "probe bindings --mac"),
+        (
+            Origin::Capture("a b.pcap".into()),
+            "probe watch --read 'a b.pcap'",
+        ),
+    ] {
+        let step = next_step(&record, &origin).unwrap();
+        assert!(step.command.starts_with(command), "{}", step.command);
+    }
+}
+
+mod check {
+    //! What a check found out, word for word.
+
+    use probe_model::{CheckOwnerRecord, CheckRecord, NeighbourRecord, Verdict};
+
+    use super::*;
+
+    fn answers(mac: &str, answered: u32) -> CheckOwnerRecord {
+        CheckOwnerRecord {
+            macs: vec![mac.parse().unwrap()],
+            vendor: None,
+            local: false,
+            node: None,
+            holds: false,
+            answered,
+            answers: answered,
+            announcements: 0,
+            requests: 0,
+            first_seen: Some(at("02:13:06.2")),
+            last_seen: Some(at("02:13:06.6")),
+            fastest_us: Some(123),
+            slowest_us: Some(12_345),
+        }
+    }
+
+    fn checked(verdict: Verdict, owners: Vec<CheckOwnerRecord>) -> CheckRecord {
+        CheckRecord {
+            time: at("02:13:07"),
+            ip: "192.0.2.10".parse().unwrap(),
+            interface: "eth0".to_owned(),
+            vlan: Vlan::UNTAGGED,
+            verdict,
+            asked: 3,
+            probed: false,
+            owners,
+            more: 0,
+            hint: None,
+            neighbour: None,
+            expected: None,
+            cluster: None,
+        }
+    }
+
+    #[track_caller]
+    fn reads(record: &CheckRecord, brief: bool, expected: &str) {
+        let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+        let mut out = Vec::new();
+        terminal
+            .check(&mut out, record, "exactly one owner", brief)
+            .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let shown = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
+        for line in shown.lines() {
+            assert!(layout::width_of(line) <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_the_machines_what_they_did_and_what_to_do() {
+        let held = CheckOwnerRecord {
+            local: true,
+            node: None,
+            holds: true,
+            first_seen: None,
+            last_seen: None,
+            fastest_us: None,
+            slowest_us: None,
+            ..answers(A, 0)
+        };
+        let announcing = CheckOwnerRecord {
+            answers: 0,
+            announcements: 2,
+            fastest_us: None,
+            slowest_us: None,
+            last_seen: Some(at("02:13:36")),
+            ..answers(B, 0)
+        };
+        let record = CheckRecord {
+            neighbour: Some(NeighbourRecord {
+                mac: B.parse().unwrap(),
+                agrees: false,
+            }),
+            expected: Some(false),
+            vlan: Vlan([100, 0]),
+            ..checked(Verdict::Conflict, vec![answers(DELL, 3), held, announcing])
+        };
+        reads(
+            &record,
+            true,
+            "
+02:13:07  conflict           192.0.2.10       eth0 vlan 100
+          Two machines have this address at once.
+          answers   d0:8e:79:00:00:01  Dell Inc.
+                    answered 3 of 3, in 0.12 to 12 ms
+          holds it  02:00:00:00:00:0a  this host, made up (VM, container or bon…
+                    it has the address configured
+          claims it 02:00:00:00:00:0b  made up (VM, container or bond)
+                    2 announcements, 02:13:06 to 02:13:36
+          neighbour this host sends to 02:00:00:00:00:0b, which does not answer
+                    for it
+          expected  exactly one owner
+          next      see which machine the other one is, and take the address off
+                    one of the two:
+                    ip neigh | grep -e d0:8e:79:00:00:01 -e 02:00:00:00:00:0b
+",
+        );
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_short_and_among_many_shorter() {
+        let record = CheckRecord {
+            neighbour: Some(NeighbourRecord {
+                mac: DELL.parse().unwrap(),
+                agrees: true,
+            }),
+            ..checked(Verdict::OneOwner, vec![answers(DELL, 3)])
+        };
+        let headline =
+            "02:13:07  one owner          192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.\n";
+        reads(&record, true, headline);
+        let more = "                    answered 3 of 3, in 0.12 to 12 ms\n          \
+                    neighbour this host's entry agrees\n";
+        reads(&record, false, &format!("{headline}{more}"));
+    }
+
+    #[test]
+    fn silence_and_what_was_not_asked_are_not_the_same() {
+        reads(
+            &checked(Verdict::Nobody, Vec::new()),
+            false,
+            "
+02:13:07  nobody             192.0.2.10       eth0
+          Nobody answers for it; asked 3 times.
+",
+        );
+        let record = CheckRecord {
+            asked: 0,
+            ..checked(Verdict::NotAsked, Vec::new())
+        };
+        reads(
+            &record,
+            false,
+            "
+02:13:07  not asked          192.0.2.10       eth0
+          The check ended before it was asked about.
+",
+        );
+        let record = CheckRecord {
+            probed: true,
+            ..record
+        };
+        reads(
+            &record,
+            false,
+            "
+02:13:07  not asked          192.0.2.10       eth0
+          It was not asked about: somebody goes on asking whether it is free, as
+          a booting machine does, and would take this for a rival's question.
+",
+        );
+    }
+
+    #[test]
+    fn a_move_says_when_each_had_it() {
+        let later = CheckOwnerRecord {
+            first_seen: Some(at("02:13:30")),
+            last_seen: Some(at("02:14:00")),
+            ..answers(B, 30)
+        };
+        let earlier = CheckOwnerRecord {
+            first_seen: Some(at("02:13:00")),
+            last_seen: Some(at("02:13:29")),
+            ..answers(A, 29)
+        };
+        let record = CheckRecord {
+            asked: 60,
+            ..checked(Verdict::Moved, vec![later, earlier])
+        };
+        reads(
+            &record,
+            false,
+            "
+02:13:07  moved              192.0.2.10       eth0
+          It passed from one machine to another meanwhile.
+          answers   02:00:00:00:00:0b  made up (VM, container or bond)
+                    answered 30 of 60, in 0.12 to 12 ms, 02:13:30 to 02:14:00
+          answers   02:00:00:00:00:0a  made up (VM, container or bond)
+                    answered 29 of 60, in 0.12 to 12 ms, 02:13:00 to 02:13:29
+          next      nothing, if somebody moved it; to see whether it stays:
+                    probe check -i eth0 --for 60s 192.0.2.10
+",
+        );
+    }
+}
+
+/// Of a service, and why.
+fn of_a_cluster(cause: Option<Cause>) -> Box<Context> {
+    let named = |namespace: &str, name: &str| Named {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    Box::new(Context {
+        services: vec![named("shop", "frontend")],
+        pool: Some(named("metallb-system", "production")),
+        announced: Announced::Layer2,
+        announcers: vec!["node-1".to_owned()],
+        cause,
+    })
+}
+
+#[test]
+fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() {
+    let mut record = conflict(Evidence::DuplicateReply);
+    record.hint = Some(Hint::AnnouncerAndHost);
+    record.owners[0].node = Some("node-1".to_owned());
+    record.owners[0].local = true;
+    record.cluster = Some(of_a_cluster(Some(Cause {
+        kind: CauseKind::ExternalDevice,
+        scope: Scope::External,
+        evidence: vec![
+            "d0:8e:79:00:00:01 (no known node, made by Dell Inc.) answers for it".to_owned(),
+            "The MAC addresses of 3 of 3 nodes on this network are known".to_owned(),
+        ],
+    })));
+    reads(
+        &record,
+        "
+02:13:07  conflict           192.0.2.10       eth0
+          Critical: two owners have this address at once; they answered the same
+          request.
+          whose     service shop/frontend, pool production; announced by node-1,
+                    as its status says
+          now       02:00:00:00:00:0b  node-1 (this host), made up (VM, contain…
+                    3 claims since 02:13:05, last 02:13:07
+          before    d0:8e:79:00:00:01  Dell Inc.
+                    9 claims since 01:00:00, last 02:13:07
+          since     02:13:06; 1 request answered twice
+          cause     a machine that is no node has the address (from outside the
+                    cluster)
+                    - d0:8e:79:00:00:01 (no known node, made by Dell Inc.)
+                      answers for it
+                    - The MAC addresses of 3 of 3 nodes on this network are
+                      known
+          next      see which machine the other one is; take the address off it,
+                    or out of the pool:
+                    ip neigh | grep -e d0:8e:79:00:00:01
+",
+    );
+}
+
+#[test]
+fn where_the_cluster_does_not_say_why_what_the_frames_suggest_goes_first() {
+    let cause = Cause {
+        kind: CauseKind::Unknown,
+        scope: Scope::Unknown,
+        evidence: vec!["The nodes are not known".to_owned()],
+    };
+    let mut record = conflict(Evidence::DuplicateReply);
+    record.cluster = Some(of_a_cluster(Some(cause)));
+    let without = at_width(80, &record);
+    assert!(without.contains("cause     unknown"), "{without}");
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
+    let mut out = Vec::new();
+    terminal.finding(&mut out, &record).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("probe explain 192.0.2.10"), "{text}");
+    record.hint = Some(Hint::TwoAnnouncers);
+    let with = at_width(80, &record);
+    assert!(with.contains("cause?    two load balancers"), "{with}");
+}
+
+#[test]
+fn a_binding_of_a_cluster_says_its_service_and_its_node() {
+    let mut owner = owner(Role::Current, B, 3, "02:13:05", "02:13:07");
+    owner.node = Some("node-2".to_owned());
+    let record = BindingRecord {
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        ip: "192.0.2.10".parse().unwrap(),
+        tracked: true,
+        ignored: false,
+        owners: vec![owner],
+        silent_since: None,
+        conflict: None,
+        cluster: Some(of_a_cluster(None)),
+    };
+    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
+    let mut out = Vec::new();
+    terminal.binding(&mut out, &record, at("02:14:00")).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let shown = anstream::adapter::strip_str(&text).to_string();
+    assert_eq!(
+        shown,
+        "\
+02:13:07  tracked            192.0.2.10       eth0  02:00:00:00:00:0b  node-2
+          whose     service shop/frontend, pool production; announced by node-1,
+                    as its status says
+"
+    );
+}

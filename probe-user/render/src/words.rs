@@ -1,0 +1,254 @@
+//! Findings as sentences: what a person who was woken by one reads.
+
+use std::borrow::Cow;
+
+use probe_common::wire::Bogus;
+use probe_model::{
+    Announced, BogusReason, CauseKind, Context, CountsRecord, Evidence, FindingKind, FindingRecord,
+    Hint, OwnerRecord, Role, Scope, Severity, vendor,
+};
+
+/// What has happened.
+pub fn what(record: &FindingRecord) -> String {
+    let sentence = match record.finding {
+        FindingKind::NewBinding => "first claim for this address".to_owned(),
+        FindingKind::Moved => "another owner has this address now, and the one before keeps \
+            silent: a failover, or somebody moved it"
+            .to_owned(),
+        FindingKind::Contested => "owners take turns on this address, but less than a conflict \
+            needs: a restart, a failback, or a conflict that begins"
+            .to_owned(),
+        FindingKind::Conflict => conflict(record),
+        FindingKind::ConflictQuiet => "no new evidence for a while, and no proof that it is over: \
+            the conflict stays open"
+            .to_owned(),
+        FindingKind::ConflictResolved => {
+            "the conflict is over: asked twice, exactly one owner answered".to_owned()
+        }
+        FindingKind::ConflictExpired => "the conflict is no longer kept open: no second owner has \
+            claimed the address for a long time"
+            .to_owned(),
+        FindingKind::ProbeDenied => "a newcomer asked whether this address is free, and was told \
+            that it is not"
+            .to_owned(),
+        FindingKind::BogusClaim => match record.reason {
+            Some(reason) => format!("a frame that claims nothing valid: {}", wrong(reason)),
+            None => "a frame that claims nothing valid".to_owned(),
+        },
+        FindingKind::SourceMismatch => "claims for this address name one MAC and come from \
+            another: a proxy, a bond, a load balancer, or somebody who pretends"
+            .to_owned(),
+        FindingKind::Silent => "nobody has claimed this address or answered for it".to_owned(),
+    };
+    if record.drill {
+        return format!("DRILL, not real: {sentence}.");
+    }
+    match record.severity {
+        Severity::Critical => format!("Critical: {sentence}."),
+        Severity::Warning => format!("Warning: {sentence}."),
+        Severity::Notice | Severity::Info => format!("{}.", capitalised(&sentence)),
+    }
+}
+
+fn conflict(record: &FindingRecord) -> String {
+    let machines = match record.owners.len() {
+        0..=2 => "two owners have this address at once".to_owned(),
+        number => format!("{number} owners have this address at once"),
+    };
+    match record.evidence {
+        Some(evidence) => format!("{machines}; {}", in_words(evidence)),
+        None => machines,
+    }
+}
+
+/// Evidence as the rest of a sentence.
+pub fn in_words(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::DuplicateReply => "they answered the same request",
+        Evidence::Alternation => "they keep taking it from each other",
+        Evidence::Local => "this host holds it, and another machine goes on claiming it",
+        Evidence::Confirmed => "asked who has it, each of them answered",
+    }
+}
+
+/// What may be the cause.
+pub fn cause(hint: Hint) -> &'static str {
+    match hint {
+        Hint::IpvsStrictArp => {
+            "so many machines answer that it may be kube-proxy in IPVS mode: without strictARP \
+             every node answers for every service address"
+        }
+        Hint::ArpFlux => {
+            "both owners are this host: it answers on several interfaces of one network (ARP flux)"
+        }
+        Hint::TwoMasters => {
+            "two routers are master at once (VRRP, CARP, HSRP): they do not hear each other"
+        }
+        Hint::RouterAndHost => {
+            "a virtual router has the address, and a machine has it configured as its own too"
+        }
+        Hint::TwoRouterGroups => "two virtual-router groups (VRIDs) have the same address",
+        Hint::BalanceAlb => {
+            "one MAC only asks and the other only answers: likely one machine, with a bond in mode \
+             balance-alb"
+        }
+        Hint::TwoAnnouncers => {
+            "two load balancers announce it (MetalLB, kube-vip): two installs or clusters with the \
+             same pool, or a speaker that has lost touch with the others"
+        }
+        Hint::AnnouncerAndHost => {
+            "one owner announces it for a load balancer (MetalLB, kube-vip), the other has it \
+             configured: a static address, or a DHCP range that overlaps the pool"
+        }
+    }
+}
+
+/// The cause of a dispute about a cluster's address, in a few words.
+pub const fn cluster_cause(kind: CauseKind) -> &'static str {
+    match kind {
+        CauseKind::NodeAddress => "a node has the address on an interface",
+        CauseKind::StaleSpeaker => "a speaker goes on announcing what is no longer its own",
+        CauseKind::SeveralInstalls => "more than one load balancer is installed",
+        CauseKind::SplitBrain => "two nodes announce it: the speakers do not see each other",
+        CauseKind::ExternalDevice => "a machine that is no node has the address",
+        CauseKind::OtherCluster => "the announcer of another cluster has the address",
+        CauseKind::SharedWithoutKey => "services have one address without a key to share it",
+        CauseKind::ArpFlux => "a node answers on several interfaces of one network (ARP flux)",
+        CauseKind::IpvsStrictArp => "every node answers: kube-proxy in IPVS mode without strictARP",
+        CauseKind::Unknown => "unknown: what is known does not say",
+    }
+}
+
+/// Where those belong who dispute a cluster's address, in a few words.
+pub const fn belongs(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Internal => "within the cluster",
+        Scope::External => "from outside the cluster",
+        Scope::CrossCluster => "from another cluster",
+        Scope::Unknown => "not known from where",
+    }
+}
+
+/// Whose address it is by what the cluster says.
+pub fn whose(known: &Context) -> String {
+    let names: Vec<_> = known.services.iter().map(ToString::to_string).collect();
+    let mut parts = match &names[..] {
+        [] => vec!["no service".to_owned()],
+        [only] => vec![format!("service {only}")],
+        several => vec![format!("services {}", several.join(", "))],
+    };
+    if let Some(pool) = &known.pool {
+        parts.push(format!("pool {}", pool.name));
+    }
+    let mut text = parts.join(", ");
+    let said = match known.announced {
+        Announced::Layer2 | Announced::Unknown if !known.announcers.is_empty() => {
+            let nodes = known.announcers.join(", ");
+            Some(format!("announced by {nodes}, as its status says"))
+        }
+        Announced::Layer2 | Announced::Unknown => None,
+        Announced::Bgp => Some("announced by BGP only".to_owned()),
+        Announced::Nowhere => Some("announced by nobody: its pool has no advertisement".to_owned()),
+    };
+    if let Some(said) = said {
+        text.push_str("; ");
+        text.push_str(&said);
+    }
+    text
+}
+
+/// What a machine is known as, beside its MAC.
+pub fn known_as(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
+    match (&owner.node, owner.local) {
+        (Some(node), true) => Some(format!("{node} (this host)").into()),
+        (Some(node), false) => Some(node.into()),
+        (None, true) => Some("this host".into()),
+        (None, false) => None,
+    }
+}
+
+/// The same, or who made it, where that is all there is room for.
+pub fn machine(owner: &OwnerRecord) -> Cow<'_, str> {
+    let made = || owner.macs.first().map(|&mac| vendor::describe(mac));
+    known_as(owner).or_else(made).unwrap_or_default()
+}
+
+/// What part an owner plays, as the label before it.
+pub const fn part(role: Role) -> &'static str {
+    match role {
+        Role::Current => "now",
+        Role::Earlier => "before",
+        Role::Prober => "asked by",
+        Role::Sender => "sent by",
+    }
+}
+
+/// How often there was evidence; empty if there was none.
+pub fn how_often(counts: &CountsRecord) -> String {
+    let CountsRecord {
+        duplicate_replies,
+        returns,
+        local,
+        confirmed,
+        held_back,
+    } = *counts;
+    let parts = [
+        (
+            duplicate_replies,
+            "request answered twice",
+            "requests answered twice",
+        ),
+        (returns, "time taken back", "times taken back"),
+        (
+            local,
+            "claim to what is held here",
+            "claims to what is held here",
+        ),
+        (
+            confirmed,
+            "round of asking answered twice",
+            "rounds of asking answered twice",
+        ),
+        (
+            held_back,
+            "more like it not reported",
+            "more like it not reported",
+        ),
+    ];
+    parts
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// A number of claims.
+pub fn claims(count: u64) -> String {
+    if count == 1 {
+        "1 claim".to_owned()
+    } else {
+        format!("{count} claims")
+    }
+}
+
+fn wrong(reason: BogusReason) -> &'static str {
+    match reason {
+        BogusReason::Frame(Bogus::ShaZero) => "its sender MAC is all zeros",
+        BogusReason::Frame(Bogus::ShaBroadcast) => "its sender MAC is the broadcast address",
+        BogusReason::Frame(Bogus::ShaMulticast) => "its sender MAC is a group address",
+        BogusReason::Frame(Bogus::SpaUnspecified) => "it is a reply that names no address",
+        BogusReason::Frame(Bogus::SpaBroadcast) => "it claims the broadcast address",
+        BogusReason::Frame(Bogus::SpaMulticast) => "it claims a group address",
+        BogusReason::Frame(Bogus::SpaLoopback) => "it claims a loopback address",
+        BogusReason::SpaNetworkBroadcast => "it claims the broadcast address of its network",
+    }
+}
+
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,267 @@
+use std::sync::Mutex as StdMutex;
+
+use jiff::Timestamp;
+use probe_cluster::{
+    Objects,
+    testing::{named, objects, pool, service},
+};
+use probe_common::wire::Vlan;
+use probe_model::{
+    CauseKind, CountsRecord, Role, Severity,
+    watched::{WatchState, Watched},
+};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::*;
+
+const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
+const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+const SERVICE: &str = "192.0.2.80";
+/// For which kube-vip has a lease of DHCP, with a MAC of its own.
+const LEASED: &str = "192.0.2.82";
+
+/// Nodes that take their time.
+#[derive(Debug, Default)]
+struct Slow {
+    takes: Duration,
+    fetched: StdMutex<Vec<Duration>>,
+    known: StdMutex<Option<Arc<Vec<Node>>>>,
+}
+
+impl NodeList for Slow {
+    fn known(&self) -> Option<Arc<Vec<Node>>> {
+        self.known.lock().unwrap().clone()
+    }
+
+    fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>> {
+        self.fetched.lock().unwrap().push(max_age);
+        Box::pin(async move {
+            sleep(self.takes).await;
+            let mut known = self.known.lock().unwrap();
+            Some(known.get_or_insert_with(Arc::default).clone())
+        })
+    }
+}
+
+fn cluster() -> Cluster {
+    let mut leased = service("shop/leased", &[LEASED]);
+    leased.kube_vip_host = Some("node-2".to_owned());
+    leased.kube_vip_mac = Some(B);
+    Cluster::from(Objects {
+        services: vec![
+            service("shop/frontend", &[SERVICE]),
+            service("shop/api", &[SERVICE]),
+            leased,
+        ],
+        metallb: vec![pool("production", json!({"addresses": ["192.0.2.64/26"]}))],
+        ..objects()
+    })
+}
+
+fn annotator(nodes: &Arc<Slow>) -> Annotator {
+    let watched = Watched {
+        ifindex: 2,
+        name: "eth0".to_owned(),
+        state: WatchState::Failed { why: String::new() },
+    };
+    Annotator::new(Sources {
+        cluster: watch::Sender::new(Arc::new(cluster())).subscribe(),
+        health: Arc::default(),
+        nodes: nodes.clone(),
+        own: Some("node-1".to_owned()),
+        monitor: MonitorHandle::deaf(),
+        neighbours: NeighbourReader::open().unwrap(),
+        links: watch::Sender::default().subscribe(),
+        watched: watch::Sender::new(Arc::new([watched].into_iter().collect())).subscribe(),
+    })
+}
+
+fn slow(takes: Duration) -> Arc<Slow> {
+    Arc::new(Slow {
+        takes,
+        ..Slow::default()
+    })
+}
+
+fn owner(mac: MacAddr, local: bool) -> OwnerRecord {
+    OwnerRecord {
+        macs: vec![mac],
+        vendor: None,
+        node: None,
+        role: Role::Current,
+        local,
+        announces: false,
+        first_seen: Timestamp::UNIX_EPOCH,
+        last_seen: Timestamp::UNIX_EPOCH,
+        claims: 1,
+    }
+}
+
+fn finding(finding: FindingKind, ip: &str) -> Arc<FindingRecord> {
+    Arc::new(FindingRecord {
+        time: Timestamp::UNIX_EPOCH,
+        finding,
+        severity: Severity::Warning,
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        segment: None,
+        ip: ip.parse().unwrap(),
+        drill: false,
+        since: Timestamp::UNIX_EPOCH,
+        owners: vec![owner(A, true), owner(B, false)],
+        evidence: None,
+        counts: CountsRecord::default(),
+        hint: None,
+        reason: None,
+        cluster: None,
+    })
+}
+
+/// What comes out of these, and how long each took since the first went in.
+async fn through(
+    annotator: Annotator,
+    findings: impl IntoIterator<Item = Arc<FindingRecord>>,
+) -> Vec<(Arc<FindingRecord>, Duration)> {
+    let (raw, received) = broadcast::channel(64);
+    let (public, mut out) = broadcast::channel(64);
+    for finding in findings {
+        raw.send(finding).unwrap();
+    }
+    drop(raw);
+    let began = Instant::now();
+    let stage = tokio::spawn(annotator.follow(received, public));
+    let mut all = Vec::new();
+    while let Ok(record) = out.recv().await {
+        all.push((record, began.elapsed()));
+    }
+    stage.await.unwrap();
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn findings_keep_their_order_and_only_disputes_of_the_cluster_wait() {
+    let nodes = slow(Duration::from_millis(700));
+    let out = through(
+        annotator(&nodes),
+        [
+            finding(FindingKind::NewBinding, SERVICE),
+            finding(FindingKind::Conflict, "192.0.2.7"),
+            finding(FindingKind::Conflict, SERVICE),
+            finding(FindingKind::Moved, SERVICE),
+        ],
+    )
+    .await;
+    let kinds: Vec<_> = out
+        .iter()
+        .map(|(record, _)| (record.finding, record.ip.to_string()))
+        .collect();
+    let kind = |kind, ip: &str| (kind, ip.to_owned());
+    assert_eq!(
+        kinds,
+        [
+            kind(FindingKind::NewBinding, SERVICE),
+            kind(FindingKind::Conflict, "192.0.2.7"),
+            kind(FindingKind::Conflict, SERVICE),
+            kind(FindingKind::Moved, SERVICE),
+        ]
+    );
+    assert!(out[1].1 < Duration::from_millis(100), "{:?}", out[1].1);
+    assert!(out[2].1 >= Duration::from_millis(700), "{:?}", out[2].1);
+    let fetched = nodes.fetched.lock().unwrap();
+    assert_eq!(
+        *fetched,
+        [LIST_AGE, STRANGER_LIST_AGE],
+        "an owner that is no node is looked for among those who joined"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dispute_waits_for_two_seconds_and_the_next_not_at_all() {
+    let nodes = slow(Duration::from_hours(1));
+    let disputes = [SERVICE; 3].map(|ip| finding(FindingKind::Conflict, ip));
+    let out = through(annotator(&nodes), disputes).await;
+    for (record, took) in &out {
+        assert!((2_000..2_100).contains(&took.as_millis()), "{took:?}");
+        let context = record.cluster.as_ref().unwrap();
+        assert_eq!(
+            context.services,
+            [named("shop/api"), named("shop/frontend")]
+        );
+    }
+    assert_eq!(out.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finding_says_whose_address_it_is_and_why_it_is_in_dispute() {
+    let nodes = slow(Duration::ZERO);
+    let all = [
+        finding(FindingKind::Conflict, SERVICE),
+        finding(FindingKind::NewBinding, "192.0.2.81"),
+        finding(FindingKind::Conflict, "192.0.2.7"),
+    ];
+    let out = through(annotator(&nodes), all).await;
+    let [conflict, in_pool, elsewhere] = [0, 1, 2].map(|place: usize| &out[place].0);
+    let context = conflict.cluster.as_ref().unwrap();
+    assert_eq!(context.pool, Some(named("metallb-system/production")));
+    assert_eq!(context.announced, Announced::Nowhere);
+    let cause = context.cause.as_ref().unwrap();
+    assert_eq!(cause.kind, CauseKind::SharedWithoutKey);
+    let names: Vec<_> = conflict
+        .owners
+        .iter()
+        .map(|owner| owner.node.as_deref())
+        .collect();
+    assert_eq!(names, [Some("node-1"), None]);
+
+    let context = in_pool.cluster.as_ref().unwrap();
+    assert!(context.services.is_empty() && context.pool.is_some() && context.cause.is_none());
+    assert_eq!(elsewhere.cluster, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mac_of_a_lease_is_the_node_that_kube_vip_names_for_that_address_alone() {
+    let nodes = slow(Duration::ZERO);
+    let all = [
+        finding(FindingKind::Conflict, LEASED),
+        finding(FindingKind::Conflict, SERVICE),
+    ];
+    let out = through(annotator(&nodes), all).await;
+    let names = |place: usize| -> Vec<_> {
+        let owners = out[place].0.owners.iter();
+        owners.map(|owner| owner.node.as_deref()).collect()
+    };
+    assert_eq!(names(0), [Some("node-1"), Some("node-2")]);
+    assert_eq!(names(1), [Some("node-1"), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drill_is_nobodys() {
+    let drill = FindingRecord {
+        drill: true,
+        ..(*finding(FindingKind::Conflict, SERVICE)).clone()
+    };
+    let nodes = slow(Duration::ZERO);
+    let out = through(annotator(&nodes), [Arc::new(drill.clone())]).await;
+    assert_eq!(*out[0].0, drill);
+    assert!(nodes.fetched.lock().unwrap().is_empty());
+}
+
+#[test]
+fn of_several_services_the_first_by_name_is_the_label() {
+    let cluster = cluster();
+    let (service, pool) = whose(&cluster, SERVICE.parse().unwrap());
+    assert_eq!(service, Some(&named("shop/api")));
+    assert_eq!(pool, Some("production"));
+    let (service, pool) = whose(&cluster, "198.51.100.1".parse().unwrap());
+    assert_eq!((service, pool), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_kept_up_with_is_counted() {
+    let annotator = annotator(&slow(Duration::ZERO));
+    let health = annotator.sources.health.clone();
+    let findings = (0..100).map(|_| finding(FindingKind::Moved, "192.0.2.7"));
+    let out = through(annotator, findings).await;
+    assert_eq!((out.len(), health.lost_findings()), (64, 36));
+}

@@ -1,0 +1,184 @@
+//! What the monitor counts for the metrics beside what detection counts itself.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use probe_common::{label_enum, wire::Vlan};
+use probe_model::{FindingKind, Timestamp};
+
+/// Addresses that are counted on their own. Only tracked ones are, and only once there was something to count.
+const ADDRESSES: usize = 65_536;
+
+label_enum! {
+    /// The findings that are counted for each tracked address.
+    pub enum Counted {
+        /// [`FindingKind::Moved`].
+        Moved = "moved",
+        /// [`FindingKind::Contested`].
+        Contested = "contested",
+        /// [`FindingKind::Conflict`].
+        Conflict = "conflict",
+    }
+}
+
+impl Counted {
+    const fn of(kind: FindingKind) -> Option<Self> {
+        match kind {
+            FindingKind::Moved => Some(Self::Moved),
+            FindingKind::Contested => Some(Self::Contested),
+            FindingKind::Conflict => Some(Self::Conflict),
+            FindingKind::NewBinding
+            | FindingKind::ConflictQuiet
+            | FindingKind::ConflictResolved
+            | FindingKind::ConflictExpired
+            | FindingKind::ProbeDenied
+            | FindingKind::BogusClaim
+            | FindingKind::SourceMismatch
+            | FindingKind::Silent => None,
+        }
+    }
+}
+
+/// How often each of [`Counted`] was found.
+pub type Tally = [u64; Counted::COUNT];
+
+/// Findings by tracked address. By the interface's name, not its index: an interface that is made anew has
+/// another index, and no counter shall fall back to zero for that.
+#[derive(Debug, Default)]
+pub struct Tallies {
+    by_interface: HashMap<String, HashMap<(Vlan, IpAddr), Tally>>,
+    addresses: usize,
+}
+
+impl Tallies {
+    /// Counts a finding about a tracked address.
+    pub fn count(&mut self, interface: &str, vlan: Vlan, ip: IpAddr, kind: FindingKind) {
+        let Some(counted) = Counted::of(kind) else {
+            return;
+        };
+        if !self.by_interface.contains_key(interface) {
+            let interface = interface.to_owned();
+            self.by_interface.insert(interface, HashMap::new());
+        }
+        let Some(tallies) = self.by_interface.get_mut(interface) else {
+            return;
+        };
+        if !tallies.contains_key(&(vlan, ip)) {
+            if self.addresses == ADDRESSES {
+                return;
+            }
+            self.addresses += 1;
+        }
+        let tally = tallies.entry((vlan, ip)).or_default();
+        tally[usize::from(counted.number())] += 1;
+    }
+
+    /// How often there was something about an address.
+    pub fn of(&self, interface: &str, vlan: Vlan, ip: IpAddr) -> Tally {
+        if self.addresses == 0 {
+            return Tally::default();
+        }
+        let tallies = self.by_interface.get(interface);
+        let tally = tallies.and_then(|tallies| tallies.get(&(vlan, ip)));
+        tally.copied().unwrap_or_default()
+    }
+}
+
+/// How long news took from the kernel's time stamp until they were judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    buckets: [u64; Self::BOUNDS.len() + 1],
+    sum: Duration,
+}
+
+impl Delays {
+    /// The upper bounds of the buckets. Events wait at least the 200 µs in which those of several CPUs are put
+    /// in order.
+    pub const BOUNDS: [Duration; 12] = [
+        Duration::from_micros(250),
+        Duration::from_micros(300),
+        Duration::from_micros(400),
+        Duration::from_micros(500),
+        Duration::from_millis(1),
+        Duration::from_micros(2_500),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(100),
+        Duration::from_millis(250),
+        Duration::from_secs(1),
+    ];
+
+    /// Counts an event.
+    pub fn note(&mut self, stamped: Timestamp, judged: Timestamp) {
+        let delay = judged.since(stamped);
+        let bucket = Self::BOUNDS.partition_point(|&bound| bound < delay);
+        self.buckets[bucket] += 1;
+        self.sum = self.sum.saturating_add(delay);
+    }
+
+    /// Events that took no longer than each of the bounds, and all of them at the end.
+    pub fn cumulated(&self) -> [u64; Self::BOUNDS.len() + 1] {
+        let mut sum = 0;
+        self.buckets.map(|count| {
+            sum += count;
+            sum
+        })
+    }
+
+    /// All delays together.
+    pub const fn sum(&self) -> Duration {
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_counted_in_every_bucket_from_its_own_on() {
+        let mut delays = Delays::default();
+        for micros in [1, 250, 251, 2_000_000] {
+            let stamped = Timestamp(5);
+            delays.note(stamped, stamped + Duration::from_micros(micros));
+        }
+        let cumulated = delays.cumulated();
+        assert_eq!(cumulated[..3], [2, 3, 3]);
+        assert_eq!(cumulated[Delays::BOUNDS.len() - 1..], [3, 4]);
+        assert_eq!(delays.sum(), Duration::from_micros(2_000_502));
+        assert!(Delays::BOUNDS.is_sorted());
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_is_no_delay() {
+        let mut delays = Delays::default();
+        delays.note(Timestamp(9), Timestamp(5));
+        assert_eq!((delays.cumulated()[0], delays.sum()), (1, Duration::ZERO));
+    }
+
+    #[test]
+    fn findings_of_an_address_are_counted_under_the_name_of_its_interface() {
+        let mut tallies = Tallies::default();
+        let ip = "192.0.2.10".parse().unwrap();
+        for kind in [
+            FindingKind::Moved,
+            FindingKind::Conflict,
+            FindingKind::Conflict,
+        ] {
+            tallies.count("eth0", Vlan::UNTAGGED, ip, kind);
+        }
+        tallies.count("eth0", Vlan::UNTAGGED, ip, FindingKind::Silent);
+        assert_eq!(tallies.of("eth0", Vlan::UNTAGGED, ip), [1, 0, 2]);
+        assert_eq!(tallies.of("eth1", Vlan::UNTAGGED, ip), [0, 0, 0]);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut tallies = Tallies::default();
+        for number in 0..=u32::try_from(ADDRESSES).unwrap() {
+            let ip = IpAddr::V4(number.into());
+            tallies.count("eth0", Vlan::UNTAGGED, ip, FindingKind::Moved);
+        }
+        assert_eq!(tallies.by_interface["eth0"].len(), ADDRESSES);
+    }
+}

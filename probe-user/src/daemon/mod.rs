@@ -1,0 +1,12 @@
+//! The daemon: one monitor that owns the state, and the tasks around it.
+
+pub mod annotate;
+pub mod book;
+pub mod drill;
+pub mod history;
+pub mod monitor;
+pub mod recording;
+pub mod segments;
+pub mod serve;
+pub mod tracking;
+pub mod watchdog;

@@ -1,0 +1,114 @@
+//! Records the frames behind findings while they are found.
+
+use std::{io, mem, sync::Arc};
+
+use probe_capture::{Host, Recorder};
+use probe_common::event::ArpEvent;
+use probe_datapath::clock::{monotonic, since_1970_ns};
+use probe_model::{FindingRecord, Links, watched::WatchedInterfaces};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    mpsc, watch,
+};
+
+use crate::{daemon::monitor::MonitorHandle, filter::Filter};
+
+/// What is recorded. It begins when this is made.
+#[derive(Debug)]
+pub struct Recording {
+    findings: broadcast::Receiver<Arc<FindingRecord>>,
+    events: broadcast::Receiver<ArpEvent>,
+    links: watch::Receiver<Arc<Links>>,
+    watched: watch::Receiver<Arc<WatchedInterfaces>>,
+    filter: Filter,
+    /// What was found before.
+    known: Vec<FindingRecord>,
+}
+
+/// What became of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Frames written.
+    pub frames: u64,
+    /// Frames and findings that came faster than they could be written.
+    pub missed: u64,
+}
+
+impl Recording {
+    /// Records the frames of the findings that this filter wants. `known` are those from before, such as
+    /// open conflicts: what comes about their addresses is wanted too.
+    pub fn new(
+        monitor: &MonitorHandle,
+        links: watch::Receiver<Arc<Links>>,
+        watched: watch::Receiver<Arc<WatchedInterfaces>>,
+        filter: Filter,
+        known: Vec<FindingRecord>,
+    ) -> Self {
+        Self {
+            findings: monitor.findings(),
+            events: monitor.events(),
+            links,
+            watched,
+            filter,
+            known,
+        }
+    }
+
+    /// Records until the monitor ends or nobody takes what is recorded. Each piece that is handed on is
+    /// whole blocks of pcapng.
+    pub async fn run(mut self, out: mpsc::Sender<Vec<u8>>) -> io::Result<Recorded> {
+        let mut recorder = Recorder::new(Vec::new(), self.host(), since_1970_ns())?;
+        for finding in mem::take(&mut self.known) {
+            self.finding(&mut recorder, &finding)?;
+        }
+        loop {
+            let piece = mem::take(recorder.get_mut());
+            if !piece.is_empty() && out.send(piece).await.is_err() {
+                break;
+            }
+            tokio::select! {
+                // Events go first: a finding is about what was seen before it.
+                biased;
+                () = out.closed() => break,
+                event = self.events.recv() => match event {
+                    Ok(event) => recorder.event(&event)?,
+                    Err(RecvError::Lagged(missed)) => recorder.miss(missed)?,
+                    // The monitor publishes its last findings before it goes.
+                    Err(RecvError::Closed) => {
+                        while let Ok(finding) = self.findings.try_recv() {
+                            self.finding(&mut recorder, &finding)?;
+                        }
+                        break;
+                    }
+                },
+                finding = self.findings.recv() => match finding {
+                    Ok(finding) => self.finding(&mut recorder, &finding)?,
+                    Err(RecvError::Lagged(missed)) => recorder.miss(missed)?,
+                    // So are the events, which the loop reads to their end.
+                    Err(RecvError::Closed) => {}
+                },
+                Ok(()) = self.watched.changed() => recorder.set_host(self.host())?,
+                Ok(()) = self.links.changed() => recorder.set_host(self.host())?,
+            }
+        }
+        let (frames, missed) = (recorder.frames(), recorder.missed());
+        let rest = recorder.finish(monotonic().0)?;
+        // Nobody is left to take it where nobody took the rest.
+        let _ = out.send(rest).await;
+        Ok(Recorded { frames, missed })
+    }
+
+    fn finding(&self, recorder: &mut Recorder<Vec<u8>>, finding: &FindingRecord) -> io::Result<()> {
+        if self.filter.wants_finding(finding) {
+            recorder.finding(finding)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn host(&mut self) -> Host {
+        let links = self.links.borrow_and_update().clone();
+        let watched = self.watched.borrow_and_update().clone();
+        Host::new(&links, &watched)
+    }
+}

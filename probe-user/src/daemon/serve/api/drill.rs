@@ -1,0 +1,55 @@
+//! A drill lasts as long as the connection of whoever wants it: however that one ends, the drill does too.
+
+use std::time::Duration;
+
+use axum::{extract::State, response::Response};
+use futures_util::stream;
+use jiff::Timestamp;
+use probe_model::to_json;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Api, ApiError, Parameters, streams::streamed};
+use crate::daemon::drill::Drill;
+
+/// Nobody practises for longer than this.
+pub(super) const LONGEST: Duration = Duration::from_hours(24);
+
+/// What is still to be said.
+enum Next {
+    Opened(Drill),
+    Closed(Drill),
+    Nothing,
+}
+
+/// Begins a drill, and takes it back after `for` seconds or when the client is gone.
+pub(super) async fn drill(
+    State(api): State<Api>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let text = parameters.get("for").map_or("", String::as_str);
+    let duration = text.parse().ok().map(Duration::from_secs);
+    let duration = duration
+        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+        .ok_or_else(|| ApiError::Duration {
+            said: text.to_owned(),
+        })?;
+    let drill = api.sources.drills.begin(api.sources.monitor)?;
+    tracing::info!(seconds = duration.as_secs(), "a drill begins");
+    let end = Instant::now() + duration;
+    let lines = stream::unfold(Next::Opened(drill), move |next| async move {
+        match next {
+            Next::Opened(drill) => {
+                let line = to_json(drill.record()) + "\n";
+                Some((line, Next::Closed(drill)))
+            }
+            Next::Closed(drill) => {
+                sleep_until(end).await;
+                let record = probe_model::drill::resolved(drill.record(), Timestamp::now());
+                drop(drill);
+                Some((to_json(&record) + "\n", Next::Nothing))
+            }
+            Next::Nothing => None,
+        }
+    });
+    Ok(streamed(lines))
+}

@@ -1,0 +1,417 @@
+//! The metrics of single addresses: those in conflict, those contested, and those that matter. Bounded; what
+//! does not fit is counted.
+
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
+
+use probe_common::{
+    label_enum,
+    wire::{MacAddr, Vlan},
+};
+use probe_datapath::clock::since_1970_ns;
+use probe_detect::{AddressView, Cursor, Group, Statistics};
+use probe_model::{
+    BindingKey, BindingRecord, BindingView, FindingRecord, Links, Timestamp, on_link,
+    vendor::vendor, watched::WatchedInterfaces,
+};
+use probe_network::neighbours::Neighbours;
+
+use super::{
+    family::{Family, Moment, one_if},
+    list,
+};
+use crate::daemon::{
+    annotate::{Knowledge, whose},
+    book::{Counted, Tally},
+    monitor::{MonitorHandle, Snapshot, Stopped},
+};
+
+label_enum! {
+    /// Series that there may be too many of.
+    pub enum Series {
+        /// Those of open conflicts.
+        Conflicts = "conflicts",
+        /// Those of contested addresses.
+        Contested = "contested",
+        /// Those of tracked addresses.
+        Tracked = "tracked",
+    }
+}
+
+impl Series {
+    const fn group(self) -> Group {
+        match self {
+            Self::Conflicts => Group::Conflicts,
+            Self::Contested => Group::Contested,
+            Self::Tracked => Group::Tracked,
+        }
+    }
+
+    /// How many addresses there are.
+    const fn all(self, statistics: &Statistics) -> usize {
+        match self {
+            Self::Conflicts => statistics.open_conflicts,
+            Self::Contested => statistics.contested,
+            Self::Tracked => statistics.tracked,
+        }
+    }
+}
+
+/// The addresses that get series.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    groups: [Vec<(AddressView, Tally)>; Series::COUNT],
+    beyond: [usize; Series::COUNT],
+}
+
+impl Addresses {
+    /// Asks for them, page by page, at most so many of each group.
+    pub async fn read(
+        monitor: &MonitorHandle,
+        statistics: &Statistics,
+        most: usize,
+    ) -> Result<Self, Stopped> {
+        let mut addresses = Self::default();
+        for &series in Series::ALL {
+            let place = usize::from(series.number());
+            let read = group(monitor, series.group(), most).await?;
+            // Some may have come since they were counted.
+            let all = series.all(statistics);
+            addresses.beyond[place] = all.saturating_sub(read.len().max(most));
+            addresses.groups[place] = read;
+        }
+        Ok(addresses)
+    }
+
+    /// Whether any of them is tracked.
+    pub fn any_tracked(&self) -> bool {
+        !self.of(Series::Tracked).is_empty()
+    }
+
+    fn of(&self, series: Series) -> &[(AddressView, Tally)] {
+        &self.groups[usize::from(series.number())]
+    }
+}
+
+/// The first addresses of a group, in their order.
+async fn group(
+    monitor: &MonitorHandle,
+    group: Group,
+    most: usize,
+) -> Result<Vec<(AddressView, Tally)>, Stopped> {
+    let mut addresses = Vec::new();
+    let mut cursor = Some(Cursor::default());
+    while let Some(from) = cursor
+        && addresses.len() < most
+    {
+        let page = monitor.addresses(group, from).await?;
+        let room = most - addresses.len();
+        addresses.extend(page.addresses.into_iter().take(room));
+        cursor = page.next;
+    }
+    // One that moved while it was read is there twice, and two equal series spoil a whole scrape.
+    addresses.sort_unstable_by_key(|(address, _)| address.key);
+    addresses.dedup_by_key(|(address, _)| address.key);
+    Ok(addresses)
+}
+
+/// What the addresses are described with.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub snapshot: &'a Snapshot,
+    pub watched: &'a WatchedInterfaces,
+    pub links: &'a Links,
+    pub neighbours: &'a Neighbours,
+    pub drill: Option<&'a FindingRecord>,
+    pub knowledge: Option<&'a Knowledge>,
+}
+
+/// The labels that say where, and whose address it is.
+struct Place<'a> {
+    segment: &'a str,
+    interface: &'a str,
+    vlan: String,
+    ip: String,
+    namespace: &'a str,
+    service: &'a str,
+    pool: &'a str,
+}
+
+impl<'a> Scene<'a> {
+    /// Where an address is; none on an interface that is gone.
+    fn place(&self, key: BindingKey) -> Option<Place<'a>> {
+        let interface = &self.watched.get(key.segment.interface)?.name;
+        let known = self.knowledge;
+        let (service, pool) = known.map_or((None, None), |known| whose(&known.cluster, key.ip));
+        Some(Place {
+            segment: self.snapshot.segments.name(key.segment, key.ip),
+            interface,
+            vlan: key.segment.vlan.to_string(),
+            ip: key.ip.to_string(),
+            namespace: service.map_or("", |service| &service.namespace),
+            service: service.map_or("", |service| &service.name),
+            pool: pool.unwrap_or_default(),
+        })
+    }
+
+    /// The node that has an address with these MACs, as a label.
+    fn node_of(&self, ip: IpAddr, macs: &[MacAddr]) -> &'a str {
+        let known = self.knowledge;
+        known
+            .and_then(|known| known.node_of(ip, macs, false))
+            .unwrap_or_default()
+    }
+
+    /// Why an address of the cluster is in dispute, and where those belong who dispute it, as labels.
+    fn cause(&self, address: &AddressView) -> [&'static str; 2] {
+        let cause = self.knowledge.and_then(|known| {
+            let view = BindingView {
+                key: address.key,
+                tracked: address.tracked,
+                ignored: address.ignored,
+                owners: address.parties.clone()?,
+                silent_since: None,
+                conflict: address.conflict,
+            };
+            // What it is called does not matter here.
+            let mut record =
+                BindingRecord::new(&view, String::new(), probe_datapath::clock::MONOTONIC);
+            known.binding(&mut record, Some(address.key.segment));
+            record.cluster?.cause
+        });
+        cause.map_or(["", ""], |cause| [cause.kind.label(), cause.scope.label()])
+    }
+}
+
+const fn word(is_so: bool) -> &'static str {
+    if is_so { "true" } else { "false" }
+}
+
+/// The series of all of them.
+pub fn families(addresses: &Addresses, scene: Scene<'_>) -> Vec<String> {
+    let mut beyond = Family::new(list::NOT_EXPORTED);
+    for &series in Series::ALL {
+        let count = addresses.beyond[usize::from(series.number())];
+        beyond.add([series.label()], count);
+    }
+    let mut families = conflicts(addresses.of(Series::Conflicts), scene);
+    families.push(contested(addresses.of(Series::Contested), scene));
+    families.push(claims(addresses.of(Series::Tracked), scene));
+    families.extend(tracked(addresses.of(Series::Tracked), scene));
+    families.push(beyond.finish());
+    families
+}
+
+fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
+    let mut owners = Family::new(list::CONFLICT_OWNERS);
+    let mut info = Family::new(list::CONFLICT_OWNER_INFO);
+    let mut add = |place: &Place<'_>,
+                   address: IpAddr,
+                   tracked: bool,
+                   parties: &[Vec<MacAddr>],
+                   drill: &str,
+                   cause: [&str; 2]| {
+        let Place {
+            segment,
+            interface,
+            vlan,
+            ip,
+            namespace,
+            service,
+            pool,
+        } = place;
+        let (tracked, [cause, belongs]) = (word(tracked), cause);
+        owners.add(
+            [
+                segment, interface, vlan, ip, tracked, drill, namespace, service, pool, cause,
+                belongs,
+            ],
+            parties.len(),
+        );
+        let mut macs: Vec<_> = parties.iter().flatten().collect();
+        macs.sort_unstable();
+        macs.dedup();
+        for &mac in macs {
+            let maker = vendor(mac).unwrap_or_default();
+            let node = scene.node_of(address, &[mac]);
+            let mac = mac.to_string();
+            info.add([segment, interface, vlan, ip, &mac, &maker, drill, node], 1);
+        }
+    };
+    for (address, _) in addresses {
+        let Some(parties) = address.parties.as_ref().filter(|_| !address.ignored) else {
+            continue;
+        };
+        if let Some(place) = scene.place(address.key) {
+            let parties: Vec<_> = parties.iter().map(|party| party.macs.clone()).collect();
+            let ip = address.key.ip;
+            add(
+                &place,
+                ip,
+                address.tracked,
+                &parties,
+                "",
+                scene.cause(address),
+            );
+        }
+    }
+    if let Some(drill) = scene.drill {
+        let place = Place {
+            segment: drill.segment.as_deref().unwrap_or_default(),
+            interface: &drill.interface,
+            vlan: drill.vlan.to_string(),
+            ip: drill.ip.to_string(),
+            namespace: "",
+            service: "",
+            pool: "",
+        };
+        let parties: Vec<_> = drill
+            .owners
+            .iter()
+            .map(|owner| owner.macs.clone())
+            .collect();
+        add(&place, drill.ip, true, &parties, "true", ["", ""]);
+    }
+    vec![owners.finish(), info.finish()]
+}
+
+fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+    let mut family = Family::new(list::CONTESTED);
+    for (address, _) in addresses {
+        if !address.contested || address.ignored {
+            continue;
+        }
+        if let Some(place) = scene.place(address.key) {
+            let Place {
+                segment,
+                interface,
+                vlan,
+                ip,
+                namespace,
+                service,
+                pool,
+            } = &place;
+            let tracked = word(address.tracked);
+            family.add(
+                [
+                    segment, interface, vlan, ip, tracked, namespace, service, pool,
+                ],
+                1,
+            );
+        }
+    }
+    family.finish()
+}
+
+/// A last claim, in the order of its series, the latest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LastClaim<'a> {
+    segment: &'a str,
+    vlan: Vlan,
+    ip: IpAddr,
+    owner: MacAddr,
+    at: Reverse<Timestamp>,
+    node: &'a str,
+}
+
+impl LastClaim<'_> {
+    const fn place(&self) -> (&str, Vlan, IpAddr, MacAddr) {
+        (self.segment, self.vlan, self.ip, self.owner)
+    }
+}
+
+/// The last claims. By segment: an address that is seen on two interfaces of one is there once.
+fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+    let mut last: Vec<LastClaim<'_>> = addresses
+        .iter()
+        .filter_map(|(address, _)| {
+            let holder = address.holder.as_ref()?;
+            let BindingKey { segment, ip } = address.key;
+            scene.watched.get(segment.interface)?;
+            Some(LastClaim {
+                segment: scene.snapshot.segments.name(segment, ip),
+                vlan: segment.vlan,
+                ip,
+                owner: holder.canonical,
+                at: Reverse(holder.last_claim),
+                node: scene.node_of(ip, &holder.macs),
+            })
+        })
+        .collect();
+    last.sort_unstable();
+    last.dedup_by(|later, first| later.place() == first.place());
+    let since_1970 = since_1970_ns();
+    let mut family = Family::with_room(list::TRACKED_CLAIM, last.len());
+    for claim in last {
+        let nanos = claim.at.0.0.saturating_add(since_1970);
+        family.add(
+            [
+                claim.segment,
+                &claim.vlan.to_string(),
+                &claim.ip.to_string(),
+                &claim.owner.to_string(),
+                claim.node,
+            ],
+            Moment { nanos },
+        );
+    }
+    family.finish()
+}
+
+fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
+    let mut silent = Family::with_room(list::TRACKED_SILENT, addresses.len());
+    let mut findings = Family::with_room(list::TRACKED_FINDINGS, addresses.len() * Counted::COUNT);
+    let mut mismatches = Family::new(list::NEIGHBOR_MISMATCH);
+    let believed = believed(scene, addresses);
+    for (address, tally) in addresses {
+        let Some(place) = scene.place(address.key) else {
+            continue;
+        };
+        let Place {
+            segment,
+            interface,
+            vlan,
+            ip,
+            namespace,
+            service,
+            pool,
+        } = &place;
+        silent.add(
+            [segment, interface, vlan, ip, namespace, service, pool],
+            one_if(address.silent),
+        );
+        for (counted, count) in Counted::ALL.iter().zip(tally) {
+            let finding = counted.label();
+            findings.add(
+                [
+                    segment, interface, vlan, ip, finding, namespace, service, pool,
+                ],
+                count,
+            );
+        }
+        if let (Some(holder), Some(mac)) = (&address.holder, believed.get(&address.key)) {
+            let differs = one_if(!holder.macs.contains(mac));
+            mismatches.add([segment, interface, vlan, ip], differs);
+        }
+    }
+    vec![silent.finish(), findings.finish(), mismatches.finish()]
+}
+
+/// What the kernel believes of these addresses, which are in their order. Its entries are on the interface that
+/// has the address of the network, which may be stacked on a watched one.
+fn believed(scene: Scene<'_>, addresses: &[(AddressView, Tally)]) -> HashMap<BindingKey, MacAddr> {
+    let mut believed = HashMap::new();
+    for (&(ifindex, ip), &mac) in scene.neighbours {
+        let Some(link) = scene.links.get(ifindex) else {
+            continue;
+        };
+        let segments = on_link::segments(scene.links, link, &|index| scene.watched.contains(index));
+        for segment in segments {
+            let key = BindingKey { segment, ip };
+            let found = addresses.binary_search_by_key(&key, |(address, _)| address.key);
+            if found.is_ok() {
+                believed.insert(key, mac);
+            }
+        }
+    }
+    believed
+}

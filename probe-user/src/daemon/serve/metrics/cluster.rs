@@ -1,0 +1,185 @@
+//! The metrics of the cluster as a whole: how much of its pools is assigned, and what has drifted apart. Only the node
+//! that speaks for the cluster has them, so that each is there once.
+
+use std::collections::BTreeMap;
+
+use probe_cluster::{
+    drift,
+    drift::{Drift, DriftKind},
+    usage::{PoolUsage, usage},
+};
+use probe_common::label_enum;
+use probe_model::Named;
+
+use super::{family::Family, list};
+use crate::daemon::watchdog::Now;
+
+label_enum! {
+    /// Series that there may be too many of.
+    pub enum Series {
+        /// Those of pools.
+        Pools = "pools",
+        /// Those of drifts.
+        Drifts = "drifts",
+    }
+}
+
+/// The series of all of it, of pools and of drifts not more than `most`. No sample where another node speaks.
+pub fn families(now: Option<&Now>, most: usize) -> String {
+    let mut beyond = Family::new(list::CLUSTER_NOT_EXPORTED);
+    let usage = now.map(|now| usage(&now.cluster)).unwrap_or_default();
+    let none = Vec::new();
+    let drifts = now.map_or(&none, |now| &*now.drifts);
+    if now.is_some() {
+        for (series, all) in [(Series::Pools, usage.len()), (Series::Drifts, drifts.len())] {
+            beyond.add([series.label()], all.saturating_sub(most));
+        }
+    }
+    let mut counts = Family::new(list::DRIFTS);
+    if now.is_some() {
+        let counted = drift::counts(drifts);
+        for &kind in DriftKind::ALL {
+            counts.add([kind.label()], counted.get(&kind).copied().unwrap_or(0));
+        }
+    }
+    let [total, assigned] = pools(&usage, most);
+    [
+        total,
+        assigned,
+        counts.finish(),
+        single(drifts, most),
+        beyond.finish(),
+    ]
+    .concat()
+}
+
+fn pools(usage: &[PoolUsage], most: usize) -> [String; 2] {
+    let mut total = Family::new(list::POOL_ADDRESSES);
+    let mut assigned = Family::new(list::POOL_ASSIGNED);
+    // One resource may come in two versions, and two equal series spoil a whole scrape.
+    let usage: BTreeMap<_, _> = usage
+        .iter()
+        .map(|usage| ((&usage.pool, usage.family), usage))
+        .collect();
+    for usage in usage.values().take(most) {
+        let Named { namespace, name } = &usage.pool;
+        let labels = [namespace, name, usage.family.label()];
+        total.add(labels, usage.total);
+        assigned.add(labels, usage.assigned);
+    }
+    [total.finish(), assigned.finish()]
+}
+
+fn single(drifts: &[Drift], most: usize) -> String {
+    let mut family = Family::new(list::DRIFT);
+    for drift in drifts.iter().take(most) {
+        let name = |named: &Option<Named>| named.clone().map(|one| (one.namespace, one.name));
+        let (service_namespace, service) = name(&drift.service).unwrap_or_default();
+        let (pool_namespace, pool) = name(&drift.pool).unwrap_or_default();
+        let ip = drift.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        family.add(
+            [
+                drift.drift.label(),
+                drift.reason.map_or("", drift::Reason::label),
+                &service_namespace,
+                &service,
+                &pool_namespace,
+                &pool,
+                drift.object.as_deref().unwrap_or_default(),
+                &ip,
+            ],
+            1,
+        );
+    }
+    family.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, sync::Arc};
+
+    use probe_cluster::{
+        Cluster, Objects,
+        drift::{Watch, Wire, find},
+        testing,
+        testing::at,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    fn samples(now: Option<&Now>, most: usize) -> Vec<String> {
+        let text = families(now, most);
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.map(str::to_owned).collect()
+    }
+
+    fn now() -> Now {
+        let cluster = Cluster::from(Objects {
+            services: vec![
+                testing::service("shop/frontend", &["192.0.2.240"]),
+                testing::service("shop/old", &["203.0.113.7"]),
+            ],
+            metallb: vec![testing::pool(
+                "production",
+                json!({"addresses": ["192.0.2.240/28"]}),
+            )],
+            ..testing::objects()
+        });
+        let wire = Wire {
+            now: at("12:00:00"),
+            bindings: &[],
+            nodes: None,
+            nodes_known: None,
+            endpoints: &HashMap::new(),
+        };
+        let found = find(&cluster, wire);
+        let drifts = Watch::new(std::time::Duration::ZERO).observe(wire.now, &cluster, found);
+        Now {
+            cluster: Arc::new(cluster),
+            drifts: Arc::new(drifts),
+        }
+    }
+
+    #[test]
+    fn where_another_node_speaks_there_is_no_sample() {
+        assert_eq!(samples(None, 10), [""; 0]);
+    }
+
+    #[test]
+    fn usage_and_drift_are_said_and_what_there_is_not_is_zero() {
+        let samples = samples(Some(&now()), 10);
+        for expected in [
+            r#"arp_monitor_pool_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 16"#,
+            r#"arp_monitor_pool_assigned_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 1"#,
+            r#"arp_monitor_drifts{drift="pool_unadvertised"} 1"#,
+            r#"arp_monitor_drifts{drift="pools_overlap"} 0"#,
+            r#"arp_monitor_drift{drift="address_outside_pools",service_namespace="shop",service_name="old",ip="203.0.113.7"} 1"#,
+            r#"arp_monitor_drift{drift="not_announced",reason="no_advertisement",service_namespace="shop",service_name="frontend",pool_namespace="metallb-system",pool="production",ip="192.0.2.240"} 1"#,
+            r#"arp_monitor_cluster_series_not_exported{series="drifts"} 0"#,
+        ] {
+            assert!(
+                samples.iter().any(|sample| sample == expected),
+                "{expected}\n{samples:#?}"
+            );
+        }
+        let kinds = samples.iter().filter(|sample| sample.contains("_drifts{"));
+        assert_eq!(kinds.count(), DriftKind::COUNT);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_what_is_critical_goes_first() {
+        let samples = samples(Some(&now()), 1);
+        let drifts: Vec<_> = samples
+            .iter()
+            .filter(|one| one.contains("_drift{"))
+            .collect();
+        assert_eq!(drifts.len(), 1);
+        assert!(drifts[0].contains("not_announced"), "{drifts:?}");
+        let beyond = r#"arp_monitor_cluster_series_not_exported{series="drifts"} 2"#;
+        assert!(
+            samples.iter().any(|sample| sample == beyond),
+            "{samples:#?}"
+        );
+    }
+}

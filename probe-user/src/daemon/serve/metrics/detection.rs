@@ -1,0 +1,88 @@
+//! The metrics of detection as a whole.
+
+use probe_detect::Purpose;
+use probe_model::{FindingKind, Severity};
+use probe_prober::{AskingState, NotSent};
+
+use super::{
+    family::{Description, Family},
+    list,
+};
+use crate::daemon::{book::Delays, monitor::Snapshot};
+
+/// What detection counts.
+pub fn families(snapshot: &Snapshot) -> String {
+    let statistics = &snapshot.statistics;
+    let mut findings = Family::new(list::FINDINGS);
+    let mut held_back = Family::new(list::HELD_BACK);
+    let mut ignored = Family::new(list::IGNORED);
+    for &kind in FindingKind::ALL {
+        let (word, number) = (kind.label(), usize::from(kind.number()));
+        for &severity in Severity::ALL {
+            findings.add(
+                [word, severity.label()],
+                statistics.findings(kind, severity),
+            );
+        }
+        held_back.add([word], statistics.held_back[number]);
+        if kind.is_dispute() {
+            ignored.add([word], statistics.ignored[number]);
+        }
+    }
+    let mut asks = Family::new(list::ASKS);
+    for &purpose in Purpose::ALL {
+        asks.add([purpose.label()], snapshot.asking.counts.sent(purpose));
+    }
+    let mut asks_not_sent = Family::new(list::ASKS_NOT_SENT);
+    for &reason in NotSent::ALL {
+        let count = snapshot.asking.counts.not_sent(reason);
+        asks_not_sent.add([reason.label()], count);
+    }
+    let mut asking = Family::new(list::ASKING);
+    for &state in AskingState::ALL {
+        asking.add([state.label()], u64::from(state == snapshot.asking.state));
+    }
+    let mut build = Family::new(list::BUILD_INFO);
+    build.add([env!("CARGO_PKG_VERSION")], 1);
+    [
+        single(list::UNDECODABLE, snapshot.undecodable),
+        delays(&snapshot.delays),
+        single(list::BINDINGS, statistics.bindings as u64),
+        single(list::EVICTED, statistics.evicted_bindings),
+        single(list::EVICTED_MACS, statistics.evicted_macs),
+        single(list::TURNED_AWAY, statistics.turned_away),
+        single(list::CLOCK_STEPS, statistics.clock_steps),
+        findings.finish(),
+        held_back.finish(),
+        ignored.finish(),
+        single(list::OPEN_CONFLICTS, statistics.open_conflicts as u64),
+        single(list::QUIET_CONFLICTS, statistics.quiet_conflicts as u64),
+        single(list::TRACKED, statistics.tracked as u64),
+        asks.finish(),
+        asks_not_sent.finish(),
+        asking.finish(),
+        build.finish(),
+    ]
+    .concat()
+}
+
+fn single(description: Description<0>, value: u64) -> String {
+    let mut family = Family::new(description);
+    family.add([], value);
+    family.finish()
+}
+
+fn delays(delays: &Delays) -> String {
+    let mut family = Family::new(list::EVENT_DELAY);
+    let cumulated = delays.cumulated();
+    let all = cumulated.last().copied().unwrap_or_default();
+    for (bound, count) in Delays::BOUNDS.into_iter().zip(cumulated) {
+        // As others write bounds: 0.001, not 0.001000000.
+        let bound = bound.as_secs_f64().to_string();
+        family.sample("_bucket", [], Some(("le", &bound)), count);
+    }
+    family.sample("_bucket", [], Some(("le", "+Inf")), all);
+    family.sample("_sum", [], None, delays.sum().as_secs_f64());
+    family.sample("_count", [], None, all);
+    family.finish()
+}

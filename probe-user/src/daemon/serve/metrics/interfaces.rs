@@ -1,0 +1,109 @@
+//! The metrics of each interface: what the kernel counts, and how it is watched.
+
+use std::collections::BTreeSet;
+
+use probe_common::{
+    counter::{Counter, Direction, Outcome},
+    parse::Malformed,
+    wire::{Bogus, Kind, Operation},
+};
+use probe_datapath::{CounterReader, KernelError};
+use probe_model::{
+    Links, on_link,
+    watched::{WatchState, WatchedInterfaces},
+};
+
+use super::{
+    family::{Family, one_if},
+    list,
+};
+use crate::daemon::monitor::Snapshot;
+
+/// What the kernel counts, read now.
+pub fn counters(
+    snapshot: &Snapshot,
+    watched: &WatchedInterfaces,
+    reader: &CounterReader,
+) -> Result<Vec<String>, KernelError> {
+    let mut frames = Family::new(list::FRAMES);
+    let mut malformed = Family::new(list::MALFORMED);
+    let mut bogus = Family::new(list::BOGUS);
+    let mut claims = Family::new(list::CLAIMS);
+    let mut probes = Family::new(list::PROBES);
+    let mut outcomes = Family::new(list::OUTCOMES);
+    let mut received = Family::new(list::RECEIVED);
+    for interface in watched.iter() {
+        let name = interface.name.as_str();
+        for &direction in Direction::ALL {
+            let counters = reader.read_named(interface.ifindex, name, direction)?;
+            let way = direction.label();
+            for &operation in Operation::ALL {
+                let count = counters.get(Counter::Frames(operation));
+                frames.add([name, way, operation.label()], count);
+            }
+            for &reason in Malformed::ALL {
+                let count = counters.get(Counter::Malformed(reason));
+                malformed.add([name, way, reason.label()], count);
+            }
+            for &reason in Bogus::ALL {
+                let count = counters.get(Counter::Bogus(reason));
+                bogus.add([name, way, reason.label()], count);
+            }
+            claims.add([name, way], counters.get(Counter::Claims));
+            probes.add([name, way], counters.get(Counter::Probes));
+            for &kind in Kind::ALL {
+                for (outcome, count) in Outcome::ALL.iter().zip(counters.outcomes(kind)) {
+                    outcomes.add([name, way, kind.label(), outcome.label()], count);
+                }
+            }
+            let count = snapshot.received.get(&(interface.ifindex, direction));
+            received.add([name, way], count.copied().unwrap_or_default());
+        }
+    }
+    Ok(vec![
+        frames.finish(),
+        malformed.finish(),
+        bogus.finish(),
+        claims.finish(),
+        probes.finish(),
+        outcomes.finish(),
+        received.finish(),
+    ])
+}
+
+/// How each interface is watched.
+pub fn info(watched: &WatchedInterfaces, links: &Links) -> String {
+    let mut info = Family::new(list::INTERFACE_INFO);
+    let mut attached = Family::new(list::INTERFACE_ATTACHED);
+    for interface in watched.iter() {
+        let name = interface.name.as_str();
+        match &interface.state {
+            WatchState::Attached { plan, vlan_visible } => {
+                let visible = if *vlan_visible { "1" } else { "0" };
+                info.add([name, plan.mode.label(), plan.reason.label(), visible], 1);
+                attached.add([name], one_if(true));
+            }
+            WatchState::Failed { .. } => attached.add([name], one_if(false)),
+        }
+    }
+    let mut macs = Family::new(list::LOCAL_MAC_INFO);
+    for (interface, mac) in local_macs(watched, links) {
+        macs.add([interface, &mac], 1);
+    }
+    [info.finish(), attached.finish(), macs.finish()].concat()
+}
+
+/// The MACs that this host claims addresses with: those of the watched interfaces and of what is stacked on
+/// them. Not those of its containers, of which there may be thousands.
+fn local_macs<'a>(watched: &WatchedInterfaces, links: &'a Links) -> BTreeSet<(&'a str, String)> {
+    let is_watched = |index| watched.contains(index);
+    links
+        .iter()
+        .filter(|link| {
+            is_watched(link.index)
+                || !link.addresses.is_empty()
+                    && !on_link::segments(links, link, &is_watched).is_empty()
+        })
+        .filter_map(|link| Some((link.name.as_str(), link.mac?.to_string())))
+        .collect()
+}

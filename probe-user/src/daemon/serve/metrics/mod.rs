@@ -1,0 +1,109 @@
+//! The metrics: made from what the kernel counts and what detection knows, at the moment of a scrape.
+
+mod addresses;
+mod cluster;
+mod detection;
+mod family;
+mod interfaces;
+mod kubernetes;
+mod list;
+mod notifications;
+
+#[cfg(test)]
+mod documentation;
+
+use std::sync::Arc;
+
+use probe_datapath::{CounterReader, KernelError};
+use probe_kubernetes::Handle;
+use probe_model::{FindingRecord, Links, watched::WatchedInterfaces};
+use probe_network::neighbours::Neighbours;
+use probe_notify::Counts;
+use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCollector};
+
+pub use self::addresses::Addresses;
+use self::family::Family;
+use super::ConfigOutcome;
+use crate::daemon::{annotate::Knowledge, monitor::Snapshot, watchdog::Now};
+
+/// Why the metrics could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The kernel's counters could not be read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The encoder refused those of the process.
+    #[error("cannot encode the metrics: {0}")]
+    Encode(#[from] prometheus::Error),
+}
+
+/// What a scrape is made from.
+pub struct Material {
+    /// What the monitor knows.
+    pub snapshot: Snapshot,
+    /// The addresses with series of their own.
+    pub addresses: Addresses,
+    /// The watched interfaces.
+    pub watched: Arc<WatchedInterfaces>,
+    /// All interfaces.
+    pub links: Arc<Links>,
+    /// What the kernel believes of its neighbours.
+    pub neighbours: Arc<Neighbours>,
+    /// The exercise that goes on.
+    pub drill: Option<Arc<FindingRecord>>,
+    /// What is known of the cluster, if there is one.
+    pub knowledge: Option<Knowledge>,
+    /// What is counted of notifications.
+    pub notifications: Arc<Counts>,
+    /// How it stands with the cluster, if this node is to say.
+    pub standing: Option<Now>,
+    /// How many pools and drifts have series of their own.
+    pub most: usize,
+    /// What came of reading the settings.
+    pub config: ConfigOutcome,
+    /// What is known of the cluster.
+    pub cluster: Handle,
+    /// Reads the kernel's counters.
+    pub counters: CounterReader,
+}
+
+/// The text of a scrape, in pieces: it may be megabytes, which are not copied together for nothing.
+pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
+    let Material {
+        snapshot,
+        watched,
+        links,
+        ..
+    } = material;
+    let scene = addresses::Scene {
+        snapshot,
+        watched,
+        links,
+        neighbours: &material.neighbours,
+        drill: material.drill.as_deref(),
+        knowledge: material.knowledge.as_ref(),
+    };
+    let mut pieces = vec![interfaces::info(watched, links)];
+    pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
+    pieces.push(detection::families(snapshot));
+    pieces.extend(addresses::families(&material.addresses, scene));
+    pieces.push(notifications::families(&material.notifications));
+    pieces.push(kubernetes::families(&material.cluster));
+    pieces.push(cluster::families(material.standing.as_ref(), material.most));
+    pieces.push(config(material.config));
+    pieces.push(process()?);
+    Ok(pieces)
+}
+
+fn config(outcome: ConfigOutcome) -> String {
+    let mut successful = Family::new(list::CONFIG_SUCCESSFUL);
+    successful.add([], u64::from(outcome.successful));
+    let mut success = Family::new(list::CONFIG_SUCCESS);
+    success.add([], u64::try_from(outcome.success.as_second()).unwrap_or(0));
+    [successful.finish(), success.finish()].concat()
+}
+
+/// What this process takes, under the names that Prometheus' own libraries use.
+fn process() -> Result<String, prometheus::Error> {
+    TextEncoder::new().encode_to_string(&ProcessCollector::for_self().collect())
+}
