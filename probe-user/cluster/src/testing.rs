@@ -7,7 +7,6 @@
     clippy::unwrap_used,
     reason = "helpers of tests: a failure is a failed test"
 )]
-#![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 #![allow(
     clippy::needless_pass_by_value,
     reason = "json!() is written where it is used"
