@@ -17,7 +17,7 @@ use crate::{
     http::Response,
     ledger::Ledger,
     metrics::Metrics,
-    process::{Process, Stream},
+    process::{Finished, Process, Stream},
     wait::eventually,
 };
 
@@ -245,6 +245,12 @@ impl Daemon<'_> {
     pub fn terminate(mut self) -> anyhow::Result<ExitStatus> {
         self.process.terminate()?;
         self.process.exit_status(EXIT_DEADLINE)
+    }
+
+    /// Ends it as a service manager does, and returns everything that it has written.
+    pub fn finish(self) -> anyhow::Result<Finished> {
+        self.process.terminate()?;
+        self.process.finish(EXIT_DEADLINE)
     }
 
     /// Ends it as Ctrl-C does, and waits for that.

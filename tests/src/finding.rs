@@ -1,6 +1,7 @@
 //! A finding, as the binary prints it in JSON.
 
 use anyhow::Context;
+use jiff::Timestamp;
 use probe_common::wire::MacAddr;
 use serde::Deserialize;
 
@@ -52,6 +53,16 @@ impl Finding {
     pub fn without_time(mut self) -> Self {
         self.time.clear();
         self
+    }
+
+    /// How long after `start` it became true, by the clock of whoever reports it: the time at which its last frame
+    /// arrived, not the one at which a test has read it. Negative if that was earlier.
+    pub fn seconds_after(&self, start: Timestamp) -> anyhow::Result<f64> {
+        let time: Timestamp = self
+            .time
+            .parse()
+            .with_context(|| format!("not a time: {}", self.time))?;
+        Ok(time.duration_since(start).as_secs_f64())
     }
 
     /// What it is about: the address and its VLAN.

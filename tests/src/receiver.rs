@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -88,6 +88,8 @@ pub struct Told {
     pub headers: BTreeMap<String, String>,
     /// The message.
     pub body: Value,
+    /// When all of it was read, before it was answered.
+    pub arrived: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -252,5 +254,6 @@ fn read(stream: &mut impl Read) -> anyhow::Result<Told> {
         request: request.trim_end().to_owned(),
         headers,
         body: serde_json::from_slice(&body)?,
+        arrived: Instant::now(),
     })
 }

@@ -121,8 +121,8 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
         Ok(silent(metrics, ANNOUNCED).is_some() && silent(metrics, DEAD).is_some())
     })?;
     // Two questions without an answer are silence, elsewhere: of either address at least two of these ten are.
-    daemon.wait_for_metrics("questions", SOON, |metrics| Ok(asks(metrics) >= 10.0))?;
-    let metrics = daemon.metrics()?;
+    let metrics =
+        daemon.wait_for_metrics("questions", SOON, |metrics| Ok(asks(metrics) >= 10.0))?;
     assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));
     assert_eq!(silent(&metrics, DEAD), Some(0.0), "nobody can know yet");
 
@@ -139,10 +139,10 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
     for ip in [ANNOUNCED, DEAD] {
         two.run(["arping", "-D", "-c1", "-w2", "-I", "eth0", ip])?;
     }
-    daemon.wait_for_metrics("the silence of one", SOON, |metrics| {
+    let metrics = daemon.wait_for_metrics("the silence of one", SOON, |metrics| {
         Ok(silent(metrics, DEAD) == Some(1.0))
     })?;
-    assert_eq!(silent(&daemon.metrics()?, ANNOUNCED), Some(0.0));
+    assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));
     for (ip, verdict, expected, situation, status) in [
         (ANNOUNCED, "one_owner", true, "fine", FINE),
         (DEAD, "nobody", false, "silent", UNMET),

@@ -187,34 +187,39 @@ fn conflict(socket: &SocketPlace, last: u8) -> Result<Option<Value>> {
     Ok(conflicts.find(|conflict| conflict["ip"] == ip.as_str()))
 }
 
-/// Whose address it is, who has it, and on what the cause rests.
-fn rests_on_what_was_seen_and_said(stage: &Stage, socket: &SocketPlace) -> Result<()> {
-    let known = conflict(socket, EXTERNAL_DEVICE)?.unwrap();
-    let context = &known["cluster"];
-    assert_eq!(
-        context["services"],
-        json!([{ "namespace": "shop", "name": "taken" }])
-    );
-    assert_eq!(context["pool"]["name"], "production");
-    let evidence = context["cause"]["evidence"].to_string();
-    assert!(evidence.contains(&stage.device.mac().to_string()));
-    // It came later than the address was assigned, which the API server dates.
-    assert!(
-        evidence.contains("after shop/taken got its addresses"),
-        "{evidence}"
-    );
-    let of_one = known["owners"].to_string();
-    assert!(of_one.contains("node-1"), "{of_one}");
-    // The MAC of the lease is the node's that kube-vip names, and a stranger may be the node that is missing.
-    let leased = conflict(socket, LEASED)?.unwrap()["owners"].to_string();
-    assert!(leased.contains("node-2"), "{leased}");
-    let doubtful = conflict(socket, OTHER_CARD)?.unwrap();
-    let evidence = doubtful["cluster"]["cause"]["evidence"].to_string();
-    let says = format!(
-        "{} may be that node, through another network card",
-        stage.device.mac()
-    );
-    assert!(evidence.contains(&says), "{evidence}");
+/// Waits until the conflict of an address names its services, its owners and what its cause rests on.
+fn names_what_its_cause_rests_on(stage: &Stage, socket: &SocketPlace) -> Result<()> {
+    let wait_for = |what: &str, last: u8, wanted: &dyn Fn(&Value) -> bool| {
+        eventually(what, PATIENCE, || {
+            Ok(conflict(socket, last)?.filter(|conflict| wanted(conflict)))
+        })
+        .with_context(|| {
+            format!(
+                "{:#}",
+                conflict(socket, last).ok().flatten().unwrap_or_default()
+            )
+        })
+    };
+    let evidence = |conflict: &Value| conflict["cluster"]["cause"]["evidence"].to_string();
+    let device = stage.device.mac().to_string();
+    wait_for("an external device", EXTERNAL_DEVICE, &|conflict| {
+        let context = &conflict["cluster"];
+        context["services"] == json!([{ "namespace": "shop", "name": "taken" }])
+            && context["pool"]["name"] == "production"
+            && evidence(conflict).contains(&device)
+            // It came later than the address was assigned, which the API server dates.
+            && evidence(conflict).contains("after shop/taken got its addresses")
+            && conflict["owners"].to_string().contains("node-1")
+    })?;
+    // The MAC of the lease is that of the node that kube-vip names.
+    wait_for("the node of a lease", LEASED, &|conflict| {
+        conflict["owners"].to_string().contains("node-2")
+    })?;
+    // An unknown MAC may belong to the node that is missing.
+    let says = format!("{device} may be that node, through another network card");
+    wait_for("another network card", OTHER_CARD, &|conflict| {
+        evidence(conflict).contains(&says)
+    })?;
     Ok(())
 }
 
@@ -300,7 +305,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
             )
         })?;
     }
-    rests_on_what_was_seen_and_said(&stage, &socket)?;
+    names_what_its_cause_rests_on(&stage, &socket)?;
     // It was told as well, with the same words.
     daemon
         .process()

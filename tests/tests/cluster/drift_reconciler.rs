@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use probe_tests::{
-    Lab, Metrics, SocketPlace, eventually, install_metallb, metallb, namespace, pool, service,
-};
+use probe_tests::{Lab, Metrics, SocketPlace, install_metallb, metallb, namespace, pool, service};
 use serde_json::{Value, json};
 
 /// The Lease, a list, what has to last, and a busy machine.
@@ -72,19 +70,18 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
     // It announces what it has, as hosts do, once: after that the daemon has to ask. Nobody answers an announcement,
     // which arping calls a failure.
     other.run(["arping", "-c1", "-w1", "-U", "-I", "eth0", "192.0.2.245"])?;
-    eventually("all of it to be told", SOON, || {
-        let metrics = daemon.metrics()?;
-        let all = [&unadvertised[..], &pending, &unannounced, &in_use];
-        let told = all.iter().all(|labels| drift(&metrics, labels));
-        Ok(told.then_some(()))
-    })
-    .with_context(|| format!("{:#?}", drifts(&socket)))?;
-    let metrics = daemon.metrics()?;
-    assert_eq!(in_pool(&metrics, "arp_monitor_pool_addresses"), Some(16.0));
-    assert_eq!(
-        in_pool(&metrics, "arp_monitor_pool_assigned_addresses"),
-        Some(1.0)
-    );
+    daemon
+        .wait_for_metrics(
+            "all of it to be told, and the pool's addresses",
+            SOON,
+            |metrics| {
+                let all = [&unadvertised[..], &pending, &unannounced, &in_use];
+                Ok(all.iter().all(|labels| drift(metrics, labels))
+                    && in_pool(metrics, "arp_monitor_pool_addresses") == Some(16.0)
+                    && in_pool(metrics, "arp_monitor_pool_assigned_addresses") == Some(1.0))
+            },
+        )
+        .with_context(|| format!("{:#?}", drifts(&socket)))?;
     let told = drifts(&socket)?;
     assert_eq!(told.len(), 4, "{told:#?}");
     let stranger = told.iter().find(|one| one["ip"] == "192.0.2.245").unwrap();

@@ -52,16 +52,20 @@ fn promtool_finds_nothing_wrong_with_a_scrape_that_has_everything_in_it() {
         .ready_daemon(&["--track", "192.0.2.0/24"])
         .unwrap();
     hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", SOON).unwrap();
-    let scrape = daemon.get("/metrics").unwrap().body;
-    for part in [
+    let parts = [
         "arp_monitor_conflict_owner_info{",
         "arp_monitor_tracked_claim_timestamp_seconds{",
         "arp_monitor_neighbor_mismatch{",
         "process_cpu_seconds_total",
-    ] {
-        assert!(scrape.contains(part), "{part} is not in:\n{scrape}");
-    }
+    ];
+    let scrape = eventually(&format!("a scrape with {parts:?}"), SOON, || {
+        let scrape = daemon.get("/metrics")?.body;
+        Ok(parts
+            .iter()
+            .all(|part| scrape.contains(part))
+            .then_some(scrape))
+    })
+    .unwrap();
     let mut promtool = Command::new(prometheus_program("promtool").unwrap())
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -117,6 +117,14 @@ fn wait_for_outcome(daemon: &Daemon<'_>, successful: f64) {
         .unwrap();
 }
 
+fn wait_for_open_conflicts(daemon: &Daemon<'_>, number: f64) {
+    daemon
+        .wait_for_metrics(&format!("{number} open conflicts"), SOON, |metrics| {
+            Ok(metrics.get("arp_monitor_open_conflicts", &[]) == Some(number))
+        })
+        .unwrap();
+}
+
 #[test]
 fn a_conflict_becomes_critical_when_a_rewritten_file_tracks_its_address() {
     let lab = Lab::new().unwrap();
@@ -147,8 +155,7 @@ fn an_address_that_a_replaced_file_ignores_is_no_longer_reported() {
     wait_for(&daemon, "conflict", OTHER, "warning");
     assert_eq!(daemon.findings().unwrap().len(), 1);
     // It is followed nevertheless.
-    let metrics = daemon.metrics().unwrap();
-    assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(2.0));
+    wait_for_open_conflicts(&daemon, 2.0);
 
     directory.replace("{}");
     wait_for(&daemon, "conflict", ONE, "warning");
@@ -171,8 +178,7 @@ fn a_conflict_is_resolved_when_a_config_map_declares_its_owners_to_be_one_machin
     let resolved = wait_for(&daemon, "conflict_resolved", ONE, "notice");
     assert_eq!(resolved.owners.len(), 1);
     assert_eq!(resolved.macs().unwrap(), OWNERS);
-    let metrics = daemon.metrics().unwrap();
-    assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(0.0));
+    wait_for_open_conflicts(&daemon, 0.0);
 
     answer_twice(&wire, ONE);
     answer_twice(&wire, ONE);

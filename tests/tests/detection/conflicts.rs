@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use probe_common::wire::MacAddr;
 use probe_tests::{Daemon, Finding, Frame, Lab, SHARED_ADDRESS, Stream};
 
-/// For a conclusion that needs no waiting: "within a second", and never a deadline that hides a slow one.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// For a conclusion that needs no waiting, on a machine that is busy with other tests. How soon it is drawn is read
+/// from times of the frames and of the daemon, which do not depend on when a test gets to look.
+const SOON: Duration = Duration::from_secs(10);
 
 /// For a move: it settles for 10 seconds.
 const SETTLED: Duration = Duration::from_secs(15);
@@ -30,14 +32,23 @@ pub fn two_hosts_with_one_address_are_a_conflict_within_a_second_that_names_both
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let daemon = hosts.client.ready_daemon(&[]).unwrap();
-    let asked = Instant::now();
+    let asked = Timestamp::now();
     let ping = hosts
         .client
         .spawn(["ping", "-c1", "-W1", SHARED_ADDRESS])
         .unwrap();
-    let conflict = daemon.wait_for_finding("conflict", AT_ONCE).unwrap();
-    assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+    let conflict = daemon.wait_for_finding("conflict", SOON).unwrap();
+    // The second reply is what makes it a conflict…
+    let after = conflict.seconds_after(asked).unwrap();
+    assert!((0.0..1.0).contains(&after), "{after}");
     drop(ping);
+    // …and no event waited longer between the kernel and the detection.
+    let delay = "arp_monitor_event_delay_seconds";
+    let metrics = daemon.metrics().unwrap();
+    let within = metrics.count(&format!("{delay}_bucket"), &[("le", "1")]);
+    let all = metrics.count(&format!("{delay}_count"), &[]).unwrap();
+    assert!(all >= 2, "{all}");
+    assert_eq!(within.unwrap(), all);
 
     assert_eq!(conflict.ip, SHARED_ADDRESS);
     assert_eq!(
@@ -67,7 +78,7 @@ pub fn one_conflict_is_reported_once_however_often_it_shows() {
     for _ in 0..5 {
         hosts.ask().unwrap();
     }
-    daemon.wait_for_finding("conflict", AT_ONCE).unwrap();
+    daemon.wait_for_finding("conflict", SOON).unwrap();
     // Five times two answers.
     daemon.wait_until_digested(10).unwrap();
     assert_eq!(conflicts_reported(&daemon).len(), 1);
@@ -142,7 +153,7 @@ pub fn a_conflict_ends_some_time_after_the_rival_has_gone() {
     let hurry = ["--resolution-quiet", "1s", "--expiry", "3s"];
     let daemon = hosts.client.ready_daemon(&hurry).unwrap();
     hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", AT_ONCE).unwrap();
+    daemon.wait_for_finding("conflict", SOON).unwrap();
 
     hosts.remove_rival().unwrap();
     // It may not ask who is left, so silence alone makes the conflict quiet, and more silence ends it.

@@ -1,8 +1,7 @@
 //! kube-vip.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
+use jiff::Timestamp;
 use probe_tests::{Expected, KubeVip, Scenario, Stage, Wires};
 
 use crate::{CLIENT, FIRST, SECOND, SHARED, SHARED_BYTES, in_network};
@@ -41,14 +40,10 @@ fn two_nodes(stage: &mut Stage) -> Result<()> {
     let mut node = KubeVip::start(&first, SHARED_BYTES)?;
     node.wait_for_announcements(2)?;
 
-    let since = Instant::now();
+    let start = Timestamp::now();
     let _other = KubeVip::start(&second, SHARED_BYTES)?;
-    stage.wait_for("conflict", SHARED)?;
-    ensure!(
-        since.elapsed() < Duration::from_secs(10),
-        "only after {:?}",
-        since.elapsed()
-    );
+    let after = stage.wait_for("conflict", SHARED)?.seconds_after(start)?;
+    ensure!(after < 10.0, "only after {after} s");
     stage.conclude(&[
         Expected::new_binding(SHARED, &[first.mac()]),
         Expected::contested(SHARED, &both),

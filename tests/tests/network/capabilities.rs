@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use probe_tests::{Frame, INTERFACE, Lab, Stream};
+use probe_tests::{Frame, INTERFACE, Lab};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -72,14 +72,17 @@ fn without_the_capability_for_asking_it_only_listens_and_says_so_once() {
     let options = [&OPTIONS[..], &["--confirm", "auto"]].concat();
     let daemon = monitor.daemon_under(&as_words(&wrapper), &options).unwrap();
     daemon.wait_until_ready().unwrap();
-    let said = daemon.process().lines(Stream::Stderr);
-    let about_it = said.iter().filter(|line| line.contains("CAP_NET_RAW"));
-    assert_eq!(about_it.count(), 1, "{said:#?}");
     let metrics = daemon.metrics().unwrap();
     for (state, value) in [("on", 0.0), ("off", 0.0), ("not_permitted", 1.0)] {
         let gauge = metrics.get("arp_monitor_asking", &[("state", state)]);
         assert_eq!(gauge, Some(value), "{state}");
     }
+    let finished = daemon.finish().unwrap();
+    let about_it = finished
+        .stderr
+        .lines()
+        .filter(|line| line.contains("CAP_NET_RAW"));
+    assert_eq!(about_it.count(), 1, "{finished:?}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn patterns_choose_and_exclusions_have_the_last_word() {
         ),
     ] {
         let daemon = monitor.ready_bare_daemon(options).unwrap();
-        assert_eq!(watched(&daemon.metrics().unwrap()), expected, "{options:?}");
+        wait_until_watched(&daemon, expected);
     }
 }
 
@@ -82,7 +82,7 @@ fn by_default_it_watches_what_carries_the_default_route_and_no_other_cable() {
         .ip(["route", "add", "default", "via", "192.0.2.254"])
         .unwrap();
     let daemon = monitor.ready_bare_daemon(&[]).unwrap();
-    assert_eq!(watched(&daemon.metrics().unwrap()), [INTERFACE]);
+    wait_until_watched(&daemon, &[INTERFACE]);
     let frame = Frame::announcement(wire.mac(), [192, 0, 2, 2]);
     wire.sender().unwrap().send(&frame).unwrap();
     daemon.wait_until_digested(1).unwrap();
@@ -124,7 +124,10 @@ fn without_its_interface_it_is_not_ready_and_idle_and_goes_on_when_it_is_back() 
     let daemon = monitor.ready_bare_daemon(&["-i", "port0"]).unwrap();
     monitor.ip(["link", "del", "port0"]).unwrap();
     wait_until_watched(&daemon, &[]);
-    assert_eq!(daemon.get("/readyz").unwrap().status, 503);
+    eventually("it not to be ready", SOON, || {
+        Ok((daemon.get("/readyz")?.status == 503).then_some(()))
+    })
+    .unwrap();
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
 
     // Not a wait for something to happen: the time over which nothing may.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use probe_common::wire::{MacAddr, ethertype};
-use probe_tests::{Frame, Host, Lab, SHARED_ADDRESS, Stream};
+use probe_tests::{Frame, Host, Lab, SHARED_ADDRESS};
 
 const SOON: Duration = Duration::from_secs(10);
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
@@ -119,10 +119,10 @@ fn native_xdp_on_a_card_that_strips_tags_warns_and_says_so_in_the_metrics() {
         let labels: Vec<_> = info
             .map(|sample| sample.labels["vlan_visible"].clone())
             .collect();
-        let warned = daemon
-            .process()
-            .lines(Stream::Stderr)
-            .iter()
+        let finished = daemon.finish().unwrap();
+        let warned = finished
+            .stderr
+            .lines()
             .any(|line| line.contains("strips VLAN tags") && line.contains("--attach tc"));
         (labels, warned)
     };
