@@ -83,8 +83,7 @@ pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use tool_cache::{
-    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, cached_kubectl, dashboard_tools,
-    image_layout, kubernetes_program, prometheus_program, python_environment, tool_cache,
-    workspace,
+    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, dashboard_tools, image_layout,
+    kubernetes_program, prometheus_program, python_environment, python_tool, tool_cache, workspace,
 };
 pub use wait::{at_intervals, eventually};

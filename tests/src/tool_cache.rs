@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::daemon::target_directory;
 
-/// Part of the tool cache with Prometheus, Alertmanager and promtool, as their packages have them.
+/// Part of the tool cache with Prometheus, Alertmanager and promtool, unpacked from their packages.
 pub const PROMETHEUS: &str = "prometheus";
 
 /// Part of the tool cache with what checks the dashboard.
@@ -19,7 +19,7 @@ pub const DASHBOARD: &str = "dashboard";
 /// built where an old one is kept.
 pub const KUBERNETES: &str = "kubernetes-1.20";
 
-/// What is installed for Python, to render and judge manifests.
+/// The pinned versions of what is installed from Python's package index.
 pub const PYTHON_REQUIREMENTS: &str = include_str!("../tools/requirements.txt");
 
 /// The directory: `$PROBE_TOOL_CACHE`, or a part of the user's cache. Outside of the workspace, so that a clean
@@ -72,25 +72,26 @@ pub fn python_environment() -> anyhow::Result<PathBuf> {
     Ok(tool_cache()?.join("python"))
 }
 
-/// The kubectl of the cache, or where it belongs.
-pub fn cached_kubectl() -> anyhow::Result<PathBuf> {
-    Ok(tool_cache()?.join("kubectl/usr/bin/kubectl"))
-}
-
 /// Where `cargo xtask image` leaves the image: a directory in OCI's layout, with one image in it.
 pub fn image_layout() -> anyhow::Result<PathBuf> {
     Ok(target_directory()?.join("image/oci"))
 }
 
+/// A program that a package of Python's index brings, such as `node`.
+pub fn python_tool(name: &str) -> anyhow::Result<PathBuf> {
+    existing(&python_environment()?.join("bin").join(name))
+}
+
 /// The Python that has what the manifests are judged and rendered with.
 pub(crate) fn python() -> anyhow::Result<PathBuf> {
-    existing(&python_environment()?.join("bin/python"))
+    python_tool("python")
 }
 
 /// The kubectl of the cache, or else the machine's.
 pub(crate) fn kubectl() -> anyhow::Result<PathBuf> {
-    // Without one in the cache, setup found the machine's good enough.
-    Ok(existing(&cached_kubectl()?).unwrap_or_else(|_| "kubectl".into()))
+    // On a system without apt, an installed one has to do.
+    Ok(existing(&tool_cache()?.join("kubectl/usr/bin/kubectl"))
+        .unwrap_or_else(|_| "kubectl".into()))
 }
 
 fn existing(path: &Path) -> anyhow::Result<PathBuf> {

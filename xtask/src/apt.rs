@@ -1,31 +1,52 @@
 //! Installs Debian packages, or says what to type where it may not.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    host,
+    executions, host,
     policy::NoServices,
+    programs,
     step::{self, say, slow_step, step},
 };
+
+/// What unpacked programs use of the machine: its C library, which fits its kernel and its dynamic loader.
+const NOT_UNPACKED: [&str; 1] = ["libc6"];
 
 /// Options that a person would type too.
 const INSTALL: [&str; 2] = ["install", "--no-install-recommends"];
 
 /// Whether this system has packages of Debian's kind.
 pub fn exists() -> bool {
-    host::program("apt-get").is_some()
+    programs::find("apt-get").is_some()
 }
 
 /// The version that would be installed, when the package lists know one.
 pub fn candidate(package: &str) -> Option<String> {
     let policy = host::output_of(
-        Command::new("apt-cache")
+        programs::command("apt-cache")
+            .ok()?
             .args(["policy", package])
             .env("LC_ALL", "C"),
     )?;
     parse_candidate(&policy)
+}
+
+/// Whether a package is installed.
+pub fn is_installed(package: &str) -> bool {
+    programs::command("dpkg-query").is_ok_and(|mut query| {
+        host::output_of(
+            query
+                .args(["--show", "--showformat=${db:Status-Status}", package])
+                .stderr(Stdio::null()),
+        )
+        .is_some_and(|status| status == "installed")
+    })
 }
 
 fn parse_candidate(policy: &str) -> Option<String> {
@@ -41,9 +62,7 @@ pub fn update() -> Result<()> {
     if !host::is_root() {
         return Ok(());
     }
-    step("apt-get update", || {
-        step::run(apt_get().args(["-qq", "update"]))
-    })
+    step("apt-get update", || run(apt_get()?.args(["-qq", "update"])))
 }
 
 /// Installs packages, and starts none of what is in them; where that is not allowed, the error says what to
@@ -58,15 +77,13 @@ pub fn install(packages: &[String]) -> Result<()> {
     slow_step(&format!("install {}", packages.join(" ")), || {
         let _no_services = NoServices::decree()?;
         let install = || {
-            step::run(
-                apt_get()
-                    .args(["-qq", "--yes"])
-                    // Debian's Rust packages exclude each other: rather fail than take away the
-                    // one that somebody works with.
-                    .arg("--no-remove")
-                    .args(INSTALL)
-                    .args(packages),
-            )
+            run(apt_get()?
+                .args(["-qq", "--yes"])
+                // Debian's Rust packages exclude each other: rather fail than take away the
+                // one that somebody works with.
+                .arg("--no-remove")
+                .args(INSTALL)
+                .args(packages))
         };
         install().or_else(|_| {
             say("that may be due to old package lists; fetching them and trying once more");
@@ -76,22 +93,36 @@ pub fn install(packages: &[String]) -> Result<()> {
     })
 }
 
-/// Downloads packages of this machine's own release into a directory, and installs none.
-pub fn download(packages: &[&str], into: &Path) -> Result<()> {
-    let download = || {
-        step::run(
-            apt_get()
-                // apt's own user cannot write where the files of this one are.
-                .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
-                .args(packages)
-                .current_dir(into),
-        )
-    };
-    download().or_else(|_| {
-        say("that may be due to old package lists; fetching them and trying once more");
-        update()?;
-        download()
-    })
+/// Runs apt. What it runs itself, such as the scripts of packages and the hooks of this machine, is not recorded:
+/// Debian's packages depend on that, and this repository does not.
+pub fn run(command: &mut Command) -> Result<()> {
+    executions::paused(|| step::run(command))?
+}
+
+/// Unpacks every package in a directory into `root`, without its scripts, and removes the package.
+pub fn unpack(packages: &Path, root: &Path) -> Result<()> {
+    let entries =
+        fs::read_dir(packages).with_context(|| format!("cannot read {}", packages.display()))?;
+    for entry in entries {
+        let package = entry?.path();
+        if package.extension().is_none_or(|end| end != "deb") {
+            continue;
+        }
+        if !is_left_out(&package) {
+            step::run(programs::command("dpkg")?.arg("-x").arg(&package).arg(root))?;
+        }
+        fs::remove_file(&package)
+            .with_context(|| format!("cannot remove {}", package.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether the file, `NAME_VERSION_ARCHITECTURE.deb`, is not to be unpacked.
+fn is_left_out(package: &Path) -> bool {
+    package
+        .file_name()
+        .and_then(|file| file.to_str()?.split('_').next())
+        .is_some_and(|name| NOT_UNPACKED.contains(&name))
 }
 
 /// The command that installs packages.
@@ -99,14 +130,14 @@ pub fn what_to_type(packages: &[String]) -> String {
     format!("sudo apt-get {} {}", INSTALL.join(" "), packages.join(" "))
 }
 
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
+fn apt_get() -> Result<Command> {
+    let mut command = programs::command("apt-get")?;
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
         // A machine that was just switched on is often installing updates.
         .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(["-o", "Dpkg::Use-Pty=0"]);
-    command
+    Ok(command)
 }
 
 #[cfg(test)]
@@ -117,6 +148,12 @@ mod tests {
     fn the_candidate_is_read_from_the_policy() {
         let policy = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1\n";
         assert_eq!(parse_candidate(policy).as_deref(), Some("1.96.0+dfsg1-1"));
+    }
+
+    #[test]
+    fn the_c_library_is_not_unpacked() {
+        assert!(is_left_out(Path::new("/p/libc6_2.36-9_amd64.deb")));
+        assert!(!is_left_out(Path::new("/p/libc6-dev_2.36-9_amd64.deb")));
     }
 
     #[test]

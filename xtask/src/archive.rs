@@ -11,10 +11,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{apt, host, step};
+use crate::{apt, host, programs};
 
 /// A part of Debian's archive: where it is, and its name.
 pub type Suite = (Site, &'static str);
+
+/// The release whose packages the tool cache holds, whatever release this machine has.
+pub const RELEASE: [Suite; 2] = [
+    (Site::Main, "bookworm"),
+    (Site::Security, "bookworm-security"),
+];
 
 /// Signs every Debian release; in Debian's `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -61,39 +67,54 @@ impl Archive {
             .with_context(|| format!("cannot write {}", sources.display()))?;
         let archive = Self { directory };
         fs::write(archive.directory.join("status"), "")?;
-        step::run(archive.command("apt-get").args(["-qq", "update"]))?;
+        apt::run(archive.command("apt-get")?.args(["-qq", "update"]))?;
         Ok(archive)
     }
 
     /// The names of all packages that start like this.
     pub fn names(&self, start: &str) -> Result<Vec<String>> {
-        let names = host::output_of(self.command("apt-cache").args(["pkgnames", start]))
+        let names = host::output_of(self.command("apt-cache")?.args(["pkgnames", start]))
             .context("apt-cache does not list packages")?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Downloads packages into a directory.
     pub fn download(&self, packages: &[String], into: &Path) -> Result<()> {
-        step::run(
-            self.command("apt-get")
+        apt::run(
+            self.command("apt-get")?
                 .args(["-qq", "download"])
                 .args(packages)
                 .current_dir(into),
         )
     }
 
+    /// Downloads packages into a directory, with all that they depend on.
+    pub fn download_with_dependencies(&self, packages: &[String], into: &Path) -> Result<()> {
+        let partial = into.join("partial");
+        fs::create_dir_all(&partial)
+            .with_context(|| format!("cannot make {}", partial.display()))?;
+        apt::run(
+            self.command("apt-get")?
+                .arg("-o")
+                .arg(format!("Dir::Cache::Archives={}", into.display()))
+                .args(["-qq", "--yes", "--no-install-recommends", "--download-only"])
+                .arg("install")
+                .args(packages),
+        )
+    }
+
     /// Downloads a package's source into a directory, and unpacks none of it. apt has compared it with what Debian
     /// signed.
     pub fn download_source(&self, package: &str, into: &Path) -> Result<()> {
-        step::run(
-            self.command("apt-get")
+        apt::run(
+            self.command("apt-get")?
                 .args(["-qq", "source", "--download-only", package])
                 .current_dir(into),
         )
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+    fn command(&self, program: &str) -> Result<Command> {
+        let mut command = programs::command(program)?;
         let own = |path: &str| self.directory.join(path).display().to_string();
         for (option, value) in [
             ("Dir::Etc::SourceList", own("sources.list")),
@@ -108,14 +129,26 @@ impl Archive {
         ] {
             command.arg("-o").arg(format!("{option}={value}"));
         }
-        command
+        Ok(command)
     }
+}
+
+/// The address of Debian's archive.
+pub fn mirror() -> Result<String> {
+    site(&targets()?, Site::Main)
+        .map(str::to_owned)
+        .context("this machine gets no packages from Debian: run this on Debian")
+}
+
+/// Lines for apt that name suites at the addresses of this machine.
+pub fn sources(suites: &[Suite]) -> Result<String> {
+    sources_list(&targets()?, suites, &[Offer::Binary])
 }
 
 /// Where this machine gets its packages: a line of address, suite and origin each.
 fn targets() -> Result<String> {
     let ask = || {
-        host::output_of(Command::new("apt-get").args([
+        host::output_of(programs::command("apt-get")?.args([
             "indextargets",
             "--format",
             "$(SITE) $(RELEASE) $(ORIGIN)",

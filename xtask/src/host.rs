@@ -7,7 +7,9 @@ use std::{
     process::Command,
 };
 
-use crate::ebpf;
+use anyhow::{Context as _, Result};
+
+use crate::{ebpf, programs};
 
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
@@ -48,7 +50,12 @@ pub fn commit_time() -> u64 {
 }
 
 fn git(words: &[&str]) -> Option<String> {
-    let output = output_of(Command::new("git").args(words).current_dir(workspace()))?;
+    let output = output_of(
+        programs::command("git")
+            .ok()?
+            .args(words)
+            .current_dir(workspace()),
+    )?;
     Some(output.trim().to_owned())
 }
 
@@ -57,14 +64,12 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// The file that typing `name` would run as root.
-pub fn program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        // Missing in the PATH of most people who are not root.
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
+/// Puts a complete directory in the place of another, or of none.
+pub fn replace_directory(new: &Path, old: &Path) -> Result<()> {
+    if old.exists() {
+        fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+    }
+    fs::rename(new, old).with_context(|| format!("cannot make {}", old.display()))
 }
 
 /// What a command prints, when it succeeds.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use probe_tests::image_layout;
 
 use crate::{
-    host,
+    host, programs,
     step::{self, step},
 };
 
@@ -46,17 +46,17 @@ pub fn build() -> Result<Image> {
         let context = directory.join("context");
         let unpacked = stage(&context)?;
 
-        let buildah = || {
-            let mut command = Command::new("buildah");
+        let buildah = || -> Result<Command> {
+            let mut command = programs::command("buildah")?;
             command
                 .args(["--log-level=error", "--storage-driver=vfs", "--root"])
                 .arg(directory.join("store"))
                 .arg("--runroot")
                 .arg(directory.join("run"));
-            command
+            Ok(command)
         };
         step::run(
-            buildah()
+            buildah()?
                 .args(["build", "--quiet", "--isolation=chroot", "--layers=false"])
                 // The same binary gives the same image.
                 .arg(format!("--timestamp={}", host::commit_time()))
@@ -72,12 +72,12 @@ pub fn build() -> Result<Image> {
         // One that is there would be added to.
         remove(&layout)?;
         step::run(
-            buildah()
+            buildah()?
                 .args(["push", "--quiet", &name])
                 .arg(format!("oci:{}:{name}", layout.display())),
         )?;
         step::run(
-            buildah()
+            buildah()?
                 .args(["rmi", &name])
                 .stdout(std::process::Stdio::null()),
         )?;

@@ -1,27 +1,30 @@
-//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | image | dist | manifests | run`.
+//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | image | dist | manifests | run | fresh-root`.
 //!
 //! Each verb does what it needs first, so that nobody has to remember an order.
 
 mod apt;
 mod archive;
 mod cache;
+mod dashboard_tools;
 mod ebpf;
+mod executions;
 mod given_packages;
 mod host;
 mod image;
 mod kernels;
 mod kube_apiserver;
-mod manifest_tools;
 mod manifests;
-mod monitoring;
-mod packages;
 mod policy;
+mod programs;
+mod python_tools;
+mod stages;
 mod step;
 mod tally;
 mod toolchain;
+mod unpacked;
 mod verb;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
@@ -39,7 +42,20 @@ enum Verb {
     /// Check formatting, lints and documentation, of both sides
     Lint,
     /// Lint, then run every test against the release build (needs root)
-    Test,
+    Test {
+        /// Whether this is the process in the PID namespace
+        #[arg(long, hide = true)]
+        in_namespace: bool,
+    },
+    /// Run a command on a clean clone in a minimal Debian system (needs root)
+    FreshRoot {
+        /// Keep the system in this directory, and use the one that is there
+        #[arg(long, value_name = "DIRECTORY")]
+        keep: Option<PathBuf>,
+        /// The command, such as `cargo xtask demo`
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Run the tests that guests can run on other kernels under QEMU (all of the matrix, or these)
     Kernels {
         /// A version, like 6.12
@@ -81,7 +97,8 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Build => verb::build::run()?,
         Verb::Demo => return verb::demo::run(),
         Verb::Lint => verb::lint::run()?,
-        Verb::Test => return verb::test::run(),
+        Verb::Test { in_namespace } => return verb::test::run(in_namespace),
+        Verb::FreshRoot { keep, command } => return verb::fresh_root::run(keep, &command),
         Verb::Kernels { versions } => return verb::kernels::run(versions),
         Verb::Bench { names } => verb::bench::run(&names)?,
         Verb::Image => verb::image::run()?,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use probe_tests::{Lab, Monitoring, dashboard_tools, eventually, workspace};
+use probe_tests::{Lab, Monitoring, dashboard_tools, eventually, python_tool, workspace};
 use serde_json::Value;
 
 /// Two scrapes, an evaluation, on a machine that is busy with other tests.
@@ -53,7 +53,7 @@ fn check(dashboard: &str) -> Output {
         "import type {{ Checked }} from \"./types\";\nexport const dashboard: Checked = {dashboard};\n"
     );
     fs::write(place.path().join("dashboard.ts"), source).unwrap();
-    Command::new("node")
+    Command::new(python_tool("node").unwrap())
         .args(["node_modules/typescript/bin/tsc", "--strict", "--noEmit"])
         .args(["--target", "es2022", "--module", "esnext"])
         .args(["--moduleResolution", "bundler", "--skipLibCheck"])

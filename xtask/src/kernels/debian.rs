@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,7 +12,7 @@ use super::release;
 use crate::{
     apt,
     archive::{Archive, Site, Suite},
-    step::{self, say, step},
+    step::{say, step},
 };
 
 /// The suites that hold the kernels of the matrix. Those of security updates are small, and have the newest.
@@ -111,15 +111,7 @@ fn fetch(version: &str, cache: &Path, directory: &Path) -> Result<()> {
     fs::create_dir_all(&unfinished)
         .with_context(|| format!("cannot make {}", unfinished.display()))?;
     archive.download(&packages, &unfinished)?;
-    for package in files_below(&unfinished)? {
-        step::run(
-            Command::new("dpkg")
-                .arg("-x")
-                .arg(&package)
-                .arg(&unfinished),
-        )?;
-        fs::remove_file(&package)?;
-    }
+    apt::unpack(&unfinished, &unfinished)?;
     // Somebody else's may have come first, and is as good.
     if fs::rename(&unfinished, directory).is_err() {
         ensure!(directory.is_dir(), "cannot make {}", directory.display());

@@ -7,7 +7,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::image::Image;
+use crate::programs;
 
 /// Several times what a slow and busy machine takes.
 const DEADLINE: Duration = Duration::from_mins(10);
@@ -30,7 +31,7 @@ pub struct Guest {
 impl Guest {
     /// Switches a guest on.
     pub fn start(image: &Image) -> Result<Self> {
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = programs::command("qemu-system-x86_64")?;
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
             // Two, so that the rings of several CPUs and the order between them are part of it.

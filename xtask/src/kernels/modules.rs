@@ -1,10 +1,11 @@
 //! The modules that a guest loads, in an order in which each finds what it needs.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::debian::Kernel;
+use crate::programs;
 
 /// What the tests make their networks of, and what TC needs where there is no TCX.
 const WANTED: [&str; 8] = [
@@ -105,7 +106,7 @@ fn decompress(path: &Path) -> Result<Vec<u8>> {
     let Some(program) = decompressor else {
         return fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     };
-    let output = Command::new(program)
+    let output = programs::command(program)?
         .arg("-dc")
         .arg(path)
         .output()

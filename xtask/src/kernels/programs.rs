@@ -1,17 +1,14 @@
 //! Programs of this machine for a guest, with the libraries that they name.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::host;
+use crate::programs;
 
 /// The libraries of a program; none of a static one.
 pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd")
+    let output = programs::command("ldd")?
         .arg(program)
         .env("LC_ALL", "C")
         .output()
@@ -23,7 +20,7 @@ pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 
 /// The file that a name stands for; `packages` has made sure that there is one.
 pub fn path(name: &str) -> Result<PathBuf> {
-    host::program(name).with_context(|| format!("{name} is not installed"))
+    programs::find(name).with_context(|| format!("{name} is not installed"))
 }
 
 fn parse(ldd: &str) -> Result<Vec<PathBuf>> {

@@ -3,12 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{candidate::Candidate, linker, version};
-
-/// Debian's newest compiler, its sources and its cargo; Debian's `rustc` is often too old.
-const DISTRIBUTION_COMPILER: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", CLIPPY_PACKAGE];
-
-/// The lints that come with that compiler.
-pub const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+use crate::programs::COMPILER_PACKAGES;
 
 /// The LLVM of that compiler today. Should it change, setup installs the right one next.
 const DISTRIBUTION_LLVM: u32 = 22;
@@ -106,22 +101,22 @@ pub fn remedy(
     if let Some(package) = missing_llvm {
         return Some(vec![package]);
     }
-    let is_new_enough = || {
-        available(DISTRIBUTION_COMPILER[0]).is_some_and(|version| version::is_new_enough(&version))
-    };
+    let is_new_enough =
+        || available(COMPILER_PACKAGES[0]).is_some_and(|version| version::is_new_enough(&version));
     (!compiler_is_given && is_new_enough()).then(distribution_packages)
 }
 
 /// Everything that Debian's own compiler needs to build the kernel side.
 pub fn distribution_packages() -> Vec<String> {
-    DISTRIBUTION_COMPILER
+    COMPILER_PACKAGES
         .map(str::to_owned)
         .into_iter()
         .chain([llvm_package(DISTRIBUTION_LLVM)])
         .collect()
 }
 
-fn llvm_package(major: u32) -> String {
+/// The package of an LLVM with its shared library.
+pub fn llvm_package(major: u32) -> String {
     format!("llvm-{major}-dev")
 }
 

@@ -4,8 +4,8 @@
 //! very compiler (`core` is built for the BPF target), and a bpf-linker for its LLVM.
 
 mod candidate;
-mod choice;
-mod linker;
+pub mod choice;
+pub mod linker;
 mod version;
 
 use std::{
@@ -23,6 +23,7 @@ use crate::{
     apt,
     ebpf::{self, Toolchain},
     host,
+    programs::CLIPPY_PACKAGE,
     step::say,
 };
 
@@ -118,7 +119,7 @@ pub fn ensure_clippy(toolchain: &Toolchain) -> Result<()> {
         return Ok(());
     }
     if apt::exists() && toolchain.rustc.starts_with(Path::new("/usr")) {
-        return apt::install(&[choice::CLIPPY_PACKAGE.to_owned()]);
+        return apt::install(&[CLIPPY_PACKAGE.to_owned()]);
     }
     bail!(
         "{} has no clippy beside it: with rustup, `rustup component add clippy --toolchain NAME`",

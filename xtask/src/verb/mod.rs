@@ -4,6 +4,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod dist;
+pub mod fresh_root;
 pub mod image;
 pub mod kernels;
 pub mod lint;

@@ -2,14 +2,18 @@
 
 use anyhow::Result;
 
-use crate::{kube_apiserver, manifest_tools, packages, step::say, toolchain};
+use crate::{
+    dashboard_tools, kube_apiserver,
+    programs::{self, Use},
+    python_tools,
+    step::say,
+    toolchain,
+};
 
 pub fn run() -> Result<()> {
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
-    packages::ensure_for_tests()?;
-    manifest_tools::ensure()?;
-    kube_apiserver::ensure()?;
+    ensure_for_tests()?;
     say(&format!(
         "ready: {} ({}) and {} for the eBPF programs",
         toolchain.rustc.display(),
@@ -17,4 +21,12 @@ pub fn run() -> Result<()> {
         toolchain.linker.display()
     ));
     Ok(())
+}
+
+/// What linting and testing need besides the toolchain.
+pub fn ensure_for_tests() -> Result<()> {
+    programs::ensure(&[Use::Build, Use::Demo, Use::Test, Use::Image, Use::Guest])?;
+    python_tools::ensure()?;
+    dashboard_tools::ensure()?;
+    kube_apiserver::ensure()
 }

@@ -13,35 +13,77 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    host, image, kube_apiserver, manifest_tools, packages,
-    step::{self, step},
+    executions::{self, Recording},
+    host, image,
+    stages::{Stage, Stages},
+    step::{self, say},
     tally::Tally,
     toolchain,
-    verb::{build, kernels, lint},
+    verb::{build, kernels, lint, setup},
 };
 
-pub fn run() -> Result<ExitCode> {
+/// What the verb does, in this order.
+const STAGES: [Stage; 7] = [
+    Stage {
+        name: "set-up",
+        minutes: 1,
+    },
+    Stage {
+        name: "lint",
+        minutes: 4,
+    },
+    Stage {
+        name: "release build",
+        minutes: 4,
+    },
+    Stage {
+        name: "container image",
+        minutes: 1,
+    },
+    Stage {
+        name: "test build",
+        minutes: 4,
+    },
+    Stage {
+        name: "tests",
+        minutes: 7,
+    },
+    Stage {
+        name: "tests on other kernels",
+        minutes: 2,
+    },
+];
+
+/// Runs in a PID namespace of its own, in which executed programs are recorded.
+pub fn run(in_namespace: bool) -> Result<ExitCode> {
     ensure!(
         host::is_root(),
         "the tests make network namespaces and load eBPF programs, which needs root: \
          run `sudo -E env \"PATH=$PATH\" cargo xtask test`"
     );
-    let toolchain = toolchain::ensure()?;
-    toolchain::ensure_clippy(&toolchain)?;
-    packages::ensure_for_tests()?;
-    manifest_tools::ensure()?;
-    kube_apiserver::ensure()?;
-    lint::check(&toolchain)?;
+    if !in_namespace {
+        executions::enter_namespace(&["test", "--in-namespace"])?;
+    }
+    let mut stages = Stages::start(&STAGES);
+    let recording = Recording::start()?;
+    let toolchain = stages.next(|| {
+        let toolchain = toolchain::ensure()?;
+        toolchain::ensure_clippy(&toolchain)?;
+        setup::ensure_for_tests()?;
+        Ok(toolchain)
+    })?;
+    stages.next(|| lint::check(&toolchain))?;
 
     // Two profiles on purpose. The end-to-end tests run the binary that people run. The tests
     // themselves want the dev profile's overflow and debug assertions; compiling the dependencies
     // for it costs about what linking every test binary with LTO would.
-    build::release()?;
-    image::build()?;
-    step("test build", || step::run(tests().arg("--no-run")))?;
-    let (mut tally, mut all_well) = step("tests", run_tests)?;
-    all_well &= kernels::matrix(Vec::new(), &mut tally)?;
+    stages.next(build::release)?;
+    stages.next(image::build)?;
+    stages.next(|| step::run(tests().arg("--no-run")))?;
+    let (mut tally, mut all_well) = stages.next(run_tests)?;
+    all_well &= stages.next(|| kernels::matrix(Vec::new(), &mut tally))?;
     println!("{tally}");
+    recording.map_or(Ok(()), Recording::finish)?;
     Ok(if all_well && tally.is_success() {
         ExitCode::SUCCESS
     } else {
@@ -73,6 +115,9 @@ fn run_tests() -> Result<(Tally, bool)> {
             let line = line.context("cannot read what the test runner prints")?;
             println!("{line}");
             tally.observe(&line);
+            if line.starts_with("test result: ") {
+                say(&format!("{tally} so far"));
+            }
         }
     }
     let status = runner.wait().context("cannot wait for cargo test")?;
