@@ -154,8 +154,8 @@ mod tests {
             .filter(|program| program.source == Source::Unpacked)
             .map(|program| program.package)
             .collect();
-        packages.dedup();
         packages.sort_unstable();
+        packages.dedup();
         let mut unpacked: Vec<_> = ROOTS.iter().flat_map(|root| root.packages).collect();
         unpacked.sort_unstable();
         assert_eq!(packages.iter().collect::<Vec<_>>(), unpacked);
