@@ -14,11 +14,11 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 /// A longer line is no line of ours.
-const LONGEST_LINE: usize = 1 << 20;
+const MAX_LINE_BYTES: usize = 1 << 20;
 /// What a daemon knows of a cluster is not longer: ten thousand services are some megabytes.
-const LONGEST_RECORD: usize = 256 << 20;
+const MAX_RECORD_BYTES: usize = 256 << 20;
 /// How much of an error is shown.
-const LONGEST_ERROR: usize = 1 << 12;
+const MAX_ERROR_BYTES: usize = 1 << 12;
 
 /// Why the daemon gave no answer.
 #[derive(Debug, Error)]
@@ -28,21 +28,21 @@ pub enum ClientError {
         "no daemon answers at {}: start it with `probe run`, or name its socket with --socket PATH",
         .0.display()
     )]
-    NoDaemon(PathBuf),
+    NotRunning(PathBuf),
     /// Not allowed.
     #[error("the socket {} is not for this user: run as root, or as a member of its group", .0.display())]
     Denied(PathBuf),
     /// It refused.
-    #[error("the daemon at {}: {said}", path.display())]
+    #[error("the daemon at {}: {response}", path.display())]
     Refused {
         /// Where.
         path: PathBuf,
         /// Its words.
-        said: String,
+        response: String,
     },
     /// It went away in the middle, or is something else.
     #[error("the daemon at {} cannot be understood: {why} (is it of another version?)", path.display())]
-    Garbled {
+    MalformedResponse {
         /// Where.
         path: PathBuf,
         /// What happened.
@@ -65,24 +65,25 @@ impl Client {
     }
 
     /// Asks for something, and gives the answer as it comes.
-    pub async fn get(&self, target: &str) -> Result<Answer, ClientError> {
+    pub async fn get(&self, target: &str) -> Result<ResponseStream, ClientError> {
         self.request(Method::GET, target).await
     }
 
     /// Wants something done, and gives the answer as it comes.
-    pub async fn post(&self, target: &str) -> Result<Answer, ClientError> {
+    pub async fn post(&self, target: &str) -> Result<ResponseStream, ClientError> {
         self.request(Method::POST, target).await
     }
 
-    async fn request(&self, method: Method, target: &str) -> Result<Answer, ClientError> {
+    async fn request(&self, method: Method, target: &str) -> Result<ResponseStream, ClientError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|error| match error.kind() {
                 io::ErrorKind::PermissionDenied => ClientError::Denied(self.path.clone()),
-                _ => ClientError::NoDaemon(self.path.clone()),
+                _ => ClientError::NotRunning(self.path.clone()),
             })?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| self.garbled(&error))?;
+        let (mut sender, connection) =
+            handshake.map_err(|error| self.malformed_response(&error))?;
         // Ends with the answer: what goes wrong there is seen in it.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -90,11 +91,11 @@ impl Client {
             .uri(target)
             .header(HOST, "localhost")
             .body(Empty::<Bytes>::new())
-            .map_err(|error| self.garbled(&error))?;
+            .map_err(|error| self.malformed_response(&error))?;
         let response = sender.send_request(request).await;
-        let response = response.map_err(|error| self.garbled(&error))?;
+        let response = response.map_err(|error| self.malformed_response(&error))?;
         let status = response.status();
-        let mut answer = Answer {
+        let mut answer = ResponseStream {
             client: self.clone(),
             body: response.into_body(),
             read: BytesMut::new(),
@@ -102,20 +103,20 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
-        let mut said = Vec::new();
-        while said.len() < LONGEST_ERROR {
-            match answer.piece().await {
-                Ok(Some(piece)) => said.extend(piece),
+        let mut response = Vec::new();
+        while response.len() < MAX_ERROR_BYTES {
+            match answer.next_chunk().await {
+                Ok(Some(piece)) => response.extend(piece),
                 _ => break,
             }
         }
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        let response = String::from_utf8_lossy(&response).trim().to_owned();
         Err(ClientError::Refused {
             path: self.path.clone(),
-            said: if said.is_empty() {
+            response: if response.is_empty() {
                 status.to_string()
             } else {
-                said
+                response
             },
         })
     }
@@ -131,20 +132,20 @@ impl Client {
     }
 
     /// Asks for one record, which may be long.
-    pub async fn one<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+    pub async fn get_one<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
         let mut answer = self.get(target).await?;
         let mut text = Vec::new();
-        while let Some(piece) = answer.piece().await? {
-            if text.len() + piece.len() > LONGEST_RECORD {
-                return Err(self.garbled(&"a record without end"));
+        while let Some(piece) = answer.next_chunk().await? {
+            if text.len() + piece.len() > MAX_RECORD_BYTES {
+                return Err(self.malformed_response(&"a record without end"));
             }
             text.extend_from_slice(&piece);
         }
-        serde_json::from_slice(&text).map_err(|error| self.garbled(&error))
+        serde_json::from_slice(&text).map_err(|error| self.malformed_response(&error))
     }
 
-    fn garbled(&self, why: &impl ToString) -> ClientError {
-        ClientError::Garbled {
+    fn malformed_response(&self, why: &impl ToString) -> ClientError {
+        ClientError::MalformedResponse {
             path: self.path.clone(),
             why: why.to_string(),
         }
@@ -153,13 +154,13 @@ impl Client {
 
 /// What the daemon answers, as it comes. Every wait can be dropped without losing anything.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ResponseStream {
     client: Client,
     body: Incoming,
     read: BytesMut,
 }
 
-impl Answer {
+impl ResponseStream {
     /// The next line, as a record; `None` at the end.
     pub async fn record<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         let Some(line) = self.line().await? else {
@@ -168,7 +169,7 @@ impl Answer {
         let record = serde_json::from_slice(&line);
         record
             .map(Some)
-            .map_err(|error| self.client.garbled(&error))
+            .map_err(|error| self.client.malformed_response(&error))
     }
 
     async fn line(&mut self) -> Result<Option<Bytes>, ClientError> {
@@ -178,21 +179,25 @@ impl Answer {
                 self.read.advance(1);
                 return Ok(Some(line));
             }
-            if self.read.len() > LONGEST_LINE {
-                return Err(self.client.garbled(&"a line without end"));
+            if self.read.len() > MAX_LINE_BYTES {
+                return Err(self.client.malformed_response(&"a line without end"));
             }
-            match self.piece().await? {
+            match self.next_chunk().await? {
                 Some(piece) => self.read.extend_from_slice(&piece),
                 None if self.read.is_empty() => return Ok(None),
-                None => return Err(self.client.garbled(&"it ended in the middle of a line")),
+                None => {
+                    return Err(self
+                        .client
+                        .malformed_response(&"it ended in the middle of a line"));
+                }
             }
         }
     }
 
     /// The next bytes, not to be mixed with lines; `None` at the end.
-    pub async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| self.client.garbled(&error))?;
+            let frame = frame.map_err(|error| self.client.malformed_response(&error))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

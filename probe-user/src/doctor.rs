@@ -4,14 +4,14 @@
 use std::io::{self, Write};
 
 use probe_datapath::{
-    interfaces::{AttachMode, Circumstances, plan},
-    preflight::Features,
+    interfaces::{AttachMode, LinkEnvironment, plan_attach},
+    preflight::KernelFeatures,
 };
 use serde::Serialize;
 
 /// Everything that was looked at. What could not be seen is `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Picture {
+pub struct HostEnvironment {
     /// Version of this program.
     pub version: &'static str,
     /// The kernel's name for itself.
@@ -19,7 +19,7 @@ pub struct Picture {
     /// The machine's architecture.
     pub architecture: String,
     /// What the kernel can do.
-    pub features: Features,
+    pub features: KernelFeatures,
     /// The user that this process runs as.
     pub uid: u32,
     /// What `/proc/self/status` says.
@@ -37,7 +37,7 @@ pub struct Picture {
     /// What came of loading the programs: nothing if all went well.
     pub load_error: Option<String>,
     /// The interfaces, in the order of their index.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<InterfaceEnvironment>,
     /// Why they could not be listed.
     pub interfaces_error: Option<String>,
 }
@@ -78,7 +78,7 @@ impl ProcessStatus {
     clippy::struct_excessive_bools,
     reason = "independent facts about one interface"
 )]
-pub struct Interface {
+pub struct InterfaceEnvironment {
     /// Its name.
     pub name: String,
     /// Its index.
@@ -111,14 +111,14 @@ pub struct Interface {
     pub reason: Option<&'static str>,
 }
 
-impl Interface {
+impl InterfaceEnvironment {
     /// Adds what `--attach auto` would do.
     #[must_use]
-    pub fn with_plan(self, circumstances: &Circumstances) -> Self {
+    pub fn with_plan(self, circumstances: &LinkEnvironment) -> Self {
         if !self.ethernet {
             return self;
         }
-        let plan = plan(AttachMode::Auto, circumstances);
+        let plan = plan_attach(AttachMode::Auto, circumstances);
         Self {
             mode: Some(plan.mode.label()),
             reason: Some(plan.reason.label()),
@@ -130,7 +130,7 @@ impl Interface {
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub enum DoctorCheckStatus {
     /// As it should be.
     Ok,
     /// Good to know.
@@ -141,7 +141,7 @@ pub enum Standing {
     Missing,
 }
 
-impl Standing {
+impl DoctorCheckStatus {
     const fn mark(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -154,35 +154,35 @@ impl Standing {
 
 /// One thing that was judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub struct DoctorCheck {
     /// What.
     pub name: &'static str,
     /// How it stands.
-    pub standing: Standing,
+    pub standing: DoctorCheckStatus,
     /// What was seen, and what to do where something is to be done.
     pub text: String,
 }
 
 /// The picture with its judgement: what `-o json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     /// Whether everything needed is there.
     pub fit: bool,
     /// One thing each.
-    pub checks: Vec<Check>,
+    pub checks: Vec<DoctorCheck>,
     /// What was looked at.
     #[serde(flatten)]
-    pub picture: Picture,
+    pub picture: HostEnvironment,
 }
 
-impl Report {
+impl DoctorReport {
     /// Judges.
-    pub fn new(picture: Picture) -> Self {
+    pub fn new(picture: HostEnvironment) -> Self {
         let checks = checks(&picture);
         Self {
             fit: checks
                 .iter()
-                .all(|check| check.standing != Standing::Missing),
+                .all(|check| check.standing != DoctorCheckStatus::Missing),
             checks,
             picture,
         }
@@ -190,7 +190,7 @@ impl Report {
 
     /// Writes it for people.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let Picture {
+        let HostEnvironment {
             version,
             kernel,
             architecture,
@@ -218,7 +218,7 @@ impl Report {
     }
 }
 
-fn write_interfaces(out: &mut impl Write, interfaces: &[Interface]) -> io::Result<()> {
+fn write_interfaces(out: &mut impl Write, interfaces: &[InterfaceEnvironment]) -> io::Result<()> {
     let width = interfaces
         .iter()
         .map(|interface| interface.name.len())
@@ -257,7 +257,7 @@ fn write_interfaces(out: &mut impl Write, interfaces: &[Interface]) -> io::Resul
 }
 
 /// What the card does to VLAN tags, in ethtool's words.
-fn tags(it: &Interface) -> String {
+fn tags(it: &InterfaceEnvironment) -> String {
     if !it.offloads_known {
         return "not known".to_owned();
     }
@@ -277,7 +277,7 @@ fn tags(it: &Interface) -> String {
     }
 }
 
-fn checks(picture: &Picture) -> Vec<Check> {
+fn checks(picture: &HostEnvironment) -> Vec<DoctorCheck> {
     vec![
         kernel(picture),
         capabilities(picture),
@@ -309,100 +309,104 @@ fn checks(picture: &Picture) -> Vec<Check> {
     ]
 }
 
-fn check(name: &'static str, standing: Standing, text: impl Into<String>) -> Check {
-    Check {
+fn check(name: &'static str, standing: DoctorCheckStatus, text: impl Into<String>) -> DoctorCheck {
+    DoctorCheck {
         name,
         standing,
         text: text.into(),
     }
 }
 
-fn kernel(picture: &Picture) -> Check {
+fn kernel(picture: &HostEnvironment) -> DoctorCheck {
     let version = &picture.kernel;
     if picture.features.supported {
-        check("kernel", Standing::Ok, format!("Linux {version}"))
+        check("kernel", DoctorCheckStatus::Ok, format!("Linux {version}"))
     } else {
         let text = format!("Linux {version} is too old: 5.10 or newer is needed");
-        check("kernel", Standing::Missing, text)
+        check("kernel", DoctorCheckStatus::Missing, text)
     }
 }
 
-fn capabilities(picture: &Picture) -> Check {
+fn capabilities(picture: &HostEnvironment) -> DoctorCheck {
     let held = picture.process.cap_eff.as_deref().unwrap_or("not readable");
     let seen = format!("user {}, CapEff {held}", picture.uid);
     if picture.missing_capabilities.is_empty() {
-        check("capabilities", Standing::Ok, seen)
+        check("capabilities", DoctorCheckStatus::Ok, seen)
     } else {
         let missing = picture.missing_capabilities.join(", ");
         let text = format!("{seen}\nlacks {missing}: run it as root (sudo probe …), or grant them");
-        check("capabilities", Standing::Missing, text)
+        check("capabilities", DoctorCheckStatus::Missing, text)
     }
 }
 
-fn user_namespace(picture: &Picture) -> Check {
+fn user_namespace(picture: &HostEnvironment) -> DoctorCheck {
     match picture.initial_user_namespace {
-        Some(true) => check("user ns", Standing::Ok, "the machine's own"),
+        Some(true) => check("user ns", DoctorCheckStatus::Ok, "the machine's own"),
         Some(false) => check(
             "user ns",
-            Standing::Missing,
+            DoctorCheckStatus::Missing,
             "not the machine's own: capabilities do not count for BPF here\n\
              run it outside (no rootless container, hostUsers: true)",
         ),
-        None => check("user ns", Standing::Info, "cannot be seen"),
+        None => check("user ns", DoctorCheckStatus::Info, "cannot be seen"),
     }
 }
 
-fn loading(picture: &Picture) -> Check {
+fn loading(picture: &HostEnvironment) -> DoctorCheck {
     match &picture.load_error {
         None => check(
             "programs",
-            Standing::Ok,
+            DoctorCheckStatus::Ok,
             "loaded for a trial, and the verifier takes them",
         ),
-        Some(error) => check("programs", Standing::Missing, error.clone()),
+        Some(error) => check("programs", DoctorCheckStatus::Missing, error.clone()),
     }
 }
 
-fn seccomp(picture: &Picture) -> Check {
+fn seccomp(picture: &HostEnvironment) -> DoctorCheck {
     let no_new_privs = match picture.process.no_new_privs.as_deref() {
         Some("1") => ", no new privileges",
         _ => "",
     };
     match picture.process.seccomp.as_deref() {
-        Some("0") => check("seccomp", Standing::Ok, format!("no filter{no_new_privs}")),
+        Some("0") => check(
+            "seccomp",
+            DoctorCheckStatus::Ok,
+            format!("no filter{no_new_privs}"),
+        ),
         Some(mode) => {
             let text = format!(
                 "mode {mode}{no_new_privs}: a profile filters system calls; it has to allow bpf(2)"
             );
             // That it does is seen from the trial.
-            check("seccomp", Standing::Info, text)
+            check("seccomp", DoctorCheckStatus::Info, text)
         }
-        None => check("seccomp", Standing::Info, "cannot be seen"),
+        None => check("seccomp", DoctorCheckStatus::Info, "cannot be seen"),
     }
 }
 
-fn lockdown(picture: &Picture) -> Check {
+fn lockdown(picture: &HostEnvironment) -> DoctorCheck {
     match picture.lockdown.as_deref() {
-        Some(state) if state.contains("[none]") => check("lockdown", Standing::Ok, "none"),
+        Some(state) if state.contains("[none]") => check("lockdown", DoctorCheckStatus::Ok, "none"),
         Some(state) if state.contains("[integrity]") => {
-            check("lockdown", Standing::Ok, "integrity")
+            check("lockdown", DoctorCheckStatus::Ok, "integrity")
         }
         Some(state) => check(
             "lockdown",
-            Standing::Warning,
+            DoctorCheckStatus::Warning,
             format!(
                 "{state}: confidentiality keeps BPF from reading kernel memory; probe reads none"
             ),
         ),
         None => check(
             "lockdown",
-            Standing::Info,
+            DoctorCheckStatus::Info,
             "not in this kernel, or cannot be seen",
         ),
     }
 }
 
-fn memlock(picture: &Picture) -> Check {
+fn memlock(picture: &HostEnvironment) -> DoctorCheck {
     /// What the maps take at their default sizes on a small machine, rounded up.
     const ENOUGH: u64 = 64 << 20;
     let limit = picture
@@ -410,41 +414,41 @@ fn memlock(picture: &Picture) -> Check {
         .map_or("no limit".to_owned(), |bytes| format!("{bytes} bytes"));
     if picture.features.cgroup_memory {
         let text = format!("{limit}; maps count against the control group instead (5.11)");
-        return check("memlock", Standing::Ok, text);
+        return check("memlock", DoctorCheckStatus::Ok, text);
     }
     match picture.memlock_bytes {
         Some(bytes) if bytes < ENOUGH => check(
             "memlock",
-            Standing::Warning,
+            DoctorCheckStatus::Warning,
             format!(
                 "{limit}: little for maps below Linux 5.11; raised at start where CAP_SYS_RESOURCE \
                  is there, else use ulimit -l unlimited"
             ),
         ),
-        _ => check("memlock", Standing::Ok, limit),
+        _ => check("memlock", DoctorCheckStatus::Ok, limit),
     }
 }
 
-fn feature(name: &'static str, is: bool, yes: &str, no: &str) -> Check {
-    check(name, Standing::Info, if is { yes } else { no })
+fn feature(name: &'static str, is: bool, yes: &str, no: &str) -> DoctorCheck {
+    check(name, DoctorCheckStatus::Info, if is { yes } else { no })
 }
 
-fn jit(picture: &Picture) -> Check {
+fn jit(picture: &HostEnvironment) -> DoctorCheck {
     match picture.bpf_jit.as_deref() {
         Some("0") => check(
             "BPF JIT",
-            Standing::Warning,
+            DoctorCheckStatus::Warning,
             "off: programs are interpreted, which costs many times more per frame\n\
              sysctl net.core.bpf_jit_enable=1",
         ),
-        Some(_) => check("BPF JIT", Standing::Ok, "on"),
-        None => check("BPF JIT", Standing::Info, "cannot be seen"),
+        Some(_) => check("BPF JIT", DoctorCheckStatus::Ok, "on"),
+        None => check("BPF JIT", DoctorCheckStatus::Info, "cannot be seen"),
     }
 }
 
-fn interfaces(picture: &Picture) -> Check {
+fn interfaces(picture: &HostEnvironment) -> DoctorCheck {
     if let Some(error) = &picture.interfaces_error {
-        return check("interfaces", Standing::Missing, error.clone());
+        return check("interfaces", DoctorCheckStatus::Missing, error.clone());
     }
     let watched: Vec<_> = picture
         .interfaces
@@ -454,9 +458,9 @@ fn interfaces(picture: &Picture) -> Check {
         .collect();
     if watched.is_empty() {
         let text = "none is worth watching by default: name one with -i";
-        check("interfaces", Standing::Warning, text)
+        check("interfaces", DoctorCheckStatus::Warning, text)
     } else {
-        check("interfaces", Standing::Ok, watched.join(", "))
+        check("interfaces", DoctorCheckStatus::Ok, watched.join(", "))
     }
 }
 
@@ -464,8 +468,8 @@ fn interfaces(picture: &Picture) -> Check {
 mod tests {
     use super::*;
 
-    fn interface(name: &str) -> Interface {
-        Interface {
+    fn interface(name: &str) -> InterfaceEnvironment {
+        InterfaceEnvironment {
             name: name.to_owned(),
             index: 2,
             kind: None,
@@ -484,12 +488,12 @@ mod tests {
         }
     }
 
-    fn healthy() -> Picture {
-        Picture {
+    fn healthy() -> HostEnvironment {
+        HostEnvironment {
             version: "0.0.0",
             kernel: "6.12.1".to_owned(),
             architecture: "x86_64".to_owned(),
-            features: Features {
+            features: KernelFeatures {
                 supported: true,
                 tcx: true,
                 multi_buffer_xdp: true,
@@ -511,7 +515,7 @@ mod tests {
         }
     }
 
-    fn standing(picture: &Picture, name: &str) -> Standing {
+    fn standing(picture: &HostEnvironment, name: &str) -> DoctorCheckStatus {
         let checks = checks(picture);
         checks
             .iter()
@@ -520,21 +524,21 @@ mod tests {
             .standing
     }
 
-    fn text(picture: Picture) -> String {
+    fn text(picture: HostEnvironment) -> String {
         let mut out = Vec::new();
-        Report::new(picture).write(&mut out).unwrap();
+        DoctorReport::new(picture).write(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_healthy_host_is_fit() {
-        let report = Report::new(healthy());
+        let report = DoctorReport::new(healthy());
         assert!(report.fit, "{report:?}");
         assert!(
-            report
-                .checks
-                .iter()
-                .all(|check| matches!(check.standing, Standing::Ok | Standing::Info)),
+            report.checks.iter().all(|check| matches!(
+                check.standing,
+                DoctorCheckStatus::Ok | DoctorCheckStatus::Info
+            )),
             "{report:?}"
         );
     }
@@ -545,8 +549,8 @@ mod tests {
         let cases = [
             (
                 "kernel",
-                Picture {
-                    features: Features {
+                HostEnvironment {
+                    features: KernelFeatures {
                         supported: false,
                         ..features
                     },
@@ -555,43 +559,43 @@ mod tests {
             ),
             (
                 "capabilities",
-                Picture {
+                HostEnvironment {
                     missing_capabilities: vec!["CAP_PERFMON".to_owned()],
                     ..healthy()
                 },
             ),
             (
                 "user ns",
-                Picture {
+                HostEnvironment {
                     initial_user_namespace: Some(false),
                     ..healthy()
                 },
             ),
             (
                 "programs",
-                Picture {
+                HostEnvironment {
                     load_error: Some("the kernel refuses".to_owned()),
                     ..healthy()
                 },
             ),
             (
                 "interfaces",
-                Picture {
+                HostEnvironment {
                     interfaces_error: Some("no netlink".to_owned()),
                     ..healthy()
                 },
             ),
         ];
         for (name, picture) in cases {
-            assert_eq!(standing(&picture, name), Standing::Missing);
-            assert!(!Report::new(picture.clone()).fit, "{name}");
+            assert_eq!(standing(&picture, name), DoctorCheckStatus::Missing);
+            assert!(!DoctorReport::new(picture.clone()).fit, "{name}");
             assert!(text(picture).contains("MISSING"), "{name}");
         }
     }
 
     #[test]
     fn what_cannot_be_seen_is_said_and_is_no_failure() {
-        let picture = Picture {
+        let picture = HostEnvironment {
             process: ProcessStatus::default(),
             initial_user_namespace: None,
             lockdown: None,
@@ -599,57 +603,60 @@ mod tests {
             ..healthy()
         };
         for name in ["user ns", "seccomp", "lockdown", "BPF JIT"] {
-            assert_eq!(standing(&picture, name), Standing::Info, "{name}");
+            assert_eq!(standing(&picture, name), DoctorCheckStatus::Info, "{name}");
         }
-        assert!(Report::new(picture.clone()).fit);
+        assert!(DoctorReport::new(picture.clone()).fit);
         assert!(text(picture).contains("cannot be seen"));
     }
 
     #[test]
     fn a_small_memlock_matters_only_below_5_11() {
-        let small = Picture {
+        let small = HostEnvironment {
             memlock_bytes: Some(64 << 10),
             ..healthy()
         };
-        assert_eq!(standing(&small, "memlock"), Standing::Ok);
-        let old = |memlock_bytes| Picture {
-            features: Features {
+        assert_eq!(standing(&small, "memlock"), DoctorCheckStatus::Ok);
+        let old = |memlock_bytes| HostEnvironment {
+            features: KernelFeatures {
                 cgroup_memory: false,
                 ..healthy().features
             },
             memlock_bytes,
             ..healthy()
         };
-        assert_eq!(standing(&old(Some(64 << 10)), "memlock"), Standing::Warning);
-        assert_eq!(standing(&old(None), "memlock"), Standing::Ok);
-        assert!(Report::new(old(Some(64 << 10))).fit);
+        assert_eq!(
+            standing(&old(Some(64 << 10)), "memlock"),
+            DoctorCheckStatus::Warning
+        );
+        assert_eq!(standing(&old(None), "memlock"), DoctorCheckStatus::Ok);
+        assert!(DoctorReport::new(old(Some(64 << 10))).fit);
     }
 
     #[test]
     fn lockdown_and_a_filter_are_named() {
-        let picture = Picture {
+        let picture = HostEnvironment {
             lockdown: Some("none integrity [confidentiality]".to_owned()),
             process: ProcessStatus::parse("Seccomp:\t2\nNoNewPrivs:\t1\n"),
             ..healthy()
         };
-        assert_eq!(standing(&picture, "lockdown"), Standing::Warning);
+        assert_eq!(standing(&picture, "lockdown"), DoctorCheckStatus::Warning);
         let text = text(picture);
         assert!(text.contains("mode 2, no new privileges"), "{text}");
     }
 
     #[test]
     fn each_interface_is_shown_with_its_mode_and_reason() {
-        let card = Circumstances {
+        let card = LinkEnvironment {
             driver: Some("mlx5_core".to_owned()),
             mtu: 1500,
-            ..Circumstances::default()
+            ..LinkEnvironment::default()
         };
-        let lo = Interface {
+        let lo = InterfaceEnvironment {
             ethernet: false,
             watched_by_default: false,
             ..interface("lo")
         };
-        let picture = Picture {
+        let picture = HostEnvironment {
             interfaces: vec![interface("eth0").with_plan(&card), lo.with_plan(&card)],
             ..healthy()
         };
@@ -667,11 +674,11 @@ mod tests {
 
     #[test]
     fn a_host_without_a_default_choice_is_told_to_name_one() {
-        let picture = Picture {
+        let picture = HostEnvironment {
             interfaces: Vec::new(),
             ..healthy()
         };
-        assert_eq!(standing(&picture, "interfaces"), Standing::Warning);
-        assert!(Report::new(picture).fit);
+        assert_eq!(standing(&picture, "interfaces"), DoctorCheckStatus::Warning);
+        assert!(DoctorReport::new(picture).fit);
     }
 }

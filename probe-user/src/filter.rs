@@ -6,12 +6,13 @@ use ipnet::IpNet;
 use probe_common::wire::{MacAddr, Vlan};
 use probe_datapath::interfaces::NamePattern;
 use probe_model::{
-    BindingRecord, ClaimRecord, Context, FindingKind, FindingRecord, Named, OwnerRecord, Severity,
+    AddressContext, BindingRecord, ClaimRecord, FindingKind, FindingRecord, NamespacedName,
+    OwnerRecord, Severity,
 };
 
 /// A choice. Of each sort, one that fits is enough, and none given means all; all sorts have to fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct RecordFilter {
     /// Names of interfaces, with `*` and `?`.
     pub interfaces: Vec<NamePattern>,
     /// Names of interfaces that are not wanted, whatever else fits.
@@ -30,52 +31,52 @@ pub struct Filter {
     pub severity: Option<Severity>,
 }
 
-impl Filter {
+impl RecordFilter {
     /// Whether a finding is wanted.
-    pub fn wants_finding(&self, record: &FindingRecord) -> bool {
+    pub fn matches_finding(&self, record: &FindingRecord) -> bool {
         one_of(&self.kinds, |&kind| kind == record.finding)
             && self.severity.is_none_or(|least| record.severity >= least)
-            && self.wants_place(&record.interface, record.vlan)
-            && self.wants_address(record.ip)
-            && self.wants_owners(&record.owners)
-            && self.wants_service(record.cluster.as_deref())
+            && self.matches_segment(&record.interface, record.vlan)
+            && self.matches_address(record.ip)
+            && self.matches_owners(&record.owners)
+            && self.matches_service(record.cluster.as_deref())
     }
 
     /// Whether a claim is wanted. Which service has an address is not known of a claim.
-    pub fn wants_claim(&self, record: &ClaimRecord) -> bool {
-        self.wants_place(&record.interface, record.vlan)
-            && self.wants_address(record.ip)
+    pub fn matches_claim(&self, record: &ClaimRecord) -> bool {
+        self.matches_segment(&record.interface, record.vlan)
+            && self.matches_address(record.ip)
             && one_of(&self.macs, |mac| mac.matches(record.mac))
     }
 
     /// Whether a binding is wanted. Kind and severity are a finding's and mean nothing here.
-    pub fn wants_binding(&self, record: &BindingRecord) -> bool {
-        self.wants_place(&record.interface, record.vlan)
-            && self.wants_address(record.ip)
-            && self.wants_owners(&record.owners)
-            && self.wants_service(record.cluster.as_deref())
+    pub fn matches_binding(&self, record: &BindingRecord) -> bool {
+        self.matches_segment(&record.interface, record.vlan)
+            && self.matches_address(record.ip)
+            && self.matches_owners(&record.owners)
+            && self.matches_service(record.cluster.as_deref())
     }
 
     /// Whether an interface is wanted.
-    pub fn wants_interface(&self, name: &str) -> bool {
+    pub fn matches_interface(&self, name: &str) -> bool {
         one_of(&self.interfaces, |pattern| pattern.matches(name))
             && !self.excluded.iter().any(|pattern| pattern.matches(name))
     }
 
-    fn wants_place(&self, interface: &str, vlan: Vlan) -> bool {
-        self.wants_interface(interface) && one_of(&self.vlans, |&wanted| wanted == vlan)
+    fn matches_segment(&self, interface: &str, vlan: Vlan) -> bool {
+        self.matches_interface(interface) && one_of(&self.vlans, |&wanted| wanted == vlan)
     }
 
-    fn wants_address(&self, ip: IpAddr) -> bool {
+    fn matches_address(&self, ip: IpAddr) -> bool {
         one_of(&self.networks, |network| network.contains(&ip))
     }
 
-    fn wants_owners(&self, owners: &[OwnerRecord]) -> bool {
+    fn matches_owners(&self, owners: &[OwnerRecord]) -> bool {
         let mut macs = owners.iter().flat_map(|owner| &owner.macs);
         self.macs.is_empty() || macs.any(|&mac| one_of(&self.macs, |wanted| wanted.matches(mac)))
     }
 
-    fn wants_service(&self, known: Option<&Context>) -> bool {
+    fn matches_service(&self, known: Option<&AddressContext>) -> bool {
         let mut services = known.into_iter().flat_map(|known| &known.services);
         self.services.is_empty()
             || services.any(|service| one_of(&self.services, |wanted| wanted.matches(service)))
@@ -84,18 +85,18 @@ impl Filter {
     /// As the query of a request to the daemon, `?` included; empty for all.
     pub fn to_query(&self) -> String {
         let lists = [
-            ("interface", joined(&self.interfaces)),
-            ("exclude", joined(&self.excluded)),
-            ("ip", joined(&self.networks)),
-            ("mac", joined(&self.macs)),
-            ("vlan", joined(&self.vlans)),
-            ("service", joined(&self.services)),
-            ("kind", joined(&self.kinds)),
-            ("severity", joined(self.severity.as_slice())),
+            ("interface", join_values(&self.interfaces)),
+            ("exclude", join_values(&self.excluded)),
+            ("ip", join_values(&self.networks)),
+            ("mac", join_values(&self.macs)),
+            ("vlan", join_values(&self.vlans)),
+            ("service", join_values(&self.services)),
+            ("kind", join_values(&self.kinds)),
+            ("severity", join_values(self.severity.as_slice())),
         ];
         let given = lists.iter().filter(|(_, value)| !value.is_empty());
         let parameters: Vec<_> = given
-            .map(|(name, value)| format!("{name}={}", escaped(value)))
+            .map(|(name, value)| format!("{name}={}", percent_encode(value)))
             .collect();
         if parameters.is_empty() {
             String::new()
@@ -115,14 +116,14 @@ impl Filter {
         let mut filter = Self::default();
         for (name, value) in parameters {
             match name {
-                "interface" => filter.interfaces = listed(value, |word| word.parse().ok())?,
-                "exclude" => filter.excluded = listed(value, |word| word.parse().ok())?,
-                "ip" => filter.networks = listed(value, |word| network(word).ok())?,
-                "mac" => filter.macs = listed(value, |word| word.parse().ok())?,
-                "vlan" => filter.vlans = listed(value, |word| word.parse().ok())?,
-                "service" => filter.services = listed(value, |word| word.parse().ok())?,
-                "kind" => filter.kinds = listed(value, FindingKind::from_label)?,
-                "severity" => filter.severity = listed(value, Severity::from_label)?.pop(),
+                "interface" => filter.interfaces = parse_list(value, |word| word.parse().ok())?,
+                "exclude" => filter.excluded = parse_list(value, |word| word.parse().ok())?,
+                "ip" => filter.networks = parse_list(value, |word| network(word).ok())?,
+                "mac" => filter.macs = parse_list(value, |word| word.parse().ok())?,
+                "vlan" => filter.vlans = parse_list(value, |word| word.parse().ok())?,
+                "service" => filter.services = parse_list(value, |word| word.parse().ok())?,
+                "kind" => filter.kinds = parse_list(value, FindingKind::from_label)?,
+                "severity" => filter.severity = parse_list(value, Severity::from_label)?.pop(),
                 _ => {}
             }
         }
@@ -157,7 +158,7 @@ pub struct ServicePattern {
 
 impl ServicePattern {
     /// Whether the service is meant.
-    pub fn matches(&self, service: &Named) -> bool {
+    pub fn matches(&self, service: &NamespacedName) -> bool {
         let name = self.name.as_deref();
         self.namespace == service.namespace && name.is_none_or(|name| name == service.name)
     }
@@ -244,12 +245,12 @@ fn one_of<T>(wanted: &[T], fits: impl FnMut(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(fits)
 }
 
-fn joined(values: &[impl ToString]) -> String {
+fn join_values(values: &[impl ToString]) -> String {
     let words: Vec<_> = values.iter().map(ToString::to_string).collect();
     words.join(",")
 }
 
-fn listed<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, FilterError> {
+fn parse_list<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, FilterError> {
     let read = |word: &str| read(word).ok_or_else(|| FilterError(word.to_owned()));
     value
         .split(',')
@@ -259,7 +260,7 @@ fn listed<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Fi
 }
 
 /// A value for a query (RFC 3986): what is not certainly harmless becomes a percent sign and its number.
-fn escaped(value: &str) -> String {
+fn percent_encode(value: &str) -> String {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:,".contains(&byte);
     let letters = value.bytes().map(|byte| {
         if harmless(byte) {
@@ -275,8 +276,8 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::*;
 
-    fn filter(query: &[(&str, &str)]) -> Filter {
-        Filter::from_query(query.iter().copied()).unwrap()
+    fn filter(query: &[(&str, &str)]) -> RecordFilter {
+        RecordFilter::from_query(query.iter().copied()).unwrap()
     }
 
     fn finding() -> FindingRecord {
@@ -295,8 +296,8 @@ mod tests {
 
     #[test]
     fn without_a_filter_everything_is_wanted() {
-        assert!(Filter::default().wants_finding(&finding()));
-        assert!(Filter::default().wants_interface("anything"));
+        assert!(RecordFilter::default().matches_finding(&finding()));
+        assert!(RecordFilter::default().matches_interface("anything"));
     }
 
     #[test]
@@ -324,7 +325,7 @@ mod tests {
             (&[("severity", "critical")], false),
             (&[("kind", "conflict"), ("vlan", "7")], false),
         ] {
-            assert_eq!(filter(query).wants_finding(&record), wanted, "{query:?}");
+            assert_eq!(filter(query).matches_finding(&record), wanted, "{query:?}");
         }
     }
 
@@ -344,14 +345,14 @@ mod tests {
             ("bank/", false),
         ] {
             let filter = filter(&[("service", wanted)]);
-            assert_eq!(filter.wants_finding(&record), fits, "{wanted}");
-            assert!(!filter.wants_finding(&finding()), "of no service");
+            assert_eq!(filter.matches_finding(&record), fits, "{wanted}");
+            assert!(!filter.matches_finding(&finding()), "of no service");
         }
     }
 
     #[test]
     fn a_filter_survives_the_way_to_the_daemon() {
-        assert_eq!(Filter::default().to_query(), "");
+        assert_eq!(RecordFilter::default().to_query(), "");
         let filter = filter(&[
             ("interface", "eth*,bond[0-3]"),
             ("ip", "192.0.2.0/24,2001:db8::1"),
@@ -373,7 +374,7 @@ mod tests {
         let read = read
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        assert_eq!(Filter::from_query(read).unwrap(), filter);
+        assert_eq!(RecordFilter::from_query(read).unwrap(), filter);
     }
 
     #[test]
@@ -390,7 +391,7 @@ mod tests {
             ("severity", "high"),
             ("interface", "[a"),
         ] {
-            let error = Filter::from_query([(name, value)]).unwrap_err();
+            let error = RecordFilter::from_query([(name, value)]).unwrap_err();
             assert_eq!(error, FilterError(value.to_owned()));
         }
     }

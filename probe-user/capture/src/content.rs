@@ -13,20 +13,20 @@ use probe_common::{
 };
 
 use super::{
-    host::{Host, Interface},
-    note::Note,
+    host::{CapturedHost, CapturedInterface},
+    note::FrameComment,
     writer::{EPB_FLAGS, OUTBOUND},
 };
 
 /// Interfaces that a capture may have; the packets of more are left out.
-const INTERFACES: usize = 4_096;
+const MAX_INTERFACES: usize = 4_096;
 /// The name of the interface of a capture that names none.
 pub(super) const UNNAMED: &str = "capture";
 const NANOS: u128 = 1_000_000_000;
 
 /// How much was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CaptureStatistics {
     /// Bytes.
     pub bytes: u64,
     /// Packets, of any protocol.
@@ -36,16 +36,16 @@ pub struct Tally {
     /// Frames with the ARP ethertype that are none that can be read.
     pub malformed: u64,
     /// Packets of interfaces that are not Ethernet.
-    pub other_links: u64,
+    pub other_link_type_packets: u64,
 }
 
 /// What is in a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
+pub enum CaptureItem {
     /// Something that does not concern ARP.
     Other,
     /// An ARP frame.
-    Frame(Sighted),
+    Frame(CapturedFrame),
     /// The host, as [`Reader::host`] gives it, is another now.
     Host,
     /// Until then was listened, in nanoseconds since 1970.
@@ -54,7 +54,7 @@ pub enum Item {
 
 /// An ARP frame and its circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighted {
+pub struct CapturedFrame {
     /// When, in nanoseconds since 1970; never 0.
     pub at_ns: u64,
     /// On which interface of [`Reader::host`].
@@ -64,10 +64,10 @@ pub struct Sighted {
     /// The frame.
     pub frame: ArpFrame,
     /// What the kernel side added, if this program wrote the capture.
-    pub note: Option<Note>,
+    pub note: Option<FrameComment>,
 }
 
-impl Sighted {
+impl CapturedFrame {
     /// The event that the kernel side sent, if this program wrote the capture.
     pub fn event(&self) -> Option<ArpEvent> {
         let note = self.note?;
@@ -85,7 +85,7 @@ impl Sighted {
 
 /// An interface as its section of the file describes it.
 #[derive(Clone, Copy, Debug)]
-struct Described {
+struct DescribedInterface {
     /// Its index in [`Reader::host`].
     index: u32,
     ethernet: bool,
@@ -97,36 +97,36 @@ struct Described {
 
 /// What is known of a capture so far.
 #[derive(Debug, Default)]
-pub(super) struct Content {
-    pub tally: Tally,
-    pub host: Host,
+pub(super) struct CaptureDecoder {
+    pub statistics: CaptureStatistics,
+    pub host: CapturedHost,
     /// Whether it has an Ethernet interface.
     pub ethernet: bool,
     /// The link type of the first interface that is none.
     pub other_link: Option<i32>,
     /// The interfaces of the present section.
-    section: Vec<Described>,
+    section: Vec<DescribedInterface>,
     /// The index of each interface, by its name.
     indices: HashMap<String, u32>,
 }
 
-impl Content {
+impl CaptureDecoder {
     /// Takes the next block.
-    pub fn block(&mut self, block: PcapBlockOwned<'_>) -> Option<Item> {
+    pub fn decode_block(&mut self, block: PcapBlockOwned<'_>) -> Option<CaptureItem> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
                 let nanos = header.is_nanosecond_precision();
                 let resolution = if nanos { NANOS } else { 1_000_000 };
                 // The upper bits may say how long a frame check sequence is.
                 let link = Linktype(header.network.0 & 0xffff);
-                self.describe(UNNAMED, link, resolution, 0, Interface::default());
-                Some(Item::Host)
+                self.describe_interface(UNNAMED, link, resolution, 0, CapturedInterface::default());
+                Some(CaptureItem::Host)
             }
             PcapBlockOwned::Legacy(packet) => {
                 let described = *self.section.first()?;
                 let units =
                     u128::from(packet.ts_sec) * described.resolution + u128::from(packet.ts_usec);
-                self.packet(described, units, packet.data, Hook::TcIngress, None)
+                self.decode_packet(described, units, packet.data, Hook::TcIngress, None)
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                 self.section.clear();
@@ -134,23 +134,29 @@ impl Content {
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
                 self.interface(&description);
-                Some(Item::Host)
+                Some(CaptureItem::Host)
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 let described = *self.section.get(usize::try_from(packet.if_id).ok()?)?;
                 let units = units(packet.ts_high, packet.ts_low);
                 let data = packet.packet_data();
-                self.packet(described, units, data, hook(&packet), note(&packet))
+                self.decode_packet(
+                    described,
+                    units,
+                    data,
+                    hook(&packet),
+                    frame_comment(&packet),
+                )
             }
             // It has no time: there is nothing to judge it by.
             PcapBlockOwned::NG(Block::SimplePacket(_)) => {
-                self.tally.packets += 1;
+                self.statistics.packets += 1;
                 None
             }
             PcapBlockOwned::NG(Block::InterfaceStatistics(statistics)) => {
                 let described = *self.section.get(usize::try_from(statistics.if_id).ok()?)?;
                 let units = units(statistics.ts_high, statistics.ts_low);
-                Some(Item::End(described.nanos(units)))
+                Some(CaptureItem::End(described.nanos(units)))
             }
             PcapBlockOwned::NG(_) => None,
         }
@@ -162,11 +168,11 @@ impl Content {
             .and_then(Result::ok)
             .map_or_else(|| format!("{UNNAMED}{}", self.section.len()), printable);
         let mac = description.if_macaddr().and_then(Result::ok);
-        let comments = || texts(&description.options, OptionCode::Comment);
-        let interface = Interface {
+        let comments = || comments(&description.options, OptionCode::Comment);
+        let interface = CapturedInterface {
             name: String::new(),
             mac: mac.and_then(|bytes| Some(MacAddr(bytes.try_into().ok()?))),
-            held: comments().filter_map(|text| text.parse().ok()).collect(),
+            addresses: comments().filter_map(|text| text.parse().ok()).collect(),
             gateways: comments().filter_map(|text| text.parse().ok()).collect(),
         };
         let resolution = match description.if_tsresol {
@@ -174,16 +180,16 @@ impl Content {
             power => 10_u128.checked_pow(power.into()).unwrap_or(u128::MAX),
         };
         let offset = description.if_tsoffset;
-        self.describe(&name, description.linktype, resolution, offset, interface);
+        self.describe_interface(&name, description.linktype, resolution, offset, interface);
     }
 
-    fn describe(
+    fn describe_interface(
         &mut self,
         name: &str,
         link: Linktype,
         resolution: u128,
         offset: i64,
-        interface: Interface,
+        interface: CapturedInterface,
     ) {
         let ethernet = link == Linktype::ETHERNET;
         if ethernet {
@@ -191,7 +197,7 @@ impl Content {
         } else {
             self.other_link.get_or_insert(link.0);
         }
-        if self.indices.len() >= INTERFACES || self.section.len() >= INTERFACES {
+        if self.indices.len() >= MAX_INTERFACES || self.section.len() >= MAX_INTERFACES {
             return;
         }
         // Sections that were joined describe the same interfaces again.
@@ -200,8 +206,8 @@ impl Content {
         let name = name.to_owned();
         self.host
             .interfaces
-            .insert(index, Interface { name, ..interface });
-        self.section.push(Described {
+            .insert(index, CapturedInterface { name, ..interface });
+        self.section.push(DescribedInterface {
             index,
             ethernet,
             resolution,
@@ -209,28 +215,28 @@ impl Content {
         });
     }
 
-    fn packet(
+    fn decode_packet(
         &mut self,
-        described: Described,
+        described: DescribedInterface,
         units: u128,
         bytes: &[u8],
         hook: Hook,
-        note: Option<Note>,
-    ) -> Option<Item> {
-        self.tally.packets += 1;
+        note: Option<FrameComment>,
+    ) -> Option<CaptureItem> {
+        self.statistics.packets += 1;
         if !described.ethernet {
-            self.tally.other_links += 1;
+            self.statistics.other_link_type_packets += 1;
             return None;
         }
         match parse(&bytes, VlanTag::NONE) {
             Parsed::NotArp => None,
             Parsed::Malformed(_) => {
-                self.tally.malformed += 1;
+                self.statistics.malformed += 1;
                 None
             }
             Parsed::Arp(frame) => {
-                self.tally.frames += 1;
-                Some(Item::Frame(Sighted {
+                self.statistics.frames += 1;
+                Some(CaptureItem::Frame(CapturedFrame {
                     at_ns: described.nanos(units).max(1),
                     interface: described.index,
                     hook: note.map_or(hook, |note| note.hook),
@@ -242,7 +248,7 @@ impl Content {
     }
 }
 
-impl Described {
+impl DescribedInterface {
     fn nanos(&self, units: u128) -> u64 {
         let whole = (units / self.resolution).saturating_mul(NANOS);
         // Finer than nanoseconds is rounded down; the product fits, because the rest is less than 2^64.
@@ -276,11 +282,14 @@ fn hook(packet: &EnhancedPacketBlock<'_>) -> Hook {
     }
 }
 
-fn note(packet: &EnhancedPacketBlock<'_>) -> Option<Note> {
-    texts(&packet.options, OptionCode::Comment).find_map(|text| text.parse().ok())
+fn frame_comment(packet: &EnhancedPacketBlock<'_>) -> Option<FrameComment> {
+    comments(&packet.options, OptionCode::Comment).find_map(|text| text.parse().ok())
 }
 
-fn texts<'a>(options: &'a [PcapNGOption<'_>], code: OptionCode) -> impl Iterator<Item = &'a str> {
+fn comments<'a>(
+    options: &'a [PcapNGOption<'_>],
+    code: OptionCode,
+) -> impl Iterator<Item = &'a str> {
     let wanted = options.iter().filter(move |option| option.code == code);
     wanted.filter_map(|option| option.as_str().ok())
 }

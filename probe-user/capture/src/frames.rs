@@ -4,7 +4,7 @@ use std::io;
 
 use probe_common::event::ArpEvent;
 
-use super::{host::Interface, writer::Writer};
+use super::{host::CapturedInterface, writer::CaptureWriter};
 
 /// Frames of an interface as pcapng; their times are moved by this, from their clock to the time since 1970.
 pub fn frames<'a>(
@@ -12,13 +12,13 @@ pub fn frames<'a>(
     interface: &str,
     offset_ns: u64,
 ) -> io::Result<Vec<u8>> {
-    let mut writer = Writer::new(Vec::new())?;
+    let mut writer = CaptureWriter::new(Vec::new())?;
     let mut last = 0;
     for event in events {
-        if !writer.knows(event.ifindex) {
-            let interface = Interface {
+        if !writer.has_interface(event.ifindex) {
+            let interface = CapturedInterface {
                 name: interface.to_owned(),
-                ..Interface::default()
+                ..CapturedInterface::default()
             };
             writer.interface(event.ifindex, &interface)?;
         }

@@ -10,28 +10,28 @@ use probe_model::{BindingKey, Links, Segment, watched::WatchedInterfaces};
 use probe_network::facts::host_facts;
 
 /// How a comment of ours on an interface begins, about an address that is held…
-const HOLDS: &str = "probe: holds";
+const HOLDS_PREFIX: &str = "probe: holds";
 /// …and about a gateway.
-const GATEWAY: &str = "probe: gateway";
+const GATEWAY_PREFIX: &str = "probe: gateway";
 
 /// The watched interfaces of a host, by their index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host {
-    pub(super) interfaces: BTreeMap<u32, Interface>,
+pub struct CapturedHost {
+    pub(super) interfaces: BTreeMap<u32, CapturedInterface>,
 }
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interface {
+pub(super) struct CapturedInterface {
     pub name: String,
     pub mac: Option<MacAddr>,
-    pub held: Vec<Held>,
-    pub gateways: Vec<Gateway>,
+    pub addresses: Vec<CapturedAddress>,
+    pub gateways: Vec<CapturedGateway>,
 }
 
 /// An address that the host holds on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct CapturedAddress {
     pub ip: IpAddr,
     pub vlan: Vlan,
     pub mac: MacAddr,
@@ -41,40 +41,40 @@ pub(super) struct Held {
 
 /// A gateway that the host reaches by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Gateway {
+pub(super) struct CapturedGateway {
     pub vlan: Vlan,
     pub ip: IpAddr,
 }
 
-impl Host {
+impl CapturedHost {
     /// The host as it is now.
     pub fn new(links: &Links, watched: &WatchedInterfaces) -> Self {
         let facts = host_facts(links, |index| watched.contains(index));
         let interfaces = watched.iter().map(|interface| {
             let index = interface.ifindex;
-            let held = facts
+            let addresses = facts
                 .addresses
                 .iter()
                 .filter(|(key, _)| key.segment.interface == index);
-            let mut held: Vec<_> = held
-                .map(|(key, &mac)| Held::new(key, mac, links, &facts))
+            let mut addresses: Vec<_> = addresses
+                .map(|(key, &mac)| CapturedAddress::new(key, mac, links, &facts))
                 .collect();
-            held.sort_by_key(|held| (held.vlan, held.ip));
+            addresses.sort_by_key(|addresses| (addresses.vlan, addresses.ip));
             let gateways = facts
                 .gateways
                 .iter()
                 .filter(|key| key.segment.interface == index);
             let mut gateways: Vec<_> = gateways
-                .map(|key| Gateway {
+                .map(|key| CapturedGateway {
                     vlan: key.segment.vlan,
                     ip: key.ip,
                 })
                 .collect();
             gateways.sort_unstable();
-            let interface = Interface {
+            let interface = CapturedInterface {
                 name: interface.name.clone(),
                 mac: links.get(index).and_then(|link| link.mac),
-                held,
+                addresses,
                 gateways,
             };
             (index, interface)
@@ -108,18 +108,18 @@ impl Host {
             facts
                 .gateways
                 .extend(gateways.map(|gateway| key(gateway.vlan, gateway.ip)));
-            for held in &interface.held {
-                let key = |ip| key(held.vlan, ip);
-                facts.macs.insert(held.mac);
-                facts.addresses.insert(key(held.ip), held.mac);
-                facts.broadcasts.extend(held.broadcast.map(key));
+            for addresses in &interface.addresses {
+                let key = |ip| key(addresses.vlan, ip);
+                facts.macs.insert(addresses.mac);
+                facts.addresses.insert(key(addresses.ip), addresses.mac);
+                facts.broadcasts.extend(addresses.broadcast.map(key));
             }
         }
         facts
     }
 }
 
-impl Held {
+impl CapturedAddress {
     fn new(key: &BindingKey, mac: MacAddr, links: &Links, facts: &HostFacts) -> Self {
         let mut networks = links.iter().flat_map(|link| &link.addresses);
         let network = networks.find(|network| network.addr() == key.ip);
@@ -142,37 +142,37 @@ impl Held {
             .broadcast
             .map(|broadcast| format!(" broadcast={broadcast}"));
         let broadcast = broadcast.unwrap_or_default();
-        format!("{HOLDS} ip={ip} vlan={vlan} mac={mac}{broadcast}")
+        format!("{HOLDS_PREFIX} ip={ip} vlan={vlan} mac={mac}{broadcast}")
     }
 }
 
-impl Gateway {
+impl CapturedGateway {
     /// As a comment on the interface.
     pub(super) fn comment(&self) -> String {
         let Self { ip, vlan } = self;
-        format!("{GATEWAY} ip={ip} vlan={vlan}")
+        format!("{GATEWAY_PREFIX} ip={ip} vlan={vlan}")
     }
 }
 
 /// The comment is not one of ours, or not of this sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OtherComment;
+pub(super) struct UnknownComment;
 
 /// The names and values in a comment that begins with this mark.
-fn values<'a>(text: &'a str, mark: &str) -> Result<Vec<(&'a str, &'a str)>, OtherComment> {
-    let words = text.strip_prefix(mark).ok_or(OtherComment)?;
+fn parse_fields<'a>(text: &'a str, mark: &str) -> Result<Vec<(&'a str, &'a str)>, UnknownComment> {
+    let words = text.strip_prefix(mark).ok_or(UnknownComment)?;
     words
         .split_ascii_whitespace()
-        .map(|word| word.split_once('=').ok_or(OtherComment))
+        .map(|word| word.split_once('=').ok_or(UnknownComment))
         .collect()
 }
 
-impl FromStr for Held {
-    type Err = OtherComment;
+impl FromStr for CapturedAddress {
+    type Err = UnknownComment;
 
-    fn from_str(text: &str) -> Result<Self, OtherComment> {
+    fn from_str(text: &str) -> Result<Self, UnknownComment> {
         let (mut ip, mut vlan, mut mac, mut broadcast) = (None, None, None, None);
-        for (name, value) in values(text, HOLDS)? {
+        for (name, value) in parse_fields(text, HOLDS_PREFIX)? {
             match name {
                 "ip" => ip = value.parse().ok(),
                 "vlan" => vlan = value.parse().ok(),
@@ -183,20 +183,20 @@ impl FromStr for Held {
             }
         }
         Ok(Self {
-            ip: ip.ok_or(OtherComment)?,
-            vlan: vlan.ok_or(OtherComment)?,
-            mac: mac.ok_or(OtherComment)?,
+            ip: ip.ok_or(UnknownComment)?,
+            vlan: vlan.ok_or(UnknownComment)?,
+            mac: mac.ok_or(UnknownComment)?,
             broadcast,
         })
     }
 }
 
-impl FromStr for Gateway {
-    type Err = OtherComment;
+impl FromStr for CapturedGateway {
+    type Err = UnknownComment;
 
-    fn from_str(text: &str) -> Result<Self, OtherComment> {
+    fn from_str(text: &str) -> Result<Self, UnknownComment> {
         let (mut ip, mut vlan) = (None, None);
-        for (name, value) in values(text, GATEWAY)? {
+        for (name, value) in parse_fields(text, GATEWAY_PREFIX)? {
             match name {
                 "ip" => ip = value.parse().ok(),
                 "vlan" => vlan = value.parse().ok(),
@@ -205,8 +205,8 @@ impl FromStr for Gateway {
             }
         }
         Ok(Self {
-            vlan: vlan.ok_or(OtherComment)?,
-            ip: ip.ok_or(OtherComment)?,
+            vlan: vlan.ok_or(UnknownComment)?,
+            ip: ip.ok_or(UnknownComment)?,
         })
     }
 }
@@ -217,49 +217,52 @@ mod tests {
 
     #[test]
     fn what_is_held_reads_back_from_its_comment() {
-        let held = Held {
+        let addresses = CapturedAddress {
             ip: "192.0.2.1".parse().unwrap(),
             vlan: Vlan([100, 0]),
             mac: "02:00:00:00:00:01".parse().unwrap(),
             broadcast: Some("192.0.2.255".parse().unwrap()),
         };
-        let comment = held.comment();
+        let comment = addresses.comment();
         assert_eq!(
             comment,
             "probe: holds ip=192.0.2.1 vlan=100 mac=02:00:00:00:00:01 broadcast=192.0.2.255"
         );
-        assert_eq!(comment.parse(), Ok(held));
+        assert_eq!(comment.parse(), Ok(addresses));
         assert_eq!(
-            "probe: holds ip=192.0.2.1".parse::<Held>(),
-            Err(OtherComment)
+            "probe: holds ip=192.0.2.1".parse::<CapturedAddress>(),
+            Err(UnknownComment)
         );
-        assert_eq!("something else".parse::<Held>(), Err(OtherComment));
-        assert_eq!(comment.parse::<Gateway>(), Err(OtherComment));
+        assert_eq!(
+            "something else".parse::<CapturedAddress>(),
+            Err(UnknownComment)
+        );
+        assert_eq!(comment.parse::<CapturedGateway>(), Err(UnknownComment));
     }
 
     #[test]
     fn a_gateway_reads_back_from_its_comment() {
-        let gateway = Gateway {
+        let gateway = CapturedGateway {
             vlan: Vlan::UNTAGGED,
             ip: "192.0.2.254".parse().unwrap(),
         };
         let comment = gateway.comment();
         assert_eq!(comment, "probe: gateway ip=192.0.2.254 vlan=0");
         assert_eq!(comment.parse(), Ok(gateway));
-        assert_eq!(comment.parse::<Held>(), Err(OtherComment));
+        assert_eq!(comment.parse::<CapturedAddress>(), Err(UnknownComment));
     }
 
     #[test]
     fn detection_learns_of_gateways_and_of_what_is_held() {
-        let gateway = Gateway {
+        let gateway = CapturedGateway {
             vlan: Vlan::UNTAGGED,
             ip: "192.0.2.254".parse().unwrap(),
         };
-        let interface = Interface {
+        let interface = CapturedInterface {
             gateways: vec![gateway],
-            ..Interface::default()
+            ..CapturedInterface::default()
         };
-        let host = Host {
+        let host = CapturedHost {
             interfaces: BTreeMap::from([(7, interface)]),
         };
         let gateways: Vec<_> = host.facts().gateways.into_iter().collect();

@@ -15,11 +15,11 @@ mod recorder;
 mod replay;
 mod writer;
 
-pub use blocks::Blocks;
-pub use content::Tally;
+pub use blocks::BlockSplitter;
+pub use content::CaptureStatistics;
 pub use frames::frames;
-pub use host::Host;
-pub use playback::{Playback, Progress};
-pub use reader::{CaptureError, Reader};
-pub use recorder::Recorder;
-pub use writer::end_of_listening;
+pub use host::CapturedHost;
+pub use playback::{Playback, PlaybackEvent};
+pub use reader::{CaptureError, CaptureReader};
+pub use recorder::CaptureRecorder;
+pub use writer::statistics_block;

@@ -11,11 +11,11 @@ use probe_common::{
 };
 
 /// How a comment of ours begins.
-const MARK: &str = "probe:";
+const COMMENT_PREFIX: &str = "probe:";
 
 /// What an [`ArpEvent`] has beyond its frame, its time and its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct FrameComment {
     /// Where the frame was seen.
     pub hook: Hook,
     /// When the request was seen that it answers, or 0.
@@ -24,7 +24,7 @@ pub struct Note {
     pub previous: Sighting,
 }
 
-impl Note {
+impl FrameComment {
     /// What is to be noted of an event.
     pub fn of(event: &ArpEvent) -> Self {
         Self {
@@ -35,9 +35,9 @@ impl Note {
     }
 }
 
-impl fmt::Display for Note {
+impl fmt::Display for FrameComment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{MARK} hook={}", self.hook)?;
+        write!(f, "{COMMENT_PREFIX} hook={}", self.hook)?;
         if self.request_ns != 0 {
             write!(f, " answers={}", self.request_ns)?;
         }
@@ -58,27 +58,27 @@ impl fmt::Display for Note {
 
 /// The comment is not one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotANote;
+pub struct InvalidFrameComment;
 
-impl FromStr for Note {
-    type Err = NotANote;
+impl FromStr for FrameComment {
+    type Err = InvalidFrameComment;
 
-    fn from_str(text: &str) -> Result<Self, NotANote> {
+    fn from_str(text: &str) -> Result<Self, InvalidFrameComment> {
         let mut hook = None;
         let mut request_ns = 0;
         let mut previous = Sighting::default();
         for word in text
-            .strip_prefix(MARK)
-            .ok_or(NotANote)?
+            .strip_prefix(COMMENT_PREFIX)
+            .ok_or(InvalidFrameComment)?
             .split_ascii_whitespace()
         {
-            let (name, value) = word.split_once('=').ok_or(NotANote)?;
+            let (name, value) = word.split_once('=').ok_or(InvalidFrameComment)?;
             match name {
                 "hook" => hook = Hook::ALL.iter().copied().find(|hook| hook.label() == value),
                 "answers" => request_ns = number(value)?,
                 "previous" => previous.ktime_ns = number(value)?,
                 "previous_mac" => {
-                    previous.mac = value.parse::<MacAddr>().map_err(|_| NotANote)?;
+                    previous.mac = value.parse::<MacAddr>().map_err(|_| InvalidFrameComment)?;
                 }
                 "previous_form" => previous.form = number(value)?,
                 "previous_answers" => previous.request_ns = number(value)?,
@@ -87,15 +87,15 @@ impl FromStr for Note {
             }
         }
         Ok(Self {
-            hook: hook.ok_or(NotANote)?,
+            hook: hook.ok_or(InvalidFrameComment)?,
             request_ns,
             previous,
         })
     }
 }
 
-fn number<T: FromStr>(text: &str) -> Result<T, NotANote> {
-    text.parse().map_err(|_| NotANote)
+fn number<T: FromStr>(text: &str) -> Result<T, InvalidFrameComment> {
+    text.parse().map_err(|_| InvalidFrameComment)
 }
 
 #[cfg(test)]
@@ -121,14 +121,14 @@ mod tests {
                     padding: 0,
                 }
             };
-            let note = Note { hook, request_ns, previous };
+            let note = FrameComment { hook, request_ns, previous };
             prop_assert_eq!(note.to_string().parse(), Ok(note));
         }
 
         #[test]
         fn other_comments_are_none(text: String) {
-            let _: Result<Note, NotANote> = text.parse();
-            let _: Result<Note, NotANote> = format!("{MARK} {text}").parse();
+            let _: Result<FrameComment, InvalidFrameComment> = text.parse();
+            let _: Result<FrameComment, InvalidFrameComment> = format!("{COMMENT_PREFIX} {text}").parse();
         }
     }
 }

@@ -7,69 +7,69 @@ use probe_detect::{DetectConfig, Detector, Observation};
 use probe_model::{ClaimRecord, Clock, Finding, FindingRecord, Timestamp};
 
 use super::{
-    content::{Item, Sighted, Tally},
-    reader::{CaptureError, Reader},
-    replay::Replay,
+    content::{CaptureItem, CaptureStatistics, CapturedFrame},
+    reader::{CaptureError, CaptureReader},
+    replay::KernelReplay,
 };
 
 /// Frames that may be out of order: those of several interfaces or queues, and those that this program
 /// wrote when a finding came. Bounds the memory that a capture takes.
-const REORDERED: usize = 1 << 19;
+const REORDER_CAPACITY: usize = 1 << 19;
 /// Things in the capture between two words on the progress.
 const ITEMS_PER_PROGRESS: u64 = 1 << 14;
 
 /// What a playback has to tell.
 #[derive(Debug)]
-pub enum Progress {
+pub enum PlaybackEvent {
     /// A claim; only if claims are wanted.
     Claim(ClaimRecord),
     /// A finding.
     Finding(FindingRecord),
     /// So much has been read.
-    Read(Tally),
+    BytesRead(CaptureStatistics),
 }
 
 /// Detection over a capture.
 pub struct Playback<'a> {
-    reader: Reader<'a>,
+    reader: CaptureReader<'a>,
     detector: Detector,
-    replay: Replay,
-    waiting: BinaryHeap<Reverse<Waiting>>,
+    replay: KernelReplay,
+    waiting: BinaryHeap<Reverse<QueuedFrame>>,
     claims: bool,
     arrivals: u64,
     /// The host is described anew: detection has to learn of it.
-    host_changed: bool,
+    host_dirty: bool,
     end_ns: u64,
     findings: Vec<Finding>,
 }
 
 /// A frame with its place. Equal times keep their order in the file.
-struct Waiting {
+struct QueuedFrame {
     arrival: u64,
-    sighted: Sighted,
+    sighted: CapturedFrame,
 }
 
-impl Waiting {
+impl QueuedFrame {
     fn place(&self) -> (u64, u64) {
         (self.sighted.at_ns, self.arrival)
     }
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for QueuedFrame {
     fn eq(&self, other: &Self) -> bool {
         self.place() == other.place()
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for QueuedFrame {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for QueuedFrame {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for QueuedFrame {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.place().cmp(&other.place())
     }
@@ -77,15 +77,15 @@ impl Ord for Waiting {
 
 impl<'a> Playback<'a> {
     /// Judges what the reader gives by this configuration.
-    pub fn new(reader: Reader<'a>, config: DetectConfig, claims: bool) -> Self {
+    pub fn new(reader: CaptureReader<'a>, config: DetectConfig, claims: bool) -> Self {
         Self {
             reader,
             detector: Detector::new(config),
-            replay: Replay::default(),
+            replay: KernelReplay::default(),
             waiting: BinaryHeap::new(),
             claims,
             arrivals: 0,
-            host_changed: false,
+            host_dirty: false,
             end_ns: 0,
             findings: Vec::new(),
         }
@@ -95,10 +95,10 @@ impl<'a> Playback<'a> {
     /// much was read, and why no more.
     pub fn run(
         mut self,
-        mut tell: impl FnMut(Progress) -> ControlFlow<()>,
-    ) -> (Tally, Result<(), CaptureError>) {
+        mut tell: impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+    ) -> (CaptureStatistics, Result<(), CaptureError>) {
         let outcome = loop {
-            match self.reader.next_item() {
+            match self.reader.next_entry() {
                 Ok(Some(item)) => {
                     if self.take(item, &mut tell).is_break() {
                         return (self.reader.tally(), Ok(()));
@@ -114,45 +114,48 @@ impl<'a> Playback<'a> {
 
     fn take(
         &mut self,
-        item: Item,
-        tell: &mut impl FnMut(Progress) -> ControlFlow<()>,
+        item: CaptureItem,
+        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         self.arrivals += 1;
         match item {
-            Item::Other => {}
-            Item::Host => self.host_changed = true,
-            Item::End(at_ns) => self.end_ns = self.end_ns.max(at_ns),
-            Item::Frame(sighted) => {
+            CaptureItem::Other => {}
+            CaptureItem::Host => self.host_dirty = true,
+            CaptureItem::End(at_ns) => self.end_ns = self.end_ns.max(at_ns),
+            CaptureItem::Frame(sighted) => {
                 let arrival = self.arrivals;
-                self.waiting.push(Reverse(Waiting { arrival, sighted }));
-                if self.waiting.len() > REORDERED {
-                    self.judge_next(tell)?;
+                self.waiting.push(Reverse(QueuedFrame { arrival, sighted }));
+                if self.waiting.len() > REORDER_CAPACITY {
+                    self.process_next(tell)?;
                 }
             }
         }
         if self.arrivals.is_multiple_of(ITEMS_PER_PROGRESS) {
-            tell(Progress::Read(self.reader.tally()))?;
+            tell(PlaybackEvent::BytesRead(self.reader.tally()))?;
         }
         ControlFlow::Continue(())
     }
 
-    fn finish(&mut self, tell: &mut impl FnMut(Progress) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn finish(
+        &mut self,
+        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         while !self.waiting.is_empty() {
-            self.judge_next(tell)?;
+            self.process_next(tell)?;
         }
         self.detector
             .tick(Timestamp(self.end_ns), &mut self.findings);
         self.publish(tell)
     }
 
-    fn judge_next(
+    fn process_next(
         &mut self,
-        tell: &mut impl FnMut(Progress) -> ControlFlow<()>,
+        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Some(Reverse(Waiting { sighted, .. })) = self.waiting.pop() else {
+        let Some(Reverse(QueuedFrame { sighted, .. })) = self.waiting.pop() else {
             return ControlFlow::Continue(());
         };
-        if mem::take(&mut self.host_changed) {
+        if mem::take(&mut self.host_dirty) {
             let (facts, at) = (self.reader.host().facts(), Timestamp(sighted.at_ns));
             self.detector.learn(facts, at, &mut self.findings);
         }
@@ -160,7 +163,7 @@ impl<'a> Playback<'a> {
         if self.claims
             && let Some(claim) = self.claim(&event)
         {
-            tell(Progress::Claim(claim))?;
+            tell(PlaybackEvent::Claim(claim))?;
         }
         if let Ok(observation) = Observation::try_from(&event) {
             self.detector.observe(&observation, &mut self.findings);
@@ -168,8 +171,8 @@ impl<'a> Playback<'a> {
         self.publish(tell)
     }
 
-    fn event(&mut self, sighted: &Sighted) -> ArpEvent {
-        let Sighted {
+    fn event(&mut self, sighted: &CapturedFrame) -> ArpEvent {
+        let CapturedFrame {
             at_ns,
             interface,
             hook,
@@ -185,14 +188,17 @@ impl<'a> Playback<'a> {
         ClaimRecord::new(
             event,
             interface,
-            Clock::Epoch.wall(Timestamp(event.ktime_ns)),
+            Clock::Epoch.to_wall_clock(Timestamp(event.ktime_ns)),
         )
     }
 
-    fn publish(&mut self, tell: &mut impl FnMut(Progress) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn publish(
+        &mut self,
+        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         for finding in mem::take(&mut self.findings) {
             let interface = self.reader.interface(finding.segment.interface).to_owned();
-            tell(Progress::Finding(FindingRecord::new(
+            tell(PlaybackEvent::Finding(FindingRecord::new(
                 &finding,
                 interface,
                 Clock::Epoch,

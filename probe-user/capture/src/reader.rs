@@ -5,8 +5,8 @@ use std::{fmt, io::Read};
 use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
 
 use super::{
-    content::{Content, Item, Tally, UNNAMED},
-    host::Host,
+    content::{CaptureDecoder, CaptureItem, CaptureStatistics, UNNAMED},
+    host::CapturedHost,
 };
 
 /// A block has to fit; the buffer grows for those that do not.
@@ -43,39 +43,40 @@ pub enum CaptureError {
 }
 
 /// Reads a capture.
-pub struct Reader<'a> {
+pub struct CaptureReader<'a> {
     blocks: Box<dyn PcapReaderIterator + Send + 'a>,
-    content: Content,
+    content: CaptureDecoder,
 }
 
-impl fmt::Debug for Reader<'_> {
+impl fmt::Debug for CaptureReader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader")
-            .field("tally", &self.content.tally)
+            .field("tally", &self.content.statistics)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CaptureReader<'a> {
     /// Looks at the beginning of a capture.
     pub fn new(source: impl Read + Send + 'a) -> Result<Self, CaptureError> {
-        let blocks = create_reader(BUFFER, Whole(source)).map_err(|error| match error {
-            PcapError::ReadError => CaptureError::Unreadable(0),
-            _ => CaptureError::NotACapture,
-        })?;
+        let blocks =
+            create_reader(BUFFER, WithoutShortReads(source)).map_err(|error| match error {
+                PcapError::ReadError => CaptureError::Unreadable(0),
+                _ => CaptureError::NotACapture,
+            })?;
         Ok(Self {
             blocks,
-            content: Content::default(),
+            content: CaptureDecoder::default(),
         })
     }
 
     /// How much was read.
-    pub fn tally(&self) -> Tally {
-        self.content.tally
+    pub fn tally(&self) -> CaptureStatistics {
+        self.content.statistics
     }
 
     /// What the capture says of the host that it was made on.
-    pub fn host(&self) -> &Host {
+    pub fn host(&self) -> &CapturedHost {
         &self.content.host
     }
 
@@ -86,10 +87,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The next thing in the capture; `None` at the end.
-    pub fn next_item(&mut self) -> Result<Option<Item>, CaptureError> {
+    pub fn next_entry(&mut self) -> Result<Option<CaptureItem>, CaptureError> {
         loop {
             let (length, item) = match self.blocks.next() {
-                Ok((length, block)) => (length, self.content.block(block)),
+                Ok((length, block)) => (length, self.content.decode_block(block)),
                 Err(PcapError::Eof) => return self.end(),
                 Err(PcapError::Incomplete(_)) => {
                     self.refill()?;
@@ -100,7 +101,7 @@ impl<'a> Reader<'a> {
                     continue;
                 }
                 Err(PcapError::UnexpectedEof) => {
-                    return Err(CaptureError::Truncated(self.content.tally.packets));
+                    return Err(CaptureError::Truncated(self.content.statistics.packets));
                 }
                 Err(PcapError::ReadError) => return Err(self.unreadable()),
                 Err(_) => return Err(self.damaged()),
@@ -108,9 +109,9 @@ impl<'a> Reader<'a> {
             if length == 0 {
                 return Err(self.damaged());
             }
-            self.content.tally.bytes += length as u64;
+            self.content.statistics.bytes += length as u64;
             self.blocks.consume(length);
-            return Ok(Some(item.unwrap_or(Item::Other)));
+            return Ok(Some(item.unwrap_or(CaptureItem::Other)));
         }
     }
 
@@ -137,7 +138,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn end(&self) -> Result<Option<Item>, CaptureError> {
+    fn end(&self) -> Result<Option<CaptureItem>, CaptureError> {
         match self.content.other_link {
             Some(link) if !self.content.ethernet => Err(CaptureError::LinkType(link)),
             _ => Ok(None),
@@ -145,21 +146,21 @@ impl<'a> Reader<'a> {
     }
 
     fn unreadable(&self) -> CaptureError {
-        CaptureError::Unreadable(self.content.tally.packets)
+        CaptureError::Unreadable(self.content.statistics.packets)
     }
 
     fn damaged(&self) -> CaptureError {
         CaptureError::Damaged {
-            packets: self.content.tally.packets,
-            offset: self.content.tally.bytes,
+            packets: self.content.statistics.packets,
+            offset: self.content.statistics.bytes,
         }
     }
 }
 
 /// Reads as much as fits, so that the first look at a pipe sees enough.
-struct Whole<R>(R);
+struct WithoutShortReads<R>(R);
 
-impl<R: Read> Read for Whole<R> {
+impl<R: Read> Read for WithoutShortReads<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {

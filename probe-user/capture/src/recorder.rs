@@ -18,23 +18,23 @@ use probe_common::{
 };
 use probe_model::FindingRecord;
 
-use super::{host::Host, writer::Writer};
+use super::{host::CapturedHost, writer::CaptureWriter};
 
 /// Addresses without a finding whose frames are kept in mind.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
+const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 /// Frames of an address that are kept in mind.
-const FRAMES: usize = 32;
+const MAX_FRAMES_PER_ADDRESS: usize = 32;
 
 /// Descriptions of interfaces, after which none is described anew: a host whose addresses come and go fills no
 /// file with them, nor with more than a reader takes.
-const DESCRIPTIONS: u32 = 1_024;
+const MAX_DESCRIPTIONS: u32 = 1_024;
 
 /// Records to a pcapng file.
 #[derive(Debug)]
-pub struct Recorder<W: Write> {
-    writer: Writer<W>,
-    host: Host,
-    addresses: LruCache<Address, Interest>,
+pub struct CaptureRecorder<W: Write> {
+    writer: CaptureWriter<W>,
+    host: CapturedHost,
+    addresses: LruCache<RecordedAddress, RecordingState>,
     /// From the clock of the events to the time since 1970. One for all, so that a request keeps its
     /// identity.
     offset_ns: u64,
@@ -45,31 +45,31 @@ pub struct Recorder<W: Write> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Address {
+struct RecordedAddress {
     ifindex: u32,
     vlan: Vlan,
     ip: IpAddr,
 }
 
 #[derive(Debug)]
-enum Interest {
+enum RecordingState {
     /// No finding yet: the last frames.
     Waiting(VecDeque<ArpEvent>),
     /// There was one.
     Recorded,
 }
 
-impl<W: Write> Recorder<W> {
+impl<W: Write> CaptureRecorder<W> {
     /// Records on this host, whose clock is so far from the time since 1970.
-    pub fn new(out: W, host: Host, offset_ns: u64) -> io::Result<Self> {
-        let mut writer = Writer::new(out)?;
+    pub fn new(out: W, host: CapturedHost, offset_ns: u64) -> io::Result<Self> {
+        let mut writer = CaptureWriter::new(out)?;
         for (&index, interface) in &host.interfaces {
             writer.interface(index, interface)?;
         }
         Ok(Self {
             writer,
             host,
-            addresses: LruCache::new(ADDRESSES),
+            addresses: LruCache::new(MAX_ADDRESSES),
             offset_ns,
             frames: 0,
             missed: 0,
@@ -80,16 +80,16 @@ impl<W: Write> Recorder<W> {
     /// Takes a frame.
     pub fn event(&mut self, event: &ArpEvent) -> io::Result<()> {
         self.last_ns = event.ktime_ns;
-        let address = Address {
+        let address = RecordedAddress {
             ifindex: event.ifindex,
             vlan: event.frame.vlan(),
             ip: Ipv4Addr::from(event.frame.subject()).into(),
         };
-        let waiting = || Interest::Waiting(VecDeque::new());
+        let waiting = || RecordingState::Waiting(VecDeque::new());
         match self.addresses.get_or_insert_mut(address, waiting) {
-            Interest::Recorded => self.write(event),
-            Interest::Waiting(frames) => {
-                if frames.len() == FRAMES {
+            RecordingState::Recorded => self.write(event),
+            RecordingState::Waiting(frames) => {
+                if frames.len() == MAX_FRAMES_PER_ADDRESS {
                     frames.pop_front();
                 }
                 frames.push_back(*event);
@@ -103,26 +103,28 @@ impl<W: Write> Recorder<W> {
         let Some(ifindex) = self.host.index_of(&record.interface) else {
             return Ok(());
         };
-        let address = Address {
+        let address = RecordedAddress {
             ifindex,
             vlan: record.vlan,
             ip: record.ip,
         };
         let interest = self
             .addresses
-            .get_or_insert_mut(address, || Interest::Recorded);
-        match mem::replace(interest, Interest::Recorded) {
-            Interest::Recorded => Ok(()),
-            Interest::Waiting(frames) => frames.iter().try_for_each(|event| self.write(event)),
+            .get_or_insert_mut(address, || RecordingState::Recorded);
+        match mem::replace(interest, RecordingState::Recorded) {
+            RecordingState::Recorded => Ok(()),
+            RecordingState::Waiting(frames) => {
+                frames.iter().try_for_each(|event| self.write(event))
+            }
         }
     }
 
     /// Interfaces, or what is held on them, may have changed.
-    pub fn set_host(&mut self, host: Host) -> io::Result<()> {
+    pub fn set_host(&mut self, host: CapturedHost) -> io::Result<()> {
         for (&index, interface) in &host.interfaces {
             let changed = self.host.interfaces.get(&index) != Some(interface);
-            let known = self.writer.knows(index);
-            if !known || changed && self.writer.described() < DESCRIPTIONS {
+            let known = self.writer.has_interface(index);
+            if !known || changed && self.writer.described() < MAX_DESCRIPTIONS {
                 self.writer.interface(index, interface)?;
             }
         }
@@ -131,7 +133,7 @@ impl<W: Write> Recorder<W> {
     }
 
     /// So many frames or findings came too fast to be recorded.
-    pub fn miss(&mut self, missed: u64) -> io::Result<()> {
+    pub fn record_missed(&mut self, missed: u64) -> io::Result<()> {
         self.missed += missed;
         let at = self.last_ns.saturating_add(self.offset_ns);
         self.writer.missed(self.missed, at)
@@ -159,16 +161,16 @@ impl<W: Write> Recorder<W> {
 
     fn write(&mut self, event: &ArpEvent) -> io::Result<()> {
         // Gone before its last frames came: there is nothing to file them under.
-        if !self.writer.knows(event.ifindex) {
+        if !self.writer.has_interface(event.ifindex) {
             return Ok(());
         }
         self.frames += 1;
-        self.writer.event(&since_1970(event, self.offset_ns))
+        self.writer.event(&to_wall_clock(event, self.offset_ns))
     }
 }
 
 /// The event with all its times moved.
-fn since_1970(event: &ArpEvent, offset_ns: u64) -> ArpEvent {
+fn to_wall_clock(event: &ArpEvent, offset_ns: u64) -> ArpEvent {
     let moved = |nanos: u64| {
         if nanos == 0 {
             0

@@ -12,29 +12,29 @@ use probe_common::{
 };
 
 /// Addresses remembered. Far more than the kernel side has room for: here memory is not the kernel's.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 18) - 1);
+const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 18) - 1);
 
 /// The memory of the kernel side.
-pub struct Replay {
+pub struct KernelReplay {
     settings: Settings,
     claims: LruCache<AddressKey, ClaimState>,
     asked: LruCache<AddressKey, AskedState>,
 }
 
-impl Default for Replay {
+impl Default for KernelReplay {
     fn default() -> Self {
         Self {
             settings: Settings {
                 refresh_ns: 0,
                 ..Settings::default()
             },
-            claims: LruCache::new(ADDRESSES),
-            asked: LruCache::new(ADDRESSES),
+            claims: LruCache::new(MAX_ADDRESSES),
+            asked: LruCache::new(MAX_ADDRESSES),
         }
     }
 }
 
-impl Replay {
+impl KernelReplay {
     /// The event that the kernel side would have sent for a frame.
     pub fn event(&mut self, frame: &ArpFrame, ktime_ns: u64, ifindex: u32, hook: Hook) -> ArpEvent {
         let kind = frame.kind();
@@ -53,7 +53,7 @@ impl Replay {
                 if is_question(frame) {
                     self.ask(frame, ktime_ns, ifindex);
                 }
-                self.claim(&mut event);
+                self.apply_claim_rules(&mut event);
             }
         }
         event
@@ -67,7 +67,7 @@ impl Replay {
         }
     }
 
-    fn claim(&mut self, event: &mut ArpEvent) {
+    fn apply_claim_rules(&mut self, event: &mut ArpEvent) {
         let (frame, now) = (event.frame, event.ktime_ns);
         let key = key(&frame, frame.spa, event.ifindex);
         let asked = self.asked.get(&key);
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn two_replies_to_one_request_say_so() {
-        let mut replay = Replay::default();
+        let mut replay = KernelReplay::default();
         let mut see = |frame: &ArpFrame, at| replay.event(frame, at, 1, Hook::TcIngress);
         see(&request(HERE), 5_000 * MS);
         let first = see(&reply(A), 5_001 * MS);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_probe_is_a_question_too() {
-        let mut replay = Replay::default();
+        let mut replay = KernelReplay::default();
         replay.event(&request([0; 4]), 5_000 * MS, 1, Hook::TcIngress);
         let answer = ArpFrame {
             tpa: [0; 4],
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn late_answers_and_answers_to_others_are_tied_to_nothing() {
-        let mut replay = Replay::default();
+        let mut replay = KernelReplay::default();
         let mut see = |frame: &ArpFrame, at| replay.event(frame, at, 1, Hook::TcIngress);
         see(&request(HERE), 5_000 * MS);
         let to_another = ArpFrame { tha: B, ..reply(A) };
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn interfaces_and_vlans_know_nothing_of_each_other() {
-        let mut replay = Replay::default();
+        let mut replay = KernelReplay::default();
         replay.event(&request(HERE), 5_000 * MS, 1, Hook::TcIngress);
         let elsewhere = replay.event(&reply(A), 5_001 * MS, 2, Hook::TcIngress);
         let tagged = ArpFrame {
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn nothing_is_held_back() {
-        let mut replay = Replay::default();
+        let mut replay = KernelReplay::default();
         for tick in 1..1_000 {
             let event = replay.event(&reply(A), tick * MS, 1, Hook::TcEgress);
             assert_eq!(

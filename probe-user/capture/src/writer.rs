@@ -14,8 +14,8 @@ use probe_common::{
 
 use super::{
     frame,
-    host::{Gateway, Held, Interface},
-    note::Note,
+    host::{CapturedAddress, CapturedGateway, CapturedInterface},
+    note::FrameComment,
 };
 
 /// Times are in nanoseconds: 10 to the minus 9.
@@ -27,7 +27,7 @@ pub(super) const OUTBOUND: u32 = 0b10;
 
 /// Writes one section.
 #[derive(Debug)]
-pub struct Writer<W> {
+pub struct CaptureWriter<W> {
     out: W,
     /// The number in the file of each interface as described last, by its index on the host.
     numbers: HashMap<u32, u32>,
@@ -35,7 +35,7 @@ pub struct Writer<W> {
     described: u32,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> CaptureWriter<W> {
     /// Begins a section.
     pub fn new(out: W) -> io::Result<Self> {
         let mut writer = Self {
@@ -44,7 +44,7 @@ impl<W: Write> Writer<W> {
             described: 0,
         };
         let application = concat!("probe ", env!("CARGO_PKG_VERSION"));
-        writer.put(&mut SectionHeaderBlock {
+        writer.write_block(&mut SectionHeaderBlock {
             block_type: SHB_MAGIC,
             block_len1: 0,
             bom: BOM_MAGIC,
@@ -58,7 +58,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Whether the interface with this index on the host has been described.
-    pub fn knows(&self, index: u32) -> bool {
+    pub fn has_interface(&self, index: u32) -> bool {
         self.numbers.contains_key(&index)
     }
 
@@ -69,16 +69,16 @@ impl<W: Write> Writer<W> {
 
     /// Describes the interface with this index on the host, anew if something about it has changed: what is
     /// written from now on refers to the description that was written last.
-    pub fn interface(&mut self, index: u32, interface: &Interface) -> io::Result<()> {
+    pub fn interface(&mut self, index: u32, interface: &CapturedInterface) -> io::Result<()> {
         let mut options = vec![option(OptionCode::IfName, interface.name.as_bytes())];
         if let Some(mac) = &interface.mac {
             options.push(option(OptionCode::IfMacAddr, &mac.0));
         }
-        let held = interface.held.iter().map(Held::comment);
-        let comments = held.chain(interface.gateways.iter().map(Gateway::comment));
+        let addresses = interface.addresses.iter().map(CapturedAddress::comment);
+        let comments = addresses.chain(interface.gateways.iter().map(CapturedGateway::comment));
         options.extend(comments.map(|text| owned(OptionCode::Comment, text.into_bytes())));
         options.push(option(OptionCode::IfTsresol, &[NANOSECONDS]));
-        self.put(&mut InterfaceDescriptionBlock {
+        self.write_block(&mut InterfaceDescriptionBlock {
             block_type: IDB_MAGIC,
             block_len1: 0,
             linktype: Linktype::ETHERNET,
@@ -108,8 +108,8 @@ impl<W: Write> Writer<W> {
             Direction::Ingress => INBOUND,
             Direction::Egress => OUTBOUND,
         };
-        let (ts_high, ts_low) = halves(event.ktime_ns);
-        self.put(&mut EnhancedPacketBlock {
+        let (ts_high, ts_low) = split_timestamp(event.ktime_ns);
+        self.write_block(&mut EnhancedPacketBlock {
             block_type: EPB_MAGIC,
             block_len1: 0,
             if_id,
@@ -121,7 +121,7 @@ impl<W: Write> Writer<W> {
             options: vec![
                 owned(
                     OptionCode::Comment,
-                    Note::of(event).to_string().into_bytes(),
+                    FrameComment::of(event).to_string().into_bytes(),
                 ),
                 owned(EPB_FLAGS, flags.to_le_bytes().to_vec()),
             ],
@@ -135,8 +135,8 @@ impl<W: Write> Writer<W> {
         if self.described == 0 {
             return Ok(());
         }
-        let (ts_high, ts_low) = halves(at_ns);
-        self.put(&mut InterfaceStatisticsBlock {
+        let (ts_high, ts_low) = split_timestamp(at_ns);
+        self.write_block(&mut InterfaceStatisticsBlock {
             block_type: ISB_MAGIC,
             block_len1: 0,
             if_id: 0,
@@ -152,7 +152,7 @@ impl<W: Write> Writer<W> {
         let mut numbers: Vec<_> = self.numbers.values().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
-            self.out.write_all(&end_of_listening(number, end_ns)?)?;
+            self.out.write_all(&statistics_block(number, end_ns)?)?;
         }
         self.out.flush()?;
         Ok(self.out)
@@ -163,7 +163,7 @@ impl<W: Write> Writer<W> {
         &mut self.out
     }
 
-    fn put(&mut self, block: &mut impl ToVec) -> io::Result<()> {
+    fn write_block(&mut self, block: &mut impl ToVec) -> io::Result<()> {
         let bytes = block
             .to_vec()
             .map_err(|error| io::Error::other(error.to_string()))?;
@@ -172,8 +172,8 @@ impl<W: Write> Writer<W> {
 }
 
 /// The block that says until when was listened on an interface, in nanoseconds since 1970.
-pub fn end_of_listening(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
-    let (ts_high, ts_low) = halves(end_ns);
+pub fn statistics_block(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
+    let (ts_high, ts_low) = split_timestamp(end_ns);
     let end = [ts_high.to_le_bytes(), ts_low.to_le_bytes()].concat();
     let mut block = InterfaceStatisticsBlock {
         block_type: ISB_MAGIC,
@@ -189,7 +189,7 @@ pub fn end_of_listening(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A time as the two words that pcapng has for it.
-fn halves(nanos: u64) -> (u32, u32) {
+fn split_timestamp(nanos: u64) -> (u32, u32) {
     // Both halves have 32 bits.
     let half = |nanos: u64| u32::try_from(nanos & u64::from(u32::MAX)).unwrap_or(u32::MAX);
     (half(nanos >> 32), half(nanos))

@@ -27,30 +27,31 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::SignedDuration;
 use probe_model::{
-    Cause, CauseKind, Evidence, FindingKind, FindingRecord, Hint, OwnerRecord, Role, Scope,
+    CauseKind, CauseScope, ClusterCause, Evidence, FindingKind, FindingRecord, Hint, OwnerRecord,
+    OwnerRole,
 };
 
-use super::model::{Cluster, Service};
+use super::model::{ClusterSnapshot, Service};
 
 /// More names than this are not listed in a sentence.
-const MOST_NAMES: usize = 5;
+const MAX_NAMES: usize = 5;
 
 /// How well nodes are known by their MACs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodesKnown {
+pub struct NodeCoverage {
     /// How many nodes there are.
     pub all: usize,
     /// How many of them have an address on the network in question, by what the cluster says.
-    pub here: usize,
+    pub on_segment: usize,
     /// Of how many of them a MAC is known.
     pub with_mac: usize,
 }
 
-impl NodesKnown {
+impl NodeCoverage {
     /// Whether a MAC that is none of theirs is no node's. A node of which the cluster names no address here may have
     /// one nevertheless.
-    const fn are_complete(self) -> bool {
-        self.here > 0 && self.here >= self.all && self.with_mac >= self.here
+    const fn is_complete(self) -> bool {
+        self.on_segment > 0 && self.on_segment >= self.all && self.with_mac >= self.on_segment
     }
 }
 
@@ -58,9 +59,9 @@ impl NodesKnown {
 /// carry the names of nodes; `nodes` is how well those are known, `None` if their list is not. `None` for findings that are no dispute, and for addresses that are none of the cluster's.
 pub fn cause(
     finding: &FindingRecord,
-    cluster: &Cluster,
-    nodes: Option<NodesKnown>,
-) -> Option<Cause> {
+    cluster: &ClusterSnapshot,
+    nodes: Option<NodeCoverage>,
+) -> Option<ClusterCause> {
     let is_dispute = match finding.finding {
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => true,
         FindingKind::NewBinding
@@ -79,9 +80,9 @@ pub fn cause(
     }
     let owners = finding.owners.iter();
     let owners: Vec<_> = owners
-        .filter(|owner| matches!(owner.role, Role::Current | Role::Earlier))
+        .filter(|owner| matches!(owner.role, OwnerRole::Current | OwnerRole::Earlier))
         .collect();
-    let case = Case {
+    let case = CauseInputs {
         ip: finding.ip,
         finding,
         cluster,
@@ -89,28 +90,32 @@ pub fn cause(
         services,
         owners,
     };
-    Some(case.judge())
+    Some(case.determine())
 }
 
 /// One dispute.
-struct Case<'a> {
+struct CauseInputs<'a> {
     ip: IpAddr,
     finding: &'a FindingRecord,
-    cluster: &'a Cluster,
-    nodes: Option<NodesKnown>,
+    cluster: &'a ClusterSnapshot,
+    nodes: Option<NodeCoverage>,
     services: Vec<&'a Service>,
     owners: Vec<&'a OwnerRecord>,
 }
 
-impl Case<'_> {
-    fn judge(&self) -> Cause {
+impl CauseInputs<'_> {
+    fn determine(&self) -> ClusterCause {
         let mut evidence = Vec::new();
-        let (kind, scope) = self.rule(&mut evidence);
-        let mut sentences: Vec<_> = self.owners.iter().map(|owner| self.who(owner)).collect();
+        let (kind, scope) = self.classify(&mut evidence);
+        let mut sentences: Vec<_> = self
+            .owners
+            .iter()
+            .map(|owner| self.describe_owner(owner))
+            .collect();
         sentences.extend(evidence);
-        sentences.extend(self.witness());
-        sentences.extend(self.not_current());
-        Cause {
+        sentences.extend(self.announcing_node());
+        sentences.extend(self.stale_resources());
+        ClusterCause {
             kind,
             scope,
             evidence: sentences,
@@ -118,60 +123,60 @@ impl Case<'_> {
     }
 
     /// The first rule that holds.
-    fn rule(&self, evidence: &mut Vec<String>) -> (CauseKind, Scope) {
+    fn classify(&self, evidence: &mut Vec<String>) -> (CauseKind, CauseScope) {
         let strangers: Vec<_> = self.owners.iter().filter(|owner| !is_node(owner)).collect();
         let nodes: BTreeSet<_> = self.owners.iter().filter_map(|owner| name(owner)).collect();
         let unseen = self
             .cluster
             .unseen_announcers(self.ip, |node| nodes.contains(node));
-        let certain = self.nodes.is_some_and(NodesKnown::are_complete) && unseen.is_empty();
+        let certain = self.nodes.is_some_and(NodeCoverage::is_complete) && unseen.is_empty();
         if let (Some(stranger), true) = (
             strangers.iter().max_by_key(|owner| owner.announces),
             certain,
         ) {
             evidence.push(self.macs_of_nodes());
-            evidence.extend(self.before_or_after(stranger));
+            evidence.extend(self.mac_neighbourhood(stranger));
             return if stranger.announces {
-                evidence.extend(self.second_card(stranger));
-                (CauseKind::OtherCluster, Scope::CrossCluster)
+                evidence.extend(self.second_interface(stranger));
+                (CauseKind::OtherCluster, CauseScope::CrossCluster)
             } else {
-                (CauseKind::ExternalDevice, Scope::External)
+                (CauseKind::ExternalDevice, CauseScope::External)
             };
         }
         let scope = if strangers.is_empty() {
-            Scope::Internal
+            CauseScope::Internal
         } else {
-            Scope::Unknown
+            CauseScope::Unknown
         };
         let hint = self.finding.hint;
         if strangers.is_empty() && nodes.len() == 1 && self.owners.len() > 1 {
             let node = nodes.first().copied().unwrap_or_default();
             evidence.push(format!("Every MAC address that answers is one of {node}"));
-            return (CauseKind::ArpFlux, Scope::Internal);
+            return (CauseKind::ArpFlux, CauseScope::Internal);
         }
         if hint == Some(Hint::ArpFlux) {
             evidence.push("Every MAC address that answers is this host's".to_owned());
-            return (CauseKind::ArpFlux, Scope::Internal);
+            return (CauseKind::ArpFlux, CauseScope::Internal);
         }
         if hint == Some(Hint::IpvsStrictArp) {
             evidence.push("Three or more machines answered one request".to_owned());
             return (CauseKind::IpvsStrictArp, scope);
         }
-        if let Some(sentence) = self.shared() {
+        if let Some(sentence) = self.shared_without_key() {
             evidence.push(sentence);
             return (CauseKind::SharedWithoutKey, scope);
         }
         if let Some(stranger) = strangers.first() {
             evidence.push(self.macs_of_nodes());
-            evidence.extend(may_be(stranger, &unseen));
-            return (CauseKind::Unknown, Scope::Unknown);
+            evidence.extend(describe_candidate(stranger, &unseen));
+            return (CauseKind::Unknown, CauseScope::Unknown);
         }
-        (self.among_nodes(evidence), Scope::Internal)
+        (self.classify_nodes(evidence), CauseScope::Internal)
     }
 
     /// Every owner is a node, and there is more than one.
-    fn among_nodes(&self, evidence: &mut Vec<String>) -> CauseKind {
-        let said = self.cluster.said_to_announce(self.ip);
+    fn classify_nodes(&self, evidence: &mut Vec<String>) -> CauseKind {
+        let said = self.cluster.reported_announcers(self.ip);
         let is_said = |owner: &OwnerRecord| name(owner).is_some_and(|name| said.contains(&name));
         let is_one_heard = self.owners.iter().any(|owner| owner.announces);
         let announcers: Vec<_> = self
@@ -186,7 +191,7 @@ impl Case<'_> {
                     "{name} has not been heard to announce it, and is said to"
                 ));
             }
-            if let Some(sentence) = self.installs() {
+            if let Some(sentence) = self.several_installs() {
                 evidence.push(sentence);
                 return CauseKind::SeveralInstalls;
             }
@@ -247,12 +252,12 @@ impl Case<'_> {
 
     /// Services that have the address and may not share it. With MetalLB and Cilium that takes a key; others, as
     /// kube-vip, let all services share.
-    fn shared(&self) -> Option<String> {
+    fn shared_without_key(&self) -> Option<String> {
         let [first, others @ ..] = &self.services[..] else {
             return None;
         };
         let takes_key =
-            |service: &&Service| service.by_cilium || self.cluster.is_from_metallb(service);
+            |service: &&Service| service.by_cilium || self.cluster.is_metallb_service(service);
         if !self.services.iter().any(takes_key) {
             return None;
         }
@@ -275,7 +280,7 @@ impl Case<'_> {
     }
 
     /// Objects of MetalLB's in more than one namespace.
-    fn installs(&self) -> Option<String> {
+    fn several_installs(&self) -> Option<String> {
         let statuses = self.cluster.objects().statuses.iter();
         let of_service = statuses
             .filter(|status| self.services.iter().any(|one| one.named == status.service))
@@ -297,7 +302,7 @@ impl Case<'_> {
         Some(format!("Pools are in several namespaces: {namespaces}"))
     }
 
-    fn who(&self, owner: &OwnerRecord) -> String {
+    fn describe_owner(&self, owner: &OwnerRecord) -> String {
         let mac = owner.macs.first().map(ToString::to_string);
         let mac = mac.unwrap_or_default();
         let who = match (name(owner), &owner.vendor, self.nodes) {
@@ -318,27 +323,33 @@ impl Case<'_> {
     fn macs_of_nodes(&self) -> String {
         match self.nodes {
             None => "The nodes are not known".to_owned(),
-            Some(NodesKnown { here: 0, .. }) => {
+            Some(NodeCoverage { on_segment: 0, .. }) => {
                 "No node has an address on this network by which its MAC address could be known"
                     .to_owned()
             }
-            Some(NodesKnown {
+            Some(NodeCoverage {
                 all,
-                here,
+                on_segment,
                 with_mac,
-            }) if here < all && with_mac >= here => {
+            }) if on_segment < all && with_mac >= on_segment => {
                 format!(
-                    "Only {here} of {all} nodes have an address on this network that the cluster names"
+                    "Only {on_segment} of {all} nodes have an address on this network that the cluster names"
                 )
             }
-            Some(NodesKnown { here, with_mac, .. }) => {
-                format!("The MAC addresses of {with_mac} of {here} nodes on this network are known")
+            Some(NodeCoverage {
+                on_segment,
+                with_mac,
+                ..
+            }) => {
+                format!(
+                    "The MAC addresses of {with_mac} of {on_segment} nodes on this network are known"
+                )
             }
         }
     }
 
     /// What an announcer that is no node may be after all, where a node announces the address as well.
-    fn second_card(&self, stranger: &OwnerRecord) -> Option<String> {
+    fn second_interface(&self, stranger: &OwnerRecord) -> Option<String> {
         let mut announcers = self.owners.iter().filter(|owner| owner.announces);
         let node = announcers.find_map(|owner| name(owner))?;
         let mac = stranger.macs.first()?;
@@ -348,7 +359,7 @@ impl Case<'_> {
     }
 
     /// Whether a stranger was there before the service had the address.
-    fn before_or_after(&self, stranger: &OwnerRecord) -> Option<String> {
+    fn mac_neighbourhood(&self, stranger: &OwnerRecord) -> Option<String> {
         let service = self.services.first()?;
         let (since, what) = match (service.assigned, service.created) {
             (Some(assigned), _) => (assigned, "got its addresses"),
@@ -370,8 +381,8 @@ impl Case<'_> {
     }
 
     /// What MetalLB and kube-vip say of who announces it.
-    fn witness(&self) -> Option<String> {
-        let said = self.cluster.said_to_announce(self.ip);
+    fn announcing_node(&self) -> Option<String> {
+        let said = self.cluster.reported_announcers(self.ip);
         (!said.is_empty()).then(|| {
             format!(
                 "By the status of the service it is announced by {}, which need not be so",
@@ -381,20 +392,20 @@ impl Case<'_> {
     }
 
     /// What is concluded from knowledge that is not current says so.
-    fn not_current(&self) -> Option<String> {
+    fn stale_resources(&self) -> Option<String> {
         let freshness = self
             .cluster
             .objects()
             .freshness
             .get(&super::Resource::Services)?;
-        let is_stale = freshness.known == super::model::Known::Stale;
+        let is_stale = freshness.known == super::model::ResourceState::Stale;
         let heard = freshness.heard.filter(|_| is_stale)?;
         Some(format!("The API server was last heard at {heard}"))
     }
 }
 
 /// Which of the nodes that are said to announce the address, and are not among its owners, a stranger may be.
-fn may_be(stranger: &OwnerRecord, unseen: &[&str]) -> Option<String> {
+fn describe_candidate(stranger: &OwnerRecord, unseen: &[&str]) -> Option<String> {
     let mac = stranger.macs.first()?;
     (!unseen.is_empty()).then(|| {
         format!(
@@ -411,13 +422,13 @@ fn is_node(owner: &OwnerRecord) -> bool {
 }
 
 fn name(owner: &OwnerRecord) -> Option<&str> {
-    let here = owner.local.then_some("this host");
-    owner.node.as_deref().or(here)
+    let on_segment = owner.local.then_some("this host");
+    owner.node.as_deref().or(on_segment)
 }
 
 /// Names in a sentence.
 fn listed(names: &[&str]) -> String {
-    let (told, rest) = names.split_at(names.len().min(MOST_NAMES));
+    let (told, rest) = names.split_at(names.len().min(MAX_NAMES));
     match (told, rest.len()) {
         ([], _) => String::new(),
         ([only], 0) => (*only).to_owned(),

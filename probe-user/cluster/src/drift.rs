@@ -1,6 +1,6 @@
 //! Where a cluster and the wire, or parts of a cluster, have drifted apart without a conflict. Pure.
 //!
-//! [`find`] says what is not as it should be at a moment; [`Watch`] tells of it once it has held for long enough, so
+//! [`find`] says what is not as it should be at a moment; [`DriftTracker`] tells of it once it has held for long enough, so
 //! that a service made a second ago, or a rollout, is none. What is not known is no drift: nothing is found from
 //! resources that were never read, may not be, or are not there, and nothing new from those that the API server has
 //! not been heard about lately.
@@ -13,14 +13,14 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use probe_common::{label_enum, wire::MacAddr};
-use probe_model::{Named, Severity};
+use probe_model::{NamespacedName, Severity};
 use serde::{Deserialize, Serialize};
 
-use super::model::{Cluster, Known, Resource};
+use super::model::{ClusterSnapshot, Resource, ResourceState};
 
 mod find;
 
-pub use find::{Wire, find};
+pub use find::{ObservedNetwork, find};
 
 label_enum! {
     /// The ways to drift apart. Each has an entry in the runbook.
@@ -48,7 +48,7 @@ label_enum! {
 
 label_enum! {
     /// Why a service has no address, or nobody announces the one it has.
-    pub enum Reason {
+    pub enum PendingReason {
         /// No pool gives it an address.
         NoPool = "no_pool",
         /// The pools have none left.
@@ -84,16 +84,16 @@ pub struct Drift {
     pub ip: Option<IpAddr>,
     /// The service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<Named>,
+    pub service: Option<NamespacedName>,
     /// The pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Named>,
+    pub pool: Option<NamespacedName>,
     /// The advertisement, or the other pool: its kind, namespace and name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    pub reason: Option<PendingReason>,
     /// Who claims the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub macs: Vec<MacAddr>,
@@ -109,18 +109,18 @@ pub struct Drift {
 
 /// What tells one drift from another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
+pub struct DriftKey {
     kind: DriftKind,
-    service: Option<Named>,
+    service: Option<NamespacedName>,
     ip: Option<IpAddr>,
-    pool: Option<Named>,
+    pool: Option<NamespacedName>,
     object: Option<String>,
 }
 
 impl Drift {
     /// What it is about.
-    pub fn key(&self) -> Key {
-        Key {
+    pub fn key(&self) -> DriftKey {
+        DriftKey {
             kind: self.drift,
             service: self.service.clone(),
             ip: self.ip,
@@ -132,65 +132,65 @@ impl Drift {
 
 /// Since when something has been so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Began {
+pub enum DriftOnset {
     /// Since it was first found.
-    Found,
+    FirstObserved,
     /// Since then, unless it was not so when last looked at.
-    At(Timestamp),
+    Since(Timestamp),
     /// Since then, and others have waited long enough before they said so.
-    Settled(Timestamp),
+    Immediate(Timestamp),
     /// Since it was first found, and only if it was seen again after that: the last time then.
-    SeenAgain(Timestamp),
+    ObservedAgain(Timestamp),
 }
 
 /// What may be a drift, if it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct DriftCandidate {
     /// What it would be; its `since` is not said yet.
     pub drift: Drift,
     /// Since when.
-    pub began: Began,
+    pub onset: DriftOnset,
     /// What it is concluded from.
-    pub needs: &'static [Resource],
+    pub required_resources: &'static [Resource],
 }
 
 /// Whether there are such objects, and they have been read.
-pub(super) fn is_there(cluster: &Cluster, resource: Resource) -> bool {
+pub(super) fn is_available(cluster: &ClusterSnapshot, resource: Resource) -> bool {
     match known(cluster, resource) {
-        Known::Current | Known::Stale => true,
-        Known::Never | Known::Missing | Known::Forbidden => false,
+        ResourceState::Current | ResourceState::Stale => true,
+        ResourceState::NeverRead | ResourceState::NotInstalled | ResourceState::Forbidden => false,
     }
 }
 
-fn known(cluster: &Cluster, resource: Resource) -> Known {
+fn known(cluster: &ClusterSnapshot, resource: Resource) -> ResourceState {
     let freshness = cluster.objects().freshness.get(&resource);
-    freshness.map_or(Known::Never, |freshness| freshness.known)
+    freshness.map_or(ResourceState::NeverRead, |freshness| freshness.known)
 }
 
 /// Tells of what has held for long enough.
 #[derive(Debug)]
-pub struct Watch {
-    patience: SignedDuration,
+pub struct DriftTracker {
+    grace_period: SignedDuration,
     /// What has been found, and may be told.
-    found: BTreeMap<Key, Found>,
+    found: BTreeMap<DriftKey, TrackedDrift>,
     last: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct TrackedDrift {
     first: Timestamp,
     since: Timestamp,
-    told: bool,
+    reported: bool,
 }
 
-impl Watch {
+impl DriftTracker {
     /// A short look is enough where others have waited.
-    const BRIEF: SignedDuration = SignedDuration::from_secs(15);
+    const MIN_DURATION: SignedDuration = SignedDuration::from_secs(15);
 
     /// What has held this long is told.
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(grace_period: Duration) -> Self {
         Self {
-            patience: SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX),
+            grace_period: SignedDuration::try_from(grace_period).unwrap_or(SignedDuration::MAX),
             found: BTreeMap::new(),
             last: None,
         }
@@ -203,7 +203,7 @@ impl Watch {
     }
 
     /// Whether this was found when last looked.
-    pub fn has_found(&self, key: &Key) -> bool {
+    pub fn is_tracked(&self, key: &DriftKey) -> bool {
         self.found.contains_key(key)
     }
 
@@ -211,15 +211,15 @@ impl Watch {
     pub fn observe(
         &mut self,
         now: Timestamp,
-        cluster: &Cluster,
-        candidates: Vec<Candidate>,
+        cluster: &ClusterSnapshot,
+        candidates: Vec<DriftCandidate>,
     ) -> Vec<Drift> {
         let mut before = std::mem::take(&mut self.found);
-        let mut told = Vec::new();
-        for Candidate {
+        let mut reported = Vec::new();
+        for DriftCandidate {
             mut drift,
-            began,
-            needs,
+            onset,
+            required_resources,
         } in candidates
         {
             let key = drift.key();
@@ -227,52 +227,54 @@ impl Watch {
                 continue;
             }
             let known_before = before.remove(&key);
-            let is_current = needs
+            let is_current = required_resources
                 .iter()
-                .all(|&resource| known(cluster, resource) == Known::Current);
+                .all(|&resource| known(cluster, resource) == ResourceState::Current);
             let mut found = match known_before {
-                Some(found) if found.told || is_current => found,
+                Some(found) if found.reported || is_current => found,
                 // Nothing new from what may be otherwise by now.
                 _ if !is_current => continue,
-                _ => Found {
+                _ => TrackedDrift {
                     first: now,
-                    since: self.since(began, now),
-                    told: false,
+                    since: self.since(onset, now),
+                    reported: false,
                 },
             };
-            found.told |= self.is_due(found, began, now);
+            found.reported |= self.is_due(found, onset, now);
             self.found.insert(key, found);
-            if found.told {
+            if found.reported {
                 drift.since = found.since;
-                told.push(drift);
+                reported.push(drift);
             }
         }
         self.last = Some(now);
-        told.sort_by_cached_key(|drift| (drift.severity != Severity::Critical, drift.key()));
-        told
+        reported.sort_by_cached_key(|drift| (drift.severity != Severity::Critical, drift.key()));
+        reported
     }
 
-    fn since(&self, began: Began, now: Timestamp) -> Timestamp {
-        match began {
-            Began::Settled(at) => at.min(now),
+    fn since(&self, onset: DriftOnset, now: Timestamp) -> Timestamp {
+        match onset {
+            DriftOnset::Immediate(at) => at.min(now),
             // It was not so then.
-            Began::At(at) => self
+            DriftOnset::Since(at) => self
                 .last
                 .map_or(at, |last| if last > at { now } else { at })
                 .min(now),
-            Began::Found | Began::SeenAgain(_) => now,
+            DriftOnset::FirstObserved | DriftOnset::ObservedAgain(_) => now,
         }
     }
 
-    fn is_due(&self, found: Found, began: Began, now: Timestamp) -> bool {
-        let brief = self.patience.min(Self::BRIEF);
+    fn is_due(&self, found: TrackedDrift, onset: DriftOnset, now: Timestamp) -> bool {
+        let brief = self.grace_period.min(Self::MIN_DURATION);
         let looked = now.duration_since(found.first);
         let held = now.duration_since(found.since);
-        match began {
-            Began::Settled(_) => looked >= brief,
-            Began::Found | Began::At(_) => looked >= brief && held >= self.patience,
-            Began::SeenAgain(last) => {
-                held >= self.patience && last.duration_since(found.first) >= brief
+        match onset {
+            DriftOnset::Immediate(_) => looked >= brief,
+            DriftOnset::FirstObserved | DriftOnset::Since(_) => {
+                looked >= brief && held >= self.grace_period
+            }
+            DriftOnset::ObservedAgain(last) => {
+                held >= self.grace_period && last.duration_since(found.first) >= brief
             }
         }
     }

@@ -19,5 +19,5 @@ pub mod testing;
 pub mod tracking;
 pub mod usage;
 
-pub use model::{Cluster, Node, Objects, Resource, Service, title};
-pub use roster::Roster;
+pub use model::{ClusterObjects, ClusterSnapshot, Node, Resource, Service, object_title};
+pub use roster::NodeIndex;

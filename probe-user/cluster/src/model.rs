@@ -8,8 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use probe_common::{label_enum, wire::MacAddr};
-use probe_model::{Announced, Named};
-use probe_pools::{AdvertisementKind, Inventory, Pool, PoolKind, interval::Interval, manifest};
+use probe_model::{AnnouncementMode, NamespacedName};
+use probe_pools::{AdvertisementKind, Pool, PoolInventory, PoolKind, interval::Interval, manifest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,15 +36,15 @@ label_enum! {
 
 label_enum! {
     /// How well a resource is known.
-    pub enum Known {
+    pub enum ResourceState {
         /// Followed: what is known is how it is.
         Current = "current",
         /// Known once; the API server has not been reached since.
         Stale = "stale",
         /// Never read so far.
-        Never = "never",
+        NeverRead = "never",
         /// The cluster has no such resource: what defines it is not installed.
-        Missing = "missing",
+        NotInstalled = "missing",
         /// The API server does not let us read it.
         Forbidden = "forbidden",
     }
@@ -54,7 +54,7 @@ label_enum! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
     /// How well.
-    pub known: Known,
+    pub known: ResourceState,
     /// When the API server last said something about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<Timestamp>,
@@ -72,7 +72,7 @@ pub struct Freshness {
 pub struct Service {
     /// Which.
     #[serde(flatten)]
-    pub named: Named,
+    pub named: NamespacedName,
     /// What Kubernetes calls it in references.
     pub uid: String,
     /// When it was made.
@@ -94,7 +94,7 @@ pub struct Service {
     pub requested: Vec<IpAddr>,
     /// Whether somebody asked in `spec.loadBalancerIP` and in MetalLB's annotation as well, which MetalLB refuses.
     #[serde(default)]
-    pub requested_twice: bool,
+    pub has_conflicting_requests: bool,
     /// The pool that somebody asked for by annotation.
     pub requested_pool: Option<String>,
     /// The pool that MetalLB says its addresses are from (`metallb.io/ip-allocated-from-pool`, from 0.13.9).
@@ -121,16 +121,16 @@ pub struct Service {
 pub struct L2Status {
     /// Which object.
     #[serde(flatten)]
-    pub named: Named,
+    pub named: NamespacedName,
     /// The node that is said to announce.
     pub node: String,
     /// What it announces.
-    pub service: Named,
+    pub service: NamespacedName,
 }
 
 /// An object that could not be read, or not all of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Broken {
+pub struct InvalidObject {
     /// Among which.
     pub resource: Resource,
     /// Its namespace and name, as far as it says.
@@ -141,7 +141,7 @@ pub struct Broken {
 
 /// What the API server said: what can be sent and kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Objects {
+pub struct ClusterObjects {
     /// By namespace and name.
     pub services: Vec<Service>,
     /// By namespace and name.
@@ -149,33 +149,33 @@ pub struct Objects {
     /// Pools and advertisements as they are, but for `metadata.managedFields`: with `apiVersion` and `kind`.
     pub metallb: Vec<Value>,
     /// What could not be read.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<InvalidObject>,
     /// How well each resource is known.
     pub freshness: BTreeMap<Resource, Freshness>,
 }
 
 /// A cluster.
 #[derive(Debug, Default)]
-pub struct Cluster {
-    objects: Objects,
+pub struct ClusterSnapshot {
+    objects: ClusterObjects,
     /// Pools and advertisements, as `probe pools check` judges them.
-    inventory: Inventory,
+    inventory: PoolInventory,
     by_address: HashMap<IpAddr, Vec<usize>>,
     /// The statuses of each service.
-    by_service: HashMap<Named, Vec<usize>>,
+    by_service: HashMap<NamespacedName, Vec<usize>>,
     /// Whether MetalLB says of any service that it gave it its addresses. Then it says so of all that it did.
-    metallb_speaks: bool,
+    metallb_reports_announcers: bool,
     /// The `L2Advertisement`s that are for some network cards of the nodes only.
-    on_some_cards: HashSet<Named>,
+    on_some_cards: HashSet<NamespacedName>,
 }
 
-impl From<Objects> for Cluster {
-    fn from(objects: Objects) -> Self {
-        let mut inventory = Inventory::default();
+impl From<ClusterObjects> for ClusterSnapshot {
+    fn from(objects: ClusterObjects) -> Self {
+        let mut inventory = PoolInventory::default();
         for object in &objects.metallb {
             // JSON is YAML.
             let text = object.to_string();
-            manifest::read(&mut inventory, NAME, &title(object), &text);
+            manifest::read(&mut inventory, NAME, &object_title(object), &text);
         }
         let mut by_address: HashMap<_, Vec<_>> = HashMap::new();
         for (number, service) in objects.services.iter().enumerate() {
@@ -189,21 +189,21 @@ impl From<Objects> for Cluster {
             by_service.entry(service).or_default().push(number);
         }
         let mut services = objects.services.iter();
-        let metallb_speaks = services.any(|service| service.allocated_from.is_some());
+        let metallb_reports_announcers = services.any(|service| service.allocated_from.is_some());
         let on_some_cards = objects.metallb.iter().filter_map(on_some_cards).collect();
         Self {
             objects,
             inventory,
             by_address,
             by_service,
-            metallb_speaks,
+            metallb_reports_announcers,
             on_some_cards,
         }
     }
 }
 
 /// What people call an object: `IPAddressPool metallb-system/production`.
-pub fn title(object: &Value) -> String {
+pub fn object_title(object: &Value) -> String {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     let kind = text("/kind").unwrap_or("object");
     let name = text("/metadata/name").unwrap_or_default();
@@ -214,29 +214,29 @@ pub fn title(object: &Value) -> String {
 }
 
 /// The name of an `L2Advertisement` that is for some network cards only.
-fn on_some_cards(object: &Value) -> Option<Named> {
+fn on_some_cards(object: &Value) -> Option<NamespacedName> {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     let cards = object.pointer("/spec/interfaces")?.as_array()?;
     let is_one = text("/kind") == Some(AdvertisementKind::L2.label()) && !cards.is_empty();
-    is_one.then(|| Named {
+    is_one.then(|| NamespacedName {
         namespace: text("/metadata/namespace").unwrap_or_default().to_owned(),
         name: text("/metadata/name").unwrap_or_default().to_owned(),
     })
 }
 
-impl Cluster {
+impl ClusterSnapshot {
     /// What the API server said.
-    pub const fn objects(&self) -> &Objects {
+    pub const fn objects(&self) -> &ClusterObjects {
         &self.objects
     }
 
     /// The pools and advertisements.
-    pub const fn inventory(&self) -> &Inventory {
+    pub const fn inventory(&self) -> &PoolInventory {
         &self.inventory
     }
 
     /// The pools and advertisements, and nothing else.
-    pub fn into_inventory(self) -> Inventory {
+    pub fn into_inventory(self) -> PoolInventory {
         self.inventory
     }
 
@@ -250,13 +250,13 @@ impl Cluster {
         let freshness = self.objects.freshness.get(&resource);
         freshness.is_some_and(|freshness| match freshness.known {
             // No such resource is as good as none of them.
-            Known::Current | Known::Stale | Known::Missing => true,
-            Known::Never | Known::Forbidden => false,
+            ResourceState::Current | ResourceState::Stale | ResourceState::NotInstalled => true,
+            ResourceState::NeverRead | ResourceState::Forbidden => false,
         })
     }
 
     /// Whether an object of a resource could not be read, or not all of it.
-    pub fn has_broken(&self, resource: Resource) -> bool {
+    pub fn has_invalid_objects(&self, resource: Resource) -> bool {
         let mut broken = self.objects.broken.iter();
         broken.any(|broken| broken.resource == resource)
     }
@@ -295,9 +295,9 @@ impl Cluster {
     }
 
     /// How a pool's addresses are announced.
-    pub fn announcement_of(&self, pool: &Pool) -> Announced {
+    pub fn announcement_of(&self, pool: &Pool) -> AnnouncementMode {
         if pool.kind != PoolKind::IpAddressPool {
-            return Announced::Unknown;
+            return AnnouncementMode::Unknown;
         }
         let advertisements = self.inventory.advertisements.iter();
         let kinds: Vec<_> = advertisements
@@ -305,34 +305,34 @@ impl Cluster {
             .map(|advertisement| advertisement.kind)
             .collect();
         if kinds.contains(&AdvertisementKind::L2) {
-            Announced::Layer2
+            AnnouncementMode::Layer2
         } else if kinds.is_empty() {
-            Announced::Nowhere
+            AnnouncementMode::NotAnnounced
         } else {
-            Announced::Bgp
+            AnnouncementMode::Bgp
         }
     }
 
     /// How an address is announced.
-    pub fn announced(&self, ip: IpAddr) -> Announced {
+    pub fn announced(&self, ip: IpAddr) -> AnnouncementMode {
         self.pool_of(ip)
-            .map_or(Announced::Unknown, |pool| self.announcement_of(pool))
+            .map_or(AnnouncementMode::Unknown, |pool| self.announcement_of(pool))
     }
 
     /// Whether MetalLB gave a service its addresses: it says so itself (`ip-allocated-from-pool`, from 0.13.9). Where it
     /// says so of no service, by what the service is not, as long as there are pools: they may be all that is left of
     /// an installation, or it may be for services of one class only.
-    pub fn is_from_metallb(&self, service: &Service) -> bool {
+    pub fn is_metallb_service(&self, service: &Service) -> bool {
         let mut pools = self.inventory.pools.iter();
         service.allocated_from.is_some()
-            || !self.metallb_speaks
-                && may_be_metallbs(service)
+            || !self.metallb_reports_announcers
+                && may_belong_to_metallb(service)
                 && pools.any(|pool| pool.kind.is_metallb())
     }
 
     /// The nodes that are said to announce an address, by MetalLB (`ServiceL2Status`) and kube-vip (`vipHost`):
     /// witnesses.
-    pub fn said_to_announce(&self, ip: IpAddr) -> Vec<&str> {
+    pub fn reported_announcers(&self, ip: IpAddr) -> Vec<&str> {
         let mut said = self.announcers(ip);
         said.extend(
             self.services_at(ip)
@@ -352,7 +352,7 @@ impl Cluster {
         let mut said: Vec<_> = services
             .filter_map(|service| service.kube_vip_host.as_deref())
             .collect();
-        if self.is_on_some_cards(ip) {
+        if self.is_interface_restricted(ip) {
             said.extend(self.announcers(ip));
         }
         said.retain(|node| !is_owner(node));
@@ -362,13 +362,13 @@ impl Cluster {
     }
 
     /// Whether an address may be announced through some network cards only.
-    fn is_on_some_cards(&self, ip: IpAddr) -> bool {
+    fn is_interface_restricted(&self, ip: IpAddr) -> bool {
         let Some(pool) = self.pool_of(ip).filter(|_| !self.on_some_cards.is_empty()) else {
             return false;
         };
         let mut advertisements = self.inventory.advertisements.iter();
         advertisements.any(|one| {
-            let name = Named {
+            let name = NamespacedName {
                 namespace: one.namespace.clone().unwrap_or_default(),
                 name: one.name.clone(),
             };
@@ -380,7 +380,7 @@ impl Cluster {
 
     /// The node that speaks for an address with one of these MACs, by kube-vip's word: for an address of DHCP it uses
     /// a MAC of its own, which goes with the address from node to node.
-    pub fn node_by_word(&self, ip: IpAddr, macs: &[MacAddr]) -> Option<&str> {
+    pub fn reported_node(&self, ip: IpAddr, macs: &[MacAddr]) -> Option<&str> {
         self.services_at(ip)
             .filter(|service| service.kube_vip_mac.is_some_and(|mac| macs.contains(&mac)))
             .find_map(|service| service.kube_vip_host.as_deref())
@@ -401,7 +401,7 @@ impl Cluster {
 }
 
 /// Whether nothing says that a service is another controller's than MetalLB.
-pub(super) fn may_be_metallbs(service: &Service) -> bool {
+pub(super) fn may_belong_to_metallb(service: &Service) -> bool {
     let class = service.class.as_deref();
     class.is_none_or(|class| class.contains("metallb"))
         && service.kube_vip_host.is_none()
@@ -429,8 +429,8 @@ mod tests {
 
     const IP: &str = "192.0.2.240";
 
-    fn cluster(services: Vec<Service>, pools: &[Value]) -> Cluster {
-        Cluster::from(Objects {
+    fn cluster(services: Vec<Service>, pools: &[Value]) -> ClusterSnapshot {
+        ClusterSnapshot::from(ClusterObjects {
             services,
             metallb: pools.to_vec(),
             ..testing::objects()
@@ -477,7 +477,7 @@ mod tests {
         ] {
             let all = [vec![service.clone()], others].concat();
             let cluster = cluster(all, &pools);
-            assert_eq!(cluster.is_from_metallb(&service), expected, "{what}");
+            assert_eq!(cluster.is_metallb_service(&service), expected, "{what}");
         }
     }
 
@@ -498,7 +498,7 @@ mod tests {
                 &[],
             ),
         ] {
-            let cluster = Cluster::from(Objects {
+            let cluster = ClusterSnapshot::from(ClusterObjects {
                 services: vec![testing::service("shop/frontend", &[IP])],
                 statuses: vec![L2Status {
                     named: testing::named("metallb-system/l2-x"),
@@ -508,7 +508,7 @@ mod tests {
                 metallb: vec![pool(), advertisement],
                 ..testing::objects()
             });
-            assert_eq!(cluster.said_to_announce(ip), ["node-1"]);
+            assert_eq!(cluster.reported_announcers(ip), ["node-1"]);
             assert_eq!(cluster.unseen_announcers(ip, |_| false), expected, "{what}");
             assert_eq!(cluster.unseen_announcers(ip, |_| true), [""; 0], "{what}");
         }
@@ -528,17 +528,17 @@ mod tests {
             ..service.clone()
         };
         let mut cluster = cluster(vec![service.clone()], &[]);
-        assert_eq!(cluster.said_to_announce(ip), ["node-2"]);
+        assert_eq!(cluster.reported_announcers(ip), ["node-2"]);
         assert_eq!(cluster.unseen_announcers(ip, |_| false), ["node-2"]);
         assert_eq!(
             cluster.unseen_announcers(ip, |node| node == "node-2"),
             [""; 0]
         );
         assert_eq!(cluster.unseen_announcers(elsewhere, |_| false), [""; 0]);
-        assert_eq!(cluster.node_by_word(ip, &[other, mac]), Some("node-2"));
-        assert_eq!(cluster.node_by_word(ip, &[other]), None);
-        assert_eq!(cluster.node_by_word(elsewhere, &[mac]), None);
+        assert_eq!(cluster.reported_node(ip, &[other, mac]), Some("node-2"));
+        assert_eq!(cluster.reported_node(ip, &[other]), None);
+        assert_eq!(cluster.reported_node(elsewhere, &[mac]), None);
         cluster = self::cluster(vec![nameless], &[]);
-        assert_eq!(cluster.node_by_word(ip, &[mac]), None, "on whichever node");
+        assert_eq!(cluster.reported_node(ip, &[mac]), None, "on whichever node");
     }
 }

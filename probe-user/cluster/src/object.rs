@@ -1,18 +1,18 @@
 //! Objects of the API to what is kept of them.
 //!
 //! An object is whatever the API server sent: fields may be missing, of another type or far too long, and the
-//! server may lie. What cannot be read becomes a [`Broken`] and is left out; every other field still counts.
+//! server may lie. What cannot be read becomes a [`InvalidObject`] and is left out; every other field still counts.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
 use probe_common::wire::MacAddr;
-use probe_model::Named;
-use probe_pools::{Inventory, manifest};
+use probe_model::NamespacedName;
+use probe_pools::{PoolInventory, manifest};
 use serde_json::{Map, Value};
 
 use super::{
-    model::{Broken, L2Status, Node, Resource, Service},
+    model::{InvalidObject, L2Status, Node, Resource, Service},
     usage::AddressFamily,
 };
 
@@ -28,19 +28,19 @@ const LONGEST_LIST: usize = 4 * LONGEST_TEXT;
 const LONGEST_OBJECT: usize = 256 << 10;
 
 /// Of one service, or node, so many addresses are kept.
-const MOST_ADDRESSES: usize = 64;
+const MAX_ADDRESSES: usize = 64;
 
 /// Of one object, so many faults are told.
-const MOST_FAULTS: usize = 8;
+const MAX_ERRORS: usize = 8;
 
 /// Of nodes, so many labels are kept.
-pub const MOST_LABELS: usize = 64;
+pub const MAX_LABELS: usize = 64;
 
 /// A label's key with its prefix is at most this long.
-const LONGEST_LABEL: usize = 317;
+const MAX_LABEL_BYTES: usize = 317;
 
 /// In an error, so much of a value is repeated.
-const LONGEST_QUOTE: usize = 64;
+const MAX_QUOTE_BYTES: usize = 64;
 
 /// Where MetalLB keeps its annotations, now and before.
 const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
@@ -64,7 +64,7 @@ const KUBE_VIP_MAC: &str = "kube-vip.io/hwaddr";
 /// What the classes of Cilium's load balancers begin with.
 const CILIUM_CLASS: &str = "io.cilium/";
 /// The condition in which Cilium says that it gave a service its addresses, now and before.
-const CILIUM_GAVE: [&str; 2] = [
+const CILIUM_CONDITION: [&str; 2] = [
     "cilium.io/IPAMRequestSatisfied",
     "io.cilium/lb-ipam-request-satisfied",
 ];
@@ -74,7 +74,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What is kept of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum ParsedObject {
     /// A Service of type `LoadBalancer`.
     Service(Box<Service>),
     /// What MetalLB says of who announces a service.
@@ -85,15 +85,15 @@ pub enum Kept {
 
 /// What was read of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ParseOutcome {
     /// None of a service of another type, and of what cannot be told.
-    pub kept: Option<Kept>,
+    pub kept: Option<ParsedObject>,
     /// What could not be read.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<InvalidObject>,
 }
 
 /// The namespace and name of an object: both empty if it does not say.
-pub fn named(object: &Value) -> Named {
+pub fn named(object: &Value) -> NamespacedName {
     let name = |key| {
         let text = object.pointer(key).and_then(Value::as_str);
         // Kubernetes gives no other names, and these go into commands that people paste.
@@ -105,7 +105,7 @@ pub fn named(object: &Value) -> Named {
             .map(|text| shorten(text, LONGEST_NAME))
             .unwrap_or_default()
     };
-    Named {
+    NamespacedName {
         namespace: name("/metadata/namespace"),
         name: name("/metadata/name"),
     }
@@ -120,9 +120,9 @@ pub fn version(object: &Value) -> Option<&str> {
 }
 
 /// Reads one object of a resource.
-pub fn read(resource: Resource, object: Value) -> Reading {
+pub fn read(resource: Resource, object: Value) -> ParseOutcome {
     let named = named(&object);
-    let mut faults = Faults {
+    let mut faults = FieldErrors {
         resource,
         object: if named.namespace.is_empty() {
             named.name.clone()
@@ -136,14 +136,16 @@ pub fn read(resource: Resource, object: Value) -> Reading {
         None
     } else {
         match resource {
-            Resource::Services => service(&object, named, &mut faults).map(Kept::Service),
-            Resource::ServiceL2Statuses => status(&object, named, &mut faults).map(Kept::Status),
+            Resource::Services => service(&object, named, &mut faults).map(ParsedObject::Service),
+            Resource::ServiceL2Statuses => {
+                status(&object, named, &mut faults).map(ParsedObject::Status)
+            }
             Resource::IpAddressPools | Resource::L2Advertisements | Resource::BgpAdvertisements => {
-                metallb(resource, object, &mut faults).map(Kept::Metallb)
+                metallb(resource, object, &mut faults).map(ParsedObject::Metallb)
             }
         }
     };
-    Reading {
+    ParseOutcome {
         kept,
         broken: faults.broken,
     }
@@ -166,7 +168,7 @@ pub fn node(object: &Value, wanted: &BTreeSet<String>) -> Option<Node> {
             matches!(kind, Some("InternalIP" | "ExternalIP"))
         })
         .filter_map(|address| address.get("address")?.as_str()?.parse().ok())
-        .take(MOST_ADDRESSES)
+        .take(MAX_ADDRESSES)
         .collect();
     let labels = object
         .pointer("/metadata/labels")
@@ -196,11 +198,11 @@ pub fn selected_labels(metallb: &[Value]) -> BTreeSet<String> {
         let keys = expressions.into_iter().flatten();
         let keys = keys.filter_map(|expression| expression.get("key")?.as_str());
         labels.extend(keys.map(str::to_owned));
-        if labels.len() > MOST_LABELS {
+        if labels.len() > MAX_LABELS {
             break;
         }
     }
-    labels.retain(|key| key.len() <= LONGEST_LABEL);
+    labels.retain(|key| key.len() <= MAX_LABEL_BYTES);
     labels
 }
 
@@ -217,16 +219,16 @@ pub fn ready_endpoints(slice: &Value) -> usize {
         .count()
 }
 
-struct Faults {
+struct FieldErrors {
     resource: Resource,
     object: String,
-    broken: Vec<Broken>,
+    broken: Vec<InvalidObject>,
 }
 
-impl Faults {
+impl FieldErrors {
     fn add(&mut self, field: &str, fault: &str) {
-        if self.broken.len() < MOST_FAULTS {
-            self.broken.push(Broken {
+        if self.broken.len() < MAX_ERRORS {
+            self.broken.push(InvalidObject {
                 resource: self.resource,
                 object: self.object.clone(),
                 error: format!("{field} {fault}").trim().to_owned(),
@@ -302,7 +304,7 @@ impl Faults {
         let text = text.trim();
         let address = text.parse().ok();
         if address.is_none() {
-            let quote = shorten(text, LONGEST_QUOTE);
+            let quote = shorten(text, MAX_QUOTE_BYTES);
             self.add(field, &format!("is no address: {quote:?}"));
         }
         address
@@ -330,14 +332,18 @@ fn metallb_keys(name: &str) -> impl Iterator<Item = String> {
         .map(move |prefix| format!("{prefix}{name}"))
 }
 
-fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Service>> {
+fn service(
+    object: &Value,
+    named: NamespacedName,
+    faults: &mut FieldErrors,
+) -> Option<Box<Service>> {
     if faults.text(object, "/spec/type") != Some("LoadBalancer") {
         return None;
     }
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let sharing = metallb_keys("allow-shared-ip").chain(SHARING.map(str::to_owned));
     let class = owned(faults.text(object, "/spec/loadBalancerClass"));
-    let (requested, requested_twice) = requested(object, faults);
+    let (requested, has_conflicting_requests) = requested(object, faults);
     Some(Box::new(Service {
         uid: owned(faults.text(object, "/metadata/uid")).unwrap_or_default(),
         created: faults.time(object, "/metadata/creationTimestamp"),
@@ -346,10 +352,10 @@ fn service(object: &Value, named: Named, faults: &mut Faults) -> Option<Box<Serv
         has_ingress: has_ingress(object),
         families: families(object, faults),
         requested,
-        requested_twice,
+        has_conflicting_requests,
         requested_pool: owned(faults.first(object, metallb_keys("address-pool"))),
         allocated_from: owned(faults.first(object, metallb_keys("ip-allocated-from-pool"))),
-        by_cilium: is_by_cilium(object, class.as_deref()),
+        by_cilium: is_cilium_service(object, class.as_deref()),
         class,
         sharing_key: owned(faults.first(object, sharing)),
         kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST, LONGEST_NAME)),
@@ -367,7 +373,7 @@ fn has_ingress(object: &Value) -> bool {
 }
 
 /// The families of addresses that a service is to have.
-fn families(object: &Value, faults: &mut Faults) -> Vec<AddressFamily> {
+fn families(object: &Value, faults: &mut FieldErrors) -> Vec<AddressFamily> {
     let families = object.pointer("/spec/ipFamilies").and_then(Value::as_array);
     let mut known = Vec::new();
     for family in families.into_iter().flatten() {
@@ -386,25 +392,25 @@ fn families(object: &Value, faults: &mut Faults) -> Vec<AddressFamily> {
     known
 }
 
-fn is_by_cilium(object: &Value, class: Option<&str>) -> bool {
+fn is_cilium_service(object: &Value, class: Option<&str>) -> bool {
     let conditions = object
         .pointer("/status/conditions")
         .and_then(Value::as_array);
     let gave = |condition: &Value| {
         let text = |key| condition.get(key).and_then(Value::as_str);
-        text("type").is_some_and(|kind| CILIUM_GAVE.contains(&kind))
+        text("type").is_some_and(|kind| CILIUM_CONDITION.contains(&kind))
             && text("status") == Some("True")
     };
     class.is_some_and(|class| class.starts_with(CILIUM_CLASS))
         || conditions.is_some_and(|conditions| conditions.iter().any(gave))
 }
 
-fn kube_vip_mac(object: &Value, faults: &mut Faults) -> Option<MacAddr> {
+fn kube_vip_mac(object: &Value, faults: &mut FieldErrors) -> Option<MacAddr> {
     let text = faults.annotation(object, KUBE_VIP_MAC, LONGEST_NAME)?;
     let mac = text.parse().ok();
     if mac.is_none() {
         let field = format!("the annotation {KUBE_VIP_MAC}");
-        let quote = shorten(text, LONGEST_QUOTE);
+        let quote = shorten(text, MAX_QUOTE_BYTES);
         faults.add(&field, &format!("is no MAC address: {quote:?}"));
     }
     mac
@@ -422,7 +428,7 @@ fn assigned(object: &Value) -> Option<Timestamp> {
 }
 
 /// The addresses that a service has.
-fn addresses(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
+fn addresses(object: &Value, faults: &mut FieldErrors) -> Vec<IpAddr> {
     const FIELD: &str = "status.loadBalancer.ingress";
     let mut addresses = Vec::new();
     let ingress = match object.pointer("/status/loadBalancer/ingress") {
@@ -455,9 +461,9 @@ fn addresses(object: &Value, faults: &mut Faults) -> Vec<IpAddr> {
 }
 
 /// The addresses that somebody asked for, and whether in both of the ways that MetalLB does not take together.
-fn requested(object: &Value, faults: &mut Faults) -> (Vec<IpAddr>, bool) {
+fn requested(object: &Value, faults: &mut FieldErrors) -> (Vec<IpAddr>, bool) {
     let mut requested = Vec::new();
-    let mut take = |text: &str, field: &str, faults: &mut Faults| {
+    let mut take = |text: &str, field: &str, faults: &mut FieldErrors| {
         for text in text.split(',').filter(|text| !text.trim().is_empty()) {
             let address = faults.address(text, field);
             // 0.0.0.0 is kube-vip's word for "ask DHCP".
@@ -489,14 +495,14 @@ fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) -> bool {
     if addresses.contains(&address) {
         return true;
     }
-    let fits = addresses.len() < MOST_ADDRESSES;
+    let fits = addresses.len() < MAX_ADDRESSES;
     if fits {
         addresses.push(address);
     }
     fits
 }
 
-fn status(object: &Value, named: Named, faults: &mut Faults) -> Option<L2Status> {
+fn status(object: &Value, named: NamespacedName, faults: &mut FieldErrors) -> Option<L2Status> {
     faults.object(object.get("status"), "status");
     // The object comes first and its status a moment later, with the same words in labels.
     let mut text = |field: &str, label: &str| {
@@ -511,7 +517,7 @@ fn status(object: &Value, named: Named, faults: &mut Faults) -> Option<L2Status>
     };
     let status = L2Status {
         node: text("node", "metallb.io/node"),
-        service: Named {
+        service: NamespacedName {
             namespace: text("serviceNamespace", "metallb.io/service-namespace"),
             name: text("serviceName", "metallb.io/service-name"),
         },
@@ -526,7 +532,7 @@ fn status(object: &Value, named: Named, faults: &mut Faults) -> Option<L2Status>
 }
 
 /// A pool or an advertisement, without what nobody here reads.
-fn metallb(resource: Resource, object: Value, faults: &mut Faults) -> Option<Value> {
+fn metallb(resource: Resource, object: Value, faults: &mut FieldErrors) -> Option<Value> {
     let Value::Object(mut object) = object else {
         return None;
     };
@@ -561,13 +567,13 @@ fn metallb(resource: Resource, object: Value, faults: &mut Faults) -> Option<Val
         return None;
     }
     // As whoever judges pools reads it, and with what that finds to be wrong.
-    let mut inventory = Inventory::default();
+    let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "", "", &text);
     for unread in &inventory.unread {
         faults.add("", &unread.error.to_string());
     }
     for fault in inventory.pools.iter().flat_map(|pool| &pool.faults) {
-        let quote = shorten(&fault.text, LONGEST_QUOTE);
+        let quote = shorten(&fault.text, MAX_QUOTE_BYTES);
         faults.add("spec.addresses", &format!("{quote:?}: {}", fault.error));
     }
     Some(object)

@@ -13,7 +13,7 @@ fn service_of(object: Value) -> (Service, Vec<String>) {
     let reading = read(Resource::Services, object);
     let errors = reading.broken.into_iter().map(|broken| broken.error);
     match reading.kept {
-        Some(Kept::Service(service)) => (*service, errors.collect()),
+        Some(ParsedObject::Service(service)) => (*service, errors.collect()),
         other => panic!("{other:?}"),
     }
 }
@@ -108,7 +108,7 @@ fn a_service_is_read() {
     let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
     assert_eq!(service.kube_vip_mac, Some(mac));
     assert_eq!(service.families, [AddressFamily::V4, AddressFamily::V6]);
-    assert!(service.local_traffic && service.has_ingress && service.requested_twice);
+    assert!(service.local_traffic && service.has_ingress && service.has_conflicting_requests);
     assert!(!service.by_cilium);
 }
 
@@ -143,7 +143,10 @@ fn metallb_is_asked_twice_only_in_its_own_words() {
             "spec": {"type": "LoadBalancer", "loadBalancerIP": spec},
         }));
         assert_eq!(errors, [""; 0]);
-        assert_eq!(service.requested_twice, expected, "{key} and {spec:?}");
+        assert_eq!(
+            service.has_conflicting_requests, expected,
+            "{key} and {spec:?}"
+        );
     }
 }
 
@@ -277,8 +280,8 @@ fn what_one_object_may_cost_is_bounded() {
     let bad = (0..5_000).map(|n| format!("x{n}")).collect::<Vec<_>>();
     object["metadata"]["annotations"]["lbipam.cilium.io/ips"] = json!(bad[..500].join(","));
     let (service, errors) = service_of(object);
-    assert_eq!(service.addresses.len(), MOST_ADDRESSES);
-    assert_eq!(errors.len(), MOST_FAULTS);
+    assert_eq!(service.addresses.len(), MAX_ADDRESSES);
+    assert_eq!(errors.len(), MAX_ERRORS);
     let pool = json!({
         "metadata": {"namespace": "m", "name": "p"},
         "spec": {"addresses": vec!["192.0.2.0/24"; 50_000]},
@@ -293,13 +296,13 @@ fn what_one_object_may_cost_is_bounded() {
 
 #[test]
 fn a_status_is_read_from_its_fields_or_its_labels() {
-    let expected = Some(Kept::Status(L2Status {
-        named: Named {
+    let expected = Some(ParsedObject::Status(L2Status {
+        named: NamespacedName {
             namespace: "metallb-system".to_owned(),
             name: "l2-x".to_owned(),
         },
         node: "node-1".to_owned(),
-        service: Named {
+        service: NamespacedName {
             namespace: "shop".to_owned(),
             name: "frontend".to_owned(),
         },
@@ -337,7 +340,7 @@ fn of_a_pool_what_nobody_reads_is_left_out() {
     );
     assert_eq!(
         reading.kept,
-        Some(Kept::Metallb(json!({
+        Some(ParsedObject::Metallb(json!({
             "apiVersion": "metallb.io/v1beta1",
             "kind": "IPAddressPool",
             "metadata": {"namespace": "m", "name": "p", "annotations": {"team": "a"}},
@@ -463,7 +466,7 @@ proptest! {
     fn nothing_panics(object in anything()) {
         for &resource in Resource::ALL {
             let reading = read(resource, object.clone());
-            prop_assert!(reading.broken.len() <= MOST_FAULTS);
+            prop_assert!(reading.broken.len() <= MAX_ERRORS);
         }
         node(&object, &BTreeSet::from(["rack".to_owned()]));
         ready_endpoints(&object);

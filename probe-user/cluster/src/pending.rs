@@ -10,13 +10,13 @@ use std::{
     net::IpAddr,
 };
 
-use probe_model::Named;
+use probe_model::NamespacedName;
 use probe_pools::{Pool, PoolKind};
 use serde_json::Value;
 
 use super::{
-    drift::Reason,
-    model::{Cluster, Resource, Service, may_be_metallbs},
+    drift::PendingReason,
+    model::{ClusterSnapshot, Resource, Service, may_belong_to_metallb},
     usage::{AddressFamily, PoolUsage, name_of},
 };
 
@@ -25,10 +25,10 @@ const MOST_NAMES: usize = 3;
 
 /// Finds out why services have no address. What is the same for all of them is looked at once: there may be thousands.
 #[derive(Debug)]
-pub struct Judge<'a> {
-    cluster: &'a Cluster,
+pub struct PendingClassifier<'a> {
+    cluster: &'a ClusterSnapshot,
     /// The pools; none if they are not known.
-    pools: Option<Vec<Allocating<'a>>>,
+    pools: Option<Vec<AllocatingPool<'a>>>,
     /// The classes of the services to which MetalLB gave addresses, as it says itself: of others it gives to none.
     classes: BTreeSet<Option<&'a str>>,
     /// Whether any service has an address.
@@ -37,37 +37,37 @@ pub struct Judge<'a> {
 
 /// A pool, for whom it is, and how much is left of it.
 #[derive(Debug)]
-struct Allocating<'a> {
+struct AllocatingPool<'a> {
     pool: &'a Pool,
     /// The namespaces that it is for; empty if it is for all, or for some that cannot be told from here.
     namespaces: Vec<&'a str>,
     usage: Vec<PoolUsage>,
 }
 
-impl Allocating<'_> {
-    fn is_for(&self, service: &Service) -> bool {
+impl AllocatingPool<'_> {
+    fn serves(&self, service: &Service) -> bool {
         let namespace = service.named.namespace.as_str();
         self.namespaces.is_empty() || self.namespaces.contains(&namespace)
     }
 }
 
-impl<'a> Judge<'a> {
+impl<'a> PendingClassifier<'a> {
     /// Looks at the pools.
-    pub fn new(cluster: &'a Cluster, usage: &[PoolUsage]) -> Self {
-        let mut by_pool: HashMap<&Named, Vec<PoolUsage>> = HashMap::new();
+    pub fn new(cluster: &'a ClusterSnapshot, usage: &[PoolUsage]) -> Self {
+        let mut by_pool: HashMap<&NamespacedName, Vec<PoolUsage>> = HashMap::new();
         for usage in usage {
             by_pool.entry(&usage.pool).or_default().push(usage.clone());
         }
         let objects = cluster.objects().metallb.iter();
         let namespaces: HashMap<_, _> = objects
-            .filter_map(|object| Some((called(object)?, namespaces_of(object))))
+            .filter_map(|object| Some((object_name(object)?, namespaces_of(object))))
             .collect();
         let pools = || -> Vec<_> {
             let pools = cluster.inventory().pools.iter();
             let pools = pools.filter(|pool| pool.kind == PoolKind::IpAddressPool);
             let pools = pools.map(|pool| {
                 let name = name_of(pool);
-                Allocating {
+                AllocatingPool {
                     pool,
                     namespaces: namespaces.get(&name).cloned().unwrap_or_default(),
                     usage: by_pool.get(&name).cloned().unwrap_or_default(),
@@ -75,7 +75,7 @@ impl<'a> Judge<'a> {
             });
             pools.collect()
         };
-        let are_there = super::drift::is_there(cluster, Resource::IpAddressPools);
+        let are_there = super::drift::is_available(cluster, Resource::IpAddressPools);
         let with_address = cluster.services().iter();
         let with_address = with_address.filter(|service| !service.addresses.is_empty());
         let by_metallb = with_address
@@ -90,57 +90,59 @@ impl<'a> Judge<'a> {
     }
 
     /// Why a service without an address has none, and what says so.
-    pub fn reason(&self, service: &Service) -> (Reason, String) {
-        let is_metallbs = self.is_metallbs(service);
+    pub fn reason(&self, service: &Service) -> (PendingReason, String) {
+        let is_metallbs = self.belongs_to_metallb(service);
         if let Some(class) = service.class.as_deref().filter(|_| !is_metallbs) {
             let sentence = format!(
                 "Its loadBalancerClass is {class}: the controller of that class gives it an address, or nobody does"
             );
-            return (Reason::ForeignClass, sentence);
+            return (PendingReason::ForeignClass, sentence);
         }
         let Some(pools) = &self.pools else {
             let sentence = "MetalLB's pools are not known here; the events of the service say more";
-            return (Reason::Unknown, sentence.to_owned());
+            return (PendingReason::Unknown, sentence.to_owned());
         };
         if !is_metallbs {
-            return (Reason::Unknown, self.not_metallbs());
+            return (PendingReason::Unknown, self.foreign_class_reason());
         }
-        if service.requested_twice {
+        if service.has_conflicting_requests {
             let sentence = "It asks in spec.loadBalancerIP and in the annotation loadBalancerIPs: MetalLB takes only one of them";
-            return (Reason::Unknown, sentence.to_owned());
+            return (PendingReason::Unknown, sentence.to_owned());
         }
         let (reason, sentence) = self.by_pools(pools, service);
         let may_be_in_broken = match reason {
-            Reason::NoPool
-            | Reason::Exhausted
-            | Reason::RequestedOutside
-            | Reason::RequestedPoolUnknown => self.cluster.has_broken(Resource::IpAddressPools),
-            Reason::RequestedTaken
-            | Reason::ForeignClass
-            | Reason::NoReadyEndpoints
-            | Reason::NoAdvertisement
-            | Reason::Unknown => false,
+            PendingReason::NoPool
+            | PendingReason::Exhausted
+            | PendingReason::RequestedOutside
+            | PendingReason::RequestedPoolUnknown => {
+                self.cluster.has_invalid_objects(Resource::IpAddressPools)
+            }
+            PendingReason::RequestedTaken
+            | PendingReason::ForeignClass
+            | PendingReason::NoReadyEndpoints
+            | PendingReason::NoAdvertisement
+            | PendingReason::Unknown => false,
         };
         if may_be_in_broken {
             let sentence = "Not every pool could be read, and it may be for one of those; the events of the service say more";
-            return (Reason::Unknown, sentence.to_owned());
+            return (PendingReason::Unknown, sentence.to_owned());
         }
         (reason, sentence)
     }
 
     /// Whether MetalLB is to give a service its address. With `--lb-class` it does so for that class only, and without
     /// for services that have none.
-    fn is_metallbs(&self, service: &Service) -> bool {
+    fn belongs_to_metallb(&self, service: &Service) -> bool {
         if !self.classes.is_empty() {
             return self.classes.contains(&service.class.as_deref());
         }
         // Without a pool, whoever gave the others theirs is another.
         let has_pools = self.pools.as_ref().is_none_or(|pools| !pools.is_empty());
-        may_be_metallbs(service) && (has_pools || !self.has_address)
+        may_belong_to_metallb(service) && (has_pools || !self.has_address)
     }
 
     /// What says that it is not MetalLB that gives an address to a service without a class.
-    fn not_metallbs(&self) -> String {
+    fn foreign_class_reason(&self) -> String {
         let class = self.classes.iter().flatten().next();
         let why = class.map_or_else(
             || "Another controller than MetalLB seems to give addresses here".to_owned(),
@@ -153,38 +155,38 @@ impl<'a> Judge<'a> {
         format!("{why}; the events of the service say more")
     }
 
-    fn by_pools(&self, pools: &[Allocating<'_>], service: &Service) -> (Reason, String) {
+    fn by_pools(&self, pools: &[AllocatingPool<'_>], service: &Service) -> (PendingReason, String) {
         let wanted = service.requested_pool.as_deref();
         if let Some(name) = wanted
             && !pools.iter().any(|one| one.pool.name == name)
         {
             let sentence = format!("It asks for the pool {name}, which is not there");
-            return (Reason::RequestedPoolUnknown, sentence);
+            return (PendingReason::RequestedPoolUnknown, sentence);
         }
         let refused = service.requested.iter();
-        let refused = refused.filter_map(|&ip| self.refused(pools, service, wanted, ip));
+        let refused = refused.filter_map(|&ip| self.reason_for_request(pools, service, wanted, ip));
         if let Some(refused) = refused.into_iter().next() {
             return refused;
         }
         if service.requested.is_empty() {
-            unasked(pools, service, wanted)
+            reason_without_request(pools, service, wanted)
         } else {
             unknown()
         }
     }
 
     /// Why a service cannot have the address that it asks for.
-    fn refused(
+    fn reason_for_request(
         &self,
-        pools: &[Allocating<'_>],
+        pools: &[AllocatingPool<'_>],
         service: &Service,
         wanted: Option<&str>,
         ip: IpAddr,
-    ) -> Option<(Reason, String)> {
+    ) -> Option<(PendingReason, String)> {
         let holding: Vec<_> = self
             .cluster
             .pools_at(ip)
-            .filter(|pool| wanted.is_none_or(|name| pool.name == name) && hands_out(pool, ip))
+            .filter(|pool| wanted.is_none_or(|name| pool.name == name) && allocates(pool, ip))
             .collect();
         let Some(first) = holding.first() else {
             let place = wanted.map_or_else(
@@ -192,18 +194,18 @@ impl<'a> Judge<'a> {
                 |name| format!("not in the pool {name}"),
             );
             let sentence = format!("It asks for {ip}, which is {place}");
-            return Some((Reason::RequestedOutside, sentence));
+            return Some((PendingReason::RequestedOutside, sentence));
         };
         let mut allocating = pools.iter().filter(|one| {
             let mut holding = holding.iter();
             holding.any(|pool| std::ptr::eq(*pool, one.pool))
         });
-        if !allocating.any(|one| one.is_for(service)) {
+        if !allocating.any(|one| one.serves(service)) {
             let sentence = format!(
                 "It asks for {ip}, which is in the pool {}, and that is for other namespaces (serviceAllocation)",
                 name_of(first)
             );
-            return Some((Reason::RequestedOutside, sentence));
+            return Some((PendingReason::RequestedOutside, sentence));
         }
         let others = self.cluster.services_at(ip);
         let mut others = others.filter(|other| other.named != service.named);
@@ -211,23 +213,27 @@ impl<'a> Judge<'a> {
             service.sharing_key.is_none() || other.sharing_key != service.sharing_key
         })?;
         let sentence = format!("It asks for {ip}, which {} has", other.named);
-        Some((Reason::RequestedTaken, sentence))
+        Some((PendingReason::RequestedTaken, sentence))
     }
 }
 
 /// Of a service that asks for no address.
-fn unasked(pools: &[Allocating<'_>], service: &Service, wanted: Option<&str>) -> (Reason, String) {
+fn reason_without_request(
+    pools: &[AllocatingPool<'_>],
+    service: &Service,
+    wanted: Option<&str>,
+) -> (PendingReason, String) {
     if pools.is_empty() {
-        return (Reason::NoPool, "There is no pool".to_owned());
+        return (PendingReason::NoPool, "There is no pool".to_owned());
     }
     let eligible = pools.iter().filter(|one| {
         let is_meant = wanted.map_or(one.pool.auto_assign, |name| one.pool.name == name);
-        is_meant && one.is_for(service)
+        is_meant && one.serves(service)
     });
     let eligible: Vec<_> = eligible.collect();
     if eligible.is_empty() {
         let sentence = "No pool gives it an address unasked (autoAssign, serviceAllocation)";
-        return (Reason::NoPool, sentence.to_owned());
+        return (PendingReason::NoPool, sentence.to_owned());
     }
     let of_family = |family| -> Vec<_> {
         let usage = eligible.iter().flat_map(|one| &one.usage);
@@ -243,10 +249,13 @@ fn unasked(pools: &[Allocating<'_>], service: &Service, wanted: Option<&str>) ->
     let is_full =
         |usage: &Vec<&PoolUsage>| !usage.is_empty() && usage.iter().all(|usage| usage.free() == 0);
     if let Some((_, usage)) = usages().find(|(_, usage)| is_full(usage)) {
-        let full = usage.iter().take(MOST_NAMES).map(|usage| in_words(usage));
+        let full = usage
+            .iter()
+            .take(MOST_NAMES)
+            .map(|usage| describe_usage(usage));
         let full: Vec<_> = full.collect();
         return (
-            Reason::Exhausted,
+            PendingReason::Exhausted,
             format!("No address is left: {}", full.join(", ")),
         );
     }
@@ -256,17 +265,17 @@ fn unasked(pools: &[Allocating<'_>], service: &Service, wanted: Option<&str>) ->
             AddressFamily::V6 => "IPv6",
         };
         let sentence = format!("No pool that gives it an address has one of {family}");
-        return (Reason::NoPool, sentence);
+        return (PendingReason::NoPool, sentence);
     }
     unknown()
 }
 
-fn unknown() -> (Reason, String) {
+fn unknown() -> (PendingReason, String) {
     let sentence = "Nothing in its pools says why; the events of the service say more";
-    (Reason::Unknown, sentence.to_owned())
+    (PendingReason::Unknown, sentence.to_owned())
 }
 
-fn in_words(usage: &PoolUsage) -> String {
+fn describe_usage(usage: &PoolUsage) -> String {
     let PoolUsage {
         pool,
         total,
@@ -277,7 +286,7 @@ fn in_words(usage: &PoolUsage) -> String {
 }
 
 /// Whether a pool that holds an address gives it to whoever asks for it.
-fn hands_out(pool: &Pool, ip: IpAddr) -> bool {
+fn allocates(pool: &Pool, ip: IpAddr) -> bool {
     let is_buggy = matches!(ip, IpAddr::V4(ip) if matches!(ip.octets()[3], 0 | 255));
     !(pool.avoid_buggy_ips && is_buggy)
 }
@@ -297,9 +306,9 @@ fn namespaces_of(pool: &Value) -> Vec<&str> {
 }
 
 /// What a pool is called.
-fn called(object: &Value) -> Option<Named> {
+fn object_name(object: &Value) -> Option<NamespacedName> {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
-    (text("/kind") == Some(PoolKind::IpAddressPool.label())).then(|| Named {
+    (text("/kind") == Some(PoolKind::IpAddressPool.label())).then(|| NamespacedName {
         namespace: text("/metadata/namespace").unwrap_or_default().to_owned(),
         name: text("/metadata/name").unwrap_or_default().to_owned(),
     })
@@ -311,14 +320,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        Objects,
-        model::{Broken, Known},
+        ClusterObjects,
+        model::{InvalidObject, ResourceState},
         testing,
         usage::usage,
     };
 
     /// Of a service beside another that MetalLB gave an address.
-    fn wanting(service: &Service, pools: &[Value]) -> (Reason, String) {
+    fn wanting(service: &Service, pools: &[Value]) -> (PendingReason, String) {
         beside(service, &[by_metallb(None)], pools)
     }
 
@@ -330,10 +339,10 @@ mod tests {
         }
     }
 
-    fn beside(service: &Service, others: &[Service], pools: &[Value]) -> (Reason, String) {
+    fn beside(service: &Service, others: &[Service], pools: &[Value]) -> (PendingReason, String) {
         judged(
             service,
-            Objects {
+            ClusterObjects {
                 services: [std::slice::from_ref(service), others].concat(),
                 metallb: pools.to_vec(),
                 ..testing::objects()
@@ -341,9 +350,9 @@ mod tests {
         )
     }
 
-    fn judged(service: &Service, objects: Objects) -> (Reason, String) {
-        let cluster = Cluster::from(objects);
-        Judge::new(&cluster, &usage(&cluster)).reason(service)
+    fn judged(service: &Service, objects: ClusterObjects) -> (PendingReason, String) {
+        let cluster = ClusterSnapshot::from(objects);
+        PendingClassifier::new(&cluster, &usage(&cluster)).reason(service)
     }
 
     #[test]
@@ -387,31 +396,31 @@ mod tests {
                 "another's class",
                 class("io.cilium/l2-announcer"),
                 vec![roomy()],
-                Reason::ForeignClass,
+                PendingReason::ForeignClass,
                 "io.cilium",
             ),
             (
                 "asked twice",
                 Service {
-                    requested_twice: true,
+                    has_conflicting_requests: true,
                     ..asking(&["192.0.2.2"])
                 },
                 vec![roomy()],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "MetalLB takes only one of them",
             ),
             (
                 "no such pool",
                 of_pool("gone"),
                 vec![roomy()],
-                Reason::RequestedPoolUnknown,
+                PendingReason::RequestedPoolUnknown,
                 "pool gone",
             ),
             (
                 "outside",
                 asking(&["203.0.113.1"]),
                 vec![roomy()],
-                Reason::RequestedOutside,
+                PendingReason::RequestedOutside,
                 "which is in no pool",
             ),
             (
@@ -421,21 +430,21 @@ mod tests {
                     ..asking(&["203.0.113.1"])
                 },
                 vec![roomy()],
-                Reason::RequestedOutside,
+                PendingReason::RequestedOutside,
                 "which is not in the pool one",
             ),
             (
                 "left out",
                 asking(&["192.0.2.255"]),
                 vec![with("avoidBuggyIPs", json!(true))],
-                Reason::RequestedOutside,
+                PendingReason::RequestedOutside,
                 "192.0.2.255",
             ),
             (
                 "of a pool for others",
                 asking(&["192.0.2.2"]),
                 vec![with("serviceAllocation", json!({"namespaces": ["db"]}))],
-                Reason::RequestedOutside,
+                PendingReason::RequestedOutside,
                 "in the pool metallb-system/one, and that is for other namespaces",
             ),
             (
@@ -445,98 +454,98 @@ mod tests {
                     "serviceAllocation",
                     json!({"namespaces": ["db"], "namespaceSelectors": [{}]}),
                 )],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "events",
             ),
             (
                 "taken",
                 asking(&["192.0.2.1"]),
                 vec![roomy()],
-                Reason::RequestedTaken,
+                PendingReason::RequestedTaken,
                 "which shop/other has",
             ),
             (
                 "taken, with a key of its own",
                 sharing,
                 vec![roomy()],
-                Reason::RequestedTaken,
+                PendingReason::RequestedTaken,
                 "shop/other",
             ),
             (
                 "free",
                 asking(&["192.0.2.2"]),
                 vec![roomy()],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "events",
             ),
             (
                 "no pool",
                 plain(),
                 vec![],
-                Reason::NoPool,
+                PendingReason::NoPool,
                 "There is no pool",
             ),
             (
                 "only for who asks",
                 plain(),
                 vec![with("autoAssign", json!(false))],
-                Reason::NoPool,
+                PendingReason::NoPool,
                 "autoAssign",
             ),
             (
                 "who asks",
                 of_pool("one"),
                 vec![with("autoAssign", json!(false))],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "",
             ),
             (
                 "for others",
                 plain(),
                 vec![with("serviceAllocation", json!({"namespaces": ["db"]}))],
-                Reason::NoPool,
+                PendingReason::NoPool,
                 "serviceAllocation",
             ),
             (
                 "for us",
                 plain(),
                 vec![with("serviceAllocation", json!({"namespaces": ["shop"]}))],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "",
             ),
             (
                 "full",
                 plain(),
                 vec![full()],
-                Reason::Exhausted,
+                PendingReason::Exhausted,
                 "1 of 1 of metallb-system/one are assigned",
             ),
             (
                 "full of IPv4",
                 plain(),
                 vec![both_full_of_v4()],
-                Reason::Exhausted,
+                PendingReason::Exhausted,
                 "1 of 1",
             ),
             (
                 "of IPv6, and only IPv4 is full",
                 of_families(&[AddressFamily::V6]),
                 vec![both_full_of_v4()],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "",
             ),
             (
                 "of both, and IPv4 is full",
                 of_families(&[AddressFamily::V6, AddressFamily::V4]),
                 vec![both_full_of_v4()],
-                Reason::Exhausted,
+                PendingReason::Exhausted,
                 "1 of 1",
             ),
             (
                 "of IPv6, and there is only IPv4",
                 of_families(&[AddressFamily::V6]),
                 vec![full()],
-                Reason::NoPool,
+                PendingReason::NoPool,
                 "one of IPv6",
             ),
             (
@@ -546,7 +555,7 @@ mod tests {
                     full(),
                     testing::pool("two", json!({"addresses": ["198.51.100.0/24"]})),
                 ],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "",
             ),
         ] {
@@ -574,7 +583,7 @@ mod tests {
                 of_class(Some("example.com/lb")),
                 by_metallb(Some("example.com/lb")),
                 vec![full()],
-                Reason::Exhausted,
+                PendingReason::Exhausted,
                 "1 of 1",
             ),
             (
@@ -582,7 +591,7 @@ mod tests {
                 of_class(None),
                 by_metallb(Some("example.com/lb")),
                 vec![full()],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "MetalLB gives addresses to the class example.com/lb",
             ),
             (
@@ -590,7 +599,7 @@ mod tests {
                 of_class(Some("metallb")),
                 by_metallb(None),
                 vec![full()],
-                Reason::ForeignClass,
+                PendingReason::ForeignClass,
                 "metallb",
             ),
             (
@@ -598,7 +607,7 @@ mod tests {
                 of_class(Some("metallb")),
                 testing::service("shop/other", &["192.0.2.1"]),
                 vec![full()],
-                Reason::Exhausted,
+                PendingReason::Exhausted,
                 "1 of 1",
             ),
             (
@@ -606,7 +615,7 @@ mod tests {
                 kube_vips(),
                 elsewhere(),
                 vec![full()],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "Another controller",
             ),
             (
@@ -614,7 +623,7 @@ mod tests {
                 of_class(None),
                 elsewhere(),
                 vec![],
-                Reason::Unknown,
+                PendingReason::Unknown,
                 "Another controller",
             ),
             (
@@ -622,7 +631,7 @@ mod tests {
                 of_class(None),
                 testing::service("shop/other", &[]),
                 vec![],
-                Reason::NoPool,
+                PendingReason::NoPool,
                 "There is no pool",
             ),
         ] {
@@ -645,16 +654,16 @@ mod tests {
             ..plain()
         };
         for (service, pools, expected) in [
-            (plain(), vec![], Reason::Unknown),
-            (plain(), full(), Reason::Unknown),
-            (of_pool, full(), Reason::Unknown),
-            (asking("203.0.113.1"), full(), Reason::Unknown),
-            (asking("192.0.2.1"), full(), Reason::RequestedTaken),
+            (plain(), vec![], PendingReason::Unknown),
+            (plain(), full(), PendingReason::Unknown),
+            (of_pool, full(), PendingReason::Unknown),
+            (asking("203.0.113.1"), full(), PendingReason::Unknown),
+            (asking("192.0.2.1"), full(), PendingReason::RequestedTaken),
         ] {
-            let objects = Objects {
+            let objects = ClusterObjects {
                 services: vec![service.clone(), by_metallb(None)],
                 metallb: pools,
-                broken: vec![Broken {
+                broken: vec![InvalidObject {
                     resource: Resource::IpAddressPools,
                     object: "metallb-system/two".to_owned(),
                     error: "spec is no object".to_owned(),
@@ -664,7 +673,8 @@ mod tests {
             let (reason, sentence) = judged(&service, objects);
             assert_eq!(reason, expected, "{sentence}");
             assert!(
-                expected != Reason::Unknown || sentence.contains("Not every pool could be read"),
+                expected != PendingReason::Unknown
+                    || sentence.contains("Not every pool could be read"),
                 "{sentence}"
             );
         }
@@ -672,15 +682,19 @@ mod tests {
 
     #[test]
     fn without_knowledge_of_pools_there_is_no_reason() {
-        for known in [Known::Never, Known::Forbidden, Known::Missing] {
+        for known in [
+            ResourceState::NeverRead,
+            ResourceState::Forbidden,
+            ResourceState::NotInstalled,
+        ] {
             let mut objects = testing::objects();
             objects
                 .freshness
                 .insert(Resource::IpAddressPools, testing::freshness_of(known));
             let service = testing::service("shop/new", &[]);
-            let cluster = Cluster::from(objects);
-            let (reason, _) = Judge::new(&cluster, &[]).reason(&service);
-            assert_eq!(reason, Reason::Unknown);
+            let cluster = ClusterSnapshot::from(objects);
+            let (reason, _) = PendingClassifier::new(&cluster, &[]).reason(&service);
+            assert_eq!(reason, PendingReason::Unknown);
         }
     }
 }

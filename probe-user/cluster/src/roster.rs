@@ -13,17 +13,17 @@ use super::Node;
 
 /// The nodes, and their MACs as far as they are known.
 #[derive(Clone, Debug, Default)]
-pub struct Roster {
+pub struct NodeIndex {
     nodes: Vec<Node>,
     /// By address, the number of the node that has it.
     by_address: HashMap<IpAddr, usize>,
     /// `None` for a MAC with addresses of several nodes: a router's or a proxy's, and nobody's.
     by_mac: HashMap<MacAddr, Option<usize>>,
     /// Nodes of which is known with which MAC they speak, or that they do not answer at all.
-    settled: BTreeSet<usize>,
+    probed_addresses: BTreeSet<usize>,
 }
 
-impl Roster {
+impl NodeIndex {
     /// Of these nodes no MAC is known yet.
     pub fn new(nodes: Vec<Node>) -> Self {
         let mut by_address = HashMap::new();
@@ -41,7 +41,7 @@ impl Roster {
 
     /// Somebody with this MAC has this address: a node, if the address is a node's. A virtual router's MAC passes
     /// from machine to machine and says nothing.
-    pub fn learn(&mut self, address: IpAddr, mac: MacAddr) {
+    pub fn add_mac(&mut self, address: IpAddr, mac: MacAddr) {
         if MacPattern::is_virtual_router(mac) {
             return;
         }
@@ -50,13 +50,13 @@ impl Roster {
             if *known != Some(number) {
                 *known = None;
             }
-            self.settled.insert(number);
+            self.probed_addresses.insert(number);
         }
     }
 
     /// It was asked who has this address: of whoever did not answer it is known that he does not.
     pub fn asked(&mut self, address: IpAddr) {
-        self.settled.extend(self.by_address.get(&address));
+        self.probed_addresses.extend(self.by_address.get(&address));
     }
 
     /// The node that an owner with these MACs is. MACs of different nodes are no node.
@@ -92,13 +92,13 @@ impl Roster {
 
     /// An address in these networks of each node of which no MAC is known: who has them can be asked. Those of the
     /// nodes with these names come first.
-    pub fn to_ask(&self, networks: &[IpNet], first: &[&str]) -> Vec<IpAddr> {
+    pub fn addresses_to_probe(&self, networks: &[IpNet], first: &[&str]) -> Vec<IpAddr> {
         let mut wanted: Vec<_> = self
             .nodes
             .iter()
             .enumerate()
-            .filter(|(number, _)| !self.settled.contains(number))
-            .filter_map(|(_, node)| Some((node, here(node, networks)?)))
+            .filter(|(number, _)| !self.probed_addresses.contains(number))
+            .filter_map(|(_, node)| Some((node, address_in(node, networks)?)))
             .collect();
         wanted.sort_by_key(|(node, _)| !first.contains(&node.name.as_str()));
         wanted.into_iter().map(|(_, address)| address).collect()
@@ -109,7 +109,7 @@ impl Roster {
         let known: BTreeSet<_> = self.by_mac.values().flatten().collect();
         let nodes = self.nodes.iter().enumerate();
         let present: Vec<_> = nodes
-            .filter(|(_, node)| here(node, networks).is_some())
+            .filter(|(_, node)| address_in(node, networks).is_some())
             .collect();
         let with_mac = present.iter().filter(|(number, _)| known.contains(number));
         (present.len(), with_mac.count())
@@ -119,13 +119,14 @@ impl Roster {
     /// is none of theirs is no node's. A node that does not answer for its own address answers for no other either.
     pub fn is_complete_in(&self, networks: &[IpNet]) -> bool {
         let mut nodes = self.nodes.iter().enumerate();
-        let is_settled = |number| self.settled.contains(&number);
+        let is_settled = |number| self.probed_addresses.contains(&number);
         !self.by_mac.is_empty()
-            && nodes.all(|(number, node)| here(node, networks).is_some() && is_settled(number))
+            && nodes
+                .all(|(number, node)| address_in(node, networks).is_some() && is_settled(number))
     }
 }
 
-fn here(node: &Node, networks: &[IpNet]) -> Option<IpAddr> {
+fn address_in(node: &Node, networks: &[IpNet]) -> Option<IpAddr> {
     let mut addresses = node.addresses.iter().copied();
     addresses.find(|address| networks.iter().any(|network| network.contains(address)))
 }
@@ -155,20 +156,20 @@ mod tests {
             node("node-1", &["192.0.2.1", "2001:db8::1"]),
             node("node-2", &["192.0.2.2"]),
         ];
-        let mut roster = Roster::new(nodes);
+        let mut roster = NodeIndex::new(nodes);
         let here = net("192.0.2.0/24");
         assert_eq!(roster.known_in(&here), (2, 0));
-        roster.learn("192.0.2.1".parse().unwrap(), A);
-        roster.learn("192.0.2.77".parse().unwrap(), B);
+        roster.add_mac("192.0.2.1".parse().unwrap(), A);
+        roster.add_mac("192.0.2.77".parse().unwrap(), B);
         assert_eq!(roster.node_of(&[B, A]), Some("node-1"));
         assert_eq!(roster.node_of(&[B]), None);
-        let to_ask = roster.to_ask(&here, &[]);
+        let to_ask = roster.addresses_to_probe(&here, &[]);
         assert_eq!(to_ask, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
         assert_eq!(roster.known_in(&here), (2, 1));
         assert!(!roster.is_complete_in(&here), "it may be node-2");
         roster.asked("192.0.2.2".parse().unwrap());
         assert!(roster.is_complete_in(&here), "node-2 does not answer");
-        assert_eq!(roster.to_ask(&here, &[]), [] as [IpAddr; 0]);
+        assert_eq!(roster.addresses_to_probe(&here, &[]), [] as [IpAddr; 0]);
     }
 
     #[test]
@@ -177,9 +178,9 @@ mod tests {
             node("node-1", &["192.0.2.1"]),
             node("node-2", &["192.0.2.2"]),
         ];
-        let mut roster = Roster::new(nodes);
+        let mut roster = NodeIndex::new(nodes);
         for address in ["192.0.2.1", "192.0.2.2", "192.0.2.1"] {
-            roster.learn(address.parse().unwrap(), A);
+            roster.add_mac(address.parse().unwrap(), A);
         }
         assert_eq!(roster.node_of(&[A]), None, "a proxy");
     }
@@ -190,10 +191,10 @@ mod tests {
             node("node-1", &["192.0.2.1"]),
             node("node-2", &["192.0.2.2"]),
         ];
-        let mut roster = Roster::new(nodes);
+        let mut roster = NodeIndex::new(nodes);
         let vrrp = MacAddr([0, 0, 0x5e, 0, 1, 7]);
         for (address, mac) in [("192.0.2.1", A), ("192.0.2.2", B), ("192.0.2.2", vrrp)] {
-            roster.learn(address.parse().unwrap(), mac);
+            roster.add_mac(address.parse().unwrap(), mac);
         }
         assert_eq!(roster.node_of(&[A, B]), None, "no machine of two");
         assert_eq!(roster.node_of(&[vrrp]), None, "it passes on");
@@ -206,8 +207,8 @@ mod tests {
             node("node-1", &["192.0.2.1"]),
             node("node-2", &["198.51.100.2"]),
         ];
-        let mut roster = Roster::new(nodes);
-        roster.learn("192.0.2.1".parse().unwrap(), A);
+        let mut roster = NodeIndex::new(nodes);
+        roster.add_mac("192.0.2.1".parse().unwrap(), A);
         assert!(!roster.is_complete_in(&net("192.0.2.0/24")));
         assert_eq!(roster.known_in(&net("192.0.2.0/24")), (1, 1));
     }
@@ -217,7 +218,7 @@ mod tests {
         let nodes = (1..=3)
             .map(|number| node(&format!("node-{number}"), &[&format!("192.0.2.{number}")]))
             .collect();
-        let to_ask = Roster::new(nodes).to_ask(&net("192.0.2.0/24"), &["node-3"]);
+        let to_ask = NodeIndex::new(nodes).addresses_to_probe(&net("192.0.2.0/24"), &["node-3"]);
         let to_ask: Vec<_> = to_ask.iter().map(ToString::to_string).collect();
         assert_eq!(to_ask, ["192.0.2.3", "192.0.2.1", "192.0.2.2"]);
     }

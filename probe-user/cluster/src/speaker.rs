@@ -11,22 +11,22 @@ use probe_common::wire::MacAddr;
 use probe_model::BindingRecord;
 
 /// An announcement that was heard this long ago is believed: every address is asked for more often by some node…
-const HOLDS: SignedDuration = SignedDuration::from_mins(30);
+const CLAIM_VALIDITY: SignedDuration = SignedDuration::from_mins(30);
 /// …but not while somebody else has the address as well: whoever gave way is heard no more.
-const HOLDS_IN_CONFLICT: SignedDuration = SignedDuration::from_mins(1);
+const CLAIM_VALIDITY_IN_CONFLICT: SignedDuration = SignedDuration::from_mins(1);
 
 /// The speaker on this host, as far as it is known.
 #[derive(Clone, Debug, Default)]
-pub struct Speaker {
+pub struct LocalAnnouncements {
     /// Whether this host is a node of the cluster: no other has one.
     is_node: bool,
     /// What the daemon heard this host announce or answer for lately, and with which MAC.
     announces: HashMap<IpAddr, MacAddr>,
     /// What is another host's, or nobody's, as the daemon knows.
-    elsewhere: HashSet<IpAddr>,
+    remote: HashSet<IpAddr>,
 }
 
-impl Speaker {
+impl LocalAnnouncements {
     /// On this host, which is a node of the cluster or not, by what its daemon knows.
     pub fn new(is_node: bool, bindings: &[BindingRecord], now: Timestamp) -> Self {
         let mut speaker = Self {
@@ -36,22 +36,22 @@ impl Speaker {
         for binding in bindings {
             let Some(owner) = binding.owners.iter().find(|owner| owner.local) else {
                 let is_known = !binding.owners.is_empty() || binding.silent_since.is_some();
-                speaker.elsewhere.extend(is_known.then_some(binding.ip));
+                speaker.remote.extend(is_known.then_some(binding.ip));
                 continue;
             };
             // Of a settled address only the first has it now.
             let has_it = binding.conflict.is_some()
                 || binding.owners.first().is_some_and(|first| first.local);
             let holds = match binding.conflict {
-                Some(_) => HOLDS_IN_CONFLICT,
-                None => HOLDS,
+                Some(_) => CLAIM_VALIDITY_IN_CONFLICT,
+                None => CLAIM_VALIDITY,
             };
             let is_fresh = now.duration_since(owner.last_seen) <= holds;
             if has_it && is_fresh && binding.silent_since.is_none() {
                 let macs = owner.macs.first().map(|&mac| (binding.ip, mac));
                 speaker.announces.extend(macs);
             } else if !has_it {
-                speaker.elsewhere.insert(binding.ip);
+                speaker.remote.insert(binding.ip);
             }
         }
         speaker
@@ -65,7 +65,7 @@ impl Speaker {
     /// Whether this host may announce the address of a service, and nothing is known that says so or not: then nobody's
     /// answer means nothing here. The cluster's status is no help: it may name the node before.
     pub fn may_announce(&self, ip: IpAddr) -> bool {
-        self.is_node && !self.announces.contains_key(&ip) && !self.elsewhere.contains(&ip)
+        self.is_node && !self.announces.contains_key(&ip) && !self.remote.contains(&ip)
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
             ),
             ("silent", vec![binding(&[], &silent)], false, false),
         ] {
-            let speaker = Speaker::new(true, &bindings, at("12:00:00"));
+            let speaker = LocalAnnouncements::new(true, &bindings, at("12:00:00"));
             let ip = IP.parse().unwrap();
             assert_eq!(speaker.announces(ip).is_some(), announces, "{what}");
             assert_eq!(speaker.may_announce(ip), may, "{what}");
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn who_is_no_node_announces_nothing() {
-        let speaker = Speaker::new(false, &[], at("12:00:00"));
+        let speaker = LocalAnnouncements::new(false, &[], at("12:00:00"));
         assert!(!speaker.may_announce(IP.parse().unwrap()));
     }
 }

@@ -6,24 +6,24 @@ use std::{
 };
 
 use probe_common::wire::MacAddr;
-use probe_model::{BindingKey, Segment, on_link::OnLink};
+use probe_model::{BindingKey, Segment, on_link::OnLinkNetworks};
 
-use super::{Node, cause::NodesKnown};
+use super::{Node, cause::NodeCoverage};
 
 /// The nodes by their MACs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stations {
+pub struct NodeMacIndex {
     /// `None` for a MAC with addresses of several nodes: a router's or a proxy's, and nobody's.
     nodes: HashMap<MacAddr, Option<Arc<str>>>,
     /// This node, if it is known which it is.
     own: Option<Arc<str>>,
     /// By network, how many nodes have an address there, and of how many of them a MAC is known.
-    counts: BTreeMap<Segment, NodesKnown>,
+    counts: BTreeMap<Segment, NodeCoverage>,
 }
 
 /// A node's address on a segment of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct NodeAddress {
     /// Whose.
     pub node: Arc<str>,
     /// Where.
@@ -31,11 +31,11 @@ pub struct Place {
 }
 
 /// The addresses of nodes that are on-link here.
-pub fn places(nodes: &[Node], on_link: &OnLink) -> Vec<Place> {
+pub fn node_addresses(nodes: &[Node], on_link: &OnLinkNetworks) -> Vec<NodeAddress> {
     let places = nodes.iter().flat_map(|node| {
         let name: Arc<str> = node.name.as_str().into();
         let keys = node.addresses.iter().flat_map(|&ip| on_link.keys(ip));
-        keys.map(move |key| Place {
+        keys.map(move |key| NodeAddress {
             node: name.clone(),
             key,
         })
@@ -43,12 +43,12 @@ pub fn places(nodes: &[Node], on_link: &OnLink) -> Vec<Place> {
     places.collect()
 }
 
-impl Stations {
+impl NodeMacIndex {
     /// From the addresses of so many nodes and the MACs that have them. `is_virtual` says of a MAC that it
     /// passes from machine to machine. `own` is this node and its MACs.
     pub fn new(
         all: usize,
-        places: &[(Place, Vec<MacAddr>)],
+        places: &[(NodeAddress, Vec<MacAddr>)],
         own: Option<(&str, &HashSet<MacAddr>)>,
         is_virtual: impl Fn(MacAddr) -> bool,
     ) -> Self {
@@ -78,7 +78,7 @@ impl Stations {
         for ((segment, _), knows) in on_segment {
             let count = stations.counts.entry(segment).or_default();
             count.all = all;
-            count.here += 1;
+            count.on_segment += 1;
             count.with_mac += usize::from(knows);
         }
         stations
@@ -105,7 +105,7 @@ impl Stations {
     }
 
     /// How many nodes are on a segment.
-    pub fn count(&self, segment: Segment) -> NodesKnown {
+    pub fn count(&self, segment: Segment) -> NodeCoverage {
         self.counts.get(&segment).copied().unwrap_or_default()
     }
 }
@@ -119,17 +119,17 @@ mod tests {
     const C: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
     const VIRTUAL: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 7]);
 
-    fn place(node: &str, last: u8, macs: &[MacAddr]) -> (Place, Vec<MacAddr>) {
+    fn place(node: &str, last: u8, macs: &[MacAddr]) -> (NodeAddress, Vec<MacAddr>) {
         let key = BindingKey {
             segment: Segment::default(),
             ip: [192, 0, 2, last].into(),
         };
         let node = node.into();
-        (Place { node, key }, macs.to_vec())
+        (NodeAddress { node, key }, macs.to_vec())
     }
 
-    fn stations(places: &[(Place, Vec<MacAddr>)]) -> Stations {
-        Stations::new(places.len(), places, None, |mac| mac == VIRTUAL)
+    fn stations(places: &[(NodeAddress, Vec<MacAddr>)]) -> NodeMacIndex {
+        NodeMacIndex::new(places.len(), places, None, |mac| mac == VIRTUAL)
     }
 
     #[test]
@@ -161,9 +161,9 @@ mod tests {
     fn a_virtual_routers_mac_is_nobodys() {
         let stations = stations(&[place("node-1", 1, &[VIRTUAL])]);
         assert_eq!(stations.node_of(&[VIRTUAL], false), None);
-        let count = NodesKnown {
+        let count = NodeCoverage {
             all: 1,
-            here: 1,
+            on_segment: 1,
             with_mac: 0,
         };
         assert_eq!(stations.count(Segment::default()), count);
@@ -174,13 +174,13 @@ mod tests {
         let own = HashSet::from([C, VIRTUAL]);
         let places = [place("node-1", 1, &[]), place("node-2", 2, &[B])];
         let is_virtual = |mac| mac == VIRTUAL;
-        let stations = Stations::new(2, &places, Some(("node-1", &own)), is_virtual);
+        let stations = NodeMacIndex::new(2, &places, Some(("node-1", &own)), is_virtual);
         assert_eq!(stations.node_of(&[C], false), Some("node-1"));
         assert_eq!(stations.node_of(&[VIRTUAL], false), None, "its master's");
         assert_eq!(stations.node_of(&[VIRTUAL], true), Some("node-1"));
-        let count = NodesKnown {
+        let count = NodeCoverage {
             all: 2,
-            here: 2,
+            on_segment: 2,
             with_mac: 2,
         };
         assert_eq!(stations.count(Segment::default()), count);
@@ -189,9 +189,9 @@ mod tests {
     #[test]
     fn only_nodes_of_the_segment_are_counted() {
         let stations = stations(&[place("node-1", 1, &[A]), place("node-2", 2, &[])]);
-        let count = NodesKnown {
+        let count = NodeCoverage {
             all: 2,
-            here: 2,
+            on_segment: 2,
             with_mac: 1,
         };
         assert_eq!(stations.count(Segment::default()), count);
@@ -199,6 +199,6 @@ mod tests {
             interface: 7,
             ..Segment::default()
         };
-        assert_eq!(stations.count(elsewhere), NodesKnown::default());
+        assert_eq!(stations.count(elsewhere), NodeCoverage::default());
     }
 }

@@ -13,10 +13,10 @@
 )]
 
 use jiff::Timestamp;
-use probe_model::Named;
+use probe_model::NamespacedName;
 use serde_json::{Value, json};
 
-use super::model::{Freshness, Known, Objects, Resource, Service};
+use super::model::{ClusterObjects, Freshness, Resource, ResourceState, Service};
 
 /// A moment of one day.
 pub fn at(text: &str) -> Timestamp {
@@ -24,9 +24,9 @@ pub fn at(text: &str) -> Timestamp {
 }
 
 /// `shop/frontend`.
-pub fn named(text: &str) -> Named {
+pub fn named(text: &str) -> NamespacedName {
     let (namespace, name) = text.split_once('/').unwrap();
-    Named {
+    NamespacedName {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     }
@@ -51,7 +51,7 @@ pub fn pool(name: &str, spec: Value) -> Value {
 
 /// An object of MetalLB's.
 pub fn metallb(kind: &str, name: &str, spec: Value) -> Value {
-    let Named { namespace, name } = named(name);
+    let NamespacedName { namespace, name } = named(name);
     json!({
         "apiVersion": "metallb.io/v1beta1",
         "kind": kind,
@@ -61,18 +61,18 @@ pub fn metallb(kind: &str, name: &str, spec: Value) -> Value {
 }
 
 /// Nothing, but it is known that there is nothing.
-pub fn objects() -> Objects {
+pub fn objects() -> ClusterObjects {
     let freshness = Resource::ALL.iter();
-    Objects {
+    ClusterObjects {
         freshness: freshness
-            .map(|&one| (one, freshness_of(Known::Current)))
+            .map(|&one| (one, freshness_of(ResourceState::Current)))
             .collect(),
-        ..Objects::default()
+        ..ClusterObjects::default()
     }
 }
 
 /// Known so.
-pub fn freshness_of(known: Known) -> Freshness {
+pub fn freshness_of(known: ResourceState) -> Freshness {
     Freshness {
         known,
         heard: Some(at("12:00:00")),

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use probe_common::label_enum;
-use probe_model::Named;
-use probe_pools::{Pool, PoolKind, interval::Family, usage::Amount};
+use probe_model::NamespacedName;
+use probe_pools::{Pool, PoolKind, interval::IpFamily, usage::FamilyCounts};
 use serde::{Deserialize, Serialize};
 
-use super::model::Cluster;
+use super::model::ClusterSnapshot;
 
 label_enum! {
     /// The families of addresses: a pool with free IPv6 addresses may have no IPv4 address left.
@@ -23,7 +23,7 @@ label_enum! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolUsage {
     /// Which pool.
-    pub pool: Named,
+    pub pool: NamespacedName,
     /// Which of its addresses.
     pub family: AddressFamily,
     /// How many it can hand out.
@@ -40,8 +40,8 @@ impl PoolUsage {
 }
 
 /// What a pool is called.
-pub fn name_of(pool: &Pool) -> Named {
-    Named {
+pub fn name_of(pool: &Pool) -> NamespacedName {
+    NamespacedName {
         namespace: pool.namespace.clone().unwrap_or_default(),
         name: pool.name.clone(),
     }
@@ -49,8 +49,8 @@ pub fn name_of(pool: &Pool) -> Named {
 
 /// How much of each pool is assigned, by the families that it has. An address that services share counts once; one that
 /// is in several pools counts for the one that it is from.
-pub fn usage(cluster: &Cluster) -> Vec<PoolUsage> {
-    let mut assigned: HashMap<(Named, AddressFamily), u128> = HashMap::new();
+pub fn usage(cluster: &ClusterSnapshot) -> Vec<PoolUsage> {
+    let mut assigned: HashMap<(NamespacedName, AddressFamily), u128> = HashMap::new();
     for ip in cluster.addresses() {
         let family = match ip {
             std::net::IpAddr::V4(_) => AddressFamily::V4,
@@ -65,8 +65,8 @@ pub fn usage(cluster: &Cluster) -> Vec<PoolUsage> {
     pools
         .flat_map(|pool| {
             let families = [
-                (Family::V4, AddressFamily::V4),
-                (Family::V6, AddressFamily::V6),
+                (IpFamily::V4, AddressFamily::V4),
+                (IpFamily::V6, AddressFamily::V6),
             ];
             families.map(|(of, family)| (pool, of, family))
         })
@@ -74,7 +74,7 @@ pub fn usage(cluster: &Cluster) -> Vec<PoolUsage> {
             let mut ranges = pool.ranges.iter();
             ranges.find(|range| range.interval.family() == of)?;
             // As `probe pools check` and `probe pools free` count.
-            let total = Amount::of_pool(pool).of_family(of);
+            let total = FamilyCounts::of_pool(pool).of_family(of);
             let pool = name_of(pool);
             let key = (pool, family);
             let assigned = assigned.get(&key).copied().unwrap_or(0);
@@ -93,11 +93,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Objects, testing};
+    use crate::{ClusterObjects, testing};
 
     #[test]
     fn what_is_assigned_is_counted_once_and_what_is_left_out_not_at_all() {
-        let cluster = Cluster::from(Objects {
+        let cluster = ClusterSnapshot::from(ClusterObjects {
             services: vec![
                 testing::service("shop/a", &["192.0.2.1", "2001:db8::1"]),
                 testing::service("shop/b", &["192.0.2.1"]),

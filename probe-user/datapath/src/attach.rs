@@ -12,12 +12,12 @@ use aya::{
     },
 };
 use probe_common::{counter::Direction, event::Hook};
-use probe_model::{Link, watched::Mode};
+use probe_model::{Link, watched::AttachedMode};
 
 use super::{
     Kernel, KernelError,
-    clsact::{Filters, Slot},
-    place::{self, Displaced, LinkPlace},
+    clsact::{ClsactFilters, FilterHandleReservation},
+    place::{self, DisplacedProgram, LinkPosition},
     preflight,
 };
 
@@ -29,16 +29,16 @@ pub struct Attachment {
     /// Its name when it was attached.
     pub name: String,
     /// How arriving frames are seen.
-    pub mode: Mode,
-    ingress: Hold,
-    egress: Hold,
+    pub mode: AttachedMode,
+    ingress: AttachmentHandle,
+    egress: AttachmentHandle,
 }
 
 /// What keeps a program attached, and detaches it when dropped.
 #[derive(Debug)]
-enum Hold {
+enum AttachmentHandle {
     /// XDP or TCX: the kernel detaches when the descriptor closes.
-    Link { _link: FdLink, place: LinkPlace },
+    Link { _link: FdLink, place: LinkPosition },
     /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
     Filter {
         _filter: SchedClassifierLink,
@@ -46,9 +46,9 @@ enum Hold {
     },
 }
 
-impl Hold {
+impl AttachmentHandle {
     fn link(link: FdLink) -> Result<Self, KernelError> {
-        let place = LinkPlace::of(&link)?;
+        let place = LinkPosition::of(&link)?;
         Ok(Self::Link { _link: link, place })
     }
 }
@@ -57,7 +57,9 @@ impl Attachment {
     /// Whether it is made of clsact filters, at least in part.
     pub fn has_filters(&self) -> bool {
         let holds = [&self.ingress, &self.egress];
-        holds.iter().any(|hold| matches!(hold, Hold::Filter { .. }))
+        holds
+            .iter()
+            .any(|hold| matches!(hold, AttachmentHandle::Filter { .. }))
     }
 }
 
@@ -78,7 +80,7 @@ impl Kernel {
     ///
     /// [`KernelError::Busy`] where another XDP program is attached, [`KernelError::Unsupported`] where the
     /// driver cannot do the mode, and the kernel's own words otherwise. Nothing stays attached then.
-    pub fn attach(&mut self, link: &Link, mode: Mode) -> Result<Attachment, KernelError> {
+    pub fn attach(&mut self, link: &Link, mode: AttachedMode) -> Result<Attachment, KernelError> {
         for &direction in Direction::ALL {
             self.counters.register(link.index, direction)?;
         }
@@ -88,9 +90,9 @@ impl Kernel {
         // Egress first: an answer that arrives is only tied to a request that was seen going out.
         let egress = self.attach_tc(link, Hook::TcEgress)?;
         let ingress = match mode {
-            Mode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
-            Mode::Generic => self.attach_xdp(link, mode, XdpMode::Skb),
-            Mode::Tc => self.attach_tc(link, Hook::TcIngress),
+            AttachedMode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
+            AttachedMode::Generic => self.attach_xdp(link, mode, XdpMode::Skb),
+            AttachedMode::Tc => self.attach_tc(link, Hook::TcIngress),
         }?;
         Ok(Attachment {
             ifindex: link.index,
@@ -117,24 +119,26 @@ impl Kernel {
     pub fn displaced(
         &self,
         attachment: &Attachment,
-        filters: Option<&Filters>,
-    ) -> Option<Displaced> {
+        filters: Option<&ClsactFilters>,
+    ) -> Option<DisplacedProgram> {
         let ifindex = attachment.ifindex;
         let ingress = (Direction::Ingress, &attachment.ingress);
         let egress = (Direction::Egress, &attachment.egress);
         [ingress, egress]
             .into_iter()
             .find_map(|(direction, hold)| match hold {
-                Hold::Link { place, .. } if !place.is_on(ifindex) => Some(Displaced::Detached),
-                Hold::Link { .. }
+                AttachmentHandle::Link { place, .. } if !place.is_attached_to(ifindex) => {
+                    Some(DisplacedProgram::Detached)
+                }
+                AttachmentHandle::Link { .. }
                     if direction == Direction::Ingress && attachment.mode.is_xdp() =>
                 {
                     None
                 }
-                Hold::Link { .. } => self
+                AttachmentHandle::Link { .. } => self
                     .is_behind(ifindex, direction)
-                    .then_some(Displaced::Behind),
-                Hold::Filter { handle, .. } => filters?.displaced(direction, *handle),
+                    .then_some(DisplacedProgram::Behind),
+                AttachmentHandle::Filter { handle, .. } => filters?.displaced(direction, *handle),
             })
     }
 
@@ -166,7 +170,12 @@ impl Kernel {
         Some(self.ebpf.program(name)?.info().ok()?.id())
     }
 
-    fn attach_xdp(&mut self, link: &Link, mode: Mode, xdp: XdpMode) -> Result<Hold, KernelError> {
+    fn attach_xdp(
+        &mut self,
+        link: &Link,
+        mode: AttachedMode,
+        xdp: XdpMode,
+    ) -> Result<AttachmentHandle, KernelError> {
         let frags = link.mtu > LARGEST_SINGLE_BUFFER_MTU && preflight::kernel_at_least(5, 18);
         let name = if frags { MULTI_BUFFER_XDP } else { PLAIN_XDP };
         let program: &mut Xdp = program(&mut self.ebpf, name)?;
@@ -181,12 +190,12 @@ impl Kernel {
             interface: link.name.clone(),
             mode,
         })?;
-        Hold::link(link)
+        AttachmentHandle::link(link)
     }
 
     /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
     /// "pass" nothing would be seen.
-    fn attach_tc(&mut self, link: &Link, hook: Hook) -> Result<Hold, KernelError> {
+    fn attach_tc(&mut self, link: &Link, hook: Hook) -> Result<AttachmentHandle, KernelError> {
         let attach_type = match hook.direction() {
             Direction::Ingress => TcAttachType::Ingress,
             Direction::Egress => TcAttachType::Egress,
@@ -197,11 +206,15 @@ impl Kernel {
         } else {
             TcAttachOptions::Netlink(NlOptions {
                 priority: FILTER_PRIORITY,
-                handle: self.slot.as_ref().map(Slot::handle).unwrap_or_default(),
+                handle: self
+                    .filter_handle
+                    .as_ref()
+                    .map(FilterHandleReservation::handle)
+                    .unwrap_or_default(),
                 ..NlOptions::default()
             })
         };
-        let attach_error = |source| KernelError::attach(link, Mode::Tc, source);
+        let attach_error = |source| KernelError::attach(link, AttachedMode::Tc, source);
         let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
         let id = program
             .attach_with_options(&link.name, attach_type, options)
@@ -210,12 +223,12 @@ impl Kernel {
         if tcx {
             let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
                 interface: link.name.clone(),
-                mode: Mode::Tc,
+                mode: AttachedMode::Tc,
             })?;
-            Hold::link(link)
+            AttachmentHandle::link(link)
         } else {
             let handle = attached.handle().map_err(attach_error)?;
-            Ok(Hold::Filter {
+            Ok(AttachmentHandle::Filter {
                 _filter: attached,
                 handle: handle.into(),
             })
@@ -229,11 +242,11 @@ impl Kernel {
         if let Err(error) = qdisc_add_clsact(&link.name) {
             tracing::debug!(interface = link.name, %error, "clsact was not added");
         }
-        if self.slot.is_none() {
-            self.slot = Slot::take();
+        if self.filter_handle.is_none() {
+            self.filter_handle = FilterHandleReservation::reserve();
         }
-        if let Some(slot) = &self.slot {
-            slot.for_each_abandoned(|handle| {
+        if let Some(filter_handle) = &self.filter_handle {
+            filter_handle.for_each_abandoned(|handle| {
                 remove_filter(link, TcAttachType::Ingress, handle);
                 remove_filter(link, TcAttachType::Egress, handle);
             });

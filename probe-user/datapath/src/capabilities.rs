@@ -6,7 +6,7 @@ use caps::{CapSet, Capability, errors::CapsError};
 
 /// A capability and what it is for; `docs/capabilities.md` has the same list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct RequiredCapability {
     /// Which.
     pub capability: Capability,
     /// What for.
@@ -16,18 +16,18 @@ pub struct Need {
 }
 
 /// What loading, attaching and reading counters takes.
-pub const NEEDS: [Need; 3] = [
-    Need {
+pub const REQUIRED_CAPABILITIES: [RequiredCapability; 3] = [
+    RequiredCapability {
         capability: Capability::CAP_BPF,
         purpose: "to make maps and load programs",
         in_sys_admin: true,
     },
-    Need {
+    RequiredCapability {
         capability: Capability::CAP_NET_ADMIN,
         purpose: "to attach programs to interfaces",
         in_sys_admin: false,
     },
-    Need {
+    RequiredCapability {
         capability: Capability::CAP_PERFMON,
         purpose: "to compare packet pointers, which the verifier refuses to others",
         in_sys_admin: true,
@@ -35,25 +35,25 @@ pub const NEEDS: [Need; 3] = [
 ];
 
 /// What asking takes, where it is wished for.
-pub const ASKING: Capability = Capability::CAP_NET_RAW;
+pub const PROBING_CAPABILITY: Capability = Capability::CAP_NET_RAW;
 
 /// Whether this process may ask.
-pub fn may_ask() -> bool {
-    caps::has_cap(None, CapSet::Effective, ASKING).unwrap_or(false)
+pub fn can_send_probes() -> bool {
+    caps::has_cap(None, CapSet::Effective, PROBING_CAPABILITY).unwrap_or(false)
 }
 
 /// The needs that this process cannot meet. Where capabilities cannot be read, none: the kernel will say
 /// so itself.
-pub fn missing() -> Vec<Need> {
+pub fn missing() -> Vec<RequiredCapability> {
     match caps::read(None, CapSet::Effective) {
         Ok(effective) => missing_from(&effective),
         Err(_) => Vec::new(),
     }
 }
 
-fn missing_from(effective: &HashSet<Capability>) -> Vec<Need> {
+fn missing_from(effective: &HashSet<Capability>) -> Vec<RequiredCapability> {
     let sys_admin = effective.contains(&Capability::CAP_SYS_ADMIN);
-    NEEDS
+    REQUIRED_CAPABILITIES
         .into_iter()
         .filter(|need| !(effective.contains(&need.capability) || need.in_sys_admin && sys_admin))
         .collect()
@@ -63,8 +63,8 @@ fn missing_from(effective: &HashSet<Capability>) -> Vec<Need> {
 /// Capabilities belong to threads, and a thread inherits its creator's: so this comes before any other thread
 /// is started.
 pub fn drop_others(asking: bool) -> Result<(), CapsError> {
-    let needs = NEEDS.iter().map(|need| need.capability);
-    let needed: HashSet<_> = needs.chain(asking.then_some(ASKING)).collect();
+    let needs = REQUIRED_CAPABILITIES.iter().map(|need| need.capability);
+    let needed: HashSet<_> = needs.chain(asking.then_some(PROBING_CAPABILITY)).collect();
     let permitted = caps::read(None, CapSet::Permitted)?;
     let mut kept: HashSet<_> = permitted.intersection(&needed).copied().collect();
     // Where it stands in for the others.
@@ -81,9 +81,9 @@ pub fn drop_all() -> Result<(), CapsError> {
 
 /// Lets go of every capability but what asking takes, and to reach files of others: for whoever asks and writes a
 /// file. The same holds for threads.
-pub fn drop_all_but_asking() -> Result<(), CapsError> {
+pub fn drop_all_but_net_raw() -> Result<(), CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let needed = HashSet::from([ASKING, Capability::CAP_DAC_OVERRIDE]);
+    let needed = HashSet::from([PROBING_CAPABILITY, Capability::CAP_DAC_OVERRIDE]);
     keep_only(&permitted.intersection(&needed).copied().collect())
 }
 

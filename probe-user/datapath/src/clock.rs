@@ -32,7 +32,7 @@ fn realtime_minus_monotonic() -> i128 {
 }
 
 /// What has to be added to a time stamp of the kernel's for the time since 1970, now, in nanoseconds.
-pub fn since_1970_ns() -> u64 {
+pub fn wall_clock_ns() -> u64 {
     let now = to_timestamp(clock_gettime(ClockId::Realtime));
     now.0.saturating_sub(monotonic().0)
 }
@@ -119,8 +119,8 @@ mod tests {
     fn a_clock_that_was_read_once_translates_an_instant_to_one_time() {
         let clock = MONOTONIC.read_once();
         let at = monotonic();
-        let first = clock.wall(at);
-        assert!((0..1_000).all(|_| clock.wall(at) == first));
-        assert_eq!(clock.read_once().wall(at), first);
+        let first = clock.to_wall_clock(at);
+        assert!((0..1_000).all(|_| clock.to_wall_clock(at) == first));
+        assert_eq!(clock.read_once().to_wall_clock(at), first);
     }
 }

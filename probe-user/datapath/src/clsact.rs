@@ -22,7 +22,7 @@ use futures_util::TryStreamExt as _;
 use probe_common::counter::Direction;
 use rtnetlink::new_connection;
 
-use super::place::Displaced;
+use super::place::DisplacedProgram;
 
 /// How many probes may watch the interfaces of one network namespace at once; one more still attaches, but
 /// what it leaves behind is not recognised.
@@ -36,23 +36,23 @@ const PREFIX: &str = "arp-monitor/clsact/";
 
 /// A slot, held by this process for as long as the value lives.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct FilterHandleReservation {
     prefix: &'static str,
     number: u16,
     _name: UnixDatagram,
 }
 
-impl Slot {
+impl FilterHandleReservation {
     /// Takes the first slot that is free, if there is one.
-    pub fn take() -> Option<Self> {
-        Self::take_named(PREFIX)
+    pub fn reserve() -> Option<Self> {
+        Self::reserve_prefix(PREFIX)
     }
 
-    fn take_named(prefix: &'static str) -> Option<Self> {
-        (0..SLOTS).find_map(|number| Self::hold(prefix, number))
+    fn reserve_prefix(prefix: &'static str) -> Option<Self> {
+        (0..SLOTS).find_map(|number| Self::bind_reservation(prefix, number))
     }
 
-    fn hold(prefix: &'static str, number: u16) -> Option<Self> {
+    fn bind_reservation(prefix: &'static str, number: u16) -> Option<Self> {
         match bind(prefix, number) {
             Ok(name) => Some(Self {
                 prefix,
@@ -79,7 +79,7 @@ impl Slot {
     pub fn for_each_abandoned(&self, mut remove: impl FnMut(TcHandle)) {
         remove(self.handle());
         for number in (0..SLOTS).filter(|&number| number != self.number) {
-            if let Some(free) = Self::hold(self.prefix, number) {
+            if let Some(free) = Self::bind_reservation(self.prefix, number) {
                 remove(free.handle());
             }
         }
@@ -89,12 +89,12 @@ impl Slot {
 /// The clsact filters of an interface in both directions: their handles, in the order in which they see a
 /// frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filters {
+pub struct ClsactFilters {
     ingress: Vec<u32>,
     egress: Vec<u32>,
 }
 
-impl Filters {
+impl ClsactFilters {
     /// Lists them.
     pub async fn read(ifindex: u32) -> anyhow::Result<Self> {
         Ok(Self {
@@ -104,23 +104,23 @@ impl Filters {
     }
 
     /// What has become of a filter of ours. Other probes may be in front of it: they let every frame go on.
-    pub(super) fn displaced(&self, direction: Direction, ours: u32) -> Option<Displaced> {
+    pub(super) fn displaced(&self, direction: Direction, ours: u32) -> Option<DisplacedProgram> {
         let handles = match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
         };
         if !handles.contains(&ours) {
-            return Some(Displaced::Detached);
+            return Some(DisplacedProgram::Detached);
         }
         let before_ours = handles.iter().take_while(|&&handle| handle != ours);
         before_ours
             .copied()
-            .any(|handle| !is_of_a_probe(handle))
-            .then_some(Displaced::Behind)
+            .any(|handle| !belongs_to_probe(handle))
+            .then_some(DisplacedProgram::Behind)
     }
 }
 
-fn is_of_a_probe(handle: u32) -> bool {
+fn belongs_to_probe(handle: u32) -> bool {
     handle >> 16 == u32::from(MAJOR)
 }
 
@@ -152,7 +152,7 @@ fn bind(prefix: &str, number: u16) -> io::Result<UnixDatagram> {
 mod tests {
     use super::*;
 
-    fn abandoned(slot: &Slot) -> Vec<u32> {
+    fn abandoned(slot: &FilterHandleReservation) -> Vec<u32> {
         let mut handles = Vec::new();
         slot.for_each_abandoned(|handle| handles.push(u32::from(handle)));
         handles.sort_unstable();
@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn a_filter_of_a_living_probe_is_left_alone_and_that_of_a_dead_one_is_not() {
         let prefix = prefix("living");
-        let run = Slot::take_named(prefix).unwrap();
-        let watch = Slot::take_named(prefix).unwrap();
+        let run = FilterHandleReservation::reserve_prefix(prefix).unwrap();
+        let watch = FilterHandleReservation::reserve_prefix(prefix).unwrap();
         let (run_handle, watch_handle) = (u32::from(run.handle()), u32::from(watch.handle()));
         assert_ne!(run_handle, watch_handle);
 
@@ -177,7 +177,7 @@ mod tests {
         drop(run);
         assert!(abandoned(&watch).contains(&run_handle), "run was killed");
 
-        let next = Slot::take_named(prefix).unwrap();
+        let next = FilterHandleReservation::reserve_prefix(prefix).unwrap();
         assert_eq!(u32::from(next.handle()), run_handle);
         assert!(
             abandoned(&next).contains(&run_handle),
@@ -190,7 +190,7 @@ mod tests {
     fn a_filter_that_is_gone_or_behind_a_strangers_is_noticed() {
         let (ours, kin, stranger) = (0x0806_0001, 0x0806_0002, 1);
         let displaced = |ingress: &[u32]| {
-            let filters = Filters {
+            let filters = ClsactFilters {
                 ingress: ingress.to_vec(),
                 egress: vec![ours],
             };
@@ -200,16 +200,20 @@ mod tests {
         assert_eq!(displaced(&[ours]), None);
         assert_eq!(displaced(&[ours, stranger]), None);
         assert_eq!(displaced(&[kin, ours, stranger]), None);
-        assert_eq!(displaced(&[stranger, ours]), Some(Displaced::Behind));
-        assert_eq!(displaced(&[kin, stranger, ours]), Some(Displaced::Behind));
-        assert_eq!(displaced(&[stranger]), Some(Displaced::Detached));
-        assert_eq!(displaced(&[]), Some(Displaced::Detached));
+        assert_eq!(displaced(&[stranger, ours]), Some(DisplacedProgram::Behind));
+        assert_eq!(
+            displaced(&[kin, stranger, ours]),
+            Some(DisplacedProgram::Behind)
+        );
+        assert_eq!(displaced(&[stranger]), Some(DisplacedProgram::Detached));
+        assert_eq!(displaced(&[]), Some(DisplacedProgram::Detached));
     }
 
     #[test]
     fn handles_are_marked_and_never_left_to_the_kernel() {
         let prefix = prefix("handles");
-        let slots: Vec<_> = std::iter::from_fn(|| Slot::take_named(prefix)).collect();
+        let slots: Vec<_> =
+            std::iter::from_fn(|| FilterHandleReservation::reserve_prefix(prefix)).collect();
         assert_eq!(slots.len(), usize::from(SLOTS));
         for slot in &slots {
             let handle = u32::from(slot.handle());

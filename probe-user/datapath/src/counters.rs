@@ -10,7 +10,7 @@ use lru::LruCache;
 use probe_common::counter::{Counters, Direction, counters_key, counters_places};
 
 use super::KernelError;
-use crate::received::REMEMBERED;
+use crate::received::MAX_RETIRED;
 
 /// The map's value without a type, because only plain arrays are `aya::Pod` here.
 type Raw = [u64; size_of::<Counters>() / size_of::<u64>()];
@@ -33,7 +33,7 @@ impl CounterReader {
     pub(super) fn new(map: Map) -> Self {
         Self {
             map: Arc::new(RwLock::new(map)),
-            retired: Arc::new(RwLock::new(LruCache::new(REMEMBERED))),
+            retired: Arc::new(RwLock::new(LruCache::new(MAX_RETIRED))),
         }
     }
 
@@ -77,7 +77,7 @@ impl CounterReader {
         }
         let (place, _) =
             find(&map, key, Counters::are_free)?.ok_or(KernelError::CountersFull { ifindex })?;
-        put(&mut map, place, &Counters::of(key))
+        add_entry(&mut map, place, &Counters::of(key))
     }
 
     /// Gives the place of an interface that is gone to others, and keeps its counts for the next of its name.
@@ -98,7 +98,7 @@ impl CounterReader {
             let key = counters_key(ifindex, direction);
             // Not there is as good.
             if let Ok(Some((place, _))) = find(&map, key, |counters| counters.belong_to(key)) {
-                let _ = put(&mut map, place, &Counters::default());
+                let _ = add_entry(&mut map, place, &Counters::default());
             }
         }
     }
@@ -126,7 +126,7 @@ fn find(
     Ok(None)
 }
 
-fn put(map: &mut Map, place: u32, counters: &Counters) -> Result<(), KernelError> {
+fn add_entry(map: &mut Map, place: u32, counters: &Counters) -> Result<(), KernelError> {
     let cpus = nr_cpus().map_err(|(path, source)| KernelError::Cpus {
         path: path.to_owned(),
         problem: source.to_string(),

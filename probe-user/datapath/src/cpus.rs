@@ -84,12 +84,12 @@ fn read(which: &'static str) -> Result<Vec<usize>, KernelError> {
 /// Reads a list like `0-3,8` (`Documentation/admin-guide/cputopology.rst`).
 fn parse(text: &str) -> Option<Vec<usize>> {
     /// No kernel is built for more (`CONFIG_NR_CPUS`).
-    const MOST: usize = 8192;
+    const MAX_CPUS: usize = 8192;
     let mut cpus = Vec::new();
     for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if last >= MOST || first > last {
+        if last >= MAX_CPUS || first > last {
             return None;
         }
         cpus.extend(first..=last);

@@ -7,10 +7,10 @@ use aya::{
     maps::MapError,
     programs::{ProgramError, links::LinkError},
 };
-use probe_model::{Link, watched::Mode};
+use probe_model::{Link, watched::AttachedMode};
 use thiserror::Error;
 
-use super::{capabilities, capabilities::Need, preflight, roster};
+use super::{capabilities, capabilities::RequiredCapability, preflight, roster};
 
 /// Why the kernel side could not be set up.
 #[derive(Debug, Error)]
@@ -23,7 +23,7 @@ pub enum KernelError {
     )]
     Permission {
         /// Which, and what for.
-        missing: Vec<Need>,
+        missing: Vec<RequiredCapability>,
     },
     /// The capabilities are there, and the kernel says EPERM all the same.
     #[error(
@@ -63,7 +63,7 @@ pub enum KernelError {
         name: &'static str,
     },
     /// The object could not be loaded.
-    #[error("cannot load the eBPF object: {}", chain(.0))]
+    #[error("cannot load the eBPF object: {}", error_chain(.0))]
     Load(Box<EbpfError>),
     /// The verifier refused a program.
     #[error("the kernel refuses the program {name}: {}", verifier_tail(source))]
@@ -74,7 +74,7 @@ pub enum KernelError {
         source: Box<ProgramError>,
     },
     /// A map operation failed.
-    #[error("BPF map {name}: {}", chain(source))]
+    #[error("BPF map {name}: {}", error_chain(source))]
     Map {
         /// Its name.
         name: &'static str,
@@ -112,11 +112,11 @@ pub enum KernelError {
         /// Name of the interface.
         interface: String,
         /// The mode that was asked for.
-        mode: Mode,
+        mode: AttachedMode,
     },
     /// The interface is gone.
     #[error("{interface} is gone")]
-    Gone {
+    InterfaceGone {
         /// Its name.
         interface: String,
     },
@@ -143,22 +143,22 @@ pub enum KernelError {
     Link(#[source] LinkError),
     /// A link's place could not be found.
     #[error("cannot find a BPF link in /proc/self/fdinfo: {0}\nis /proc mounted?")]
-    LinkPlace(#[source] io::Error),
+    LinkPosition(#[source] io::Error),
     /// A program could not be run on a frame.
-    #[error("cannot run {name} on a frame: {}", chain(source))]
-    Trial {
+    #[error("cannot run {name} on a frame: {}", error_chain(source))]
+    TestRun {
         /// Its name.
         name: &'static str,
         /// What the kernel said.
         source: Box<ProgramError>,
     },
     /// Attaching failed in another way.
-    #[error("cannot attach to {interface} ({mode}): {}", chain(source))]
+    #[error("cannot attach to {interface} ({mode}): {}", error_chain(source))]
     Attach {
         /// Name of the interface.
         interface: String,
         /// The mode that was asked for.
-        mode: Mode,
+        mode: AttachedMode,
         /// What the kernel said.
         source: Box<ProgramError>,
     },
@@ -175,19 +175,19 @@ impl KernelError {
     }
 
     /// Names the cause of a failed attachment where the evidence fits.
-    pub(super) fn attach(link: &Link, mode: Mode, source: ProgramError) -> Self {
+    pub(super) fn attach(link: &Link, mode: AttachedMode, source: ProgramError) -> Self {
         use rustix::io::Errno;
         let interface = link.name.clone();
         match errno(&source) {
-            Some(Errno::BUSY | Errno::EXIST) if mode != Mode::Tc => Self::Busy {
+            Some(Errno::BUSY | Errno::EXIST) if mode != AttachedMode::Tc => Self::Busy {
                 interface,
                 holder: holder(link),
             },
-            Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::RANGE) if mode != Mode::Tc => {
-                tracing::debug!(interface, %mode, error = chain(&source), "attachment refused");
+            Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::RANGE) if mode != AttachedMode::Tc => {
+                tracing::debug!(interface, %mode, error = error_chain(&source), "attachment refused");
                 Self::Unsupported { interface, mode }
             }
-            Some(Errno::NODEV) => Self::Gone { interface },
+            Some(Errno::NODEV) => Self::InterfaceGone { interface },
             Some(Errno::PERM) => Self::not_permitted(),
             _ => Self::Attach {
                 interface,
@@ -212,7 +212,7 @@ fn holder(link: &Link) -> String {
     let Some(id) = link.xdp_program else {
         return "its name is not known (attached a moment ago?)".to_owned();
     };
-    match roster::name(id) {
+    match roster::program_name(id) {
         Some(name) => format!("{name} (program id {id})"),
         None => format!("program id {id}"),
     }
@@ -234,7 +234,7 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno>
 }
 
 /// An error with its causes, each said once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -255,7 +255,7 @@ fn verifier_tail(error: &ProgramError) -> String {
         verifier_log,
     } = error
     else {
-        return chain(error);
+        return error_chain(error);
     };
     let log = verifier_log.to_string();
     tracing::debug!(%log, "verifier log");

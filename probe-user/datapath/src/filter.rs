@@ -10,7 +10,7 @@ use super::KernelError;
 const MAP: &str = "FILTER";
 
 /// The addresses to watch, as the kernel has them.
-pub(super) struct Filter {
+pub(super) struct AddressFilter {
     trie: LpmTrie<MapData, [u8; 4], u32>,
     networks: BTreeSet<Ipv4Net>,
     capacity: u32,
@@ -22,7 +22,7 @@ pub(super) const fn entries(capacity: u32) -> u32 {
     capacity.saturating_mul(2)
 }
 
-impl Filter {
+impl AddressFilter {
     pub(super) fn new(trie: LpmTrie<MapData, [u8; 4], u32>, capacity: u32) -> Self {
         Self {
             trie,

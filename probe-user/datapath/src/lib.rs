@@ -28,10 +28,10 @@ use aya::{
 use ipnet::Ipv4Net;
 use probe_common::{economy::Settings, event::ABI_VERSION};
 
-use self::filter::Filter;
+use self::filter::AddressFilter;
 pub use self::{
-    attach::Attachment, clsact::Filters, counters::CounterReader, error::KernelError,
-    place::Displaced, rings::Rings,
+    attach::Attachment, clsact::ClsactFilters, counters::CounterReader, error::KernelError,
+    place::DisplacedProgram, rings::EventRings,
 };
 
 /// The programs, as built from `probe-ebpf`.
@@ -66,10 +66,10 @@ pub struct Kernel {
     ebpf: Ebpf,
     settings_map: Array<MapData, [u8; size_of::<Settings>()]>,
     counters: CounterReader,
-    filter: Filter,
-    settings_in_force: Settings,
+    filter: AddressFilter,
+    current_settings: Settings,
     /// Taken when the first clsact filter is attached; never where there is TCX.
-    slot: Option<clsact::Slot>,
+    filter_handle: Option<clsact::FilterHandleReservation>,
 }
 
 impl Kernel {
@@ -79,7 +79,10 @@ impl Kernel {
     ///
     /// [`KernelError::Permission`] where capabilities are missing, [`KernelError::Abi`] where the object
     /// is another version's, and the kernel's own words otherwise.
-    pub fn load(options: &LoadOptions, settings: &Settings) -> Result<(Self, Rings), KernelError> {
+    pub fn load(
+        options: &LoadOptions,
+        settings: &Settings,
+    ) -> Result<(Self, EventRings), KernelError> {
         preflight::check()?;
         check_abi(OBJECT)?;
         preflight::raise_memlock_limit();
@@ -87,7 +90,7 @@ impl Kernel {
         let layout = cpus::RingLayout::of_this_machine(options.ring_memory)?;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("RINGS", layout.slots())
-            .map_max_entries("REFRESHES", memory::REFRESHES_BYTES)
+            .map_max_entries("REFRESHES", memory::REFRESH_RING_BYTES)
             .map_max_entries("CLAIMS", options.addresses)
             .map_max_entries("ASKED", options.addresses)
             .map_max_entries("FILTER", filter::entries(options.filter_entries))
@@ -95,16 +98,16 @@ impl Kernel {
             .map_err(KernelError::load)?;
 
         let slots: ArrayOfMaps<MapData> = take_map(&mut ebpf, "RINGS")?;
-        let rings = Rings::create(&layout, slots, take_map(&mut ebpf, "REFRESHES")?)?;
+        let rings = EventRings::create(&layout, slots, take_map(&mut ebpf, "REFRESHES")?)?;
         let counters: PerCpuArray<MapData, _> = take_map(&mut ebpf, "COUNTERS")?;
         let filter = take_map(&mut ebpf, "FILTER")?;
         let mut kernel = Self {
             settings_map: take_map(&mut ebpf, "SETTINGS")?,
             ebpf,
             counters: CounterReader::new(counters),
-            filter: Filter::new(filter, options.filter_entries),
-            settings_in_force: *settings,
-            slot: None,
+            filter: AddressFilter::new(filter, options.filter_entries),
+            current_settings: *settings,
+            filter_handle: None,
         };
         kernel.set(settings)?;
         Ok((kernel, rings))
@@ -119,7 +122,7 @@ impl Kernel {
                 name: "SETTINGS",
                 source,
             })?;
-        self.settings_in_force = *settings;
+        self.current_settings = *settings;
         Ok(())
     }
 
@@ -132,7 +135,7 @@ impl Kernel {
     pub fn watch_only(&mut self, networks: &[Ipv4Net]) -> Result<(), KernelError> {
         let settings = Settings {
             filter: u64::from(!networks.is_empty()),
-            ..self.settings_in_force
+            ..self.current_settings
         };
         if networks.is_empty() {
             self.set(&settings)?;

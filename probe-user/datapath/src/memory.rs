@@ -28,11 +28,11 @@ const FILTER_NODE: u64 = 64;
 /// The ring for unchanged claims: room for the 6 554 that the 65 536 addresses of the default bring while they
 /// wait for 100 ms, and for half as many again. What finds no room is counted, and told with the address's next
 /// claim.
-pub(super) const REFRESHES_BYTES: u32 = 1 << 20;
+pub(super) const REFRESH_RING_BYTES: u32 = 1 << 20;
 
 /// Memory of one part of the kernel side, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct MapMemory {
     /// The map.
     pub map: &'static str,
     /// What it is for.
@@ -43,11 +43,11 @@ pub struct Share {
 
 /// What the kernel side takes on a machine with `cpus` CPUs, all of them online. Small fixed parts, a page
 /// or two a map, are left out.
-pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<Share> {
+pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<MapMemory> {
     let all: Vec<_> = (0..cpus as usize).collect();
     let layout = RingLayout::new(&all, &all, options.ring_memory);
     let (rings, ring_bytes) = (layout.rings() as u64, layout.ring_bytes() as u64);
-    let share = |map, purpose, bytes| Share {
+    let share = |map, purpose, bytes| MapMemory {
         map,
         purpose,
         bytes,
@@ -61,7 +61,7 @@ pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<Share> {
         share(
             "REFRESHES",
             "unchanged claims on their way there",
-            ring(u64::from(REFRESHES_BYTES)),
+            ring(u64::from(REFRESH_RING_BYTES)),
         ),
         share(
             "CLAIMS",
@@ -124,7 +124,7 @@ mod tests {
         // A record has a header of eight bytes (`BPF_RINGBUF_HDR_SZ`).
         let record = u32::try_from(size_of::<ArpEvent>()).unwrap() + 8;
         let waiting = LoadOptions::default().addresses / 10;
-        assert!(REFRESHES_BYTES / record > waiting * 3 / 2);
+        assert!(REFRESH_RING_BYTES / record > waiting * 3 / 2);
     }
 
     fn mebibytes(bytes: u64) -> String {

@@ -14,48 +14,48 @@ pub const WINDOW: Duration = Duration::from_micros(200);
 
 /// Events that wait until nothing earlier can come.
 #[derive(Default)]
-pub struct Order {
-    waiting: BinaryHeap<Reverse<Waiting>>,
+pub struct ReorderBuffer {
+    waiting: BinaryHeap<Reverse<BufferedEvent>>,
     arrivals: u64,
 }
 
 /// An event with its place. Equal time stamps keep the order of arrival.
-struct Waiting {
+struct BufferedEvent {
     ktime_ns: u64,
     arrival: u64,
     event: ArpEvent,
 }
 
-impl Waiting {
+impl BufferedEvent {
     fn place(&self) -> (u64, u64) {
         (self.ktime_ns, self.arrival)
     }
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for BufferedEvent {
     fn eq(&self, other: &Self) -> bool {
         self.place() == other.place()
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for BufferedEvent {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for BufferedEvent {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for BufferedEvent {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.place().cmp(&other.place())
     }
 }
 
-impl Order {
+impl ReorderBuffer {
     /// Takes an event from a ring.
     pub fn push(&mut self, event: ArpEvent) {
-        self.waiting.push(Reverse(Waiting {
+        self.waiting.push(Reverse(BufferedEvent {
             ktime_ns: event.ktime_ns,
             arrival: self.arrivals,
             event,
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    fn drain(order: &mut Order, at: u64) -> Vec<u64> {
+    fn drain(order: &mut ReorderBuffer, at: u64) -> Vec<u64> {
         std::iter::from_fn(|| order.pop(at))
             .map(|event| event.ktime_ns)
             .collect()
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_the_window_has_passed() {
-        let mut order = Order::default();
+        let mut order = ReorderBuffer::default();
         order.push(event(1_000_000, 1));
         assert_eq!(order.next_drain_ns(), Some(1_200_000));
         assert_eq!(drain(&mut order, 1_199_999), Vec::<u64>::new());
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn equal_time_stamps_keep_the_order_of_arrival() {
-        let mut order = Order::default();
+        let mut order = ReorderBuffer::default();
         for ifindex in 0..100 {
             order.push(event(5, ifindex));
         }
@@ -141,7 +141,7 @@ mod tests {
             for ring in &mut rings {
                 ring.sort_unstable_by_key(|&ktime| Reverse(ktime));
             }
-            let mut order = Order::default();
+            let mut order = ReorderBuffer::default();
             for pick in picks {
                 rings.retain(|ring| !ring.is_empty());
                 if rings.is_empty() {

@@ -13,7 +13,7 @@ use super::KernelError;
 
 /// What has become of a program that is not where it was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Displaced {
+pub enum DisplacedProgram {
     /// It is not attached any more.
     #[error("somebody detached a program of ours")]
     Detached,
@@ -25,24 +25,24 @@ pub enum Displaced {
 /// Where the kernel tells what a link of ours is attached to. Unlike asking for programs by their number,
 /// reading it takes no capability.
 #[derive(Debug)]
-pub struct LinkPlace(PathBuf);
+pub struct LinkPosition(PathBuf);
 
-impl LinkPlace {
+impl LinkPosition {
     /// Finds the place of a link that this process holds.
     pub fn of(link: &FdLink) -> Result<Self, KernelError> {
         let id = link.info().map_err(KernelError::Link)?.id();
-        let entries = fs::read_dir("/proc/self/fdinfo").map_err(KernelError::LinkPlace)?;
+        let entries = fs::read_dir("/proc/self/fdinfo").map_err(KernelError::LinkPosition)?;
         entries
             .flatten()
             .map(|entry| entry.path())
             .find(|path| number(path, "link_id").is_ok_and(|found| found == Some(id)))
             .map(Self)
-            .ok_or_else(|| KernelError::LinkPlace(io::ErrorKind::NotFound.into()))
+            .ok_or_else(|| KernelError::LinkPosition(io::ErrorKind::NotFound.into()))
     }
 
     /// Whether the link is still attached to the interface. A link that somebody detached stays behind
     /// with interface 0.
-    pub fn is_on(&self, ifindex: u32) -> bool {
+    pub fn is_attached_to(&self, ifindex: u32) -> bool {
         // Unreadable is no proof of absence.
         number(&self.0, "ifindex").is_ok_and(|found| found.is_none_or(|found| found == ifindex))
     }
@@ -62,8 +62,8 @@ fn number(path: &Path, name: &str) -> io::Result<Option<u32>> {
 /// aya has this as well, but goes on to open each program, which takes `CAP_SYS_ADMIN`.
 pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     /// More than anybody chains; the kernel says ENOSPC beyond.
-    const MOST: u32 = 64;
-    let mut ids = [0_u32; MOST as usize];
+    const MAX_PROGRAMS: u32 = 64;
+    let mut ids = [0_u32; MAX_PROGRAMS as usize];
     let attach_type = match direction {
         Direction::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
         Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
@@ -73,7 +73,7 @@ pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> 
     attr.query.__bindgen_anon_1.target_ifindex = ifindex;
     attr.query.attach_type = attach_type as u32;
     attr.query.prog_ids = ids.as_mut_ptr().expose_provenance() as u64;
-    attr.query.__bindgen_anon_2.prog_cnt = MOST;
+    attr.query.__bindgen_anon_2.prog_cnt = MAX_PROGRAMS;
     // SAFETY: the kernel reads and writes `attr` within its size, and writes at most `prog_cnt` numbers at
     // `prog_ids`, which has room for so many; both outlive the call.
     let result = unsafe {
@@ -91,5 +91,5 @@ pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> 
     let query = unsafe { attr.query };
     // SAFETY: both members of this union are one number.
     let count = unsafe { query.__bindgen_anon_2.prog_cnt };
-    Ok(ids[..count.min(MOST) as usize].to_vec())
+    Ok(ids[..count.min(MAX_PROGRAMS) as usize].to_vec())
 }

@@ -46,7 +46,7 @@ pub fn kernel_at_least(major: u8, minor: u8) -> bool {
     clippy::struct_excessive_bools,
     reason = "independent facts about one kernel"
 )]
-pub struct Features {
+pub struct KernelFeatures {
     /// Whether it is new enough.
     pub supported: bool,
     /// TC programs in an order (6.6); below, clsact filters.
@@ -59,7 +59,7 @@ pub struct Features {
     pub btf: bool,
 }
 
-impl Features {
+impl KernelFeatures {
     /// Those of the running kernel, by its version.
     pub fn current() -> Self {
         Self {

@@ -9,15 +9,15 @@ use probe_model::watched::WatchedInterfaces;
 
 /// Interfaces that are gone and remembered, by name and by index. Cards and bonds are few; who watches what comes
 /// and goes under ever new names gets new counters.
-pub const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+pub const MAX_RETIRED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// Counts by interface index and direction.
-pub type Counts = HashMap<(u32, Direction), u64>;
+pub type DirectionCounts = HashMap<(u32, Direction), u64>;
 
 /// The counts, with those of interfaces that are gone.
 #[derive(Debug)]
-pub struct Received {
-    live: HashMap<u32, Live>,
+pub struct FrameCounters {
+    live: HashMap<u32, LiveInterface>,
     /// By name.
     retired: LruCache<String, [u64; Direction::COUNT]>,
     /// Names of indexes that are gone: their last events may still be on their way.
@@ -25,22 +25,22 @@ pub struct Received {
 }
 
 #[derive(Debug, Default)]
-struct Live {
+struct LiveInterface {
     name: Option<String>,
     counts: [u64; Direction::COUNT],
 }
 
-impl Default for Received {
+impl Default for FrameCounters {
     fn default() -> Self {
         Self {
             live: HashMap::new(),
-            retired: LruCache::new(REMEMBERED),
-            gone: LruCache::new(REMEMBERED),
+            retired: LruCache::new(MAX_RETIRED),
+            gone: LruCache::new(MAX_RETIRED),
         }
     }
 }
 
-impl Received {
+impl FrameCounters {
     /// Counts an event.
     pub fn count(&mut self, ifindex: u32, direction: Direction) {
         let place = usize::from(direction.number());
@@ -57,7 +57,7 @@ impl Received {
         let indexes = self.live.keys().copied();
         let lost: Vec<u32> = indexes.filter(|&index| !watched.contains(index)).collect();
         for &index in &lost {
-            if let Some(Live {
+            if let Some(LiveInterface {
                 name: Some(name),
                 counts,
             }) = self.live.remove(&index)
@@ -80,8 +80,8 @@ impl Received {
     }
 
     /// The counts of what is watched.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::new();
+    pub fn counts(&self) -> DirectionCounts {
+        let mut counts = DirectionCounts::new();
         for (&index, live) in &self.live {
             let retired = live.name.as_ref().and_then(|name| self.retired.peek(name));
             for &direction in Direction::ALL {
@@ -96,22 +96,24 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
-    use probe_model::watched::{WatchState, Watched};
+    use probe_model::watched::{WatchState, WatchedInterface};
 
     use super::*;
 
     fn watched(interfaces: &[(u32, &str)]) -> WatchedInterfaces {
-        let interfaces = interfaces.iter().map(|&(ifindex, name)| Watched {
+        let interfaces = interfaces.iter().map(|&(ifindex, name)| WatchedInterface {
             ifindex,
             name: name.to_owned(),
-            state: WatchState::Failed { why: String::new() },
+            state: WatchState::Failed {
+                reason: String::new(),
+            },
         });
         interfaces.collect()
     }
 
     #[test]
     fn an_interface_that_is_made_anew_goes_on_where_it_left_off() {
-        let mut received = Received::default();
+        let mut received = FrameCounters::default();
         received.learn(&watched(&[(1, "eth0"), (2, "eth1")]));
         received.count(2, Direction::Ingress);
         assert_eq!(received.learn(&watched(&[(1, "eth0")])), [2]);

@@ -23,32 +23,32 @@ const SLOTS_MAP: &str = "RINGS";
 
 /// How long what is no news may wait, so that many are taken at a time: waking up for each of them would cost
 /// more than all else that is done for it.
-const PATIENCE: Duration = Duration::from_millis(100);
+const FAIRNESS_DELAY: Duration = Duration::from_millis(100);
 
 /// All rings of the loaded programs.
-pub struct Rings {
-    news: Vec<AsyncFd<RingBuf<MapData>>>,
-    refreshes: AsyncFd<RingBuf<MapData>>,
+pub struct EventRings {
+    change_events: Vec<AsyncFd<RingBuf<MapData>>>,
+    refresh_events: AsyncFd<RingBuf<MapData>>,
     /// While there are refreshes: until they are to be taken, unless news come first.
-    patience: Option<Pin<Box<Sleep>>>,
+    wait_timer: Option<Pin<Box<Sleep>>>,
     /// Keeps the kernel's array of rings alive and filled.
     _slots: ArrayOfMaps<MapData>,
     undecodable: u64,
 }
 
-impl Rings {
+impl EventRings {
     /// Makes the rings of `layout` for news and puts each into the slots of its CPUs.
     pub(super) fn create(
         layout: &RingLayout,
         mut slots: ArrayOfMaps<MapData>,
-        refreshes: RingBuf<MapData>,
+        refresh_events: RingBuf<MapData>,
     ) -> Result<Self, KernelError> {
         let map_error = |source| KernelError::Map {
             name: SLOTS_MAP,
             source,
         };
         let ring_bytes = u32::try_from(layout.ring_bytes()).unwrap_or(u32::MAX);
-        let mut news = Vec::with_capacity(layout.rings());
+        let mut change_events = Vec::with_capacity(layout.rings());
         for index in 0..layout.rings() {
             let ring =
                 aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, ring_bytes, 0);
@@ -57,12 +57,12 @@ impl Rings {
                 slots.set(slot, &ring, 0).map_err(map_error)?;
             }
             let ring = RingBuf::try_from(Map::RingBuf(ring)).map_err(map_error)?;
-            news.push(poll::readable(ring).map_err(KernelError::Poll)?);
+            change_events.push(poll::readable(ring).map_err(KernelError::Poll)?);
         }
         Ok(Self {
-            news,
-            refreshes: poll::readable(refreshes).map_err(KernelError::Poll)?,
-            patience: None,
+            change_events,
+            refresh_events: poll::readable(refresh_events).map_err(KernelError::Poll)?,
+            wait_timer: None,
             _slots: slots,
             undecodable: 0,
         })
@@ -78,14 +78,14 @@ impl Rings {
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut any = false;
         // Every ring is polled, so that each of them will wake the task.
-        for ring in &mut self.news {
+        for ring in &mut self.change_events {
             any |= take_readiness(ring, context)?;
         }
-        if take_readiness(&mut self.refreshes, context)? && self.patience.is_none() {
-            self.patience = Some(Box::pin(sleep(PATIENCE)));
+        if take_readiness(&mut self.refresh_events, context)? && self.wait_timer.is_none() {
+            self.wait_timer = Some(Box::pin(sleep(FAIRNESS_DELAY)));
         }
-        if let Some(patience) = &mut self.patience {
-            any |= patience.as_mut().poll(context).is_ready();
+        if let Some(wait_timer) = &mut self.wait_timer {
+            any |= wait_timer.as_mut().poll(context).is_ready();
         }
         if any {
             Poll::Ready(Ok(()))
@@ -98,7 +98,11 @@ impl Rings {
     /// all rings were emptied.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(ArpEvent)) -> bool {
         let mut emptied = true;
-        for ring in self.news.iter_mut().chain([&mut self.refreshes]) {
+        for ring in self
+            .change_events
+            .iter_mut()
+            .chain([&mut self.refresh_events])
+        {
             let mut left = most;
             while left > 0 {
                 let Some(item) = ring.get_mut().next() else {
@@ -112,7 +116,7 @@ impl Rings {
             }
             emptied &= left > 0;
         }
-        self.patience = None;
+        self.wait_timer = None;
         emptied
     }
 

@@ -20,7 +20,7 @@ pub fn read() {
 }
 
 /// The name of a program, by its number.
-pub(super) fn name(id: u32) -> Option<&'static str> {
+pub(super) fn program_name(id: u32) -> Option<&'static str> {
     read();
     NAMES.get()?.get(&id).map(String::as_str)
 }

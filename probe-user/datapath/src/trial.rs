@@ -12,7 +12,7 @@ pub const TRIAL_INTERFACE: u32 = 1;
 
 /// The shortest frame that the kernel runs the program of a hook on: an Ethernet header, and for a socket
 /// buffer something in it (`net/bpf/test_run.c`).
-pub const fn shortest_trial(hook: Hook) -> usize {
+pub const fn min_test_frame(hook: Hook) -> usize {
     match hook {
         Hook::Xdp => 14,
         Hook::TcIngress | Hook::TcEgress => 15,
@@ -21,7 +21,7 @@ pub const fn shortest_trial(hook: Hook) -> usize {
 
 /// How a trial ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trial {
+pub struct TestRun {
     /// What the program returned.
     pub verdict: i32,
     /// The frame afterwards.
@@ -30,9 +30,9 @@ pub struct Trial {
     pub duration: Duration,
 }
 
-impl Trial {
+impl TestRun {
     /// The only verdict that a hook may return: the frame goes on its way.
-    pub const fn pass(hook: Hook) -> i32 {
+    pub const fn pass_verdict(hook: Hook) -> i32 {
         match hook {
             // XDP_PASS
             Hook::Xdp => 2,
@@ -48,7 +48,12 @@ impl Kernel {
     /// # Errors
     ///
     /// The kernel refuses frames below [`shortest_trial`] and above a page.
-    pub fn trial(&mut self, hook: Hook, frame: &[u8], repeat: u32) -> Result<Trial, KernelError> {
+    pub fn test_run(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<TestRun, KernelError> {
         self.counters.register(TRIAL_INTERFACE, hook.direction())?;
         let mut after = vec![0; frame.len()];
         let options = TestRunOptions {
@@ -64,12 +69,12 @@ impl Kernel {
                 program::<SchedClassifier>(&mut self.ebpf, name)?.test_run(options)
             }
         }
-        .map_err(|source| KernelError::Trial {
+        .map_err(|source| KernelError::TestRun {
             name,
             source: Box::new(source),
         })?;
         after.resize(result.data_size_out as usize, 0);
-        Ok(Trial {
+        Ok(TestRun {
             verdict: result.return_value.cast_signed(),
             frame: after,
             duration: result.duration,

@@ -6,7 +6,7 @@ use probe_model::{BindingKey, Timestamp};
 
 label_enum! {
     /// Why to ask.
-    pub enum Purpose {
+    pub enum ProbePurpose {
         /// A pending move: do the owner before and the new one both answer?
         Confirmation = "confirmation",
         /// A stranger claims an address that this host holds: does it answer?
@@ -14,22 +14,22 @@ label_enum! {
         /// A conflict without evidence for a while: who is left?
         Resolution = "resolution",
         /// An address that matters: does anybody answer for it, and only one?
-        Care = "care",
+        Periodic = "care",
     }
 }
 
 /// One round of asking by RFC 5227 ARP probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct ProbeRequest {
     /// The address to ask for, and where.
     pub key: BindingKey,
     /// Why.
-    pub purpose: Purpose,
+    pub purpose: ProbePurpose,
     /// Which round: 0, or 1 for a second one. Of care, the second is the one after an unanswered first.
     pub round: u8,
     /// What the question is about, in time: answers to a question that the machine has since dropped are
     /// recognised by it.
-    pub about: Timestamp,
+    pub requested_for: Timestamp,
     /// Not before this. The asker picks a time in the window, so that a fleet does not ask at once.
     pub earliest: Timestamp,
     /// Rather not after this; a late answer is an answer too.

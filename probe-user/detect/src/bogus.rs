@@ -3,16 +3,16 @@
 use probe_common::wire::MacAddr;
 use probe_model::{BogusReason, Segment, Timestamp};
 
-use super::{BogusFrame, DetectConfig, recent::Recent};
+use super::{BogusFrame, DetectConfig, recent::RecentMap};
 
 /// How many senders are remembered.
-const REMEMBERED: usize = 4096;
+const MAX_SENDERS: usize = 4096;
 
 /// The senders of bogus frames that were reported lately, and how many frames were held back since.
 #[derive(Debug, Default)]
-pub(super) struct Offenders(Recent<(Segment, MacAddr, BogusReason), u64, REMEMBERED>);
+pub(super) struct BogusSenders(RecentMap<(Segment, MacAddr, BogusReason), u64, MAX_SENDERS>);
 
-impl Offenders {
+impl BogusSenders {
     /// Whether a bogus frame is to be reported, and then how many before it were not.
     pub fn report(
         &mut self,
@@ -30,7 +30,7 @@ impl Offenders {
             }
             held_back = *since_told;
         }
-        self.0.put(key, at, 0);
+        self.0.insert(key, at, 0);
         Some(held_back)
     }
 

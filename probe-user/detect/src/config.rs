@@ -40,7 +40,7 @@ pub struct DetectConfig {
     pub confirmation: [(Duration, Duration); 2],
     /// Whether there is somebody who asks. Default no: then nothing is asked for, and a conflict without
     /// evidence becomes quiet.
-    pub may_ask: bool,
+    pub can_probe: bool,
     /// How long after a newcomer's ARP probe an answer denies it the address. Default 1 s.
     pub probe_window: Duration,
     /// How often one address is reported as denied to one prober. Default once an hour.
@@ -60,7 +60,7 @@ pub struct DetectConfig {
     /// Sets of MACs that are one machine. Sets that share a MAC are one set. Default none.
     pub same_owner: Vec<Vec<MacAddr>>,
     /// Disputes that are known to be fine. Default none.
-    pub ignore: Vec<Ignore>,
+    pub ignore: Vec<IgnoreRule>,
     /// The addresses that matter, beyond gateways and this host's own. Default none.
     pub tracked: Vec<IpNet>,
 }
@@ -81,7 +81,7 @@ impl Default for DetectConfig {
             resolution_gap: seconds(1),
             expiry: seconds(600),
             confirmation: [(seconds(1), seconds(2)), (seconds(3), seconds(4))],
-            may_ask: false,
+            can_probe: false,
             probe_window: seconds(1),
             probe_denied_interval: seconds(3600),
             bogus_interval: seconds(600),
@@ -98,14 +98,14 @@ impl Default for DetectConfig {
 
 impl DetectConfig {
     /// The ignore entry that covers the address now.
-    pub fn ignored(&self, ip: IpAddr, now: Timestamp) -> Option<&Ignore> {
+    pub fn ignored(&self, ip: IpAddr, now: Timestamp) -> Option<&IgnoreRule> {
         self.ignore.iter().find(|entry| entry.covers(ip, now))
     }
 }
 
 /// Addresses whose disputes are counted, not reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ignore {
+pub struct IgnoreRule {
     /// Which.
     pub network: IpNet,
     /// Why, for those who read the configuration later.
@@ -114,7 +114,7 @@ pub struct Ignore {
     pub expires: Option<Timestamp>,
 }
 
-impl Ignore {
+impl IgnoreRule {
     fn covers(&self, ip: IpAddr, now: Timestamp) -> bool {
         self.network.contains(&ip) && self.expires.is_none_or(|expires| now < expires)
     }

@@ -7,21 +7,22 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use probe_common::wire::MacAddr;
 use probe_model::{
-    BindingKey, BindingView, BogusReason, Finding, FindingKind, Role, Segment, Timestamp,
+    BindingKey, BindingView, BogusReason, Finding, FindingKind, OwnerRole, Segment, Timestamp,
 };
 use smallvec::SmallVec;
 
 use super::{
-    AddressView, Ask, Body, BogusFrame, Claim, Cursor, DetectConfig, Expected, Group, HostFacts,
-    Observation, Page, Probe, Purpose, Statistics,
-    binding::{Binding, Change, Heard, station},
-    bogus::Offenders,
-    facts::KnownFacts,
-    owner::Rules,
-    probes::{Denial, Probes},
-    table::{Entry, Slot, Table},
-    turn::{Ledger, Scene, Turn},
-    world::World,
+    AddressGroup, AddressView, BindingPage, BogusFrame, Claim, DetectConfig, DetectorStatistics,
+    ExpectedAddresses, HostFacts, Observation, ObservationBody, ObservedProbe, ProbePurpose,
+    ProbeRequest, TableCursor,
+    binding::{Binding, ObservedClaim, ReconfigurationChange, host_owner},
+    bogus::BogusSenders,
+    facts::HostState,
+    owner::OwnerRules,
+    probes::{ProbeDenial, ProbeHistory},
+    table::{BindingEntry, BindingSlot, BindingTable},
+    turn::{BindingContext, BindingTransition, DetectorState},
+    world::DetectorEnvironment,
 };
 use crate::view::{binding_view, conflict_view};
 
@@ -34,51 +35,51 @@ const PROBE_MEMORY: Duration = Duration::from_secs(10);
 /// The detection state machine. See the [module](super) for what it decides.
 #[derive(Debug)]
 pub struct Detector {
-    world: World,
-    table: Table,
-    ledger: Ledger,
-    probes: Probes,
-    offenders: Offenders,
+    environment: DetectorEnvironment,
+    table: BindingTable,
+    state: DetectorState,
+    probes: ProbeHistory,
+    bogus_senders: BogusSenders,
     /// How often it was told which addresses matter.
-    told: u64,
+    reported_count: u64,
 }
 
 impl Detector {
     /// A machine that has seen nothing.
     pub fn new(config: DetectConfig) -> Self {
-        let rules = Rules::new(config);
+        let rules = OwnerRules::new(config);
         Self {
-            table: Table::new(rules.config.max_bindings),
-            world: World {
+            table: BindingTable::new(rules.config.max_bindings),
+            environment: DetectorEnvironment {
                 rules,
-                facts: KnownFacts::default(),
+                facts: HostState::default(),
             },
-            ledger: Ledger::default(),
-            probes: Probes::default(),
-            offenders: Offenders::default(),
-            told: 0,
+            state: DetectorState::default(),
+            probes: ProbeHistory::default(),
+            bogus_senders: BogusSenders::default(),
+            reported_count: 0,
         }
     }
 
     /// Takes one frame and appends what follows from it to `findings`. What became due before it is judged
     /// first, so that a run over a capture needs no ticks, and live ones change nothing but the delay.
     pub fn observe(&mut self, observation: &Observation, findings: &mut Vec<Finding>) {
-        self.keep_time(observation.at);
-        self.ledger.statistics.observations += 1;
+        self.handle_clock_step(observation.at);
+        self.state.statistics.observations += 1;
         let (at, segment) = (observation.at, observation.segment);
         match &observation.body {
-            Body::Claim(claim) => {
+            ObservationBody::Claim(claim) => {
                 self.carried_claim(claim, at, segment, findings);
                 self.advance(at, findings);
-                self.claim(claim, at, segment, findings);
+                self.observe_carried_claim(claim, at, segment, findings);
             }
-            Body::Probe(probe) => {
+            ObservationBody::Probe(probe) => {
                 self.advance(at, findings);
-                self.probe(probe, at, segment);
+                self.observe_probe(probe, at, segment);
             }
-            Body::Bogus(frame) => {
+            ObservationBody::Bogus(frame) => {
                 self.advance(at, findings);
-                self.bogus(frame, at, segment, findings);
+                self.observe_bogus(frame, at, segment, findings);
             }
         }
         self.advance(at, findings);
@@ -86,90 +87,90 @@ impl Detector {
 
     /// Judges what became due until `now` without a frame.
     pub fn tick(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
-        self.keep_time(now);
+        self.handle_clock_step(now);
         self.advance(now, findings);
     }
 
     /// Replaces what is known beyond the frames.
     pub fn learn(&mut self, facts: HostFacts, at: Timestamp, findings: &mut Vec<Finding>) {
-        self.keep_time(at);
+        self.handle_clock_step(at);
         self.advance(at, findings);
-        self.world.facts.replace(facts, at);
-        self.told += 1;
+        self.environment.facts.replace(facts, at);
+        self.reported_count += 1;
         for slot in self.table.slots() {
             let Some(entry) = self.table.get_mut(slot) else {
                 continue;
             };
-            if self.world.facts.is_broadcast(&entry.key) {
+            if self.environment.facts.is_broadcast(&entry.key) {
                 self.forget(slot);
                 continue;
             }
-            entry.tracked = self.world.is_tracked(&entry.key);
+            entry.tracked = self.environment.is_tracked(&entry.key);
             self.refresh(slot);
         }
-        self.await_all(at, findings);
+        self.expect_all(at, findings);
         self.advance(at, findings);
     }
 
     /// Replaces the single addresses that matter and are expected to be there: those of a cluster's services. Their
     /// silence counts from when they are first among them. What is known of one that is no longer stays, its open
     /// conflict too.
-    pub fn expect_only(
+    pub fn set_expected(
         &mut self,
-        expected: Arc<Expected>,
+        expected: Arc<ExpectedAddresses>,
         at: Timestamp,
         findings: &mut Vec<Finding>,
     ) {
-        self.keep_time(at);
+        self.handle_clock_step(at);
         self.advance(at, findings);
-        self.told += 1;
-        for key in self.world.facts.expect_only(expected) {
+        self.reported_count += 1;
+        for key in self.environment.facts.set_expected(expected) {
             let slot = self.table.find(&key);
             let entry = slot.and_then(|slot| Some((slot, self.table.get_mut(slot)?)));
             let Some((slot, entry)) = entry else {
                 continue;
             };
-            entry.tracked = self.world.is_tracked(&key);
-            if !entry.tracked && entry.binding.is_blank() {
+            entry.tracked = self.environment.is_tracked(&key);
+            if !entry.tracked && entry.binding.is_empty() {
                 self.forget(slot);
             } else {
                 self.refresh(slot);
             }
         }
-        self.await_all(at, findings);
+        self.expect_all(at, findings);
         self.advance(at, findings);
     }
 
     /// Whether the address is among the single ones that are expected.
     pub fn is_expected(&self, key: &BindingKey) -> bool {
-        self.world.facts.is_expected(key)
+        self.environment.facts.is_expected(key)
     }
 
     /// Sees that there is a binding of every address that is awaited, so that its silence can be told. An open
     /// conflict on one that did not matter before is told again.
-    fn await_all(&mut self, at: Timestamp, findings: &mut Vec<Finding>) {
-        for key in self.world.facts.awaited() {
+    fn expect_all(&mut self, at: Timestamp, findings: &mut Vec<Finding>) {
+        for key in self.environment.facts.expected_keys() {
             let Some(slot) = self.table.find(&key) else {
-                self.open(key, at);
+                self.entry_or_insert(key, at);
                 continue;
             };
             let Some(entry) = self.table.get_mut(slot).filter(|entry| !entry.tracked) else {
                 continue;
             };
             entry.tracked = true;
-            entry.binding.await_from(at);
-            let scene = self.world.scene(key, true);
-            let change = Change {
+            entry.binding.expect_from(at);
+            let context = self.environment.context(key, true);
+            let change = ReconfigurationChange {
                 newly_tracked: true,
-                before: Scene {
+                before: BindingContext {
                     tracked: false,
-                    ..scene
+                    ..context
                 },
             };
-            let mut turn = Turn {
+            let mut turn = BindingTransition {
                 at,
-                scene,
-                ledger: &mut self.ledger,
+                context,
+                state: &mut self.state,
                 findings,
             };
             entry.binding.reconsider(&change, &mut turn);
@@ -189,34 +190,39 @@ impl Detector {
 
     /// Takes the outcome of one round of asking: the MACs that answered, perhaps none. The answers
     /// themselves are frames and are to be observed first.
-    pub fn answered(
+    pub fn record_replies(
         &mut self,
-        ask: &Ask,
+        ask: &ProbeRequest,
         at: Timestamp,
         answered_by: &[MacAddr],
         findings: &mut Vec<Finding>,
     ) {
-        self.tell(ask, at, findings, |binding, turn| {
-            binding.answered(ask, answered_by, turn);
+        self.emit_findings(ask, at, findings, |binding, turn| {
+            binding.record_replies(ask, answered_by, turn);
         });
     }
 
     /// Takes that a round of asking will not be: somebody else asks, or it cannot be asked from here.
-    pub fn unasked(&mut self, ask: &Ask, at: Timestamp, findings: &mut Vec<Finding>) {
-        self.tell(ask, at, findings, |binding, turn| {
-            binding.unasked(ask, turn);
+    pub fn record_not_probed(
+        &mut self,
+        ask: &ProbeRequest,
+        at: Timestamp,
+        findings: &mut Vec<Finding>,
+    ) {
+        self.emit_findings(ask, at, findings, |binding, turn| {
+            binding.record_not_probed(ask, turn);
         });
     }
 
     /// Tells the binding that an ask was about what became of it.
-    fn tell(
+    fn emit_findings(
         &mut self,
-        ask: &Ask,
+        ask: &ProbeRequest,
         at: Timestamp,
         findings: &mut Vec<Finding>,
-        news: impl FnOnce(&mut Binding, &mut Turn),
+        news: impl FnOnce(&mut Binding, &mut BindingTransition),
     ) {
-        self.keep_time(at);
+        self.handle_clock_step(at);
         self.advance(at, findings);
         let Some(slot) = self.table.find(&ask.key) else {
             return;
@@ -224,10 +230,10 @@ impl Detector {
         let Some(entry) = self.table.get_mut(slot) else {
             return;
         };
-        let mut turn = Turn {
+        let mut turn = BindingTransition {
             at,
-            scene: self.world.scene(entry.key, entry.tracked),
-            ledger: &mut self.ledger,
+            context: self.environment.context(entry.key, entry.tracked),
+            state: &mut self.state,
             findings,
         };
         news(&mut entry.binding, &mut turn);
@@ -237,44 +243,46 @@ impl Detector {
 
     /// Makes a binding of an address that matters, before anybody claims it: so that its silence can be told.
     pub fn expect(&mut self, key: BindingKey, at: Timestamp) {
-        if self.table.find(&key).is_none() && self.world.is_tracked(&key) {
-            self.open(key, at);
+        if self.table.find(&key).is_none() && self.environment.is_tracked(&key) {
+            self.entry_or_insert(key, at);
         }
     }
 
     /// The networks whose addresses matter, as the configuration and the facts have them.
     pub fn tracked_networks(&self) -> impl Iterator<Item = &IpNet> {
-        let configured = self.world.rules.config.tracked.iter();
-        configured.chain(self.world.facts.tracked_networks())
+        let configured = self.environment.rules.config.tracked.iter();
+        configured.chain(self.environment.facts.tracked_networks())
     }
 
-    /// A number that is another one when [`Self::cared_for`], [`Self::is_expected`] or [`Self::tracked_networks`] may
+    /// A number that is another one when [`Self::tracked_keys`], [`Self::is_expected`] or [`Self::tracked_networks`] may
     /// say something else than before.
-    pub const fn cares(&self) -> u64 {
+    pub const fn tracked_generation(&self) -> u64 {
         // Neither ever falls.
-        self.table.tracked_changes() + self.told
+        self.table.tracked_changes() + self.reported_count
     }
 
     /// The addresses that matter: those remembered, and this host's own. In no particular order, some twice.
-    pub fn cared_for(&self) -> impl Iterator<Item = BindingKey> {
-        let tracked = self.table.group(Group::Tracked, Cursor::default());
+    pub fn tracked_keys(&self) -> impl Iterator<Item = BindingKey> {
+        let tracked = self
+            .table
+            .group(AddressGroup::Tracked, TableCursor::default());
         let tracked = tracked.map(|(_, entry)| entry.key);
-        tracked.chain(self.world.facts.addresses())
+        tracked.chain(self.environment.facts.addresses())
     }
 
     /// Whether the silence of an address has been reported and lasts.
     pub fn is_silent(&self, key: &BindingKey) -> bool {
         self.entry(key).is_some_and(|entry| {
-            let scene = self.world.scene(entry.key, entry.tracked);
-            entry.binding.is_silent(&scene)
+            let context = self.environment.context(entry.key, entry.tracked);
+            entry.binding.is_silent(&context)
         })
     }
 
     /// Forgets that an address is silent: nobody has looked for long.
-    pub fn forget_silence(&mut self, key: &BindingKey) {
+    pub fn withdraw_silence(&mut self, key: &BindingKey) {
         let slot = self.table.find(key);
         if let Some(entry) = slot.and_then(|slot| self.table.get_mut(slot)) {
-            entry.binding.forget_silence();
+            entry.binding.withdraw_silence();
         }
         if let Some(slot) = slot {
             self.refresh(slot);
@@ -283,15 +291,17 @@ impl Detector {
 
     /// An address of another station on a segment, of which somebody has claimed an address last: who would
     /// answer there, if anybody.
-    pub fn witness(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
-        let elsewhere = |entry: &&Entry| {
-            let scene = self.world.scene(entry.key, entry.tracked);
+    pub fn reference_address(&self, segment: Segment, except: IpAddr) -> Option<BindingKey> {
+        let elsewhere = |entry: &&BindingEntry| {
+            let context = self.environment.context(entry.key, entry.tracked);
             let is_elsewhere = entry.key.segment == segment && entry.key.ip != except;
-            is_elsewhere && !entry.binding.is_silent(&scene)
+            is_elsewhere && !entry.binding.is_silent(&context)
         };
         let of_others = self.table.iter().filter(elsewhere);
         let claimed = of_others.filter_map(|entry| {
-            let at = entry.binding.last_claim_of_others(&self.world.facts)?;
+            let at = entry
+                .binding
+                .last_claim_of_others(&self.environment.facts)?;
             Some((at, entry.key))
         });
         claimed.max().map(|(_, key)| key)
@@ -302,18 +312,18 @@ impl Detector {
         self.table.next_deadline()
     }
 
-    /// Fetches what is to be asked. Without [`DetectConfig::may_ask`] it is always empty.
-    pub fn take_asks(&mut self) -> Vec<Ask> {
-        std::mem::take(&mut self.ledger.asks)
+    /// Fetches what is to be asked. Without [`DetectConfig::can_send_probes`] it is always empty.
+    pub fn take_probe_requests(&mut self) -> Vec<ProbeRequest> {
+        std::mem::take(&mut self.state.probe_requests)
     }
 
     /// Whether the answer to an ask would still be of use.
-    pub fn wants(&self, ask: &Ask) -> bool {
+    pub fn is_wanted(&self, ask: &ProbeRequest) -> bool {
         // Its answer may be the first that is heard of the address.
-        let unknown = ask.purpose == Purpose::Care;
+        let unknown = ask.purpose == ProbePurpose::Periodic;
         self.entry(&ask.key).map_or(unknown, |entry| {
-            let scene = self.world.scene(entry.key, entry.tracked);
-            entry.binding.wants(ask, &scene)
+            let context = self.environment.context(entry.key, entry.tracked);
+            entry.binding.is_wanted(ask, &context)
         })
     }
 
@@ -334,8 +344,8 @@ impl Detector {
         let Some(entry) = self.entry(key) else {
             return Some(SmallVec::new());
         };
-        let scene = self.world.scene(entry.key, entry.tracked);
-        let holder = || entry.binding.current(&scene).map(|holder| holder.macs);
+        let context = self.environment.context(entry.key, entry.tracked);
+        let holder = || entry.binding.current(&context).map(|holder| holder.macs);
         let is_settled = entry.binding.conflict().is_none();
         is_settled.then(|| holder().unwrap_or_default())
     }
@@ -346,70 +356,76 @@ impl Detector {
     }
 
     /// A part of a group of addresses, at most so many, in a stable order that means nothing.
-    pub fn page(&self, group: Group, from: Cursor, most: usize) -> Page {
-        let mut page = Page::default();
+    pub fn page(&self, group: AddressGroup, from: TableCursor, most: usize) -> BindingPage {
+        let mut page = BindingPage::default();
         for (slot, entry) in self.table.group(group, from).take(most) {
             page.addresses.push(self.address(entry));
-            page.next = (page.addresses.len() == most).then_some(Cursor::after(slot));
+            page.next = (page.addresses.len() == most).then_some(TableCursor::after(slot));
         }
         page
     }
 
     /// A part of all bindings: not more than so many from the cursor on, and where the next part begins. One
     /// that comes or goes between two parts may be missing, or be there twice.
-    pub fn bindings_from(&self, from: Cursor, most: usize) -> (Vec<BindingView>, Option<Cursor>) {
+    pub fn bindings_from(
+        &self,
+        from: TableCursor,
+        most: usize,
+    ) -> (Vec<BindingView>, Option<TableCursor>) {
         let (mut views, mut next) = (Vec::new(), None);
         for (slot, entry) in self.table.rest(from).take(most) {
             views.push(self.view(entry));
-            next = (views.len() == most).then_some(Cursor::after(slot));
+            next = (views.len() == most).then_some(TableCursor::after(slot));
         }
         (views, next)
     }
 
     /// Whether the address matters.
     pub fn is_tracked(&self, key: &BindingKey) -> bool {
-        self.world.is_tracked(key)
+        self.environment.is_tracked(key)
     }
 
     /// The counts.
-    pub fn statistics(&self) -> Statistics {
+    pub fn statistics(&self) -> DetectorStatistics {
         let conflicts = self.table.conflicts();
         let quiet = conflicts.filter_map(|entry| entry.binding.conflict()?.quiet_since);
-        Statistics {
+        DetectorStatistics {
             bindings: self.table.len(),
             open_conflicts: self.table.open_conflicts(),
             quiet_conflicts: quiet.count(),
-            tracked: self.table.count(Group::Tracked),
-            contested: self.table.count(Group::Contested),
-            ..self.ledger.statistics
+            tracked: self.table.count(AddressGroup::Tracked),
+            contested: self.table.count(AddressGroup::Contested),
+            ..self.state.statistics
         }
     }
 
     /// What it goes by.
     pub const fn config(&self) -> &DetectConfig {
-        &self.world.rules.config
+        &self.environment.rules.config
     }
 
-    fn entry(&self, key: &BindingKey) -> Option<&Entry> {
+    fn entry(&self, key: &BindingKey) -> Option<&BindingEntry> {
         self.table.get(self.table.find(key)?)
     }
 
-    fn view(&self, entry: &Entry) -> BindingView {
-        let scene = self.world.scene(entry.key, entry.tracked);
-        binding_view(entry, &scene, self.ledger.now)
+    fn view(&self, entry: &BindingEntry) -> BindingView {
+        let context = self.environment.context(entry.key, entry.tracked);
+        binding_view(entry, &context, self.state.now)
     }
 
-    fn address(&self, entry: &Entry) -> AddressView {
-        let scene = self.world.scene(entry.key, entry.tracked);
-        let (binding, now) = (&entry.binding, self.ledger.now);
+    fn address(&self, entry: &BindingEntry) -> AddressView {
+        let context = self.environment.context(entry.key, entry.tracked);
+        let (binding, now) = (&entry.binding, self.state.now);
         AddressView {
             key: entry.key,
             tracked: entry.tracked,
-            ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
-            holder: binding.current(&scene),
-            silent: binding.is_silent(&scene),
-            contested: binding.is_contested(&scene, now),
-            parties: binding.conflict().map(|_| binding.shown(&scene, now)),
+            ignored: context.rules.config.ignored(entry.key.ip, now).is_some(),
+            holder: binding.current(&context),
+            silent: binding.is_silent(&context),
+            contested: binding.is_contested(&context, now),
+            parties: binding
+                .conflict()
+                .map(|_| binding.shown_owners(&context, now)),
             conflict: conflict_view(binding),
         }
     }
@@ -418,31 +434,31 @@ impl Detector {
     /// what it changes can be long due, as the expiry of a conflict whose owners turn out to be one.
     fn advance(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
         while let Some((at, slot)) = self.table.pop_due(now) {
-            self.ledger.now = self.ledger.now.max(at);
+            self.state.now = self.state.now.max(at);
             if let Some(entry) = self.table.get_mut(slot) {
-                entry.binding.expire(&mut Turn {
+                entry.binding.expire(&mut BindingTransition {
                     at,
-                    scene: self.world.scene(entry.key, entry.tracked),
-                    ledger: &mut self.ledger,
+                    context: self.environment.context(entry.key, entry.tracked),
+                    state: &mut self.state,
                     findings,
                 });
             }
             self.refresh(slot);
         }
-        self.ledger.now = self.ledger.now.max(now);
+        self.state.now = self.state.now.max(now);
     }
 
     /// Notices that the clock was set back. Nothing that is remembered lies in the future then: what was to
     /// take a minute takes no more than that from now.
-    fn keep_time(&mut self, now: Timestamp) {
-        if now + OUT_OF_ORDER >= self.ledger.now {
+    fn handle_clock_step(&mut self, now: Timestamp) {
+        if now + OUT_OF_ORDER >= self.state.now {
             return;
         }
-        self.ledger.statistics.clock_steps += 1;
-        self.ledger.now = now;
-        self.world.facts.forget_future(now);
+        self.state.statistics.clock_steps += 1;
+        self.state.now = now;
+        self.environment.facts.forget_future(now);
         self.probes.clear();
-        self.offenders.clear();
+        self.bogus_senders.clear();
         for slot in self.table.slots() {
             if let Some(entry) = self.table.get_mut(slot) {
                 entry.binding.forget_future(now);
@@ -461,19 +477,19 @@ impl Detector {
     ) {
         let ip = claim.ip;
         let key = BindingKey { segment, ip };
-        let Some(carried) = Heard::carried_by(claim, at, &self.world) else {
+        let Some(carried) = ObservedClaim::carried_by(claim, at, &self.environment) else {
             return;
         };
         let known = self
             .entry(&key)
-            .is_some_and(|entry| entry.binding.has_heard(carried.mac, carried.at));
-        if !known && !self.world.facts.is_broadcast(&key) {
+            .is_some_and(|entry| entry.binding.has_observed(carried.mac, carried.at));
+        if !known && !self.environment.facts.is_broadcast(&key) {
             self.advance(carried.at, findings);
-            self.hear(key, &carried, findings);
+            self.observe_claim(key, &carried, findings);
         }
     }
 
-    fn claim(
+    fn observe_carried_claim(
         &mut self,
         claim: &Claim,
         at: Timestamp,
@@ -482,37 +498,37 @@ impl Detector {
     ) {
         let ip = claim.ip;
         let key = BindingKey { segment, ip };
-        if self.world.facts.is_broadcast(&key) {
+        if self.environment.facts.is_broadcast(&key) {
             let frame = BogusFrame {
                 ip,
                 mac: claim.mac,
                 eth_src: claim.eth_src,
                 reason: BogusReason::SpaNetworkBroadcast,
             };
-            self.bogus(&frame, at, segment, findings);
+            self.observe_bogus(&frame, at, segment, findings);
             return;
         }
-        let heard = Heard::of(claim, at, &self.world);
-        let Some(slot) = self.hear(key, &heard, findings) else {
-            self.ledger.statistics.turned_away += 1;
+        let heard = ObservedClaim::new_claim(claim, at, &self.environment);
+        let Some(slot) = self.observe_claim(key, &heard, findings) else {
+            self.state.statistics.rejected_claims += 1;
             return;
         };
         let Some(entry) = self.table.get_mut(slot) else {
             return;
         };
-        let mut turn = Turn {
+        let mut turn = BindingTransition {
             at,
-            scene: self.world.scene(key, entry.tracked),
-            ledger: &mut self.ledger,
+            context: self.environment.context(key, entry.tracked),
+            state: &mut self.state,
             findings,
         };
         entry.binding.check_source(claim, &mut turn);
-        if let Some(prober) = claim.answer.filter(|answer| answer.to_probe) {
-            let (prober, config) = (prober.asker, &self.world.rules.config);
-            match self.probes.answer(key, prober, claim.mac, at, config) {
-                Denial::None => {}
-                Denial::ToldAlready => turn.hold_back(FindingKind::ProbeDenied),
-                Denial::Denied { asked } => {
+        if let Some(prober) = claim.reply.filter(|reply| reply.to_probe) {
+            let (prober, config) = (prober.asker, &self.environment.rules.config);
+            match self.probes.record_reply(key, prober, claim.mac, at, config) {
+                ProbeDenial::None => {}
+                ProbeDenial::AlreadyReported => turn.suppress(FindingKind::ProbeDenied),
+                ProbeDenial::Denied { asked } => {
                     let denial = entry.binding.denial(claim.mac, prober, asked, &turn);
                     turn.report(denial);
                 }
@@ -521,45 +537,48 @@ impl Detector {
     }
 
     /// Lets a binding hear a claim, and says which; `None` if there is no room for it.
-    fn hear(
+    fn observe_claim(
         &mut self,
         key: BindingKey,
-        heard: &Heard,
+        heard: &ObservedClaim,
         findings: &mut Vec<Finding>,
-    ) -> Option<Slot> {
-        let slot = self.table.find(&key).or_else(|| self.open(key, heard.at))?;
+    ) -> Option<BindingSlot> {
+        let slot = self
+            .table
+            .find(&key)
+            .or_else(|| self.entry_or_insert(key, heard.at))?;
         let entry = self.table.get_mut(slot)?;
-        let scene = self.world.scene(key, entry.tracked);
-        let mut turn = Turn {
+        let context = self.environment.context(key, entry.tracked);
+        let mut turn = BindingTransition {
             at: heard.at,
-            scene,
-            ledger: &mut self.ledger,
+            context,
+            state: &mut self.state,
             findings,
         };
-        entry.binding.hear(heard, &mut turn);
-        let due = entry.binding.next_deadline(&scene);
+        entry.binding.observe_claim(heard, &mut turn);
+        let due = entry.binding.next_deadline(&context);
         self.table.update(slot, due);
         Some(slot)
     }
 
-    fn probe(&mut self, probe: &Probe, at: Timestamp, segment: Segment) {
+    fn observe_probe(&mut self, probe: &ObservedProbe, at: Timestamp, segment: Segment) {
         let ip = probe.target;
         let key = BindingKey { segment, ip };
-        if !probe.unicast && !self.world.facts.is_local(probe.prober) {
+        if !probe.unicast && !self.environment.facts.is_local(probe.prober) {
             let slot = self.table.find(&key);
             if let Some(entry) = slot.and_then(|slot| self.table.get_mut(slot)) {
-                entry.binding.hear_question(at);
+                entry.binding.record_request(at);
             }
         }
-        let newcomer = !probe.signed
-            && !self.world.facts.is_local(probe.prober)
-            && !self.ledger.holders.holds_any(segment, probe.prober);
+        let newcomer = !probe.has_sender_ip
+            && !self.environment.facts.is_local(probe.prober)
+            && !self.state.holders.holds_any(segment, probe.prober);
         if newcomer && !probe.unicast {
-            self.probes.ask(key, probe.prober, at);
+            self.probes.record_probe(key, probe.prober, at);
         }
     }
 
-    fn bogus(
+    fn observe_bogus(
         &mut self,
         frame: &BogusFrame,
         at: Timestamp,
@@ -570,60 +589,60 @@ impl Detector {
             segment,
             ip: frame.ip,
         };
-        let scene = self.world.scene(key, false);
-        let mut turn = Turn {
+        let context = self.environment.context(key, false);
+        let mut turn = BindingTransition {
             at,
-            scene,
-            ledger: &mut self.ledger,
+            context,
+            state: &mut self.state,
             findings,
         };
         let held_back = self
-            .offenders
-            .report(segment, frame, at, &scene.rules.config);
+            .bogus_senders
+            .report(segment, frame, at, &context.rules.config);
         let Some(held_back) = held_back else {
-            turn.hold_back(FindingKind::BogusClaim);
+            turn.suppress(FindingKind::BogusClaim);
             return;
         };
         let mut finding = turn.finding(FindingKind::BogusClaim, at);
-        finding.owners = vec![station(Role::Sender, frame.eth_src, at, &scene)];
+        finding.owners = vec![host_owner(OwnerRole::Sender, frame.eth_src, at, &context)];
         finding.counts.held_back = held_back;
         finding.bogus = Some(frame.reason);
         turn.report(finding);
     }
 
     /// Makes a binding; `None` if there is no room that may be made.
-    fn open(&mut self, key: BindingKey, at: Timestamp) -> Option<Slot> {
+    fn entry_or_insert(&mut self, key: BindingKey, at: Timestamp) -> Option<BindingSlot> {
         self.evict_surplus();
-        let tracked = self.world.is_tracked(&key);
+        let tracked = self.environment.is_tracked(&key);
         let (slot, evicted) = self.table.insert(key, tracked, Binding::new(at))?;
         if let Some(evicted) = evicted {
-            self.ledger.statistics.evicted_bindings += 1;
-            self.release(&evicted);
+            self.state.statistics.evicted_bindings += 1;
+            self.remove_holders(&evicted);
         }
         self.refresh(slot);
         Some(slot)
     }
 
-    fn forget(&mut self, slot: Slot) {
+    fn forget(&mut self, slot: BindingSlot) {
         if let Some(entry) = self.table.remove(slot) {
-            self.release(&entry);
+            self.remove_holders(&entry);
         }
     }
 
     /// A binding is gone, and with it what its claimants held.
-    fn release(&mut self, entry: &Entry) {
+    fn remove_holders(&mut self, entry: &BindingEntry) {
         for mac in entry.binding.macs() {
-            self.ledger.holders.remove(entry.key.segment, mac);
+            self.state.holders.remove(entry.key.segment, mac);
         }
     }
 
     /// Brings the table up to date after a change to a binding.
-    fn refresh(&mut self, slot: Slot) {
+    fn refresh(&mut self, slot: BindingSlot) {
         let Some(entry) = self.table.get(slot) else {
             return;
         };
-        let scene = self.world.scene(entry.key, entry.tracked);
-        let due = entry.binding.next_deadline(&scene);
+        let context = self.environment.context(entry.key, entry.tracked);
+        let due = entry.binding.next_deadline(&context);
         self.table.update(slot, due);
     }
 }

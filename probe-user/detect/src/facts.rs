@@ -12,14 +12,14 @@ use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, Timestamp};
 
 /// Single addresses that matter and are expected to be there, and who may be announcing them unheard.
-pub type Expected = HashMap<BindingKey, Announcer>;
+pub type ExpectedAddresses = HashMap<BindingKey, LocalAnnouncement>;
 
 /// Who may have been announcing an address since before anything was heard. A load balancer's speaker says so when it
 /// takes an address, and from then on only answers; and what runs on this host does not answer this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announcer {
+pub enum LocalAnnouncement {
     /// Perhaps one on this host.
-    PerhapsHere,
+    PossiblyLocal,
     /// One on another host, if any.
     Elsewhere,
 }
@@ -43,26 +43,26 @@ pub struct HostFacts {
 
 /// The facts as detection keeps them: with the time since when each address is held.
 #[derive(Debug, Default)]
-pub(super) struct KnownFacts {
+pub(super) struct HostState {
     facts: HostFacts,
-    held_since: HashMap<BindingKey, Timestamp>,
-    expected: Arc<Expected>,
+    local_since: HashMap<BindingKey, Timestamp>,
+    expected: Arc<ExpectedAddresses>,
 }
 
 /// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct LocalAddress {
     /// The MAC that it is held with.
     pub mac: MacAddr,
     /// Since when, as far as detection was told.
     pub since: Timestamp,
 }
 
-impl KnownFacts {
+impl HostState {
     /// Replaces everything. What was held before and still is keeps its time.
     pub fn replace(&mut self, facts: HostFacts, at: Timestamp) {
-        let before = std::mem::take(&mut self.held_since);
-        self.held_since = facts
+        let before = std::mem::take(&mut self.local_since);
+        self.local_since = facts
             .addresses
             .keys()
             .map(|key| (*key, before.get(key).copied().unwrap_or(at)))
@@ -71,7 +71,7 @@ impl KnownFacts {
     }
 
     /// Replaces the single addresses that are expected. Returns those that are not any more.
-    pub fn expect_only(&mut self, expected: Arc<Expected>) -> Vec<BindingKey> {
+    pub fn set_expected(&mut self, expected: Arc<ExpectedAddresses>) -> Vec<BindingKey> {
         let before = mem::replace(&mut self.expected, expected);
         let gone = before.keys().filter(|key| !self.expected.contains_key(key));
         gone.copied().collect()
@@ -83,13 +83,13 @@ impl KnownFacts {
     }
 
     /// Whether a speaker on this host may have been announcing the address since before anything was heard.
-    pub fn is_perhaps_announced_here(&self, key: &BindingKey) -> bool {
-        self.expected.get(key) == Some(&Announcer::PerhapsHere)
+    pub fn may_be_announced_locally(&self, key: &BindingKey) -> bool {
+        self.expected.get(key) == Some(&LocalAnnouncement::PossiblyLocal)
     }
 
     /// No fact lies in the future: called when the clock was set back to `now`.
     pub fn forget_future(&mut self, now: Timestamp) {
-        for since in self.held_since.values_mut() {
+        for since in self.local_since.values_mut() {
             *since = now.min(*since);
         }
     }
@@ -100,10 +100,10 @@ impl KnownFacts {
     }
 
     /// Whether this host holds the address.
-    pub fn held(&self, key: &BindingKey) -> Option<Held> {
+    pub fn local_address(&self, key: &BindingKey) -> Option<LocalAddress> {
         let mac = *self.facts.addresses.get(key)?;
-        let since = *self.held_since.get(key)?;
-        Some(Held { mac, since })
+        let since = *self.local_since.get(key)?;
+        Some(LocalAddress { mac, since })
     }
 
     /// Whether the address is the broadcast address of a connected network.
@@ -131,7 +131,7 @@ impl KnownFacts {
 
     /// The addresses whose silence counts from the start, in a stable order: the gateways, and what was said to be
     /// expected.
-    pub fn awaited(&self) -> Vec<BindingKey> {
+    pub fn expected_keys(&self) -> Vec<BindingKey> {
         let gateways = self.facts.gateways.iter();
         let mut awaited: Vec<_> = gateways.chain(self.expected.keys()).copied().collect();
         awaited.sort_unstable();

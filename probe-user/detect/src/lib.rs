@@ -9,11 +9,11 @@
 //! - [`Detector::learn`]: what the host and the cluster know that no frame says, [`HostFacts`];
 //! - [`Detector::expect_only`]: which single addresses are expected, those of a cluster's services;
 //! - [`Detector::reconfigure`]: other numbers and rules to go by, [`DetectConfig`];
-//! - [`Detector::answered`]: what came of an [`Ask`] that the machine had wished for;
+//! - [`Detector::answered`]: what came of an [`ProbeRequest`] that the machine had wished for;
 //! - [`Detector::tick`]: that time has passed. What is due is also judged before each frame, so ticks only
 //!   spare the wait for the next one.
 //!
-//! What comes out: [`Finding`]s, [`Ask`]s, and views of what is known.
+//! What comes out: [`Finding`]s, [`ProbeRequest`]s, and views of what is known.
 //!
 //! # The life of a binding
 //!
@@ -76,13 +76,14 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use ask::{Ask, Purpose};
-pub use config::{DetectConfig, Ignore};
+pub use ask::{ProbePurpose, ProbeRequest};
+pub use config::{DetectConfig, IgnoreRule};
 pub use detector::Detector;
-pub use facts::{Announcer, Expected, HostFacts};
+pub use facts::{ExpectedAddresses, HostFacts, LocalAnnouncement};
 pub use observation::{
-    Answer, Body, BogusFrame, Claim, EventError, Form, Observation, PreviousClaim, Probe, RequestId,
+    BogusFrame, Claim, ClaimFlags, EventError, Observation, ObservationBody, ObservedProbe,
+    PreviousClaim, ProbeReply, RequestId,
 };
-pub use owner::{Identity, Rules};
-pub use page::{AddressView, Cursor, Group, Holder, Page};
-pub use statistics::Statistics;
+pub use owner::{OwnerIdentity, OwnerRules};
+pub use page::{AddressGroup, AddressView, BindingPage, CurrentOwner, TableCursor};
+pub use statistics::DetectorStatistics;

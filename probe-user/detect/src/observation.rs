@@ -19,16 +19,16 @@ pub struct Observation {
     /// Whether this host received or sent it.
     pub direction: Direction,
     /// What it does.
-    pub body: Body,
+    pub body: ObservationBody,
 }
 
 /// What a frame does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum ObservationBody {
     /// "`ip` is at `mac`": spa ≠ 0.0.0.0, request and reply alike.
     Claim(Claim),
     /// RFC 5227 ARP probe: asks for an address and claims none.
-    Probe(Probe),
+    Probe(ObservedProbe),
     /// No valid claim.
     Bogus(BogusFrame),
 }
@@ -43,16 +43,16 @@ pub struct Claim {
     /// The Ethernet source.
     pub eth_src: MacAddr,
     /// What it looked like.
-    pub form: Form,
+    pub form: ClaimFlags,
     /// To whom it answers, if it is a reply and no announcement.
-    pub answer: Option<Answer>,
+    pub reply: Option<ProbeReply>,
     /// The claim on the same address before this one, whether or not it was an observation itself.
     pub previous: Option<PreviousClaim>,
 }
 
 /// What a claim looked like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Form {
+pub struct ClaimFlags {
     /// A reply; otherwise a request.
     pub reply: bool,
     /// spa = tpa (gratuitous ARP).
@@ -63,7 +63,7 @@ pub struct Form {
 
 /// Whom a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ProbeReply {
     /// tha: who asked.
     pub asker: MacAddr,
     /// tpa is 0.0.0.0: the question was an ARP probe.
@@ -85,7 +85,7 @@ pub struct PreviousClaim {
     /// sha.
     pub mac: MacAddr,
     /// What it looked like.
-    pub form: Form,
+    pub form: ClaimFlags,
     /// Whether this host received or sent it.
     pub direction: Direction,
     /// The request that it answered, if that was seen.
@@ -94,7 +94,7 @@ pub struct PreviousClaim {
 
 /// RFC 5227 ARP probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct ObservedProbe {
     /// tpa: the address asked for.
     pub target: IpAddr,
     /// sha: who asks.
@@ -102,7 +102,7 @@ pub struct Probe {
     /// Sent to one station, as switches that track devices do; a newcomer's probe is a broadcast.
     pub unicast: bool,
     /// With the mark of this program's questions (tha = sha): a monitor asks, no newcomer.
-    pub signed: bool,
+    pub has_sender_ip: bool,
 }
 
 /// A frame that makes no valid claim.
@@ -128,12 +128,12 @@ pub enum EventError {
     #[error("event of unknown hook {0}: the kernel programs are of another version")]
     UnknownHook(u8),
     /// The frame is not of the kind that the event says.
-    #[error("event of kind {said} carries a frame that is a {is}")]
+    #[error("event of kind {declared} carries a frame that is a {derived}")]
     Contradiction {
         /// What the event says.
-        said: Kind,
+        declared: Kind,
         /// What its frame says.
-        is: Kind,
+        derived: Kind,
     },
 }
 
@@ -142,26 +142,26 @@ impl TryFrom<&ArpEvent> for Observation {
 
     fn try_from(event: &ArpEvent) -> Result<Self, EventError> {
         let frame = &event.frame;
-        let said = event.kind().ok_or(EventError::UnknownKind(event.kind))?;
+        let declared = event.kind().ok_or(EventError::UnknownKind(event.kind))?;
         let hook = event.hook().ok_or(EventError::UnknownHook(event.hook))?;
-        if said != frame.kind() {
-            let is = frame.kind();
-            return Err(EventError::Contradiction { said, is });
+        if declared != frame.kind() {
+            let derived = frame.kind();
+            return Err(EventError::Contradiction { declared, derived });
         }
         let body = match frame.bogus() {
-            Some(reason) => Body::Bogus(BogusFrame {
+            Some(reason) => ObservationBody::Bogus(BogusFrame {
                 ip: ip(frame.spa),
                 mac: frame.sha,
                 eth_src: frame.eth_src,
                 reason: BogusReason::Frame(reason),
             }),
-            None if said == Kind::Probe => Body::Probe(Probe {
+            None if declared == Kind::Probe => ObservationBody::Probe(ObservedProbe {
                 target: ip(frame.tpa),
                 prober: frame.sha,
                 unicast: frame.is_unicast(),
-                signed: frame.tha == frame.sha,
+                has_sender_ip: frame.tha == frame.sha,
             }),
-            None => Body::Claim(claim(event)),
+            None => ObservationBody::Claim(claim(event)),
         };
         Ok(Self {
             at: Timestamp(event.ktime_ns),
@@ -177,13 +177,13 @@ impl TryFrom<&ArpEvent> for Observation {
 
 fn claim(event: &ArpEvent) -> Claim {
     let frame = &event.frame;
-    let form = Form::of(&event.sighting());
+    let form = ClaimFlags::of(&event.sighting());
     Claim {
         ip: ip(frame.spa),
         mac: frame.sha,
         eth_src: frame.eth_src,
         form,
-        answer: (form.reply && !form.announcement).then(|| Answer {
+        reply: (form.reply && !form.announcement).then(|| ProbeReply {
             asker: frame.tha,
             to_probe: frame.tpa == [0; 4],
             request: request(event.request_ns),
@@ -195,7 +195,7 @@ fn claim(event: &ArpEvent) -> Claim {
     }
 }
 
-impl Form {
+impl ClaimFlags {
     fn of(sighting: &Sighting) -> Self {
         Self {
             reply: sighting.has_form(form::REPLY),
@@ -210,7 +210,7 @@ impl From<&Sighting> for PreviousClaim {
         Self {
             at: Timestamp(sighting.ktime_ns),
             mac: sighting.mac,
-            form: Form::of(sighting),
+            form: ClaimFlags::of(sighting),
             direction: if sighting.has_form(form::EGRESS) {
                 Direction::Egress
             } else {

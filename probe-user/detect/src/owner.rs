@@ -8,9 +8,9 @@ use super::DetectConfig;
 
 /// Who a MAC stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Identity {
+pub enum OwnerIdentity {
     /// One station.
-    Station(MacAddr),
+    Host(MacAddr),
     /// A virtual MAC of VRRP, CARP or HSRP, which passes from machine to machine.
     VirtualRouter(MacAddr),
     /// The MACs of one GLBP group: 00:07:b4, the group's two bytes, and the forwarder, in which they differ.
@@ -21,19 +21,19 @@ pub enum Identity {
     Declared(usize),
 }
 
-impl Identity {
+impl OwnerIdentity {
     /// Whether frames are expected to come from another Ethernet source than this.
     pub const fn has_other_sources(self) -> bool {
         match self {
             Self::VirtualRouter(_) | Self::GlbpGroup(_) | Self::NlbCluster(_) => true,
-            Self::Station(_) | Self::Declared(_) => false,
+            Self::Host(_) | Self::Declared(_) => false,
         }
     }
 }
 
 /// The configuration, with what is looked up in it for every claim made ready.
 #[derive(Debug)]
-pub struct Rules {
+pub struct OwnerRules {
     /// What was asked for.
     pub config: DetectConfig,
     declared: HashMap<MacAddr, usize>,
@@ -41,7 +41,7 @@ pub struct Rules {
     declared_first: HashMap<usize, MacAddr>,
 }
 
-impl Rules {
+impl OwnerRules {
     /// Makes the configuration ready; numbers below their least are raised to it.
     pub fn new(mut config: DetectConfig) -> Self {
         config.max_macs = config.max_macs.max(2);
@@ -63,25 +63,25 @@ impl Rules {
     }
 
     /// Who a MAC stands for. What is declared goes before what is recognised.
-    pub fn identify(&self, mac: MacAddr) -> Identity {
+    pub fn identify(&self, mac: MacAddr) -> OwnerIdentity {
         if let Some(&set) = self.declared.get(&mac) {
-            return Identity::Declared(set);
+            return OwnerIdentity::Declared(set);
         }
         match mac.0 {
-            [0x00, 0x07, 0xb4, group @ .., _] => Identity::GlbpGroup(group),
-            [0x02 | 0x03, 0xbf, address @ ..] => Identity::NlbCluster(address),
-            _ if self.matches_virtual_router(mac) => Identity::VirtualRouter(mac),
-            _ => Identity::Station(mac),
+            [0x00, 0x07, 0xb4, group @ .., _] => OwnerIdentity::GlbpGroup(group),
+            [0x02 | 0x03, 0xbf, address @ ..] => OwnerIdentity::NlbCluster(address),
+            _ if self.matches_virtual_router(mac) => OwnerIdentity::VirtualRouter(mac),
+            _ => OwnerIdentity::Host(mac),
         }
     }
 
     /// The MAC that stands for an owner: the same for everybody who sees any of its MACs.
-    pub fn canonical(&self, owner: Identity) -> MacAddr {
+    pub fn canonical(&self, owner: OwnerIdentity) -> MacAddr {
         match owner {
-            Identity::Station(mac) | Identity::VirtualRouter(mac) => mac,
-            Identity::GlbpGroup([high, low]) => MacAddr([0x00, 0x07, 0xb4, high, low, 0]),
-            Identity::NlbCluster([a, b, c, d]) => MacAddr([0x02, 0xbf, a, b, c, d]),
-            Identity::Declared(set) => self
+            OwnerIdentity::Host(mac) | OwnerIdentity::VirtualRouter(mac) => mac,
+            OwnerIdentity::GlbpGroup([high, low]) => MacAddr([0x00, 0x07, 0xb4, high, low, 0]),
+            OwnerIdentity::NlbCluster([a, b, c, d]) => MacAddr([0x02, 0xbf, a, b, c, d]),
+            OwnerIdentity::Declared(set) => self
                 .declared_first
                 .get(&set)
                 .copied()
@@ -97,7 +97,7 @@ impl Rules {
 
     /// Whether a MAC is one that passes from router to router.
     pub fn is_virtual_router(&self, mac: MacAddr) -> bool {
-        matches!(self.identify(mac), Identity::VirtualRouter(_))
+        matches!(self.identify(mac), OwnerIdentity::VirtualRouter(_))
     }
 
     fn matches_virtual_router(&self, mac: MacAddr) -> bool {
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_macs_of_one_machine_have_one_identity() {
-        let rules = Rules::new(DetectConfig {
+        let rules = OwnerRules::new(DetectConfig {
             same_owner: vec![
                 vec![mac("02:00:00:00:00:01"), mac("02:00:00:00:00:02")],
                 vec![mac("02:00:00:00:00:03"), mac("02:00:00:00:00:04")],

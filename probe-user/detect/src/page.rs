@@ -6,11 +6,11 @@ use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, ConflictView, OwnerView, Timestamp};
 use smallvec::SmallVec;
 
-use super::table::Slot;
+use super::table::BindingSlot;
 
 /// Which addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum AddressGroup {
     /// Those with an open conflict.
     Conflicts,
     /// Those that are, or were lately, contested.
@@ -21,15 +21,15 @@ pub enum Group {
 
 /// From where on to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor(Option<Slot>);
+pub struct TableCursor(Option<BindingSlot>);
 
 /// A part of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct BindingPage {
     /// The addresses. One that comes or goes between two pages may be missing, or be there twice.
     pub addresses: Vec<AddressView>,
     /// Where the next page begins; none after the last.
-    pub next: Option<Cursor>,
+    pub next: Option<TableCursor>,
 }
 
 /// One address.
@@ -46,7 +46,7 @@ pub struct AddressView {
     /// Whether its disputes are on the ignore list.
     pub ignored: bool,
     /// Who has it, if anybody has claimed it.
-    pub holder: Option<Holder>,
+    pub holder: Option<CurrentOwner>,
     /// Whether its silence has been reported and lasts.
     pub silent: bool,
     /// Whether owners have taken turns lately.
@@ -59,7 +59,7 @@ pub struct AddressView {
 
 /// The current owner of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct CurrentOwner {
     /// The MAC that stands for it: the same one for whoever looks, also where it has several.
     pub canonical: MacAddr,
     /// The MACs that it was seen with.
@@ -68,9 +68,9 @@ pub struct Holder {
     pub last_claim: Timestamp,
 }
 
-impl Cursor {
+impl TableCursor {
     /// Just after an entry.
-    pub(super) const fn after(slot: Slot) -> Self {
+    pub(super) const fn after(slot: BindingSlot) -> Self {
         Self(Some(slot))
     }
 
@@ -80,7 +80,7 @@ impl Cursor {
     }
 
     /// The entries that are left.
-    pub(super) fn rest(self) -> (Bound<Slot>, Bound<Slot>) {
+    pub(super) fn rest(self) -> (Bound<BindingSlot>, Bound<BindingSlot>) {
         (
             self.0.map_or(Bound::Unbounded, Bound::Excluded),
             Bound::Unbounded,

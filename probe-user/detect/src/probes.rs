@@ -3,21 +3,21 @@
 use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, Timestamp};
 
-use super::{DetectConfig, recent::Recent};
+use super::{DetectConfig, recent::RecentMap};
 
 /// How many addresses' last probe, and how many denials, are remembered.
-const REMEMBERED: usize = 4096;
+const HISTORY_CAPACITY: usize = 4096;
 
 /// The probes seen lately.
 #[derive(Debug, Default)]
-pub(super) struct Probes {
-    asked: Recent<BindingKey, MacAddr, REMEMBERED>,
-    denied: Recent<(BindingKey, MacAddr), (), REMEMBERED>,
+pub(super) struct ProbeHistory {
+    asked: RecentMap<BindingKey, MacAddr, HISTORY_CAPACITY>,
+    denied: RecentMap<(BindingKey, MacAddr), (), HISTORY_CAPACITY>,
 }
 
 /// What an answer to a probe means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denial {
+pub(super) enum ProbeDenial {
     /// Nothing: no newcomer asked in time.
     None,
     /// A newcomer asked, and learns that the address is used.
@@ -26,13 +26,13 @@ pub(super) enum Denial {
         asked: Timestamp,
     },
     /// The same again, too soon to be told again.
-    ToldAlready,
+    AlreadyReported,
 }
 
-impl Probes {
+impl ProbeHistory {
     /// A newcomer asks everybody for an address.
-    pub fn ask(&mut self, key: BindingKey, prober: MacAddr, at: Timestamp) {
-        self.asked.put(key, at, prober);
+    pub fn record_probe(&mut self, key: BindingKey, prober: MacAddr, at: Timestamp) {
+        self.asked.insert(key, at, prober);
     }
 
     /// When a newcomer last asked for the address.
@@ -41,26 +41,26 @@ impl Probes {
     }
 
     /// `owner` tells `asker` that the address is used.
-    pub fn answer(
+    pub fn record_reply(
         &mut self,
         key: BindingKey,
         asker: MacAddr,
         owner: MacAddr,
         at: Timestamp,
         config: &DetectConfig,
-    ) -> Denial {
+    ) -> ProbeDenial {
         let Some(&(asked, _)) = self.asked.get(&key).filter(|(_, prober)| *prober == asker) else {
-            return Denial::None;
+            return ProbeDenial::None;
         };
         if owner == asker || at.since(asked) > config.probe_window {
-            return Denial::None;
+            return ProbeDenial::None;
         }
         let told = self.denied.get(&(key, asker));
         if told.is_some_and(|&(told, ())| at.since(told) < config.probe_denied_interval) {
-            return Denial::ToldAlready;
+            return ProbeDenial::AlreadyReported;
         }
-        self.denied.put((key, asker), at, ());
-        Denial::Denied { asked }
+        self.denied.insert((key, asker), at, ());
+        ProbeDenial::Denied { asked }
     }
 
     /// Forgets everything: the clock was set back.

@@ -5,7 +5,7 @@
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct LruLink {
     /// The member used just before this one.
     older: u32,
     /// The member used just after this one.
@@ -13,7 +13,7 @@ struct Link {
     member: bool,
 }
 
-const OUTSIDE: Link = Link {
+const OUTSIDE: LruLink = LruLink {
     older: NONE,
     newer: NONE,
     member: false,
@@ -21,13 +21,13 @@ const OUTSIDE: Link = Link {
 
 /// The order of use.
 #[derive(Debug)]
-pub(super) struct Recency {
-    links: Vec<Link>,
+pub(super) struct LruOrder {
+    links: Vec<LruLink>,
     oldest: u32,
     newest: u32,
 }
 
-impl Default for Recency {
+impl Default for LruOrder {
     fn default() -> Self {
         Self {
             links: Vec::new(),
@@ -37,7 +37,7 @@ impl Default for Recency {
     }
 }
 
-impl Recency {
+impl LruOrder {
     /// `number` is used now; it becomes a member if it is none.
     pub fn touch(&mut self, number: u32) {
         if self.newest == number {
@@ -48,7 +48,7 @@ impl Recency {
         if place >= self.links.len() {
             self.links.resize(place + 1, OUTSIDE);
         }
-        self.links[place] = Link {
+        self.links[place] = LruLink {
             older: self.newest,
             newer: NONE,
             member: true,
@@ -65,7 +65,7 @@ impl Recency {
         let Some(link) = self.links.get_mut(number as usize) else {
             return;
         };
-        let Link {
+        let LruLink {
             older,
             newer,
             member,
@@ -100,7 +100,7 @@ mod tests {
         fn the_order_is_that_of_a_plain_list(
             steps in prop::collection::vec((any::<bool>(), 0u32..8), 0..200),
         ) {
-            let (mut recency, mut list) = (Recency::default(), Vec::new());
+            let (mut recency, mut list) = (LruOrder::default(), Vec::new());
             for (touch, number) in steps {
                 list.retain(|&other| other != number);
                 if touch {

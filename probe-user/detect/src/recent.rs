@@ -10,12 +10,12 @@ use probe_model::Timestamp;
 /// Remembers a value and a time for each of at most `CAPACITY` keys; over that, what was put in first is
 /// forgotten first. Nothing is forgotten because of time: whoever asks compares.
 #[derive(Debug)]
-pub(super) struct Recent<K, V, const CAPACITY: usize> {
+pub(super) struct RecentMap<K, V, const CAPACITY: usize> {
     entries: HashMap<K, (Timestamp, V)>,
     order: VecDeque<(Timestamp, K)>,
 }
 
-impl<K, V, const CAPACITY: usize> Default for Recent<K, V, CAPACITY> {
+impl<K, V, const CAPACITY: usize> Default for RecentMap<K, V, CAPACITY> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
@@ -24,9 +24,9 @@ impl<K, V, const CAPACITY: usize> Default for Recent<K, V, CAPACITY> {
     }
 }
 
-impl<K: Copy + Eq + Hash, V, const CAPACITY: usize> Recent<K, V, CAPACITY> {
+impl<K: Copy + Eq + Hash, V, const CAPACITY: usize> RecentMap<K, V, CAPACITY> {
     /// Remembers; a key's later value replaces its earlier one.
-    pub fn put(&mut self, key: K, at: Timestamp, value: V) {
+    pub fn insert(&mut self, key: K, at: Timestamp, value: V) {
         self.entries.insert(key, (at, value));
         self.order.push_back((at, key));
         while self.order.len() > CAPACITY {
@@ -63,12 +63,12 @@ mod tests {
 
     #[test]
     fn the_first_put_in_is_forgotten_first_and_a_renewed_one_is_not() {
-        let mut recent = Recent::<u32, &str, 3>::default();
-        recent.put(1, Timestamp(10), "one");
-        recent.put(2, Timestamp(20), "two");
-        recent.put(1, Timestamp(30), "one again");
-        recent.put(3, Timestamp(40), "three");
-        recent.put(4, Timestamp(50), "four");
+        let mut recent = RecentMap::<u32, &str, 3>::default();
+        recent.insert(1, Timestamp(10), "one");
+        recent.insert(2, Timestamp(20), "two");
+        recent.insert(1, Timestamp(30), "one again");
+        recent.insert(3, Timestamp(40), "three");
+        recent.insert(4, Timestamp(50), "four");
         assert_eq!(recent.get(&1), Some(&(Timestamp(30), "one again")));
         assert_eq!(recent.get(&2), None);
         assert_eq!(recent.get(&4), Some(&(Timestamp(50), "four")));
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_whatever_is_put_in() {
-        let mut recent = Recent::<u32, (), 16>::default();
+        let mut recent = RecentMap::<u32, (), 16>::default();
         for number in 0..10_000 {
-            recent.put(number % 40, Timestamp(7), ());
+            recent.insert(number % 40, Timestamp(7), ());
             assert!(recent.entries.len() <= 16 && recent.order.len() <= 16);
         }
     }

@@ -4,7 +4,7 @@ use probe_model::{Finding, FindingKind, Severity};
 
 /// Counts since the start, and sizes now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct DetectorStatistics {
     /// Bindings remembered now.
     pub bindings: usize,
     /// Conflicts open now, ignored ones included.
@@ -26,7 +26,7 @@ pub struct Statistics {
     /// Bindings forgotten to make room.
     pub evicted_bindings: u64,
     /// Claims not followed, because every binding in the table has an open conflict or is tracked.
-    pub turned_away: u64,
+    pub rejected_claims: u64,
     /// MACs forgotten to make room in their binding.
     pub evicted_macs: u64,
     /// Asks dropped because nobody fetched them.
@@ -35,13 +35,13 @@ pub struct Statistics {
     pub clock_steps: u64,
 }
 
-impl Statistics {
+impl DetectorStatistics {
     /// Findings reported of one kind and severity.
     pub const fn findings(&self, kind: FindingKind, severity: Severity) -> u64 {
         self.findings[kind.number() as usize][severity.number() as usize]
     }
 
-    pub(super) const fn reported(&mut self, finding: &Finding) {
+    pub(super) const fn count_reported(&mut self, finding: &Finding) {
         let (kind, severity) = (finding.kind.number(), finding.severity.number());
         self.findings[kind as usize][severity as usize] += 1;
     }
@@ -50,7 +50,7 @@ impl Statistics {
         self.ignored[kind.number() as usize] += 1;
     }
 
-    pub(super) const fn held_back(&mut self, kind: FindingKind) {
+    pub(super) const fn count_suppressed(&mut self, kind: FindingKind) {
         self.held_back[kind.number() as usize] += 1;
     }
 }

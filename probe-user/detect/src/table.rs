@@ -15,32 +15,32 @@ use slab::Slab;
 
 use super::{
     binding::Binding,
-    page::{Cursor, Group},
-    recency::Recency,
+    page::{AddressGroup, TableCursor},
+    recency::LruOrder,
 };
 
 /// A binding's number while it is in the table.
-pub(super) type Slot = u32;
+pub(super) type BindingSlot = u32;
 
 /// As many as there are numbers: the last one is the list's mark for "none".
-const MOST: usize = Slot::MAX as usize - 1;
+const MAX_BINDINGS: usize = BindingSlot::MAX as usize - 1;
 
 /// A binding in the table.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct BindingEntry {
     pub key: BindingKey,
     /// The address matters; such a binding is never evicted.
     pub tracked: bool,
     pub binding: Binding,
-    listed: Listed,
+    groups: GroupMembership,
     /// When to look at it: at or before the time when something is due, so that putting a deadline off
     /// costs nothing.
-    look_at: Option<Timestamp>,
+    due_at: Option<Timestamp>,
 }
 
 /// Among which it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Listed {
+struct GroupMembership {
     conflicts: bool,
     contested: bool,
     tracked: bool,
@@ -48,30 +48,30 @@ struct Listed {
 
 /// The bindings.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct BindingTable {
     max: usize,
-    entries: Slab<Entry>,
-    index: HashTable<Slot>,
+    entries: Slab<BindingEntry>,
+    index: HashTable<BindingSlot>,
     hasher: RandomState,
     /// What may be evicted, in the order of use.
-    recency: Recency,
-    deadlines: BTreeSet<(Timestamp, Slot)>,
-    conflicts: BTreeSet<Slot>,
-    contested: BTreeSet<Slot>,
-    tracked: BTreeSet<Slot>,
+    recency: LruOrder,
+    deadlines: BTreeSet<(Timestamp, BindingSlot)>,
+    conflicts: BTreeSet<BindingSlot>,
+    contested: BTreeSet<BindingSlot>,
+    tracked: BTreeSet<BindingSlot>,
     /// How often what is tracked has changed.
     tracked_changes: u64,
 }
 
-impl Table {
+impl BindingTable {
     /// A table of at most `max` bindings.
     pub fn new(max: usize) -> Self {
         Self {
-            max: max.min(MOST),
+            max: max.min(MAX_BINDINGS),
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
-            recency: Recency::default(),
+            recency: LruOrder::default(),
             deadlines: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             contested: BTreeSet::new(),
@@ -82,11 +82,11 @@ impl Table {
 
     /// Another bound. What is beyond it stays until [`Self::evict_surplus`].
     pub fn set_max(&mut self, max: usize) {
-        self.max = max.min(MOST);
+        self.max = max.min(MAX_BINDINGS);
     }
 
     /// Takes out a binding that is beyond the bound and may go: the one not used for the longest time.
-    pub fn evict_surplus(&mut self) -> Option<Entry> {
+    pub fn evict_surplus(&mut self) -> Option<BindingEntry> {
         if self.entries.len() <= self.max {
             return None;
         }
@@ -99,10 +99,10 @@ impl Table {
     }
 
     /// The number of a binding.
-    pub fn find(&self, key: &BindingKey) -> Option<Slot> {
+    pub fn find(&self, key: &BindingKey) -> Option<BindingSlot> {
         let hash = self.hasher.hash_one(key);
         let entries = &self.entries;
-        let same = |&slot: &Slot| {
+        let same = |&slot: &BindingSlot| {
             entries
                 .get(slot as usize)
                 .is_some_and(|entry| entry.key == *key)
@@ -117,20 +117,20 @@ impl Table {
         key: BindingKey,
         tracked: bool,
         binding: Binding,
-    ) -> Option<(Slot, Option<Entry>)> {
+    ) -> Option<(BindingSlot, Option<BindingEntry>)> {
         let evicted = if self.entries.len() < self.max {
             None
         } else {
             Some(self.remove(self.recency.oldest()?)?)
         };
-        let place = self.entries.insert(Entry {
+        let place = self.entries.insert(BindingEntry {
             key,
             tracked,
             binding,
-            listed: Listed::default(),
-            look_at: None,
+            groups: GroupMembership::default(),
+            due_at: None,
         });
-        let slot = Slot::try_from(place).ok()?;
+        let slot = BindingSlot::try_from(place).ok()?;
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.index
             .insert_unique(hasher.hash_one(key), slot, |&slot| {
@@ -142,7 +142,7 @@ impl Table {
     }
 
     /// Takes a binding out.
-    pub fn remove(&mut self, slot: Slot) -> Option<Entry> {
+    pub fn remove(&mut self, slot: BindingSlot) -> Option<BindingEntry> {
         let entry = self.entries.try_remove(slot as usize)?;
         let hash = self.hasher.hash_one(entry.key);
         if let Ok(found) = self.index.find_entry(hash, |&other| other == slot) {
@@ -152,52 +152,52 @@ impl Table {
         self.conflicts.remove(&slot);
         self.contested.remove(&slot);
         self.tracked_changes += u64::from(self.tracked.remove(&slot));
-        if let Some(at) = entry.look_at {
+        if let Some(at) = entry.due_at {
             self.deadlines.remove(&(at, slot));
         }
         Some(entry)
     }
 
     /// A binding.
-    pub fn get(&self, slot: Slot) -> Option<&Entry> {
+    pub fn get(&self, slot: BindingSlot) -> Option<&BindingEntry> {
         self.entries.get(slot as usize)
     }
 
     /// A binding; [`Self::update`] is to be called after a change.
-    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+    pub fn get_mut(&mut self, slot: BindingSlot) -> Option<&mut BindingEntry> {
         self.entries.get_mut(slot as usize)
     }
 
     /// Takes note of what has become of a binding, and when something will be due.
-    pub fn update(&mut self, slot: Slot, due: Option<Timestamp>) {
+    pub fn update(&mut self, slot: BindingSlot, due: Option<Timestamp>) {
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;
         };
-        let listed = Listed {
+        let groups = GroupMembership {
             conflicts: entry.binding.conflict().is_some(),
             contested: entry.binding.has_contested_episode(),
             tracked: entry.tracked,
         };
         let soon_enough = entry
-            .look_at
+            .due_at
             .is_some_and(|at| due.is_some_and(|due| at <= due));
         if !soon_enough {
-            if let Some(at) = entry.look_at {
+            if let Some(at) = entry.due_at {
                 self.deadlines.remove(&(at, slot));
             }
             if let Some(due) = due {
                 self.deadlines.insert((due, slot));
             }
-            entry.look_at = due;
+            entry.due_at = due;
         }
-        if listed != entry.listed {
-            self.tracked_changes += u64::from(listed.tracked != entry.listed.tracked);
-            entry.listed = listed;
-            set(&mut self.conflicts, slot, listed.conflicts);
-            set(&mut self.contested, slot, listed.contested);
-            set(&mut self.tracked, slot, listed.tracked);
+        if groups != entry.groups {
+            self.tracked_changes += u64::from(groups.tracked != entry.groups.tracked);
+            entry.groups = groups;
+            set(&mut self.conflicts, slot, groups.conflicts);
+            set(&mut self.contested, slot, groups.contested);
+            set(&mut self.tracked, slot, groups.tracked);
         }
-        if listed.conflicts || listed.tracked {
+        if groups.conflicts || groups.tracked {
             self.recency.remove(slot);
         } else {
             self.recency.touch(slot);
@@ -205,14 +205,14 @@ impl Table {
     }
 
     /// The next binding to look at, if its time has come.
-    pub fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, Slot)> {
+    pub fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, BindingSlot)> {
         let &(at, slot) = self.deadlines.first()?;
         if at > now {
             return None;
         }
         self.deadlines.pop_first();
         if let Some(entry) = self.entries.get_mut(slot as usize) {
-            entry.look_at = None;
+            entry.due_at = None;
         }
         Some((at, slot))
     }
@@ -223,27 +223,31 @@ impl Table {
     }
 
     /// The numbers of all bindings, in their order.
-    pub fn slots(&self) -> Vec<Slot> {
+    pub fn slots(&self) -> Vec<BindingSlot> {
         let places = self.entries.iter().map(|(place, _)| place);
         places
-            .filter_map(|place| Slot::try_from(place).ok())
+            .filter_map(|place| BindingSlot::try_from(place).ok())
             .collect()
     }
 
     /// All bindings, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &BindingEntry> {
         self.entries.iter().map(|(_, entry)| entry)
     }
 
     /// All bindings from a cursor on, in the order of their numbers.
-    pub fn rest(&self, cursor: Cursor) -> impl Iterator<Item = (Slot, &Entry)> {
+    pub fn rest(&self, cursor: TableCursor) -> impl Iterator<Item = (BindingSlot, &BindingEntry)> {
         // No entry has a number beyond the capacity.
-        (cursor.first()..self.entries.capacity())
-            .filter_map(|number| Some((Slot::try_from(number).ok()?, self.entries.get(number)?)))
+        (cursor.first()..self.entries.capacity()).filter_map(|number| {
+            Some((
+                BindingSlot::try_from(number).ok()?,
+                self.entries.get(number)?,
+            ))
+        })
     }
 
     /// The bindings with an open conflict, in the order of their numbers.
-    pub fn conflicts(&self) -> impl Iterator<Item = &Entry> {
+    pub fn conflicts(&self) -> impl Iterator<Item = &BindingEntry> {
         self.conflicts.iter().filter_map(|&slot| self.get(slot))
     }
 
@@ -258,29 +262,33 @@ impl Table {
     }
 
     /// How many bindings are in a group.
-    pub fn count(&self, group: Group) -> usize {
+    pub fn count(&self, group: AddressGroup) -> usize {
         self.members(group).len()
     }
 
     /// The bindings of a group after a place, in the order of their numbers.
-    pub fn group(&self, group: Group, cursor: Cursor) -> impl Iterator<Item = (Slot, &Entry)> {
+    pub fn group(
+        &self,
+        group: AddressGroup,
+        cursor: TableCursor,
+    ) -> impl Iterator<Item = (BindingSlot, &BindingEntry)> {
         let rest = self.members(group).range(cursor.rest());
         rest.filter_map(|&slot| Some((slot, self.get(slot)?)))
     }
 }
 
-impl Table {
-    fn members(&self, group: Group) -> &BTreeSet<Slot> {
+impl BindingTable {
+    fn members(&self, group: AddressGroup) -> &BTreeSet<BindingSlot> {
         match group {
-            Group::Conflicts => &self.conflicts,
-            Group::Contested => &self.contested,
-            Group::Tracked => &self.tracked,
+            AddressGroup::Conflicts => &self.conflicts,
+            AddressGroup::Contested => &self.contested,
+            AddressGroup::Tracked => &self.tracked,
         }
     }
 }
 
 /// Puts a number in or out.
-fn set(slots: &mut BTreeSet<Slot>, slot: Slot, is_in: bool) {
+fn set(slots: &mut BTreeSet<BindingSlot>, slot: BindingSlot, is_in: bool) {
     if is_in {
         slots.insert(slot);
     } else {

@@ -3,60 +3,60 @@
 use std::collections::HashMap;
 
 use probe_common::wire::MacAddr;
-use probe_model::{BindingKey, Counts, Finding, FindingKind, Segment, Severity, Timestamp};
+use probe_model::{BindingKey, EvidenceCounts, Finding, FindingKind, Segment, Severity, Timestamp};
 
 use super::{
-    Ask, Statistics,
-    facts::{Held, KnownFacts},
-    owner::Rules,
+    DetectorStatistics, ProbeRequest,
+    facts::{HostState, LocalAddress},
+    owner::OwnerRules,
 };
 
 /// The surroundings of one binding.
 #[derive(Clone, Copy)]
-pub(super) struct Scene<'a> {
-    pub rules: &'a Rules,
-    pub facts: &'a KnownFacts,
+pub(super) struct BindingContext<'a> {
+    pub rules: &'a OwnerRules,
+    pub facts: &'a HostState,
     pub key: BindingKey,
     /// The address matters.
     pub tracked: bool,
     /// This host holds the address.
-    pub held: Option<Held>,
+    pub local_address: Option<LocalAddress>,
 }
 
 /// One claim, answer or deadline while it is judged: when, among what, and where conclusions go.
-pub(super) struct Turn<'a> {
+pub(super) struct BindingTransition<'a> {
     pub at: Timestamp,
-    pub scene: Scene<'a>,
-    pub ledger: &'a mut Ledger,
+    pub context: BindingContext<'a>,
+    pub state: &'a mut DetectorState,
     pub findings: &'a mut Vec<Finding>,
 }
 
 /// What the machine keeps that is no binding's own.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct DetectorState {
     /// The time up to which everything is judged.
     pub now: Timestamp,
-    pub statistics: Statistics,
-    pub asks: Vec<Ask>,
-    pub holders: Holders,
+    pub statistics: DetectorStatistics,
+    pub probe_requests: Vec<ProbeRequest>,
+    pub holders: HolderIndex,
 }
 
 /// Asks that nobody fetches are dropped beyond this, the newest first.
 const MAX_ASKS: usize = 65_536;
 
-impl Turn<'_> {
+impl BindingTransition<'_> {
     /// A finding of this turn, yet without owners. `since` is when what it tells of began.
     pub fn finding(&self, kind: FindingKind, since: Timestamp) -> Finding {
         Finding {
             kind,
-            severity: severity(kind, self.scene.tracked),
+            severity: severity(kind, self.context.tracked),
             at: self.at,
-            segment: self.scene.key.segment,
-            ip: self.scene.key.ip,
+            segment: self.context.key.segment,
+            ip: self.context.key.ip,
             since,
             owners: Vec::new(),
             evidence: None,
-            counts: Counts::default(),
+            counts: EvidenceCounts::default(),
             hint: None,
             bogus: None,
         }
@@ -64,33 +64,33 @@ impl Turn<'_> {
 
     /// Whether disputes over this address are known to be fine.
     pub fn is_ignored(&self) -> bool {
-        let config = &self.scene.rules.config;
-        config.ignored(self.scene.key.ip, self.at).is_some()
+        let config = &self.context.rules.config;
+        config.ignored(self.context.key.ip, self.at).is_some()
     }
 
     /// Reports a finding, unless it is a dispute that is known to be fine.
     pub fn report(&mut self, mut finding: Finding) {
         if finding.kind.is_dispute() && self.is_ignored() {
-            self.ledger.statistics.ignored(finding.kind);
+            self.state.statistics.ignored(finding.kind);
             return;
         }
         // A claim that arrives late tells of the past, but findings come in the order of time.
-        finding.at = finding.at.max(self.ledger.now);
-        self.ledger.statistics.reported(&finding);
+        finding.at = finding.at.max(self.state.now);
+        self.state.statistics.count_reported(&finding);
         self.findings.push(finding);
     }
 
     /// Counts a finding that is not reported because its like just was.
-    pub const fn hold_back(&mut self, kind: FindingKind) {
-        self.ledger.statistics.held_back(kind);
+    pub const fn suppress(&mut self, kind: FindingKind) {
+        self.state.statistics.count_suppressed(kind);
     }
 
     /// Wishes something to be asked.
-    pub fn ask(&mut self, ask: Ask) {
-        if self.ledger.asks.len() < MAX_ASKS {
-            self.ledger.asks.push(ask);
+    pub fn request_probe(&mut self, ask: ProbeRequest) {
+        if self.state.probe_requests.len() < MAX_ASKS {
+            self.state.probe_requests.push(ask);
         } else {
-            self.ledger.statistics.dropped_asks += 1;
+            self.state.statistics.dropped_asks += 1;
         }
     }
 }
@@ -119,9 +119,9 @@ const fn severity(kind: FindingKind, tracked: bool) -> Severity {
 /// How many addresses each MAC has claimed on a segment, among those remembered: a station with none is a
 /// newcomer.
 #[derive(Debug, Default)]
-pub(super) struct Holders(HashMap<(Segment, MacAddr), u32>);
+pub(super) struct HolderIndex(HashMap<(Segment, MacAddr), u32>);
 
-impl Holders {
+impl HolderIndex {
     /// Whether the station has claimed any address.
     pub fn holds_any(&self, segment: Segment, mac: MacAddr) -> bool {
         self.0.contains_key(&(segment, mac))

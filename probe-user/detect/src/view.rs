@@ -2,17 +2,21 @@
 
 use probe_model::{BindingView, ConflictView, Timestamp};
 
-use super::{binding::Binding, table::Entry, turn::Scene};
+use super::{binding::Binding, table::BindingEntry, turn::BindingContext};
 
 /// The view of one entry of the table.
-pub(super) fn binding_view(entry: &Entry, scene: &Scene, now: Timestamp) -> BindingView {
+pub(super) fn binding_view(
+    entry: &BindingEntry,
+    context: &BindingContext,
+    now: Timestamp,
+) -> BindingView {
     let binding = &entry.binding;
     BindingView {
         key: entry.key,
         tracked: entry.tracked,
-        ignored: scene.rules.config.ignored(entry.key.ip, now).is_some(),
-        owners: binding.shown(scene, now),
-        silent_since: binding.silent_since(scene),
+        ignored: context.rules.config.ignored(entry.key.ip, now).is_some(),
+        owners: binding.shown_owners(context, now),
+        silent_since: binding.silent_since(context),
         conflict: conflict_view(binding),
     }
 }

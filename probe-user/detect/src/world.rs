@@ -3,27 +3,27 @@
 use probe_model::BindingKey;
 
 use super::{
-    facts::{KnownFacts, covers},
-    owner::Rules,
-    turn::Scene,
+    facts::{HostState, covers},
+    owner::OwnerRules,
+    turn::BindingContext,
 };
 
 /// What is given.
 #[derive(Debug)]
-pub(super) struct World {
-    pub rules: Rules,
-    pub facts: KnownFacts,
+pub(super) struct DetectorEnvironment {
+    pub rules: OwnerRules,
+    pub facts: HostState,
 }
 
-impl World {
+impl DetectorEnvironment {
     /// The surroundings of one binding.
-    pub fn scene(&self, key: BindingKey, tracked: bool) -> Scene<'_> {
-        Scene {
+    pub fn context(&self, key: BindingKey, tracked: bool) -> BindingContext<'_> {
+        BindingContext {
             rules: &self.rules,
             facts: &self.facts,
             key,
             tracked,
-            held: self.facts.held(&key),
+            local_address: self.facts.local_address(&key),
         }
     }
 

@@ -22,8 +22,8 @@ mod measure {
     };
 
     use kube::Config;
-    use probe_cluster::{Cluster, Resource, model::Known};
-    use probe_kubernetes::{Connection, Handle};
+    use probe_cluster::{ClusterSnapshot, Resource, model::ResourceState};
+    use probe_kubernetes::{ApiConnection, ClusterHandle};
     use serde_json::{Value, json};
 
     const SERVICES: usize = 10_000;
@@ -61,8 +61,8 @@ mod measure {
     async fn client(address: &str) {
         let config = || Config::new(format!("http://{address}").parse().unwrap());
         // What the runtime, the client and its first connection take is not counted.
-        let warm = Connection::with(config()).unwrap();
-        warm.ready_endpoints(&probe_model::Named {
+        let warm = ApiConnection::with(config()).unwrap();
+        warm.ready_endpoints(&probe_model::NamespacedName {
             namespace: "shop".to_owned(),
             name: "none".to_owned(),
         })
@@ -70,14 +70,14 @@ mod measure {
         .unwrap();
 
         let meter = Meter::start();
-        let (handle, running) = Handle::start(Connection::with(config()).unwrap(), None);
+        let (handle, running) = ClusterHandle::start(ApiConnection::with(config()).unwrap(), None);
         let mut cluster = handle.cluster();
-        let all_known = |cluster: &std::sync::Arc<Cluster>| {
+        let all_known = |cluster: &std::sync::Arc<ClusterSnapshot>| {
             let freshness = &cluster.objects().freshness;
             Resource::ALL.iter().all(|resource| {
                 freshness
                     .get(resource)
-                    .is_some_and(|known| known.known == Known::Current)
+                    .is_some_and(|known| known.known == ResourceState::Current)
             })
         };
         cluster.wait_for(all_known).await.unwrap();
@@ -87,7 +87,7 @@ mod measure {
         let objects = cluster.borrow().objects().clone();
         let meter = Meter::start();
         for _ in 0..10 {
-            let cluster = Cluster::from(objects.clone());
+            let cluster = ClusterSnapshot::from(objects.clone());
             assert_eq!(cluster.services().len(), SERVICES);
         }
         meter.stop("handed out anew, ten times");

@@ -8,22 +8,22 @@
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
-use probe_cluster::model::{Node, Objects};
-use probe_model::Named;
+use probe_cluster::model::{ClusterObjects, Node};
+use probe_model::NamespacedName;
 
-use super::{ConnectError, Handle, Health, ReadError, Running};
+use super::{ApiHealth, ApiRequestError, ClusterHandle, ClusterTasks, ConnectError};
 
 /// A connection to an API server: there is none.
 ///
 /// That nobody can have one is for this module to know: elsewhere the same code goes for both.
 #[derive(Clone, Debug)]
-pub struct Connection(Infallible);
+pub struct ApiConnection(Infallible);
 
 /// An Event that is never made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in the module that makes them")]
 pub struct NewEvent<'a> {
-    pub service: &'a Named,
+    pub service: &'a NamespacedName,
     pub uid: &'a str,
     pub reason: &'a str,
     pub is_warning: bool,
@@ -31,7 +31,7 @@ pub struct NewEvent<'a> {
     pub instance: &'a str,
 }
 
-impl Connection {
+impl ApiConnection {
     /// Says that this program cannot.
     pub fn open(_context: Option<&str>) -> impl Future<Output = Result<Self, ConnectError>> {
         std::future::ready(Err(ConnectError::NotBuilt))
@@ -43,7 +43,7 @@ impl Connection {
     }
 
     /// What cannot be called.
-    pub async fn objects(&self) -> Objects {
+    pub async fn objects(&self) -> ClusterObjects {
         match self.0 {}
     }
 
@@ -53,12 +53,15 @@ impl Connection {
     }
 
     /// What cannot be called.
-    pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
+    pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ApiRequestError> {
         match self.0 {}
     }
 
     /// What cannot be called.
-    pub async fn ready_endpoints(&self, _service: &Named) -> Result<usize, ReadError> {
+    pub async fn ready_endpoints(
+        &self,
+        _service: &NamespacedName,
+    ) -> Result<usize, ApiRequestError> {
         match self.0 {}
     }
 
@@ -68,7 +71,7 @@ impl Connection {
     }
 
     /// What cannot be called.
-    pub async fn make_event(&self, _event: &NewEvent<'_>) -> Result<String, ReadError> {
+    pub async fn create_event(&self, _event: &NewEvent<'_>) -> Result<String, ApiRequestError> {
         match self.0 {}
     }
 
@@ -78,24 +81,24 @@ impl Connection {
     }
 
     /// What cannot be called.
-    pub async fn count_event(
+    pub async fn increment_event_count(
         &self,
-        _service: &Named,
+        _service: &NamespacedName,
         _name: &str,
         _count: u32,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), ApiRequestError> {
         match self.0 {}
     }
 
     /// What cannot be called.
-    pub fn health(&self) -> Arc<Health> {
+    pub fn health(&self) -> Arc<ApiHealth> {
         match self.0 {}
     }
 }
 
-impl Handle {
+impl ClusterHandle {
     /// There is nothing to follow a cluster with.
-    pub fn start(connection: Connection, _node_name: Option<String>) -> (Self, Running) {
+    pub fn start(connection: ApiConnection, _node_name: Option<String>) -> (Self, ClusterTasks) {
         match connection {}
     }
 }

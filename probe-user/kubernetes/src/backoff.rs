@@ -7,12 +7,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Waits that double while nothing works.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub struct ApiBackoff {
     first: Duration,
     next: Duration,
 }
 
-impl Backoff {
+impl ApiBackoff {
     /// The first wait is about this long.
     pub const fn new(first: Duration) -> Self {
         Self { first, next: first }
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_bound_and_begin_anew() {
-        let mut backoff = Backoff::new(Duration::from_secs(1));
+        let mut backoff = ApiBackoff::new(Duration::from_secs(1));
         let waits: Vec<_> = (0..20).map(|_| backoff.next()).collect();
         for (number, wait) in (0_u32..).zip(&waits) {
             let middle = LONGEST.min(Duration::from_secs(1) * 2_u32.pow(number.min(10)));

@@ -9,7 +9,7 @@ use std::{
 
 use kube::{Client, Config, config::KubeConfigOptions};
 
-use super::{ConnectError, Health, request::chain};
+use super::{ApiHealth, ConnectError, request::chain};
 
 /// What a pod's service account is given.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -24,13 +24,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to an API server. Cheap to clone.
 #[derive(Clone)]
-pub struct Connection {
+pub struct ApiConnection {
     client: Client,
-    health: Arc<Health>,
+    health: Arc<ApiHealth>,
     server: String,
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for ApiConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("server", &self.server)
@@ -38,7 +38,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl Connection {
+impl ApiConnection {
     /// Finds out where the API server is and who we are; nothing is sent yet. Inside a cluster that is the pod's
     /// service account, unless a context is named or `KUBECONFIG` is set; else a kubeconfig.
     pub async fn open(context: Option<&str>) -> Result<Self, ConnectError> {
@@ -102,7 +102,7 @@ impl Connection {
     }
 
     /// How it is doing.
-    pub fn health(&self) -> Arc<Health> {
+    pub fn health(&self) -> Arc<ApiHealth> {
         self.health.clone()
     }
 }

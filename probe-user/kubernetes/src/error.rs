@@ -43,7 +43,7 @@ pub enum ConnectError {
 
 label_enum! {
     /// How a request ended.
-    pub enum Outcome {
+    pub enum ApiOutcome {
         /// Answered.
         Ok = "ok",
         /// The credentials are not accepted.
@@ -51,7 +51,7 @@ label_enum! {
         /// RBAC forbids it.
         Forbidden = "forbidden",
         /// There is no such thing.
-        Missing = "missing",
+        NotFound = "missing",
         /// Somebody else was faster.
         Conflict = "conflict",
         /// The version that was asked for is too old.
@@ -63,13 +63,13 @@ label_enum! {
         /// No connection, or no answer in time.
         Unreachable = "unreachable",
         /// The answer makes no sense.
-        Garbage = "garbage",
+        InvalidResponse = "garbage",
     }
 }
 
 /// Why the API server's answer is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum ApiRequestError {
     /// 401.
     #[error("the API server does not accept the credentials: {0}")]
     Unauthorized(String),
@@ -78,7 +78,7 @@ pub enum ReadError {
     Forbidden(String),
     /// 404.
     #[error("the API server has no such resource: {0}")]
-    Missing(String),
+    NotFound(String),
     /// 409.
     #[error("somebody else changed it first: {0}")]
     Conflict(String),
@@ -96,22 +96,22 @@ pub enum ReadError {
     Unreachable(String),
     /// The answer makes no sense.
     #[error("the API server's answer makes no sense: {0}")]
-    Garbage(String),
+    InvalidResponse(String),
 }
 
-impl ReadError {
+impl ApiRequestError {
     /// As it is counted.
-    pub const fn outcome(&self) -> Outcome {
+    pub const fn outcome(&self) -> ApiOutcome {
         match self {
-            Self::Unauthorized(_) => Outcome::Unauthorized,
-            Self::Forbidden(_) => Outcome::Forbidden,
-            Self::Missing(_) => Outcome::Missing,
-            Self::Conflict(_) => Outcome::Conflict,
-            Self::Gone(_) => Outcome::Gone,
-            Self::Refused(_) => Outcome::Refused,
-            Self::Unavailable(_) => Outcome::Unavailable,
-            Self::Unreachable(_) => Outcome::Unreachable,
-            Self::Garbage(_) => Outcome::Garbage,
+            Self::Unauthorized(_) => ApiOutcome::Unauthorized,
+            Self::Forbidden(_) => ApiOutcome::Forbidden,
+            Self::NotFound(_) => ApiOutcome::NotFound,
+            Self::Conflict(_) => ApiOutcome::Conflict,
+            Self::Gone(_) => ApiOutcome::Gone,
+            Self::Refused(_) => ApiOutcome::Refused,
+            Self::Unavailable(_) => ApiOutcome::Unavailable,
+            Self::Unreachable(_) => ApiOutcome::Unreachable,
+            Self::InvalidResponse(_) => ApiOutcome::InvalidResponse,
         }
     }
 
@@ -120,7 +120,7 @@ impl ReadError {
         match code {
             401 => Self::Unauthorized(message),
             403 => Self::Forbidden(message),
-            404 => Self::Missing(message),
+            404 => Self::NotFound(message),
             409 => Self::Conflict(message),
             410 => Self::Gone(message),
             429 | 500.. => Self::Unavailable(message),

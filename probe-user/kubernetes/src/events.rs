@@ -2,26 +2,26 @@
 
 use hyper::Method;
 use jiff::Timestamp;
-use probe_model::Named;
+use probe_model::NamespacedName;
 use serde_json::json;
 
-use super::{Connection, ReadError, health::Request, nodes::is_name};
+use super::{ApiConnection, ApiRequestError, health::ApiRequestKind, nodes::is_name};
 
 /// Who says it.
 const CONTROLLER: &str = "arp-monitor";
 
 /// The API server takes no longer words: who says it, what it is called…
-const LONGEST_WORD: usize = 128;
+const MAX_REASON_BYTES: usize = 128;
 /// …and no longer notes, in bytes.
-const LONGEST_NOTE: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 /// The name of an Event, without its end.
-const LONGEST_NAME: usize = 220;
+const MAX_NAME_BYTES: usize = 220;
 
 /// An Event to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent<'a> {
     /// On which Service.
-    pub service: &'a Named,
+    pub service: &'a NamespacedName,
     /// What Kubernetes calls it.
     pub uid: &'a str,
     /// In a word.
@@ -34,9 +34,9 @@ pub struct NewEvent<'a> {
     pub instance: &'a str,
 }
 
-impl Connection {
+impl ApiConnection {
     /// Makes an Event, and returns its name.
-    pub async fn make_event(&self, event: &NewEvent<'_>) -> Result<String, ReadError> {
+    pub async fn create_event(&self, event: &NewEvent<'_>) -> Result<String, ApiRequestError> {
         let NewEvent {
             service,
             uid,
@@ -53,11 +53,11 @@ impl Connection {
             "metadata": { "namespace": service.namespace, "name": name },
             "eventTime": format!("{now:.6}"),
             "reportingController": CONTROLLER,
-            "reportingInstance": reporting(instance),
+            "reportingInstance": reporting_instance(instance),
             "action": "Observe",
             "type": if *is_warning { "Warning" } else { "Normal" },
-            "reason": start(reason, LONGEST_WORD),
-            "note": start(note, LONGEST_NOTE),
+            "reason": truncate(reason, MAX_REASON_BYTES),
+            "note": truncate(note, MAX_NOTE_BYTES),
             "regarding": {
                 "apiVersion": "v1",
                 "kind": "Service",
@@ -67,31 +67,31 @@ impl Connection {
             },
         });
         let path = path(service)?;
-        self.call(Request::Events, Method::POST, &path, Some(&object))
+        self.call(ApiRequestKind::Events, Method::POST, &path, Some(&object))
             .await?;
         Ok(name)
     }
 
     /// Says of an Event on a Service that it was so often, the last time now.
-    pub async fn count_event(
+    pub async fn increment_event_count(
         &self,
-        service: &Named,
+        service: &NamespacedName,
         name: &str,
         count: u32,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), ApiRequestError> {
         let now = format!("{:.6}", Timestamp::now());
         let series = json!({ "series": { "count": count, "lastObservedTime": now } });
         let path = format!("{}/{name}", path(service)?);
-        self.call(Request::Events, Method::PATCH, &path, Some(&series))
+        self.call(ApiRequestKind::Events, Method::PATCH, &path, Some(&series))
             .await
             .map(drop)
     }
 }
 
-fn path(service: &Named) -> Result<String, ReadError> {
-    let Named { namespace, name } = service;
+fn path(service: &NamespacedName) -> Result<String, ApiRequestError> {
+    let NamespacedName { namespace, name } = service;
     if !(is_name(namespace) && is_name(name)) {
-        return Err(ReadError::Refused(format!("{service} is no name")));
+        return Err(ApiRequestError::Refused(format!("{service} is no name")));
     }
     Ok(format!(
         "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
@@ -100,20 +100,20 @@ fn path(service: &Named) -> Result<String, ReadError> {
 
 /// As client-go makes them: what it is about and the time, in as many letters as a name may have.
 fn event_name(service: &str, now: Timestamp) -> String {
-    let service = start(service, LONGEST_NAME).trim_end_matches(['.', '-']);
+    let service = truncate(service, MAX_NAME_BYTES).trim_end_matches(['.', '-']);
     format!("{service}.{:x}", now.as_nanosecond())
 }
 
 /// Who says it: the name of a node may be twice as long as the API server takes, and has to be there.
-fn reporting(instance: &str) -> &str {
-    match start(instance, LONGEST_WORD) {
+fn reporting_instance(instance: &str) -> &str {
+    match truncate(instance, MAX_REASON_BYTES) {
         "" => CONTROLLER,
         instance => instance,
     }
 }
 
 /// So much of a text, in bytes.
-fn start(text: &str, most: usize) -> &str {
+fn truncate(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
@@ -133,10 +133,10 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_the_api_server_is_cut_off() {
-        assert_eq!(reporting("node-1"), "node-1");
-        assert_eq!(reporting(&"n".repeat(253)), "n".repeat(128));
-        assert_eq!(reporting(""), CONTROLLER);
-        assert_eq!(start("aä", 2), "a");
-        assert_eq!(start("aä", 3), "aä");
+        assert_eq!(reporting_instance("node-1"), "node-1");
+        assert_eq!(reporting_instance(&"n".repeat(253)), "n".repeat(128));
+        assert_eq!(reporting_instance(""), CONTROLLER);
+        assert_eq!(truncate("aä", 2), "a");
+        assert_eq!(truncate("aä", 3), "aä");
     }
 }

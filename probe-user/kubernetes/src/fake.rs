@@ -34,20 +34,20 @@ use tokio::{
     time::timeout,
 };
 
-use super::Connection;
+use super::ApiConnection;
 
 /// A test that waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An API server.
-pub struct Fake {
+pub struct FakeApiServer {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<FakeShared>,
     server: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
-    world: Mutex<World>,
+struct FakeShared {
+    world: Mutex<FakeState>,
     /// The collection and the line of each change.
     changes: broadcast::Sender<(String, u64, String)>,
     /// Watches of another generation end.
@@ -57,7 +57,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct World {
+struct FakeState {
     version: u64,
     /// Before this nothing is remembered.
     oldest: u64,
@@ -68,12 +68,12 @@ struct World {
     requests: Vec<String>,
 }
 
-impl Fake {
+impl FakeApiServer {
     /// With no objects.
     pub async fn start() -> Self {
         let mut fake = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            shared: Arc::new(Shared {
+            shared: Arc::new(FakeShared {
                 world: Mutex::default(),
                 changes: broadcast::channel(4_096).0,
                 generation: watch::Sender::new(0),
@@ -86,16 +86,16 @@ impl Fake {
     }
 
     /// Somebody who may ask.
-    pub fn connect(&self) -> Connection {
+    pub fn connect(&self) -> ApiConnection {
         let url = format!("http://{}", self.address).parse().unwrap();
-        Connection::with(Config::new(url)).unwrap()
+        ApiConnection::with(Config::new(url)).unwrap()
     }
 
     async fn serve(&self) -> SocketAddr {
         let listener = TcpListener::bind(self.address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
-            .fallback(answer)
+            .fallback(handle)
             .with_state(self.shared.clone());
         let server = tokio::spawn(async move {
             axum::serve(listener, router).await.unwrap();
@@ -122,12 +122,12 @@ impl Fake {
     }
 
     /// Makes or changes an object: the collection's path, and the object.
-    pub fn put(&self, collection: &str, object: Value) {
+    pub fn apply(&self, collection: &str, object: Value) {
         self.shared
             .world
             .lock()
             .unwrap()
-            .put(&self.shared, collection, object);
+            .apply(&self.shared, collection, object);
     }
 
     /// Takes an object away.
@@ -140,11 +140,11 @@ impl Fake {
             .unwrap()
             .clone();
         let object = objects.remove(&key).unwrap();
-        world.tell(&self.shared, collection, "DELETED", object);
+        world.publish(&self.shared, collection, "DELETED", object);
     }
 
     /// Sends a line to every watch of a collection.
-    pub fn say(&self, collection: &str, line: &str) {
+    pub fn send_line(&self, collection: &str, line: &str) {
         let version = self.shared.world.lock().unwrap().version + 1;
         let change = (collection.to_owned(), version, format!("{line}\n"));
         let _ = self.shared.changes.send(change);
@@ -165,8 +165,8 @@ impl Fake {
             .send_modify(|generation| *generation += 1);
     }
 
-    /// Answers requests that begin so with an error, until [`Fake::mend`].
-    pub fn break_with(&self, start: &str, code: u16, body: &str) {
+    /// Answers requests that begin so with an error, until [`FakeApiServer::clear_fault`].
+    pub fn fail_with(&self, start: &str, code: u16, body: &str) {
         let mut world = self.shared.world.lock().unwrap();
         world
             .faults
@@ -174,7 +174,7 @@ impl Fake {
     }
 
     /// The contrary.
-    pub fn mend(&self, start: &str) {
+    pub fn clear_fault(&self, start: &str) {
         self.shared.world.lock().unwrap().faults.remove(start);
     }
 
@@ -190,7 +190,7 @@ impl Fake {
     }
 
     /// Waits until so many requests begin so.
-    pub async fn asked(&self, start: &str, times: usize) {
+    pub async fn wait_for_requests(&self, start: &str, times: usize) {
         let count = || {
             let requests = self.requests();
             requests
@@ -207,22 +207,22 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeApiServer {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
 /// Waits until what is known is so.
-pub async fn until<T>(receiver: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+pub async fn wait_until<T>(receiver: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
     timeout(PATIENCE, receiver.wait_for(is_so))
         .await
         .expect("it did not become so in time")
         .unwrap();
 }
 
-impl World {
-    fn put(&mut self, shared: &Shared, collection: &str, object: Value) -> Value {
+impl FakeState {
+    fn apply(&mut self, shared: &FakeShared, collection: &str, object: Value) -> Value {
         let text = |pointer| {
             object
                 .pointer(pointer)
@@ -236,13 +236,19 @@ impl World {
         } else {
             "ADDED"
         };
-        let object = self.tell(shared, collection, kind, object);
+        let object = self.publish(shared, collection, kind, object);
         let objects = self.objects.entry(collection.to_owned()).or_default();
         objects.insert(key, object.clone());
         object
     }
 
-    fn tell(&mut self, shared: &Shared, collection: &str, kind: &str, mut object: Value) -> Value {
+    fn publish(
+        &mut self,
+        shared: &FakeShared,
+        collection: &str,
+        kind: &str,
+        mut object: Value,
+    ) -> Value {
         self.version += 1;
         if object.get("metadata").is_some_and(Value::is_object) {
             object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -255,7 +261,7 @@ impl World {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn handle(State(shared): State<Arc<FakeShared>>, request: Request) -> Response {
     let path = request.uri().path_and_query().unwrap().to_string();
     let method = request.method().clone();
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -268,7 +274,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     response
 }
 
-fn respond(shared: &Arc<Shared>, method: &Method, path: &str, body: &Bytes) -> Response {
+fn respond(shared: &Arc<FakeShared>, method: &Method, path: &str, body: &Bytes) -> Response {
     let mut world = shared.world.lock().unwrap();
     world.requests.push(format!("{method} {path}"));
     let fault = world
@@ -280,7 +286,7 @@ fn respond(shared: &Arc<Shared>, method: &Method, path: &str, body: &Bytes) -> R
     }
     let (place, query) = path.split_once('?').unwrap_or((path, ""));
     if query.contains("watch=1") {
-        return watching(shared, &world, place, query);
+        return respond_watch(shared, &world, place, query);
     }
     match *method {
         Method::POST | Method::PUT => write(shared, &mut world, method, place, body),
@@ -304,7 +310,7 @@ fn key(before: &str, name: &str) -> String {
     format!("{namespace}/{name}")
 }
 
-fn list(world: &World, place: &str, query: &str) -> Response {
+fn list(world: &FakeState, place: &str, query: &str) -> Response {
     let objects = world
         .objects
         .get(place)
@@ -323,8 +329,8 @@ fn list(world: &World, place: &str, query: &str) -> Response {
 }
 
 fn write(
-    shared: &Shared,
-    world: &mut World,
+    shared: &FakeShared,
+    world: &mut FakeState,
     method: &Method,
     place: &str,
     body: &Bytes,
@@ -352,13 +358,18 @@ fn write(
     }
     let collection = collection.to_owned();
     world
-        .put(shared, &collection, object)
+        .apply(shared, &collection, object)
         .to_string()
         .into_response()
 }
 
 /// The changes since a version, and then those that come.
-fn watching(shared: &Arc<Shared>, world: &World, place: &str, query: &str) -> Response {
+fn respond_watch(
+    shared: &Arc<FakeShared>,
+    world: &FakeState,
+    place: &str,
+    query: &str,
+) -> Response {
     let (_, since) = query.split_once("resourceVersion=").unwrap();
     let since: u64 = since.split('&').next().unwrap().parse().unwrap();
     if since < world.oldest {

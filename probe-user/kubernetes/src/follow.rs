@@ -17,9 +17,9 @@ use std::{
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use probe_cluster::{
-    model::{Cluster, Freshness, Known, Resource},
+    model::{ClusterSnapshot, Freshness, Resource, ResourceState},
     object, shelf,
-    shelf::Shelf,
+    shelf::ResourceStore,
 };
 use serde_json::Value;
 use tokio::{
@@ -33,89 +33,93 @@ use tokio_util::{
 };
 
 use super::{
-    Connection, Health, ReadError,
-    backoff::{Backoff, jittered, up_to},
-    health::{Request, ResourceHealth},
-    pace::Pace,
-    read::{LOAD_BALANCERS, path, unknown},
-    request::{Packing, chain, chunks},
+    ApiConnection, ApiHealth, ApiRequestError,
+    backoff::{ApiBackoff, jittered, up_to},
+    health::{ApiRequestKind, ResourceHealth},
+    pace::ApiTimings,
+    read::{LOAD_BALANCERS, path, state_of_error},
+    request::{ResponseCompression, chain, chunks},
 };
 
 /// One change is no longer than this: etcd takes objects of 1.5 MiB.
-const LONGEST_LINE: usize = 8 << 20;
+const MAX_LINE_BYTES: usize = 8 << 20;
 
 /// News that wait to be taken in.
-const WAITING: usize = 64;
+const UPDATE_QUEUE: usize = 64;
 
 /// A watch that lasted so long worked.
-const WORKED: Duration = Duration::from_secs(10);
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// So often in a row it is tried again soon what is forbidden.
-const QUICK_TRIES: u32 = 3;
+const IMMEDIATE_RETRIES: u32 = 3;
 
 /// So often in a row a watch may be answered with an error of the server's before everything is listed anew.
-const PATIENCE: u32 = 20;
+const SEND_TIMEOUT: u32 = 20;
 
 /// Handing out what is known costs at most this part of the time.
-const SHARE_OF_TIME: u32 = 20;
+const MAX_DUTY_CYCLE: u32 = 20;
 
 /// What says that MetalLB is there, before its own resources were found.
 const ALLOCATED_FROM: &str = "metallb.io~1ip-allocated-from-pool";
 const ALLOCATED_FROM_BEFORE: &str = "metallb.universe.tf~1ip-allocated-from-pool";
 
-enum News {
+enum StoreUpdate {
     /// All there is.
-    Listed(Shelf),
+    Listed(ResourceStore),
     /// New or changed.
-    Put(Resource, Value),
+    Applied(Resource, Value),
     /// Gone.
-    Removed(Resource, Value),
+    Deleted(Resource, Value),
     /// It works again.
-    Back(Resource),
+    Resumed(Resource),
     /// It does not.
-    Failed(Resource, ReadError),
+    Failed(Resource, ApiRequestError),
 }
 
 /// Follows a cluster until the task is dropped.
-pub async fn follow(connection: Connection, pace: Pace, cluster: watch::Sender<Arc<Cluster>>) {
-    let (sender, news) = mpsc::channel(WAITING);
+pub async fn follow(
+    connection: ApiConnection,
+    pace: ApiTimings,
+    cluster: watch::Sender<Arc<ClusterSnapshot>>,
+) {
+    let (sender, updates) = mpsc::channel(UPDATE_QUEUE);
     let found = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     for &resource in Resource::ALL {
-        let follower = Follower {
+        let follower = ResourceWatcher {
             connection: connection.clone(),
             resource,
             pace: pace.clone(),
-            news: sender.clone(),
+            updates: sender.clone(),
             found: found.clone(),
-            by_selector: true,
+            label_selector: true,
             forbidden: 0,
         };
         tasks.spawn(follower.run());
     }
     drop(sender);
-    let mut keeper = Keeper {
-        shelves: Resource::ALL
+    let mut keeper = StoreUpdater {
+        stores: Resource::ALL
             .iter()
-            .map(|&resource| (resource, Shelf::new(resource)))
+            .map(|&resource| (resource, ResourceStore::new(resource)))
             .collect(),
         health: connection.health(),
         found,
         cluster,
     };
-    keeper.keep(news, pace.gather).await;
+    keeper.run(updates, pace.batch_window).await;
 }
 
 /// Owns what is known.
-struct Keeper {
-    shelves: BTreeMap<Resource, Shelf>,
-    health: Arc<Health>,
+struct StoreUpdater {
+    stores: BTreeMap<Resource, ResourceStore>,
+    health: Arc<ApiHealth>,
     found: Arc<Notify>,
-    cluster: watch::Sender<Arc<Cluster>>,
+    cluster: watch::Sender<Arc<ClusterSnapshot>>,
 }
 
-impl Keeper {
-    async fn keep(&mut self, mut news: mpsc::Receiver<News>, gather: Duration) {
+impl StoreUpdater {
+    async fn run(&mut self, mut updates: mpsc::Receiver<StoreUpdate>, batch_window: Duration) {
         let mut due = None;
         let mut rest = Duration::ZERO;
         loop {
@@ -127,12 +131,12 @@ impl Keeper {
                     due = None;
                     let started = Instant::now();
                     self.publish().await;
-                    rest = started.elapsed() * SHARE_OF_TIME;
+                    rest = started.elapsed() * MAX_DUTY_CYCLE;
                 }
-                news = news.recv() => {
-                    let Some(news) = news else { return };
-                    if self.take(news) && due.is_none() {
-                        due = Some(tokio::time::Instant::now() + gather.max(rest));
+                updates = updates.recv() => {
+                    let Some(updates) = updates else { return };
+                    if self.apply(updates) && due.is_none() {
+                        due = Some(tokio::time::Instant::now() + batch_window.max(rest));
                     }
                 }
             }
@@ -140,78 +144,84 @@ impl Keeper {
     }
 
     /// Takes something in. Whether that makes a difference to anybody.
-    fn take(&mut self, news: News) -> bool {
-        match news {
-            News::Listed(shelf) => {
+    fn apply(&mut self, updates: StoreUpdate) -> bool {
+        match updates {
+            StoreUpdate::Listed(shelf) => {
                 let resource = shelf.resource();
                 let health = ResourceHealth {
                     objects: shelf.len(),
-                    broken: shelf.broken(),
+                    invalid: shelf.invalid(),
                     freshness: current(),
                 };
                 let before = self.health.resource(resource).freshness.known;
-                if resource == Resource::IpAddressPools && before != Known::Current {
+                if resource == Resource::IpAddressPools && before != ResourceState::Current {
                     self.found.notify_waiters();
                 }
-                tracing::info!(%resource, objects = health.objects, broken = health.broken, "read the cluster's objects");
-                self.shelves.insert(resource, shelf);
+                tracing::info!(%resource, objects = health.objects, invalid = health.invalid, "read the cluster's objects");
+                self.stores.insert(resource, shelf);
                 self.health.set_resource(resource, health);
                 true
             }
-            News::Put(resource, object) => {
-                if resource == Resource::Services && self.is_metallb_news(&object) {
+            StoreUpdate::Applied(resource, object) => {
+                if resource == Resource::Services && self.is_first_metallb_service(&object) {
                     self.found.notify_waiters();
                 }
-                self.change(resource, |shelf| shelf.put(object))
+                self.change(resource, |shelf| shelf.apply(object))
             }
-            News::Removed(resource, object) => self.change(resource, |shelf| shelf.remove(&object)),
-            News::Back(resource) => {
+            StoreUpdate::Deleted(resource, object) => {
+                self.change(resource, |shelf| shelf.remove(&object))
+            }
+            StoreUpdate::Resumed(resource) => {
                 let mut health = self.health.resource(resource);
                 let was = health.freshness.known;
                 health.freshness = current();
                 self.health.set_resource(resource, health);
-                if was != Known::Current {
+                if was != ResourceState::Current {
                     tracing::info!(%resource, "the cluster's objects are followed again");
                 }
-                was != Known::Current
+                was != ResourceState::Current
             }
-            News::Failed(resource, error) => self.failed(resource, &error),
+            StoreUpdate::Failed(resource, error) => self.failed(resource, &error),
         }
     }
 
-    fn change(&mut self, resource: Resource, change: impl FnOnce(&mut Shelf) -> bool) -> bool {
-        let Some(shelf) = self.shelves.get_mut(&resource) else {
+    fn change(
+        &mut self,
+        resource: Resource,
+        change: impl FnOnce(&mut ResourceStore) -> bool,
+    ) -> bool {
+        let Some(shelf) = self.stores.get_mut(&resource) else {
             return false;
         };
         let is_news = change(shelf);
         if is_news {
-            let (objects, broken) = (shelf.len(), shelf.broken());
-            self.health.set_counts(resource, objects, broken);
+            let (objects, invalid) = (shelf.len(), shelf.invalid());
+            self.health.set_counts(resource, objects, invalid);
         }
         is_news
     }
 
-    fn failed(&mut self, resource: Resource, error: &ReadError) -> bool {
+    fn failed(&mut self, resource: Resource, error: &ApiRequestError) -> bool {
         let mut health = self.health.resource(resource);
         let before = health.freshness.clone();
-        let was_read = matches!(before.known, Known::Current | Known::Stale);
-        health.freshness.known = match unknown(error) {
+        let was_read = matches!(before.known, ResourceState::Current | ResourceState::Stale);
+        health.freshness.known = match state_of_error(error) {
             // An API server that starts refuses everybody for a moment: what was read stays what is known.
-            Known::Never | Known::Forbidden if was_read => Known::Stale,
-            Known::Never => before.known,
+            ResourceState::NeverRead | ResourceState::Forbidden if was_read => ResourceState::Stale,
+            ResourceState::NeverRead => before.known,
             known => known,
         };
         health.freshness.error = Some(error.to_string());
-        if health.freshness.known == Known::Missing {
-            self.shelves.insert(resource, Shelf::new(resource));
-            (health.objects, health.broken) = (0, 0);
+        if health.freshness.known == ResourceState::NotInstalled {
+            self.stores.insert(resource, ResourceStore::new(resource));
+            (health.objects, health.invalid) = (0, 0);
         }
         let after = health.freshness.clone();
         self.health.set_resource(resource, health);
         if before.known != after.known || before.error.is_none() {
             // Once, however often it is tried.
             match after.known {
-                Known::Missing => {
+                ResourceState::NotInstalled => {
                     tracing::info!(%resource, "the cluster has no such resource: it is asked for again now and then");
                 }
                 _ => {
@@ -223,7 +233,7 @@ impl Keeper {
     }
 
     /// Whether a service shows that MetalLB has come, which was not there.
-    fn is_metallb_news(&self, service: &Value) -> bool {
+    fn is_first_metallb_service(&self, service: &Value) -> bool {
         let known = self
             .health
             .resource(Resource::IpAddressPools)
@@ -233,18 +243,18 @@ impl Keeper {
             let pointer = format!("/metadata/annotations/{key}");
             service.pointer(&pointer).is_some()
         };
-        known == Known::Missing && (has(ALLOCATED_FROM) || has(ALLOCATED_FROM_BEFORE))
+        known == ResourceState::NotInstalled && (has(ALLOCATED_FROM) || has(ALLOCATED_FROM_BEFORE))
     }
 
     /// Hands out what is known.
     async fn publish(&self) {
-        let shelves = self.shelves.values().map(|shelf| {
+        let stores = self.stores.values().map(|shelf| {
             let freshness = self.health.resource(shelf.resource()).freshness;
             (shelf, freshness)
         });
-        let objects = shelf::objects(shelves);
+        let objects = shelf::objects(stores);
         // Thousands of services take a while: not where frames are waited for.
-        match tokio::task::spawn_blocking(move || Cluster::from(objects)).await {
+        match tokio::task::spawn_blocking(move || ClusterSnapshot::from(objects)).await {
             Ok(cluster) => {
                 self.cluster.send_replace(Arc::new(cluster));
             }
@@ -257,46 +267,46 @@ impl Keeper {
 
 fn current() -> Freshness {
     Freshness {
-        known: Known::Current,
+        known: ResourceState::Current,
         heard: Some(Timestamp::now()),
         error: None,
     }
 }
 
 /// Follows one resource.
-struct Follower {
-    connection: Connection,
+struct ResourceWatcher {
+    connection: ApiConnection,
     resource: Resource,
-    pace: Pace,
-    news: mpsc::Sender<News>,
+    pace: ApiTimings,
+    updates: mpsc::Sender<StoreUpdate>,
     /// Told when MetalLB's resources may have come.
     found: Arc<Notify>,
-    by_selector: bool,
+    label_selector: bool,
     /// How often in a row it was forbidden.
     forbidden: u32,
 }
 
 /// How a watch ended.
-enum End {
+enum WatchEnd {
     /// As it should: in time, or because the connection did.
-    Fine,
+    Ended,
     /// The API server has something against it.
-    Failed(ReadError),
+    Failed(ApiRequestError),
     /// Nobody listens.
-    Closed,
+    ReceiverClosed,
 }
 
-impl Follower {
+impl ResourceWatcher {
     async fn run(mut self) {
         sleep(up_to(self.pace.start)).await;
-        let mut backoff = Backoff::new(self.pace.retry);
-        while !self.news.is_closed() {
+        let mut backoff = ApiBackoff::new(self.pace.retry);
+        while !self.updates.is_closed() {
             let listed = self
                 .connection
-                .list_resource(self.resource, self.by_selector);
+                .list_resource(self.resource, self.label_selector);
             match listed.await {
                 Ok(listed) => {
-                    if self.tell(News::Listed(listed.state)).await.is_err() {
+                    if self.send(StoreUpdate::Listed(listed.state)).await.is_err() {
                         return;
                     }
                     let Some(error) = self.watch(listed.version, &mut backoff).await else {
@@ -306,50 +316,58 @@ impl Follower {
                     // Whatever it was, it is not asked for at once by all that had it.
                     sleep(up_to(self.pace.relist).max(backoff.next())).await;
                 }
-                Err(ReadError::Refused(_)) if self.selects() => self.by_selector = false,
-                Err(error) => self.wait_after(error, &mut backoff).await,
+                Err(ApiRequestError::Refused(_)) if self.selects() => self.label_selector = false,
+                Err(error) => self.back_off(error, &mut backoff).await,
             }
         }
     }
 
     /// Whether the server is asked to select.
     fn selects(&self) -> bool {
-        self.resource == Resource::Services && self.by_selector
+        self.resource == Resource::Services && self.label_selector
     }
 
-    async fn tell(&self, news: News) -> Result<(), End> {
-        self.news.send(news).await.map_err(|_| End::Closed)
+    async fn send(&self, updates: StoreUpdate) -> Result<(), WatchEnd> {
+        self.updates
+            .send(updates)
+            .await
+            .map_err(|_| WatchEnd::ReceiverClosed)
     }
 
     /// Tells of a failure, and waits as long as that is worth.
-    async fn wait_after(&mut self, error: ReadError, backoff: &mut Backoff) {
-        let known = unknown(&error);
+    async fn back_off(&mut self, error: ApiRequestError, backoff: &mut ApiBackoff) {
+        let known = state_of_error(&error);
         self.forbidden = match known {
-            Known::Forbidden => self.forbidden.saturating_add(1),
+            ResourceState::Forbidden => self.forbidden.saturating_add(1),
             _ => 0,
         };
         // Whoever is gone is noticed by the loop.
-        let _ = self.tell(News::Failed(self.resource, error)).await;
+        let _ = self.send(StoreUpdate::Failed(self.resource, error)).await;
         match known {
-            Known::Missing => self.wait_for_it().await,
+            ResourceState::NotInstalled => self.wait_until_found().await,
             // An API server that has just started forbids everything for a moment.
-            Known::Forbidden if self.forbidden > QUICK_TRIES => {
+            ResourceState::Forbidden if self.forbidden > IMMEDIATE_RETRIES => {
                 sleep(jittered(self.pace.forbidden)).await;
             }
-            Known::Forbidden | Known::Current | Known::Stale | Known::Never => {
+            ResourceState::Forbidden
+            | ResourceState::Current
+            | ResourceState::Stale
+            | ResourceState::NeverRead => {
                 sleep(backoff.next()).await;
             }
         }
     }
 
     /// Waits until what is missing may be there. One resource is asked for; when it comes, the others may have as well.
-    async fn wait_for_it(&self) {
+    async fn wait_until_found(&self) {
         let health = self.connection.health();
         let pools = health.resource(Resource::IpAddressPools).freshness.known;
         let wait = match self.resource {
             Resource::IpAddressPools | Resource::Services => self.pace.missing,
             // It is being installed.
-            Resource::L2Advertisements | Resource::BgpAdvertisements if pools == Known::Current => {
+            Resource::L2Advertisements | Resource::BgpAdvertisements
+                if pools == ResourceState::Current =>
+            {
                 self.pace.missing
             }
             Resource::L2Advertisements
@@ -364,42 +382,46 @@ impl Follower {
 
     /// Watches from a version on until everything has to be listed anew, because of what is returned; nothing if
     /// nobody listens any more.
-    async fn watch(&mut self, mut version: String, backoff: &mut Backoff) -> Option<ReadError> {
+    async fn watch(
+        &mut self,
+        mut version: String,
+        backoff: &mut ApiBackoff,
+    ) -> Option<ApiRequestError> {
         let mut failed = 0;
         loop {
             let started = Instant::now();
             let end = self.watch_once(&mut version, failed > 0).await;
-            if started.elapsed() >= WORKED {
+            if started.elapsed() >= HEALTHY_AFTER {
                 backoff.reset();
             }
             match end {
-                Err(End::Closed) => return None,
-                Ok(()) | Err(End::Fine) => {
+                Err(WatchEnd::ReceiverClosed) => return None,
+                Ok(()) | Err(WatchEnd::Ended) => {
                     failed = 0;
-                    if started.elapsed() < WORKED {
+                    if started.elapsed() < HEALTHY_AFTER {
                         // A server that ends every watch at once is not asked in a loop.
                         sleep(backoff.next()).await;
                     }
                 }
-                Err(End::Failed(
-                    error @ (ReadError::Unreachable(_)
-                    | ReadError::Unavailable(_)
-                    | ReadError::Unauthorized(_)),
+                Err(WatchEnd::Failed(
+                    error @ (ApiRequestError::Unreachable(_)
+                    | ApiRequestError::Unavailable(_)
+                    | ApiRequestError::Unauthorized(_)),
                 )) => {
                     // It may be the version that it cannot serve, as after etcd was restored.
-                    if matches!(error, ReadError::Unavailable(_)) && failed >= PATIENCE {
+                    if matches!(error, ApiRequestError::Unavailable(_)) && failed >= SEND_TIMEOUT {
                         return Some(error);
                     }
                     failed += 1;
-                    self.wait_after(error, backoff).await;
+                    self.back_off(error, backoff).await;
                 }
                 // The version is too old, or the answer makes no sense.
-                Err(End::Failed(error)) => {
+                Err(WatchEnd::Failed(error)) => {
                     // What is old is nothing wrong. Others are told, and the list says more.
-                    let is_wrong = !matches!(error, ReadError::Gone(_));
+                    let is_wrong = !matches!(error, ApiRequestError::Gone(_));
                     if is_wrong
                         && self
-                            .tell(News::Failed(self.resource, error.clone()))
+                            .send(StoreUpdate::Failed(self.resource, error.clone()))
                             .await
                             .is_err()
                     {
@@ -412,7 +434,7 @@ impl Follower {
     }
 
     /// Watches once. The version is moved on with what is heard.
-    async fn watch_once(&self, version: &mut String, failed: bool) -> Result<(), End> {
+    async fn watch_once(&self, version: &mut String, failed: bool) -> Result<(), WatchEnd> {
         // From half of it on, so that the watches of a fleet do not end at once.
         let seconds = (self.pace.watch / 2 + up_to(self.pace.watch / 2)).as_secs();
         let mut path = format!(
@@ -425,14 +447,14 @@ impl Follower {
         }
         let body = self
             .connection
-            .get(Request::Watch, &path, Packing::None)
+            .get(ApiRequestKind::Watch, &path, ResponseCompression::None)
             .await
-            .map_err(End::Failed)?;
+            .map_err(WatchEnd::Failed)?;
         if failed {
-            self.tell(News::Back(self.resource)).await?;
+            self.send(StoreUpdate::Resumed(self.resource)).await?;
         }
-        let reader = StreamReader::new(chunks(body, Some(jittered(self.pace.silence))));
-        let codec = LinesCodec::new_with_max_length(LONGEST_LINE);
+        let reader = StreamReader::new(chunks(body, Some(jittered(self.pace.idle_timeout))));
+        let codec = LinesCodec::new_with_max_length(MAX_LINE_BYTES);
         let mut lines = FramedRead::new(reader, codec);
         while let Some(line) = lines.next().await {
             let line = match line {
@@ -440,9 +462,9 @@ impl Follower {
                 // The connection ended, or is dead: the next watch says whether that matters.
                 Err(LinesCodecError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
                     tracing::debug!(resource = %self.resource, %error, "a watch broke off");
-                    return Err(End::Fine);
+                    return Err(WatchEnd::Ended);
                 }
-                Err(error) => return Err(self.garbage(chain(&error))),
+                Err(error) => return Err(self.invalid_response(chain(&error))),
             };
             self.change(&line, version).await?;
         }
@@ -450,15 +472,15 @@ impl Follower {
     }
 
     /// Takes one line of a watch.
-    async fn change(&self, line: &str, version: &mut String) -> Result<(), End> {
+    async fn change(&self, line: &str, version: &mut String) -> Result<(), WatchEnd> {
         if line.trim().is_empty() {
             return Ok(());
         }
         let mut change: Value = match serde_json::from_str(line) {
             Ok(change) => change,
             // The connection ended in the middle of it.
-            Err(error) if error.is_eof() => return Err(End::Fine),
-            Err(error) => return Err(self.garbage(chain(&error))),
+            Err(error) if error.is_eof() => return Err(WatchEnd::Ended),
+            Err(error) => return Err(self.invalid_response(chain(&error))),
         };
         let object = change
             .get_mut("object")
@@ -474,30 +496,30 @@ impl Follower {
             let message = message.unwrap_or("an error without words").to_owned();
             let code = code.and_then(|code| u16::try_from(code).ok());
             let Some(code) = code else {
-                return Err(self.garbage(message));
+                return Err(self.invalid_response(message));
             };
-            let error = ReadError::from_status(code, message);
-            self.connection.count(Request::Watch, Some(&error));
-            return Err(End::Failed(error));
+            let error = ApiRequestError::from_status(code, message);
+            self.connection.count(ApiRequestKind::Watch, Some(&error));
+            return Err(WatchEnd::Failed(error));
         }
         self.connection
             .health()
-            .heard(self.resource, Timestamp::now());
+            .record_contact(self.resource, Timestamp::now());
         if let Some(heard) = object::version(&object) {
             heard.clone_into(version);
         }
         match kind {
-            "ADDED" | "MODIFIED" => self.tell(News::Put(self.resource, object)).await,
-            "DELETED" => self.tell(News::Removed(self.resource, object)).await,
+            "ADDED" | "MODIFIED" => self.send(StoreUpdate::Applied(self.resource, object)).await,
+            "DELETED" => self.send(StoreUpdate::Deleted(self.resource, object)).await,
             "BOOKMARK" => Ok(()),
-            other => Err(self.garbage(format!("a change of the sort {other:?}"))),
+            other => Err(self.invalid_response(format!("a change of the sort {other:?}"))),
         }
     }
 
     /// Something that makes no sense, counted.
-    fn garbage(&self, error: String) -> End {
-        let error = ReadError::Garbage(error);
-        self.connection.count(Request::Watch, Some(&error));
-        End::Failed(error)
+    fn invalid_response(&self, error: String) -> WatchEnd {
+        let error = ApiRequestError::InvalidResponse(error);
+        self.connection.count(ApiRequestKind::Watch, Some(&error));
+        WatchEnd::Failed(error)
     }
 }

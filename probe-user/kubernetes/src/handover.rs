@@ -15,25 +15,25 @@ use jiff::Timestamp;
 pub type Digest = u32;
 
 /// What was told, by the way in which it was.
-pub type Told = BTreeMap<String, BTreeSet<Digest>>;
+pub type NotifiedDigests = BTreeMap<String, BTreeSet<Digest>>;
 
 /// So many names are kept of each way: 1.8 KB in the Lease.
-pub const MOST_TOLD: usize = 200;
+pub const MAX_DIGESTS: usize = 200;
 
 /// So many ways there are at most, whatever a Lease says.
 #[cfg(feature = "kubernetes")]
-const MOST_WAYS: usize = 8;
+const MAX_SINKS: usize = 8;
 
 /// The annotations of the Lease that say it begin so.
 #[cfg(feature = "kubernetes")]
 const PREFIX: &str = "arp-monitor/told-";
 
 /// Ways that nobody here has spoken for in this time are not in use any more.
-const SETTLED: Duration = Duration::from_mins(1);
+const HANDOVER_SETTLED_AFTER: Duration = Duration::from_mins(1);
 
 /// What the one before has left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Before {
+pub struct PredecessorState {
     /// What it has told in one way, as far as there was room for it.
     pub told: BTreeSet<Digest>,
     /// It could tell what happened until then, by its own clock; nobody could, if this is nothing.
@@ -42,31 +42,31 @@ pub struct Before {
 
 /// Where it is handed over, between the Lease and those who tell. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Handover(Arc<Mutex<State>>);
+pub struct LeaderHandover(Arc<Mutex<LeaderHandoverState>>);
 
 #[derive(Debug, Default)]
-struct State {
-    told: Told,
+struct LeaderHandoverState {
+    told: NotifiedDigests,
     /// The ways that somebody here has spoken for.
-    ours: BTreeSet<String>,
+    own_sinks: BTreeSet<String>,
     until: Option<Timestamp>,
     since: Option<Instant>,
 }
 
-impl Handover {
+impl LeaderHandover {
     /// What the one before told in this way.
-    pub fn before(&self, way: &str) -> Before {
+    pub fn predecessor_state(&self, way: &str) -> PredecessorState {
         let state = self.lock();
-        Before {
+        PredecessorState {
             told: state.told.get(way).cloned().unwrap_or_default(),
             until: state.until,
         }
     }
 
     /// What was told in this way by now, instead of what was said before.
-    pub fn leave(&self, way: &str, told: BTreeSet<Digest>) {
+    pub fn record_notified(&self, way: &str, told: BTreeSet<Digest>) {
         let mut state = self.lock();
-        state.ours.insert(way.to_owned());
+        state.own_sinks.insert(way.to_owned());
         state.told.insert(way.to_owned(), told);
     }
 
@@ -75,11 +75,11 @@ impl Handover {
         not(feature = "kubernetes"),
         allow(dead_code, reason = "there is no Lease to take")
     )]
-    pub(super) fn take_over(&self, told: Told, until: Option<Timestamp>) {
-        *self.lock() = State {
+    pub(super) fn accept_predecessor(&self, told: NotifiedDigests, until: Option<Timestamp>) {
+        *self.lock() = LeaderHandoverState {
             told,
             until,
-            ours: BTreeSet::new(),
+            own_sinks: BTreeSet::new(),
             since: Some(Instant::now()),
         };
     }
@@ -89,16 +89,18 @@ impl Handover {
         not(feature = "kubernetes"),
         allow(dead_code, reason = "there is no Lease to write it into")
     )]
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn told(&self) -> NotifiedDigests {
         let state = self.lock();
-        let is_settled = state.since.is_some_and(|since| since.elapsed() > SETTLED);
+        let is_settled = state
+            .since
+            .is_some_and(|since| since.elapsed() > HANDOVER_SETTLED_AFTER);
         let told = state.told.iter();
-        told.filter(|(way, _)| !is_settled || state.ours.contains(*way))
+        told.filter(|(way, _)| !is_settled || state.own_sinks.contains(*way))
             .map(|(way, told)| (way.clone(), told.clone()))
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LeaderHandoverState> {
         // Whoever panicked left something that can be read.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,11 +108,11 @@ impl Handover {
 
 /// As annotations of a Lease.
 #[cfg(feature = "kubernetes")]
-pub(super) fn annotations(told: &Told) -> impl Iterator<Item = (String, String)> {
-    told.iter().take(MOST_WAYS).map(|(way, told)| {
+pub(super) fn annotations(told: &NotifiedDigests) -> impl Iterator<Item = (String, String)> {
+    told.iter().take(MAX_SINKS).map(|(way, told)| {
         let told: Vec<_> = told
             .iter()
-            .take(MOST_TOLD)
+            .take(MAX_DIGESTS)
             .map(|digest| format!("{digest:08x}"))
             .collect();
         (format!("{PREFIX}{way}"), told.join(","))
@@ -119,13 +121,13 @@ pub(super) fn annotations(told: &Told) -> impl Iterator<Item = (String, String)>
 
 /// From annotations of a Lease. What makes no sense was not told.
 #[cfg(feature = "kubernetes")]
-pub(super) fn told<'a>(annotations: impl Iterator<Item = (&'a str, &'a str)>) -> Told {
+pub(super) fn told<'a>(annotations: impl Iterator<Item = (&'a str, &'a str)>) -> NotifiedDigests {
     let told = annotations.filter_map(|(name, text)| {
-        let digests = text.split(',').take(MOST_TOLD);
+        let digests = text.split(',').take(MAX_DIGESTS);
         let digests = digests.filter_map(|digest| Digest::from_str_radix(digest, 16).ok());
         Some((name.strip_prefix(PREFIX)?.to_owned(), digests.collect()))
     });
-    told.take(MOST_WAYS).collect()
+    told.take(MAX_SINKS).collect()
 }
 
 #[cfg(test)]
@@ -133,13 +135,13 @@ pub(super) fn told<'a>(annotations: impl Iterator<Item = (&'a str, &'a str)>) ->
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Told {
+    fn read(pairs: &[(&str, &str)]) -> NotifiedDigests {
         told(pairs.iter().copied())
     }
 
     #[test]
     fn what_is_written_into_a_lease_is_read_from_it() {
-        let told = Told::from([
+        let told = NotifiedDigests::from([
             ("event".to_owned(), BTreeSet::new()),
             (
                 "webhook".to_owned(),
@@ -165,30 +167,36 @@ mod tests {
         assert_eq!(told["event"], BTreeSet::from([1]));
         assert_eq!(told.len(), 2);
         let many: BTreeSet<_> = (0..1_000).collect();
-        let told = Told::from([("event".to_owned(), many)]);
+        let told = NotifiedDigests::from([("event".to_owned(), many)]);
         let (_, text) = annotations(&told).next().unwrap();
-        assert!(text.len() < 9 * MOST_TOLD, "{}", text.len());
+        assert!(text.len() < 9 * MAX_DIGESTS, "{}", text.len());
         let ways: Vec<_> = (0..100).map(|number| format!("{PREFIX}{number}")).collect();
         assert_eq!(
             super::told(ways.iter().map(|way| (&**way, ""))).len(),
-            MOST_WAYS
+            MAX_SINKS
         );
     }
 
     #[test]
     fn what_nobody_here_has_spoken_for_is_left_as_it_was() {
-        let handover = Handover::default();
-        assert_eq!(handover.before("webhook"), Before::default());
-        let left = Told::from([
+        let handover = LeaderHandover::default();
+        assert_eq!(
+            handover.predecessor_state("webhook"),
+            PredecessorState::default()
+        );
+        let left = NotifiedDigests::from([
             ("event".to_owned(), BTreeSet::from([1])),
             ("webhook".to_owned(), BTreeSet::from([2])),
         ]);
         let until = Some(Timestamp::UNIX_EPOCH);
-        handover.take_over(left.clone(), until);
+        handover.accept_predecessor(left.clone(), until);
         assert_eq!(handover.told(), left);
         let told = BTreeSet::from([2]);
-        assert_eq!(handover.before("webhook"), Before { told, until });
-        handover.leave("webhook", BTreeSet::from([2, 3]));
+        assert_eq!(
+            handover.predecessor_state("webhook"),
+            PredecessorState { told, until }
+        );
+        handover.record_notified("webhook", BTreeSet::from([2, 3]));
         assert_eq!(handover.told()["webhook"], BTreeSet::from([2, 3]));
         assert_eq!(handover.told()["event"], BTreeSet::from([1]));
     }

@@ -10,14 +10,14 @@ use std::{
 
 #[cfg(feature = "kubernetes")]
 use jiff::Timestamp;
-use probe_cluster::model::{Freshness, Known, Resource};
+use probe_cluster::model::{Freshness, Resource, ResourceState};
 use probe_common::label_enum;
 
-use super::error::Outcome;
+use super::error::ApiOutcome;
 
 label_enum! {
     /// What is asked of an API server.
-    pub enum Request {
+    pub enum ApiRequestKind {
         /// All objects of a followed resource.
         List = "list",
         /// Changes of a followed resource.
@@ -41,35 +41,35 @@ pub struct ResourceHealth {
     /// How many objects are kept.
     pub objects: usize,
     /// How many objects could not be read, or not all of them.
-    pub broken: usize,
+    pub invalid: usize,
 }
 
 impl Default for ResourceHealth {
     fn default() -> Self {
         Self {
             freshness: Freshness {
-                known: Known::Never,
+                known: ResourceState::NeverRead,
                 heard: None,
                 error: None,
             },
             objects: 0,
-            broken: 0,
+            invalid: 0,
         }
     }
 }
 
 /// How the connection is doing. Written by those who talk to the API server, read by scrapes.
 #[derive(Debug, Default)]
-pub struct Health {
-    requests: [[AtomicU64; Outcome::COUNT]; Request::COUNT],
+pub struct ApiHealth {
+    requests: [[AtomicU64; ApiOutcome::COUNT]; ApiRequestKind::COUNT],
     resources: Mutex<BTreeMap<Resource, ResourceHealth>>,
-    holds: AtomicBool,
+    is_leader: AtomicBool,
     lost_findings: AtomicU64,
 }
 
-impl Health {
+impl ApiHealth {
     /// How many requests of a sort have ended so.
-    pub fn requests(&self, request: Request, outcome: Outcome) -> u64 {
+    pub fn requests(&self, request: ApiRequestKind, outcome: ApiOutcome) -> u64 {
         self.counter(request, outcome).load(Ordering::Relaxed)
     }
 
@@ -80,7 +80,7 @@ impl Health {
 
     /// Whether this node speaks for the cluster.
     pub fn holds(&self) -> bool {
-        self.holds.load(Ordering::Relaxed)
+        self.is_leader.load(Ordering::Relaxed)
     }
 
     /// Findings that nobody saw, because others had to wait for what the cluster knows of them.
@@ -89,17 +89,17 @@ impl Health {
     }
 
     /// So many more.
-    pub fn lose_findings(&self, number: u64) {
+    pub fn add_lost_findings(&self, number: u64) {
         self.lost_findings.fetch_add(number, Ordering::Relaxed);
     }
 
     /// A request has ended.
-    pub fn count(&self, request: Request, outcome: Outcome) {
+    pub fn count(&self, request: ApiRequestKind, outcome: ApiOutcome) {
         self.counter(request, outcome)
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    const fn counter(&self, request: Request, outcome: Outcome) -> &AtomicU64 {
+    const fn counter(&self, request: ApiRequestKind, outcome: ApiOutcome) -> &AtomicU64 {
         &self.requests[request.number() as usize][outcome.number() as usize]
     }
 
@@ -113,23 +113,23 @@ impl Health {
 
 /// For those who talk to the API server.
 #[cfg(feature = "kubernetes")]
-impl Health {
-    pub(super) fn set_holds(&self, holds: bool) {
-        self.holds.store(holds, Ordering::Relaxed);
+impl ApiHealth {
+    pub(super) fn set_leader(&self, is_leader: bool) {
+        self.is_leader.store(is_leader, Ordering::Relaxed);
     }
 
     pub(super) fn set_resource(&self, resource: Resource, health: ResourceHealth) {
         self.lock().insert(resource, health);
     }
 
-    pub(super) fn set_counts(&self, resource: Resource, objects: usize, broken: usize) {
+    pub(super) fn set_counts(&self, resource: Resource, objects: usize, invalid: usize) {
         let mut resources = self.lock();
         let health = resources.entry(resource).or_default();
-        (health.objects, health.broken) = (objects, broken);
+        (health.objects, health.invalid) = (objects, invalid);
     }
 
     /// The API server said something about a resource that is current.
-    pub(super) fn heard(&self, resource: Resource, now: Timestamp) {
+    pub(super) fn record_contact(&self, resource: Resource, now: Timestamp) {
         self.lock().entry(resource).or_default().freshness.heard = Some(now);
     }
 }

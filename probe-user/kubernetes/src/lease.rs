@@ -18,16 +18,16 @@ use std::{
 
 use hyper::Method;
 use jiff::Timestamp;
-use probe_cluster::tracking::Sight;
+use probe_cluster::tracking::SegmentCoverage;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Connection, ReadError,
+    ApiConnection, ApiRequestError,
     backoff::{jittered, up_to},
-    handover::{self, Handover, Told},
-    health::Request,
-    pace::Pace,
+    handover::{self, LeaderHandover, NotifiedDigests},
+    health::ApiRequestKind,
+    pace::ApiTimings,
 };
 
 /// The Lease's name. The Role of the manifests names it.
@@ -37,28 +37,28 @@ pub const NAME: &str = "arp-monitor";
 const NODES: &str = "arp-monitor/nodes";
 
 /// All candidates together look about this often in a second.
-const LOOKS_A_SECOND: f64 = 16.0;
+const READS_PER_SECOND: f64 = 16.0;
 
 /// However many there are, each looks once in this time.
-const LONGEST_LOOK: Duration = Duration::from_mins(5);
+const MAX_READ_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Longer than this nobody's Lease is good for.
-const LONGEST_LEASE: Duration = Duration::from_mins(1);
+const MAX_LEASE_DURATION: Duration = Duration::from_mins(1);
 
 /// What a Lease says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Record {
+struct LeaseState {
     holder: String,
     renewed: Option<Timestamp>,
     acquired: Option<String>,
     seconds: u64,
     transitions: u64,
     nodes: u64,
-    told: Told,
+    told: NotifiedDigests,
     version: String,
 }
 
-impl Record {
+impl LeaseState {
     fn read(lease: &Value) -> Self {
         let text = |pointer| lease.pointer(pointer).and_then(Value::as_str);
         let number = |pointer| lease.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
@@ -82,45 +82,45 @@ impl Record {
     }
 
     fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds).min(LONGEST_LEASE)
+        Duration::from_secs(self.seconds).min(MAX_LEASE_DURATION)
     }
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum LeaseAction {
     /// It is free: take it, if it is still as it was.
-    Take,
+    Acquire,
     /// It is ours: renew it.
     Renew,
     /// It is somebody's: look again after this time, jittered.
-    Look(Duration),
+    Wait(Duration),
 }
 
 /// What a candidate concludes from what it sees. No I/O, no clock.
 #[derive(Debug)]
-struct Candidate {
+struct LeaseCandidate {
     identity: String,
-    pace: Pace,
-    seen: Option<(Record, Instant)>,
+    pace: ApiTimings,
+    seen: Option<(LeaseState, Instant)>,
 }
 
-impl Candidate {
+impl LeaseCandidate {
     /// What follows from the Lease as it is, for one that is reluctant or not. `time` is what our clock says, which may
     /// be wrong.
-    fn judge(
+    fn next_action(
         &mut self,
-        record: &Record,
+        record: &LeaseState,
         is_reluctant: bool,
         now: Instant,
         time: Timestamp,
-    ) -> Step {
+    ) -> LeaseAction {
         if record.holder == self.identity {
-            return Step::Renew;
+            return LeaseAction::Renew;
         }
         let is_free = record.holder.is_empty();
         if is_free && !is_reluctant {
-            return Step::Take;
+            return LeaseAction::Acquire;
         }
         let since = match &self.seen {
             // Only what its holder writes counts.
@@ -134,7 +134,7 @@ impl Candidate {
                 now
             }
         };
-        let look = look(record.nodes, self.pace.look);
+        let observe_interval = read_lease(record.nodes, self.pace.observe_interval);
         let mut good = if is_free {
             Duration::ZERO
         } else {
@@ -142,11 +142,11 @@ impl Candidate {
         };
         if is_reluctant {
             // By then most of those who are not have looked.
-            good += self.pace.reluctance.max(look.mul_f64(1.5));
+            good += self.pace.acquire_delay.max(observe_interval.mul_f64(1.5));
         }
         let unchanged = now.duration_since(since);
         if unchanged >= good {
-            return Step::Take;
+            return LeaseAction::Acquire;
         }
         let seems_old = record.renewed.is_some_and(|renewed| {
             let age = Duration::try_from(time.duration_since(renewed)).unwrap_or_default();
@@ -155,103 +155,103 @@ impl Candidate {
         let left = good.saturating_sub(unchanged);
         if is_reluctant {
             // By then it may see something, and be reluctant no more.
-            return Step::Look(left.min(look));
+            return LeaseAction::Wait(left.min(observe_interval));
         }
         if seems_old || !unchanged.is_zero() {
             // Jittered: not before it has run out, and not all at once.
-            return Step::Look(left.saturating_mul(2).min(look.max(left)));
+            return LeaseAction::Wait(left.saturating_mul(2).min(observe_interval.max(left)));
         }
-        Step::Look(look)
+        LeaseAction::Wait(observe_interval)
     }
 }
 
 /// How often each of so many candidates looks.
-fn look(nodes: u64, least: Duration) -> Duration {
+fn read_lease(nodes: u64, least: Duration) -> Duration {
     let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-    let seconds = f64::from(nodes) / LOOKS_A_SECOND;
-    Duration::from_secs_f64(seconds.min(LONGEST_LOOK.as_secs_f64())).max(least)
+    let seconds = f64::from(nodes) / READS_PER_SECOND;
+    Duration::from_secs_f64(seconds.min(MAX_READ_INTERVAL.as_secs_f64())).max(least)
 }
 
 /// What is held, and since when others may count: from before it was written, so that we give up first.
 #[derive(Clone, Debug)]
-struct Held {
-    record: Record,
+struct HeldLease {
+    record: LeaseState,
     written: Instant,
 }
 
 /// When a holder that sees nothing offers the Lease to the others. No I/O, no clock.
 #[derive(Debug, Default)]
-struct Patience {
+struct ReleaseTimer {
     /// Since when it has seen nothing.
     blind: Option<Instant>,
     /// When the others last did not want it.
-    offered: Option<Instant>,
+    uncovered_since: Option<Instant>,
 }
 
-impl Patience {
+impl ReleaseTimer {
     /// The Lease was taken; by one that sees nothing only because nobody else did.
-    fn taken(&mut self, is_blind: bool, now: Instant) {
+    fn on_acquired(&mut self, is_blind: bool, now: Instant) {
         self.blind = None;
         if is_blind {
-            self.offered = Some(now);
+            self.uncovered_since = Some(now);
         }
     }
 
     /// Whether to offer it now.
-    fn is_over(&mut self, is_blind: bool, pace: &Pace, now: Instant) -> bool {
+    fn is_over(&mut self, is_blind: bool, pace: &ApiTimings, now: Instant) -> bool {
         if !is_blind {
             self.blind = None;
             return false;
         }
         let blind = now.duration_since(*self.blind.get_or_insert(now));
-        let was_offered = self
-            .offered
-            .is_some_and(|offered| now.duration_since(offered) < pace.offer_again);
+        let was_offered = self.uncovered_since.is_some_and(|uncovered_since| {
+            now.duration_since(uncovered_since) < pace.release_interval
+        });
         blind >= pace.blind && !was_offered
     }
 }
 
 /// What the Lease is about: read and written by others while it is sought and held.
 #[derive(Debug)]
-pub struct Stakes {
+pub struct LeaseInputs {
     /// Whether it is held.
-    pub holds: watch::Sender<bool>,
+    pub leadership: watch::Sender<bool>,
     /// What goes with it from holder to holder.
-    pub handover: Handover,
+    pub handover: LeaderHandover,
     /// How many nodes there are, if somebody knows.
     pub nodes: watch::Receiver<usize>,
     /// How much is seen here of the cluster's addresses, if that is known.
-    pub sight: watch::Receiver<Option<Sight>>,
+    pub coverage: watch::Receiver<Option<SegmentCoverage>>,
 }
 
 /// Tries to get and keep the Lease until it is told to stop; then gives it back.
-pub struct Elector {
-    connection: Connection,
-    candidate: Candidate,
-    patience: Patience,
-    pace: Pace,
-    stakes: Stakes,
+pub struct LeaderElector {
+    connection: ApiConnection,
+    candidate: LeaseCandidate,
+    release_timer: ReleaseTimer,
+    pace: ApiTimings,
+    inputs: LeaseInputs,
     forbidden: bool,
 }
 
-impl Elector {
+impl LeaderElector {
     /// A candidate of this name.
     pub fn new(
-        connection: Connection,
+        connection: ApiConnection,
         node_name: Option<&str>,
-        pace: Pace,
-        stakes: Stakes,
+        pace: ApiTimings,
+        inputs: LeaseInputs,
     ) -> Self {
         Self {
-            candidate: Candidate {
+            candidate: LeaseCandidate {
                 identity: identity(node_name),
                 pace: pace.clone(),
                 seen: None,
             },
             connection,
-            patience: Patience::default(),
+            release_timer: ReleaseTimer::default(),
             pace,
-            stakes,
+            inputs,
             forbidden: false,
         }
     }
@@ -266,39 +266,44 @@ impl Elector {
         let mut kept = None;
         tokio::select! {
             () = &mut stopped => {}
-            () = self.elect(&mut kept) => {}
+            () = self.run_election(&mut kept) => {}
         }
-        self.tell(false);
+        self.publish_leadership(false);
         if let Some(held) = kept {
             self.release(&held.record).await;
         }
     }
 
     /// Forever. What is held is left in `kept`.
-    async fn elect(&mut self, kept: &mut Option<Held>) {
+    async fn run_election(&mut self, kept: &mut Option<HeldLease>) {
         // Whoever does not know yet what it sees would not be reluctant, and interfaces are attached one by one.
-        let mut sight = self.stakes.sight.clone();
-        let sees = |sight: &Option<Sight>| sight.is_some_and(|sight| !sight.is_blind);
-        let knows = async { sight.wait_for(sees).await.is_ok() };
+        let mut coverage = self.inputs.coverage.clone();
+        let sees = |coverage: &Option<SegmentCoverage>| {
+            coverage.is_some_and(|coverage| !coverage.is_blind)
+        };
+        let knows = async { coverage.wait_for(sees).await.is_ok() };
         let _ = tokio::join!(
-            timeout(self.pace.look, knows),
-            tokio::time::sleep(up_to(self.pace.look))
+            timeout(self.pace.observe_interval, knows),
+            tokio::time::sleep(up_to(self.pace.observe_interval))
         );
         loop {
             if kept.is_some() {
                 // To the point: it must not run out.
                 tokio::time::sleep(self.pace.renew).await;
-                let is_blind = self.is_blind();
-                if self.patience.is_over(is_blind, &self.pace, Instant::now()) {
-                    self.offer(kept).await;
+                let is_blind = self.lacks_coverage();
+                if self
+                    .release_timer
+                    .is_over(is_blind, &self.pace, Instant::now())
+                {
+                    self.release_if_uncovered(kept).await;
                 } else {
-                    self.keep(kept).await;
+                    self.renew(kept).await;
                 }
                 continue;
             }
-            let wait = match self.look(kept).await {
+            let wait = match self.read_lease(kept).await {
                 Ok(wait) => wait,
-                Err(error) => self.after(&error),
+                Err(error) => self.retry_delay(&error),
             };
             if kept.is_none() {
                 tokio::time::sleep(jittered(wait)).await;
@@ -307,90 +312,93 @@ impl Elector {
     }
 
     /// Looks at the Lease, and takes it if it is free: how long to wait before the next look.
-    async fn look(&mut self, kept: &mut Option<Held>) -> Result<Duration, ReadError> {
+    async fn read_lease(
+        &mut self,
+        kept: &mut Option<HeldLease>,
+    ) -> Result<Duration, ApiRequestError> {
         let record = match self.read("?resourceVersion=0").await {
             Ok(record) => record,
-            Err(ReadError::Missing(_)) => {
+            Err(ApiRequestError::NotFound(_)) => {
                 self.forbidden = false;
-                return match self.judge(&Record::default()) {
-                    Step::Look(wait) => Ok(wait),
-                    Step::Take | Step::Renew => self.take(None, kept).await,
+                return match self.next_action(&LeaseState::default()) {
+                    LeaseAction::Wait(wait) => Ok(wait),
+                    LeaseAction::Acquire | LeaseAction::Renew => self.take(None, kept).await,
                 };
             }
             Err(error) => return Err(error),
         };
         self.forbidden = false;
-        match self.judge(&record) {
-            Step::Look(wait) => return Ok(wait),
-            Step::Take | Step::Renew => {}
+        match self.next_action(&record) {
+            LeaseAction::Wait(wait) => return Ok(wait),
+            LeaseAction::Acquire | LeaseAction::Renew => {}
         }
         // What the API server's memory says may be old: before anything is written, etcd is asked.
         let record = self.read("").await?;
-        match self.judge(&record) {
-            Step::Look(wait) => Ok(wait),
-            Step::Take | Step::Renew => self.take(Some(&record), kept).await,
+        match self.next_action(&record) {
+            LeaseAction::Wait(wait) => Ok(wait),
+            LeaseAction::Acquire | LeaseAction::Renew => self.take(Some(&record), kept).await,
         }
     }
 
-    fn judge(&mut self, record: &Record) -> Step {
-        let is_blind = self.is_blind();
+    fn next_action(&mut self, record: &LeaseState) -> LeaseAction {
+        let is_blind = self.lacks_coverage();
         self.candidate
-            .judge(record, is_blind, Instant::now(), Timestamp::now())
+            .next_action(record, is_blind, Instant::now(), Timestamp::now())
     }
 
     /// Whether there is something to see of the cluster, and nothing of it here.
-    fn is_blind(&self) -> bool {
-        self.stakes
-            .sight
+    fn lacks_coverage(&self) -> bool {
+        self.inputs
+            .coverage
             .borrow()
-            .is_some_and(|sight| sight.is_blind)
+            .is_some_and(|coverage| coverage.is_blind)
     }
 
     /// Takes what is free, or what is not there yet.
     async fn take(
         &mut self,
-        free: Option<&Record>,
-        kept: &mut Option<Held>,
-    ) -> Result<Duration, ReadError> {
+        free: Option<&LeaseState>,
+        kept: &mut Option<HeldLease>,
+    ) -> Result<Duration, ApiRequestError> {
         let written = Instant::now();
         // Until somebody here has told something, what was told before is to be left as it is.
         let told = free.map(|free| free.told.clone()).unwrap_or_default();
         let until = free.and_then(|free| free.renewed);
-        self.stakes.handover.take_over(told, until);
-        let wanted = self.wanted(free);
+        self.inputs.handover.accept_predecessor(told, until);
+        let wanted = self.lease_body(free);
         match self.write(&wanted).await {
             Ok(record) => {
-                *kept = Some(Held { record, written });
-                let is_blind = self.is_blind();
-                self.patience.taken(is_blind, written);
+                *kept = Some(HeldLease { record, written });
+                let is_blind = self.lacks_coverage();
+                self.release_timer.on_acquired(is_blind, written);
                 tracing::info!(is_blind, "speaks for the cluster");
-                self.tell(true);
+                self.publish_leadership(true);
                 Ok(self.pace.renew)
             }
             // Somebody was faster.
-            Err(ReadError::Conflict(_)) => Ok(self.pace.look),
+            Err(ApiRequestError::Conflict(_)) => Ok(self.pace.observe_interval),
             Err(error) => Err(error),
         }
     }
 
     /// Renews what is held, until it works or is lost.
-    async fn keep(&mut self, kept: &mut Option<Held>) {
+    async fn renew(&mut self, kept: &mut Option<HeldLease>) {
         loop {
             let Some(held) = kept.as_ref() else { return };
-            let deadline = held.written + self.pace.give_up;
+            let deadline = held.written + self.pace.renew_deadline;
             let left = deadline.saturating_duration_since(Instant::now());
-            let wanted = self.wanted(Some(&held.record));
+            let wanted = self.lease_body(Some(&held.record));
             let written = Instant::now();
             let error = match timeout(left, self.write(&wanted)).await {
                 Ok(Ok(record)) => {
-                    *kept = Some(Held { record, written });
+                    *kept = Some(HeldLease { record, written });
                     return;
                 }
                 Ok(Err(error)) => error,
-                Err(_) => ReadError::Unreachable("no answer in time".to_owned()),
+                Err(_) => ApiRequestError::Unreachable("no answer in time".to_owned()),
             };
             // Ours may have been written and only the answer lost: then it is ours, of another version.
-            if matches!(error, ReadError::Conflict(_))
+            if matches!(error, ApiRequestError::Conflict(_))
                 && let Ok(Ok(record)) = timeout(left, self.read("")).await
                 && record.holder == self.candidate.identity
                 && let Some(held) = kept
@@ -400,11 +408,14 @@ impl Elector {
                 continue;
             }
             let pause = jittered(self.pace.renew / 5);
-            let is_lost = matches!(error, ReadError::Conflict(_) | ReadError::Missing(_));
+            let is_lost = matches!(
+                error,
+                ApiRequestError::Conflict(_) | ApiRequestError::NotFound(_)
+            );
             if is_lost || Instant::now() + pause >= deadline {
                 tracing::warn!(%error, "no longer speaks for the cluster");
                 *kept = None;
-                self.tell(false);
+                self.publish_leadership(false);
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -412,19 +423,19 @@ impl Elector {
     }
 
     /// Gives back what is held, for those to take who see more.
-    async fn offer(&mut self, kept: &mut Option<Held>) {
+    async fn release_if_uncovered(&mut self, kept: &mut Option<HeldLease>) {
         if let Some(held) = kept.take() {
             tracing::info!(
                 "offers to others to speak for the cluster: its addresses are on no network that is watched here"
             );
-            self.tell(false);
+            self.publish_leadership(false);
             self.release(&held.record).await;
         }
     }
 
     /// Gives back what is held, so that nobody waits for it to run out.
-    async fn release(&mut self, record: &Record) {
-        let mut wanted = self.wanted(Some(record));
+    async fn release(&mut self, record: &LeaseState) {
+        let mut wanted = self.lease_body(Some(record));
         wanted["spec"]["holderIdentity"] = json!("");
         wanted["spec"]["leaseDurationSeconds"] = json!(1);
         match timeout(self.pace.renew, self.write(&wanted)).await {
@@ -436,18 +447,18 @@ impl Elector {
     }
 
     /// The Lease as it shall be, after what it is.
-    fn wanted(&self, record: Option<&Record>) -> Value {
+    fn lease_body(&self, record: Option<&LeaseState>) -> Value {
         let is_ours = record.is_some_and(|record| record.holder == self.candidate.identity);
         let now = format!("{:.6}", Timestamp::now());
         let acquired = record.and_then(|record| record.acquired.clone());
         let transitions = record.map_or(0, |record| record.transitions);
-        let known = *self.stakes.nodes.borrow();
+        let known = *self.inputs.nodes.borrow();
         let nodes = match record {
             // Whoever was there before may have known.
             Some(record) if known == 0 => record.nodes,
             _ => u64::try_from(known).unwrap_or(u64::MAX),
         };
-        let told = self.stakes.handover.told();
+        let told = self.inputs.handover.told();
         let annotations: BTreeMap<_, _> = handover::annotations(&told)
             .chain([(NODES.to_owned(), nodes.to_string())])
             .collect();
@@ -474,13 +485,13 @@ impl Elector {
         })
     }
 
-    async fn read(&self, query: &str) -> Result<Record, ReadError> {
+    async fn read(&self, query: &str) -> Result<LeaseState, ApiRequestError> {
         let path = format!("{}/{NAME}{query}", self.path());
         let lease = self.call(Method::GET, &path, None).await?;
-        Ok(Record::read(&lease))
+        Ok(LeaseState::read(&lease))
     }
 
-    async fn write(&self, lease: &Value) -> Result<Record, ReadError> {
+    async fn write(&self, lease: &Value) -> Result<LeaseState, ApiRequestError> {
         let is_new = lease.pointer("/metadata/resourceVersion").is_none();
         let written = if is_new {
             self.call(Method::POST, &self.path(), Some(lease)).await
@@ -488,7 +499,7 @@ impl Elector {
             let path = format!("{}/{NAME}", self.path());
             self.call(Method::PUT, &path, Some(lease)).await
         };
-        written.map(|lease| Record::read(&lease))
+        written.map(|lease| LeaseState::read(&lease))
     }
 
     async fn call(
@@ -496,11 +507,13 @@ impl Elector {
         method: Method,
         path: &str,
         lease: Option<&Value>,
-    ) -> Result<Value, ReadError> {
-        let call = self.connection.call(Request::Lease, method, path, lease);
-        timeout(self.pace.give_up / 2, call)
+    ) -> Result<Value, ApiRequestError> {
+        let call = self
+            .connection
+            .call(ApiRequestKind::Lease, method, path, lease);
+        timeout(self.pace.renew_deadline / 2, call)
             .await
-            .unwrap_or_else(|_| Err(ReadError::Unreachable("no answer in time".to_owned())))
+            .unwrap_or_else(|_| Err(ApiRequestError::Unreachable("no answer in time".to_owned())))
     }
 
     fn path(&self) -> String {
@@ -509,9 +522,11 @@ impl Elector {
     }
 
     /// How long to wait after a failure.
-    fn after(&mut self, error: &ReadError) -> Duration {
+    fn retry_delay(&mut self, error: &ApiRequestError) -> Duration {
         match error {
-            ReadError::Forbidden(_) | ReadError::Unauthorized(_) | ReadError::Missing(_) => {
+            ApiRequestError::Forbidden(_)
+            | ApiRequestError::Unauthorized(_)
+            | ApiRequestError::NotFound(_) => {
                 if !self.forbidden {
                     tracing::warn!(
                         %error,
@@ -523,16 +538,16 @@ impl Elector {
             }
             error => {
                 tracing::debug!(%error, "cannot look at the Lease");
-                look(0, self.pace.look) * 2
+                read_lease(0, self.pace.observe_interval) * 2
             }
         }
     }
 
-    fn tell(&self, holds: bool) {
-        self.connection.health().set_holds(holds);
-        self.stakes
-            .holds
-            .send_if_modified(|held| std::mem::replace(held, holds) != holds);
+    fn publish_leadership(&self, leadership: bool) {
+        self.connection.health().set_leader(leadership);
+        self.inputs
+            .leadership
+            .send_if_modified(|held| std::mem::replace(held, leadership) != leadership);
     }
 }
 
@@ -553,7 +568,7 @@ mod tests {
     const START: &str = "2026-01-01T00:00:00Z";
 
     struct Scene {
-        candidate: Candidate,
+        candidate: LeaseCandidate,
         is_reluctant: bool,
         start: Instant,
     }
@@ -561,9 +576,9 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             Self {
-                candidate: Candidate {
+                candidate: LeaseCandidate {
                     identity: "me".to_owned(),
-                    pace: Pace::default(),
+                    pace: ApiTimings::default(),
                     seen: None,
                 },
                 is_reluctant: false,
@@ -572,28 +587,30 @@ mod tests {
         }
 
         /// What is concluded after so many seconds from a record that nobody else holds.
-        fn free(&mut self, second: u64, record: &Record) -> Step {
+        fn free(&mut self, second: u64, record: &LeaseState) -> LeaseAction {
             let now = self.start + Duration::from_secs(second);
             let time = Timestamp::UNIX_EPOCH;
-            self.candidate.judge(record, self.is_reluctant, now, time)
+            self.candidate
+                .next_action(record, self.is_reluctant, now, time)
         }
 
         /// What is concluded after so many seconds from a record that its holder renewed at this one of its clock, which
         /// goes wrong by `skew`.
-        fn judge(&mut self, second: u64, renewed: i64, skew: i64) -> Step {
+        fn next_action(&mut self, second: u64, renewed: i64, skew: i64) -> LeaseAction {
             let time = |second| -> Timestamp {
                 let start: Timestamp = START.parse().unwrap();
                 start + jiff::SignedDuration::from_secs(second)
             };
-            let record = Record {
+            let record = LeaseState {
                 holder: "other".to_owned(),
                 renewed: Some(time(renewed + skew)),
                 seconds: 15,
-                ..Record::default()
+                ..LeaseState::default()
             };
             let now = self.start + Duration::from_secs(second);
             let time = time(i64::try_from(second).unwrap());
-            self.candidate.judge(&record, self.is_reluctant, now, time)
+            self.candidate
+                .next_action(&record, self.is_reluctant, now, time)
         }
     }
 
@@ -601,100 +618,125 @@ mod tests {
     fn a_lease_has_run_out_when_it_did_not_change_for_its_time_whatever_the_clocks_say() {
         for skew in [-86_400, 0, 86_400] {
             let mut scene = Scene::new();
-            assert!(matches!(scene.judge(0, 0, skew), Step::Look(_)));
-            assert!(matches!(scene.judge(14, 0, skew), Step::Look(_)));
+            assert!(matches!(
+                scene.next_action(0, 0, skew),
+                LeaseAction::Wait(_)
+            ));
+            assert!(matches!(
+                scene.next_action(14, 0, skew),
+                LeaseAction::Wait(_)
+            ));
             // Renewed just in time.
-            assert!(matches!(scene.judge(15, 15, skew), Step::Look(_)));
-            assert!(matches!(scene.judge(29, 15, skew), Step::Look(_)));
-            assert_eq!(scene.judge(30, 15, skew), Step::Take);
+            assert!(matches!(
+                scene.next_action(15, 15, skew),
+                LeaseAction::Wait(_)
+            ));
+            assert!(matches!(
+                scene.next_action(29, 15, skew),
+                LeaseAction::Wait(_)
+            ));
+            assert_eq!(scene.next_action(30, 15, skew), LeaseAction::Acquire);
         }
     }
 
     #[test]
     fn what_seems_old_is_looked_at_again_soon_and_not_taken() {
         let mut scene = Scene::new();
-        scene.candidate.pace.look = LONGEST_LOOK;
-        assert_eq!(scene.judge(100, 95, 0), Step::Look(LONGEST_LOOK));
+        scene.candidate.pace.observe_interval = MAX_READ_INTERVAL;
+        assert_eq!(
+            scene.next_action(100, 95, 0),
+            LeaseAction::Wait(MAX_READ_INTERVAL)
+        );
         let mut scene = Scene::new();
-        scene.candidate.pace.look = LONGEST_LOOK;
-        assert_eq!(scene.judge(100, 0, 0), Step::Look(Duration::from_secs(30)));
-        assert_eq!(scene.judge(110, 0, 0), Step::Look(Duration::from_secs(10)));
-        assert_eq!(scene.judge(115, 0, 0), Step::Take);
+        scene.candidate.pace.observe_interval = MAX_READ_INTERVAL;
+        assert_eq!(
+            scene.next_action(100, 0, 0),
+            LeaseAction::Wait(Duration::from_secs(30))
+        );
+        assert_eq!(
+            scene.next_action(110, 0, 0),
+            LeaseAction::Wait(Duration::from_secs(10))
+        );
+        assert_eq!(scene.next_action(115, 0, 0), LeaseAction::Acquire);
     }
 
     #[test]
     fn what_nobody_holds_is_taken_and_ours_renewed() {
         let mut scene = Scene::new();
-        let mut record = Record::default();
-        assert_eq!(scene.free(0, &record), Step::Take);
+        let mut record = LeaseState::default();
+        assert_eq!(scene.free(0, &record), LeaseAction::Acquire);
         record.holder = "me".to_owned();
-        assert_eq!(scene.free(0, &record), Step::Renew);
+        assert_eq!(scene.free(0, &record), LeaseAction::Renew);
     }
 
     #[test]
     fn who_sees_nothing_takes_only_what_nobody_wanted_for_a_while() {
         let mut scene = Scene::new();
         scene.is_reluctant = true;
-        let mut free = Record::default();
-        assert!(matches!(scene.free(0, &free), Step::Look(_)));
-        assert!(matches!(scene.free(44, &free), Step::Look(_)));
-        assert_eq!(scene.free(45, &free), Step::Take);
+        let mut free = LeaseState::default();
+        assert!(matches!(scene.free(0, &free), LeaseAction::Wait(_)));
+        assert!(matches!(scene.free(44, &free), LeaseAction::Wait(_)));
+        assert_eq!(scene.free(45, &free), LeaseAction::Acquire);
         // Another had it meanwhile, and gave it back.
         free.renewed = Some(Timestamp::UNIX_EPOCH);
-        assert!(matches!(scene.free(50, &free), Step::Look(_)));
-        assert_eq!(scene.free(95, &free), Step::Take);
+        assert!(matches!(scene.free(50, &free), LeaseAction::Wait(_)));
+        assert_eq!(scene.free(95, &free), LeaseAction::Acquire);
         // Where there are so many that they look seldom, it waits for longer.
         let mut scene = Scene::new();
         scene.is_reluctant = true;
         free.nodes = 5_000;
-        assert!(matches!(scene.free(0, &free), Step::Look(_)));
-        assert!(matches!(scene.free(449, &free), Step::Look(_)));
-        assert_eq!(scene.free(450, &free), Step::Take);
+        assert!(matches!(scene.free(0, &free), LeaseAction::Wait(_)));
+        assert!(matches!(scene.free(449, &free), LeaseAction::Wait(_)));
+        assert_eq!(scene.free(450, &free), LeaseAction::Acquire);
         // What ran out, too; but its own it renews.
         let mut scene = Scene::new();
         scene.is_reluctant = true;
-        assert!(matches!(scene.judge(0, 0, 0), Step::Look(_)));
-        assert!(matches!(scene.judge(59, 0, 0), Step::Look(_)));
-        assert_eq!(scene.judge(60, 0, 0), Step::Take);
+        assert!(matches!(scene.next_action(0, 0, 0), LeaseAction::Wait(_)));
+        assert!(matches!(scene.next_action(59, 0, 0), LeaseAction::Wait(_)));
+        assert_eq!(scene.next_action(60, 0, 0), LeaseAction::Acquire);
         free.holder = "me".to_owned();
-        assert_eq!(scene.free(61, &free), Step::Renew);
+        assert_eq!(scene.free(61, &free), LeaseAction::Renew);
     }
 
     #[test]
     fn a_holder_that_sees_nothing_offers_it_to_the_others_and_not_all_the_time() {
-        let (mut patience, pace, start) = (Patience::default(), Pace::default(), Instant::now());
-        let is_over = |patience: &mut Patience, is_blind, minute| {
+        let (mut release_timer, pace, start) = (
+            ReleaseTimer::default(),
+            ApiTimings::default(),
+            Instant::now(),
+        );
+        let is_over = |release_timer: &mut ReleaseTimer, is_blind, minute| {
             let now = start + Duration::from_mins(minute);
-            patience.is_over(is_blind, &pace, now)
+            release_timer.is_over(is_blind, &pace, now)
         };
-        patience.taken(false, start);
-        assert!(!is_over(&mut patience, true, 1));
-        assert!(!is_over(&mut patience, true, 5));
+        release_timer.on_acquired(false, start);
+        assert!(!is_over(&mut release_timer, true, 1));
+        assert!(!is_over(&mut release_timer, true, 5));
         // It saw something for a moment.
-        assert!(!is_over(&mut patience, false, 6));
-        assert!(!is_over(&mut patience, true, 7));
-        assert!(!is_over(&mut patience, true, 11));
-        assert!(is_over(&mut patience, true, 12));
+        assert!(!is_over(&mut release_timer, false, 6));
+        assert!(!is_over(&mut release_timer, true, 7));
+        assert!(!is_over(&mut release_timer, true, 11));
+        assert!(is_over(&mut release_timer, true, 12));
         // None of the others wanted it.
-        patience.taken(true, start + Duration::from_mins(13));
-        assert!(!is_over(&mut patience, true, 14));
-        assert!(!is_over(&mut patience, true, 24 * 60 + 12));
-        assert!(is_over(&mut patience, true, 24 * 60 + 13));
+        release_timer.on_acquired(true, start + Duration::from_mins(13));
+        assert!(!is_over(&mut release_timer, true, 14));
+        assert!(!is_over(&mut release_timer, true, 24 * 60 + 12));
+        assert!(is_over(&mut release_timer, true, 24 * 60 + 13));
         // Whoever sees something keeps it.
-        patience.taken(false, start + Duration::from_mins(1_460));
+        release_timer.on_acquired(false, start + Duration::from_mins(1_460));
         for minute in 1_461..3_000 {
-            assert!(!is_over(&mut patience, false, minute));
+            assert!(!is_over(&mut release_timer, false, minute));
         }
     }
 
     #[test]
     fn the_more_candidates_the_more_seldom_each_looks() {
         let least = Duration::from_secs(15);
-        assert_eq!(look(0, least), least);
-        assert_eq!(look(240, least), least);
-        assert_eq!(look(480, least), Duration::from_secs(30));
-        assert_eq!(look(5_000, least), LONGEST_LOOK);
-        assert_eq!(look(u64::MAX, least), LONGEST_LOOK);
+        assert_eq!(read_lease(0, least), least);
+        assert_eq!(read_lease(240, least), least);
+        assert_eq!(read_lease(480, least), Duration::from_secs(30));
+        assert_eq!(read_lease(5_000, least), MAX_READ_INTERVAL);
+        assert_eq!(read_lease(u64::MAX, least), MAX_READ_INTERVAL);
     }
 
     #[test]
@@ -705,9 +747,9 @@ mod tests {
             json!({"spec": 7}),
             json!({"spec": {"holderIdentity": 7, "renewTime": "x", "leaseDurationSeconds": -1}}),
         ] {
-            assert_eq!(Record::read(&nonsense), Record::default());
+            assert_eq!(LeaseState::read(&nonsense), LeaseState::default());
         }
         let long = json!({"spec": {"holderIdentity": "a", "leaseDurationSeconds": u64::MAX}});
-        assert_eq!(Record::read(&long).duration(), LONGEST_LEASE);
+        assert_eq!(LeaseState::read(&long).duration(), MAX_LEASE_DURATION);
     }
 }

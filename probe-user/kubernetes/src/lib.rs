@@ -1,6 +1,6 @@
 //! The client of the Kubernetes API server: watches, leader election, Events.
 //!
-//! Everything else uses a [`Handle`], which exists without a cluster too, and in a program that was built without the
+//! Everything else uses a [`ClusterHandle`], which exists without a cluster too, and in a program that was built without the
 //! feature `kubernetes`: it then has no data. Must not depend on `datapath`, `prober` or `notify`.
 
 use std::{
@@ -50,47 +50,47 @@ mod start;
 mod tests;
 
 #[cfg(not(feature = "kubernetes"))]
-pub use absent::Connection;
+pub use absent::ApiConnection;
 #[cfg(not(feature = "kubernetes"))]
 pub use absent::NewEvent;
 #[cfg(feature = "kubernetes")]
-pub use connect::Connection;
-pub use error::{ConnectError, Outcome, ReadError};
+pub use connect::ApiConnection;
+pub use error::{ApiOutcome, ApiRequestError, ConnectError};
 #[cfg(feature = "kubernetes")]
 pub use events::NewEvent;
-pub use handover::{Before, Digest, Handover};
-pub use health::Health;
+pub use handover::{Digest, LeaderHandover, PredecessorState};
+pub use health::ApiHealth;
 pub use pools::PoolObjects;
 use probe_cluster::{
-    model::{Cluster, Node},
+    model::{ClusterSnapshot, Node},
     object,
-    tracking::Sight,
+    tracking::SegmentCoverage,
 };
-use probe_model::Named;
+use probe_model::NamespacedName;
 
 /// The nodes are asked for at most this often, however that goes.
 const NODES_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long a list of nodes is believed while it cannot be read again.
-const NODES_BELIEVED: Duration = Duration::from_mins(15);
+const NODES_MAX_AGE: Duration = Duration::from_mins(15);
 
 /// What is known of the cluster, for everybody who wants to know. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle {
-    inner: Arc<Inner>,
+pub struct ClusterHandle {
+    inner: Arc<ClusterHandleInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    connection: Option<Connection>,
+struct ClusterHandleInner {
+    connection: Option<ApiConnection>,
     node_name: Option<String>,
-    cluster: watch::Sender<Arc<Cluster>>,
-    holds: watch::Sender<bool>,
-    handover: Handover,
+    cluster: watch::Sender<Arc<ClusterSnapshot>>,
+    leadership: watch::Sender<bool>,
+    handover: LeaderHandover,
     /// How much this node sees of the cluster's addresses, when that is known.
-    sight: watch::Sender<Option<Sight>>,
-    health: Arc<Health>,
-    nodes: Mutex<Nodes>,
+    coverage: watch::Sender<Option<SegmentCoverage>>,
+    health: Arc<ApiHealth>,
+    nodes: Mutex<NodeCache>,
     /// How many nodes there are, when that is known.
     node_count: watch::Sender<usize>,
     /// The last list of nodes, for those who do not wait.
@@ -98,7 +98,7 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct Nodes {
+struct NodeCache {
     list: Arc<Vec<Node>>,
     /// Of which labels they have the values.
     labels: BTreeSet<String>,
@@ -106,28 +106,32 @@ struct Nodes {
     tried: Option<Instant>,
 }
 
-impl Nodes {
-    fn are_good(&self, labels: &BTreeSet<String>, max_age: Duration) -> bool {
+impl NodeCache {
+    fn is_fresh(&self, labels: &BTreeSet<String>, max_age: Duration) -> bool {
         let is_fresh = self.read.is_some_and(|read| read.elapsed() <= max_age);
         is_fresh && labels.is_subset(&self.labels)
     }
 }
 
-impl Handle {
+impl ClusterHandle {
     /// Knows nothing and never will.
     pub fn off() -> Self {
         Self::new(None, None, Arc::default())
     }
 
-    fn new(connection: Option<Connection>, node_name: Option<String>, health: Arc<Health>) -> Self {
+    fn new(
+        connection: Option<ApiConnection>,
+        node_name: Option<String>,
+        health: Arc<ApiHealth>,
+    ) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ClusterHandleInner {
                 connection,
                 node_name,
                 cluster: watch::Sender::new(Arc::default()),
-                holds: watch::Sender::new(false),
-                handover: Handover::default(),
-                sight: watch::Sender::default(),
+                leadership: watch::Sender::new(false),
+                handover: LeaderHandover::default(),
+                coverage: watch::Sender::default(),
                 health,
                 nodes: Mutex::default(),
                 node_count: watch::Sender::new(0),
@@ -142,33 +146,33 @@ impl Handle {
     }
 
     /// What is known of the cluster, and news of it. Where there is none there is never any.
-    pub fn cluster(&self) -> watch::Receiver<Arc<Cluster>> {
+    pub fn cluster(&self) -> watch::Receiver<Arc<ClusterSnapshot>> {
         self.inner.cluster.subscribe()
     }
 
     /// Whether this node speaks for the cluster: at most one does.
     pub fn holds(&self) -> watch::Receiver<bool> {
-        self.inner.holds.subscribe()
+        self.inner.leadership.subscribe()
     }
 
     /// What whoever spoke for the cluster before has told, and what this node leaves to the next.
-    pub fn handover(&self) -> Handover {
+    pub fn handover(&self) -> LeaderHandover {
         self.inner.handover.clone()
     }
 
     /// How much this node sees of the cluster's addresses: for whoever finds it out to say, and for others to read.
     /// Whoever sees nothing does not strive to speak for the cluster.
-    pub fn sight(&self) -> &watch::Sender<Option<Sight>> {
-        &self.inner.sight
+    pub fn segment_coverage(&self) -> &watch::Sender<Option<SegmentCoverage>> {
+        &self.inner.coverage
     }
 
     /// How the connection is doing.
-    pub fn health(&self) -> Arc<Health> {
+    pub fn health(&self) -> Arc<ApiHealth> {
         self.inner.health.clone()
     }
 
     /// The connection, for what this has no word for.
-    pub fn connection(&self) -> Option<&Connection> {
+    pub fn connection(&self) -> Option<&ApiConnection> {
         self.inner.connection.as_ref()
     }
 
@@ -191,10 +195,10 @@ impl Handle {
             let is_early = known
                 .tried
                 .is_some_and(|tried| tried.elapsed() < NODES_INTERVAL);
-            if !known.are_good(&labels, max_age) && !is_early {
+            if !known.is_fresh(&labels, max_age) && !is_early {
                 known.tried = Some(Instant::now());
                 // A label that somebody asked for once will be asked for again.
-                if labels.len() < object::MOST_LABELS {
+                if labels.len() < object::MAX_LABELS {
                     labels.append(&mut known.labels.clone());
                 }
                 match connection.nodes(&labels).await {
@@ -208,7 +212,7 @@ impl Handle {
                     Err(error) => {
                         tracing::warn!(%error, "cannot read the cluster's nodes");
                         let read = known.read.map(|read| read.elapsed());
-                        if read.is_some_and(|age| age > NODES_BELIEVED) {
+                        if read.is_some_and(|age| age > NODES_MAX_AGE) {
                             // There may be others by now, and who is no node is not to be said.
                             inner.known_nodes.send_replace(None);
                         }
@@ -227,7 +231,7 @@ impl Handle {
     }
 
     /// How many endpoints of a service are ready; nothing if that cannot be told.
-    pub async fn ready_endpoints(&self, service: &Named) -> Option<usize> {
+    pub async fn ready_endpoints(&self, service: &NamespacedName) -> Option<usize> {
         let connection = self.inner.connection.as_ref()?;
         let ready = connection.ready_endpoints(service).await;
         ready
@@ -236,15 +240,15 @@ impl Handle {
     }
 }
 
-/// The tasks behind a [`Handle`].
+/// The tasks behind a [`ClusterHandle`].
 #[derive(Debug, Default)]
-pub struct Running {
+pub struct ClusterTasks {
     stop: watch::Sender<bool>,
     elector: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
 
-impl Running {
+impl ClusterTasks {
     /// Ends them. Whoever speaks for the cluster says that it no longer does: within a few seconds, or not at all.
     pub async fn stop(self) {
         self.stop.send_replace(true);

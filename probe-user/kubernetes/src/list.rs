@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{
-    Connection, ReadError,
-    health::Request,
-    request::{Packing, chain, chunks},
+    ApiConnection, ApiRequestError,
+    health::ApiRequestKind,
+    request::{ResponseCompression, chain, chunks},
 };
 
 /// What lies between two objects, and each object, is no longer than this: etcd takes objects of 1.5 MiB.
-const LONGEST_OBJECT: usize = 8 << 20;
+const MAX_OBJECT_BYTES: usize = 8 << 20;
 
 /// What parsing reads at once.
 const BUFFER: usize = 64 << 10;
@@ -34,30 +34,33 @@ const BUFFER: usize = 64 << 10;
 const TOO_LARGE: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
 /// More objects than this are no list that this could be about.
-const MOST_OBJECTS: usize = 500_000;
+const MAX_OBJECTS: usize = 500_000;
 
 /// What a list was.
 #[derive(Debug)]
-pub struct Listed<S> {
+pub struct ListResponse<S> {
     /// What was made of its objects.
     pub state: S,
     /// The version to watch from.
     pub version: String,
 }
 
-impl Connection {
+impl ApiConnection {
     /// Lists what a path has, and gives each object to `take`.
     pub(super) async fn list<S: Send + 'static>(
         &self,
-        request: Request,
+        request: ApiRequestKind,
         path: &str,
         state: S,
         take: fn(&mut S, Value),
-    ) -> Result<Listed<S>, ReadError> {
-        let body = self.get(request, path, Packing::Allowed).await?;
+    ) -> Result<ListResponse<S>, ApiRequestError> {
+        let body = self
+            .get(request, path, ResponseCompression::Allowed)
+            .await?;
         let reader = SyncIoBridge::new(StreamReader::new(chunks(body, None)));
         let parsed = tokio::task::spawn_blocking(move || parse(reader, state, take)).await;
-        let parsed = parsed.unwrap_or_else(|error| Err(ReadError::Garbage(chain(&error))));
+        let parsed =
+            parsed.unwrap_or_else(|error| Err(ApiRequestError::InvalidResponse(chain(&error))));
         if let Err(error) = &parsed {
             self.count(request, Some(error));
         }
@@ -66,16 +69,20 @@ impl Connection {
 }
 
 /// Reads a list from its text.
-fn parse<S>(reader: impl Read, state: S, take: fn(&mut S, Value)) -> Result<Listed<S>, ReadError> {
+fn parse<S>(
+    reader: impl Read,
+    state: S,
+    take: fn(&mut S, Value),
+) -> Result<ListResponse<S>, ApiRequestError> {
     let used = Rc::new(Cell::new(0));
     let reader = BufReader::with_capacity(
         BUFFER,
-        Bounded {
+        BoundedReader {
             inner: reader,
             used: used.clone(),
         },
     );
-    let mut list = List {
+    let mut list = ListVisitor {
         state,
         take,
         used,
@@ -83,31 +90,31 @@ fn parse<S>(reader: impl Read, state: S, take: fn(&mut S, Value)) -> Result<List
         version: None,
     };
     let mut text = serde_json::Deserializer::from_reader(reader);
-    let parsed = Root(&mut list).deserialize(&mut text);
+    let parsed = ListSeed(&mut list).deserialize(&mut text);
     match parsed.and_then(|()| text.end()) {
-        Ok(()) => Ok(Listed {
+        Ok(()) => Ok(ListResponse {
             state: list.state,
-            version: list
-                .version
-                .ok_or_else(|| ReadError::Garbage("a list without resourceVersion".to_owned()))?,
+            version: list.version.ok_or_else(|| {
+                ApiRequestError::InvalidResponse("a list without resourceVersion".to_owned())
+            })?,
         }),
         // Of an object without end that is the kind.
         Err(error) if error.io_error_kind().is_some_and(|kind| kind != TOO_LARGE) => {
-            Err(ReadError::Unreachable(chain(&error)))
+            Err(ApiRequestError::Unreachable(chain(&error)))
         }
-        Err(error) => Err(ReadError::Garbage(chain(&error))),
+        Err(error) => Err(ApiRequestError::InvalidResponse(chain(&error))),
     }
 }
 
 /// A reader that gives up on an object without end.
-struct Bounded<R> {
+struct BoundedReader<R> {
     inner: R,
     used: Rc<Cell<usize>>,
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for BoundedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.used.get() > LONGEST_OBJECT {
+        if self.used.get() > MAX_OBJECT_BYTES {
             let error = "an object of the list is too large";
             return Err(io::Error::new(TOO_LARGE, error));
         }
@@ -117,7 +124,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-struct List<S> {
+struct ListVisitor<S> {
     state: S,
     take: fn(&mut S, Value),
     used: Rc<Cell<usize>>,
@@ -126,9 +133,9 @@ struct List<S> {
 }
 
 /// The list as a whole.
-struct Root<'a, S>(&'a mut List<S>);
+struct ListSeed<'a, S>(&'a mut ListVisitor<S>);
 
-impl<'de, S> DeserializeSeed<'de> for Root<'_, S> {
+impl<'de, S> DeserializeSeed<'de> for ListSeed<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -136,7 +143,7 @@ impl<'de, S> DeserializeSeed<'de> for Root<'_, S> {
     }
 }
 
-impl<'de, S> Visitor<'de> for Root<'_, S> {
+impl<'de, S> Visitor<'de> for ListSeed<'_, S> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,7 +157,7 @@ impl<'de, S> Visitor<'de> for Root<'_, S> {
                     let list = json!({"metadata": map.next_value::<Value>()?});
                     self.0.version = object::version(&list).map(str::to_owned);
                 }
-                "items" => map.next_value_seed(Items(self.0))?,
+                "items" => map.next_value_seed(ItemsSeed(self.0))?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -160,9 +167,9 @@ impl<'de, S> Visitor<'de> for Root<'_, S> {
     }
 }
 
-struct Items<'a, S>(&'a mut List<S>);
+struct ItemsSeed<'a, S>(&'a mut ListVisitor<S>);
 
-impl<'de, S> DeserializeSeed<'de> for Items<'_, S> {
+impl<'de, S> DeserializeSeed<'de> for ItemsSeed<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -171,7 +178,7 @@ impl<'de, S> DeserializeSeed<'de> for Items<'_, S> {
     }
 }
 
-impl<'de, S> Visitor<'de> for Items<'_, S> {
+impl<'de, S> Visitor<'de> for ItemsSeed<'_, S> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -186,7 +193,7 @@ impl<'de, S> Visitor<'de> for Items<'_, S> {
         while let Some(object) = items.next_element::<Value>()? {
             self.0.used.set(0);
             self.0.objects += 1;
-            if self.0.objects > MOST_OBJECTS {
+            if self.0.objects > MAX_OBJECTS {
                 return Err(serde::de::Error::custom("a list without end"));
             }
             (self.0.take)(&mut self.0.state, object);
@@ -201,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    fn names(text: &str) -> Result<(Vec<String>, String), ReadError> {
+    fn names(text: &str) -> Result<(Vec<String>, String), ApiRequestError> {
         let take = |names: &mut Vec<String>, object: Value| names.push(object.to_string());
         parse(Cursor::new(text.to_owned()), Vec::new(), take)
             .map(|listed| (listed.state, listed.version))
@@ -228,17 +235,23 @@ mod tests {
             r#"{"metadata":{"resourceVersion":"7"},"items":{}}"#,
             r#"{"metadata":{"resourceVersion":"7"},"items":[]} more"#,
         ] {
-            assert!(matches!(names(text), Err(ReadError::Garbage(_))), "{text}");
+            assert!(
+                matches!(names(text), Err(ApiRequestError::InvalidResponse(_))),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn an_object_without_end_is_given_up() {
-        let text = format!(r#"{{"items":["{}"#, "x".repeat(LONGEST_OBJECT * 2));
+        let text = format!(r#"{{"items":["{}"#, "x".repeat(MAX_OBJECT_BYTES * 2));
         let error = names(&text).unwrap_err();
-        assert!(matches!(error, ReadError::Garbage(_)), "{error}");
+        assert!(
+            matches!(error, ApiRequestError::InvalidResponse(_)),
+            "{error}"
+        );
         // Many that are each of a usual size are not.
-        let object = format!(r#""{}","#, "x".repeat(LONGEST_OBJECT / 4));
+        let object = format!(r#""{}","#, "x".repeat(MAX_OBJECT_BYTES / 4));
         let text = format!(
             r#"{{"items":[{}""],"metadata":{{"resourceVersion":"1"}}}}"#,
             object.repeat(8)

@@ -4,28 +4,28 @@
 use std::collections::BTreeSet;
 
 use probe_cluster::{model::Node, object};
-use probe_model::Named;
+use probe_model::NamespacedName;
 
-use super::{Connection, ReadError, health::Request};
+use super::{ApiConnection, ApiRequestError, health::ApiRequestKind};
 
 /// So many nodes are kept: twice what this is made for.
-const MOST_NODES: usize = 10_000;
+const MAX_NODES: usize = 10_000;
 
-struct Nodes {
+struct NodeListState {
     labels: BTreeSet<String>,
     nodes: Vec<Node>,
 }
 
-impl Connection {
+impl ApiConnection {
     /// The nodes as they are now; of their labels these.
-    pub async fn nodes(&self, labels: &BTreeSet<String>) -> Result<Vec<Node>, ReadError> {
-        let nodes = Nodes {
+    pub async fn nodes(&self, labels: &BTreeSet<String>) -> Result<Vec<Node>, ApiRequestError> {
+        let nodes = NodeListState {
             labels: labels.clone(),
             nodes: Vec::new(),
         };
         let path = "/api/v1/nodes?resourceVersion=0";
-        let listed = self.list(Request::Nodes, path, nodes, |nodes, object| {
-            if nodes.nodes.len() < MOST_NODES {
+        let listed = self.list(ApiRequestKind::Nodes, path, nodes, |nodes, object| {
+            if nodes.nodes.len() < MAX_NODES {
                 let node = object::node(&object, &nodes.labels);
                 nodes.nodes.extend(node);
             }
@@ -34,23 +34,26 @@ impl Connection {
     }
 
     /// How many endpoints of a service are ready.
-    pub async fn ready_endpoints(&self, service: &Named) -> Result<usize, ReadError> {
-        let Named { namespace, name } = service;
+    pub async fn ready_endpoints(
+        &self,
+        service: &NamespacedName,
+    ) -> Result<usize, ApiRequestError> {
+        let NamespacedName { namespace, name } = service;
         if !(is_name(namespace) && is_name(name)) {
-            return Err(ReadError::Refused(format!("{service} is no name")));
+            return Err(ApiRequestError::Refused(format!("{service} is no name")));
         }
-        let mut ready = Err(ReadError::Missing("endpointslices".to_owned()));
+        let mut ready = Err(ApiRequestError::NotFound("endpointslices".to_owned()));
         // The newer is there since 1.21.
         for version in ["v1", "v1beta1"] {
             let path = format!(
                 "/apis/discovery.k8s.io/{version}/namespaces/{namespace}/endpointslices\
                  ?resourceVersion=0&labelSelector=kubernetes.io%2Fservice-name%3D{name}"
             );
-            let listed = self.list(Request::Endpoints, &path, 0, |ready, slice| {
+            let listed = self.list(ApiRequestKind::Endpoints, &path, 0, |ready, slice| {
                 *ready += object::ready_endpoints(&slice);
             });
             ready = listed.await.map(|listed| listed.state);
-            if !matches!(ready, Err(ReadError::Missing(_))) {
+            if !matches!(ready, Err(ApiRequestError::NotFound(_))) {
                 break;
             }
         }

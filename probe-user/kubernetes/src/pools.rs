@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::ReadError;
+use super::ApiRequestError;
 
 /// What was read, and what could not be.
 #[derive(Debug, Default)]
@@ -10,7 +10,7 @@ pub struct PoolObjects {
     /// The objects, each with `apiVersion` and `kind`.
     pub objects: Vec<Value>,
     /// What could not be read: what, and why.
-    pub errors: Vec<(&'static str, ReadError)>,
+    pub errors: Vec<(&'static str, ApiRequestError)>,
 }
 
 #[cfg(feature = "kubernetes")]
@@ -19,12 +19,12 @@ mod reading {
     use serde_json::Value;
 
     use super::{
-        super::{Connection, ReadError, health::Request},
+        super::{ApiConnection, ApiRequestError, health::ApiRequestKind},
         PoolObjects,
     };
 
     /// So many objects of a sort are read.
-    const MOST: usize = 10_000;
+    const MAX_OBJECTS: usize = 10_000;
 
     /// Lists: where each is, and what it is a list of. Of several in a row the first that is there is enough.
     const LISTS: [&[(&str, &str, &str)]; 5] = [
@@ -65,7 +65,7 @@ mod reading {
     /// Where kube-vip's cloud provider has its pools.
     const KUBE_VIP: &str = "/api/v1/namespaces/kube-system/configmaps/kubevip";
 
-    impl Connection {
+    impl ApiConnection {
         /// Pools and advertisements, as they are now. What is not installed is none of them.
         pub async fn pool_objects(&self) -> PoolObjects {
             let mut read = PoolObjects::default();
@@ -79,7 +79,7 @@ mod reading {
                             read.objects.extend(named);
                             break;
                         }
-                        Err(ReadError::Missing(_)) => {}
+                        Err(ApiRequestError::NotFound(_)) => {}
                         Err(error) => {
                             read.errors.push((kind, error));
                             break;
@@ -87,22 +87,30 @@ mod reading {
                     }
                 }
             }
-            match self.call(Request::List, Method::GET, KUBE_VIP, None).await {
+            match self
+                .call(ApiRequestKind::List, Method::GET, KUBE_VIP, None)
+                .await
+            {
                 Ok(object) => read.objects.push(named(object, "v1", "ConfigMap")),
                 // ConfigMaps are nothing that everybody may read, and most clusters have no such one.
-                Err(ReadError::Missing(_) | ReadError::Forbidden(_)) => {}
+                Err(ApiRequestError::NotFound(_) | ApiRequestError::Forbidden(_)) => {}
                 Err(error) => read.errors.push(("ConfigMap kubevip", error)),
             }
             read
         }
 
-        async fn pool_list(&self, path: &str) -> Result<Vec<Value>, ReadError> {
+        async fn pool_list(&self, path: &str) -> Result<Vec<Value>, ApiRequestError> {
             let path = format!("{path}?resourceVersion=0");
-            let listed = self.list(Request::List, &path, Vec::new(), |objects, object| {
-                if objects.len() < MOST {
-                    objects.push(object);
-                }
-            });
+            let listed = self.list(
+                ApiRequestKind::List,
+                &path,
+                Vec::new(),
+                |objects, object| {
+                    if objects.len() < MAX_OBJECTS {
+                        objects.push(object);
+                    }
+                },
+            );
             Ok(listed.await?.state)
         }
     }

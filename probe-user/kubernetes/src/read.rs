@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use probe_cluster::{
-    model::{Freshness, Known, Objects, Resource},
+    model::{ClusterObjects, Freshness, Resource, ResourceState},
     shelf,
-    shelf::Shelf,
+    shelf::ResourceStore,
 };
 
-use super::{Connection, ReadError, health::Request, list::Listed};
+use super::{ApiConnection, ApiRequestError, health::ApiRequestKind, list::ListResponse};
 
 /// The services that are meant, by a selector that servers before 1.31 do not know.
 pub const LOAD_BALANCERS: &str = "fieldSelector=spec.type%3DLoadBalancer";
@@ -25,32 +25,34 @@ pub const fn path(resource: Resource) -> &'static str {
 }
 
 /// How well something is known that could not be read.
-pub const fn unknown(error: &ReadError) -> Known {
+pub const fn state_of_error(error: &ApiRequestError) -> ResourceState {
     match error {
-        ReadError::Missing(_) => Known::Missing,
-        ReadError::Forbidden(_) | ReadError::Unauthorized(_) => Known::Forbidden,
-        ReadError::Conflict(_)
-        | ReadError::Gone(_)
-        | ReadError::Refused(_)
-        | ReadError::Unavailable(_)
-        | ReadError::Unreachable(_)
-        | ReadError::Garbage(_) => Known::Never,
+        ApiRequestError::NotFound(_) => ResourceState::NotInstalled,
+        ApiRequestError::Forbidden(_) | ApiRequestError::Unauthorized(_) => {
+            ResourceState::Forbidden
+        }
+        ApiRequestError::Conflict(_)
+        | ApiRequestError::Gone(_)
+        | ApiRequestError::Refused(_)
+        | ApiRequestError::Unavailable(_)
+        | ApiRequestError::Unreachable(_)
+        | ApiRequestError::InvalidResponse(_) => ResourceState::NeverRead,
     }
 }
 
-impl Connection {
+impl ApiConnection {
     /// Everything that is followed, as it is now.
-    pub async fn objects(&self) -> Objects {
+    pub async fn objects(&self) -> ClusterObjects {
         let readings = Resource::ALL.iter().map(|&resource| async move {
             let listed = match self.list_resource(resource, true).await {
                 // It does not know the selector.
-                Err(ReadError::Refused(_)) => self.list_resource(resource, false).await,
+                Err(ApiRequestError::Refused(_)) => self.list_resource(resource, false).await,
                 listed => listed,
             };
             match listed {
                 Ok(listed) => {
                     let freshness = Freshness {
-                        known: Known::Current,
+                        known: ResourceState::Current,
                         heard: Some(Timestamp::now()),
                         error: None,
                     };
@@ -58,11 +60,11 @@ impl Connection {
                 }
                 Err(error) => {
                     let freshness = Freshness {
-                        known: unknown(&error),
+                        known: state_of_error(&error),
                         heard: None,
                         error: Some(error.to_string()),
                     };
-                    (Shelf::new(resource), freshness)
+                    (ResourceStore::new(resource), freshness)
                 }
             }
         });
@@ -79,18 +81,18 @@ impl Connection {
         &self,
         resource: Resource,
         by_selector: bool,
-    ) -> Result<Listed<Shelf>, ReadError> {
+    ) -> Result<ListResponse<ResourceStore>, ApiRequestError> {
         let mut path = format!("{}?resourceVersion=0", path(resource));
         if resource == Resource::Services && by_selector {
             path.push('&');
             path.push_str(LOAD_BALANCERS);
         }
         self.list(
-            Request::List,
+            ApiRequestKind::List,
             &path,
-            Shelf::new(resource),
+            ResourceStore::new(resource),
             |shelf, object| {
-                shelf.put(object);
+                shelf.apply(object);
             },
         )
         .await

@@ -13,10 +13,10 @@ use kube::client::Body;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Connection, Outcome, ReadError, health};
+use super::{ApiConnection, ApiOutcome, ApiRequestError, health};
 
 /// An answer begins within this time: the server's own limit for a request that is no watch is a minute.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// While an answer is read, there is never silence for longer than this.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,32 +24,32 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 const LIST_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A single object, or an error, is no longer than this.
-const LONGEST_ANSWER: usize = 4 << 20;
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
 
 /// So much of what went wrong is told.
-const LONGEST_ERROR: usize = 300;
+const MAX_ERROR_BYTES: usize = 300;
 
 /// The body of an answer, as it comes.
 pub type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// Whether the answer may be packed: what comes line by line must not wait for the packer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub enum ResponseCompression {
     /// It may.
     Allowed,
     /// It comes as it is.
     None,
 }
 
-impl Connection {
+impl ApiConnection {
     /// Asks for something whose answer is read as it comes. Counted when the answer begins; if it breaks off, by
     /// whoever reads it.
     pub(super) async fn get(
         &self,
-        request: health::Request,
+        request: health::ApiRequestKind,
         path: &str,
-        packing: Packing,
-    ) -> Result<Body, ReadError> {
+        packing: ResponseCompression,
+    ) -> Result<Body, ApiRequestError> {
         let answer = self.send(Method::GET, path, None, packing).await;
         self.count(request, answer.as_ref().err());
         answer
@@ -58,14 +58,18 @@ impl Connection {
     /// Asks for one object, or sends one: the object that comes back.
     pub async fn call(
         &self,
-        request: health::Request,
+        request: health::ApiRequestKind,
         method: Method,
         path: &str,
         object: Option<&Value>,
-    ) -> Result<Value, ReadError> {
-        let answer = match self.send(method, path, object, Packing::Allowed).await {
-            Ok(body) => whole(body).await.and_then(|text| {
-                serde_json::from_slice(&text).map_err(|error| ReadError::Garbage(chain(&error)))
+    ) -> Result<Value, ApiRequestError> {
+        let answer = match self
+            .send(method, path, object, ResponseCompression::Allowed)
+            .await
+        {
+            Ok(body) => read_body(body).await.and_then(|text| {
+                serde_json::from_slice(&text)
+                    .map_err(|error| ApiRequestError::InvalidResponse(chain(&error)))
             }),
             Err(error) => Err(error),
         };
@@ -73,8 +77,8 @@ impl Connection {
         answer
     }
 
-    pub(super) fn count(&self, request: health::Request, error: Option<&ReadError>) {
-        let outcome = error.map_or(Outcome::Ok, ReadError::outcome);
+    pub(super) fn count(&self, request: health::ApiRequestKind, error: Option<&ApiRequestError>) {
+        let outcome = error.map_or(ApiOutcome::Ok, ApiRequestError::outcome);
         self.health().count(request, outcome);
     }
 
@@ -83,11 +87,11 @@ impl Connection {
         method: Method,
         path: &str,
         object: Option<&Value>,
-        packing: Packing,
-    ) -> Result<Body, ReadError> {
-        let refused = |error: hyper::http::Error| ReadError::Refused(chain(&error));
+        packing: ResponseCompression,
+    ) -> Result<Body, ApiRequestError> {
+        let refused = |error: hyper::http::Error| ApiRequestError::Refused(chain(&error));
         let mut request = hyper::Request::builder().method(&method).uri(path);
-        if packing == Packing::None {
+        if packing == ResponseCompression::None {
             request = request.header(ACCEPT_ENCODING, "identity");
         }
         let body = match object {
@@ -98,16 +102,16 @@ impl Connection {
             None => Body::empty(),
         };
         let request = request.body(body).map_err(refused)?;
-        let response = timeout(ANSWER_TIMEOUT, self.client().send(request))
+        let response = timeout(RESPONSE_TIMEOUT, self.client().send(request))
             .await
-            .map_err(|_| ReadError::Unreachable("no answer within a minute".to_owned()))?
-            .map_err(|error| ReadError::Unreachable(chain(&error)))?;
+            .map_err(|_| ApiRequestError::Unreachable("no answer within a minute".to_owned()))?
+            .map_err(|error| ApiRequestError::Unreachable(chain(&error)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());
         }
-        let text = whole(response.into_body()).await.unwrap_or_default();
-        Err(ReadError::from_status(
+        let text = read_body(response.into_body()).await.unwrap_or_default();
+        Err(ApiRequestError::from_status(
             status.as_u16(),
             message(status, &text),
         ))
@@ -134,24 +138,28 @@ fn message(status: StatusCode, text: &[u8]) -> String {
 }
 
 /// An answer as a whole, if it is not too long.
-async fn whole(body: Body) -> Result<Bytes, ReadError> {
-    let body = Limited::new(body, LONGEST_ANSWER);
+async fn read_body(body: Body) -> Result<Bytes, ApiRequestError> {
+    let body = Limited::new(body, MAX_RESPONSE_BYTES);
     match timeout(CHUNK_TIMEOUT, body.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(ReadError::Unreachable(chain(&*error))),
-        Err(_) => Err(ReadError::Unreachable("the answer broke off".to_owned())),
+        Ok(Err(error)) => Err(ApiRequestError::Unreachable(chain(&*error))),
+        Err(_) => Err(ApiRequestError::Unreachable(
+            "the answer broke off".to_owned(),
+        )),
     }
 }
 
 /// An answer as it comes; silence of this length ends it with an error.
-pub fn chunks(body: Body, silence: Option<Duration>) -> Chunks {
+pub fn chunks(body: Body, idle_timeout: Option<Duration>) -> Chunks {
     // A watch goes on for as long as it is alive; a list that comes byte by byte is none.
-    let ends = silence.is_none().then(|| Instant::now() + LIST_TIMEOUT);
-    let silence = silence.unwrap_or(CHUNK_TIMEOUT);
+    let ends = idle_timeout
+        .is_none()
+        .then(|| Instant::now() + LIST_TIMEOUT);
+    let idle_timeout = idle_timeout.unwrap_or(CHUNK_TIMEOUT);
     let data = Box::pin(body.into_data_stream());
     Box::pin(stream::unfold(Some(data), move |data| async move {
         let mut data = data?;
-        let until = Instant::now() + silence;
+        let until = Instant::now() + idle_timeout;
         let until = ends.map_or(until, |ends| ends.min(until));
         match timeout_at(until, data.next()).await {
             Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(data))),
@@ -180,8 +188,8 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 fn shorten(mut text: String) -> String {
-    if text.len() > LONGEST_ERROR {
-        let end = text.floor_char_boundary(LONGEST_ERROR);
+    if text.len() > MAX_ERROR_BYTES {
+        let end = text.floor_char_boundary(MAX_ERROR_BYTES);
         text.truncate(end);
         text.push('…');
     }

@@ -1,45 +1,47 @@
-//! The tasks behind a [`Handle`] that has a cluster.
+//! The tasks behind a [`ClusterHandle`] that has a cluster.
 
 use std::time::Duration;
 
-use probe_cluster::model::{Known, Resource};
+use probe_cluster::model::{Resource, ResourceState};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{Connection, Handle, NODES_INTERVAL, Running, follow, lease, pace::Pace};
+use super::{
+    ApiConnection, ClusterHandle, ClusterTasks, NODES_INTERVAL, follow, lease, pace::ApiTimings,
+};
 
 /// How many nodes there are is found out at least this often, by one of them.
 const NODES_COUNTED: Duration = Duration::from_mins(30);
 
-impl Handle {
-    /// Follows a cluster and takes part in who speaks for it, until [`Running::stop`].
-    pub fn start(connection: Connection, node_name: Option<String>) -> (Self, Running) {
-        Self::start_at(connection, node_name, &Pace::default())
+impl ClusterHandle {
+    /// Follows a cluster and takes part in who speaks for it, until [`ClusterTasks::stop`].
+    pub fn start(connection: ApiConnection, node_name: Option<String>) -> (Self, ClusterTasks) {
+        Self::start_at(connection, node_name, &ApiTimings::default())
     }
 
     /// Follows a cluster at another pace.
     pub(super) fn start_at(
-        connection: Connection,
+        connection: ApiConnection,
         node_name: Option<String>,
-        pace: &Pace,
-    ) -> (Self, Running) {
+        pace: &ApiTimings,
+    ) -> (Self, ClusterTasks) {
         let handle = Self::new(Some(connection.clone()), node_name, connection.health());
         let inner = &handle.inner;
-        let elector = lease::Elector::new(
+        let elector = lease::LeaderElector::new(
             connection.clone(),
             inner.node_name.as_deref(),
             pace.clone(),
-            lease::Stakes {
-                holds: inner.holds.clone(),
+            lease::LeaseInputs {
+                leadership: inner.leadership.clone(),
                 handover: inner.handover.clone(),
                 nodes: inner.node_count.subscribe(),
-                sight: inner.sight.subscribe(),
+                coverage: inner.coverage.subscribe(),
             },
         );
         let stop = watch::Sender::new(false);
-        let running = Running {
+        let running = ClusterTasks {
             elector: Some(tokio::spawn(elector.run(stop.subscribe()))),
             others: vec![
                 tokio::spawn(follow::follow(
@@ -61,12 +63,12 @@ impl Handle {
         let selectors = cluster.wait_for(|cluster| {
             let freshness = &cluster.objects().freshness;
             let freshness = freshness.get(&Resource::L2Advertisements);
-            freshness.is_some_and(|freshness| freshness.known != Known::Never)
+            freshness.is_some_and(|freshness| freshness.known != ResourceState::NeverRead)
         });
         // Or never will be.
         let _ = timeout(NODES_INTERVAL, selectors).await;
-        let mut holds = self.holds();
-        while holds.wait_for(|holds| *holds).await.is_ok() {
+        let mut leadership = self.holds();
+        while leadership.wait_for(|leadership| *leadership).await.is_ok() {
             self.nodes(NODES_COUNTED).await;
             sleep(NODES_COUNTED).await;
         }

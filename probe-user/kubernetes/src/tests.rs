@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use probe_cluster::{
-    model::{Known, Objects, Resource},
-    tracking::Sight,
+    model::{ClusterObjects, Resource, ResourceState},
+    tracking::SegmentCoverage,
 };
 use serde_json::{Value, json};
 
 use super::{
-    fake::{Fake, until},
-    health::Request,
+    fake::{FakeApiServer, wait_until},
+    health::ApiRequestKind,
     lease,
-    pace::Pace,
+    pace::ApiTimings,
     read::path,
     *,
 };
@@ -32,45 +32,49 @@ fn pool(name: &str, range: &str) -> Value {
     json!({"metadata": {"namespace": "metallb-system", "name": name}, "spec": {"addresses": [range]}})
 }
 
-fn start(fake: &Fake) -> (Handle, Running) {
-    Handle::start_at(fake.connect(), Some("node-1".to_owned()), &Pace::fast())
+fn start(fake: &FakeApiServer) -> (ClusterHandle, ClusterTasks) {
+    ClusterHandle::start_at(
+        fake.connect(),
+        Some("node-1".to_owned()),
+        &ApiTimings::for_tests(),
+    )
 }
 
-fn known(objects: &Objects, resource: Resource) -> Known {
+fn known(objects: &ClusterObjects, resource: Resource) -> ResourceState {
     let freshness = objects.freshness.get(&resource);
-    freshness.map_or(Known::Never, |freshness| freshness.known)
+    freshness.map_or(ResourceState::NeverRead, |freshness| freshness.known)
 }
 
-fn services(cluster: &Cluster) -> Vec<String> {
+fn services(cluster: &ClusterSnapshot) -> Vec<String> {
     let services = cluster.services().iter();
     services.map(|service| service.named.name.clone()).collect()
 }
 
-async fn until_known(handle: &Handle, resource: Resource, wanted: Known) {
-    let is_so = |cluster: &Arc<Cluster>| known(cluster.objects(), resource) == wanted;
-    until(&mut handle.cluster(), is_so).await;
+async fn until_known(handle: &ClusterHandle, resource: Resource, wanted: ResourceState) {
+    let is_so = |cluster: &Arc<ClusterSnapshot>| known(cluster.objects(), resource) == wanted;
+    wait_until(&mut handle.cluster(), is_so).await;
 }
 
-async fn until_services(handle: &Handle, names: &[&str]) {
-    until(&mut handle.cluster(), |cluster| services(cluster) == names).await;
+async fn until_services(handle: &ClusterHandle, names: &[&str]) {
+    wait_until(&mut handle.cluster(), |cluster| services(cluster) == names).await;
 }
 
 #[tokio::test]
 async fn what_changes_is_followed() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
-    fake.put(POOLS, pool("production", "192.0.2.0/24"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
+    fake.apply(POOLS, pool("production", "192.0.2.0/24"));
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
-    fake.put(SERVICES, service("b", "192.0.2.2"));
+    fake.apply(SERVICES, service("b", "192.0.2.2"));
     until_services(&handle, &["a", "b"]).await;
-    fake.put(SERVICES, service("b", "192.0.2.3"));
+    fake.apply(SERVICES, service("b", "192.0.2.3"));
     let ip = "192.0.2.3".parse().unwrap();
-    until(&mut handle.cluster(), |cluster| {
+    wait_until(&mut handle.cluster(), |cluster| {
         cluster.services_at(ip).count() == 1
     })
     .await;
-    until(&mut handle.cluster(), |cluster| {
+    wait_until(&mut handle.cluster(), |cluster| {
         cluster.pool_of(ip).is_some()
     })
     .await;
@@ -79,7 +83,7 @@ async fn what_changes_is_followed() {
     let health = handle.health().resource(Resource::Services);
     assert_eq!(
         (health.objects, health.freshness.known),
-        (1, Known::Current)
+        (1, ResourceState::Current)
     );
     assert!(health.freshness.heard.is_some());
     // Listed once.
@@ -93,15 +97,17 @@ async fn what_changes_is_followed() {
 
 #[tokio::test]
 async fn a_watch_that_ends_goes_on_where_it_was() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
-    fake.asked(&format!("GET {SERVICES}?watch=1"), 1).await;
+    fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 1)
+        .await;
     fake.end_watches();
-    fake.put(SERVICES, service("b", "192.0.2.2"));
+    fake.apply(SERVICES, service("b", "192.0.2.2"));
     until_services(&handle, &["a", "b"]).await;
-    fake.asked(&format!("GET {SERVICES}?watch=1"), 2).await;
+    fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 2)
+        .await;
     let lists = format!("GET {SERVICES}?resourceVersion");
     let requests = fake.requests().into_iter();
     assert_eq!(
@@ -115,32 +121,35 @@ async fn a_watch_that_ends_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_version_that_is_too_old_means_a_new_list() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
-    fake.asked(&format!("GET {SERVICES}?watch=1"), 1).await;
+    fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 1)
+        .await;
     // Nothing of this is heard.
     fake.stop();
-    fake.put(SERVICES, service("b", "192.0.2.2"));
+    fake.apply(SERVICES, service("b", "192.0.2.2"));
     fake.remove(SERVICES, "a");
     fake.compact();
     fake.resume().await;
     until_services(&handle, &["b"]).await;
-    let gone = handle.health().requests(Request::Watch, Outcome::Gone);
+    let gone = handle
+        .health()
+        .requests(ApiRequestKind::Watch, ApiOutcome::Gone);
     assert!(gone > 0);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn while_the_api_server_is_away_what_is_known_stays() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
     let heard = handle.health().resource(Resource::Services).freshness.heard;
     fake.stop();
-    until_known(&handle, Resource::Services, Known::Stale).await;
+    until_known(&handle, Resource::Services, ResourceState::Stale).await;
     let cluster = handle.cluster().borrow().clone();
     assert_eq!(services(&cluster), ["a"]);
     let freshness = &cluster.objects().freshness[&Resource::Services];
@@ -150,7 +159,7 @@ async fn while_the_api_server_is_away_what_is_known_stays() {
     );
     assert!(cluster.is_known(Resource::Services));
     fake.resume().await;
-    until_known(&handle, Resource::Services, Known::Current).await;
+    until_known(&handle, Resource::Services, ResourceState::Current).await;
     let freshness = handle.cluster().borrow().objects().freshness[&Resource::Services].clone();
     assert_eq!(freshness.error, None);
     running.stop().await;
@@ -158,21 +167,21 @@ async fn while_the_api_server_is_away_what_is_known_stays() {
 
 #[tokio::test]
 async fn an_api_server_that_is_away_at_first_is_found_later() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.stop();
     let (handle, running) = start(&fake);
     let unreachable = || {
         handle
             .health()
-            .requests(Request::List, Outcome::Unreachable)
+            .requests(ApiRequestKind::List, ApiOutcome::Unreachable)
     };
     while unreachable() < 5 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(
         known(handle.cluster().borrow().objects(), Resource::Services),
-        Known::Never
+        ResourceState::NeverRead
     );
     fake.resume().await;
     until_services(&handle, &["a"]).await;
@@ -181,45 +190,50 @@ async fn an_api_server_that_is_away_at_first_is_found_later() {
 
 #[tokio::test]
 async fn resources_that_are_missing_are_found_when_they_come() {
-    let fake = Fake::start().await;
-    fake.break_with("/apis/metallb.io", 404, "404 page not found\n");
+    let fake = FakeApiServer::start().await;
+    fake.fail_with("/apis/metallb.io", 404, "404 page not found\n");
     let (handle, running) = start(&fake);
     for &resource in &Resource::ALL[1..] {
-        until_known(&handle, resource, Known::Missing).await;
+        until_known(&handle, resource, ResourceState::NotInstalled).await;
     }
-    until_known(&handle, Resource::Services, Known::Current).await;
-    fake.mend("/apis/metallb.io");
+    until_known(&handle, Resource::Services, ResourceState::Current).await;
+    fake.clear_fault("/apis/metallb.io");
     // One of them is asked for now and then; the others when it has come.
     for &resource in &Resource::ALL[1..] {
-        until_known(&handle, resource, Known::Current).await;
+        until_known(&handle, resource, ResourceState::Current).await;
     }
     running.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_no_longer_installed_is_no_longer_known() {
-    let fake = Fake::start().await;
-    fake.put(POOLS, pool("production", "192.0.2.0/24"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(POOLS, pool("production", "192.0.2.0/24"));
     let (handle, running) = start(&fake);
-    until(&mut handle.cluster(), |cluster| {
+    wait_until(&mut handle.cluster(), |cluster| {
         !cluster.inventory().pools.is_empty()
     })
     .await;
-    fake.break_with("/apis/metallb.io", 404, "{}");
+    fake.fail_with("/apis/metallb.io", 404, "{}");
     fake.end_watches();
-    until_known(&handle, Resource::IpAddressPools, Known::Missing).await;
+    until_known(
+        &handle,
+        Resource::IpAddressPools,
+        ResourceState::NotInstalled,
+    )
+    .await;
     assert!(handle.cluster().borrow().inventory().pools.is_empty());
     running.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_forbidden_is_said_and_tried_again() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let status = json!({"kind": "Status", "code": 403, "message": "services is forbidden"});
-    fake.break_with(SERVICES, 403, &status.to_string());
+    fake.fail_with(SERVICES, 403, &status.to_string());
     let (handle, running) = start(&fake);
-    until_known(&handle, Resource::Services, Known::Forbidden).await;
-    until_known(&handle, Resource::IpAddressPools, Known::Current).await;
+    until_known(&handle, Resource::Services, ResourceState::Forbidden).await;
+    until_known(&handle, Resource::IpAddressPools, ResourceState::Current).await;
     let error = handle.cluster().borrow().objects().freshness[&Resource::Services]
         .error
         .clone();
@@ -228,32 +242,32 @@ async fn what_is_forbidden_is_said_and_tried_again() {
         error.contains("services is forbidden") && error.contains("ClusterRole"),
         "{error}"
     );
-    fake.put(SERVICES, service("a", "192.0.2.1"));
-    fake.mend(SERVICES);
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
+    fake.clear_fault(SERVICES);
     until_services(&handle, &["a"]).await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_select_is_asked_for_all() {
-    let fake = Fake::start().await;
-    fake.break_with(
+    let fake = FakeApiServer::start().await;
+    fake.fail_with(
         &format!("{SERVICES}?resourceVersion=0&fieldSelector"),
         400,
         "{}",
     );
-    fake.put(SERVICES, service("a", "192.0.2.1"));
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
     let mut other = service("b", "192.0.2.2");
     other["spec"]["type"] = json!("ClusterIP");
-    fake.put(SERVICES, other.clone());
+    fake.apply(SERVICES, other.clone());
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
     other["spec"]["type"] = json!("LoadBalancer");
-    fake.put(SERVICES, other);
+    fake.apply(SERVICES, other);
     until_services(&handle, &["a", "b"]).await;
     let mut other = service("a", "192.0.2.1");
     other["spec"]["type"] = json!("ClusterIP");
-    fake.put(SERVICES, other);
+    fake.apply(SERVICES, other);
     until_services(&handle, &["b"]).await;
     let requests = fake.requests().into_iter();
     let asked = requests
@@ -265,8 +279,8 @@ async fn a_server_that_cannot_select_is_asked_for_all() {
 
 #[tokio::test]
 async fn nonsense_in_a_watch_is_counted_and_got_over() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
     let watches = format!("GET {SERVICES}?watch=1");
@@ -279,39 +293,41 @@ async fn nonsense_in_a_watch_is_counted_and_got_over() {
         "{\"type\":\"ERROR\",\"object\":[]}",
         "\u{0}",
     ] {
-        fake.asked(&watches, times).await;
+        fake.wait_for_requests(&watches, times).await;
         times += 1;
-        fake.say(SERVICES, nonsense);
+        fake.send_line(SERVICES, nonsense);
         // Everything is listed anew.
-        fake.asked(&format!("GET {SERVICES}?resourceVersion"), times)
+        fake.wait_for_requests(&format!("GET {SERVICES}?resourceVersion"), times)
             .await;
     }
-    fake.asked(&watches, times).await;
+    fake.wait_for_requests(&watches, times).await;
     // An object that makes no sense is none of the watch's business.
-    fake.put(
+    fake.apply(
         SERVICES,
         json!({"metadata": {"namespace": 7, "name": "x"}, "spec": []}),
     );
-    fake.put(SERVICES, json!(["nonsense"]));
-    let mut broken = service("c", "192.0.2.300");
-    broken["spec"]["loadBalancerIP"] = json!({});
-    fake.put(SERVICES, broken);
+    fake.apply(SERVICES, json!(["nonsense"]));
+    let mut invalid = service("c", "192.0.2.300");
+    invalid["spec"]["loadBalancerIP"] = json!({});
+    fake.apply(SERVICES, invalid);
     until_services(&handle, &["a", "c"]).await;
-    assert_eq!(handle.health().resource(Resource::Services).broken, 2);
-    let garbage = handle.health().requests(Request::Watch, Outcome::Garbage);
+    assert_eq!(handle.health().resource(Resource::Services).invalid, 2);
+    let garbage = handle
+        .health()
+        .requests(ApiRequestKind::Watch, ApiOutcome::InvalidResponse);
     assert!(garbage >= 5, "{garbage}");
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_list_that_makes_no_sense_is_asked_for_again() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     for nonsense in ["", "nonsense", "{\"items\":7}", "[[[[", "{}"] {
-        fake.break_with(SERVICES, 200, nonsense);
+        fake.fail_with(SERVICES, 200, nonsense);
         let objects = fake.connect().objects().await;
         assert_eq!(
             known(&objects, Resource::Services),
-            Known::Never,
+            ResourceState::NeverRead,
             "{nonsense}"
         );
         let freshness = &objects.freshness[&Resource::Services];
@@ -321,26 +337,29 @@ async fn a_list_that_makes_no_sense_is_asked_for_again() {
         );
     }
     let (handle, running) = start(&fake);
-    fake.asked(&format!("GET {SERVICES}"), 8).await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
-    fake.mend(SERVICES);
+    fake.wait_for_requests(&format!("GET {SERVICES}"), 8).await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
+    fake.clear_fault(SERVICES);
     until_services(&handle, &["a"]).await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_verb_reads_everything_once() {
-    let fake = Fake::start().await;
-    fake.put(SERVICES, service("a", "192.0.2.1"));
-    fake.put(POOLS, pool("production", "192.0.2.0/24"));
-    fake.break_with(path(Resource::BgpAdvertisements), 404, "{}");
-    fake.break_with(path(Resource::ServiceL2Statuses), 403, "{}");
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("a", "192.0.2.1"));
+    fake.apply(POOLS, pool("production", "192.0.2.0/24"));
+    fake.fail_with(path(Resource::BgpAdvertisements), 404, "{}");
+    fake.fail_with(path(Resource::ServiceL2Statuses), 403, "{}");
     let objects = fake.connect().objects().await;
-    assert_eq!(known(&objects, Resource::Services), Known::Current);
-    assert_eq!(known(&objects, Resource::BgpAdvertisements), Known::Missing);
+    assert_eq!(known(&objects, Resource::Services), ResourceState::Current);
+    assert_eq!(
+        known(&objects, Resource::BgpAdvertisements),
+        ResourceState::NotInstalled
+    );
     assert_eq!(
         known(&objects, Resource::ServiceL2Statuses),
-        Known::Forbidden
+        ResourceState::Forbidden
     );
     assert_eq!((objects.services.len(), objects.metallb.len()), (1, 1));
     fake.stop();
@@ -348,26 +367,26 @@ async fn a_verb_reads_everything_once() {
     assert!(
         Resource::ALL
             .iter()
-            .all(|&resource| known(&objects, resource) == Known::Never)
+            .all(|&resource| known(&objects, resource) == ResourceState::NeverRead)
     );
 }
 
 #[tokio::test]
 async fn nodes_are_asked_for_now_and_then_and_remembered() {
     const NODES: &str = "/api/v1/nodes";
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let node = |name: &str| {
         json!({
             "metadata": {"name": name, "labels": {"rack": "a", "other": "b"}},
             "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.11"}]},
         })
     };
-    fake.put(NODES, node("node-1"));
+    fake.apply(NODES, node("node-1"));
     let mut advertisement = pool("l2", "");
     advertisement["spec"] = json!({"nodeSelectors": [{"matchLabels": {"rack": "a"}}]});
-    fake.put(path(Resource::L2Advertisements), advertisement);
+    fake.apply(path(Resource::L2Advertisements), advertisement);
     let (handle, running) = start(&fake);
-    until(&mut handle.cluster(), |cluster| {
+    wait_until(&mut handle.cluster(), |cluster| {
         !cluster.objects().metallb.is_empty()
     })
     .await;
@@ -378,7 +397,7 @@ async fn nodes_are_asked_for_now_and_then_and_remembered() {
         assert_eq!(nodes[0].name, "node-1");
         assert_eq!(nodes[0].labels.len(), 1);
     }
-    fake.put(NODES, node("node-2"));
+    fake.apply(NODES, node("node-2"));
     assert_eq!(handle.nodes(hour).await.len(), 1);
     // However much somebody wants to know.
     assert_eq!(handle.nodes(Duration::ZERO).await.len(), 1);
@@ -392,15 +411,17 @@ async fn nodes_are_asked_for_now_and_then_and_remembered() {
 
 #[tokio::test]
 async fn nodes_that_cannot_be_read_are_none_and_not_asked_for_in_a_loop() {
-    let fake = Fake::start().await;
-    fake.break_with("/api/v1/nodes", 403, "{}");
-    fake.break_with(LEASES, 403, "{}");
+    let fake = FakeApiServer::start().await;
+    fake.fail_with("/api/v1/nodes", 403, "{}");
+    fake.fail_with(LEASES, 403, "{}");
     let (handle, running) = start(&fake);
     for _ in 0..5 {
         assert!(handle.nodes(Duration::ZERO).await.is_empty());
     }
     assert_eq!(
-        handle.health().requests(Request::Nodes, Outcome::Forbidden),
+        handle
+            .health()
+            .requests(ApiRequestKind::Nodes, ApiOutcome::Forbidden),
         1
     );
     running.stop().await;
@@ -408,14 +429,14 @@ async fn nodes_that_cannot_be_read_are_none_and_not_asked_for_in_a_loop() {
 
 #[tokio::test]
 async fn ready_endpoints_of_a_service_are_counted() {
-    let fake = Fake::start().await;
-    let named = |name: &str| Named {
+    let fake = FakeApiServer::start().await;
+    let named = |name: &str| NamespacedName {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
     };
     let slices = "/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices";
-    fake.break_with("/apis/discovery.k8s.io/v1/", 404, "{}");
-    fake.put(
+    fake.fail_with("/apis/discovery.k8s.io/v1/", 404, "{}");
+    fake.apply(
         slices,
         json!({
             "metadata": {"namespace": "shop", "name": "a-x"},
@@ -425,43 +446,48 @@ async fn ready_endpoints_of_a_service_are_counted() {
     let (handle, running) = start(&fake);
     assert_eq!(handle.ready_endpoints(&named("a")).await, Some(1));
     assert_eq!(handle.ready_endpoints(&named("a/../b?x")).await, None);
-    assert_eq!(Handle::off().ready_endpoints(&named("a")).await, None);
+    assert_eq!(
+        ClusterHandle::off().ready_endpoints(&named("a")).await,
+        None
+    );
     running.stop().await;
 }
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 
-async fn until_holds(handle: &Handle, holds: bool) {
-    until(&mut handle.holds(), |held| *held == holds).await;
+async fn until_holds(handle: &ClusterHandle, holds: bool) {
+    wait_until(&mut handle.holds(), |held| *held == holds).await;
 }
 
-fn lease_of(fake: &Fake) -> Value {
+fn lease_of(fake: &FakeApiServer) -> Value {
     let key = format!("default/{}", lease::NAME);
     fake.object(LEASES, &key).unwrap()
 }
 
-fn holder(fake: &Fake) -> String {
+fn holder(fake: &FakeApiServer) -> String {
     let lease = lease_of(fake);
     lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
 }
 
 /// A candidate that knows from the start what it sees.
-fn start_seeing(fake: &Fake, is_blind: bool) -> (Handle, Running) {
+fn start_seeing(fake: &FakeApiServer, is_blind: bool) -> (ClusterHandle, ClusterTasks) {
     let (handle, running) = start(fake);
     let here = usize::from(!is_blind);
-    handle.sight().send_replace(Some(Sight { here, is_blind }));
+    handle
+        .segment_coverage()
+        .send_replace(Some(SegmentCoverage { here, is_blind }));
     (handle, running)
 }
 
 #[tokio::test]
 async fn one_of_many_speaks_for_the_cluster_and_another_when_it_stops() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
     until_holds(&first, true).await;
     assert!(holder(&fake).starts_with("node-1_"));
     let others: Vec<_> = (0..4).map(|_| start(&fake)).collect();
     // It renews while they look.
-    fake.asked(&format!("PUT {LEASES}"), 10).await;
+    fake.wait_for_requests(&format!("PUT {LEASES}"), 10).await;
     assert!(*first.holds().borrow());
     assert!(others.iter().all(|(other, _)| !*other.holds().borrow()));
     running.stop().await;
@@ -469,7 +495,7 @@ async fn one_of_many_speaks_for_the_cluster_and_another_when_it_stops() {
     let mut waiting: Vec<_> = others.iter().map(|(other, _)| other.holds()).collect();
     let waiting = waiting
         .iter_mut()
-        .map(|holds| Box::pin(until(holds, |held| *held)));
+        .map(|holds| Box::pin(wait_until(holds, |held| *held)));
     futures_util::future::select_all(waiting).await;
     assert_eq!(
         others
@@ -486,7 +512,7 @@ async fn one_of_many_speaks_for_the_cluster_and_another_when_it_stops() {
 
 #[tokio::test]
 async fn a_holder_that_cannot_renew_stops_before_another_begins() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
     until_holds(&first, true).await;
     fake.stop();
@@ -495,8 +521,8 @@ async fn a_holder_that_cannot_renew_stops_before_another_begins() {
     let (second, other) = start(&fake);
     let (mut one, mut two) = (first.holds(), second.holds());
     tokio::select! {
-        () = until(&mut one, |held| *held) => {}
-        () = until(&mut two, |held| *held) => {}
+        () = wait_until(&mut one, |held| *held) => {}
+        () = wait_until(&mut two, |held| *held) => {}
     }
     assert!(!(first.health().holds() && second.health().holds()));
     running.stop().await;
@@ -505,34 +531,39 @@ async fn a_holder_that_cannot_renew_stops_before_another_begins() {
 
 #[tokio::test]
 async fn what_a_holder_has_told_is_left_to_the_next() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
     until_holds(&first, true).await;
-    assert_eq!(first.handover().before("webhook"), Before::default());
+    assert_eq!(
+        first.handover().predecessor_state("webhook"),
+        PredecessorState::default()
+    );
     let told = BTreeSet::from([7, 0xdead_beef]);
-    first.handover().leave("webhook", told.clone());
+    first.handover().record_notified("webhook", told.clone());
     running.stop().await;
     let annotation =
         |lease: &Value| lease["metadata"]["annotations"]["arp-monitor/told-webhook"].clone();
     assert_eq!(annotation(&lease_of(&fake)), "00000007,deadbeef");
     let (second, running) = start(&fake);
     until_holds(&second, true).await;
-    let before = second.handover().before("webhook");
+    let before = second.handover().predecessor_state("webhook");
     assert_eq!(before.told, told);
     assert!(before.until.is_some());
     // Before it has told anything itself, it leaves that as it was.
     assert_eq!(annotation(&lease_of(&fake)), "00000007,deadbeef");
-    second.handover().leave("webhook", BTreeSet::from([8]));
-    fake.asked(&format!("PUT {LEASES}"), 10).await;
+    second
+        .handover()
+        .record_notified("webhook", BTreeSet::from([8]));
+    fake.wait_for_requests(&format!("PUT {LEASES}"), 10).await;
     assert_eq!(annotation(&lease_of(&fake)), "00000008");
     running.stop().await;
 }
 
 #[tokio::test]
 async fn who_sees_the_cluster_speaks_for_it_before_who_does_not() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let (blind, running) = start_seeing(&fake, true);
-    fake.asked(&format!("GET {LEASES}"), 1).await;
+    fake.wait_for_requests(&format!("GET {LEASES}"), 1).await;
     assert!(!blind.health().holds());
     let (seeing, other) = start_seeing(&fake, false);
     until_holds(&seeing, true).await;
@@ -541,31 +572,34 @@ async fn who_sees_the_cluster_speaks_for_it_before_who_does_not() {
     other.stop().await;
     until_holds(&blind, true).await;
     // It was offered to all others just now: they are not asked again.
-    fake.asked(&format!("PUT {LEASES}"), 20).await;
+    fake.wait_for_requests(&format!("PUT {LEASES}"), 20).await;
     assert!(blind.health().holds());
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_holder_that_sees_nothing_any_more_gives_way_to_one_that_does() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let (first, running) = start_seeing(&fake, false);
     until_holds(&first, true).await;
     let (second, other) = start_seeing(&fake, false);
     let told = BTreeSet::from([7]);
-    first.handover().leave("webhook", told.clone());
+    first.handover().record_notified("webhook", told.clone());
     let (here, is_blind) = (0, true);
-    first.sight().send_replace(Some(Sight { here, is_blind }));
+    first
+        .segment_coverage()
+        .send_replace(Some(SegmentCoverage { here, is_blind }));
     until_holds(&second, true).await;
     assert!(!first.health().holds());
-    assert_eq!(second.handover().before("webhook").told, told);
+    assert_eq!(second.handover().predecessor_state("webhook").told, told);
     // It stays so.
     let renewals = fake
         .requests()
         .iter()
         .filter(|one| one.starts_with("PUT"))
         .count();
-    fake.asked(&format!("PUT {LEASES}"), renewals + 10).await;
+    fake.wait_for_requests(&format!("PUT {LEASES}"), renewals + 10)
+        .await;
     assert!(second.health().holds() && !first.health().holds());
     other.stop().await;
     running.stop().await;
@@ -573,20 +607,25 @@ async fn a_holder_that_sees_nothing_any_more_gives_way_to_one_that_does() {
 
 #[tokio::test]
 async fn where_the_lease_is_forbidden_nobody_speaks() {
-    let fake = Fake::start().await;
-    fake.break_with(LEASES, 403, "{}");
+    let fake = FakeApiServer::start().await;
+    fake.fail_with(LEASES, 403, "{}");
     let (handle, running) = start(&fake);
-    fake.asked(&format!("GET {LEASES}"), 3).await;
+    fake.wait_for_requests(&format!("GET {LEASES}"), 3).await;
     assert!(!*handle.holds().borrow());
-    assert!(handle.health().requests(Request::Lease, Outcome::Forbidden) >= 2);
-    fake.mend(LEASES);
+    assert!(
+        handle
+            .health()
+            .requests(ApiRequestKind::Lease, ApiOutcome::Forbidden)
+            >= 2
+    );
+    fake.clear_fault(LEASES);
     until_holds(&handle, true).await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_lease_that_somebody_took_is_his() {
-    let fake = Fake::start().await;
+    let fake = FakeApiServer::start().await;
     let (handle, running) = start(&fake);
     until_holds(&handle, true).await;
     let mut lease = fake
@@ -594,7 +633,7 @@ async fn a_lease_that_somebody_took_is_his() {
         .unwrap();
     lease["spec"]["holderIdentity"] = json!("somebody");
     lease["spec"]["leaseDurationSeconds"] = json!(60);
-    fake.put(LEASES, lease);
+    fake.apply(LEASES, lease);
     until_holds(&handle, false).await;
     assert_eq!(holder(&fake), "somebody");
     running.stop().await;

@@ -7,7 +7,9 @@ use probe_common::wire::Vlan;
 use serde::{Deserialize, Serialize};
 
 use super::{CountsRecord, FindingRecord, OwnerRecord};
-use crate::{BindingView, Clock, ConflictView, Context, Evidence, FindingKind, Hint, Severity};
+use crate::{
+    AddressContext, BindingView, Clock, ConflictView, Evidence, FindingKind, Hint, Severity,
+};
 
 /// One address on one segment, and who has claimed it: a line of JSON. Names are stable; fields may be
 /// added.
@@ -33,7 +35,7 @@ pub struct BindingRecord {
     pub conflict: Option<ConflictRecord>,
     /// Whose address it is, where a cluster knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<Box<Context>>,
+    pub cluster: Option<Box<AddressContext>>,
 }
 
 /// An open conflict.
@@ -64,7 +66,7 @@ impl BindingRecord {
             tracked: view.tracked,
             ignored: view.ignored,
             owners: OwnerRecord::all(&view.owners, clock),
-            silent_since: view.silent_since.map(|since| clock.wall(since)),
+            silent_since: view.silent_since.map(|since| clock.to_wall_clock(since)),
             conflict: view
                 .conflict
                 .map(|conflict| ConflictRecord::new(&conflict, clock)),
@@ -105,8 +107,8 @@ impl ConflictRecord {
         Self {
             evidence: view.evidence,
             hint: view.hint,
-            since: clock.wall(view.opened_at),
-            last_evidence: clock.wall(view.last_evidence),
+            since: clock.to_wall_clock(view.opened_at),
+            last_evidence: clock.to_wall_clock(view.last_evidence),
             quiet: view.quiet,
             counts: view.counts.into(),
         }

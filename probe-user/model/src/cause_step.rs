@@ -7,7 +7,7 @@ use crate::CauseKind;
 
 /// A dispute whose cause is known, as far as a command needs it.
 #[derive(Clone, Copy, Debug)]
-pub struct Blamed<'a> {
+pub struct CauseSubject<'a> {
     /// What is in dispute.
     pub ip: IpAddr,
     /// Where the speakers live; MetalLB's usual place if it is not known.
@@ -19,8 +19,8 @@ pub struct Blamed<'a> {
 }
 
 /// The first step; `None` if the cause is not known.
-pub fn cause_step(kind: CauseKind, blamed: Blamed<'_>) -> Option<NextStep> {
-    let Blamed { ip, node, .. } = blamed;
+pub fn cause_step(kind: CauseKind, blamed: CauseSubject<'_>) -> Option<NextStep> {
+    let CauseSubject { ip, node, .. } = blamed;
     let namespace = blamed.namespace.filter(|namespace| !namespace.is_empty());
     let namespace = quoted(namespace.unwrap_or("metallb-system"));
     let (purpose, command) = match kind {

@@ -9,11 +9,11 @@ use probe_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Hint};
+use crate::{AddressContext, Hint};
 
 label_enum! {
     /// What is known of an address after it was checked.
-    pub enum Verdict {
+    pub enum CheckVerdict {
         /// Exactly one machine has it.
         OneOwner = "one_owner",
         /// Two machines or more have it at once.
@@ -21,9 +21,9 @@ label_enum! {
         /// It passed from one machine to another while it was watched.
         Moved = "moved",
         /// Nobody answers for it.
-        Nobody = "nobody",
+        NoReply = "nobody",
         /// It could not be asked about, or not to the end.
-        NotAsked = "not_asked",
+        NotProbed = "not_asked",
     }
 }
 
@@ -39,7 +39,7 @@ pub struct CheckRecord {
     /// In which VLAN, by tags of this program's own: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
     /// What is known.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// How often it was asked about.
     pub asked: u32,
     /// Whether it was not asked about because somebody asked by ARP probe whether it is free, as a booting machine
@@ -62,7 +62,7 @@ pub struct CheckRecord {
     pub expected: Option<bool>,
     /// Whose address it is, where a cluster was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<Box<Context>>,
+    pub cluster: Option<Box<AddressContext>>,
 }
 
 /// One machine that has to do with an address that was checked.
@@ -138,22 +138,22 @@ mod tests {
         },
         *,
     };
-    use crate::{Announced, Named, vendor::vendor};
+    use crate::{AnnouncementMode, NamespacedName, vendor::vendor};
 
     const SCHEMA: &str = include_str!("../../../docs/check.schema.json");
 
-    fn context(number: usize) -> Context {
+    fn context(number: usize) -> AddressContext {
         let announced = [
-            Announced::Layer2,
-            Announced::Bgp,
-            Announced::Nowhere,
-            Announced::Unknown,
+            AnnouncementMode::Layer2,
+            AnnouncementMode::Bgp,
+            AnnouncementMode::NotAnnounced,
+            AnnouncementMode::Unknown,
         ];
-        let named = |namespace: &str, name: &str| Named {
+        let named = |namespace: &str, name: &str| NamespacedName {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        Context {
+        AddressContext {
             services: vec![named("shop", "frontend")],
             pool: Some(named("metallb-system", "production")),
             announced: announced[number % announced.len()],
@@ -164,7 +164,7 @@ mod tests {
 
     /// A record of every verdict, with every field and every word that it can have.
     fn every_record() -> Vec<CheckRecord> {
-        let number = Verdict::ALL.len().max(Hint::ALL.len());
+        let number = CheckVerdict::ALL.len().max(Hint::ALL.len());
         (0..number)
             .map(|number| {
                 let at: Timestamp = "2026-11-20T02:13:07.5Z".parse().unwrap();
@@ -188,7 +188,7 @@ mod tests {
                     ip: Ipv4Addr::new(192, 0, 2, 10),
                     interface: "eth0".to_owned(),
                     vlan: Vlan([100, 0]),
-                    verdict: Verdict::ALL[number % Verdict::COUNT],
+                    verdict: CheckVerdict::ALL[number % CheckVerdict::COUNT],
                     asked: 3,
                     probed: number % 2 == 0,
                     owners: vec![owner(false), owner(true)],
@@ -237,7 +237,10 @@ mod tests {
             schema.fields("/$defs/cluster/properties"),
             fields(written.iter().map(|line| &line["cluster"]))
         );
-        assert_eq!(schema.words("/properties/verdict/enum"), Verdict::LABELS);
+        assert_eq!(
+            schema.words("/properties/verdict/enum"),
+            CheckVerdict::LABELS
+        );
         assert_eq!(schema.words("/properties/hint/enum"), Hint::LABELS);
     }
 }

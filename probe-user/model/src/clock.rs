@@ -17,8 +17,8 @@ pub enum Clock {
 impl Clock {
     /// The time of day of a time stamp. Translated when it is asked for, so that a clock that was set
     /// meanwhile gives today's answer.
-    pub fn wall(self, at: Timestamp) -> jiff::Timestamp {
-        let epoch = i128::from(at.0) + self.shift();
+    pub fn to_wall_clock(self, at: Timestamp) -> jiff::Timestamp {
+        let epoch = i128::from(at.0) + self.offset_ns();
         jiff::Timestamp::from_nanosecond(epoch).unwrap_or(jiff::Timestamp::MAX)
     }
 
@@ -26,10 +26,10 @@ impl Clock {
     /// fields were each translated anew would show one moment as several, a few nanoseconds apart.
     #[must_use]
     pub fn read_once(self) -> Self {
-        Self::Shifted(self.shift())
+        Self::Shifted(self.offset_ns())
     }
 
-    fn shift(self) -> i128 {
+    fn offset_ns(self) -> i128 {
         match self {
             Self::Epoch => 0,
             Self::Shifted(shift) => shift,
@@ -38,8 +38,8 @@ impl Clock {
     }
 
     /// The time stamp of a time of day: the other way round.
-    pub fn at(self, wall: jiff::Timestamp) -> Timestamp {
-        let nanos = wall.as_nanosecond() - self.shift();
+    pub fn from_wall_clock(self, wall: jiff::Timestamp) -> Timestamp {
+        let nanos = wall.as_nanosecond() - self.offset_ns();
         Timestamp(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
     }
 }
@@ -52,7 +52,7 @@ mod tests {
     fn a_capture_keeps_its_own_time() {
         let at = Timestamp(1_700_000_000_000_000_000);
         for clock in [Clock::Epoch, Clock::Epoch.read_once()] {
-            assert_eq!(clock.wall(at).to_string(), "2023-11-14T22:13:20Z");
+            assert_eq!(clock.to_wall_clock(at).to_string(), "2023-11-14T22:13:20Z");
         }
     }
 }

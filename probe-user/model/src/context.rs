@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A namespace and a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Named {
+pub struct NamespacedName {
     /// The namespace.
     pub namespace: String,
     /// The name.
@@ -13,7 +13,7 @@ pub struct Named {
 }
 
 /// As people write it: `shop/frontend`.
-impl std::fmt::Display for Named {
+impl std::fmt::Display for NamespacedName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
@@ -22,43 +22,43 @@ impl std::fmt::Display for Named {
 /// How an address is announced, by what the cluster says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Announced {
+pub enum AnnouncementMode {
     /// By ARP, perhaps by BGP as well.
     Layer2,
     /// By BGP only: nobody answers for it here.
     Bgp,
     /// Its pool is advertised by nobody.
-    Nowhere,
+    NotAnnounced,
     /// Nothing says so: no pool of MetalLB's holds it.
     Unknown,
 }
 
 /// Whose address it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
+pub struct AddressContext {
     /// The services that have it: none, if it is only in a pool; several may share it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub services: Vec<Named>,
+    pub services: Vec<NamespacedName>,
     /// The pool that it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Named>,
+    pub pool: Option<NamespacedName>,
     /// How it is announced.
-    pub announced: Announced,
+    pub announced: AnnouncementMode,
     /// The nodes that MetalLB says announce it: a witness.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announcers: Vec<String>,
     /// Why it is in dispute; only findings of that sort have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
+    pub cause: Option<ClusterCause>,
 }
 
 /// Why an address is in dispute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cause {
+pub struct ClusterCause {
     /// The likely reason.
     pub kind: CauseKind,
     /// Where the other owner belongs.
-    pub scope: Scope,
+    pub scope: CauseScope,
     /// What says so, a sentence each.
     pub evidence: Vec<String>,
 }
@@ -91,7 +91,7 @@ label_enum! {
 
 label_enum! {
     /// Where those who dispute an address belong.
-    pub enum Scope {
+    pub enum CauseScope {
         /// All are nodes of this cluster.
         Internal = "internal",
         /// One is no part of any cluster that is known.

@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use jiff::Timestamp;
 use probe_common::wire::{MacAddr, Vlan};
 
-use crate::{CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord, Role, Severity};
+use crate::{CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord, OwnerRole, Severity};
 
 /// The address of every drill (TEST-NET-1, RFC 5737): nobody has it.
 pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// The interface and the segment of every drill.
-pub const PLACE: &str = "drill";
+pub const INTERFACE: &str = "drill";
 /// Who shares the address: made up, and readable as "drill" by those who read bytes.
 pub const MACS: [MacAddr; 2] = [
     MacAddr([0x02, b'd', b'r', b'i', b'l', 1]),
@@ -37,13 +37,16 @@ pub fn conflict(now: Timestamp) -> FindingRecord {
         time: now,
         finding: FindingKind::Conflict,
         severity: Severity::Critical,
-        interface: PLACE.to_owned(),
+        interface: INTERFACE.to_owned(),
         vlan: Vlan::UNTAGGED,
-        segment: Some(PLACE.to_owned()),
+        segment: Some(INTERFACE.to_owned()),
         ip: ADDRESS,
         drill: true,
         since: now,
-        owners: vec![owner(MACS[0], Role::Current), owner(MACS[1], Role::Earlier)],
+        owners: vec![
+            owner(MACS[0], OwnerRole::Current),
+            owner(MACS[1], OwnerRole::Earlier),
+        ],
         evidence: Some(Evidence::DuplicateReply),
         counts: CountsRecord::default(),
         hint: None,

@@ -110,7 +110,7 @@ label_enum! {
 
 label_enum! {
     /// What part an owner plays in a finding.
-    pub enum Role {
+    pub enum OwnerRole {
         /// It claimed the address last, or took it over.
         Current = "current",
         /// It claimed the address before.
@@ -126,7 +126,7 @@ label_enum! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OwnerView {
     /// Its part in the finding.
-    pub role: Role,
+    pub role: OwnerRole,
     /// Its MACs, the one seen last first. Never empty.
     pub macs: Vec<MacAddr>,
     /// Whether it is this host.
@@ -143,7 +143,7 @@ pub struct OwnerView {
 
 /// How often something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct EvidenceCounts {
     /// Requests that two owners answered.
     pub duplicate_replies: u64,
     /// Claims by an owner that had held the address before, after another had taken it.
@@ -179,7 +179,7 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     /// How often.
-    pub counts: Counts,
+    pub counts: EvidenceCounts,
     /// What may be the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<Hint>,

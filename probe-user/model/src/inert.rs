@@ -9,16 +9,16 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 /// The text, with what would do something spelt out: `\n`, `\u{1b}`.
-pub fn inert(text: &str) -> Cow<'_, str> {
+pub fn escape_untrusted(text: &str) -> Cow<'_, str> {
     let is_command = text.contains("##") || text.contains("::");
-    if !is_command && !text.contains(acts) {
+    if !is_command && !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
     let mut inert = String::with_capacity(text.len() + 8);
     for (at, letter) in text.char_indices() {
-        if acts(letter) {
+        if is_control(letter) {
             inert.extend(letter.escape_default());
-        } else if begins_command(&text[at..]) {
+        } else if starts_command(&text[at..]) {
             // Writing to a String does not fail.
             let _ = write!(inert, "{}", letter.escape_unicode());
         } else {
@@ -29,7 +29,7 @@ pub fn inert(text: &str) -> Cow<'_, str> {
 }
 
 /// Whether a character does something instead of being shown.
-fn acts(letter: char) -> bool {
+fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(
             letter,
@@ -40,7 +40,7 @@ fn acts(letter: char) -> bool {
 }
 
 /// Whether this begins a command of a CI system. An IPv6 address is none.
-fn begins_command(text: &str) -> bool {
+fn starts_command(text: &str) -> bool {
     if text.starts_with("##") {
         return true;
     }
@@ -73,8 +73,8 @@ mod tests {
                 "a\\u{202e}b\\u{2028}c\\u{feff}",
             ),
         ] {
-            assert_eq!(inert(text), shown);
-            assert_eq!(inert(shown), shown, "twice is once");
+            assert_eq!(escape_untrusted(text), shown);
+            assert_eq!(escape_untrusted(shown), shown, "twice is once");
         }
     }
 
@@ -91,7 +91,8 @@ mod tests {
             "C:\\pools",
         ] {
             assert!(
-                matches!(inert(text), Cow::Borrowed(same) if same == text) || inert(text) == text
+                matches!(escape_untrusted(text), Cow::Borrowed(same) if same == text)
+                    || escape_untrusted(text) == text
             );
         }
     }

@@ -34,16 +34,20 @@ mod schema_tests;
 pub use binding::{BindingRecord, ConflictRecord};
 pub use binding_key::{BindingKey, Segment};
 pub use bogus_reason::BogusReason;
-pub use cause_step::{Blamed, cause_step};
-pub use check::{CheckOwnerRecord, CheckRecord, NeighbourRecord, Verdict};
+pub use cause_step::{CauseSubject, cause_step};
+pub use check::{CheckOwnerRecord, CheckRecord, CheckVerdict, NeighbourRecord};
 pub use claim::{ClaimForm, ClaimRecord};
 pub use clock::Clock;
-pub use context::{Announced, Cause, CauseKind, Context, Named, Scope};
-pub use finding::{Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role, Severity};
-pub use inert::inert;
+pub use context::{
+    AddressContext, AnnouncementMode, CauseKind, CauseScope, ClusterCause, NamespacedName,
+};
+pub use finding::{
+    Evidence, EvidenceCounts, Finding, FindingKind, Hint, OwnerRole, OwnerView, Severity,
+};
+pub use inert::escape_untrusted;
 pub use links::{DefaultRoute, Link, Links};
 pub use mac_pattern::{MacPattern, MacPatternError};
-pub use next_step::{NextStep, Origin, after_check, machines, next_step};
+pub use next_step::{FindingOrigin, NextStep, after_check, identify_hosts, next_step};
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
 pub use time::Timestamp;
 pub use view::{BindingView, ConflictView};

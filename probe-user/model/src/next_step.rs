@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CheckRecord, FindingRecord, OwnerRecord,
-    cause_step::{Blamed, arp_flux, cause_step, ipvs_strict_arp},
+    cause_step::{CauseSubject, arp_flux, cause_step, ipvs_strict_arp},
 };
-use crate::{CauseKind, Evidence, FindingKind, Hint, Role, Verdict};
+use crate::{CauseKind, CheckVerdict, Evidence, FindingKind, Hint, OwnerRole};
 
 /// Where findings come from, which decides what can be asked next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum FindingOrigin {
     /// This process watches by itself.
     Attached,
     /// The daemon on this host.
@@ -42,7 +42,7 @@ impl NextStep {
 }
 
 /// What to do about a finding, if there is something to do.
-pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextStep> {
     if record.drill {
         return None;
     }
@@ -50,13 +50,13 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
         FindingKind::NewBinding => None,
         FindingKind::Moved => Some(NextStep::new(
             "if nobody moved it on purpose, see which machine has it now:",
-            machines(
-                &macs_of(record, |owner| owner.role == Role::Current),
+            identify_hosts(
+                &macs_of(record, |owner| owner.role == OwnerRole::Current),
                 origin,
             ),
         )),
         FindingKind::ConflictQuiet | FindingKind::ConflictExpired
-            if can_be_asked(record, origin) =>
+            if can_be_probed(record, origin) =>
         {
             Some(NextStep::new(
                 "a silent duplicate answers only when asked:",
@@ -66,23 +66,29 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
             Some(dispute(record, origin))
         }
-        FindingKind::ConflictResolved if can_be_asked(record, origin) => Some(NextStep::new(
+        FindingKind::ConflictResolved if can_be_probed(record, origin) => Some(NextStep::new(
             "nothing, or see whether it stays so:",
             check(record.ip, &record.interface, record.vlan, " --for 60s"),
         )),
         FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep::new(
             "nothing, or see whether it stays so:",
-            stay(record, origin),
+            keep_watching(record, origin),
         )),
         FindingKind::ProbeDenied => Some(NextStep::new(
             "give the newcomer another address; to see which machine it is:",
-            machines(&macs_of(record, |owner| owner.role == Role::Prober), origin),
+            identify_hosts(
+                &macs_of(record, |owner| owner.role == OwnerRole::Prober),
+                origin,
+            ),
         )),
         FindingKind::BogusClaim | FindingKind::SourceMismatch => Some(NextStep::new(
             "see which machine sends these frames:",
-            machines(&macs_of(record, |owner| owner.role == Role::Sender), origin),
+            identify_hosts(
+                &macs_of(record, |owner| owner.role == OwnerRole::Sender),
+                origin,
+            ),
         )),
-        FindingKind::Silent if can_be_asked(record, origin) => Some(NextStep::new(
+        FindingKind::Silent if can_be_probed(record, origin) => Some(NextStep::new(
             "ask for it:",
             check(record.ip, &record.interface, record.vlan, ""),
         )),
@@ -94,8 +100,8 @@ pub fn next_step(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
 }
 
 /// Whether the segment is at hand, and has ARP.
-fn can_be_asked(record: &FindingRecord, origin: &Origin) -> bool {
-    record.ip.is_ipv4() && !matches!(origin, Origin::Capture(_))
+fn can_be_probed(record: &FindingRecord, origin: &FindingOrigin) -> bool {
+    record.ip.is_ipv4() && !matches!(origin, FindingOrigin::Capture(_))
 }
 
 /// What to do about what a check found out, if there is something to do.
@@ -113,15 +119,20 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
         return by_hint;
     }
     match record.verdict {
-        Verdict::Conflict if record.owners.iter().any(|owner| owner.holds) => Some(NextStep::new(
-            "see which machine the other one is, and take the address off one of the two:",
-            machines(&macs(false), &Origin::Attached),
-        )),
-        Verdict::Conflict => Some(NextStep::new(
+        CheckVerdict::Conflict if record.owners.iter().any(|owner| owner.holds) => {
+            Some(NextStep::new(
+                "see which machine the other one is, and take the address off one of the two:",
+                identify_hosts(&macs(false), &FindingOrigin::Attached),
+            ))
+        }
+        CheckVerdict::Conflict => Some(NextStep::new(
             "see which machines these are, and take the address off all but one:",
-            machines(&[macs(false), macs(true)].concat(), &Origin::Attached),
+            identify_hosts(
+                &[macs(false), macs(true)].concat(),
+                &FindingOrigin::Attached,
+            ),
         )),
-        Verdict::Moved => Some(NextStep::new(
+        CheckVerdict::Moved => Some(NextStep::new(
             "nothing, if somebody moved it; to see whether it stays:",
             check(
                 record.ip.into(),
@@ -130,7 +141,7 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
                 " --for 60s",
             ),
         )),
-        Verdict::OneOwner | Verdict::Nobody | Verdict::NotAsked => None,
+        CheckVerdict::OneOwner | CheckVerdict::NoReply | CheckVerdict::NotProbed => None,
     }
 }
 
@@ -143,8 +154,8 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
     format!("probe check -i {}{vlan}{options} {ip}", quoted(interface))
 }
 
-fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
-    if record.cluster.is_some() && *origin == Origin::Daemon {
+fn dispute(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
+    if record.cluster.is_some() && *origin == FindingOrigin::Daemon {
         return NextStep::new(
             "see who has it now, who should, and what to do about it:",
             format!("probe explain {}", record.ip),
@@ -160,7 +171,7 @@ fn dispute(record: &FindingRecord, origin: &Origin) -> NextStep {
 }
 
 /// What to look at where the cluster knows the cause; `None` where what was seen says as much.
-fn about_cluster(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
+fn about_cluster(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextStep> {
     let context = record.cluster.as_deref()?;
     let kind = context.cause.as_ref()?.kind;
     let pool = context.pool.as_ref();
@@ -171,11 +182,11 @@ fn about_cluster(record: &FindingRecord, origin: &Origin) -> Option<NextStep> {
         _ => None,
     };
     let strangers = macs_of(record, |owner| owner.node.is_none() && !owner.local);
-    let blamed = Blamed {
+    let blamed = CauseSubject {
         ip: record.ip,
         namespace: pool.map(|pool| pool.namespace.as_str()),
         node,
-        machines: &machines(&strangers, origin),
+        machines: &identify_hosts(&strangers, origin),
     };
     cause_step(kind, blamed)
 }
@@ -205,12 +216,12 @@ fn about_hint(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
     })
 }
 
-fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
-    if record.evidence == Some(Evidence::Local) && *origin != Origin::Attached {
+fn owners(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
+    if record.evidence == Some(Evidence::Local) && *origin != FindingOrigin::Attached {
         // The stranger is the unknown here; who holds the address is known.
         return NextStep::new(
             "see which machine the other one is, and take the address off one of the two:",
-            machines(&macs_of(record, |owner| !owner.local), origin),
+            identify_hosts(&macs_of(record, |owner| !owner.local), origin),
         );
     }
     if record.evidence == Some(Evidence::Local) {
@@ -221,17 +232,17 @@ fn owners(record: &FindingRecord, origin: &Origin) -> NextStep {
     }
     NextStep::new(
         "see which machines these are, and take the address off all but one:",
-        machines(&macs_of(record, |_| true), origin),
+        identify_hosts(&macs_of(record, |_| true), origin),
     )
 }
 
 /// Shows what else the machines with these MACs are known as.
-pub fn machines(macs: &[MacAddr], origin: &Origin) -> String {
+pub fn identify_hosts(macs: &[MacAddr], origin: &FindingOrigin) -> String {
     let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
     match origin {
-        Origin::Attached => format!("ip neigh | grep -e {}", macs.join(" -e ")),
-        Origin::Daemon => format!("probe bindings --mac {}", macs.join(",")),
-        Origin::Capture(file) => {
+        FindingOrigin::Attached => format!("ip neigh | grep -e {}", macs.join(" -e ")),
+        FindingOrigin::Daemon => format!("probe bindings --mac {}", macs.join(",")),
+        FindingOrigin::Capture(file) => {
             let file = file.to_string_lossy();
             format!(
                 "probe watch --read {} --mac {}",
@@ -242,11 +253,13 @@ pub fn machines(macs: &[MacAddr], origin: &Origin) -> String {
     }
 }
 
-fn stay(record: &FindingRecord, origin: &Origin) -> String {
+fn keep_watching(record: &FindingRecord, origin: &FindingOrigin) -> String {
     match origin {
-        Origin::Attached => format!("probe watch -i {} --ip {}", record.interface, record.ip),
-        Origin::Daemon => format!("probe watch --ip {}", record.ip),
-        Origin::Capture(file) => format!(
+        FindingOrigin::Attached => {
+            format!("probe watch -i {} --ip {}", record.interface, record.ip)
+        }
+        FindingOrigin::Daemon => format!("probe watch --ip {}", record.ip),
+        FindingOrigin::Capture(file) => format!(
             "probe watch --read {} --ip {} --claims",
             quoted(&file.to_string_lossy()),
             record.ip
@@ -305,9 +318,9 @@ mod tests {
             }))
             .unwrap()
         };
-        let unknown = next_step(&record(CauseKind::Unknown), &Origin::Attached).unwrap();
+        let unknown = next_step(&record(CauseKind::Unknown), &FindingOrigin::Attached).unwrap();
         for &kind in CauseKind::ALL {
-            let step = next_step(&record(kind), &Origin::Attached).unwrap();
+            let step = next_step(&record(kind), &FindingOrigin::Attached).unwrap();
             assert!(step.purpose.ends_with(':'), "{kind}");
             assert_eq!(
                 step == unknown,
@@ -315,9 +328,10 @@ mod tests {
                 "{kind}: {step:?}"
             );
         }
-        let external = next_step(&record(CauseKind::ExternalDevice), &Origin::Attached).unwrap();
+        let external =
+            next_step(&record(CauseKind::ExternalDevice), &FindingOrigin::Attached).unwrap();
         assert_eq!(external.command, "ip neigh | grep -e 02:00:00:00:00:09");
-        let split = next_step(&record(CauseKind::SplitBrain), &Origin::Attached).unwrap();
+        let split = next_step(&record(CauseKind::SplitBrain), &FindingOrigin::Attached).unwrap();
         assert!(
             split.command.starts_with("kubectl -n lb get pods"),
             "{split:?}"

@@ -30,9 +30,9 @@ pub fn networks(links: &Links, interface: u32, vlan: Vlan) -> Vec<Ipv4Net> {
 
 /// The IPv4 networks of this host, by watched segment: what is on-link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OnLink(Vec<(Segment, Ipv4Net)>);
+pub struct OnLinkNetworks(Vec<(Segment, Ipv4Net)>);
 
-impl OnLink {
+impl OnLinkNetworks {
     /// What these links say; only through the `watched` interfaces.
     pub fn new(links: &Links, watched: impl Fn(u32) -> bool) -> Self {
         let mut on_link: Vec<_> = links
@@ -150,7 +150,7 @@ mod tests {
             link(3, "203.0.113.1/24"),
             link(4, "203.0.113.128/31"),
         ];
-        let on_link = OnLink::new(&links.into_iter().collect(), |index| {
+        let on_link = OnLinkNetworks::new(&links.into_iter().collect(), |index| {
             [1, 4].contains(&index)
         });
         let shown = |ip: &str| {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vendor::vendor;
 use crate::{
-    BogusReason, Clock, Context, Counts, Evidence, Finding, FindingKind, Hint, OwnerView, Role,
-    Severity,
+    AddressContext, BogusReason, Clock, Evidence, EvidenceCounts, Finding, FindingKind, Hint,
+    OwnerRole, OwnerView, Severity,
 };
 
 /// One finding: a line of JSON. Names are stable; fields may be added.
@@ -54,7 +54,7 @@ pub struct FindingRecord {
     pub reason: Option<BogusReason>,
     /// Whose address it is, where a cluster knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<Box<Context>>,
+    pub cluster: Option<Box<AddressContext>>,
 }
 
 /// One owner: a MAC, or the MACs that are one machine.
@@ -69,7 +69,7 @@ pub struct OwnerRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Its part in the finding.
-    pub role: Role,
+    pub role: OwnerRole,
     /// Whether it is this host.
     pub local: bool,
     /// Whether it announces the address as the announcers of load balancers do (MetalLB, kube-vip).
@@ -103,7 +103,7 @@ impl FindingRecord {
     pub fn new(finding: &Finding, interface: String, clock: Clock) -> Self {
         let clock = clock.read_once();
         Self {
-            time: clock.wall(finding.at),
+            time: clock.to_wall_clock(finding.at),
             finding: finding.kind,
             severity: finding.severity,
             interface,
@@ -111,7 +111,7 @@ impl FindingRecord {
             segment: None,
             drill: false,
             ip: finding.ip,
-            since: clock.wall(finding.since),
+            since: clock.to_wall_clock(finding.since),
             owners: OwnerRecord::all(&finding.owners, clock),
             evidence: finding.evidence,
             counts: finding.counts.into(),
@@ -123,7 +123,7 @@ impl FindingRecord {
 
     /// The same, with the name of its segment.
     #[must_use]
-    pub fn on(self, segment: String) -> Self {
+    pub fn with_segment(self, segment: String) -> Self {
         Self {
             segment: (!segment.is_empty()).then_some(segment),
             ..self
@@ -155,16 +155,16 @@ impl OwnerRecord {
             role: owner.role,
             local: owner.local,
             announces: owner.announces,
-            first_seen: clock.wall(owner.first_seen),
-            last_seen: clock.wall(owner.last_seen),
+            first_seen: clock.to_wall_clock(owner.first_seen),
+            last_seen: clock.to_wall_clock(owner.last_seen),
             claims: owner.claims,
         }
     }
 }
 
-impl From<Counts> for CountsRecord {
-    fn from(counts: Counts) -> Self {
-        let Counts {
+impl From<EvidenceCounts> for CountsRecord {
+    fn from(counts: EvidenceCounts) -> Self {
+        let EvidenceCounts {
             duplicate_replies,
             returns,
             local,

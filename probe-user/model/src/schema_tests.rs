@@ -9,8 +9,9 @@ use super::{
     to_json,
 };
 use crate::{
-    Announced, BogusReason, Cause, CauseKind, Clock, Context, Counts, Evidence, Finding,
-    FindingKind, Hint, Named, OwnerView, Role, Scope, Segment, Severity, Timestamp,
+    AddressContext, AnnouncementMode, BogusReason, CauseKind, CauseScope, Clock, ClusterCause,
+    Evidence, EvidenceCounts, Finding, FindingKind, Hint, NamespacedName, OwnerRole, OwnerView,
+    Segment, Severity, Timestamp,
 };
 
 const SCHEMA: &str = include_str!("../../../docs/finding.schema.json");
@@ -25,7 +26,7 @@ fn written() -> Vec<Value> {
 /// A finding of every kind, with every word that it can have.
 fn every_finding() -> Vec<Finding> {
     let mut findings = Vec::new();
-    let words = FindingKind::ALL.len().max(Role::ALL.len()) * 2;
+    let words = FindingKind::ALL.len().max(OwnerRole::ALL.len()) * 2;
     let reasons: Vec<_> = Bogus::ALL
         .iter()
         .map(|&reason| BogusReason::Frame(reason))
@@ -54,9 +55,12 @@ fn every_finding() -> Vec<Finding> {
             segment: Segment::default(),
             ip: "192.0.2.10".parse().unwrap(),
             since: Timestamp(1_700_000_001_000_000_000),
-            owners: vec![owner(pick(Role::ALL, number), 1), owner(Role::Earlier, 2)],
+            owners: vec![
+                owner(pick(OwnerRole::ALL, number), 1),
+                owner(OwnerRole::Earlier, 2),
+            ],
             evidence: (number > 0).then(|| pick(Evidence::ALL, number)),
-            counts: Counts::default(),
+            counts: EvidenceCounts::default(),
             hint: (number > 0).then(|| pick(Hint::ALL, number)),
             bogus: (number > 0).then(|| pick(&reasons, number)),
         });
@@ -85,25 +89,25 @@ fn every_record() -> impl Iterator<Item = FindingRecord> {
 }
 
 /// With every field and word that it can have.
-fn context(number: usize) -> Context {
-    let named = Named {
+fn context(number: usize) -> AddressContext {
+    let named = NamespacedName {
         namespace: "shop".to_owned(),
         name: "frontend".to_owned(),
     };
     let announced = [
-        Announced::Layer2,
-        Announced::Bgp,
-        Announced::Nowhere,
-        Announced::Unknown,
+        AnnouncementMode::Layer2,
+        AnnouncementMode::Bgp,
+        AnnouncementMode::NotAnnounced,
+        AnnouncementMode::Unknown,
     ];
-    Context {
+    AddressContext {
         services: vec![named.clone()],
         pool: Some(named),
         announced: announced[number % announced.len()],
         announcers: vec!["node-1".to_owned()],
-        cause: (number > 1).then(|| Cause {
+        cause: (number > 1).then(|| ClusterCause {
             kind: CauseKind::ALL[number % CauseKind::COUNT],
-            scope: Scope::ALL[number % Scope::COUNT],
+            scope: CauseScope::ALL[number % CauseScope::COUNT],
             evidence: vec!["The nodes are not known".to_owned()],
         }),
     }
@@ -122,10 +126,13 @@ fn the_schema_knows_every_word_and_no_other() {
     assert_eq!(words("/properties/severity/enum"), Severity::LABELS);
     assert_eq!(words("/properties/evidence/enum"), Evidence::LABELS);
     assert_eq!(words("/properties/hint/enum"), Hint::LABELS);
-    assert_eq!(words("/$defs/owner/properties/role/enum"), Role::LABELS);
+    assert_eq!(
+        words("/$defs/owner/properties/role/enum"),
+        OwnerRole::LABELS
+    );
     let cause = "/properties/cluster/properties/cause/properties";
     assert_eq!(words(&format!("{cause}/kind/enum")), CauseKind::LABELS);
-    assert_eq!(words(&format!("{cause}/scope/enum")), Scope::LABELS);
+    assert_eq!(words(&format!("{cause}/scope/enum")), CauseScope::LABELS);
     let mut reasons = Bogus::LABELS.to_vec();
     reasons.push(BogusReason::SpaNetworkBroadcast.label());
     assert_eq!(words("/properties/reason/enum"), reasons);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{BindingKey, Counts, Evidence, Hint, OwnerView, Timestamp};
+use super::{BindingKey, Evidence, EvidenceCounts, Hint, OwnerView, Timestamp};
 
 /// A binding as the API and the metrics show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,5 +37,5 @@ pub struct ConflictView {
     /// Whether there has been no evidence for a while.
     pub quiet: bool,
     /// How often there was evidence.
-    pub counts: Counts,
+    pub counts: EvidenceCounts,
 }

@@ -5,7 +5,7 @@ use probe_common::{event::Hook, label_enum};
 /// How arriving frames are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum AttachedMode {
     /// XDP in the driver: earliest and cheapest, before a socket buffer exists.
     Native,
     /// TC ingress: sees tags that the network card stripped, and gets along with every other program.
@@ -14,7 +14,7 @@ pub enum Mode {
     Generic,
 }
 
-impl Mode {
+impl AttachedMode {
     /// Every mode.
     pub const ALL: [Self; 3] = [Self::Native, Self::Tc, Self::Generic];
 
@@ -44,7 +44,7 @@ impl Mode {
     }
 }
 
-impl std::fmt::Display for Mode {
+impl std::fmt::Display for AttachedMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.label())
     }
@@ -52,7 +52,7 @@ impl std::fmt::Display for Mode {
 
 label_enum! {
     /// Why an interface is watched in the way it is.
-    pub enum Reason {
+    pub enum AttachReason {
         /// Somebody asked for this mode.
         Requested = "requested",
         /// A network card whose driver has native XDP, and nothing speaks against it.
@@ -67,7 +67,7 @@ label_enum! {
         /// The network card strips VLAN tags, and XDP would take the frames of two VLANs for one segment.
         VlanOffload = "vlan_offload",
         /// The driver takes the link down when a program is attached.
-        LosesLink = "loses_link",
+        ResetsLink = "loses_link",
         /// The driver is not known to keep the link when a program is attached.
         DriverNotListed = "driver_not_listed",
         /// The MTU needs multi-buffer XDP, which this kernel does not have.
@@ -83,16 +83,16 @@ label_enum! {
 
 /// The decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct AttachPlan {
     /// How arriving frames are seen.
-    pub mode: Mode,
+    pub mode: AttachedMode,
     /// Why so.
-    pub reason: Reason,
+    pub reason: AttachReason,
 }
 
 /// A watched interface, for those who show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct WatchedInterface {
     /// Its index.
     pub ifindex: u32,
     /// Its name now.
@@ -107,7 +107,7 @@ pub enum WatchState {
     /// The programs are attached.
     Attached {
         /// How, and why so.
-        plan: Plan,
+        plan: AttachPlan,
         /// Whether the VLAN of an arriving frame can be told: not where the network card strips the tag
         /// before XDP sees it.
         vlan_visible: bool,
@@ -115,13 +115,13 @@ pub enum WatchState {
     /// They could not be attached; it is tried again.
     Failed {
         /// Why.
-        why: String,
+        reason: String,
     },
 }
 
 /// All interfaces that should be watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WatchedInterfaces(Vec<Watched>);
+pub struct WatchedInterfaces(Vec<WatchedInterface>);
 
 impl WatchedInterfaces {
     /// Whether the interface should be watched.
@@ -130,7 +130,7 @@ impl WatchedInterfaces {
     }
 
     /// The interface with this index.
-    pub fn get(&self, ifindex: u32) -> Option<&Watched> {
+    pub fn get(&self, ifindex: u32) -> Option<&WatchedInterface> {
         self.0.iter().find(|watched| watched.ifindex == ifindex)
     }
 
@@ -141,19 +141,20 @@ impl WatchedInterfaces {
     }
 
     /// Every one of them, in the order of its index.
-    pub fn iter(&self) -> impl Iterator<Item = &Watched> {
+    pub fn iter(&self) -> impl Iterator<Item = &WatchedInterface> {
         self.0.iter()
     }
 
     /// Whether there is at least one, and the programs are attached to all of them.
-    pub fn are_attached(&self) -> bool {
-        let attached = |watched: &Watched| matches!(watched.state, WatchState::Attached { .. });
+    pub fn is_any_attached(&self) -> bool {
+        let attached =
+            |watched: &WatchedInterface| matches!(watched.state, WatchState::Attached { .. });
         !self.0.is_empty() && self.0.iter().all(attached)
     }
 }
 
-impl FromIterator<Watched> for WatchedInterfaces {
-    fn from_iter<T: IntoIterator<Item = Watched>>(interfaces: T) -> Self {
+impl FromIterator<WatchedInterface> for WatchedInterfaces {
+    fn from_iter<T: IntoIterator<Item = WatchedInterface>>(interfaces: T) -> Self {
         Self(interfaces.into_iter().collect())
     }
 }

@@ -20,24 +20,24 @@ use rtnetlink::{
 use tokio::{sync::Mutex, time::timeout};
 
 /// How old the picture may be: scrapes by several servers cost one reading.
-const FRESH: Duration = Duration::from_secs(5);
+const CACHE_AGE: Duration = Duration::from_secs(5);
 /// How long the kernel may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Entries that are looked at. A kernel keeps 1024 by default (`gc_thresh3`).
-const MOST: usize = 65_536;
+const MAX_ENTRIES: usize = 65_536;
 
 /// The kernel's entries for IPv4 neighbours, by the index of their interface.
-pub type Neighbours = HashMap<(u32, IpAddr), MacAddr>;
+pub type NeighbourTable = HashMap<(u32, IpAddr), MacAddr>;
 
 /// Reads them when somebody wants them. Clones share the last picture.
 #[derive(Clone, Debug)]
-pub struct NeighbourReader(Arc<Mutex<Picture>>);
+pub struct NeighbourReader(Arc<Mutex<NeighbourCache>>);
 
 #[derive(Debug)]
-struct Picture {
+struct NeighbourCache {
     handle: Handle,
     read_at: Option<Instant>,
-    neighbours: Arc<Neighbours>,
+    neighbours: Arc<NeighbourTable>,
 }
 
 impl NeighbourReader {
@@ -45,7 +45,7 @@ impl NeighbourReader {
     pub fn open() -> std::io::Result<Self> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        Ok(Self(Arc::new(Mutex::new(Picture {
+        Ok(Self(Arc::new(Mutex::new(NeighbourCache {
             handle,
             read_at: None,
             neighbours: Arc::default(),
@@ -53,10 +53,10 @@ impl NeighbourReader {
     }
 
     /// What the kernel believes now, or a moment ago. Nothing, where it does not say so in time.
-    pub async fn read(&self) -> Arc<Neighbours> {
+    pub async fn read(&self) -> Arc<NeighbourTable> {
         let mut picture = self.0.lock().await;
-        if picture.read_at.is_none_or(|at| at.elapsed() > FRESH) {
-            picture.neighbours = match timeout(PATIENCE, read(&picture.handle)).await {
+        if picture.read_at.is_none_or(|at| at.elapsed() > CACHE_AGE) {
+            picture.neighbours = match timeout(READ_TIMEOUT, read(&picture.handle)).await {
                 Ok(Ok(neighbours)) => Arc::new(neighbours),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "neighbours not read");
@@ -71,18 +71,18 @@ impl NeighbourReader {
 }
 
 /// Reads them now.
-pub async fn read(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
+pub async fn read(handle: &Handle) -> Result<NeighbourTable, rtnetlink::Error> {
     let request = handle
         .neighbours()
         .get()
         .set_address_family(AddressFamily::Inet);
     let mut messages = request.execute();
-    let mut neighbours = Neighbours::new();
+    let mut neighbours = NeighbourTable::new();
     let mut looked_at = 0;
     while let Some(message) = messages.try_next().await? {
         neighbours.extend(neighbour(&message));
         looked_at += 1;
-        if looked_at == MOST {
+        if looked_at == MAX_ENTRIES {
             break;
         }
     }

@@ -6,7 +6,7 @@ use probe_common::label_enum;
 
 label_enum! {
     /// Ways to tell somebody.
-    pub enum Channel {
+    pub enum NotificationChannel {
         /// Over HTTP.
         Webhook = "webhook",
         /// An Event of Kubernetes on the Service.
@@ -16,7 +16,7 @@ label_enum! {
 
 label_enum! {
     /// What came of trying to send something.
-    pub enum Ending {
+    pub enum DeliveryResult {
         /// It was taken.
         Sent = "sent",
         /// It was not, and is tried again.
@@ -28,51 +28,54 @@ label_enum! {
 
 /// The counts of one channel.
 #[derive(Debug, Default)]
-struct Row {
-    endings: [AtomicU64; Ending::COUNT],
+struct ChannelCounts {
+    deliveries: [AtomicU64; DeliveryResult::COUNT],
     dropped: AtomicU64,
     waiting: AtomicU64,
 }
 
 /// What is counted. Shared with the metrics.
 #[derive(Debug, Default)]
-pub struct Counts([Row; Channel::COUNT]);
+pub struct NotificationCounts([ChannelCounts; NotificationChannel::COUNT]);
 
-impl Counts {
-    const fn row(&self, channel: Channel) -> &Row {
+impl NotificationCounts {
+    const fn channel(&self, channel: NotificationChannel) -> &ChannelCounts {
         &self.0[channel.number() as usize]
     }
 
     /// Counts an attempt.
-    pub fn count(&self, channel: Channel, ending: Ending) {
-        self.row(channel).endings[usize::from(ending.number())].fetch_add(1, Ordering::Relaxed);
+    pub fn count(&self, channel: NotificationChannel, ending: DeliveryResult) {
+        self.channel(channel).deliveries[usize::from(ending.number())]
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts news that nobody was told one by one.
-    pub fn lose(&self, channel: Channel, number: u64) {
-        self.row(channel)
+    pub fn add_dropped(&self, channel: NotificationChannel, number: u64) {
+        self.channel(channel)
             .dropped
             .fetch_add(number, Ordering::Relaxed);
     }
 
     /// So many news wait now.
-    pub fn wait(&self, channel: Channel, number: usize) {
+    pub fn set_waiting(&self, channel: NotificationChannel, number: usize) {
         let number = u64::try_from(number).unwrap_or(u64::MAX);
-        self.row(channel).waiting.store(number, Ordering::Relaxed);
+        self.channel(channel)
+            .waiting
+            .store(number, Ordering::Relaxed);
     }
 
     /// How often it ended so.
-    pub fn ended(&self, channel: Channel, ending: Ending) -> u64 {
-        self.row(channel).endings[usize::from(ending.number())].load(Ordering::Relaxed)
+    pub fn ended(&self, channel: NotificationChannel, ending: DeliveryResult) -> u64 {
+        self.channel(channel).deliveries[usize::from(ending.number())].load(Ordering::Relaxed)
     }
 
     /// News that nobody was told one by one.
-    pub fn dropped(&self, channel: Channel) -> u64 {
-        self.row(channel).dropped.load(Ordering::Relaxed)
+    pub fn dropped(&self, channel: NotificationChannel) -> u64 {
+        self.channel(channel).dropped.load(Ordering::Relaxed)
     }
 
     /// News that wait.
-    pub fn waiting(&self, channel: Channel) -> u64 {
-        self.row(channel).waiting.load(Ordering::Relaxed)
+    pub fn waiting(&self, channel: NotificationChannel) -> u64 {
+        self.channel(channel).waiting.load(Ordering::Relaxed)
     }
 }

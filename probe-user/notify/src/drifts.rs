@@ -12,25 +12,27 @@ use std::{
 };
 
 use jiff::Timestamp;
-use probe_cluster::drift::{Drift, Key};
+use probe_cluster::drift::{Drift, DriftKey};
 use probe_kubernetes::Digest;
 use probe_model::Severity;
 use tokio::time::Instant;
 
-use super::news::{Kind, News, Story, Subject, digest_of_drift};
+use super::news::{
+    Notification, NotificationCause, NotificationKind, NotificationSubject, digest_of_drift,
+};
 
 /// A drift that is gone for so long is over.
-const GONE: Duration = Duration::from_secs(15);
+const GONE_AFTER: Duration = Duration::from_secs(15);
 
 /// The drifts that are known.
 #[derive(Debug, Default)]
-pub struct Drifts {
-    known: BTreeMap<Key, Arc<Drift>>,
+pub struct DriftGate {
+    known: BTreeMap<DriftKey, Arc<Drift>>,
     /// Gone since then.
-    leaving: BTreeMap<Key, (Arc<Drift>, Instant)>,
+    leaving: BTreeMap<DriftKey, (Arc<Drift>, Instant)>,
 }
 
-impl Drifts {
+impl DriftGate {
     /// It is no longer ours to tell.
     pub fn end(&mut self) {
         *self = Self::default();
@@ -40,20 +42,20 @@ impl Drifts {
     pub fn look(
         &mut self,
         drifts: &[Drift],
-        least: Severity,
+        min_severity: Severity,
         told: &mut BTreeSet<Digest>,
         now: Instant,
         time: Timestamp,
-    ) -> Vec<News> {
+    ) -> Vec<Notification> {
         let mut before = std::mem::take(&mut self.known);
         let mut news = Vec::new();
-        for drift in drifts.iter().filter(|drift| drift.severity >= least) {
+        for drift in drifts.iter().filter(|drift| drift.severity >= min_severity) {
             let key = drift.key();
             let drift = Arc::new(drift.clone());
             let was_there = before.remove(&key).is_some() | self.leaving.remove(&key).is_some();
             if !was_there && !told.remove(&digest_of_drift(&drift)) {
-                news.push(News::of_drift(
-                    Kind::Drift,
+                news.push(Notification::for_drift(
+                    NotificationKind::Drift,
                     &key,
                     drift.clone(),
                     drift.since,
@@ -69,38 +71,50 @@ impl Drifts {
     }
 
     /// What is over by now.
-    pub fn tick(&mut self, now: Instant, time: Timestamp) -> Vec<News> {
+    pub fn tick(&mut self, now: Instant, time: Timestamp) -> Vec<Notification> {
         let over = self
             .leaving
-            .extract_if(.., |_, (_, since)| now.duration_since(*since) >= GONE);
-        over.map(|(key, (drift, _))| News::of_drift(Kind::DriftGone, &key, drift, time))
-            .collect()
+            .extract_if(.., |_, (_, since)| now.duration_since(*since) >= GONE_AFTER);
+        over.map(|(key, (drift, _))| {
+            Notification::for_drift(NotificationKind::DriftGone, &key, drift, time)
+        })
+        .collect()
     }
 
     /// Those that there are, and what each is called.
-    pub fn known(&self) -> impl Iterator<Item = (Subject, Digest)> {
+    pub fn known(&self) -> impl Iterator<Item = (NotificationSubject, Digest)> {
         let leaving = self.leaving.iter().map(|(key, (drift, _))| (key, drift));
         let all = self.known.iter().chain(leaving);
-        all.map(|(key, drift)| (Subject::Drift(key.clone()), digest_of_drift(drift)))
+        all.map(|(key, drift)| {
+            (
+                NotificationSubject::Drift(key.clone()),
+                digest_of_drift(drift),
+            )
+        })
     }
 
     /// When something will be over.
     pub fn next_deadline(&self) -> Option<Instant> {
         let since = self.leaving.values().map(|(_, since)| *since).min();
-        since.map(|since| since + GONE)
+        since.map(|since| since + GONE_AFTER)
     }
 }
 
-impl News {
-    fn of_drift(kind: Kind, key: &Key, drift: Arc<Drift>, time: Timestamp) -> Self {
+impl Notification {
+    fn for_drift(
+        kind: NotificationKind,
+        key: &DriftKey,
+        drift: Arc<Drift>,
+        time: Timestamp,
+    ) -> Self {
         Self {
-            subject: Subject::Drift(key.clone()),
+            subject: NotificationSubject::Drift(key.clone()),
             kind,
             severity: match kind {
-                Kind::Drift => drift.severity,
+                NotificationKind::Drift => drift.severity,
                 _ => Severity::Notice,
             },
-            story: Story::Drift { drift, time },
+            cause: NotificationCause::Drift { drift, time },
         }
     }
 }
@@ -118,63 +132,69 @@ pub(super) mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    struct Lab {
-        drifts: Drifts,
+    struct DriftGateFixture {
+        drifts: DriftGate,
         told: BTreeSet<Digest>,
         start: Instant,
     }
 
-    impl Lab {
+    impl DriftGateFixture {
         fn new() -> Self {
             Self {
-                drifts: Drifts::default(),
+                drifts: DriftGate::default(),
                 told: BTreeSet::new(),
                 start: Instant::now(),
             }
         }
 
-        fn look(&mut self, second: u64, drifts: &[Drift]) -> Vec<(Kind, String)> {
+        fn look(&mut self, second: u64, drifts: &[Drift]) -> Vec<(NotificationKind, String)> {
             let now = self.start + Duration::from_secs(second);
             let (told, time) = (&mut self.told, Timestamp::UNIX_EPOCH);
             let news = self.drifts.look(drifts, Severity::Warning, told, now, time);
-            let name = |news: &News| news.drift().unwrap().pool.clone().unwrap().name;
+            let name = |news: &Notification| news.drift().unwrap().pool.clone().unwrap().name;
             news.iter().map(|news| (news.kind, name(news))).collect()
         }
     }
 
-    fn is(kind: Kind, name: &str) -> (Kind, String) {
+    fn is(kind: NotificationKind, name: &str) -> (NotificationKind, String) {
         (kind, name.to_owned())
     }
 
     #[test]
     fn what_begins_is_told_once_and_its_end_when_it_is_sure() {
-        let mut lab = Lab::new();
+        let mut lab = DriftGateFixture::new();
         let drift = drift("a");
         assert_eq!(
             lab.look(0, std::slice::from_ref(&drift)),
-            [is(Kind::Drift, "a")]
+            [is(NotificationKind::Drift, "a")]
         );
         assert_eq!(lab.look(10, std::slice::from_ref(&drift)), []);
         assert_eq!(lab.look(20, &[]), []);
         // It was gone for a moment only.
         assert_eq!(lab.look(30, &[drift]), []);
         assert_eq!(lab.look(40, &[]), []);
-        assert_eq!(lab.look(56, &[]), [is(Kind::DriftGone, "a")]);
+        assert_eq!(lab.look(56, &[]), [is(NotificationKind::DriftGone, "a")]);
         assert_eq!(lab.look(80, &[]), []);
     }
 
     #[test]
     fn what_another_has_told_is_not_told_again_but_its_end_is_and_so_is_its_return() {
-        let mut lab = Lab::new();
+        let mut lab = DriftGateFixture::new();
         let [old, new] = [drift("old"), drift("new")];
         lab.told.insert(digest_of_drift(&old));
-        assert_eq!(lab.look(0, &[old.clone(), new]), [is(Kind::Drift, "new")]);
+        assert_eq!(
+            lab.look(0, &[old.clone(), new]),
+            [is(NotificationKind::Drift, "new")]
+        );
         assert_eq!(lab.look(20, &[]), []);
         assert_eq!(
             lab.look(40, &[]),
-            [is(Kind::DriftGone, "new"), is(Kind::DriftGone, "old")]
+            [
+                is(NotificationKind::DriftGone, "new"),
+                is(NotificationKind::DriftGone, "old")
+            ]
         );
-        assert_eq!(lab.look(60, &[old]), [is(Kind::Drift, "old")]);
+        assert_eq!(lab.look(60, &[old]), [is(NotificationKind::Drift, "old")]);
     }
 
     #[test]
@@ -193,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_matters_too_little_is_not_told() {
-        let mut lab = Lab::new();
+        let mut lab = DriftGateFixture::new();
         let notice = Drift {
             severity: Severity::Notice,
             ..drift("a")

@@ -6,44 +6,44 @@ use std::{
     time::Duration,
 };
 
-use probe_cluster::Cluster;
-use probe_kubernetes::{Connection, NewEvent, ReadError};
-use probe_model::Named;
+use probe_cluster::ClusterSnapshot;
+use probe_kubernetes::{ApiConnection, ApiRequestError, NewEvent};
+use probe_model::NamespacedName;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
 
 use super::{
-    ledger::{Ledger, Step},
-    news::Subject,
-    occasion::{Occasion, occasions},
-    queue::Batch,
-    retry::Outcome,
+    ledger::{DedupeAction, EventDeduplicator},
+    news::NotificationSubject,
+    occasion::{KubernetesEvent, kubernetes_events},
+    queue::NotificationBatch,
+    retry::DeliveryOutcome,
 };
 
 /// For one Event. The API server itself waits for a webhook of the cluster's for 30 s at most, and then says so, or
 /// writes the Event all the same: whoever gives up earlier writes it twice. A connection that is not made has failed long
 /// before.
-const PATIENCE: Duration = Duration::from_secs(35);
+const CALL_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Events that a batch may make.
-const MOST: usize = 20;
+const MAX_EVENTS_PER_BATCH: usize = 20;
 
 /// What the API server answers so often with an error that may pass, or not at all, is given up: that may be about this
 /// Event alone, as where a webhook of the cluster's is broken that is asked about its namespace.
-const TRIES: u32 = 10;
+const MAX_ATTEMPTS: u32 = 10;
 
 /// After so many of those the rest of a batch waits for the next attempt: it may be about all of them.
-const MOST_FAILED: usize = 3;
+const MAX_FAILED: usize = 3;
 
 /// What became of an occasion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Done {
+enum EventWrite {
     /// It is said.
     Written,
     /// There were too many.
-    LeftOut,
+    Skipped,
     /// It cannot be said.
     Refused,
 }
@@ -51,35 +51,35 @@ enum Done {
 /// Writes Events.
 #[derive(Debug)]
 pub struct EventWriter {
-    connection: Connection,
-    cluster: watch::Receiver<Arc<Cluster>>,
+    connection: ApiConnection,
+    cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     instance: String,
-    ledger: Ledger,
+    deduplicator: EventDeduplicator,
     /// What is done with of news that have to be tried again.
-    done: Vec<(Subject, Occasion, Done)>,
+    done: Vec<(NotificationSubject, KubernetesEvent, EventWrite)>,
     /// What is stuck and waits behind the others, until it comes again.
-    behind: BTreeSet<Subject>,
+    partly_written: BTreeSet<NotificationSubject>,
     /// How often what is stuck was tried.
-    tries: BTreeMap<(Subject, Named), u32>,
+    tries: BTreeMap<(NotificationSubject, NamespacedName), u32>,
 }
 
 /// What came of a batch.
 #[derive(Debug)]
-pub struct Written {
+pub struct WriteOutcome {
     /// Whether it is done with.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
     /// What was wrong.
-    pub error: Option<ReadError>,
+    pub error: Option<ApiRequestError>,
     /// How many Events were too many, or refused.
     pub lost: u64,
     /// What keeps others waiting, if it has to be tried again.
-    pub stuck: BTreeSet<Subject>,
+    pub stuck: BTreeSet<NotificationSubject>,
 }
 
-impl Written {
-    const fn again(error: ReadError, stuck: BTreeSet<Subject>) -> Self {
+impl WriteOutcome {
+    const fn retry_later(error: ApiRequestError, stuck: BTreeSet<NotificationSubject>) -> Self {
         Self {
-            outcome: Outcome::Again { after: None },
+            outcome: DeliveryOutcome::Retry { after: None },
             error: Some(error),
             lost: 0,
             stuck,
@@ -90,35 +90,35 @@ impl Written {
 impl EventWriter {
     /// Writes as this instance of many.
     pub fn new(
-        connection: Connection,
-        cluster: watch::Receiver<Arc<Cluster>>,
+        connection: ApiConnection,
+        cluster: watch::Receiver<Arc<ClusterSnapshot>>,
         instance: String,
     ) -> Self {
         Self {
             connection,
             cluster,
             instance,
-            ledger: Ledger::default(),
+            deduplicator: EventDeduplicator::default(),
             done: Vec::new(),
-            behind: BTreeSet::new(),
+            partly_written: BTreeSet::new(),
             tries: BTreeMap::new(),
         }
     }
 
     /// Writes what a batch says. What is written stays so when others fail, and is not written again.
-    pub async fn write(mut self, batch: Batch) -> (Self, Written) {
+    pub async fn write(mut self, batch: NotificationBatch) -> (Self, WriteOutcome) {
         let cluster = self.cluster.borrow().clone();
         let all = batch.listed.iter().flat_map(|news| {
-            let occasions = occasions(news, &cluster).into_iter();
+            let occasions = kubernetes_events(news, &cluster).into_iter();
             occasions.map(|occasion| (&news.last.subject, occasion))
         });
         let mut all: Vec<_> = all.collect();
         // One address may be shared by hundreds of services.
-        let beyond = all.split_off(MOST.min(all.len())).len();
-        let behind = &self.behind;
+        let unlisted_seen = all.split_off(MAX_EVENTS_PER_BATCH.min(all.len())).len();
+        let partly_written = &self.partly_written;
         self.done.retain(|(subject, occasion, _)| {
-            let is_this = |(_, this): &(_, Occasion)| this == occasion;
-            behind.contains(subject) || all.iter().any(is_this)
+            let is_this = |(_, this): &(_, KubernetesEvent)| this == occasion;
+            partly_written.contains(subject) || all.iter().any(is_this)
         });
         let (mut refused, mut failed) = (None, None);
         let (mut stuck, mut failures) = (BTreeSet::new(), 0);
@@ -126,25 +126,27 @@ impl EventWriter {
             if self.done.iter().any(|(_, done, _)| *done == occasion) {
                 continue;
             }
-            let done = match self.say(&occasion).await {
+            let done = match self.write_event(&occasion).await {
                 Ok(done) => done,
                 // Whoever is not there at all may come back at any time.
-                Err(error @ ReadError::Unreachable(_)) => {
+                Err(error @ ApiRequestError::Unreachable(_)) => {
                     failed = Some(error);
                     break;
                 }
-                Err(error) if is_passing(&error) && !self.is_hopeless(subject, &occasion) => {
+                Err(error)
+                    if is_transient(&error) && !self.has_too_many_failures(subject, &occasion) =>
+                {
                     failed = Some(error);
                     stuck.insert(subject.clone());
                     failures += 1;
-                    if failures >= MOST_FAILED {
+                    if failures >= MAX_FAILED {
                         break;
                     }
                     continue;
                 }
                 Err(error) => {
                     refused = Some(error);
-                    Done::Refused
+                    EventWrite::Refused
                 }
             };
             let tried = (subject.clone(), occasion.service.clone());
@@ -152,23 +154,23 @@ impl EventWriter {
             self.done.push((subject.clone(), occasion, done));
         }
         if let Some(error) = failed {
-            self.behind.extend(stuck.iter().cloned());
-            return (self, Written::again(error, stuck));
+            self.partly_written.extend(stuck.iter().cloned());
+            return (self, WriteOutcome::retry_later(error, stuck));
         }
         let is_refused = self.done.iter().any(|(subject, _, done)| {
-            *done == Done::Refused
+            *done == EventWrite::Refused
                 && batch
                     .listed
                     .iter()
                     .any(|news| news.last.subject == *subject)
         });
-        let lost = self.conclude(&batch, beyond);
+        let lost = self.finish_batch(&batch, unlisted_seen);
         let outcome = if is_refused {
-            Outcome::Refused
+            DeliveryOutcome::Refused
         } else {
-            Outcome::Taken
+            DeliveryOutcome::Delivered
         };
-        let written = Written {
+        let written = WriteOutcome {
             outcome,
             error: refused,
             lost,
@@ -178,44 +180,54 @@ impl EventWriter {
     }
 
     /// A batch is done with: how much of it, and of what was beyond it, was not written.
-    fn conclude(&mut self, batch: &Batch, beyond: usize) -> u64 {
+    fn finish_batch(&mut self, batch: &NotificationBatch, unlisted_seen: usize) -> u64 {
         for news in &batch.listed {
-            self.behind.remove(&news.last.subject);
+            self.partly_written.remove(&news.last.subject);
         }
-        if self.behind.is_empty() {
+        if self.partly_written.is_empty() {
             self.tries.clear();
         }
-        let behind = &self.behind;
+        let partly_written = &self.partly_written;
         let done = self
             .done
-            .extract_if(.., |(subject, ..)| !behind.contains(subject));
-        let lost = done.filter(|(_, _, done)| *done != Done::Written).count();
-        u64::try_from(lost + beyond).unwrap_or(u64::MAX)
+            .extract_if(.., |(subject, ..)| !partly_written.contains(subject));
+        let lost = done
+            .filter(|(_, _, done)| *done != EventWrite::Written)
+            .count();
+        u64::try_from(lost + unlisted_seen).unwrap_or(u64::MAX)
     }
 
     /// Whether it has been tried often enough.
-    fn is_hopeless(&mut self, subject: &Subject, occasion: &Occasion) -> bool {
+    fn has_too_many_failures(
+        &mut self,
+        subject: &NotificationSubject,
+        occasion: &KubernetesEvent,
+    ) -> bool {
         let key = (subject.clone(), occasion.service.clone());
         let tries = self.tries.entry(key).or_default();
         *tries += 1;
-        *tries >= TRIES
+        *tries >= MAX_ATTEMPTS
     }
 
-    async fn say(&mut self, occasion: &Occasion) -> Result<Done, ReadError> {
-        match self.ledger.judge(occasion, Instant::now()) {
-            Step::Nothing => return Ok(Done::Written),
-            Step::TooMany => return Ok(Done::LeftOut),
-            Step::Make => {}
-            Step::Count { name, count } => {
+    async fn write_event(
+        &mut self,
+        occasion: &KubernetesEvent,
+    ) -> Result<EventWrite, ApiRequestError> {
+        match self.deduplicator.dedupe(occasion, Instant::now()) {
+            DedupeAction::Skip => return Ok(EventWrite::Written),
+            DedupeAction::RateLimited => return Ok(EventWrite::Skipped),
+            DedupeAction::Create => {}
+            DedupeAction::UpdateCount { name, count } => {
                 let service = &occasion.service;
-                let counted = self.connection.count_event(service, &name, count);
-                match within(counted).await {
+                let counted = self.connection.increment_event_count(service, &name, count);
+                match with_timeout(counted).await {
                     Ok(()) => {
-                        self.ledger.note(occasion, name, count, Instant::now());
-                        return Ok(Done::Written);
+                        self.deduplicator
+                            .record(occasion, name, count, Instant::now());
+                        return Ok(EventWrite::Written);
                     }
                     // The API server has forgotten it.
-                    Err(ReadError::Missing(_)) => self.ledger.forget(occasion),
+                    Err(ApiRequestError::NotFound(_)) => self.deduplicator.forget(occasion),
                     Err(error) => return Err(error),
                 }
             }
@@ -228,58 +240,62 @@ impl EventWriter {
             note: &occasion.note,
             instance: &self.instance,
         };
-        let name = within(self.connection.make_event(&event)).await?;
-        self.ledger.note(occasion, name, 1, Instant::now());
-        Ok(Done::Written)
+        let name = with_timeout(self.connection.create_event(&event)).await?;
+        self.deduplicator.record(occasion, name, 1, Instant::now());
+        Ok(EventWrite::Written)
     }
 }
 
-async fn within<T>(call: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
-    timeout(PATIENCE, call)
+async fn with_timeout<T>(
+    call: impl Future<Output = Result<T, ApiRequestError>>,
+) -> Result<T, ApiRequestError> {
+    timeout(CALL_TIMEOUT, call)
         .await
-        .unwrap_or_else(|_| Err(ReadError::Unavailable("no answer in time".to_owned())))
+        .unwrap_or_else(|_| Err(ApiRequestError::Unavailable("no answer in time".to_owned())))
 }
 
 /// Whether another attempt may do.
-const fn is_passing(error: &ReadError) -> bool {
+const fn is_transient(error: &ApiRequestError) -> bool {
     match error {
-        ReadError::Unavailable(_) | ReadError::Unreachable(_) | ReadError::Unauthorized(_) => true,
-        ReadError::Forbidden(_)
-        | ReadError::Missing(_)
-        | ReadError::Conflict(_)
-        | ReadError::Gone(_)
-        | ReadError::Refused(_)
-        | ReadError::Garbage(_) => false,
+        ApiRequestError::Unavailable(_)
+        | ApiRequestError::Unreachable(_)
+        | ApiRequestError::Unauthorized(_) => true,
+        ApiRequestError::Forbidden(_)
+        | ApiRequestError::NotFound(_)
+        | ApiRequestError::Conflict(_)
+        | ApiRequestError::Gone(_)
+        | ApiRequestError::Refused(_)
+        | ApiRequestError::InvalidResponse(_) => false,
     }
 }
 
 #[cfg(test)]
 #[cfg(feature = "kubernetes")]
 mod tests {
-    use probe_kubernetes::fake::Fake;
+    use probe_kubernetes::fake::FakeApiServer;
 
     use super::{
-        super::{news::Kind, occasion::tests as occasion, queue::Queue},
+        super::{news::NotificationKind, occasion::tests as occasion, queue::NotificationQueue},
         *,
     };
 
     const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 
-    fn writer(fake: &Fake) -> EventWriter {
+    fn writer(fake: &FakeApiServer) -> EventWriter {
         let cluster = occasion::cluster(&["backend", "frontend", "other/frontend"]);
         let cluster = watch::Sender::new(Arc::new(cluster)).subscribe();
         EventWriter::new(fake.connect(), cluster, "node-1".to_owned())
     }
 
     /// A conflict on an address that both services have.
-    fn batch() -> Batch {
-        let mut queue = Queue::default();
-        let waiting = occasion::about(&["backend", "frontend"], Kind::Conflict);
+    fn batch() -> NotificationBatch {
+        let mut queue = NotificationQueue::default();
+        let waiting = occasion::about(&["backend", "frontend"], NotificationKind::Conflict);
         queue.push(waiting.last);
         queue.first(10)
     }
 
-    fn posts(fake: &Fake) -> usize {
+    fn posts(fake: &FakeApiServer) -> usize {
         let requests = fake.requests();
         let requests = requests.iter();
         requests.filter(|one| one.starts_with("POST")).count()
@@ -287,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_forbidden_as_in_a_namespace_that_is_deleted_is_given_up_at_once() {
-        let fake = Fake::start().await;
+        let fake = FakeApiServer::start().await;
         for (code, body) in [
             (
                 403,
@@ -296,69 +312,75 @@ mod tests {
             (404, "{}"),
             (422, "{}"),
         ] {
-            fake.break_with(EVENTS, code, body);
+            fake.fail_with(EVENTS, code, body);
             let before = posts(&fake);
             let (_, written) = writer(&fake).write(batch()).await;
             let result = (written.outcome, written.lost);
-            assert_eq!(result, (Outcome::Refused, 2), "{written:?}");
+            assert_eq!(result, (DeliveryOutcome::Refused, 2), "{written:?}");
             assert_eq!(posts(&fake) - before, 2, "{code}: each was tried once");
         }
     }
 
     #[tokio::test]
     async fn what_always_fails_is_given_up_when_it_was_tried_often_enough() {
-        let fake = Fake::start().await;
-        fake.break_with(EVENTS, 500, "{}");
+        let fake = FakeApiServer::start().await;
+        fake.fail_with(EVENTS, 500, "{}");
         let mut writer = writer(&fake);
-        for _ in 1..TRIES {
+        for _ in 1..MAX_ATTEMPTS {
             let (same, written) = writer.write(batch()).await;
-            assert_eq!(written.outcome, Outcome::Again { after: None });
+            assert_eq!(written.outcome, DeliveryOutcome::Retry { after: None });
             writer = same;
         }
         let (_, written) = writer.write(batch()).await;
-        assert_eq!((written.outcome, written.lost), (Outcome::Refused, 2));
-        assert_eq!(posts(&fake), 2 * TRIES as usize);
+        assert_eq!(
+            (written.outcome, written.lost),
+            (DeliveryOutcome::Refused, 2)
+        );
+        assert_eq!(posts(&fake), 2 * MAX_ATTEMPTS as usize);
     }
 
     #[tokio::test]
     async fn whoever_is_away_is_waited_for() {
-        let fake = Fake::start().await;
+        let fake = FakeApiServer::start().await;
         let mut writer = writer(&fake);
         fake.stop();
-        for _ in 0..2 * TRIES {
+        for _ in 0..2 * MAX_ATTEMPTS {
             let (same, written) = writer.write(batch()).await;
-            assert_eq!(written.outcome, Outcome::Again { after: None });
+            assert_eq!(written.outcome, DeliveryOutcome::Retry { after: None });
             writer = same;
         }
         fake.resume().await;
         let (_, written) = writer.write(batch()).await;
-        assert_eq!((written.outcome, written.lost), (Outcome::Taken, 0));
+        assert_eq!(
+            (written.outcome, written.lost),
+            (DeliveryOutcome::Delivered, 0)
+        );
         assert_eq!(posts(&fake), 2);
     }
 
     #[tokio::test]
     async fn what_is_written_is_not_written_again_when_others_are_tried_again() {
-        let fake = Fake::start().await;
+        let fake = FakeApiServer::start().await;
         let mut writer = writer(&fake);
         // A service that has two addresses in conflict, and then one that cannot be told.
         let elsewhere = "/apis/events.k8s.io/v1/namespaces/other/events";
-        fake.break_with(elsewhere, 503, "{}");
-        let mut queue = Queue::default();
+        fake.fail_with(elsewhere, 503, "{}");
+        let mut queue = NotificationQueue::default();
         for number in 1..=2 {
-            let mut news = occasion::about(&["frontend"], Kind::Conflict).last;
+            let mut news = occasion::about(&["frontend"], NotificationKind::Conflict).last;
             occasion::change(&mut news, |record| record.ip = [192, 0, 2, number].into());
             queue.push(news);
         }
-        queue.push(occasion::about(&["other/frontend"], Kind::Conflict).last);
+        queue.push(occasion::about(&["other/frontend"], NotificationKind::Conflict).last);
         let batch = queue.first(10);
-        for _ in 1..TRIES {
+        for _ in 1..MAX_ATTEMPTS {
             let (same, written) = writer.write(batch.clone()).await;
-            assert_eq!(written.outcome, Outcome::Again { after: None });
+            assert_eq!(written.outcome, DeliveryOutcome::Retry { after: None });
             writer = same;
         }
-        fake.mend(elsewhere);
+        fake.clear_fault(elsewhere);
         let (_, written) = writer.write(batch).await;
-        assert_eq!(written.outcome, Outcome::Taken);
+        assert_eq!(written.outcome, DeliveryOutcome::Delivered);
         let to = |place: &str| {
             let requests = fake.requests();
             let posts = requests
@@ -366,13 +388,13 @@ mod tests {
                 .filter(|one| **one == format!("POST {place}"));
             posts.count()
         };
-        assert_eq!((to(EVENTS), to(elsewhere)), (2, TRIES as usize));
+        assert_eq!((to(EVENTS), to(elsewhere)), (2, MAX_ATTEMPTS as usize));
     }
 
     /// Many conflicts, each on an address of its own of this service.
-    fn conflicts(queue: &mut Queue, service: &str, numbers: std::ops::Range<u8>) {
+    fn conflicts(queue: &mut NotificationQueue, service: &str, numbers: std::ops::Range<u8>) {
         for number in numbers {
-            let mut news = occasion::about(&[service], Kind::Conflict).last;
+            let mut news = occasion::about(&[service], NotificationKind::Conflict).last;
             occasion::change(&mut news, |record| record.ip = [192, 0, 2, number].into());
             queue.push(news);
         }
@@ -380,11 +402,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_stuck_lets_the_others_pass_and_is_given_up() {
-        let fake = Fake::start().await;
+        let fake = FakeApiServer::start().await;
         let mut writer = writer(&fake);
         let elsewhere = "/apis/events.k8s.io/v1/namespaces/other/events";
-        fake.break_with(elsewhere, 500, "{}");
-        let mut queue = Queue::default();
+        fake.fail_with(elsewhere, 500, "{}");
+        let mut queue = NotificationQueue::default();
         conflicts(&mut queue, "other/frontend", 1..6);
         conflicts(&mut queue, "backend", 6..8);
         let (mut told, mut lost) = (None, 0);
@@ -393,10 +415,10 @@ mod tests {
             let (same, written) = writer.write(batch.clone()).await;
             writer = same;
             lost += written.lost;
-            if matches!(written.outcome, Outcome::Again { .. }) {
+            if matches!(written.outcome, DeliveryOutcome::Retry { .. }) {
                 queue.postpone(&written.stuck);
             } else {
-                queue.done(&batch);
+                queue.remove_sent(&batch);
             }
             let requests = fake.requests();
             if requests.iter().filter(|one| one.ends_with(EVENTS)).count() == 2 {
@@ -405,13 +427,15 @@ mod tests {
             if queue.is_empty() {
                 break;
             }
-            assert!(attempt < 5 * TRIES);
+            assert!(attempt < 5 * MAX_ATTEMPTS);
         }
         assert_eq!(told, Some(2), "they were not in the first batch");
         assert_eq!(lost, 5);
-        let asked = 5 * TRIES as usize;
+        let asked = 5 * MAX_ATTEMPTS as usize;
         assert_eq!(posts(&fake), 2 + asked, "each was tried as often");
-        assert!(writer.tries.is_empty() && writer.behind.is_empty() && writer.done.is_empty());
+        assert!(
+            writer.tries.is_empty() && writer.partly_written.is_empty() && writer.done.is_empty()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -424,21 +448,24 @@ mod tests {
                 silent.push(listener.accept().await.unwrap());
             }
         });
-        let connection = Connection::with(kube::Config::new(url.parse().unwrap())).unwrap();
+        let connection = ApiConnection::with(kube::Config::new(url.parse().unwrap())).unwrap();
         let cluster = occasion::cluster(&["backend", "frontend"]);
         let cluster = watch::Sender::new(Arc::new(cluster)).subscribe();
         let mut writer = EventWriter::new(connection, cluster, "node-1".to_owned());
-        for _ in 1..TRIES {
+        for _ in 1..MAX_ATTEMPTS {
             let (same, written) = writer.write(batch()).await;
-            assert_eq!(written.outcome, Outcome::Again { after: None });
+            assert_eq!(written.outcome, DeliveryOutcome::Retry { after: None });
             assert!(
-                matches!(written.error, Some(ReadError::Unavailable(_))),
+                matches!(written.error, Some(ApiRequestError::Unavailable(_))),
                 "{written:?}"
             );
             assert_eq!(written.stuck.len(), 1);
             writer = same;
         }
         let (_, written) = writer.write(batch()).await;
-        assert_eq!((written.outcome, written.lost), (Outcome::Refused, 2));
+        assert_eq!(
+            (written.outcome, written.lost),
+            (DeliveryOutcome::Refused, 2)
+        );
     }
 }

@@ -5,43 +5,43 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use probe_model::Named;
+use probe_model::NamespacedName;
 use tokio::time::Instant;
 
-use super::occasion::Occasion;
+use super::occasion::KubernetesEvent;
 
 /// Services that are remembered.
-const SERVICES: usize = 2_000;
+const MAX_SERVICES: usize = 2_000;
 /// Events that one Service gets at once…
 const BURST: f64 = 5.0;
 /// …and after that one in this time.
 const REFILL: Duration = Duration::from_mins(1);
 /// The same in this time is no news.
-const SAME: Duration = Duration::from_secs(30);
+const SAME_EVENT_WINDOW: Duration = Duration::from_secs(30);
 /// The API server forgets Events an hour after they were last changed, by default.
-const FORGOTTEN: Duration = Duration::from_mins(50);
+const ENTRY_LIFETIME: Duration = Duration::from_mins(50);
 
 /// What to do about an occasion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DedupeAction {
     /// Make an Event.
-    Make,
+    Create,
     /// Say of the Event of this name that it was so often.
-    Count {
+    UpdateCount {
         /// Its name.
         name: String,
         /// How often by now.
         count: u32,
     },
     /// It was just told.
-    Nothing,
+    Skip,
     /// There were too many of late.
-    TooMany,
+    RateLimited,
 }
 
 /// What the last Event of a reason was.
 #[derive(Debug)]
-struct Last {
+struct LastEvent {
     name: String,
     note: String,
     count: u32,
@@ -49,42 +49,42 @@ struct Last {
 }
 
 #[derive(Debug)]
-struct Page {
-    events: BTreeMap<&'static str, Last>,
+struct ServiceEvents {
+    events: BTreeMap<&'static str, LastEvent>,
     tokens: f64,
     refilled: Instant,
 }
 
 /// What was told on which Service.
 #[derive(Debug, Default)]
-pub struct Ledger(BTreeMap<Named, Page>);
+pub struct EventDeduplicator(BTreeMap<NamespacedName, ServiceEvents>);
 
-impl Ledger {
-    /// What to do about this now. What is then done is to be written in by [`Self::note`].
-    pub fn judge(&mut self, occasion: &Occasion, now: Instant) -> Step {
-        self.make_room(&occasion.service);
-        let page = self.page(&occasion.service, now);
+impl EventDeduplicator {
+    /// What to do about this now. What is then done is to be written in by [`Self::record`].
+    pub fn dedupe(&mut self, occasion: &KubernetesEvent, now: Instant) -> DedupeAction {
+        self.evict_oldest(&occasion.service);
+        let page = self.service_events(&occasion.service, now);
         let gained = now.duration_since(page.refilled).as_secs_f64() / REFILL.as_secs_f64();
         page.tokens = (page.tokens + gained).min(BURST);
         page.refilled = now;
         let last = page.events.get(occasion.reason);
         let last = last.filter(|last| last.note == occasion.note);
         match last.map(|last| (now.duration_since(last.at), last)) {
-            Some((age, _)) if age < SAME => Step::Nothing,
-            _ if page.tokens < 1.0 => Step::TooMany,
-            Some((age, last)) if age < FORGOTTEN => Step::Count {
+            Some((age, _)) if age < SAME_EVENT_WINDOW => DedupeAction::Skip,
+            _ if page.tokens < 1.0 => DedupeAction::RateLimited,
+            Some((age, last)) if age < ENTRY_LIFETIME => DedupeAction::UpdateCount {
                 name: last.name.clone(),
                 count: last.count.saturating_add(1),
             },
-            _ => Step::Make,
+            _ => DedupeAction::Create,
         }
     }
 
     /// An Event of this name is there now, and says that it was so often.
-    pub fn note(&mut self, occasion: &Occasion, name: String, count: u32, now: Instant) {
-        let page = self.page(&occasion.service, now);
+    pub fn record(&mut self, occasion: &KubernetesEvent, name: String, count: u32, now: Instant) {
+        let page = self.service_events(&occasion.service, now);
         page.tokens -= 1.0;
-        let last = Last {
+        let last = LastEvent {
             name,
             note: occasion.note.clone(),
             count,
@@ -94,23 +94,25 @@ impl Ledger {
     }
 
     /// The Event is not there any more.
-    pub fn forget(&mut self, occasion: &Occasion) {
+    pub fn forget(&mut self, occasion: &KubernetesEvent) {
         if let Some(page) = self.0.get_mut(&occasion.service) {
             page.events.remove(occasion.reason);
         }
     }
 
-    fn page(&mut self, service: &Named, now: Instant) -> &mut Page {
-        self.0.entry(service.clone()).or_insert_with(|| Page {
-            events: BTreeMap::new(),
-            tokens: BURST,
-            refilled: now,
-        })
+    fn service_events(&mut self, service: &NamespacedName, now: Instant) -> &mut ServiceEvents {
+        self.0
+            .entry(service.clone())
+            .or_insert_with(|| ServiceEvents {
+                events: BTreeMap::new(),
+                tokens: BURST,
+                refilled: now,
+            })
     }
 
     /// The one that was told least recently goes.
-    fn make_room(&mut self, service: &Named) {
-        if self.0.len() < SERVICES || self.0.contains_key(service) {
+    fn evict_oldest(&mut self, service: &NamespacedName) {
+        if self.0.len() < MAX_SERVICES || self.0.contains_key(service) {
             return;
         }
         let oldest = self.0.iter().min_by_key(|(_, page)| page.refilled);
@@ -124,9 +126,9 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn occasion(name: &str, note: &str) -> Occasion {
-        Occasion {
-            service: Named {
+    fn occasion(name: &str, note: &str) -> KubernetesEvent {
+        KubernetesEvent {
+            service: NamespacedName {
                 namespace: "shop".to_owned(),
                 name: name.to_owned(),
             },
@@ -138,7 +140,7 @@ mod tests {
     }
 
     struct Lab {
-        ledger: Ledger,
+        ledger: EventDeduplicator,
         start: Instant,
         made: u32,
     }
@@ -146,33 +148,33 @@ mod tests {
     impl Lab {
         fn new() -> Self {
             Self {
-                ledger: Ledger::default(),
+                ledger: EventDeduplicator::default(),
                 start: Instant::now(),
                 made: 0,
             }
         }
 
         /// What is done at this second, and written in.
-        fn at(&mut self, second: u64, occasion: &Occasion) -> Step {
+        fn at(&mut self, second: u64, occasion: &KubernetesEvent) -> DedupeAction {
             let now = self.start + Duration::from_secs(second);
-            let step = self.ledger.judge(occasion, now);
+            let step = self.ledger.dedupe(occasion, now);
             match &step {
-                Step::Make => {
+                DedupeAction::Create => {
                     self.made += 1;
                     let name = format!("e{}", self.made);
-                    self.ledger.note(occasion, name, 1, now);
+                    self.ledger.record(occasion, name, 1, now);
                 }
-                Step::Count { name, count } => {
-                    self.ledger.note(occasion, name.clone(), *count, now);
+                DedupeAction::UpdateCount { name, count } => {
+                    self.ledger.record(occasion, name.clone(), *count, now);
                 }
-                Step::Nothing | Step::TooMany => {}
+                DedupeAction::Skip | DedupeAction::RateLimited => {}
             }
             step
         }
     }
 
-    fn counted(count: u32) -> Step {
-        Step::Count {
+    fn counted(count: u32) -> DedupeAction {
+        DedupeAction::UpdateCount {
             name: "e1".to_owned(),
             count,
         }
@@ -181,22 +183,22 @@ mod tests {
     #[test]
     fn the_same_again_is_counted_and_at_once_is_nothing() {
         let (mut lab, same) = (Lab::new(), occasion("a", "x"));
-        assert_eq!(lab.at(0, &same), Step::Make);
-        assert_eq!(lab.at(29, &same), Step::Nothing);
+        assert_eq!(lab.at(0, &same), DedupeAction::Create);
+        assert_eq!(lab.at(29, &same), DedupeAction::Skip);
         assert_eq!(lab.at(31, &same), counted(2));
         assert_eq!(lab.at(600, &same), counted(3));
         // The API server has forgotten it by then.
-        assert_eq!(lab.at(600 + 50 * 60, &same), Step::Make);
+        assert_eq!(lab.at(600 + 50 * 60, &same), DedupeAction::Create);
         lab.ledger.forget(&same);
-        assert_eq!(lab.at(601 + 50 * 60, &same), Step::Make);
+        assert_eq!(lab.at(601 + 50 * 60, &same), DedupeAction::Create);
     }
 
     #[test]
     fn what_says_something_else_is_another_event() {
         let mut lab = Lab::new();
-        assert_eq!(lab.at(0, &occasion("a", "x")), Step::Make);
-        assert_eq!(lab.at(1, &occasion("a", "y")), Step::Make);
-        assert_eq!(lab.at(1, &occasion("b", "x")), Step::Make);
+        assert_eq!(lab.at(0, &occasion("a", "x")), DedupeAction::Create);
+        assert_eq!(lab.at(1, &occasion("a", "y")), DedupeAction::Create);
+        assert_eq!(lab.at(1, &occasion("b", "x")), DedupeAction::Create);
     }
 
     #[test]
@@ -204,15 +206,15 @@ mod tests {
         let mut lab = Lab::new();
         let made = (0..60).filter(|second| {
             let note = second.to_string();
-            lab.at(*second, &occasion("a", &note)) == Step::Make
+            lab.at(*second, &occasion("a", &note)) == DedupeAction::Create
         });
         assert_eq!(made.count(), 5);
         let late = (60..660).filter(|second| {
             let note = second.to_string();
-            lab.at(*second, &occasion("a", &note)) == Step::Make
+            lab.at(*second, &occasion("a", &note)) == DedupeAction::Create
         });
         assert_eq!(late.count(), 10);
-        assert_eq!(lab.at(661, &occasion("b", "x")), Step::Make);
+        assert_eq!(lab.at(661, &occasion("b", "x")), DedupeAction::Create);
     }
 
     #[test]
@@ -220,8 +222,8 @@ mod tests {
         let mut lab = Lab::new();
         for number in 0..3_000 {
             let name = number.to_string();
-            assert_eq!(lab.at(number, &occasion(&name, "x")), Step::Make);
+            assert_eq!(lab.at(number, &occasion(&name, "x")), DedupeAction::Create);
         }
-        assert_eq!(lab.ledger.0.len(), SERVICES);
+        assert_eq!(lab.ledger.0.len(), MAX_SERVICES);
     }
 }

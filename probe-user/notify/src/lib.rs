@@ -21,11 +21,11 @@ pub mod webhook;
 #[cfg(test)]
 mod schema_tests;
 
-pub use counts::{Channel, Counts, Ending};
-pub use desk::{Desk, Duty, HANDOVER};
-pub use message::{Format, Reporter};
-pub use news::{Kind, News, Selection, Subject};
-pub use queue::{Batch, Queue};
-pub use retry::{Backoff, Outcome, Pace};
-pub use task::{ClusterSources, Notifier, NotifierSettings, Sources};
-pub use webhook::{Address, Webhook, WebhookError, WebhookSettings};
+pub use counts::{DeliveryResult, NotificationChannel, NotificationCounts};
+pub use desk::{GateRole, HANDOVER_WINDOW, NotificationGate};
+pub use message::{MessageReporter, WebhookFormat};
+pub use news::{FindingSelection, Notification, NotificationKind, NotificationSubject};
+pub use queue::{NotificationBatch, NotificationQueue};
+pub use retry::{DeliveryBackoff, DeliveryOutcome, NotificationRateLimit};
+pub use task::{Notifier, NotifierClusterSources, NotifierSettings, NotifierSources};
+pub use webhook::{Webhook, WebhookError, WebhookSettings, WebhookUrlSource};

@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use jiff::{Timestamp, tz::TimeZone};
 use probe_cluster::drift::Drift;
 use probe_common::wire::Vlan;
-use probe_model::{CauseKind, FindingRecord, NextStep, Origin, OwnerRecord, Severity};
+use probe_model::{CauseKind, FindingOrigin, FindingRecord, NextStep, OwnerRecord, Severity};
 use probe_render::{self, words};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    news::{Kind, News, Story},
-    queue::{Batch, Waiting},
+    news::{Notification, NotificationCause, NotificationKind},
+    queue::{NotificationBatch, QueuedNotification},
 };
 
 /// Raised when a field changes its meaning or goes; fields may be added without.
@@ -21,7 +21,7 @@ pub const VERSION: u32 = 1;
 
 /// As what news are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum WebhookFormat {
     /// For programs.
     Json,
     /// For Slack, and Mattermost, Rocket.Chat, Discord (its address with `/slack` behind) and others that take the
@@ -29,7 +29,7 @@ pub enum Format {
     Slack,
 }
 
-impl Format {
+impl WebhookFormat {
     /// So many subjects are listed in one message; people read fewer.
     pub const fn listed(self) -> usize {
         match self {
@@ -41,14 +41,14 @@ impl Format {
 
 /// Who tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reporter {
+pub struct MessageReporter {
     /// The name of this host.
     pub host: String,
     /// The version of this program.
     pub version: &'static str,
 }
 
-impl Reporter {
+impl MessageReporter {
     /// This host.
     pub fn this_host() -> Self {
         Self {
@@ -62,19 +62,19 @@ impl Reporter {
 }
 
 #[derive(Serialize)]
-struct Message<'a> {
+struct WebhookMessage<'a> {
     version: u32,
     sent: Timestamp,
-    reporter: &'a Reporter,
+    reporter: &'a MessageReporter,
     text: String,
-    news: Vec<Item<'a>>,
+    news: Vec<MessageItem<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     more: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
-struct Item<'a> {
-    kind: Kind,
+struct MessageItem<'a> {
+    kind: NotificationKind,
     severity: Severity,
     drill: bool,
     text: String,
@@ -91,9 +91,14 @@ struct Item<'a> {
 }
 
 /// The body of a message.
-pub fn body(format: Format, batch: &Batch, reporter: &Reporter, sent: Timestamp) -> String {
+pub fn body(
+    format: WebhookFormat,
+    batch: &NotificationBatch,
+    reporter: &MessageReporter,
+    sent: Timestamp,
+) -> String {
     match format {
-        Format::Json => probe_model::to_json(&Message {
+        WebhookFormat::Json => probe_model::to_json(&WebhookMessage {
             version: VERSION,
             sent,
             reporter,
@@ -105,14 +110,14 @@ pub fn body(format: Format, batch: &Batch, reporter: &Reporter, sent: Timestamp)
                 .map(|(kind, &number)| (kind.label(), number))
                 .collect(),
         }),
-        Format::Slack => json!({ "text": slack(batch, reporter) }).to_string(),
+        WebhookFormat::Slack => json!({ "text": slack(batch, reporter) }).to_string(),
     }
 }
 
-fn item(waiting: &Waiting) -> Item<'_> {
+fn item(waiting: &QueuedNotification) -> MessageItem<'_> {
     let record = waiting.last.finding();
     let first = waiting.first.finding();
-    Item {
+    MessageItem {
         kind: waiting.last.kind,
         severity: waiting.last.severity,
         drill: record.is_some_and(|record| record.drill),
@@ -126,7 +131,7 @@ fn item(waiting: &Waiting) -> Item<'_> {
 }
 
 /// All of it in one line.
-fn summary(batch: &Batch) -> String {
+fn summary(batch: &NotificationBatch) -> String {
     let mut text = batch.listed.first().map(sentence).unwrap_or_default();
     let others = batch.listed.len().saturating_sub(1);
     if others > 0 {
@@ -140,7 +145,7 @@ fn summary(batch: &Batch) -> String {
 }
 
 /// `and 9950 more (9950 conflicts)`.
-fn and_more(more: &BTreeMap<Kind, u64>) -> String {
+fn and_more(more: &BTreeMap<NotificationKind, u64>) -> String {
     let all: u64 = more.values().sum();
     let parts: Vec<_> = more
         .iter()
@@ -150,13 +155,15 @@ fn and_more(more: &BTreeMap<Kind, u64>) -> String {
 }
 
 /// What has happened to which address, in one line.
-fn sentence(waiting: &Waiting) -> String {
-    let mut text = match &waiting.last.story {
-        Story::Finding(record) => about_conflict(waiting.last.kind, record),
-        Story::Drift { drift, .. } if waiting.last.kind == Kind::DriftGone => {
+fn sentence(waiting: &QueuedNotification) -> String {
+    let mut text = match &waiting.last.cause {
+        NotificationCause::Finding(record) => conflict_sentence(waiting.last.kind, record),
+        NotificationCause::Drift { drift, .. }
+            if waiting.last.kind == NotificationKind::DriftGone =>
+        {
             format!("no longer so: {}", drift.says)
         }
-        Story::Drift { drift, .. } => drift.says.clone(),
+        NotificationCause::Drift { drift, .. } => drift.says.clone(),
     };
     if waiting.number > 1 {
         let first = &waiting.first;
@@ -164,21 +171,26 @@ fn sentence(waiting: &Waiting) -> String {
             text,
             "; told late: {} at {}",
             first.kind,
-            moment(first.time())
+            format_time(first.time())
         );
     }
     text
 }
 
-fn about_conflict(kind: Kind, record: &FindingRecord) -> String {
+fn conflict_sentence(kind: NotificationKind, record: &FindingRecord) -> String {
     let ip = record.ip;
     let what = match kind {
-        Kind::ConflictQuiet => {
+        NotificationKind::ConflictQuiet => {
             format!("the conflict on {ip} is quiet, and not proven to be over")
         }
-        Kind::ConflictResolved => format!("the conflict on {ip} is over"),
-        Kind::ConflictExpired => format!("the conflict on {ip} has not been seen for a long time"),
-        Kind::Conflict | Kind::Drift | Kind::DriftGone | Kind::Missed => {
+        NotificationKind::ConflictResolved => format!("the conflict on {ip} is over"),
+        NotificationKind::ConflictExpired => {
+            format!("the conflict on {ip} has not been seen for a long time")
+        }
+        NotificationKind::Conflict
+        | NotificationKind::Drift
+        | NotificationKind::DriftGone
+        | NotificationKind::Missed => {
             format!("{ip} has {} owners", record.owners.len().max(2))
         }
     };
@@ -202,15 +214,17 @@ fn whose(record: &FindingRecord) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn next(news: &News) -> Option<NextStep> {
-    match &news.story {
-        Story::Finding(record) => probe_model::next_step(record, &Origin::Daemon),
-        Story::Drift { drift, .. } if news.kind == Kind::Drift => {
+fn next(news: &Notification) -> Option<NextStep> {
+    match &news.cause {
+        NotificationCause::Finding(record) => {
+            probe_model::next_step(record, &FindingOrigin::Daemon)
+        }
+        NotificationCause::Drift { drift, .. } if news.kind == NotificationKind::Drift => {
             let explain =
                 |ip| NextStep::new("see what is known of it:", format!("probe explain {ip}"));
             drift.ip.map(explain)
         }
-        Story::Drift { .. } => None,
+        NotificationCause::Drift { .. } => None,
     }
 }
 
@@ -227,7 +241,7 @@ fn cause(record: &FindingRecord) -> Option<String> {
 }
 
 /// The text for people.
-fn slack(batch: &Batch, reporter: &Reporter) -> String {
+fn slack(batch: &NotificationBatch, reporter: &MessageReporter) -> String {
     let mut paragraphs: Vec<_> = batch.listed.iter().map(paragraph).collect();
     if batch.unlisted() > 0 {
         paragraphs.push(format!("*{}*", and_more(&batch.more)));
@@ -239,7 +253,7 @@ fn slack(batch: &Batch, reporter: &Reporter) -> String {
     paragraphs.join("\n\n")
 }
 
-fn paragraph(waiting: &Waiting) -> String {
+fn paragraph(waiting: &QueuedNotification) -> String {
     let severity = match waiting.last.severity {
         Severity::Critical => "CRITICAL: ",
         Severity::Warning => "Warning: ",
@@ -247,17 +261,17 @@ fn paragraph(waiting: &Waiting) -> String {
     };
     let title = sentence(waiting);
     let mut text = format!("*{}*", escaped(&format!("{severity}{title}")));
-    match &waiting.last.story {
-        Story::Finding(record) => {
+    match &waiting.last.cause {
+        NotificationCause::Finding(record) => {
             let first = waiting.first.finding().unwrap_or(record);
             details(&mut text, record, first);
         }
-        Story::Drift { drift, .. } => {
+        NotificationCause::Drift { drift, .. } => {
             let reason = drift.reason.map(|reason| format!("reason: {reason}"));
             for evidence in reason.iter().chain(&drift.evidence) {
                 line(&mut text, evidence);
             }
-            line(&mut text, &format!("since {}", moment(drift.since)));
+            line(&mut text, &format!("since {}", format_time(drift.since)));
         }
     }
     if let Some(NextStep { purpose, command }) = next(&waiting.last) {
@@ -269,14 +283,14 @@ fn paragraph(waiting: &Waiting) -> String {
 }
 
 /// All of it in one paragraph: an Event of Kubernetes.
-pub(super) fn note(waiting: &Waiting) -> String {
+pub(super) fn repetition_note(waiting: &QueuedNotification) -> String {
     let mut parts = vec![sentence(waiting)];
-    match &waiting.last.story {
-        Story::Finding(record) => {
+    match &waiting.last.cause {
+        NotificationCause::Finding(record) => {
             parts.extend(record.owners.iter().map(owner_line));
             parts.extend(cause(record).map(|cause| format!("cause? {cause}")));
         }
-        Story::Drift { drift, .. } => {
+        NotificationCause::Drift { drift, .. } => {
             parts.extend(drift.reason.map(|reason| format!("reason: {reason}")));
             parts.extend(drift.evidence.iter().cloned());
         }
@@ -308,12 +322,15 @@ fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
     if let Some(segment) = &record.segment {
         let _ = write!(place, ", segment {segment}");
     }
-    line(text, &format!("{place}; since {}", moment(record.since)));
+    line(
+        text,
+        &format!("{place}; since {}", format_time(record.since)),
+    );
 }
 
 fn owner_line(owner: &OwnerRecord) -> String {
     let macs: Vec<_> = owner.macs.iter().map(ToString::to_string).collect();
-    let mut text = format!("{} {}", words::part(owner.role), macs.join(" "));
+    let mut text = format!("{} {}", words::role_word(owner.role), macs.join(" "));
     if let Some(vendor) = &owner.vendor {
         let _ = write!(text, " ({vendor})");
     }
@@ -331,7 +348,7 @@ fn line(text: &mut String, line: &str) {
 }
 
 /// To the second, and in the one zone that all who read it share.
-fn moment(time: Timestamp) -> String {
+fn format_time(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC)
         .strftime("%F %T UTC")
         .to_string()
@@ -348,18 +365,18 @@ fn escaped(text: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use probe_model::{Announced, Context, FindingKind, Named};
+    use probe_model::{AddressContext, AnnouncementMode, FindingKind, NamespacedName};
 
     use super::{
         super::{
             news::tests::{news, record},
-            queue::Queue,
+            queue::NotificationQueue,
         },
         *,
     };
 
-    fn reporter() -> Reporter {
-        Reporter {
+    fn reporter() -> MessageReporter {
+        MessageReporter {
             host: "node-1".to_owned(),
             version: "0.0.0",
         }
@@ -369,23 +386,23 @@ mod tests {
         "2026-11-21T02:00:09Z".parse().unwrap()
     }
 
-    fn written(format: Format, queue: &Queue) -> serde_json::Value {
+    fn written(format: WebhookFormat, queue: &NotificationQueue) -> serde_json::Value {
         let batch = queue.batch(format.listed());
         serde_json::from_str(&body(format, &batch, &reporter(), sent())).unwrap()
     }
 
-    fn of_a_service(mut news: News) -> News {
-        let named = |namespace: &str, name: &str| Named {
+    fn of_a_service(mut news: Notification) -> Notification {
+        let named = |namespace: &str, name: &str| NamespacedName {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let Story::Finding(record) = &mut news.story else {
+        let NotificationCause::Finding(record) = &mut news.cause else {
             panic!("{news:?}")
         };
-        Arc::make_mut(record).cluster = Some(Box::new(Context {
+        Arc::make_mut(record).cluster = Some(Box::new(AddressContext {
             services: vec![named("shop", "frontend")],
             pool: Some(named("metallb-system", "production")),
-            announced: Announced::Layer2,
+            announced: AnnouncementMode::Layer2,
             announcers: Vec::new(),
             cause: None,
         }));
@@ -394,9 +411,9 @@ mod tests {
 
     #[test]
     fn a_conflict_reads_as_a_person_would_say_it() {
-        let mut queue = Queue::default();
-        queue.push(of_a_service(news(10, Kind::Conflict)));
-        let text = &written(Format::Slack, &queue)["text"];
+        let mut queue = NotificationQueue::default();
+        queue.push(of_a_service(news(10, NotificationKind::Conflict)));
+        let text = &written(WebhookFormat::Slack, &queue)["text"];
         assert_eq!(
             text.as_str().unwrap(),
             "*CRITICAL: 192.0.2.10 has 2 owners (shop/frontend, pool metallb-system/production)*\n\
@@ -410,15 +427,15 @@ mod tests {
 
     #[test]
     fn what_was_over_before_it_could_be_told_is_told_once_with_both() {
-        let mut queue = Queue::default();
-        queue.push(news(10, Kind::Conflict));
-        let mut end = news(10, Kind::ConflictResolved);
-        let Story::Finding(record) = &mut end.story else {
+        let mut queue = NotificationQueue::default();
+        queue.push(news(10, NotificationKind::Conflict));
+        let mut end = news(10, NotificationKind::ConflictResolved);
+        let NotificationCause::Finding(record) = &mut end.cause else {
             panic!("{end:?}")
         };
         Arc::make_mut(record).time = sent();
         queue.push(end);
-        let json = written(Format::Json, &queue);
+        let json = written(WebhookFormat::Json, &queue);
         let news = json["news"].as_array().unwrap();
         assert_eq!(news.len(), 1);
         assert_eq!(
@@ -433,7 +450,7 @@ mod tests {
             json["text"],
             "the conflict on 192.0.2.10 is over; told late: conflict at 2026-11-21 02:00:00 UTC"
         );
-        let text = written(Format::Slack, &queue)["text"].to_string();
+        let text = written(WebhookFormat::Slack, &queue)["text"].to_string();
         for mac in ["02:64:72:69:6c:01", "02:64:72:69:6c:02"] {
             assert!(text.contains(mac), "{text}");
         }
@@ -445,19 +462,19 @@ mod tests {
             "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
             "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
         let drift: Drift = serde_json::from_str(text).unwrap();
-        let news = |kind| News {
-            subject: super::super::Subject::Drift(drift.key()),
+        let news = |kind| Notification {
+            subject: super::super::NotificationSubject::Drift(drift.key()),
             kind,
             severity: drift.severity,
-            story: Story::Drift {
+            cause: NotificationCause::Drift {
                 drift: Arc::new(drift.clone()),
                 time: drift.since,
             },
         };
-        let mut queue = Queue::default();
-        queue.push(news(Kind::Drift));
+        let mut queue = NotificationQueue::default();
+        queue.push(news(NotificationKind::Drift));
         assert_eq!(
-            written(Format::Slack, &queue)["text"],
+            written(WebhookFormat::Slack, &queue)["text"],
             "*Warning: nobody announces 192.0.2.10 of shop/frontend*\n\
              reason: no_ready_endpoints\n\
              none of its 2 endpoints is ready\n\
@@ -465,10 +482,10 @@ mod tests {
              see what is known of it: `probe explain 192.0.2.10`\n\n\
              told by node-1 (arp-monitor 0.0.0)"
         );
-        let json = written(Format::Json, &queue);
+        let json = written(WebhookFormat::Json, &queue);
         assert_eq!(json["news"][0]["drift"]["reason"], "no_ready_endpoints");
-        queue.push(news(Kind::DriftGone));
-        let json = written(Format::Json, &queue);
+        queue.push(news(NotificationKind::DriftGone));
+        let json = written(WebhookFormat::Json, &queue);
         assert_eq!(
             json["text"],
             "no longer so: nobody announces 192.0.2.10 of shop/frontend; told late: drift at 2026-11-21 02:00:00 UTC"
@@ -477,35 +494,35 @@ mod tests {
 
     #[test]
     fn a_drill_says_so_first() {
-        let mut drill = news(1, Kind::Conflict);
-        let Story::Finding(record) = &mut drill.story else {
+        let mut drill = news(1, NotificationKind::Conflict);
+        let NotificationCause::Finding(record) = &mut drill.cause else {
             panic!("{drill:?}")
         };
         Arc::make_mut(record).drill = true;
-        let mut queue = Queue::default();
+        let mut queue = NotificationQueue::default();
         queue.push(drill);
-        let json = written(Format::Json, &queue);
+        let json = written(WebhookFormat::Json, &queue);
         let text = json["text"].as_str().unwrap();
         assert!(text.starts_with("DRILL, not real: "), "{text}");
         assert_eq!(json["news"][0]["drill"], true);
         assert_eq!(json["news"][0].get("next"), None);
-        let text = written(Format::Slack, &queue)["text"].clone();
+        let text = written(WebhookFormat::Slack, &queue)["text"].clone();
         let text = text.as_str().unwrap().to_owned();
         assert!(text.starts_with("*CRITICAL: DRILL, not real: "), "{text}");
     }
 
     #[test]
     fn a_storm_is_told_in_bounded_space() {
-        let mut queue = Queue::default();
+        let mut queue = NotificationQueue::default();
         for number in 0..10_000_u32 {
-            let mut news = news(1, Kind::Conflict);
-            let super::super::Subject::Address { ip, .. } = &mut news.subject else {
+            let mut news = news(1, NotificationKind::Conflict);
+            let super::super::NotificationSubject::Address { ip, .. } = &mut news.subject else {
                 panic!("{news:?}")
             };
             *ip = std::net::IpAddr::V4(number.into());
             queue.push(news);
         }
-        let json = written(Format::Json, &queue);
+        let json = written(WebhookFormat::Json, &queue);
         assert_eq!(json["news"].as_array().unwrap().len(), 50);
         assert_eq!(json["more"], serde_json::json!({ "conflict": 9_950 }));
         let text = json["text"].as_str().unwrap();
@@ -513,7 +530,7 @@ mod tests {
             text.ends_with("; 49 more listed; and 9950 more (9950 conflict)"),
             "{text}"
         );
-        let text = written(Format::Slack, &queue)["text"].to_string();
+        let text = written(WebhookFormat::Slack, &queue)["text"].to_string();
         assert!(text.contains("*and 9990 more (9990 conflict)*"), "{text}");
         assert!(text.len() < 8_000, "{}", text.len());
     }
@@ -523,11 +540,11 @@ mod tests {
         let mut strange = (*record(1, FindingKind::Conflict, Severity::Warning)).clone();
         strange.segment = Some("<!channel> & <https://example.org|here>".to_owned());
         strange.owners[0].vendor = Some("A < B & C".into());
-        let mut queue = Queue::default();
-        let mut told = news(1, Kind::Conflict);
-        told.story = Story::Finding(Arc::new(strange));
+        let mut queue = NotificationQueue::default();
+        let mut told = news(1, NotificationKind::Conflict);
+        told.cause = NotificationCause::Finding(Arc::new(strange));
         queue.push(told);
-        let text = written(Format::Slack, &queue)["text"].to_string();
+        let text = written(WebhookFormat::Slack, &queue)["text"].to_string();
         assert!(!text.contains('<') && !text.contains("& "), "{text}");
     }
 }

@@ -3,17 +3,17 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
-use probe_cluster::drift::{Drift, Key};
+use probe_cluster::drift::{Drift, DriftKey};
 use probe_common::{label_enum, wire::Vlan};
 use probe_kubernetes::Digest;
-use probe_model::{FindingKind, FindingRecord, Named, Severity};
+use probe_model::{FindingKind, FindingRecord, NamespacedName, Severity};
 
 /// Conflicts whose end is waited for: as many as detection remembers addresses by default.
-const OPEN: usize = 65_536;
+const MAX_OPEN: usize = 65_536;
 
 label_enum! {
     /// What is told.
-    pub enum Kind {
+    pub enum NotificationKind {
         /// A conflict has opened, or another owner has joined it.
         Conflict = "conflict",
         /// No new evidence for a while: the conflict stays open.
@@ -31,7 +31,7 @@ label_enum! {
     }
 }
 
-impl Kind {
+impl NotificationKind {
     /// What a finding is told as; most are not told.
     const fn of(kind: FindingKind) -> Option<Self> {
         match kind {
@@ -52,7 +52,7 @@ impl Kind {
 
 /// What news are about. Later news about the same say more than earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum NotificationSubject {
     /// An address on a segment.
     Address {
         /// The interface.
@@ -65,10 +65,10 @@ pub enum Subject {
         drill: bool,
     },
     /// What has drifted apart.
-    Drift(Key),
+    Drift(DriftKey),
 }
 
-impl Subject {
+impl NotificationSubject {
     /// What a finding is about.
     fn of(record: &FindingRecord) -> Self {
         Self::Address {
@@ -82,20 +82,20 @@ impl Subject {
 
 /// One piece of news.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct Notification {
     /// About what.
-    pub subject: Subject,
+    pub subject: NotificationSubject,
     /// What has happened.
-    pub kind: Kind,
+    pub kind: NotificationKind,
     /// How much it matters.
     pub severity: Severity,
     /// The whole of it.
-    pub story: Story,
+    pub cause: NotificationCause,
 }
 
 /// What there is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Story {
+pub enum NotificationCause {
     /// A finding.
     Finding(Arc<FindingRecord>),
     /// A drift.
@@ -107,46 +107,49 @@ pub enum Story {
     },
 }
 
-impl News {
+impl Notification {
     /// The finding, if they are about one.
     pub fn finding(&self) -> Option<&FindingRecord> {
-        match &self.story {
-            Story::Finding(record) => Some(record),
-            Story::Drift { .. } => None,
+        match &self.cause {
+            NotificationCause::Finding(record) => Some(record),
+            NotificationCause::Drift { .. } => None,
         }
     }
 
     /// The drift, if they are about one.
     pub fn drift(&self) -> Option<&Drift> {
-        match &self.story {
-            Story::Finding(_) => None,
-            Story::Drift { drift, .. } => Some(drift),
+        match &self.cause {
+            NotificationCause::Finding(_) => None,
+            NotificationCause::Drift { drift, .. } => Some(drift),
         }
     }
 
     /// What they are about, as every node calls it.
     pub fn digest(&self) -> Digest {
-        match &self.story {
-            Story::Finding(record) => digest_of_address(record),
-            Story::Drift { drift, .. } => digest_of_drift(drift),
+        match &self.cause {
+            NotificationCause::Finding(record) => digest_of_address(record),
+            NotificationCause::Drift { drift, .. } => digest_of_drift(drift),
         }
     }
 
     /// Whether something is so that should not be, and no longer is when its end is told.
     pub const fn is_open(&self) -> bool {
         match self.kind {
-            Kind::Conflict | Kind::ConflictQuiet | Kind::Drift => true,
-            Kind::ConflictResolved | Kind::ConflictExpired | Kind::DriftGone | Kind::Missed => {
-                false
-            }
+            NotificationKind::Conflict
+            | NotificationKind::ConflictQuiet
+            | NotificationKind::Drift => true,
+            NotificationKind::ConflictResolved
+            | NotificationKind::ConflictExpired
+            | NotificationKind::DriftGone
+            | NotificationKind::Missed => false,
         }
     }
 
     /// When it happened.
     pub fn time(&self) -> Timestamp {
-        match &self.story {
-            Story::Finding(record) => record.time,
-            Story::Drift { time, .. } => *time,
+        match &self.cause {
+            NotificationCause::Finding(record) => record.time,
+            NotificationCause::Drift { time, .. } => *time,
         }
     }
 }
@@ -160,7 +163,12 @@ fn digest_of_address(record: &FindingRecord) -> Digest {
 
 /// Of a drift, without what may change while it lasts.
 pub fn digest_of_drift(drift: &Drift) -> Digest {
-    let named = |named: &Option<Named>| named.as_ref().map(Named::to_string).unwrap_or_default();
+    let named = |named: &Option<NamespacedName>| {
+        named
+            .as_ref()
+            .map(NamespacedName::to_string)
+            .unwrap_or_default()
+    };
     let parts = [
         drift.drift.label().to_owned(),
         named(&drift.service),
@@ -173,59 +181,63 @@ pub fn digest_of_drift(drift: &Drift) -> Digest {
 
 /// Chooses what is told: what matters enough, and the end of what did.
 #[derive(Debug)]
-pub struct Selection {
-    least: Severity,
+pub struct FindingSelection {
+    min_severity: Severity,
     /// Conflicts that mattered enough when they opened.
-    open: BTreeMap<Subject, Digest>,
+    open: BTreeMap<NotificationSubject, Digest>,
 }
 
-impl Selection {
+impl FindingSelection {
     /// Chooses what matters at least so much.
-    pub fn new(least: Severity) -> Self {
+    pub fn new(min_severity: Severity) -> Self {
         Self {
-            least,
+            min_severity,
             open: BTreeMap::new(),
         }
     }
 
     /// What matters at least so much is told.
     pub const fn least(&self) -> Severity {
-        self.least
+        self.min_severity
     }
 
     /// The conflicts that are open and mattered enough.
-    pub fn open(&self) -> impl Iterator<Item = (&Subject, Digest)> {
+    pub fn open(&self) -> impl Iterator<Item = (&NotificationSubject, Digest)> {
         self.open.iter().map(|(subject, digest)| (subject, *digest))
     }
 
     /// Whether a conflict on the address of a finding is open and mattered enough.
     pub fn has(&self, record: &FindingRecord) -> bool {
-        self.open.contains_key(&Subject::of(record))
+        self.open.contains_key(&NotificationSubject::of(record))
     }
 
     /// Whether a finding is told.
-    pub fn choose(&mut self, record: Arc<FindingRecord>) -> Option<News> {
-        let kind = Kind::of(record.finding)?;
-        let subject = Subject::of(&record);
+    pub fn select(&mut self, record: Arc<FindingRecord>) -> Option<Notification> {
+        let kind = NotificationKind::of(record.finding)?;
+        let subject = NotificationSubject::of(&record);
         let is_told = match kind {
-            Kind::Conflict if record.severity < self.least => false,
-            Kind::Conflict => {
-                if self.open.len() < OPEN {
+            NotificationKind::Conflict if record.severity < self.min_severity => false,
+            NotificationKind::Conflict => {
+                if self.open.len() < MAX_OPEN {
                     let digest = digest_of_address(&record);
                     self.open.insert(subject.clone(), digest);
                 }
                 true
             }
             // How much an end matters is what its conflict did.
-            Kind::ConflictQuiet => self.open.contains_key(&subject),
-            Kind::ConflictResolved | Kind::ConflictExpired => self.open.remove(&subject).is_some(),
-            Kind::Drift | Kind::DriftGone | Kind::Missed => false,
+            NotificationKind::ConflictQuiet => self.open.contains_key(&subject),
+            NotificationKind::ConflictResolved | NotificationKind::ConflictExpired => {
+                self.open.remove(&subject).is_some()
+            }
+            NotificationKind::Drift | NotificationKind::DriftGone | NotificationKind::Missed => {
+                false
+            }
         };
-        is_told.then_some(News {
+        is_told.then_some(Notification {
             subject,
             kind,
             severity: record.severity,
-            story: Story::Finding(record),
+            cause: NotificationCause::Finding(record),
         })
     }
 }
@@ -255,27 +267,33 @@ pub(super) mod tests {
     }
 
     /// The same as news.
-    pub fn news(last: u8, kind: Kind) -> News {
+    pub fn news(last: u8, kind: NotificationKind) -> Notification {
         let (finding, severity) = match kind {
-            Kind::Conflict => (FindingKind::Conflict, Severity::Critical),
-            Kind::ConflictQuiet => (FindingKind::ConflictQuiet, Severity::Notice),
-            Kind::ConflictResolved => (FindingKind::ConflictResolved, Severity::Notice),
-            Kind::ConflictExpired => (FindingKind::ConflictExpired, Severity::Notice),
-            Kind::Drift | Kind::DriftGone | Kind::Missed => panic!("no finding"),
+            NotificationKind::Conflict => (FindingKind::Conflict, Severity::Critical),
+            NotificationKind::ConflictQuiet => (FindingKind::ConflictQuiet, Severity::Notice),
+            NotificationKind::ConflictResolved => (FindingKind::ConflictResolved, Severity::Notice),
+            NotificationKind::ConflictExpired => (FindingKind::ConflictExpired, Severity::Notice),
+            NotificationKind::Drift | NotificationKind::DriftGone | NotificationKind::Missed => {
+                panic!("no finding")
+            }
         };
-        let mut selection = Selection::new(Severity::Info);
-        let _ = selection.choose(record(last, FindingKind::Conflict, Severity::Critical));
-        selection.choose(record(last, finding, severity)).unwrap()
+        let mut selection = FindingSelection::new(Severity::Info);
+        let _ = selection.select(record(last, FindingKind::Conflict, Severity::Critical));
+        selection.select(record(last, finding, severity)).unwrap()
     }
 
-    fn kind(selection: &mut Selection, finding: FindingKind, severity: Severity) -> Option<Kind> {
-        let told = selection.choose(record(1, finding, severity));
+    fn kind(
+        selection: &mut FindingSelection,
+        finding: FindingKind,
+        severity: Severity,
+    ) -> Option<NotificationKind> {
+        let told = selection.select(record(1, finding, severity));
         told.map(|news| news.kind)
     }
 
     #[test]
     fn the_end_of_a_conflict_is_told_if_its_beginning_was() {
-        let mut selection = Selection::new(Severity::Critical);
+        let mut selection = FindingSelection::new(Severity::Critical);
         let (critical, warning, notice) = (Severity::Critical, Severity::Warning, Severity::Notice);
         for (finding, severity, told) in [
             (FindingKind::Conflict, warning, None),
@@ -283,17 +301,25 @@ pub(super) mod tests {
             (FindingKind::ConflictResolved, notice, None),
             (FindingKind::Conflict, warning, None),
             // It matters more from now on.
-            (FindingKind::Conflict, critical, Some(Kind::Conflict)),
+            (
+                FindingKind::Conflict,
+                critical,
+                Some(NotificationKind::Conflict),
+            ),
             (
                 FindingKind::ConflictQuiet,
                 notice,
-                Some(Kind::ConflictQuiet),
+                Some(NotificationKind::ConflictQuiet),
             ),
-            (FindingKind::Conflict, critical, Some(Kind::Conflict)),
+            (
+                FindingKind::Conflict,
+                critical,
+                Some(NotificationKind::Conflict),
+            ),
             (
                 FindingKind::ConflictExpired,
                 notice,
-                Some(Kind::ConflictExpired),
+                Some(NotificationKind::ConflictExpired),
             ),
             (FindingKind::ConflictResolved, notice, None),
         ] {
@@ -307,14 +333,20 @@ pub(super) mod tests {
 
     #[test]
     fn an_address_has_the_same_short_name_on_every_node_and_every_address_its_own() {
-        let conflict = news(1, Kind::Conflict);
-        assert_eq!(conflict.digest(), news(1, Kind::ConflictResolved).digest());
-        assert_ne!(conflict.digest(), news(2, Kind::Conflict).digest());
+        let conflict = news(1, NotificationKind::Conflict);
+        assert_eq!(
+            conflict.digest(),
+            news(1, NotificationKind::ConflictResolved).digest()
+        );
+        assert_ne!(
+            conflict.digest(),
+            news(2, NotificationKind::Conflict).digest()
+        );
         let on = |change: &dyn Fn(&mut FindingRecord)| {
             let mut record = (*record(1, FindingKind::Conflict, Severity::Critical)).clone();
             change(&mut record);
-            let mut selection = Selection::new(Severity::Info);
-            selection.choose(Arc::new(record)).unwrap().digest()
+            let mut selection = FindingSelection::new(Severity::Info);
+            selection.select(Arc::new(record)).unwrap().digest()
         };
         let same = on(&|record| record.interface = "bond0".to_owned());
         assert_eq!(same, conflict.digest());
@@ -331,9 +363,9 @@ pub(super) mod tests {
 
     #[test]
     fn only_conflicts_are_told() {
-        let mut selection = Selection::new(Severity::Info);
+        let mut selection = FindingSelection::new(Severity::Info);
         for &finding in FindingKind::ALL {
-            if Kind::of(finding).is_none() {
+            if NotificationKind::of(finding).is_none() {
                 assert_eq!(kind(&mut selection, finding, Severity::Critical), None);
             }
         }
@@ -341,15 +373,15 @@ pub(super) mod tests {
 
     #[test]
     fn memory_is_bounded_and_what_opens_beyond_it_is_told_all_the_same() {
-        let mut selection = Selection::new(Severity::Info);
+        let mut selection = FindingSelection::new(Severity::Info);
         let at = |number: u32| {
             let mut record = (*record(1, FindingKind::Conflict, Severity::Warning)).clone();
             record.ip = IpAddr::V4(number.into());
             Arc::new(record)
         };
-        for number in 0..u32::try_from(OPEN).unwrap() + 5 {
-            assert!(selection.choose(at(number)).is_some());
+        for number in 0..u32::try_from(MAX_OPEN).unwrap() + 5 {
+            assert!(selection.select(at(number)).is_some());
         }
-        assert_eq!(selection.open.len(), OPEN);
+        assert_eq!(selection.open.len(), MAX_OPEN);
     }
 }

@@ -1,22 +1,22 @@
 //! What is said on a Service as an Event of Kubernetes. Pure.
 
-use probe_cluster::{Cluster, drift::DriftKind};
-use probe_model::{Named, Severity};
+use probe_cluster::{ClusterSnapshot, drift::DriftKind};
+use probe_model::{NamespacedName, Severity};
 
 use super::{
     message,
-    news::{Kind, Story},
-    queue::Waiting,
+    news::{NotificationCause, NotificationKind},
+    queue::QueuedNotification,
 };
 
 /// The API server takes no longer notes.
-const LONGEST: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// An Event to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Occasion {
+pub struct KubernetesEvent {
     /// On which Service.
-    pub service: Named,
+    pub service: NamespacedName,
     /// What Kubernetes calls it in references.
     pub uid: String,
     /// In a word.
@@ -28,23 +28,26 @@ pub struct Occasion {
 }
 
 /// What news say on which Services. Those that are no longer there are told nothing.
-pub fn occasions(waiting: &Waiting, cluster: &Cluster) -> Vec<Occasion> {
+pub fn kubernetes_events(
+    waiting: &QueuedNotification,
+    cluster: &ClusterSnapshot,
+) -> Vec<KubernetesEvent> {
     let news = &waiting.last;
-    let services: Vec<&Named> = match &news.story {
-        Story::Finding(record) => match &record.cluster {
+    let services: Vec<&NamespacedName> = match &news.cause {
+        NotificationCause::Finding(record) => match &record.cluster {
             Some(context) => context.services.iter().collect(),
             None => Vec::new(),
         },
-        Story::Drift { drift, .. } => drift.service.iter().collect(),
+        NotificationCause::Drift { drift, .. } => drift.service.iter().collect(),
     };
     let Some(reason) = reason(waiting) else {
         return Vec::new();
     };
-    let note = bounded(message::note(waiting));
+    let note = truncate_note(message::repetition_note(waiting));
     let known = cluster.services().iter();
     let concerned = known.filter(|service| services.contains(&&service.named));
     concerned
-        .map(|service| Occasion {
+        .map(|service| KubernetesEvent {
             service: service.named.clone(),
             uid: service.uid.clone(),
             reason,
@@ -55,19 +58,20 @@ pub fn occasions(waiting: &Waiting, cluster: &Cluster) -> Vec<Occasion> {
 }
 
 /// Words that people and alerts select by: they do not change.
-fn reason(waiting: &Waiting) -> Option<&'static str> {
+fn reason(waiting: &QueuedNotification) -> Option<&'static str> {
     let news = &waiting.last;
     let drift = news.drift().map(|drift| drift.drift);
     Some(match (news.kind, drift) {
-        (Kind::Conflict, _) => "AddressConflict",
-        (Kind::ConflictResolved, _) => "AddressConflictResolved",
-        (Kind::ConflictExpired, _) => "AddressConflictExpired",
+        (NotificationKind::Conflict, _) => "AddressConflict",
+        (NotificationKind::ConflictResolved, _) => "AddressConflictResolved",
+        (NotificationKind::ConflictExpired, _) => "AddressConflictExpired",
         // Still open, and so said already.
-        (Kind::ConflictQuiet | Kind::Missed, _) | (Kind::Drift | Kind::DriftGone, None) => {
+        (NotificationKind::ConflictQuiet | NotificationKind::Missed, _)
+        | (NotificationKind::Drift | NotificationKind::DriftGone, None) => {
             return None;
         }
-        (Kind::Drift, Some(kind)) => drift_reasons(kind)?.0,
-        (Kind::DriftGone, Some(kind)) => drift_reasons(kind)?.1,
+        (NotificationKind::Drift, Some(kind)) => drift_reasons(kind)?.0,
+        (NotificationKind::DriftGone, Some(kind)) => drift_reasons(kind)?.1,
     })
 }
 
@@ -86,9 +90,9 @@ const fn drift_reasons(kind: DriftKind) -> Option<(&'static str, &'static str)> 
     }
 }
 
-fn bounded(mut note: String) -> String {
-    if note.len() > LONGEST {
-        note.truncate(note.floor_char_boundary(LONGEST - '…'.len_utf8()));
+fn truncate_note(mut note: String) -> String {
+    if note.len() > MAX_NOTE_BYTES {
+        note.truncate(note.floor_char_boundary(MAX_NOTE_BYTES - '…'.len_utf8()));
         note.push('…');
     }
     note
@@ -99,21 +103,21 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use probe_cluster::{
-        Objects, Service,
-        drift::{Drift, Reason},
+        ClusterObjects, Service,
+        drift::{Drift, PendingReason},
     };
-    use probe_model::{Announced, Context};
+    use probe_model::{AddressContext, AnnouncementMode};
 
     use super::{
         super::{
-            news::{News, Subject, tests::news},
-            queue::Queue,
+            news::{Notification, NotificationSubject, tests::news},
+            queue::NotificationQueue,
         },
         *,
     };
 
     /// A cluster with these services.
-    pub fn cluster(names: &[&str]) -> Cluster {
+    pub fn cluster(names: &[&str]) -> ClusterSnapshot {
         let service = |name: &&str| Service {
             named: named(name),
             uid: format!("uid-of-{name}"),
@@ -122,31 +126,31 @@ pub(super) mod tests {
             addresses: Vec::new(),
             ..Service::default()
         };
-        Cluster::from(Objects {
+        ClusterSnapshot::from(ClusterObjects {
             services: names.iter().map(service).collect(),
-            ..Objects::default()
+            ..ClusterObjects::default()
         })
     }
 
     /// In the namespace `shop`, unless another is said.
-    fn named(name: &str) -> Named {
+    fn named(name: &str) -> NamespacedName {
         let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
-        Named {
+        NamespacedName {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
     }
 
     /// News about an address of these services.
-    pub fn about(names: &[&str], kind: Kind) -> Waiting {
+    pub fn about(names: &[&str], kind: NotificationKind) -> QueuedNotification {
         let mut news = news(10, kind);
-        let Story::Finding(record) = &mut news.story else {
+        let NotificationCause::Finding(record) = &mut news.cause else {
             panic!("{news:?}")
         };
-        Arc::make_mut(record).cluster = Some(Box::new(Context {
+        Arc::make_mut(record).cluster = Some(Box::new(AddressContext {
             services: names.iter().map(|name| named(name)).collect(),
             pool: None,
-            announced: Announced::Layer2,
+            announced: AnnouncementMode::Layer2,
             announcers: Vec::new(),
             cause: None,
         }));
@@ -155,26 +159,26 @@ pub(super) mod tests {
 
     /// Changes what was found.
     #[cfg(feature = "kubernetes")]
-    pub fn change(news: &mut News, change: impl FnOnce(&mut probe_model::FindingRecord)) {
-        let Story::Finding(record) = &mut news.story else {
+    pub fn change(news: &mut Notification, change: impl FnOnce(&mut probe_model::FindingRecord)) {
+        let NotificationCause::Finding(record) = &mut news.cause else {
             panic!("{news:?}")
         };
         change(Arc::make_mut(record));
-        if let Subject::Address { ip, .. } = &mut news.subject {
+        if let NotificationSubject::Address { ip, .. } = &mut news.subject {
             *ip = record.ip;
         }
     }
 
-    fn waiting(news: News) -> Waiting {
-        let mut queue = Queue::default();
+    fn waiting(news: Notification) -> QueuedNotification {
+        let mut queue = NotificationQueue::default();
         queue.push(news);
         queue.batch(1).listed.remove(0)
     }
 
     #[test]
     fn a_conflict_is_told_on_each_service_that_has_the_address() {
-        let told = occasions(
-            &about(&["frontend", "backend", "gone"], Kind::Conflict),
+        let told = kubernetes_events(
+            &about(&["frontend", "backend", "gone"], NotificationKind::Conflict),
             &cluster(&["backend", "frontend", "other"]),
         );
         let names: Vec<_> = told
@@ -210,13 +214,24 @@ pub(super) mod tests {
     #[test]
     fn its_end_is_normal_and_its_silence_is_nothing() {
         let cluster = cluster(&["frontend"]);
-        let told = occasions(&about(&["frontend"], Kind::ConflictResolved), &cluster);
+        let told = kubernetes_events(
+            &about(&["frontend"], NotificationKind::ConflictResolved),
+            &cluster,
+        );
         assert_eq!(
             (told[0].reason, told[0].is_warning),
             ("AddressConflictResolved", false)
         );
-        assert!(occasions(&about(&["frontend"], Kind::ConflictQuiet), &cluster).is_empty());
-        assert!(occasions(&waiting(news(10, Kind::Conflict)), &cluster).is_empty());
+        assert!(
+            kubernetes_events(
+                &about(&["frontend"], NotificationKind::ConflictQuiet),
+                &cluster
+            )
+            .is_empty()
+        );
+        assert!(
+            kubernetes_events(&waiting(news(10, NotificationKind::Conflict)), &cluster).is_empty()
+        );
     }
 
     #[test]
@@ -229,27 +244,28 @@ pub(super) mod tests {
             service: Some(named("frontend")),
             pool: None,
             object: None,
-            reason: Some(Reason::Exhausted),
+            reason: Some(PendingReason::Exhausted),
             macs: Vec::new(),
             nodes: Vec::new(),
             says: "shop/frontend waits for an address".to_owned(),
             evidence: vec!["ä".repeat(2_000)],
         };
-        let news = |kind| News {
-            subject: Subject::Drift(drift.key()),
+        let news = |kind| Notification {
+            subject: NotificationSubject::Drift(drift.key()),
             kind,
             severity: drift.severity,
-            story: Story::Drift {
+            cause: NotificationCause::Drift {
                 drift: Arc::new(drift.clone()),
                 time: drift.since,
             },
         };
         let cluster = cluster(&["frontend"]);
-        let told = occasions(&waiting(news(Kind::Drift)), &cluster).remove(0);
+        let told = kubernetes_events(&waiting(news(NotificationKind::Drift)), &cluster).remove(0);
         assert_eq!(told.reason, "AddressPending");
         assert!(told.note.contains("exhausted"), "{}", told.note);
-        assert!(told.note.len() <= LONGEST && told.note.ends_with('…'));
-        let over = occasions(&waiting(news(Kind::DriftGone)), &cluster).remove(0);
+        assert!(told.note.len() <= MAX_NOTE_BYTES && told.note.ends_with('…'));
+        let over =
+            kubernetes_events(&waiting(news(NotificationKind::DriftGone)), &cluster).remove(0);
         assert_eq!(over.reason, "AddressAssigned");
     }
 

@@ -2,62 +2,62 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::news::{Kind, News, Subject};
+use super::news::{Notification, NotificationKind, NotificationSubject};
 
 /// Subjects that wait with all that is known of them.
 pub const CAPACITY: usize = 1_000;
 
 /// News about one subject that nobody was told yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct QueuedNotification {
     /// The first of them.
-    pub first: News,
+    pub first: Notification,
     /// The last of them, which may be the first.
-    pub last: News,
+    pub last: Notification,
     /// How many there were.
     pub number: u64,
 }
 
 /// The queue: for each subject one entry, in the order in which news about it first came.
 #[derive(Debug, Default)]
-pub struct Queue {
-    waiting: BTreeMap<u64, Waiting>,
-    places: BTreeMap<Subject, u64>,
+pub struct NotificationQueue {
+    waiting: BTreeMap<u64, QueuedNotification>,
+    position_of: BTreeMap<NotificationSubject, u64>,
     next: u64,
     /// What did not fit.
-    uncounted: BTreeMap<Kind, u64>,
+    counted_only: BTreeMap<NotificationKind, u64>,
 }
 
 /// What one message tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct NotificationBatch {
     /// In the order of the queue.
-    pub listed: Vec<Waiting>,
+    pub listed: Vec<QueuedNotification>,
     /// What else there is to tell, as numbers.
-    pub more: BTreeMap<Kind, u64>,
+    pub more: BTreeMap<NotificationKind, u64>,
     /// The entries that it covers, with the number of news in each.
     covers: Vec<(u64, u64)>,
     /// Of what did not fit into the queue.
-    beyond: BTreeMap<Kind, u64>,
+    unlisted_seen: BTreeMap<NotificationKind, u64>,
 }
 
-impl Batch {
+impl NotificationBatch {
     /// News that are told as numbers only.
     pub fn unlisted(&self) -> u64 {
         self.more.values().sum()
     }
 
     /// Of those, the ones that were in the queue with all that is known of them.
-    pub fn crowded_out(&self) -> u64 {
-        self.unlisted() - self.beyond.values().sum::<u64>()
+    pub fn dropped_count(&self) -> u64 {
+        self.unlisted() - self.unlisted_seen.values().sum::<u64>()
     }
 }
 
-impl Queue {
+impl NotificationQueue {
     /// Takes news. Returns whether they fitted.
-    pub fn push(&mut self, news: News) -> bool {
+    pub fn push(&mut self, news: Notification) -> bool {
         if let Some(waiting) = self
-            .places
+            .position_of
             .get(&news.subject)
             .and_then(|place| self.waiting.get_mut(place))
         {
@@ -69,8 +69,8 @@ impl Queue {
             self.count_only(news.kind, 1);
             return false;
         }
-        self.places.insert(news.subject.clone(), self.next);
-        let waiting = Waiting {
+        self.position_of.insert(news.subject.clone(), self.next);
+        let waiting = QueuedNotification {
             first: news.clone(),
             last: news,
             number: 1,
@@ -81,18 +81,18 @@ impl Queue {
     }
 
     /// Takes note of news of which no more than their kind and number is known.
-    pub fn count_only(&mut self, kind: Kind, number: u64) {
-        *self.uncounted.entry(kind).or_default() += number;
+    pub fn count_only(&mut self, kind: NotificationKind, number: u64) {
+        *self.counted_only.entry(kind).or_default() += number;
     }
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.uncounted.is_empty()
+        self.waiting.is_empty() && self.counted_only.is_empty()
     }
 
     /// Whether something about this waits.
-    pub fn has(&self, subject: &Subject) -> bool {
-        self.places.contains_key(subject)
+    pub fn has(&self, subject: &NotificationSubject) -> bool {
+        self.position_of.contains_key(subject)
     }
 
     /// The subjects that wait.
@@ -101,17 +101,17 @@ impl Queue {
     }
 
     /// All that waits, as one message that lists at most so many: what matters most, in the order of the queue.
-    pub fn batch(&self, at_most: usize) -> Batch {
+    pub fn batch(&self, at_most: usize) -> NotificationBatch {
         let mut order: Vec<_> = self.waiting.iter().collect();
         // Stable: of what matters as much, the first come.
         order.sort_by_key(|(_, waiting)| std::cmp::Reverse(waiting.severity()));
         let rest = order.split_off(at_most.min(order.len()));
         order.sort_by_key(|(place, _)| **place);
-        let mut more = self.uncounted.clone();
+        let mut more = self.counted_only.clone();
         for (_, waiting) in &rest {
             *more.entry(waiting.last.kind).or_default() += 1;
         }
-        Batch {
+        NotificationBatch {
             listed: order
                 .iter()
                 .map(|(_, waiting)| (*waiting).clone())
@@ -122,28 +122,28 @@ impl Queue {
                 .iter()
                 .map(|(&place, waiting)| (place, waiting.number))
                 .collect(),
-            beyond: self.uncounted.clone(),
+            unlisted_seen: self.counted_only.clone(),
         }
     }
 
     /// The first that wait, so many at most; the others go on waiting, but for what did not fit.
-    pub fn first(&self, at_most: usize) -> Batch {
+    pub fn first(&self, at_most: usize) -> NotificationBatch {
         let first = self.waiting.iter().take(at_most);
         let covers = first.clone();
-        Batch {
+        NotificationBatch {
             listed: first.map(|(_, waiting)| waiting.clone()).collect(),
-            more: self.uncounted.clone(),
+            more: self.counted_only.clone(),
             covers: covers
                 .map(|(&place, waiting)| (place, waiting.number))
                 .collect(),
-            beyond: self.uncounted.clone(),
+            unlisted_seen: self.counted_only.clone(),
         }
     }
 
     /// What cannot be told now waits behind all others.
-    pub fn postpone(&mut self, subjects: &BTreeSet<Subject>) {
+    pub fn postpone(&mut self, subjects: &BTreeSet<NotificationSubject>) {
         for subject in subjects {
-            let Some(place) = self.places.get_mut(subject) else {
+            let Some(place) = self.position_of.get_mut(subject) else {
                 continue;
             };
             if let Some(waiting) = self.waiting.remove(place) {
@@ -155,7 +155,7 @@ impl Queue {
     }
 
     /// A batch is done with: told, or refused for good. What has come since stays.
-    pub fn done(&mut self, batch: &Batch) {
+    pub fn remove_sent(&mut self, batch: &NotificationBatch) {
         for &(place, number) in &batch.covers {
             let Some(waiting) = self.waiting.get_mut(&place) else {
                 continue;
@@ -164,19 +164,19 @@ impl Queue {
                 waiting.number -= number;
                 waiting.first = waiting.last.clone();
             } else if let Some(done) = self.waiting.remove(&place) {
-                self.places.remove(&done.last.subject);
+                self.position_of.remove(&done.last.subject);
             }
         }
-        for (kind, number) in &batch.beyond {
-            if let Some(left) = self.uncounted.get_mut(kind) {
+        for (kind, number) in &batch.unlisted_seen {
+            if let Some(left) = self.counted_only.get_mut(kind) {
                 *left = left.saturating_sub(*number);
             }
         }
-        self.uncounted.retain(|_, left| *left > 0);
+        self.counted_only.retain(|_, left| *left > 0);
     }
 }
 
-impl Waiting {
+impl QueuedNotification {
     /// A conflict that is over again mattered as much as it did.
     fn severity(&self) -> probe_model::Severity {
         self.first.severity.max(self.last.severity)
@@ -190,20 +190,20 @@ mod tests {
     use probe_model::Severity;
 
     use super::{
-        super::news::{Kind, tests::news},
+        super::news::{NotificationKind, tests::news},
         *,
     };
 
-    fn kinds(batch: &Batch) -> Vec<(Kind, Kind, u64)> {
+    fn kinds(batch: &NotificationBatch) -> Vec<(NotificationKind, NotificationKind, u64)> {
         let listed = batch.listed.iter();
         listed
             .map(|waiting| (waiting.first.kind, waiting.last.kind, waiting.number))
             .collect()
     }
 
-    fn numbered(number: u32) -> News {
-        let mut news = news(1, Kind::Conflict);
-        let Subject::Address { ip, .. } = &mut news.subject else {
+    fn numbered(number: u32) -> Notification {
+        let mut news = news(1, NotificationKind::Conflict);
+        let NotificationSubject::Address { ip, .. } = &mut news.subject else {
             panic!("{news:?}")
         };
         *ip = IpAddr::V4(number.into());
@@ -212,20 +212,24 @@ mod tests {
 
     #[test]
     fn news_about_one_subject_become_one_entry_in_its_place() {
-        let mut queue = Queue::default();
+        let mut queue = NotificationQueue::default();
         for (last, kind) in [
-            (1, Kind::Conflict),
-            (2, Kind::Conflict),
-            (1, Kind::ConflictQuiet),
-            (1, Kind::ConflictResolved),
+            (1, NotificationKind::Conflict),
+            (2, NotificationKind::Conflict),
+            (1, NotificationKind::ConflictQuiet),
+            (1, NotificationKind::ConflictResolved),
         ] {
             assert!(queue.push(news(last, kind)));
         }
         assert_eq!(
             kinds(&queue.batch(50)),
             [
-                (Kind::Conflict, Kind::ConflictResolved, 3),
-                (Kind::Conflict, Kind::Conflict, 1)
+                (
+                    NotificationKind::Conflict,
+                    NotificationKind::ConflictResolved,
+                    3
+                ),
+                (NotificationKind::Conflict, NotificationKind::Conflict, 1)
             ]
         );
         assert_eq!(queue.len(), 2);
@@ -233,66 +237,77 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_now_waits_behind_the_others() {
-        let mut queue = Queue::default();
+        let mut queue = NotificationQueue::default();
         for last in 1..=3 {
-            queue.push(news(last, Kind::Conflict));
+            queue.push(news(last, NotificationKind::Conflict));
         }
-        let stuck = [1, 9].map(|last| news(last, Kind::Conflict).subject);
+        let stuck = [1, 9].map(|last| news(last, NotificationKind::Conflict).subject);
         queue.postpone(&BTreeSet::from(stuck.clone()));
-        queue.push(news(1, Kind::ConflictResolved));
+        queue.push(news(1, NotificationKind::ConflictResolved));
         let (other, over) = (
-            (Kind::Conflict, Kind::Conflict, 1),
-            (Kind::Conflict, Kind::ConflictResolved, 2),
+            (NotificationKind::Conflict, NotificationKind::Conflict, 1),
+            (
+                NotificationKind::Conflict,
+                NotificationKind::ConflictResolved,
+                2,
+            ),
         );
         assert_eq!(kinds(&queue.first(3)), [other, other, over]);
         assert_eq!((queue.len(), queue.has(&stuck[1])), (3, false));
-        queue.done(&queue.first(3));
+        queue.remove_sent(&queue.first(3));
         assert!(queue.is_empty());
     }
 
     #[test]
     fn what_comes_while_a_message_is_on_its_way_waits_for_the_next() {
-        let mut queue = Queue::default();
-        queue.push(news(1, Kind::Conflict));
-        queue.push(news(2, Kind::Conflict));
+        let mut queue = NotificationQueue::default();
+        queue.push(news(1, NotificationKind::Conflict));
+        queue.push(news(2, NotificationKind::Conflict));
         let batch = queue.batch(50);
-        queue.push(news(1, Kind::ConflictResolved));
-        queue.push(news(3, Kind::Conflict));
-        queue.done(&batch);
+        queue.push(news(1, NotificationKind::ConflictResolved));
+        queue.push(news(3, NotificationKind::Conflict));
+        queue.remove_sent(&batch);
         assert_eq!(
             kinds(&queue.batch(50)),
             [
-                (Kind::ConflictResolved, Kind::ConflictResolved, 1),
-                (Kind::Conflict, Kind::Conflict, 1)
+                (
+                    NotificationKind::ConflictResolved,
+                    NotificationKind::ConflictResolved,
+                    1
+                ),
+                (NotificationKind::Conflict, NotificationKind::Conflict, 1)
             ]
         );
-        queue.done(&queue.batch(50));
+        queue.remove_sent(&queue.batch(50));
         assert!(queue.is_empty());
         // Its place is free again.
-        queue.push(news(1, Kind::Conflict));
+        queue.push(news(1, NotificationKind::Conflict));
         assert_eq!(queue.len(), 1);
     }
 
     #[test]
     fn a_storm_of_ten_thousand_is_one_message_that_lists_fifty_and_counts_the_others() {
-        let mut queue = Queue::default();
+        let mut queue = NotificationQueue::default();
         let fitted = (0..10_000).filter(|&number| queue.push(numbered(number)));
         assert_eq!(fitted.count(), CAPACITY);
         let batch = queue.batch(50);
         assert_eq!((batch.listed.len(), batch.unlisted()), (50, 9_950));
-        assert_eq!(batch.more, BTreeMap::from([(Kind::Conflict, 9_950)]));
+        assert_eq!(
+            batch.more,
+            BTreeMap::from([(NotificationKind::Conflict, 9_950)])
+        );
         // One more that did not fit, while the message is on its way.
         queue.push(numbered(20_000));
-        queue.done(&batch);
+        queue.remove_sent(&batch);
         let batch = queue.batch(50);
         assert_eq!((batch.listed.len(), batch.unlisted()), (0, 1));
-        queue.done(&batch);
+        queue.remove_sent(&batch);
         assert!(queue.is_empty());
     }
 
     #[test]
     fn what_matters_most_is_listed_in_the_order_in_which_it_came() {
-        let mut queue = Queue::default();
+        let mut queue = NotificationQueue::default();
         for number in 0..6 {
             let mut news = numbered(number);
             news.severity = if number % 2 == 1 {

@@ -10,10 +10,10 @@ use probe_model::{
 use serde_json::Value;
 
 use super::{
-    Kind, Reporter, Subject,
-    message::{Format, VERSION, body},
-    news::{News, Story, tests::news},
-    queue::Queue,
+    MessageReporter, NotificationKind, NotificationSubject,
+    message::{VERSION, WebhookFormat, body},
+    news::{Notification, NotificationCause, tests::news},
+    queue::NotificationQueue,
 };
 
 const SCHEMA: &str = include_str!("../../../docs/notification.schema.json");
@@ -22,44 +22,44 @@ const DOCUMENT: &str = include_str!("../../../docs/notifications.md");
 
 /// A message with news of every kind, and one with nothing but numbers.
 fn messages() -> Vec<Value> {
-    let mut queue = Queue::default();
-    let mut numbers = Queue::default();
-    for (last, &kind) in (1..).zip(Kind::ALL) {
+    let mut queue = NotificationQueue::default();
+    let mut numbers = NotificationQueue::default();
+    for (last, &kind) in (1..).zip(NotificationKind::ALL) {
         numbers.count_only(kind, 3);
         match kind {
-            Kind::Missed => {}
-            Kind::Drift | Kind::DriftGone => {
+            NotificationKind::Missed => {}
+            NotificationKind::Drift | NotificationKind::DriftGone => {
                 queue.push(drift(kind));
             }
-            Kind::Conflict
-            | Kind::ConflictQuiet
-            | Kind::ConflictResolved
-            | Kind::ConflictExpired => {
-                queue.push(news(1, Kind::Conflict));
+            NotificationKind::Conflict
+            | NotificationKind::ConflictQuiet
+            | NotificationKind::ConflictResolved
+            | NotificationKind::ConflictExpired => {
+                queue.push(news(1, NotificationKind::Conflict));
                 queue.push(news(last, kind));
             }
         }
     }
-    queue.count_only(Kind::Conflict, 7);
-    let reporter = Reporter::this_host();
+    queue.count_only(NotificationKind::Conflict, 7);
+    let reporter = MessageReporter::this_host();
     let sent = "2026-11-21T02:00:00Z".parse().unwrap();
-    let message = |queue: &Queue| {
-        let text = body(Format::Json, &queue.batch(50), &reporter, sent);
+    let message = |queue: &NotificationQueue| {
+        let text = body(WebhookFormat::Json, &queue.batch(50), &reporter, sent);
         serde_json::from_str(&text).unwrap()
     };
     vec![message(&queue), message(&numbers)]
 }
 
-fn drift(kind: Kind) -> News {
+fn drift(kind: NotificationKind) -> Notification {
     let text = r#"{"drift":"not_announced","severity":"warning","since":"2026-11-21T02:00:00Z",
         "ip":"192.0.2.10","says":"nobody announces it"}"#;
     let mut drift: Drift = serde_json::from_str(text).unwrap();
     drift.object = Some(kind.label().to_owned());
-    News {
-        subject: Subject::Drift(drift.key()),
+    Notification {
+        subject: NotificationSubject::Drift(drift.key()),
         kind,
         severity: drift.severity,
-        story: Story::Drift {
+        cause: NotificationCause::Drift {
             time: drift.since,
             drift: Arc::new(drift),
         },
@@ -90,9 +90,12 @@ fn every_message_is_valid_by_the_schema_and_so_is_every_finding_in_it() {
 fn the_schema_knows_every_word_and_every_field_and_no_other() {
     let (schema, messages) = (Schema::new(SCHEMA), messages());
     let kinds = schema.words("/properties/more/propertyNames/enum");
-    assert_eq!(kinds, Kind::LABELS);
+    assert_eq!(kinds, NotificationKind::LABELS);
     let told = schema.words("/$defs/news/properties/kind/enum");
-    assert_eq!(told, Kind::LABELS[..Kind::COUNT - 1]);
+    assert_eq!(
+        told,
+        NotificationKind::LABELS[..NotificationKind::COUNT - 1]
+    );
     let severities = schema.words("/$defs/news/properties/severity/enum");
     assert_eq!(severities, Severity::LABELS);
     assert_eq!(schema.0["properties"]["version"]["const"], VERSION);
@@ -109,8 +112,12 @@ fn the_schema_knows_every_word_and_every_field_and_no_other() {
 
 #[test]
 fn the_documentation_names_every_kind_that_is_told() {
-    for &kind in Kind::ALL {
+    for &kind in NotificationKind::ALL {
         let row = format!("| `{kind}` |");
-        assert_eq!(DOCUMENT.contains(&row), kind != Kind::Missed, "{row}");
+        assert_eq!(
+            DOCUMENT.contains(&row),
+            kind != NotificationKind::Missed,
+            "{row}"
+        );
     }
 }

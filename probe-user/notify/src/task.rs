@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use probe_cluster::{Cluster, Resource, drift::Drift, model::Known};
-use probe_kubernetes::{Connection, Handover};
+use probe_cluster::{ClusterSnapshot, Resource, drift::Drift, model::ResourceState};
+use probe_kubernetes::{ApiConnection, LeaderHandover};
 use probe_model::{FindingRecord, Severity};
 use tokio::{
     sync::{broadcast, oneshot, watch},
@@ -15,24 +15,24 @@ use tokio::{
 };
 
 use super::{
-    counts::{Channel, Counts, Ending},
-    desk::{Desk, Duty},
+    counts::{DeliveryResult, NotificationChannel, NotificationCounts},
+    desk::{GateRole, NotificationGate},
     events::EventWriter,
-    message::{self, Format, Reporter},
-    news::{Kind, Subject},
-    queue::{Batch, Queue},
-    retry::{Backoff, Outcome, Pace},
+    message::{self, MessageReporter, WebhookFormat},
+    news::{NotificationKind, NotificationSubject},
+    queue::{NotificationBatch, NotificationQueue},
+    retry::{DeliveryBackoff, DeliveryOutcome, NotificationRateLimit},
     webhook::{Webhook, WebhookSettings},
 };
 
 /// What comes in a burst is one message.
-const GATHERS: Duration = Duration::from_secs(1);
+const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// Addresses about which Events are written at once…
 const EVENTS: usize = 20;
 /// …and how often in a minute.
 const EVENT_BATCHES: usize = 6;
 /// For a last message when the daemon ends.
-const FAREWELL: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How and what to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub struct NotifierSettings {
     /// How messages are sent.
     pub webhook: WebhookSettings,
     /// As what.
-    pub format: Format,
+    pub format: WebhookFormat,
     /// What matters at least so much is told.
-    pub least: Severity,
+    pub min_severity: Severity,
     /// So many messages a minute at most.
     pub per_minute: usize,
 }
@@ -56,51 +56,55 @@ pub struct Notifier {
 
 /// What there is to tell, and whose turn it is.
 #[derive(Debug)]
-pub struct Sources {
+pub struct NotifierSources {
     /// What is found.
     pub findings: broadcast::Receiver<Arc<FindingRecord>>,
     /// What a cluster says; without one it is always our turn.
-    pub cluster: Option<ClusterSources>,
+    pub cluster: Option<NotifierClusterSources>,
 }
 
 /// What there is where a cluster is followed.
 #[derive(Clone, Debug)]
-pub struct ClusterSources {
+pub struct NotifierClusterSources {
     /// Whether this daemon holds the lease.
-    pub holds: watch::Receiver<bool>,
+    pub leadership: watch::Receiver<bool>,
     /// What holders of the lease have told.
-    pub handover: Handover,
+    pub handover: LeaderHandover,
     /// How long a drift lasts before it is one.
     pub drift_after: Duration,
     /// What is known of the cluster.
-    pub cluster: watch::Receiver<Arc<Cluster>>,
+    pub cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     /// The drifts that hold now, if somebody looks for them.
     pub drifts: Option<watch::Receiver<Arc<Vec<Drift>>>>,
 }
 
-impl ClusterSources {
+impl NotifierClusterSources {
     /// Whether the API server is away.
-    fn is_away(&self) -> bool {
+    fn is_standby(&self) -> bool {
         let cluster = self.cluster.borrow();
         let services = cluster.objects().freshness.get(&Resource::Services);
-        services.is_some_and(|services| services.known == Known::Stale)
+        services.is_some_and(|services| services.known == ResourceState::Stale)
     }
 }
 
 impl Notifier {
     /// Tells what is found from now on, while it is this daemon's turn.
-    pub fn start(settings: NotifierSettings, sources: Sources, counts: Arc<Counts>) -> Self {
-        let carrier = Carrier::Webhook {
+    pub fn start(
+        settings: NotifierSettings,
+        sources: NotifierSources,
+        counts: Arc<NotificationCounts>,
+    ) -> Self {
+        let sink = NotificationSink::Webhook {
             webhook: Webhook::new(settings.webhook),
             format: settings.format,
-            reporter: Reporter::this_host(),
+            reporter: MessageReporter::this_host(),
         };
-        let pace = Pace::new(settings.per_minute);
-        Self::carry(
-            Channel::Webhook,
-            carrier,
-            settings.least,
-            pace,
+        let rate_limit = NotificationRateLimit::new(settings.per_minute);
+        Self::deliver(
+            NotificationChannel::Webhook,
+            sink,
+            settings.min_severity,
+            rate_limit,
             sources,
             counts,
         )
@@ -108,51 +112,51 @@ impl Notifier {
 
     /// Writes Events on the Services that what is found from now on is about, while it is this daemon's turn.
     pub fn write_events(
-        connection: Connection,
+        connection: ApiConnection,
         findings: broadcast::Receiver<Arc<FindingRecord>>,
-        cluster: ClusterSources,
+        cluster: NotifierClusterSources,
         instance: String,
-        counts: Arc<Counts>,
+        counts: Arc<NotificationCounts>,
     ) -> Self {
         let writer = EventWriter::new(connection, cluster.cluster.clone(), instance);
-        let sources = Sources {
+        let sources = NotifierSources {
             findings,
             cluster: Some(cluster),
         };
-        let carrier = Carrier::Events(writer);
-        let pace = Pace::new(EVENT_BATCHES);
-        Self::carry(
-            Channel::Event,
-            carrier,
+        let sink = NotificationSink::Events(writer);
+        let rate_limit = NotificationRateLimit::new(EVENT_BATCHES);
+        Self::deliver(
+            NotificationChannel::Event,
+            sink,
             Severity::Info,
-            pace,
+            rate_limit,
             sources,
             counts,
         )
     }
 
-    fn carry(
-        channel: Channel,
-        carrier: Carrier,
-        least: Severity,
-        pace: Pace,
-        sources: Sources,
-        counts: Arc<Counts>,
+    fn deliver(
+        channel: NotificationChannel,
+        sink: NotificationSink,
+        min_severity: Severity,
+        rate_limit: NotificationRateLimit,
+        sources: NotifierSources,
+        counts: Arc<NotificationCounts>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let Sources { findings, cluster } = sources;
+        let NotifierSources { findings, cluster } = sources;
         let (duty, drift_after) = match &cluster {
-            Some(cluster) => (Duty::Others, cluster.drift_after),
-            None => (Duty::Ours, Duration::ZERO),
+            Some(cluster) => (GateRole::Standby, cluster.drift_after),
+            None => (GateRole::Leader, Duration::ZERO),
         };
-        let task = Task {
-            desk: Desk::new(least, duty, drift_after),
+        let task = NotifierTask {
+            gate: NotificationGate::new(min_severity, duty, drift_after),
             cluster,
-            pace,
-            backoff: Backoff::default(),
+            rate_limit,
+            backoff: DeliveryBackoff::default(),
             due: None,
-            on_its_way: None,
-            carrier: Some(carrier),
+            in_flight: None,
+            sink: Some(sink),
             channel,
             counts,
         };
@@ -172,37 +176,37 @@ impl Notifier {
 
 /// How news get to somebody.
 #[derive(Debug)]
-enum Carrier {
+enum NotificationSink {
     Webhook {
         webhook: Webhook,
-        format: Format,
-        reporter: Reporter,
+        format: WebhookFormat,
+        reporter: MessageReporter,
     },
     Events(EventWriter),
 }
 
 /// What came of carrying something.
 #[derive(Debug)]
-struct Sent {
-    carrier: Carrier,
-    outcome: Outcome,
+struct SinkOutcome {
+    sink: NotificationSink,
+    outcome: DeliveryOutcome,
     error: Option<String>,
     /// What was too much, or refused.
     dropped: u64,
     /// What keeps others waiting.
-    stuck: BTreeSet<Subject>,
+    stuck: BTreeSet<NotificationSubject>,
 }
 
-impl Carrier {
+impl NotificationSink {
     /// What is carried at once.
-    fn batch(&self, queue: &Queue) -> Batch {
+    fn batch(&self, queue: &NotificationQueue) -> NotificationBatch {
         match self {
             Self::Webhook { format, .. } => queue.batch(format.listed()),
             Self::Events(_) => queue.first(EVENTS),
         }
     }
 
-    async fn carry(self, batch: Batch) -> Sent {
+    async fn deliver(self, batch: NotificationBatch) -> SinkOutcome {
         match self {
             Self::Webhook {
                 webhook,
@@ -212,11 +216,11 @@ impl Carrier {
                 let body = message::body(format, &batch, &reporter, Timestamp::now());
                 let (webhook, outcome, error) = webhook.send(body).await;
                 let dropped = match outcome {
-                    Outcome::Refused => batch.listed.len(),
-                    Outcome::Taken | Outcome::Again { .. } => 0,
+                    DeliveryOutcome::Refused => batch.listed.len(),
+                    DeliveryOutcome::Delivered | DeliveryOutcome::Retry { .. } => 0,
                 };
-                Sent {
-                    carrier: Self::Webhook {
+                SinkOutcome {
+                    sink: Self::Webhook {
                         webhook,
                         format,
                         reporter,
@@ -229,8 +233,8 @@ impl Carrier {
             }
             Self::Events(writer) => {
                 let (writer, written) = writer.write(batch).await;
-                Sent {
-                    carrier: Self::Events(writer),
+                SinkOutcome {
+                    sink: Self::Events(writer),
                     outcome: written.outcome,
                     error: written.error.map(|error| error.to_string()),
                     dropped: written.lost,
@@ -241,22 +245,22 @@ impl Carrier {
     }
 }
 
-struct Task {
-    desk: Desk,
-    cluster: Option<ClusterSources>,
-    pace: Pace,
-    backoff: Backoff,
+struct NotifierTask {
+    gate: NotificationGate,
+    cluster: Option<NotifierClusterSources>,
+    rate_limit: NotificationRateLimit,
+    backoff: DeliveryBackoff,
     /// When the next message is due.
     due: Option<Instant>,
     /// The message that is being sent, and what sends it.
-    on_its_way: Option<(Batch, BoxFuture<'static, Sent>)>,
+    in_flight: Option<(NotificationBatch, BoxFuture<'static, SinkOutcome>)>,
     /// Here, unless it is being used.
-    carrier: Option<Carrier>,
-    channel: Channel,
-    counts: Arc<Counts>,
+    sink: Option<NotificationSink>,
+    channel: NotificationChannel,
+    counts: Arc<NotificationCounts>,
 }
 
-impl Task {
+impl NotifierTask {
     async fn run(
         mut self,
         mut findings: broadcast::Receiver<Arc<FindingRecord>>,
@@ -264,30 +268,34 @@ impl Task {
     ) {
         if let Some(cluster) = &mut self.cluster {
             // What is so from the start is news to us.
-            cluster.holds.mark_changed();
+            cluster.leadership.mark_changed();
             cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
         }
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
                 heard = findings.recv() => match heard {
-                    Ok(record) => self.hear(record),
-                    Err(broadcast::error::RecvError::Lagged(missed)) => self.miss(missed),
+                    Ok(record) => self.accept_finding(record),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => self.on_missed(missed),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                change = changed(&mut self.cluster) => self.change(change),
-                () = at(self.desk.next_deadline()) => self.tick(),
-                sent = arrival(&mut self.on_its_way) => self.conclude(sent),
+                change = changed(&mut self.cluster) => self.on_change(change),
+                () = at(self.gate.next_deadline()) => self.tick(),
+                sent = delivery_finished(&mut self.in_flight) => self.finish_batch(sent),
                 () = at(self.due) => self.send(),
             }
             self.plan();
         }
         // What was heard last: a conflict may be why the daemon ends.
         while let Ok(record) = findings.try_recv() {
-            self.hear(record);
+            self.accept_finding(record);
         }
-        if timeout(FAREWELL, self.say_farewell()).await.is_err() || !self.desk.queue.is_empty() {
-            let news = self.desk.queue.len();
+        if timeout(SHUTDOWN_TIMEOUT, self.flush_on_shutdown())
+            .await
+            .is_err()
+            || !self.gate.queue.is_empty()
+        {
+            let news = self.gate.queue.len();
             tracing::warn!(
                 channel = self.channel.label(),
                 news,
@@ -296,141 +304,144 @@ impl Task {
         }
     }
 
-    fn hear(&mut self, record: Arc<FindingRecord>) {
-        let dropped = self.desk.hear(record, Instant::now());
-        self.counts.lose(self.channel, dropped);
+    fn accept_finding(&mut self, record: Arc<FindingRecord>) {
+        let dropped = self.gate.accept_finding(record, Instant::now());
+        self.counts.add_dropped(self.channel, dropped);
     }
 
     /// Findings came faster than they could be heard: which, nobody knows.
-    fn miss(&mut self, missed: u64) {
+    fn on_missed(&mut self, missed: u64) {
         tracing::warn!(missed, "findings came faster than they could be told");
-        self.counts.lose(self.channel, missed);
-        if self.desk.duty() == Duty::Ours {
-            self.desk.queue.count_only(Kind::Missed, missed);
+        self.counts.add_dropped(self.channel, missed);
+        if self.gate.duty() == GateRole::Leader {
+            self.gate.queue.count_only(NotificationKind::Missed, missed);
         }
     }
 
-    fn change(&mut self, change: Change) {
+    fn on_change(&mut self, change: GateChange) {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
         let (now, time) = (Instant::now(), Timestamp::now());
         let dropped = match change {
-            Change::Turn => {
-                let is_ours = *cluster.holds.borrow_and_update();
-                if is_ours != (self.desk.duty() == Duty::Ours) {
+            GateChange::Leadership => {
+                let is_ours = *cluster.leadership.borrow_and_update();
+                if is_ours != (self.gate.duty() == GateRole::Leader) {
                     let channel = self.channel.label();
                     tracing::info!(channel, is_ours, "who tells has changed");
                 }
                 if is_ours {
                     // Where it was another's for a moment only, nobody else forgot them, and they do not change.
                     cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
-                    let before = cluster.handover.before(self.channel.label());
-                    self.desk.begin(before, now)
+                    let before = cluster.handover.predecessor_state(self.channel.label());
+                    self.gate.become_leader(before, now)
                 } else {
-                    self.desk.end();
+                    self.gate.end();
                     0
                 }
             }
-            Change::Drifts => match &mut cluster.drifts {
+            GateChange::Drifts => match &mut cluster.drifts {
                 Some(drifts) => {
                     let drifts = drifts.borrow_and_update().clone();
-                    self.desk.look(&drifts, now, time)
+                    self.gate.look(&drifts, now, time)
                 }
                 None => 0,
             },
             // Nobody looks for them any more.
-            Change::NoDrifts => {
+            GateChange::DriftsClosed => {
                 cluster.drifts = None;
                 0
             }
             // Whoever could say whose turn it is is gone, as at the end: it stays as it is.
-            Change::NoTurns => {
+            GateChange::LeadershipClosed => {
                 self.cluster = None;
                 0
             }
         };
-        self.counts.lose(self.channel, dropped);
-        self.leave();
+        self.counts.add_dropped(self.channel, dropped);
+        self.record_notified();
     }
 
     /// Says what was told, so that it is not told again when another holds the lease.
-    fn leave(&mut self) {
+    fn record_notified(&mut self) {
         if let Some(cluster) = &self.cluster
-            && self.desk.duty() == Duty::Ours
+            && self.gate.duty() == GateRole::Leader
         {
-            let told = self.desk.told(Instant::now());
-            cluster.handover.leave(self.channel.label(), told);
+            let told = self.gate.notified_digests(Instant::now());
+            cluster.handover.record_notified(self.channel.label(), told);
         }
     }
 
     fn tick(&mut self) {
-        let is_away = self.cluster.as_ref().is_some_and(ClusterSources::is_away);
-        let dropped = self.desk.tick(Instant::now(), Timestamp::now(), is_away);
-        self.counts.lose(self.channel, dropped);
-        self.leave();
+        let is_away = self
+            .cluster
+            .as_ref()
+            .is_some_and(NotifierClusterSources::is_standby);
+        let dropped = self.gate.tick(Instant::now(), Timestamp::now(), is_away);
+        self.counts.add_dropped(self.channel, dropped);
+        self.record_notified();
     }
 
     /// Decides when the next message is due.
     fn plan(&mut self) {
-        self.counts.wait(self.channel, self.desk.queue.len());
-        if self.desk.queue.is_empty() || self.on_its_way.is_some() {
+        self.counts.set_waiting(self.channel, self.gate.queue.len());
+        if self.gate.queue.is_empty() || self.in_flight.is_some() {
             self.due = None;
         } else if self.due.is_none() {
-            let gathered = Instant::now() + GATHERS;
-            let allowed = self.pace.next();
+            let gathered = Instant::now() + BATCH_DELAY;
+            let allowed = self.rate_limit.next();
             self.due = Some(allowed.map_or(gathered, |allowed| allowed.max(gathered)));
         }
     }
 
     fn send(&mut self) {
         self.due = None;
-        let Some(carrier) = self.carrier.take() else {
+        let Some(sink) = self.sink.take() else {
             return;
         };
-        let batch = carrier.batch(&self.desk.queue);
-        self.pace.note(Instant::now());
-        self.on_its_way = Some((batch.clone(), Box::pin(carrier.carry(batch))));
+        let batch = sink.batch(&self.gate.queue);
+        self.rate_limit.record(Instant::now());
+        self.in_flight = Some((batch.clone(), Box::pin(sink.deliver(batch))));
     }
 
-    fn conclude(&mut self, (batch, sent): (Batch, Sent)) {
-        let Sent {
-            carrier,
+    fn finish_batch(&mut self, (batch, sent): (NotificationBatch, SinkOutcome)) {
+        let SinkOutcome {
+            sink,
             outcome,
             error,
             dropped,
             stuck,
         } = sent;
-        self.carrier = Some(carrier);
-        self.counts.lose(self.channel, dropped);
+        self.sink = Some(sink);
+        self.counts.add_dropped(self.channel, dropped);
         let (channel, error) = (self.channel.label(), error.unwrap_or_default());
         match outcome {
-            Outcome::Taken => {
+            DeliveryOutcome::Delivered => {
                 if self.backoff.failures() > 0 {
                     tracing::info!(channel, "messages are taken again");
                 }
-                self.backoff.succeed();
-                self.done(&batch, Ending::Sent);
+                self.backoff.on_success();
+                self.remove_sent(&batch, DeliveryResult::Sent);
                 tracing::debug!(channel, news = batch.listed.len(), "told");
             }
-            Outcome::Again { after } => {
-                self.counts.count(self.channel, Ending::Retried);
-                self.desk.queue.postpone(&stuck);
-                let wait = self.backoff.fail(after, fastrand::f64());
+            DeliveryOutcome::Retry { after } => {
+                self.counts.count(self.channel, DeliveryResult::Retried);
+                self.gate.queue.postpone(&stuck);
+                let wait = self.backoff.on_failure(after, fastrand::f64());
                 let again = Instant::now() + wait;
-                let allowed = self.pace.next();
+                let allowed = self.rate_limit.next();
                 self.due = Some(allowed.map_or(again, |allowed| allowed.max(again)));
                 tracing::warn!(
                     channel,
                     error,
                     again_in = ?wait,
-                    waiting = self.desk.queue.len(),
+                    waiting = self.gate.queue.len(),
                     "not told"
                 );
             }
-            Outcome::Refused => {
-                self.backoff.succeed();
-                self.done(&batch, Ending::Refused);
+            DeliveryOutcome::Refused => {
+                self.backoff.on_success();
+                self.remove_sent(&batch, DeliveryResult::Refused);
                 tracing::error!(
                     channel,
                     error,
@@ -442,25 +453,25 @@ impl Task {
         }
     }
 
-    fn done(&mut self, batch: &Batch, ending: Ending) {
+    fn remove_sent(&mut self, batch: &NotificationBatch, ending: DeliveryResult) {
         self.counts.count(self.channel, ending);
-        self.counts.lose(self.channel, batch.crowded_out());
-        self.desk.queue.done(batch);
-        self.leave();
+        self.counts.add_dropped(self.channel, batch.dropped_count());
+        self.gate.queue.remove_sent(batch);
+        self.record_notified();
     }
 
-    async fn say_farewell(&mut self) {
+    async fn flush_on_shutdown(&mut self) {
         // Whoever does not answer is not waited for at the end.
         if self.backoff.failures() == 0 {
             loop {
-                if self.on_its_way.is_none() {
-                    if self.desk.queue.is_empty() {
+                if self.in_flight.is_none() {
+                    if self.gate.queue.is_empty() {
                         return;
                     }
                     self.send();
                 }
-                let sent = arrival(&mut self.on_its_way).await;
-                self.conclude(sent);
+                let sent = delivery_finished(&mut self.in_flight).await;
+                self.finish_batch(sent);
                 if self.backoff.failures() > 0 {
                     return;
                 }
@@ -471,29 +482,29 @@ impl Task {
 
 /// What has changed of a cluster.
 #[derive(Clone, Copy, Debug)]
-enum Change {
-    Turn,
+enum GateChange {
+    Leadership,
     Drifts,
-    NoDrifts,
-    NoTurns,
+    DriftsClosed,
+    LeadershipClosed,
 }
 
-async fn changed(cluster: &mut Option<ClusterSources>) -> Change {
+async fn changed(cluster: &mut Option<NotifierClusterSources>) -> GateChange {
     let Some(cluster) = cluster else {
         return future::pending().await;
     };
     tokio::select! {
         // Whose turn it is comes first: it decides what drifts mean.
         biased;
-        changed = cluster.holds.changed() => changed.map_or(Change::NoTurns, |()| Change::Turn),
-        changed = drifted(&mut cluster.drifts) => {
-            if changed { Change::Drifts } else { Change::NoDrifts }
+        changed = cluster.leadership.changed() => changed.map_or(GateChange::LeadershipClosed, |()| GateChange::Leadership),
+        changed = drifts_changed(&mut cluster.drifts) => {
+            if changed { GateChange::Drifts } else { GateChange::DriftsClosed }
         }
     }
 }
 
 /// Completes when there are other drifts: whether there can be.
-async fn drifted(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool {
+async fn drifts_changed(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool {
     match drifts {
         Some(drifts) => drifts.changed().await.is_ok(),
         None => future::pending().await,
@@ -501,12 +512,14 @@ async fn drifted(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool 
 }
 
 /// Completes when a message has been sent, or not. To be given up at any time.
-async fn arrival(on_its_way: &mut Option<(Batch, BoxFuture<'static, Sent>)>) -> (Batch, Sent) {
-    let Some((_, sending)) = on_its_way else {
+async fn delivery_finished(
+    in_flight: &mut Option<(NotificationBatch, BoxFuture<'static, SinkOutcome>)>,
+) -> (NotificationBatch, SinkOutcome) {
+    let Some((_, sending)) = in_flight else {
         return future::pending().await;
     };
     let sent = sending.await;
-    let batch = on_its_way.take().map(|(batch, _)| batch);
+    let batch = in_flight.take().map(|(batch, _)| batch);
     (batch.unwrap_or_default(), sent)
 }
 
@@ -520,93 +533,98 @@ async fn at(due: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use probe_cluster::Objects;
+    use probe_cluster::ClusterObjects;
 
     use super::{super::drifts::tests::drift, *};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_found_is_not_forgotten_when_the_lease_was_lost_for_a_moment() {
-        let holds = watch::Sender::new(false);
+        let leadership = watch::Sender::new(false);
         let drifts = watch::Sender::new(Arc::new(vec![drift("a")]));
-        let cluster = watch::Sender::new(Arc::new(Cluster::from(Objects::default())));
-        let handover = Handover::default();
-        let mut task = Task {
-            desk: Desk::new(Severity::Warning, Duty::Others, Duration::ZERO),
-            cluster: Some(ClusterSources {
-                holds: holds.subscribe(),
+        let cluster =
+            watch::Sender::new(Arc::new(ClusterSnapshot::from(ClusterObjects::default())));
+        let handover = LeaderHandover::default();
+        let mut task = NotifierTask {
+            gate: NotificationGate::new(Severity::Warning, GateRole::Standby, Duration::ZERO),
+            cluster: Some(NotifierClusterSources {
+                leadership: leadership.subscribe(),
                 handover: handover.clone(),
                 drift_after: Duration::ZERO,
                 cluster: cluster.subscribe(),
                 drifts: Some(drifts.subscribe()),
             }),
-            pace: Pace::new(10),
-            backoff: Backoff::default(),
+            rate_limit: NotificationRateLimit::new(10),
+            backoff: DeliveryBackoff::default(),
             due: None,
-            on_its_way: None,
-            carrier: None,
-            channel: Channel::Webhook,
+            in_flight: None,
+            sink: None,
+            channel: NotificationChannel::Webhook,
             counts: Arc::default(),
         };
-        let heed = |task: &mut Task| {
+        let heed = |task: &mut NotifierTask| {
             while let Some(change) = changed(&mut task.cluster).now_or_never() {
-                task.change(change);
+                task.on_change(change);
             }
         };
-        holds.send_replace(true);
+        leadership.send_replace(true);
         heed(&mut task);
-        let batch = task.desk.queue.batch(10);
+        let batch = task.gate.queue.batch(10);
         assert_eq!(batch.listed.len(), 1);
-        task.done(&batch, Ending::Sent);
-        let told = handover.before("webhook").told;
+        task.remove_sent(&batch, DeliveryResult::Sent);
+        let told = handover.predecessor_state("webhook").told;
         assert_eq!(told.len(), 1);
 
-        holds.send_replace(false);
+        leadership.send_replace(false);
         heed(&mut task);
-        holds.send_replace(true);
+        leadership.send_replace(true);
         heed(&mut task);
-        assert!(task.desk.queue.is_empty(), "it was told");
+        assert!(task.gate.queue.is_empty(), "it was told");
         // It goes: whoever still knows it tells that.
         drifts.send_replace(Arc::default());
         heed(&mut task);
         tokio::time::advance(Duration::from_secs(15)).await;
         task.tick();
-        let batch = task.desk.queue.batch(10);
+        let batch = task.gate.queue.batch(10);
         let kinds: Vec<_> = batch.listed.iter().map(|news| news.last.kind).collect();
-        assert_eq!(kinds, [Kind::DriftGone]);
-        task.done(&batch, Ending::Sent);
-        assert!(handover.before("webhook").told.is_empty());
+        assert_eq!(kinds, [NotificationKind::DriftGone]);
+        task.remove_sent(&batch, DeliveryResult::Sent);
+        assert!(handover.predecessor_state("webhook").told.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_others_told_is_taken_out_of_the_lease_when_it_is_not_found() {
-        let holds = watch::Sender::new(true);
-        let cluster = watch::Sender::new(Arc::new(Cluster::from(Objects::default())));
-        let handover = Handover::default();
-        handover.leave("webhook", BTreeSet::from([7]));
-        let sources = ClusterSources {
-            holds: holds.subscribe(),
+        let leadership = watch::Sender::new(true);
+        let cluster =
+            watch::Sender::new(Arc::new(ClusterSnapshot::from(ClusterObjects::default())));
+        let handover = LeaderHandover::default();
+        handover.record_notified("webhook", BTreeSet::from([7]));
+        let sources = NotifierClusterSources {
+            leadership: leadership.subscribe(),
             handover: handover.clone(),
             drift_after: Duration::ZERO,
             cluster: cluster.subscribe(),
             drifts: None,
         };
-        let mut task = Task {
-            desk: Desk::new(Severity::Warning, Duty::Others, Duration::ZERO),
+        let mut task = NotifierTask {
+            gate: NotificationGate::new(Severity::Warning, GateRole::Standby, Duration::ZERO),
             cluster: Some(sources),
-            pace: Pace::new(10),
-            backoff: Backoff::default(),
+            rate_limit: NotificationRateLimit::new(10),
+            backoff: DeliveryBackoff::default(),
             due: None,
-            on_its_way: None,
-            carrier: None,
-            channel: Channel::Webhook,
+            in_flight: None,
+            sink: None,
+            channel: NotificationChannel::Webhook,
             counts: Arc::default(),
         };
-        task.change(Change::Turn);
-        assert_eq!(handover.before("webhook").told, BTreeSet::from([7]));
+        task.on_change(GateChange::Leadership);
+        assert_eq!(
+            handover.predecessor_state("webhook").told,
+            BTreeSet::from([7])
+        );
         // Nothing else happens until then.
-        at(task.desk.next_deadline()).await;
+        at(task.gate.next_deadline()).await;
         task.tick();
-        assert!(handover.before("webhook").told.is_empty());
-        assert_eq!(task.desk.next_deadline(), None);
+        assert!(handover.predecessor_state("webhook").told.is_empty());
+        assert_eq!(task.gate.next_deadline(), None);
     }
 }

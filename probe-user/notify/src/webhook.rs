@@ -17,21 +17,21 @@ use reqwest::{
 };
 
 pub use self::{
-    error::{AddressError, WebhookError},
+    error::{WebhookError, WebhookUrlError},
     files::address,
 };
-use super::retry::Outcome;
+use super::retry::DeliveryOutcome;
 
 /// From looking up the name until there is a connection.
-const CONNECTING: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the whole of it.
-const DEADLINE: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Of an answer that says what is wrong, so many bytes are logged.
-const SAID: usize = 200;
+const MAX_EXCERPT_BYTES: usize = 200;
 
 /// Where messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum WebhookUrlSource {
     /// Known to everybody who may look at this host.
     Url(Url),
     /// In this file: whoever knows the address of a chat may write there.
@@ -42,26 +42,26 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookSettings {
     /// Where to.
-    pub address: Address,
+    pub url_source: WebhookUrlSource,
     /// The file with the secret that goes along (`Authorization: Bearer …`).
     pub secret: Option<PathBuf>,
     /// The file with the certificates that are trusted, instead of those of the system.
-    pub authorities: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Everything that one message takes.
-struct Prepared {
+struct PreparedWebhook {
     client: Client,
     url: Url,
     secret: Option<HeaderValue>,
     /// Whether what the receiver says of the request is better not repeated.
-    is_confidential: bool,
+    is_encrypted: bool,
 }
 
 /// A client, and the certificates that it was made with.
 #[derive(Debug)]
-struct Made {
-    authorities: Option<Vec<u8>>,
+struct CachedClient {
+    ca_file: Option<Vec<u8>>,
     client: Client,
 }
 
@@ -69,7 +69,7 @@ struct Made {
 #[derive(Debug)]
 pub struct Webhook {
     settings: WebhookSettings,
-    made: Option<Made>,
+    cached_client: Option<CachedClient>,
 }
 
 impl Webhook {
@@ -77,7 +77,7 @@ impl Webhook {
     pub const fn new(settings: WebhookSettings) -> Self {
         Self {
             settings,
-            made: None,
+            cached_client: None,
         }
     }
 
@@ -87,7 +87,7 @@ impl Webhook {
     }
 
     /// Sends one message: what came of it, and what was wrong.
-    pub async fn send(mut self, body: String) -> (Self, Outcome, Option<WebhookError>) {
+    pub async fn send(mut self, body: String) -> (Self, DeliveryOutcome, Option<WebhookError>) {
         // Files may be on a disk that hangs.
         let preparing = tokio::task::spawn_blocking(move || {
             let prepared = self.prepare();
@@ -107,56 +107,56 @@ impl Webhook {
                 (webhook, outcome, error)
             }
             // Whoever wrote the file may write it again.
-            Err(error) => (webhook, Outcome::Again { after: None }, Some(error)),
+            Err(error) => (webhook, DeliveryOutcome::Retry { after: None }, Some(error)),
         }
     }
 
-    fn prepare(&mut self) -> Result<Prepared, WebhookError> {
-        let url = match &self.settings.address {
-            Address::Url(url) => url.clone(),
-            Address::File(path) => files::address_in(path)?,
+    fn prepare(&mut self) -> Result<PreparedWebhook, WebhookError> {
+        let url = match &self.settings.url_source {
+            WebhookUrlSource::Url(url) => url.clone(),
+            WebhookUrlSource::File(path) => files::address_in(path)?,
         };
         let secret = self.settings.secret.as_deref().map(files::bearer);
         let secret = secret.transpose()?;
         // Who has a file for the address has one because it is a secret.
-        let is_confidential = secret.is_some()
-            || matches!(self.settings.address, Address::File(_))
+        let is_encrypted = secret.is_some()
+            || matches!(self.settings.url_source, WebhookUrlSource::File(_))
             || url.password().is_some();
-        if is_confidential && url.scheme() == "http" && !is_this_host(&url) {
-            return Err(AddressError::InTheClear.into());
+        if is_encrypted && url.scheme() == "http" && !is_this_host(&url) {
+            return Err(WebhookUrlError::NotEncrypted.into());
         }
         let client = self.client()?;
-        Ok(Prepared {
+        Ok(PreparedWebhook {
             client,
             url,
             secret,
-            is_confidential,
+            is_encrypted,
         })
     }
 
     /// The client there is; a new one, if other certificates are trusted now.
     fn client(&mut self) -> Result<Client, WebhookError> {
-        let path = self.settings.authorities.as_deref();
-        let authorities = path.map(trust::read).transpose()?;
-        if let Some(made) = &self.made
-            && made.authorities == authorities
+        let path = self.settings.ca_file.as_deref();
+        let ca_file = path.map(trust::read).transpose()?;
+        if let Some(cached_client) = &self.cached_client
+            && cached_client.ca_file == ca_file
         {
-            return Ok(made.client.clone());
+            return Ok(cached_client.client.clone());
         }
-        let config = trust::config(path.zip(authorities.as_deref()))?;
+        let config = trust::config(path.zip(ca_file.as_deref()))?;
         let client = Client::builder()
             .tls_backend_preconfigured(config)
             .user_agent(concat!("arp-monitor/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .no_proxy()
-            .connect_timeout(CONNECTING)
-            .timeout(DEADLINE)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             // Messages are rare, and whoever balances the load forgets connections.
             .pool_max_idle_per_host(0)
             .build()
             .map_err(WebhookError::Client)?;
-        self.made = Some(Made {
-            authorities,
+        self.cached_client = Some(CachedClient {
+            ca_file,
             client: client.clone(),
         });
         Ok(client)
@@ -175,7 +175,10 @@ fn is_this_host(url: &Url) -> bool {
     }
 }
 
-async fn deliver(prepared: Prepared, body: String) -> (Outcome, Option<WebhookError>) {
+async fn deliver(
+    prepared: PreparedWebhook,
+    body: String,
+) -> (DeliveryOutcome, Option<WebhookError>) {
     let host = prepared.url.host_str().unwrap_or_default().to_owned();
     let mut request = prepared
         .client
@@ -190,22 +193,22 @@ async fn deliver(prepared: Prepared, body: String) -> (Outcome, Option<WebhookEr
         Err(error) => {
             let source = error.without_url();
             let error = WebhookError::Unreachable { host, source };
-            return (Outcome::Again { after: None }, Some(error));
+            return (DeliveryOutcome::Retry { after: None }, Some(error));
         }
     };
     let status = response.status().as_u16();
     let wish = response.headers().get(RETRY_AFTER);
     let wish = wish.and_then(|wish| wish.to_str().ok());
-    let outcome = Outcome::of_status(status, wish, Timestamp::now());
+    let outcome = DeliveryOutcome::of_status(status, wish, Timestamp::now());
     let error = match status {
         200..=299 => None,
         300..=399 => Some(WebhookError::Redirection { host, status }),
         _ => {
             // Many say again what they were asked, the address and the secret among it.
-            let said = if prepared.is_confidential {
+            let said = if prepared.is_encrypted {
                 String::new()
             } else {
-                said(response).await
+                response_excerpt(response).await
             };
             Some(WebhookError::Status { host, status, said })
         }
@@ -214,12 +217,12 @@ async fn deliver(prepared: Prepared, body: String) -> (Outcome, Option<WebhookEr
 }
 
 /// The beginning of an answer, printable.
-async fn said(mut response: Response) -> String {
+async fn response_excerpt(mut response: Response) -> String {
     let mut bytes = Vec::new();
-    while bytes.len() < SAID
+    while bytes.len() < MAX_EXCERPT_BYTES
         && let Ok(Some(chunk)) = response.chunk().await
     {
-        let room = SAID - bytes.len();
+        let room = MAX_EXCERPT_BYTES - bytes.len();
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
     let text = String::from_utf8_lossy(&bytes);

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Inventory, Plan, Verdict, judge, manifest};
+use crate::{AddressPlan, PoolInventory, PoolsVerdict, check_pools, manifest};
 
 /// The files of a case, as paths below it: those of a cluster are in a folder of its name.
 pub fn files(case: &Path, folder: &Path) -> Vec<PathBuf> {
@@ -31,19 +31,19 @@ pub fn files(case: &Path, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads and judges a case.
-pub fn judged(case: &Path) -> (Inventory, Plan, Verdict) {
-    let mut inventory = Inventory::default();
-    let mut plan = Plan::default();
+pub fn judged(case: &Path) -> (PoolInventory, AddressPlan, PoolsVerdict) {
+    let mut inventory = PoolInventory::default();
+    let mut plan = AddressPlan::default();
     for file in files(case, case) {
         let text = fs::read_to_string(case.join(&file)).unwrap();
         let name = file.to_str().unwrap();
         match file.parent().and_then(Path::to_str) {
-            Some("") => plan = Plan::read(&mut inventory, name, &text),
+            Some("") => plan = AddressPlan::read(&mut inventory, name, &text),
             Some(cluster) => manifest::read(&mut inventory, cluster, name, &text),
             None => panic!("{name}"),
         }
     }
-    let verdict = judge(&inventory, &plan, 1000);
+    let verdict = check_pools(&inventory, &plan, 1000);
     (inventory, plan, verdict)
 }
 

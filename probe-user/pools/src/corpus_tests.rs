@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
-    Finding, Inventory, Place, Plan, Verdict,
+    AddressPlan, PoolFinding, PoolInventory, PoolsVerdict, SourceLocation,
     corpus::{cases, files, judged},
 };
 
@@ -26,14 +26,15 @@ fn expected(case: &Path) -> BTreeSet<String> {
 }
 
 fn found(
-    inventory: &Inventory,
-    plan: &Plan,
-    verdict: &Verdict,
+    inventory: &PoolInventory,
+    plan: &AddressPlan,
+    verdict: &PoolsVerdict,
     asked: &BTreeSet<String>,
 ) -> BTreeSet<String> {
-    let named = |place: Place| format!("{}:{}", inventory.files[place.file], place.mark.line);
-    let describe = |finding: &Finding| {
-        let (here, other) = finding.places(inventory, plan);
+    let named =
+        |place: SourceLocation| format!("{}:{}", inventory.files[place.file], place.mark.line);
+    let describe = |finding: &PoolFinding| {
+        let (here, other) = finding.locations(inventory, plan);
         let short = format!("{} {}", named(here), finding.code(inventory));
         let long = other.map(|other| format!("{short} with {}", named(other)));
         // The other place may be asked for, or not.
@@ -82,5 +83,5 @@ fn the_corpus_has_every_kind_of_finding() {
         let (inventory, _, verdict) = judged(&case);
         codes.extend(verdict.findings.iter().map(|one| one.code(&inventory)));
     }
-    assert!(codes.iter().eq(super::Code::ALL), "{codes:?}");
+    assert!(codes.iter().eq(super::PoolFindingCode::ALL), "{codes:?}");
 }

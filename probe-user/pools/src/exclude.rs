@@ -6,24 +6,24 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use probe_model::inert;
+use probe_model::escape_untrusted;
 
 use super::{
-    Inventory,
-    interval::{Interval, merged, outside},
-    manifest::{self, Object, Objects},
-    model::{PoolKind, ReadError, Unread},
-    yaml::{Mark, Shape, Value, documents},
+    PoolInventory,
+    interval::{Interval, merged, subtract},
+    manifest::{self, ManifestObject, ManifestObjects},
+    model::{ManifestError, PoolKind, UnreadFile},
+    yaml::{YamlMark, YamlShape, YamlValue, documents},
 };
 
 /// Deeper or larger objects are refused.
-const DEEPEST: usize = 64;
-const MOST_LINES: usize = 100_000;
+const MAX_DEPTH: usize = 64;
+const MAX_LINES: usize = 100_000;
 /// No more than this is written: no file that is read has more.
-const LARGEST_MIB: usize = 64;
+const MAX_MANIFEST_MIB: usize = 64;
 
 /// What the API server adds: another one would refuse it, or be told lies.
-const OF_THE_SERVER: [&[&str]; 8] = [
+const SERVER_MANAGED_FIELDS: [&[&str]; 8] = [
     &["status"],
     &["metadata", "creationTimestamp"],
     &["metadata", "generation"],
@@ -45,15 +45,15 @@ const OLD_BLOCKS: [&str; 2] = ["spec", "cidrs"];
 
 /// Pools without some addresses.
 #[derive(Debug, Default)]
-pub struct Excluded {
+pub struct ExcludeResult {
     /// The manifests of the pools that had them.
     pub manifests: Vec<String>,
     /// The addresses that were in no pool.
-    pub not_there: Vec<Interval>,
+    pub not_in_pools: Vec<Interval>,
     /// What pools have that are not written here, and which those are.
-    pub by_hand: Vec<(Interval, String)>,
+    pub manual_ranges: Vec<(Interval, String)>,
     /// What could not be read, and where.
-    pub broken: Vec<(Mark, ReadError)>,
+    pub broken: Vec<(YamlMark, ManifestError)>,
 }
 
 /// Why addresses cannot be taken out.
@@ -61,7 +61,7 @@ pub struct Excluded {
 pub enum ExcludeError {
     /// No pool has any of them.
     #[error("{} is in no IPAddressPool, AddressPool or CiliumLoadBalancerIPPool there", .0.spoken())]
-    NotThere(Interval),
+    NotInPools(Interval),
     /// The pool has nothing else.
     #[error("pool {0} has no other addresses: delete it instead")]
     NothingLeft(String),
@@ -69,13 +69,13 @@ pub enum ExcludeError {
     #[error(
         "pool {0} has them in spec.cidrs, which newer Cilium does not read: call it spec.blocks, then try again"
     )]
-    OldField(String),
+    DeprecatedField(String),
     /// The pool's addresses stand elsewhere in the file, and would stay.
     #[error("pool {0} merges its addresses in (<<): write them into its spec, then try again")]
     Merged(String),
     /// The object of the pool cannot be written.
     #[error(
-        "pool {0} is nested too deeply, or too large to be written again ({LARGEST_MIB} MiB with the pools before it): \
+        "pool {0} is nested too deeply, or too large to be written again ({MAX_MANIFEST_MIB} MiB with the pools before it): \
          write out its aliases, or split the file"
     )]
     TooLarge(String),
@@ -86,19 +86,19 @@ pub enum ExcludeError {
 /// # Errors
 ///
 /// No pool has them, a pool would be left empty, or cannot be written.
-pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
-    let mut excluded = Excluded::default();
-    let mut inventory = Inventory::default();
+pub fn exclude(text: &str, wanted: Interval) -> Result<ExcludeResult, ExcludeError> {
+    let mut excluded = ExcludeResult::default();
+    let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "", "", text);
-    let is_too_many = |unread: &&Unread| unread.error == ReadError::TooMany;
+    let is_too_many = |unread: &&UnreadFile| unread.error == ManifestError::TooMany;
     if let Some(unread) = inventory.unread.iter().find(is_too_many) {
         // Where it is too much to be read, it is too much to be split.
         let mark = unread.mark.unwrap_or_default();
-        excluded.broken.push((mark, ReadError::TooMany));
+        excluded.broken.push((mark, ManifestError::TooMany));
         return Ok(excluded);
     }
     let mut taken = Vec::new();
-    let mut room = LARGEST_MIB << 20;
+    let mut room = MAX_MANIFEST_MIB << 20;
     for document in documents(text) {
         let document = match document {
             Ok(document) => document,
@@ -107,7 +107,7 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
                 continue;
             }
         };
-        if !manifest::says_so(&document) {
+        if !manifest::is_marked_relevant(&document) {
             continue;
         }
         let duplicates = document.duplicates();
@@ -117,7 +117,7 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
             excluded.broken.extend(duplicates);
             continue;
         }
-        let objects = Objects::of(&document);
+        let objects = ManifestObjects::of(&document);
         excluded.broken.extend(objects.unread);
         for object in objects.found {
             if let Some((manifest, addresses)) = without(object, wanted, room)? {
@@ -127,37 +127,39 @@ pub fn exclude(text: &str, wanted: Interval) -> Result<Excluded, ExcludeError> {
             }
         }
     }
-    excluded.by_hand = by_hand(&inventory, wanted);
-    taken.extend(excluded.by_hand.iter().map(|&(interval, _)| interval));
+    excluded.manual_ranges = manual_ranges(&inventory, wanted);
+    taken.extend(excluded.manual_ranges.iter().map(|&(interval, _)| interval));
     if taken.is_empty() && excluded.broken.is_empty() {
-        return Err(ExcludeError::NotThere(wanted));
+        return Err(ExcludeError::NotInPools(wanted));
     }
-    excluded.not_there = outside(wanted, &merged(taken));
+    excluded.not_in_pools = subtract(wanted, &merged(taken));
     Ok(excluded)
 }
 
 /// A pool's manifest without some addresses, not longer than there is room, and which of them it had; nothing of what is
 /// none, or has none of them.
 fn without(
-    object: Object<'_>,
+    object: ManifestObject<'_>,
     wanted: Interval,
     room: usize,
 ) -> Result<Option<(String, Vec<Interval>)>, ExcludeError> {
     let value = object.value;
-    let name = value.at_path(&["metadata", "name"]).and_then(Value::text);
-    let name = || inert(name.unwrap_or("without a name")).into_owned();
+    let name = value
+        .get_path(&["metadata", "name"])
+        .and_then(YamlValue::text);
+    let name = || escape_untrusted(name.unwrap_or("without a name")).into_owned();
     let (field, split) = match object.pool_kind() {
         None => return Ok(None),
         Some(PoolKind::Cilium) => {
-            if !Split::of_blocks(value, &OLD_BLOCKS, wanted)
+            if !SplitPool::of_blocks(value, &OLD_BLOCKS, wanted)
                 .taken
                 .is_empty()
             {
-                return Err(ExcludeError::OldField(name()));
+                return Err(ExcludeError::DeprecatedField(name()));
             }
-            (BLOCKS, Split::of_blocks(value, &BLOCKS, wanted))
+            (BLOCKS, SplitPool::of_blocks(value, &BLOCKS, wanted))
         }
-        Some(_) => (ADDRESSES, Split::of_addresses(value, wanted)),
+        Some(_) => (ADDRESSES, SplitPool::of_addresses(value, wanted)),
     };
     if split.taken.is_empty() {
         return Ok(None);
@@ -165,7 +167,7 @@ fn without(
     if split.entries.is_empty() {
         return Err(ExcludeError::NothingLeft(name()));
     }
-    let mut writer = Writer {
+    let mut writer = ManifestWriter {
         field,
         entries: &split.entries,
         text: String::new(),
@@ -192,11 +194,11 @@ fn without(
 }
 
 /// What pools in `ConfigMap`s have of these addresses.
-fn by_hand(inventory: &Inventory, wanted: Interval) -> Vec<(Interval, String)> {
+fn manual_ranges(inventory: &PoolInventory, wanted: Interval) -> Vec<(Interval, String)> {
     let pools = inventory.pools.iter();
     let pools = pools.filter(|pool| !pool.kind.is_resource());
     let parts = pools.flat_map(|pool| {
-        let name = format!("pool {} of a {}", inert(&pool.name), pool.kind);
+        let name = format!("pool {} of a {}", escape_untrusted(&pool.name), pool.kind);
         let ranges = pool.ranges.iter();
         let parts = ranges.filter_map(move |range| range.interval.common(&wanted));
         parts.map(move |part| (part, name.clone()))
@@ -206,42 +208,42 @@ fn by_hand(inventory: &Inventory, wanted: Interval) -> Vec<(Interval, String)> {
 
 /// The addresses of a pool, as they are to be written.
 #[derive(Default)]
-struct Split<'a> {
-    entries: Vec<Entry<'a>>,
+struct SplitPool<'a> {
+    entries: Vec<SplitEntry<'a>>,
     taken: Vec<Interval>,
 }
 
 /// An entry of a list of addresses.
-enum Entry<'a> {
+enum SplitEntry<'a> {
     /// As it was, whatever it is.
-    Same(Value<'a>),
+    Unchanged(YamlValue<'a>),
     /// What is left of one of MetalLB's.
     Range(Interval),
     /// What is left of one of Cilium's.
     Block(Interval),
 }
 
-impl<'a> Split<'a> {
+impl<'a> SplitPool<'a> {
     /// MetalLB's: CIDRs and ranges.
-    fn of_addresses(pool: Value<'a>, wanted: Interval) -> Self {
+    fn of_addresses(pool: YamlValue<'a>, wanted: Interval) -> Self {
         let mut split = Self::default();
-        let addresses = pool.at_path(&ADDRESSES).and_then(Value::items);
+        let addresses = pool.get_path(&ADDRESSES).and_then(YamlValue::items);
         for item in addresses.into_iter().flatten() {
             let range = item.text().and_then(|text| Interval::parse(text).ok());
             let range = range.map(|(range, _)| range);
-            split.take(item, range, range, wanted, Entry::Range);
+            split.take_range(item, range, range, wanted, SplitEntry::Range);
         }
         split
     }
 
     /// Cilium's: a CIDR, or a range of which it hands out the ends as well.
-    fn of_blocks(pool: Value<'a>, field: &[&str], wanted: Interval) -> Self {
+    fn of_blocks(pool: YamlValue<'a>, field: &[&str], wanted: Interval) -> Self {
         let mut split = Self::default();
-        let ends = pool.at_path(&["spec", "allowFirstLastIPs"]);
-        let keeps_ends = ends.and_then(Value::text) == Some("No");
-        let blocks = pool.at_path(field).and_then(Value::items);
+        let ends = pool.get_path(&["spec", "allowFirstLastIPs"]);
+        let keeps_ends = ends.and_then(YamlValue::text) == Some("No");
+        let blocks = pool.get_path(field).and_then(YamlValue::items);
         for block in blocks.into_iter().flatten() {
-            let text = |key| block.get(key).and_then(Value::text);
+            let text = |key| block.get(key).and_then(YamlValue::text);
             let (cidr, start, stop) = (text("cidr"), text("start"), text("stop"));
             let written = match (cidr, start) {
                 (Some(cidr), _) => Some(cidr.to_owned()),
@@ -255,19 +257,19 @@ impl<'a> Split<'a> {
             } else {
                 range
             };
-            split.take(block, range, usable, wanted, Entry::Block);
+            split.take_range(block, range, usable, wanted, SplitEntry::Block);
         }
         split
     }
 
     /// Takes an entry; of one that has some of the addresses, what is left of what is handed out of it.
-    fn take(
+    fn take_range(
         &mut self,
-        item: Value<'a>,
+        item: YamlValue<'a>,
         range: Option<Interval>,
         usable: Option<Interval>,
         wanted: Interval,
-        entry: fn(Interval) -> Entry<'a>,
+        entry: fn(Interval) -> SplitEntry<'a>,
     ) {
         match range.and_then(|range| range.common(&wanted)) {
             Some(common) => {
@@ -275,7 +277,7 @@ impl<'a> Split<'a> {
                 let left = usable.into_iter().flat_map(|range| range.without(&wanted));
                 self.entries.extend(left.map(entry));
             }
-            None => self.entries.push(Entry::Same(item)),
+            None => self.entries.push(SplitEntry::Unchanged(item)),
         }
     }
 }
@@ -321,10 +323,10 @@ fn is_plain_word(text: &str) -> bool {
 }
 
 /// Writes an object in block style.
-struct Writer<'a> {
+struct ManifestWriter<'a> {
     /// Where the addresses are.
     field: [&'static str; 2],
-    entries: &'a [Entry<'a>],
+    entries: &'a [SplitEntry<'a>],
     text: String,
     /// How long the text may become.
     room: usize,
@@ -334,16 +336,16 @@ struct Writer<'a> {
     is_split: bool,
 }
 
-impl Writer<'_> {
+impl ManifestWriter<'_> {
     /// `None` if it is too large.
-    fn mapping(&mut self, value: Value<'_>, indent: usize) -> Option<()> {
+    fn mapping(&mut self, value: YamlValue<'_>, indent: usize) -> Option<()> {
         for (key, value) in value.entries() {
-            let Shape::Scalar { text, plain } = key.shape() else {
+            let YamlShape::Scalar { text, plain } = key.shape() else {
                 // No manifest has keys like that.
                 return None;
             };
             self.path.push(text.to_owned());
-            if !self.is_of_the_server() {
+            if !self.is_server_managed() {
                 self.indent(indent)?;
                 self.scalar(text, plain)?;
                 self.push(":")?;
@@ -355,9 +357,9 @@ impl Writer<'_> {
     }
 
     /// What is behind a key or a dash, from the space on.
-    fn value(&mut self, value: Value<'_>, indent: usize) -> Option<()> {
+    fn value(&mut self, value: YamlValue<'_>, indent: usize) -> Option<()> {
         self.lines += 1;
-        if self.lines > MOST_LINES || indent > 2 * DEEPEST {
+        if self.lines > MAX_LINES || indent > 2 * MAX_DEPTH {
             return None;
         }
         if self.path == self.field {
@@ -366,12 +368,12 @@ impl Writer<'_> {
             return self.addresses(indent);
         }
         match value.shape() {
-            Shape::Scalar { text, plain } => {
+            YamlShape::Scalar { text, plain } => {
                 self.push(" ")?;
                 self.scalar(text, plain)?;
                 self.push("\n")
             }
-            Shape::Sequence => {
+            YamlShape::Sequence => {
                 let mut items = value.items().into_iter().flatten().peekable();
                 if items.peek().is_none() {
                     return self.push(" []\n");
@@ -384,8 +386,8 @@ impl Writer<'_> {
                 }
                 Some(())
             }
-            Shape::Mapping if value.entries().next().is_none() => self.push(" {}\n"),
-            Shape::Mapping => {
+            YamlShape::Mapping if value.entries().next().is_none() => self.push(" {}\n"),
+            YamlShape::Mapping => {
                 self.push("\n")?;
                 self.mapping(value, indent + 2)
             }
@@ -395,19 +397,19 @@ impl Writer<'_> {
     fn addresses(&mut self, indent: usize) -> Option<()> {
         for entry in self.entries {
             match *entry {
-                Entry::Same(item) => {
+                SplitEntry::Unchanged(item) => {
                     self.path.push("-".to_owned());
                     self.item(item, indent)?;
                     self.path.pop();
                 }
                 // With its colons, IPv6 is better off in quotes.
-                Entry::Range(range) => {
+                SplitEntry::Range(range) => {
                     let plain = range.first().is_ipv4();
                     let range = scalar(&range.to_string(), plain);
                     self.line(indent, "- ", &range)?;
                 }
                 // No CIDR: of that Cilium may keep the ends back.
-                Entry::Block(range) => {
+                SplitEntry::Block(range) => {
                     let plain = range.first().is_ipv4();
                     let [start, stop] = [range.first(), range.last()];
                     self.line(indent, "- start: ", &scalar(&start.to_string(), plain))?;
@@ -441,11 +443,11 @@ impl Writer<'_> {
         (bytes <= self.room - self.text.len()).then_some(())
     }
 
-    fn item(&mut self, item: Value<'_>, indent: usize) -> Option<()> {
+    fn item(&mut self, item: YamlValue<'_>, indent: usize) -> Option<()> {
         self.indent(indent)?;
         let begins = self.text.len();
         match item.shape() {
-            Shape::Mapping if item.entries().next().is_some() => {
+            YamlShape::Mapping if item.entries().next().is_some() => {
                 self.mapping(item, indent + 2)?;
                 // The dash takes the place of the indentation, which the line of an item has twice.
                 self.text.replace_range(begins..begins + indent + 2, "- ");
@@ -458,8 +460,8 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn is_of_the_server(&self) -> bool {
-        OF_THE_SERVER.iter().any(|path| self.path == *path)
+    fn is_server_managed(&self) -> bool {
+        SERVER_MANAGED_FIELDS.iter().any(|path| self.path == *path)
     }
 
     fn indent(&mut self, indent: usize) -> Option<()> {

@@ -4,13 +4,13 @@ use probe_common::label_enum;
 
 use super::{
     interval::Interval,
-    model::{Inventory, Place, Range},
-    plan::Plan,
+    model::{PoolInventory, SourceLocation, WrittenRange},
+    plan::AddressPlan,
 };
 
 label_enum! {
     /// The kinds of finding.
-    pub enum Code {
+    pub enum PoolFindingCode {
         /// Pools of two clusters have addresses in common.
         ClusterOverlap = "cluster_overlap",
         /// Two pools of a cluster have addresses in common.
@@ -18,7 +18,7 @@ label_enum! {
         /// Two ranges of a pool have addresses in common.
         RangeOverlap = "range_overlap",
         /// A pool has addresses that the plan keeps for something else.
-        KeptOverlap = "kept_overlap",
+        ReservedOverlap = "kept_overlap",
         /// The plan gives the same addresses to two clusters.
         PlanOverlap = "plan_overlap",
         /// A pool has addresses that the plan does not give to its cluster.
@@ -34,7 +34,7 @@ label_enum! {
         /// A CIDR that begins before the address it is written with.
         HostBits = "host_bits",
         /// A pool hands out addresses that end in .0 or .255.
-        BuggyAddress = "buggy_address",
+        AvoidedAddress = "buggy_address",
         /// A pool without addresses.
         EmptyPool = "empty_pool",
         /// An advertisement names a pool that is not there.
@@ -48,7 +48,7 @@ label_enum! {
 
 label_enum! {
     /// How bad a finding is; SARIF's words.
-    pub enum Level {
+    pub enum PoolFindingLevel {
         /// It breaks the network, or is refused: the exit status is 1.
         Error = "error",
         /// Hardly what was meant.
@@ -56,34 +56,34 @@ label_enum! {
     }
 }
 
-impl Code {
+impl PoolFindingCode {
     /// How bad it is.
-    pub const fn level(self) -> Level {
+    pub const fn level(self) -> PoolFindingLevel {
         match self {
             Self::ClusterOverlap
             | Self::PoolOverlap
             | Self::RangeOverlap
-            | Self::KeptOverlap
+            | Self::ReservedOverlap
             | Self::PlanOverlap
             | Self::OutsidePlan
             | Self::InvalidRange
             | Self::MissingPrefix
             | Self::DuplicatePool
             // A folder with another name would turn the plan off.
-            | Self::NotInPlan => Level::Error,
+            | Self::NotInPlan => PoolFindingLevel::Error,
             Self::HostBits
-            | Self::BuggyAddress
+            | Self::AvoidedAddress
             | Self::EmptyPool
             | Self::UnknownPool
             | Self::IdleSelector
-            | Self::Unadvertised => Level::Warning,
+            | Self::Unadvertised => PoolFindingLevel::Warning,
         }
     }
 }
 
 /// A finding. Things are named by their numbers in what was judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum PoolFinding {
     /// Two ranges of pools have addresses in common: of one pool, of one cluster, or of two.
     Overlap {
         /// Pool and range.
@@ -94,11 +94,11 @@ pub enum Finding {
         common: Interval,
     },
     /// A range of a pool has addresses that the plan keeps for something else.
-    Kept {
+    ReservedOverlap {
         /// Pool and range.
         range: PoolRange,
         /// Which of the plan's kept ranges.
-        kept: usize,
+        reserved: usize,
         /// The addresses.
         common: Interval,
     },
@@ -157,7 +157,7 @@ pub enum Finding {
         again: usize,
     },
     /// A pool hands out addresses that end in .0 or .255.
-    BuggyAddress {
+    AvoidedAddress {
         /// Pool, and its first range with such an address.
         range: PoolRange,
         /// The first of them.
@@ -209,54 +209,62 @@ pub struct ShareRange {
     pub range: usize,
 }
 
-impl Inventory {
+impl PoolInventory {
     /// A range of a pool.
-    pub fn range(&self, range: PoolRange) -> &Range {
+    pub fn range(&self, range: PoolRange) -> &WrittenRange {
         &self.pools[range.pool].ranges[range.range]
     }
 }
 
-impl Finding {
+impl PoolFinding {
     /// Its kind.
-    pub fn code(&self, inventory: &Inventory) -> Code {
+    pub fn code(&self, inventory: &PoolInventory) -> PoolFindingCode {
         match self {
             Self::Overlap { one, other, .. } => {
                 let [one_cluster, other_cluster] =
                     [one, other].map(|range| inventory.pools[range.pool].cluster);
                 if one_cluster != other_cluster {
-                    Code::ClusterOverlap
+                    PoolFindingCode::ClusterOverlap
                 } else if one.pool != other.pool {
-                    Code::PoolOverlap
+                    PoolFindingCode::PoolOverlap
                 } else {
-                    Code::RangeOverlap
+                    PoolFindingCode::RangeOverlap
                 }
             }
-            Self::Kept { .. } => Code::KeptOverlap,
-            Self::PlanOverlap { .. } => Code::PlanOverlap,
-            Self::OutsidePlan { .. } => Code::OutsidePlan,
-            Self::NotInPlan { .. } => Code::NotInPlan,
-            Self::InvalidRange { .. } | Self::InvalidPlanRange { .. } => Code::InvalidRange,
-            Self::MissingPrefix { .. } => Code::MissingPrefix,
-            Self::HostBits { .. } => Code::HostBits,
-            Self::DuplicatePool { .. } => Code::DuplicatePool,
-            Self::BuggyAddress { .. } => Code::BuggyAddress,
-            Self::EmptyPool { .. } => Code::EmptyPool,
-            Self::UnknownPool { .. } => Code::UnknownPool,
-            Self::IdleSelector { .. } => Code::IdleSelector,
-            Self::Unadvertised { .. } => Code::Unadvertised,
+            Self::ReservedOverlap { .. } => PoolFindingCode::ReservedOverlap,
+            Self::PlanOverlap { .. } => PoolFindingCode::PlanOverlap,
+            Self::OutsidePlan { .. } => PoolFindingCode::OutsidePlan,
+            Self::NotInPlan { .. } => PoolFindingCode::NotInPlan,
+            Self::InvalidRange { .. } | Self::InvalidPlanRange { .. } => {
+                PoolFindingCode::InvalidRange
+            }
+            Self::MissingPrefix { .. } => PoolFindingCode::MissingPrefix,
+            Self::HostBits { .. } => PoolFindingCode::HostBits,
+            Self::DuplicatePool { .. } => PoolFindingCode::DuplicatePool,
+            Self::AvoidedAddress { .. } => PoolFindingCode::AvoidedAddress,
+            Self::EmptyPool { .. } => PoolFindingCode::EmptyPool,
+            Self::UnknownPool { .. } => PoolFindingCode::UnknownPool,
+            Self::IdleSelector { .. } => PoolFindingCode::IdleSelector,
+            Self::Unadvertised { .. } => PoolFindingCode::Unadvertised,
         }
     }
 
     /// Where it is: what it is about, and what that collides with.
-    pub fn places(&self, inventory: &Inventory, plan: &Plan) -> (Place, Option<Place>) {
+    pub fn locations(
+        &self,
+        inventory: &PoolInventory,
+        plan: &AddressPlan,
+    ) -> (SourceLocation, Option<SourceLocation>) {
         let range = |range| inventory.range(range).place;
         let pool = |pool: usize| inventory.pools[pool].place;
         let share = |of: ShareRange| plan.shares[of.share].ranges[of.range].place;
         match *self {
             Self::Overlap { one, other, .. } => (range(one), Some(range(other))),
-            Self::Kept {
-                range: of, kept, ..
-            } => (range(of), Some(plan.kept[kept].range.place)),
+            Self::ReservedOverlap {
+                range: of,
+                reserved,
+                ..
+            } => (range(of), Some(plan.reserved[reserved].range.place)),
             Self::PlanOverlap { one, other, .. } => (share(one), Some(share(other))),
             Self::OutsidePlan {
                 range: of,
@@ -267,7 +275,7 @@ impl Finding {
             Self::InvalidPlanRange { fault } => (plan.faults[fault].place, None),
             Self::MissingPrefix { range: of }
             | Self::HostBits { range: of }
-            | Self::BuggyAddress { range: of, .. } => (range(of), None),
+            | Self::AvoidedAddress { range: of, .. } => (range(of), None),
             Self::DuplicatePool { first, again } => (pool(again), Some(pool(first))),
             Self::NotInPlan { pool: of }
             | Self::EmptyPool { pool: of }

@@ -3,28 +3,28 @@
 use std::iter;
 
 use super::{
-    Inventory, Pool,
-    interval::{Interval, IntervalSet, outside},
-    offer::{self, Stretch},
+    Pool, PoolInventory,
+    interval::{Interval, IntervalSet, subtract},
+    offer::{self, AddressSpan},
 };
 
 /// What is left of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct FreeSpans {
     /// The number of the pool.
     pub pool: usize,
     /// Its addresses that nobody has been given, in their order.
-    pub stretches: Vec<Stretch>,
+    pub spans: Vec<AddressSpan>,
 }
 
 /// What is left of the pools that are wanted, when these addresses are given away. What two pools hand out is told of
 /// the first; what that one keeps back, of the other.
-pub fn left(
-    inventory: &Inventory,
+pub fn free_spans(
+    inventory: &PoolInventory,
     assigned: impl IntoIterator<Item = Interval>,
     is_wanted: impl Fn(&Pool) -> bool,
-) -> Vec<Left> {
-    let mut given = Given::default();
+) -> Vec<FreeSpans> {
+    let mut given = AllocatedSpace::default();
     for one in assigned {
         given.whole.add(one);
     }
@@ -36,15 +36,15 @@ pub fn left(
         let offered = offer::of_pools(iter::once(pool));
         let mut free = Vec::new();
         for &stretch in &offered {
-            given.rest(stretch, &mut free);
+            given.remaining(stretch, &mut free);
         }
         free.sort_unstable_by_key(|stretch| stretch.interval());
         for stretch in offered {
             given.add(stretch);
         }
-        left.push(Left {
+        left.push(FreeSpans {
             pool: number,
-            stretches: free,
+            spans: free,
         });
     }
     left
@@ -52,17 +52,17 @@ pub fn left(
 
 /// What is somebody's, or told of another pool.
 #[derive(Default)]
-struct Given {
+struct AllocatedSpace {
     /// Every address of these.
     whole: IntervalSet,
     /// Of these, all but the addresses that end in .0 and .255.
-    thinned: IntervalSet,
+    partly_available: IntervalSet,
 }
 
-impl Given {
-    fn add(&mut self, stretch: Stretch) {
+impl AllocatedSpace {
+    fn add(&mut self, stretch: AddressSpan) {
         let set = if stretch.is_thinned() {
-            &mut self.thinned
+            &mut self.partly_available
         } else {
             &mut self.whole
         };
@@ -70,10 +70,10 @@ impl Given {
     }
 
     /// What of these is in none of it.
-    fn rest(&self, stretch: Stretch, rest: &mut Vec<Stretch>) {
-        for part in self.whole.outside(stretch.interval()) {
-            let beyond = self.thinned.outside(part);
-            rest.extend(stretch.kept_back(outside(part, &beyond)));
+    fn remaining(&self, stretch: AddressSpan, rest: &mut Vec<AddressSpan>) {
+        for part in self.whole.subtract(stretch.interval()) {
+            let beyond = self.partly_available.subtract(part);
+            rest.extend(stretch.excluded(subtract(part, &beyond)));
             rest.extend(stretch.parts(beyond));
         }
     }
@@ -86,8 +86,8 @@ mod tests {
     use super::*;
     use crate::{interval::merged, manifest};
 
-    fn inventory(pools: &[(&str, &str, bool)]) -> Inventory {
-        let mut inventory = Inventory::default();
+    fn inventory(pools: &[(&str, &str, bool)]) -> PoolInventory {
+        let mut inventory = PoolInventory::default();
         for (name, range, avoid) in pools {
             let text = format!(
                 "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}}}\n\
@@ -99,7 +99,7 @@ mod tests {
     }
 
     /// Two pools with the same addresses, of which the first keeps some back.
-    fn inventory_of_two(range: &str) -> Inventory {
+    fn inventory_of_two(range: &str) -> PoolInventory {
         inventory(&[("a", range, true), ("b", range, false)])
     }
 
@@ -107,9 +107,9 @@ mod tests {
         Interval::parse(text).unwrap().0
     }
 
-    fn texts(left: &[Left]) -> Vec<Vec<String>> {
-        let texts = |left: &Left| {
-            let runs = left.stretches.iter().flat_map(|stretch| stretch.runs());
+    fn texts(left: &[FreeSpans]) -> Vec<Vec<String>> {
+        let texts = |left: &FreeSpans| {
+            let runs = left.spans.iter().flat_map(|stretch| stretch.runs());
             runs.map(|run| run.spoken()).collect()
         };
         left.iter().map(texts).collect()
@@ -122,7 +122,7 @@ mod tests {
             ("b", "192.0.2.8-192.0.2.12", false),
         ]);
         let assigned = || vec![interval("192.0.2.3"), interval("192.0.2.12")];
-        let left = left(&inventory, assigned(), |_| true);
+        let left = free_spans(&inventory, assigned(), |_| true);
         assert_eq!(
             texts(&left),
             [
@@ -130,14 +130,14 @@ mod tests {
                 vec!["192.0.2.10/31"]
             ]
         );
-        let only_b = super::left(&inventory, assigned(), |pool| pool.name == "b");
+        let only_b = super::free_spans(&inventory, assigned(), |pool| pool.name == "b");
         assert_eq!(texts(&only_b), [vec!["192.0.2.8/30"]]);
     }
 
     #[test]
     fn addresses_that_are_never_given_away_are_not_free() {
         let inventory = inventory(&[("a", "192.0.2.254-192.0.3.1", true)]);
-        let left = left(&inventory, Vec::new(), |_| true);
+        let left = free_spans(&inventory, Vec::new(), |_| true);
         assert_eq!(texts(&left), [vec!["192.0.2.254", "192.0.3.1"]]);
     }
 
@@ -148,7 +148,7 @@ mod tests {
         let here = inventory(&[small, large]);
         let nobody = Vec::new;
         assert_eq!(
-            texts(&left(&here, nobody(), |_| true)),
+            texts(&free_spans(&here, nobody(), |_| true)),
             [
                 vec!["192.0.2.1-192.0.2.3"],
                 vec!["192.0.2.0", "192.0.2.4/30"]
@@ -156,7 +156,7 @@ mod tests {
         );
         let given = vec![interval("192.0.2.0"), interval("192.0.2.5")];
         assert_eq!(
-            texts(&left(&here, given, |_| true)),
+            texts(&free_spans(&here, given, |_| true)),
             [
                 vec!["192.0.2.1-192.0.2.3"],
                 vec!["192.0.2.4", "192.0.2.6/31"]
@@ -164,12 +164,12 @@ mod tests {
         );
         let turned = inventory(&[large, small]);
         assert_eq!(
-            texts(&left(&turned, nobody(), |_| true)),
+            texts(&free_spans(&turned, nobody(), |_| true)),
             [vec!["192.0.2.0/29"], vec![]]
         );
         let both = inventory(&[small, ("b", "192.0.2.0/29", true)]);
         assert_eq!(
-            texts(&left(&both, nobody(), |_| true)),
+            texts(&free_spans(&both, nobody(), |_| true)),
             [vec!["192.0.2.1-192.0.2.3"], vec!["192.0.2.4/30"]]
         );
     }
@@ -187,16 +187,16 @@ mod tests {
             }).collect();
             let pools: Vec<_> = ranges.iter().map(|(range, avoids)| ("p", &**range, *avoids)).collect();
             let assigned = given.iter().map(|&number| interval(&address(number).to_string()));
-            let found = left(&inventory(&pools), assigned, |_| true);
+            let found = free_spans(&inventory(&pools), assigned, |_| true);
             let mut known: std::collections::BTreeSet<u32> = given.iter().copied().collect();
             for (&(first, more, avoids), left) in raw.iter().zip(&found) {
                 let mine = (first..=first + more).filter(|number| !avoids || !matches!(number % 256, 0 | 255));
                 let mine: Vec<_> = mine.filter(|&number| known.insert(number)).collect();
                 let singles = mine.iter().map(|&number| interval(&address(number).to_string()));
-                let runs: Vec<_> = left.stretches.iter().flat_map(|stretch| stretch.runs()).collect();
+                let runs: Vec<_> = left.spans.iter().flat_map(|stretch| stretch.runs()).collect();
                 prop_assert!(runs.is_sorted());
                 prop_assert_eq!(merged(runs), merged(singles.collect()));
-                let count: u128 = left.stretches.iter().map(|stretch| stretch.count()).sum();
+                let count: u128 = left.spans.iter().map(|stretch| stretch.count()).sum();
                 prop_assert_eq!(count, mine.len() as u128);
             }
         }
@@ -205,19 +205,19 @@ mod tests {
     #[test]
     fn a_large_pool_is_no_work() {
         let inventory = inventory(&[("a", "10.0.0.0/8", true), ("b", "2001:db8::/64", false)]);
-        let left = left(&inventory, vec![interval("10.0.0.7")], |_| true);
-        let mut runs = left[0].stretches.iter().flat_map(|stretch| stretch.runs());
+        let left = free_spans(&inventory, vec![interval("10.0.0.7")], |_| true);
+        let mut runs = left[0].spans.iter().flat_map(|stretch| stretch.runs());
         let spoken = |run: Option<Interval>| run.unwrap().spoken();
         assert_eq!(spoken(runs.next()), "10.0.0.1-10.0.0.6");
         assert_eq!(spoken(runs.next()), "10.0.0.8-10.0.0.254");
         assert_eq!(spoken(runs.next()), "10.0.1.1-10.0.1.254");
         assert_eq!(texts(&left[1..]), [["2001:db8::/64"]]);
-        let kept = super::left(&inventory_of_two("10.0.0.0/8"), Vec::new(), |_| true);
-        let mut runs = kept[1].stretches.iter().flat_map(|stretch| stretch.runs());
+        let reserved = super::free_spans(&inventory_of_two("10.0.0.0/8"), Vec::new(), |_| true);
+        let mut runs = reserved[1].spans.iter().flat_map(|stretch| stretch.runs());
         assert_eq!(spoken(runs.next()), "10.0.0.0");
         assert_eq!(spoken(runs.next()), "10.0.0.255");
-        let count: u128 = kept[1]
-            .stretches
+        let count: u128 = reserved[1]
+            .spans
             .iter()
             .map(|stretch| stretch.count())
             .sum();
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn many_pools_are_no_work_either() {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         let pools = (0..20_000_u32).map(|number| {
             let first = std::net::Ipv4Addr::from(0x0a00_0000 + 4 * number);
             format!(
@@ -236,8 +236,8 @@ mod tests {
         });
         let text: String = pools.collect();
         manifest::read(&mut inventory, "east", "pools.yaml", &text);
-        let left = left(&inventory, Vec::new(), |_| true);
+        let left = free_spans(&inventory, Vec::new(), |_| true);
         assert_eq!(left.len(), 20_000);
-        assert!(left.iter().all(|left| left.stretches.len() == 1));
+        assert!(left.iter().all(|left| left.spans.len() == 1));
     }
 }

@@ -7,14 +7,14 @@ use std::{
 
 /// IPv4 or IPv6: the two never overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub enum IpFamily {
     /// 32 bits.
     V4,
     /// 128 bits.
     V6,
 }
 
-impl Family {
+impl IpFamily {
     const fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -50,14 +50,14 @@ impl Family {
 /// All addresses from one to another, both included: never empty. Ordered by family, then by first address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval {
-    family: Family,
+    family: IpFamily,
     first: u128,
     last: u128,
 }
 
 /// How an interval was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum RangeNotation {
     /// `192.0.2.0/24`.
     Cidr,
     /// `192.0.2.5/24`: a CIDR that begins before the address it is written with.
@@ -69,7 +69,7 @@ pub enum Form {
 }
 
 /// Longer texts are no interval: the longest one, of two IPv6 addresses, has room to spare.
-pub const LONGEST: usize = 256;
+pub const MAX_TEXT_BYTES: usize = 256;
 
 /// Why a text is no interval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +92,7 @@ pub enum IntervalError {
     #[error("the range ends before it begins; turned round it is {0}")]
     Reversed(Interval),
     /// Whatever it says.
-    #[error("longer than {LONGEST} bytes, which no range is")]
+    #[error("longer than {MAX_TEXT_BYTES} bytes, which no range is")]
     TooLong,
 }
 
@@ -103,8 +103,8 @@ impl Interval {
     ///
     /// They are of two families, or the last comes before the first.
     pub fn new(first: IpAddr, last: IpAddr) -> Result<Self, IntervalError> {
-        let (family, first) = Family::of(first);
-        let (other, last) = Family::of(last);
+        let (family, first) = IpFamily::of(first);
+        let (other, last) = IpFamily::of(last);
         if family != other {
             return Err(IntervalError::Mixed);
         }
@@ -127,19 +127,22 @@ impl Interval {
     /// # Errors
     ///
     /// What is wrong with the text.
-    pub fn parse(text: &str) -> Result<(Self, Form), IntervalError> {
-        if text.len() > LONGEST {
+    pub fn parse(text: &str) -> Result<(Self, RangeNotation), IntervalError> {
+        if text.len() > MAX_TEXT_BYTES {
             return Err(IntervalError::TooLong);
         }
         let text = text.trim();
         if let Some((first, last)) = text.split_once('-') {
-            return Ok((Self::new(address(first)?, address(last)?)?, Form::Range));
+            return Ok((
+                Self::new(address(first)?, address(last)?)?,
+                RangeNotation::Range,
+            ));
         }
         let Some((base, length)) = text.split_once('/') else {
             let only = address(text)?;
-            return Ok((Self::new(only, only)?, Form::Address));
+            return Ok((Self::new(only, only)?, RangeNotation::Address));
         };
-        let (family, number) = Family::of(address(base)?);
+        let (family, number) = IpFamily::of(address(base)?);
         let bits = family.bits();
         // `parse` alone would take "+24".
         let digits = length.bytes().all(|byte| byte.is_ascii_digit());
@@ -161,15 +164,15 @@ impl Interval {
             last: number | hosts,
         };
         let form = if interval.first == number {
-            Form::Cidr
+            RangeNotation::Cidr
         } else {
-            Form::CidrWithHost
+            RangeNotation::CidrWithHost
         };
         Ok((interval, form))
     }
 
     /// IPv4 or IPv6.
-    pub const fn family(&self) -> Family {
+    pub const fn family(&self) -> IpFamily {
         self.family
     }
 
@@ -189,7 +192,7 @@ impl Interval {
     }
 
     /// Its first addresses, so many if it has them; nothing if that is none.
-    pub fn beginning(&self, addresses: u128) -> Option<Self> {
+    pub fn first_addresses(&self, addresses: u128) -> Option<Self> {
         let beyond_first = addresses.checked_sub(1)?;
         Some(Self {
             last: self.first.saturating_add(beyond_first).min(self.last),
@@ -247,8 +250,8 @@ impl Interval {
     }
 
     /// How many of its IPv4 addresses end in .0 or .255, and the first of them.
-    pub fn buggy(&self) -> Option<(u128, IpAddr)> {
-        if self.family == Family::V6 {
+    pub fn buggy_addresses(&self) -> Option<(u128, IpAddr)> {
+        if self.family == IpFamily::V6 {
             return None;
         }
         let zeros = multiples(self.first, self.last, 256);
@@ -263,7 +266,7 @@ impl Interval {
     }
 
     /// Whether another begins right behind it, or before it ends.
-    fn reaches(&self, next: &Self) -> bool {
+    fn touches_or_overlaps(&self, next: &Self) -> bool {
         self.family == next.family && next.first <= self.last.saturating_add(1)
     }
 }
@@ -300,7 +303,9 @@ pub fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     let mut merged: Vec<Interval> = Vec::new();
     for interval in intervals {
         match merged.last_mut() {
-            Some(last) if last.reaches(&interval) => last.last = last.last.max(interval.last),
+            Some(last) if last.touches_or_overlaps(&interval) => {
+                last.last = last.last.max(interval.last)
+            }
             _ => merged.push(interval),
         }
     }
@@ -308,22 +313,22 @@ pub fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
 }
 
 /// The parts of an interval that are in one of the others, which are merged.
-pub fn inside(interval: Interval, others: &[Interval]) -> impl Iterator<Item = Interval> {
-    let others = not_before(interval, others).iter();
+pub fn intersections(interval: Interval, others: &[Interval]) -> impl Iterator<Item = Interval> {
+    let others = from_first_overlap(interval, others).iter();
     others.map_while(move |other| interval.common(other))
 }
 
 /// Without those of the others, which are merged, that end before it begins.
-fn not_before(interval: Interval, others: &[Interval]) -> &[Interval] {
+fn from_first_overlap(interval: Interval, others: &[Interval]) -> &[Interval] {
     let begins = (interval.family, interval.first);
     &others[others.partition_point(|other| (other.family, other.last) < begins)..]
 }
 
 /// The parts of an interval that are in none of the others, which are merged.
-pub fn outside(interval: Interval, others: &[Interval]) -> Vec<Interval> {
+pub fn subtract(interval: Interval, others: &[Interval]) -> Vec<Interval> {
     let mut outside = Vec::new();
     let mut rest = Some(interval);
-    for other in not_before(interval, others) {
+    for other in from_first_overlap(interval, others) {
         let Some(whole) = rest else { break };
         if whole.common(other).is_none() {
             break;

@@ -3,26 +3,26 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    finding::{Finding, Level, PoolRange, ShareRange},
-    interval::{Form, Interval, merged, outside},
-    model::{Inventory, Pool, PoolKind, Range},
-    overlap::{Entry, Overlaps, overlaps},
-    plan::{Kept, Plan},
-    usage::Amount,
+    finding::{PoolFinding, PoolFindingLevel, PoolRange, ShareRange},
+    interval::{Interval, RangeNotation, merged, subtract},
+    model::{Pool, PoolInventory, PoolKind, WrittenRange},
+    overlap::{OverlapEntry, OverlapPairs, overlaps},
+    plan::{AddressPlan, ReservedRange},
+    usage::FamilyCounts,
 };
 
 /// What is wrong.
 #[derive(Debug)]
-pub struct Verdict {
+pub struct PoolsVerdict {
     /// In the order of their first places, errors and warnings mixed.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PoolFinding>,
     /// Overlaps beyond the number that was wanted, which are not among the findings.
     pub more: u64,
 }
 
 /// Everything that is wrong; of overlaps not more than `most`.
-pub fn judge(inventory: &Inventory, plan: &Plan, most: usize) -> Verdict {
-    let mut judge = Judge {
+pub fn check_pools(inventory: &PoolInventory, plan: &AddressPlan, most: usize) -> PoolsVerdict {
+    let mut judge = PoolsChecker {
         inventory,
         plan,
         findings: Vec::new(),
@@ -35,30 +35,30 @@ pub fn judge(inventory: &Inventory, plan: &Plan, most: usize) -> Verdict {
     }
     judge.names();
     judge.advertisements();
-    let Judge {
+    let PoolsChecker {
         mut findings, more, ..
     } = judge;
     // Stable, so that findings of one place stay in the order above.
-    findings.sort_by_cached_key(|finding| finding.places(inventory, plan).0);
-    Verdict { findings, more }
+    findings.sort_by_cached_key(|finding| finding.locations(inventory, plan).0);
+    PoolsVerdict { findings, more }
 }
 
-impl Verdict {
+impl PoolsVerdict {
     /// Whether one of the findings is this bad, or worse.
-    pub fn is(&self, inventory: &Inventory, level: Level) -> bool {
-        let bad = |finding: &Finding| finding.code(inventory).level() <= level;
+    pub fn has_level(&self, inventory: &PoolInventory, level: PoolFindingLevel) -> bool {
+        let bad = |finding: &PoolFinding| finding.code(inventory).level() <= level;
         self.more > 0 || self.findings.iter().any(bad)
     }
 }
 
-struct Judge<'a> {
-    inventory: &'a Inventory,
-    plan: &'a Plan,
-    findings: Vec<Finding>,
+struct PoolsChecker<'a> {
+    inventory: &'a PoolInventory,
+    plan: &'a AddressPlan,
+    findings: Vec<PoolFinding>,
     more: u64,
 }
 
-impl Judge<'_> {
+impl PoolsChecker<'_> {
     /// Pools with pools, and with what the plan keeps, in each network.
     fn overlaps(&mut self, most: usize) {
         let (inventory, plan) = (self.inventory, self.plan);
@@ -72,24 +72,26 @@ impl Judge<'_> {
         let mut room = most;
         for (network, ranges) in ranges {
             // What is kept for nobody's cluster is kept everywhere.
-            let kept = plan.kept.iter().enumerate().filter(|(_, kept)| {
-                let listed_with = kept.cluster.as_deref();
+            let reserved = plan.reserved.iter().enumerate().filter(|(_, reserved)| {
+                let listed_with = reserved.cluster.as_deref();
                 listed_with.is_none_or(|cluster| plan.network(cluster) == network)
             });
-            let kept: Vec<_> = kept.collect();
-            room -= self.overlaps_of(&ranges, &kept, room);
+            let reserved: Vec<_> = reserved.collect();
+            room -= self.overlaps_of(&ranges, &reserved, room);
         }
     }
 
     /// Overlaps of ranges that are in one network. Returns how many it told.
     fn overlaps_of(
         &mut self,
-        ranges: &[(PoolRange, &Range)],
-        kept: &[(usize, &Kept)],
+        ranges: &[(PoolRange, &WrittenRange)],
+        reserved: &[(usize, &ReservedRange)],
         most: usize,
     ) -> usize {
         let pools = ranges.iter().map(|(_, range)| (range.interval, false));
-        let others = kept.iter().map(|(_, kept)| (kept.range.interval, true));
+        let others = reserved
+            .iter()
+            .map(|(_, reserved)| (reserved.range.interval, true));
         let entries: Vec<_> = pools.chain(others).map(entry).collect();
         let found = overlaps(&entries, most);
         self.count_more(&found);
@@ -103,11 +105,11 @@ impl Judge<'_> {
             self.findings.push(match second {
                 Some(second) => {
                     let (one, other) = self.in_order(one, second);
-                    Finding::Overlap { one, other, common }
+                    PoolFinding::Overlap { one, other, common }
                 }
-                None => Finding::Kept {
+                None => PoolFinding::ReservedOverlap {
                     range: one,
-                    kept: kept[other - ranges.len()].0,
+                    reserved: reserved[other - ranges.len()].0,
                     common,
                 },
             });
@@ -128,7 +130,7 @@ impl Judge<'_> {
     /// Whether the plan holds together, and the pools keep to it.
     fn plan(&mut self, most: usize) {
         let (inventory, plan) = (self.inventory, self.plan);
-        let all = (0..plan.faults.len()).map(|fault| Finding::InvalidPlanRange { fault });
+        let all = (0..plan.faults.len()).map(|fault| PoolFinding::InvalidPlanRange { fault });
         self.findings.extend(all);
         self.shares(most);
         let mut merged_shares: HashMap<usize, Vec<Interval>> = HashMap::new();
@@ -139,7 +141,7 @@ impl Judge<'_> {
             let Some(share) = found else {
                 let told = std::mem::replace(&mut unknown[pool.cluster], true);
                 if !plan.shares.is_empty() && !told {
-                    self.findings.push(Finding::NotInPlan { pool: index });
+                    self.findings.push(PoolFinding::NotInPlan { pool: index });
                 }
                 continue;
             };
@@ -147,10 +149,10 @@ impl Judge<'_> {
                 .entry(share)
                 .or_insert_with(|| merged(intervals(&plan.shares[share].ranges)));
             for (number, range) in pool.ranges.iter().enumerate() {
-                let outside = outside(range.interval, allowed);
+                let outside = subtract(range.interval, allowed);
                 let addresses = outside.iter().map(Interval::count);
                 if let Some(&first) = outside.first() {
-                    self.findings.push(Finding::OutsidePlan {
+                    self.findings.push(PoolFinding::OutsidePlan {
                         range: PoolRange {
                             pool: index,
                             range: number,
@@ -190,7 +192,7 @@ impl Judge<'_> {
                 let others = one.share != other.share;
                 if let Some(common) = first.common(&second).filter(|_| others) {
                     self.findings
-                        .push(Finding::PlanOverlap { one, other, common });
+                        .push(PoolFinding::PlanOverlap { one, other, common });
                 }
             }
         }
@@ -198,11 +200,11 @@ impl Judge<'_> {
 
     /// One pool by itself.
     fn pool(&mut self, index: usize, pool: &Pool) {
-        if pool.faults.is_empty() && Amount::of_pool(pool).all() == 0 {
-            self.findings.push(Finding::EmptyPool { pool: index });
+        if pool.faults.is_empty() && FamilyCounts::of_pool(pool).all() == 0 {
+            self.findings.push(PoolFinding::EmptyPool { pool: index });
         }
         let faults = 0..pool.faults.len();
-        let faults = faults.map(|fault| Finding::InvalidRange { pool: index, fault });
+        let faults = faults.map(|fault| PoolFinding::InvalidRange { pool: index, fault });
         self.findings.extend(faults);
         for (number, range) in pool.ranges.iter().enumerate() {
             let place = PoolRange {
@@ -210,18 +212,22 @@ impl Judge<'_> {
                 range: number,
             };
             match range.form {
-                Form::Cidr | Form::Range => {}
-                Form::CidrWithHost => self.findings.push(Finding::HostBits { range: place }),
-                Form::Address => self.findings.push(Finding::MissingPrefix { range: place }),
+                RangeNotation::Cidr | RangeNotation::Range => {}
+                RangeNotation::CidrWithHost => {
+                    self.findings.push(PoolFinding::HostBits { range: place })
+                }
+                RangeNotation::Address => self
+                    .findings
+                    .push(PoolFinding::MissingPrefix { range: place }),
             }
         }
-        self.buggy(index, pool);
+        self.buggy_addresses(index, pool);
     }
 
     /// MetalLB's `avoidBuggyIPs` is about IPv4 addresses ending in .0 and .255, which old equipment takes for
     /// broadcasts and drops. Addresses that a service has to ask for, and single ones that somebody wrote
     /// down, are meant.
-    fn buggy(&mut self, index: usize, pool: &Pool) {
+    fn buggy_addresses(&mut self, index: usize, pool: &Pool) {
         if !pool.kind.is_metallb() || pool.avoid_buggy_ips || !pool.auto_assign {
             return;
         }
@@ -231,14 +237,14 @@ impl Judge<'_> {
             if written.interval.count() == 1 {
                 continue;
             }
-            if let Some((number, address)) = written.interval.buggy() {
+            if let Some((number, address)) = written.interval.buggy_addresses() {
                 addresses += number;
                 let place = PoolRange { pool: index, range };
                 first = first.or_else(|| Some((place, Interval::new(address, address).ok()?)));
             }
         }
         if let Some((range, first)) = first {
-            self.findings.push(Finding::BuggyAddress {
+            self.findings.push(PoolFinding::AvoidedAddress {
                 range,
                 first,
                 addresses,
@@ -252,7 +258,9 @@ impl Judge<'_> {
             // One resource may come in two versions; nothing else shares its names.
             let key = (pool.cluster, pool.kind, &pool.namespace, &pool.name);
             match known.get(&key) {
-                Some(&first) => self.findings.push(Finding::DuplicatePool { first, again }),
+                Some(&first) => self
+                    .findings
+                    .push(PoolFinding::DuplicatePool { first, again }),
                 None => drop(known.insert(key, again)),
             }
         }
@@ -267,12 +275,12 @@ impl Judge<'_> {
         }
         let mut advertised = vec![false; inventory.pools.len()];
         for (index, advertisement) in inventory.advertisements.iter().enumerate() {
-            let sees = |&pool: &usize| advertisement.sees(&inventory.pools[pool]);
+            let sees = |&pool: &usize| advertisement.is_in_scope(&inventory.pools[pool]);
             for (number, (name, _)) in advertisement.pools.iter().enumerate() {
                 let named = by_name.get(&(advertisement.cluster, name.as_str()));
                 let mut seen = named.into_iter().flatten().copied().filter(sees).peekable();
                 if seen.peek().is_none() {
-                    self.findings.push(Finding::UnknownPool {
+                    self.findings.push(PoolFinding::UnknownPool {
                         advertisement: index,
                         name: number,
                     });
@@ -285,7 +293,7 @@ impl Judge<'_> {
                     .filter(|&pool| selector.matches(&inventory.pools[pool].labels))
                     .peekable();
                 if selected.peek().is_none() {
-                    self.findings.push(Finding::IdleSelector {
+                    self.findings.push(PoolFinding::IdleSelector {
                         advertisement: index,
                         selector: number,
                     });
@@ -300,25 +308,26 @@ impl Judge<'_> {
         for (index, pool) in inventory.pools.iter().enumerate() {
             // The other kinds are announced without, or by resources that are not looked at.
             if pool.kind == PoolKind::IpAddressPool && !advertised[index] {
-                self.findings.push(Finding::Unadvertised { pool: index });
+                self.findings
+                    .push(PoolFinding::Unadvertised { pool: index });
             }
         }
     }
 
-    fn count_more(&mut self, found: &Overlaps) {
+    fn count_more(&mut self, found: &OverlapPairs) {
         self.more += found.all - found.pairs.len() as u64;
     }
 }
 
-fn entry((interval, kept): (Interval, bool)) -> Entry {
-    Entry { interval, kept }
+fn entry((interval, reserved): (Interval, bool)) -> OverlapEntry {
+    OverlapEntry { interval, reserved }
 }
 
-fn intervals(ranges: &[Range]) -> Vec<Interval> {
+fn intervals(ranges: &[WrittenRange]) -> Vec<Interval> {
     ranges.iter().map(|range| range.interval).collect()
 }
 
-fn pool_ranges(inventory: &Inventory) -> impl Iterator<Item = (PoolRange, &Range)> {
+fn pool_ranges(inventory: &PoolInventory) -> impl Iterator<Item = (PoolRange, &WrittenRange)> {
     let pools = inventory.pools.iter().enumerate();
     pools.flat_map(|(pool, found)| {
         let ranges = found.ranges.iter().enumerate();

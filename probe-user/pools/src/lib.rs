@@ -1,7 +1,7 @@
 //! Pools of addresses as they are written down, before anything is on the network: which overlap, which are
 //! not what they seem, and what is left when an address is taken out.
 //!
-//! Pure: texts go in ([`manifest`], [`Plan`]), become what they mean ([`Inventory`]) and are judged ([`judge()`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
+//! Pure: texts go in ([`manifest`], [`AddressPlan`]), become what they mean ([`PoolInventory`]) and are judged ([`judge()`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
 //! the same way as a repository.
 
 pub mod exclude;
@@ -22,11 +22,11 @@ pub mod corpus;
 #[cfg(test)]
 mod corpus_tests;
 
-pub use finding::{Code, Finding, Level};
-pub use judge::{Verdict, judge};
+pub use finding::{PoolFinding, PoolFindingCode, PoolFindingLevel};
+pub use judge::{PoolsVerdict, check_pools};
 pub use model::{
-    Advertisement, AdvertisementKind, Fault, Inventory, Labels, Place, Pool, PoolKind, Range,
-    ReadError, Unread,
+    Advertisement, AdvertisementKind, InvalidRangeEntry, Labels, ManifestError, Pool,
+    PoolInventory, PoolKind, SourceLocation, UnreadFile, WrittenRange,
 };
-pub use plan::{Kept, Plan, Share, Use};
-pub use yaml::Mark;
+pub use plan::{AddressPlan, PlanShare, ReservedRange, ReservedUse};
+pub use yaml::YamlMark;

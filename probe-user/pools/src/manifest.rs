@@ -4,13 +4,13 @@
 
 mod objects;
 
-pub(super) use self::objects::{Object, Objects};
+pub(super) use self::objects::{ManifestObject, ManifestObjects};
 use super::{
     model::{
-        Advertisement, AdvertisementKind, Inventory, Labels, Operator, Place, Pool, PoolKind,
-        Range, ReadError, Requirement, Selector, parts_of,
+        Advertisement, AdvertisementKind, Labels, ManifestError, Operator, Pool, PoolInventory,
+        PoolKind, Requirement, Selector, SourceLocation, WrittenRange, parts_of,
     },
-    yaml::{self, Document, Value, YamlError},
+    yaml::{self, ManifestYamlError, YamlDocument, YamlValue},
 };
 
 /// A text with none of these words defines no pool. They spare large trees of other files, and their owners
@@ -38,12 +38,12 @@ fn is_relevant(text: &str) -> bool {
 }
 
 /// Reads a file that nobody named: one that cannot define pools may be as broken as it likes.
-pub fn read_found(inventory: &mut Inventory, cluster: &str, file: &str, text: &str) {
+pub fn read_found(inventory: &mut PoolInventory, cluster: &str, file: &str, text: &str) {
     let is_relevant = is_relevant(text) || {
         let is_escaped = ESCAPES.iter().any(|mark| text.contains(mark));
         let documents = is_escaped.then(|| yaml::documents(text));
         let mut documents = documents.iter().flatten().flatten();
-        documents.any(says_so)
+        documents.any(is_marked_relevant)
     };
     if is_relevant {
         read(inventory, cluster, file, text);
@@ -51,59 +51,59 @@ pub fn read_found(inventory: &mut Inventory, cluster: &str, file: &str, text: &s
 }
 
 /// Whether a document may define pools or advertisements.
-pub(super) fn says_so(document: &Document) -> bool {
+pub(super) fn is_marked_relevant(document: &YamlDocument) -> bool {
     document.texts().any(is_relevant)
 }
 
 /// Reads all pools and advertisements of a file.
-pub fn read(inventory: &mut Inventory, cluster: &str, file: &str, text: &str) {
+pub fn read(inventory: &mut PoolInventory, cluster: &str, file: &str, text: &str) {
     let cluster = inventory.cluster(cluster);
     let file = inventory.file(file);
     for document in yaml::documents(text) {
         match document {
-            Ok(document) => Reader { cluster, file }.document(inventory, &document),
-            Err(broken) => inventory.cannot_read(file, Some(broken.mark), broken.error),
+            Ok(document) => ManifestReader { cluster, file }.document(inventory, &document),
+            Err(broken) => inventory.record_unread(file, Some(broken.mark), broken.error),
         }
     }
 }
 
 /// Where what is read belongs.
 #[derive(Clone, Copy)]
-struct Reader {
+struct ManifestReader {
     cluster: usize,
     file: usize,
 }
 
-impl Reader {
-    fn document(self, inventory: &mut Inventory, document: &Document) {
+impl ManifestReader {
+    fn document(self, inventory: &mut PoolInventory, document: &YamlDocument) {
         // By aliases, each of many documents may have far more objects than it has lines.
         let mark = document.root().mark();
-        if !says_so(document) || !inventory.take_room(self.file, mark, 1) {
+        if !is_marked_relevant(document) || !inventory.reserve_parts(self.file, mark, 1) {
             return;
         }
         let duplicates = document.duplicates();
         if !duplicates.is_empty() {
             // Which of them counts depends on who reads it.
             for broken in duplicates {
-                inventory.cannot_read(self.file, Some(broken.mark), broken.error);
+                inventory.record_unread(self.file, Some(broken.mark), broken.error);
             }
             return;
         }
-        let objects = Objects::of(document);
+        let objects = ManifestObjects::of(document);
         for (mark, error) in objects.unread {
-            inventory.cannot_read(self.file, Some(mark), error);
+            inventory.record_unread(self.file, Some(mark), error);
         }
         for object in objects.found {
-            if !self.has_room(inventory, object.value, 1) {
+            if !self.reserve_parts(inventory, object.value, 1) {
                 break;
             }
             self.object(inventory, object);
         }
     }
 
-    fn object(self, inventory: &mut Inventory, object: Object<'_>) {
-        if object.is_ours() {
-            self.outline(inventory, object.value);
+    fn object(self, inventory: &mut PoolInventory, object: ManifestObject<'_>) {
+        if object.is_known_kind() {
+            self.parse_outline(inventory, object.value);
         }
         let pool_kind = object.pool_kind();
         let kind = (object.group(), object.kind);
@@ -126,21 +126,21 @@ impl Reader {
     }
 
     /// What every object has to be like: else whoever applies it is refused.
-    fn outline(self, inventory: &mut Inventory, object: Value<'_>) {
+    fn parse_outline(self, inventory: &mut PoolInventory, object: YamlValue<'_>) {
         let metadata = object.get("metadata").filter(|part| !part.is_null());
         if let Some(metadata) = metadata.filter(|part| !part.is_mapping()) {
-            self.misshapen(inventory, metadata, "metadata", "a mapping");
+            self.record_shape_error(inventory, metadata, "metadata", "a mapping");
         }
-        let name = object.at_path(&["metadata", "name"]);
+        let name = object.get_path(&["metadata", "name"]);
         if let Some(name) = name.filter(|name| !name.is_null())
             && !name.text().is_some_and(is_name)
         {
             let expected = "a name in Kubernetes (lower-case letters, digits, - and .)";
-            self.misshapen(inventory, name, "metadata.name", expected);
+            self.record_shape_error(inventory, name, "metadata.name", expected);
         }
     }
 
-    fn metallb(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) {
+    fn metallb(self, inventory: &mut PoolInventory, object: YamlValue<'_>, kind: PoolKind) {
         let spec = object.get("spec");
         let Some(mut pool) = self.pool(inventory, object, kind) else {
             return;
@@ -156,7 +156,7 @@ impl Reader {
         inventory.add_pool(pool);
     }
 
-    fn cilium(self, inventory: &mut Inventory, object: Value<'_>) {
+    fn cilium(self, inventory: &mut PoolInventory, object: YamlValue<'_>) {
         let Some(mut pool) = self.pool(inventory, object, PoolKind::Cilium) else {
             return;
         };
@@ -164,7 +164,7 @@ impl Reader {
         pool.namespace = None;
         // `cidrs` was the name before `blocks`.
         for field in ["blocks", "cidrs"] {
-            let blocks = object.at_path(&["spec", field]);
+            let blocks = object.get_path(&["spec", field]);
             for block in self.list(inventory, blocks, "spec.blocks") {
                 self.cilium_block(inventory, &mut pool, block);
             }
@@ -172,22 +172,22 @@ impl Reader {
         inventory.add_pool(pool);
     }
 
-    fn cilium_block(self, inventory: &mut Inventory, pool: &mut Pool, block: Value<'_>) {
+    fn cilium_block(self, inventory: &mut PoolInventory, pool: &mut Pool, block: YamlValue<'_>) {
         let (cidr, start) = (block.get("cidr"), block.get("start"));
         match (cidr.filter(|cidr| !cidr.is_null()), start) {
             (Some(cidr), _) => self.range(inventory, pool, cidr, "cidr"),
             (None, Some(start)) => {
                 let (Some(first), stop) = (start.text(), block.get("stop")) else {
-                    return self.misshapen(inventory, start, "start", "an address");
+                    return self.record_shape_error(inventory, start, "start", "an address");
                 };
                 // Without an end it is one address.
                 let stop = stop.filter(|stop| !stop.is_null());
                 if let Some(stop) = stop.filter(|stop| stop.text().is_none()) {
-                    return self.misshapen(inventory, stop, "stop", "an address");
+                    return self.record_shape_error(inventory, stop, "stop", "an address");
                 }
-                let stop = stop.and_then(Value::text);
+                let stop = stop.and_then(YamlValue::text);
                 let text = format!("{first}-{}", stop.unwrap_or(first));
-                self.written(inventory, pool, &text, start);
+                self.parse_written_range(inventory, pool, &text, start);
                 let last = pool.ranges.last_mut();
                 let last = last.filter(|range| range.place == self.place(start));
                 if let (None, Some(range)) = (stop, last) {
@@ -195,22 +195,24 @@ impl Reader {
                 }
             }
             (None, None) => {
-                self.misshapen(inventory, block, "a block", "cidr, or start and stop");
+                self.record_shape_error(inventory, block, "a block", "cidr, or start and stop");
             }
         }
     }
 
-    fn config_map(self, inventory: &mut Inventory, object: Value<'_>) {
-        let name = object.at_path(&["metadata", "name"]).and_then(Value::text);
+    fn config_map(self, inventory: &mut PoolInventory, object: YamlValue<'_>) {
+        let name = object
+            .get_path(&["metadata", "name"])
+            .and_then(YamlValue::text);
         let Some(data) = object.get("data") else {
             return;
         };
         if name == Some("kubevip") {
             for (key, value) in data.entries() {
                 // By aliases, many entries may have one text.
-                let texts = [key, value].into_iter().filter_map(Value::text);
+                let texts = [key, value].into_iter().filter_map(YamlValue::text);
                 let parts = 1 + texts.map(parts_of).sum::<usize>();
-                if !self.has_room(inventory, key, parts) {
+                if !self.reserve_parts(inventory, key, parts) {
                     break;
                 }
                 self.kube_vip(inventory, object, key, value);
@@ -223,20 +225,30 @@ impl Reader {
     /// One entry of kube-vip's configuration: `cidr-NAMESPACE` or `range-NAMESPACE`, lists with commas.
     fn kube_vip(
         self,
-        inventory: &mut Inventory,
-        object: Value<'_>,
-        key: Value<'_>,
-        value: Value<'_>,
+        inventory: &mut PoolInventory,
+        object: YamlValue<'_>,
+        key: YamlValue<'_>,
+        value: YamlValue<'_>,
     ) {
         let Some(name) = key.text() else { return };
         if !(name.starts_with("cidr-") || name.starts_with("range-")) {
             return;
         }
         let Some(list) = value.text() else {
-            return self.misshapen(inventory, value, "a kube-vip pool", "a list with commas");
+            return self.record_shape_error(
+                inventory,
+                value,
+                "a kube-vip pool",
+                "a list with commas",
+            );
         };
         if name.len() > LONGEST_OBJECT_NAME {
-            return self.misshapen(inventory, key, "a key of kubevip", "of up to 253 bytes");
+            return self.record_shape_error(
+                inventory,
+                key,
+                "a key of kubevip",
+                "of up to 253 bytes",
+            );
         }
         let Some(mut pool) = self.pool(inventory, object, PoolKind::KubeVip) else {
             return;
@@ -246,30 +258,30 @@ impl Reader {
         for text in list.split(',').map(str::trim) {
             // kube-vip's word for "ask DHCP".
             if !text.is_empty() && text != "0.0.0.0/32" {
-                if !self.has_room(inventory, value, 1) {
+                if !self.reserve_parts(inventory, value, 1) {
                     break;
                 }
-                self.written(inventory, &mut pool, text, value);
+                self.parse_written_range(inventory, &mut pool, text, value);
             }
         }
         inventory.add_pool(pool);
     }
 
     /// MetalLB's configuration before its resources: YAML in a `ConfigMap`.
-    fn legacy(self, inventory: &mut Inventory, object: Value<'_>, config: Value<'_>) {
+    fn legacy(self, inventory: &mut PoolInventory, object: YamlValue<'_>, config: YamlValue<'_>) {
         let Some(text) = config.text().filter(|text| text.contains(LEGACY_WORD)) else {
             return;
         };
         // By aliases, many objects may have one text.
-        if !self.has_room(inventory, config, parts_of(text)) {
+        if !self.reserve_parts(inventory, config, parts_of(text)) {
             return;
         }
         let offset = config.block_offset();
         for document in yaml::documents(text) {
             let document = match document {
-                Ok(document) => document.below(offset.unwrap_or_default()),
+                Ok(document) => document.nested(offset.unwrap_or_default()),
                 Err(broken) => {
-                    inventory.cannot_read(self.file, Some(config.mark()), broken.error);
+                    inventory.record_unread(self.file, Some(config.mark()), broken.error);
                     continue;
                 }
             };
@@ -277,13 +289,13 @@ impl Reader {
             if !duplicates.is_empty() {
                 for broken in duplicates {
                     let (mark, error) = match (offset, broken.error) {
-                        (None, YamlError::Duplicate { key, .. }) => {
+                        (None, ManifestYamlError::Duplicate { key, .. }) => {
                             let mark = config.mark();
-                            (mark, YamlError::duplicate(&key, mark.line))
+                            (mark, ManifestYamlError::duplicate(&key, mark.line))
                         }
                         (_, error) => (broken.mark, error),
                     };
-                    inventory.cannot_read(self.file, Some(mark), error);
+                    inventory.record_unread(self.file, Some(mark), error);
                 }
                 continue;
             }
@@ -295,7 +307,7 @@ impl Reader {
                     return;
                 };
                 let text = name.and_then(|name| {
-                    self.short(inventory, name, "the name of a pool", LONGEST_OBJECT_NAME)
+                    self.name_text(inventory, name, "the name of a pool", LONGEST_OBJECT_NAME)
                 });
                 text.unwrap_or_default().clone_into(&mut pool.name);
                 let mut truth = |key| self.truth(inventory, entry.get(key), key);
@@ -315,17 +327,22 @@ impl Reader {
         }
     }
 
-    fn advertisement(self, inventory: &mut Inventory, object: Value<'_>, kind: AdvertisementKind) {
+    fn advertisement(
+        self,
+        inventory: &mut PoolInventory,
+        object: YamlValue<'_>,
+        kind: AdvertisementKind,
+    ) {
         let Some(identity) = self.pool(inventory, object, PoolKind::IpAddressPool) else {
             return;
         };
-        let spec = |key| object.at_path(&["spec", key]);
+        let spec = |key| object.get_path(&["spec", key]);
         let mut pools = Vec::new();
         for name in self.list(inventory, spec("ipAddressPools"), "spec.ipAddressPools") {
             let field = "a name in spec.ipAddressPools";
             if name.text().is_none() {
-                self.misshapen(inventory, name, field, "text");
-            } else if let Some(text) = self.short(inventory, name, field, LONGEST_OBJECT_NAME) {
+                self.record_shape_error(inventory, name, field, "text");
+            } else if let Some(text) = self.name_text(inventory, name, field, LONGEST_OBJECT_NAME) {
                 pools.push((text.to_owned(), self.place(name)));
             }
         }
@@ -345,7 +362,7 @@ impl Reader {
         });
     }
 
-    fn selector(self, inventory: &mut Inventory, selector: Value<'_>) -> Option<Selector> {
+    fn selector(self, inventory: &mut PoolInventory, selector: YamlValue<'_>) -> Option<Selector> {
         let labels = selector.get("matchLabels");
         let labels = self.labels(inventory, labels, "a pair of matchLabels");
         let mut requirements: Vec<_> = labels
@@ -361,7 +378,7 @@ impl Reader {
             selector.get("matchExpressions"),
             "matchExpressions",
         ) {
-            let text = |key| expression.get(key).and_then(Value::text);
+            let text = |key| expression.get(key).and_then(YamlValue::text);
             let operator = match text("operator") {
                 Some("In") => Operator::In,
                 Some("NotIn") => Operator::NotIn,
@@ -369,20 +386,20 @@ impl Reader {
                 Some("DoesNotExist") => Operator::DoesNotExist,
                 _ => {
                     let expected = "In, NotIn, Exists or DoesNotExist";
-                    self.misshapen(inventory, expression, "operator", expected);
+                    self.record_shape_error(inventory, expression, "operator", expected);
                     return None;
                 }
             };
             let key = match expression.get("key") {
                 Some(key) if key.text().is_some() => {
-                    self.short(inventory, key, "key", LONGEST_LABEL_KEY)?
+                    self.name_text(inventory, key, "key", LONGEST_LABEL_KEY)?
                 }
                 _ => "",
             };
             let mut values = Vec::new();
             for value in self.list(inventory, expression.get("values"), "values") {
                 if value.text().is_some() {
-                    let text = self.short(inventory, value, "a value", LONGEST_LABEL_VALUE)?;
+                    let text = self.name_text(inventory, value, "a value", LONGEST_LABEL_VALUE)?;
                     values.push(text.to_owned());
                 }
             }
@@ -399,18 +416,23 @@ impl Reader {
     }
 
     /// A pool of this object, still empty; nothing where there is no room for it.
-    fn pool(self, inventory: &mut Inventory, object: Value<'_>, kind: PoolKind) -> Option<Pool> {
-        let metadata = |key| object.at_path(&["metadata", key]);
+    fn pool(
+        self,
+        inventory: &mut PoolInventory,
+        object: YamlValue<'_>,
+        kind: PoolKind,
+    ) -> Option<Pool> {
+        let metadata = |key| object.get_path(&["metadata", key]);
         let name = metadata("name");
-        let text = name.and_then(Value::text).unwrap_or_default();
-        if !self.has_room(inventory, object, 1 + parts_of(text)) {
+        let text = name.and_then(YamlValue::text).unwrap_or_default();
+        if !self.reserve_parts(inventory, object, 1 + parts_of(text)) {
             return None;
         }
         // Longer names have been told by now where they matter.
         let text = Some(text).filter(|text| text.len() <= LONGEST_OBJECT_NAME);
         let namespace = metadata("namespace").filter(|namespace| namespace.text().is_some());
         let namespace = namespace.and_then(|namespace| {
-            self.short(
+            self.name_text(
                 inventory,
                 namespace,
                 "metadata.namespace",
@@ -434,15 +456,15 @@ impl Reader {
     /// Pairs of texts, as far as labels can be as long.
     fn labels(
         self,
-        inventory: &mut Inventory,
-        labels: Option<Value<'_>>,
+        inventory: &mut PoolInventory,
+        labels: Option<YamlValue<'_>>,
         field: &'static str,
     ) -> Labels {
         let mut read = Labels::new();
-        for (key, value) in labels.into_iter().flat_map(Value::entries) {
-            let [name, text] = [key, value].map(Value::text);
+        for (key, value) in labels.into_iter().flat_map(YamlValue::entries) {
+            let [name, text] = [key, value].map(YamlValue::text);
             let parts = [name, text].into_iter().flatten().map(parts_of);
-            if !self.has_room(inventory, key, 1 + parts.sum::<usize>()) {
+            if !self.reserve_parts(inventory, key, 1 + parts.sum::<usize>()) {
                 break;
             }
             let (Some(name), Some(text)) = (name, text) else {
@@ -456,7 +478,7 @@ impl Reader {
                 } else {
                     value
                 };
-                self.misshapen(inventory, long, field, expected);
+                self.record_shape_error(inventory, long, field, expected);
                 continue;
             }
             read.insert(name.to_owned(), text.to_owned());
@@ -465,16 +487,16 @@ impl Reader {
     }
 
     /// The text of a name, if it has one and there is room for it; one that is too long is told.
-    fn short<'a>(
+    fn name_text<'a>(
         self,
-        inventory: &mut Inventory,
-        value: Value<'a>,
+        inventory: &mut PoolInventory,
+        value: YamlValue<'a>,
         field: &'static str,
         most: usize,
     ) -> Option<&'a str> {
         let text = value.text()?;
         if text.len() > most {
-            self.misshapen(
+            self.record_shape_error(
                 inventory,
                 value,
                 field,
@@ -482,19 +504,24 @@ impl Reader {
             );
             return None;
         }
-        self.has_room(inventory, value, parts_of(text))
+        self.reserve_parts(inventory, value, parts_of(text))
             .then_some(text)
     }
 
-    fn has_room(self, inventory: &mut Inventory, value: Value<'_>, parts: usize) -> bool {
-        inventory.take_room(self.file, value.mark(), parts)
+    fn reserve_parts(
+        self,
+        inventory: &mut PoolInventory,
+        value: YamlValue<'_>,
+        parts: usize,
+    ) -> bool {
+        inventory.reserve_parts(self.file, value.mark(), parts)
     }
 
     fn addresses(
         self,
-        inventory: &mut Inventory,
+        inventory: &mut PoolInventory,
         pool: &mut Pool,
-        addresses: Option<Value<'_>>,
+        addresses: Option<YamlValue<'_>>,
         field: &'static str,
     ) {
         for address in self.list(inventory, addresses, field) {
@@ -505,25 +532,31 @@ impl Reader {
     /// One range that somebody wrote.
     fn range(
         self,
-        inventory: &mut Inventory,
+        inventory: &mut PoolInventory,
         pool: &mut Pool,
-        value: Value<'_>,
+        value: YamlValue<'_>,
         field: &'static str,
     ) {
         match value.text() {
-            Some(text) => self.written(inventory, pool, text, value),
-            None => self.misshapen(inventory, value, field, "text"),
+            Some(text) => self.parse_written_range(inventory, pool, text, value),
+            None => self.record_shape_error(inventory, value, field, "text"),
         }
     }
 
-    fn written(self, inventory: &mut Inventory, pool: &mut Pool, text: &str, value: Value<'_>) {
-        if !self.has_room(inventory, value, parts_of(text)) {
+    fn parse_written_range(
+        self,
+        inventory: &mut PoolInventory,
+        pool: &mut Pool,
+        text: &str,
+        value: YamlValue<'_>,
+    ) {
+        if !self.reserve_parts(inventory, value, parts_of(text)) {
             return;
         }
         if text.contains("{{") {
             return self.is_template(inventory, value);
         }
-        match Range::parse(text, self.place(value)) {
+        match WrittenRange::parse(text, self.place(value)) {
             Ok(range) => pool.ranges.push(range),
             Err(fault) => pool.faults.push(fault),
         }
@@ -532,13 +565,13 @@ impl Reader {
     /// What is true or false, if it is said.
     fn truth(
         self,
-        inventory: &mut Inventory,
-        value: Option<Value<'_>>,
+        inventory: &mut PoolInventory,
+        value: Option<YamlValue<'_>>,
         field: &'static str,
     ) -> Option<bool> {
         let value = value.filter(|value| !value.is_null())?;
         if value.truth().is_none() {
-            self.misshapen(inventory, value, field, "true or false, without quotes");
+            self.record_shape_error(inventory, value, field, "true or false, without quotes");
         }
         value.truth()
     }
@@ -546,48 +579,48 @@ impl Reader {
     /// The items of a list, as far as there is room; none where there is no list.
     fn list<'a>(
         self,
-        inventory: &mut Inventory,
-        list: Option<Value<'a>>,
+        inventory: &mut PoolInventory,
+        list: Option<YamlValue<'a>>,
         field: &'static str,
-    ) -> Vec<Value<'a>> {
+    ) -> Vec<YamlValue<'a>> {
         let Some(list) = list.filter(|list| !list.is_null()) else {
             return Vec::new();
         };
         let Some(items) = list.items() else {
-            self.misshapen(inventory, list, field, "a list");
+            self.record_shape_error(inventory, list, field, "a list");
             return Vec::new();
         };
         items
-            .take_while(|&item| self.has_room(inventory, item, 1))
+            .take_while(|&item| self.reserve_parts(inventory, item, 1))
             .collect()
     }
 
-    fn misshapen(
+    fn record_shape_error(
         self,
-        inventory: &mut Inventory,
-        value: Value<'_>,
+        inventory: &mut PoolInventory,
+        value: YamlValue<'_>,
         field: &'static str,
         expected: &'static str,
     ) {
         // It is searched, and may stand in many places.
         let parts = value.text().map_or(0, parts_of);
-        if !self.has_room(inventory, value, parts) {
+        if !self.reserve_parts(inventory, value, parts) {
             return;
         }
         if is_placeholder(value) {
             return self.is_template(inventory, value);
         }
-        let error = ReadError::Shape { field, expected };
-        inventory.cannot_read(self.file, Some(value.mark()), error);
+        let error = ManifestError::Shape { field, expected };
+        inventory.record_unread(self.file, Some(value.mark()), error);
     }
 
-    fn is_template(self, inventory: &mut Inventory, value: Value<'_>) {
-        let error = YamlError::Template;
-        inventory.cannot_read(self.file, Some(value.mark()), error);
+    fn is_template(self, inventory: &mut PoolInventory, value: YamlValue<'_>) {
+        let error = ManifestYamlError::Template;
+        inventory.record_unread(self.file, Some(value.mark()), error);
     }
 
-    fn place(self, value: Value<'_>) -> Place {
-        Place {
+    fn place(self, value: YamlValue<'_>) -> SourceLocation {
+        SourceLocation {
             file: self.file,
             mark: value.mark(),
         }
@@ -607,7 +640,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Whether a value is what YAML makes of `{{ … }}`: a mapping whose first key is a mapping.
-fn is_placeholder(value: Value<'_>) -> bool {
+fn is_placeholder(value: YamlValue<'_>) -> bool {
     let mut entries = value.entries();
     let is_placeholder = entries.next().is_some_and(|(key, _)| key.is_mapping());
     is_placeholder || value.text().is_some_and(|text| text.contains("{{"))

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use probe_common::label_enum;
 
 use super::{
-    interval::{self, Form, Interval, IntervalError},
-    yaml::{Mark, YamlError},
+    interval::{self, Interval, IntervalError, RangeNotation},
+    yaml::{ManifestYamlError, YamlMark},
 };
 
 /// More ranges than this are not read: it takes a file made for it to have them.
-const MOST_RANGES: usize = 1_000_000;
+const MAX_RANGES: usize = 1_000_000;
 /// So many bytes of text count as much as a range: few ranges can have long texts.
 const TEXT_OF_A_RANGE: usize = 16;
 
@@ -21,11 +21,11 @@ pub const fn parts_of(text: &str) -> usize {
 
 /// A place in a file. Ordered as files were read, and from top to bottom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct SourceLocation {
     /// The number of the file.
     pub file: usize,
     /// Where in it.
-    pub mark: Mark,
+    pub mark: YamlMark,
 }
 
 label_enum! {
@@ -64,20 +64,20 @@ impl PoolKind {
 
 /// A range as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Range {
+pub struct WrittenRange {
     /// Its addresses.
     pub interval: Interval,
     /// How it was written.
-    pub form: Form,
+    pub form: RangeNotation,
     /// Word for word.
     pub text: String,
     /// Where.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
-impl Range {
+impl WrittenRange {
     /// Reads what is written in a place.
-    pub fn parse(text: &str, place: Place) -> Result<Self, Fault> {
+    pub fn parse(text: &str, place: SourceLocation) -> Result<Self, InvalidRangeEntry> {
         match Interval::parse(text) {
             Ok((interval, form)) => Ok(Self {
                 interval,
@@ -85,8 +85,8 @@ impl Range {
                 text: text.to_owned(),
                 place,
             }),
-            Err(error) => Err(Fault {
-                text: text.chars().take(interval::LONGEST).collect(),
+            Err(error) => Err(InvalidRangeEntry {
+                text: text.chars().take(interval::MAX_TEXT_BYTES).collect(),
                 place,
                 error,
             }),
@@ -96,11 +96,11 @@ impl Range {
 
 /// What should be a range and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct InvalidRangeEntry {
     /// Word for word, as far as a range could be as long.
     pub text: String,
     /// Where.
-    pub place: Place,
+    pub place: SourceLocation,
     /// What is wrong.
     pub error: IntervalError,
 }
@@ -122,11 +122,11 @@ pub struct Pool {
     /// What selectors look at.
     pub labels: Labels,
     /// Where its name stands.
-    pub place: Place,
+    pub place: SourceLocation,
     /// What is in it.
-    pub ranges: Vec<Range>,
+    pub ranges: Vec<WrittenRange>,
     /// What should be in it and is no range.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InvalidRangeEntry>,
     /// Whether services get its addresses without asking for them.
     pub auto_assign: bool,
     /// Whether addresses that end in .0 and .255 are left out.
@@ -155,16 +155,16 @@ pub struct Advertisement {
     /// Its name.
     pub name: String,
     /// Where its name stands.
-    pub place: Place,
+    pub place: SourceLocation,
     /// Pools by name, and where each name stands.
-    pub pools: Vec<(String, Place)>,
+    pub pools: Vec<(String, SourceLocation)>,
     /// Pools by label.
     pub selectors: Vec<Selector>,
 }
 
 impl Advertisement {
     /// Whether it could advertise this pool as far as cluster and namespace go.
-    pub fn sees(&self, pool: &Pool) -> bool {
+    pub fn is_in_scope(&self, pool: &Pool) -> bool {
         let same_namespace = match (&self.namespace, &pool.namespace) {
             (Some(mine), Some(its)) => mine == its,
             // A namespace that is not written comes from the tool that applies the file.
@@ -180,7 +180,7 @@ impl Advertisement {
             let mut selectors = self.selectors.iter();
             selectors.any(|selector| selector.matches(&pool.labels))
         };
-        self.sees(pool) && (self.is_for_all() || named() || selected())
+        self.is_in_scope(pool) && (self.is_for_all() || named() || selected())
     }
 
     /// Whether it advertises every pool that it sees.
@@ -193,7 +193,7 @@ impl Advertisement {
 #[derive(Clone, Debug)]
 pub struct Selector {
     /// Where it stands.
-    pub place: Place,
+    pub place: SourceLocation,
     /// What it asks for.
     pub requirements: Vec<Requirement>,
 }
@@ -244,18 +244,18 @@ impl Requirement {
 
 /// What could not be read. Whatever it holds is not in the verdict, and the verdict says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadFile {
     /// The number of the file.
     pub file: usize,
     /// Where in it, if it could be opened at all.
-    pub mark: Option<Mark>,
+    pub mark: Option<YamlMark>,
     /// Why.
-    pub error: ReadError,
+    pub error: ManifestError,
 }
 
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum ManifestError {
     /// The file cannot be opened or read.
     #[error("{0}")]
     Io(String),
@@ -270,7 +270,7 @@ pub enum ReadError {
     },
     /// A document is broken.
     #[error(transparent)]
-    Yaml(#[from] YamlError),
+    Yaml(#[from] ManifestYamlError),
     /// A part of a document is of another shape than its kind asks for.
     #[error("{field} is not {expected}")]
     Shape {
@@ -286,15 +286,15 @@ pub enum ReadError {
     EmptyPlan,
     /// More ranges than are read.
     #[error(
-        "more than {MOST_RANGES} ranges, labels and names, or {} MB of them: the rest is left out",
-        MOST_RANGES * TEXT_OF_A_RANGE / 1_000_000
+        "more than {MAX_RANGES} ranges, labels and names, or {} MB of them: the rest is left out",
+        MAX_RANGES * TEXT_OF_A_RANGE / 1_000_000
     )]
     TooMany,
 }
 
 /// Everything that was read. Files and clusters are named by their numbers.
 #[derive(Debug, Default)]
-pub struct Inventory {
+pub struct PoolInventory {
     /// The files, as people know them.
     pub files: Vec<String>,
     /// The names of the clusters.
@@ -304,7 +304,7 @@ pub struct Inventory {
     /// All advertisements, in the order of reading.
     pub advertisements: Vec<Advertisement>,
     /// What could not be read.
-    pub unread: Vec<Unread>,
+    pub unread: Vec<UnreadFile>,
     /// How much was read: of ranges, labels, names and whatever else objects have any number of. By aliases, a
     /// small file could have more than there is memory.
     parts: usize,
@@ -312,7 +312,7 @@ pub struct Inventory {
     left_out: Option<usize>,
 }
 
-impl Inventory {
+impl PoolInventory {
     /// The number of a cluster, which is new if the name is.
     pub fn cluster(&mut self, name: &str) -> usize {
         let known = self.clusters.iter().position(|cluster| cluster == name);
@@ -329,13 +329,18 @@ impl Inventory {
     }
 
     /// Notes that something could not be read, as far as there is room.
-    pub fn cannot_read(&mut self, file: usize, mark: Option<Mark>, error: impl Into<ReadError>) {
-        if self.parts >= MOST_RANGES {
-            return self.leave_out(file, mark);
+    pub fn record_unread(
+        &mut self,
+        file: usize,
+        mark: Option<YamlMark>,
+        error: impl Into<ManifestError>,
+    ) {
+        if self.parts >= MAX_RANGES {
+            return self.record_left_out(file, mark);
         }
         let error = error.into();
         self.parts += 1;
-        self.unread.push(Unread { file, mark, error });
+        self.unread.push(UnreadFile { file, mark, error });
     }
 
     /// Takes a pool.
@@ -351,11 +356,11 @@ impl Inventory {
     /// Takes room for parts of objects, before they are copied, and says whether there was so much. That there was
     /// not is noted.
     #[must_use]
-    pub fn take_room(&mut self, file: usize, mark: Mark, parts: usize) -> bool {
+    pub fn reserve_parts(&mut self, file: usize, mark: YamlMark, parts: usize) -> bool {
         let taken = self.parts.saturating_add(parts);
-        if taken > MOST_RANGES {
-            self.parts = MOST_RANGES;
-            self.leave_out(file, Some(mark));
+        if taken > MAX_RANGES {
+            self.parts = MAX_RANGES;
+            self.record_left_out(file, Some(mark));
             return false;
         }
         self.parts = taken;
@@ -363,10 +368,10 @@ impl Inventory {
     }
 
     /// Notes, once of a file, that there was no room for the rest of it.
-    fn leave_out(&mut self, file: usize, mark: Option<Mark>) {
+    fn record_left_out(&mut self, file: usize, mark: Option<YamlMark>) {
         if self.left_out.replace(file) != Some(file) {
-            let error = ReadError::TooMany;
-            self.unread.push(Unread { file, mark, error });
+            let error = ManifestError::TooMany;
+            self.unread.push(UnreadFile { file, mark, error });
         }
     }
 }

@@ -4,53 +4,51 @@
 use std::iter;
 
 use super::{
-    interval::{Interval, inside, merged, outside},
+    interval::{Interval, intersections, merged, subtract},
     model::Pool,
 };
 
 /// Addresses that are handed out, from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct AddressSpan {
     interval: Interval,
-    which: Which,
+    use_kind: SpanUse,
 }
 
 /// Which of the addresses from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
+enum SpanUse {
     /// All of them.
     All,
     /// Those that do not end in .0 or .255.
     Thinned,
     /// Those that do: what another pool keeps back.
-    KeptBack,
+    Excluded,
 }
 
-impl Stretch {
+impl AddressSpan {
     /// All from one to another.
-    pub const fn whole(interval: Interval) -> Self {
+    pub const fn all_of(interval: Interval) -> Self {
         Self {
             interval,
-            which: Which::All,
+            use_kind: SpanUse::All,
         }
     }
 
     /// Whether addresses that end in .0 and .255 are left out.
     pub fn is_thinned(self) -> bool {
-        self.which == Which::Thinned
+        self.use_kind == SpanUse::Thinned
     }
 
     /// Of parts of it in which the others are somebody else's, those addresses that end in .0 and .255, if it
     /// has them.
-    pub fn kept_back(
-        self,
-        parts: impl IntoIterator<Item = Interval>,
-    ) -> impl Iterator<Item = Self> {
+    pub fn excluded(self, parts: impl IntoIterator<Item = Interval>) -> impl Iterator<Item = Self> {
         let parts = parts.into_iter();
-        let parts = parts.filter(move |part| !self.is_thinned() && part.buggy().is_some());
+        let parts =
+            parts.filter(move |part| !self.is_thinned() && part.buggy_addresses().is_some());
         parts.map(|interval| Self {
             interval,
-            which: Which::KeptBack,
+            use_kind: SpanUse::Excluded,
         })
     }
 
@@ -61,20 +59,20 @@ impl Stretch {
 
     /// How many addresses.
     pub fn count(self) -> u128 {
-        match self.which {
-            Which::All => self.interval.count(),
-            Which::Thinned => self.interval.count() - self.buggy(),
-            Which::KeptBack => self.buggy(),
+        match self.use_kind {
+            SpanUse::All => self.interval.count(),
+            SpanUse::Thinned => self.interval.count() - self.buggy_addresses(),
+            SpanUse::Excluded => self.buggy_addresses(),
         }
     }
 
     /// How many runs there are at most.
-    pub fn most_runs(self) -> u128 {
-        match self.which {
-            Which::All => 1,
+    pub fn max_runs(self) -> u128 {
+        match self.use_kind {
+            SpanUse::All => 1,
             // One more than addresses that are left out.
-            Which::Thinned => self.buggy() + 1,
-            Which::KeptBack => self.buggy(),
+            SpanUse::Thinned => self.buggy_addresses() + 1,
+            SpanUse::Excluded => self.buggy_addresses(),
         }
     }
 
@@ -85,8 +83,8 @@ impl Stretch {
     }
 
     /// What is in one of these, which are merged.
-    pub fn inside(self, others: &[Interval]) -> impl Iterator<Item = Self> {
-        self.parts(inside(self.interval, others))
+    pub fn intersections(self, others: &[Interval]) -> impl Iterator<Item = Self> {
+        self.parts(intersections(self.interval, others))
     }
 
     /// The addresses, as intervals without those that are left out: worked out one by one, as they are wanted.
@@ -95,10 +93,12 @@ impl Stretch {
         iter::from_fn(move || {
             loop {
                 let piece = rest.take()?;
-                let buggy = piece.buggy().filter(|_| self.which != Which::All);
+                let buggy = piece
+                    .buggy_addresses()
+                    .filter(|_| self.use_kind != SpanUse::All);
                 let one = buggy.and_then(|(_, first)| Interval::new(first, first).ok());
                 let Some(one) = one else {
-                    return (self.which != Which::KeptBack).then_some(piece);
+                    return (self.use_kind != SpanUse::Excluded).then_some(piece);
                 };
                 let mut before = None;
                 for part in piece.without(&one) {
@@ -108,7 +108,7 @@ impl Stretch {
                         rest = Some(part);
                     }
                 }
-                if self.which == Which::KeptBack {
+                if self.use_kind == SpanUse::Excluded {
                     return Some(one);
                 }
                 if before.is_some() {
@@ -118,13 +118,15 @@ impl Stretch {
         })
     }
 
-    fn buggy(self) -> u128 {
-        self.interval.buggy().map_or(0, |(number, _)| number)
+    fn buggy_addresses(self) -> u128 {
+        self.interval
+            .buggy_addresses()
+            .map_or(0, |(number, _)| number)
     }
 }
 
 /// What pools hand out, each address once: what one keeps back another may still have.
-pub fn of_pools<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Vec<Stretch> {
+pub fn of_pools<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Vec<AddressSpan> {
     let (mut whole, mut thinned) = (Vec::new(), Vec::new());
     for pool in pools {
         let ranges = pool.ranges.iter().map(|range| range.interval);
@@ -135,15 +137,15 @@ pub fn of_pools<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Vec<Stretch> {
         }
     }
     let whole = merged(whole);
-    let mut stretches: Vec<_> = whole.iter().copied().map(Stretch::whole).collect();
+    let mut spans: Vec<_> = whole.iter().copied().map(AddressSpan::all_of).collect();
     for range in merged(thinned) {
-        let all = Stretch {
+        let all = AddressSpan {
             interval: range,
-            which: Which::Thinned,
+            use_kind: SpanUse::Thinned,
         };
-        stretches.extend(all.parts(outside(range, &whole)));
+        spans.extend(all.parts(subtract(range, &whole)));
     }
-    stretches
+    spans
 }
 
 #[cfg(test)]
@@ -151,10 +153,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Inventory, manifest};
+    use crate::{PoolInventory, manifest};
 
     fn pools(pools: &[(&[String], bool)]) -> Vec<Pool> {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         for (ranges, avoids) in pools {
             let text = format!(
                 "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: a}}\n\
@@ -168,36 +170,36 @@ mod tests {
 
     #[test]
     fn a_run_ends_before_what_is_left_out() {
-        let runs = |range: &str, which| {
+        let runs = |range: &str, use_kind| {
             let (interval, _) = Interval::parse(range).unwrap();
-            let stretch = Stretch { interval, which };
+            let stretch = AddressSpan { interval, use_kind };
             let runs: Vec<_> = stretch.runs().collect();
-            assert!(runs.len() as u128 <= stretch.most_runs());
+            assert!(runs.len() as u128 <= stretch.max_runs());
             let count: u128 = runs.iter().map(Interval::count).sum();
             assert_eq!(count, stretch.count());
             runs.iter().map(Interval::spoken).collect::<Vec<_>>()
         };
         assert_eq!(
-            runs("192.0.2.254-192.0.3.1", Which::Thinned),
+            runs("192.0.2.254-192.0.3.1", SpanUse::Thinned),
             ["192.0.2.254", "192.0.3.1"]
         );
         assert_eq!(
-            runs("192.0.2.254-192.0.3.1", Which::All),
+            runs("192.0.2.254-192.0.3.1", SpanUse::All),
             ["192.0.2.254-192.0.3.1"]
         );
-        assert_eq!(runs("192.0.2.255-192.0.3.0", Which::Thinned), [""; 0]);
+        assert_eq!(runs("192.0.2.255-192.0.3.0", SpanUse::Thinned), [""; 0]);
         assert_eq!(
-            runs("192.0.2.0/24", Which::Thinned),
+            runs("192.0.2.0/24", SpanUse::Thinned),
             ["192.0.2.1-192.0.2.254"]
         );
-        assert_eq!(runs("2001:db8::/64", Which::Thinned), ["2001:db8::/64"]);
-        assert_eq!(runs("255.255.255.255", Which::Thinned), [""; 0]);
+        assert_eq!(runs("2001:db8::/64", SpanUse::Thinned), ["2001:db8::/64"]);
+        assert_eq!(runs("255.255.255.255", SpanUse::Thinned), [""; 0]);
         assert_eq!(
-            runs("192.0.2.254-192.0.3.1", Which::KeptBack),
+            runs("192.0.2.254-192.0.3.1", SpanUse::Excluded),
             ["192.0.2.255", "192.0.3.0"]
         );
         assert_eq!(
-            runs("192.0.2.0/24", Which::KeptBack),
+            runs("192.0.2.0/24", SpanUse::Excluded),
             ["192.0.2.0", "192.0.2.255"]
         );
     }
@@ -205,9 +207,9 @@ mod tests {
     #[test]
     fn the_first_of_everything_is_no_work() {
         let (interval, _) = Interval::parse("0.0.0.0/0").unwrap();
-        let stretch = Stretch {
+        let stretch = AddressSpan {
             interval,
-            which: Which::Thinned,
+            use_kind: SpanUse::Thinned,
         };
         assert_eq!(stretch.count(), (1 << 32) - (1 << 25));
         assert_eq!(stretch.runs().next().unwrap().spoken(), "0.0.0.1-0.0.0.254");
@@ -236,10 +238,10 @@ mod tests {
                     expected.extend(all.filter(|number| !avoids || !matches!(number % 256, 0 | 255)));
                 }
             }
-            let stretches = of_pools(&pools(&given));
-            let count: u128 = stretches.iter().map(|one| one.count()).sum();
+            let spans = of_pools(&pools(&given));
+            let count: u128 = spans.iter().map(|one| one.count()).sum();
             prop_assert_eq!(count, expected.len() as u128);
-            let runs = merged(stretches.iter().flat_map(|one| one.runs()).collect());
+            let runs = merged(spans.iter().flat_map(|one| one.runs()).collect());
             let count: u128 = runs.iter().map(Interval::count).sum();
             prop_assert_eq!(count, expected.len() as u128);
         }

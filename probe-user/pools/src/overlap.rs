@@ -7,16 +7,16 @@ use super::interval::Interval;
 
 /// An interval and whose side it is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct OverlapEntry {
     /// The addresses.
     pub interval: Interval,
     /// Whether it may not be overlapped, but does not mind others like it: two kept ranges are no finding.
-    pub kept: bool,
+    pub reserved: bool,
 }
 
 /// Overlaps of entries, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overlaps {
+pub struct OverlapPairs {
     /// The first of them, in the order of their addresses; the smaller number first.
     pub pairs: Vec<(usize, usize)>,
     /// How many there are.
@@ -24,16 +24,16 @@ pub struct Overlaps {
 }
 
 /// Finds all overlaps, and tells `most` of them.
-pub fn overlaps(entries: &[Entry], most: usize) -> Overlaps {
+pub fn overlaps(entries: &[OverlapEntry], most: usize) -> OverlapPairs {
     let everything = entries.iter().map(|entry| entry.interval);
-    let kept = entries.iter().filter(|entry| entry.kept);
-    Overlaps {
+    let reserved = entries.iter().filter(|entry| entry.reserved);
+    OverlapPairs {
         pairs: pairs(entries, most),
-        all: count(everything) - count(kept.map(|entry| entry.interval)),
+        all: count(everything) - count(reserved.map(|entry| entry.interval)),
     }
 }
 
-fn pairs(entries: &[Entry], most: usize) -> Vec<(usize, usize)> {
+fn pairs(entries: &[OverlapEntry], most: usize) -> Vec<(usize, usize)> {
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_unstable_by_key(|&index| entries[index].interval);
     let mut found = Vec::new();
@@ -47,16 +47,16 @@ fn pairs(entries: &[Entry], most: usize) -> Vec<(usize, usize)> {
                 side.pop_first();
             }
         }
-        let [pools, kept] = &open;
+        let [pools, reserved] = &open;
         // Not to be filtered one by one: there may be many.
-        let kept = (!entry.kept).then_some(kept).into_iter().flatten();
-        for &(_, other) in pools.iter().chain(kept) {
+        let reserved = (!entry.reserved).then_some(reserved).into_iter().flatten();
+        for &(_, other) in pools.iter().chain(reserved) {
             if found.len() == most {
                 return found;
             }
             found.push((index.min(other), index.max(other)));
         }
-        open[usize::from(entry.kept)].insert((entry.interval.last(), index));
+        open[usize::from(entry.reserved)].insert((entry.interval.last(), index));
     }
     found
 }
@@ -78,18 +78,18 @@ mod tests {
 
     use super::*;
 
-    fn entry(text: &str, kept: bool) -> Entry {
-        Entry {
+    fn entry(text: &str, reserved: bool) -> OverlapEntry {
+        OverlapEntry {
             interval: Interval::parse(text).unwrap().0,
-            kept,
+            reserved,
         }
     }
 
-    fn slowly(entries: &[Entry]) -> Vec<(usize, usize)> {
+    fn slowly(entries: &[OverlapEntry]) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for one in 0..entries.len() {
             for other in one + 1..entries.len() {
-                let both_kept = entries[one].kept && entries[other].kept;
+                let both_kept = entries[one].reserved && entries[other].reserved;
                 let common = entries[one].interval.common(&entries[other].interval);
                 if !both_kept && common.is_some() {
                     pairs.push((one, other));
@@ -135,14 +135,14 @@ mod tests {
             raw in prop::collection::vec((0..48_u8, 0..12_u8, any::<bool>(), any::<bool>()), 0..40),
             most in 0..60_usize,
         ) {
-            let entries: Vec<_> = raw.iter().map(|&(first, more, kept, six)| {
+            let entries: Vec<_> = raw.iter().map(|&(first, more, reserved, six)| {
                 let last = first + more;
                 let text = if six {
                     format!("2001:db8::{first:x}-2001:db8::{last:x}")
                 } else {
                     format!("192.0.2.{first}-192.0.2.{last}")
                 };
-                entry(&text, kept)
+                entry(&text, reserved)
             }).collect();
             let expected = slowly(&entries);
             let found = overlaps(&entries, most);

@@ -3,15 +3,15 @@
 use std::iter;
 
 use super::{
-    interval::{Family, Interval, merged},
-    model::{Inventory, Pool},
-    offer::{self, Stretch},
-    plan::Plan,
+    interval::{Interval, IpFamily, merged},
+    model::{Pool, PoolInventory},
+    offer::{self, AddressSpan},
+    plan::AddressPlan,
 };
 
 /// Numbers of addresses; all of IPv6 is one less than it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
+pub struct FamilyCounts {
     /// IPv4 addresses.
     pub v4: u128,
     /// IPv6 addresses.
@@ -26,17 +26,17 @@ pub struct ClusterUsage {
     /// How many pools.
     pub pools: usize,
     /// Their addresses, each counted once.
-    pub amount: Amount,
+    pub amount: FamilyCounts,
     /// What the plan gives it, if it says so.
-    pub planned: Option<Amount>,
+    pub planned: Option<FamilyCounts>,
     /// How much of that is in its pools.
-    pub of_plan: Amount,
+    pub of_plan: FamilyCounts,
 }
 
-impl Amount {
+impl FamilyCounts {
     /// Of intervals, each address counted once.
     pub fn of(intervals: Vec<Interval>) -> Self {
-        Self::sum(merged(intervals).into_iter().map(Stretch::whole))
+        Self::sum(merged(intervals).into_iter().map(AddressSpan::all_of))
     }
 
     /// Of what a pool hands out, each address counted once.
@@ -45,9 +45,9 @@ impl Amount {
     }
 
     /// Of stretches that have nothing in common.
-    pub fn sum(stretches: impl IntoIterator<Item = Stretch>) -> Self {
+    pub fn sum(spans: impl IntoIterator<Item = AddressSpan>) -> Self {
         let mut amount = Self::default();
-        for stretch in stretches {
+        for stretch in spans {
             let sum = amount.of_family_mut(stretch.interval().family());
             *sum = sum.saturating_add(stretch.count());
         }
@@ -55,7 +55,7 @@ impl Amount {
     }
 
     /// Of one family.
-    pub fn of_family(mut self, family: Family) -> u128 {
+    pub fn of_family(mut self, family: IpFamily) -> u128 {
         *self.of_family_mut(family)
     }
 
@@ -64,16 +64,16 @@ impl Amount {
         self.v4.saturating_add(self.v6)
     }
 
-    const fn of_family_mut(&mut self, family: Family) -> &mut u128 {
+    const fn of_family_mut(&mut self, family: IpFamily) -> &mut u128 {
         match family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => &mut self.v6,
+            IpFamily::V4 => &mut self.v4,
+            IpFamily::V6 => &mut self.v6,
         }
     }
 }
 
 /// What each cluster has.
-pub fn of_clusters(inventory: &Inventory, plan: &Plan) -> Vec<ClusterUsage> {
+pub fn of_clusters(inventory: &PoolInventory, plan: &AddressPlan) -> Vec<ClusterUsage> {
     let mut pools = vec![Vec::new(); inventory.clusters.len()];
     for pool in &inventory.pools {
         pools[pool.cluster].push(pool);
@@ -88,13 +88,15 @@ pub fn of_clusters(inventory: &Inventory, plan: &Plan) -> Vec<ClusterUsage> {
                 share.map(|share| share.ranges.iter().map(|range| range.interval).collect());
             let planned = planned.map(merged);
             let within = planned.as_deref().unwrap_or_default();
-            let of_plan = offered.iter().flat_map(|stretch| stretch.inside(within));
+            let of_plan = offered
+                .iter()
+                .flat_map(|stretch| stretch.intersections(within));
             ClusterUsage {
                 cluster,
                 pools: number,
-                of_plan: Amount::sum(of_plan),
-                planned: planned.map(Amount::of),
-                amount: Amount::sum(offered),
+                of_plan: FamilyCounts::sum(of_plan),
+                planned: planned.map(FamilyCounts::of),
+                amount: FamilyCounts::sum(offered),
             }
         })
         .collect()
@@ -105,19 +107,22 @@ mod tests {
     use super::*;
     use crate::manifest;
 
-    fn amount(v4: u128, v6: u128) -> Amount {
-        Amount { v4, v6 }
+    fn amount(v4: u128, v6: u128) -> FamilyCounts {
+        FamilyCounts { v4, v6 }
     }
 
     #[test]
     fn an_address_counts_once_and_the_plan_is_compared_with_what_is_used() {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: a}\n\
                     spec: {addresses: [192.0.2.0/25, 192.0.2.64/26, '2001:db8::/64']}\n";
         manifest::read(&mut inventory, "east", "a.yaml", pool);
         let plan = "clusters: {east: {ranges: [192.0.2.0/24]}}";
-        let plan = Plan::read(&mut inventory, "plan.yaml", plan);
-        assert_eq!(Amount::of_pool(&inventory.pools[0]), amount(128, 1 << 64));
+        let plan = AddressPlan::read(&mut inventory, "plan.yaml", plan);
+        assert_eq!(
+            FamilyCounts::of_pool(&inventory.pools[0]),
+            amount(128, 1 << 64)
+        );
         let east = &of_clusters(&inventory, &plan)[0];
         assert_eq!(east.planned, Some(amount(256, 0)));
         assert_eq!(east.of_plan, amount(128, 0));
@@ -125,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_a_pool_keeps_back_does_not_count() {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         for (name, spec) in [
             ("a", "{addresses: [192.0.2.0/24], avoidBuggyIPs: true}"),
             ("b", "{addresses: [192.0.2.255-192.0.3.0]}"),
@@ -140,10 +145,10 @@ mod tests {
             );
             manifest::read(&mut inventory, "east", "a.yaml", &pool);
         }
-        let pools: Vec<_> = inventory.pools.iter().map(Amount::of_pool).collect();
+        let pools: Vec<_> = inventory.pools.iter().map(FamilyCounts::of_pool).collect();
         assert_eq!(pools, [amount(254, 0), amount(2, 0), amount(0, 0)]);
         let plan = "clusters: {east: {ranges: [192.0.2.0/25, 192.0.2.255/32]}}";
-        let plan = Plan::read(&mut inventory, "plan.yaml", plan);
+        let plan = AddressPlan::read(&mut inventory, "plan.yaml", plan);
         let east = &of_clusters(&inventory, &plan)[0];
         assert_eq!((east.amount, east.pools), (amount(256, 0), 3));
         assert_eq!(east.planned, Some(amount(129, 0)));

@@ -11,19 +11,19 @@ use std::{
 use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 
 /// Deeper documents are refused: no manifest comes near.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// Larger documents are refused.
-const MOST_NODES: usize = 1_000_000;
+const MAX_NODES: usize = 1_000_000;
 /// Of keys that are there twice, so many are told.
-const MOST_DUPLICATES: usize = 20;
+const MAX_DUPLICATES: usize = 20;
 /// Of a key in a message, so many letters are shown.
-const LONGEST_KEY: usize = 60;
+const MAX_KEY_CHARS: usize = 60;
 /// How many merged mappings (`<<`) are looked into for one value.
-const MOST_MERGES: usize = 64;
+const MAX_MERGES: usize = 64;
 
 /// A line and a column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark {
+pub struct YamlMark {
     /// From 1.
     pub line: usize,
     /// In characters, from 1.
@@ -32,7 +32,7 @@ pub struct Mark {
 
 /// Why a document cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum YamlError {
+pub enum ManifestYamlError {
     /// It breaks the rules of YAML.
     #[error("not YAML: {0}")]
     Syntax(String),
@@ -43,7 +43,7 @@ pub enum YamlError {
     )]
     Template,
     /// It has more parts than are read.
-    #[error("too large: a document may have {MOST_NODES} nodes")]
+    #[error("too large: a document may have {MAX_NODES} nodes")]
     TooLarge,
     /// A mapping has a key twice, and readers differ in which of the two they take.
     #[error(
@@ -57,11 +57,11 @@ pub enum YamlError {
     },
 }
 
-impl YamlError {
+impl ManifestYamlError {
     /// A key that was there already in that line.
     pub fn duplicate(key: &str, first: usize) -> Self {
         Self::Duplicate {
-            key: key.chars().take(LONGEST_KEY).collect(),
+            key: key.chars().take(MAX_KEY_CHARS).collect(),
             first,
         }
     }
@@ -69,29 +69,29 @@ impl YamlError {
 
 /// A document that cannot be read, and where that shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
+pub struct InvalidDocument {
     /// Where.
-    pub mark: Mark,
+    pub mark: YamlMark,
     /// Why.
-    pub error: YamlError,
+    pub error: ManifestYamlError,
 }
 
 /// A document: never empty.
 #[derive(Debug)]
-pub struct Document {
-    nodes: Vec<Node>,
+pub struct YamlDocument {
+    nodes: Vec<YamlNode>,
     /// How many lines come before it where it is part of another.
     offset: usize,
 }
 
 #[derive(Debug)]
-struct Node {
-    mark: Mark,
-    content: Content,
+struct YamlNode {
+    mark: YamlMark,
+    content: YamlContent,
 }
 
 #[derive(Debug)]
-enum Content {
+enum YamlContent {
     Scalar {
         text: String,
         style: ScalarStyle,
@@ -104,14 +104,14 @@ enum Content {
 
 /// A part of a document.
 #[derive(Clone, Copy, Debug)]
-pub struct Value<'a> {
-    document: &'a Document,
+pub struct YamlValue<'a> {
+    document: &'a YamlDocument,
     index: usize,
 }
 
 /// What a part is.
 #[derive(Debug)]
-pub enum Shape<'a> {
+pub enum YamlShape<'a> {
     /// A word, number or text.
     Scalar {
         /// The text.
@@ -119,30 +119,30 @@ pub enum Shape<'a> {
         /// Whether it stands there without quotes, on one line.
         plain: bool,
     },
-    /// A list: [`Value::items`].
+    /// A list: [`YamlValue::items`].
     Sequence,
-    /// Keys and values: [`Value::entries`].
+    /// Keys and values: [`YamlValue::entries`].
     Mapping,
 }
 
 /// Reads all documents of a text; empty ones are left out.
-pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
+pub fn documents(text: &str) -> Vec<Result<YamlDocument, InvalidDocument>> {
     let options = options! {
-        flow_nesting_limit: DEEPEST,
-        block_nesting_limit: DEEPEST,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
         // kubectl writes long keys of annotations in JSON.
         simple_key_max_lookahead: 64 * 1024,
     };
     let mut parser = Parser::new_from_str_with_options(text, options);
     let mut documents = Vec::new();
-    let mut builder = Builder::default();
+    let mut builder = DocumentBuilder::default();
     let mut begins = 1;
     while let Some(event) = parser.next_event() {
         let broken = match event {
             Ok((Event::StreamEnd, _)) => break,
             Ok((Event::DocumentStart(..), span)) => {
                 begins = span.start.line();
-                builder = Builder::default();
+                builder = DocumentBuilder::default();
                 continue;
             }
             Ok((Event::DocumentEnd, _)) => {
@@ -151,20 +151,20 @@ pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
             }
             Ok((event, span)) => match builder.take(event, &span) {
                 Ok(()) => continue,
-                Err(TooLarge) => Broken {
+                Err(TooLarge) => InvalidDocument {
                     mark: mark(&span),
-                    error: YamlError::TooLarge,
+                    error: ManifestYamlError::TooLarge,
                 },
             },
             Err(error) => {
                 let at = error.marker();
                 let error = if is_template(text, begins) {
-                    YamlError::Template
+                    ManifestYamlError::Template
                 } else {
-                    YamlError::Syntax(error.info())
+                    ManifestYamlError::Syntax(error.info())
                 };
-                Broken {
-                    mark: Mark {
+                InvalidDocument {
+                    mark: YamlMark {
                         line: at.line(),
                         column: at.col() + 1,
                     },
@@ -173,7 +173,7 @@ pub fn documents(text: &str) -> Vec<Result<Document, Broken>> {
             }
         };
         documents.push(Err(broken));
-        builder = Builder::default();
+        builder = DocumentBuilder::default();
         // Where it cannot go on there is nothing left to read, or the next event says why.
         match parser.proceed_next_document() {
             Ok(true) => {}
@@ -202,8 +202,8 @@ fn is_template(text: &str, begins: usize) -> bool {
         .any(|line| line.contains("{{"))
 }
 
-fn mark(span: &Span) -> Mark {
-    Mark {
+fn mark(span: &Span) -> YamlMark {
+    YamlMark {
         line: span.start.line(),
         column: span.start.col() + 1,
     }
@@ -212,18 +212,18 @@ fn mark(span: &Span) -> Mark {
 struct TooLarge;
 
 #[derive(Default)]
-struct Builder {
-    nodes: Vec<Node>,
+struct DocumentBuilder {
+    nodes: Vec<YamlNode>,
     /// The collections that are open.
     open: Vec<usize>,
     anchors: HashMap<usize, usize>,
 }
 
-impl Builder {
+impl DocumentBuilder {
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), TooLarge> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let content = Content::Scalar {
+                let content = YamlContent::Scalar {
                     text: Cow::into_owned(text),
                     // A tag makes a text of what would be a number or nothing without.
                     style: if tag.is_some() {
@@ -235,11 +235,11 @@ impl Builder {
                 self.add(content, anchor, span)?;
             }
             Event::SequenceStart(_, anchor, _) => {
-                let index = self.add(Content::Sequence(Vec::new()), anchor, span)?;
+                let index = self.add(YamlContent::Sequence(Vec::new()), anchor, span)?;
                 self.open.push(index);
             }
             Event::MappingStart(_, anchor, _) => {
-                let index = self.add(Content::Mapping(Vec::new()), anchor, span)?;
+                let index = self.add(YamlContent::Mapping(Vec::new()), anchor, span)?;
                 self.open.push(index);
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -248,20 +248,20 @@ impl Builder {
             Event::Alias(anchor) => {
                 // The parser knows all anchors before it gives an alias.
                 let target = self.anchors.get(&anchor).copied().unwrap_or_default();
-                self.add(Content::Alias(target), 0, span)?;
+                self.add(YamlContent::Alias(target), 0, span)?;
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn add(&mut self, content: Content, anchor: usize, span: &Span) -> Result<usize, TooLarge> {
+    fn add(&mut self, content: YamlContent, anchor: usize, span: &Span) -> Result<usize, TooLarge> {
         let index = self.nodes.len();
-        if index >= MOST_NODES {
+        if index >= MAX_NODES {
             return Err(TooLarge);
         }
         let parent = self.open.last().and_then(|&open| self.nodes.get_mut(open));
-        if let Some(Content::Sequence(children) | Content::Mapping(children)) =
+        if let Some(YamlContent::Sequence(children) | YamlContent::Mapping(children)) =
             parent.map(|parent| &mut parent.content)
         {
             children.push(index);
@@ -269,25 +269,25 @@ impl Builder {
         if anchor != 0 {
             self.anchors.insert(anchor, index);
         }
-        self.nodes.push(Node {
+        self.nodes.push(YamlNode {
             mark: mark(span),
             content,
         });
         Ok(index)
     }
 
-    fn finish(self) -> Option<Document> {
-        (!self.nodes.is_empty()).then_some(Document {
+    fn finish(self) -> Option<YamlDocument> {
+        (!self.nodes.is_empty()).then_some(YamlDocument {
             nodes: self.nodes,
             offset: 0,
         })
     }
 }
 
-impl Document {
+impl YamlDocument {
     /// All of it.
-    pub fn root(&self) -> Value<'_> {
-        Value {
+    pub fn root(&self) -> YamlValue<'_> {
+        YamlValue {
             document: self,
             index: 0,
         }
@@ -296,32 +296,32 @@ impl Document {
     /// Its texts, keys included, in their order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter_map(|node| match &node.content {
-            Content::Scalar { text, .. } => Some(text.as_str()),
-            Content::Sequence(_) | Content::Mapping(_) | Content::Alias(_) => None,
+            YamlContent::Scalar { text, .. } => Some(text.as_str()),
+            YamlContent::Sequence(_) | YamlContent::Mapping(_) | YamlContent::Alias(_) => None,
         })
     }
 
     /// The keys that a mapping has already, some of them if they are many.
-    pub fn duplicates(&self) -> Vec<Broken> {
+    pub fn duplicates(&self) -> Vec<InvalidDocument> {
         let mut duplicates = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
-            if !matches!(node.content, Content::Mapping(_)) {
+            if !matches!(node.content, YamlContent::Mapping(_)) {
                 continue;
             }
             let mapping = self.root().at(index);
             let mut known = HashMap::new();
             for (key, _) in mapping.entries() {
-                let Content::Scalar { text, .. } = key.content() else {
+                let YamlContent::Scalar { text, .. } = key.content() else {
                     continue;
                 };
                 match known.entry(text) {
                     Entry::Vacant(entry) => drop(entry.insert(key.mark().line)),
-                    Entry::Occupied(first) => duplicates.push(Broken {
+                    Entry::Occupied(first) => duplicates.push(InvalidDocument {
                         mark: key.mark(),
-                        error: YamlError::duplicate(text, *first.get()),
+                        error: ManifestYamlError::duplicate(text, *first.get()),
                     }),
                 }
-                if duplicates.len() == MOST_DUPLICATES {
+                if duplicates.len() == MAX_DUPLICATES {
                     return duplicates;
                 }
             }
@@ -331,56 +331,56 @@ impl Document {
 
     /// As part of another document, this many lines below its beginning.
     #[must_use]
-    pub fn below(self, offset: usize) -> Self {
+    pub fn nested(self, offset: usize) -> Self {
         Self { offset, ..self }
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> YamlValue<'a> {
     /// Where it begins.
-    pub fn mark(self) -> Mark {
+    pub fn mark(self) -> YamlMark {
         let mark = self.document.nodes[self.index].mark;
-        Mark {
+        YamlMark {
             line: mark.line + self.document.offset,
             ..mark
         }
     }
 
     /// What it is; behind an alias, what that stands for.
-    pub fn shape(self) -> Shape<'a> {
+    pub fn shape(self) -> YamlShape<'a> {
         match self.content() {
-            Content::Scalar { text, style } => Shape::Scalar {
+            YamlContent::Scalar { text, style } => YamlShape::Scalar {
                 text,
                 plain: *style == ScalarStyle::Plain,
             },
-            Content::Mapping(_) => Shape::Mapping,
+            YamlContent::Mapping(_) => YamlShape::Mapping,
             // An alias stands for a node, never for an alias.
-            Content::Sequence(_) | Content::Alias(_) => Shape::Sequence,
+            YamlContent::Sequence(_) | YamlContent::Alias(_) => YamlShape::Sequence,
         }
     }
 
     /// Its text, if it has one: null is none.
     pub fn text(self) -> Option<&'a str> {
         match self.content() {
-            Content::Scalar {
+            YamlContent::Scalar {
                 text,
                 style: ScalarStyle::Plain,
             } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") => None,
-            Content::Scalar { text, .. } => Some(text),
+            YamlContent::Scalar { text, .. } => Some(text),
             _ => None,
         }
     }
 
     /// Whether nothing is there: null.
     pub fn is_null(self) -> bool {
-        matches!(self.content(), Content::Scalar { .. }) && self.text().is_none()
+        matches!(self.content(), YamlContent::Scalar { .. }) && self.text().is_none()
     }
 
     /// Whether it says true or false, in the words of YAML 1.1, which is what kubectl reads. In quotes it is a text.
     pub fn truth(self) -> Option<bool> {
         const YES: [&str; 4] = ["true", "yes", "on", "y"];
         const NO: [&str; 4] = ["false", "no", "off", "n"];
-        let Content::Scalar {
+        let YamlContent::Scalar {
             text,
             style: ScalarStyle::Plain,
         } = self.content()
@@ -396,17 +396,17 @@ impl<'a> Value<'a> {
     }
 
     /// Its items, if it is a list.
-    pub fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
+    pub fn items(self) -> Option<impl Iterator<Item = YamlValue<'a>>> {
         match self.content() {
-            Content::Sequence(items) => Some(items.iter().map(move |&index| self.at(index))),
+            YamlContent::Sequence(items) => Some(items.iter().map(move |&index| self.at(index))),
             _ => None,
         }
     }
 
     /// Its keys and values: none unless it is a mapping.
-    pub fn entries(self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
+    pub fn entries(self) -> impl Iterator<Item = (YamlValue<'a>, YamlValue<'a>)> {
         let children: &[usize] = match self.content() {
-            Content::Mapping(children) => children,
+            YamlContent::Mapping(children) => children,
             _ => &[],
         };
         let pairs = children.chunks_exact(2);
@@ -415,23 +415,23 @@ impl<'a> Value<'a> {
 
     /// Whether it has keys and values.
     pub fn is_mapping(self) -> bool {
-        matches!(self.content(), Content::Mapping(_))
+        matches!(self.content(), YamlContent::Mapping(_))
     }
 
     /// The value of a key, those that are merged in included.
-    pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.get_within(key, &mut { MOST_MERGES })
+    pub fn get(self, key: &str) -> Option<YamlValue<'a>> {
+        self.get_within(key, &mut { MAX_MERGES })
     }
 
     /// The value at the end of a way of keys.
-    pub fn at_path(self, keys: &[&str]) -> Option<Value<'a>> {
+    pub fn get_path(self, keys: &[&str]) -> Option<YamlValue<'a>> {
         keys.iter().try_fold(self, |value, key| value.get(key))
     }
 
     /// The line in which the text of a block scalar begins, less one; `None` for text on a line of its key.
     pub fn block_offset(self) -> Option<usize> {
         match self.content() {
-            Content::Scalar {
+            YamlContent::Scalar {
                 text,
                 style: ScalarStyle::Literal,
             } => {
@@ -444,12 +444,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn get_within(self, key: &str, budget: &mut usize) -> Option<Value<'a>> {
+    fn get_within(self, key: &str, budget: &mut usize) -> Option<YamlValue<'a>> {
         let mut entries = self.entries();
         if let Some((_, value)) = entries.find(|(name, _)| name.text() == Some(key)) {
             return Some(value);
         }
-        let mut look = |merged: Value<'a>| {
+        let mut look = |merged: YamlValue<'a>| {
             *budget = budget.checked_sub(1)?;
             merged.get_within(key, budget)
         };
@@ -462,12 +462,12 @@ impl<'a> Value<'a> {
 
     fn resolved(self) -> Self {
         match self.document.nodes[self.index].content {
-            Content::Alias(target) => self.at(target),
+            YamlContent::Alias(target) => self.at(target),
             _ => self,
         }
     }
 
-    fn content(self) -> &'a Content {
+    fn content(self) -> &'a YamlContent {
         &self.document.nodes[self.resolved().index].content
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use probe_detect::{Ask, Detector, Observation};
+use probe_detect::{Detector, Observation, ProbeRequest};
 use probe_model::{
     BindingKey, Finding, Links, Timestamp,
     watched::{WatchState, WatchedInterfaces},
@@ -11,86 +11,86 @@ use probe_model::{
 use tokio::sync::watch;
 
 use super::{
-    ArpSocket, AskCounts, Asker, AskerConfig, AskingState, NotSent, Outcome, Place, Places, View,
-    Wanted,
+    ArpSocket, DetectorView, NotSentReason, ProbeCounts, ProbeOutcome, ProbeScheduler,
+    ProbeSchedulerConfig, ProberState, SourceInterface, SourceInterfaces, TrackedTarget,
 };
 
 /// How often is looked which addresses matter by now.
-const LOOK: Duration = Duration::from_secs(5);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What there is to know about asking at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AskingView {
+pub struct ProberStatus {
     /// Whether this process asks.
-    pub state: AskingState,
+    pub state: ProberState,
     /// What was asked, and what was not.
-    pub counts: AskCounts,
+    pub counts: ProbeCounts,
 }
 
-impl AskingView {
+impl ProberStatus {
     /// Of a process that does not ask, and why.
-    pub fn not(state: AskingState) -> Self {
+    pub fn inactive(state: ProberState) -> Self {
         Self {
             state,
-            counts: AskCounts::default(),
+            counts: ProbeCounts::default(),
         }
     }
 }
 
-impl Default for AskingView {
+impl Default for ProberStatus {
     fn default() -> Self {
-        Self::not(AskingState::Off)
+        Self::inactive(ProberState::Off)
     }
 }
 
 /// The daemon's asking.
 #[derive(Debug)]
-pub struct Asking {
-    asker: Asker,
+pub struct Prober {
+    probe_scheduler: ProbeScheduler,
     socket: ArpSocket,
-    places: Places,
-    looked: Option<Timestamp>,
-    /// [`Detector::cares`] when it was looked.
+    source_interfaces: SourceInterfaces,
+    last_refresh: Option<Timestamp>,
+    /// [`Detector::tracked_generation`] when it was looked.
     seen: Option<u64>,
-    leads: watch::Receiver<bool>,
+    is_leader: watch::Receiver<bool>,
 }
 
-struct Here<'a> {
+struct PlannedView<'a> {
     detector: &'a Detector,
-    places: &'a Places,
+    source_interfaces: &'a SourceInterfaces,
 }
 
-impl View for Here<'_> {
-    fn wants(&self, ask: &Ask) -> bool {
-        self.detector.wants(ask)
+impl DetectorView for PlannedView<'_> {
+    fn is_wanted(&self, ask: &ProbeRequest) -> bool {
+        self.detector.is_wanted(ask)
     }
 
     fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
         self.detector.last_probed(key, now)
     }
 
-    fn place(&self, key: &BindingKey) -> Result<Place, NotSent> {
-        self.places.find(key)
+    fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {
+        self.source_interfaces.find(key)
     }
 }
 
-impl Asking {
+impl Prober {
     /// Asks through this socket.
-    pub fn new(socket: ArpSocket, config: &AskerConfig) -> Self {
+    pub fn new(socket: ArpSocket, config: &ProbeSchedulerConfig) -> Self {
         Self {
-            asker: Asker::new(config, fastrand::u64(..)),
+            probe_scheduler: ProbeScheduler::new(config, fastrand::u64(..)),
             socket,
-            places: Places::default(),
-            looked: None,
+            source_interfaces: SourceInterfaces::default(),
+            last_refresh: None,
             seen: None,
-            leads: watch::Sender::new(false).subscribe(),
+            is_leader: watch::Sender::new(false).subscribe(),
         }
     }
 
     /// While this says so, this node asks about every address of the cluster itself.
     #[must_use]
-    pub fn leading_while(self, leads: watch::Receiver<bool>) -> Self {
-        Self { leads, ..self }
+    pub fn with_leadership(self, is_leader: watch::Receiver<bool>) -> Self {
+        Self { is_leader, ..self }
     }
 
     /// The interfaces have changed.
@@ -99,40 +99,48 @@ impl Asking {
             let watched = watched.get(ifindex);
             watched.is_some_and(|watched| matches!(watched.state, WatchState::Attached { .. }))
         };
-        self.places = Places::new(links, attached);
-        (self.looked, self.seen) = (None, None);
+        self.source_interfaces = SourceInterfaces::new(links, attached);
+        (self.last_refresh, self.seen) = (None, None);
     }
 
     /// Asks once about an address, as soon as the rules of asking let it: who answers is heard.
-    pub fn ask_once(&mut self, key: BindingKey, now: Timestamp) {
-        self.asker.ask_once(key, now);
+    pub fn probe_once(&mut self, key: BindingKey, now: Timestamp) {
+        self.probe_scheduler.probe_once(key, now);
     }
 
     /// Takes a frame, before detection does.
-    pub fn hear(&mut self, observation: &Observation) {
-        self.asker.hear(observation);
+    pub fn observe(&mut self, observation: &Observation) {
+        self.probe_scheduler.observe(observation);
     }
 
     /// Does what is due: hands answers to detection, takes its wishes, sends.
-    pub fn turn(&mut self, detector: &mut Detector, now: Timestamp, findings: &mut Vec<Finding>) {
-        if self.looked.is_none_or(|looked| now.since(looked) >= LOOK) {
-            self.looked = Some(now);
-            self.look(detector, now);
+    pub fn run_due(
+        &mut self,
+        detector: &mut Detector,
+        now: Timestamp,
+        findings: &mut Vec<Finding>,
+    ) {
+        if self
+            .last_refresh
+            .is_none_or(|last_refresh| now.since(last_refresh) >= REFRESH_INTERVAL)
+        {
+            self.last_refresh = Some(now);
+            self.refresh(detector, now);
         }
         loop {
-            let outcomes = self.asker.conclude(now);
+            let outcomes = self.probe_scheduler.take_outcomes(now);
             let is_done = outcomes.is_empty();
             for outcome in outcomes {
-                self.report(outcome, detector, now, findings);
+                self.apply_outcome(outcome, detector, now, findings);
             }
-            for ask in detector.take_asks() {
-                self.asker.plan(ask, now);
+            for ask in detector.take_probe_requests() {
+                self.probe_scheduler.schedule(ask, now);
             }
-            let shot = self.asker.next(
+            let shot = self.probe_scheduler.next(
                 now,
-                &Here {
+                &PlannedView {
                     detector,
-                    places: &self.places,
+                    source_interfaces: &self.source_interfaces,
                 },
             );
             match shot {
@@ -140,7 +148,7 @@ impl Asking {
                     let ifindex = shot.key.segment.interface;
                     if let Err(error) = self.socket.send(ifindex, &shot.question) {
                         tracing::debug!(%error, address = %shot.key.ip, "a question was not sent");
-                        self.asker.failed(&shot, now);
+                        self.probe_scheduler.send_failed(&shot, now);
                     }
                 }
                 None if is_done => return,
@@ -149,39 +157,39 @@ impl Asking {
         }
     }
 
-    fn report(
+    fn apply_outcome(
         &mut self,
-        outcome: Outcome,
+        outcome: ProbeOutcome,
         detector: &mut Detector,
         now: Timestamp,
         findings: &mut Vec<Finding>,
     ) {
         match outcome {
-            Outcome::Answered { ask, by } => {
-                detector.answered(&ask, now, &by, findings);
+            ProbeOutcome::Answered { ask, by } => {
+                detector.record_replies(&ask, now, &by, findings);
                 if by.is_empty() && !detector.is_silent(&ask.key) {
-                    self.asker.doubt(&ask.key);
+                    self.probe_scheduler.restart_silence_check(&ask.key);
                 }
             }
-            Outcome::Unasked(ask) => detector.unasked(&ask, now, findings),
-            Outcome::SilenceForgotten(key) => detector.forget_silence(&key),
-            Outcome::Mute(ask) => {
+            ProbeOutcome::NotProbed(ask) => detector.record_not_probed(&ask, now, findings),
+            ProbeOutcome::SilenceWithdrawn(key) => detector.withdraw_silence(&key),
+            ProbeOutcome::NoFramesReceived(ask) => {
                 // Is there anybody at all?
-                if let Some(witness) = detector.witness(ask.key.segment, ask.key.ip) {
-                    self.asker.ask_once(witness, now);
+                if let Some(witness) = detector.reference_address(ask.key.segment, ask.key.ip) {
+                    self.probe_scheduler.probe_once(witness, now);
                 } else {
-                    self.asker.believe(&ask, now);
-                    detector.answered(&ask, now, &[], findings);
+                    self.probe_scheduler.accept_silence(&ask, now);
+                    detector.record_replies(&ask, now, &[], findings);
                 }
             }
         }
     }
 
     /// Looks which addresses matter.
-    fn look(&mut self, detector: &mut Detector, now: Timestamp) {
-        self.asker.lead(*self.leads.borrow());
+    fn refresh(&mut self, detector: &mut Detector, now: Timestamp) {
+        self.probe_scheduler.set_leading(*self.is_leader.borrow());
         // Of ten thousand addresses each look would keep frames waiting.
-        if self.seen == Some(detector.cares()) {
+        if self.seen == Some(detector.tracked_generation()) {
             return;
         }
         let single = |network: &IpNet| match network {
@@ -193,37 +201,39 @@ impl Asking {
             .filter_map(single)
             .collect::<Vec<_>>()
         {
-            for segment in self.places.segments_of(ip) {
+            for segment in self.source_interfaces.segments_of(ip) {
                 let ip = ip.into();
                 detector.expect(BindingKey { segment, ip }, now);
             }
         }
         // What is elsewhere would only be turned away each time.
-        let places = &self.places;
-        let keys = detector.cared_for();
-        let here = keys.filter(|key| places.find(key) != Err(NotSent::OffLink));
-        let wanted = here.map(|key| Wanted {
+        let source_interfaces = &self.source_interfaces;
+        let keys = detector.tracked_keys();
+        let here = keys.filter(|key| source_interfaces.find(key) != Err(NotSentReason::OffLink));
+        let wanted = here.map(|key| TrackedTarget {
             key,
-            of_cluster: detector.is_expected(&key),
+            from_cluster: detector.is_expected(&key),
         });
-        self.asker.care_for(wanted, now);
-        self.seen = Some(detector.cares());
+        self.probe_scheduler.set_tracked(wanted, now);
+        self.seen = Some(detector.tracked_generation());
     }
 
     /// When the next turn is due, if nothing is heard before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let look = self.looked.map(|looked| looked + LOOK);
-        [self.asker.next_deadline(), look]
+        let look = self
+            .last_refresh
+            .map(|last_refresh| last_refresh + REFRESH_INTERVAL);
+        [self.probe_scheduler.next_deadline(), look]
             .into_iter()
             .flatten()
             .min()
     }
 
     /// What there is to know.
-    pub fn view(&self) -> AskingView {
-        AskingView {
-            state: AskingState::On,
-            counts: *self.asker.counts(),
+    pub fn view(&self) -> ProberStatus {
+        ProberStatus {
+            state: ProberState::On,
+            counts: *self.probe_scheduler.counts(),
         }
     }
 }

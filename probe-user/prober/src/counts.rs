@@ -1,11 +1,11 @@
 //! What was asked, and what was not.
 
 use probe_common::label_enum;
-use probe_detect::Purpose;
+use probe_detect::ProbePurpose;
 
 label_enum! {
     /// Whether this process asks.
-    pub enum AskingState {
+    pub enum ProberState {
         /// It was told not to.
         Off = "off",
         /// It may not: `CAP_NET_RAW` is missing.
@@ -17,13 +17,13 @@ label_enum! {
 
 label_enum! {
     /// Why a question was put off, or not put at all.
-    pub enum NotSent {
+    pub enum NotSentReason {
         /// Put off: a newcomer has just probed for the address, and would take us for a rival.
-        Newcomer = "newcomer",
+        RecentlyStarted = "newcomer",
         /// Put off: others have just asked about other addresses, and the segment's budget is theirs too.
-        SharedBudget = "shared_budget",
+        BudgetUsed = "shared_budget",
         /// Dropped: others ask about this address.
-        LeftToOthers = "left_to_others",
+        NotSelected = "left_to_others",
         /// Dropped: by the time it could be put, its answer was of no use any more.
         Obsolete = "obsolete",
         /// Dropped: the interface is down or has no carrier.
@@ -38,37 +38,37 @@ label_enum! {
         SendFailed = "send_failed",
         /// Sent, but this program's own egress hook has not seen it go, as where a filter leaves the address out:
         /// silence after it says nothing.
-        Unseen = "unseen",
+        NoFramesReceived = "unseen",
     }
 }
 
 /// How often each of it happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AskCounts {
-    sent: [u64; Purpose::COUNT],
-    not_sent: [u64; NotSent::COUNT],
+pub struct ProbeCounts {
+    sent: [u64; ProbePurpose::COUNT],
+    not_sent: [u64; NotSentReason::COUNT],
 }
 
-impl AskCounts {
+impl ProbeCounts {
     /// ARP probes sent, by purpose.
-    pub const fn sent(&self, purpose: Purpose) -> u64 {
+    pub const fn sent(&self, purpose: ProbePurpose) -> u64 {
         self.sent[purpose.number() as usize]
     }
 
     /// Questions put off or dropped, by reason.
-    pub const fn not_sent(&self, reason: NotSent) -> u64 {
+    pub const fn not_sent(&self, reason: NotSentReason) -> u64 {
         self.not_sent[reason.number() as usize]
     }
 
-    pub(super) const fn count_sent(&mut self, purpose: Purpose) {
+    pub(super) const fn count_sent(&mut self, purpose: ProbePurpose) {
         self.sent[purpose.number() as usize] += 1;
     }
 
-    pub(super) const fn uncount_sent(&mut self, purpose: Purpose) {
+    pub(super) const fn retract_sent(&mut self, purpose: ProbePurpose) {
         self.sent[purpose.number() as usize] -= 1;
     }
 
-    pub(super) const fn count_not_sent(&mut self, reason: NotSent) {
+    pub(super) const fn count_not_sent(&mut self, reason: NotSentReason) {
         self.not_sent[reason.number() as usize] += 1;
     }
 }

@@ -12,81 +12,83 @@ use probe_common::wire::MacAddr;
 use probe_model::{Segment, Timestamp};
 
 /// Nodes that are remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
+const MAX_OBSERVED_AGENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 
 /// A fleet of which more were heard is not counted anew every time…
-const SMALL: usize = 64;
+const MIN_AGENTS: usize = 64;
 
 /// …but after this.
-const RECOUNTED: Duration = Duration::from_secs(10);
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many nodes of a fleet, of whatever size, ask one question.
-const ASKERS: f64 = 3.0;
+const EXPECTED_PROBERS: f64 = 3.0;
 
 /// The nodes heard lately.
 #[derive(Debug)]
-pub(super) struct Fleet {
-    told: Option<u32>,
+pub(super) struct AgentEstimator {
+    configured: Option<u32>,
     memory: Duration,
-    heard: LruCache<(Segment, MacAddr), Heard>,
+    observed: LruCache<(Segment, MacAddr), ObservedProber>,
     /// The last count: a large fleet is not counted for every question.
-    counted: Option<Counted>,
+    cached_estimate: Option<AgentEstimate>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+struct AgentEstimate {
     segment: Segment,
     at: Timestamp,
     size: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Heard {
+struct ObservedProber {
     at: Timestamp,
     times: u32,
 }
 
-impl Fleet {
+impl AgentEstimator {
     /// A fleet of the size that was told, or nobody heard yet. A node is part of it for `memory` after it was
     /// last heard.
-    pub fn new(told: Option<u32>, memory: Duration) -> Self {
+    pub fn new(configured: Option<u32>, memory: Duration) -> Self {
         Self {
-            told,
+            configured,
             memory,
-            heard: LruCache::new(REMEMBERED),
-            counted: None,
+            observed: LruCache::new(MAX_OBSERVED_AGENTS),
+            cached_estimate: None,
         }
     }
 
     /// Another node asks everybody.
-    pub fn hear(&mut self, segment: Segment, mac: MacAddr, at: Timestamp) {
-        let heard = self
-            .heard
-            .get_or_insert_mut((segment, mac), || Heard { at, times: 0 });
-        if at.since(heard.at) > self.memory {
-            heard.times = 0;
+    pub fn observe(&mut self, segment: Segment, mac: MacAddr, at: Timestamp) {
+        let observed = self
+            .observed
+            .get_or_insert_mut((segment, mac), || ObservedProber { at, times: 0 });
+        if at.since(observed.at) > self.memory {
+            observed.times = 0;
         }
-        *heard = Heard {
+        *observed = ObservedProber {
             at,
-            times: heard.times.saturating_add(1),
+            times: observed.times.saturating_add(1),
         };
     }
 
     /// How many nodes there are on a segment, this one included.
-    pub fn size(&mut self, segment: Segment, now: Timestamp) -> f64 {
-        if let Some(told) = self.told {
-            return f64::from(told.max(1));
+    pub fn estimate(&mut self, segment: Segment, now: Timestamp) -> f64 {
+        if let Some(configured) = self.configured {
+            return f64::from(configured.max(1));
         }
-        let is_fresh = |counted: &Counted| {
-            counted.segment == segment && now.since(counted.at) < RECOUNTED && now >= counted.at
+        let is_fresh = |cached_estimate: &AgentEstimate| {
+            cached_estimate.segment == segment
+                && now.since(cached_estimate.at) < RECOUNT_INTERVAL
+                && now >= cached_estimate.at
         };
-        if self.heard.len() > SMALL
-            && let Some(counted) = self.counted.filter(is_fresh)
+        if self.observed.len() > MIN_AGENTS
+            && let Some(cached_estimate) = self.cached_estimate.filter(is_fresh)
         {
-            return counted.size;
+            return cached_estimate.size;
         }
         let size = self.count(segment, now);
-        self.counted = Some(Counted {
+        self.cached_estimate = Some(AgentEstimate {
             segment,
             at: now,
             size,
@@ -96,11 +98,11 @@ impl Fleet {
 
     fn count(&self, segment: Segment, now: Timestamp) -> f64 {
         let (mut all, mut once, mut twice) = (0_u32, 0_u32, 0_u32);
-        for ((place, _), heard) in &self.heard {
-            if *place == segment && now.since(heard.at) <= self.memory {
+        for ((place, _), observed) in &self.observed {
+            if *place == segment && now.since(observed.at) <= self.memory {
                 all += 1;
-                once += u32::from(heard.times == 1);
-                twice += u32::from(heard.times == 2);
+                once += u32::from(observed.times == 1);
+                twice += u32::from(observed.times == 2);
             }
         }
         let (once, twice) = (f64::from(once), f64::from(twice));
@@ -113,8 +115,8 @@ impl Fleet {
     }
 
     /// The probability with which this node asks a question that every node could ask.
-    pub fn share(&mut self, segment: Segment, now: Timestamp) -> f64 {
-        (ASKERS / self.size(segment, now)).min(1.0)
+    pub fn selection_probability(&mut self, segment: Segment, now: Timestamp) -> f64 {
+        (EXPECTED_PROBERS / self.estimate(segment, now)).min(1.0)
     }
 }
 
@@ -135,22 +137,22 @@ mod tests {
 
     #[test]
     fn alone_and_among_three_every_node_asks() {
-        let mut fleet = Fleet::new(None, HOUR);
+        let mut fleet = AgentEstimator::new(None, HOUR);
         let segment = Segment::default();
-        assert!(fleet.share(segment, Timestamp(0)) >= 1.0);
+        assert!(fleet.selection_probability(segment, Timestamp(0)) >= 1.0);
         for round in 0..10 {
             for node in 0..2 {
-                fleet.hear(segment, mac(node), Timestamp(round));
+                fleet.observe(segment, mac(node), Timestamp(round));
             }
         }
-        assert!(within(fleet.size(segment, Timestamp(10)), 3.0, 3.0));
-        assert!(fleet.share(segment, Timestamp(10)) >= 1.0);
+        assert!(within(fleet.estimate(segment, Timestamp(10)), 3.0, 3.0));
+        assert!(fleet.selection_probability(segment, Timestamp(10)) >= 1.0);
     }
 
     #[test]
     fn a_size_that_was_told_is_the_size() {
-        let mut fleet = Fleet::new(Some(300), HOUR);
-        let share = fleet.share(Segment::default(), Timestamp(0));
+        let mut fleet = AgentEstimator::new(Some(300), HOUR);
+        let share = fleet.selection_probability(Segment::default(), Timestamp(0));
         assert!(within(share, 0.0099, 0.0101), "{share}");
     }
 
@@ -160,37 +162,37 @@ mod tests {
         let segment = Segment::default();
         for seed in 0..20 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut fleet = Fleet::new(None, HOUR);
+            let mut fleet = AgentEstimator::new(None, HOUR);
             for question in 0..300 {
-                fleet.hear(segment, mac(random.u32(0..1_000)), Timestamp(question));
+                fleet.observe(segment, mac(random.u32(0..1_000)), Timestamp(question));
             }
-            let size = fleet.size(segment, Timestamp(300));
+            let size = fleet.estimate(segment, Timestamp(300));
             assert!(within(size, 500.0, 2_000.0), "{size}");
         }
     }
 
     #[test]
     fn who_was_not_heard_for_long_is_no_part_of_it() {
-        let (mut fleet, here) = (Fleet::new(None, HOUR), Segment::default());
+        let (mut fleet, here) = (AgentEstimator::new(None, HOUR), Segment::default());
         for node in 0..100 {
-            fleet.hear(here, mac(node), Timestamp(0));
+            fleet.observe(here, mac(node), Timestamp(0));
         }
         let elsewhere = Segment {
             interface: 7,
             ..here
         };
-        assert!(within(fleet.size(elsewhere, Timestamp(0)), 1.0, 1.0));
-        assert!(fleet.size(here, Timestamp(0)) > 100.0);
+        assert!(within(fleet.estimate(elsewhere, Timestamp(0)), 1.0, 1.0));
+        assert!(fleet.estimate(here, Timestamp(0)) > 100.0);
         let later = Timestamp(0) + HOUR * 2;
-        assert!(within(fleet.size(here, later), 1.0, 1.0));
+        assert!(within(fleet.estimate(here, later), 1.0, 1.0));
     }
 
     #[test]
     fn memory_is_bounded_whoever_asks() {
-        let mut fleet = Fleet::new(None, HOUR);
+        let mut fleet = AgentEstimator::new(None, HOUR);
         for node in 0..10_000 {
-            fleet.hear(Segment::default(), mac(node), Timestamp(0));
+            fleet.observe(Segment::default(), mac(node), Timestamp(0));
         }
-        assert_eq!(fleet.heard.len(), REMEMBERED.get());
+        assert_eq!(fleet.observed.len(), MAX_OBSERVED_AGENTS.get());
     }
 }

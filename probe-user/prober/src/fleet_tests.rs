@@ -15,7 +15,10 @@ use probe_common::{
     counter::Direction,
     wire::{MacAddr, Vlan},
 };
-use probe_detect::{Answer, Ask, Body, Claim, Form, Observation, Probe, RequestId};
+use probe_detect::{
+    Claim, ClaimFlags, Observation, ObservationBody, ObservedProbe, ProbeReply, ProbeRequest,
+    RequestId,
+};
 use probe_model::{BindingKey, Segment, Timestamp};
 
 use super::*;
@@ -30,8 +33,8 @@ const DELAY: Duration = Duration::from_millis(1);
 
 struct Here(MacAddr);
 
-impl View for Here {
-    fn wants(&self, _: &Ask) -> bool {
+impl DetectorView for Here {
+    fn is_wanted(&self, _: &ProbeRequest) -> bool {
         true
     }
 
@@ -39,8 +42,8 @@ impl View for Here {
         None
     }
 
-    fn place(&self, key: &BindingKey) -> Result<Place, NotSent> {
-        Ok(Place {
+    fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {
+        Ok(SourceInterface {
             segment: key.segment,
             mac: self.0,
         })
@@ -61,8 +64,8 @@ fn address(number: usize) -> BindingKey {
 }
 
 /// Nodes that are started at once, on addresses that all have an owner.
-struct Fleet {
-    nodes: Vec<Asker>,
+struct AgentEstimator {
+    nodes: Vec<ProbeScheduler>,
     /// When each node has something to do.
     due: BTreeSet<(Timestamp, usize)>,
     /// Frames on their way: when they arrive, who sent them, about what.
@@ -72,15 +75,15 @@ struct Fleet {
     asked: Vec<(Timestamp, usize, BindingKey)>,
 }
 
-impl Fleet {
+impl AgentEstimator {
     fn start(size: usize, addresses: usize) -> Self {
         let nodes = (0..size).map(|node| {
-            let mut asker = Asker::new(&AskerConfig::default(), node as u64);
-            let wanted = (0..addresses).map(|number| Wanted {
+            let mut asker = ProbeScheduler::new(&ProbeSchedulerConfig::default(), node as u64);
+            let wanted = (0..addresses).map(|number| TrackedTarget {
                 key: address(number),
-                of_cluster: false,
+                from_cluster: false,
             });
-            asker.care_for(wanted, Timestamp(0));
+            asker.set_tracked(wanted, Timestamp(0));
             asker
         });
         let mut fleet = Self {
@@ -124,18 +127,18 @@ impl Fleet {
                 let frame = self.on_their_way.pop_first();
                 let (_, sender, key) = frame.unwrap();
                 for node in (0..self.nodes.len()).filter(|&node| node != sender) {
-                    self.nodes[node].hear(&probe(key, sender, Direction::Ingress, now));
+                    self.nodes[node].observe(&probe(key, sender, Direction::Ingress, now));
                     self.look(node);
                 }
                 continue;
             }
             let (_, node) = *self.due.first().unwrap();
-            self.nodes[node].conclude(now);
+            self.nodes[node].take_outcomes(now);
             while let Some(shot) = self.nodes[node].next(now, &Here(mac(1, node))) {
                 assert_eq!(shot.question.to, None);
                 self.asked.push((now, node, shot.key));
-                self.nodes[node].hear(&probe(shot.key, node, Direction::Egress, now));
-                self.nodes[node].hear(&answer(shot.key, node, now));
+                self.nodes[node].observe(&probe(shot.key, node, Direction::Egress, now));
+                self.nodes[node].observe(&answer(shot.key, node, now));
                 self.on_their_way.insert((now + DELAY, node, shot.key));
             }
             self.look(node);
@@ -179,11 +182,11 @@ fn probe(key: BindingKey, node: usize, direction: Direction, at: Timestamp) -> O
         at,
         segment: SEGMENT,
         direction,
-        body: Body::Probe(Probe {
+        body: ObservationBody::Probe(ObservedProbe {
             target: key.ip,
             prober: mac(1, node),
             unicast: false,
-            signed: true,
+            has_sender_ip: true,
         }),
     }
 }
@@ -193,16 +196,16 @@ fn answer(key: BindingKey, node: usize, at: Timestamp) -> Observation {
         at,
         segment: SEGMENT,
         direction: Direction::Ingress,
-        body: Body::Claim(Claim {
+        body: ObservationBody::Claim(Claim {
             ip: key.ip,
             mac: mac(2, 0),
             eth_src: mac(2, 0),
-            form: Form {
+            form: ClaimFlags {
                 reply: true,
                 announcement: false,
                 unicast: true,
             },
-            answer: Some(Answer {
+            reply: Some(ProbeReply {
                 asker: mac(1, node),
                 to_probe: true,
                 request: Some(RequestId(at)),
@@ -217,7 +220,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn one_daemon_asks_about_500_addresses_every_five_minutes_within_its_budget() {
-    let mut fleet = Fleet::start(1, 500);
+    let mut fleet = AgentEstimator::start(1, 500);
     fleet.run(30 * MINUTE);
     assert!(fleet.most_within(SECOND) <= 5);
     // 500 questions at 5/s are 100 s.
@@ -227,7 +230,7 @@ fn one_daemon_asks_about_500_addresses_every_five_minutes_within_its_budget() {
 
 #[test]
 fn three_daemons_together_ask_no_more_than_one_would() {
-    let mut fleet = Fleet::start(3, 500);
+    let mut fleet = AgentEstimator::start(3, 500);
     fleet.run(30 * MINUTE);
     let (burst, sustained) = (fleet.most_within(SECOND), fleet.most_within(10 * SECOND));
     println!(
@@ -250,7 +253,7 @@ fn three_daemons_together_ask_no_more_than_one_would() {
 
 #[test]
 fn a_thousand_daemons_that_start_at_once_stay_within_the_budget_of_one() {
-    let mut fleet = Fleet::start(1_000, 500);
+    let mut fleet = AgentEstimator::start(1_000, 500);
     fleet.run(10 * MINUTE);
     let (burst, sustained) = (fleet.most_within(SECOND), fleet.most_within(10 * SECOND));
     println!(

@@ -10,11 +10,11 @@ use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, Link, Links, Segment, on_link::segments};
 
-use super::NotSent;
+use super::NotSentReason;
 
 /// Whence to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceInterface {
     /// Where. The frame goes through the watched interface, with the VLAN's tag.
     pub segment: Segment,
     /// The MAC to ask with: that of the interface which has an address in the network.
@@ -23,21 +23,21 @@ pub struct Place {
 
 /// The networks that this host is connected to through watched interfaces.
 #[derive(Clone, Debug, Default)]
-pub struct Places(HashMap<Segment, Vec<Connection>>);
+pub struct SourceInterfaces(HashMap<Segment, Vec<ConnectedNetwork>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Connection {
+struct ConnectedNetwork {
     network: Ipv4Net,
     mac: MacAddr,
     /// All interfaces on the way are up and have a carrier.
     works: bool,
 }
 
-impl Places {
+impl SourceInterfaces {
     /// What these links say; only through the `watched` interfaces.
     pub fn new(links: &Links, watched: impl Fn(u32) -> bool) -> Self {
         let works = |link: &Link| link.up && link.carrier;
-        let mut places: HashMap<Segment, Vec<Connection>> = HashMap::new();
+        let mut places: HashMap<Segment, Vec<ConnectedNetwork>> = HashMap::new();
         for link in links.iter().filter(|link| link.arp) {
             let Some(mac) = link.mac.filter(|mac| *mac != MacAddr::ZERO) else {
                 continue;
@@ -45,7 +45,7 @@ impl Places {
             for segment in segments(links, link, &watched) {
                 let below = links.get(segment.interface);
                 let connections = link.addresses.iter().filter_map(|network| match network {
-                    IpNet::V4(network) => Some(Connection {
+                    IpNet::V4(network) => Some(ConnectedNetwork {
                         network: *network,
                         mac,
                         works: works(link) && below.is_some_and(works),
@@ -65,18 +65,20 @@ impl Places {
     }
 
     /// Whence to ask for an address, or why not.
-    pub fn find(&self, key: &BindingKey) -> Result<Place, NotSent> {
+    pub fn find(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {
         let IpAddr::V4(ip) = key.ip else {
-            return Err(NotSent::OffLink);
+            return Err(NotSentReason::OffLink);
         };
         let connections = self.0.get(&key.segment).into_iter().flatten();
         let mut on_link = connections.filter(|connection| connection.reaches(ip));
-        let first = on_link.next().ok_or(NotSent::OffLink)?;
+        let first = on_link.next().ok_or(NotSentReason::OffLink)?;
         let working = [first].into_iter().chain(on_link).find(|way| way.works);
-        working.ok_or(NotSent::LinkDown).map(|way| Place {
-            segment: key.segment,
-            mac: way.mac,
-        })
+        working
+            .ok_or(NotSentReason::LinkDown)
+            .map(|way| SourceInterface {
+                segment: key.segment,
+                mac: way.mac,
+            })
     }
 
     /// The segments on which an address is on-link.
@@ -89,7 +91,7 @@ impl Places {
     }
 }
 
-impl Connection {
+impl ConnectedNetwork {
     /// Whether the address is one that a station of the network can have.
     fn reaches(&self, ip: Ipv4Addr) -> bool {
         let network = self.network;
@@ -119,8 +121,8 @@ mod tests {
         }
     }
 
-    fn find(links: &[Link], vlan: u16, ip: &str) -> Result<u8, NotSent> {
-        let places = Places::new(&links.iter().cloned().collect(), |index| index == 1);
+    fn find(links: &[Link], vlan: u16, ip: &str) -> Result<u8, NotSentReason> {
+        let places = SourceInterfaces::new(&links.iter().cloned().collect(), |index| index == 1);
         let key = BindingKey {
             segment: Segment {
                 interface: 1,
@@ -143,12 +145,12 @@ mod tests {
             "203.0.113.1",
             "2001:db8::1",
         ] {
-            assert_eq!(find(&links, 0, off), Err(NotSent::OffLink), "{off}");
+            assert_eq!(find(&links, 0, off), Err(NotSentReason::OffLink), "{off}");
         }
         assert_eq!(find(&[link(1, "192.0.2.0/31")], 0, "192.0.2.1"), Ok(1));
         assert_eq!(
             find(&[link(1, "192.0.2.1/32")], 0, "192.0.2.2"),
-            Err(NotSent::OffLink)
+            Err(NotSentReason::OffLink)
         );
     }
 
@@ -170,7 +172,10 @@ mod tests {
         };
         let links = [parent, child, macvlan, beside];
         assert_eq!(find(&links[..3], 100, "198.51.100.7"), Ok(2));
-        assert_eq!(find(&links[..3], 0, "198.51.100.7"), Err(NotSent::OffLink));
+        assert_eq!(
+            find(&links[..3], 0, "198.51.100.7"),
+            Err(NotSentReason::OffLink)
+        );
         assert_eq!(find(&links[..3], 0, "203.0.113.7"), Ok(3));
         assert_eq!(
             find(&[links[3].clone(), links[0].clone()], 0, "192.0.2.7"),
@@ -201,15 +206,18 @@ mod tests {
                 ..link(2, "198.51.100.1/24")
             };
             let links = [parent, child];
-            assert_eq!(find(&links, 0, "192.0.2.7"), Err(NotSent::LinkDown));
-            assert_eq!(find(&links, 100, "198.51.100.7"), Err(NotSent::LinkDown));
+            assert_eq!(find(&links, 0, "192.0.2.7"), Err(NotSentReason::LinkDown));
+            assert_eq!(
+                find(&links, 100, "198.51.100.7"),
+                Err(NotSentReason::LinkDown)
+            );
         }
     }
 
     #[test]
     fn where_an_address_is_on_link_is_known() {
         let links = [link(1, "192.0.2.1/24")].into_iter().collect();
-        let places = Places::new(&links, |_| true);
+        let places = SourceInterfaces::new(&links, |_| true);
         let on = |ip: [u8; 4]| places.segments_of(ip.into()).count();
         assert_eq!((on([192, 0, 2, 9]), on([198, 51, 100, 9])), (1, 0));
     }

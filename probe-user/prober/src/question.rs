@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use probe_common::wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, Vlan, ethertype};
 
 /// The least that an Ethernet card puts on a wire, without the checksum (IEEE 802.3 section 3.2.8).
-const SHORTEST_FRAME: usize = 60;
+const MIN_FRAME_BYTES: usize = 60;
 
 /// "Who has `target`?"
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Question {
+pub struct ArpProbe {
     /// The address in question (tpa).
     pub target: Ipv4Addr,
     /// The MAC of the interface that asks (sha).
@@ -23,15 +23,15 @@ pub struct Question {
     pub vlan: Vlan,
 }
 
-impl Question {
+impl ArpProbe {
     /// The frame.
     ///
     /// An ARP probe bears a mark: its target hardware address is the asker's own. RFC 5227 section 1.1 has that
     /// field ignored by whoever answers (and prefers zero); no host that probes for its own sake fills it so.
     /// By the mark a monitor on another node knows a monitor, also before it has ever heard of this node, and
     /// does not report a newcomer who was denied an address. A question with an address is told apart by that.
-    pub fn frame(&self) -> Vec<u8> {
-        let mut frame = Vec::with_capacity(SHORTEST_FRAME);
+    pub fn to_frame(&self) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(MIN_FRAME_BYTES);
         frame.extend(self.to.unwrap_or(MacAddr::BROADCAST).0);
         frame.extend(self.asker.0);
         let vids = self.vlan.0;
@@ -60,7 +60,7 @@ impl Question {
         };
         frame.extend(mark.0);
         frame.extend(self.target.octets());
-        frame.resize(frame.len().max(SHORTEST_FRAME), 0);
+        frame.resize(frame.len().max(MIN_FRAME_BYTES), 0);
         frame
     }
 }
@@ -76,8 +76,8 @@ mod tests {
 
     const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
-    fn question() -> Question {
-        Question {
+    fn question() -> ArpProbe {
+        ArpProbe {
             target: Ipv4Addr::new(192, 0, 2, 7),
             asker: ASKER,
             from: None,
@@ -86,9 +86,9 @@ mod tests {
         }
     }
 
-    fn parsed(question: Question) -> ArpFrame {
-        let frame = question.frame();
-        assert!(frame.len() >= SHORTEST_FRAME);
+    fn parsed(question: ArpProbe) -> ArpFrame {
+        let frame = question.to_frame();
+        assert!(frame.len() >= MIN_FRAME_BYTES);
         match parse(&frame.as_slice(), VlanTag::NONE) {
             Parsed::Arp(frame) => frame,
             other => panic!("{other:?}"),
@@ -109,7 +109,7 @@ mod tests {
     fn it_can_go_to_one_station_from_an_address_on_a_vlan() {
         let one = MacAddr([2, 0, 0, 0, 0, 9]);
         for vlan in [Vlan([100, 0]), Vlan([100, 200])] {
-            let frame = parsed(Question {
+            let frame = parsed(ArpProbe {
                 from: Some(Ipv4Addr::new(192, 0, 2, 1)),
                 to: Some(one),
                 vlan,

@@ -23,16 +23,16 @@ use probe_common::{
 };
 use socket2::{SockFilter, SockRef};
 
-use super::{SocketError, socket::link_address};
+use super::{ArpSocketError, socket::link_layer_address};
 
 /// Room for the largest frame of interest: Ethernet, two tags in the bytes, ARP; more is cut off unread.
-const ROOM: usize = 128;
+const BUFFER_BYTES: usize = 128;
 
 /// The header of a control message and a `struct tpacket_auxdata`, and to spare.
-const CONTROL_ROOM: usize = 64;
+const CONTROL_BYTES: usize = 64;
 
 /// `pkttype` of frames that this host sent (`PACKET_OUTGOING`, `include/uapi/linux/if_packet.h`).
-const OUTGOING: u8 = 4;
+const PACKET_OUTGOING: u8 = 4;
 
 /// Every received frame comes with what the kernel took out of its bytes: the VLAN tag.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +48,13 @@ nix::setsockopt_impl!(
 
 /// An ARP frame, and where it was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct ReceivedFrame {
     /// The frame, with the tag that the kernel keeps beside it.
     pub frame: ArpFrame,
     /// Index of the interface.
     pub ifindex: u32,
     /// Whether this host sent it.
-    pub sent: bool,
+    pub is_outgoing: bool,
 }
 
 /// Hears every ARP frame on an interface, in whatever VLAN, received and sent.
@@ -65,27 +65,27 @@ pub struct ArpReceiver {
 
 impl ArpReceiver {
     /// Listens on one interface, or on all of them.
-    pub fn open(ifindex: Option<u32>) -> Result<Self, SocketError> {
+    pub fn open(ifindex: Option<u32>) -> Result<Self, ArpSocketError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Of no protocol until it is bound: nothing is queued before the filter is in place.
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         SockRef::from(&socket)
-            .attach_filter(&arp_only())
-            .map_err(SocketError::Other)?;
+            .attach_filter(&arp_filter())
+            .map_err(ArpSocketError::Other)?;
         setsockopt(&socket, AuxiliaryData, &true)?;
         // Not ETH_P_ARP: such a socket hears frames of VLANs that are not configured here as if they were
         // untagged (the tag is cleared before the handlers of a protocol are called).
         let all = u16::try_from(libc::ETH_P_ALL).unwrap_or_default();
-        let address = link_address(ifindex.unwrap_or_default(), all).ok_or(Errno::ENXIO)?;
+        let address = link_layer_address(ifindex.unwrap_or_default(), all).ok_or(Errno::ENXIO)?;
         bind(socket.as_raw_fd(), &address)?;
         Ok(Self { socket })
     }
 
     /// The next frame that waits; `None` if none does.
-    pub fn receive(&self) -> io::Result<Option<Heard>> {
-        let mut room = [0; ROOM];
+    pub fn receive(&self) -> io::Result<Option<ReceivedFrame>> {
+        let mut room = [0; BUFFER_BYTES];
         loop {
-            let mut control = vec![0; CONTROL_ROOM];
+            let mut control = vec![0; CONTROL_BYTES];
             let mut slices = [IoSliceMut::new(&mut room)];
             let message = match recvmsg::<LinkAddr>(
                 self.socket.as_raw_fd(),
@@ -105,10 +105,10 @@ impl ArpReceiver {
             });
             let Some(from) = from else { continue };
             if let Parsed::Arp(frame) = parse(&room.get(..length).unwrap_or_default(), tag) {
-                return Ok(Some(Heard {
+                return Ok(Some(ReceivedFrame {
                     frame,
                     ifindex: u32::try_from(from.ifindex()).unwrap_or_default(),
-                    sent: from.pkttype() == OUTGOING,
+                    is_outgoing: from.pkttype() == PACKET_OUTGOING,
                 }));
             }
         }
@@ -152,7 +152,7 @@ fn stripped_tag(message: ControlMessageOwned) -> Option<VlanTag> {
 
 /// Classic BPF: the ethertype is ARP, or ARP follows the tags in the bytes. The outermost tag is not in the
 /// bytes; of the rest of a busy interface's traffic, this costs a comparison or three.
-fn arp_only() -> [SockFilter; 11] {
+fn arp_filter() -> [SockFilter; 11] {
     const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K

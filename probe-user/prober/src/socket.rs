@@ -14,11 +14,11 @@ use nix::{
 };
 use probe_common::wire::ethertype;
 
-use super::Question;
+use super::ArpProbe;
 
 /// Why a packet socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub enum ArpSocketError {
     /// The capability is missing.
     #[error(
         "asking takes CAP_NET_RAW, which this process lacks: run as root, or `setcap cap_net_raw+ep` the program"
@@ -29,7 +29,7 @@ pub enum SocketError {
     Other(#[source] io::Error),
 }
 
-impl From<Errno> for SocketError {
+impl From<Errno> for ArpSocketError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::EPERM | Errno::EACCES => Self::NotPermitted,
@@ -47,7 +47,7 @@ pub struct ArpSocket {
 
 impl ArpSocket {
     /// A socket that only sends: of protocol 0, so that nothing piles up in it (packet(7)).
-    pub fn sender() -> Result<Self, SocketError> {
+    pub fn sender() -> Result<Self, ArpSocketError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         Ok(Self { socket })
@@ -55,9 +55,9 @@ impl ArpSocket {
 
     /// Asks through an interface. Errors are the interface's (`ENETDOWN`, `ENXIO`: it is down, or gone) or say
     /// that its queue is full (`ENOBUFS`, `EAGAIN`): the frame was not sent.
-    pub fn send(&self, ifindex: u32, question: &Question) -> io::Result<()> {
-        let frame = question.frame();
-        let to = link_address(ifindex, ethertype::ARP).ok_or(Errno::ENXIO)?;
+    pub fn send(&self, ifindex: u32, question: &ArpProbe) -> io::Result<()> {
+        let frame = question.to_frame();
+        let to = link_layer_address(ifindex, ethertype::ARP).ok_or(Errno::ENXIO)?;
         loop {
             match sendto(self.socket.as_raw_fd(), &frame, &to, MsgFlags::empty()) {
                 // A packet socket sends a frame whole or not at all.
@@ -71,7 +71,7 @@ impl ArpSocket {
 
 /// The address of an interface for packet sockets, with the protocol that is meant; `None` for an index that
 /// none can have.
-pub(super) fn link_address(ifindex: u32, protocol: u16) -> Option<LinkAddr> {
+pub(super) fn link_layer_address(ifindex: u32, protocol: u16) -> Option<LinkAddr> {
     let raw = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).ok()?,
         sll_protocol: protocol.to_be(),

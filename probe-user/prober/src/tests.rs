@@ -6,7 +6,10 @@ use probe_common::{
     counter::Direction,
     wire::{MacAddr, Vlan},
 };
-use probe_detect::{Answer, Ask, Body, Claim, Form, Observation, Probe, Purpose, RequestId};
+use probe_detect::{
+    Claim, ClaimFlags, Observation, ObservationBody, ObservedProbe, ProbePurpose, ProbeReply,
+    ProbeRequest, RequestId,
+};
 use probe_model::{BindingKey, Segment, Timestamp};
 
 use super::*;
@@ -39,23 +42,23 @@ fn millis(time: Timestamp) -> u64 {
 #[derive(Default)]
 struct World {
     unwanted: bool,
-    place: Option<NotSent>,
+    place: Option<NotSentReason>,
     probed: HashMap<BindingKey, Timestamp>,
 }
 
-impl View for RefCell<World> {
-    fn wants(&self, _: &Ask) -> bool {
+impl DetectorView for RefCell<World> {
+    fn is_wanted(&self, _: &ProbeRequest) -> bool {
         !self.borrow().unwanted
     }
 
     fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
         let probed = self.borrow().probed.get(key).copied();
-        probed.filter(|&at| now.since(at) < QUIET_AFTER_NEWCOMER)
+        probed.filter(|&at| now.since(at) < QUIET_AFTER_START)
     }
 
-    fn place(&self, key: &BindingKey) -> Result<Place, NotSent> {
+    fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {
         self.borrow().place.map_or(
-            Ok(Place {
+            Ok(SourceInterface {
                 segment: key.segment,
                 mac: HOST,
             }),
@@ -66,25 +69,25 @@ impl View for RefCell<World> {
 
 /// A scheduler on a network of which the test decides who answers.
 struct Lab {
-    asker: Asker,
+    asker: ProbeScheduler,
     world: RefCell<World>,
     /// Who answers for each address.
     owners: HashMap<BindingKey, Vec<MacAddr>>,
     now: Timestamp,
-    shots: Vec<(u64, Shot)>,
-    outcomes: Vec<(u64, Outcome)>,
+    shots: Vec<(u64, ScheduledProbe)>,
+    outcomes: Vec<(u64, ProbeOutcome)>,
     /// Whether our own frames are seen to go.
     seen: bool,
 }
 
 impl Lab {
     fn new() -> Self {
-        Self::with(&AskerConfig::default())
+        Self::with(&ProbeSchedulerConfig::default())
     }
 
-    fn with(config: &AskerConfig) -> Self {
+    fn with(config: &ProbeSchedulerConfig) -> Self {
         Self {
-            asker: Asker::new(config, 7),
+            asker: ProbeScheduler::new(config, 7),
             world: RefCell::default(),
             owners: HashMap::new(),
             now: at(0),
@@ -94,25 +97,25 @@ impl Lab {
         }
     }
 
-    fn plan(&mut self, ask: Ask) {
-        self.asker.plan(ask, self.now);
+    fn schedule(&mut self, ask: ProbeRequest) {
+        self.asker.schedule(ask, self.now);
     }
 
-    fn plan_all(&mut self, asks: impl IntoIterator<Item = Ask>) {
-        asks.into_iter().for_each(|ask| self.plan(ask));
+    fn plan_all(&mut self, asks: impl IntoIterator<Item = ProbeRequest>) {
+        asks.into_iter().for_each(|ask| self.schedule(ask));
     }
 
     fn care(&mut self, keys: &[BindingKey]) {
-        self.care_for(keys, false);
+        self.set_tracked(keys, false);
     }
 
-    fn care_for(&mut self, keys: &[BindingKey], of_cluster: bool) {
-        let wanted = keys.iter().map(|&key| Wanted { key, of_cluster });
-        self.asker.care_for(wanted, self.now);
+    fn set_tracked(&mut self, keys: &[BindingKey], from_cluster: bool) {
+        let wanted = keys.iter().map(|&key| TrackedTarget { key, from_cluster });
+        self.asker.set_tracked(wanted, self.now);
     }
 
-    fn hear(&mut self, direction: Direction, body: Body) {
-        self.asker.hear(&Observation {
+    fn observe(&mut self, direction: Direction, body: ObservationBody) {
+        self.asker.observe(&Observation {
             at: self.now,
             segment: SEGMENT,
             direction,
@@ -122,13 +125,13 @@ impl Lab {
 
     /// Another node asks.
     fn other_asks(&mut self, key: BindingKey, node: MacAddr) {
-        self.hear(
+        self.observe(
             Direction::Ingress,
-            Body::Probe(Probe {
+            ObservationBody::Probe(ObservedProbe {
                 target: key.ip,
                 prober: node,
                 unicast: false,
-                signed: true,
+                has_sender_ip: true,
             }),
         );
     }
@@ -136,7 +139,7 @@ impl Lab {
     /// Lets time pass and everything happen that is due, until this many milliseconds.
     fn run(&mut self, until: u64) {
         for _ in 0..1_000_000 {
-            let outcomes = self.asker.conclude(self.now);
+            let outcomes = self.asker.take_outcomes(self.now);
             let millis = millis(self.now);
             self.outcomes
                 .extend(outcomes.into_iter().map(|outcome| (millis, outcome)));
@@ -155,25 +158,25 @@ impl Lab {
         panic!("it does not come to rest");
     }
 
-    fn deliver(&mut self, shot: &Shot) {
+    fn deliver(&mut self, shot: &ScheduledProbe) {
         let unicast = shot.question.to.is_some();
         if self.seen {
-            self.hear(
+            self.observe(
                 Direction::Egress,
-                Body::Probe(Probe {
+                ObservationBody::Probe(ObservedProbe {
                     target: shot.key.ip,
                     prober: HOST,
                     unicast,
-                    signed: true,
+                    has_sender_ip: true,
                 }),
             );
         }
         let owners = self.owners.get(&shot.key).cloned().unwrap_or_default();
         for mac in owners {
             if shot.question.to.is_none_or(|to| to == mac) {
-                self.hear(
+                self.observe(
                     Direction::Ingress,
-                    Body::Claim(answer(shot.key, mac, self.now)),
+                    ObservationBody::Claim(answer(shot.key, mac, self.now)),
                 );
             }
         }
@@ -189,12 +192,12 @@ fn answer(key: BindingKey, mac: MacAddr, asked: Timestamp) -> Claim {
         ip: key.ip,
         mac,
         eth_src: mac,
-        form: Form {
+        form: ClaimFlags {
             reply: true,
             announcement: false,
             unicast: true,
         },
-        answer: Some(Answer {
+        reply: Some(ProbeReply {
             asker: HOST,
             to_probe: true,
             request: Some(RequestId(asked)),
@@ -203,27 +206,35 @@ fn answer(key: BindingKey, mac: MacAddr, asked: Timestamp) -> Claim {
     }
 }
 
-fn wish(key: BindingKey, purpose: Purpose, round: u8, window: [u64; 2], to: &[MacAddr]) -> Ask {
-    Ask {
+fn wish(
+    key: BindingKey,
+    purpose: ProbePurpose,
+    round: u8,
+    window: [u64; 2],
+    to: &[MacAddr],
+) -> ProbeRequest {
+    ProbeRequest {
         key,
         purpose,
         round,
-        about: at(0),
+        requested_for: at(0),
         earliest: at(window[0]),
         latest: at(window[1]),
         to: to.to_vec(),
     }
 }
 
-fn confirmation(key: BindingKey) -> [Ask; 2] {
-    let round = |round, window| wish(key, Purpose::Confirmation, round, window, &[A, B]);
+fn confirmation(key: BindingKey) -> [ProbeRequest; 2] {
+    let round = |round, window| wish(key, ProbePurpose::Confirmation, round, window, &[A, B]);
     [round(0, [1_000, 2_000]), round(1, [3_000, 4_000])]
 }
 
-fn answers(outcomes: &[(u64, Outcome)]) -> Vec<(Purpose, u8, Vec<MacAddr>)> {
+fn answers(outcomes: &[(u64, ProbeOutcome)]) -> Vec<(ProbePurpose, u8, Vec<MacAddr>)> {
     let answers = outcomes.iter().filter_map(|(_, outcome)| match outcome {
-        Outcome::Answered { ask, by } => Some((ask.purpose, ask.round, by.to_vec())),
-        Outcome::Unasked(_) | Outcome::Mute(_) | Outcome::SilenceForgotten(_) => None,
+        ProbeOutcome::Answered { ask, by } => Some((ask.purpose, ask.round, by.to_vec())),
+        ProbeOutcome::NotProbed(_)
+        | ProbeOutcome::NoFramesReceived(_)
+        | ProbeOutcome::SilenceWithdrawn(_) => None,
     });
     answers.collect()
 }
@@ -260,8 +271,8 @@ fn a_pending_move_is_asked_about_twice_in_its_windows_by_unicast_from_our_mac() 
     assert_eq!(
         answers(&lab.outcomes),
         [
-            (Purpose::Confirmation, 0, vec![A, B]),
-            (Purpose::Confirmation, 1, vec![A, B])
+            (ProbePurpose::Confirmation, 0, vec![A, B]),
+            (ProbePurpose::Confirmation, 1, vec![A, B])
         ]
     );
     let (last, _) = lab.outcomes[1];
@@ -277,8 +288,8 @@ fn who_does_not_answer_within_a_second_has_not_answered() {
     assert_eq!(
         answers(&lab.outcomes),
         [
-            (Purpose::Confirmation, 0, vec![B]),
-            (Purpose::Confirmation, 1, vec![B])
+            (ProbePurpose::Confirmation, 0, vec![B]),
+            (ProbePurpose::Confirmation, 1, vec![B])
         ]
     );
     assert!(lab.outcomes[1].0 < 5_500);
@@ -302,10 +313,16 @@ fn confirmation_goes_before_resolution_and_that_before_care() {
     lab.care(&(1..100).map(key).collect::<Vec<_>>());
     lab.now = at(100_000);
     for last in 1..10 {
-        lab.plan(wish(key(100 + last), Purpose::Resolution, 0, [0, 1], &[]));
-        lab.plan(wish(
+        lab.schedule(wish(
+            key(100 + last),
+            ProbePurpose::Resolution,
+            0,
+            [0, 1],
+            &[],
+        ));
+        lab.schedule(wish(
             key(200 + last),
-            Purpose::Confirmation,
+            ProbePurpose::Confirmation,
             0,
             [0, 1],
             &[B],
@@ -317,7 +334,7 @@ fn confirmation_goes_before_resolution_and_that_before_care() {
     assert!(
         purposes
             .iter()
-            .filter(|&&purpose| purpose == Purpose::Care)
+            .filter(|&&purpose| purpose == ProbePurpose::Periodic)
             .count()
             > 50
     );
@@ -331,19 +348,28 @@ fn what_does_not_fit_is_said_and_what_matters_more_takes_its_place() {
         ..key(0)
     };
     for number in 0..1_100 {
-        lab.plan(wish(address(number), Purpose::Resolution, 0, [0, 1], &[]));
+        lab.schedule(wish(
+            address(number),
+            ProbePurpose::Resolution,
+            0,
+            [0, 1],
+            &[],
+        ));
     }
-    let dropped = lab.asker.counts().not_sent(NotSent::QueueFull);
+    let dropped = lab.asker.counts().not_sent(NotSentReason::QueueFull);
     assert_eq!(dropped, 1_100 - 1_024);
-    lab.plan(wish(key(80), Purpose::Confirmation, 0, [0, 1], &[A]));
-    assert_eq!(lab.asker.counts().not_sent(NotSent::QueueFull), dropped + 1);
+    lab.schedule(wish(key(80), ProbePurpose::Confirmation, 0, [0, 1], &[A]));
+    assert_eq!(
+        lab.asker.counts().not_sent(NotSentReason::QueueFull),
+        dropped + 1
+    );
     lab.now = at(1);
     lab.run(10);
     assert_eq!(lab.shots[0].1.key, key(80));
     let unasked = lab
         .outcomes
         .iter()
-        .filter(|(_, it)| matches!(it, Outcome::Unasked(_)));
+        .filter(|(_, it)| matches!(it, ProbeOutcome::NotProbed(_)));
     assert_eq!(
         unasked.count() as u64,
         dropped + 1,
@@ -358,21 +384,21 @@ fn what_is_not_wanted_any_more_is_not_asked() {
     lab.world.borrow_mut().unwanted = true;
     lab.run(10_000);
     assert_eq!(lab.shots, []);
-    assert_eq!(lab.asker.counts().not_sent(NotSent::Obsolete), 2);
+    assert_eq!(lab.asker.counts().not_sent(NotSentReason::Obsolete), 2);
 }
 
 #[test]
 fn the_same_wish_twice_is_one_and_a_later_one_takes_its_place() {
     let mut lab = Lab::new();
     let [first, _] = confirmation(key(80));
-    lab.plan(first.clone());
-    lab.plan(first.clone());
-    assert_eq!(lab.asker.counts().not_sent(NotSent::Obsolete), 0);
-    lab.plan(Ask {
-        about: at(500),
+    lab.schedule(first.clone());
+    lab.schedule(first.clone());
+    assert_eq!(lab.asker.counts().not_sent(NotSentReason::Obsolete), 0);
+    lab.schedule(ProbeRequest {
+        requested_for: at(500),
         ..first
     });
-    assert_eq!(lab.asker.counts().not_sent(NotSent::Obsolete), 1);
+    assert_eq!(lab.asker.counts().not_sent(NotSentReason::Obsolete), 1);
     lab.run(10_000);
     assert_eq!(lab.shots.len(), 2, "one round to two");
 }
@@ -381,27 +407,33 @@ fn the_same_wish_twice_is_one_and_a_later_one_takes_its_place() {
 fn after_a_newcomers_probe_nobody_is_asked_for_ten_seconds_and_then_is() {
     let mut lab = Lab::new();
     lab.world.borrow_mut().probed.insert(key(80), at(900));
-    lab.plan(wish(key(80), Purpose::Resolution, 0, [1_000, 2_000], &[]));
+    lab.schedule(wish(
+        key(80),
+        ProbePurpose::Resolution,
+        0,
+        [1_000, 2_000],
+        &[],
+    ));
     lab.care(&[key(80)]);
     lab.run(400_000);
     assert!(lab.times()[0] >= 10_900, "{:?}", lab.times());
-    assert!(lab.asker.counts().not_sent(NotSent::Newcomer) >= 1);
+    assert!(lab.asker.counts().not_sent(NotSentReason::RecentlyStarted) >= 1);
     let asked: Vec<_> = lab.shots.iter().map(|(_, shot)| shot.purpose).collect();
-    assert!(asked.contains(&Purpose::Resolution) && asked.contains(&Purpose::Care));
+    assert!(asked.contains(&ProbePurpose::Resolution) && asked.contains(&ProbePurpose::Periodic));
 }
 
 #[test]
 fn where_this_host_may_not_ask_detection_is_told_so() {
-    for reason in [NotSent::OffLink, NotSent::LinkDown] {
+    for reason in [NotSentReason::OffLink, NotSentReason::LinkDown] {
         let mut lab = Lab::new();
         lab.world.borrow_mut().place = Some(reason);
-        let ask = wish(key(80), Purpose::Resolution, 0, [0, 1], &[]);
-        lab.plan(ask.clone());
+        let ask = wish(key(80), ProbePurpose::Resolution, 0, [0, 1], &[]);
+        lab.schedule(ask.clone());
         lab.care(&[key(81)]);
         lab.run(100_000);
         assert_eq!(lab.shots, []);
         let outcomes: Vec<_> = lab.outcomes.iter().map(|(_, outcome)| outcome).collect();
-        assert_eq!(outcomes, [&Outcome::Unasked(ask)]);
+        assert_eq!(outcomes, [&ProbeOutcome::NotProbed(ask)]);
         assert!(lab.asker.counts().not_sent(reason) >= 2);
     }
 }
@@ -409,31 +441,37 @@ fn where_this_host_may_not_ask_detection_is_told_so() {
 #[test]
 fn a_frame_that_the_kernel_did_not_send_is_counted_as_such() {
     let mut lab = Lab::new();
-    let ask = wish(key(80), Purpose::Local, 0, [0, 1], &[A]);
-    lab.plan(ask.clone());
+    let ask = wish(key(80), ProbePurpose::Local, 0, [0, 1], &[A]);
+    lab.schedule(ask.clone());
     lab.now = at(10);
     let shot = lab.asker.next(lab.now, &lab.world).unwrap();
-    lab.asker.failed(&shot, lab.now);
+    lab.asker.send_failed(&shot, lab.now);
     let counts = *lab.asker.counts();
-    assert_eq!(counts.sent(Purpose::Local), 0);
-    assert_eq!(counts.not_sent(NotSent::SendFailed), 1);
-    assert_eq!(lab.asker.conclude(lab.now), [Outcome::Unasked(ask)]);
+    assert_eq!(counts.sent(ProbePurpose::Local), 0);
+    assert_eq!(counts.not_sent(NotSentReason::SendFailed), 1);
+    assert_eq!(
+        lab.asker.take_outcomes(lab.now),
+        [ProbeOutcome::NotProbed(ask)]
+    );
 }
 
 #[test]
 fn silence_after_a_question_that_was_not_seen_to_go_says_nothing() {
     let mut lab = Lab::new();
     lab.seen = false;
-    lab.plan(wish(key(80), Purpose::Resolution, 0, [0, 1], &[]));
+    lab.schedule(wish(key(80), ProbePurpose::Resolution, 0, [0, 1], &[]));
     lab.run(5_000);
     assert_eq!(answers(&lab.outcomes), []);
-    assert_eq!(lab.asker.counts().not_sent(NotSent::Unseen), 1);
+    assert_eq!(
+        lab.asker.counts().not_sent(NotSentReason::NoFramesReceived),
+        1
+    );
 }
 
 #[test]
 fn an_answer_that_the_kernel_held_back_counts_through_the_next_claim() {
     let mut lab = Lab::new();
-    lab.plan(wish(key(80), Purpose::Resolution, 0, [10, 11], &[]));
+    lab.schedule(wish(key(80), ProbePurpose::Resolution, 0, [10, 11], &[]));
     lab.run(100);
     // The kernel sees the question a little after it was put.
     let asked = at(lab.times()[0] + 1);
@@ -445,14 +483,14 @@ fn an_answer_that_the_kernel_held_back_counts_through_the_next_claim() {
         direction: Direction::Ingress,
         request: Some(RequestId(asked)),
     });
-    lab.hear(Direction::Ingress, Body::Claim(claim));
+    lab.observe(Direction::Ingress, ObservationBody::Claim(claim));
     // An answer to an earlier question is none.
     let earlier = answer(key(80), OTHER_NODE, at(lab.times()[0] - 1));
-    lab.hear(Direction::Ingress, Body::Claim(earlier));
+    lab.observe(Direction::Ingress, ObservationBody::Claim(earlier));
     lab.run(5_000);
     assert_eq!(
         answers(&lab.outcomes),
-        [(Purpose::Resolution, 0, vec![A, B])]
+        [(ProbePurpose::Resolution, 0, vec![A, B])]
     );
 }
 
@@ -490,23 +528,23 @@ fn a_question_of_another_node_is_one_less_for_this_one() {
     }
     lab.run(470_000);
     assert_eq!(lab.shots.len(), before, "three in a row are left to others");
-    assert_eq!(lab.asker.counts().not_sent(NotSent::LeftToOthers), 3);
+    assert_eq!(lab.asker.counts().not_sent(NotSentReason::NotSelected), 3);
     lab.run(700_000);
     assert!(lab.shots.len() > before);
 }
 
 #[test]
 fn who_leads_asks_about_every_address_of_the_cluster_whoever_else_does() {
-    let mut lab = Lab::with(&AskerConfig {
+    let mut lab = Lab::with(&ProbeSchedulerConfig {
         fleet: Some(5_000),
-        ..AskerConfig::default()
+        ..ProbeSchedulerConfig::default()
     });
     let keys: Vec<_> = (1..21).map(key).collect();
     let gateway = key(254);
     lab.owners = keys.iter().map(|&key| (key, vec![A])).collect();
     lab.owners.insert(gateway, vec![B]);
-    lab.asker.lead(true);
-    lab.care_for(&keys, true);
+    lab.asker.set_leading(true);
+    lab.set_tracked(&keys, true);
     for minute in 1..=10 {
         lab.run(minute * 60_000);
         for &key in &keys {
@@ -518,7 +556,7 @@ fn who_leads_asks_about_every_address_of_the_cluster_whoever_else_does() {
         assert_eq!(of_key.count(), 2, "{key:?}");
     }
     let before = lab.shots.len();
-    lab.asker.lead(false);
+    lab.asker.set_leading(false);
     lab.run(1_800_000);
     let since = lab.shots.len() - before;
     assert!(since < 5, "the lot decides again: {since}");
@@ -528,7 +566,7 @@ fn who_leads_asks_about_every_address_of_the_cluster_whoever_else_does() {
 fn an_address_of_the_cluster_is_given_a_minute_before_it_is_first_asked_about() {
     let mut lab = Lab::new();
     let keys: Vec<_> = (1..21).map(key).collect();
-    lab.care_for(&keys, true);
+    lab.set_tracked(&keys, true);
     lab.run(59_000);
     assert_eq!(lab.shots.len(), 0);
     lab.run(130_000);
@@ -549,7 +587,10 @@ fn an_address_that_two_questions_leave_unanswered_is_silent_until_somebody_answe
     // Others are alive: they ask for each other.
     for second in 1..80 {
         lab.run(second * 1_000);
-        lab.hear(Direction::Ingress, Body::Claim(answer(key(81), B, lab.now)));
+        lab.observe(
+            Direction::Ingress,
+            ObservationBody::Claim(answer(key(81), B, lab.now)),
+        );
     }
     assert_eq!(lab.shots.len(), 2, "{:?}", lab.shots);
     assert_eq!(silent(&lab), 1);
@@ -580,15 +621,17 @@ fn where_nothing_at_all_is_heard_a_witness_is_asked_before_an_address_is_called_
         while second < 75 {
             second += 1;
             lab.run(second * 1_000);
-            let mute = |(_, outcome): &(u64, Outcome)| matches!(outcome, Outcome::Mute(_));
+            let mute = |(_, outcome): &(u64, ProbeOutcome)| {
+                matches!(outcome, ProbeOutcome::NoFramesReceived(_))
+            };
             if !witnessed && lab.outcomes.iter().any(mute) {
                 assert_eq!(answers(&lab.outcomes), []);
-                lab.asker.ask_once(key(81), lab.now);
+                lab.asker.probe_once(key(81), lab.now);
                 witnessed = true;
             }
         }
         assert!(witnessed);
-        let silent = |answer: &(Purpose, u8, Vec<MacAddr>)| answer.1 == 1 && answer.2.is_empty();
+        let silent = |reply: &(ProbePurpose, u8, Vec<MacAddr>)| reply.1 == 1 && reply.2.is_empty();
         assert_eq!(answers(&lab.outcomes).iter().any(silent), alive);
     }
 }
@@ -597,14 +640,14 @@ fn where_nothing_at_all_is_heard_a_witness_is_asked_before_an_address_is_called_
 fn in_a_large_fleet_a_lot_decides_and_both_rounds_go_with_it() {
     let mut asked = 0;
     for seed in 0..1_000 {
-        let config = AskerConfig {
+        let config = ProbeSchedulerConfig {
             fleet: Some(100),
-            ..AskerConfig::default()
+            ..ProbeSchedulerConfig::default()
         };
         let mut lab = Lab::with(&config);
-        lab.asker = Asker::new(&config, seed);
+        lab.asker = ProbeScheduler::new(&config, seed);
         lab.plan_all(confirmation(key(80)));
-        lab.plan(wish(key(81), Purpose::Local, 0, [0, 1], &[A]));
+        lab.schedule(wish(key(81), ProbePurpose::Local, 0, [0, 1], &[A]));
         lab.run(10_000);
         let frames = lab.shots.len() - 1;
         assert!(
@@ -629,7 +672,7 @@ fn more_addresses_than_it_cares_for_are_counted() {
     let keys: Vec<_> = keys.collect();
     lab.care(&keys);
     lab.care(&keys);
-    let too_many = lab.asker.counts().not_sent(NotSent::TooMany);
+    let too_many = lab.asker.counts().not_sent(NotSentReason::TooMany);
     assert_eq!(too_many, 20_000 - 16_384);
 }
 
@@ -643,7 +686,7 @@ fn a_clock_that_was_set_back_leaves_nothing_waiting_for_ever() {
     let before = lab.shots.len();
     assert!(before > 0);
     lab.now = at(0);
-    lab.plan(wish(key(81), Purpose::Resolution, 0, [0, 1], &[]));
+    lab.schedule(wish(key(81), ProbePurpose::Resolution, 0, [0, 1], &[]));
     lab.run(400_000);
     assert!(lab.shots.len() > before + 1);
 }

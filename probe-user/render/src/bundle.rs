@@ -6,42 +6,47 @@ use std::{
 };
 
 use jiff::Timestamp;
-use probe_cluster::{Cluster, explain::Explanation};
+use probe_cluster::{ClusterSnapshot, explain::Explanation};
 use serde::Serialize;
 use serde_json::Value;
 
 /// A file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct BundleEntry {
     /// Its name, without the folder that all are in.
     pub name: &'static str,
     /// What it is.
-    pub about: &'static str,
+    pub description: &'static str,
     /// Its content.
     pub bytes: Vec<u8>,
 }
 
-impl Entry {
+impl BundleEntry {
     /// A file of text or of bytes.
-    pub fn new(name: &'static str, about: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
+    pub fn new(name: &'static str, description: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             name,
-            about,
+            description,
             bytes: bytes.into(),
         }
     }
 
     /// A file with one JSON value, for people as well.
-    pub fn json(name: &'static str, about: &'static str, value: &impl Serialize) -> Self {
+    pub fn json(name: &'static str, description: &'static str, value: &impl Serialize) -> Self {
         // Strings, numbers and lists of them: there is nothing in a record that JSON cannot say.
         let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
         bytes.push(b'\n');
-        Self::new(name, about, bytes)
+        Self::new(name, description, bytes)
     }
 }
 
 /// Writes the files, in their order, after one that lists them.
-pub fn write<W: Write>(out: W, folder: &str, at: Timestamp, entries: &[Entry]) -> io::Result<W> {
+pub fn write<W: Write>(
+    out: W,
+    folder: &str,
+    at: Timestamp,
+    entries: &[BundleEntry],
+) -> io::Result<W> {
     let mut archive = tar::Builder::new(out);
     let seconds = u64::try_from(at.as_second()).unwrap_or_default();
     let mut append = |name: &str, bytes: &[u8]| {
@@ -54,7 +59,7 @@ pub fn write<W: Write>(out: W, folder: &str, at: Timestamp, entries: &[Entry]) -
     let mut list = format!("What probe explain {folder} found out, at {at}.\n\n");
     for entry in entries {
         // A string takes every character.
-        let _ = writeln!(list, "{:<18} {}", entry.name, entry.about);
+        let _ = writeln!(list, "{:<18} {}", entry.name, entry.description);
     }
     append("README", list.as_bytes())?;
     for entry in entries {
@@ -65,7 +70,7 @@ pub fn write<W: Write>(out: W, folder: &str, at: Timestamp, entries: &[Entry]) -
 
 /// The objects of the cluster that an address has to do with: its services, the pools that hold it, who advertises
 /// those, and the statuses.
-pub fn objects(cluster: &Cluster, explanation: &Explanation) -> Value {
+pub fn objects(cluster: &ClusterSnapshot, explanation: &Explanation) -> Value {
     let ip = explanation.ip;
     let services: Vec<_> = cluster.services_at(ip).collect();
     let statuses: Vec<_> = cluster
@@ -129,8 +134,8 @@ mod tests {
     fn the_files_come_in_their_order_and_the_first_lists_them() {
         let at: Timestamp = "2026-11-20T02:13:07Z".parse().unwrap();
         let entries = [
-            Entry::new("explain.txt", "what people read", "hello\n"),
-            Entry::json("explain.json", "the same for machines", &[1, 2]),
+            BundleEntry::new("explain.txt", "what people read", "hello\n"),
+            BundleEntry::json("explain.json", "the same for machines", &[1, 2]),
         ];
         let bytes = write(Vec::new(), "probe-192.0.2.10", at, &entries).unwrap();
         assert_eq!(

@@ -3,16 +3,16 @@
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use probe_cluster::{
-    Cluster, Node, Objects, Resource, Roster,
+    ClusterObjects, ClusterSnapshot, Node, NodeIndex, Resource,
     explain::*,
-    model::Known,
-    speaker::Speaker,
+    model::ResourceState,
+    speaker::LocalAnnouncements,
     testing::{at, metallb, named, objects, pool, service},
 };
 use probe_common::wire::{MacAddr, Vlan};
 use probe_model::{
-    Announced, BindingRecord, CauseKind, CheckOwnerRecord, CheckRecord, FindingRecord, Origin,
-    Scope, Verdict,
+    AnnouncementMode, BindingRecord, CauseKind, CauseScope, CheckOwnerRecord, CheckRecord,
+    CheckVerdict, FindingOrigin, FindingRecord,
     schema::{Schema, fields},
     vendor::vendor,
 };
@@ -45,13 +45,13 @@ fn answers(mac: MacAddr) -> CheckOwnerRecord {
     }
 }
 
-fn asked(owners: &[MacAddr]) -> Asking {
+fn asked(owners: &[MacAddr]) -> ProbeAvailability {
     let verdict = match owners {
-        [] => Verdict::Nobody,
-        [_] => Verdict::OneOwner,
-        _ => Verdict::Conflict,
+        [] => CheckVerdict::NoReply,
+        [_] => CheckVerdict::OneOwner,
+        _ => CheckVerdict::Conflict,
     };
-    Asking::Asked(Box::new(CheckRecord {
+    ProbeAvailability::Probed(Box::new(CheckRecord {
         time: at("12:13:07"),
         ip: IP.parse().unwrap(),
         interface: "eth0".to_owned(),
@@ -69,8 +69,8 @@ fn asked(owners: &[MacAddr]) -> Asking {
 }
 
 /// A cluster of two nodes with one pool, which is advertised like that.
-fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterMaterial {
-    let objects = Objects {
+fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterInputs {
+    let objects = ClusterObjects {
         services: services
             .iter()
             .map(|(name, ip)| service(name, &[*ip]))
@@ -94,33 +94,36 @@ fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterMaterial {
         addresses: vec![format!("192.0.2.{number}").parse().unwrap()],
         labels: std::collections::BTreeMap::default(),
     };
-    let mut roster = Roster::new(vec![node(1), node(2)]);
-    roster.learn("192.0.2.1".parse().unwrap(), NODE_1);
-    roster.learn("192.0.2.2".parse().unwrap(), NODE_2);
-    ClusterMaterial {
-        cluster: Cluster::from(objects),
+    let mut roster = NodeIndex::new(vec![node(1), node(2)]);
+    roster.add_mac("192.0.2.1".parse().unwrap(), NODE_1);
+    roster.add_mac("192.0.2.2".parse().unwrap(), NODE_2);
+    ClusterInputs {
+        cluster: ClusterSnapshot::from(objects),
         roster,
         nodes_known: true,
-        source: Source::Daemon,
+        source: ClusterSource::Daemon,
         context: None,
         drifts: Vec::new(),
     }
 }
 
-fn material(asking: Asking, cluster: Option<ClusterMaterial>) -> Material {
+fn material(
+    probe_availability: ProbeAvailability,
+    cluster: Option<ClusterInputs>,
+) -> ExplainInputs {
     let networks: Vec<IpNet> = vec!["192.0.2.0/24".parse().unwrap()];
-    Material {
-        speaker: Speaker::default(),
+    ExplainInputs {
+        speaker: LocalAnnouncements::default(),
         ip: IP.parse().unwrap(),
         now: at("12:13:07"),
-        asking,
+        probe_availability,
         networks,
-        daemon: Ok(DaemonMaterial::default()),
+        daemon: Ok(DaemonInputs::default()),
         cluster: cluster.ok_or(None),
     }
 }
 
-fn frontend() -> ClusterMaterial {
+fn frontend() -> ClusterInputs {
     cluster(&[("shop/frontend", IP)], "L2Advertisement")
 }
 
@@ -164,9 +167,9 @@ fn binding(macs: &[MacAddr], conflict: bool) -> BindingRecord {
 }
 
 /// The conflict of a service's address with a machine that is none of the cluster's, as the daemon saw it.
-fn disputed() -> Material {
-    Material {
-        daemon: Ok(DaemonMaterial {
+fn disputed() -> ExplainInputs {
+    ExplainInputs {
+        daemon: Ok(DaemonInputs {
             bindings: vec![binding(&[DELL, NODE_1], true)],
             history: vec![
                 finding("10:00:00", "new_binding", &[NODE_1], false),
@@ -178,7 +181,7 @@ fn disputed() -> Material {
 }
 
 fn shown(explanation: &Explanation) -> String {
-    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+    let terminal = Terminal::new(80, TimeZone::UTC, FindingOrigin::Attached);
     let mut out = Vec::new();
     terminal.explanation(&mut out, explanation).unwrap();
     let text = String::from_utf8(out).unwrap();
@@ -186,7 +189,7 @@ fn shown(explanation: &Explanation) -> String {
 }
 
 #[track_caller]
-fn reads(material: &Material, expected: &str) {
+fn reads(material: &ExplainInputs, expected: &str) {
     let shown = shown(&explain(material));
     assert_eq!(shown, expected.trim_start_matches('\n'), "\n{shown}");
     assert!(shown.lines().count() <= 40);
@@ -196,15 +199,15 @@ fn reads(material: &Material, expected: &str) {
 }
 
 /// As [`material`], on the host that is node-1, whose daemon knows this.
-fn on_node_1(asking: Asking, bindings: Vec<BindingRecord>) -> Explanation {
-    let speaker = Speaker::new(true, &bindings, at("12:13:07"));
-    explain(&Material {
+fn on_node_1(probe_availability: ProbeAvailability, bindings: Vec<BindingRecord>) -> Explanation {
+    let speaker = LocalAnnouncements::new(true, &bindings, at("12:13:07"));
+    explain(&ExplainInputs {
         speaker,
-        daemon: Ok(DaemonMaterial {
+        daemon: Ok(DaemonInputs {
             bindings,
             history: Vec::new(),
         }),
-        ..material(asking, Some(frontend()))
+        ..material(probe_availability, Some(frontend()))
     })
 }
 
@@ -216,7 +219,7 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
         vec![binding]
     };
     let fine = on_node_1(asked(&[]), ours());
-    assert_eq!(fine.situation, Situation::Fine, "{}", fine.says);
+    assert_eq!(fine.situation, Situation::Healthy, "{}", fine.says);
     let both = on_node_1(asked(&[DELL]), ours());
     assert_eq!(both.situation, Situation::Conflict, "{}", both.says);
     assert!(
@@ -336,7 +339,7 @@ known     cluster: by the daemon, heard 13 min ago, 2 nodes
 
 #[test]
 fn without_a_cluster_and_without_a_daemon() {
-    let material = Material {
+    let material = ExplainInputs {
         daemon: Err("no daemon at /run/arp-monitor/probe.sock (probe run)".to_owned()),
         ..material(asked(&[NODE_1, DELL]), None)
     };
@@ -359,17 +362,17 @@ known     no history: no daemon at /run/arp-monitor/probe.sock (probe run)
     );
 }
 
-fn situation(asking: Asking, cluster: Option<ClusterMaterial>) -> Situation {
-    explain(&material(asking, cluster)).situation
+fn situation(probe_availability: ProbeAvailability, cluster: Option<ClusterInputs>) -> Situation {
+    explain(&material(probe_availability, cluster)).situation
 }
 
 #[test]
 fn each_situation_is_told_from_the_others() {
-    use Situation::{Claimed, Conflict, Elsewhere, Fine, Foreign, Free, Silent, Unknown};
+    use Situation::{Claimed, Conflict, Free, Healthy, NotLocal, Silent, UnassignedOwner, Unknown};
     let unassigned = || cluster(&[], "L2Advertisement");
     let by_bgp = || cluster(&[("shop/frontend", IP)], "BGPAdvertisement");
-    assert_eq!(situation(asked(&[NODE_1]), Some(frontend())), Fine);
-    assert_eq!(situation(asked(&[DELL]), Some(frontend())), Foreign);
+    assert_eq!(situation(asked(&[NODE_1]), Some(frontend())), Healthy);
+    assert_eq!(situation(asked(&[DELL]), Some(frontend())), UnassignedOwner);
     assert_eq!(situation(asked(&[]), Some(frontend())), Silent);
     assert_eq!(
         situation(asked(&[NODE_1, NODE_2]), Some(frontend())),
@@ -377,44 +380,46 @@ fn each_situation_is_told_from_the_others() {
     );
     assert_eq!(situation(asked(&[NODE_1]), Some(unassigned())), Claimed);
     assert_eq!(situation(asked(&[]), Some(unassigned())), Free);
-    assert_eq!(situation(asked(&[]), Some(by_bgp())), Elsewhere);
+    assert_eq!(situation(asked(&[]), Some(by_bgp())), NotLocal);
     assert_eq!(situation(asked(&[NODE_1]), Some(by_bgp())), Claimed);
     assert_eq!(situation(asked(&[]), None), Free);
-    assert_eq!(situation(asked(&[DELL]), None), Fine);
-    let elsewhere = || Asking::Elsewhere("it is not on-link here".to_owned());
-    assert_eq!(situation(elsewhere(), None), Elsewhere);
-    assert_eq!(situation(Asking::NotWanted, None), Unknown);
-    let impossible = || Asking::Impossible("CAP_NET_RAW is missing".to_owned());
+    assert_eq!(situation(asked(&[DELL]), None), Healthy);
+    let elsewhere = || ProbeAvailability::OtherSegment("it is not on-link here".to_owned());
+    assert_eq!(situation(elsewhere(), None), NotLocal);
+    assert_eq!(situation(ProbeAvailability::Disabled, None), Unknown);
+    let impossible = || ProbeAvailability::Impossible("CAP_NET_RAW is missing".to_owned());
     assert_eq!(situation(impossible(), None), Unknown);
 }
 
 #[test]
 fn whether_a_stranger_is_a_node_is_not_guessed() {
     let mut doubtful = frontend();
-    doubtful.roster = Roster::new(doubtful.roster.nodes().to_vec());
-    doubtful.roster.learn("192.0.2.1".parse().unwrap(), NODE_1);
+    doubtful.roster = NodeIndex::new(doubtful.roster.nodes().to_vec());
+    doubtful
+        .roster
+        .add_mac("192.0.2.1".parse().unwrap(), NODE_1);
     let told = explain(&material(asked(&[DELL]), Some(doubtful)));
-    assert_eq!(told.situation, Situation::Fine, "it may be node-2");
+    assert_eq!(told.situation, Situation::Healthy, "it may be node-2");
     assert!(told.says.contains("is not known"), "{}", told.says);
     assert_eq!(told.owners[0].stranger, None);
 }
 
 #[test]
 fn without_asking_the_daemon_is_believed() {
-    let quiet = |bindings| Material {
-        daemon: Ok(DaemonMaterial {
+    let quiet = |bindings| ExplainInputs {
+        daemon: Ok(DaemonInputs {
             bindings,
             history: Vec::new(),
         }),
-        ..material(Asking::NotWanted, Some(frontend()))
+        ..material(ProbeAvailability::Disabled, Some(frontend()))
     };
     let one = explain(&quiet(vec![binding(&[NODE_1], false)]));
-    assert_eq!(one.situation, Situation::Fine);
+    assert_eq!(one.situation, Situation::Healthy);
     assert_eq!(one.owners[0].node.as_deref(), Some("node-1"));
-    assert_eq!(one.owners[0].part, Part::Known);
+    assert_eq!(one.owners[0].part, OwnerPart::Known);
     // Who had it before a failover has nothing to do with it any more.
     let moved = explain(&quiet(vec![binding(&[NODE_2, NODE_1], false)]));
-    assert_eq!(moved.situation, Situation::Fine);
+    assert_eq!(moved.situation, Situation::Healthy);
     assert_eq!(moved.owners.len(), 1);
     let two = explain(&quiet(vec![binding(&[NODE_2, NODE_1], true)]));
     assert_eq!(two.situation, Situation::Conflict);
@@ -422,8 +427,8 @@ fn without_asking_the_daemon_is_believed() {
 
 #[test]
 fn a_conflict_that_has_just_ended_is_still_open() {
-    let ended = Material {
-        asking: asked(&[NODE_1]),
+    let ended = ExplainInputs {
+        probe_availability: asked(&[NODE_1]),
         ..disputed()
     };
     let told = explain(&ended);
@@ -438,7 +443,7 @@ fn the_cause_is_found_without_a_daemon_too() {
     let cause = told.cause.unwrap();
     assert_eq!(
         (cause.kind, cause.scope),
-        (CauseKind::ExternalDevice, Scope::External)
+        (CauseKind::ExternalDevice, CauseScope::External)
     );
 }
 
@@ -447,9 +452,9 @@ fn what_could_not_be_read_is_said() {
     let mut known = frontend();
     let mut objects = known.cluster.objects().clone();
     let freshness = objects.freshness.get_mut(&Resource::Services).unwrap();
-    freshness.known = Known::Stale;
+    freshness.known = ResourceState::Stale;
     freshness.error = Some("the API server cannot be reached".to_owned());
-    known.cluster = Cluster::from(objects);
+    known.cluster = ClusterSnapshot::from(objects);
     known.nodes_known = false;
     let told = explain(&material(asked(&[NODE_1]), Some(known)));
     assert_eq!(
@@ -471,16 +476,16 @@ fn every_explanation() -> Vec<Value> {
         objects.services[0].assigned = Some(at("10:00:05"));
         objects.services[0].class = Some("metallb".to_owned());
         objects.services[0].sharing_key = Some("key".to_owned());
-        known.cluster = Cluster::from(objects);
+        known.cluster = ClusterSnapshot::from(objects);
     }
     let mut explanations = vec![explain(&full)];
-    for asking in [
+    for probe_availability in [
         asked(&[]),
         asked(&[DELL]),
-        Asking::NotWanted,
-        Asking::Impossible("no".to_owned()),
+        ProbeAvailability::Disabled,
+        ProbeAvailability::Impossible("no".to_owned()),
     ] {
-        explanations.push(explain(&material(asking, Some(frontend()))));
+        explanations.push(explain(&material(probe_availability, Some(frontend()))));
     }
     let values = explanations.iter();
     values
@@ -530,7 +535,7 @@ fn the_schema_describes_every_field_and_word_and_no_other() {
     );
     assert_eq!(
         schema.words("/$defs/owner/properties/part/enum"),
-        Part::LABELS
+        OwnerPart::LABELS
     );
     assert_eq!(
         schema.words("/$defs/cause/properties/kind/enum"),
@@ -538,17 +543,17 @@ fn the_schema_describes_every_field_and_word_and_no_other() {
     );
     assert_eq!(
         schema.words("/$defs/cause/properties/scope/enum"),
-        Scope::LABELS
+        CauseScope::LABELS
     );
     assert_eq!(
         schema.words("/$defs/knowledge/properties/source/enum"),
-        Source::LABELS
+        ClusterSource::LABELS
     );
     let announced = [
-        Announced::Layer2,
-        Announced::Bgp,
-        Announced::Nowhere,
-        Announced::Unknown,
+        AnnouncementMode::Layer2,
+        AnnouncementMode::Bgp,
+        AnnouncementMode::NotAnnounced,
+        AnnouncementMode::Unknown,
     ];
     let announced: Vec<_> = announced.iter().map(|one| json!(one)).collect();
     assert_eq!(schema.words("/properties/announced/enum"), announced);
@@ -564,7 +569,7 @@ fn the_objects_of_a_bundle_are_those_concerned() {
     objects
         .metallb
         .push(pool("staging", json!({"addresses": ["198.51.100.0/24"]})));
-    known.cluster = Cluster::from(objects);
+    known.cluster = ClusterSnapshot::from(objects);
     let material = material(asked(&[NODE_1]), Some(known));
     let told = explain(&material);
     let Ok(known) = &material.cluster else {

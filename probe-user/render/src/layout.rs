@@ -1,7 +1,7 @@
 //! Text in columns: words are wrapped, names are cut, commands stay commands.
 
 /// The words of a paragraph, in lines of this width.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     // A hyphen may join a range or the parts of a command: no place to break.
     let options = textwrap::Options::new(width.max(1))
         .break_words(false)
@@ -15,7 +15,7 @@ pub fn command(text: &str, width: usize) -> Vec<String> {
     if width_of(text) <= width {
         return vec![text.to_owned()];
     }
-    let mut lines = wrapped(text, width.saturating_sub(2));
+    let mut lines = wrap(text, width.saturating_sub(2));
     let last = lines.len().saturating_sub(1);
     for line in &mut lines[..last] {
         line.push_str(" \\");
@@ -24,7 +24,7 @@ pub fn command(text: &str, width: usize) -> Vec<String> {
 }
 
 /// A name in not more than this width, which an ellipsis ends where it was cut.
-pub fn cut(text: &str, width: usize) -> String {
+pub fn truncate_to_width(text: &str, width: usize) -> String {
     if width_of(text) <= width {
         return text.to_owned();
     }
@@ -53,11 +53,17 @@ mod tests {
 
     #[test]
     fn a_name_is_cut_at_its_width_and_says_so() {
-        assert_eq!(cut("Cisco Systems, Inc", 18), "Cisco Systems, Inc");
-        assert_eq!(cut("Cisco Systems, Inc", 15), "Cisco Systems,…");
-        assert_eq!(cut("Cisco Systems, Inc", 7), "Cisco…");
-        assert_eq!(cut("株式会社", 5), "株式…");
-        assert_eq!(cut("anything", 0), "");
+        assert_eq!(
+            truncate_to_width("Cisco Systems, Inc", 18),
+            "Cisco Systems, Inc"
+        );
+        assert_eq!(
+            truncate_to_width("Cisco Systems, Inc", 15),
+            "Cisco Systems,…"
+        );
+        assert_eq!(truncate_to_width("Cisco Systems, Inc", 7), "Cisco…");
+        assert_eq!(truncate_to_width("株式会社", 5), "株式…");
+        assert_eq!(truncate_to_width("anything", 0), "");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use anstyle::{AnsiColor, Effects, Style};
 use jiff::{Timestamp, tz::TimeZone};
 use probe_common::wire::Vlan;
 use probe_model::{
-    BindingRecord, Cause, CauseKind, ClaimRecord, Context, FindingKind, FindingRecord, NextStep,
-    Origin, OwnerRecord, Severity, next_step, vendor,
+    AddressContext, BindingRecord, CauseKind, ClaimRecord, ClusterCause, FindingKind,
+    FindingOrigin, FindingRecord, NextStep, OwnerRecord, Severity, next_step, vendor,
 };
 
 use super::{layout, words};
@@ -23,11 +23,11 @@ pub(crate) const INDENT: usize = 10;
 /// Where what is behind a label begins.
 pub(crate) const COLUMN: usize = INDENT + 10;
 /// Text in wider lines is hard to read.
-const WIDEST: usize = 120;
+const MAX_WIDTH: usize = 120;
 /// What is narrower is treated as this.
-const NARROWEST: usize = 60;
+const MIN_WIDTH: usize = 60;
 /// Where nobody says how wide the reader's lines are.
-const USUAL: usize = 80;
+const DEFAULT_WIDTH: usize = 80;
 /// A cut name shorter than this says nothing.
 const SHORTEST_NAME: usize = 8;
 
@@ -39,12 +39,12 @@ const COMMAND: Style = Style::new().effects(Effects::BOLD);
 pub struct Terminal {
     width: usize,
     zone: TimeZone,
-    origin: Origin,
+    origin: FindingOrigin,
 }
 
 impl Terminal {
     /// Lines of this width, times in this zone.
-    pub fn new(width: usize, zone: TimeZone, origin: Origin) -> Self {
+    pub fn new(width: usize, zone: TimeZone, origin: FindingOrigin) -> Self {
         Self {
             width: readable(width),
             zone,
@@ -53,14 +53,14 @@ impl Terminal {
     }
 
     /// As it fits the terminal that standard output is, or else the usual 80 columns.
-    pub fn of_stdout(origin: Origin) -> Self {
+    pub fn of_stdout(origin: FindingOrigin) -> Self {
         Self::new(width_of_stdout(), TimeZone::system(), origin)
     }
 
     /// Writes a finding.
     pub fn finding(&self, out: &mut impl Write, record: &FindingRecord) -> io::Result<()> {
         let drill = format!("DRILL/{}", record.finding);
-        let head = Head {
+        let head = Headline {
             time: record.time,
             style: style(record.severity),
             word: if record.drill {
@@ -76,22 +76,22 @@ impl Terminal {
         }
         self.headline(out, &head)?;
         writeln!(out)?;
-        for line in layout::wrapped(&words::what(record), self.width - INDENT) {
+        for line in layout::wrap(&words::what(record), self.width - INDENT) {
             writeln!(out, "{:INDENT$}{line}", "")?;
         }
-        self.whose(out, record.cluster.as_deref())?;
+        self.write_holder(out, record.cluster.as_deref())?;
         for owner in &record.owners {
             self.owner(out, owner, record.time)?;
         }
         if record.finding.is_dispute() || record.finding == FindingKind::Silent {
-            let since = self.moment(record.since, record.time);
-            let text = match words::how_often(&record.counts) {
+            let since = self.format_time(record.since, record.time);
+            let text = match words::evidence_counts(&record.counts) {
                 often if often.is_empty() => since,
                 often => format!("{since}; {often}"),
             };
             self.labelled(out, "since", &text)?;
         } else if record.counts.held_back > 0 {
-            self.labelled(out, "counted", &words::how_often(&record.counts))?;
+            self.labelled(out, "counted", &words::evidence_counts(&record.counts))?;
         }
         let cause = record
             .cluster
@@ -111,7 +111,7 @@ impl Terminal {
 
     /// Writes a claim: one line, or two where it is narrow.
     pub fn claim(&self, out: &mut impl Write, record: &ClaimRecord) -> io::Result<()> {
-        let head = Head {
+        let head = Headline {
             time: record.time,
             style: Style::new(),
             word: &format!("claim/{}", record.claim),
@@ -119,7 +119,7 @@ impl Terminal {
             place: place(&record.interface, record.vlan),
         };
         let used = self.headline(out, &head)?;
-        self.beside(out, used, record.mac, &vendor::describe(record.mac))
+        self.write_beside(out, used, record.mac, &vendor::describe(record.mac))
     }
 
     /// Writes a binding: what its conflict would be reported as, or who has it.
@@ -133,7 +133,7 @@ impl Terminal {
             return self.finding(out, &finding);
         }
         let last_seen = record.owners.iter().map(|owner| owner.last_seen).max();
-        let head = Head {
+        let head = Headline {
             time: last_seen.unwrap_or(now),
             style: Style::new(),
             word: if record.tracked { "tracked" } else { "binding" },
@@ -142,17 +142,17 @@ impl Terminal {
         };
         if record.owners.len() < 2 {
             self.in_one_line(out, &head, record.owners.first())?;
-            return self.whose(out, record.cluster.as_deref());
+            return self.write_holder(out, record.cluster.as_deref());
         }
         self.headline(out, &head)?;
         writeln!(out)?;
-        self.whose(out, record.cluster.as_deref())?;
+        self.write_holder(out, record.cluster.as_deref())?;
         let mut owners = record.owners.iter();
         owners.try_for_each(|owner| self.owner(out, owner, head.time))
     }
 
     /// A moment, with its day where that is not the day of `now`.
-    pub fn moment(&self, at: Timestamp, now: Timestamp) -> String {
+    pub fn format_time(&self, at: Timestamp, now: Timestamp) -> String {
         let (at, now) = (
             at.to_zoned(self.zone.clone()),
             now.to_zoned(self.zone.clone()),
@@ -166,13 +166,13 @@ impl Terminal {
     }
 
     /// Writes the beginning of a headline, without its end; returns the columns used.
-    fn headline(&self, out: &mut impl Write, head: &Head) -> io::Result<usize> {
+    fn headline(&self, out: &mut impl Write, head: &Headline) -> io::Result<usize> {
         let style = head.style;
         let text = format!("  {:<15}  {}", head.ip, head.place);
         write!(
             out,
             "{}  {style}{:<17}{style:#}{text}",
-            self.moment(head.time, head.time),
+            self.format_time(head.time, head.time),
             head.word,
         )?;
         Ok(INDENT + 17 + layout::width_of(&text))
@@ -181,18 +181,18 @@ impl Terminal {
     fn in_one_line(
         &self,
         out: &mut impl Write,
-        head: &Head,
+        head: &Headline,
         owner: Option<&OwnerRecord>,
     ) -> io::Result<()> {
         let used = self.headline(out, head)?;
-        match owner.and_then(|owner| Some((*owner.macs.first()?, words::machine(owner)))) {
-            Some((mac, name)) => self.beside(out, used, mac, &name),
+        match owner.and_then(|owner| Some((*owner.macs.first()?, words::describe_host(owner)))) {
+            Some((mac, name)) => self.write_beside(out, used, mac, &name),
             None => writeln!(out),
         }
     }
 
     /// A MAC behind a headline where there is room, else below it.
-    fn beside(
+    fn write_beside(
         &self,
         out: &mut impl Write,
         used: usize,
@@ -209,25 +209,25 @@ impl Terminal {
         write!(out, "{mac_text}")?;
         let room = self.width.saturating_sub(used + 2);
         if room >= SHORTEST_NAME.min(layout::width_of(name)) {
-            write!(out, "  {}", layout::cut(name, room))?;
+            write!(out, "  {}", layout::truncate_to_width(name, room))?;
         }
         writeln!(out)
     }
 
     fn owner(&self, out: &mut impl Write, owner: &OwnerRecord, now: Timestamp) -> io::Result<()> {
-        let mut label = words::part(owner.role);
+        let mut label = words::role_word(owner.role);
         for &mac in &owner.macs {
             let made = vendor::describe(mac);
-            let text = match words::known_as(owner) {
+            let text = match words::node_name(owner) {
                 Some(name) => format!("{mac}  {name}, {made}"),
                 None => format!("{mac}  {made}"),
             };
-            let text = layout::cut(&text, self.width - COLUMN);
+            let text = layout::truncate_to_width(&text, self.width - COLUMN);
             write_labelled(out, label, &text)?;
             label = "";
         }
-        let first = self.moment(owner.first_seen, now);
-        let last = self.moment(owner.last_seen, now);
+        let first = self.format_time(owner.first_seen, now);
+        let last = self.format_time(owner.last_seen, now);
         let text = match owner.claims {
             0 if first == last => format!("at {first}"),
             0 => format!("since {first}"),
@@ -238,21 +238,21 @@ impl Terminal {
     }
 
     /// What the cluster says whose address it is.
-    fn whose(&self, out: &mut impl Write, known: Option<&Context>) -> io::Result<()> {
+    fn write_holder(&self, out: &mut impl Write, known: Option<&AddressContext>) -> io::Result<()> {
         match known {
-            Some(known) => self.labelled(out, "whose", &words::whose(known)),
+            Some(known) => self.labelled(out, "whose", &words::holder_sentence(known)),
             None => Ok(()),
         }
     }
 
     /// Why it is in dispute, and what says so.
-    fn cause(&self, out: &mut impl Write, cause: &Cause) -> io::Result<()> {
-        let belongs = words::belongs(cause.scope);
+    fn cause(&self, out: &mut impl Write, cause: &ClusterCause) -> io::Result<()> {
+        let belongs = words::scope_sentence(cause.scope);
         let text = format!("{} ({belongs})", words::cluster_cause(cause.kind));
         self.labelled(out, "cause", &text)?;
         for sentence in &cause.evidence {
             let mut mark = "- ";
-            for line in layout::wrapped(sentence, self.width - COLUMN - mark.len()) {
+            for line in layout::wrap(sentence, self.width - COLUMN - mark.len()) {
                 write_labelled(out, "", &format!("{mark}{line}"))?;
                 mark = "  ";
             }
@@ -270,7 +270,7 @@ impl Terminal {
 
     fn labelled(&self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
         let mut label = label;
-        for line in layout::wrapped(text, self.width - COLUMN) {
+        for line in layout::wrap(text, self.width - COLUMN) {
             write_labelled(out, label, &line)?;
             label = "";
         }
@@ -284,15 +284,18 @@ pub fn width_of_stdout() -> usize {
     let size = stdout
         .is_terminal()
         .then(|| terminal_size::terminal_size_of(stdout));
-    readable(size.flatten().map_or(USUAL, |(width, _)| width.0.into()))
+    readable(
+        size.flatten()
+            .map_or(DEFAULT_WIDTH, |(width, _)| width.0.into()),
+    )
 }
 
 fn readable(width: usize) -> usize {
-    width.clamp(NARROWEST, WIDEST)
+    width.clamp(MIN_WIDTH, MAX_WIDTH)
 }
 
 /// The first line of everything.
-struct Head<'a> {
+struct Headline<'a> {
     time: Timestamp,
     style: Style,
     word: &'a str,

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use probe_common::wire::Bogus;
 use probe_model::{
-    Announced, BogusReason, CauseKind, Context, CountsRecord, Evidence, FindingKind, FindingRecord,
-    Hint, OwnerRecord, Role, Scope, Severity, vendor,
+    AddressContext, AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence,
+    FindingKind, FindingRecord, Hint, OwnerRecord, OwnerRole, Severity, vendor,
 };
 
 /// What has happened.
@@ -32,7 +32,10 @@ pub fn what(record: &FindingRecord) -> String {
             that it is not"
             .to_owned(),
         FindingKind::BogusClaim => match record.reason {
-            Some(reason) => format!("a frame that claims nothing valid: {}", wrong(reason)),
+            Some(reason) => format!(
+                "a frame that claims nothing valid: {}",
+                bogus_reason_sentence(reason)
+            ),
             None => "a frame that claims nothing valid".to_owned(),
         },
         FindingKind::SourceMismatch => "claims for this address name one MAC and come from \
@@ -56,13 +59,13 @@ fn conflict(record: &FindingRecord) -> String {
         number => format!("{number} owners have this address at once"),
     };
     match record.evidence {
-        Some(evidence) => format!("{machines}; {}", in_words(evidence)),
+        Some(evidence) => format!("{machines}; {}", evidence_sentence(evidence)),
         None => machines,
     }
 }
 
 /// Evidence as the rest of a sentence.
-pub fn in_words(evidence: Evidence) -> &'static str {
+pub fn evidence_sentence(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::DuplicateReply => "they answered the same request",
         Evidence::Alternation => "they keep taking it from each other",
@@ -120,17 +123,17 @@ pub const fn cluster_cause(kind: CauseKind) -> &'static str {
 }
 
 /// Where those belong who dispute a cluster's address, in a few words.
-pub const fn belongs(scope: Scope) -> &'static str {
+pub const fn scope_sentence(scope: CauseScope) -> &'static str {
     match scope {
-        Scope::Internal => "within the cluster",
-        Scope::External => "from outside the cluster",
-        Scope::CrossCluster => "from another cluster",
-        Scope::Unknown => "not known from where",
+        CauseScope::Internal => "within the cluster",
+        CauseScope::External => "from outside the cluster",
+        CauseScope::CrossCluster => "from another cluster",
+        CauseScope::Unknown => "not known from where",
     }
 }
 
 /// Whose address it is by what the cluster says.
-pub fn whose(known: &Context) -> String {
+pub fn holder_sentence(known: &AddressContext) -> String {
     let names: Vec<_> = known.services.iter().map(ToString::to_string).collect();
     let mut parts = match &names[..] {
         [] => vec!["no service".to_owned()],
@@ -142,13 +145,15 @@ pub fn whose(known: &Context) -> String {
     }
     let mut text = parts.join(", ");
     let said = match known.announced {
-        Announced::Layer2 | Announced::Unknown if !known.announcers.is_empty() => {
+        AnnouncementMode::Layer2 | AnnouncementMode::Unknown if !known.announcers.is_empty() => {
             let nodes = known.announcers.join(", ");
             Some(format!("announced by {nodes}, as its status says"))
         }
-        Announced::Layer2 | Announced::Unknown => None,
-        Announced::Bgp => Some("announced by BGP only".to_owned()),
-        Announced::Nowhere => Some("announced by nobody: its pool has no advertisement".to_owned()),
+        AnnouncementMode::Layer2 | AnnouncementMode::Unknown => None,
+        AnnouncementMode::Bgp => Some("announced by BGP only".to_owned()),
+        AnnouncementMode::NotAnnounced => {
+            Some("announced by nobody: its pool has no advertisement".to_owned())
+        }
     };
     if let Some(said) = said {
         text.push_str("; ");
@@ -158,7 +163,7 @@ pub fn whose(known: &Context) -> String {
 }
 
 /// What a machine is known as, beside its MAC.
-pub fn known_as(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
+pub fn node_name(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
     match (&owner.node, owner.local) {
         (Some(node), true) => Some(format!("{node} (this host)").into()),
         (Some(node), false) => Some(node.into()),
@@ -168,23 +173,23 @@ pub fn known_as(owner: &OwnerRecord) -> Option<Cow<'_, str>> {
 }
 
 /// The same, or who made it, where that is all there is room for.
-pub fn machine(owner: &OwnerRecord) -> Cow<'_, str> {
+pub fn describe_host(owner: &OwnerRecord) -> Cow<'_, str> {
     let made = || owner.macs.first().map(|&mac| vendor::describe(mac));
-    known_as(owner).or_else(made).unwrap_or_default()
+    node_name(owner).or_else(made).unwrap_or_default()
 }
 
 /// What part an owner plays, as the label before it.
-pub const fn part(role: Role) -> &'static str {
+pub const fn role_word(role: OwnerRole) -> &'static str {
     match role {
-        Role::Current => "now",
-        Role::Earlier => "before",
-        Role::Prober => "asked by",
-        Role::Sender => "sent by",
+        OwnerRole::Current => "now",
+        OwnerRole::Earlier => "before",
+        OwnerRole::Prober => "asked by",
+        OwnerRole::Sender => "sent by",
     }
 }
 
 /// How often there was evidence; empty if there was none.
-pub fn how_often(counts: &CountsRecord) -> String {
+pub fn evidence_counts(counts: &CountsRecord) -> String {
     let CountsRecord {
         duplicate_replies,
         returns,
@@ -232,7 +237,7 @@ pub fn claims(count: u64) -> String {
     }
 }
 
-fn wrong(reason: BogusReason) -> &'static str {
+fn bogus_reason_sentence(reason: BogusReason) -> &'static str {
     match reason {
         BogusReason::Frame(Bogus::ShaZero) => "its sender MAC is all zeros",
         BogusReason::Frame(Bogus::ShaBroadcast) => "its sender MAC is the broadcast address",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, builder::ValueParser};
 use probe_datapath::capabilities;
-use probe_prober::{ArpSocket, AskerConfig, Asking, AskingState};
+use probe_prober::{ArpSocket, ProbeSchedulerConfig, Prober, ProberState};
 
 use super::source::duration;
 
@@ -14,12 +14,12 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Whether to ask, and how.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Asking")]
-pub struct AskingArguments {
+pub struct ProberArguments {
     /// Whether to ask by ARP probe who answers for an address, where listening leaves that open: after a
     /// takeover, when a conflict seems over, and now and then about each address that matters. At most five
     /// frames a second; `auto` asks if this process has the capability to (`CAP_NET_RAW`)
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Confirm::Auto)]
-    confirm: Confirm,
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ConfirmMode::Auto)]
+    confirm: ConfirmMode,
 
     /// How often each address that matters is asked about, by this node or another
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = ValueParser::new(interval))]
@@ -33,50 +33,50 @@ pub struct AskingArguments {
 
 /// When to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Confirm {
+enum ConfirmMode {
     /// If this process may.
     Auto,
     /// Never: only listen.
     Off,
 }
 
-impl AskingArguments {
+impl ProberArguments {
     /// Whether this process is to ask: by what it was told, and what it may.
-    pub fn state(&self) -> AskingState {
+    pub fn initial_state(&self) -> ProberState {
         match self.confirm {
-            Confirm::Off => AskingState::Off,
-            Confirm::Auto if capabilities::may_ask() => AskingState::On,
-            Confirm::Auto => AskingState::NotPermitted,
+            ConfirmMode::Off => ProberState::Off,
+            ConfirmMode::Auto if capabilities::can_send_probes() => ProberState::On,
+            ConfirmMode::Auto => ProberState::NotPermitted,
         }
     }
 
     /// Opens what it takes to ask, if the state is that it asks; says so, once.
-    pub fn open(&self, state: AskingState) -> Result<Asking, AskingState> {
+    pub fn open(&self, state: ProberState) -> Result<Prober, ProberState> {
         match state {
-            AskingState::Off => {
+            ProberState::Off => {
                 tracing::info!("only listening, as --confirm off wants it");
                 return Err(state);
             }
-            AskingState::NotPermitted => {
+            ProberState::NotPermitted => {
                 tracing::warn!(
                     "only listening: asking takes CAP_NET_RAW, which this process lacks; grant it, or say \
                      --confirm off"
                 );
                 return Err(state);
             }
-            AskingState::On => {}
+            ProberState::On => {}
         }
         let socket = ArpSocket::sender().map_err(|error| {
             tracing::warn!(error = %anyhow::Error::new(error), "only listening");
-            AskingState::NotPermitted
+            ProberState::NotPermitted
         })?;
         tracing::info!(every = ?self.ask_every, "asking about what listening leaves open");
-        let config = AskerConfig {
+        let config = ProbeSchedulerConfig {
             every: self.ask_every,
             fleet: self.fleet_size,
-            ..AskerConfig::default()
+            ..ProbeSchedulerConfig::default()
         };
-        Ok(Asking::new(socket, &config))
+        Ok(Prober::new(socket, &config))
     }
 }
 
@@ -98,31 +98,31 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Command {
         #[command(flatten)]
-        asking: AskingArguments,
+        asking: ProberArguments,
     }
 
-    fn parse(arguments: &[&str]) -> Result<AskingArguments, clap::Error> {
+    fn parse(arguments: &[&str]) -> Result<ProberArguments, clap::Error> {
         let arguments = ["probe"].iter().chain(arguments);
         Command::try_parse_from(arguments).map(|command| command.asking)
     }
 
     #[test]
     fn the_defaults_of_the_flags_are_those_of_the_scheduler() {
-        let (arguments, config) = (parse(&[]).unwrap(), AskerConfig::default());
+        let (arguments, config) = (parse(&[]).unwrap(), ProbeSchedulerConfig::default());
         assert_eq!(
             (arguments.ask_every, arguments.fleet_size),
             (config.every, config.fleet)
         );
-        assert_eq!(arguments.confirm, Confirm::Auto);
+        assert_eq!(arguments.confirm, ConfirmMode::Auto);
     }
 
     #[test]
     fn told_to_listen_only_it_opens_nothing() {
         let arguments = parse(&["--confirm", "off"]).unwrap();
-        assert_eq!(arguments.state(), AskingState::Off);
+        assert_eq!(arguments.initial_state(), ProberState::Off);
         assert_eq!(
-            arguments.open(AskingState::Off).err(),
-            Some(AskingState::Off)
+            arguments.open(ProberState::Off).err(),
+            Some(ProberState::Off)
         );
     }
 

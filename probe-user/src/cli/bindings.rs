@@ -7,11 +7,11 @@ use super::{
     Exit,
     daemon::DaemonArguments,
     filter::{AddressArguments, InterfaceArguments},
-    output::say,
+    output::print_status,
 };
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct BindingsArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
 
@@ -22,18 +22,18 @@ pub struct Arguments {
     addresses: AddressArguments,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &BindingsArguments) -> anyhow::Result<Exit> {
     let filter = arguments.addresses.narrow(arguments.interfaces.filter());
     let mut number = 0;
-    let printer = arguments.daemon.show(
+    let printer = arguments.daemon.print_list(
         &format!("/v1/bindings{}", filter.to_query()),
         |printer, record: BindingRecord| {
             number += 1;
             printer.binding(&record)
         },
     )?;
-    if number == 0 && printer.is_for_people() {
-        say("no binding fits");
+    if number == 0 && printer.is_human_output() {
+        print_status("no binding fits");
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }

@@ -28,7 +28,7 @@ pub fn completions(mut command: Command, arguments: &CompletionsArguments) -> an
         Err(error) if !super::output::is_closed(&error) => {
             Err(error).context("cannot write to standard output")
         }
-        _ => Ok(Exit::Fine),
+        _ => Ok(Exit::Success),
     }
 }
 
@@ -37,5 +37,5 @@ pub fn man(command: Command, arguments: &ManArguments) -> anyhow::Result<Exit> {
     let failed = || format!("cannot write man pages to {}", directory.display());
     fs::create_dir_all(directory).with_context(failed)?;
     clap_mangen::generate_to(command, directory).with_context(failed)?;
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }

@@ -7,11 +7,11 @@ use super::{
     Exit,
     daemon::DaemonArguments,
     filter::{AddressArguments, InterfaceArguments},
-    output::say,
+    output::print_status,
 };
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct ConflictsArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
 
@@ -22,10 +22,10 @@ pub struct Arguments {
     addresses: AddressArguments,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &ConflictsArguments) -> anyhow::Result<Exit> {
     let filter = arguments.addresses.narrow(arguments.interfaces.filter());
     let mut number = 0;
-    let printer = arguments.daemon.show(
+    let printer = arguments.daemon.print_list(
         &format!("/v1/conflicts{}", filter.to_query()),
         |printer, record: BindingRecord| {
             number += 1;
@@ -35,8 +35,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     if number > 0 {
         return Ok(Exit::Conflict);
     }
-    if printer.is_for_people() {
-        say("no open conflict");
+    if printer.is_human_output() {
+        print_status("no open conflict");
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }

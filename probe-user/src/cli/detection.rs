@@ -9,7 +9,7 @@ use clap::{
 };
 use ipnet::IpNet;
 use probe_common::wire::MacAddr;
-use probe_detect::{DetectConfig, Ignore};
+use probe_detect::{DetectConfig, IgnoreRule};
 use probe_model::Clock;
 
 use super::source::duration;
@@ -123,7 +123,7 @@ impl DetectionArguments {
             ignore: self
                 .ignored
                 .iter()
-                .map(|entry| entry.to_ignore(clock))
+                .map(|entry| entry.to_ignore_rule(clock))
                 .collect(),
             tracked: self.tracked.clone(),
             ..DetectConfig::default()
@@ -160,11 +160,11 @@ struct IgnoreArgument {
 }
 
 impl IgnoreArgument {
-    fn to_ignore(&self, clock: Clock) -> Ignore {
-        Ignore {
+    fn to_ignore_rule(&self, clock: Clock) -> IgnoreRule {
+        IgnoreRule {
             network: self.network,
             reason: self.reason.clone(),
-            expires: self.until.map(|until| clock.at(until)),
+            expires: self.until.map(|until| clock.from_wall_clock(until)),
         }
     }
 }
@@ -178,7 +178,7 @@ impl FromStr for IgnoreArgument {
             .context("it wants a reason: CIDR=REASON, for whoever reads it later")?;
         anyhow::ensure!(!reason.trim().is_empty(), "the reason is empty");
         let (network, until) = match which.split_once('@') {
-            Some((network, until)) => (network, Some(moment(until)?)),
+            Some((network, until)) => (network, Some(parse_time(until)?)),
             None => (which, None),
         };
         let network = self::network(network)?;
@@ -199,7 +199,7 @@ fn network(text: &str) -> anyhow::Result<IpNet> {
 }
 
 /// A date, which is its beginning here, or an RFC 3339 time.
-fn moment(text: &str) -> anyhow::Result<jiff::Timestamp> {
+fn parse_time(text: &str) -> anyhow::Result<jiff::Timestamp> {
     let parsed = text.parse::<jiff::Timestamp>().or_else(|_| {
         let date: jiff::civil::Date = text.parse()?;
         Ok::<_, jiff::Error>(date.to_zoned(jiff::tz::TimeZone::system())?.timestamp())

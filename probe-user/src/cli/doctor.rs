@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use probe_common::economy::Settings;
 use probe_datapath::{
-    Kernel, LoadOptions, capabilities, interfaces, interfaces::Selection, preflight::Features,
+    Kernel, LoadOptions, capabilities, interfaces, interfaces::InterfaceSelection,
+    preflight::KernelFeatures,
 };
 use probe_network::links;
 use rustix::{
@@ -19,30 +20,30 @@ use super::{
     Exit,
     session::{block_on, init_logging},
 };
-use crate::doctor::{Interface, Picture, ProcessStatus, Report};
+use crate::doctor::{DoctorReport, HostEnvironment, InterfaceEnvironment, ProcessStatus};
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct DoctorArguments {
     /// How the picture is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = DoctorOutput::Human)]
+    output: DoctorOutput,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+enum DoctorOutput {
     /// Lines for people
     Human,
     /// One JSON object
     Json,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
     init_logging("error");
-    let report = Report::new(block_on(async { Ok(look().await) })?);
+    let report = DoctorReport::new(block_on(async { Ok(read_environment().await) })?);
     let mut out = std::io::stdout().lock();
     let written = match arguments.output {
-        Output::Human => report.write(&mut out),
-        Output::Json => serde_json::to_string(&report)
+        DoctorOutput::Human => report.write(&mut out),
+        DoctorOutput::Json => serde_json::to_string(&report)
             .map_err(Into::into)
             .and_then(|line| writeln!(out, "{line}")),
     };
@@ -52,26 +53,30 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         }
         _ => {}
     }
-    Ok(if report.fit { Exit::Fine } else { Exit::Failed })
+    Ok(if report.fit {
+        Exit::Success
+    } else {
+        Exit::Failed
+    })
 }
 
 /// Everything that a bug report needs.
-pub async fn report() -> Report {
-    Report::new(look().await)
+pub async fn report() -> DoctorReport {
+    DoctorReport::new(read_environment().await)
 }
 
-async fn look() -> Picture {
+async fn read_environment() -> HostEnvironment {
     let system = uname();
     let process = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let (interfaces, interfaces_error) = match list().await {
         Ok(interfaces) => (interfaces, None),
         Err(error) => (Vec::new(), Some(format!("{error:#}"))),
     };
-    Picture {
+    HostEnvironment {
         version: env!("CARGO_PKG_VERSION"),
         kernel: system.release().to_string_lossy().into_owned(),
         architecture: system.machine().to_string_lossy().into_owned(),
-        features: Features::current(),
+        features: KernelFeatures::current(),
         uid: getuid().as_raw(),
         process: ProcessStatus::parse(&process),
         initial_user_namespace: text("/proc/self/uid_map").map(|map| is_identity(&map)),
@@ -111,17 +116,17 @@ fn load() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn list() -> anyhow::Result<Vec<Interface>> {
+async fn list() -> anyhow::Result<Vec<InterfaceEnvironment>> {
     let links = links::follow().await?.borrow().clone();
-    let by_default: Vec<_> = Selection::default()
-        .of(&links)
+    let by_default: Vec<_> = InterfaceSelection::default()
+        .select(&links)
         .into_iter()
         .map(|link| link.index)
         .collect();
     let mut list = Vec::new();
     for link in links.iter() {
-        let circumstances = interfaces::circumstances(link, &links).await;
-        let interface = Interface {
+        let circumstances = interfaces::link_environment(link, &links).await;
+        let interface = InterfaceEnvironment {
             name: link.name.clone(),
             index: link.index,
             kind: circumstances.kind.clone(),

@@ -6,10 +6,10 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use probe_cluster::drift::Drift;
 
-use super::{Exit, daemon::DaemonArguments, output::say, source::duration};
+use super::{Exit, daemon::DaemonArguments, output::print_status, source::duration};
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct DriftStatusArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
 }
@@ -23,25 +23,25 @@ pub struct DriftArguments {
     pub drift_after: Duration,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &DriftStatusArguments) -> anyhow::Result<Exit> {
     let mut number = 0;
     let zone = TimeZone::system();
     let printer = arguments
         .daemon
-        .show("/v1/drift", |printer, drift: Drift| {
+        .print_list("/v1/drift", |printer, drift: Drift| {
             number += 1;
-            printer.line(&drift, &in_words(&drift, &zone))
+            printer.line(&drift, &describe(&drift, &zone))
         })?;
     if number > 0 {
-        return Ok(Exit::Unmet);
+        return Ok(Exit::ExpectationFailed);
     }
-    if printer.is_for_people() {
-        say("no drift");
+    if printer.is_human_output() {
+        print_status("no drift");
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }
 
-fn in_words(drift: &Drift, zone: &TimeZone) -> String {
+fn describe(drift: &Drift, zone: &TimeZone) -> String {
     let since = drift.since.to_zoned(zone.clone());
     let since = since.strftime("%Y-%m-%d %H:%M:%S");
     let head = format!("{}: {} (since {since})", drift.drift, drift.says);
@@ -67,7 +67,7 @@ mod tests {
         });
         let drift: Drift = serde_json::from_value(drift).unwrap();
         assert_eq!(
-            in_words(&drift, &TimeZone::UTC),
+            describe(&drift, &TimeZone::UTC),
             "pool_unadvertised: No advertisement announces the pool metallb-system/production \
              (since 2026-11-20 12:00:00)\n    3 addresses of it are assigned"
         );

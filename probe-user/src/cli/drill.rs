@@ -4,53 +4,53 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use probe_model::{FindingRecord, Origin};
+use probe_model::{FindingOrigin, FindingRecord};
 use tokio::runtime;
 
 use super::{
     Exit,
-    output::{Output, Printer, is_closed, say},
+    output::{OutputFormat, Printer, is_closed, print_status},
     session::StopSignal,
     source::duration,
 };
 use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct DrillArguments {
     /// How long it lasts; long enough for a scrape, a rule and a page. Ctrl-C ends it earlier
     #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     duration: Duration,
 
     /// How it is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
+    output: OutputFormat,
 
     /// The socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &DrillArguments) -> anyhow::Result<Exit> {
     let seconds = arguments.duration.as_secs();
     ensure!(seconds > 0, "a drill lasts a second at least: --for 5m");
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    runtime.block_on(go_through(arguments, seconds))
+    runtime.block_on(run_drill(arguments, seconds))
 }
 
-async fn go_through(arguments: &Arguments, seconds: u64) -> anyhow::Result<Exit> {
+async fn run_drill(arguments: &DrillArguments, seconds: u64) -> anyhow::Result<Exit> {
     let mut stop = StopSignal::listen()?;
     let client = Client::new(&arguments.socket);
     let mut answer = client.post(&format!("/v1/drill?for={seconds}")).await?;
-    let mut printer = Printer::new(arguments.output, Origin::Daemon);
+    let mut printer = Printer::new(arguments.output, FindingOrigin::Daemon);
     let mut has_begun = false;
     loop {
         let record = tokio::select! {
             record = answer.record::<FindingRecord>() => record?,
             // The daemon takes it back when this end of the connection is gone.
             () = stop.received() => {
-                say("DRILL: taken back");
-                return Ok(Exit::Fine);
+                print_status("DRILL: taken back");
+                return Ok(Exit::Success);
             }
         };
         let Some(record) = record else {
@@ -58,7 +58,7 @@ async fn go_through(arguments: &Arguments, seconds: u64) -> anyhow::Result<Exit>
                 has_begun,
                 "the daemon said nothing: is it of another version?"
             );
-            return Ok(Exit::Fine);
+            return Ok(Exit::Success);
         };
         let written = printer
             .finding(&record, None)
@@ -72,7 +72,7 @@ async fn go_through(arguments: &Arguments, seconds: u64) -> anyhow::Result<Exit>
         }
         if !has_begun {
             has_begun = true;
-            say(&format!(
+            print_status(&format!(
                 "DRILL: {} has two owners for {seconds} s, or until Ctrl-C; then see who was told",
                 probe_model::drill::ADDRESS
             ));

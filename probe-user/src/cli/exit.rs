@@ -6,13 +6,13 @@ use std::{io::Write as _, process::ExitCode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// As expected.
-    Fine = 0,
+    Success = 0,
     /// A conflict was found, or an overlap.
     Conflict = 1,
     /// It was called in a way that makes no sense. Most of that ends before a verb runs.
     Usage = 2,
     /// An expectation was not met.
-    Unmet = 3,
+    ExpectationFailed = 3,
     /// Could not do it, or not completely.
     Failed = 4,
 }
@@ -24,7 +24,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Says on standard error what went wrong, causes included.
-pub fn complain(error: &anyhow::Error) {
+pub fn print_error(error: &anyhow::Error) {
     // With standard error closed there is nobody left to tell.
     let _ = writeln!(std::io::stderr().lock(), "probe: {error:#}");
 }

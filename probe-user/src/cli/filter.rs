@@ -9,7 +9,7 @@ use probe_common::wire::Vlan;
 use probe_datapath::interfaces::NamePattern;
 use probe_model::{FindingKind, Severity};
 
-use crate::filter::{Filter, FilterError, MacPrefix, ServicePattern, network};
+use crate::filter::{FilterError, MacPrefix, RecordFilter, ServicePattern, network};
 
 /// Which addresses, whose, where.
 #[derive(Clone, Debug, Args)]
@@ -69,19 +69,19 @@ pub struct InterfaceArguments {
 
 impl InterfaceArguments {
     /// What they choose.
-    pub fn filter(&self) -> Filter {
-        Filter {
+    pub fn filter(&self) -> RecordFilter {
+        RecordFilter {
             interfaces: self.interfaces.clone(),
             excluded: self.excluded.clone(),
-            ..Filter::default()
+            ..RecordFilter::default()
         }
     }
 }
 
 impl AddressArguments {
     /// What they choose of what was chosen.
-    pub fn narrow(&self, filter: Filter) -> Filter {
-        Filter {
+    pub fn narrow(&self, filter: RecordFilter) -> RecordFilter {
+        RecordFilter {
             networks: self.ip.clone(),
             macs: self.mac.clone(),
             vlans: self.vlan.clone(),
@@ -93,8 +93,8 @@ impl AddressArguments {
 
 impl FindingArguments {
     /// What they choose of what was chosen.
-    pub fn narrow(&self, filter: Filter) -> Filter {
-        Filter {
+    pub fn narrow(&self, filter: RecordFilter) -> RecordFilter {
+        RecordFilter {
             kinds: self.kind.clone(),
             severity: self.severity,
             ..filter

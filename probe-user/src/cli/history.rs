@@ -12,19 +12,19 @@ use super::{
     Exit,
     daemon::DaemonArguments,
     filter::{AddressArguments, FindingArguments, InterfaceArguments},
-    output::say,
+    output::print_status,
 };
-use crate::daemon::{history::Numbered, serve::MissedRecord};
+use crate::daemon::{history::SequencedRecord, serve::MissedRecord};
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct HistoryArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
 
     /// From when on: a time span (2h, 3d), a time (2026-11-20T02:00:00Z), or after the finding with this
     /// number
     #[arg(long, value_name = "SINCE", default_value = "0")]
-    since: Since,
+    since: SinceArgument,
 
     #[command(flatten)]
     interfaces: InterfaceArguments,
@@ -38,13 +38,13 @@ pub struct Arguments {
 
 /// From when on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
+enum SinceArgument {
     Ago(SignedDuration),
     Time(Timestamp),
     Sequence(u64),
 }
 
-impl FromStr for Since {
+impl FromStr for SinceArgument {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
@@ -63,7 +63,7 @@ impl FromStr for Since {
     }
 }
 
-impl Since {
+impl SinceArgument {
     /// As the daemon reads it.
     fn parameter(self, now: Timestamp) -> String {
         match self {
@@ -80,14 +80,14 @@ impl Since {
 /// A line of the daemon's.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub enum Line {
+pub enum HistoryLine {
     /// Some are not there.
     Missed(MissedRecord),
     /// A finding.
-    Finding(Box<Numbered<FindingRecord>>),
+    Finding(Box<SequencedRecord<FindingRecord>>),
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &HistoryArguments) -> anyhow::Result<Exit> {
     let chosen = arguments.interfaces.filter();
     let filter = arguments
         .findings
@@ -99,20 +99,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         arguments.since.parameter(Timestamp::now()),
     );
     let mut number = 0;
-    let printer = arguments.daemon.show(&target, |printer, line| match line {
-        Line::Finding(finding) => {
-            number += 1;
-            printer.finding(&finding.record, Some(finding.sequence))
-        }
-        Line::Missed(missed) => {
-            let text = format!("({} findings are not in memory)", missed.missed);
-            printer.line(&missed, &text)
-        }
-    })?;
-    if number == 0 && printer.is_for_people() {
-        say("no finding fits");
+    let printer = arguments
+        .daemon
+        .print_list(&target, |printer, line| match line {
+            HistoryLine::Finding(finding) => {
+                number += 1;
+                printer.finding(&finding.record, Some(finding.sequence))
+            }
+            HistoryLine::Missed(missed) => {
+                let text = format!("({} findings are not in memory)", missed.missed);
+                printer.line(&missed, &text)
+            }
+        })?;
+    if number == 0 && printer.is_human_output() {
+        print_status("no finding fits");
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }
 
 #[cfg(test)]
@@ -131,13 +133,13 @@ mod tests {
             ("2026-11-20T01:00:00+01:00", "2026-11-20T00:00:00Z"),
         ] {
             assert_eq!(
-                text.parse::<Since>().unwrap().parameter(now),
+                text.parse::<SinceArgument>().unwrap().parameter(now),
                 parameter,
                 "{text}"
             );
         }
         for bad in ["", "yesterday", "-2h", "-1"] {
-            assert!(bad.parse::<Since>().is_err(), "{bad}");
+            assert!(bad.parse::<SinceArgument>().is_err(), "{bad}");
         }
     }
 }

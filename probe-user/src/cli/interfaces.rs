@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::{Exit, daemon::DaemonArguments, filter::InterfaceArguments, output::say};
+use super::{Exit, daemon::DaemonArguments, filter::InterfaceArguments, output::print_status};
 use crate::daemon::serve::InterfaceRecord;
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct InterfacesArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
 
@@ -14,23 +14,23 @@ pub struct Arguments {
     interfaces: InterfaceArguments,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &InterfacesArguments) -> anyhow::Result<Exit> {
     let filter = arguments.interfaces.filter();
     let mut number = 0;
-    let printer = arguments.daemon.show(
+    let printer = arguments.daemon.print_list(
         &format!("/v1/interfaces{}", filter.to_query()),
         |printer, record: InterfaceRecord| {
             number += 1;
-            printer.line(&record, &in_words(&record))
+            printer.line(&record, &describe(&record))
         },
     )?;
-    if number == 0 && printer.is_for_people() {
-        say("no interface fits");
+    if number == 0 && printer.is_human_output() {
+        print_status("no interface fits");
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }
 
-fn in_words(record: &InterfaceRecord) -> String {
+fn describe(record: &InterfaceRecord) -> String {
     let name = &record.interface;
     let Some(mode) = &record.mode else {
         let why = record.error.as_deref().unwrap_or("nobody knows why");
@@ -62,15 +62,15 @@ mod tests {
             sent: 3,
         };
         assert_eq!(
-            in_words(&record),
+            describe(&record),
             "eth0             tc       12 received, 3 sent"
         );
         record.vlan_visible = Some(false);
-        assert!(in_words(&record).ends_with("VLANs cannot be told apart"));
+        assert!(describe(&record).ends_with("VLANs cannot be told apart"));
         record.mode = None;
         record.error = Some("no permission".to_owned());
         assert_eq!(
-            in_words(&record),
+            describe(&record),
             "eth0             NOT WATCHED: no permission"
         );
     }

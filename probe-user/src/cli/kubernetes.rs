@@ -1,7 +1,7 @@
 //! The flags of Kubernetes.
 
 use clap::{Args, ValueEnum};
-use probe_kubernetes::{ConnectError, Connection, Handle, Running};
+use probe_kubernetes::{ApiConnection, ClusterHandle, ClusterTasks, ConnectError};
 
 /// Whether to follow a cluster, and which.
 #[derive(Clone, Debug, Args)]
@@ -9,8 +9,8 @@ use probe_kubernetes::{ConnectError, Connection, Handle, Running};
 pub struct KubernetesArguments {
     /// Whether to follow the cluster's services and pools, to say whose address is in dispute. `auto` does in a
     /// pod that has a service account's token, and where `KUBECONFIG` names a file
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Follow::Auto)]
-    kubernetes: Follow,
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = KubernetesMode::Auto)]
+    kubernetes: KubernetesMode,
 
     /// The context of the kubeconfig. With one, a cluster that cannot be followed is an error
     #[arg(long, value_name = "NAME")]
@@ -23,7 +23,7 @@ pub struct KubernetesArguments {
 
 /// When to follow a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Follow {
+enum KubernetesMode {
     /// If one is at hand.
     Auto,
     /// Never.
@@ -33,23 +33,23 @@ enum Follow {
 impl KubernetesArguments {
     /// Follows the cluster, if that is wanted and one is at hand; says which, once. Only what was named and cannot be
     /// had is an error: the monitor does without a cluster.
-    pub async fn start(&self) -> Result<(Handle, Running), ConnectError> {
+    pub async fn start(&self) -> Result<(ClusterHandle, ClusterTasks), ConnectError> {
         let context = self.kubernetes_context.as_deref();
-        let off = || (Handle::off(), Running::default());
-        if self.kubernetes == Follow::Off {
+        let off = || (ClusterHandle::off(), ClusterTasks::default());
+        if self.kubernetes == KubernetesMode::Off {
             tracing::info!("following no cluster, as --kubernetes off wants it");
             return Ok(off());
         }
-        if context.is_none() && !Connection::is_at_hand() {
+        if context.is_none() && !ApiConnection::is_at_hand() {
             tracing::info!(
                 "following no cluster: this is no pod with a service account's token, and KUBECONFIG names no file"
             );
             return Ok(off());
         }
-        match Connection::open(context).await {
+        match ApiConnection::open(context).await {
             Ok(connection) => {
                 tracing::info!(server = connection.server(), "following the cluster");
-                Ok(Handle::start(connection, self.node_name()))
+                Ok(ClusterHandle::start(connection, self.node_name()))
             }
             Err(error) if context.is_none() => {
                 tracing::error!(%error, "following no cluster");
@@ -101,7 +101,7 @@ mod tests {
         ];
         assert!(!start(&off).await.unwrap());
         // Neither a pod nor with a kubeconfig, as tests are.
-        if !Connection::is_at_hand() {
+        if !ApiConnection::is_at_hand() {
             assert!(!start(&[]).await.unwrap());
         }
     }

@@ -43,41 +43,41 @@ pub use exit::Exit;
 )]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum CliCommand {
     /// Watch interfaces as a daemon: metrics on HTTP, conflicts as JSON lines on standard output
-    Run(Box<run::Arguments>),
+    Run(Box<run::RunArguments>),
     /// Watch interfaces from a terminal: findings live, or from a capture
-    Watch(Box<watch::Arguments>),
+    Watch(Box<watch::WatchArguments>),
     /// Ask now who answers for an address, a range or a pool: one owner, a conflict, or nobody
-    Check(Box<check::Arguments>),
+    Check(Box<check::CheckArguments>),
     /// Tell everything about one address on one screen: who has it, who should, since when, why, and what to do
-    Explain(Box<explain::Arguments>),
+    Explain(Box<explain::ExplainArguments>),
     /// Show the open conflicts that the daemon knows; ends with 1 if there are any
-    Conflicts(conflicts::Arguments),
+    Conflicts(conflicts::ConflictsArguments),
     /// Show which address is at which MAC, as the daemon knows it
-    Bindings(bindings::Arguments),
+    Bindings(bindings::BindingsArguments),
     /// Show what the daemon watches, and how
-    Interfaces(interfaces::Arguments),
+    Interfaces(interfaces::InterfacesArguments),
     /// Show the findings that the daemon remembers
-    History(history::Arguments),
+    History(history::HistoryArguments),
     /// Check address pools as they are written down, before they are applied; needs no root and no network
     #[command(subcommand)]
-    Pools(pools::Verb),
+    Pools(pools::PoolsCommand),
     /// Show where the cluster and the wire have drifted apart without a conflict; ends with 3 if they have
-    Drift(drift::Arguments),
+    Drift(drift::DriftStatusArguments),
     /// Make the daemon report a conflict that nobody has, to see who is told of a real one
-    Drill(drill::Arguments),
+    Drill(drill::DrillArguments),
     /// Print the completions for a shell
     Completions(completions::CompletionsArguments),
     /// Write the man pages
     #[command(hide = true)]
     Man(completions::ManArguments),
     /// Show what this host offers and what is missing: everything that a bug report needs
-    Doctor(doctor::Arguments),
+    Doctor(doctor::DoctorArguments),
 }
 
 /// Runs the command line that this process was started with.
@@ -85,26 +85,26 @@ pub fn main() -> ExitCode {
     // The one TLS implementation of the process. An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
-    let result = match cli.verb {
-        Verb::Run(_) => run::run(Cli::command()),
-        Verb::Watch(arguments) => watch::run(&arguments),
-        Verb::Check(arguments) => check::run(&arguments),
-        Verb::Explain(arguments) => explain::run(&arguments),
-        Verb::Conflicts(arguments) => conflicts::run(&arguments),
-        Verb::Bindings(arguments) => bindings::run(&arguments),
-        Verb::Interfaces(arguments) => interfaces::run(&arguments),
-        Verb::History(arguments) => history::run(&arguments),
-        Verb::Pools(verb) => pools::run(&verb),
-        Verb::Drift(arguments) => drift::run(&arguments),
-        Verb::Drill(arguments) => drill::run(&arguments),
-        Verb::Completions(arguments) => completions::completions(Cli::command(), &arguments),
-        Verb::Man(arguments) => completions::man(Cli::command(), &arguments),
-        Verb::Doctor(arguments) => doctor::run(&arguments),
+    let result = match cli.command {
+        CliCommand::Run(_) => run::run(Cli::command()),
+        CliCommand::Watch(arguments) => watch::run(&arguments),
+        CliCommand::Check(arguments) => check::run(&arguments),
+        CliCommand::Explain(arguments) => explain::run(&arguments),
+        CliCommand::Conflicts(arguments) => conflicts::run(&arguments),
+        CliCommand::Bindings(arguments) => bindings::run(&arguments),
+        CliCommand::Interfaces(arguments) => interfaces::run(&arguments),
+        CliCommand::History(arguments) => history::run(&arguments),
+        CliCommand::Pools(command) => pools::run(&command),
+        CliCommand::Drift(arguments) => drift::run(&arguments),
+        CliCommand::Drill(arguments) => drill::run(&arguments),
+        CliCommand::Completions(arguments) => completions::completions(Cli::command(), &arguments),
+        CliCommand::Man(arguments) => completions::man(Cli::command(), &arguments),
+        CliCommand::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            exit::complain(&error);
+            exit::print_error(&error);
             Exit::Failed.into()
         }
     }

@@ -3,15 +3,16 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
-use probe_kubernetes::Handle;
+use probe_kubernetes::ClusterHandle;
 use probe_model::{FindingRecord, Severity};
 use probe_notify::{
-    Address, ClusterSources, Counts, Format, Notifier, NotifierSettings, Reporter, Sources,
-    Webhook, WebhookError, WebhookSettings, webhook::address,
+    MessageReporter, NotificationCounts, Notifier, NotifierClusterSources, NotifierSettings,
+    NotifierSources, Webhook, WebhookError, WebhookFormat, WebhookSettings, WebhookUrlSource,
+    webhook::address,
 };
 use tokio::{sync::broadcast, task};
 
-use crate::daemon::watchdog::Standing;
+use crate::daemon::watchdog::ClusterStatusHandle;
 
 /// Who is told of conflicts.
 #[derive(Clone, Debug, Args)]
@@ -29,8 +30,8 @@ pub struct NotifyArguments {
 
     /// How it is told: json (docs/notifications.md), or slack, the text that Slack, Mattermost, Rocket.Chat and
     /// others show
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Json)]
-    webhook_format: Format,
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = WebhookFormat::Json)]
+    webhook_format: WebhookFormat,
 
     /// A file with a secret that goes along as `Authorization: Bearer …`, read anew for each message
     #[arg(long, value_name = "FILE")]
@@ -42,8 +43,8 @@ pub struct NotifyArguments {
     webhook_ca_file: Option<PathBuf>,
 
     /// The conflicts that are told: all (warning), or only those on addresses that matter (critical)
-    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Least::Warning)]
-    webhook_severity: Least,
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = MinimumSeverity::Warning)]
+    webhook_severity: MinimumSeverity,
 
     /// Messages a minute at most; what does not fit waits, and becomes one message
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
@@ -51,13 +52,13 @@ pub struct NotifyArguments {
 
     /// Whether to write Events on the Services whose addresses are in conflict or drift: what `kubectl describe
     /// service` shows. `auto` does where a cluster is followed; the holder of the lease writes
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Events::Auto)]
-    kubernetes_events: Events,
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = EventsMode::Auto)]
+    kubernetes_events: EventsMode,
 }
 
 /// When to write Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Events {
+enum EventsMode {
     /// If there is a cluster.
     Auto,
     /// Never.
@@ -66,7 +67,7 @@ enum Events {
 
 /// The severities that a conflict can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Least {
+enum MinimumSeverity {
     /// Every conflict.
     Warning,
     /// Those on tracked addresses.
@@ -77,10 +78,10 @@ impl NotifyArguments {
     /// What the flags lead to; nothing, if nobody is to be told.
     pub fn settings(&self) -> anyhow::Result<Option<NotifierSettings>> {
         let at = match (&self.webhook_url, &self.webhook_url_file) {
-            (Some(text), _) => Address::Url(address(text).map_err(|error| {
+            (Some(text), _) => WebhookUrlSource::Url(address(text).map_err(|error| {
                 anyhow::Error::new(error).context("--webhook-url cannot be used")
             })?),
-            (None, Some(path)) => Address::File(path.clone()),
+            (None, Some(path)) => WebhookUrlSource::File(path.clone()),
             (None, None) => {
                 anyhow::ensure!(
                     self.webhook_secret_file.is_none() && self.webhook_ca_file.is_none(),
@@ -92,14 +93,14 @@ impl NotifyArguments {
         };
         Ok(Some(NotifierSettings {
             webhook: WebhookSettings {
-                address: at,
+                url_source: at,
                 secret: self.webhook_secret_file.clone(),
-                authorities: self.webhook_ca_file.clone(),
+                ca_file: self.webhook_ca_file.clone(),
             },
             format: self.webhook_format,
-            least: match self.webhook_severity {
-                Least::Warning => Severity::Warning,
-                Least::Critical => Severity::Critical,
+            min_severity: match self.webhook_severity {
+                MinimumSeverity::Warning => Severity::Warning,
+                MinimumSeverity::Critical => Severity::Critical,
             },
             per_minute: self.webhook_per_minute,
         }))
@@ -115,18 +116,18 @@ impl NotifyArguments {
 }
 
 /// Begins to tell whoever is to be told.
-pub struct Teller<'a> {
+pub struct NotifierSetup<'a> {
     /// What is found, with what the cluster knows of it.
     pub findings: broadcast::Receiver<Arc<FindingRecord>>,
     /// The cluster, if one is followed.
-    pub cluster: &'a Handle,
+    pub cluster: &'a ClusterHandle,
     /// What has drifted apart in it.
-    pub standing: &'a Standing,
+    pub cluster_status: &'a ClusterStatusHandle,
     /// What is counted.
-    pub counts: Arc<Counts>,
+    pub counts: Arc<NotificationCounts>,
 }
 
-impl Teller<'_> {
+impl NotifierSetup<'_> {
     /// A task for each channel.
     #[cfg_attr(
         not(feature = "kubernetes"),
@@ -137,19 +138,19 @@ impl Teller<'_> {
     )]
     pub fn start(self, arguments: &NotifyArguments) -> anyhow::Result<Vec<Notifier>> {
         let mut notifiers = Vec::new();
-        let cluster = self.cluster.is_on().then(|| ClusterSources {
-            holds: self.cluster.holds(),
+        let cluster = self.cluster.is_on().then(|| NotifierClusterSources {
+            leadership: self.cluster.holds(),
             handover: self.cluster.handover(),
-            drift_after: self.standing.drift_after(),
+            drift_after: self.cluster_status.drift_after(),
             cluster: self.cluster.cluster(),
-            drifts: Some(self.standing.drifts()),
+            drifts: Some(self.cluster_status.drifts()),
         });
-        if let (Some(cluster), Some(connection), Events::Auto) = (
+        if let (Some(cluster), Some(connection), EventsMode::Auto) = (
             &cluster,
             self.cluster.connection(),
             arguments.kubernetes_events,
         ) {
-            let host = || Reporter::this_host().host;
+            let host = || MessageReporter::this_host().host;
             let instance = self.cluster.node_name().map_or_else(host, str::to_owned);
             notifiers.push(Notifier::write_events(
                 connection.clone(),
@@ -162,10 +163,10 @@ impl Teller<'_> {
         if let Some(settings) = arguments.settings()? {
             let checked = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check());
             if let Err(error) = checked {
-                warn(&error);
+                log_webhook_error(&error);
             }
             tracing::info!("telling a webhook of conflicts");
-            let sources = Sources {
+            let sources = NotifierSources {
                 findings: self.findings,
                 cluster,
             };
@@ -177,7 +178,7 @@ impl Teller<'_> {
 
 /// What is said at the start of what cannot be used as it is. It may be put right at any time, and is no reason not to
 /// watch.
-fn warn(error: &WebhookError) {
+fn log_webhook_error(error: &WebhookError) {
     tracing::error!(%error, "nobody can be told by the webhook as it is; it is tried again with each message");
 }
 
@@ -215,8 +216,8 @@ mod tests {
         let settings = settings(&["--webhook-url", "https://hooks.example.org/x"])
             .unwrap()
             .unwrap();
-        assert_eq!(settings.format, Format::Json);
-        assert_eq!(settings.least, Severity::Warning);
+        assert_eq!(settings.format, WebhookFormat::Json);
+        assert_eq!(settings.min_severity, Severity::Warning);
         assert_eq!(settings.per_minute, 10);
     }
 

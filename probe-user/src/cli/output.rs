@@ -5,16 +5,16 @@ use std::io::{self, BufWriter, ErrorKind, Stdout, Write as _};
 use anstream::AutoStream;
 use clap::ValueEnum;
 use jiff::Timestamp;
-use probe_model::{BindingRecord, CheckRecord, ClaimRecord, FindingRecord, Origin, to_json};
+use probe_model::{BindingRecord, CheckRecord, ClaimRecord, FindingOrigin, FindingRecord, to_json};
 use probe_render::Terminal;
 use serde::Serialize;
 
 use super::status_line::StatusLine;
-use crate::daemon::history::Numbered;
+use crate::daemon::history::SequencedRecord;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum OutputFormat {
     /// Text for people
     Human,
     /// One JSON object a line
@@ -24,7 +24,7 @@ pub enum Output {
 /// Writes records.
 #[derive(Debug)]
 pub struct Printer {
-    output: Output,
+    output: OutputFormat,
     terminal: Terminal,
     out: BufWriter<AutoStream<Stdout>>,
     /// Shares the terminal with what is written.
@@ -33,7 +33,7 @@ pub struct Printer {
 
 impl Printer {
     /// Writes to standard output.
-    pub fn new(output: Output, origin: Origin) -> Self {
+    pub fn new(output: OutputFormat, origin: FindingOrigin) -> Self {
         Self {
             output,
             terminal: Terminal::of_stdout(origin),
@@ -46,9 +46,11 @@ impl Printer {
     pub fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
         self.status.clear();
         match (self.output, sequence) {
-            (Output::Human, _) => self.terminal.finding(&mut self.out, record),
-            (Output::Json, Some(sequence)) => self.json(&Numbered { sequence, record }),
-            (Output::Json, None) => self.json(record),
+            (OutputFormat::Human, _) => self.terminal.finding(&mut self.out, record),
+            (OutputFormat::Json, Some(sequence)) => {
+                self.json(&SequencedRecord { sequence, record })
+            }
+            (OutputFormat::Json, None) => self.json(record),
         }
     }
 
@@ -56,18 +58,18 @@ impl Printer {
     pub fn claim(&mut self, record: &ClaimRecord) -> io::Result<()> {
         self.status.clear();
         match self.output {
-            Output::Human => self.terminal.claim(&mut self.out, record),
-            Output::Json => self.json(record),
+            OutputFormat::Human => self.terminal.claim(&mut self.out, record),
+            OutputFormat::Json => self.json(record),
         }
     }
 
     /// Writes a binding.
     pub fn binding(&mut self, record: &BindingRecord) -> io::Result<()> {
         match self.output {
-            Output::Human => self
+            OutputFormat::Human => self
                 .terminal
                 .binding(&mut self.out, record, Timestamp::now()),
-            Output::Json => self.json(record),
+            OutputFormat::Json => self.json(record),
         }
     }
 
@@ -76,22 +78,22 @@ impl Printer {
     pub fn check(&mut self, record: &CheckRecord, expected: &str, brief: bool) -> io::Result<()> {
         self.status.clear();
         match self.output {
-            Output::Human => self.terminal.check(&mut self.out, record, expected, brief),
-            Output::Json => self.json(record),
+            OutputFormat::Human => self.terminal.check(&mut self.out, record, expected, brief),
+            OutputFormat::Json => self.json(record),
         }
     }
 
     /// Writes a record, for people as this line.
     pub fn line(&mut self, record: &impl Serialize, text: &str) -> io::Result<()> {
         match self.output {
-            Output::Human => writeln!(self.out, "{text}"),
-            Output::Json => self.json(record),
+            OutputFormat::Human => writeln!(self.out, "{text}"),
+            OutputFormat::Json => self.json(record),
         }
     }
 
     /// Whether people read it.
-    pub fn is_for_people(&self) -> bool {
-        self.output == Output::Human
+    pub fn is_human_output(&self) -> bool {
+        self.output == OutputFormat::Human
     }
 
     /// Makes sure that the reader has it.
@@ -110,7 +112,7 @@ pub fn is_closed(error: &io::Error) -> bool {
 }
 
 /// Says something beside the output.
-pub fn say(text: &str) {
+pub fn print_status(text: &str) {
     // With standard error closed there is nobody left to tell.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

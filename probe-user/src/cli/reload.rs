@@ -10,40 +10,42 @@ use tokio::{sync::watch, task};
 use super::{detection::DetectionArguments, run, session::Session};
 use crate::{
     daemon::{monitor::MonitorHandle, serve::ConfigOutcome},
-    settings::{Effective, Follower, Invocation, Loaded, changed},
+    settings::{EffectiveSetting, FileWatcher, Invocation, LoadedSettings, changed},
 };
 
 /// Keys, beside those of detection, that take effect while it runs. All others want a restart.
-const ALSO_AT_ONCE: [&str; 3] = ["filter", "filter-file", "segment"];
+const RELOADABLE_GROUPS: [&str; 3] = ["filter", "filter-file", "segment"];
 
 /// Reads the settings again and puts them into force.
 pub struct Reloader {
     invocation: Invocation,
-    follower: Option<Follower>,
+    follower: Option<FileWatcher>,
     at_once: BTreeSet<String>,
     /// What the daemon was started with: what wants a restart stays so.
-    started: Vec<Effective>,
-    in_force: Vec<Effective>,
+    started: Vec<EffectiveSetting>,
+    effective: Vec<EffectiveSetting>,
     /// For what a restart was last asked, and with which values.
-    told: Vec<(String, Vec<OsString>)>,
+    restart_warned_for: Vec<(String, Vec<OsString>)>,
     monitor: MonitorHandle,
-    orders: InterfacesHandle,
+    interface_commands: InterfacesHandle,
     outcome: watch::Sender<ConfigOutcome>,
 }
 
 impl Reloader {
     /// For a daemon that runs with these settings.
-    pub fn new(invocation: Invocation, loaded: Loaded, session: &Session) -> Self {
-        let follower = loaded.file.map(|(path, bytes)| Follower::new(&path, bytes));
+    pub fn new(invocation: Invocation, loaded: LoadedSettings, session: &Session) -> Self {
+        let follower = loaded
+            .file
+            .map(|(path, bytes)| FileWatcher::new(&path, bytes));
         Self {
             invocation,
             follower,
-            at_once: at_once(),
+            at_once: reloadable_settings(),
             started: loaded.settings.clone(),
-            in_force: loaded.settings,
-            told: Vec::new(),
+            effective: loaded.settings,
+            restart_warned_for: Vec::new(),
             monitor: session.monitor.clone(),
-            orders: session.orders.clone(),
+            interface_commands: session.interface_commands.clone(),
             outcome: watch::Sender::new(ConfigOutcome {
                 successful: true,
                 success: Timestamp::now(),
@@ -68,7 +70,7 @@ impl Reloader {
     pub async fn reload(&mut self) {
         // What is read now is no news later.
         if let Some(follower) = &mut self.follower {
-            follower.look();
+            follower.reread();
         }
         match self.try_reload().await {
             Ok(networks) => {
@@ -92,17 +94,17 @@ impl Reloader {
     async fn try_reload(&mut self) -> anyhow::Result<usize> {
         // Thousands of networks take their time, which is not that of detection.
         let loaded = task::block_in_place(|| self.invocation.load())?;
-        let arguments = run::Arguments::from_arg_matches(&loaded.matches)?;
+        let arguments = run::RunArguments::from_arg_matches(&loaded.matches)?;
         let source = arguments.source();
         let networks = source.networks()?;
         let count = networks.len();
         // The only thing that can still fail comes first.
-        self.orders.watch_only(networks).await?;
+        self.interface_commands.watch_only(networks).await?;
         let names = arguments.segments().to_vec();
         self.monitor
             .reconfigure(source.detect_config(), names)
             .await?;
-        let keys = changed(&self.in_force, &loaded.settings);
+        let keys = changed(&self.effective, &loaded.settings);
         let keys: Vec<_> = keys
             .into_iter()
             .filter(|key| self.at_once.contains(key))
@@ -110,13 +112,13 @@ impl Reloader {
         if !keys.is_empty() {
             tracing::info!(changed = keys.join(", "), "other settings are in force");
         }
-        self.ask_for_restart(&loaded.settings);
-        self.in_force = loaded.settings;
+        self.warn_restart_needed(&loaded.settings);
+        self.effective = loaded.settings;
         Ok(count)
     }
 
     /// Says, once for each set of values, what does not take effect before a restart.
-    fn ask_for_restart(&mut self, settings: &[Effective]) {
+    fn warn_restart_needed(&mut self, settings: &[EffectiveSetting]) {
         let mut keys = changed(&self.started, settings);
         keys.retain(|key| !self.at_once.contains(key));
         let waiting: Vec<_> = settings
@@ -124,19 +126,19 @@ impl Reloader {
             .filter(|setting| keys.contains(&setting.key))
             .map(|setting| (setting.key.clone(), setting.values.clone()))
             .collect();
-        if waiting != self.told && !waiting.is_empty() {
+        if waiting != self.restart_warned_for && !waiting.is_empty() {
             tracing::warn!(
                 changed = keys.join(", "),
                 "these settings take effect when the daemon is started again; until then they stay as they were"
             );
         }
-        self.told = waiting;
+        self.restart_warned_for = waiting;
     }
 }
 
 /// The keys that take effect at once.
-fn at_once() -> BTreeSet<String> {
+fn reloadable_settings() -> BTreeSet<String> {
     let detection = DetectionArguments::augment_args(Command::new(""));
     let keys = detection.get_arguments().filter_map(|flag| flag.get_long());
-    keys.chain(ALSO_AT_ONCE).map(str::to_owned).collect()
+    keys.chain(RELOADABLE_GROUPS).map(str::to_owned).collect()
 }

@@ -13,23 +13,23 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Command, FromArgMatches as _};
 use probe_datapath::{self, capabilities};
-use probe_kubernetes::Handle;
+use probe_kubernetes::ClusterHandle;
 use probe_model::{FindingKind, FindingRecord, Severity};
 use probe_network::neighbours::NeighbourReader;
-use probe_notify::Counts;
-use probe_prober::AskingState;
+use probe_notify::NotificationCounts;
+use probe_prober::ProberState;
 use sd_notify::NotifyState;
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
-    asking::AskingArguments,
+    asking::ProberArguments,
     drift::DriftArguments,
-    exit::complain,
+    exit::print_error,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
-    notify::{NotifyArguments, Teller},
-    output::{is_closed, say},
+    notify::{NotifierSetup, NotifyArguments},
+    output::{is_closed, print_status},
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
@@ -38,15 +38,15 @@ use super::{
 use crate::{
     daemon::{
         annotate::Annotator,
-        drill::Drills,
-        history::History,
+        drill::DrillSlot,
+        history::FindingHistory,
         segments::SegmentName,
         serve,
-        serve::{ApiSocket, ApiSources, DEFAULT_PATH, Sources},
+        serve::{ApiSocket, ApiSources, DEFAULT_PATH, MetricsSources},
         watchdog,
-        watchdog::Standing,
+        watchdog::ClusterStatusHandle,
     },
-    settings::{Invocation, Loaded, SettingsError},
+    settings::{Invocation, LoadedSettings, SettingsError},
 };
 
 /// The range of ports that Prometheus keeps a list of is full; this one is ARP's RFC, 826, past its end.
@@ -64,7 +64,7 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
                   key in the file of settings, its name without dashes (listen). A flag goes before the \
                   variable, the variable before the file."
 )]
-pub struct Arguments {
+pub struct RunArguments {
     /// The file of settings, in YAML. When it changes, or by SIGHUP, it is read again
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -86,7 +86,7 @@ pub struct Arguments {
     metrics: MetricsArguments,
 
     #[command(flatten)]
-    asking: AskingArguments,
+    asking: ProberArguments,
 
     #[command(flatten)]
     notify: NotifyArguments,
@@ -102,7 +102,7 @@ pub struct Arguments {
     source: SourceArguments,
 }
 
-impl Arguments {
+impl RunArguments {
     /// What to watch, and how.
     pub const fn source(&self) -> &SourceArguments {
         &self.source
@@ -118,31 +118,31 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     let read = Invocation::new(command, VERB, env::args_os().collect(), env::vars_os()).and_then(
         |invocation| {
             let loaded = invocation.load()?;
-            let arguments = Arguments::from_arg_matches(&loaded.matches)?;
+            let arguments = RunArguments::from_arg_matches(&loaded.matches)?;
             Ok((invocation, loaded, arguments))
         },
     );
     let (invocation, loaded, arguments) = match read {
         Ok(read) => read,
         Err(SettingsError::Usage(error)) => error.exit(),
-        Err(error) => return Ok(refuse(&error.into())),
+        Err(error) => return Ok(print_config_error(&error.into())),
     };
     if arguments.check_config {
         // What the flags lead to is read as well.
         let networks = arguments.source.networks().map(drop);
         if let Err(error) = networks.and_then(|()| arguments.notify.check()) {
-            return Ok(refuse(&error));
+            return Ok(print_config_error(&error));
         }
-        warn_of_strange_variables(&invocation, |text| say(&format!("probe: {text}")));
+        warn_of_unknown_variables(&invocation, |text| print_status(&format!("probe: {text}")));
         return match io::stdout().lock().write_all(loaded.show().as_bytes()) {
             Err(error) if !is_closed(&error) => {
                 Err(error).context("cannot write to standard output")
             }
-            _ => Ok(Exit::Fine),
+            _ => Ok(Exit::Success),
         };
     }
     if let Err(error) = arguments.notify.settings() {
-        return Ok(refuse(&error));
+        return Ok(print_config_error(&error));
     }
     init_logging("info");
     // First of all, so that whoever lacks everything is told of what matters.
@@ -152,19 +152,19 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     // Takes CAP_SYS_RESOURCE, which goes next.
     probe_datapath::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
-    let asking = arguments.asking.state();
-    capabilities::drop_others(asking == AskingState::On).context("cannot drop capabilities")?;
-    warn_of_strange_variables(&invocation, |text| tracing::warn!("{text}"));
+    let asking = arguments.asking.initial_state();
+    capabilities::drop_others(asking == ProberState::On).context("cannot drop capabilities")?;
+    warn_of_unknown_variables(&invocation, |text| tracing::warn!("{text}"));
     block_on(daemon(arguments, asking, invocation, loaded))
 }
 
-fn refuse(error: &anyhow::Error) -> Exit {
-    complain(error);
+fn print_config_error(error: &anyhow::Error) -> Exit {
+    print_error(error);
     Exit::Usage
 }
 
-fn warn_of_strange_variables(invocation: &Invocation, warn: impl Fn(&str)) {
-    for name in invocation.strange_variables() {
+fn warn_of_unknown_variables(invocation: &Invocation, warn: impl Fn(&str)) {
+    for name in invocation.unknown_variables() {
         warn(&format!(
             "the environment variable {name} is none of this program's: it sets nothing"
         ));
@@ -172,10 +172,10 @@ fn warn_of_strange_variables(invocation: &Invocation, warn: impl Fn(&str)) {
 }
 
 async fn daemon(
-    arguments: Arguments,
-    asking: AskingState,
+    arguments: RunArguments,
+    asking: ProberState,
     invocation: Invocation,
-    loaded: Loaded,
+    loaded: LoadedSettings,
 ) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
@@ -192,35 +192,36 @@ async fn daemon(
     };
     let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
-    let asking = asking.map(|asking| asking.leading_while(cluster.holds()));
+    let asking = asking.map(|asking| asking.with_leadership(cluster.holds()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
-    let annotator = session.follow_cluster(&cluster, neighbours.clone());
-    let drills = Drills::default();
+    let annotator = session.watch_cluster(&cluster, neighbours.clone());
+    let drills = DrillSlot::default();
     tokio::spawn(log_conflicts(session.monitor.findings()));
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
-    tokio::spawn(signals.obey(reloader, session.orders.clone()));
+    tokio::spawn(signals.run(reloader, session.interface_commands.clone()));
 
-    let standing = watch_for_drift(&arguments.drift, &cluster, &session, annotator.clone());
-    let notifications = Arc::<Counts>::default();
-    let teller = Teller {
+    let cluster_status =
+        start_drift_reconciler(&arguments.drift, &cluster, &session, annotator.clone());
+    let notifications = Arc::<NotificationCounts>::default();
+    let teller = NotifierSetup {
         findings: session.monitor.findings(),
         cluster: &cluster,
-        standing: &standing,
+        cluster_status: &cluster_status,
         counts: notifications.clone(),
     };
     let notifiers = teller.start(&arguments.notify)?;
     let api = socket.map(|socket| {
-        let known = (annotator.clone(), standing.clone());
+        let known = (annotator.clone(), cluster_status.clone());
         let serving = serve_api(socket, &session, drills.clone(), known);
         tokio::spawn(serving)
     });
-    session.begin();
+    session.start_monitor();
 
     let (stop_serving, serving_stopped) = oneshot::channel::<()>();
-    let sources = Sources {
+    let sources = MetricsSources {
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
         watched: session.watched.clone(),
@@ -232,7 +233,7 @@ async fn daemon(
         config,
         notifications,
         cluster,
-        standing: standing.clone(),
+        cluster_status: cluster_status.clone(),
     };
     let server = tokio::spawn(serve::serve(listener, sources, async {
         // An error means the same: the sender is gone.
@@ -240,9 +241,9 @@ async fn daemon(
     }));
     tracing::info!(address = %arguments.listen, "serving /metrics, /healthz and /readyz");
 
-    tell_service_manager(NotifyState::Ready);
+    notify_service_manager(NotifyState::Ready);
     stop.received().await;
-    tell_service_manager(NotifyState::Stopping);
+    notify_service_manager(NotifyState::Stopping);
     tracing::info!("stopping");
     drop(stop_serving);
     // The socket goes with its task: nobody shall find it and be left waiting.
@@ -258,20 +259,20 @@ async fn daemon(
     }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }
 
 /// Begins to look for drift, where there is a cluster.
-fn watch_for_drift(
+fn start_drift_reconciler(
     arguments: &DriftArguments,
-    cluster: &Handle,
+    cluster: &ClusterHandle,
     session: &Session,
     annotator: Option<Annotator>,
-) -> Standing {
+) -> ClusterStatusHandle {
     let Some(annotator) = annotator else {
-        return Standing::off();
+        return ClusterStatusHandle::off();
     };
-    let sources = watchdog::Sources {
+    let sources = watchdog::DriftReconcilerSources {
         handle: cluster.clone(),
         annotator,
         monitor: session.monitor.clone(),
@@ -281,7 +282,7 @@ fn watch_for_drift(
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).
-fn tell_service_manager(state: NotifyState) {
+fn notify_service_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell the service manager");
     }
@@ -291,11 +292,11 @@ fn tell_service_manager(state: NotifyState) {
 fn serve_api(
     socket: ApiSocket,
     session: &Session,
-    drills: Drills,
-    (annotator, standing): (Option<Annotator>, Standing),
+    drills: DrillSlot,
+    (annotator, cluster_status): (Option<Annotator>, ClusterStatusHandle),
 ) -> impl Future<Output = ()> + use<> {
-    let history = History::default();
-    tokio::spawn(history.clone().follow(session.monitor.findings()));
+    let history = FindingHistory::default();
+    tokio::spawn(history.clone().record_findings(session.monitor.findings()));
     let sources = ApiSources {
         monitor: session.monitor.clone(),
         watched: session.watched.clone(),
@@ -303,7 +304,7 @@ fn serve_api(
         history,
         drills,
         annotator,
-        standing,
+        cluster_status,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
     serve::serve_api(socket, sources)
@@ -368,7 +369,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{cli::Cli, settings::Origin};
+    use crate::{cli::Cli, settings::SettingOrigin};
 
     const EXAMPLE: &str = include_str!("../../../deploy/config.example.yaml");
     const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
@@ -386,7 +387,7 @@ mod tests {
             .collect()
     }
 
-    fn load(variable: Option<(String, &str)>, file: &str) -> Result<Loaded, SettingsError> {
+    fn load(variable: Option<(String, &str)>, file: &str) -> Result<LoadedSettings, SettingsError> {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("config.yaml");
         fs::write(&path, file).unwrap();
@@ -395,7 +396,7 @@ mod tests {
         Invocation::new(Cli::command(), VERB, words.to_vec(), variables)?.load()
     }
 
-    fn origin(loaded: &Loaded, key: &str) -> Origin {
+    fn origin(loaded: &LoadedSettings, key: &str) -> SettingOrigin {
         let setting = loaded.settings.iter().find(|setting| setting.key == key);
         setting.unwrap().origin.clone()
     }
@@ -408,13 +409,13 @@ mod tests {
         for flag in flags() {
             // Whether it is taken or refused, it is by this name.
             match load(None, &format!("{flag}: \"!\"\n")) {
-                Ok(loaded) => assert_eq!(origin(&loaded, &flag), Origin::Line(1)),
+                Ok(loaded) => assert_eq!(origin(&loaded, &flag), SettingOrigin::Line(1)),
                 Err(SettingsError::Value { key, .. }) => assert_eq!(key, flag),
                 Err(other) => panic!("{flag}: {other}"),
             }
             let name = format!("ARP_MONITOR_{}", flag.to_uppercase().replace('-', "_"));
             match load(Some((name.clone(), "!")), "{}") {
-                Ok(loaded) => assert_eq!(origin(&loaded, &flag), Origin::Variable(name)),
+                Ok(loaded) => assert_eq!(origin(&loaded, &flag), SettingOrigin::Variable(name)),
                 Err(SettingsError::Variable { variable, .. }) => assert_eq!(variable, name),
                 Err(other) => panic!("{flag}: {other}"),
             }
@@ -424,7 +425,7 @@ mod tests {
     #[test]
     fn the_example_has_every_key_and_the_defaults_where_it_does_not_say_example() {
         let example = load(None, EXAMPLE).unwrap();
-        Arguments::from_arg_matches(&example.matches).unwrap();
+        RunArguments::from_arg_matches(&example.matches).unwrap();
         let keys = EXAMPLE
             .lines()
             .filter(|line| line.starts_with(char::is_alphabetic));
@@ -455,8 +456,8 @@ mod tests {
         let (_, rest) = DOCUMENTATION.split_once("```yaml\n").unwrap();
         let (yaml, _) = rest.split_once("```").unwrap();
         let loaded = load(None, yaml).unwrap();
-        Arguments::from_arg_matches(&loaded.matches).unwrap();
-        assert_eq!(origin(&loaded, "ignore"), Origin::Line(6));
+        RunArguments::from_arg_matches(&loaded.matches).unwrap();
+        assert_eq!(origin(&loaded, "ignore"), SettingOrigin::Line(6));
     }
 
     #[test]

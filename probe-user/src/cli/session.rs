@@ -5,12 +5,12 @@ use std::{io, sync::Arc};
 use anyhow::Context as _;
 use probe_datapath::{
     CounterReader, Kernel,
-    interfaces::{Interfaces, InterfacesHandle},
+    interfaces::{InterfaceManager, InterfacesHandle},
 };
-use probe_kubernetes::Handle;
+use probe_kubernetes::ClusterHandle;
 use probe_model::{Links, watched::WatchedInterfaces};
 use probe_network::{links, neighbours::NeighbourReader};
-use probe_prober::{Asking, AskingState};
+use probe_prober::{Prober, ProberState};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, watch},
@@ -21,7 +21,7 @@ use super::{reload::Reloader, source::SourceArguments};
 use crate::daemon::{
     annotate,
     annotate::Annotator,
-    monitor::{FINDINGS_BEHIND, Monitor, MonitorHandle},
+    monitor::{FINDING_CHANNEL_CAPACITY, Monitor, MonitorHandle},
     segments::SegmentName,
 };
 
@@ -31,7 +31,7 @@ pub struct Session {
     pub counters: CounterReader,
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     pub links: watch::Receiver<Arc<Links>>,
-    pub orders: InterfacesHandle,
+    pub interface_commands: InterfacesHandle,
     /// Until it begins.
     waiting: Option<Monitor>,
     task: Option<JoinHandle<io::Result<()>>>,
@@ -40,19 +40,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::begin`], so whoever listens
+    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::start_monitor`], so whoever listens
     /// before that misses nothing.
     pub async fn start(
         arguments: &SourceArguments,
-        asking: Result<Asking, AskingState>,
+        asking: Result<Prober, ProberState>,
     ) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.watch_only(&arguments.networks()?)?;
         kernel.forward_log();
         let counters = kernel.counters();
         let links = links::follow().await?;
-        let (interfaces, orders) =
-            Interfaces::attach(kernel, arguments.policy(), links.clone()).await?;
+        let (interfaces, interface_commands) =
+            InterfaceManager::attach(kernel, arguments.policy(), links.clone()).await?;
         let watched = interfaces.watched();
         let (monitor, handle) = Monitor::new(
             rings,
@@ -66,7 +66,7 @@ impl Session {
             counters,
             watched,
             links,
-            orders,
+            interface_commands,
             waiting: Some(monitor),
             task: None,
             interfaces: tokio::spawn(interfaces.follow()),
@@ -83,9 +83,9 @@ impl Session {
 
     /// Follows a cluster, if there is one: expects the addresses of its services, and lets findings go through the
     /// hands of who knows it. To be called before it begins, and before anybody listens.
-    pub fn follow_cluster(
+    pub fn watch_cluster(
         &mut self,
-        cluster: &Handle,
+        cluster: &ClusterHandle,
         neighbours: NeighbourReader,
     ) -> Option<Annotator> {
         if !cluster.is_on() {
@@ -96,30 +96,30 @@ impl Session {
             cluster.cluster(),
             links.clone(),
             watched.clone(),
-            cluster.sight().clone(),
+            cluster.segment_coverage().clone(),
         );
         if let Some(monitor) = &mut self.waiting {
             monitor.expect(expected);
         }
-        let annotator = Annotator::new(annotate::Sources {
+        let annotator = Annotator::new(annotate::AnnotatorSources {
             cluster: cluster.cluster(),
             health: cluster.health(),
             nodes: Arc::new(cluster.clone()),
-            own: cluster.node_name().map(str::to_owned),
+            own_addresses: cluster.node_name().map(str::to_owned),
             monitor: self.monitor.clone(),
             neighbours,
             links,
             watched,
         });
-        let (public, _) = broadcast::channel(FINDINGS_BEHIND);
+        let (public, _) = broadcast::channel(FINDING_CHANNEL_CAPACITY);
         let raw = self.monitor.findings();
-        self.monitor = self.monitor.publishing(public.clone());
+        self.monitor = self.monitor.with_findings(public.clone());
         tokio::spawn(annotator.clone().follow(raw, public));
         Some(annotator)
     }
 
     /// Begins to judge what the kernel side has seen since it was attached.
-    pub fn begin(&mut self) {
+    pub fn start_monitor(&mut self) {
         let mut stopped = self.stop.subscribe();
         let run = |monitor: Monitor| {
             tokio::spawn(monitor.run(async move {
@@ -160,12 +160,12 @@ impl DaemonSignals {
 
     /// Obeys: SIGHUP reads the settings and the watch filter again, SIGUSR1 releases the XDP slot for somebody
     /// else. The settings are also read when their file changes.
-    pub async fn obey(mut self, mut reloader: Reloader, orders: InterfacesHandle) {
+    pub async fn run(mut self, mut reloader: Reloader, interface_commands: InterfacesHandle) {
         loop {
             tokio::select! {
                 _ = self.reload.recv() => reloader.reload().await,
                 () = reloader.changed() => reloader.reload().await,
-                _ = self.release.recv() => orders.release_xdp().await,
+                _ = self.release.recv() => interface_commands.release_xdp().await,
             }
         }
     }

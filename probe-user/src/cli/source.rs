@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use probe_common::economy::{Rate, Settings};
 use probe_datapath::{
     LoadOptions,
-    interfaces::{AttachMode, NamePattern, Selection, WatchPolicy},
+    interfaces::{AttachMode, InterfaceSelection, NamePattern, WatchPolicy},
 };
 use probe_detect::DetectConfig;
 
@@ -78,7 +78,7 @@ struct KernelArguments {
 impl SourceArguments {
     /// Which interfaces, and how.
     pub fn policy(&self) -> WatchPolicy {
-        let selection = Selection {
+        let selection = InterfaceSelection {
             include: self.interfaces.clone(),
             exclude: self.excluded.clone(),
         };

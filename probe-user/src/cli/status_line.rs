@@ -42,7 +42,7 @@ impl StatusLine {
         let size = terminal_size::terminal_size_of(io::stderr());
         let width = size.map_or(80, |(width, _)| usize::from(width.0));
         // A full line would make some terminals begin the next one.
-        let text = layout::cut(text, width.saturating_sub(1));
+        let text = layout::truncate_to_width(text, width.saturating_sub(1));
         let mut out = io::stderr().lock();
         let _ = write!(out, "{CLEAR}{text}").and_then(|()| out.flush());
         self.shown = true;
@@ -82,12 +82,12 @@ pub fn text(status: &StatusRecord, now: Timestamp) -> String {
     };
     format!(
         "{interfaces}: {}, {}, {last}",
-        counted(status.addresses, "address", "addresses"),
-        counted(status.conflicts, "conflict", "conflicts"),
+        pluralise(status.addresses, "address", "addresses"),
+        pluralise(status.conflicts, "conflict", "conflicts"),
     )
 }
 
-fn counted(number: usize, one: &str, many: &str) -> String {
+fn pluralise(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

@@ -8,20 +8,20 @@ use probe_render::terminal::place;
 use super::Exit;
 
 /// Conflicts that a summary names.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 /// Conflicts that are remembered.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 
 /// Counts of what was shown.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct FindingSummary {
     counts: [u64; FindingKind::COUNT],
     /// Where and which address.
     conflicts: BTreeSet<(String, String)>,
     missed: u64,
 }
 
-impl Tally {
+impl FindingSummary {
     /// Counts a finding.
     pub fn count(&mut self, record: &FindingRecord) {
         self.counts[usize::from(record.finding.number())] += 1;
@@ -29,7 +29,7 @@ impl Tally {
             record.finding,
             FindingKind::Conflict | FindingKind::ConflictQuiet
         ) && !record.drill
-            && self.conflicts.len() < REMEMBERED
+            && self.conflicts.len() < MAX_REMEMBERED
         {
             let place = place(&record.interface, record.vlan);
             self.conflicts.insert((place, record.ip.to_string()));
@@ -37,7 +37,7 @@ impl Tally {
     }
 
     /// Counts what was missed.
-    pub fn miss(&mut self, missed: u64) {
+    pub fn add_missed(&mut self, missed: u64) {
         self.missed = self.missed.saturating_add(missed);
     }
 
@@ -68,11 +68,11 @@ impl Tally {
     }
 
     fn named_conflicts(&self) -> String {
-        let named = self.conflicts.iter().take(NAMED);
+        let named = self.conflicts.iter().take(MAX_NAMED);
         let named: Vec<_> = named
             .map(|(place, ip)| format!("{ip} on {place}"))
             .collect();
-        let more = self.conflicts.len().saturating_sub(NAMED);
+        let more = self.conflicts.len().saturating_sub(MAX_NAMED);
         if more == 0 {
             named.join(", ")
         } else {
@@ -87,7 +87,7 @@ impl Tally {
         } else if self.missed > 0 {
             Exit::Failed
         } else {
-            Exit::Fine
+            Exit::Success
         }
     }
 }

@@ -12,14 +12,15 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use probe_cluster::{Cluster, Node, cause, stations, stations::Stations, tracking};
+use probe_cluster::{ClusterSnapshot, Node, cause, stations, stations::NodeMacIndex, tracking};
 use probe_common::wire::MacAddr;
-use probe_kubernetes::{Handle, Health};
+use probe_kubernetes::{ApiHealth, ClusterHandle};
 use probe_model::{
-    Announced, BindingKey, BindingRecord, Cause, Context, FindingKind, FindingRecord, Links,
-    MacPattern, Named, OwnerRecord, Segment, on_link, watched::WatchedInterfaces,
+    AddressContext, AnnouncementMode, BindingKey, BindingRecord, ClusterCause, FindingKind,
+    FindingRecord, Links, MacPattern, NamespacedName, OwnerRecord, Segment, on_link,
+    watched::WatchedInterfaces,
 };
-use probe_network::neighbours::{NeighbourReader, Neighbours};
+use probe_network::neighbours::{NeighbourReader, NeighbourTable};
 use tokio::{
     sync::{Mutex, broadcast, watch},
     time::{Instant, timeout},
@@ -28,16 +29,16 @@ use tokio::{
 use crate::daemon::monitor::MonitorHandle;
 
 /// How long a dispute waits for the nodes.
-const PATIENCE: Duration = Duration::from_secs(2);
+const NODE_LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// After waiting in vain nothing waits again for this long: a storm of disputes while the API server is away is told
 /// as it comes.
-const RESIGNED: Duration = Duration::from_secs(30);
+const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// How old the list of nodes may be…
 const LIST_AGE: Duration = Duration::from_mins(10);
 /// …but of an owner that is not on it may have joined since.
-const STRANGER_LIST_AGE: Duration = Duration::from_mins(1);
+const UNKNOWN_HOST_LIST_AGE: Duration = Duration::from_mins(1);
 /// How old the picture may be of who has the nodes' addresses.
-const FRESH: Duration = Duration::from_secs(5);
+const CACHE_AGE: Duration = Duration::from_secs(5);
 
 /// Where the nodes are known from.
 pub trait NodeList: Send + Sync + std::fmt::Debug {
@@ -47,7 +48,7 @@ pub trait NodeList: Send + Sync + std::fmt::Debug {
     fn fetch(&self, max_age: Duration) -> BoxFuture<'_, Option<Arc<Vec<Node>>>>;
 }
 
-impl NodeList for Handle {
+impl NodeList for ClusterHandle {
     fn known(&self) -> Option<Arc<Vec<Node>>> {
         self.known_nodes()
     }
@@ -62,15 +63,15 @@ impl NodeList for Handle {
 
 /// What it reads from.
 #[derive(Debug)]
-pub struct Sources {
+pub struct AnnotatorSources {
     /// What is known of the cluster.
-    pub cluster: watch::Receiver<Arc<Cluster>>,
+    pub cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     /// Where it is counted what could not be kept up with.
-    pub health: Arc<Health>,
+    pub health: Arc<ApiHealth>,
     /// Its nodes.
     pub nodes: Arc<dyn NodeList>,
     /// This node, if it is known which it is.
-    pub own: Option<String>,
+    pub own_addresses: Option<String>,
     /// Who has which address on the wire.
     pub monitor: MonitorHandle,
     /// What the kernel believes of its neighbours.
@@ -84,59 +85,59 @@ pub struct Sources {
 /// Adds what the cluster knows. Clones share what they have learnt.
 #[derive(Clone, Debug)]
 pub struct Annotator {
-    sources: Arc<Sources>,
-    book: Arc<Mutex<Book>>,
+    sources: Arc<AnnotatorSources>,
+    cache: Arc<Mutex<AnnotatorCache>>,
 }
 
 /// What was learnt last.
 #[derive(Debug, Default)]
-struct Book {
-    picture: Option<Picture>,
-    resigned: Option<Instant>,
+struct AnnotatorCache {
+    node_index: Option<CachedNodeIndex>,
+    gave_up_at: Option<Instant>,
 }
 
 /// Who the nodes were on the wire.
 #[derive(Clone, Debug)]
-struct Picture {
+struct CachedNodeIndex {
     /// By which list of them, if there was one.
     nodes: Option<Arc<Vec<Node>>>,
     at: Instant,
-    stations: Arc<Stations>,
+    node_macs: Arc<NodeMacIndex>,
 }
 
 /// How much it matters to know the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum NodeListSource {
     /// What is known will do.
-    Known,
+    Cached,
     /// It is worth a wait: they may be this old.
     Fetched(Duration),
 }
 
-impl Need {
+impl NodeListSource {
     /// A list of nodes of the usual age.
     pub const LISTED: Self = Self::Fetched(LIST_AGE);
     /// A list of nodes that has those that joined, and what has changed about them, but for the last minute.
-    pub const FRESHLY_LISTED: Self = Self::Fetched(STRANGER_LIST_AGE);
+    pub const FRESHLY_LISTED: Self = Self::Fetched(UNKNOWN_HOST_LIST_AGE);
 }
 
 /// What is known of a cluster at one moment.
 #[derive(Clone, Debug)]
-pub struct Knowledge {
+pub struct ClusterView {
     /// The cluster.
-    pub cluster: Arc<Cluster>,
+    pub cluster: Arc<ClusterSnapshot>,
     /// The nodes by their MACs.
-    stations: Arc<Stations>,
+    node_macs: Arc<NodeMacIndex>,
     /// Whether there is a list of them.
-    are_nodes_known: bool,
+    nodes_read: bool,
 }
 
 impl Annotator {
     /// Reads from these.
-    pub fn new(sources: Sources) -> Self {
+    pub fn new(sources: AnnotatorSources) -> Self {
         Self {
             sources: Arc::new(sources),
-            book: Arc::default(),
+            cache: Arc::default(),
         }
     }
 
@@ -150,7 +151,7 @@ impl Annotator {
             let record = match raw.recv().await {
                 Ok(record) => record,
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    self.sources.health.lose_findings(missed);
+                    self.sources.health.add_lost_findings(missed);
                     tracing::warn!(
                         missed,
                         "findings came faster than the cluster could be asked"
@@ -183,21 +184,25 @@ impl Annotator {
             | FindingKind::SourceMismatch
             | FindingKind::Silent => false,
         };
-        let need = if waits { Need::LISTED } else { Need::Known };
-        let mut knowledge = self.know(need).await;
+        let need = if waits {
+            NodeListSource::LISTED
+        } else {
+            NodeListSource::Cached
+        };
+        let mut knowledge = self.resolve(need).await;
         let mut record = (*raw).clone();
         let segment = self.segment(&record.interface, record.vlan);
-        knowledge.name(record.ip, &mut record.owners);
+        knowledge.set_node_names(record.ip, &mut record.owners);
         if waits && record.owners.iter().any(|owner| owner.node.is_none()) {
-            knowledge = self.know(Need::FRESHLY_LISTED).await;
+            knowledge = self.resolve(NodeListSource::FRESHLY_LISTED).await;
         }
-        knowledge.finding(&mut record, segment);
+        knowledge.annotate_finding(&mut record, segment);
         Arc::new(record)
     }
 
     /// Bindings with what is known of them.
     pub async fn bindings(&self, mut records: Vec<BindingRecord>) -> Vec<BindingRecord> {
-        let knowledge = self.know(Need::LISTED).await;
+        let knowledge = self.resolve(NodeListSource::LISTED).await;
         let segments: Vec<_> = records
             .iter()
             .map(|record| self.segment(&record.interface, record.vlan))
@@ -205,7 +210,7 @@ impl Annotator {
         // Tens of thousands of them keep no other task from running.
         let annotated = tokio::task::spawn_blocking(move || {
             for (record, segment) in records.iter_mut().zip(segments) {
-                knowledge.binding(record, segment);
+                knowledge.annotate_binding(record, segment);
             }
             records
         });
@@ -214,37 +219,41 @@ impl Annotator {
     }
 
     /// What is known now.
-    pub async fn know(&self, need: Need) -> Knowledge {
-        let mut book = self.book.lock().await;
-        let resigned = book.resigned.is_some_and(|at| at.elapsed() < RESIGNED);
-        let picture = match need {
-            Need::Fetched(age) if !resigned => {
-                let fetched = timeout(PATIENCE, self.picture(&book, Some(age))).await;
-                book.resigned = fetched.is_err().then(Instant::now);
+    pub async fn resolve(&self, need: NodeListSource) -> ClusterView {
+        let mut cache = self.cache.lock().await;
+        let gave_up_at = cache
+            .gave_up_at
+            .is_some_and(|at| at.elapsed() < RETRY_AFTER_FAILURE);
+        let node_index = match need {
+            NodeListSource::Fetched(age) if !gave_up_at => {
+                let fetched = timeout(NODE_LIST_TIMEOUT, self.node_index(&cache, Some(age))).await;
+                cache.gave_up_at = fetched.is_err().then(Instant::now);
                 match fetched {
-                    Ok(picture) => picture,
-                    Err(_) => self.picture(&book, None).await,
+                    Ok(node_index) => node_index,
+                    Err(_) => self.node_index(&cache, None).await,
                 }
             }
-            Need::Fetched(_) | Need::Known => self.picture(&book, None).await,
+            NodeListSource::Fetched(_) | NodeListSource::Cached => {
+                self.node_index(&cache, None).await
+            }
         };
-        let knowledge = Knowledge {
+        let knowledge = ClusterView {
             cluster: self.sources.cluster.borrow().clone(),
-            stations: picture.stations.clone(),
-            are_nodes_known: picture.nodes.is_some(),
+            node_macs: node_index.node_macs.clone(),
+            nodes_read: node_index.nodes.is_some(),
         };
-        book.picture = Some(picture);
+        cache.node_index = Some(node_index);
         knowledge
     }
 
     /// What is known of the cluster.
-    pub fn cluster(&self) -> Arc<Cluster> {
+    pub fn cluster(&self) -> Arc<ClusterSnapshot> {
         self.sources.cluster.borrow().clone()
     }
 
     /// The node that this is, if it is known.
-    pub fn own(&self) -> Option<&str> {
-        self.sources.own.as_deref()
+    pub fn own_node_name(&self) -> Option<&str> {
+        self.sources.own_addresses.as_deref()
     }
 
     /// The nodes, as they are known.
@@ -253,32 +262,32 @@ impl Annotator {
     }
 
     /// Who the nodes are on the wire: the last picture where it is fresh, else a new one.
-    async fn picture(&self, book: &Book, age: Option<Duration>) -> Picture {
+    async fn node_index(&self, cache: &AnnotatorCache, age: Option<Duration>) -> CachedNodeIndex {
         let fetched = match age {
             Some(age) => self.sources.nodes.fetch(age).await,
             None => None,
         };
         let nodes = fetched.or_else(|| self.sources.nodes.known());
-        let is_same = |last: &Picture| match (&last.nodes, &nodes) {
+        let is_same = |last: &CachedNodeIndex| match (&last.nodes, &nodes) {
             (Some(last), Some(nodes)) => Arc::ptr_eq(last, nodes),
             (last, nodes) => last.is_none() && nodes.is_none(),
         };
-        let last = book.picture.as_ref();
-        if let Some(last) = last.filter(|last| is_same(last) && last.at.elapsed() < FRESH) {
+        let last = cache.node_index.as_ref();
+        if let Some(last) = last.filter(|last| is_same(last) && last.at.elapsed() < CACHE_AGE) {
             return last.clone();
         }
         let listed = nodes.as_deref().map_or(&[][..], Vec::as_slice);
-        Picture {
-            stations: Arc::new(self.stations(listed).await),
+        CachedNodeIndex {
+            node_macs: Arc::new(self.stations(listed).await),
             nodes,
             at: Instant::now(),
         }
     }
 
-    async fn stations(&self, nodes: &[Node]) -> Stations {
-        let Sources { links, watched, .. } = &*self.sources;
+    async fn stations(&self, nodes: &[Node]) -> NodeMacIndex {
+        let AnnotatorSources { links, watched, .. } = &*self.sources;
         let (links, watched) = (links.borrow().clone(), watched.borrow().clone());
-        let places = stations::places(nodes, &tracking::on_link(&links, &watched));
+        let places = stations::node_addresses(nodes, &tracking::on_link(&links, &watched));
         let keys: Vec<_> = places.iter().map(|place| place.key).collect();
         // The monitor ends when the program does.
         let owners = self.sources.monitor.owners(&keys).await.unwrap_or_default();
@@ -286,7 +295,7 @@ impl Annotator {
             HashMap::new()
         } else {
             let neighbours = self.sources.neighbours.read().await;
-            believed(&neighbours, &links, &watched)
+            trusted_neighbours(&neighbours, &links, &watched)
         };
         let mut owners = owners.into_iter();
         let places: Vec<_> = places
@@ -302,9 +311,13 @@ impl Annotator {
             })
             .collect();
         let own_macs: HashSet<_> = links.iter().filter_map(|link| link.mac).collect();
-        let own = self.sources.own.as_deref().map(|name| (name, &own_macs));
+        let own_addresses = self
+            .sources
+            .own_addresses
+            .as_deref()
+            .map(|name| (name, &own_macs));
         let is_virtual = |mac| mac == MacAddr::ZERO || MacPattern::is_virtual_router(mac);
-        Stations::new(nodes.len(), &places, own, is_virtual)
+        NodeMacIndex::new(nodes.len(), &places, own_addresses, is_virtual)
     }
 
     fn segment(&self, interface: &str, vlan: probe_common::wire::Vlan) -> Option<Segment> {
@@ -318,8 +331,8 @@ impl Annotator {
 }
 
 /// What the kernel believes of its neighbours, by segment.
-fn believed(
-    neighbours: &Neighbours,
+fn trusted_neighbours(
+    neighbours: &NeighbourTable,
     links: &Links,
     watched: &WatchedInterfaces,
 ) -> HashMap<BindingKey, MacAddr> {
@@ -333,10 +346,10 @@ fn believed(
     believed
 }
 
-impl Knowledge {
+impl ClusterView {
     /// Adds to a finding what is known of it.
-    pub fn finding(&self, record: &mut FindingRecord, segment: Option<Segment>) {
-        self.name(record.ip, &mut record.owners);
+    pub fn annotate_finding(&self, record: &mut FindingRecord, segment: Option<Segment>) {
+        self.set_node_names(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
         let cause = self.cause(record, segment);
         if let Some(context) = &mut record.cluster {
@@ -345,8 +358,8 @@ impl Knowledge {
     }
 
     /// Adds to a binding what is known of it.
-    pub fn binding(&self, record: &mut BindingRecord, segment: Option<Segment>) {
-        self.name(record.ip, &mut record.owners);
+    pub fn annotate_binding(&self, record: &mut BindingRecord, segment: Option<Segment>) {
+        self.set_node_names(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
         let finding = record.as_finding();
         let cause = finding.and_then(|finding| self.cause(&finding, segment));
@@ -356,17 +369,17 @@ impl Knowledge {
     }
 
     /// The nodes by their MACs; `None` while there is no list of them.
-    pub fn stations(&self) -> Option<&Stations> {
-        self.are_nodes_known.then_some(&*self.stations)
+    pub fn stations(&self) -> Option<&NodeMacIndex> {
+        self.nodes_read.then_some(&*self.node_macs)
     }
 
     /// The node that an owner of an address is.
     pub fn node_of(&self, ip: IpAddr, macs: &[MacAddr], local: bool) -> Option<&str> {
-        let by_address = self.stations.node_of(macs, local);
-        by_address.or_else(|| self.cluster.node_by_word(ip, macs))
+        let by_address = self.node_macs.node_of(macs, local);
+        by_address.or_else(|| self.cluster.reported_node(ip, macs))
     }
 
-    fn name(&self, ip: IpAddr, owners: &mut [OwnerRecord]) {
+    fn set_node_names(&self, ip: IpAddr, owners: &mut [OwnerRecord]) {
         for owner in owners {
             let node = self.node_of(ip, &owner.macs, owner.local);
             owner.node = node.map(str::to_owned);
@@ -374,25 +387,25 @@ impl Knowledge {
     }
 
     /// Why an address of the cluster is in dispute, if it is.
-    fn cause(&self, record: &FindingRecord, segment: Option<Segment>) -> Option<Cause> {
+    fn cause(&self, record: &FindingRecord, segment: Option<Segment>) -> Option<ClusterCause> {
         record.cluster.as_ref()?;
-        let segment = segment.filter(|_| self.are_nodes_known);
-        let nodes = segment.map(|segment| self.stations.count(segment));
+        let segment = segment.filter(|_| self.nodes_read);
+        let nodes = segment.map(|segment| self.node_macs.count(segment));
         cause::cause(record, &self.cluster, nodes)
     }
 }
 
 /// Whose address it is, as labels: the service that has it, of several the first by its name, and the pool that it is
 /// from.
-pub fn whose(cluster: &Cluster, ip: IpAddr) -> (Option<&Named>, Option<&str>) {
+pub fn holder_of(cluster: &ClusterSnapshot, ip: IpAddr) -> (Option<&NamespacedName>, Option<&str>) {
     let services = cluster.services_at(ip).map(|service| &service.named);
     let pool = cluster.pool_of(ip).map(|pool| pool.name.as_str());
     (services.min(), pool)
 }
 
 /// Whose address it is; `None` where the cluster does not know it.
-pub fn context(cluster: &Cluster, ip: IpAddr) -> Option<Context> {
-    let mut services: Vec<Named> = cluster
+pub fn context(cluster: &ClusterSnapshot, ip: IpAddr) -> Option<AddressContext> {
+    let mut services: Vec<NamespacedName> = cluster
         .services_at(ip)
         .map(|service| service.named.clone())
         .collect();
@@ -402,9 +415,11 @@ pub fn context(cluster: &Cluster, ip: IpAddr) -> Option<Context> {
         return None;
     }
     let announcers = cluster.announcers(ip).into_iter();
-    Some(Context {
-        announced: pool.map_or(Announced::Unknown, |pool| cluster.announcement_of(pool)),
-        pool: pool.map(|pool| Named {
+    Some(AddressContext {
+        announced: pool.map_or(AnnouncementMode::Unknown, |pool| {
+            cluster.announcement_of(pool)
+        }),
+        pool: pool.map(|pool| NamespacedName {
             namespace: pool.namespace.clone().unwrap_or_default(),
             name: pool.name.clone(),
         }),

@@ -6,11 +6,11 @@ use probe_common::{label_enum, wire::Vlan};
 use probe_model::{FindingKind, Timestamp};
 
 /// Addresses that are counted on their own. Only tracked ones are, and only once there was something to count.
-const ADDRESSES: usize = 65_536;
+const MAX_ADDRESSES: usize = 65_536;
 
 label_enum! {
     /// The findings that are counted for each tracked address.
-    pub enum Counted {
+    pub enum CountedKind {
         /// [`FindingKind::Moved`].
         Moved = "moved",
         /// [`FindingKind::Contested`].
@@ -20,8 +20,8 @@ label_enum! {
     }
 }
 
-impl Counted {
-    const fn of(kind: FindingKind) -> Option<Self> {
+impl CountedKind {
+    const fn for_address(kind: FindingKind) -> Option<Self> {
         match kind {
             FindingKind::Moved => Some(Self::Moved),
             FindingKind::Contested => Some(Self::Contested),
@@ -38,32 +38,32 @@ impl Counted {
     }
 }
 
-/// How often each of [`Counted`] was found.
-pub type Tally = [u64; Counted::COUNT];
+/// How often each of [`CountedKind`] was found.
+pub type AddressCounts = [u64; CountedKind::COUNT];
 
 /// Findings by tracked address. By the interface's name, not its index: an interface that is made anew has
 /// another index, and no counter shall fall back to zero for that.
 #[derive(Debug, Default)]
-pub struct Tallies {
-    by_interface: HashMap<String, HashMap<(Vlan, IpAddr), Tally>>,
+pub struct AddressStatistics {
+    counts: HashMap<String, HashMap<(Vlan, IpAddr), AddressCounts>>,
     addresses: usize,
 }
 
-impl Tallies {
+impl AddressStatistics {
     /// Counts a finding about a tracked address.
     pub fn count(&mut self, interface: &str, vlan: Vlan, ip: IpAddr, kind: FindingKind) {
-        let Some(counted) = Counted::of(kind) else {
+        let Some(counted) = CountedKind::for_address(kind) else {
             return;
         };
-        if !self.by_interface.contains_key(interface) {
+        if !self.counts.contains_key(interface) {
             let interface = interface.to_owned();
-            self.by_interface.insert(interface, HashMap::new());
+            self.counts.insert(interface, HashMap::new());
         }
-        let Some(tallies) = self.by_interface.get_mut(interface) else {
+        let Some(tallies) = self.counts.get_mut(interface) else {
             return;
         };
         if !tallies.contains_key(&(vlan, ip)) {
-            if self.addresses == ADDRESSES {
+            if self.addresses == MAX_ADDRESSES {
                 return;
             }
             self.addresses += 1;
@@ -73,11 +73,11 @@ impl Tallies {
     }
 
     /// How often there was something about an address.
-    pub fn of(&self, interface: &str, vlan: Vlan, ip: IpAddr) -> Tally {
+    pub fn for_address(&self, interface: &str, vlan: Vlan, ip: IpAddr) -> AddressCounts {
         if self.addresses == 0 {
-            return Tally::default();
+            return AddressCounts::default();
         }
-        let tallies = self.by_interface.get(interface);
+        let tallies = self.counts.get(interface);
         let tally = tallies.and_then(|tallies| tallies.get(&(vlan, ip)));
         tally.copied().unwrap_or_default()
     }
@@ -85,12 +85,12 @@ impl Tallies {
 
 /// How long news took from the kernel's time stamp until they were judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delays {
+pub struct DetectionLatency {
     buckets: [u64; Self::BOUNDS.len() + 1],
     sum: Duration,
 }
 
-impl Delays {
+impl DetectionLatency {
     /// The upper bounds of the buckets. Events wait at least the 200 µs in which those of several CPUs are put
     /// in order.
     pub const BOUNDS: [Duration; 12] = [
@@ -109,7 +109,7 @@ impl Delays {
     ];
 
     /// Counts an event.
-    pub fn note(&mut self, stamped: Timestamp, judged: Timestamp) {
+    pub fn record(&mut self, stamped: Timestamp, judged: Timestamp) {
         let delay = judged.since(stamped);
         let bucket = Self::BOUNDS.partition_point(|&bound| bound < delay);
         self.buckets[bucket] += 1;
@@ -117,7 +117,7 @@ impl Delays {
     }
 
     /// Events that took no longer than each of the bounds, and all of them at the end.
-    pub fn cumulated(&self) -> [u64; Self::BOUNDS.len() + 1] {
+    pub fn cumulative(&self) -> [u64; Self::BOUNDS.len() + 1] {
         let mut sum = 0;
         self.buckets.map(|count| {
             sum += count;
@@ -137,28 +137,28 @@ mod tests {
 
     #[test]
     fn a_delay_is_counted_in_every_bucket_from_its_own_on() {
-        let mut delays = Delays::default();
+        let mut delays = DetectionLatency::default();
         for micros in [1, 250, 251, 2_000_000] {
             let stamped = Timestamp(5);
-            delays.note(stamped, stamped + Duration::from_micros(micros));
+            delays.record(stamped, stamped + Duration::from_micros(micros));
         }
-        let cumulated = delays.cumulated();
+        let cumulated = delays.cumulative();
         assert_eq!(cumulated[..3], [2, 3, 3]);
-        assert_eq!(cumulated[Delays::BOUNDS.len() - 1..], [3, 4]);
+        assert_eq!(cumulated[DetectionLatency::BOUNDS.len() - 1..], [3, 4]);
         assert_eq!(delays.sum(), Duration::from_micros(2_000_502));
-        assert!(Delays::BOUNDS.is_sorted());
+        assert!(DetectionLatency::BOUNDS.is_sorted());
     }
 
     #[test]
     fn a_clock_that_stands_still_is_no_delay() {
-        let mut delays = Delays::default();
-        delays.note(Timestamp(9), Timestamp(5));
-        assert_eq!((delays.cumulated()[0], delays.sum()), (1, Duration::ZERO));
+        let mut delays = DetectionLatency::default();
+        delays.record(Timestamp(9), Timestamp(5));
+        assert_eq!((delays.cumulative()[0], delays.sum()), (1, Duration::ZERO));
     }
 
     #[test]
     fn findings_of_an_address_are_counted_under_the_name_of_its_interface() {
-        let mut tallies = Tallies::default();
+        let mut tallies = AddressStatistics::default();
         let ip = "192.0.2.10".parse().unwrap();
         for kind in [
             FindingKind::Moved,
@@ -168,17 +168,17 @@ mod tests {
             tallies.count("eth0", Vlan::UNTAGGED, ip, kind);
         }
         tallies.count("eth0", Vlan::UNTAGGED, ip, FindingKind::Silent);
-        assert_eq!(tallies.of("eth0", Vlan::UNTAGGED, ip), [1, 0, 2]);
-        assert_eq!(tallies.of("eth1", Vlan::UNTAGGED, ip), [0, 0, 0]);
+        assert_eq!(tallies.for_address("eth0", Vlan::UNTAGGED, ip), [1, 0, 2]);
+        assert_eq!(tallies.for_address("eth1", Vlan::UNTAGGED, ip), [0, 0, 0]);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut tallies = Tallies::default();
-        for number in 0..=u32::try_from(ADDRESSES).unwrap() {
+        let mut tallies = AddressStatistics::default();
+        for number in 0..=u32::try_from(MAX_ADDRESSES).unwrap() {
             let ip = IpAddr::V4(number.into());
             tallies.count("eth0", Vlan::UNTAGGED, ip, FindingKind::Moved);
         }
-        assert_eq!(tallies.by_interface["eth0"].len(), ADDRESSES);
+        assert_eq!(tallies.counts["eth0"].len(), MAX_ADDRESSES);
     }
 }

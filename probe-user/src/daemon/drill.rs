@@ -15,27 +15,27 @@ use crate::daemon::monitor::MonitorHandle;
 
 /// The drill that goes on, if one does. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Drills(Arc<Mutex<Option<Arc<FindingRecord>>>>);
+pub struct DrillSlot(Arc<Mutex<Option<Arc<FindingRecord>>>>);
 
 /// There is one already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a drill goes on already: end it first (Ctrl-C where it was started)")]
-pub struct DrillGoesOn;
+pub struct DrillInProgress;
 
 /// A drill. Taken back when this is dropped.
 #[derive(Debug)]
 pub struct Drill {
-    drills: Drills,
+    drills: DrillSlot,
     monitor: MonitorHandle,
     record: Arc<FindingRecord>,
 }
 
-impl Drills {
+impl DrillSlot {
     /// Begins one.
-    pub fn begin(&self, monitor: MonitorHandle) -> Result<Drill, DrillGoesOn> {
+    pub fn start(&self, monitor: MonitorHandle) -> Result<Drill, DrillInProgress> {
         let mut current = self.lock();
         if current.is_some() {
-            return Err(DrillGoesOn);
+            return Err(DrillInProgress);
         }
         let record = Arc::new(conflict(Timestamp::now()));
         *current = Some(record.clone());

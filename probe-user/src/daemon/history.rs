@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 /// How many findings are kept.
-pub const KEPT: usize = 10_000;
+pub const CAPACITY: usize = 10_000;
 /// Findings that are handed out at once.
 const BATCH: usize = 256;
 
 /// A finding with its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Numbered<R> {
+pub struct SequencedRecord<R> {
     /// From 1, one more for each. What could not be kept leaves a gap.
     pub sequence: u64,
     /// The finding.
@@ -29,7 +29,7 @@ pub struct Numbered<R> {
 
 /// From where on somebody wants to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
+pub enum HistoryStart {
     /// After the finding with this number.
     Sequence(u64),
     /// From this time on.
@@ -40,27 +40,27 @@ pub enum Since {
 
 /// What there is to read next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum HistoryEntry {
     /// A finding.
-    Finding(Numbered<Arc<FindingRecord>>),
+    Finding(SequencedRecord<Arc<FindingRecord>>),
     /// So many findings are no longer, or never were, in memory.
     Missed(u64),
 }
 
 /// The findings. Clones share them.
 #[derive(Clone, Debug)]
-pub struct History {
-    state: Arc<Mutex<State>>,
+pub struct FindingHistory {
+    state: Arc<Mutex<HistoryState>>,
     newest: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    kept: VecDeque<Numbered<Arc<FindingRecord>>>,
+struct HistoryState {
+    records: VecDeque<SequencedRecord<Arc<FindingRecord>>>,
     newest: u64,
 }
 
-impl Default for History {
+impl Default for FindingHistory {
     fn default() -> Self {
         Self {
             state: Arc::default(),
@@ -69,9 +69,9 @@ impl Default for History {
     }
 }
 
-impl History {
+impl FindingHistory {
     /// Keeps what is found from now on, until the monitor ends.
-    pub async fn follow(self, mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
+    pub async fn record_findings(self, mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
         loop {
             match findings.recv().await {
                 Ok(record) => self.push(record),
@@ -82,19 +82,22 @@ impl History {
     }
 
     /// A reader that begins there.
-    pub fn reader(&self, since: Since) -> Reader {
+    pub fn reader(&self, since: HistoryStart) -> HistoryReader {
         let cursor = match since {
-            Since::Sequence(sequence) => sequence,
-            Since::Now => self.lock().newest,
-            Since::Time(time) => {
+            HistoryStart::Sequence(sequence) => sequence,
+            HistoryStart::Now => self.lock().newest,
+            HistoryStart::Time(time) => {
                 let state = self.lock();
-                let first = state.kept.iter().find(|kept| kept.record.time >= time);
+                let first = state
+                    .records
+                    .iter()
+                    .find(|records| records.record.time >= time);
                 first.map_or(state.newest, |first| first.sequence - 1)
             }
         };
-        Reader {
+        HistoryReader {
             history: self.clone(),
-            news: self.newest.subscribe(),
+            newest: self.newest.subscribe(),
             cursor,
         }
     }
@@ -103,10 +106,12 @@ impl History {
         let mut state = self.lock();
         state.newest += 1;
         let sequence = state.newest;
-        if state.kept.len() == KEPT {
-            state.kept.pop_front();
+        if state.records.len() == CAPACITY {
+            state.records.pop_front();
         }
-        state.kept.push_back(Numbered { sequence, record });
+        state
+            .records
+            .push_back(SequencedRecord { sequence, record });
         drop(state);
         self.newest.send_replace(sequence);
     }
@@ -115,7 +120,7 @@ impl History {
         self.lock().newest += missed;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HistoryState> {
         // Nothing is ever half done in there.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,36 +128,36 @@ impl History {
 
 /// Reads findings in their order.
 #[derive(Debug)]
-pub struct Reader {
-    history: History,
-    news: watch::Receiver<u64>,
+pub struct HistoryReader {
+    history: FindingHistory,
+    newest: watch::Receiver<u64>,
     cursor: u64,
 }
 
-impl Reader {
+impl HistoryReader {
     /// What there is after what was read last; empty if there is nothing yet.
-    pub fn read(&mut self) -> Vec<Entry> {
+    pub fn read(&mut self) -> Vec<HistoryEntry> {
         // What comes while this reads is news for the next wait.
-        self.news.mark_unchanged();
+        self.newest.mark_unchanged();
         let state = self.history.lock();
         let start = state
-            .kept
-            .partition_point(|kept| kept.sequence <= self.cursor);
+            .records
+            .partition_point(|records| records.sequence <= self.cursor);
         let mut entries = Vec::new();
-        for kept in state.kept.iter().skip(start).take(BATCH) {
-            let missed = kept.sequence - self.cursor - 1;
+        for records in state.records.iter().skip(start).take(BATCH) {
+            let missed = records.sequence - self.cursor - 1;
             if missed > 0 {
-                entries.push(Entry::Missed(missed));
+                entries.push(HistoryEntry::Missed(missed));
             }
-            entries.push(Entry::Finding(kept.clone()));
-            self.cursor = kept.sequence;
+            entries.push(HistoryEntry::Finding(records.clone()));
+            self.cursor = records.sequence;
         }
         entries
     }
 
     /// Waits until there is something to read. Returns whether there can be.
     pub async fn wait(&mut self) -> bool {
-        self.news.changed().await.is_ok()
+        self.newest.changed().await.is_ok()
     }
 }
 
@@ -170,7 +175,7 @@ mod tests {
         Arc::new(serde_json::from_str(&text).unwrap())
     }
 
-    fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
+    fn read_all(reader: &mut HistoryReader) -> (Vec<u64>, u64) {
         let (mut numbers, mut missed) = (Vec::new(), 0);
         loop {
             let entries = reader.read();
@@ -179,8 +184,8 @@ mod tests {
             }
             for entry in entries {
                 match entry {
-                    Entry::Finding(finding) => numbers.push(finding.sequence),
-                    Entry::Missed(number) => missed += number,
+                    HistoryEntry::Finding(finding) => numbers.push(finding.sequence),
+                    HistoryEntry::Missed(number) => missed += number,
                 }
             }
         }
@@ -188,21 +193,21 @@ mod tests {
 
     #[test]
     fn a_reader_begins_where_it_wants() {
-        let history = History::default();
+        let history = FindingHistory::default();
         for second in 1..=5 {
             history.push(record(second));
         }
         for (since, expected) in [
-            (Since::Sequence(0), &[1, 2, 3, 4, 5, 6][..]),
-            (Since::Sequence(3), &[4, 5, 6]),
-            (Since::Sequence(99), &[]),
-            (Since::Time(record(4).time), &[4, 5, 6]),
-            (Since::Time(record(30).time), &[6]),
-            (Since::Now, &[6]),
+            (HistoryStart::Sequence(0), &[1, 2, 3, 4, 5, 6][..]),
+            (HistoryStart::Sequence(3), &[4, 5, 6]),
+            (HistoryStart::Sequence(99), &[]),
+            (HistoryStart::Time(record(4).time), &[4, 5, 6]),
+            (HistoryStart::Time(record(30).time), &[6]),
+            (HistoryStart::Now, &[6]),
         ] {
-            let history = History {
-                state: Arc::new(Mutex::new(State {
-                    kept: history.lock().kept.clone(),
+            let history = FindingHistory {
+                state: Arc::new(Mutex::new(HistoryState {
+                    records: history.lock().records.clone(),
                     newest: 5,
                 })),
                 newest: watch::Sender::new(5),
@@ -215,21 +220,21 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_what_is_gone_is_told() {
-        let history = History::default();
-        let mut slow = history.reader(Since::Now);
-        for _ in 0..KEPT + 7 {
+        let history = FindingHistory::default();
+        let mut slow = history.reader(HistoryStart::Now);
+        for _ in 0..CAPACITY + 7 {
             history.push(record(1));
         }
-        assert_eq!(history.lock().kept.len(), KEPT);
+        assert_eq!(history.lock().records.len(), CAPACITY);
         let (numbers, missed) = read_all(&mut slow);
-        assert_eq!((numbers.len(), numbers[0], missed), (KEPT, 8, 7));
+        assert_eq!((numbers.len(), numbers[0], missed), (CAPACITY, 8, 7));
         assert_eq!(read_all(&mut slow), (vec![], 0));
     }
 
     #[test]
     fn what_the_daemon_missed_itself_is_told_too() {
-        let history = History::default();
-        let mut reader = history.reader(Since::Now);
+        let history = FindingHistory::default();
+        let mut reader = history.reader(HistoryStart::Now);
         history.push(record(1));
         history.skip(3);
         history.push(record(2));
@@ -238,8 +243,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_reader_is_woken_by_the_next_finding() {
-        let history = History::default();
-        let mut reader = history.reader(Since::Now);
+        let history = FindingHistory::default();
+        let mut reader = history.reader(HistoryStart::Now);
         assert!(reader.read().is_empty());
         history.push(record(1));
         assert!(reader.wait().await);
@@ -248,13 +253,13 @@ mod tests {
 
     #[test]
     fn a_numbered_finding_is_a_finding_with_a_number() {
-        let numbered = Numbered {
+        let numbered = SequencedRecord {
             sequence: 7,
             record: (*record(1)).clone(),
         };
         let line = serde_json::to_string(&numbered).unwrap();
         assert!(line.starts_with(r#"{"sequence":7,"time":""#), "{line}");
-        let read: Numbered<FindingRecord> = serde_json::from_str(&line).unwrap();
+        let read: SequencedRecord<FindingRecord> = serde_json::from_str(&line).unwrap();
         assert_eq!(read, numbered);
     }
 }

@@ -9,64 +9,65 @@ use probe_common::{
     wire::MacAddr,
 };
 use probe_datapath::{
-    Rings,
+    EventRings,
     clock::{Timer, monotonic},
-    order::Order,
-    received::{Counts, Received},
+    order::ReorderBuffer,
+    received::{DirectionCounts, FrameCounters},
 };
 use probe_detect::{
-    AddressView, Cursor, DetectConfig, Detector, Expected, Group, Observation, Statistics,
+    AddressGroup, AddressView, DetectConfig, Detector, DetectorStatistics, ExpectedAddresses,
+    Observation, TableCursor,
 };
 use probe_model::{
     BindingKey, BindingView, Finding, FindingRecord, Links, Timestamp, watched::WatchedInterfaces,
 };
 use probe_network::facts::host_facts;
-use probe_prober::{Asking, AskingState, AskingView};
+use probe_prober::{Prober, ProberState, ProberStatus};
 use smallvec::SmallVec;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::daemon::{
-    book::{Delays, Tallies, Tally},
-    segments::{SegmentName, Segments},
+    book::{AddressCounts, AddressStatistics, DetectionLatency},
+    segments::{SegmentName, SegmentNames},
 };
 
 /// Events taken from each ring in one turn, so that a storm does not keep questions waiting.
-const EVENTS_PER_TURN: usize = 4_096;
+const EVENTS_PER_BATCH: usize = 4_096;
 /// Findings that a slow reader may be behind before it misses some.
-pub(crate) const FINDINGS_BEHIND: usize = 10_000;
+pub(crate) const FINDING_CHANNEL_CAPACITY: usize = 10_000;
 /// Events that a slow reader may be behind before it misses some.
-const EVENTS_BEHIND: usize = 16_384;
+const EVENT_CHANNEL_CAPACITY: usize = 16_384;
 /// Addresses in a page for the metrics: it takes some 50 µs, and frames come in between.
 const PAGE: usize = 256;
 /// Questions that may wait.
-const QUESTIONS: usize = 64;
+const REQUEST_QUEUE: usize = 64;
 
 /// What the monitor knows at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct MonitorSnapshot {
     /// What detection counts.
-    pub statistics: Statistics,
+    pub statistics: DetectorStatistics,
     /// Events received, by interface index and direction.
-    pub received: Counts,
+    pub received: DirectionCounts,
     /// Events that could not be understood.
     pub undecodable: u64,
     /// When the last event was stamped.
     pub last_event: Option<Timestamp>,
     /// How long events took until they were judged.
-    pub delays: Delays,
+    pub detection_latency: DetectionLatency,
     /// What the segments are called.
-    pub segments: Arc<Segments>,
+    pub segments: Arc<SegmentNames>,
     /// Whether questions are asked, and how many were.
-    pub asking: AskingView,
+    pub asking: ProberStatus,
 }
 
 /// A part of a group of addresses, for the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPage {
     /// The addresses, and how often something was found about the tracked ones.
-    pub addresses: Vec<(AddressView, Tally)>,
+    pub addresses: Vec<(AddressView, AddressCounts)>,
     /// Where the next page begins; none after the last.
-    pub next: Option<Cursor>,
+    pub next: Option<TableCursor>,
 }
 
 /// The MACs of an owner, none where there is none; `None` where that is in dispute.
@@ -75,13 +76,16 @@ pub type OwnerMacs = Option<SmallVec<[MacAddr; 2]>>;
 /// The monitor is not running any more.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the monitor has stopped")]
-pub struct Stopped;
+pub struct MonitorStopped;
 
-enum Question {
-    Snapshot(oneshot::Sender<Snapshot>),
-    Bindings(Cursor, oneshot::Sender<(Vec<BindingView>, Option<Cursor>)>),
+enum MonitorRequest {
+    Snapshot(oneshot::Sender<MonitorSnapshot>),
+    Bindings(
+        TableCursor,
+        oneshot::Sender<(Vec<BindingView>, Option<TableCursor>)>,
+    ),
     Conflicts(oneshot::Sender<Vec<BindingView>>),
-    Addresses(Group, Cursor, oneshot::Sender<AddressPage>),
+    Addresses(AddressGroup, TableCursor, oneshot::Sender<AddressPage>),
     Owners(Vec<BindingKey>, oneshot::Sender<Vec<OwnerMacs>>),
     AskOnce(Vec<BindingKey>, oneshot::Sender<()>),
     Reconfigure(Box<DetectConfig>, Vec<SegmentName>, oneshot::Sender<()>),
@@ -90,60 +94,67 @@ enum Question {
 /// How the rest of the program talks to the monitor.
 #[derive(Clone, Debug)]
 pub struct MonitorHandle {
-    questions: mpsc::Sender<Question>,
+    requests: mpsc::Sender<MonitorRequest>,
     findings: broadcast::Sender<Arc<FindingRecord>>,
     events: broadcast::Sender<ArpEvent>,
 }
 
 impl MonitorHandle {
     /// What the monitor knows now.
-    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
-        self.ask(Question::Snapshot).await
+    pub async fn snapshot(&self) -> Result<MonitorSnapshot, MonitorStopped> {
+        self.request(MonitorRequest::Snapshot).await
     }
 
     /// All bindings, asked for in parts so that no frame waits for them: one that comes or goes meanwhile may be
     /// missing, or be there twice.
-    pub async fn bindings(&self) -> Result<Vec<BindingView>, Stopped> {
-        let (mut all, mut next) = (Vec::new(), Some(Cursor::default()));
+    pub async fn bindings(&self) -> Result<Vec<BindingView>, MonitorStopped> {
+        let (mut all, mut next) = (Vec::new(), Some(TableCursor::default()));
         while let Some(from) = next {
             let part;
-            (part, next) = self.ask(|sender| Question::Bindings(from, sender)).await?;
+            (part, next) = self
+                .request(|sender| MonitorRequest::Bindings(from, sender))
+                .await?;
             all.extend(part);
         }
         Ok(all)
     }
 
     /// The bindings with an open conflict.
-    pub async fn open_conflicts(&self) -> Result<Vec<BindingView>, Stopped> {
-        self.ask(Question::Conflicts).await
+    pub async fn open_conflicts(&self) -> Result<Vec<BindingView>, MonitorStopped> {
+        self.request(MonitorRequest::Conflicts).await
     }
 
     /// A part of a group of addresses.
-    pub async fn addresses(&self, group: Group, from: Cursor) -> Result<AddressPage, Stopped> {
-        let question = |sender| Question::Addresses(group, from, sender);
-        self.ask(question).await
+    pub async fn addresses(
+        &self,
+        group: AddressGroup,
+        from: TableCursor,
+    ) -> Result<AddressPage, MonitorStopped> {
+        let question = |sender| MonitorRequest::Addresses(group, from, sender);
+        self.request(question).await
     }
 
     /// The MACs of the owners of these addresses, in their order. Asked for in parts, so that no frame waits for them.
-    pub async fn owners(&self, keys: &[BindingKey]) -> Result<Vec<OwnerMacs>, Stopped> {
+    pub async fn owners(&self, keys: &[BindingKey]) -> Result<Vec<OwnerMacs>, MonitorStopped> {
         let mut owners = Vec::with_capacity(keys.len());
         for page in keys.chunks(PAGE) {
-            let question = |sender| Question::Owners(page.to_vec(), sender);
-            owners.extend(self.ask(question).await?);
+            let question = |sender| MonitorRequest::Owners(page.to_vec(), sender);
+            owners.extend(self.request(question).await?);
         }
         Ok(owners)
     }
 
     /// Has these addresses asked about once, if this program asks at all. Who answers will be among the bindings.
-    pub async fn ask_once(&self, keys: Vec<BindingKey>) -> Result<(), Stopped> {
-        self.ask(|sender| Question::AskOnce(keys, sender)).await
+    pub async fn probe_once(&self, keys: Vec<BindingKey>) -> Result<(), MonitorStopped> {
+        self.request(|sender| MonitorRequest::AskOnce(keys, sender))
+            .await
     }
 
     /// A monitor that has stopped.
     #[cfg(test)]
-    pub(crate) fn deaf() -> Self {
+    pub(crate) fn disconnected() -> Self {
         Self {
-            questions: mpsc::channel(1).0,
+            requests: mpsc::channel(1).0,
             findings: broadcast::channel(1).0,
             events: broadcast::channel(1).0,
         }
@@ -151,7 +162,7 @@ impl MonitorHandle {
 
     /// The same monitor, whose findings others publish: those who add to them what they know.
     #[must_use]
-    pub fn publishing(&self, findings: broadcast::Sender<Arc<FindingRecord>>) -> Self {
+    pub fn with_findings(&self, findings: broadcast::Sender<Arc<FindingRecord>>) -> Self {
         Self {
             findings,
             ..self.clone()
@@ -169,19 +180,19 @@ impl MonitorHandle {
         &self,
         config: DetectConfig,
         names: Vec<SegmentName>,
-    ) -> Result<(), Stopped> {
-        let question = |sender| Question::Reconfigure(Box::new(config), names, sender);
-        self.ask(question).await
+    ) -> Result<(), MonitorStopped> {
+        let question = |sender| MonitorRequest::Reconfigure(Box::new(config), names, sender);
+        self.request(question).await
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Question,
-    ) -> Result<T, Stopped> {
+        question: impl FnOnce(oneshot::Sender<T>) -> MonitorRequest,
+    ) -> Result<T, MonitorStopped> {
         let (sender, receiver) = oneshot::channel();
-        let asked = self.questions.send(question(sender)).await;
-        asked.map_err(|_| Stopped)?;
-        receiver.await.map_err(|_| Stopped)
+        let asked = self.requests.send(question(sender)).await;
+        asked.map_err(|_| MonitorStopped)?;
+        receiver.await.map_err(|_| MonitorStopped)
     }
 
     /// Every finding from now on. A reader that falls behind is told how many it missed.
@@ -198,71 +209,71 @@ impl MonitorHandle {
 
 /// The parts, joined.
 pub struct Monitor {
-    rings: Rings,
-    order: Order,
+    rings: EventRings,
+    reorder_buffer: ReorderBuffer,
     detector: Detector,
-    asking: Option<Asking>,
-    not_asking: AskingState,
+    asking: Option<Prober>,
+    prober_state: ProberState,
     timer: Timer,
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
-    expected: watch::Receiver<Arc<Expected>>,
-    questions: mpsc::Receiver<Question>,
+    expected: watch::Receiver<Arc<ExpectedAddresses>>,
+    requests: mpsc::Receiver<MonitorRequest>,
     publish: broadcast::Sender<Arc<FindingRecord>>,
     events: broadcast::Sender<ArpEvent>,
     /// Reused from turn to turn.
     findings: Vec<Finding>,
-    received: Received,
+    received: FrameCounters,
     undecodable: u64,
     last_event: Option<Timestamp>,
-    delays: Delays,
-    tallies: Tallies,
+    detection_latency: DetectionLatency,
+    address_statistics: AddressStatistics,
     names: Vec<SegmentName>,
-    segments: Arc<Segments>,
+    segments: Arc<SegmentNames>,
 }
 
 impl Monitor {
     /// A monitor over these rings, and the handle to talk to it. It asks, or says why not.
     pub fn new(
-        rings: Rings,
+        rings: EventRings,
         config: DetectConfig,
-        asking: Result<Asking, AskingState>,
+        asking: Result<Prober, ProberState>,
         links: watch::Receiver<Arc<Links>>,
         watched: watch::Receiver<Arc<WatchedInterfaces>>,
     ) -> io::Result<(Self, MonitorHandle)> {
-        let (question_sender, questions) = mpsc::channel(QUESTIONS);
-        let (publish, _) = broadcast::channel(FINDINGS_BEHIND);
-        let (events, _) = broadcast::channel(EVENTS_BEHIND);
+        let (question_sender, requests) = mpsc::channel(REQUEST_QUEUE);
+        let (publish, _) = broadcast::channel(FINDING_CHANNEL_CAPACITY);
+        let (events, _) = broadcast::channel(EVENT_CHANNEL_CAPACITY);
         let handle = MonitorHandle {
-            questions: question_sender,
+            requests: question_sender,
             findings: publish.clone(),
             events: events.clone(),
         };
-        let not_asking = asking.as_ref().err().copied();
+        let prober_state = asking.as_ref().err().copied();
         let asking = asking.ok();
         let config = DetectConfig {
-            may_ask: asking.is_some(),
+            can_probe: asking.is_some(),
             ..config
         };
         let monitor = Self {
             rings,
-            order: Order::default(),
+            reorder_buffer: ReorderBuffer::default(),
             detector: Detector::new(config),
             asking,
-            not_asking: not_asking.unwrap_or(AskingState::Off),
+            prober_state: prober_state.unwrap_or(ProberState::Off),
             timer: Timer::new()?,
             links,
             watched,
             expected: watch::Sender::default().subscribe(),
-            questions,
+            requests,
             publish,
             events,
             findings: Vec::new(),
-            received: Received::default(),
+            received: FrameCounters::default(),
             undecodable: 0,
             last_event: None,
-            delays: Delays::default(),
-            tallies: Tallies::default(),
+            detection_latency: DetectionLatency::default(),
+            address_statistics: AddressStatistics::default(),
             names: Vec::new(),
             segments: Arc::default(),
         };
@@ -275,7 +286,7 @@ impl Monitor {
     }
 
     /// Takes which single addresses are expected, and takes note when they change.
-    pub fn expect(&mut self, expected: watch::Receiver<Arc<Expected>>) {
+    pub fn expect(&mut self, expected: watch::Receiver<Arc<ExpectedAddresses>>) {
         self.expected = expected;
     }
 
@@ -284,36 +295,38 @@ impl Monitor {
         let mut stop = std::pin::pin!(stop);
         self.learn();
         loop {
-            let emptied = self.turn();
-            self.timer.arm(self.next_turn())?;
+            let emptied = self.run_due();
+            self.timer.arm(self.next_deadline())?;
             tokio::select! {
                 () = &mut stop => break,
                 readable = self.rings.readable() => readable?,
                 elapsed = self.timer.elapsed() => elapsed?,
                 () = std::future::ready(()), if !emptied => tokio::task::yield_now().await,
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(question) = self.requests.recv() => self.handle_request(question),
                 Ok(()) = self.links.changed() => self.learn(),
                 Ok(()) = self.watched.changed() => self.learn(),
-                Ok(()) = self.expected.changed() => self.expect_only(),
+                Ok(()) = self.expected.changed() => self.set_expected(),
             }
         }
-        while !self.turn() {}
-        self.judge_until(Timestamp(u64::MAX));
+        while !self.run_due() {}
+        self.process_until(Timestamp(u64::MAX));
         self.publish();
         Ok(())
     }
 
     /// One turn: drain, order, judge, publish. Returns whether the rings were emptied.
-    fn turn(&mut self) -> bool {
+    fn run_due(&mut self) -> bool {
         // Read before draining: what is stamped later may still be missing from the other rings.
         let drained_at = monotonic();
-        let order = &mut self.order;
-        let emptied = self.rings.drain(EVENTS_PER_TURN, |event| order.push(event));
+        let reorder_buffer = &mut self.reorder_buffer;
+        let emptied = self
+            .rings
+            .drain(EVENTS_PER_BATCH, |event| reorder_buffer.push(event));
         if emptied {
-            self.judge_until(drained_at);
+            self.process_until(drained_at);
             self.detector.tick(drained_at, &mut self.findings);
             if let Some(asking) = &mut self.asking {
-                asking.turn(&mut self.detector, drained_at, &mut self.findings);
+                asking.run_due(&mut self.detector, drained_at, &mut self.findings);
             }
         }
         self.publish();
@@ -321,17 +334,17 @@ impl Monitor {
     }
 
     /// When the next turn is due without a new event.
-    fn next_turn(&self) -> Option<Timestamp> {
-        let drain = self.order.next_drain_ns().map(Timestamp);
-        let asking = self.asking.as_ref().and_then(Asking::next_deadline);
+    fn next_deadline(&self) -> Option<Timestamp> {
+        let drain = self.reorder_buffer.next_drain_ns().map(Timestamp);
+        let asking = self.asking.as_ref().and_then(Prober::next_deadline);
         [drain, self.detector.next_deadline(), asking]
             .into_iter()
             .flatten()
             .min()
     }
 
-    fn judge_until(&mut self, drained_at: Timestamp) {
-        while let Some(event) = self.order.pop(drained_at.0) {
+    fn process_until(&mut self, drained_at: Timestamp) {
+        while let Some(event) = self.reorder_buffer.pop(drained_at.0) {
             let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
             self.received.count(event.ifindex, direction);
             self.last_event = Some(Timestamp(event.ktime_ns));
@@ -342,7 +355,7 @@ impl Monitor {
             match Observation::try_from(&event) {
                 Ok(observation) => {
                     if let Some(asking) = &mut self.asking {
-                        asking.hear(&observation);
+                        asking.observe(&observation);
                     }
                     self.detector.observe(&observation, &mut self.findings);
                 }
@@ -351,8 +364,9 @@ impl Monitor {
                     tracing::debug!(%error, "event not understood");
                 }
             }
-            if is_news(&event) {
-                self.delays.note(Timestamp(event.ktime_ns), monotonic());
+            if is_change(&event) {
+                self.detection_latency
+                    .record(Timestamp(event.ktime_ns), monotonic());
             }
         }
     }
@@ -363,12 +377,12 @@ impl Monitor {
             let interface = self.watched.borrow().name_of(finding.segment.interface);
             if self.detector.is_tracked(&finding.key()) {
                 let vlan = finding.segment.vlan;
-                self.tallies
+                self.address_statistics
                     .count(&interface, vlan, finding.ip, finding.kind);
             }
             let segment = self.segments.name(finding.segment, finding.ip).to_owned();
             let record = FindingRecord::new(&finding, interface, probe_datapath::clock::MONOTONIC)
-                .on(segment);
+                .with_segment(segment);
             // Nobody listening is fine: the finding is in the metrics.
             let _ = self.publish.send(Arc::new(record));
         }
@@ -379,7 +393,7 @@ impl Monitor {
     fn learn(&mut self) {
         let links = self.links.borrow_and_update().clone();
         let watched = self.watched.borrow_and_update().clone();
-        self.segments = Arc::new(Segments::new(&self.names, &links, &watched));
+        self.segments = Arc::new(SegmentNames::new(&self.names, &links, &watched));
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
         if let Some(asking) = &mut self.asking {
@@ -389,42 +403,42 @@ impl Monitor {
         for ifindex in self.received.learn(&watched) {
             self.detector.forget_interface(ifindex);
         }
-        self.expect_only();
+        self.set_expected();
     }
 
     /// Tells detection what is expected.
-    fn expect_only(&mut self) {
+    fn set_expected(&mut self) {
         let expected = self.expected.borrow_and_update().clone();
         self.detector
-            .expect_only(expected, monotonic(), &mut self.findings);
+            .set_expected(expected, monotonic(), &mut self.findings);
     }
 
-    fn answer(&mut self, question: Question) {
+    fn handle_request(&mut self, question: MonitorRequest) {
         match question {
             // Whoever asked may have gone meanwhile.
-            Question::Snapshot(sender) => drop(sender.send(self.snapshot())),
-            Question::Bindings(from, sender) => {
+            MonitorRequest::Snapshot(sender) => drop(sender.send(self.snapshot())),
+            MonitorRequest::Bindings(from, sender) => {
                 drop(sender.send(self.detector.bindings_from(from, PAGE)));
             }
-            Question::Conflicts(sender) => {
+            MonitorRequest::Conflicts(sender) => {
                 drop(sender.send(self.detector.open_conflicts().collect()));
             }
-            Question::Addresses(group, from, sender) => {
+            MonitorRequest::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));
             }
-            Question::Owners(keys, sender) => {
+            MonitorRequest::Owners(keys, sender) => {
                 let owners = keys.iter().map(|key| self.detector.owner_macs(key));
                 drop(sender.send(owners.collect()));
             }
-            Question::AskOnce(keys, sender) => {
+            MonitorRequest::AskOnce(keys, sender) => {
                 if let Some(asking) = &mut self.asking {
                     for key in keys {
-                        asking.ask_once(key, monotonic());
+                        asking.probe_once(key, monotonic());
                     }
                 }
                 let _ = sender.send(());
             }
-            Question::Reconfigure(config, names, sender) => {
+            MonitorRequest::Reconfigure(config, names, sender) => {
                 self.reconfigure(*config, names);
                 let _ = sender.send(());
             }
@@ -433,7 +447,7 @@ impl Monitor {
 
     fn reconfigure(&mut self, config: DetectConfig, names: Vec<SegmentName>) {
         let config = DetectConfig {
-            may_ask: self.asking.is_some(),
+            can_probe: self.asking.is_some(),
             ..config
         };
         self.detector
@@ -443,14 +457,15 @@ impl Monitor {
         self.publish();
     }
 
-    fn addresses(&self, group: Group, from: Cursor) -> AddressPage {
+    fn addresses(&self, group: AddressGroup, from: TableCursor) -> AddressPage {
         let page = self.detector.page(group, from, PAGE);
         let watched = self.watched.borrow();
         let tally = |address: &AddressView| {
             let segment = address.key.segment;
             let watched = watched.get(segment.interface);
-            watched.map_or_else(Tally::default, |watched| {
-                self.tallies.of(&watched.name, segment.vlan, address.key.ip)
+            watched.map_or_else(AddressCounts::default, |watched| {
+                self.address_statistics
+                    .for_address(&watched.name, segment.vlan, address.key.ip)
             })
         };
         AddressPage {
@@ -466,24 +481,24 @@ impl Monitor {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self) -> MonitorSnapshot {
+        MonitorSnapshot {
             statistics: self.detector.statistics(),
             received: self.received.counts(),
             undecodable: self.undecodable + self.rings.undecodable(),
             last_event: self.last_event,
-            delays: self.delays,
+            detection_latency: self.detection_latency,
             segments: self.segments.clone(),
             asking: self
                 .asking
                 .as_ref()
-                .map_or_else(|| AskingView::not(self.not_asking), Asking::view),
+                .map_or_else(|| ProberStatus::inactive(self.prober_state), Prober::view),
         }
     }
 }
 
 /// Whether it says something new. What does not waits to be taken with others (`kernel/rings.rs`), and how long is no
 /// sign of how detection keeps up.
-fn is_news(event: &ArpEvent) -> bool {
+fn is_change(event: &ArpEvent) -> bool {
     !event.previous.is_some() || event.previous.mac != event.frame.sha
 }

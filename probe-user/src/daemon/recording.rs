@@ -2,16 +2,16 @@
 
 use std::{io, mem, sync::Arc};
 
-use probe_capture::{Host, Recorder};
+use probe_capture::{CaptureRecorder, CapturedHost};
 use probe_common::event::ArpEvent;
-use probe_datapath::clock::{monotonic, since_1970_ns};
+use probe_datapath::clock::{monotonic, wall_clock_ns};
 use probe_model::{FindingRecord, Links, watched::WatchedInterfaces};
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     mpsc, watch,
 };
 
-use crate::{daemon::monitor::MonitorHandle, filter::Filter};
+use crate::{daemon::monitor::MonitorHandle, filter::RecordFilter};
 
 /// What is recorded. It begins when this is made.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ pub struct Recording {
     events: broadcast::Receiver<ArpEvent>,
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Receiver<Arc<WatchedInterfaces>>,
-    filter: Filter,
+    filter: RecordFilter,
     /// What was found before.
     known: Vec<FindingRecord>,
 }
 
 /// What became of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordingSummary {
     /// Frames written.
     pub frames: u64,
     /// Frames and findings that came faster than they could be written.
@@ -41,7 +41,7 @@ impl Recording {
         monitor: &MonitorHandle,
         links: watch::Receiver<Arc<Links>>,
         watched: watch::Receiver<Arc<WatchedInterfaces>>,
-        filter: Filter,
+        filter: RecordFilter,
         known: Vec<FindingRecord>,
     ) -> Self {
         Self {
@@ -56,8 +56,8 @@ impl Recording {
 
     /// Records until the monitor ends or nobody takes what is recorded. Each piece that is handed on is
     /// whole blocks of pcapng.
-    pub async fn run(mut self, out: mpsc::Sender<Vec<u8>>) -> io::Result<Recorded> {
-        let mut recorder = Recorder::new(Vec::new(), self.host(), since_1970_ns())?;
+    pub async fn run(mut self, out: mpsc::Sender<Vec<u8>>) -> io::Result<RecordingSummary> {
+        let mut recorder = CaptureRecorder::new(Vec::new(), self.host(), wall_clock_ns())?;
         for finding in mem::take(&mut self.known) {
             self.finding(&mut recorder, &finding)?;
         }
@@ -72,7 +72,7 @@ impl Recording {
                 () = out.closed() => break,
                 event = self.events.recv() => match event {
                     Ok(event) => recorder.event(&event)?,
-                    Err(RecvError::Lagged(missed)) => recorder.miss(missed)?,
+                    Err(RecvError::Lagged(missed)) => recorder.record_missed(missed)?,
                     // The monitor publishes its last findings before it goes.
                     Err(RecvError::Closed) => {
                         while let Ok(finding) = self.findings.try_recv() {
@@ -83,7 +83,7 @@ impl Recording {
                 },
                 finding = self.findings.recv() => match finding {
                     Ok(finding) => self.finding(&mut recorder, &finding)?,
-                    Err(RecvError::Lagged(missed)) => recorder.miss(missed)?,
+                    Err(RecvError::Lagged(missed)) => recorder.record_missed(missed)?,
                     // So are the events, which the loop reads to their end.
                     Err(RecvError::Closed) => {}
                 },
@@ -95,20 +95,24 @@ impl Recording {
         let rest = recorder.finish(monotonic().0)?;
         // Nobody is left to take it where nobody took the rest.
         let _ = out.send(rest).await;
-        Ok(Recorded { frames, missed })
+        Ok(RecordingSummary { frames, missed })
     }
 
-    fn finding(&self, recorder: &mut Recorder<Vec<u8>>, finding: &FindingRecord) -> io::Result<()> {
-        if self.filter.wants_finding(finding) {
+    fn finding(
+        &self,
+        recorder: &mut CaptureRecorder<Vec<u8>>,
+        finding: &FindingRecord,
+    ) -> io::Result<()> {
+        if self.filter.matches_finding(finding) {
             recorder.finding(finding)
         } else {
             Ok(())
         }
     }
 
-    fn host(&mut self) -> Host {
+    fn host(&mut self) -> CapturedHost {
         let links = self.links.borrow_and_update().clone();
         let watched = self.watched.borrow_and_update().clone();
-        Host::new(&links, &watched)
+        CapturedHost::new(&links, &watched)
     }
 }

@@ -50,14 +50,14 @@ impl SegmentName {
 
 /// The segments of this host as they are now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Segments {
+pub struct SegmentNames {
     named: HashMap<Segment, String>,
     /// The connected networks, in their order, with their names.
     networks: HashMap<Segment, Vec<(Ipv4Net, String)>>,
     interfaces: HashMap<u32, String>,
 }
 
-impl Segments {
+impl SegmentNames {
     /// Looks at the watched interfaces and whatever is stacked on them.
     pub fn new(names: &[SegmentName], links: &Links, watched: &WatchedInterfaces) -> Self {
         let mut segments = Self::default();
@@ -122,7 +122,7 @@ fn connected(address: &IpNet) -> Option<(Ipv4Net, String)> {
 mod tests {
     use probe_model::{
         Link,
-        watched::{WatchState, Watched},
+        watched::{WatchState, WatchedInterface},
     };
 
     use super::*;
@@ -140,15 +140,17 @@ mod tests {
     }
 
     fn watched(interfaces: &[(u32, &str)]) -> WatchedInterfaces {
-        let watched = interfaces.iter().map(|&(ifindex, name)| Watched {
+        let watched = interfaces.iter().map(|&(ifindex, name)| WatchedInterface {
             ifindex,
             name: name.to_owned(),
-            state: WatchState::Failed { why: String::new() },
+            state: WatchState::Failed {
+                reason: String::new(),
+            },
         });
         watched.collect()
     }
 
-    fn segments(names: &[&str]) -> Segments {
+    fn segments(names: &[&str]) -> SegmentNames {
         let names: Vec<SegmentName> = names.iter().map(|name| name.parse().unwrap()).collect();
         let child = Link {
             parent: Some(1),
@@ -162,10 +164,10 @@ mod tests {
         );
         let links = [eth0, child, link(3, "eth1", &[])];
         let watched = watched(&[(1, "eth0"), (3, "eth1")]);
-        Segments::new(&names, &links.into_iter().collect(), &watched)
+        SegmentNames::new(&names, &links.into_iter().collect(), &watched)
     }
 
-    fn name(segments: &Segments, interface: u32, vlan: &str, ip: &str) -> String {
+    fn name(segments: &SegmentNames, interface: u32, vlan: &str, ip: &str) -> String {
         let vlan = vlan.parse().unwrap();
         let segment = Segment { interface, vlan };
         segments.name(segment, ip.parse().unwrap()).to_owned()

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use probe_cluster::{
-    Cluster,
-    tracking::{Sight, on_link, survey},
+    ClusterSnapshot,
+    tracking::{SegmentCoverage, compute_coverage, on_link},
 };
-use probe_detect::Expected;
+use probe_detect::ExpectedAddresses;
 use probe_model::{Links, watched::WatchedInterfaces};
 use tokio::sync::watch;
 
 /// Follows the cluster and the interfaces, and says what is expected, and to `sight` how much that is. What was expected
 /// stays so while too little is known.
 pub fn follow(
-    mut cluster: watch::Receiver<Arc<Cluster>>,
+    mut cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
-    sight: watch::Sender<Option<Sight>>,
-) -> watch::Receiver<Arc<Expected>> {
+    sight: watch::Sender<Option<SegmentCoverage>>,
+) -> watch::Receiver<Arc<ExpectedAddresses>> {
     let (sender, receiver) = watch::channel(Arc::default());
     let listens_since = Timestamp::now();
     tokio::spawn(async move {
@@ -29,12 +29,14 @@ pub fn follow(
                 (known, on_link(&links, &watched.borrow_and_update()))
             };
             // Ten thousand addresses among hundreds of pools take their time.
-            let found =
-                tokio::task::spawn_blocking(move || survey(&known, &on_link, listens_since)).await;
+            let found = tokio::task::spawn_blocking(move || {
+                compute_coverage(&known, &on_link, listens_since)
+            })
+            .await;
             if let Ok(Some(survey)) = found {
                 sight.send_if_modified(|sight| sight.replace(survey.sight) != Some(survey.sight));
                 let found = survey.expected;
-                sender.send_if_modified(|expected: &mut Arc<Expected>| {
+                sender.send_if_modified(|expected: &mut Arc<ExpectedAddresses>| {
                     let is_news = **expected != found;
                     if is_news {
                         tracing::debug!(addresses = found.len(), "other addresses are expected");

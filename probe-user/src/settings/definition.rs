@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::template::Template;
+use super::template::ValueTemplate;
 
 /// What the names of environment variables begin with.
 pub(super) const PREFIX: &str = "ARP_MONITOR_";
@@ -19,9 +19,9 @@ const ABOUT_SETTINGS: [(&str, bool); 4] = [
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum ValueArity {
     /// Nothing: it is there or not.
-    Nothing,
+    NoValue,
     /// One value.
     One,
     /// Any number of values. In a variable, this stands between them.
@@ -30,7 +30,7 @@ pub(super) enum Takes {
 
 /// A setting.
 #[derive(Clone, Debug)]
-pub(super) struct Setting {
+pub(super) struct SettingDefinition {
     /// What clap calls it.
     pub id: String,
     /// The flag, without its dashes, and the key in the file.
@@ -39,29 +39,29 @@ pub(super) struct Setting {
     pub aliases: Vec<String>,
     /// The environment variable.
     pub variable: String,
-    pub takes: Takes,
-    pub template: Template,
+    pub arity: ValueArity,
+    pub template: ValueTemplate,
 }
 
 /// The settings of a verb.
 #[derive(Clone, Debug)]
-pub(super) struct Definition(Vec<Setting>);
+pub(super) struct SettingDefinitions(Vec<SettingDefinition>);
 
-impl Definition {
+impl SettingDefinitions {
     /// Those of a verb.
     pub fn of(verb: &Command) -> Self {
         let flags = verb.get_arguments();
-        Self(flags.filter_map(Setting::of).collect())
+        Self(flags.filter_map(SettingDefinition::of).collect())
     }
 
     /// All of them, in the order of the flags.
-    pub fn iter(&self) -> impl Iterator<Item = &Setting> {
+    pub fn iter(&self) -> impl Iterator<Item = &SettingDefinition> {
         self.0.iter()
     }
 
     /// The one with this key.
-    pub fn with_key(&self, key: &str) -> Option<&Setting> {
-        let is_meant = |setting: &&Setting| {
+    pub fn with_key(&self, key: &str) -> Option<&SettingDefinition> {
+        let is_meant = |setting: &&SettingDefinition| {
             setting.key == key || setting.aliases.iter().any(|alias| alias == key)
         };
         self.0.iter().find(is_meant)
@@ -73,25 +73,25 @@ impl Definition {
     }
 
     /// Whether a variable of this name means something.
-    pub fn knows_variable(&self, name: &str) -> bool {
+    pub fn has_variable(&self, name: &str) -> bool {
         let about = ABOUT_SETTINGS.iter().filter(|(_, variable)| *variable);
         about.into_iter().any(|(id, _)| variable(id) == name)
             || self.0.iter().any(|setting| setting.variable == name)
     }
 }
 
-impl Setting {
+impl SettingDefinition {
     fn of(flag: &Arg) -> Option<Self> {
         let id = flag.get_id().as_str();
         let key = flag.get_long()?;
         if ABOUT_SETTINGS.iter().any(|(about, _)| *about == id) {
             return None;
         }
-        let takes = match flag.get_action() {
-            ArgAction::Set => Takes::One,
+        let arity = match flag.get_action() {
+            ArgAction::Set => ValueArity::One,
             // What has no separator of its own takes lines: a reason may have any other letter in it.
-            ArgAction::Append => Takes::Many(flag.get_value_delimiter().unwrap_or('\n')),
-            ArgAction::SetTrue => Takes::Nothing,
+            ArgAction::Append => ValueArity::Many(flag.get_value_delimiter().unwrap_or('\n')),
+            ArgAction::SetTrue => ValueArity::NoValue,
             // Nothing that a file could say. The test of all flags finds them.
             _ => return None,
         };
@@ -102,13 +102,13 @@ impl Setting {
             key: key.to_owned(),
             aliases: aliases.into_iter().map(str::to_owned).collect(),
             variable: variable(key),
-            takes,
-            template: Template::new(value_names.first().map_or("", |name| name.as_str())),
+            arity,
+            template: ValueTemplate::new(value_names.first().map_or("", |name| name.as_str())),
         })
     }
 
     /// The setting as a word of a command line; without a value the flag alone.
-    pub fn word(&self, value: Option<&OsString>) -> OsString {
+    pub fn value_text(&self, value: Option<&OsString>) -> OsString {
         let mut word = OsString::from(format!("--{}", self.key));
         if let Some(value) = value {
             word.push("=");

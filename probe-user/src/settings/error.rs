@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Where a setting comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// The command line.
     Flag,
     /// An environment variable, by its name.
@@ -19,14 +19,14 @@ pub enum Origin {
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConfigLocation {
     /// The file.
     pub path: PathBuf,
     /// The line, from 1, if it is the fault of one.
     pub line: Option<u64>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "{}:{line}", self.path.display()),
@@ -53,7 +53,7 @@ pub enum SettingsError {
     #[error("{place}: {what}")]
     File {
         /// Where.
-        place: Place,
+        place: ConfigLocation,
         /// Why.
         what: String,
     },
@@ -65,7 +65,7 @@ pub enum SettingsError {
     )]
     UnknownKey {
         /// Where.
-        place: Place,
+        place: ConfigLocation,
         /// The key.
         key: String,
         /// One that looks like it.
@@ -77,7 +77,7 @@ pub enum SettingsError {
     #[error("{place}: {key}: {why}")]
     Value {
         /// Where.
-        place: Place,
+        place: ConfigLocation,
         /// The key.
         key: String,
         /// Why.

@@ -8,25 +8,25 @@ use std::{
 };
 
 use super::{
-    definition::{Definition, Setting, Takes},
-    error::{Place, SettingsError},
+    definition::{SettingDefinition, SettingDefinitions, ValueArity},
+    error::{ConfigLocation, SettingsError},
     template,
-    yaml::{self, Key, Node, Value},
+    yaml::{self, SettingsKey, SettingsNode, SettingsValue},
 };
 
 /// A file of settings is not larger than this.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What a file says.
 #[derive(Clone, Debug)]
-pub(super) struct File {
+pub(super) struct SettingsFile {
     pub path: PathBuf,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<SettingsEntry>,
 }
 
 /// A setting in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct SettingsEntry {
     /// The setting, by what clap calls it.
     pub id: String,
     /// The key as it is written there.
@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
         source,
     };
     let refused = |what: &str| SettingsError::File {
-        place: Place {
+        place: ConfigLocation {
             path: path.to_owned(),
             line: None,
         },
@@ -59,24 +59,24 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(unreadable)?;
-    file.take(LARGEST + 1)
+    file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(refused("it is larger than 1 MiB: no file of settings is"));
     }
     Ok(bytes)
 }
 
-impl File {
+impl SettingsFile {
     /// Understands what is in a file; whether the values are good is not looked at.
     pub fn parse(
         path: &Path,
         bytes: &[u8],
-        definition: &Definition,
+        definition: &SettingDefinitions,
         like: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
-        let place = |line: Option<u64>| Place {
+        let place = |line: Option<u64>| ConfigLocation {
             path: path.to_owned(),
             line,
         };
@@ -92,14 +92,14 @@ impl File {
         })?;
         let node = yaml::parse(text).map_err(|error| refused(error.line, &error.what))?;
         let entries = match node.value {
-            Value::Map(entries) => entries,
-            Value::Nothing => {
+            SettingsValue::Map(entries) => entries,
+            SettingsValue::Null => {
                 return Err(refused(
                     None,
                     "it sets nothing; if that is meant, write {} into it",
                 ));
             }
-            Value::Text(_) | Value::List(_) => {
+            SettingsValue::Text(_) | SettingsValue::List(_) => {
                 return Err(refused(
                     Some(node.line),
                     "it is no map of settings, like `attach: tc`",
@@ -110,7 +110,7 @@ impl File {
             path: path.to_owned(),
             entries: Vec::new(),
         };
-        for (Key { line, text: key }, node) in entries {
+        for (SettingsKey { line, text: key }, node) in entries {
             let Some(setting) = definition.with_key(&key) else {
                 return Err(SettingsError::UnknownKey {
                     place: place(Some(line)),
@@ -128,7 +128,7 @@ impl File {
                 key: key.clone(),
                 why,
             })?;
-            file.entries.extend(values.map(|values| Entry {
+            file.entries.extend(values.map(|values| SettingsEntry {
                 id: setting.id.clone(),
                 key,
                 line,
@@ -139,8 +139,8 @@ impl File {
     }
 
     /// A line of it.
-    pub fn place(&self, line: u64) -> Place {
-        Place {
+    pub fn place(&self, line: u64) -> ConfigLocation {
+        ConfigLocation {
             path: self.path.clone(),
             line: Some(line),
         }
@@ -150,30 +150,30 @@ impl File {
 /// The values that stand at a key; `None` if the key is there and nothing else.
 type Values = Option<Vec<(u64, Option<OsString>)>>;
 
-fn values(setting: &Setting, node: &Node) -> Result<Values, (u64, String)> {
+fn values(setting: &SettingDefinition, node: &SettingsNode) -> Result<Values, (u64, String)> {
     let one = |text: String| vec![(node.line, Some(OsString::from(text)))];
-    match (setting.takes, &node.value) {
-        (_, Value::Nothing) => Ok(None),
-        (Takes::Nothing, Value::Text(text)) => match text.as_str() {
+    match (setting.arity, &node.value) {
+        (_, SettingsValue::Null) => Ok(None),
+        (ValueArity::NoValue, SettingsValue::Text(text)) => match text.as_str() {
             "true" => Ok(Some(vec![(node.line, None)])),
             "false" => Ok(Some(Vec::new())),
             _ => Err((node.line, format!("{text:?} is none of true, false"))),
         },
-        (Takes::Nothing, _) => Err((node.line, "it is true or false".to_owned())),
-        (Takes::One | Takes::Many(_), Value::Text(text)) => {
+        (ValueArity::NoValue, _) => Err((node.line, "it is true or false".to_owned())),
+        (ValueArity::One | ValueArity::Many(_), SettingsValue::Text(text)) => {
             Ok(Some(one(single_line(text, node.line)?)))
         }
-        (Takes::One, Value::List(_) | Value::Map(_)) => {
+        (ValueArity::One, SettingsValue::List(_) | SettingsValue::Map(_)) => {
             Err((node.line, "it is one value, no list and no map".to_owned()))
         }
-        (Takes::Many(_), Value::List(items)) => {
+        (ValueArity::Many(_), SettingsValue::List(items)) => {
             let items = items.iter().map(|item| {
                 let text = item_of(setting, item)?;
                 Ok((item.line, Some(OsString::from(text))))
             });
             Ok(Some(items.collect::<Result<_, _>>()?))
         }
-        (Takes::Many(_), Value::Map(entries)) => {
+        (ValueArity::Many(_), SettingsValue::Map(entries)) => {
             let fields = setting.template.fields();
             let Some(fields) = fields else {
                 return Err((node.line, "it is a value or a list, no map".to_owned()));
@@ -183,10 +183,10 @@ fn values(setting: &Setting, node: &Node) -> Result<Values, (u64, String)> {
                 .iter()
                 .all(|(key, _)| fields.contains(&key.text.as_str()))
             {
-                return Ok(Some(one(compose(setting, entries, node.line)?)));
+                return Ok(Some(one(join_fields(setting, entries, node.line)?)));
             }
             let pairs = entries.iter().map(|(key, value)| {
-                let Value::Text(text) = &value.value else {
+                let SettingsValue::Text(text) = &value.value else {
                     return Err((key.line, format!("{}: it is one value", key.text)));
                 };
                 let text = single_line(text, value.line)?;
@@ -200,25 +200,29 @@ fn values(setting: &Setting, node: &Node) -> Result<Values, (u64, String)> {
 }
 
 /// An item of a list.
-fn item_of(setting: &Setting, item: &Node) -> Result<String, (u64, String)> {
+fn item_of(setting: &SettingDefinition, item: &SettingsNode) -> Result<String, (u64, String)> {
     let line = item.line;
     match &item.value {
-        Value::Text(text) => single_line(text, line),
-        Value::Nothing => Err((line, "an item of the list is empty".to_owned())),
-        Value::List(items) if setting.template.is_list() => {
+        SettingsValue::Text(text) => single_line(text, line),
+        SettingsValue::Null => Err((line, "an item of the list is empty".to_owned())),
+        SettingsValue::List(items) if setting.template.is_list() => {
             let items = items.iter().map(|item| match &item.value {
-                Value::Text(text) => single_line(text, item.line),
+                SettingsValue::Text(text) => single_line(text, item.line),
                 _ => Err((item.line, "it is one value".to_owned())),
             });
             Ok(items.collect::<Result<Vec<_>, _>>()?.join(","))
         }
-        Value::List(_) => Err((line, "it is a list of values, not of lists".to_owned())),
-        Value::Map(entries) => compose(setting, entries, line),
+        SettingsValue::List(_) => Err((line, "it is a list of values, not of lists".to_owned())),
+        SettingsValue::Map(entries) => join_fields(setting, entries, line),
     }
 }
 
 /// A value whose parts stand apart.
-fn compose(setting: &Setting, entries: &[(Key, Node)], line: u64) -> Result<String, (u64, String)> {
+fn join_fields(
+    setting: &SettingDefinition,
+    entries: &[(SettingsKey, SettingsNode)],
+    line: u64,
+) -> Result<String, (u64, String)> {
     let Some(fields) = setting.template.fields() else {
         return Err((line, "it is a list of values, not of maps".to_owned()));
     };
@@ -233,11 +237,11 @@ fn compose(setting: &Setting, entries: &[(Key, Node)], line: u64) -> Result<Stri
             return Err((key.line, why));
         }
         match &node.value {
-            Value::Text(text) => {
+            SettingsValue::Text(text) => {
                 parts.push((key.text.as_str(), single_line(text, node.line)?));
             }
-            Value::Nothing => {}
-            Value::List(_) | Value::Map(_) => {
+            SettingsValue::Null => {}
+            SettingsValue::List(_) | SettingsValue::Map(_) => {
                 return Err((key.line, format!("{} is one value", key.text)));
             }
         }
@@ -246,7 +250,7 @@ fn compose(setting: &Setting, entries: &[(Key, Node)], line: u64) -> Result<Stri
         let part = parts.iter().find(|(known, _)| *known == name);
         part.map(|(_, text)| text.as_str())
     };
-    let composed = setting.template.compose(part);
+    let composed = setting.template.join_fields(part);
     composed.map_err(|why| (line, why))
 }
 

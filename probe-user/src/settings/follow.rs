@@ -25,15 +25,15 @@ use tokio::{
 use super::file;
 
 /// Whoever writes a file does it in several steps; this long after the last it is looked at.
-const SETTLES: Duration = Duration::from_millis(200);
+const SETTLE_DELAY: Duration = Duration::from_millis(200);
 /// Whoever never rests does not keep it from being looked at.
-const LATEST: Duration = Duration::from_secs(2);
+const MAX_SETTLE: Duration = Duration::from_secs(2);
 /// How often it is looked at without any sign.
-const LOOKS: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Follows a file.
 #[derive(Debug)]
-pub struct Follower {
+pub struct FileWatcher {
     path: PathBuf,
     /// What happens in its directory, if the kernel tells.
     events: Option<AsyncFd<OwnedFd>>,
@@ -41,10 +41,10 @@ pub struct Follower {
     seen: Option<Vec<u8>>,
     /// Something has happened since the file was last looked at. Kept here, because whoever waits may be called
     /// away by a signal.
-    stirred: bool,
+    change_pending: bool,
 }
 
-impl Follower {
+impl FileWatcher {
     /// Follows a file in which there was this. To be called within the runtime.
     pub fn new(path: &Path, seen: Vec<u8>) -> Self {
         let follower = Self {
@@ -52,7 +52,7 @@ impl Follower {
             events: None,
             seen: Some(seen),
             // It may have changed since it was read.
-            stirred: true,
+            change_pending: true,
         };
         match open() {
             Ok(events) => Self {
@@ -64,7 +64,7 @@ impl Follower {
                     %error,
                     "inotify is not to be had (fs.inotify.max_user_instances?): the settings are looked at every \
                      {} s instead",
-                    LOOKS.as_secs()
+                    POLL_INTERVAL.as_secs()
                 );
                 follower
             }
@@ -79,23 +79,23 @@ impl Follower {
             if let Err(error) = self.watch() {
                 tracing::debug!(%error, path = %self.path.display(), "the directory of the settings cannot be watched");
             }
-            if !self.stirred {
+            if !self.change_pending {
                 tokio::select! {
-                    () = self.sign() => {}
-                    () = sleep(LOOKS) => {}
+                    () = self.wait_for_event() => {}
+                    () = sleep(POLL_INTERVAL) => {}
                 }
-                self.stirred = true;
+                self.change_pending = true;
             }
-            self.rest().await;
-            self.stirred = false;
-            if self.look() {
+            self.wait_until_settled().await;
+            self.change_pending = false;
+            if self.reread() {
                 return;
             }
         }
     }
 
     /// Looks at the file now. Returns whether there is something else in it.
-    pub fn look(&mut self) -> bool {
+    pub fn reread(&mut self) -> bool {
         let now = file::read(&self.path).ok();
         let differs = now != self.seen;
         self.seen = now;
@@ -103,18 +103,18 @@ impl Follower {
     }
 
     /// Waits until nothing happens in the directory for a moment.
-    async fn rest(&self) {
-        let latest = Instant::now() + LATEST;
+    async fn wait_until_settled(&self) {
+        let latest = Instant::now() + MAX_SETTLE;
         loop {
-            let settled = (Instant::now() + SETTLES).min(latest);
-            if timeout_at(settled, self.sign()).await.is_err() {
+            let settled = (Instant::now() + SETTLE_DELAY).min(latest);
+            if timeout_at(settled, self.wait_for_event()).await.is_err() {
                 return;
             }
         }
     }
 
     /// Completes when something has happened in the directory.
-    async fn sign(&self) {
+    async fn wait_for_event(&self) {
         let Some(events) = &self.events else {
             return future::pending().await;
         };
@@ -129,7 +129,7 @@ impl Follower {
                 Err(_) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "inotify");
-                    return sleep(LOOKS).await;
+                    return sleep(POLL_INTERVAL).await;
                 }
             }
         }
@@ -185,7 +185,7 @@ mod tests {
     /// Far more than it takes, and less than it takes to look without a sign.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    async fn changes(follower: &mut Follower) {
+    async fn changes(follower: &mut FileWatcher) {
         timeout(PATIENCE, follower.changed()).await.unwrap();
     }
 
@@ -194,7 +194,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("config.yaml");
         fs::write(&path, "a").unwrap();
-        let mut follower = Follower::new(&path, b"a".to_vec());
+        let mut follower = FileWatcher::new(&path, b"a".to_vec());
         fs::write(&path, "b").unwrap();
         changes(&mut follower).await;
         let other = directory.path().join("other");
@@ -218,7 +218,7 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/config.yaml", at("config.yaml")).unwrap();
-        let mut follower = Follower::new(&at("config.yaml"), b"a".to_vec());
+        let mut follower = FileWatcher::new(&at("config.yaml"), b"a".to_vec());
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         changes(&mut follower).await;
@@ -230,7 +230,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("config.yaml");
         fs::write(&path, "a").unwrap();
-        let mut follower = Follower::new(&path, b"a".to_vec());
+        let mut follower = FileWatcher::new(&path, b"a".to_vec());
         fs::write(&path, "a").unwrap();
         fs::write(directory.path().join("other"), "x").unwrap();
         let noticed = timeout(Duration::from_secs(1), follower.changed()).await;

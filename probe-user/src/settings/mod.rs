@@ -26,17 +26,17 @@ use std::{
 use clap::{ArgMatches, Command};
 
 use self::{
-    definition::{Definition, PREFIX, Setting, Takes, variable},
-    file::File,
+    definition::{PREFIX, SettingDefinition, SettingDefinitions, ValueArity, variable},
+    file::SettingsFile,
 };
 pub use self::{
-    error::{Origin, Place, SettingsError},
-    follow::Follower,
+    error::{ConfigLocation, SettingOrigin, SettingsError},
+    follow::FileWatcher,
 };
 
 /// The settings in force: what was set, by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effective {
+pub struct EffectiveSetting {
     /// The key in the file, which is the flag without its dashes.
     pub key: String,
     /// The values as they were written. Of a flag without value, `true` or `false`.
@@ -44,16 +44,16 @@ pub struct Effective {
     /// Whether there may be several values.
     pub many: bool,
     /// Who set it.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
 }
 
 /// Settings that were read.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedSettings {
     /// For clap to make its arguments of.
     pub matches: ArgMatches,
     /// One by one.
-    pub settings: Vec<Effective>,
+    pub settings: Vec<EffectiveSetting>,
     /// The file that they came from, and what was in it.
     pub file: Option<(PathBuf, Vec<u8>)>,
 }
@@ -63,10 +63,10 @@ pub struct Loaded {
 pub struct Invocation {
     command: Command,
     /// The command line, the program's name included.
-    words: Vec<OsString>,
+    arguments: Vec<OsString>,
     /// Whose settings they are.
     verb: String,
-    definition: Definition,
+    definition: SettingDefinitions,
     variables: BTreeMap<String, OsString>,
     file: Option<PathBuf>,
 }
@@ -77,26 +77,27 @@ impl Invocation {
     pub fn new(
         mut command: Command,
         verb: &str,
-        words: Vec<OsString>,
+        arguments: Vec<OsString>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
         command.build();
-        let definition = command
-            .find_subcommand(verb)
-            .map_or_else(|| Definition::of(&Command::new("")), Definition::of);
+        let definition = command.find_subcommand(verb).map_or_else(
+            || SettingDefinitions::of(&Command::new("")),
+            SettingDefinitions::of,
+        );
         let variables: BTreeMap<_, _> = variables
             .into_iter()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
-        let matches = command.clone().try_get_matches_from(&words)?;
+        let matches = command.clone().try_get_matches_from(&arguments)?;
         let by_flag = matches
             .subcommand_matches(verb)
             .and_then(|verb| verb.get_one::<PathBuf>("config").cloned());
         let file = by_flag.or_else(|| variables.get(&variable("config")).map(PathBuf::from));
         Ok(Self {
             command,
-            words,
+            arguments,
             verb: verb.to_owned(),
             definition,
             variables,
@@ -111,34 +112,34 @@ impl Invocation {
 
     /// Variables that look as if they were meant for a setting, and mean nothing. Those that Kubernetes sets
     /// for a service called arp-monitor are not among them.
-    pub fn strange_variables(&self) -> Vec<&str> {
+    pub fn unknown_variables(&self) -> Vec<&str> {
         let of_a_service = |name: &str| {
             name.contains("_SERVICE_") || name.contains("_PORT_") || name.ends_with("_PORT")
         };
         let names = self.variables.keys().map(String::as_str);
         names
-            .filter(|name| !self.definition.knows_variable(name) && !of_a_service(name))
+            .filter(|name| !self.definition.has_variable(name) && !of_a_service(name))
             .collect()
     }
 
     /// Reads the file, if there is one, and puts everything together.
-    pub fn load(&self) -> Result<Loaded, SettingsError> {
+    pub fn load(&self) -> Result<LoadedSettings, SettingsError> {
         let Some(path) = &self.file else {
             return self.load_with(None, None);
         };
         let bytes = file::read(path)?;
-        let like = |key: &str| self.flag_like(key);
-        let file = File::parse(path, &bytes, &self.definition, like)?;
+        let like = |key: &str| self.similar_flag(key);
+        let file = SettingsFile::parse(path, &bytes, &self.definition, like)?;
         self.load_with(Some(&file), Some((path.clone(), bytes.clone())))
     }
 
     fn load_with(
         &self,
-        file: Option<&File>,
+        file: Option<&SettingsFile>,
         source: Option<(PathBuf, Vec<u8>)>,
-    ) -> Result<Loaded, SettingsError> {
+    ) -> Result<LoadedSettings, SettingsError> {
         let typed = self.parse(&[])?;
-        let mut words = Vec::new();
+        let mut arguments = Vec::new();
         let mut origins = Vec::new();
         for setting in self.definition.iter() {
             let by_flag =
@@ -156,19 +157,21 @@ impl Invocation {
                 .map(|(file, entry)| self.words_of_entry(setting, file, entry))
                 .transpose()?;
             let (origin, chosen) = match (by_flag, by_variable, by_file) {
-                (true, _, _) => (Origin::Flag, Vec::new()),
-                (false, Some(words), _) => (Origin::Variable(setting.variable.clone()), words),
-                (false, None, Some((line, words))) => (Origin::Line(line), words),
-                (false, None, None) => (Origin::Default, Vec::new()),
+                (true, _, _) => (SettingOrigin::Flag, Vec::new()),
+                (false, Some(arguments), _) => {
+                    (SettingOrigin::Variable(setting.variable.clone()), arguments)
+                }
+                (false, None, Some((line, arguments))) => (SettingOrigin::Line(line), arguments),
+                (false, None, None) => (SettingOrigin::Default, Vec::new()),
             };
-            words.extend(chosen);
+            arguments.extend(chosen);
             origins.push(origin);
         }
-        let matches = self.parse(&words)?;
+        let matches = self.parse(&arguments)?;
         let settings = self.definition.iter().zip(origins);
-        Ok(Loaded {
+        Ok(LoadedSettings {
             settings: settings
-                .map(|(setting, origin)| Effective::of(setting, origin, &matches))
+                .map(|(setting, origin)| EffectiveSetting::of(setting, origin, &matches))
                 .collect(),
             matches,
             file: source,
@@ -177,57 +180,57 @@ impl Invocation {
 
     fn words_of_variable(
         &self,
-        setting: &Setting,
+        setting: &SettingDefinition,
         value: &OsStr,
     ) -> Result<Vec<OsString>, SettingsError> {
         let wrong = |why: String| SettingsError::Variable {
             variable: setting.variable.clone(),
             why,
         };
-        let words = match setting.takes {
-            Takes::One => vec![setting.word(Some(&value.to_owned()))],
-            Takes::Nothing => match value.to_str() {
-                Some("true" | "1") => vec![setting.word(None)],
+        let arguments = match setting.arity {
+            ValueArity::One => vec![setting.value_text(Some(&value.to_owned()))],
+            ValueArity::NoValue => match value.to_str() {
+                Some("true" | "1") => vec![setting.value_text(None)],
                 Some("false" | "0") => Vec::new(),
                 _ => {
                     let value = value.display().to_string();
                     return Err(wrong(format!("{value:?} is none of true, false")));
                 }
             },
-            Takes::Many(separator) => {
+            ValueArity::Many(separator) => {
                 let text = value
                     .to_str()
                     .ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
                 let values = text.split(separator).map(str::trim);
                 values
                     .filter(|value| !value.is_empty())
-                    .map(|value| setting.word(Some(&value.into())))
+                    .map(|value| setting.value_text(Some(&value.into())))
                     .collect()
             }
         };
-        self.check(setting, &words).map_err(wrong)?;
-        Ok(words)
+        self.check(setting, &arguments).map_err(wrong)?;
+        Ok(arguments)
     }
 
     fn words_of_entry(
         &self,
-        setting: &Setting,
-        file: &File,
-        entry: &file::Entry,
+        setting: &SettingDefinition,
+        file: &SettingsFile,
+        entry: &file::SettingsEntry,
     ) -> Result<(u64, Vec<OsString>), SettingsError> {
-        let words: Vec<_> = entry
+        let arguments: Vec<_> = entry
             .values
             .iter()
-            .map(|(_, value)| setting.word(value.as_ref()))
+            .map(|(_, value)| setting.value_text(value.as_ref()))
             .collect();
-        if self.check(setting, &words).is_err() {
+        if self.check(setting, &arguments).is_err() {
             // The first that is wrong: so many are right before it.
-            let right = self.right(setting, &words);
+            let right = self.count_valid(setting, &arguments);
             let line = entry
                 .values
                 .get(right)
                 .map_or(entry.line, |(line, _)| *line);
-            let wrong = words.get(right..=right).unwrap_or(&words);
+            let wrong = arguments.get(right..=right).unwrap_or(&arguments);
             self.check(setting, wrong)
                 .map_err(|why| SettingsError::Value {
                     place: file.place(line),
@@ -235,15 +238,15 @@ impl Invocation {
                     why,
                 })?;
         }
-        Ok((entry.line, words))
+        Ok((entry.line, arguments))
     }
 
     /// How many of these words, from the first on, clap takes.
-    fn right(&self, setting: &Setting, words: &[OsString]) -> usize {
-        let (mut right, mut wrong) = (0, words.len());
+    fn count_valid(&self, setting: &SettingDefinition, arguments: &[OsString]) -> usize {
+        let (mut right, mut wrong) = (0, arguments.len());
         while right + 1 < wrong {
             let middle = usize::midpoint(right, wrong);
-            match self.check(setting, &words[..middle]) {
+            match self.check(setting, &arguments[..middle]) {
                 Ok(()) => right = middle,
                 Err(_) => wrong = middle,
             }
@@ -252,10 +255,10 @@ impl Invocation {
     }
 
     /// Whether clap takes these words of a setting, by themselves.
-    fn check(&self, setting: &Setting, words: &[OsString]) -> Result<(), String> {
+    fn check(&self, setting: &SettingDefinition, arguments: &[OsString]) -> Result<(), String> {
         let before = [self.command.get_name(), &self.verb].map(OsString::from);
-        let words = before.iter().chain(words);
-        match self.command.clone().try_get_matches_from(words) {
+        let arguments = before.iter().chain(arguments);
+        match self.command.clone().try_get_matches_from(arguments) {
             Ok(_) => Ok(()),
             // A flag that wants another one beside it is judged with all the others.
             Err(error) if error.kind() == clap::error::ErrorKind::MissingRequiredArgument => Ok(()),
@@ -268,18 +271,18 @@ impl Invocation {
 
     /// What clap makes of the words that were typed and these.
     fn parse(&self, more: &[OsString]) -> Result<ArgMatches, SettingsError> {
-        let words = self.words.iter().chain(more);
-        let matches = self.command.clone().try_get_matches_from(words)?;
+        let arguments = self.arguments.iter().chain(more);
+        let matches = self.command.clone().try_get_matches_from(arguments)?;
         let verb = matches.subcommand_matches(&self.verb);
         Ok(verb.cloned().unwrap_or_default())
     }
 
     /// The flag that looks most like a key.
-    fn flag_like(&self, key: &str) -> Option<String> {
+    fn similar_flag(&self, key: &str) -> Option<String> {
         // What stands behind = is not the name of a flag.
         let flag = format!("--{}", key.split('=').next()?);
-        let words = [self.command.get_name(), &self.verb, &flag].map(OsString::from);
-        let error = self.command.clone().try_get_matches_from(words).err()?;
+        let arguments = [self.command.get_name(), &self.verb, &flag].map(OsString::from);
+        let error = self.command.clone().try_get_matches_from(arguments).err()?;
         let like = error::suggested_flag(&error)?;
         self.definition
             .with_key(&like)
@@ -287,9 +290,9 @@ impl Invocation {
     }
 }
 
-impl Effective {
-    fn of(setting: &Setting, origin: Origin, matches: &ArgMatches) -> Self {
-        let values = if setting.takes == Takes::Nothing {
+impl EffectiveSetting {
+    fn of(setting: &SettingDefinition, origin: SettingOrigin, matches: &ArgMatches) -> Self {
+        let values = if setting.arity == ValueArity::NoValue {
             vec![matches.get_flag(&setting.id).to_string().into()]
         } else {
             let raw = matches.get_raw(&setting.id);
@@ -298,14 +301,14 @@ impl Effective {
         Self {
             key: setting.key.clone(),
             values,
-            many: matches!(setting.takes, Takes::Many(_)),
+            many: matches!(setting.arity, ValueArity::Many(_)),
             origin,
         }
     }
 }
 
 /// The keys of the settings whose values differ.
-pub fn changed(before: &[Effective], now: &[Effective]) -> Vec<String> {
+pub fn changed(before: &[EffectiveSetting], now: &[EffectiveSetting]) -> Vec<String> {
     let pairs = before.iter().zip(now);
     pairs
         .filter(|(before, now)| before.values != now.values)

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Effective, Loaded, Origin};
+use super::{EffectiveSetting, LoadedSettings, SettingOrigin};
 
-impl Loaded {
+impl LoadedSettings {
     /// The settings as YAML. Read as a file it means the same.
     pub fn show(&self) -> String {
         let path = self
@@ -14,10 +14,12 @@ impl Loaded {
         let mut text = String::new();
         for setting in &self.settings {
             let origin = match &setting.origin {
-                Origin::Flag => format!("--{}", setting.key),
-                Origin::Variable(name) => name.clone(),
-                Origin::Line(line) => format!("{}:{line}", path.as_deref().unwrap_or_default()),
-                Origin::Default => "default".to_owned(),
+                SettingOrigin::Flag => format!("--{}", setting.key),
+                SettingOrigin::Variable(name) => name.clone(),
+                SettingOrigin::Line(line) => {
+                    format!("{}:{line}", path.as_deref().unwrap_or_default())
+                }
+                SettingOrigin::Default => "default".to_owned(),
             };
             // Writing to a string cannot fail.
             let _ = write_one(&mut text, setting, &origin);
@@ -26,7 +28,7 @@ impl Loaded {
     }
 }
 
-fn write_one(text: &mut String, setting: &Effective, origin: &str) -> std::fmt::Result {
+fn write_one(text: &mut String, setting: &EffectiveSetting, origin: &str) -> std::fmt::Result {
     let key = &setting.key;
     let values: Vec<_> = setting
         .values

@@ -3,7 +3,7 @@
 
 /// One part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
+struct TemplatePart {
     /// Its name in a file.
     name: String,
     /// What stands before it.
@@ -13,12 +13,12 @@ struct Part {
 
 /// The parts of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(Vec<Part>);
+pub(super) struct ValueTemplate(Vec<TemplatePart>);
 
-impl Template {
+impl ValueTemplate {
     /// Reads the name that a flag's value has in the help.
     pub fn new(value_name: &str) -> Self {
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<TemplatePart> = Vec::new();
         let (mut before, mut optional, mut inside) = (String::new(), false, false);
         for letter in value_name.chars() {
             match letter {
@@ -29,7 +29,7 @@ impl Template {
                     let letter = letter.to_ascii_lowercase();
                     match parts.last_mut() {
                         Some(part) if inside => part.name.push(letter),
-                        _ => parts.push(Part {
+                        _ => parts.push(TemplatePart {
                             name: letter.to_string(),
                             before: std::mem::take(&mut before),
                             optional,
@@ -62,7 +62,7 @@ impl Template {
     }
 
     /// Puts a value together from its parts.
-    pub fn compose<'a>(&self, of: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
+    pub fn join_fields<'a>(&self, of: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
         let mut text = String::new();
         for (number, part) in self.0.iter().enumerate() {
             let Some(value) = of(&part.name) else {
@@ -107,14 +107,14 @@ mod tests {
 
     #[test]
     fn parts_are_named_as_in_the_help() {
-        let ignore = Template::new("CIDR[@EXPIRES]=REASON");
+        let ignore = ValueTemplate::new("CIDR[@EXPIRES]=REASON");
         assert_eq!(ignore.fields().unwrap(), ["cidr", "expires", "reason"]);
         let fields = |field: &str| match field {
             "cidr" => Some("192.0.2.0/24"),
             "reason" => Some("a = b"),
             _ => None,
         };
-        assert_eq!(ignore.compose(fields).unwrap(), "192.0.2.0/24=a = b");
+        assert_eq!(ignore.join_fields(fields).unwrap(), "192.0.2.0/24=a = b");
         let all = |field: &str| {
             Some(if field == "expires" {
                 "2027-01-31"
@@ -122,11 +122,11 @@ mod tests {
                 "x"
             })
         };
-        assert_eq!(ignore.compose(all).unwrap(), "x@2027-01-31=x");
-        assert_eq!(ignore.compose(|_| None).unwrap_err(), "cidr is missing");
+        assert_eq!(ignore.join_fields(all).unwrap(), "x@2027-01-31=x");
+        assert_eq!(ignore.join_fields(|_| None).unwrap_err(), "cidr is missing");
         assert!(
             ignore
-                .compose(|_| Some("a=b"))
+                .join_fields(|_| Some("a=b"))
                 .unwrap_err()
                 .contains("cidr contains =")
         );
@@ -144,7 +144,7 @@ mod tests {
             ("", false, false),
             ("IP|CIDR", false, false),
         ] {
-            let template = Template::new(name);
+            let template = ValueTemplate::new(name);
             assert_eq!(
                 (template.is_pair(), template.is_list()),
                 (pair, list),
@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(template.fields().is_some(), pair);
         }
         assert_eq!(
-            Template::new("IFACE[.VID]=NAME").fields().unwrap(),
+            ValueTemplate::new("IFACE[.VID]=NAME").fields().unwrap(),
             ["iface", "vid", "name"]
         );
     }

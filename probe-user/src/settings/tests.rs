@@ -64,28 +64,29 @@ impl Case {
 
     fn load_bytes(
         &self,
-        words: &[&str],
+        arguments: &[&str],
         variables: &[(&str, &str)],
         file: &[u8],
-    ) -> Result<Loaded, SettingsError> {
+    ) -> Result<LoadedSettings, SettingsError> {
         fs::write(self.path(), file).unwrap();
         let path = self.path();
         let first = ["probe", "run", "--config", path.to_str().unwrap()];
-        let words = first.iter().chain(words);
+        let arguments = first.iter().chain(arguments);
         let variables = variables
             .iter()
             .map(|(name, value)| (name.into(), value.into()));
         Invocation::new(
             <Cli as clap::CommandFactory>::command(),
             "run",
-            words.map(OsString::from).collect(),
+            arguments.map(OsString::from).collect(),
             variables,
         )?
         .load()
     }
 
-    fn load(&self, words: &[&str], variables: &[(&str, &str)], file: &str) -> Loaded {
-        self.load_bytes(words, variables, file.as_bytes()).unwrap()
+    fn load(&self, arguments: &[&str], variables: &[(&str, &str)], file: &str) -> LoadedSettings {
+        self.load_bytes(arguments, variables, file.as_bytes())
+            .unwrap()
     }
 
     /// The complaint about a file, without its path.
@@ -95,7 +96,7 @@ impl Case {
     }
 }
 
-fn get(loaded: &Loaded, key: &str) -> (Vec<String>, Origin) {
+fn get(loaded: &LoadedSettings, key: &str) -> (Vec<String>, SettingOrigin) {
     let setting = loaded
         .settings
         .iter()
@@ -114,7 +115,7 @@ fn values(file: &str, key: &str) -> Vec<String> {
 
 #[test]
 fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_the_default() {
-    let variable = |name: &str| Origin::Variable(name.to_owned());
+    let variable = |name: &str| SettingOrigin::Variable(name.to_owned());
     for (key, flag, (name, by_variable), by_file, default) in [
         (
             "settle",
@@ -155,9 +156,9 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_
                 &[(name, by_variable)][..],
                 file.as_str(),
                 typed,
-                Origin::Flag,
+                SettingOrigin::Flag,
             ),
-            (&[flag], &[], &file, typed, Origin::Flag),
+            (&[flag], &[], &file, typed, SettingOrigin::Flag),
             (
                 &[],
                 &[(name, by_variable)],
@@ -165,8 +166,8 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_
                 by_variable,
                 variable(name),
             ),
-            (&[], &[(name, "")], &file, by_file, Origin::Line(2)),
-            (&[], &[], &file, by_file, Origin::Line(2)),
+            (&[], &[(name, "")], &file, by_file, SettingOrigin::Line(2)),
+            (&[], &[], &file, by_file, SettingOrigin::Line(2)),
             (
                 &[],
                 &[(name, by_variable)],
@@ -174,8 +175,14 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file_and_that_before_
                 by_variable,
                 variable(name),
             ),
-            (&[], &[], "{}", default, Origin::Default),
-            (&[], &[], &format!("{key}:\n"), default, Origin::Default),
+            (&[], &[], "{}", default, SettingOrigin::Default),
+            (
+                &[],
+                &[],
+                &format!("{key}:\n"),
+                default,
+                SettingOrigin::Default,
+            ),
         ] {
             let loaded = case.load(flags, variables, file);
             let expected: Vec<_> = (!expected.is_empty())
@@ -213,13 +220,13 @@ fn the_file_is_named_by_a_flag_or_a_variable() {
         fs::write(&path, format!("settle: {}s\n", name.len())).unwrap();
         path.into_os_string()
     };
-    let settle = |words: Vec<OsString>, variables: Vec<(OsString, OsString)>| {
-        let words = ["probe", "run"]
+    let settle = |arguments: Vec<OsString>, variables: Vec<(OsString, OsString)>| {
+        let arguments = ["probe", "run"]
             .map(OsString::from)
             .into_iter()
-            .chain(words);
+            .chain(arguments);
         let command = <Cli as clap::CommandFactory>::command();
-        let invocation = Invocation::new(command, "run", words.collect(), variables).unwrap();
+        let invocation = Invocation::new(command, "run", arguments.collect(), variables).unwrap();
         get(&invocation.load().unwrap(), "settle").0
     };
     let variable = vec![("ARP_MONITOR_CONFIG".into(), path("four"))];
@@ -445,9 +452,9 @@ fn what_is_no_file_cannot_be_read() {
     let case = Case::new();
     fs::create_dir(case.path()).unwrap();
     let path = case.path();
-    let words = ["probe", "run", "--config", path.to_str().unwrap()].map(OsString::from);
+    let arguments = ["probe", "run", "--config", path.to_str().unwrap()].map(OsString::from);
     let command = <Cli as clap::CommandFactory>::command();
-    let invocation = Invocation::new(command, "run", words.to_vec(), []).unwrap();
+    let invocation = Invocation::new(command, "run", arguments.to_vec(), []).unwrap();
     let error = anyhow::Error::from(invocation.load().unwrap_err());
     let complaint = format!("{error:#}");
     assert!(
@@ -468,10 +475,10 @@ fn a_variable_that_means_nothing_is_strange_unless_kubernetes_made_it() {
         "OTHER",
     ];
     let variables = names.map(|name| (name.into(), "192.0.2.0/24".into()));
-    let words = ["probe", "run"].map(OsString::from).to_vec();
+    let arguments = ["probe", "run"].map(OsString::from).to_vec();
     let command = <Cli as clap::CommandFactory>::command();
-    let invocation = Invocation::new(command, "run", words, variables).unwrap();
-    assert_eq!(invocation.strange_variables(), ["ARP_MONITOR_TRAK"]);
+    let invocation = Invocation::new(command, "run", arguments, variables).unwrap();
+    assert_eq!(invocation.unknown_variables(), ["ARP_MONITOR_TRAK"]);
 }
 
 #[test]

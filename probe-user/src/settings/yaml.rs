@@ -10,37 +10,37 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{MergeKeyPolicy, Spanned, UserMessageFormatter, budget, options};
 
 /// How deep lists and maps may lie in each other: three levels are of use.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 /// How many values there may be.
-const MOST: usize = 200_000;
+const MAX_NODES: usize = 200_000;
 
 const TOO_DEEP: &str = "lists and maps lie too deep in each other";
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Node {
+pub(super) struct SettingsNode {
     /// The line, from 1.
     pub line: u64,
     /// What stands there.
-    pub value: Value,
+    pub value: SettingsValue,
 }
 
 /// A value, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum SettingsValue {
     /// Nothing, `~` or `null`.
-    Nothing,
+    Null,
     /// A scalar of any kind.
     Text(String),
     /// A list.
-    List(Vec<Node>),
+    List(Vec<SettingsNode>),
     /// A map, in the order of the file. No key occurs twice.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(SettingsKey, SettingsNode)>),
 }
 
 /// A key of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct SettingsKey {
     /// The line, from 1.
     pub line: u64,
     /// The key.
@@ -49,7 +49,7 @@ pub(super) struct Key {
 
 /// Why a text is no YAML that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct YamlError {
+pub(super) struct SettingsYamlError {
     /// The line, from 1, if it is the fault of one.
     pub line: Option<u64>,
     /// What is wrong.
@@ -57,11 +57,11 @@ pub(super) struct YamlError {
 }
 
 /// Reads one document.
-pub(super) fn parse(text: &str) -> Result<Node, YamlError> {
+pub(super) fn parse(text: &str) -> Result<SettingsNode, SettingsYamlError> {
     let options = options! {
         budget: budget! {
-            max_depth: DEEPEST,
-            max_nodes: MOST,
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
             max_anchors: 0,
             max_aliases: 0,
             max_merge_keys: 0,
@@ -72,13 +72,13 @@ pub(super) fn parse(text: &str) -> Result<Node, YamlError> {
         reject_unsupported_tags: true,
         with_snippet: false,
     };
-    let parsed = serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options);
+    let parsed = serde_saphyr::from_str_with_options::<Spanned<RawValue>>(text, options);
     parsed
-        .map_err(|error| YamlError::new(&error))
+        .map_err(|error| SettingsYamlError::new(&error))
         .map(|raw| node(raw, text))
 }
 
-impl YamlError {
+impl SettingsYamlError {
     fn new(error: &serde_saphyr::Error) -> Self {
         let line = error.location().map(|location| location.line());
         Self {
@@ -119,33 +119,37 @@ fn what(error: &serde_saphyr::Error) -> String {
 }
 
 /// A value as the parser hands it over.
-enum Raw {
-    Nothing,
+enum RawValue {
+    Null,
     /// A plain scalar that looks like a number or a truth value: its text is in the file.
     Plain,
     Text(String),
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+    List(Vec<Spanned<RawValue>>),
+    Map(Vec<(Spanned<String>, Spanned<RawValue>)>),
 }
 
-fn node(raw: Spanned<Raw>, text: &str) -> Node {
+fn node(raw: Spanned<RawValue>, text: &str) -> SettingsNode {
     let value = match raw.value {
-        Raw::Nothing => Value::Nothing,
-        Raw::Text(text) => Value::Text(text),
-        Raw::Plain => Value::Text(written(&raw.defined, text).unwrap_or_default().to_owned()),
-        Raw::List(items) => Value::List(items.into_iter().map(|item| node(item, text)).collect()),
-        Raw::Map(entries) => {
+        RawValue::Null => SettingsValue::Null,
+        RawValue::Text(text) => SettingsValue::Text(text),
+        RawValue::Plain => {
+            SettingsValue::Text(written(&raw.defined, text).unwrap_or_default().to_owned())
+        }
+        RawValue::List(items) => {
+            SettingsValue::List(items.into_iter().map(|item| node(item, text)).collect())
+        }
+        RawValue::Map(entries) => {
             let entries = entries.into_iter().map(|(key, value)| {
-                let key = Key {
+                let key = SettingsKey {
                     line: key.referenced.line(),
                     text: key.value,
                 };
                 (key, node(value, text))
             });
-            Value::Map(entries.collect())
+            SettingsValue::Map(entries.collect())
         }
     };
-    Node {
+    SettingsNode {
         line: raw.referenced.line(),
         value,
     }
@@ -159,7 +163,7 @@ fn written<'text>(location: &serde_saphyr::Location, text: &'text str) -> Option
     text.get(start..start.checked_add(length)?)
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for RawValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RawVisitor)
     }
@@ -168,58 +172,58 @@ impl<'de> Deserialize<'de> for Raw {
 struct RawVisitor;
 
 impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+    type Value = RawValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value, a list or a map")
     }
 
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Nothing)
+    fn visit_unit<E>(self) -> Result<RawValue, E> {
+        Ok(RawValue::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    fn visit_bool<E>(self, _: bool) -> Result<RawValue, E> {
+        Ok(RawValue::Plain)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    fn visit_i64<E>(self, _: i64) -> Result<RawValue, E> {
+        Ok(RawValue::Plain)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    fn visit_u64<E>(self, _: u64) -> Result<RawValue, E> {
+        Ok(RawValue::Plain)
     }
 
-    fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    fn visit_i128<E>(self, _: i128) -> Result<RawValue, E> {
+        Ok(RawValue::Plain)
     }
 
-    fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    fn visit_u128<E>(self, _: u128) -> Result<RawValue, E> {
+        Ok(RawValue::Plain)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    fn visit_f64<E>(self, _: f64) -> Result<RawValue, E> {
+        Ok(RawValue::Plain)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<RawValue, E> {
+        Ok(RawValue::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawValue, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Raw::List(list))
+        Ok(RawValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawValue, A::Error> {
         let mut map = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             map.push(entry);
         }
-        Ok(Raw::Map(map))
+        Ok(RawValue::Map(map))
     }
 }
 
@@ -229,9 +233,9 @@ mod tests {
 
     use super::*;
 
-    fn map(text: &str) -> Vec<(String, u64, Value)> {
+    fn map(text: &str) -> Vec<(String, u64, SettingsValue)> {
         match parse(text).unwrap().value {
-            Value::Map(entries) => entries
+            SettingsValue::Map(entries) => entries
                 .into_iter()
                 .map(|(key, node)| (key.text, node.line, node.value))
                 .collect(),
@@ -239,8 +243,8 @@ mod tests {
         }
     }
 
-    fn text(text: &str) -> Value {
-        Value::Text(text.to_owned())
+    fn text(text: &str) -> SettingsValue {
+        SettingsValue::Text(text.to_owned())
     }
 
     #[test]
@@ -266,18 +270,18 @@ mod tests {
         assert_eq!(map("\u{feff}a: 1.10\n")[0].2, text("1.10"));
         assert_eq!(map("a: 'null'\n")[0].2, text("null"));
         for nothing in ["", "~", "null"] {
-            assert_eq!(map(&format!("a: {nothing}\n"))[0].2, Value::Nothing);
+            assert_eq!(map(&format!("a: {nothing}\n"))[0].2, SettingsValue::Null);
         }
     }
 
     #[test]
     fn lists_and_maps_know_their_lines() {
         let entries = map("a:\n  - x\n  - {y: 1,\n     z: 2}\n");
-        let Value::List(items) = &entries[0].2 else {
+        let SettingsValue::List(items) = &entries[0].2 else {
             panic!("{entries:?}")
         };
         assert_eq!(items[0].line, 2);
-        let Value::Map(inner) = &items[1].value else {
+        let SettingsValue::Map(inner) = &items[1].value else {
             panic!("{items:?}")
         };
         assert_eq!((inner[1].0.line, inner[1].0.text.as_str()), (4, "z"));
@@ -298,7 +302,7 @@ mod tests {
             ("a: 1\n<<: {b: 1}\n", 2, ""),
             ("a: !odd 1\n", 1, ""),
             (&deep, 1, "too deep"),
-            (&blocks, DEEPEST as u64 + 1, "too deep"),
+            (&blocks, MAX_DEPTH as u64 + 1, "too deep"),
         ] {
             let error = parse(bad).unwrap_err();
             let start: String = bad.chars().take(30).collect();

@@ -12,7 +12,7 @@ use probe_common::{
     event::Hook,
     wire::MacAddr,
 };
-use probe_datapath::{Kernel, LoadOptions, Rings};
+use probe_datapath::{EventRings, Kernel, LoadOptions};
 use probe_tests::Frame;
 
 use crate::{load, report::Section};
@@ -160,7 +160,7 @@ fn section(cases: &[Case], times: &[Vec<Vec<Duration>>]) -> Section {
 
 struct Bench {
     kernel: Kernel,
-    rings: Rings,
+    rings: EventRings,
     empty: Ebpf,
     runtime: tokio::runtime::Runtime,
 }
@@ -215,10 +215,10 @@ impl Bench {
         };
         if !case.emitted {
             // The first of its kind may be news.
-            self.kernel.trial(hook, &case.frame, 2)?;
+            self.kernel.test_run(hook, &case.frame, 2)?;
             self.drain();
         }
-        let trial = self.kernel.trial(hook, &case.frame, repeat)?;
+        let trial = self.kernel.test_run(hook, &case.frame, repeat)?;
         let events = self.drain();
         if events != if case.emitted { repeat } else { 0 } {
             bail!(

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
 use probe_common::{counter::Direction, economy::Settings};
-use probe_datapath::{Attachment, Kernel, LoadOptions, Rings};
-use probe_model::{Link, watched::Mode};
+use probe_datapath::{Attachment, EventRings, Kernel, LoadOptions};
+use probe_model::{Link, watched::AttachedMode};
 use probe_tests::{
     Daemon, Frame, Host, INTERFACE, Lab, Ledger, Metrics, Process, ScatteringSender, Stream,
     eventually,
@@ -26,7 +26,7 @@ fn frame(host: &Host) -> Frame {
     Frame::announcement(host.mac(), [192, 0, 2, 1])
 }
 
-/// Mode and reason, as the metrics have them.
+/// AttachedMode and reason, as the metrics have them.
 fn how(metrics: &Metrics) -> Option<(String, String)> {
     let sample = metrics.select("arp_monitor_interface_info", &[]).next()?;
     Some((
@@ -65,12 +65,12 @@ fn wait_until_it_counts(daemon: &Daemon<'_>, sender: &Host) {
 struct Other {
     _attachment: Attachment,
     _kernel: Kernel,
-    _rings: Rings,
+    _rings: EventRings,
     _runtime: Runtime,
 }
 
 impl Other {
-    fn attach(host: &Host, mode: Mode) -> Result<Self> {
+    fn attach(host: &Host, mode: AttachedMode) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = LoadOptions {
             ring_memory: 0,
@@ -177,7 +177,7 @@ fn each_mode_counts_a_frame_and_says_why_it_was_chosen() {
 fn its_tc_programs_are_first_although_others_were_there_before() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let _other = Other::attach(&monitor, Mode::Tc).unwrap();
+    let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
     let daemon = daemon(&monitor, "tc");
     for hook in BOTH {
         assert!(is_first(&daemon, &monitor, hook).unwrap(), "{hook:?}");
@@ -191,7 +191,7 @@ fn its_tc_programs_go_back_in_front_of_one_that_came_later() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     let daemon = daemon(&monitor, "tc");
-    let _other = Other::attach(&monitor, Mode::Tc).unwrap();
+    let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
     for hook in BOTH {
         eventually("ours to be first again and the other to stay", SOON, || {
             let there =
@@ -213,7 +213,7 @@ fn its_tc_programs_go_back_in_front_of_one_that_came_later() {
 fn another_xdp_program_stays_and_auto_sees_the_frames_in_tc() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let _other = Other::attach(&monitor, Mode::Native).unwrap();
+    let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
     let before = monitor.link().unwrap().xdp_programs();
     assert_eq!(before.len(), 1);
     let daemon = daemon(&monitor, "auto");
@@ -230,13 +230,13 @@ fn on_sigusr1_the_xdp_slot_is_free_for_others_and_frames_are_seen_in_tc() {
     let daemon = daemon(&monitor, "native");
     wire.sender().unwrap().send(&frame(&wire)).unwrap();
     daemon.wait_until_digested(1).unwrap();
-    let refused = Other::attach(&monitor, Mode::Native).err().unwrap();
+    let refused = Other::attach(&monitor, AttachedMode::Native).err().unwrap();
     assert!(refused.to_string().contains("--attach tc"), "{refused}");
 
     daemon.process().user_signal().unwrap();
     wait_for_mode(&daemon, "tc", "released");
     assert!(monitor.link().unwrap().xdp_programs().is_empty());
-    let _other = Other::attach(&monitor, Mode::Native).unwrap();
+    let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
     wire.sender().unwrap().send(&frame(&wire)).unwrap();
     let ledger = daemon.wait_until_digested(2).unwrap();
     assert_eq!(ledger.claims, 2, "it counts on where it was");

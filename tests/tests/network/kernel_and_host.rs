@@ -15,8 +15,8 @@ use probe_common::{
     wire::{MacAddr, Operation, VlanTag},
 };
 use probe_datapath::{
-    Kernel, LoadOptions, Rings,
-    trial::{TRIAL_INTERFACE, Trial, shortest_trial},
+    EventRings, Kernel, LoadOptions,
+    trial::{TRIAL_INTERFACE, TestRun, min_test_frame},
 };
 use probe_tests::Frame;
 use proptest::{
@@ -32,7 +32,7 @@ const THERE: [u8; 4] = [192, 0, 2, 2];
 /// The loaded programs, set to emit everything that they can read.
 struct Bench {
     kernel: Kernel,
-    rings: Rings,
+    rings: EventRings,
     runtime: tokio::runtime::Runtime,
     /// What each direction had counted after the last comparison.
     counted: HashMap<Direction, Counters>,
@@ -90,10 +90,10 @@ impl Bench {
 
     /// Runs one frame through one hook and compares everything with what the host parser says.
     fn compare(&mut self, hook: Hook, frame: &[u8]) -> Result<()> {
-        let trial = self.kernel.trial(hook, frame, 1)?;
+        let trial = self.kernel.test_run(hook, frame, 1)?;
         assert_eq!(
             trial.verdict,
-            Trial::pass(hook),
+            TestRun::pass_verdict(hook),
             "{hook} let the frame go: {frame:02x?}"
         );
         assert_eq!(trial.frame, frame, "{hook} left the frame as it was");
@@ -191,7 +191,7 @@ fn frames_of_every_length_are_judged_alike() -> Result<()> {
     let mut bench = Bench::new()?;
     for frame in corpus() {
         for &hook in Hook::ALL {
-            for length in shortest_trial(hook)..=64 {
+            for length in min_test_frame(hook)..=64 {
                 bench.compare(hook, &frame.clone().of_length(length).bytes())?;
             }
         }

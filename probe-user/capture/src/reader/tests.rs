@@ -9,10 +9,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    content::Sighted,
+    content::CapturedFrame,
     frame,
-    host::{Gateway, Held, Interface},
-    writer::Writer,
+    host::{CapturedAddress, CapturedGateway, CapturedInterface},
+    writer::CaptureWriter,
 };
 
 const AT: u64 = 1_700_000_000_123_456_789;
@@ -59,14 +59,14 @@ fn pcap(magic: u32, big_endian: bool, link: u32) -> Vec<u8> {
     file
 }
 
-fn read(file: &[u8]) -> (Vec<Item>, Result<(), CaptureError>) {
+fn read(file: &[u8]) -> (Vec<CaptureItem>, Result<(), CaptureError>) {
     let mut items = Vec::new();
-    let mut reader = match Reader::new(file) {
+    let mut reader = match CaptureReader::new(file) {
         Ok(reader) => reader,
         Err(error) => return (items, Err(error)),
     };
     loop {
-        match reader.next_item() {
+        match reader.next_entry() {
             Ok(Some(item)) => items.push(item),
             Ok(None) => return (items, Ok(())),
             Err(error) => return (items, Err(error)),
@@ -74,10 +74,10 @@ fn read(file: &[u8]) -> (Vec<Item>, Result<(), CaptureError>) {
     }
 }
 
-fn frames(items: &[Item]) -> Vec<Sighted> {
+fn frames(items: &[CaptureItem]) -> Vec<CapturedFrame> {
     let frames = items.iter().filter_map(|item| match item {
-        Item::Frame(sighted) => Some(*sighted),
-        Item::Other | Item::Host | Item::End(_) => None,
+        CaptureItem::Frame(sighted) => Some(*sighted),
+        CaptureItem::Other | CaptureItem::Host | CaptureItem::End(_) => None,
     });
     frames.collect()
 }
@@ -118,17 +118,17 @@ fn event() -> ArpEvent {
     }
 }
 
-fn interface() -> Interface {
-    Interface {
+fn interface() -> CapturedInterface {
+    CapturedInterface {
         name: "eth0".to_owned(),
         mac: Some(MacAddr([2, 0, 0, 0, 0, 7])),
-        held: vec![Held {
+        addresses: vec![CapturedAddress {
             ip: "192.0.2.1".parse().unwrap(),
             vlan: Vlan([100, 0]),
             mac: MacAddr([2, 0, 0, 0, 0, 7]),
             broadcast: Some("192.0.2.255".parse().unwrap()),
         }],
-        gateways: vec![Gateway {
+        gateways: vec![CapturedGateway {
             vlan: Vlan([100, 0]),
             ip: "192.0.2.254".parse().unwrap(),
         }],
@@ -136,7 +136,7 @@ fn interface() -> Interface {
 }
 
 fn own() -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new()).unwrap();
+    let mut writer = CaptureWriter::new(Vec::new()).unwrap();
     writer.interface(7, &interface()).unwrap();
     writer.event(&event()).unwrap();
     writer.finish(AT + 1_000).unwrap()
@@ -145,9 +145,9 @@ fn own() -> Vec<u8> {
 #[test]
 fn what_this_program_writes_reads_back_with_everything() {
     let file = own();
-    let mut reader = Reader::new(file.as_slice()).unwrap();
+    let mut reader = CaptureReader::new(file.as_slice()).unwrap();
     let mut items = Vec::new();
-    while let Some(item) = reader.next_item().unwrap() {
+    while let Some(item) = reader.next_entry().unwrap() {
         items.push(item);
     }
     let [sighted] = frames(&items)[..] else {
@@ -159,14 +159,14 @@ fn what_this_program_writes_reads_back_with_everything() {
     };
     assert_eq!(sighted.event(), Some(expected));
     assert_eq!(reader.host().interfaces[&sighted.interface], interface());
-    assert_eq!(items.last(), Some(&Item::End(AT + 1_000)));
+    assert_eq!(items.last(), Some(&CaptureItem::End(AT + 1_000)));
 }
 
 #[test]
 fn an_interface_that_is_described_anew_stays_the_same_one() {
-    let mut writer = Writer::new(Vec::new()).unwrap();
-    let before = Interface {
-        held: Vec::new(),
+    let mut writer = CaptureWriter::new(Vec::new()).unwrap();
+    let before = CapturedInterface {
+        addresses: Vec::new(),
         ..interface()
     };
     writer.interface(event().ifindex, &before).unwrap();
@@ -175,9 +175,9 @@ fn an_interface_that_is_described_anew_stays_the_same_one() {
     writer.event(&event()).unwrap();
     let file = writer.finish(AT + 1_000).unwrap();
 
-    let mut reader = Reader::new(file.as_slice()).unwrap();
+    let mut reader = CaptureReader::new(file.as_slice()).unwrap();
     let mut items = Vec::new();
-    while let Some(item) = reader.next_item().unwrap() {
+    while let Some(item) = reader.next_entry().unwrap() {
         items.push(item);
     }
     let [first, second] = frames(&items)[..] else {
@@ -271,20 +271,20 @@ fn a_packet_larger_than_the_buffer_is_read_past() {
 
 #[test]
 fn no_name_in_a_file_reaches_a_terminal_with_control_characters() {
-    let mut writer = Writer::new(Vec::new()).unwrap();
+    let mut writer = CaptureWriter::new(Vec::new()).unwrap();
     let name = "eth0\u{1b}[2J\n".to_owned();
     writer
         .interface(
             1,
-            &Interface {
+            &CapturedInterface {
                 name,
                 ..interface()
             },
         )
         .unwrap();
     let file = writer.finish(AT).unwrap();
-    let mut reader = Reader::new(file.as_slice()).unwrap();
-    while reader.next_item().unwrap().is_some() {}
+    let mut reader = CaptureReader::new(file.as_slice()).unwrap();
+    while reader.next_entry().unwrap().is_some() {}
     assert_eq!(reader.interface(1), "eth0?[2J?");
 }
 

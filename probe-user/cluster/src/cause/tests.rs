@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use probe_common::wire::Vlan;
-use probe_model::{CountsRecord, Named, Severity};
+use probe_model::{CountsRecord, NamespacedName, Severity};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    Objects, Resource,
-    model::{Freshness, Known, L2Status},
+    ClusterObjects, Resource,
+    model::{Freshness, L2Status, ResourceState},
 };
 
 const IP: &str = "192.0.2.240";
@@ -23,7 +23,7 @@ fn owner(number: u8, node: &str, announces: bool) -> OwnerRecord {
         macs: vec![probe_common::wire::MacAddr([2, 0, 0, 0, 0, number])],
         vendor: None,
         node: (!node.is_empty()).then(|| node.to_owned()),
-        role: Role::Current,
+        role: OwnerRole::Current,
         local: false,
         announces,
         first_seen: at("09:00:00"),
@@ -52,9 +52,9 @@ fn conflict(owners: Vec<OwnerRecord>, hint: Option<Hint>) -> FindingRecord {
     }
 }
 
-fn named(text: &str) -> Named {
+fn named(text: &str) -> NamespacedName {
     let (namespace, name) = text.split_once('/').unwrap();
-    Named {
+    NamespacedName {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     }
@@ -100,30 +100,30 @@ fn on_eth1() -> Value {
 }
 
 /// One service, one pool, everything known.
-fn objects() -> Objects {
+fn objects() -> ClusterObjects {
     let current = Freshness {
-        known: Known::Current,
+        known: ResourceState::Current,
         heard: Some(at("12:00:00")),
         error: None,
     };
     let freshness = Resource::ALL.iter().map(|&one| (one, current.clone()));
-    Objects {
+    ClusterObjects {
         services: vec![service("shop/frontend", None)],
         metallb: vec![pool("metallb-system")],
         freshness: freshness.collect(),
-        ..Objects::default()
+        ..ClusterObjects::default()
     }
 }
 
-const fn nodes(with_mac: usize, here: usize) -> NodesKnown {
-    NodesKnown {
-        all: here,
-        here,
+const fn nodes(with_mac: usize, on_segment: usize) -> NodeCoverage {
+    NodeCoverage {
+        all: on_segment,
+        on_segment,
         with_mac,
     }
 }
 
-fn assigned_at(time: &str) -> Objects {
+fn assigned_at(time: &str) -> ClusterObjects {
     let mut objects = objects();
     objects.services[0].assigned = Some(at(time));
     objects
@@ -135,9 +135,9 @@ struct Row {
     what: &'static str,
     owners: Vec<OwnerRecord>,
     hint: Option<Hint>,
-    objects: Objects,
-    nodes: Option<NodesKnown>,
-    expected: (CauseKind, Scope),
+    objects: ClusterObjects,
+    nodes: Option<NodeCoverage>,
+    expected: (CauseKind, CauseScope),
     /// Words of a sentence of the evidence.
     says: &'static str,
 }
@@ -145,17 +145,17 @@ struct Row {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
-    let (with_mac, here) = ALL_KNOWN;
+    let (with_mac, on_segment) = ALL_KNOWN;
     let base = |what, owners: Vec<OwnerRecord>| Row {
         what,
         owners,
         hint: None,
         objects: objects(),
-        nodes: Some(nodes(with_mac, here)),
-        expected: (CauseKind::Unknown, Scope::Unknown),
+        nodes: Some(nodes(with_mac, on_segment)),
+        expected: (CauseKind::Unknown, CauseScope::Unknown),
         says: "",
     };
-    let two_services = |one, other| Objects {
+    let two_services = |one, other| ClusterObjects {
         services: vec![service("shop/a", one), service("shop/b", other)],
         ..objects()
     };
@@ -169,7 +169,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         objects.services.iter_mut().for_each(change);
         objects
     };
-    let statuses = |statuses: &[(&str, &str)]| Objects {
+    let statuses = |statuses: &[(&str, &str)]| ClusterObjects {
         statuses: statuses
             .iter()
             .map(|&(namespace, node)| status(namespace, node))
@@ -179,7 +179,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let two = |one, other| vec![owner(1, "node-1", one), owner(2, "node-2", other)];
     let rows = [
         Row {
-            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
             says: "3 of 3 nodes",
             ..base(
                 "a stranger announces",
@@ -187,7 +187,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
             objects: two_services(None, None),
             hint: Some(Hint::IpvsStrictArp),
             ..base(
@@ -200,7 +200,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::ExternalDevice, Scope::External),
+            expected: (CauseKind::ExternalDevice, CauseScope::External),
             says: "02:00:00:00:00:09 was first seen with it 60 min before shop/frontend was made",
             ..base(
                 "a stranger merely has it",
@@ -208,7 +208,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::ExternalDevice, Scope::External),
+            expected: (CauseKind::ExternalDevice, CauseScope::External),
             says: "2 h after shop/frontend got its addresses",
             objects: assigned_at("07:00:00"),
             ..base(
@@ -241,7 +241,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::ArpFlux, Scope::Internal),
+            expected: (CauseKind::ArpFlux, CauseScope::Internal),
             says: "node-1",
             ..base(
                 "two MACs of a node",
@@ -249,7 +249,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::ArpFlux, Scope::Internal),
+            expected: (CauseKind::ArpFlux, CauseScope::Internal),
             hint: Some(Hint::ArpFlux),
             nodes: None,
             ..base(
@@ -258,13 +258,13 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::IpvsStrictArp, Scope::Internal),
+            expected: (CauseKind::IpvsStrictArp, CauseScope::Internal),
             hint: Some(Hint::IpvsStrictArp),
             objects: two_services(None, None),
             ..base("every node answers", two(true, false))
         },
         Row {
-            expected: (CauseKind::IpvsStrictArp, Scope::Unknown),
+            expected: (CauseKind::IpvsStrictArp, CauseScope::Unknown),
             hint: Some(Hint::IpvsStrictArp),
             nodes: None,
             ..base(
@@ -273,13 +273,13 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            expected: (CauseKind::SharedWithoutKey, CauseScope::Internal),
             says: "shop/a and shop/b",
             objects: two_services(None, None),
             ..base("two services, no key", two(true, true))
         },
         Row {
-            expected: (CauseKind::SharedWithoutKey, Scope::Unknown),
+            expected: (CauseKind::SharedWithoutKey, CauseScope::Unknown),
             objects: two_services(Some("one"), Some("other")),
             nodes: Some(nodes(2, 3)),
             ..base(
@@ -288,18 +288,18 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::SplitBrain, Scope::Internal),
+            expected: (CauseKind::SplitBrain, CauseScope::Internal),
             objects: two_services(Some("web"), Some("web")),
             ..base("two services that may share", two(true, true))
         },
         Row {
-            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             objects: of_services(&|service| service.kube_vip_host = Some("node-1".to_owned())),
             says: "should announce it, as far as is said",
             ..base("two services of kube-vip's", two(true, true))
         },
         Row {
-            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            expected: (CauseKind::SharedWithoutKey, CauseScope::Internal),
             objects: of_services(&|service| {
                 if service.named.name == "a" {
                     service.allocated_from = Some("production".to_owned());
@@ -308,109 +308,109 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             ..base("one of MetalLB's and one of another's", two(true, true))
         },
         Row {
-            expected: (CauseKind::SharedWithoutKey, Scope::Internal),
+            expected: (CauseKind::SharedWithoutKey, CauseScope::Internal),
             objects: of_services(&|service| service.by_cilium = true),
             ..base("two services of Cilium's", two(true, true))
         },
         Row {
-            expected: (CauseKind::SplitBrain, Scope::Internal),
-            objects: Objects {
+            expected: (CauseKind::SplitBrain, CauseScope::Internal),
+            objects: ClusterObjects {
                 metallb: Vec::new(),
                 ..two_services(None, None)
             },
             ..base("two services of somebody's without pools", two(true, true))
         },
         Row {
-            expected: (CauseKind::SeveralInstalls, Scope::Internal),
+            expected: (CauseKind::SeveralInstalls, CauseScope::Internal),
             says: "metallb-one and metallb-two",
-            objects: Objects {
+            objects: ClusterObjects {
                 metallb: vec![pool("metallb-one"), pool("metallb-two")],
                 ..objects()
             },
             ..base("pools in two namespaces", two(true, true))
         },
         Row {
-            expected: (CauseKind::SeveralInstalls, Scope::Internal),
+            expected: (CauseKind::SeveralInstalls, CauseScope::Internal),
             says: "Speakers of several namespaces",
             objects: statuses(&[("metallb-one", "node-1"), ("metallb-two", "node-2")]),
             ..base("status objects in two namespaces", two(true, true))
         },
         Row {
-            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             says: "node-1 should announce it, as far as is said; node-2 does as well",
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("one of them should not", two(true, true))
         },
         Row {
-            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             says: "No service has 192.0.2.240",
-            objects: Objects {
+            objects: ClusterObjects {
                 services: Vec::new(),
                 ..objects()
             },
             ..base("none of them should", two(true, true))
         },
         Row {
-            expected: (CauseKind::SplitBrain, Scope::Internal),
+            expected: (CauseKind::SplitBrain, CauseScope::Internal),
             says: "Each of them takes itself",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
             ..base("both say that they should", two(true, true))
         },
         Row {
-            expected: (CauseKind::SplitBrain, Scope::Internal),
+            expected: (CauseKind::SplitBrain, CauseScope::Internal),
             says: "Nothing says which of them",
             ..base("nobody says anything", two(true, true))
         },
         Row {
-            expected: (CauseKind::NodeAddress, Scope::Internal),
+            expected: (CauseKind::NodeAddress, CauseScope::Internal),
             says: "node-2 answers for it, and has not announced it",
             ..base("one announces, the other has it", two(true, false))
         },
         Row {
-            expected: (CauseKind::NodeAddress, Scope::Internal),
+            expected: (CauseKind::NodeAddress, CauseScope::Internal),
             says: "node-2 answers for it, and has not announced it",
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("the one that should announces", two(true, false))
         },
         Row {
-            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             says: "node-2 should announce it, as far as is said; node-1 does as well",
             objects: statuses(&[("metallb-system", "node-2")]),
             ..base("the one that should not announces", two(true, false))
         },
         Row {
-            expected: (CauseKind::StaleSpeaker, Scope::Internal),
+            expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             says: "node-2 has not been heard to announce it, and is said to",
             objects: of_service(&|service| service.kube_vip_host = Some("node-2".to_owned())),
             ..base("by kube-vip's word", two(true, false))
         },
         Row {
-            expected: (CauseKind::SplitBrain, Scope::Internal),
+            expected: (CauseKind::SplitBrain, CauseScope::Internal),
             says: "Each of them takes itself",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
             ..base("both say that they should, one was heard", two(true, false))
         },
         Row {
-            expected: (CauseKind::SeveralInstalls, Scope::Internal),
+            expected: (CauseKind::SeveralInstalls, CauseScope::Internal),
             says: "Speakers of several namespaces",
             objects: statuses(&[("metallb-one", "node-1"), ("metallb-two", "node-2")]),
             ..base("of two installations, one was heard", two(true, false))
         },
         Row {
-            expected: (CauseKind::Unknown, Scope::Internal),
+            expected: (CauseKind::Unknown, CauseScope::Internal),
             says: "shop/frontend is Cilium's, which announces no more than hosts do: node-2 may speak for it",
             objects: of_service(&|service| service.by_cilium = true),
             ..base("Cilium is not heard to announce", two(true, false))
         },
         Row {
-            expected: (CauseKind::Unknown, Scope::Internal),
+            expected: (CauseKind::Unknown, CauseScope::Internal),
             says: "No owner has been heard",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
             ..base("two by word alone are not two", two(false, false))
         },
         Row {
             says: "announced by node-3, whom no owner is known to be: 02:00:00:00:00:09 may be that node",
-            objects: Objects {
+            objects: ClusterObjects {
                 metallb: vec![pool("metallb-system"), on_eth1()],
                 ..statuses(&[("metallb-system", "node-3")])
             },
@@ -428,7 +428,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
             says: "see that 02:00:00:00:00:09 is no second one of node-1",
             objects: statuses(&[("metallb-system", "node-3")]),
             ..base(
@@ -437,7 +437,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::OtherCluster, Scope::CrossCluster),
+            expected: (CauseKind::OtherCluster, CauseScope::CrossCluster),
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base(
                 "the node that should is there, and a stranger",
@@ -445,7 +445,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
             )
         },
         Row {
-            expected: (CauseKind::Unknown, Scope::Internal),
+            expected: (CauseKind::Unknown, CauseScope::Internal),
             says: "No owner has been heard to announce it",
             // A witness alone does not say that there are two announcers.
             objects: statuses(&[("metallb-system", "node-1")]),
@@ -455,7 +455,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let mut seen = BTreeSet::new();
     for row in rows {
         let finding = conflict(row.owners, row.hint);
-        let cause = cause(&finding, &Cluster::from(row.objects), row.nodes).unwrap();
+        let cause = cause(&finding, &ClusterSnapshot::from(row.objects), row.nodes).unwrap();
         let what = row.what;
         assert_eq!((cause.kind, cause.scope), row.expected, "{what}: {cause:?}");
         let says = cause
@@ -470,7 +470,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
 
 #[test]
 fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
-    let cluster = Cluster::from(objects());
+    let cluster = ClusterSnapshot::from(objects());
     let owners = || vec![owner(1, "node-1", true), owner(2, "node-2", true)];
     let moved = FindingRecord {
         finding: FindingKind::Moved,
@@ -491,13 +491,13 @@ fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
 
 #[test]
 fn this_host_is_a_node_also_where_its_name_is_not_known() {
-    let mut here = owner(1, "", false);
-    here.local = true;
+    let mut on_segment = owner(1, "", false);
+    on_segment.local = true;
     let local = FindingRecord {
         evidence: Some(Evidence::Local),
-        ..conflict(vec![here, owner(2, "node-2", false)], None)
+        ..conflict(vec![on_segment, owner(2, "node-2", false)], None)
     };
-    let cause = cause(&local, &Cluster::from(objects()), Some(nodes(3, 3))).unwrap();
+    let cause = cause(&local, &ClusterSnapshot::from(objects()), Some(nodes(3, 3))).unwrap();
     assert_eq!(cause.kind, CauseKind::NodeAddress);
     assert!(
         cause
@@ -508,11 +508,11 @@ fn this_host_is_a_node_also_where_its_name_is_not_known() {
 
 #[test]
 fn what_this_host_is_said_to_announce_it_may_not_have_on_an_interface() {
-    let mut here = owner(1, "node-1", false);
-    here.local = true;
+    let mut on_segment = owner(1, "node-1", false);
+    on_segment.local = true;
     let local = FindingRecord {
         evidence: Some(Evidence::Local),
-        ..conflict(vec![here, owner(2, "node-2", false)], None)
+        ..conflict(vec![on_segment, owner(2, "node-2", false)], None)
     };
     for (said, expected) in [
         ("node-1", CauseKind::Unknown),
@@ -520,7 +520,7 @@ fn what_this_host_is_said_to_announce_it_may_not_have_on_an_interface() {
     ] {
         let mut objects = objects();
         objects.statuses = vec![status("metallb-system", said)];
-        let cause = cause(&local, &Cluster::from(objects), Some(nodes(3, 3))).unwrap();
+        let cause = cause(&local, &ClusterSnapshot::from(objects), Some(nodes(3, 3))).unwrap();
         assert_eq!(cause.kind, expected, "{said}: {cause:?}");
     }
 }
@@ -530,10 +530,10 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
     let mut objects = objects();
     objects.statuses = vec![status("metallb-system", "node-1")];
     for freshness in objects.freshness.values_mut() {
-        freshness.known = Known::Stale;
+        freshness.known = ResourceState::Stale;
     }
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
-    let cause = cause(&finding, &Cluster::from(objects), Some(nodes(3, 3))).unwrap();
+    let cause = cause(&finding, &ClusterSnapshot::from(objects), Some(nodes(3, 3))).unwrap();
     let evidence = cause.evidence.join("\n");
     assert!(
         evidence.contains("announced by node-1, which need not be so"),
@@ -548,12 +548,12 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
 #[test]
 fn a_node_without_an_address_here_that_the_cluster_names_may_be_the_stranger() {
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
-    let known = Some(NodesKnown {
+    let known = Some(NodeCoverage {
         all: 4,
-        here: 3,
+        on_segment: 3,
         with_mac: 3,
     });
-    let cause = cause(&finding, &Cluster::from(objects()), known).unwrap();
+    let cause = cause(&finding, &ClusterSnapshot::from(objects()), known).unwrap();
     assert_eq!(cause.kind, CauseKind::Unknown);
     let evidence = cause.evidence.join("\n");
     assert!(evidence.contains("Only 3 of 4 nodes"), "{evidence}");

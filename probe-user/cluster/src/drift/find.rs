@@ -6,26 +6,28 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use probe_model::{Announced, BindingRecord, Named, OwnerRecord, Severity};
-use probe_pools::{AdvertisementKind, Code, Finding, Plan, Pool, judge};
+use probe_model::{AnnouncementMode, BindingRecord, NamespacedName, OwnerRecord, Severity};
+use probe_pools::{
+    AddressPlan, AdvertisementKind, Pool, PoolFinding, PoolFindingCode, check_pools,
+};
 use serde_json::Value;
 
-use super::{Began, Candidate, Drift, DriftKind, Reason, is_there};
+use super::{Drift, DriftCandidate, DriftKind, DriftOnset, PendingReason, is_available};
 use crate::{
-    cause::{NodesKnown, span},
-    model::{Cluster, Node, Resource, Service},
+    cause::{NodeCoverage, span},
+    model::{ClusterSnapshot, Node, Resource, Service},
     pending, usage,
     usage::{PoolUsage, name_of},
 };
 
 /// Overlaps beyond this number are not told one by one.
-const MOST_OVERLAPS: usize = 20;
+const MAX_OVERLAPS: usize = 20;
 /// A claim older than this says nothing of who has an address now.
-const CLAIM_HOLDS: SignedDuration = SignedDuration::from_mins(10);
+const CLAIM_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
 
 /// What the wire says, and what else is known besides the cluster's objects.
 #[derive(Clone, Copy, Debug)]
-pub struct Wire<'a> {
+pub struct ObservedNetwork<'a> {
     /// The time.
     pub now: Timestamp,
     /// Who has claimed which address. Owners carry the names of nodes.
@@ -33,60 +35,63 @@ pub struct Wire<'a> {
     /// The nodes; `None` if they are not known.
     pub nodes: Option<&'a [Node]>,
     /// How well their MACs are known.
-    pub nodes_known: Option<NodesKnown>,
+    pub nodes_known: Option<NodeCoverage>,
     /// How many ready endpoints services have, of those that were asked for.
-    pub endpoints: &'a HashMap<Named, usize>,
+    pub endpoints: &'a HashMap<NamespacedName, usize>,
 }
 
 /// All that is not as it should be.
-pub fn find(cluster: &Cluster, wire: Wire<'_>) -> Vec<Candidate> {
-    let mut seen: BTreeMap<IpAddr, Vec<&BindingRecord>> = BTreeMap::new();
-    for binding in wire.bindings {
-        seen.entry(binding.ip).or_default().push(binding);
+pub fn find(cluster: &ClusterSnapshot, network: ObservedNetwork<'_>) -> Vec<DriftCandidate> {
+    let mut claims_by_address: BTreeMap<IpAddr, Vec<&BindingRecord>> = BTreeMap::new();
+    for binding in network.bindings {
+        claims_by_address
+            .entry(binding.ip)
+            .or_default()
+            .push(binding);
     }
-    let mut finder = Finder {
+    let mut finder = DriftFinder {
         cluster,
-        wire,
+        network,
         usage: usage::usage(cluster),
-        seen,
+        claims_by_address,
         found: Vec::new(),
     };
-    if is_there(cluster, Resource::Services) {
+    if is_available(cluster, Resource::Services) {
         finder.pending();
-        finder.not_announced();
+        finder.find_not_announced();
     }
-    if is_there(cluster, Resource::IpAddressPools) {
+    if is_available(cluster, Resource::IpAddressPools) {
         finder.pools();
-        if is_there(cluster, Resource::Services) {
-            finder.outside();
-            finder.unassigned();
+        if is_available(cluster, Resource::Services) {
+            finder.find_outside_pools();
+            finder.find_unassigned();
         }
     }
     finder.advertisements_without_node();
     finder.found
 }
 
-struct Finder<'a> {
-    cluster: &'a Cluster,
-    wire: Wire<'a>,
+struct DriftFinder<'a> {
+    cluster: &'a ClusterSnapshot,
+    network: ObservedNetwork<'a>,
     usage: Vec<PoolUsage>,
-    seen: BTreeMap<IpAddr, Vec<&'a BindingRecord>>,
-    found: Vec<Candidate>,
+    claims_by_address: BTreeMap<IpAddr, Vec<&'a BindingRecord>>,
+    found: Vec<DriftCandidate>,
 }
 
-impl Finder<'_> {
-    fn add(&mut self, drift: Drift, began: Began, needs: &'static [Resource]) {
-        self.found.push(Candidate {
+impl DriftFinder<'_> {
+    fn add(&mut self, drift: Drift, onset: DriftOnset, required_resources: &'static [Resource]) {
+        self.found.push(DriftCandidate {
             drift,
-            began,
-            needs,
+            onset,
+            required_resources,
         });
     }
 
     /// Services without an address.
     fn pending(&mut self) {
         let usage = std::mem::take(&mut self.usage);
-        let judge = pending::Judge::new(self.cluster, &usage);
+        let judge = pending::PendingClassifier::new(self.cluster, &usage);
         self.usage = usage;
         for service in self.cluster.services() {
             // What has the name of a host has what its load balancer gives.
@@ -95,8 +100,8 @@ impl Finder<'_> {
             }
             let (reason, sentence) = judge.reason(service);
             let why = match reason {
-                Reason::Unknown => "its pools do not say why",
-                reason => in_words(reason),
+                PendingReason::Unknown => "its pools do not say why",
+                reason => describe_reason(reason),
             };
             let says = format!("{} has no address: {why}", service.named);
             let drift = Drift {
@@ -105,13 +110,15 @@ impl Finder<'_> {
                 evidence: vec![sentence],
                 ..drift(DriftKind::ServicePending, Severity::Warning, says)
             };
-            let began = service.created.map_or(Began::Found, Began::At);
-            self.add(drift, began, &[Resource::Services]);
+            let onset = service
+                .created
+                .map_or(DriftOnset::FirstObserved, DriftOnset::Since);
+            self.add(drift, onset, &[Resource::Services]);
         }
     }
 
     /// Addresses of services for which nobody answers, or which nobody can announce.
-    fn not_announced(&mut self) {
+    fn find_not_announced(&mut self) {
         for service in self.cluster.services() {
             for &ip in &service.addresses {
                 self.not_announced_of(service, ip);
@@ -120,51 +127,61 @@ impl Finder<'_> {
     }
 
     fn not_announced_of(&mut self, service: &Service, ip: IpAddr) {
-        let here = self.seen.get(&ip).map(Vec::as_slice).unwrap_or_default();
-        let silent = here.iter().filter_map(|binding| binding.silent_since).min();
-        let is_fresh =
-            |owner: &OwnerRecord| self.wire.now.duration_since(owner.last_seen) <= CLAIM_HOLDS;
+        let on_segment = self
+            .claims_by_address
+            .get(&ip)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let silent = on_segment
+            .iter()
+            .filter_map(|binding| binding.silent_since)
+            .min();
+        let is_fresh = |owner: &OwnerRecord| {
+            self.network.now.duration_since(owner.last_seen) <= CLAIM_VALIDITY
+        };
         // Of addresses that matter the monitor says when they fall silent; of others their last claim does.
-        let answers = here.iter().any(|binding| {
+        let answers = on_segment.iter().any(|binding| {
             binding.silent_since.is_none()
                 && (binding.tracked || binding.owners.iter().any(is_fresh))
         });
         let announced = self.cluster.announced(ip);
         // Another controller's address does not want an advertisement, though a pool of MetalLB's holds it.
-        let is_unadvertised = announced == Announced::Nowhere
-            && ADVERTISED.iter().all(|&one| is_there(self.cluster, one))
-            && self.cluster.is_from_metallb(service);
-        let (began, needs): (_, &'static [Resource]) = match (announced, silent) {
+        let is_unadvertised = announced == AnnouncementMode::NotAnnounced
+            && ADVERTISED
+                .iter()
+                .all(|&one| is_available(self.cluster, one))
+            && self.cluster.is_metallb_service(service);
+        let (onset, required_resources): (_, &'static [Resource]) = match (announced, silent) {
             // Where one network is silent and another is not, somebody announces it.
-            _ if answers || announced == Announced::Bgp => return,
-            (_, None) if is_unadvertised => (Began::Found, ADVERTISED),
+            _ if answers || announced == AnnouncementMode::Bgp => return,
+            (_, None) if is_unadvertised => (DriftOnset::FirstObserved, ADVERTISED),
             (_, None) => return,
-            (_, Some(since)) => (Began::Settled(since), &[Resource::Services]),
+            (_, Some(since)) => (DriftOnset::Immediate(since), &[Resource::Services]),
         };
         let mut evidence = Vec::new();
         if let Some(since) = silent {
-            let for_long = span(self.wire.now.duration_since(since).abs());
+            let for_long = span(self.network.now.duration_since(since).abs());
             evidence.push(format!("Nobody has answered for it for {for_long}"));
         }
-        let endpoints = self.wire.endpoints.get(&service.named);
+        let endpoints = self.network.endpoints.get(&service.named);
         let reason = if is_unadvertised {
-            Reason::NoAdvertisement
+            PendingReason::NoAdvertisement
         } else if endpoints == Some(&0) {
-            Reason::NoReadyEndpoints
+            PendingReason::NoReadyEndpoints
         } else {
-            Reason::Unknown
+            PendingReason::Unknown
         };
         if let Some(number) = endpoints {
             evidence.push(format!("The service has {number} ready endpoints"));
         }
-        let said = self.cluster.said_to_announce(ip);
+        let said = self.cluster.reported_announcers(ip);
         if !said.is_empty() {
             evidence.push(format!(
                 "By the status of the service it is announced by {}, which need not be so",
                 said.join(" and ")
             ));
         }
-        let severity = if reason == Reason::NoReadyEndpoints {
+        let severity = if reason == PendingReason::NoReadyEndpoints {
             Severity::Warning
         } else {
             Severity::Critical
@@ -172,7 +189,7 @@ impl Finder<'_> {
         let says = format!(
             "Nobody announces {ip} of {}: {}",
             service.named,
-            in_words(reason)
+            describe_reason(reason)
         );
         let drift = Drift {
             ip: Some(ip),
@@ -182,19 +199,19 @@ impl Finder<'_> {
             evidence,
             ..drift(DriftKind::NotAnnounced, severity, says)
         };
-        self.add(drift, began, needs);
+        self.add(drift, onset, required_resources);
     }
 
     /// Addresses that are in no pool.
-    fn outside(&mut self) {
-        if self.cluster.has_broken(Resource::IpAddressPools) {
+    fn find_outside_pools(&mut self) {
+        if self.cluster.has_invalid_objects(Resource::IpAddressPools) {
             // It may be in the one that could not be read.
             return;
         }
         for service in self.cluster.services() {
             let addresses = service.addresses.iter().copied();
             let outside = addresses.filter(|&ip| self.cluster.pools_at(ip).next().is_none());
-            if !self.cluster.is_from_metallb(service) {
+            if !self.cluster.is_metallb_service(service) {
                 continue;
             }
             for ip in outside.collect::<Vec<_>>() {
@@ -210,15 +227,15 @@ impl Finder<'_> {
                     evidence: from.into_iter().collect(),
                     ..drift(DriftKind::AddressOutsidePools, Severity::Warning, says)
                 };
-                self.add(drift, Began::Found, WITH_POOLS);
+                self.add(drift, DriftOnset::FirstObserved, WITH_POOLS);
             }
         }
     }
 
     /// Addresses of pools that no service has, and somebody claims.
-    fn unassigned(&mut self) {
-        let seen = std::mem::take(&mut self.seen);
-        for (&ip, bindings) in &seen {
+    fn find_unassigned(&mut self) {
+        let claims_by_address = std::mem::take(&mut self.claims_by_address);
+        for (&ip, bindings) in &claims_by_address {
             if self.cluster.services_at(ip).next().is_some() {
                 continue;
             }
@@ -226,16 +243,16 @@ impl Finder<'_> {
                 continue;
             };
             let owners = bindings.iter().flat_map(|binding| &binding.owners);
-            let fresh =
-                owners.filter(|owner| self.wire.now.duration_since(owner.last_seen) <= CLAIM_HOLDS);
+            let fresh = owners
+                .filter(|owner| self.network.now.duration_since(owner.last_seen) <= CLAIM_VALIDITY);
             let owners: Vec<_> = fresh.collect();
             let Some(last) = owners.iter().map(|owner| owner.last_seen).max() else {
                 continue;
             };
             let drift = self.unassigned_at(ip, pool, &owners);
-            self.add(drift, Began::SeenAgain(last), WITH_POOLS);
+            self.add(drift, DriftOnset::ObservedAgain(last), WITH_POOLS);
         }
-        self.seen = seen;
+        self.claims_by_address = claims_by_address;
     }
 
     fn unassigned_at(&self, ip: IpAddr, pool: &Pool, owners: &[&OwnerRecord]) -> Drift {
@@ -244,8 +261,8 @@ impl Finder<'_> {
             .iter()
             .filter_map(|owner| owner.node.clone())
             .collect();
-        let mut evidence: Vec<_> = owners.iter().map(|owner| claim_in_words(owner)).collect();
-        let own = self.wire.nodes.and_then(|nodes| {
+        let mut evidence: Vec<_> = owners.iter().map(|owner| describe_claim(owner)).collect();
+        let own = self.network.nodes.and_then(|nodes| {
             let mut nodes = nodes.iter();
             nodes.find(|node| node.addresses.contains(&ip))
         });
@@ -260,7 +277,7 @@ impl Finder<'_> {
                 node.name
             ));
         } else if !owners.iter().all(is_nodes) {
-            evidence.push(nodes_in_words(self.wire.nodes_known));
+            evidence.push(describe_coverage(self.network.nodes_known));
         }
         let (kind, does) = if announced {
             (DriftKind::AnnouncedUnassigned, "is announced")
@@ -284,18 +301,20 @@ impl Finder<'_> {
     /// What is wrong with pools and advertisements by themselves, as `probe pools check` judges it.
     fn pools(&mut self) {
         let inventory = self.cluster.inventory();
-        let verdict = judge(inventory, &Plan::default(), MOST_OVERLAPS);
-        let are_read = ADVERTISED.iter().all(|&one| is_there(self.cluster, one));
+        let verdict = check_pools(inventory, &AddressPlan::default(), MAX_OVERLAPS);
+        let are_read = ADVERTISED
+            .iter()
+            .all(|&one| is_available(self.cluster, one));
         for finding in &verdict.findings {
             let pool = |number: usize| &inventory.pools[number];
             match *finding {
-                Finding::Overlap { one, other, common }
-                    if finding.code(inventory) == Code::PoolOverlap =>
+                PoolFinding::Overlap { one, other, common }
+                    if finding.code(inventory) == PoolFindingCode::PoolOverlap =>
                 {
                     let names = [one, other].map(|range| name_of(pool(range.pool)));
                     self.overlap(names, &common.spoken());
                 }
-                Finding::Unadvertised { pool: number } if are_read => {
+                PoolFinding::Unadvertised { pool: number } if are_read => {
                     let name = name_of(pool(number));
                     let says = format!("No advertisement announces the pool {name}");
                     let of_pool = self.usage.iter().filter(|usage| usage.pool == name);
@@ -305,9 +324,9 @@ impl Finder<'_> {
                         evidence: vec![format!("Addresses of it that services have: {services}")],
                         ..drift(DriftKind::PoolUnadvertised, Severity::Warning, says)
                     };
-                    self.add(drift, Began::Found, ADVERTISED);
+                    self.add(drift, DriftOnset::FirstObserved, ADVERTISED);
                 }
-                Finding::UnknownPool {
+                PoolFinding::UnknownPool {
                     advertisement,
                     name,
                 } => {
@@ -315,7 +334,7 @@ impl Finder<'_> {
                     let sentence = format!("names the pool {missing}, which is not there");
                     self.without_pool(advertisement, Some(missing), &sentence);
                 }
-                Finding::IdleSelector { advertisement, .. } => {
+                PoolFinding::IdleSelector { advertisement, .. } => {
                     self.without_pool(advertisement, None, "selects pools by labels that none has");
                 }
                 _ => {}
@@ -323,32 +342,36 @@ impl Finder<'_> {
         }
     }
 
-    fn overlap(&mut self, [one, other]: [Named; 2], common: &str) {
+    fn overlap(&mut self, [one, other]: [NamespacedName; 2], common: &str) {
         let says = format!("The pools {one} and {other} both have {common}");
         let drift = Drift {
             pool: Some(one),
             object: Some(format!("IPAddressPool {other}")),
             ..drift(DriftKind::PoolsOverlap, Severity::Warning, says)
         };
-        self.add(drift, Began::Found, &[Resource::IpAddressPools]);
+        self.add(
+            drift,
+            DriftOnset::FirstObserved,
+            &[Resource::IpAddressPools],
+        );
     }
 
     fn without_pool(&mut self, advertisement: usize, pool: Option<&String>, sentence: &str) {
-        if self.cluster.has_broken(Resource::IpAddressPools) {
+        if self.cluster.has_invalid_objects(Resource::IpAddressPools) {
             return;
         }
         let advertisement = &self.cluster.inventory().advertisements[advertisement];
-        let needs: &'static [Resource] = match advertisement.kind {
+        let required_resources: &'static [Resource] = match advertisement.kind {
             AdvertisementKind::L2 => &[Resource::IpAddressPools, Resource::L2Advertisements],
             AdvertisementKind::Bgp => &[Resource::IpAddressPools, Resource::BgpAdvertisements],
         };
         let namespace = advertisement.namespace.clone().unwrap_or_default();
-        let name = Named {
+        let name = NamespacedName {
             namespace: namespace.clone(),
             name: advertisement.name.clone(),
         };
         let object = format!("{} {name}", advertisement.kind);
-        let pool = pool.map(|pool| Named {
+        let pool = pool.map(|pool| NamespacedName {
             namespace,
             name: pool.clone(),
         });
@@ -358,20 +381,20 @@ impl Finder<'_> {
             object: Some(object),
             ..drift(DriftKind::AdvertisementWithoutPool, Severity::Warning, says)
         };
-        self.add(drift, Began::Found, needs);
+        self.add(drift, DriftOnset::FirstObserved, required_resources);
     }
 
     /// Advertisements whose node selectors select none of the nodes.
     fn advertisements_without_node(&mut self) {
         // Without any node it is the list that is wrong.
-        let Some(nodes) = self.wire.nodes.filter(|nodes| !nodes.is_empty()) else {
+        let Some(nodes) = self.network.nodes.filter(|nodes| !nodes.is_empty()) else {
             return;
         };
-        for (kind, needs) in [
+        for (kind, required_resources) in [
             (AdvertisementKind::L2, &[Resource::L2Advertisements]),
             (AdvertisementKind::Bgp, &[Resource::BgpAdvertisements]),
         ] {
-            if !is_there(self.cluster, needs[0]) {
+            if !is_available(self.cluster, required_resources[0]) {
                 continue;
             }
             for object in &self.cluster.objects().metallb {
@@ -391,7 +414,7 @@ impl Finder<'_> {
                     )],
                     ..drift(DriftKind::AdvertisementWithoutNode, Severity::Warning, says)
                 };
-                self.add(drift, Began::Found, needs);
+                self.add(drift, DriftOnset::FirstObserved, required_resources);
             }
         }
     }
@@ -423,21 +446,21 @@ fn drift(drift: DriftKind, severity: Severity, says: String) -> Drift {
     }
 }
 
-fn in_words(reason: Reason) -> &'static str {
+fn describe_reason(reason: PendingReason) -> &'static str {
     match reason {
-        Reason::NoPool => "no pool gives it one",
-        Reason::Exhausted => "its pools have none left",
-        Reason::RequestedOutside => "the one it asks for is in no pool that it may use",
-        Reason::RequestedTaken => "the one it asks for is another service's",
-        Reason::RequestedPoolUnknown => "the pool it asks for is not there",
-        Reason::ForeignClass => "its class is another controller's",
-        Reason::NoReadyEndpoints => "it has no ready endpoint",
-        Reason::NoAdvertisement => "nothing advertises its pool",
-        Reason::Unknown => "why is not known",
+        PendingReason::NoPool => "no pool gives it one",
+        PendingReason::Exhausted => "its pools have none left",
+        PendingReason::RequestedOutside => "the one it asks for is in no pool that it may use",
+        PendingReason::RequestedTaken => "the one it asks for is another service's",
+        PendingReason::RequestedPoolUnknown => "the pool it asks for is not there",
+        PendingReason::ForeignClass => "its class is another controller's",
+        PendingReason::NoReadyEndpoints => "it has no ready endpoint",
+        PendingReason::NoAdvertisement => "nothing advertises its pool",
+        PendingReason::Unknown => "why is not known",
     }
 }
 
-fn claim_in_words(owner: &OwnerRecord) -> String {
+fn describe_claim(owner: &OwnerRecord) -> String {
     let mac = owner.macs.first().map(ToString::to_string);
     let mac = mac.unwrap_or_default();
     let who = match (&owner.node, owner.local, &owner.vendor) {
@@ -454,11 +477,17 @@ fn claim_in_words(owner: &OwnerRecord) -> String {
     format!("{mac} ({who}) {does}, last at {}", owner.last_seen)
 }
 
-fn nodes_in_words(known: Option<NodesKnown>) -> String {
+fn describe_coverage(known: Option<NodeCoverage>) -> String {
     match known {
         None => "The nodes are not known".to_owned(),
-        Some(NodesKnown { here, with_mac, .. }) => {
-            format!("The MAC addresses of {with_mac} of {here} nodes on this network are known")
+        Some(NodeCoverage {
+            on_segment,
+            with_mac,
+            ..
+        }) => {
+            format!(
+                "The MAC addresses of {with_mac} of {on_segment} nodes on this network are known"
+            )
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Each drift, and when it is told.
 
 use probe_common::wire::Vlan;
-use probe_model::{BindingRecord, OwnerRecord, Role};
+use probe_model::{BindingRecord, OwnerRecord, OwnerRole};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    Node, Objects, Service,
-    cause::NodesKnown,
+    ClusterObjects, Node, Service,
+    cause::NodeCoverage,
     testing,
     testing::{at, metallb, named, pool, service},
 };
@@ -19,7 +19,7 @@ fn owner(number: u8, node: &str, announces: bool, last: &str) -> OwnerRecord {
         macs: vec![MacAddr([2, 0, 0, 0, 0, number])],
         vendor: None,
         node: (!node.is_empty()).then(|| node.to_owned()),
-        role: Role::Current,
+        role: OwnerRole::Current,
         local: false,
         announces,
         first_seen: at("09:00:00"),
@@ -62,8 +62,8 @@ fn for_all() -> Value {
 }
 
 /// A cluster in order: a pool, who announces it, and a service with an address of it.
-fn in_order() -> Objects {
-    Objects {
+fn in_order() -> ClusterObjects {
+    ClusterObjects {
         services: vec![service("shop/frontend", &["192.0.2.240"])],
         metallb: vec![production(), for_all()],
         ..testing::objects()
@@ -73,28 +73,28 @@ fn in_order() -> Objects {
 /// What a row looks at, and what it expects.
 struct Row {
     what: &'static str,
-    objects: Objects,
+    objects: ClusterObjects,
     bindings: Vec<BindingRecord>,
     nodes: Option<Vec<Node>>,
     endpoints: Option<usize>,
-    expected: Vec<(DriftKind, Option<Reason>)>,
+    expected: Vec<(DriftKind, Option<PendingReason>)>,
     /// Words of a says or a piece of evidence.
     says: &'static str,
 }
 
 impl Row {
-    fn found(&self) -> Vec<Candidate> {
+    fn found(&self) -> Vec<DriftCandidate> {
         let endpoints = self.endpoints.iter();
         let endpoints = endpoints.map(|&number| (named("shop/frontend"), number));
         find(
-            &Cluster::from(self.objects.clone()),
-            Wire {
+            &ClusterSnapshot::from(self.objects.clone()),
+            ObservedNetwork {
                 now: at(NOW),
                 bindings: &self.bindings,
                 nodes: self.nodes.as_deref(),
-                nodes_known: Some(NodesKnown {
+                nodes_known: Some(NodeCoverage {
                     all: 2,
-                    here: 2,
+                    on_segment: 2,
                     with_mac: 2,
                 }),
                 endpoints: &endpoints.collect(),
@@ -119,7 +119,7 @@ fn row(what: &'static str) -> Row {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn each_drift_is_found_where_it_is_and_nowhere_else() {
     let kinds = |kind| vec![(kind, None)];
-    let with = |metallb: Vec<Value>| Objects {
+    let with = |metallb: Vec<Value>| ClusterObjects {
         metallb,
         ..in_order()
     };
@@ -135,7 +135,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             .insert(resource, testing::freshness_of(known));
         objects
     };
-    let kube_vips_in_an_unadvertised_pool = || Objects {
+    let kube_vips_in_an_unadvertised_pool = || ClusterObjects {
         metallb: vec![production()],
         ..of_service(&|service| service.kube_vip_host = Some("node-1".to_owned()))
     };
@@ -215,7 +215,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             ..row("nor one that MetalLB does not say is its own, where it says so of others")
         },
         Row {
-            objects: Objects {
+            objects: ClusterObjects {
                 metallb: vec![],
                 ..of_service(&|service| service.allocated_from = Some("production".to_owned()))
             },
@@ -228,11 +228,11 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             ..row("MetalLB is gone, and only its resources are left")
         },
         Row {
-            objects: without(Resource::IpAddressPools, Known::Missing),
+            objects: without(Resource::IpAddressPools, ResourceState::NotInstalled),
             ..row("there never were pools")
         },
         Row {
-            objects: without(Resource::IpAddressPools, Known::Forbidden),
+            objects: without(Resource::IpAddressPools, ResourceState::Forbidden),
             ..row("the pools may not be read")
         },
         Row {
@@ -278,21 +278,21 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         },
         Row {
             bindings: silent(),
-            expected: not_announced(Reason::Unknown),
+            expected: not_announced(PendingReason::Unknown),
             says: "Nobody has answered for it for 30 min",
             ..row("silence")
         },
         Row {
             bindings: silent(),
             endpoints: Some(0),
-            expected: not_announced(Reason::NoReadyEndpoints),
+            expected: not_announced(PendingReason::NoReadyEndpoints),
             says: "it has no ready endpoint",
             ..row("silence, and nothing to announce for")
         },
         Row {
             bindings: silent(),
             endpoints: Some(3),
-            expected: not_announced(Reason::Unknown),
+            expected: not_announced(PendingReason::Unknown),
             says: "3 ready endpoints",
             ..row("silence, and something to announce for")
         },
@@ -305,7 +305,10 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             objects: with(vec![production()]),
             bindings: vec![],
             expected: vec![
-                (DriftKind::NotAnnounced, Some(Reason::NoAdvertisement)),
+                (
+                    DriftKind::NotAnnounced,
+                    Some(PendingReason::NoAdvertisement),
+                ),
                 (DriftKind::PoolUnadvertised, None),
             ],
             says: "Addresses of it that services have: 1",
@@ -320,7 +323,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             objects: kube_vips_in_an_unadvertised_pool(),
             bindings: silent(),
             expected: vec![
-                (DriftKind::NotAnnounced, Some(Reason::Unknown)),
+                (DriftKind::NotAnnounced, Some(PendingReason::Unknown)),
                 (DriftKind::PoolUnadvertised, None),
             ],
             says: "announced by node-1, which need not be so",
@@ -333,7 +336,7 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             }),
             expected: vec![(
                 DriftKind::ServicePending,
-                Some(Reason::RequestedPoolUnknown),
+                Some(PendingReason::RequestedPoolUnknown),
             )],
             says: "shop/frontend has no address: the pool it asks for is not there",
             bindings: vec![],
@@ -349,9 +352,9 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
         Row {
             objects: of_service(&|service| {
                 service.addresses.clear();
-                service.requested_twice = true;
+                service.has_conflicting_requests = true;
             }),
-            expected: vec![(DriftKind::ServicePending, Some(Reason::Unknown))],
+            expected: vec![(DriftKind::ServicePending, Some(PendingReason::Unknown))],
             says: "shop/frontend has no address: its pools do not say why",
             ..row("a service asks in two ways")
         },
@@ -456,29 +459,29 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
 
 /// A watch over one candidate, at seconds past noon.
 struct Scene {
-    watch: Watch,
-    cluster: Cluster,
+    watch: DriftTracker,
+    cluster: ClusterSnapshot,
 }
 
 impl Scene {
     fn new() -> Self {
         Self {
-            watch: Watch::new(Duration::from_mins(2)),
-            cluster: Cluster::from(testing::objects()),
+            watch: DriftTracker::new(Duration::from_mins(2)),
+            cluster: ClusterSnapshot::from(testing::objects()),
         }
     }
 
-    fn known(&mut self, known: Known) {
+    fn known(&mut self, known: ResourceState) {
         let mut objects = testing::objects();
         for freshness in objects.freshness.values_mut() {
             *freshness = testing::freshness_of(known);
         }
-        self.cluster = Cluster::from(objects);
+        self.cluster = ClusterSnapshot::from(objects);
     }
 
     /// Since when it is told, in seconds past noon.
-    fn look(&mut self, second: i64, began: Option<Began>) -> Option<i64> {
-        let candidates = began.map(|began| Candidate {
+    fn look(&mut self, second: i64, onset: Option<DriftOnset>) -> Option<i64> {
+        let candidates = onset.map(|onset| DriftCandidate {
             drift: Drift {
                 drift: DriftKind::PoolsOverlap,
                 severity: Severity::Warning,
@@ -493,14 +496,15 @@ impl Scene {
                 says: String::new(),
                 evidence: Vec::new(),
             },
-            began,
-            needs: &[Resource::IpAddressPools],
+            onset,
+            required_resources: &[Resource::IpAddressPools],
         });
         let now = moment(second);
-        let told = self
+        let reported = self
             .watch
             .observe(now, &self.cluster, candidates.into_iter().collect());
-        told.first()
+        reported
+            .first()
             .map(|drift| drift.since.duration_since(at(NOW)).as_secs())
     }
 }
@@ -512,19 +516,19 @@ fn moment(second: i64) -> Timestamp {
 #[test]
 fn what_does_not_last_is_never_told() {
     let mut scene = Scene::new();
-    assert_eq!(scene.look(0, Some(Began::Found)), None);
-    assert_eq!(scene.look(119, Some(Began::Found)), None);
+    assert_eq!(scene.look(0, Some(DriftOnset::FirstObserved)), None);
+    assert_eq!(scene.look(119, Some(DriftOnset::FirstObserved)), None);
     assert_eq!(scene.look(120, None), None);
-    assert_eq!(scene.look(121, Some(Began::Found)), None);
-    assert_eq!(scene.look(240, Some(Began::Found)), None);
-    assert_eq!(scene.look(241, Some(Began::Found)), Some(121));
+    assert_eq!(scene.look(121, Some(DriftOnset::FirstObserved)), None);
+    assert_eq!(scene.look(240, Some(DriftOnset::FirstObserved)), None);
+    assert_eq!(scene.look(241, Some(DriftOnset::FirstObserved)), Some(121));
     assert_eq!(scene.look(242, None), None);
 }
 
 #[test]
 fn what_began_before_the_first_look_is_told_after_a_short_one() {
     let mut scene = Scene::new();
-    let hours_ago = Some(Began::At(moment(-3600)));
+    let hours_ago = Some(DriftOnset::Since(moment(-3600)));
     assert_eq!(scene.look(0, hours_ago), None);
     assert_eq!(scene.look(15, hours_ago), Some(-3600));
 }
@@ -532,7 +536,7 @@ fn what_began_before_the_first_look_is_told_after_a_short_one() {
 #[test]
 fn what_was_not_so_at_the_last_look_began_since_then() {
     let mut scene = Scene::new();
-    let hours_ago = Some(Began::At(moment(-3600)));
+    let hours_ago = Some(DriftOnset::Since(moment(-3600)));
     assert_eq!(scene.look(0, None), None);
     assert_eq!(scene.look(10, hours_ago), None);
     assert_eq!(scene.look(129, hours_ago), None);
@@ -542,7 +546,7 @@ fn what_was_not_so_at_the_last_look_began_since_then() {
 #[test]
 fn where_others_have_waited_a_short_look_is_enough() {
     let mut scene = Scene::new();
-    let silent = Some(Began::Settled(moment(-60)));
+    let silent = Some(DriftOnset::Immediate(moment(-60)));
     assert_eq!(scene.look(0, None), None);
     assert_eq!(scene.look(10, silent), None);
     assert_eq!(scene.look(25, silent), Some(-60));
@@ -551,7 +555,7 @@ fn where_others_have_waited_a_short_look_is_enough() {
 #[test]
 fn a_claim_counts_if_it_is_made_again() {
     let mut scene = Scene::new();
-    let claimed = |second| Some(Began::SeenAgain(moment(second)));
+    let claimed = |second| Some(DriftOnset::ObservedAgain(moment(second)));
     assert_eq!(scene.look(0, claimed(-1)), None);
     assert_eq!(scene.look(200, claimed(-1)), None);
     assert_eq!(scene.look(300, claimed(250)), Some(0));
@@ -560,24 +564,27 @@ fn a_claim_counts_if_it_is_made_again() {
 #[test]
 fn nothing_new_is_told_while_the_api_server_is_away_and_what_was_stays() {
     let mut scene = Scene::new();
-    assert_eq!(scene.look(0, Some(Began::Found)), None);
-    scene.known(Known::Stale);
-    assert_eq!(scene.look(200, Some(Began::Found)), None);
-    scene.known(Known::Current);
-    assert_eq!(scene.look(210, Some(Began::Found)), None);
-    assert_eq!(scene.look(330, Some(Began::Found)), Some(210));
-    scene.known(Known::Stale);
-    assert_eq!(scene.look(340, Some(Began::Found)), Some(210));
+    assert_eq!(scene.look(0, Some(DriftOnset::FirstObserved)), None);
+    scene.known(ResourceState::Stale);
+    assert_eq!(scene.look(200, Some(DriftOnset::FirstObserved)), None);
+    scene.known(ResourceState::Current);
+    assert_eq!(scene.look(210, Some(DriftOnset::FirstObserved)), None);
+    assert_eq!(scene.look(330, Some(DriftOnset::FirstObserved)), Some(210));
+    scene.known(ResourceState::Stale);
+    assert_eq!(scene.look(340, Some(DriftOnset::FirstObserved)), Some(210));
     assert_eq!(scene.look(350, None), None);
 }
 
 #[test]
 fn without_patience_it_is_told_at_once() {
     let mut scene = Scene::new();
-    scene.watch = Watch::new(Duration::ZERO);
-    assert_eq!(scene.look(0, Some(Began::Found)), Some(0));
+    scene.watch = DriftTracker::new(Duration::ZERO);
+    assert_eq!(scene.look(0, Some(DriftOnset::FirstObserved)), Some(0));
     scene.watch.forget();
-    assert_eq!(scene.look(10, Some(Began::At(moment(-5)))), Some(-5));
+    assert_eq!(
+        scene.look(10, Some(DriftOnset::Since(moment(-5)))),
+        Some(-5)
+    );
 }
 
 #[test]
@@ -588,7 +595,7 @@ fn each_drift_and_each_reason_is_in_the_runbook_and_in_the_documentation() {
         assert!(runbook.contains(&format!("`{kind}`")), "{kind}");
         assert!(rules.contains(&format!("| `{kind}` |")), "{kind}");
     }
-    for reason in Reason::LABELS {
+    for reason in PendingReason::LABELS {
         assert!(runbook.contains(&format!("`{reason}`")), "{reason}");
         assert!(rules.contains(&format!("`{reason}`")), "{reason}");
     }

@@ -4,29 +4,31 @@ use std::net::IpAddr;
 
 use probe_common::wire::MacAddr;
 use probe_model::{
-    Announced, BindingRecord, Cause, CheckRecord, CountsRecord, Evidence, FindingKind,
-    FindingRecord, OwnerRecord as FindingOwner, Role, Severity, Verdict,
+    AnnouncementMode, BindingRecord, CheckRecord, CheckVerdict, ClusterCause, CountsRecord,
+    Evidence, FindingKind, FindingRecord, OwnerRecord as FindingOwner, OwnerRole, Severity,
 };
 use probe_pools::Pool;
 
 use super::{
-    Asking, ClusterMaterial, Explanation, KnowledgeRecord, Material, OwnerRecord, Part, PoolRecord,
-    ServiceRecord, Situation, next,
+    ClusterInputs, ClusterSourceRecord, ExplainInputs, ExplainedOwnerRecord, ExplainedPoolRecord,
+    ExplainedServiceRecord, Explanation, OwnerPart, ProbeAvailability, Situation, next,
 };
-use crate::{Cluster, cause, cause::NodesKnown, model::Known};
+use crate::{ClusterSnapshot, cause, cause::NodeCoverage, model::ResourceState};
 
 /// Explains an address.
-pub fn explain(material: &Material) -> Explanation {
+pub fn explain(material: &ExplainInputs) -> Explanation {
     let cluster = material.cluster.as_ref().ok();
-    let check = match &material.asking {
-        Asking::Asked(check) => Some(&**check),
-        Asking::NotWanted | Asking::Elsewhere(_) | Asking::Impossible(_) => None,
+    let check = match &material.probe_availability {
+        ProbeAvailability::Probed(check) => Some(&**check),
+        ProbeAvailability::Disabled
+        | ProbeAvailability::OtherSegment(_)
+        | ProbeAvailability::Impossible(_) => None,
     };
     let known = material.daemon.as_ref().ok();
     let bindings = known.map_or(&[][..], |daemon| &daemon.bindings);
     let history = known.map_or(&[][..], |daemon| &daemon.history);
     let conflict = bindings.iter().find_map(|binding| binding.conflict);
-    let case = Case {
+    let case = ExplainCase {
         material,
         cluster,
         check,
@@ -46,7 +48,7 @@ pub fn explain(material: &Material) -> Explanation {
         situation,
         says,
         check: check.cloned(),
-        not_asked: case.not_asked(),
+        not_asked: case.not_probed_reason(),
         services: objects.map_or_else(Vec::new, |cluster| services(cluster, material.ip)),
         pool: pool.map(pool_record),
         announced: objects.map(|cluster| cluster.announced(material.ip)),
@@ -57,17 +59,17 @@ pub fn explain(material: &Material) -> Explanation {
         drifts: cluster.map_or_else(Vec::new, |cluster| cluster.drifts.clone()),
         next: Vec::new(),
         cluster: cluster.map(knowledge),
-        gaps: case.gaps(),
+        gaps: case.missing_inputs(),
         owners: case.owners,
     };
     explanation.next = next::steps(&explanation);
     explanation
 }
 
-fn services(cluster: &Cluster, ip: IpAddr) -> Vec<ServiceRecord> {
+fn services(cluster: &ClusterSnapshot, ip: IpAddr) -> Vec<ExplainedServiceRecord> {
     let services = cluster.services_at(ip);
     services
-        .map(|service| ServiceRecord {
+        .map(|service| ExplainedServiceRecord {
             named: service.named.clone(),
             created: service.created,
             assigned: service.assigned,
@@ -79,8 +81,8 @@ fn services(cluster: &Cluster, ip: IpAddr) -> Vec<ServiceRecord> {
         .collect()
 }
 
-fn pool_record(pool: &Pool) -> PoolRecord {
-    PoolRecord {
+fn pool_record(pool: &Pool) -> ExplainedPoolRecord {
+    ExplainedPoolRecord {
         namespace: pool.namespace.clone(),
         name: pool.name.clone(),
         kind: pool.kind.label().to_owned(),
@@ -88,8 +90,8 @@ fn pool_record(pool: &Pool) -> PoolRecord {
     }
 }
 
-fn knowledge(known: &ClusterMaterial) -> KnowledgeRecord {
-    KnowledgeRecord {
+fn knowledge(known: &ClusterInputs) -> ClusterSourceRecord {
+    ClusterSourceRecord {
         source: known.source,
         context: known.context.clone(),
         freshness: known.cluster.objects().freshness.clone(),
@@ -99,20 +101,20 @@ fn knowledge(known: &ClusterMaterial) -> KnowledgeRecord {
 
 /// Who has it: those who were heard just now, then those that the daemon knows of as well.
 fn owners(
-    material: &Material,
+    material: &ExplainInputs,
     check: Option<&CheckRecord>,
     bindings: &[BindingRecord],
-) -> Vec<OwnerRecord> {
-    let mut owners: Vec<OwnerRecord> = Vec::new();
+) -> Vec<ExplainedOwnerRecord> {
+    let mut owners: Vec<ExplainedOwnerRecord> = Vec::new();
     for owner in check.map_or(&[][..], |check| &check.owners) {
         let part = if owner.holds {
-            Part::Holds
+            OwnerPart::Holds
         } else if owner.answers > 0 {
-            Part::Answers
+            OwnerPart::Replies
         } else {
-            Part::Claims
+            OwnerPart::Claims
         };
-        owners.push(OwnerRecord {
+        owners.push(ExplainedOwnerRecord {
             macs: owner.macs.clone(),
             vendor: owner.vendor.clone(),
             node: owner.node.clone(),
@@ -131,7 +133,7 @@ fn owners(
             1
         };
         for owner in binding.owners.iter().take(last) {
-            let is_same = |known: &&mut OwnerRecord| {
+            let is_same = |known: &&mut ExplainedOwnerRecord| {
                 known.macs.iter().any(|mac| owner.macs.contains(mac)) || known.local && owner.local
             };
             if let Some(known) = owners.iter_mut().find(is_same) {
@@ -139,20 +141,20 @@ fn owners(
                 known.node = known.node.take().or_else(|| owner.node.clone());
                 continue;
             }
-            owners.push(OwnerRecord {
+            owners.push(ExplainedOwnerRecord {
                 macs: owner.macs.clone(),
                 vendor: owner.vendor.clone(),
                 node: owner.node.clone(),
                 stranger: None,
                 local: owner.local,
-                part: Part::Known,
+                part: OwnerPart::Known,
                 first_seen: Some(owner.first_seen),
                 last_seen: Some(owner.last_seen),
             });
         }
     }
     if let Ok(known) = &material.cluster {
-        let by_word = |macs: &[MacAddr]| known.cluster.node_by_word(material.ip, macs);
+        let by_word = |macs: &[MacAddr]| known.cluster.reported_node(material.ip, macs);
         for owner in &mut owners {
             let name = |macs: &[MacAddr]| known.roster.node_of(macs).or_else(|| by_word(macs));
             owner.node = owner
@@ -176,20 +178,23 @@ fn owners(
     owners
 }
 
-struct Case<'a> {
-    material: &'a Material,
-    cluster: Option<&'a ClusterMaterial>,
+struct ExplainCase<'a> {
+    material: &'a ExplainInputs,
+    cluster: Option<&'a ClusterInputs>,
     check: Option<&'a CheckRecord>,
     /// The daemon has a conflict open.
     open: bool,
-    owners: Vec<OwnerRecord>,
+    owners: Vec<ExplainedOwnerRecord>,
 }
 
-impl Case<'_> {
+impl ExplainCase<'_> {
     fn situation(&self) -> (Situation, String) {
         let verdict = self.check.map(|check| check.verdict);
-        if verdict == Some(Verdict::Conflict) {
-            let having = self.owners.iter().filter(|owner| owner.part != Part::Known);
+        if verdict == Some(CheckVerdict::Conflict) {
+            let having = self
+                .owners
+                .iter()
+                .filter(|owner| owner.part != OwnerPart::Known);
             return (
                 Situation::Conflict,
                 match having.count() {
@@ -200,9 +205,11 @@ impl Case<'_> {
         }
         if self.open {
             let now = match verdict {
-                Some(Verdict::OneOwner | Verdict::Moved) => "; asked now, only one answers",
-                Some(Verdict::Nobody) => "; asked now, nobody answers",
-                Some(Verdict::Conflict | Verdict::NotAsked) | None => "",
+                Some(CheckVerdict::OneOwner | CheckVerdict::Moved) => {
+                    "; asked now, only one answers"
+                }
+                Some(CheckVerdict::NoReply) => "; asked now, nobody answers",
+                Some(CheckVerdict::Conflict | CheckVerdict::NotProbed) | None => "",
             };
             return (
                 Situation::Conflict,
@@ -210,32 +217,31 @@ impl Case<'_> {
             );
         }
         let announced_here = self.material.speaker.announces(self.material.ip).is_some();
-        let others_answer = self
-            .owners
-            .iter()
-            .any(|owner| !owner.local && matches!(owner.part, Part::Answers | Part::Claims));
+        let others_answer = self.owners.iter().any(|owner| {
+            !owner.local && matches!(owner.part, OwnerPart::Replies | OwnerPart::Claims)
+        });
         if announced_here && others_answer {
             return (
                 Situation::Conflict,
                 "Two machines have this address: one answers, and a load balancer on this host announces it.".to_owned(),
             );
         }
-        match (verdict, &self.material.asking) {
-            (Some(Verdict::Nobody), _) if announced_here => self.one(),
-            (Some(Verdict::Nobody), _) if self.may_be_announced_here() => (
+        match (verdict, &self.material.probe_availability) {
+            (Some(CheckVerdict::NoReply), _) if announced_here => self.one_owner(),
+            (Some(CheckVerdict::NoReply), _) if self.may_be_announced_here() => (
                 Situation::Unknown,
                 "Nobody answers this host. A load balancer on this very host may announce it, and does not hear its own host."
                     .to_owned(),
             ),
-            (Some(Verdict::Nobody), _) => self.nobody(),
-            (Some(Verdict::OneOwner | Verdict::Moved | Verdict::Conflict), _) => self.one(),
-            (_, Asking::Elsewhere(why)) => (Situation::Elsewhere, sentence(why)),
-            (Some(Verdict::NotAsked), _) => (
+            (Some(CheckVerdict::NoReply), _) => self.no_owner(),
+            (Some(CheckVerdict::OneOwner | CheckVerdict::Moved | CheckVerdict::Conflict), _) => self.one_owner(),
+            (_, ProbeAvailability::OtherSegment(why)) => (Situation::NotLocal, sentence(why)),
+            (Some(CheckVerdict::NotProbed), _) => (
                 Situation::Unknown,
                 "It was not asked: somebody goes on asking whether it is free, as a booting machine does.".to_owned(),
             ),
-            (None, _) if !self.owners.is_empty() => self.one(),
-            (None, Asking::NotWanted) if self.material.daemon.is_ok() => (
+            (None, _) if !self.owners.is_empty() => self.one_owner(),
+            (None, ProbeAvailability::Disabled) if self.material.daemon.is_ok() => (
                 Situation::Unknown,
                 "The daemon knows nobody who has it, and it was not asked.".to_owned(),
             ),
@@ -251,33 +257,36 @@ impl Case<'_> {
         let ip = self.material.ip;
         self.cluster.is_some_and(|known| {
             let is_assigned = known.cluster.services_at(ip).next().is_some();
-            let by_arp = known.cluster.announced(ip) != Announced::Bgp;
+            let by_arp = known.cluster.announced(ip) != AnnouncementMode::Bgp;
             is_assigned && by_arp && self.material.speaker.may_announce(ip)
         })
     }
 
     /// Exactly one machine has it.
-    fn one(&self) -> (Situation, String) {
+    fn one_owner(&self) -> (Situation, String) {
         let owner = self.owners.first();
         let name = owner.and_then(|owner| owner.node.as_deref());
         let stranger = owner.and_then(|owner| owner.stranger) == Some(true);
         let who = name.map_or_else(String::new, |name| format!(": {name}"));
         let Some(known) = self.cluster else {
-            return (Situation::Fine, format!("Exactly one machine has it{who}."));
+            return (
+                Situation::Healthy,
+                format!("Exactly one machine has it{who}."),
+            );
         };
         let ip = self.material.ip;
         let announced = known.cluster.announced(ip);
         let services = self.service_names();
         let pool = known.cluster.pool_of(ip).map(|pool| pool.name.as_str());
         match (services, announced) {
-            (Some(services), Announced::Bgp) => (
+            (Some(services), AnnouncementMode::Bgp) => (
                 Situation::Claimed,
                 format!(
                     "It is {services}'s and announced by BGP only, and yet a machine answers for it by ARP{who}."
                 ),
             ),
             (Some(services), _) if stranger => (
-                Situation::Foreign,
+                Situation::UnassignedOwner,
                 format!(
                     "It is {services}'s, and the machine that has it is no node of the cluster."
                 ),
@@ -288,12 +297,12 @@ impl Case<'_> {
                     None => ". Whether that is a node of the cluster is not known".to_owned(),
                 };
                 (
-                    Situation::Fine,
+                    Situation::Healthy,
                     format!("It is {services}'s, and exactly one machine has it{sure}."),
                 )
             }
             (None, _) if pool.is_some() && !known.cluster.is_known(crate::Resource::Services) => (
-                Situation::Fine,
+                Situation::Healthy,
                 format!(
                     "Exactly one machine has it{who}. Which service should is not known: services could not be read."
                 ),
@@ -306,14 +315,14 @@ impl Case<'_> {
                 ),
             ),
             (None, _) => (
-                Situation::Fine,
+                Situation::Healthy,
                 format!("Exactly one machine has it{who}. It is no service's, and in no pool."),
             ),
         }
     }
 
     /// Nobody answers.
-    fn nobody(&self) -> (Situation, String) {
+    fn no_owner(&self) -> (Situation, String) {
         let Some(known) = self.cluster else {
             return (Situation::Free, "Nobody has it.".to_owned());
         };
@@ -325,18 +334,18 @@ impl Case<'_> {
             );
         };
         match announced {
-            Announced::Layer2 | Announced::Unknown => (
+            AnnouncementMode::Layer2 | AnnouncementMode::Unknown => (
                 Situation::Silent,
                 format!("It is {services}'s, and nobody answers for it."),
             ),
-            Announced::Nowhere => (
+            AnnouncementMode::NotAnnounced => (
                 Situation::Silent,
                 format!(
                     "It is {services}'s, and nobody answers for it: no advertisement announces its pool."
                 ),
             ),
-            Announced::Bgp => (
-                Situation::Elsewhere,
+            AnnouncementMode::Bgp => (
+                Situation::NotLocal,
                 format!(
                     "It is {services}'s, and announced by BGP only: nobody answers for it by ARP."
                 ),
@@ -359,7 +368,7 @@ impl Case<'_> {
         }
     }
 
-    fn cause(&self, bindings: &[BindingRecord], history: &[FindingRecord]) -> Option<Cause> {
+    fn cause(&self, bindings: &[BindingRecord], history: &[FindingRecord]) -> Option<ClusterCause> {
         // The daemon has seen how it came to this.
         let open = bindings
             .iter()
@@ -378,13 +387,13 @@ impl Case<'_> {
 
     /// The cause by what was asked just now. Which of the owners announce it as load balancers do the daemon may have
     /// heard.
-    fn cause_by_check(&self, bindings: &[BindingRecord]) -> Option<Cause> {
+    fn cause_by_check(&self, bindings: &[BindingRecord]) -> Option<ClusterCause> {
         let (known, check) = (self.cluster?, self.check?);
         let announced_here = self.material.speaker.announces(self.material.ip).is_some();
         let owners = self
             .owners
             .iter()
-            .filter(|owner| owner.part != Part::Known || owner.local && announced_here);
+            .filter(|owner| owner.part != OwnerPart::Known || owner.local && announced_here);
         let announces = |macs: &[MacAddr]| {
             let mut heard = bindings.iter().flat_map(|binding| &binding.owners);
             heard.any(|heard| heard.announces && heard.macs.iter().any(|mac| macs.contains(mac)))
@@ -393,7 +402,7 @@ impl Case<'_> {
             macs: owner.macs.clone(),
             vendor: owner.vendor.clone(),
             node: owner.node.clone(),
-            role: Role::Current,
+            role: OwnerRole::Current,
             local: owner.local,
             announces: announces(&owner.macs),
             first_seen: owner.first_seen.unwrap_or(check.time),
@@ -417,32 +426,34 @@ impl Case<'_> {
             reason: None,
             cluster: None,
         };
-        let (here, with_mac) = known.roster.known_in(&self.material.networks);
+        let (on_segment, with_mac) = known.roster.known_in(&self.material.networks);
         // Of whoever does not answer for his own address it is known as well.
         let with_mac = if known.roster.is_complete_in(&self.material.networks) {
-            here
+            on_segment
         } else {
-            with_mac.min(here.saturating_sub(1))
+            with_mac.min(on_segment.saturating_sub(1))
         };
-        let nodes = known.nodes_known.then_some(NodesKnown {
+        let nodes = known.nodes_known.then_some(NodeCoverage {
             all: known.roster.len(),
-            here,
+            on_segment,
             with_mac,
         });
         cause::cause(&finding, &known.cluster, nodes)
     }
 
-    fn not_asked(&self) -> Option<String> {
-        match &self.material.asking {
-            Asking::Asked(_) => None,
-            Asking::NotWanted => Some("--no-ask".to_owned()),
-            Asking::Elsewhere(why) | Asking::Impossible(why) => Some(why.clone()),
+    fn not_probed_reason(&self) -> Option<String> {
+        match &self.material.probe_availability {
+            ProbeAvailability::Probed(_) => None,
+            ProbeAvailability::Disabled => Some("--no-ask".to_owned()),
+            ProbeAvailability::OtherSegment(why) | ProbeAvailability::Impossible(why) => {
+                Some(why.clone())
+            }
         }
     }
 
-    fn gaps(&self) -> Vec<String> {
+    fn missing_inputs(&self) -> Vec<String> {
         let mut gaps = Vec::new();
-        if let Asking::Impossible(why) = &self.material.asking {
+        if let ProbeAvailability::Impossible(why) = &self.material.probe_availability {
             gaps.push(format!("not asked: {why}"));
         }
         if let Err(why) = &self.material.daemon {
@@ -456,9 +467,11 @@ impl Case<'_> {
                     let error = freshness.error.as_deref();
                     let error = error.map_or_else(String::new, |error| format!(": {error}"));
                     match freshness.known {
-                        Known::Current | Known::Missing => {}
-                        Known::Stale => gaps.push(format!("{resource} may be out of date{error}")),
-                        Known::Never | Known::Forbidden => {
+                        ResourceState::Current | ResourceState::NotInstalled => {}
+                        ResourceState::Stale => {
+                            gaps.push(format!("{resource} may be out of date{error}"))
+                        }
+                        ResourceState::NeverRead | ResourceState::Forbidden => {
                             gaps.push(format!("{resource} could not be read{error}"));
                         }
                     }

@@ -1,6 +1,6 @@
 //! One address, explained: who has it, who should, since when not, why, and what to do.
 //!
-//! What is known comes as a [`Material`], gathered from whoever has something to say: the wire, the daemon, the
+//! What is known comes as a [`ExplainInputs`], gathered from whoever has something to say: the wire, the daemon, the
 //! cluster. What follows from it is an [`Explanation`], without asking anybody.
 
 mod judge;
@@ -15,28 +15,29 @@ pub use judge::explain;
 use probe_common::label_enum;
 use probe_model::{BindingRecord, CheckRecord, FindingRecord};
 pub use record::{
-    Explanation, KnowledgeRecord, OwnerRecord, Part, PoolRecord, ServiceRecord, Situation,
+    ClusterSourceRecord, ExplainedOwnerRecord, ExplainedPoolRecord, ExplainedServiceRecord,
+    Explanation, OwnerPart, Situation,
 };
 use serde_json::Value;
 
-use crate::{Cluster, Roster, speaker::Speaker};
+use crate::{ClusterSnapshot, NodeIndex, speaker::LocalAnnouncements};
 
 /// What asking came to.
 #[derive(Clone, Debug)]
-pub enum Asking {
+pub enum ProbeAvailability {
     /// It was asked.
-    Asked(Box<CheckRecord>),
+    Probed(Box<CheckRecord>),
     /// Nobody wanted it asked.
-    NotWanted,
+    Disabled,
     /// It has no owner that could be asked from here, whatever the reason: another segment, or no ARP at all.
-    Elsewhere(String),
+    OtherSegment(String),
     /// It could not be asked.
     Impossible(String),
 }
 
 label_enum! {
     /// Who said what is known of the cluster.
-    pub enum Source {
+    pub enum ClusterSource {
         /// The daemon on this host.
         Daemon = "daemon",
         /// The API server, by kubeconfig.
@@ -48,15 +49,15 @@ label_enum! {
 
 /// What is known of the cluster.
 #[derive(Debug)]
-pub struct ClusterMaterial {
+pub struct ClusterInputs {
     /// What the API server said.
-    pub cluster: Cluster,
+    pub cluster: ClusterSnapshot,
     /// Which MAC is which node's.
-    pub roster: Roster,
+    pub roster: NodeIndex,
     /// Whether the nodes could be read.
     pub nodes_known: bool,
     /// Who said so.
-    pub source: Source,
+    pub source: ClusterSource,
     /// Of which context, where several are to choose from.
     pub context: Option<String>,
     /// What is not as it should be with this address, by the daemon.
@@ -65,7 +66,7 @@ pub struct ClusterMaterial {
 
 /// What the daemon knows.
 #[derive(Clone, Debug, Default)]
-pub struct DaemonMaterial {
+pub struct DaemonInputs {
     /// What it knows of this address, on each segment that it has it on.
     pub bindings: Vec<BindingRecord>,
     /// What it found about this address, the oldest first.
@@ -74,19 +75,19 @@ pub struct DaemonMaterial {
 
 /// All that is known.
 #[derive(Debug)]
-pub struct Material {
+pub struct ExplainInputs {
     /// Which address.
     pub ip: IpAddr,
     /// When this is.
     pub now: Timestamp,
     /// What asking came to.
-    pub asking: Asking,
+    pub probe_availability: ProbeAvailability,
     /// The networks of the segment that it was asked on.
     pub networks: Vec<IpNet>,
     /// The daemon's, or why there is nothing.
-    pub daemon: Result<DaemonMaterial, String>,
+    pub daemon: Result<DaemonInputs, String>,
     /// What a load balancer on this host announces, which asking does not find out.
-    pub speaker: Speaker,
+    pub speaker: LocalAnnouncements,
     /// The cluster's, or why there is nothing: nothing to say about it, if there is none.
-    pub cluster: Result<ClusterMaterial, Option<String>>,
+    pub cluster: Result<ClusterInputs, Option<String>>,
 }

@@ -1,32 +1,33 @@
 //! What to do about an address, by what it is about.
 
 use probe_model::{
-    Announced, Blamed, Cause, CauseKind, NextStep, Origin, Verdict, cause_step, machines,
+    AnnouncementMode, CauseKind, CauseSubject, CheckVerdict, ClusterCause, FindingOrigin, NextStep,
+    cause_step, identify_hosts,
 };
 
-use super::{Explanation, Part, Situation};
+use super::{Explanation, OwnerPart, Situation};
 
 /// More commands than these nobody reads.
-const MOST: usize = 3;
+const MAX_STEPS: usize = 3;
 
 /// The next commands, the most useful first.
 pub fn steps(explanation: &Explanation) -> Vec<NextStep> {
     let mut steps = match explanation.situation {
-        Situation::Conflict => conflict(explanation),
-        Situation::Foreign => vec![
-            which_machine(explanation),
+        Situation::Conflict => conflict_steps(explanation),
+        Situation::UnassignedOwner => vec![
+            identify_host(explanation),
             NextStep::new(
                 "after that machine has let go of it, see that a node has it, for a minute:",
                 format!("probe check {} --expect-owner --for 60s", explanation.ip),
             ),
         ],
-        Situation::Silent => silent(explanation),
-        Situation::Claimed => claimed(explanation),
-        Situation::Elsewhere => elsewhere(explanation),
-        Situation::Unknown => unknown(explanation),
-        Situation::Fine | Situation::Free => Vec::new(),
+        Situation::Silent => silent_steps(explanation),
+        Situation::Claimed => claimed_steps(explanation),
+        Situation::NotLocal => elsewhere_steps(explanation),
+        Situation::Unknown => unknown_steps(explanation),
+        Situation::Healthy | Situation::Free => Vec::new(),
     };
-    steps.truncate(MOST);
+    steps.truncate(MAX_STEPS);
     steps
 }
 
@@ -37,7 +38,7 @@ fn namespace(explanation: &Explanation) -> &str {
     namespace.unwrap_or("metallb-system")
 }
 
-fn which_machine(explanation: &Explanation) -> NextStep {
+fn identify_host(explanation: &Explanation) -> NextStep {
     let strangers = explanation
         .owners
         .iter()
@@ -49,23 +50,23 @@ fn which_machine(explanation: &Explanation) -> NextStep {
     }
     // The daemon knows more than this host's neighbour table.
     let origin = if explanation.history.is_empty() && explanation.conflict.is_none() {
-        Origin::Attached
+        FindingOrigin::Attached
     } else {
-        Origin::Daemon
+        FindingOrigin::Daemon
     };
     let purpose = match macs.len() {
         0 | 1 => "see which machine that is, by its other addresses:",
         _ => "see which machines these are, by their other addresses:",
     };
-    NextStep::new(purpose, machines(&macs, &origin))
+    NextStep::new(purpose, identify_hosts(&macs, &origin))
 }
 
-fn conflict(explanation: &Explanation) -> Vec<NextStep> {
+fn conflict_steps(explanation: &Explanation) -> Vec<NextStep> {
     // What a load balancer on this host answers, this host does not hear.
     let mut owners = explanation.owners.iter();
-    let is_heard = !owners.any(|owner| owner.local && owner.part == Part::Known);
+    let is_heard = !owners.any(|owner| owner.local && owner.part == OwnerPart::Known);
     let check = explanation.check.as_ref();
-    let one_answers = check.is_some_and(|check| check.verdict == Verdict::OneOwner);
+    let one_answers = check.is_some_and(|check| check.verdict == CheckVerdict::OneOwner);
     if one_answers && is_heard {
         return vec![NextStep::new(
             "only one answers now; see whether it stays so:",
@@ -73,11 +74,11 @@ fn conflict(explanation: &Explanation) -> Vec<NextStep> {
         )];
     }
     let mut steps = match &explanation.cause {
-        Some(cause) => by_cause(explanation, cause),
+        Some(cause) => cause_steps(explanation, cause),
         None => Vec::new(),
     };
     if steps.is_empty() {
-        steps.push(which_machine(explanation));
+        steps.push(identify_host(explanation));
     }
     let purpose = if is_heard {
         "when it is mended, see that it stays so for a minute:"
@@ -91,12 +92,12 @@ fn conflict(explanation: &Explanation) -> Vec<NextStep> {
     steps
 }
 
-fn by_cause(explanation: &Explanation, cause: &Cause) -> Vec<NextStep> {
-    let machines = which_machine(explanation);
+fn cause_steps(explanation: &Explanation, cause: &ClusterCause) -> Vec<NextStep> {
+    let machines = identify_host(explanation);
     let announcers = &explanation.announcers;
     let owners = explanation.owners.iter();
     let mut nodes = owners.filter_map(|owner| owner.node.as_deref());
-    let blamed = Blamed {
+    let blamed = CauseSubject {
         ip: explanation.ip,
         namespace: Some(namespace(explanation)),
         node: nodes.find(|node| !announcers.iter().any(|said| said == node)),
@@ -109,9 +110,9 @@ fn by_cause(explanation: &Explanation, cause: &Cause) -> Vec<NextStep> {
     steps
 }
 
-fn silent(explanation: &Explanation) -> Vec<NextStep> {
+fn silent_steps(explanation: &Explanation) -> Vec<NextStep> {
     let namespace = namespace(explanation);
-    if explanation.announced == Some(Announced::Nowhere) {
+    if explanation.announced == Some(AnnouncementMode::NotAnnounced) {
         return vec![NextStep::new(
             "see what is advertised; its pool is not:",
             format!("kubectl -n {namespace} get l2advertisements,bgpadvertisements -o wide"),
@@ -142,12 +143,17 @@ fn silent(explanation: &Explanation) -> Vec<NextStep> {
     steps
 }
 
-fn claimed(explanation: &Explanation) -> Vec<NextStep> {
-    let mut steps = vec![which_machine(explanation)];
-    if explanation.announced == Some(Announced::Bgp) {
+fn claimed_steps(explanation: &Explanation) -> Vec<NextStep> {
+    let mut steps = vec![identify_host(explanation)];
+    if explanation.announced == Some(AnnouncementMode::Bgp) {
         return steps;
     }
-    let answers = |part| matches!(part, Part::Answers | Part::Claims | Part::Known);
+    let answers = |part| {
+        matches!(
+            part,
+            OwnerPart::Replies | OwnerPart::Claims | OwnerPart::Known
+        )
+    };
     let is_node = explanation
         .owners
         .iter()
@@ -176,8 +182,8 @@ fn claimed(explanation: &Explanation) -> Vec<NextStep> {
     steps
 }
 
-fn elsewhere(explanation: &Explanation) -> Vec<NextStep> {
-    if explanation.announced == Some(Announced::Bgp) || explanation.ip.is_ipv6() {
+fn elsewhere_steps(explanation: &Explanation) -> Vec<NextStep> {
+    if explanation.announced == Some(AnnouncementMode::Bgp) || explanation.ip.is_ipv6() {
         return Vec::new();
     }
     vec![NextStep::new(
@@ -189,9 +195,9 @@ fn elsewhere(explanation: &Explanation) -> Vec<NextStep> {
     )]
 }
 
-fn unknown(explanation: &Explanation) -> Vec<NextStep> {
+fn unknown_steps(explanation: &Explanation) -> Vec<NextStep> {
     let check = explanation.check.as_ref();
-    if check.is_some_and(|check| check.verdict == Verdict::Nobody) {
+    if check.is_some_and(|check| check.verdict == CheckVerdict::NoReply) {
         return vec![NextStep::new(
             "ask on another node: probe explain, in the pod that this names for it:",
             "kubectl -n arp-monitor get pods -o wide",

@@ -4,11 +4,14 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use probe_common::{label_enum, wire::MacAddr};
-use probe_model::{Announced, Cause, CheckRecord, ConflictRecord, FindingRecord, Named, NextStep};
+use probe_model::{
+    AnnouncementMode, CheckRecord, ClusterCause, ConflictRecord, FindingRecord, NamespacedName,
+    NextStep,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Source;
+use super::ClusterSource;
 use crate::{Resource, model::Freshness};
 
 label_enum! {
@@ -17,17 +20,17 @@ label_enum! {
         /// More than one machine has it, or the daemon has a conflict open.
         Conflict = "conflict",
         /// A service has it, and the machine that answers is no node of the cluster.
-        Foreign = "foreign",
+        UnassignedOwner = "foreign",
         /// A service has it, it is announced by ARP, and nobody answers.
         Silent = "silent",
         /// It is in a pool, no service has it, and somebody answers.
         Claimed = "claimed",
         /// Exactly one machine has it, and nothing says that it should be another.
-        Fine = "fine",
+        Healthy = "fine",
         /// Nobody has it, and nobody should.
         Free = "free",
         /// It is not this segment's, or not a matter of ARP.
-        Elsewhere = "elsewhere",
+        NotLocal = "elsewhere",
         /// It could not be asked, and nobody else knows.
         Unknown = "unknown",
     }
@@ -35,11 +38,11 @@ label_enum! {
 
 label_enum! {
     /// What an owner does about an address.
-    pub enum Part {
+    pub enum OwnerPart {
         /// It is this host, and has the address configured.
         Holds = "holds",
         /// It answered just now.
-        Answers = "answers",
+        Replies = "answers",
         /// It claimed the address just now, and did not answer.
         Claims = "claims",
         /// The daemon knows it; it was not asked, or did not answer.
@@ -59,7 +62,7 @@ pub struct Explanation {
     /// The same in a sentence.
     pub says: String,
     /// Who has it.
-    pub owners: Vec<OwnerRecord>,
+    pub owners: Vec<ExplainedOwnerRecord>,
     /// What asking found out, as `probe check` writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckRecord>,
@@ -68,19 +71,19 @@ pub struct Explanation {
     pub not_asked: Option<String>,
     /// The services that have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub services: Vec<ServiceRecord>,
+    pub services: Vec<ExplainedServiceRecord>,
     /// The pool that it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<PoolRecord>,
+    pub pool: Option<ExplainedPoolRecord>,
     /// How it is announced; only where a cluster is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub announced: Option<Announced>,
+    pub announced: Option<AnnouncementMode>,
     /// The nodes that MetalLB says announce it: a witness.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announcers: Vec<String>,
     /// Why it is in dispute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
+    pub cause: Option<ClusterCause>,
     /// The conflict that the daemon has open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictRecord>,
@@ -93,14 +96,14 @@ pub struct Explanation {
     pub next: Vec<NextStep>,
     /// How the cluster is known; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<KnowledgeRecord>,
+    pub cluster: Option<ClusterSourceRecord>,
     /// What could not be found out, and why.
     pub gaps: Vec<String>,
 }
 
 /// Somebody who has the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnerRecord {
+pub struct ExplainedOwnerRecord {
     /// Its MACs, the one heard last first.
     pub macs: Vec<MacAddr>,
     /// The registered maker of the first MAC that has one.
@@ -115,7 +118,7 @@ pub struct OwnerRecord {
     /// Whether it is this host.
     pub local: bool,
     /// What it does about the address.
-    pub part: Part,
+    pub part: OwnerPart,
     /// When it was first heard with the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Timestamp>,
@@ -126,10 +129,10 @@ pub struct OwnerRecord {
 
 /// A service that has the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceRecord {
+pub struct ExplainedServiceRecord {
     /// Which.
     #[serde(flatten)]
-    pub named: Named,
+    pub named: NamespacedName,
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
@@ -150,7 +153,7 @@ pub struct ServiceRecord {
 
 /// The pool that the address is from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolRecord {
+pub struct ExplainedPoolRecord {
     /// Where it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
@@ -162,7 +165,7 @@ pub struct PoolRecord {
     pub ranges: Vec<String>,
 }
 
-impl PoolRecord {
+impl ExplainedPoolRecord {
     /// As people write it.
     pub fn title(&self) -> String {
         match &self.namespace {
@@ -174,9 +177,9 @@ impl PoolRecord {
 
 /// How the cluster is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnowledgeRecord {
+pub struct ClusterSourceRecord {
     /// Who said so.
-    pub source: Source,
+    pub source: ClusterSource,
     /// Of which context of kubeconfig.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,

@@ -3,12 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    Objects,
-    model::Broken,
+    ClusterObjects,
+    model::InvalidObject,
     testing::{at, freshness_of, metallb, objects, pool, service},
 };
 
-fn on_link_here() -> OnLink {
+fn on_link_here() -> OnLinkNetworks {
     let link = Link {
         index: 2,
         ethernet: true,
@@ -16,7 +16,7 @@ fn on_link_here() -> OnLink {
         addresses: vec!["192.0.2.1/24".parse().unwrap()],
         ..Link::default()
     };
-    OnLink::new(&[link].into_iter().collect(), |_| true)
+    OnLinkNetworks::new(&[link].into_iter().collect(), |_| true)
 }
 
 /// Since when this host listens.
@@ -39,37 +39,43 @@ fn a_speaker_here_may_announce_what_it_may_have_taken_before_anybody_listened() 
         objects
     };
     for (times, announcer) in [
-        (&[None][..], Announcer::PerhapsHere),
-        (&[Some("11:00:00")], Announcer::PerhapsHere),
-        (&[Some("12:00:30")], Announcer::PerhapsHere),
-        (&[Some("12:01:30")], Announcer::Elsewhere),
+        (&[None][..], LocalAnnouncement::PossiblyLocal),
+        (&[Some("11:00:00")], LocalAnnouncement::PossiblyLocal),
+        (&[Some("12:00:30")], LocalAnnouncement::PossiblyLocal),
+        (&[Some("12:01:30")], LocalAnnouncement::Elsewhere),
         (
             &[Some("12:01:30"), Some("11:00:00")],
-            Announcer::PerhapsHere,
+            LocalAnnouncement::PossiblyLocal,
         ),
     ] {
-        let survey = survey(&Cluster::from(assigned(times)), &on_link_here(), noon()).unwrap();
+        let survey = compute_coverage(
+            &ClusterSnapshot::from(assigned(times)),
+            &on_link_here(),
+            noon(),
+        )
+        .unwrap();
         let announcers: Vec<_> = survey.expected.into_values().collect();
         assert_eq!(announcers, [announcer], "{times:?}");
     }
 }
 
-fn tracked(objects: Objects) -> Option<Vec<String>> {
-    let expected = survey(&Cluster::from(objects), &on_link_here(), noon())?.expected;
+fn tracked(objects: ClusterObjects) -> Option<Vec<String>> {
+    let expected =
+        compute_coverage(&ClusterSnapshot::from(objects), &on_link_here(), noon())?.expected;
     let mut ips: Vec<_> = expected.keys().map(|key| key.ip.to_string()).collect();
     ips.sort();
     Some(ips)
 }
 
 /// A service with an address of a pool, and these that advertise it.
-fn advertised(advertisements: &[(&str, Value)]) -> Objects {
+fn advertised(advertisements: &[(&str, Value)]) -> ClusterObjects {
     let mut metallb_objects = vec![pool("production", json!({"addresses": ["192.0.2.64/26"]}))];
     metallb_objects.extend(
         advertisements
             .iter()
             .map(|(kind, spec)| metallb(kind, "metallb-system/advertisement", spec.clone())),
     );
-    Objects {
+    ClusterObjects {
         services: vec![service("shop/frontend", &["192.0.2.80"])],
         metallb: metallb_objects,
         ..objects()
@@ -100,7 +106,7 @@ fn what_is_announced_by_bgp_only_or_by_nobody_is_not() {
 
 #[test]
 fn what_is_off_link_or_ipv6_is_not() {
-    let elsewhere = Objects {
+    let elsewhere = ClusterObjects {
         services: vec![service("shop/frontend", &["198.51.100.80", "2001:db8::80"])],
         ..objects()
     };
@@ -109,7 +115,7 @@ fn what_is_off_link_or_ipv6_is_not() {
 
 #[test]
 fn without_a_pool_of_metallbs_an_address_is_expected_unless_its_class_says_bgp() {
-    let class = |class: Option<&str>| Objects {
+    let class = |class: Option<&str>| ClusterObjects {
         services: vec![Service {
             class: class.map(str::to_owned),
             ..service("shop/frontend", &["192.0.2.80"])
@@ -133,11 +139,12 @@ fn without_a_pool_of_metallbs_an_address_is_expected_unless_its_class_says_bgp()
 
 #[test]
 fn before_everything_was_read_nothing_is_concluded() {
-    assert_eq!(tracked(Objects::default()), None);
+    assert_eq!(tracked(ClusterObjects::default()), None);
     let mut early = advertised(&[]);
-    early
-        .freshness
-        .insert(Resource::L2Advertisements, freshness_of(Known::Never));
+    early.freshness.insert(
+        Resource::L2Advertisements,
+        freshness_of(ResourceState::NeverRead),
+    );
     assert_eq!(tracked(early), None);
 }
 
@@ -145,7 +152,7 @@ fn before_everything_was_read_nothing_is_concluded() {
 fn an_advertisement_that_cannot_be_read_may_be_there() {
     let forbidden = |advertisements: &[(&str, Value)]| {
         let mut objects = advertised(advertisements);
-        let freshness = freshness_of(Known::Forbidden);
+        let freshness = freshness_of(ResourceState::Forbidden);
         objects
             .freshness
             .insert(Resource::L2Advertisements, freshness);
@@ -162,13 +169,13 @@ fn what_is_in_no_pool_may_be_in_one_that_cannot_be_read() {
     objects.services[0].addresses = vec!["192.0.2.10".parse().unwrap()];
     assert_eq!(tracked(objects.clone()).unwrap(), ["192.0.2.10"]);
     let mut broken = objects.clone();
-    broken.broken.push(Broken {
+    broken.broken.push(InvalidObject {
         resource: Resource::IpAddressPools,
         object: "metallb-system/other".to_owned(),
         error: "is too large".to_owned(),
     });
     assert_eq!(tracked(broken).unwrap(), [""; 0]);
-    let freshness = freshness_of(Known::Forbidden);
+    let freshness = freshness_of(ResourceState::Forbidden);
     objects
         .freshness
         .insert(Resource::IpAddressPools, freshness);
@@ -181,7 +188,7 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
         let ip = std::net::Ipv4Addr::from(0x0a00_0001 + number).to_string();
         service(&format!("shop/{number}"), &[&ip])
     });
-    let many = Objects {
+    let many = ClusterObjects {
         services: services.collect(),
         metallb: vec![
             pool("production", json!({"addresses": ["10.0.0.0/8"]})),
@@ -195,20 +202,20 @@ fn ten_thousand_addresses_are_looked_at_at_once() {
         addresses: vec!["10.255.0.1/8".parse().unwrap()],
         ..Link::default()
     };
-    let on_link = OnLink::new(&[link].into_iter().collect(), |_| true);
-    let survey = survey(&Cluster::from(many), &on_link, noon()).unwrap();
+    let on_link = OnLinkNetworks::new(&[link].into_iter().collect(), |_| true);
+    let survey = compute_coverage(&ClusterSnapshot::from(many), &on_link, noon()).unwrap();
     assert_eq!(survey.expected.len(), 10_000);
     assert_eq!(survey.sight.here, 10_000);
 }
 
 #[test]
 fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
-    let sight = |objects: Objects| {
-        let survey = survey(&Cluster::from(objects), &on_link_here(), noon());
+    let sight = |objects: ClusterObjects| {
+        let survey = compute_coverage(&ClusterSnapshot::from(objects), &on_link_here(), noon());
         survey.map(|survey| survey.sight)
     };
-    let seen = |here, is_blind| Some(Sight { here, is_blind });
-    let having = |addresses: &[&str]| Objects {
+    let seen = |here, is_blind| Some(SegmentCoverage { here, is_blind });
+    let having = |addresses: &[&str]| ClusterObjects {
         services: vec![service("shop/frontend", addresses)],
         ..objects()
     };
@@ -225,5 +232,5 @@ fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
     bgp.metallb[0] = pool("production", json!({"addresses": ["198.51.100.64/26"]}));
     bgp.services[0].addresses = vec!["198.51.100.80".parse().unwrap()];
     assert_eq!(sight(bgp), seen(0, false));
-    assert_eq!(sight(Objects::default()), None);
+    assert_eq!(sight(ClusterObjects::default()), None);
 }

@@ -14,7 +14,7 @@ use std::{
 use ipnet::Ipv4Net;
 use probe_model::{
     Link, Links,
-    watched::{Plan, WatchState, Watched, WatchedInterfaces},
+    watched::{AttachPlan, WatchState, WatchedInterface, WatchedInterfaces},
 };
 use thiserror::Error;
 use tokio::{
@@ -24,10 +24,12 @@ use tokio::{
 
 use self::offload::Offloads;
 pub use self::{
-    plan::{AttachMode, Circumstances, plan},
-    selection::{NamePattern, NamePatternError, Selection},
+    plan::{AttachMode, LinkEnvironment, plan_attach},
+    selection::{InterfaceSelection, NamePattern, NamePatternError},
 };
-use crate::{Attachment, CounterReader, Displaced, Filters, Kernel, KernelError, preflight};
+use crate::{
+    Attachment, ClsactFilters, CounterReader, DisplacedProgram, Kernel, KernelError, preflight,
+};
 
 /// How often attachments are looked after.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -35,9 +37,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// again; doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest of these waits.
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+const MAX_RETRY: Duration = Duration::from_mins(1);
 /// Orders that may wait.
-const ORDERS: usize = 16;
+const COMMAND_QUEUE: usize = 16;
 
 /// Why interfaces that were asked for are not watched.
 #[derive(Debug, Error)]
@@ -69,29 +71,32 @@ pub enum InterfaceError {
 
 /// What others may want done.
 #[derive(Debug)]
-enum Order {
+enum InterfaceCommand {
     ReleaseXdp,
     WatchOnly(Vec<Ipv4Net>, oneshot::Sender<Result<(), KernelError>>),
 }
 
-/// Gives orders to [`Interfaces`].
+/// Gives orders to [`InterfaceManager`].
 #[derive(Clone, Debug)]
-pub struct InterfacesHandle(mpsc::Sender<Order>);
+pub struct InterfacesHandle(mpsc::Sender<InterfaceCommand>);
 
 impl InterfacesHandle {
     /// Releases the XDP slot of every interface for somebody else, and goes on by TC. Stays so until the
     /// program is started again.
     pub async fn release_xdp(&self) {
         // Closed only while everything ends: then it is released as well.
-        let _ = self.0.send(Order::ReleaseXdp).await;
+        let _ = self.0.send(InterfaceCommand::ReleaseXdp).await;
     }
 
     /// Watches only the addresses of these networks from now on, or all if there are none.
     pub async fn watch_only(&self, networks: Vec<Ipv4Net>) -> Result<(), WatchOnlyError> {
         let (sender, receiver) = oneshot::channel();
-        let sent = self.0.send(Order::WatchOnly(networks, sender)).await;
-        sent.map_err(|_| WatchOnlyError::Ending)?;
-        Ok(receiver.await.map_err(|_| WatchOnlyError::Ending)??)
+        let sent = self
+            .0
+            .send(InterfaceCommand::WatchOnly(networks, sender))
+            .await;
+        sent.map_err(|_| WatchOnlyError::ShuttingDown)?;
+        Ok(receiver.await.map_err(|_| WatchOnlyError::ShuttingDown)??)
     }
 }
 
@@ -103,46 +108,46 @@ pub enum WatchOnlyError {
     Kernel(#[from] KernelError),
     /// The program is about to end.
     #[error("the program is ending")]
-    Ending,
+    ShuttingDown,
 }
 
 /// What to watch and how.
 #[derive(Clone, Debug, Default)]
 pub struct WatchPolicy {
     /// Which interfaces.
-    pub selection: Selection,
+    pub selection: InterfaceSelection,
     /// In which way.
     pub attach: AttachMode,
 }
 
 /// An interface that waits for its next try.
-struct Failure {
-    why: String,
+struct AttachFailure {
+    reason: String,
     retry_at: Instant,
     wait: Duration,
 }
 
 /// Keeps the programs attached.
-pub struct Interfaces {
+pub struct InterfaceManager {
     kernel: Kernel,
     counters: CounterReader,
     policy: WatchPolicy,
-    attached: BTreeMap<u32, Attached>,
-    failed: BTreeMap<u32, Failure>,
+    attached: BTreeMap<u32, AttachedInterface>,
+    failed: BTreeMap<u32, AttachFailure>,
     native_refused: HashSet<u32>,
     released: bool,
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Sender<Arc<WatchedInterfaces>>,
-    orders: mpsc::Receiver<Order>,
+    interface_commands: mpsc::Receiver<InterfaceCommand>,
 }
 
-struct Attached {
+struct AttachedInterface {
     attachment: Attachment,
-    plan: Plan,
+    plan: AttachPlan,
     vlan_visible: bool,
 }
 
-impl Interfaces {
+impl InterfaceManager {
     /// Attaches to every selected interface.
     ///
     /// # Errors
@@ -153,7 +158,7 @@ impl Interfaces {
         policy: WatchPolicy,
         links: watch::Receiver<Arc<Links>>,
     ) -> Result<(Self, InterfacesHandle), InterfaceError> {
-        let (sender, orders) = mpsc::channel(ORDERS);
+        let (sender, interface_commands) = mpsc::channel(COMMAND_QUEUE);
         let mut interfaces = Self {
             counters: kernel.counters(),
             kernel,
@@ -164,11 +169,11 @@ impl Interfaces {
             released: false,
             links,
             watched: watch::Sender::default(),
-            orders,
+            interface_commands,
         };
         let links = interfaces.links.borrow_and_update().clone();
         interfaces.check_selection(&links)?;
-        for link in interfaces.policy.selection.of(&links) {
+        for link in interfaces.policy.selection.select(&links) {
             interfaces.attach_one(link, &links).await?;
         }
         interfaces.publish(&links);
@@ -193,7 +198,7 @@ impl Interfaces {
                 name: link.name.clone(),
             });
         }
-        if selection.include.is_empty() && selection.of(links).is_empty() {
+        if selection.include.is_empty() && selection.select(links).is_empty() {
             return Err(InterfaceError::None { there: there() });
         }
         Ok(())
@@ -215,8 +220,8 @@ impl Interfaces {
                     tracing::error!("netlink has ended: changes of interfaces are no longer seen");
                     netlink_lives = false;
                 },
-                _ = checks.tick() => self.look_after().await,
-                Some(order) = self.orders.recv() => self.obey(order),
+                _ = checks.tick() => self.check_attachments().await,
+                Some(order) = self.interface_commands.recv() => self.apply_command(order),
             }
             let links = self.links.borrow_and_update().clone();
             self.reconcile(&links).await;
@@ -224,13 +229,13 @@ impl Interfaces {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn apply_command(&mut self, order: InterfaceCommand) {
         match order {
-            Order::ReleaseXdp => {
+            InterfaceCommand::ReleaseXdp => {
                 tracing::info!("releasing the XDP slot; going on by TC");
                 self.released = true;
             }
-            Order::WatchOnly(networks, reply) => {
+            InterfaceCommand::WatchOnly(networks, reply) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = reply.send(self.kernel.watch_only(&networks));
             }
@@ -238,31 +243,31 @@ impl Interfaces {
     }
 
     /// Notices what others have detached, and puts TC programs back in front.
-    async fn look_after(&mut self) {
+    async fn check_attachments(&mut self) {
         let mut lost = Vec::new();
         for (&index, attached) in &self.attached {
             let filters = if attached.attachment.has_filters() {
-                Filters::read(index).await.ok()
+                ClsactFilters::read(index).await.ok()
             } else {
                 None
             };
             let displaced = self
                 .kernel
                 .displaced(&attached.attachment, filters.as_ref());
-            lost.extend(displaced.map(|why| (index, why)));
+            lost.extend(displaced.map(|reason| (index, reason)));
         }
-        for (index, why) in lost {
+        for (index, reason) in lost {
             let previous = self.failed.get(&index);
-            let is_behind = why == Displaced::Behind;
+            let is_behind = reason == DisplacedProgram::Behind;
             // Behind another program frames may still be seen: what is there stays until the next try.
-            if is_behind && previous.is_some_and(Failure::is_recent) {
+            if is_behind && previous.is_some_and(AttachFailure::is_recent) {
                 continue;
             }
-            let failure = Failure::displaced(previous, why.to_string(), is_behind);
+            let failure = AttachFailure::displaced(previous, reason.to_string(), is_behind);
             if let Some(attached) = self.attached.remove(&index) {
                 tracing::warn!(
                     interface = attached.attachment.name,
-                    %why,
+                    %reason,
                     retry_in = ?failure.retry_at.saturating_duration_since(Instant::now()),
                     "reattaching"
                 );
@@ -273,7 +278,7 @@ impl Interfaces {
         let now = Instant::now();
         let attached = &self.attached;
         self.failed.retain(|index, failure| {
-            !attached.contains_key(index) || now < failure.retry_at + 2 * LONGEST_RETRY
+            !attached.contains_key(index) || now < failure.retry_at + 2 * MAX_RETRY
         });
     }
 
@@ -282,7 +287,7 @@ impl Interfaces {
         let selected: Vec<Link> = self
             .policy
             .selection
-            .of(links)
+            .select(links)
             .into_iter()
             .cloned()
             .collect();
@@ -315,7 +320,7 @@ impl Interfaces {
                 continue;
             }
             if let Err(error) = self.attach_one(link, links).await {
-                let failure = Failure::after(self.failed.get(&link.index), error.to_string());
+                let failure = AttachFailure::after(self.failed.get(&link.index), error.to_string());
                 let retry_in = failure.wait;
                 tracing::warn!(interface = link.name, %error, ?retry_in, "interface is not watched");
                 self.failed.insert(link.index, failure);
@@ -326,21 +331,21 @@ impl Interfaces {
     /// Attaches to an interface in the way that is planned for it now; does nothing where that is so
     /// already.
     async fn attach_one(&mut self, link: &Link, links: &Links) -> Result<(), KernelError> {
-        let circumstances = Circumstances {
+        let circumstances = LinkEnvironment {
             xdp_taken: link
                 .xdp_program
                 .is_some_and(|id| !self.kernel.owns_xdp_program(id)),
             native_refused: self.native_refused.contains(&link.index),
             released: self.released,
-            ..circumstances(link, links).await
+            ..link_environment(link, links).await
         };
         let is_attached = self.attached.contains_key(&link.index);
         if is_attached && !circumstances.offloads_known && !self.released {
             // What is attached is not touched because a question went unanswered.
             return Ok(());
         }
-        let plan = plan(self.policy.attach, &circumstances);
-        let vlan_visible = circumstances.show_vlans(plan.mode);
+        let plan = plan_attach(self.policy.attach, &circumstances);
+        let vlan_visible = circumstances.shows_vlan_tags(plan.mode);
         if let Some(current) = self.attached.get_mut(&link.index)
             && current.plan.mode == plan.mode
         {
@@ -377,7 +382,7 @@ impl Interfaces {
         }
         self.attached.insert(
             link.index,
-            Attached {
+            AttachedInterface {
                 attachment,
                 plan,
                 vlan_visible,
@@ -387,23 +392,26 @@ impl Interfaces {
     }
 
     fn publish(&self, links: &Links) {
-        let attached = self.attached.iter().map(|(&ifindex, attached)| Watched {
-            ifindex,
-            name: attached.attachment.name.clone(),
-            state: WatchState::Attached {
-                plan: attached.plan,
-                vlan_visible: attached.vlan_visible,
-            },
-        });
+        let attached = self
+            .attached
+            .iter()
+            .map(|(&ifindex, attached)| WatchedInterface {
+                ifindex,
+                name: attached.attachment.name.clone(),
+                state: WatchState::Attached {
+                    plan: attached.plan,
+                    vlan_visible: attached.vlan_visible,
+                },
+            });
         let failed = self
             .failed
             .iter()
             .filter(|(index, _)| !self.attached.contains_key(index));
-        let failed = failed.map(|(&ifindex, failure)| Watched {
+        let failed = failed.map(|(&ifindex, failure)| WatchedInterface {
             ifindex,
             name: String::new(),
             state: WatchState::Failed {
-                why: failure.why.clone(),
+                reason: failure.reason.clone(),
             },
         });
         let mut watched: Vec<_> = attached.chain(failed).collect();
@@ -424,14 +432,12 @@ impl Interfaces {
     }
 }
 
-impl Failure {
+impl AttachFailure {
     /// The failure that follows another, with twice its wait.
-    fn after(previous: Option<&Self>, why: String) -> Self {
-        let wait = previous.map_or(FIRST_RETRY, |previous| {
-            (previous.wait * 2).min(LONGEST_RETRY)
-        });
+    fn after(previous: Option<&Self>, reason: String) -> Self {
+        let wait = previous.map_or(FIRST_RETRY, |previous| (previous.wait * 2).min(MAX_RETRY));
         Self {
-            why,
+            reason,
             retry_at: Instant::now() + wait,
             wait,
         }
@@ -439,8 +445,8 @@ impl Failure {
 
     /// What was attached was detached or hidden by somebody. The first time, and wherever it is `at_once`, it
     /// goes back now; whoever does it again and again meets longer and longer waits instead of a quarrel.
-    fn displaced(previous: Option<&Self>, why: String, at_once: bool) -> Self {
-        let failure = Self::after(previous, why);
+    fn displaced(previous: Option<&Self>, reason: String, at_once: bool) -> Self {
+        let failure = Self::after(previous, reason);
         if at_once || previous.is_none() {
             Self {
                 retry_at: Instant::now(),
@@ -459,10 +465,10 @@ impl Failure {
 
 /// What the plan for an interface goes by, as far as it can be read: whose an XDP program is, whether the
 /// driver refused, and what an operator wished is for the caller to say.
-pub async fn circumstances(link: &Link, links: &Links) -> Circumstances {
+pub async fn link_environment(link: &Link, links: &Links) -> LinkEnvironment {
     let read = offload::read(&link.name).await;
     let offloads = read.unwrap_or(Offloads::WORST);
-    Circumstances {
+    LinkEnvironment {
         kind: link.kind.clone(),
         driver: offload::driver(&link.name),
         mtu: link.mtu,

@@ -1,7 +1,7 @@
 //! How an interface is watched: a pure decision over what is known about it, with its reason.
 
 use clap::ValueEnum;
-use probe_model::watched::{Mode, Plan, Reason};
+use probe_model::watched::{AttachPlan, AttachReason, AttachedMode};
 
 use crate::attach::LARGEST_SINGLE_BUFFER_MTU;
 
@@ -25,7 +25,7 @@ pub enum AttachMode {
     clippy::struct_excessive_bools,
     reason = "independent facts, one row of a table each"
 )]
-pub struct Circumstances {
+pub struct LinkEnvironment {
     /// What kind of virtual device it is (`veth`, `bond` …); `None` for hardware.
     pub kind: Option<String>,
     /// The driver behind it, as in `/sys/class/net/NAME/device/driver`.
@@ -50,19 +50,19 @@ pub struct Circumstances {
     pub released: bool,
 }
 
-impl Circumstances {
+impl LinkEnvironment {
     /// Whether the VLAN of an arriving frame can be told in this mode.
-    pub fn show_vlans(&self, mode: Mode) -> bool {
+    pub fn shows_vlan_tags(&self, mode: AttachedMode) -> bool {
         !(mode.is_xdp() && self.strips_vlan_tags)
     }
 }
 
 /// Devices whose segmentation offload native XDP turns off (`drivers/net/{veth,virtio_net,tun}.c`).
-const OFFLOAD_BREAKERS: [&str; 3] = ["veth", "virtio_net", "tun"];
+const OFFLOAD_DISABLING_DRIVERS: [&str; 3] = ["veth", "virtio_net", "tun"];
 
 /// Drivers that close and open the device, or drop the carrier, when a program is attached or detached:
 /// ports flap, bonds fail over, spanning trees think. Each as of Linux 6.12.
-const LINK_LOSERS: [&str; 8] = [
+const LINK_RESETTING_DRIVERS: [&str; 8] = [
     "igb",           // igb_xdp_setup: igb_close, igb_open
     "igc",           // igc_xdp_set_prog: igc_close, igc_open
     "ixgbe",         // ixgbe_xdp_setup: ixgbe_setup_tc closes and opens
@@ -100,23 +100,23 @@ const XDP_DRIVERS: [&str; 20] = [
 
 /// Decides how an interface is watched. What was asked for by name is done by name, for better or worse;
 /// the table below is what `auto` does, first row that fits.
-pub fn plan(requested: AttachMode, it: &Circumstances) -> Plan {
+pub fn plan_attach(requested: AttachMode, it: &LinkEnvironment) -> AttachPlan {
     let requested_mode = match requested {
         AttachMode::Auto => None,
-        AttachMode::Native => Some(Mode::Native),
-        AttachMode::Tc => Some(Mode::Tc),
-        AttachMode::Generic => Some(Mode::Generic),
+        AttachMode::Native => Some(AttachedMode::Native),
+        AttachMode::Tc => Some(AttachedMode::Tc),
+        AttachMode::Generic => Some(AttachedMode::Generic),
     };
     if it.released {
-        return Plan {
-            mode: Mode::Tc,
-            reason: Reason::Released,
+        return AttachPlan {
+            mode: AttachedMode::Tc,
+            reason: AttachReason::Released,
         };
     }
     if let Some(mode) = requested_mode {
-        return Plan {
+        return AttachPlan {
             mode,
-            reason: Reason::Requested,
+            reason: AttachReason::Requested,
         };
     }
     let kind = it.kind.as_deref();
@@ -126,32 +126,35 @@ pub fn plan(requested: AttachMode, it: &Circumstances) -> Plan {
     let against_native = [
         (
             kind.or(driver)
-                .is_some_and(|name| OFFLOAD_BREAKERS.contains(&name)),
-            Reason::BreaksOffload,
+                .is_some_and(|name| OFFLOAD_DISABLING_DRIVERS.contains(&name)),
+            AttachReason::BreaksOffload,
         ),
-        (matches!(kind, Some("bond" | "team")), Reason::BondMaster),
-        (kind.is_some(), Reason::VirtualDevice),
-        (it.xdp_taken, Reason::XdpTaken),
+        (
+            matches!(kind, Some("bond" | "team")),
+            AttachReason::BondMaster,
+        ),
+        (kind.is_some(), AttachReason::VirtualDevice),
+        (it.xdp_taken, AttachReason::XdpTaken),
         (
             it.strips_vlan_tags && (it.has_vlans || !it.filters_vlans),
-            Reason::VlanOffload,
+            AttachReason::VlanOffload,
         ),
-        (is_one_of(&LINK_LOSERS), Reason::LosesLink),
-        (!is_one_of(&XDP_DRIVERS), Reason::DriverNotListed),
+        (is_one_of(&LINK_RESETTING_DRIVERS), AttachReason::ResetsLink),
+        (!is_one_of(&XDP_DRIVERS), AttachReason::DriverNotListed),
         (
             it.mtu > LARGEST_SINGLE_BUFFER_MTU && !it.multi_buffer,
-            Reason::Mtu,
+            AttachReason::Mtu,
         ),
-        (it.native_refused, Reason::NativeRefused),
+        (it.native_refused, AttachReason::NativeRefused),
     ];
     match against_native.into_iter().find(|(applies, _)| *applies) {
-        Some((_, reason)) => Plan {
-            mode: Mode::Tc,
+        Some((_, reason)) => AttachPlan {
+            mode: AttachedMode::Tc,
             reason,
         },
-        None => Plan {
-            mode: Mode::Native,
-            reason: Reason::NativeIsFree,
+        None => AttachPlan {
+            mode: AttachedMode::Native,
+            reason: AttachReason::NativeIsFree,
         },
     }
 }
@@ -161,31 +164,31 @@ mod tests {
     use super::*;
 
     /// A network card on which `auto` goes native.
-    fn card() -> Circumstances {
-        Circumstances {
+    fn card() -> LinkEnvironment {
+        LinkEnvironment {
             driver: Some("mlx5_core".to_owned()),
             mtu: 1500,
             strips_vlan_tags: true,
             filters_vlans: true,
             multi_buffer: true,
-            ..Circumstances::default()
+            ..LinkEnvironment::default()
         }
     }
 
-    fn auto(it: &Circumstances) -> (Mode, Reason) {
-        let plan = plan(AttachMode::Auto, it);
+    fn auto(it: &LinkEnvironment) -> (AttachedMode, AttachReason) {
+        let plan = plan_attach(AttachMode::Auto, it);
         (plan.mode, plan.reason)
     }
 
-    fn driver(name: &str) -> Circumstances {
-        Circumstances {
+    fn driver(name: &str) -> LinkEnvironment {
+        LinkEnvironment {
             driver: Some(name.to_owned()),
             ..card()
         }
     }
 
-    fn kind(name: &str) -> Circumstances {
-        Circumstances {
+    fn kind(name: &str) -> LinkEnvironment {
+        LinkEnvironment {
             kind: Some(name.to_owned()),
             driver: None,
             ..card()
@@ -195,89 +198,105 @@ mod tests {
     #[test]
     fn each_row_of_the_table_decides_with_its_reason() {
         for (it, mode, reason) in [
-            (card(), Mode::Native, Reason::NativeIsFree),
-            (kind("veth"), Mode::Tc, Reason::BreaksOffload),
-            (kind("tun"), Mode::Tc, Reason::BreaksOffload),
-            (driver("virtio_net"), Mode::Tc, Reason::BreaksOffload),
-            (kind("bond"), Mode::Tc, Reason::BondMaster),
-            (kind("team"), Mode::Tc, Reason::BondMaster),
-            (kind("bridge"), Mode::Tc, Reason::VirtualDevice),
-            (kind("macvlan"), Mode::Tc, Reason::VirtualDevice),
+            (card(), AttachedMode::Native, AttachReason::NativeIsFree),
+            (kind("veth"), AttachedMode::Tc, AttachReason::BreaksOffload),
+            (kind("tun"), AttachedMode::Tc, AttachReason::BreaksOffload),
             (
-                Circumstances {
+                driver("virtio_net"),
+                AttachedMode::Tc,
+                AttachReason::BreaksOffload,
+            ),
+            (kind("bond"), AttachedMode::Tc, AttachReason::BondMaster),
+            (kind("team"), AttachedMode::Tc, AttachReason::BondMaster),
+            (
+                kind("bridge"),
+                AttachedMode::Tc,
+                AttachReason::VirtualDevice,
+            ),
+            (
+                kind("macvlan"),
+                AttachedMode::Tc,
+                AttachReason::VirtualDevice,
+            ),
+            (
+                LinkEnvironment {
                     xdp_taken: true,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::XdpTaken,
+                AttachedMode::Tc,
+                AttachReason::XdpTaken,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     has_vlans: true,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::VlanOffload,
+                AttachedMode::Tc,
+                AttachReason::VlanOffload,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     filters_vlans: false,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::VlanOffload,
+                AttachedMode::Tc,
+                AttachReason::VlanOffload,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     has_vlans: true,
                     strips_vlan_tags: false,
                     ..card()
                 },
-                Mode::Native,
-                Reason::NativeIsFree,
+                AttachedMode::Native,
+                AttachReason::NativeIsFree,
             ),
-            (driver("igb"), Mode::Tc, Reason::LosesLink),
-            (driver("r8169"), Mode::Tc, Reason::DriverNotListed),
+            (driver("igb"), AttachedMode::Tc, AttachReason::ResetsLink),
             (
-                Circumstances {
+                driver("r8169"),
+                AttachedMode::Tc,
+                AttachReason::DriverNotListed,
+            ),
+            (
+                LinkEnvironment {
                     driver: None,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::DriverNotListed,
+                AttachedMode::Tc,
+                AttachReason::DriverNotListed,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     mtu: 9000,
                     multi_buffer: false,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::Mtu,
+                AttachedMode::Tc,
+                AttachReason::Mtu,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     mtu: 9000,
                     ..card()
                 },
-                Mode::Native,
-                Reason::NativeIsFree,
+                AttachedMode::Native,
+                AttachReason::NativeIsFree,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     native_refused: true,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::NativeRefused,
+                AttachedMode::Tc,
+                AttachReason::NativeRefused,
             ),
             (
-                Circumstances {
+                LinkEnvironment {
                     released: true,
                     ..card()
                 },
-                Mode::Tc,
-                Reason::Released,
+                AttachedMode::Tc,
+                AttachReason::Released,
             ),
         ] {
             assert_eq!(auto(&it), (mode, reason), "{it:?}");
@@ -286,13 +305,17 @@ mod tests {
 
     #[test]
     fn a_vlan_is_only_hidden_from_xdp_by_a_card_that_strips_tags() {
-        let keeps = Circumstances {
+        let keeps = LinkEnvironment {
             strips_vlan_tags: false,
             ..card()
         };
-        for mode in Mode::ALL {
-            assert_eq!(card().show_vlans(mode), mode == Mode::Tc, "{mode}");
-            assert!(keeps.show_vlans(mode), "{mode}");
+        for mode in AttachedMode::ALL {
+            assert_eq!(
+                card().shows_vlan_tags(mode),
+                mode == AttachedMode::Tc,
+                "{mode}"
+            );
+            assert!(keeps.shows_vlan_tags(mode), "{mode}");
         }
     }
 
@@ -301,37 +324,44 @@ mod tests {
         for name in XDP_DRIVERS {
             assert_eq!(
                 auto(&driver(name)),
-                (Mode::Native, Reason::NativeIsFree),
+                (AttachedMode::Native, AttachReason::NativeIsFree),
                 "{name}"
             );
         }
-        for name in LINK_LOSERS {
-            assert_eq!(auto(&driver(name)), (Mode::Tc, Reason::LosesLink), "{name}");
+        for name in LINK_RESETTING_DRIVERS {
+            assert_eq!(
+                auto(&driver(name)),
+                (AttachedMode::Tc, AttachReason::ResetsLink),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn what_is_asked_for_by_name_is_done_unless_the_slot_was_released() {
-        let against = Circumstances {
+        let against = LinkEnvironment {
             xdp_taken: true,
             has_vlans: true,
             ..kind("veth")
         };
         for (requested, mode) in [
-            (AttachMode::Native, Mode::Native),
-            (AttachMode::Tc, Mode::Tc),
-            (AttachMode::Generic, Mode::Generic),
+            (AttachMode::Native, AttachedMode::Native),
+            (AttachMode::Tc, AttachedMode::Tc),
+            (AttachMode::Generic, AttachedMode::Generic),
         ] {
-            let expected = Plan {
+            let expected = AttachPlan {
                 mode,
-                reason: Reason::Requested,
+                reason: AttachReason::Requested,
             };
-            assert_eq!(plan(requested, &against), expected);
-            let released = Circumstances {
+            assert_eq!(plan_attach(requested, &against), expected);
+            let released = LinkEnvironment {
                 released: true,
                 ..against.clone()
             };
-            assert_eq!(plan(requested, &released).reason, Reason::Released);
+            assert_eq!(
+                plan_attach(requested, &released).reason,
+                AttachReason::Released
+            );
         }
     }
 }

@@ -53,22 +53,22 @@ impl NamePattern {
 
 /// What to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
+pub struct InterfaceSelection {
     /// Watched; if empty, what is worth watching.
     pub include: Vec<NamePattern>,
     /// Not watched, whatever else says so.
     pub exclude: Vec<NamePattern>,
 }
 
-impl Selection {
+impl InterfaceSelection {
     /// The selected interfaces.
-    pub fn of<'a>(&self, links: &'a Links) -> Vec<&'a Link> {
+    pub fn select<'a>(&self, links: &'a Links) -> Vec<&'a Link> {
         links
             .iter()
             .filter(|link| link.ethernet)
             .filter(|link| {
                 if self.include.is_empty() {
-                    is_worth_watching(links, link)
+                    is_default_interface(links, link)
                 } else {
                     self.include
                         .iter()
@@ -97,14 +97,14 @@ impl Selection {
 /// The default: every network card, bond masters instead of their ports, and what carries the default
 /// route. Not a container's end of a cable, a tunnel, a container runtime's bridge, or what is stacked on
 /// a watched interface: its frames pass there.
-fn is_worth_watching(links: &Links, link: &Link) -> bool {
+fn is_default_interface(links: &Links, link: &Link) -> bool {
     match link.kind.as_deref() {
         None => link.arp && !is_bond_port(links, link),
         Some("bond" | "team") => true,
         Some(_) => {
             let route = links.default_route();
             route.is_some_and(|route| route.interface == link.index)
-                && !is_above_watched(links, link)
+                && !is_covered_by_lower(links, link)
         }
     }
 }
@@ -116,12 +116,12 @@ fn is_bond_port(links: &Links, link: &Link) -> bool {
 
 /// Whether its frames pass an interface that is watched by default: a bridge with a network card as port,
 /// a VLAN child or macvlan of a card.
-fn is_above_watched(links: &Links, link: &Link) -> bool {
+fn is_covered_by_lower(links: &Links, link: &Link) -> bool {
     let parent = link.parent.and_then(|parent| links.get(parent));
     let ports = links.iter().filter(|port| port.master == Some(link.index));
     ports
         .chain(parent)
-        .any(|below| below.index != link.index && is_worth_watching(links, below))
+        .any(|below| below.index != link.index && is_default_interface(links, below))
 }
 
 #[cfg(test)]
@@ -155,8 +155,8 @@ mod tests {
             .into_iter()
             .collect::<Links>()
             .with_default_route(route);
-        Selection::default()
-            .of(&links)
+        InterfaceSelection::default()
+            .select(&links)
             .into_iter()
             .map(|link| link.name.clone())
             .collect()
@@ -241,12 +241,12 @@ mod tests {
         let choose = |include: &[&str], exclude: &[&str]| {
             let patterns =
                 |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-            let selection = Selection {
+            let selection = InterfaceSelection {
                 include: patterns(include),
                 exclude: patterns(exclude),
             };
             let chosen = selection
-                .of(&links)
+                .select(&links)
                 .into_iter()
                 .map(|link| link.name.clone());
             chosen.collect::<Vec<_>>()
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn only_names_can_be_missing() {
         let links: Links = [card(1, "eth0")].into_iter().collect();
-        let selection = Selection {
+        let selection = InterfaceSelection {
             include: ["eth0", "eth9", "wlan*"]
                 .map(|text| text.parse().unwrap())
                 .to_vec(),

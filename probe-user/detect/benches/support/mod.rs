@@ -6,7 +6,9 @@ use probe_common::{
     counter::Direction,
     wire::{MacAddr, Vlan},
 };
-use probe_detect::{Answer, Body, Claim, DetectConfig, Detector, Form, Observation, RequestId};
+use probe_detect::{
+    Claim, ClaimFlags, DetectConfig, Detector, Observation, ObservationBody, ProbeReply, RequestId,
+};
 use probe_model::{Finding, Segment, Timestamp};
 
 /// Who asks.
@@ -42,29 +44,35 @@ pub fn at(number: u32) -> Timestamp {
 
 /// An owner of address `number` announces it; `owner` tells the owners of one address apart.
 pub fn announcement(at: Timestamp, number: u32, owner: u8) -> Observation {
-    let form = Form {
+    let form = ClaimFlags {
         announcement: true,
-        ..Form::default()
+        ..ClaimFlags::default()
     };
     claim(at, number, owner, form, None)
 }
 
 /// An owner of address `number` answers a client that asked at `asked`.
 pub fn answer(at: Timestamp, number: u32, owner: u8, asked: Timestamp) -> Observation {
-    let form = Form {
+    let form = ClaimFlags {
         reply: true,
         unicast: true,
         announcement: false,
     };
-    let answer = Answer {
+    let reply = ProbeReply {
         asker: CLIENT,
         to_probe: false,
         request: Some(RequestId(asked)),
     };
-    claim(at, number, owner, form, Some(answer))
+    claim(at, number, owner, form, Some(reply))
 }
 
-fn claim(at: Timestamp, number: u32, owner: u8, form: Form, answer: Option<Answer>) -> Observation {
+fn claim(
+    at: Timestamp,
+    number: u32,
+    owner: u8,
+    form: ClaimFlags,
+    reply: Option<ProbeReply>,
+) -> Observation {
     let [a, b, c, d] = number.to_be_bytes();
     let mac = MacAddr([2, owner, a, b, c, d]);
     Observation {
@@ -74,12 +82,12 @@ fn claim(at: Timestamp, number: u32, owner: u8, form: Form, answer: Option<Answe
             vlan: Vlan::UNTAGGED,
         },
         direction: Direction::Ingress,
-        body: Body::Claim(Claim {
+        body: ObservationBody::Claim(Claim {
             ip: IpAddr::from([10 + a, b, c, d]),
             mac,
             eth_src: mac,
             form,
-            answer,
+            reply,
             previous: None,
         }),
     }

@@ -3,32 +3,39 @@
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, Hint};
 
-use super::{Binding, Heard, claimants::Before, dispute::Beside};
-use crate::{owner::Identity, turn::Turn};
+use super::{Binding, ObservedClaim, claimants::PriorClaimantState, dispute::ConcurrentClaimant};
+use crate::{owner::OwnerIdentity, turn::BindingTransition};
 
 impl Binding {
     /// Whether somebody else answered the same request.
-    pub(super) fn check_answers(&mut self, heard: &Heard, before: Before, turn: &mut Turn) {
-        let Some(request) = heard.answers else {
+    pub(super) fn check_replies(
+        &mut self,
+        heard: &ObservedClaim,
+        before: PriorClaimantState,
+        turn: &mut BindingTransition,
+    ) {
+        let Some(request) = heard.request else {
             return;
         };
-        let (mac, scene) = (heard.mac, turn.scene);
-        let owner = self.owner_of(mac, &scene);
-        let asker = heard.asker.map(|asker| self.owner_asking(asker, &scene));
-        let is_router = scene.rules.is_virtual_router(mac);
+        let (mac, context) = (heard.mac, turn.context);
+        let owner = self.owner_of(mac, &context);
+        let asker = heard
+            .asker
+            .map(|asker| self.owner_requesting(asker, &context));
+        let is_router = context.rules.is_virtual_router(mac);
         let (mut rivals, mut hint) = (0, None);
         for other in self.claimants.iter() {
             if other.mac == mac || other.answered != Some(request) {
                 continue;
             }
-            let rival = self.owner_of(other.mac, &scene);
+            let rival = self.owner_of(other.mac, &context);
             if rival != owner {
                 // Who asks for an address that it claims itself is no third party, and of whom it is not
                 // known who asked, it is not known either.
                 let third_party = asker.is_some_and(|asker| asker != owner && asker != rival);
                 rivals += usize::from(third_party);
-            } else if let Identity::VirtualRouter(_) = owner {
-                let other_is_router = scene.rules.is_virtual_router(other.mac);
+            } else if let OwnerIdentity::VirtualRouter(_) = owner {
+                let other_is_router = context.rules.is_virtual_router(other.mac);
                 hint = Some(if is_router == other_is_router {
                     Hint::TwoMasters
                 } else {
@@ -44,34 +51,39 @@ impl Binding {
             hint = Some(Hint::TwoMasters);
         }
         if hint.is_some() {
-            self.contested(hint, turn);
+            self.report_contested(hint, turn);
         }
     }
 
     /// A physical MAC beside a virtual-router MAC belongs to the router that is master now. Another one
     /// means a failover, which is nothing; one that comes back at once means two masters.
-    pub(super) fn check_router(&mut self, mac: MacAddr, before: Before, turn: &mut Turn) {
-        let identity = turn.scene.rules.identify(mac);
-        if !matches!(identity, Identity::Station(_)) || self.router(&turn.scene).is_none() {
+    pub(super) fn check_router(
+        &mut self,
+        mac: MacAddr,
+        before: PriorClaimantState,
+        turn: &mut BindingTransition,
+    ) {
+        let identity = turn.context.rules.identify(mac);
+        if !matches!(identity, OwnerIdentity::Host(_)) || self.router(&turn.context).is_none() {
             return;
         }
-        let config = &turn.scene.rules.config;
-        let latest = Beside {
+        let config = &turn.context.rules.config;
+        let latest = ConcurrentClaimant {
             mac,
             since: turn.at,
         };
         let dispute = self.dispute.get_or_insert_default();
-        let Some(beside) = &mut dispute.beside else {
-            dispute.beside = Some(latest);
+        let Some(concurrent) = &mut dispute.concurrent else {
+            dispute.concurrent = Some(latest);
             return;
         };
-        let age = turn.at.since(beside.since);
-        if beside.mac == mac || before.known && age < config.overlap {
+        let age = turn.at.since(concurrent.since);
+        if concurrent.mac == mac || before.known && age < config.overlap {
             return;
         }
-        *beside = latest;
+        *concurrent = latest;
         if before.known && age < config.alternation_window {
-            self.contested(Some(Hint::TwoMasters), turn);
+            self.report_contested(Some(Hint::TwoMasters), turn);
         }
     }
 }

@@ -4,8 +4,8 @@ use probe_common::wire::MacAddr;
 use probe_model::Timestamp;
 use smallvec::SmallVec;
 
-use super::Heard;
-use crate::{Form, RequestId};
+use super::ObservedClaim;
+use crate::{ClaimFlags, RequestId};
 
 /// One MAC that has claimed the address.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +15,11 @@ pub(super) struct Claimant {
     /// it has claimed it.
     pub present: bool,
     /// How it has claimed the address since it is present.
-    pub manner: Manner,
+    pub mode: ClaimMode,
     /// The forms in which it has announced the address to all.
-    announced: Announced,
+    announcements: AnnouncementOperations,
     /// That its frames come from another Ethernet source has been reported.
-    mismatch_told: bool,
+    mismatch_reported: bool,
     /// Its first claim.
     pub first_seen: Timestamp,
     /// Its first claim since it is present.
@@ -34,21 +34,21 @@ pub(super) struct Claimant {
 
 /// By which operation a station claims an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(super) enum ClaimMode {
     /// Only ever by request.
-    Asking,
+    Requests,
     /// Only ever by reply.
-    Answering,
+    Replies,
     /// By both.
     Both,
 }
 
-impl Manner {
-    const fn of(form: Form) -> Self {
+impl ClaimMode {
+    const fn of(form: ClaimFlags) -> Self {
         if form.reply {
-            Self::Answering
+            Self::Replies
         } else {
-            Self::Asking
+            Self::Requests
         }
     }
 }
@@ -56,14 +56,14 @@ impl Manner {
 /// In which forms a station has announced the address to all: MetalLB and kube-vip use both, hosts and routers
 /// one, as RFC 5227 section 3 and RFC 9568 section 8.1.2 want it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Announced {
+struct AnnouncementOperations {
     by_request: bool,
     by_reply: bool,
 }
 
 /// What a claimant was just before a claim.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Before {
+pub(super) struct PriorClaimantState {
     /// It had claimed the address at some time.
     pub known: bool,
     /// It took part in the present state of affairs.
@@ -74,16 +74,16 @@ pub(super) struct Before {
 
 impl Claimant {
     /// A claimant before its first claim.
-    const fn new(heard: &Heard) -> Self {
+    const fn new(heard: &ObservedClaim) -> Self {
         Self {
             mac: heard.mac,
             present: false,
-            manner: Manner::of(heard.form),
-            announced: Announced {
+            mode: ClaimMode::of(heard.form),
+            announcements: AnnouncementOperations {
                 by_request: false,
                 by_reply: false,
             },
-            mismatch_told: false,
+            mismatch_reported: false,
             first_seen: heard.at,
             since: heard.at,
             last_seen: heard.at,
@@ -94,26 +94,26 @@ impl Claimant {
 
     /// Whether it announces the address as MetalLB's speakers and kube-vip do.
     pub const fn is_announcer(&self) -> bool {
-        self.announced.by_request && self.announced.by_reply
+        self.announcements.by_request && self.announcements.by_reply
     }
 
-    fn claim(&mut self, heard: &Heard) {
-        let manner = Manner::of(heard.form);
+    fn claim(&mut self, heard: &ObservedClaim) {
+        let mode = ClaimMode::of(heard.form);
         if !self.present {
             self.present = true;
             self.since = heard.at;
-            self.manner = manner;
+            self.mode = mode;
         }
-        if self.manner != manner {
-            self.manner = Manner::Both;
+        if self.mode != mode {
+            self.mode = ClaimMode::Both;
         }
         if heard.form.announcement && !heard.form.unicast {
-            self.announced.by_reply |= heard.form.reply;
-            self.announced.by_request |= !heard.form.reply;
+            self.announcements.by_reply |= heard.form.reply;
+            self.announcements.by_request |= !heard.form.reply;
         }
         self.last_seen = self.last_seen.max(heard.at);
         self.claims += 1;
-        self.answered = heard.answers.or(self.answered);
+        self.answered = heard.request.or(self.answered);
     }
 }
 
@@ -123,12 +123,12 @@ pub(super) struct Claimants(SmallVec<[Claimant; 1]>);
 
 impl Claimants {
     /// Notes a claim; says what its claimant was before it.
-    pub fn note(&mut self, heard: &Heard) -> Before {
+    pub fn record(&mut self, heard: &ObservedClaim) -> PriorClaimantState {
         if let Some(claimant) = self.get_mut(heard.mac) {
-            let before = Before {
+            let before = PriorClaimantState {
                 known: true,
                 present: claimant.present,
-                answered: heard.answers.is_some() && claimant.answered == heard.answers,
+                answered: heard.request.is_some() && claimant.answered == heard.request,
             };
             claimant.claim(heard);
             return before;
@@ -136,7 +136,7 @@ impl Claimants {
         let mut claimant = Claimant::new(heard);
         claimant.claim(heard);
         self.0.push(claimant);
-        Before::default()
+        PriorClaimantState::default()
     }
 
     /// Forgets the least recently seen if there are more than `max`; never one of `keep`.
@@ -154,16 +154,16 @@ impl Claimants {
     }
 
     /// Those that `is_left` does not pick no longer take part.
-    pub fn leave_only(&mut self, is_left: impl Fn(MacAddr) -> bool) {
+    pub fn retain_only(&mut self, is_left: impl Fn(MacAddr) -> bool) {
         for claimant in &mut self.0 {
             claimant.present &= is_left(claimant.mac);
         }
     }
 
     /// Whether it is yet to be reported that this MAC's frames come from another source. It is, once.
-    pub fn tell_mismatch(&mut self, mac: MacAddr) -> bool {
+    pub fn mark_mismatch_reported(&mut self, mac: MacAddr) -> bool {
         self.get_mut(mac)
-            .is_some_and(|claimant| !std::mem::replace(&mut claimant.mismatch_told, true))
+            .is_some_and(|claimant| !std::mem::replace(&mut claimant.mismatch_reported, true))
     }
 
     /// The claimant with this MAC.

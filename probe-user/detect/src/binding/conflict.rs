@@ -1,58 +1,58 @@
 //! The life of an open conflict: evidence, silence, asking, and its end.
 
-use probe_model::{BindingKey, Counts, Evidence, Hint, Timestamp};
+use probe_model::{BindingKey, Evidence, EvidenceCounts, Hint, Timestamp};
 
-use crate::{Ask, DetectConfig, Purpose, RequestId, owner::Identity};
+use crate::{DetectConfig, ProbePurpose, ProbeRequest, RequestId, owner::OwnerIdentity};
 
 /// An open conflict.
 #[derive(Debug)]
-pub(crate) struct Conflict {
+pub(crate) struct OpenConflict {
     /// The evidence that opened it.
     pub evidence: Evidence,
     pub hint: Option<Hint>,
     pub opened_at: Timestamp,
     pub last_evidence: Timestamp,
-    pub counts: Counts,
+    pub counts: EvidenceCounts,
     /// Since when there has been no evidence for long enough to say so.
     pub quiet_since: Option<Timestamp>,
     /// How many owners the last report named.
-    owners_told: usize,
+    reported_owners: usize,
     /// The last report was ignored.
-    hidden: bool,
+    unreported: bool,
     /// The request whose answers were last counted: three answers are one piece of evidence.
-    counted: Option<RequestId>,
-    inquiry: Option<Inquiry>,
+    suppressed_since_report: Option<RequestId>,
+    inquiry: Option<ConflictInquiry>,
 }
 
 /// The two rounds of asking who is left.
 #[derive(Clone, Copy, Debug)]
-struct Inquiry {
-    about: Timestamp,
-    rounds: [Option<Answered>; 2],
+struct ConflictInquiry {
+    requested_for: Timestamp,
+    rounds: [Option<ReplyCount>; 2],
 }
 
 /// Who answered in one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    Nobody,
-    One(Identity),
-    Several,
+pub(super) enum ReplyCount {
+    None,
+    One(OwnerIdentity),
+    Multiple,
 }
 
 /// What two rounds of asking say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Conclusion {
+pub(super) enum InquiryConclusion {
     /// A round is missing.
     Waiting,
     /// Exactly one owner answered both.
-    OneLeft(Identity),
+    OneLeft(OwnerIdentity),
     /// There is more than one still.
     StillShared,
     /// Nobody answered, or not both times: silence is no all-clear.
     Unclear,
 }
 
-impl Conflict {
+impl OpenConflict {
     /// A conflict without evidence yet, opened after so many returns.
     pub fn new(evidence: Evidence, at: Timestamp, returns: u64) -> Self {
         Self {
@@ -60,14 +60,14 @@ impl Conflict {
             hint: None,
             opened_at: at,
             last_evidence: at,
-            counts: Counts {
+            counts: EvidenceCounts {
                 returns,
-                ..Counts::default()
+                ..EvidenceCounts::default()
             },
             quiet_since: None,
-            owners_told: 0,
-            hidden: false,
-            counted: None,
+            reported_owners: 0,
+            unreported: false,
+            suppressed_since_report: None,
             inquiry: None,
         }
     }
@@ -75,7 +75,7 @@ impl Conflict {
     /// Takes evidence. It is to be told when it is the first, when the conflict had become quiet, when an
     /// owner has joined, and when the last report was ignored and this one would not be: so at most once
     /// for each owner, and once for each time it was quiet.
-    pub fn note(
+    pub fn add_evidence(
         &mut self,
         evidence: Evidence,
         at: Timestamp,
@@ -84,20 +84,21 @@ impl Conflict {
         ignored: bool,
     ) -> bool {
         match evidence {
-            Evidence::DuplicateReply if request == self.counted => {}
+            Evidence::DuplicateReply if request == self.suppressed_since_report => {}
             Evidence::DuplicateReply => self.counts.duplicate_replies += 1,
             Evidence::Alternation => {}
             Evidence::Local => self.counts.local += 1,
             Evidence::Confirmed => self.counts.confirmed += 1,
         }
-        self.counted = request.or(self.counted);
+        self.suppressed_since_report = request.or(self.suppressed_since_report);
         self.last_evidence = self.last_evidence.max(at);
         self.inquiry = None;
-        let tell =
-            owners > self.owners_told || self.quiet_since.is_some() || self.hidden && !ignored;
-        self.owners_told = self.owners_told.max(owners);
+        let tell = owners > self.reported_owners
+            || self.quiet_since.is_some()
+            || self.unreported && !ignored;
+        self.reported_owners = self.reported_owners.max(owners);
         self.quiet_since = None;
-        self.hidden = ignored;
+        self.unreported = ignored;
         tell
     }
 
@@ -109,73 +110,81 @@ impl Conflict {
     ) -> Timestamp {
         let quiet = config.resolution_quiet;
         // Asked before the configuration forbade it, and never again: nobody waits for an answer.
-        let inquiry = self.inquiry.filter(|_| config.may_ask);
+        let inquiry = self.inquiry.filter(|_| config.can_probe);
         match (inquiry, self.quiet_since) {
             (None, None) => self.last_evidence + quiet,
-            (Some(inquiry), None) => inquiry.about + quiet,
-            (Some(inquiry), Some(since)) => (inquiry.about + quiet).min(expires_at().max(since)),
+            (Some(inquiry), None) => inquiry.requested_for + quiet,
+            (Some(inquiry), Some(since)) => {
+                (inquiry.requested_for + quiet).min(expires_at().max(since))
+            }
             (None, Some(since)) => expires_at().max(since),
         }
     }
 
     /// Starts asking who is left, anew if need be.
-    pub fn inquire(
+    pub fn request_replies(
         &mut self,
         key: BindingKey,
-        about: Timestamp,
+        requested_for: Timestamp,
         config: &DetectConfig,
-    ) -> [Ask; 2] {
-        self.inquiry = Some(Inquiry {
-            about,
+    ) -> [ProbeRequest; 2] {
+        self.inquiry = Some(ConflictInquiry {
+            requested_for,
             rounds: [None; 2],
         });
         let gap = config.resolution_gap;
-        let round = |round, earliest| Ask {
+        let round = |round, earliest| ProbeRequest {
             key,
-            purpose: Purpose::Resolution,
+            purpose: ProbePurpose::Resolution,
             round,
-            about,
+            requested_for,
             earliest,
             latest: earliest + gap,
             to: Vec::new(),
         };
         // The windows lie a gap apart, so the rounds do, whenever in them the asker asks.
-        [round(0, about), round(1, about + gap + gap)]
+        [round(0, requested_for), round(1, requested_for + gap + gap)]
     }
 
     /// Whether it is being asked who is left, and for how long without an answer.
-    pub fn inquiring_since(&self) -> Option<Timestamp> {
-        self.inquiry.map(|inquiry| inquiry.about)
+    pub fn inquiry_started_at(&self) -> Option<Timestamp> {
+        self.inquiry.map(|inquiry| inquiry.requested_for)
     }
 
     /// Takes what one round said.
-    pub(super) fn answered(&mut self, ask: &Ask, answered: Answered) -> Conclusion {
+    pub(super) fn record_replies(
+        &mut self,
+        ask: &ProbeRequest,
+        answered: ReplyCount,
+    ) -> InquiryConclusion {
         let Some(inquiry) = &mut self.inquiry else {
-            return Conclusion::Waiting;
+            return InquiryConclusion::Waiting;
         };
         let Some(round) = inquiry.rounds.get_mut(usize::from(ask.round)) else {
-            return Conclusion::Waiting;
+            return InquiryConclusion::Waiting;
         };
-        if inquiry.about != ask.about {
-            return Conclusion::Waiting;
+        if inquiry.requested_for != ask.requested_for {
+            return InquiryConclusion::Waiting;
         }
         *round = Some(answered);
         match inquiry.rounds {
-            [Some(Answered::Several), _] | [_, Some(Answered::Several)] => Conclusion::StillShared,
-            [None, _] | [_, None] => Conclusion::Waiting,
-            [Some(Answered::One(first)), Some(Answered::One(second))] if first == second => {
-                Conclusion::OneLeft(first)
+            [Some(ReplyCount::Multiple), _] | [_, Some(ReplyCount::Multiple)] => {
+                InquiryConclusion::StillShared
+            }
+            [None, _] | [_, None] => InquiryConclusion::Waiting,
+            [Some(ReplyCount::One(first)), Some(ReplyCount::One(second))] if first == second => {
+                InquiryConclusion::OneLeft(first)
             }
             [
-                Some(Answered::One(_) | Answered::Nobody),
-                Some(Answered::One(_) | Answered::Nobody),
-            ] => Conclusion::Unclear,
+                Some(ReplyCount::One(_) | ReplyCount::None),
+                Some(ReplyCount::One(_) | ReplyCount::None),
+            ] => InquiryConclusion::Unclear,
         }
     }
 
     /// Who is one owner has changed, so what was answered so far is void. It is asked again when answers are
     /// overdue.
-    pub fn forget_answers(&mut self) {
+    pub fn clear_replies(&mut self) {
         if let Some(inquiry) = &mut self.inquiry {
             inquiry.rounds = [None; 2];
         }
@@ -187,8 +196,8 @@ impl Conflict {
         if self.quiet_since.is_some() {
             return false;
         }
-        let tell = newly_tracked || self.hidden;
-        self.hidden = tell && ignored;
+        let tell = newly_tracked || self.unreported;
+        self.unreported = tell && ignored;
         tell && !ignored
     }
 
@@ -198,7 +207,7 @@ impl Conflict {
         self.last_evidence = self.last_evidence.min(now);
         self.quiet_since = self.quiet_since.map(|since| since.min(now));
         if let Some(inquiry) = &mut self.inquiry {
-            inquiry.about = inquiry.about.min(now);
+            inquiry.requested_for = inquiry.requested_for.min(now);
         }
     }
 }

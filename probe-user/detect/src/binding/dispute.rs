@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use probe_common::wire::MacAddr;
 use probe_model::Timestamp;
 
-use super::conflict::Conflict;
+use super::conflict::OpenConflict;
 use crate::DetectConfig;
 
 /// Everything that a settled address does without.
@@ -14,20 +14,20 @@ pub(super) struct Dispute {
     /// A takeover that has not settled.
     pub contest: Option<Contest>,
     /// The open conflict.
-    pub conflict: Option<Conflict>,
+    pub conflict: Option<OpenConflict>,
     /// When owners took the address back, oldest first; as many as alternation needs.
     pub returns: VecDeque<Timestamp>,
     /// The last sign of a contested address, within an episode that has been reported.
     pub contested: Option<Timestamp>,
     /// The physical MAC that was last seen beside a virtual-router MAC.
-    pub beside: Option<Beside>,
+    pub concurrent: Option<ConcurrentClaimant>,
 }
 
 /// A takeover that has not settled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Contest {
     /// Who had the address when it was last settled.
-    pub settled: MacAddr,
+    pub settled_owner: MacAddr,
     /// Who had it just before the last takeover.
     pub previous: MacAddr,
     /// When the first takeover was.
@@ -38,12 +38,12 @@ pub(super) struct Contest {
     /// Returns since it began.
     pub returns: u64,
     /// Answers to our asking about the last takeover, by round.
-    pub rounds: [Option<Confirmation>; 2],
+    pub rounds: [Option<TakeoverConfirmation>; 2],
 }
 
 /// Who answered in one round about a takeover.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Confirmation {
+pub(super) struct TakeoverConfirmation {
     /// The owner before.
     pub previous: bool,
     /// The owner that took over.
@@ -52,7 +52,7 @@ pub(super) struct Confirmation {
 
 /// A physical MAC beside a virtual-router MAC.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Beside {
+pub(super) struct ConcurrentClaimant {
     /// The one seen last.
     pub mac: MacAddr,
     /// Since when it is that one.
@@ -61,10 +61,10 @@ pub(super) struct Beside {
 
 impl Contest {
     /// The first takeover, from a settled owner.
-    pub const fn new(settled: MacAddr, at: Timestamp) -> Self {
+    pub const fn new(settled_owner: MacAddr, at: Timestamp) -> Self {
         Self {
-            settled,
-            previous: settled,
+            settled_owner,
+            previous: settled_owner,
             began: at,
             silent_since: at,
             returns: 0,
@@ -83,7 +83,7 @@ impl Contest {
 
 impl Dispute {
     /// Remembers a return.
-    pub fn returned(&mut self, at: Timestamp, config: &DetectConfig) {
+    pub fn record_return(&mut self, at: Timestamp, config: &DetectConfig) {
         self.returns.push_back(at);
         let enough = config
             .alternation_returns
@@ -117,14 +117,14 @@ impl Dispute {
     /// The address is settled, and what led there does not count any more.
     pub fn settle(&mut self) {
         *self = Self {
-            beside: self.beside,
+            concurrent: self.concurrent,
             ..Self::default()
         };
     }
 
     /// When there is nothing left in it that matters; `None` while there is.
-    pub fn spent_at(&self, config: &DetectConfig) -> Option<Timestamp> {
-        if self.contest.is_some() || self.conflict.is_some() || self.beside.is_some() {
+    pub fn returns_expire_at(&self, config: &DetectConfig) -> Option<Timestamp> {
+        if self.contest.is_some() || self.conflict.is_some() || self.concurrent.is_some() {
             return None;
         }
         let returns = self.returns.back().copied().unwrap_or_default();
@@ -141,8 +141,8 @@ impl Dispute {
             clamp(&mut contest.began);
             clamp(&mut contest.silent_since);
         }
-        if let Some(beside) = &mut self.beside {
-            clamp(&mut beside.since);
+        if let Some(concurrent) = &mut self.concurrent {
+            clamp(&mut concurrent.since);
         }
         if let Some(contested) = &mut self.contested {
             clamp(contested);

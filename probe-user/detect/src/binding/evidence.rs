@@ -2,10 +2,10 @@
 
 use probe_model::{Evidence, FindingKind, Hint, OwnerView};
 
-use super::{Binding, claimants::Claimant, conflict::Conflict};
+use super::{Binding, claimants::Claimant, conflict::OpenConflict};
 use crate::{
     RequestId,
-    turn::{Scene, Turn},
+    turn::{BindingContext, BindingTransition},
 };
 
 impl Binding {
@@ -15,9 +15,9 @@ impl Binding {
         evidence: Evidence,
         request: Option<RequestId>,
         hint: Option<Hint>,
-        turn: &mut Turn,
+        turn: &mut BindingTransition,
     ) {
-        let owners = self.count_parties(&turn.scene);
+        let owners = self.count_parties(&turn.context);
         if owners < 2 {
             return;
         }
@@ -25,28 +25,28 @@ impl Binding {
         let returns = dispute.returns.len() as u64;
         let conflict = dispute
             .conflict
-            .get_or_insert_with(|| Conflict::new(evidence, turn.at, returns));
+            .get_or_insert_with(|| OpenConflict::new(evidence, turn.at, returns));
         conflict.hint = hint.or(conflict.hint);
-        if conflict.note(evidence, turn.at, request, owners, turn.is_ignored()) {
-            self.tell_of_conflict(FindingKind::Conflict, evidence, turn);
+        if conflict.add_evidence(evidence, turn.at, request, owners, turn.is_ignored()) {
+            self.report_conflict(FindingKind::Conflict, evidence, turn);
         }
     }
 
     /// There is a sign of trouble that is less than a conflict. It is told once an episode, which ends when
     /// there was none for a while.
-    pub(super) fn contested(&mut self, hint: Option<Hint>, turn: &mut Turn) {
+    pub(super) fn report_contested(&mut self, hint: Option<Hint>, turn: &mut BindingTransition) {
         let since = self.since;
         let dispute = self.dispute.get_or_insert_default();
         if dispute.conflict.is_some() {
             return;
         }
-        let quiet = turn.scene.rules.config.resolution_quiet;
+        let quiet = turn.context.rules.config.resolution_quiet;
         let known = dispute
             .contested
             .is_some_and(|last| turn.at.since(last) < quiet);
         dispute.contested = dispute.contested.max(Some(turn.at));
         if known {
-            turn.hold_back(FindingKind::Contested);
+            turn.suppress(FindingKind::Contested);
             return;
         }
         let (began, returns) = dispute
@@ -55,24 +55,24 @@ impl Binding {
         let mut finding = turn.finding(FindingKind::Contested, began);
         finding.counts.returns = returns;
         finding.hint = hint;
-        finding.owners = self.parties(&turn.scene, turn.at);
+        finding.owners = self.parties_at(&turn.context, turn.at);
         turn.report(finding);
     }
 
     /// Tells what has become of the open conflict, and why.
-    pub(super) fn tell_of_conflict(
+    pub(super) fn report_conflict(
         &mut self,
         kind: FindingKind,
         evidence: Evidence,
-        turn: &mut Turn,
+        turn: &mut BindingTransition,
     ) {
-        let owners = self.parties(&turn.scene, turn.at);
+        let owners = self.parties_at(&turn.context, turn.at);
         let announcers = self.hint_of_announcers(&owners);
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
-        conflict.hint = hint_of_parties(&owners, &turn.scene)
-            .or_else(|| conflict.hint.filter(|&hint| !is_of_announcers(hint)))
+        conflict.hint = hint_of_parties(&owners, &turn.context)
+            .or_else(|| conflict.hint.filter(|&hint| !names_announcers(hint)))
             .or(announcers)
             .or(conflict.hint);
         let mut finding = turn.finding(kind, conflict.opened_at);
@@ -98,15 +98,15 @@ impl Binding {
 }
 
 /// Whether more announcements may show that it was something else.
-const fn is_of_announcers(hint: Hint) -> bool {
+const fn names_announcers(hint: Hint) -> bool {
     matches!(hint, Hint::TwoAnnouncers | Hint::AnnouncerAndHost)
 }
 
 /// What the owners in a conflict suggest by themselves.
-fn hint_of_parties(parties: &[OwnerView], scene: &Scene) -> Option<Hint> {
+fn hint_of_parties(parties: &[OwnerView], context: &BindingContext) -> Option<Hint> {
     let is_router = |party: &&OwnerView| {
         let mut macs = party.macs.iter();
-        macs.any(|&mac| scene.rules.is_virtual_router(mac))
+        macs.any(|&mac| context.rules.is_virtual_router(mac))
     };
     if parties.iter().filter(is_router).count() > 1 {
         Some(Hint::TwoRouterGroups)

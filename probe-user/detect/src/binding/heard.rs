@@ -3,67 +3,79 @@
 use probe_common::wire::MacAddr;
 use probe_model::Timestamp;
 
-use crate::{Answer, Claim, Form, RequestId, world::World};
+use crate::{Claim, ClaimFlags, ProbeReply, RequestId, world::DetectorEnvironment};
 
 /// A claim.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct ObservedClaim {
     /// When it was seen.
     pub at: Timestamp,
     /// sha.
     pub mac: MacAddr,
     /// What it looked like.
-    pub form: Form,
+    pub form: ClaimFlags,
     /// The request that it answers in time.
-    pub answers: Option<RequestId>,
+    pub request: Option<RequestId>,
     /// Who asked that request, if that is known.
     pub asker: Option<MacAddr>,
     /// It answers an ARP probe of this host.
     pub solicited: bool,
 }
 
-impl Heard {
+impl ObservedClaim {
     /// An observed claim.
-    pub fn of(claim: &Claim, at: Timestamp, world: &World) -> Self {
-        let request = claim.answer.and_then(|answer| answer.request);
-        Self::new(at, claim.mac, claim.form, request, claim.answer, world)
+    pub fn new_claim(claim: &Claim, at: Timestamp, environment: &DetectorEnvironment) -> Self {
+        let request = claim.reply.and_then(|reply| reply.request);
+        Self::new(at, claim.mac, claim.form, request, claim.reply, environment)
     }
 
     /// The claim that an observed one carries.
-    pub fn carried_by(claim: &Claim, at: Timestamp, world: &World) -> Option<Self> {
+    pub fn carried_by(
+        claim: &Claim,
+        at: Timestamp,
+        environment: &DetectorEnvironment,
+    ) -> Option<Self> {
         let carried = claim.previous.filter(|carried| carried.at <= at)?;
         // Who asked is known only of the request that the observed claim answers too.
-        let answer = carried.request.and_then(|request| {
-            let same = |answer: &Answer| answer.request == Some(request);
-            claim.answer.filter(same)
+        let reply = carried.request.and_then(|request| {
+            let same = |reply: &ProbeReply| reply.request == Some(request);
+            claim.reply.filter(same)
         });
         let (mac, form, request) = (carried.mac, carried.form, carried.request);
-        Some(Self::new(carried.at, mac, form, request, answer, world))
+        Some(Self::new(
+            carried.at,
+            mac,
+            form,
+            request,
+            reply,
+            environment,
+        ))
     }
 
     fn new(
         at: Timestamp,
         mac: MacAddr,
-        form: Form,
+        form: ClaimFlags,
         request: Option<RequestId>,
-        answer: Option<Answer>,
-        world: &World,
+        reply: Option<ProbeReply>,
+        environment: &DetectorEnvironment,
     ) -> Self {
-        let window = world.rules.config.answer_window;
+        let window = environment.rules.config.answer_window;
         let in_time = |request: &RequestId| at.since(request.0) <= window;
-        let asked_by_us = |answer: Answer| answer.to_probe && world.facts.is_local(answer.asker);
+        let asked_by_us =
+            |reply: ProbeReply| reply.to_probe && environment.facts.is_local(reply.asker);
         Self {
             at,
             mac,
             form,
-            answers: request.filter(in_time),
-            asker: answer.map(|answer| answer.asker),
-            solicited: answer.is_some_and(asked_by_us),
+            request: request.filter(in_time),
+            asker: reply.map(|reply| reply.asker),
+            solicited: reply.is_some_and(asked_by_us),
         }
     }
 
     /// A unicast reply with spa = tpa: what an outgoing speaker says to an incoming one's announcement.
-    pub const fn is_courtesy(&self) -> bool {
+    pub const fn is_probe_reply(&self) -> bool {
         self.form.reply && self.form.announcement && self.form.unicast
     }
 }

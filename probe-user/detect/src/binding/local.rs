@@ -3,28 +3,33 @@
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, Timestamp};
 
-use super::{Binding, claimants::Before};
+use super::{Binding, claimants::PriorClaimantState};
 use crate::{
-    Ask, Purpose,
-    turn::{Scene, Turn},
+    ProbePurpose, ProbeRequest,
+    turn::{BindingContext, BindingTransition},
 };
 
 impl Binding {
     /// A claim that is more than an earlier owner's leftover: is it one to an address of this host?
-    pub(super) fn check_local(&mut self, mac: MacAddr, before: Before, turn: &mut Turn) {
-        let Some(since) = self.local_dispute_since(mac, &turn.scene) else {
+    pub(super) fn check_local(
+        &mut self,
+        mac: MacAddr,
+        before: PriorClaimantState,
+        turn: &mut BindingTransition,
+    ) {
+        let Some(since) = self.local_dispute_since(mac, &turn.context) else {
             return;
         };
-        let config = &turn.scene.rules.config;
+        let config = &turn.context.rules.config;
         if before.present && turn.at.since(since) >= config.local_grace {
             self.evidence(Evidence::Local, None, None, turn);
-        } else if !before.present && config.may_ask {
+        } else if !before.present && config.can_probe {
             let earliest = since + config.local_grace;
-            turn.ask(Ask {
-                key: turn.scene.key,
-                purpose: Purpose::Local,
+            turn.request_probe(ProbeRequest {
+                key: turn.context.key,
+                purpose: ProbePurpose::Local,
                 round: 0,
-                about: since,
+                requested_for: since,
                 earliest,
                 latest: earliest + config.local_grace,
                 to: vec![mac],
@@ -33,10 +38,10 @@ impl Binding {
     }
 
     /// A stranger was asked for an address of this host.
-    pub(super) fn stranger_answered(&mut self, by: &[MacAddr], turn: &mut Turn) {
-        let grace = turn.scene.rules.config.local_grace;
+    pub(super) fn other_host_replied(&mut self, by: &[MacAddr], turn: &mut BindingTransition) {
+        let grace = turn.context.rules.config.local_grace;
         let is_rival = |&mac: &MacAddr| {
-            self.local_dispute_since(mac, &turn.scene)
+            self.local_dispute_since(mac, &turn.context)
                 .is_some_and(|since| turn.at.since(since) >= grace)
         };
         if by.iter().any(is_rival) {
@@ -47,14 +52,18 @@ impl Binding {
     /// Since when a stranger and this host both had the time to see each other: the latest of the stranger's
     /// first claim, its last return, and this host's getting the address. `None` if it is no stranger, or
     /// this host does not hold the address.
-    pub(super) fn local_dispute_since(&self, mac: MacAddr, scene: &Scene) -> Option<Timestamp> {
-        let held = scene.held?;
-        let stranger = !scene.facts.is_local(mac)
-            && self.owner_of(mac, scene) != self.owner_of(held.mac, scene);
+    pub(super) fn local_dispute_since(
+        &self,
+        mac: MacAddr,
+        context: &BindingContext,
+    ) -> Option<Timestamp> {
+        let local_address = context.local_address?;
+        let stranger = !context.facts.is_local(mac)
+            && self.owner_of(mac, context) != self.owner_of(local_address.mac, context);
         if !stranger {
             return None;
         }
-        let since = self.claimants.get(mac)?.since.max(held.since);
+        let since = self.claimants.get(mac)?.since.max(local_address.since);
         let has_returned = self.contest().is_some_and(|contest| contest.returns > 0);
         Some(if has_returned && self.holder == Some(mac) {
             since.max(self.since)

@@ -3,65 +3,78 @@
 use std::cmp::Reverse;
 
 use probe_common::wire::MacAddr;
-use probe_model::{OwnerView, Role, Timestamp};
+use probe_model::{OwnerRole, OwnerView, Timestamp};
 use smallvec::SmallVec;
 
 use super::Binding;
-use crate::{Holder, owner::Identity, turn::Scene};
+use crate::{CurrentOwner, owner::OwnerIdentity, turn::BindingContext};
 
 impl Binding {
     /// The owner that a MAC belongs to on this address. A virtual-router MAC and the physical MACs of the
     /// machines behind it are one owner.
-    pub(super) fn owner_of(&self, mac: MacAddr, scene: &Scene) -> Identity {
-        let identity = scene.rules.identify(mac);
+    pub(super) fn owner_of(&self, mac: MacAddr, context: &BindingContext) -> OwnerIdentity {
+        let identity = context.rules.identify(mac);
         match identity {
-            Identity::Station(_) => self.router(scene).map_or(identity, Identity::VirtualRouter),
-            Identity::VirtualRouter(_)
-            | Identity::GlbpGroup(_)
-            | Identity::NlbCluster(_)
-            | Identity::Declared(_) => identity,
+            OwnerIdentity::Host(_) => self
+                .router(context)
+                .map_or(identity, OwnerIdentity::VirtualRouter),
+            OwnerIdentity::VirtualRouter(_)
+            | OwnerIdentity::GlbpGroup(_)
+            | OwnerIdentity::NlbCluster(_)
+            | OwnerIdentity::Declared(_) => identity,
         }
     }
 
     /// The virtual-router MAC that claimed the address last.
-    pub(super) fn router(&self, scene: &Scene) -> Option<MacAddr> {
+    pub(super) fn router(&self, context: &BindingContext) -> Option<MacAddr> {
         self.claimants
             .iter()
-            .filter(|claimant| scene.rules.is_virtual_router(claimant.mac))
+            .filter(|claimant| context.rules.is_virtual_router(claimant.mac))
             .max_by_key(|claimant| (claimant.last_seen, claimant.mac))
             .map(|claimant| claimant.mac)
     }
 
     /// Who asked: an owner of this address, if it is one, else whoever the MAC stands for.
-    pub(super) fn owner_asking(&self, asker: MacAddr, scene: &Scene) -> Identity {
+    pub(super) fn owner_requesting(
+        &self,
+        asker: MacAddr,
+        context: &BindingContext,
+    ) -> OwnerIdentity {
         if self.claimants.get(asker).is_some() {
-            self.owner_of(asker, scene)
+            self.owner_of(asker, context)
         } else {
-            scene.rules.identify(asker)
+            context.rules.identify(asker)
         }
     }
 
     /// The MAC of an owner that was seen last, or the one that this host holds the address with.
-    pub(super) fn latest_mac_of(&self, owner: Identity, scene: &Scene) -> Option<MacAddr> {
-        let is_owners = |mac: &MacAddr| self.owner_of(*mac, scene) == owner;
+    pub(super) fn latest_mac_of(
+        &self,
+        owner: OwnerIdentity,
+        context: &BindingContext,
+    ) -> Option<MacAddr> {
+        let is_owners = |mac: &MacAddr| self.owner_of(*mac, context) == owner;
         let claimants = self.claimants.iter();
         let latest = claimants
             .filter(|claimant| is_owners(&claimant.mac))
             .max_by_key(|claimant| claimant.last_seen)
             .map(|claimant| claimant.mac);
-        latest.or(scene.held.map(|held| held.mac).filter(is_owners))
+        latest.or(context
+            .local_address
+            .map(|local_address| local_address.mac)
+            .filter(is_owners))
     }
 
     /// The current owner, by the MAC that stands for it.
-    pub fn current(&self, scene: &Scene) -> Option<Holder> {
-        let owner = self.owner_of(self.holder?, scene);
-        let mut current = Holder {
-            canonical: scene.rules.canonical(owner),
+    pub fn current(&self, context: &BindingContext) -> Option<CurrentOwner> {
+        let owner = self.owner_of(self.holder?, context);
+        let mut current = CurrentOwner {
+            canonical: context.rules.canonical(owner),
             macs: SmallVec::new(),
             last_claim: Timestamp::ZERO,
         };
         for claimant in self.claimants.iter() {
-            if self.owner_of(claimant.mac, scene) == owner {
+            if self.owner_of(claimant.mac, context) == owner {
                 current.macs.push(claimant.mac);
                 current.last_claim = current.last_claim.max(claimant.last_seen);
             }
@@ -70,28 +83,28 @@ impl Binding {
     }
 
     /// Only `owner` takes part from now on.
-    pub(super) fn leave_only(&mut self, owner: Identity, scene: &Scene) {
+    pub(super) fn retain_only(&mut self, owner: OwnerIdentity, context: &BindingContext) {
         let left: SmallVec<[MacAddr; 8]> = self
             .claimants
             .present()
             .map(|claimant| claimant.mac)
-            .filter(|&mac| self.owner_of(mac, scene) == owner)
+            .filter(|&mac| self.owner_of(mac, context) == owner)
             .collect();
-        self.claimants.leave_only(|mac| left.contains(&mac));
+        self.claimants.retain_only(|mac| left.contains(&mac));
     }
 
     /// Everybody remembered.
-    pub(super) fn owners(&self, scene: &Scene) -> Vec<OwnerView> {
-        self.owners_among(scene, |_| true)
+    pub(super) fn owners(&self, context: &BindingContext) -> Vec<OwnerView> {
+        self.owners_among(context, |_| true)
     }
 
-    /// How many owners [`Self::parties`] would name.
-    pub(super) fn count_parties(&self, scene: &Scene) -> usize {
-        let held = scene.held.map(|held| held.mac);
+    /// How many owners [`Self::parties_at`] would name.
+    pub(super) fn count_parties(&self, context: &BindingContext) -> usize {
+        let local_address = context.local_address.map(|local_address| local_address.mac);
         let macs = self.claimants.present().map(|claimant| claimant.mac);
-        let mut owners: SmallVec<[Identity; 8]> = SmallVec::new();
-        for mac in macs.chain(held) {
-            let owner = self.owner_of(mac, scene);
+        let mut owners: SmallVec<[OwnerIdentity; 8]> = SmallVec::new();
+        for mac in macs.chain(local_address) {
+            let owner = self.owner_of(mac, context);
             if !owners.contains(&owner) {
                 owners.push(owner);
             }
@@ -100,19 +113,19 @@ impl Binding {
     }
 
     /// Everybody who takes part in the present state of affairs, this host included if it holds the address.
-    pub(super) fn parties(&self, scene: &Scene, at: Timestamp) -> Vec<OwnerView> {
-        let mut parties = self.owners_among(scene, |mac| {
+    pub(super) fn parties_at(&self, context: &BindingContext, at: Timestamp) -> Vec<OwnerView> {
+        let mut parties = self.owners_among(context, |mac| {
             self.claimants
                 .get(mac)
                 .is_some_and(|claimant| claimant.present)
         });
-        if let Some(held) = scene.held {
-            let owner = self.owner_of(held.mac, scene);
+        if let Some(local_address) = context.local_address {
+            let owner = self.owner_of(local_address.mac, context);
             let mut present = self.claimants.present();
-            if !present.any(|claimant| self.owner_of(claimant.mac, scene) == owner) {
+            if !present.any(|claimant| self.owner_of(claimant.mac, context) == owner) {
                 parties.push(OwnerView {
-                    first_seen: held.since,
-                    ..station(Role::Current, held.mac, at, scene)
+                    first_seen: local_address.since,
+                    ..host_owner(OwnerRole::Current, local_address.mac, at, context)
                 });
             }
         }
@@ -122,17 +135,17 @@ impl Binding {
     /// The owners of the MACs that `wanted` picks: the current one first, then the one seen last first.
     pub(super) fn owners_among(
         &self,
-        scene: &Scene,
+        context: &BindingContext,
         wanted: impl Fn(MacAddr) -> bool,
     ) -> Vec<OwnerView> {
-        let current = self.holder.map(|mac| self.owner_of(mac, scene));
+        let current = self.holder.map(|mac| self.owner_of(mac, context));
         let mut claimants: SmallVec<[_; 8]> = self.claimants.iter().collect();
         claimants.retain(|claimant| wanted(claimant.mac));
         claimants.sort_unstable_by_key(|claimant| (Reverse(claimant.last_seen), claimant.mac));
-        let mut owners: Vec<(Identity, OwnerView)> = Vec::new();
+        let mut owners: Vec<(OwnerIdentity, OwnerView)> = Vec::new();
         for claimant in claimants {
-            let owner = self.owner_of(claimant.mac, scene);
-            let local = scene.facts.is_local(claimant.mac);
+            let owner = self.owner_of(claimant.mac, context);
+            let local = context.facts.is_local(claimant.mac);
             if let Some((_, view)) = owners.iter_mut().find(|(known, _)| *known == owner) {
                 view.macs.push(claimant.mac);
                 view.local |= local;
@@ -142,9 +155,9 @@ impl Binding {
                 continue;
             }
             let role = if current == Some(owner) {
-                Role::Current
+                OwnerRole::Current
             } else {
-                Role::Earlier
+                OwnerRole::Earlier
             };
             let view = OwnerView {
                 role,
@@ -163,11 +176,16 @@ impl Binding {
 }
 
 /// A station that plays a part at `at`, without having claimed the address.
-pub(crate) fn station(role: Role, mac: MacAddr, at: Timestamp, scene: &Scene) -> OwnerView {
+pub(crate) fn host_owner(
+    role: OwnerRole,
+    mac: MacAddr,
+    at: Timestamp,
+    context: &BindingContext,
+) -> OwnerView {
     OwnerView {
         role,
         macs: vec![mac],
-        local: scene.facts.is_local(mac),
+        local: context.facts.is_local(mac),
         announces: false,
         first_seen: at,
         last_seen: at,

@@ -5,12 +5,12 @@ use probe_model::{Evidence, FindingKind, Hint, Timestamp};
 
 use super::{
     Binding,
-    claimants::{Before, Manner},
-    dispute::{Confirmation, Contest},
+    claimants::{ClaimMode, PriorClaimantState},
+    dispute::{Contest, TakeoverConfirmation},
 };
 use crate::{
-    Ask, Purpose,
-    turn::{Scene, Turn},
+    ProbePurpose, ProbeRequest,
+    turn::{BindingContext, BindingTransition},
 };
 
 impl Binding {
@@ -19,15 +19,15 @@ impl Binding {
         &mut self,
         mac: MacAddr,
         previous: MacAddr,
-        before: Before,
-        turn: &mut Turn,
+        before: PriorClaimantState,
+        turn: &mut BindingTransition,
     ) {
-        let (at, config) = (turn.at, &turn.scene.rules.config);
+        let (at, config) = (turn.at, &turn.context.rules.config);
         self.holder = Some(mac);
         self.since = at;
         let dispute = self.dispute.get_or_insert_default();
         if before.known {
-            dispute.returned(at, config);
+            dispute.record_return(at, config);
         }
         let returned = match &mut dispute.contest {
             None => {
@@ -43,21 +43,26 @@ impl Binding {
             conflict.counts.returns += u64::from(before.known);
         }
         let alternates = dispute.alternates(at, config);
-        let balanced = self.is_balanced(&turn.scene);
+        let balanced = self.is_balanced(&turn.context);
         if alternates && !balanced {
-            self.evidence(self.kind_of_alternation(mac, &turn.scene), None, None, turn);
+            self.evidence(
+                self.alternation_evidence(mac, &turn.context),
+                None,
+                None,
+                turn,
+            );
         } else if alternates || returned {
-            self.contested(balanced.then_some(Hint::BalanceAlb), turn);
+            self.report_contested(balanced.then_some(Hint::BalanceAlb), turn);
         }
-        self.ask_to_confirm(mac, previous, turn);
+        self.request_confirmation(mac, previous, turn);
     }
 
     /// A stranger that took the address from this host, lost it and took it again: this host held it.
-    fn kind_of_alternation(&self, mac: MacAddr, scene: &Scene) -> Evidence {
-        let is_local = |mac| scene.facts.is_local(mac);
+    fn alternation_evidence(&self, mac: MacAddr, context: &BindingContext) -> Evidence {
+        let is_local = |mac| context.facts.is_local(mac);
         let from_local = self
             .contest()
-            .is_some_and(|contest| is_local(contest.settled));
+            .is_some_and(|contest| is_local(contest.settled_owner));
         if from_local && !is_local(mac) {
             Evidence::Local
         } else {
@@ -66,15 +71,15 @@ impl Binding {
     }
 
     /// Bonding mode balance-alb: of two owners, one only ever asks and the other only ever answers.
-    fn is_balanced(&self, scene: &Scene) -> bool {
+    fn is_balanced(&self, context: &BindingContext) -> bool {
         let (mut asking, mut answering) = (None, None);
         for claimant in self.claimants.present() {
-            let side = match claimant.manner {
-                Manner::Asking => &mut asking,
-                Manner::Answering => &mut answering,
-                Manner::Both => return false,
+            let side = match claimant.mode {
+                ClaimMode::Requests => &mut asking,
+                ClaimMode::Replies => &mut answering,
+                ClaimMode::Both => return false,
             };
-            let owner = self.owner_of(claimant.mac, scene);
+            let owner = self.owner_of(claimant.mac, context);
             if *side.get_or_insert(owner) != owner {
                 return false;
             }
@@ -84,26 +89,26 @@ impl Binding {
 
     /// Asked by us, an owner that does not have the address at present answered. That is no return, but no
     /// silence either.
-    pub(super) fn testify(&mut self, at: Timestamp) {
+    pub(super) fn confirm_current(&mut self, at: Timestamp) {
         if let Some(contest) = self.contest_mut() {
             contest.silent_since = contest.silent_since.max(at);
         }
     }
 
     /// Wishes both owners to be asked, twice.
-    fn ask_to_confirm(&self, mac: MacAddr, previous: MacAddr, turn: &mut Turn) {
-        let (facts, config) = (turn.scene.facts, &turn.scene.rules.config);
+    fn request_confirmation(&self, mac: MacAddr, previous: MacAddr, turn: &mut BindingTransition) {
+        let (facts, config) = (turn.context.facts, &turn.context.rules.config);
         // Nobody hears himself answer.
         let with_local = facts.is_local(mac) || facts.is_local(previous);
-        if !config.may_ask || with_local || self.conflict().is_some() {
+        if !config.can_probe || with_local || self.conflict().is_some() {
             return;
         }
         for (round, (earliest, latest)) in (0..).zip(config.confirmation) {
-            turn.ask(Ask {
-                key: turn.scene.key,
-                purpose: Purpose::Confirmation,
+            turn.request_probe(ProbeRequest {
+                key: turn.context.key,
+                purpose: ProbePurpose::Confirmation,
                 round,
-                about: turn.at,
+                requested_for: turn.at,
                 earliest: turn.at + earliest,
                 latest: turn.at + latest,
                 to: vec![previous, mac],
@@ -112,20 +117,25 @@ impl Binding {
     }
 
     /// A pending move was asked about.
-    pub(super) fn confirm(&mut self, ask: &Ask, by: &[MacAddr], turn: &mut Turn) {
+    pub(super) fn confirm(
+        &mut self,
+        ask: &ProbeRequest,
+        by: &[MacAddr],
+        turn: &mut BindingTransition,
+    ) {
         let previous = self.contest().map(|contest| contest.previous);
         let (Some(previous), Some(holder)) = (previous, self.holder) else {
             return;
         };
-        if self.since != ask.about {
+        if self.since != ask.requested_for {
             return;
         }
         let answered = |mac| {
-            let owner = self.owner_of(mac, &turn.scene);
+            let owner = self.owner_of(mac, &turn.context);
             by.iter()
-                .any(|&mac| self.owner_of(mac, &turn.scene) == owner)
+                .any(|&mac| self.owner_of(mac, &turn.context) == owner)
         };
-        let said = Confirmation {
+        let said = TakeoverConfirmation {
             previous: answered(previous),
             holder: answered(holder),
         };
@@ -145,12 +155,12 @@ impl Binding {
         }
     }
 
-    pub(super) fn settles_at(&self, scene: &Scene) -> Option<Timestamp> {
-        Some(self.contest()?.silent_since + scene.rules.config.settle)
+    pub(super) fn settles_at(&self, context: &BindingContext) -> Option<Timestamp> {
+        Some(self.contest()?.silent_since + context.rules.config.settle)
     }
 
     /// Nobody but the holder has claimed the address for long enough.
-    pub(super) fn settle(&mut self, turn: &mut Turn) {
+    pub(super) fn settle(&mut self, turn: &mut BindingTransition) {
         let Some(dispute) = &mut self.dispute else {
             return;
         };
@@ -161,26 +171,26 @@ impl Binding {
         if in_conflict {
             return;
         }
-        let scene = turn.scene;
-        let from_local = scene.facts.is_local(contest.settled);
-        if from_local && self.local_dispute_since(holder, &scene).is_some() {
+        let context = turn.context;
+        let from_local = context.facts.is_local(contest.settled_owner);
+        if from_local && self.local_dispute_since(holder, &context).is_some() {
             // This host kept silent, but it still holds the address.
-            self.contested(None, turn);
-            self.holder = Some(contest.settled);
+            self.report_contested(None, turn);
+            self.holder = Some(contest.settled_owner);
             return;
         }
         let (now, then) = (
-            self.owner_of(holder, &scene),
-            self.owner_of(contest.settled, &scene),
+            self.owner_of(holder, &context),
+            self.owner_of(contest.settled_owner, &context),
         );
         if now != then {
             let mut finding = turn.finding(FindingKind::Moved, self.since);
-            finding.owners = self.owners_among(&scene, |mac| {
-                [now, then].contains(&self.owner_of(mac, &scene))
+            finding.owners = self.owners_among(&context, |mac| {
+                [now, then].contains(&self.owner_of(mac, &context))
             });
             finding.counts.returns = contest.returns;
             turn.report(finding);
         }
-        self.leave_only(now, &scene);
+        self.retain_only(now, &context);
     }
 }

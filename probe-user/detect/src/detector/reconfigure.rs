@@ -1,7 +1,7 @@
 //! Another configuration while it runs: nothing that is known is lost.
 
-use super::{DetectConfig, Detector, Finding, Slot, Timestamp, Turn};
-use crate::{binding::Change, owner::Rules, turn::Scene};
+use super::{BindingSlot, BindingTransition, DetectConfig, Detector, Finding, Timestamp};
+use crate::{binding::ReconfigurationChange, owner::OwnerRules, turn::BindingContext};
 
 impl Detector {
     /// Judges by another configuration from now on. What was due by the old one is judged by it first; what
@@ -16,31 +16,32 @@ impl Detector {
         at: Timestamp,
         findings: &mut Vec<Finding>,
     ) {
-        self.keep_time(at);
+        self.handle_clock_step(at);
         self.advance(at, findings);
-        let at = at.max(self.ledger.now);
-        self.told += 1;
-        let before = std::mem::replace(&mut self.world.rules, Rules::new(config));
-        self.table.set_max(self.world.rules.config.max_bindings);
+        let at = at.max(self.state.now);
+        self.reported_count += 1;
+        let before = std::mem::replace(&mut self.environment.rules, OwnerRules::new(config));
+        self.table
+            .set_max(self.environment.rules.config.max_bindings);
         for slot in self.table.slots() {
             let Some(entry) = self.table.get_mut(slot) else {
                 continue;
             };
             let was_tracked = entry.tracked;
-            entry.tracked = self.world.is_tracked(&entry.key);
-            let scene = self.world.scene(entry.key, entry.tracked);
-            let change = Change {
+            entry.tracked = self.environment.is_tracked(&entry.key);
+            let context = self.environment.context(entry.key, entry.tracked);
+            let change = ReconfigurationChange {
                 newly_tracked: entry.tracked && !was_tracked,
-                before: Scene {
+                before: BindingContext {
                     rules: &before,
                     tracked: was_tracked,
-                    ..scene
+                    ..context
                 },
             };
-            let mut turn = Turn {
+            let mut turn = BindingTransition {
                 at,
-                scene,
-                ledger: &mut self.ledger,
+                context,
+                state: &mut self.state,
                 findings,
             };
             entry.binding.reconsider(&change, &mut turn);
@@ -53,18 +54,18 @@ impl Detector {
     /// Forgets bindings beyond the bound, which was higher when they came.
     pub(super) fn evict_surplus(&mut self) {
         while let Some(evicted) = self.table.evict_surplus() {
-            self.ledger.statistics.evicted_bindings += 1;
-            self.release(&evicted);
+            self.state.statistics.evicted_bindings += 1;
+            self.remove_holders(&evicted);
         }
     }
 
     /// Brings the table up to date; nothing is due before `at`.
-    fn refresh_from(&mut self, slot: Slot, at: Timestamp) {
+    fn refresh_from(&mut self, slot: BindingSlot, at: Timestamp) {
         let Some(entry) = self.table.get(slot) else {
             return;
         };
-        let scene = self.world.scene(entry.key, entry.tracked);
-        let due = entry.binding.next_deadline(&scene);
+        let context = self.environment.context(entry.key, entry.tracked);
+        let due = entry.binding.next_deadline(&context);
         self.table.update(slot, due.map(|due| due.max(at)));
     }
 }

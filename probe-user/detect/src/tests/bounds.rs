@@ -4,7 +4,7 @@ use probe_common::{counter::Direction, wire::MacAddr};
 use probe_model::{BindingKey, FindingKind::*};
 
 use super::lab::*;
-use crate::{Body, Claim, Cursor, DetectConfig};
+use crate::{Claim, DetectConfig, ObservationBody, TableCursor};
 
 fn small(max_bindings: usize) -> DetectConfig {
     DetectConfig {
@@ -69,7 +69,7 @@ fn a_claim_for_which_there_is_no_room_is_counted() {
         lab.see(0, at_address(last, asking(A)));
     }
     let statistics = lab.detector.statistics();
-    assert_eq!((statistics.bindings, statistics.turned_away), (2, 3));
+    assert_eq!((statistics.bindings, statistics.rejected_claims), (2, 3));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_conflict_that_has_ended_may_make_room_again() {
     lab.see(0, answer(A, 0));
     lab.see(5, answer(B, 0));
     lab.see(10, at_address(1, asking(C)));
-    assert_eq!(lab.detector.statistics().turned_away, 1);
+    assert_eq!(lab.detector.statistics().rejected_claims, 1);
     lab.wait(1000 * S);
     lab.see(1000 * S, at_address(1, asking(C)));
     assert!(lab.detector.binding(&place(1)).is_some());
@@ -162,7 +162,12 @@ fn a_million_bindings_and_a_hundred_thousand_conflicts_are_survived() {
             ip: std::net::IpAddr::from(number.to_be_bytes()),
             ..claim
         };
-        lab.observe(at, Direction::Ingress, SEGMENT, Body::Claim(claim));
+        lab.observe(
+            at,
+            Direction::Ingress,
+            SEGMENT,
+            ObservationBody::Claim(claim),
+        );
         lab.findings.clear();
     };
     for number in 0..many + some {
@@ -191,10 +196,15 @@ fn all_bindings_can_be_read_part_by_part() {
             ip: ip(last),
             ..announce(A)
         };
-        lab.observe(0, Direction::Ingress, SEGMENT, Body::Claim(claim));
+        lab.observe(
+            0,
+            Direction::Ingress,
+            SEGMENT,
+            ObservationBody::Claim(claim),
+        );
     }
     for most in [1, 7, 50, 100, 1000] {
-        let (mut read, mut next) = (Vec::new(), Some(Cursor::default()));
+        let (mut read, mut next) = (Vec::new(), Some(TableCursor::default()));
         while let Some(from) = next {
             let part;
             (part, next) = lab.detector.bindings_from(from, most);

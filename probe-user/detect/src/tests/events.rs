@@ -8,7 +8,7 @@ use probe_common::{
 use probe_model::{BogusReason, Timestamp};
 
 use super::lab::{A, B, CLIENT};
-use crate::{Answer, Body, EventError, Observation, RequestId};
+use crate::{EventError, Observation, ObservationBody, ProbeReply, RequestId};
 
 fn reply() -> ArpEvent {
     ArpEvent {
@@ -48,7 +48,7 @@ fn a_reply_says_who_claims_and_whom_it_answers() {
     );
     assert_eq!(observation.segment.vlan.to_string(), "100");
     assert_eq!(observation.direction, Direction::Ingress);
-    let Body::Claim(claim) = observation.body else {
+    let ObservationBody::Claim(claim) = observation.body else {
         panic!("a claim");
     };
     assert_eq!(
@@ -57,12 +57,12 @@ fn a_reply_says_who_claims_and_whom_it_answers() {
     );
     assert!(claim.form.reply && claim.form.unicast && !claim.form.announcement);
     let request = Some(RequestId(Timestamp(40)));
-    let answer = Answer {
+    let reply = ProbeReply {
         asker: CLIENT,
         to_probe: false,
         request,
     };
-    assert_eq!(claim.answer, Some(answer));
+    assert_eq!(claim.reply, Some(reply));
     let previous = claim.previous.unwrap();
     assert_eq!(
         (previous.mac, previous.at, previous.request),
@@ -76,11 +76,11 @@ fn an_announcement_answers_nobody_even_as_a_reply() {
     let mut event = reply();
     event.frame.tpa = event.frame.spa;
     let observation = Observation::try_from(&event).unwrap();
-    let Body::Claim(claim) = observation.body else {
+    let ObservationBody::Claim(claim) = observation.body else {
         panic!("a claim");
     };
     assert!(claim.form.announcement);
-    assert_eq!((claim.answer, claim.previous), (None, None));
+    assert_eq!((claim.reply, claim.previous), (None, None));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn an_arp_probe_asks_for_its_target() {
     event.frame.eth_dst = MacAddr::BROADCAST;
     let observation = Observation::try_from(&event).unwrap();
     assert_eq!(observation.direction, Direction::Egress);
-    let Body::Probe(probe) = observation.body else {
+    let ObservationBody::Probe(probe) = observation.body else {
         panic!("a probe");
     };
     assert_eq!(
@@ -112,7 +112,7 @@ fn a_bogus_frame_keeps_its_reason() {
     event.kind = Kind::Bogus.number();
     event.frame.sha = MacAddr::ZERO;
     let observation = Observation::try_from(&event).unwrap();
-    let Body::Bogus(frame) = observation.body else {
+    let ObservationBody::Bogus(frame) = observation.body else {
         panic!("bogus");
     };
     assert_eq!(
@@ -135,8 +135,8 @@ fn an_event_that_makes_no_sense_is_an_error() {
         (
             contradiction,
             EventError::Contradiction {
-                said: Kind::Probe,
-                is: Kind::Claim,
+                declared: Kind::Probe,
+                derived: Kind::Claim,
             },
         ),
     ] {

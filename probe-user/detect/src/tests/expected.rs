@@ -5,37 +5,37 @@ use std::sync::Arc;
 use probe_model::{BindingKey, FindingKind::*, Severity};
 
 use super::lab::*;
-use crate::{Announcer, Ask, DetectConfig, Purpose};
+use crate::{DetectConfig, LocalAnnouncement, ProbePurpose, ProbeRequest};
 
 /// What a cluster's services have from now on.
 fn expect(lab: &mut Lab, at: u64, expected: impl IntoIterator<Item = BindingKey>) {
-    expect_of(lab, at, expected, Announcer::Elsewhere);
+    expect_of(lab, at, expected, LocalAnnouncement::Elsewhere);
 }
 
 fn expect_of(
     lab: &mut Lab,
     at: u64,
     expected: impl IntoIterator<Item = BindingKey>,
-    announcer: Announcer,
+    announcer: LocalAnnouncement,
 ) {
     let expected = expected.into_iter().map(|key| (key, announcer));
     let expected = Arc::new(expected.collect());
     lab.detector
-        .expect_only(expected, time(at), &mut lab.findings);
+        .set_expected(expected, time(at), &mut lab.findings);
 }
 
 /// Nobody answers for the second time: whether that is silence.
 fn is_silent_when_asked(lab: &mut Lab, at: u64) -> bool {
-    let ask = Ask {
+    let ask = ProbeRequest {
         key: key(),
-        purpose: Purpose::Care,
+        purpose: ProbePurpose::Periodic,
         round: 1,
-        about: time(at - 2 * S),
+        requested_for: time(at - 2 * S),
         earliest: time(at),
         latest: time(at),
         to: Vec::new(),
     };
-    lab.answered(at, &ask, &[]);
+    lab.record_replies(at, &ask, &[]);
     let told = lab.kinds();
     assert_eq!(told.contains(&Silent), lab.detector.is_silent(&key()));
     lab.detector.is_silent(&key())
@@ -51,7 +51,7 @@ fn what_a_speaker_on_another_host_announces_is_silent_when_nobody_answers() {
 #[test]
 fn what_a_speaker_on_this_host_may_announce_is_not_silent_because_this_host_hears_nothing() {
     let mut lab = Lab::asking();
-    expect_of(&mut lab, 0, [key()], Announcer::PerhapsHere);
+    expect_of(&mut lab, 0, [key()], LocalAnnouncement::PossiblyLocal);
     assert!(!is_silent_when_asked(&mut lab, 60 * S));
     // It would answer the question of another host.
     lab.probe(100 * S, A, false);
@@ -64,7 +64,7 @@ fn what_a_speaker_on_this_host_may_announce_is_not_silent_because_this_host_hear
 fn what_this_host_itself_asks_proves_nothing_of_its_own_speaker() {
     let mut lab = Lab::asking();
     lab.host(0, false);
-    expect_of(&mut lab, 0, [key()], Announcer::PerhapsHere);
+    expect_of(&mut lab, 0, [key()], LocalAnnouncement::PossiblyLocal);
     lab.probe(50 * S, HOST, false);
     lab.probe(50 * S, A, true);
     assert!(!is_silent_when_asked(&mut lab, 60 * S));
@@ -73,7 +73,7 @@ fn what_this_host_itself_asks_proves_nothing_of_its_own_speaker() {
 #[test]
 fn what_another_host_had_last_is_silent_when_nobody_answers() {
     let mut lab = Lab::asking();
-    expect_of(&mut lab, 0, [key()], Announcer::PerhapsHere);
+    expect_of(&mut lab, 0, [key()], LocalAnnouncement::PossiblyLocal);
     lab.see(S, announce(A));
     lab.take();
     assert!(is_silent_when_asked(&mut lab, 60 * S));

@@ -9,8 +9,8 @@ use probe_common::{
 use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Segment, Timestamp};
 
 use crate::{
-    Answer, Ask, Body, BogusFrame, Claim, DetectConfig, Detector, Form, HostFacts, Observation,
-    PreviousClaim, Probe, RequestId,
+    BogusFrame, Claim, ClaimFlags, DetectConfig, Detector, HostFacts, Observation, ObservationBody,
+    ObservedProbe, PreviousClaim, ProbeReply, ProbeRequest, RequestId,
 };
 
 /// Microseconds in a millisecond.
@@ -53,13 +53,13 @@ pub fn key() -> BindingKey {
     }
 }
 
-fn claim(mac: MacAddr, form: Form) -> Claim {
+fn claim(mac: MacAddr, form: ClaimFlags) -> Claim {
     Claim {
         ip: key().ip,
         mac,
         eth_src: mac,
         form,
-        answer: None,
+        reply: None,
         previous: None,
     }
 }
@@ -68,9 +68,9 @@ fn claim(mac: MacAddr, form: Form) -> Claim {
 pub fn announce(mac: MacAddr) -> Claim {
     claim(
         mac,
-        Form {
+        ClaimFlags {
             announcement: true,
-            ..Form::default()
+            ..ClaimFlags::default()
         },
     )
 }
@@ -79,7 +79,7 @@ pub fn announce(mac: MacAddr) -> Claim {
 pub fn announce_by_reply(mac: MacAddr) -> Claim {
     claim(
         mac,
-        Form {
+        ClaimFlags {
             announcement: true,
             reply: true,
             unicast: false,
@@ -91,7 +91,7 @@ pub fn announce_by_reply(mac: MacAddr) -> Claim {
 pub fn courtesy(mac: MacAddr) -> Claim {
     claim(
         mac,
-        Form {
+        ClaimFlags {
             announcement: true,
             reply: true,
             unicast: true,
@@ -101,20 +101,20 @@ pub fn courtesy(mac: MacAddr) -> Claim {
 
 /// The claim that lies in asking for another address.
 pub fn asking(mac: MacAddr) -> Claim {
-    claim(mac, Form::default())
+    claim(mac, ClaimFlags::default())
 }
 
 /// An answer to `asker`, who asked at `asked`.
 pub fn answer_to(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
     Claim {
-        answer: Some(Answer {
+        reply: Some(ProbeReply {
             asker,
             to_probe: false,
             request: Some(RequestId(time(asked))),
         }),
         ..claim(
             mac,
-            Form {
+            ClaimFlags {
                 reply: true,
                 unicast: true,
                 announcement: false,
@@ -131,8 +131,8 @@ pub fn answer(mac: MacAddr, asked: u64) -> Claim {
 /// An answer to an ARP probe that `asker` sent at `asked`.
 pub fn answer_to_probe(asker: MacAddr, mac: MacAddr, asked: u64) -> Claim {
     let mut claim = answer_to(asker, mac, asked);
-    if let Some(answer) = &mut claim.answer {
-        answer.to_probe = true;
+    if let Some(reply) = &mut claim.reply {
+        reply.to_probe = true;
     }
     claim
 }
@@ -145,7 +145,7 @@ pub fn after(previous: Claim, at: u64, claim: Claim) -> Claim {
             mac: previous.mac,
             form: previous.form,
             direction: Direction::Ingress,
-            request: previous.answer.and_then(|answer| answer.request),
+            request: previous.reply.and_then(|reply| reply.request),
         }),
         ..claim
     }
@@ -172,7 +172,7 @@ impl Lab {
     /// With somebody who asks.
     pub fn asking() -> Self {
         Self::with(DetectConfig {
-            may_ask: true,
+            can_probe: true,
             ..DetectConfig::default()
         })
     }
@@ -199,7 +199,13 @@ impl Lab {
             .reconfigure(config, time(at), &mut self.findings);
     }
 
-    pub fn observe(&mut self, at: u64, direction: Direction, segment: Segment, body: Body) {
+    pub fn observe(
+        &mut self,
+        at: u64,
+        direction: Direction,
+        segment: Segment,
+        body: ObservationBody,
+    ) {
         let observation = Observation {
             at: time(at),
             segment,
@@ -211,23 +217,38 @@ impl Lab {
 
     /// A claim comes in.
     pub fn see(&mut self, at: u64, claim: Claim) {
-        self.observe(at, Direction::Ingress, SEGMENT, Body::Claim(claim));
+        self.observe(
+            at,
+            Direction::Ingress,
+            SEGMENT,
+            ObservationBody::Claim(claim),
+        );
     }
 
     /// This host claims.
     pub fn send(&mut self, at: u64, claim: Claim) {
-        self.observe(at, Direction::Egress, SEGMENT, Body::Claim(claim));
+        self.observe(
+            at,
+            Direction::Egress,
+            SEGMENT,
+            ObservationBody::Claim(claim),
+        );
     }
 
     /// An ARP probe for the address comes in.
     pub fn probe(&mut self, at: u64, prober: MacAddr, unicast: bool) {
-        let probe = Probe {
+        let probe = ObservedProbe {
             target: key().ip,
             prober,
             unicast,
-            signed: false,
+            has_sender_ip: false,
         };
-        self.observe(at, Direction::Ingress, SEGMENT, Body::Probe(probe));
+        self.observe(
+            at,
+            Direction::Ingress,
+            SEGMENT,
+            ObservationBody::Probe(probe),
+        );
     }
 
     /// A bogus frame comes in.
@@ -238,7 +259,12 @@ impl Lab {
             eth_src,
             reason: BogusReason::Frame(reason),
         };
-        self.observe(at, Direction::Ingress, SEGMENT, Body::Bogus(frame));
+        self.observe(
+            at,
+            Direction::Ingress,
+            SEGMENT,
+            ObservationBody::Bogus(frame),
+        );
     }
 
     /// Nothing happens until `at`.
@@ -247,9 +273,9 @@ impl Lab {
     }
 
     /// Somebody answers, or nobody.
-    pub fn answered(&mut self, at: u64, ask: &Ask, by: &[MacAddr]) {
+    pub fn record_replies(&mut self, at: u64, ask: &ProbeRequest, by: &[MacAddr]) {
         self.detector
-            .answered(ask, time(at), by, &mut self.findings);
+            .record_replies(ask, time(at), by, &mut self.findings);
     }
 
     /// The kinds of the findings since the last call, without `new_binding`.

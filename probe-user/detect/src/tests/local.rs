@@ -3,7 +3,7 @@
 use probe_model::{Evidence, FindingKind::*, Severity};
 
 use super::lab::*;
-use crate::Purpose;
+use crate::ProbePurpose;
 
 #[test]
 fn a_stranger_that_goes_on_claiming_an_address_of_this_host_is_a_conflict() {
@@ -128,23 +128,23 @@ fn the_stranger_is_asked_after_the_grace_and_its_answer_is_evidence() {
     let mut lab = Lab::asking();
     lab.host(0, true);
     lab.see(100 * S, announce(A));
-    let asks = lab.detector.take_asks();
+    let asks = lab.detector.take_probe_requests();
     assert_eq!(asks.len(), 1);
     let ask = &asks[0];
     assert_eq!(
         (ask.purpose, ask.to.as_slice(), ask.earliest),
-        (Purpose::Local, &[A][..], time(101 * S))
+        (ProbePurpose::Local, &[A][..], time(101 * S))
     );
-    assert!(lab.detector.wants(ask));
-    lab.answered(101 * S + 500 * MS, ask, &[]);
+    assert!(lab.detector.is_wanted(ask));
+    lab.record_replies(101 * S + 500 * MS, ask, &[]);
     assert_eq!(lab.kinds(), []);
-    lab.answered(102 * S, ask, &[A]);
+    lab.record_replies(102 * S, ask, &[A]);
     let conflict = lab.only();
     assert_eq!(
         (conflict.kind, conflict.evidence),
         (Conflict, Some(Evidence::Local))
     );
-    assert!(!lab.detector.wants(ask));
+    assert!(!lab.detector.is_wanted(ask));
 }
 
 #[test]

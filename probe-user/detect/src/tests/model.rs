@@ -105,7 +105,7 @@ impl Address {
         Some(last.at + config.settle)
     }
 
-    fn conflict_due(&self, config: &DetectConfig) -> Option<Timestamp> {
+    fn expire_conflict(&self, config: &DetectConfig) -> Option<Timestamp> {
         let conflict = self.conflict.as_ref()?;
         Some(match conflict.quiet {
             None => conflict.evidence + config.resolution_quiet,
@@ -148,7 +148,7 @@ impl Model {
         let address = self.addresses.entry(ip).or_default();
         let mac = claim.mac;
         let known = address.claims.iter().any(|said| said.mac == mac);
-        let request = claim.answer.and_then(|answer| answer.request);
+        let request = claim.reply.and_then(|reply| reply.request);
         let request = request.filter(|request| at.since(request.0) <= config.answer_window);
         address.claims.push(Said {
             at,
@@ -168,7 +168,7 @@ impl Model {
             return;
         }
         let rival = address.claims.iter().any(|said| {
-            let asker = claim.answer.map(|answer| answer.asker);
+            let asker = claim.reply.map(|reply| reply.asker);
             request.is_some()
                 && said.request == request
                 && said.mac != mac
@@ -251,7 +251,10 @@ impl Model {
         let config = self.config.clone();
         loop {
             let due = |address: &Address| {
-                let due = [address.settles_at(&config), address.conflict_due(&config)];
+                let due = [
+                    address.settles_at(&config),
+                    address.expire_conflict(&config),
+                ];
                 due.into_iter().flatten().min()
             };
             let next = self

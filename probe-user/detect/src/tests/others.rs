@@ -1,7 +1,7 @@
 //! Findings that are not about who owns an address.
 
 use probe_common::wire::{Bogus, MacAddr};
-use probe_model::{BogusReason, FindingKind::*, Role};
+use probe_model::{BogusReason, FindingKind::*, OwnerRole};
 
 use super::lab::*;
 use crate::{Claim, DetectConfig, HostFacts};
@@ -25,7 +25,7 @@ fn a_newcomer_that_tries_a_used_address_is_denied_once_an_hour() {
     let owners = &denied.last().unwrap().owners;
     assert_eq!(
         (owners[0].macs[0], owners[1].macs[0], owners[1].role),
-        (A, CLIENT, Role::Prober)
+        (A, CLIENT, OwnerRole::Prober)
     );
     assert_eq!(
         lab.detector.statistics().held_back[ProbeDenied.number() as usize],
@@ -168,7 +168,7 @@ fn another_ethernet_source_is_told_once_for_each_mac() {
     let mismatch = lab.only();
     assert_eq!(mismatch.kind, SourceMismatch);
     assert_eq!(macs(&mismatch), [A, C]);
-    assert_eq!(mismatch.owners[1].role, Role::Sender);
+    assert_eq!(mismatch.owners[1].role, OwnerRole::Sender);
 }
 
 #[test]

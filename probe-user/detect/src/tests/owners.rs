@@ -155,7 +155,7 @@ fn an_address_on_two_vlans_is_two_addresses() {
     use probe_common::{counter::Direction, wire::Vlan};
     use probe_model::Segment;
 
-    use crate::Body;
+    use crate::ObservationBody;
     let mut lab = Lab::new();
     for second in 0..60 {
         for (mac, vid) in [(A, 100), (B, 200)] {
@@ -167,7 +167,7 @@ fn an_address_on_two_vlans_is_two_addresses() {
                 second * S,
                 Direction::Ingress,
                 segment,
-                Body::Claim(answer(mac, second * S)),
+                ObservationBody::Claim(answer(mac, second * S)),
             );
         }
     }

@@ -13,7 +13,10 @@ use super::{
     lab::*,
     model::{Model, Told},
 };
-use crate::{Ask, Body, BogusFrame, Claim, DetectConfig, Detector, HostFacts, Observation, Probe};
+use crate::{
+    BogusFrame, Claim, DetectConfig, Detector, HostFacts, Observation, ObservationBody,
+    ObservedProbe, ProbeRequest,
+};
 
 /// Microseconds between two frames: the gaps around which the rules turn, and some others.
 fn gap() -> impl Strategy<Value = u64> {
@@ -155,7 +158,7 @@ proptest! {
         for (number, &(at, claim)) in claims.iter().enumerate() {
             // An asker is carried only where both claims answer one request; so only the others.
             let last = number + 1 == claims.len();
-            if held_back >> number & 1 == 1 && carried.is_none() && !last && claim.answer.is_none() {
+            if held_back >> number & 1 == 1 && carried.is_none() && !last && claim.reply.is_none() {
                 carried = Some((claim, at));
                 continue;
             }
@@ -172,7 +175,7 @@ proptest! {
     #[test]
     fn the_same_configuration_again_changes_nothing(steps in steps(&[A, B, V]), again: u128) {
         let config = DetectConfig {
-            may_ask: true,
+            can_probe: true,
             same_owner: vec![vec![C, HOST]],
             ..DetectConfig::default()
         };
@@ -261,9 +264,9 @@ fn other_config() -> impl Strategy<Value = DetectConfig> {
     let sets = prop::collection::vec(prop::collection::vec(0u8..8, 2..4), 0..3);
     let numbers = (1usize..12, 2usize..9, 1usize..4, 1u64..120, 0u64..20);
     (sets, any::<(bool, bool, bool)>(), numbers).prop_map(
-        |(sets, (may_ask, tracked, silent), (max_bindings, max_macs, returns, quiet, settle))| {
+        |(sets, (can_probe, tracked, silent), (max_bindings, max_macs, returns, quiet, settle))| {
             DetectConfig {
-                may_ask,
+                can_probe,
                 max_bindings,
                 max_macs,
                 alternation_returns: returns,
@@ -276,7 +279,7 @@ fn other_config() -> impl Strategy<Value = DetectConfig> {
                     .collect(),
                 same_owner: sets
                     .iter()
-                    .map(|set| set.iter().copied().map(station).collect())
+                    .map(|set| set.iter().copied().map(host_owner).collect())
                     .collect(),
                 ..DetectConfig::default()
             }
@@ -297,7 +300,7 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
-fn station(number: u8) -> MacAddr {
+fn host_owner(number: u8) -> MacAddr {
     [A, B, C, V, V2, HOST, HOST_TOO, CLIENT][usize::from(number) % 8]
 }
 
@@ -316,7 +319,7 @@ struct Chaos {
     detector: Detector,
     now: Timestamp,
     asked: Timestamp,
-    asks: Vec<Ask>,
+    asks: Vec<ProbeRequest>,
     findings: Vec<Finding>,
     /// The addresses whose conflict was told and not ended.
     open: BTreeSet<BindingKey>,
@@ -346,7 +349,7 @@ impl Chaos {
         let mut findings = Vec::new();
         self.input(input, &mut findings);
         self.check(&findings);
-        self.asks.extend(self.detector.take_asks());
+        self.asks.extend(self.detector.take_probe_requests());
         self.findings.append(&mut findings);
     }
 
@@ -370,7 +373,7 @@ impl Chaos {
                 self.max_bindings = config.max_bindings.max(kept);
             }
             Input::See(mac, ip, out, how) => {
-                let (mac, key) = (station(mac), place(ip));
+                let (mac, key) = (host_owner(mac), place(ip));
                 let claim = match how {
                     How::Announces => announce(mac),
                     How::AnnouncesByReply => announce_by_reply(mac),
@@ -382,9 +385,9 @@ impl Chaos {
                     }
                     How::AnswersToo => answer(mac, 7),
                 };
-                let answer = claim.answer.map(|mut answer| {
-                    answer.request = Some(crate::RequestId(self.asked));
-                    answer
+                let reply = claim.reply.map(|mut reply| {
+                    reply.request = Some(crate::RequestId(self.asked));
+                    reply
                 });
                 let direction = if out {
                     Direction::Egress
@@ -394,31 +397,31 @@ impl Chaos {
                 observe(
                     key,
                     direction,
-                    Body::Claim(Claim {
+                    ObservationBody::Claim(Claim {
                         ip: key.ip,
-                        answer,
+                        reply,
                         ..claim
                     }),
                 );
             }
             Input::Probe(mac, ip) => {
                 let key = place(ip);
-                let probe = Probe {
+                let probe = ObservedProbe {
                     target: key.ip,
-                    prober: station(mac),
+                    prober: host_owner(mac),
                     unicast: false,
-                    signed: false,
+                    has_sender_ip: false,
                 };
-                observe(key, Direction::Ingress, Body::Probe(probe));
+                observe(key, Direction::Ingress, ObservationBody::Probe(probe));
             }
             Input::Bogus(mac) => {
                 let frame = BogusFrame {
                     ip: ip(1),
                     mac: MacAddr::ZERO,
-                    eth_src: station(mac),
+                    eth_src: host_owner(mac),
                     reason: BogusReason::Frame(Bogus::ShaZero),
                 };
-                observe(place(2), Direction::Ingress, Body::Bogus(frame));
+                observe(place(2), Direction::Ingress, ObservationBody::Bogus(frame));
             }
             Input::Tick => self.detector.tick(at, findings),
             Input::Learn(bits) => self.detector.learn(facts(bits), at, findings),
@@ -427,9 +430,9 @@ impl Chaos {
                     let ask = self.asks.swap_remove(which);
                     let by: Vec<_> = (0..8)
                         .filter(|bit| by >> bit & 1 == 1)
-                        .map(station)
+                        .map(host_owner)
                         .collect();
-                    self.detector.answered(&ask, at, &by, findings);
+                    self.detector.record_replies(&ask, at, &by, findings);
                 } else {
                     self.detector.tick(at, findings);
                 }
@@ -500,8 +503,8 @@ fn facts(bits: u8) -> HostFacts {
 
 fn chaos_config() -> impl Strategy<Value = DetectConfig> {
     (any::<bool>(), 1usize..12, 2usize..9, any::<bool>()).prop_map(
-        |(may_ask, max_bindings, max_macs, silent)| DetectConfig {
-            may_ask,
+        |(can_probe, max_bindings, max_macs, silent)| DetectConfig {
+            can_probe,
             max_bindings,
             max_macs,
             silent_after: silent.then_some(Duration::from_mins(1)),

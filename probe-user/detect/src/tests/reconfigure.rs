@@ -5,7 +5,7 @@ use std::time::Duration;
 use probe_model::{BindingKey, FindingKind::*, Severity};
 
 use super::lab::*;
-use crate::{Claim, DetectConfig, Ignore, Purpose};
+use crate::{Claim, DetectConfig, IgnoreRule, ProbePurpose};
 
 fn duplicate(lab: &mut Lab, at: u64) {
     lab.see(at, answer(A, at));
@@ -35,7 +35,7 @@ fn one_machine() -> DetectConfig {
 
 fn ignoring() -> DetectConfig {
     DetectConfig {
-        ignore: vec![Ignore {
+        ignore: vec![IgnoreRule {
             network: "192.0.2.0/24".parse().unwrap(),
             reason: "known".to_owned(),
             expires: None,
@@ -146,18 +146,18 @@ fn machines_that_are_no_longer_declared_to_be_one_conflict_at_the_next_evidence(
 #[test]
 fn answers_that_were_given_before_the_owners_changed_do_not_resolve_a_conflict() {
     let asking = |same_owner: Vec<Vec<_>>| DetectConfig {
-        may_ask: true,
+        can_probe: true,
         same_owner,
         ..DetectConfig::default()
     };
     // The number of a declared set is its place among them.
     let mut lab = with_open_conflict(asking(vec![vec![A, HOST]]));
     lab.wait(60 * S + 5);
-    let mut asks = lab.detector.take_asks();
-    asks.retain(|ask| ask.purpose == Purpose::Resolution);
-    lab.answered(61 * S, &asks[0], &[A]);
+    let mut asks = lab.detector.take_probe_requests();
+    asks.retain(|ask| ask.purpose == ProbePurpose::Resolution);
+    lab.record_replies(61 * S, &asks[0], &[A]);
     lab.reconfigure(62 * S, asking(vec![vec![B, HOST]]));
-    lab.answered(63 * S, &asks[1], &[B]);
+    lab.record_replies(63 * S, &asks[1], &[B]);
     assert_eq!(lab.kinds(), []);
     assert_eq!(lab.detector.statistics().open_conflicts, 1);
 }
@@ -165,7 +165,7 @@ fn answers_that_were_given_before_the_owners_changed_do_not_resolve_a_conflict()
 #[test]
 fn a_conflict_that_may_no_longer_be_asked_about_becomes_quiet_and_expires() {
     let mut lab = with_open_conflict(DetectConfig {
-        may_ask: true,
+        can_probe: true,
         ..DetectConfig::default()
     });
     lab.wait(61 * S);

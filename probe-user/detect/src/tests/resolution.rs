@@ -3,7 +3,7 @@
 use probe_model::{Evidence, FindingKind::*, Severity};
 
 use super::lab::*;
-use crate::{Ask, DetectConfig, Ignore, Purpose};
+use crate::{DetectConfig, IgnoreRule, ProbePurpose, ProbeRequest};
 
 fn duplicate(lab: &mut Lab, at: u64) {
     lab.see(at, answer(A, at));
@@ -57,11 +57,11 @@ fn evidence_during_quiet_is_told_again() {
     assert_eq!(lab.kinds(), [Conflict, ConflictQuiet, Conflict]);
 }
 
-fn inquiry(lab: &mut Lab) -> [Ask; 2] {
-    let asks = lab.detector.take_asks();
+fn inquiry(lab: &mut Lab) -> [ProbeRequest; 2] {
+    let asks = lab.detector.take_probe_requests();
     let asks: Vec<_> = asks
         .into_iter()
-        .filter(|ask| ask.purpose == Purpose::Resolution)
+        .filter(|ask| ask.purpose == ProbePurpose::Resolution)
         .collect();
     asks.try_into().unwrap()
 }
@@ -73,9 +73,9 @@ fn asked_twice_and_answered_twice_by_exactly_one_owner_a_conflict_is_resolved() 
     lab.wait(60 * S + 4);
     assert_eq!(
         lab.detector
-            .take_asks()
+            .take_probe_requests()
             .iter()
-            .filter(|ask| ask.purpose == Purpose::Resolution)
+            .filter(|ask| ask.purpose == ProbePurpose::Resolution)
             .count(),
         0
     );
@@ -83,9 +83,9 @@ fn asked_twice_and_answered_twice_by_exactly_one_owner_a_conflict_is_resolved() 
     let [first, second] = inquiry(&mut lab);
     assert!(second.earliest.since(first.latest).as_secs() >= 1);
     assert!(first.to.is_empty(), "everybody");
-    lab.answered(61 * S, &first, &[A]);
+    lab.record_replies(61 * S, &first, &[A]);
     assert_eq!(lab.kinds(), [Conflict]);
-    lab.answered(63 * S, &second, &[A]);
+    lab.record_replies(63 * S, &second, &[A]);
     let resolved = lab.only();
     assert_eq!(
         (resolved.kind, resolved.severity),
@@ -107,9 +107,9 @@ fn the_answers_to_our_own_asking_are_no_returns() {
     let [first, second] = inquiry(&mut lab);
     // B took over last; A is the one that is left.
     lab.see(61 * S + 1, answer_to_probe(HOST, A, 61 * S));
-    lab.answered(61 * S + 500 * MS, &first, &[A]);
+    lab.record_replies(61 * S + 500 * MS, &first, &[A]);
     lab.see(63 * S + 1, answer_to_probe(HOST, A, 63 * S));
-    lab.answered(63 * S + 500 * MS, &second, &[A]);
+    lab.record_replies(63 * S + 500 * MS, &second, &[A]);
     assert_eq!(lab.kinds(), [Conflict, ConflictResolved]);
 }
 
@@ -119,14 +119,14 @@ fn two_owners_that_answer_keep_a_conflict_open() {
     duplicate(&mut lab, 0);
     lab.wait(60 * S + 5);
     let [first, _] = inquiry(&mut lab);
-    lab.answered(61 * S, &first, &[A, B]);
+    lab.record_replies(61 * S, &first, &[A, B]);
     assert_eq!(lab.kinds(), [Conflict]);
     let view = lab.detector.binding(&key()).unwrap().conflict.unwrap();
     assert_eq!(
         (view.last_evidence, view.counts.confirmed),
         (time(61 * S), 1)
     );
-    assert!(!lab.detector.wants(&first));
+    assert!(!lab.detector.is_wanted(&first));
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn silence_is_no_all_clear() {
         duplicate(&mut lab, 0);
         lab.wait(60 * S + 5);
         let [first, second] = inquiry(&mut lab);
-        lab.answered(61 * S, &first, answers[0]);
-        lab.answered(63 * S, &second, answers[1]);
+        lab.record_replies(61 * S, &first, answers[0]);
+        lab.record_replies(63 * S, &second, answers[1]);
         assert_eq!(lab.kinds(), [Conflict, ConflictQuiet]);
         // It is asked again, and expires if that goes on.
         lab.wait(120 * S + 5);
@@ -165,8 +165,8 @@ fn what_this_host_holds_it_would_have_answered_for() {
     assert_eq!(lab.kinds(), [Conflict]);
     lab.wait(80 * S);
     let [first, second] = inquiry(&mut lab);
-    lab.answered(81 * S, &first, &[]);
-    lab.answered(83 * S, &second, &[]);
+    lab.record_replies(81 * S, &first, &[]);
+    lab.record_replies(83 * S, &second, &[]);
     let resolved = lab.only();
     assert_eq!(
         (resolved.kind, macs(&resolved)),
@@ -186,8 +186,8 @@ fn what_only_speaks_through_this_host_cannot_be_asked_and_so_not_be_cleared() {
     assert!(lab.kinds().contains(&Conflict));
     lab.wait(180 * S);
     let [first, second] = inquiry(&mut lab);
-    lab.answered(181 * S, &first, &[A]);
-    lab.answered(183 * S, &second, &[A]);
+    lab.record_replies(181 * S, &first, &[A]);
+    lab.record_replies(183 * S, &second, &[A]);
     assert_eq!(lab.kinds(), [ConflictQuiet]);
 }
 
@@ -196,7 +196,7 @@ fn a_pending_move_is_asked_about_in_two_rounds() {
     let mut lab = Lab::asking();
     lab.see(0, asking(A));
     lab.see(100 * S, announce(B));
-    let asks = lab.detector.take_asks();
+    let asks = lab.detector.take_probe_requests();
     let windows: Vec<_> = asks.iter().map(|ask| (ask.earliest, ask.latest)).collect();
     assert_eq!(
         windows,
@@ -207,16 +207,16 @@ fn a_pending_move_is_asked_about_in_two_rounds() {
     );
     assert!(
         asks.iter()
-            .all(|ask| ask.purpose == Purpose::Confirmation && ask.to == [A, B])
+            .all(|ask| ask.purpose == ProbePurpose::Confirmation && ask.to == [A, B])
     );
 }
 
-fn pending_move() -> (Lab, Vec<Ask>) {
+fn pending_move() -> (Lab, Vec<ProbeRequest>) {
     let mut lab = Lab::asking();
     lab.host(0, false);
     lab.see(0, asking(A));
     lab.see(100 * S, announce(B));
-    let asks = lab.detector.take_asks();
+    let asks = lab.detector.take_probe_requests();
     (lab, asks)
 }
 
@@ -224,10 +224,10 @@ fn pending_move() -> (Lab, Vec<Ask>) {
 fn both_owners_answering_both_rounds_is_a_confirmed_conflict() {
     let (mut lab, asks) = pending_move();
     for (ask, at) in asks.iter().zip([101 * S, 103 * S]) {
-        assert!(lab.detector.wants(ask));
+        assert!(lab.detector.is_wanted(ask));
         lab.see(at + 1, answer_to_probe(HOST, A, at));
         lab.see(at + 500, answer_to_probe(HOST, B, at + 400));
-        lab.answered(at + 600 * MS, ask, &[A, B]);
+        lab.record_replies(at + 600 * MS, ask, &[A, B]);
     }
     let conflict = lab.only();
     assert_eq!(
@@ -235,14 +235,14 @@ fn both_owners_answering_both_rounds_is_a_confirmed_conflict() {
         (Conflict, Some(Evidence::Confirmed))
     );
     assert_eq!(conflict.counts.confirmed, 1);
-    assert!(!lab.detector.wants(&asks[0]));
+    assert!(!lab.detector.is_wanted(&asks[0]));
 }
 
 #[test]
 fn the_old_owner_silent_in_both_rounds_settles_the_move_at_once() {
     let (mut lab, asks) = pending_move();
-    lab.answered(101 * S, &asks[0], &[B]);
-    lab.answered(103 * S, &asks[1], &[]);
+    lab.record_replies(101 * S, &asks[0], &[B]);
+    lab.record_replies(103 * S, &asks[1], &[]);
     let moved = lab.only();
     assert_eq!((moved.kind, moved.at), (Moved, time(103 * S)));
     lab.wait(1000 * S);
@@ -253,8 +253,8 @@ fn the_old_owner_silent_in_both_rounds_settles_the_move_at_once() {
 fn an_old_owner_that_answered_once_has_not_been_silent() {
     let (mut lab, asks) = pending_move();
     lab.see(101 * S, answer_to_probe(HOST, A, 101 * S));
-    lab.answered(101 * S, &asks[0], &[A, B]);
-    lab.answered(103 * S, &asks[1], &[B]);
+    lab.record_replies(101 * S, &asks[0], &[A, B]);
+    lab.record_replies(103 * S, &asks[1], &[B]);
     lab.wait(111 * S - 1);
     assert_eq!(lab.kinds(), []);
     lab.wait(111 * S);
@@ -265,9 +265,9 @@ fn an_old_owner_that_answered_once_has_not_been_silent() {
 fn answers_to_a_question_that_no_longer_matters_are_dropped() {
     let (mut lab, asks) = pending_move();
     lab.see(102 * S, announce(C));
-    assert!(!lab.detector.wants(&asks[0]));
+    assert!(!lab.detector.is_wanted(&asks[0]));
     for ask in &asks {
-        lab.answered(103 * S, ask, &[A, B]);
+        lab.record_replies(103 * S, ask, &[A, B]);
     }
     assert_eq!(lab.kinds(), []);
 }
@@ -279,13 +279,13 @@ fn without_somebody_who_asks_nothing_is_asked() {
     lab.see(100 * S, announce(A));
     duplicate(&mut lab, 200 * S);
     lab.wait(10_000 * S);
-    assert!(lab.detector.take_asks().is_empty());
+    assert!(lab.detector.take_probe_requests().is_empty());
 }
 
 #[test]
 fn a_listed_dispute_is_counted_and_not_reported() {
     let mut lab = Lab::with(DetectConfig {
-        ignore: vec![Ignore {
+        ignore: vec![IgnoreRule {
             network: "192.0.2.80/32".parse().unwrap(),
             reason: "anycast".into(),
             expires: Some(time(300 * S)),

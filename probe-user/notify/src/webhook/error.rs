@@ -20,10 +20,10 @@ pub enum WebhookError {
         "{} has no address of a webhook in it: one line like https://hooks.example.org/…",
         .0.display()
     )]
-    NoAddress(PathBuf),
+    NoUrl(PathBuf),
     /// The address cannot be used.
     #[error(transparent)]
-    Address(#[from] AddressError),
+    InvalidUrl(#[from] WebhookUrlError),
     /// The secret cannot go into a header.
     #[error("{} has no secret in it that a header can carry: one line, no control characters", .0.display())]
     NoSecret(PathBuf),
@@ -37,7 +37,7 @@ pub enum WebhookError {
     #[error("cannot make an HTTP client: {}", chain(.0))]
     Client(reqwest::Error),
     /// It did not get there.
-    #[error("cannot reach {host}: {}", advised(chain(source)))]
+    #[error("cannot reach {host}: {}", with_advice(chain(source)))]
     Unreachable {
         /// Without what may be secret of the address.
         host: String,
@@ -69,7 +69,7 @@ pub enum WebhookError {
 
 /// Why an address cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
+pub enum WebhookUrlError {
     /// It is none.
     #[error("no address of a webhook: one like https://hooks.example.org/…")]
     Malformed,
@@ -80,11 +80,11 @@ pub enum AddressError {
     #[error(
         "a secret goes by https:// only, or to this host: over http:// everybody on the way can read it"
     )]
-    InTheClear,
+    NotEncrypted,
 }
 
 /// What to do about what can be told by its words only: the libraries say it in no other way.
-fn advised(mut text: String) -> String {
+fn with_advice(mut text: String) -> String {
     if text.contains("certificate") {
         text.push_str(" (authorities of your own are named by --webhook-ca-file)");
     }

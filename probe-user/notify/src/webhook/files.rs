@@ -8,19 +8,22 @@ use std::{
 
 use reqwest::{Url, header::HeaderValue};
 
-use super::error::{AddressError, WebhookError};
+use super::error::{WebhookError, WebhookUrlError};
 
 /// Addresses, secrets and certificates are smaller.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Reads an address.
-pub fn address(text: &str) -> Result<Url, AddressError> {
-    let url: Url = text.trim().parse().map_err(|_| AddressError::Malformed)?;
+pub fn address(text: &str) -> Result<Url, WebhookUrlError> {
+    let url: Url = text
+        .trim()
+        .parse()
+        .map_err(|_| WebhookUrlError::Malformed)?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(AddressError::Scheme);
+        return Err(WebhookUrlError::Scheme);
     }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(AddressError::Malformed);
+        return Err(WebhookUrlError::Malformed);
     }
     Ok(url)
 }
@@ -28,10 +31,10 @@ pub fn address(text: &str) -> Result<Url, AddressError> {
 /// The address in a file.
 pub fn address_in(path: &Path) -> Result<Url, WebhookError> {
     let bytes = read(path, "the address of the webhook")?;
-    let text = str::from_utf8(&bytes).map_err(|_| WebhookError::NoAddress(path.to_owned()))?;
+    let text = str::from_utf8(&bytes).map_err(|_| WebhookError::NoUrl(path.to_owned()))?;
     address(text).map_err(|error| match error {
-        AddressError::Malformed => WebhookError::NoAddress(path.to_owned()),
-        AddressError::Scheme | AddressError::InTheClear => error.into(),
+        WebhookUrlError::Malformed => WebhookError::NoUrl(path.to_owned()),
+        WebhookUrlError::Scheme | WebhookUrlError::NotEncrypted => error.into(),
     })
 }
 
@@ -62,9 +65,9 @@ pub fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, WebhookError> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(unreadable(io::Error::other("it is larger than 1 MiB")));
     }
     Ok(bytes)

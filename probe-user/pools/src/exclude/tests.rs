@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Inventory, manifest, usage::Amount};
+use crate::{PoolInventory, manifest, usage::FamilyCounts};
 
 const POOL: &str = "\
 # services of the first floor
@@ -42,7 +42,7 @@ fn interval(text: &str) -> Interval {
 fn only(text: &str, wanted: &str) -> String {
     let mut excluded = exclude(text, interval(wanted)).unwrap();
     assert_eq!(excluded.manifests.len(), 1);
-    assert_eq!(excluded.not_there, []);
+    assert_eq!(excluded.not_in_pools, []);
     excluded.manifests.remove(0)
 }
 
@@ -103,7 +103,7 @@ fn only_pools_that_have_it_are_printed() {
     assert_eq!(excluded.broken.len(), 1);
     let excluded = exclude(&both, interval("192.0.2.0-198.51.100.7")).unwrap();
     assert_eq!(excluded.manifests.len(), 2);
-    assert_eq!(excluded.not_there, [interval("192.0.3.0-198.51.99.255")]);
+    assert_eq!(excluded.not_in_pools, [interval("192.0.3.0-198.51.99.255")]);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn what_is_too_much_to_be_read_is_not_split_either() {
         .into_iter()
         .map(|(_, error)| error)
         .collect();
-    assert_eq!(errors, [ReadError::TooMany]);
+    assert_eq!(errors, [ManifestError::TooMany]);
     // Of a few hundred bytes each, documents with more broken objects than there is room for.
     let mut document = "x0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..6 {
@@ -200,7 +200,7 @@ fn what_is_too_much_to_be_read_is_not_split_either() {
         .into_iter()
         .map(|(_, error)| error)
         .collect();
-    assert_eq!(errors, [ReadError::TooMany]);
+    assert_eq!(errors, [ManifestError::TooMany]);
 }
 
 const BLUE: &str = "\
@@ -274,14 +274,17 @@ fn what_cannot_be_written_is_said_with_what_to_do() {
     let old = "apiVersion: cilium.io/v2alpha1\nkind: CiliumLoadBalancerIPPool\n\
                metadata: {name: old}\nspec: {cidrs: [{cidr: 192.0.2.0/28}]}\n";
     let error = exclude(old, interval("192.0.2.1")).unwrap_err();
-    assert_eq!(error, ExcludeError::OldField("old".to_owned()));
+    assert_eq!(error, ExcludeError::DeprecatedField("old".to_owned()));
     let kube_vip = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip}\n\
                     data: {range-shop: 192.0.2.1-192.0.2.9}\n";
     let excluded = exclude(kube_vip, interval("192.0.2.0/30")).unwrap();
     assert_eq!(excluded.manifests, [""; 0]);
     let entry = "pool range-shop of a kube-vip ConfigMap".to_owned();
-    assert_eq!(excluded.by_hand, [(interval("192.0.2.1-192.0.2.3"), entry)]);
-    assert_eq!(excluded.not_there, [interval("192.0.2.0")]);
+    assert_eq!(
+        excluded.manual_ranges,
+        [(interval("192.0.2.1-192.0.2.3"), entry)]
+    );
+    assert_eq!(excluded.not_in_pools, [interval("192.0.2.0")]);
     let twice = POOL.replace("  autoAssign", "  addresses: []\n  autoAssign");
     let excluded = exclude(&twice, interval("192.0.2.9")).unwrap();
     assert_eq!(excluded.manifests, [""; 0]);
@@ -328,9 +331,9 @@ fn nothing_that_a_terminal_obeys_comes_out() {
     let document = text[0].as_ref().unwrap();
     let note = document
         .root()
-        .at_path(&["metadata", "annotations", "note"]);
+        .get_path(&["metadata", "annotations", "note"]);
     assert_eq!(
-        note.and_then(Value::text),
+        note.and_then(YamlValue::text),
         Some("a\u{1b}[31m\u{9b}2J\u{7f}\u{85}\n")
     );
 }
@@ -356,16 +359,16 @@ proptest! {
         let expected: Vec<_> = merged(all.clone()).iter().flat_map(|one| one.without(&wanted)).collect();
         match exclude(&text, wanted) {
             Ok(excluded) => {
-                let mut inventory = Inventory::default();
+                let mut inventory = PoolInventory::default();
                 manifest::read(&mut inventory, "c", "f", &excluded.manifests[0]);
                 let left = inventory.pools[0].ranges.iter().map(|range| range.interval).collect();
                 prop_assert_eq!(merged(left), expected);
-                let taken = Amount::of(vec![wanted]).v4 - Amount::of(excluded.not_there).v4;
-                let before = Amount::of(all).v4;
-                let after = Amount::of(merged(inventory.pools[0].ranges.iter().map(|range| range.interval).collect())).v4;
+                let taken = FamilyCounts::of(vec![wanted]).v4 - FamilyCounts::of(excluded.not_in_pools).v4;
+                let before = FamilyCounts::of(all).v4;
+                let after = FamilyCounts::of(merged(inventory.pools[0].ranges.iter().map(|range| range.interval).collect())).v4;
                 prop_assert_eq!(before - after, taken);
             }
-            Err(ExcludeError::NotThere(_)) => prop_assert_eq!(merged(all), expected),
+            Err(ExcludeError::NotInPools(_)) => prop_assert_eq!(merged(all), expected),
             Err(ExcludeError::NothingLeft(_)) => prop_assert_eq!(expected, []),
             Err(error) => prop_assert!(false, "{}", error),
         }

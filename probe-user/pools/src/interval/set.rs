@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Family, Interval, outside};
+use super::{Interval, IpFamily, subtract};
 
 /// A set of addresses.
 #[derive(Clone, Debug, Default)]
 pub struct IntervalSet {
     /// By their last addresses: no two have an address in common, or are neighbours.
-    by_end: BTreeMap<(Family, u128), Interval>,
+    by_end: BTreeMap<(IpFamily, u128), Interval>,
 }
 
 impl IntervalSet {
@@ -18,7 +18,7 @@ impl IntervalSet {
         loop {
             let mut near = self.by_end.range(neighbour..);
             let near = near.next().map(|(_, &near)| near);
-            let Some(near) = near.filter(|near| interval.reaches(near)) else {
+            let Some(near) = near.filter(|near| interval.touches_or_overlaps(near)) else {
                 break;
             };
             self.by_end.remove(&(near.family, near.last));
@@ -30,11 +30,11 @@ impl IntervalSet {
     }
 
     /// The parts of an interval that are not in it.
-    pub fn outside(&self, interval: Interval) -> Vec<Interval> {
+    pub fn subtract(&self, interval: Interval) -> Vec<Interval> {
         let begins = (interval.family, interval.first);
         let near = self.by_end.range(begins..).map(|(_, &near)| near);
         let near = near.take_while(|near| interval.common(near).is_some());
-        outside(interval, &near.collect::<Vec<_>>())
+        subtract(interval, &near.collect::<Vec<_>>())
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
             found.sort_unstable();
             prop_assert_eq!(&found, &expected);
             if let Some(asked) = interval(asked) {
-                prop_assert_eq!(set.outside(asked), outside(asked, &expected));
+                prop_assert_eq!(set.subtract(asked), subtract(asked, &expected));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::{Code, manifest};
+use crate::{PoolFindingCode, manifest};
 
 fn pools(number: usize, range: impl Fn(usize) -> String) -> String {
     let mut text = String::new();
@@ -19,19 +19,19 @@ fn pools(number: usize, range: impl Fn(usize) -> String) -> String {
     text
 }
 
-fn judged(text: &str, plan: &str, most: usize) -> (Inventory, Verdict) {
-    let mut inventory = Inventory::default();
+fn judged(text: &str, plan: &str, most: usize) -> (PoolInventory, PoolsVerdict) {
+    let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "one", "one.yaml", text);
     let plan = match plan {
-        "" => Plan::default(),
-        plan => Plan::read(&mut inventory, "plan.yaml", plan),
+        "" => AddressPlan::default(),
+        plan => AddressPlan::read(&mut inventory, "plan.yaml", plan),
     };
     assert_eq!(inventory.unread, []);
-    let verdict = judge(&inventory, &plan, most);
+    let verdict = check_pools(&inventory, &plan, most);
     (inventory, verdict)
 }
 
-fn number(inventory: &Inventory, verdict: &Verdict, code: Code) -> usize {
+fn number(inventory: &PoolInventory, verdict: &PoolsVerdict, code: PoolFindingCode) -> usize {
     let findings = verdict.findings.iter();
     findings.filter(|one| one.code(inventory) == code).count()
 }
@@ -51,25 +51,37 @@ fn thousands_of_pools_that_do_not_touch_are_fine() {
 #[test]
 fn of_too_many_overlaps_some_are_told_and_the_others_counted() {
     let (inventory, verdict) = judged(&pools(2000, |_| "10.0.0.1-10.0.0.9".into()), "", 7);
-    assert_eq!(number(&inventory, &verdict, Code::PoolOverlap), 7);
+    assert_eq!(
+        number(&inventory, &verdict, PoolFindingCode::PoolOverlap),
+        7
+    );
     assert_eq!(verdict.more, 2000 * 1999 / 2 - 7);
-    assert!(verdict.is(&inventory, Level::Error));
+    assert!(verdict.has_level(&inventory, PoolFindingLevel::Error));
 }
 
 #[test]
 fn overlaps_that_are_not_told_still_make_it_an_error() {
     let text = pools(2, |_| "10.0.0.1-10.0.0.9".into());
     let (inventory, verdict) = judged(&text, "", 0);
-    assert_eq!(number(&inventory, &verdict, Code::PoolOverlap), 0);
-    assert!(verdict.is(&inventory, Level::Error));
+    assert_eq!(
+        number(&inventory, &verdict, PoolFindingCode::PoolOverlap),
+        0
+    );
+    assert!(verdict.has_level(&inventory, PoolFindingLevel::Error));
 }
 
 #[test]
 fn everything_there_is_costs_what_one_address_does() {
     let text = pools(1, |_| "0.0.0.0/0, '::/0', 10.0.0.0/8".into());
     let (inventory, verdict) = judged(&text, "{dhcp: ['::/1', 10.0.0.1]}", 10);
-    assert_eq!(number(&inventory, &verdict, Code::RangeOverlap), 1);
-    assert_eq!(number(&inventory, &verdict, Code::KeptOverlap), 3);
+    assert_eq!(
+        number(&inventory, &verdict, PoolFindingCode::RangeOverlap),
+        1
+    );
+    assert_eq!(
+        number(&inventory, &verdict, PoolFindingCode::ReservedOverlap),
+        3
+    );
 }
 
 #[test]
@@ -81,7 +93,7 @@ fn findings_come_in_the_order_of_their_places() {
     let places: Vec<_> = verdict
         .findings
         .iter()
-        .map(|finding| finding.places(&inventory, &Plan::default()).0)
+        .map(|finding| finding.locations(&inventory, &AddressPlan::default()).0)
         .collect();
     assert!(places.is_sorted(), "{places:?}");
     assert!(places.len() > 40);

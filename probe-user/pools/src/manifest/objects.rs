@@ -1,12 +1,12 @@
 //! The objects of a document: each says what it is, or the list that it is in says it for all.
 
 use super::super::{
-    model::{PoolKind, ReadError},
-    yaml::{Document, Mark, Value, YamlError},
+    model::{ManifestError, PoolKind},
+    yaml::{ManifestYamlError, YamlDocument, YamlMark, YamlValue},
 };
 
 /// The kinds of resources that are read.
-const OUR_KINDS: [&str; 5] = [
+const KNOWN_KINDS: [&str; 5] = [
     "IPAddressPool",
     "AddressPool",
     "L2Advertisement",
@@ -14,22 +14,22 @@ const OUR_KINDS: [&str; 5] = [
     "CiliumLoadBalancerIPPool",
 ];
 /// Lists in lists in lists are followed this deep.
-const DEEPEST_LIST: usize = 8;
+const MAX_LIST_DEPTH: usize = 8;
 /// Of a document, so many objects are looked at: by aliases a small one could have any number.
-pub(super) const MOST_OBJECTS: usize = 200_000;
+pub(super) const MAX_OBJECTS: usize = 200_000;
 
 /// An object, and what it is: in a list of one kind, the list may say it for all.
 #[derive(Clone, Copy, Debug)]
-pub struct Object<'a> {
+pub struct ManifestObject<'a> {
     /// All of it.
-    pub value: Value<'a>,
+    pub value: YamlValue<'a>,
     /// `metallb.io/v1beta1`.
     pub api_version: &'a str,
     /// `IPAddressPool`.
     pub kind: &'a str,
 }
 
-impl<'a> Object<'a> {
+impl<'a> ManifestObject<'a> {
     /// `metallb.io`.
     pub fn group(self) -> &'a str {
         let (group, _) = self
@@ -50,7 +50,7 @@ impl<'a> Object<'a> {
     }
 
     /// Whether it is a resource that is read; `ConfigMap`s have names that say nothing of pools.
-    pub fn is_ours(self) -> bool {
+    pub fn is_known_kind(self) -> bool {
         self.pool_kind().is_some()
             || matches!(
                 (self.group(), self.kind),
@@ -61,36 +61,36 @@ impl<'a> Object<'a> {
 
 /// The objects of a document: itself, or the items of a list, and of lists in it.
 #[derive(Debug, Default)]
-pub struct Objects<'a> {
+pub struct ManifestObjects<'a> {
     /// Those that can be told.
-    pub found: Vec<Object<'a>>,
+    pub found: Vec<ManifestObject<'a>>,
     /// What should be objects, and where.
-    pub unread: Vec<(Mark, ReadError)>,
+    pub unread: Vec<(YamlMark, ManifestError)>,
     seen: usize,
 }
 
-impl<'a> Objects<'a> {
+impl<'a> ManifestObjects<'a> {
     /// All objects of a document.
-    pub fn of(document: &'a Document) -> Self {
+    pub fn of(document: &'a YamlDocument) -> Self {
         let mut objects = Self::default();
         let root = document.root();
         let mut items = root.items().into_iter().flatten();
         if items.any(|item| item.get("kind").is_some()) {
             // Nobody applies a JSON array of objects, and it looks as if it were one of manifests.
             let expected = "an object; a list of objects is one of kind List, with items";
-            objects.misshapen(root, "the document", expected);
+            objects.record_shape_error(root, "the document", expected);
         } else {
-            objects.take(root, None, 0);
+            objects.collect(root, None, 0);
         }
         objects
     }
 
     /// An object, or a list of them; in a list of one kind, API version and kind are known before.
-    fn take(&mut self, value: Value<'a>, known: Option<(&'a str, &'a str)>, depth: usize) {
+    fn collect(&mut self, value: YamlValue<'a>, known: Option<(&'a str, &'a str)>, depth: usize) {
         self.seen += 1;
-        if self.seen > MOST_OBJECTS {
-            if self.seen == MOST_OBJECTS + 1 {
-                let error = YamlError::TooLarge;
+        if self.seen > MAX_OBJECTS {
+            if self.seen == MAX_OBJECTS + 1 {
+                let error = ManifestYamlError::TooLarge;
                 self.unread.push((value.mark(), error.into()));
             }
             return;
@@ -98,12 +98,12 @@ impl<'a> Objects<'a> {
         for key in ["kind", "apiVersion"] {
             let said = value.get(key).filter(|said| !said.is_null());
             if let Some(said) = said.filter(|said| said.text().is_none()) {
-                return self.misshapen(said, key, "text");
+                return self.record_shape_error(said, key, "text");
             }
         }
-        let text = |key| value.get(key).and_then(Value::text);
+        let text = |key| value.get(key).and_then(YamlValue::text);
         let (known_version, known_kind) = known.unwrap_or_default();
-        let object = Object {
+        let object = ManifestObject {
             value,
             api_version: text("apiVersion").unwrap_or(known_version),
             kind: text("kind").unwrap_or(known_kind),
@@ -111,32 +111,37 @@ impl<'a> Objects<'a> {
         let items = value.get("items").filter(|items| !items.is_null());
         let (Some(items), Some(of)) = (items, object.kind.strip_suffix("List")) else {
             if depth > 0 && object.kind.is_empty() {
-                self.misshapen(value, "an item of a list", "an object with a kind");
-            } else if OUR_KINDS.contains(&object.kind) && object.api_version.is_empty() {
+                self.record_shape_error(value, "an item of a list", "an object with a kind");
+            } else if KNOWN_KINDS.contains(&object.kind) && object.api_version.is_empty() {
                 let expected = "said: metallb.io/v1beta1, or cilium.io/v2";
-                self.misshapen(value, "apiVersion", expected);
+                self.record_shape_error(value, "apiVersion", expected);
             } else {
                 self.found.push(object);
             }
             return;
         };
         let known = (!of.is_empty()).then_some((object.api_version, of));
-        let list = Object { kind: of, ..object };
+        let list = ManifestObject { kind: of, ..object };
         match items.items() {
-            None if of.is_empty() || list.is_ours() => {
-                self.misshapen(items, "items", "a list");
+            None if of.is_empty() || list.is_known_kind() => {
+                self.record_shape_error(items, "items", "a list");
             }
             // Something else, of a kind that ends in List.
             None => self.found.push(object),
-            Some(_) if depth == DEEPEST_LIST => {
-                self.misshapen(value, "a list in lists in lists", "nested less deeply");
+            Some(_) if depth == MAX_LIST_DEPTH => {
+                self.record_shape_error(value, "a list in lists in lists", "nested less deeply");
             }
-            Some(items) => items.for_each(|item| self.take(item, known, depth + 1)),
+            Some(items) => items.for_each(|item| self.collect(item, known, depth + 1)),
         }
     }
 
-    fn misshapen(&mut self, value: Value<'a>, field: &'static str, expected: &'static str) {
-        let error = ReadError::Shape { field, expected };
+    fn record_shape_error(
+        &mut self,
+        value: YamlValue<'a>,
+        field: &'static str,
+        expected: &'static str,
+    ) {
+        let error = ManifestError::Shape { field, expected };
         self.unread.push((value.mark(), error));
     }
 }

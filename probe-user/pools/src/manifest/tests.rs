@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{objects::MOST_OBJECTS, *};
+use super::{objects::MAX_OBJECTS, *};
 use crate::interval::IntervalError;
 
-fn inventory(text: &str) -> Inventory {
-    let mut inventory = Inventory::default();
+fn inventory(text: &str) -> PoolInventory {
+    let mut inventory = PoolInventory::default();
     read(&mut inventory, "east", "pools.yaml", text);
     inventory
 }
@@ -121,8 +121,11 @@ fn lists_that_hold_themselves_or_far_too_much_come_to_an_end() {
     text += "kind: List\nitems: [*a7]\n";
     let inventory = inventory(&text);
     assert_eq!(inventory.unread.len(), 1);
-    assert_eq!(inventory.unread[0].error, YamlError::TooLarge.into());
-    assert!(inventory.pools.len() < MOST_OBJECTS);
+    assert_eq!(
+        inventory.unread[0].error,
+        ManifestYamlError::TooLarge.into()
+    );
+    assert!(inventory.pools.len() < MAX_OBJECTS);
 }
 
 #[test]
@@ -144,11 +147,11 @@ fn what_many_objects_share_does_not_grow_with_them() {
     let inventory = inventory(&text);
     assert!(inventory.pools.len() < 60, "{}", inventory.pools.len());
     let last = inventory.unread.last().unwrap();
-    assert_eq!(last.error, ReadError::TooMany);
+    assert_eq!(last.error, ManifestError::TooMany);
 }
 
 /// How much text was copied.
-fn text_of(inventory: &Inventory) -> usize {
+fn text_of(inventory: &PoolInventory) -> usize {
     let of_pool = |pool: &Pool| {
         let labels = pool.labels.iter();
         let labels = labels.map(|(key, value)| key.len() + value.len());
@@ -213,8 +216,9 @@ fn a_long_text_that_many_objects_share_does_not_grow_with_them() {
             "w: IPAddressPool\nx: &s {long}\ny: &o {{{object}}}\nkind: List\nitems:\n{items}\n"
         );
         let inventory = inventory(&text);
-        let told = |error: &ReadError| inventory.unread.iter().any(|unread| unread.error == *error);
-        assert!(told(&ReadError::TooMany), "{object:.200}");
+        let told =
+            |error: &ManifestError| inventory.unread.iter().any(|unread| unread.error == *error);
+        assert!(told(&ManifestError::TooMany), "{object:.200}");
         assert!(text_of(&inventory) < 16_000_000, "{object:.200}");
         assert!(inventory.unread.len() < 1000, "{object:.200}");
     }
@@ -248,7 +252,7 @@ fn what_entries_of_one_object_share_does_not_grow_with_them() {
     for text in [kube_vip, legacy, wrong] {
         let inventory = inventory(&text);
         let last = inventory.unread.last().unwrap();
-        assert_eq!(last.error, ReadError::TooMany, "{text:.200}");
+        assert_eq!(last.error, ManifestError::TooMany, "{text:.200}");
         assert!(inventory.pools.len() < 250, "{}", inventory.pools.len());
         let labels = inventory.pools.iter().map(|pool| pool.labels.len());
         assert!(labels.sum::<usize>() < 1_000_000, "{text:.200}");
@@ -364,7 +368,7 @@ fn names_are_those_that_objects_can_have() {
 #[test]
 fn a_word_that_is_spelt_in_escapes_is_found_in_a_folder_too() {
     let found = |text: &str| {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         read_found(&mut inventory, "east", "pools.yaml", text);
         (inventory.pools.len(), inventory.unread.len())
     };

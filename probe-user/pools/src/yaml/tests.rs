@@ -4,13 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn only(text: &str) -> Document {
+fn only(text: &str) -> YamlDocument {
     let mut documents = documents(text);
     assert_eq!(documents.len(), 1, "{documents:?}");
     documents.remove(0).unwrap()
 }
 
-fn broken(text: &str) -> Broken {
+fn broken(text: &str) -> InvalidDocument {
     let first_error = documents(text).into_iter().find_map(Result::err);
     first_error.unwrap()
 }
@@ -19,13 +19,13 @@ fn broken(text: &str) -> Broken {
 fn every_value_knows_its_line_and_column() {
     let document = only("# head\na:\n  - b\n  - {c: dé, e: f}\n");
     let list: Vec<_> = document.root().get("a").unwrap().items().unwrap().collect();
-    assert_eq!(list[0].mark(), Mark { line: 3, column: 5 });
+    assert_eq!(list[0].mark(), YamlMark { line: 3, column: 5 });
     let e = list[1].get("e").unwrap();
     assert_eq!(
         (e.text(), e.mark()),
         (
             Some("f"),
-            Mark {
+            YamlMark {
                 line: 4,
                 column: 16
             }
@@ -71,7 +71,7 @@ fn a_template_is_told_from_a_mistake() {
         .into_iter()
         .filter_map(Result::err)
         .collect();
-    assert_eq!(errors[0].error, YamlError::Template);
+    assert_eq!(errors[0].error, ManifestYamlError::Template);
     assert!(
         errors[0]
             .error
@@ -80,7 +80,7 @@ fn a_template_is_told_from_a_mistake() {
     );
     assert_eq!(errors[0].mark.line, 4);
     assert!(
-        matches!(errors[1].error, YamlError::Syntax(_)),
+        matches!(errors[1].error, ManifestYamlError::Syntax(_)),
         "{errors:?}"
     );
 }
@@ -88,7 +88,7 @@ fn a_template_is_told_from_a_mistake() {
 #[test]
 fn aliases_and_merges_are_followed_and_never_copied() {
     let document = only("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\nd: {<<: [*a, {z: 3}]}\n");
-    let at = |path: &[&str]| document.root().at_path(path).and_then(Value::text);
+    let at = |path: &[&str]| document.root().get_path(path).and_then(YamlValue::text);
     assert_eq!(at(&["b", "x"]), Some("1"));
     assert_eq!(at(&["c", "x"]), Some("1"));
     assert_eq!(at(&["c", "y"]), Some("2"));
@@ -112,10 +112,10 @@ fn a_bomb_of_aliases_or_merges_stays_small() {
         writeln!(text, "m{level}: &m{level} {{<<: [{below}]}}").unwrap();
     }
     let document = only(&text);
-    assert!(document.root().at_path(&["m39", "none"]).is_none());
+    assert!(document.root().get_path(&["m39", "none"]).is_none());
     // It contains itself.
     let document = only("a: &a {<<: *a, b: *a}\n");
-    assert!(document.root().at_path(&["a", "b", "b", "c"]).is_none());
+    assert!(document.root().get_path(&["a", "b", "b", "c"]).is_none());
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_key_that_is_there_twice_is_told_with_both_lines() {
     let found = |text: &str| {
         let duplicates = only(text).duplicates();
         let told = duplicates.iter().map(|broken| {
-            assert!(matches!(broken.error, YamlError::Duplicate { .. }));
+            assert!(matches!(broken.error, ManifestYamlError::Duplicate { .. }));
             (broken.mark.line, broken.error.to_string())
         });
         told.collect::<Vec<_>>()
@@ -140,7 +140,7 @@ fn a_key_that_is_there_twice_is_told_with_both_lines() {
     // A key may be an alias.
     assert_eq!(found("? &k addresses\n: 1\n? *k\n: 2\n").len(), 1);
     let many = found(&"a: 1\n".repeat(5000));
-    assert_eq!(many.len(), MOST_DUPLICATES);
+    assert_eq!(many.len(), MAX_DUPLICATES);
     let long = format!("{0}: 1\n{0}: 2\n", "k".repeat(1000));
     assert!(found(&long)[0].1.len() < 200);
 }
@@ -148,13 +148,16 @@ fn a_key_that_is_there_twice_is_told_with_both_lines() {
 #[test]
 fn what_is_too_deep_or_too_large_is_refused() {
     let deep = "[".repeat(100_000);
-    assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
+    assert!(matches!(broken(&deep).error, ManifestYamlError::Syntax(_)));
     let levels: Vec<_> = (0..200).map(|depth| format!("{:depth$}a:\n", "")).collect();
     let deep = levels.concat();
-    assert!(matches!(broken(&deep).error, YamlError::Syntax(_)));
-    let large = format!("[{}]\n---\na: b\n", "1,".repeat(MOST_NODES));
+    assert!(matches!(broken(&deep).error, ManifestYamlError::Syntax(_)));
+    let large = format!("[{}]\n---\na: b\n", "1,".repeat(MAX_NODES));
     let read = documents(&large);
-    assert_eq!(read[0].as_ref().unwrap_err().error, YamlError::TooLarge);
+    assert_eq!(
+        read[0].as_ref().unwrap_err().error,
+        ManifestYamlError::TooLarge
+    );
     assert!(read[1].is_ok());
 }
 
@@ -209,15 +212,15 @@ fn json_is_read_with_its_tabs_and_windows_its_line_ends() {
         .unwrap();
     assert_eq!(
         (b.text(), b.mark()),
-        (Some("b"), Mark { line: 3, column: 3 })
+        (Some("b"), YamlMark { line: 3, column: 3 })
     );
 }
 
 #[test]
 fn the_text_of_a_block_knows_where_its_lines_are() {
     let document = only("a:\n  config: |\n\n    x: y\nb: x\n");
-    let block = document.root().at_path(&["a", "config"]).unwrap();
-    let inner = only(block.text().unwrap()).below(block.block_offset().unwrap());
+    let block = document.root().get_path(&["a", "config"]).unwrap();
+    let inner = only(block.text().unwrap()).nested(block.block_offset().unwrap());
     assert_eq!(inner.root().get("x").unwrap().mark().line, 4);
     assert_eq!(document.root().get("b").unwrap().block_offset(), None);
 }
@@ -233,7 +236,7 @@ proptest! {
     #[test]
     fn no_mixture_of_marks_makes_it_panic(text in "[\\[\\]{}:,\"'&*!|>%@`#?\\-~<= \n\ta-c.]{0,120}") {
         for document in documents(&text).iter().flatten() {
-            let _ = document.root().at_path(&["a", "b"]);
+            let _ = document.root().get_path(&["a", "b"]);
             let _ = document.root().shape();
         }
     }

@@ -3,15 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use probe_cluster::Cluster;
-use probe_model::Announced;
-use probe_pools::interval::{Interval, merged, outside};
+use probe_cluster::ClusterSnapshot;
+use probe_model::AnnouncementMode;
+use probe_pools::interval::{Interval, merged, subtract};
 
 use super::Target;
 
 /// The addresses of a cluster that can be asked about, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
+pub struct ClusterTargets {
     /// Those that services have and that are announced by ARP, or nothing says how.
     pub assigned: Vec<Target>,
     /// Those of pools that are announced by ARP, and that no service has.
@@ -22,14 +22,14 @@ pub struct Demand {
     pub ipv6: usize,
 }
 
-impl Demand {
+impl ClusterTargets {
     /// What a cluster wants; of these addresses only, if there are any.
-    pub fn of(cluster: &Cluster, only: &[Target]) -> Self {
+    pub fn for_cluster(cluster: &ClusterSnapshot, only: &[Target]) -> Self {
         let mut demand = Self::default();
         let only: Vec<_> = only.iter().filter_map(|target| interval(*target)).collect();
         let only = merged(only);
         let wanted = |ip: Ipv4Addr| {
-            let ip = interval(Target::One(ip));
+            let ip = interval(Target::Address(ip));
             ip.is_some_and(|ip| only.is_empty() || only.iter().any(|part| part.contains(&ip)))
         };
         let mut assigned = Vec::new();
@@ -43,25 +43,27 @@ impl Demand {
                 continue;
             }
             match cluster.announced(ip) {
-                Announced::Bgp => demand.bgp += 1,
-                Announced::Layer2 | Announced::Nowhere | Announced::Unknown => {
-                    demand.assigned.push(Target::One(v4));
+                AnnouncementMode::Bgp => demand.bgp += 1,
+                AnnouncementMode::Layer2
+                | AnnouncementMode::NotAnnounced
+                | AnnouncementMode::Unknown => {
+                    demand.assigned.push(Target::Address(v4));
                 }
             }
         }
         demand
             .assigned
             .sort_unstable_by_key(|target| target.bounds());
-        let assigned = assigned.into_iter().map(Target::One);
+        let assigned = assigned.into_iter().map(Target::Address);
         let assigned = merged(assigned.filter_map(interval).collect());
         let pools = cluster.inventory().pools.iter();
         let ranges = pools
-            .filter(|pool| cluster.announcement_of(pool) == Announced::Layer2)
+            .filter(|pool| cluster.announcement_of(pool) == AnnouncementMode::Layer2)
             .flat_map(|pool| pool.ranges.iter().map(|range| range.interval))
             .filter(|range| range.first().is_ipv4());
         let free = merged(ranges.collect())
             .into_iter()
-            .flat_map(|range| outside(range, &assigned));
+            .flat_map(|range| subtract(range, &assigned));
         for range in free {
             if only.is_empty() {
                 demand.free.extend(target(range));
@@ -83,21 +85,21 @@ pub fn interval(target: Target) -> Option<Interval> {
 /// The target that these addresses are; none, if they have no ARP, or if no machine can have them.
 pub fn target(range: Interval) -> Option<Target> {
     match (range.first(), range.last()) {
-        (IpAddr::V4(first), IpAddr::V4(last)) if first == last => Some(Target::One(first)),
-        (IpAddr::V4(first), IpAddr::V4(last)) => Some(Target::Several(first, last)),
+        (IpAddr::V4(first), IpAddr::V4(last)) if first == last => Some(Target::Address(first)),
+        (IpAddr::V4(first), IpAddr::V4(last)) => Some(Target::Range(first, last)),
         _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use probe_cluster::{Objects, object};
+    use probe_cluster::{ClusterObjects, object};
     use serde_json::json;
 
     use super::*;
 
     /// A cluster with a layer-2 pool and one of BGP's, and services at these addresses.
-    fn cluster(addresses: &[&str]) -> Cluster {
+    fn cluster(addresses: &[&str]) -> ClusterSnapshot {
         let pool = |name: &str, range: &str| {
             json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
                 "metadata": {"name": name, "namespace": "metallb-system"},
@@ -113,11 +115,11 @@ mod tests {
                 "spec": {"type": "LoadBalancer"},
                 "status": {"loadBalancer": {"ingress": [{"ip": ip}]}}});
             match object::read(probe_cluster::Resource::Services, service).kept? {
-                object::Kept::Service(service) => Some(*service),
-                object::Kept::Status(_) | object::Kept::Metallb(_) => None,
+                object::ParsedObject::Service(service) => Some(*service),
+                object::ParsedObject::Status(_) | object::ParsedObject::Metallb(_) => None,
             }
         });
-        Cluster::from(Objects {
+        ClusterSnapshot::from(ClusterObjects {
             services: services.collect(),
             metallb: vec![
                 pool("l2", "192.0.2.64/29"),
@@ -125,7 +127,7 @@ mod tests {
                 advertisement("L2Advertisement", "l2"),
                 advertisement("BGPAdvertisement", "bgp"),
             ],
-            ..Objects::default()
+            ..ClusterObjects::default()
         })
     }
 
@@ -142,7 +144,7 @@ mod tests {
             "203.0.113.9",
             "2001:db8::1",
         ]);
-        let demand = Demand::of(&cluster, &[]);
+        let demand = ClusterTargets::for_cluster(&cluster, &[]);
         assert_eq!(
             texts(&demand.assigned),
             ["192.0.2.65", "192.0.2.66", "203.0.113.9"]
@@ -155,7 +157,7 @@ mod tests {
     fn targets_narrow_it() {
         let cluster = cluster(&["192.0.2.66"]);
         let only = ["192.0.2.66-68".parse().unwrap()];
-        let demand = Demand::of(&cluster, &only);
+        let demand = ClusterTargets::for_cluster(&cluster, &only);
         assert_eq!(texts(&demand.assigned), ["192.0.2.66"]);
         assert_eq!(texts(&demand.free), ["192.0.2.67-192.0.2.68"]);
     }

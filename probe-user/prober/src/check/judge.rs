@@ -3,25 +3,25 @@
 use std::{cmp::Reverse, collections::HashSet, time::Duration};
 
 use probe_common::wire::MacAddr;
-use probe_detect::{DetectConfig, Identity, Rules};
-use probe_model::{Hint, Timestamp, Verdict};
+use probe_detect::{DetectConfig, OwnerIdentity, OwnerRules};
+use probe_model::{CheckVerdict, Hint, Timestamp};
 
-use super::{Sighting, Station};
+use super::{AddressResponses, RespondingMac};
 
 /// How it was checked, which decides what it means that two machines did not answer the same question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum CheckMode {
     /// Within a moment: nothing moves in that time.
     Once,
     /// Over a time, in which an address may move.
-    Watched,
+    Continuous,
 }
 
 /// One machine that has to do with an address: its MACs, and what all of them did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub struct CheckedHost {
     /// What was heard of it, the MAC that was heard last first. Empty of this host, which does not hear itself.
-    pub stations: Vec<Station>,
+    pub responders: Vec<RespondingMac>,
     /// The MAC that this host holds the address with.
     pub held: Option<MacAddr>,
     /// Whether it is this host.
@@ -30,45 +30,45 @@ pub struct Machine {
 
 /// What was heard of an address, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct CheckResult {
     /// What is known.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// Who has it: those who answered first, of these the one heard last first.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<CheckedHost>,
     /// What may be the cause.
     pub hint: Option<Hint>,
 }
 
 /// Judges.
 #[derive(Debug)]
-pub struct Judge {
-    rules: Rules,
-    manner: Manner,
+pub struct CheckEvaluator {
+    rules: OwnerRules,
+    manner: CheckMode,
     overlap: Duration,
 }
 
-impl Judge {
+impl CheckEvaluator {
     /// Goes by these rules on who is one machine.
-    pub fn new(config: DetectConfig, manner: Manner) -> Self {
+    pub fn new(config: DetectConfig, manner: CheckMode) -> Self {
         let overlap = config.overlap;
         Self {
-            rules: Rules::new(config),
+            rules: OwnerRules::new(config),
             manner,
             overlap,
         }
     }
 
     /// Judges what was heard, given the MACs of this host and the one it holds the address with.
-    pub fn judge(
+    pub fn evaluate(
         &self,
-        sighting: &Sighting,
+        sighting: &AddressResponses,
         held: Option<MacAddr>,
         own: &HashSet<MacAddr>,
-    ) -> Judgement {
-        let machines = self.machines(sighting, held, own);
+    ) -> CheckResult {
+        let machines = self.hosts(sighting, held, own);
         let verdict = self.verdict(&machines);
         let hint = self.hint(&machines, verdict);
-        Judgement {
+        CheckResult {
             verdict,
             machines,
             hint,
@@ -76,82 +76,84 @@ impl Judge {
     }
 
     /// As on a binding in detection: physical MACs beside a virtual-router MAC belong to it.
-    fn machines(
+    fn hosts(
         &self,
-        sighting: &Sighting,
+        sighting: &AddressResponses,
         held: Option<MacAddr>,
         own: &HashSet<MacAddr>,
-    ) -> Vec<Machine> {
-        let stations = sighting.stations.iter();
-        let router = stations
+    ) -> Vec<CheckedHost> {
+        let responders = sighting.responders.iter();
+        let router = responders
             .clone()
             .filter(|station| self.rules.is_virtual_router(station.mac))
             .max_by_key(|station| (station.last, station.mac))
-            .map(|station| Identity::VirtualRouter(station.mac));
+            .map(|station| OwnerIdentity::VirtualRouter(station.mac));
         let owner_of = |mac| match (self.rules.identify(mac), router) {
-            (Identity::Station(_), Some(router)) => router,
+            (OwnerIdentity::Host(_), Some(router)) => router,
             (identity, _) => identity,
         };
-        let mut machines: Vec<(Identity, Machine)> = Vec::new();
-        for station in stations {
-            let machine = machine_of(&mut machines, owner_of(station.mac));
+        let mut machines: Vec<(OwnerIdentity, CheckedHost)> = Vec::new();
+        for station in responders {
+            let machine = host_of(&mut machines, owner_of(station.mac));
             machine.local |= own.contains(&station.mac);
-            machine.stations.push(station.clone());
+            machine.responders.push(station.clone());
         }
         if let Some(mac) = held {
-            let machine = machine_of(&mut machines, owner_of(mac));
+            let machine = host_of(&mut machines, owner_of(mac));
             machine.held = Some(mac);
             machine.local = true;
         }
         let mut machines: Vec<_> = machines.into_iter().map(|(_, machine)| machine).collect();
         for machine in &mut machines {
             machine
-                .stations
+                .responders
                 .sort_by_key(|station| (Reverse(station.last), station.mac));
         }
         machines.sort_by_key(|machine| (!machine.has(), Reverse(machine.last())));
         machines
     }
 
-    fn verdict(&self, machines: &[Machine]) -> Verdict {
+    fn verdict(&self, machines: &[CheckedHost]) -> CheckVerdict {
         let mut pairs = machines
             .iter()
             .enumerate()
             .flat_map(|(place, one)| machines[place + 1..].iter().map(move |other| (one, other)));
-        if pairs.any(|(one, other)| self.at_once(one, other)) {
-            return Verdict::Conflict;
+        if pairs.any(|(one, other)| self.overlap_in_time(one, other)) {
+            return CheckVerdict::Conflict;
         }
         match machines {
-            [] => Verdict::Nobody,
+            [] => CheckVerdict::NoReply,
             // Who claimed the address while another one answered, but not for long enough to be a rival, is named.
             [first, second, ..]
-                if self.manner == Manner::Watched
+                if self.manner == CheckMode::Continuous
                     && first.held.is_none()
-                    && !second.only_asks() =>
+                    && !second.sends_only_requests() =>
             {
-                Verdict::Moved
+                CheckVerdict::Moved
             }
-            _ => Verdict::OneOwner,
+            _ => CheckVerdict::OneOwner,
         }
     }
 
     /// Whether two machines have the address at the same time.
-    fn at_once(&self, one: &Machine, other: &Machine) -> bool {
-        if one.only_asks() || other.only_asks() {
+    fn overlap_in_time(&self, one: &CheckedHost, other: &CheckedHost) -> bool {
+        if one.sends_only_requests() || other.sends_only_requests() {
             // A bond in mode balance-alb asks with one MAC and answers with another.
             return false;
         }
         if one.has() && other.has() {
-            return match (self.manner, one.questions(), other.questions()) {
-                (Manner::Watched, Some(one), Some(other)) => one.0 <= other.1 && other.0 <= one.1,
-                (Manner::Once, ..) | (Manner::Watched, None, _) | (Manner::Watched, _, None) => {
-                    true
+            return match (self.manner, one.probe_range(), other.probe_range()) {
+                (CheckMode::Continuous, Some(one), Some(other)) => {
+                    one.0 <= other.1 && other.0 <= one.1
                 }
+                (CheckMode::Once, ..)
+                | (CheckMode::Continuous, None, _)
+                | (CheckMode::Continuous, _, None) => true,
             };
         }
         // One of them only announces. In a handover it overlaps with the other for a moment, and of what this
         // host holds it has to claim it again.
-        let goes_on = |one: &Machine, other: &Machine| {
+        let goes_on = |one: &CheckedHost, other: &CheckedHost| {
             let from = if other.held.is_some() { one } else { other };
             one.held.is_some() || one.last() > from.first() + self.overlap
         };
@@ -159,28 +161,28 @@ impl Judge {
     }
 
     /// The same words as detection has for the same things.
-    fn hint(&self, machines: &[Machine], verdict: Verdict) -> Option<Hint> {
-        let is_router = |station: &Station| self.rules.is_virtual_router(station.mac);
+    fn hint(&self, machines: &[CheckedHost], verdict: CheckVerdict) -> Option<Hint> {
+        let is_router = |station: &RespondingMac| self.rules.is_virtual_router(station.mac);
         let having = machines.iter().filter(|machine| machine.has());
         let routers = machines
             .iter()
-            .filter(|machine| machine.stations.iter().any(is_router));
+            .filter(|machine| machine.responders.iter().any(is_router));
         if routers.clone().count() > 1 {
             return Some(Hint::TwoRouterGroups);
         }
         for machine in routers {
             let answering = machine
-                .stations
+                .responders
                 .iter()
                 .filter(|station| station.answers > 0);
             let [virtual_ones, physical] = [true, false].map(|wanted| {
-                let stations = answering.clone();
-                stations
+                let responders = answering.clone();
+                responders
                     .filter(|station| is_router(station) == wanted)
                     .count()
             });
             if machine
-                .stations
+                .responders
                 .iter()
                 .any(|station| is_router(station) && station.repeats > 0)
             {
@@ -189,8 +191,8 @@ impl Judge {
                 return Some(Hint::RouterAndHost);
             }
         }
-        if verdict != Verdict::Conflict {
-            let asking = machines.iter().any(Machine::only_asks);
+        if verdict != CheckVerdict::Conflict {
+            let asking = machines.iter().any(CheckedHost::sends_only_requests);
             return (asking && machines.len() > 1).then_some(Hint::BalanceAlb);
         }
         if machines.iter().all(|machine| machine.local) {
@@ -203,11 +205,14 @@ impl Judge {
     }
 }
 
-fn machine_of(machines: &mut Vec<(Identity, Machine)>, owner: Identity) -> &mut Machine {
+fn host_of(
+    machines: &mut Vec<(OwnerIdentity, CheckedHost)>,
+    owner: OwnerIdentity,
+) -> &mut CheckedHost {
     let place = machines.iter().position(|(known, _)| *known == owner);
     let place = place.unwrap_or_else(|| {
-        let machine = Machine {
-            stations: Vec::new(),
+        let machine = CheckedHost {
+            responders: Vec::new(),
             held: None,
             local: false,
         };
@@ -217,10 +222,10 @@ fn machine_of(machines: &mut Vec<(Identity, Machine)>, owner: Identity) -> &mut 
     &mut machines[place].1
 }
 
-impl Machine {
+impl CheckedHost {
     /// Its MACs, the one heard last first.
     pub fn macs(&self) -> Vec<MacAddr> {
-        let heard = self.stations.iter().map(|station| station.mac);
+        let heard = self.responders.iter().map(|station| station.mac);
         let held = self
             .held
             .filter(|held| heard.clone().all(|mac| mac != *held));
@@ -229,36 +234,39 @@ impl Machine {
 
     /// Whether it answered, or is this host and holds the address.
     pub fn has(&self) -> bool {
-        self.held.is_some() || self.stations.iter().any(|station| station.answers > 0)
+        self.held.is_some() || self.responders.iter().any(|station| station.answers > 0)
     }
 
     /// Whether nothing is known of it but that it asked others with the address as its own.
-    fn only_asks(&self) -> bool {
+    fn sends_only_requests(&self) -> bool {
         !self.has()
             && self
-                .stations
+                .responders
                 .iter()
                 .all(|station| station.announcements == 0)
     }
 
     /// When it was first heard.
     pub fn first(&self) -> Timestamp {
-        let first = self.stations.iter().map(|station| station.first).min();
+        let first = self.responders.iter().map(|station| station.first).min();
         first.unwrap_or_default()
     }
 
     /// When it was last heard.
     pub fn last(&self) -> Timestamp {
-        let last = self.stations.iter().map(|station| station.last).max();
+        let last = self.responders.iter().map(|station| station.last).max();
         last.unwrap_or_default()
     }
 
     /// The first and the last question that it answered; `None` of this host, which has it all the time.
-    pub fn questions(&self) -> Option<(u32, u32)> {
+    pub fn probe_range(&self) -> Option<(u32, u32)> {
         if self.held.is_some() {
             return None;
         }
-        let answered = self.stations.iter().filter_map(|station| station.questions);
+        let answered = self
+            .responders
+            .iter()
+            .filter_map(|station| station.probe_range);
         answered.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
     }
 }
@@ -283,12 +291,12 @@ mod tests {
     }
 
     /// Heard from this second to that one.
-    fn station(name: &str, from: u32, to: u32) -> Station {
-        Station {
+    fn station(name: &str, from: u32, to: u32) -> RespondingMac {
+        RespondingMac {
             mac: mac(name),
             answers: 0,
             repeats: 0,
-            questions: None,
+            probe_range: None,
             announcements: 0,
             requests: 0,
             first: second(from),
@@ -298,63 +306,63 @@ mod tests {
     }
 
     /// Answered every question from this one to that one.
-    fn answers(name: &str, from: u32, to: u32) -> Station {
-        Station {
+    fn answers(name: &str, from: u32, to: u32) -> RespondingMac {
+        RespondingMac {
             answers: to - from + 1,
-            questions: Some((from, to)),
+            probe_range: Some((from, to)),
             ..station(name, from, to)
         }
     }
 
-    fn announces(name: &str, from: u32, to: u32) -> Station {
-        Station {
+    fn announces(name: &str, from: u32, to: u32) -> RespondingMac {
+        RespondingMac {
             announcements: to - from + 1,
             ..station(name, from, to)
         }
     }
 
-    fn asks(name: &str, from: u32, to: u32) -> Station {
-        Station {
+    fn asks(name: &str, from: u32, to: u32) -> RespondingMac {
+        RespondingMac {
             requests: 1,
             ..station(name, from, to)
         }
     }
 
     fn judged_by(
-        judge: &Judge,
-        stations: &[Station],
+        judge: &CheckEvaluator,
+        responders: &[RespondingMac],
         held: Option<&str>,
         own: &[&str],
-    ) -> (Verdict, usize, Option<Hint>) {
-        let sighting = Sighting {
-            stations: SmallVec::from_vec(stations.to_vec()),
+    ) -> (CheckVerdict, usize, Option<Hint>) {
+        let sighting = AddressResponses {
+            responders: SmallVec::from_vec(responders.to_vec()),
             more: 0,
         };
         let own = own.iter().map(|name| mac(name)).collect();
-        let judgement = judge.judge(&sighting, held.map(mac), &own);
+        let judgement = judge.evaluate(&sighting, held.map(mac), &own);
         (judgement.verdict, judgement.machines.len(), judgement.hint)
     }
 
-    fn once(stations: &[Station]) -> (Verdict, usize, Option<Hint>) {
-        let judge = Judge::new(DetectConfig::default(), Manner::Once);
-        judged_by(&judge, stations, None, &[])
+    fn once(responders: &[RespondingMac]) -> (CheckVerdict, usize, Option<Hint>) {
+        let judge = CheckEvaluator::new(DetectConfig::default(), CheckMode::Once);
+        judged_by(&judge, responders, None, &[])
     }
 
-    fn watched(stations: &[Station]) -> (Verdict, usize, Option<Hint>) {
-        let judge = Judge::new(DetectConfig::default(), Manner::Watched);
-        judged_by(&judge, stations, None, &[])
+    fn watched(responders: &[RespondingMac]) -> (CheckVerdict, usize, Option<Hint>) {
+        let judge = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
+        judged_by(&judge, responders, None, &[])
     }
 
     #[test]
     fn who_answers_has_the_address() {
-        use probe_model::Verdict::{Conflict, Nobody, OneOwner};
-        assert_eq!(once(&[]), (Nobody, 0, None));
+        use probe_model::CheckVerdict::{Conflict, NoReply, OneOwner};
+        assert_eq!(once(&[]), (NoReply, 0, None));
         assert_eq!(once(&[answers(A, 1, 3)]), (OneOwner, 1, None));
         let two = [answers(A, 1, 3), answers(B, 1, 3)];
         assert_eq!(once(&two), (Conflict, 2, None));
         let three = [answers(A, 1, 1), answers(B, 2, 2), answers(C, 3, 3)];
         assert_eq!(once(&three), (Conflict, 3, Some(Hint::IpvsStrictArp)));
-        let repeating = Station {
+        let repeating = RespondingMac {
             answers: 9,
             repeats: 8,
             ..answers(A, 1, 1)
@@ -364,8 +372,8 @@ mod tests {
 
     #[test]
     fn what_this_host_holds_it_owns() {
-        use probe_model::Verdict::{Conflict, OneOwner};
-        let judge = Judge::new(DetectConfig::default(), Manner::Watched);
+        use probe_model::CheckVerdict::{Conflict, OneOwner};
+        let judge = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
         assert_eq!(judged_by(&judge, &[], Some(A), &[A]), (OneOwner, 1, None));
         let stranger = [answers(B, 5, 5)];
         assert_eq!(
@@ -387,14 +395,14 @@ mod tests {
 
     #[test]
     fn the_macs_of_one_machine_are_no_conflict() {
-        use probe_model::Verdict::OneOwner;
+        use probe_model::CheckVerdict::OneOwner;
         let both = [answers(VRRP, 1, 3), answers(A, 1, 3)];
         assert_eq!(once(&both), (OneOwner, 1, Some(Hint::RouterAndHost)));
         assert_eq!(
             once(&[answers(VRRP, 1, 3), asks(A, 2, 2)]),
             (OneOwner, 1, None)
         );
-        let twice = Station {
+        let twice = RespondingMac {
             answers: 6,
             repeats: 3,
             ..answers(VRRP, 1, 3)
@@ -411,17 +419,17 @@ mod tests {
             same_owner: vec![vec![mac(A), mac(B)]],
             ..DetectConfig::default()
         };
-        let judge = Judge::new(config, Manner::Once);
+        let judge = CheckEvaluator::new(config, CheckMode::Once);
         let declared = [answers(A, 1, 3), answers(B, 1, 3)];
         assert_eq!(judged_by(&judge, &declared, None, &[]), (OneOwner, 1, None));
         let groups = [answers(VRRP, 1, 3), answers("00:00:5e:00:01:08", 1, 3)];
         let two_groups = Some(Hint::TwoRouterGroups);
-        assert_eq!(once(&groups), (Verdict::Conflict, 2, two_groups));
+        assert_eq!(once(&groups), (CheckVerdict::Conflict, 2, two_groups));
     }
 
     #[test]
     fn over_a_time_an_address_may_move_once_and_not_back() {
-        use probe_model::Verdict::{Conflict, Moved, OneOwner};
+        use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
         let moved = [answers(A, 1, 20), answers(B, 21, 60)];
         assert_eq!(watched(&moved), (Moved, 2, None));
         let there_and_back = [answers(A, 1, 60), answers(B, 20, 25)];
@@ -436,7 +444,7 @@ mod tests {
 
     #[test]
     fn who_only_announces_is_a_rival_if_both_go_on() {
-        use probe_model::Verdict::{Conflict, Moved, OneOwner};
+        use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
         assert_eq!(
             watched(&[answers(A, 1, 60), announces(B, 3, 50)]).0,
             Conflict

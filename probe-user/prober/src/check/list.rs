@@ -1,13 +1,13 @@
 //! Targets from a file or from standard input: a list, or the address pools of MetalLB.
 
-use probe_model::inert;
-use probe_pools::{Inventory, Mark, manifest};
+use probe_model::escape_untrusted;
+use probe_pools::{PoolInventory, YamlMark, manifest};
 
-use super::{Target, TargetError};
+use super::{InvalidTarget, Target};
 
 /// What a text names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct List {
+pub struct TargetList {
     /// The targets, in its order.
     pub targets: Vec<Target>,
     /// How many IPv6 networks and ranges of pools were left out.
@@ -16,32 +16,32 @@ pub struct List {
 
 /// Why a text names no targets.
 #[derive(Debug, thiserror::Error)]
-pub enum ListError {
+pub enum TargetListError {
     /// A line of a list.
     #[error("line {line}: {error}")]
     Line {
         /// Its number, from 1.
         line: usize,
         /// What is wrong.
-        error: TargetError,
+        error: InvalidTarget,
     },
     /// A part of the YAML.
     #[error("{}{why}", at(*mark))]
     Yaml {
         /// Where.
-        mark: Option<Mark>,
+        mark: Option<YamlMark>,
         /// What is wrong.
         why: String,
     },
     /// YAML without pools.
     #[error("there is no pool of addresses in it, such as an IPAddressPool of MetalLB")]
-    NoPool,
+    NoPools,
     /// Nothing.
     #[error("it names no address")]
     Empty,
 }
 
-fn at(mark: Option<Mark>) -> String {
+fn at(mark: Option<YamlMark>) -> String {
     mark.map_or_else(String::new, |mark| {
         format!("line {}, column {}: ", mark.line, mark.column)
     })
@@ -49,7 +49,7 @@ fn at(mark: Option<Mark>) -> String {
 
 /// Reads a list, one target a line with `#` for comments, or pools in YAML: whatever `probe pools` reads, also what
 /// `kubectl get ipaddresspools -o yaml` prints.
-pub fn read_list(text: &str) -> Result<List, ListError> {
+pub fn parse_target_list(text: &str) -> Result<TargetList, TargetListError> {
     let is_yaml = text
         .lines()
         .map(|line| line.trim_start_matches(['-', ' ']))
@@ -60,17 +60,17 @@ pub fn read_list(text: &str) -> Result<List, ListError> {
         });
     let list = if is_yaml { pools(text)? } else { lines(text)? };
     if list.targets.is_empty() && list.ipv6 == 0 {
-        return Err(ListError::Empty);
+        return Err(TargetListError::Empty);
     }
     Ok(list)
 }
 
-fn lines(text: &str) -> Result<List, ListError> {
-    let mut list = List::default();
+fn lines(text: &str) -> Result<TargetList, TargetListError> {
+    let mut list = TargetList::default();
     for (line, number) in text.lines().zip(1..) {
         let entry = line.split('#').next().unwrap_or_default().trim();
         if !entry.is_empty() {
-            let target = entry.parse().map_err(|error| ListError::Line {
+            let target = entry.parse().map_err(|error| TargetListError::Line {
                 line: number,
                 error,
             })?;
@@ -81,24 +81,24 @@ fn lines(text: &str) -> Result<List, ListError> {
 }
 
 /// The addresses of all pools. What cannot be read is an error: a pool that is left out would look checked.
-fn pools(text: &str) -> Result<List, ListError> {
-    let mut inventory = Inventory::default();
+fn pools(text: &str) -> Result<TargetList, TargetListError> {
+    let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "", "", text);
     if let Some(unread) = inventory.unread.into_iter().next() {
-        return Err(ListError::Yaml {
+        return Err(TargetListError::Yaml {
             mark: unread.mark,
-            why: inert(&unread.error.to_string()).into_owned(),
+            why: escape_untrusted(&unread.error.to_string()).into_owned(),
         });
     }
     if inventory.pools.is_empty() {
-        return Err(ListError::NoPool);
+        return Err(TargetListError::NoPools);
     }
-    let mut list = List::default();
+    let mut list = TargetList::default();
     for pool in inventory.pools {
         if let Some(fault) = pool.faults.into_iter().next() {
-            return Err(ListError::Yaml {
+            return Err(TargetListError::Yaml {
                 mark: Some(fault.place.mark),
-                why: inert(&fault.error.to_string()).into_owned(),
+                why: escape_untrusted(&fault.error.to_string()).into_owned(),
             });
         }
         for range in pool.ranges {
@@ -108,11 +108,12 @@ fn pools(text: &str) -> Result<List, ListError> {
             }
             let interval = range.interval;
             let target = format!("{}-{}", interval.first(), interval.last()).parse();
-            list.targets
-                .push(target.map_err(|error: TargetError| ListError::Yaml {
+            list.targets.push(
+                target.map_err(|error: InvalidTarget| TargetListError::Yaml {
                     mark: Some(range.place.mark),
                     why: error.to_string(),
-                })?);
+                })?,
+            );
         }
     }
     Ok(list)
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     fn targets(text: &str) -> Vec<String> {
-        let list = read_list(text).unwrap();
+        let list = parse_target_list(text).unwrap();
         list.targets.iter().map(ToString::to_string).collect()
     }
 
@@ -137,7 +138,7 @@ mod tests {
                 "192.0.2.10-192.0.2.12"
             ]
         );
-        let error = read_list("192.0.2.7\n192.0.2.300\n").unwrap_err();
+        let error = parse_target_list("192.0.2.7\n192.0.2.300\n").unwrap_err();
         assert!(error.to_string().starts_with("line 2:"), "{error}");
     }
 
@@ -151,7 +152,7 @@ mod tests {
             targets(documents),
             ["192.0.2.0-192.0.2.3", "192.0.2.10-192.0.2.12"]
         );
-        assert_eq!(read_list(documents).unwrap().ipv6, 1);
+        assert_eq!(parse_target_list(documents).unwrap().ipv6, 1);
         let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: metallb.io/v1beta1\n  kind: IPAddressPool\n  \
             spec:\n    addresses: [\"192.0.2.7/32\"]\n";
         assert_eq!(targets(list), ["192.0.2.7"]);
@@ -170,7 +171,7 @@ mod tests {
                 "line 3, column",
             ),
         ] {
-            let error = read_list(text).unwrap_err().to_string();
+            let error = parse_target_list(text).unwrap_err().to_string();
             assert!(error.contains(why), "{text:?}: {error}");
         }
     }

@@ -8,22 +8,22 @@ use super::Target;
 
 /// Addresses in a row that are asked about on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lot {
+pub struct TargetRange {
     /// The first.
     pub first: u32,
     /// The last.
     pub last: u32,
     /// Which port, by its place among the ports.
-    pub port: usize,
+    pub egress: usize,
 }
 
 /// Why addresses cannot be checked together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LotsError {
+pub enum TargetRangesError {
     /// Too many.
     #[error(
         "{number} addresses are too many for one check, which takes {}: split it (at 10 a second they would take {} hours)",
-        Lots::MOST,
+        TargetRanges::MAX_TARGETS,
         number / 36_000
     )]
     TooMany {
@@ -34,25 +34,25 @@ pub enum LotsError {
 
 /// All of them: disjoint, in the order of their addresses, each with a number from 0.
 #[derive(Clone, Debug, Default)]
-pub struct Lots {
-    rows: Vec<Lot>,
+pub struct TargetRanges {
+    ranges: Vec<TargetRange>,
     /// The number of the first address of each lot.
     numbers: Vec<u32>,
     total: u32,
 }
 
-impl Lots {
+impl TargetRanges {
     /// The most addresses of one check: a /12.
-    pub const MOST: u64 = 1 << 20;
+    pub const MAX_TARGETS: u64 = 1 << 20;
 
     /// Numbers the addresses of these lots, which must not overlap.
-    pub fn new(mut lots: Vec<Lot>) -> Self {
+    pub fn new(mut lots: Vec<TargetRange>) -> Self {
         lots.sort_unstable_by_key(|lot| lot.first);
-        let mut joined: Vec<Lot> = Vec::new();
+        let mut joined: Vec<TargetRange> = Vec::new();
         for lot in lots {
             match joined.last_mut() {
                 Some(last)
-                    if last.port == lot.port && last.last.checked_add(1) == Some(lot.first) =>
+                    if last.egress == lot.egress && last.last.checked_add(1) == Some(lot.first) =>
                 {
                     last.last = lot.last;
                 }
@@ -69,7 +69,7 @@ impl Lots {
             })
             .collect();
         Self {
-            rows: joined,
+            ranges: joined,
             numbers,
             total,
         }
@@ -83,28 +83,28 @@ impl Lots {
     /// The address with this number, and its port.
     pub fn address(&self, number: u32) -> Option<(Ipv4Addr, usize)> {
         let place = self.numbers.partition_point(|first| *first <= number);
-        let lot = self.rows.get(place.checked_sub(1)?)?;
+        let lot = self.ranges.get(place.checked_sub(1)?)?;
         let address = lot.first + (number - self.numbers.get(place - 1)?);
-        (address <= lot.last).then_some((address.into(), lot.port))
+        (address <= lot.last).then_some((address.into(), lot.egress))
     }
 
     /// The number of this address, if it is asked about on this port.
-    pub fn number(&self, address: Ipv4Addr, port: usize) -> Option<u32> {
+    pub fn number(&self, address: Ipv4Addr, egress: usize) -> Option<u32> {
         let address = u32::from(address);
-        let place = self.rows.partition_point(|lot| lot.first <= address);
-        let lot = self.rows.get(place.checked_sub(1)?)?;
-        (address <= lot.last && lot.port == port)
+        let place = self.ranges.partition_point(|lot| lot.first <= address);
+        let lot = self.ranges.get(place.checked_sub(1)?)?;
+        (address <= lot.last && lot.egress == egress)
             .then_some(self.numbers.get(place - 1)? + (address - lot.first))
     }
 }
 
 /// What targets come to, each address once: from, to, and whether it was named by itself.
-pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, LotsError> {
+pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, TargetRangesError> {
     let mut bounds: Vec<_> = targets
         .iter()
         .map(|target| {
             let (first, last) = target.bounds();
-            (first, last, matches!(target, Target::One(_)))
+            (first, last, matches!(target, Target::Address(_)))
         })
         .collect();
     // Of one beginning, what was named by itself comes first and keeps that.
@@ -122,8 +122,8 @@ pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, Lots
         covered = Some(last);
         number += u64::from(last - first) + 1;
     }
-    if number > Lots::MOST {
-        return Err(LotsError::TooMany { number });
+    if number > TargetRanges::MAX_TARGETS {
+        return Err(TargetRangesError::TooMany { number });
     }
     Ok(pieces)
 }
@@ -195,23 +195,23 @@ mod tests {
 
     #[test]
     fn addresses_and_numbers_belong_to_each_other() {
-        let lot = |first: u32, last: u32, port| Lot {
+        let lot = |first: u32, last: u32, egress| TargetRange {
             first: 0xc000_0200 + first,
             last: 0xc000_0200 + last,
-            port,
+            egress,
         };
-        let lots = Lots::new(vec![
+        let lots = TargetRanges::new(vec![
             lot(20, 29, 0),
             lot(1, 9, 0),
             lot(10, 10, 0),
             lot(40, 40, 1),
         ]);
-        assert_eq!(lots.rows.len(), 3, "what adjoins is one");
+        assert_eq!(lots.ranges.len(), 3, "what adjoins is one");
         assert_eq!(lots.total(), 21);
         for number in 0..21 {
-            let (address, port) = lots.address(number).unwrap();
-            assert_eq!(lots.number(address, port), Some(number));
-            assert_eq!(lots.number(address, port + 1), None);
+            let (address, egress) = lots.address(number).unwrap();
+            assert_eq!(lots.number(address, egress), Some(number));
+            assert_eq!(lots.number(address, egress + 1), None);
         }
         assert_eq!(lots.address(21), None);
         for foreign in ["192.0.2.0", "192.0.2.11", "192.0.2.41"] {

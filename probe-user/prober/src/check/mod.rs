@@ -1,8 +1,8 @@
 //! Checking: who answers for these addresses, now?
 //!
-//! The parts are pure, and time comes with what they are told: [`Target`]s are what somebody typed, [`Lots`] the
-//! addresses that come of it, [`Schedule`] says which of them is asked about when, [`Ledger`] what was heard, and
-//! [`Judge`] what that means. [`Surroundings`] is what netlink says of this host. Whoever joins them sends and
+//! The parts are pure, and time comes with what they are told: [`Target`]s are what somebody typed, [`TargetRanges`] the
+//! addresses that come of it, [`CheckSchedule`] says which of them is asked about when, [`ResponseTable`] what was heard, and
+//! [`CheckEvaluator`] what that means. [`HostNetwork`] is what netlink says of this host. Whoever joins them sends and
 //! receives; here nothing does.
 //!
 //! What always holds:
@@ -24,12 +24,14 @@ mod shuffle;
 mod surroundings;
 mod target;
 
-pub use judge::{Judge, Judgement, Machine, Manner};
-pub use ledger::{Ledger, Sighting, Station};
-pub use list::{List, ListError, read_list};
-pub use lots::{Lot, Lots, LotsError};
-pub use record::{Checked, check_record};
-pub use schedule::{Course, Next, Schedule};
+pub use judge::{CheckEvaluator, CheckMode, CheckResult, CheckedHost};
+pub use ledger::{AddressResponses, RespondingMac, ResponseTable};
+pub use list::{TargetList, TargetListError, parse_target_list};
+pub use lots::{TargetRange, TargetRanges, TargetRangesError};
+pub use record::{CheckDetails, check_record};
+pub use schedule::{CheckSchedule, ScheduleAction, ScheduleMode};
 pub use shuffle::seed;
-pub use surroundings::{Neighbours, Port, Route, Surroundings, SurroundingsError};
-pub use target::{Target, TargetError};
+pub use surroundings::{
+    EgressInterface, EgressNeighbours, HostNetwork, HostNetworkError, TargetRoute,
+};
+pub use target::{InvalidTarget, Target};

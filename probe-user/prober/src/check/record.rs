@@ -7,11 +7,11 @@ use probe_model::{
     CheckOwnerRecord, CheckRecord, Clock, NeighbourRecord, Timestamp, vendor::vendor,
 };
 
-use super::{Judgement, Machine, Station};
+use super::{CheckResult, CheckedHost, RespondingMac};
 
 /// Which address was checked where, and how often it was asked about.
 #[derive(Clone, Copy, Debug)]
-pub struct Checked<'a> {
+pub struct CheckDetails<'a> {
     /// Which.
     pub ip: Ipv4Addr,
     /// On which interface.
@@ -30,8 +30,8 @@ pub struct Checked<'a> {
 
 /// The record of one checked address: its judgement at the time `at`, with names and the time of day.
 pub fn check_record(
-    checked: Checked,
-    judgement: &Judgement,
+    checked: CheckDetails,
+    judgement: &CheckResult,
     at: Timestamp,
     clock: Clock,
 ) -> CheckRecord {
@@ -40,10 +40,10 @@ pub fn check_record(
     let owners: Vec<_> = owners.map(|machine| owner_record(machine, clock)).collect();
     let has = |mac| {
         let having = judgement.machines.iter().filter(|machine| machine.has());
-        having.flat_map(Machine::macs).any(|one| one == mac)
+        having.flat_map(CheckedHost::macs).any(|one| one == mac)
     };
     CheckRecord {
-        time: clock.wall(at),
+        time: clock.to_wall_clock(at),
         ip: checked.ip,
         interface: checked.interface.to_owned(),
         vlan: checked.vlan,
@@ -62,26 +62,26 @@ pub fn check_record(
     }
 }
 
-fn owner_record(machine: &Machine, clock: Clock) -> CheckOwnerRecord {
+fn owner_record(machine: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
     let macs = machine.macs();
-    let sum = |pick: fn(&Station) -> u32| {
-        let numbers = machine.stations.iter().map(pick);
+    let sum = |pick: fn(&RespondingMac) -> u32| {
+        let numbers = machine.responders.iter().map(pick);
         numbers.fold(0, u32::saturating_add)
     };
-    let took = machine.stations.iter().filter_map(|station| station.took);
-    let heard = !machine.stations.is_empty();
+    let took = machine.responders.iter().filter_map(|station| station.took);
+    let heard = !machine.responders.is_empty();
     CheckOwnerRecord {
         vendor: macs.iter().copied().find_map(vendor),
         node: None,
         macs,
         local: machine.local,
         holds: machine.held.is_some(),
-        answered: sum(Station::questions_answered),
+        answered: sum(RespondingMac::probes_answered),
         answers: sum(|station| station.answers),
         announcements: sum(|station| station.announcements),
         requests: sum(|station| station.requests),
-        first_seen: heard.then(|| clock.wall(machine.first())),
-        last_seen: heard.then(|| clock.wall(machine.last())),
+        first_seen: heard.then(|| clock.to_wall_clock(machine.first())),
+        last_seen: heard.then(|| clock.to_wall_clock(machine.last())),
         fastest_us: took.clone().map(|(fastest, _)| microseconds(fastest)).min(),
         slowest_us: took.map(|(_, slowest)| microseconds(slowest)).max(),
     }

@@ -6,14 +6,14 @@ use fixedbitset::FixedBitSet;
 use lru::LruCache;
 use probe_model::Timestamp;
 
-use super::shuffle::Shuffle;
+use super::shuffle::AddressPermutation;
 
 /// Until a stranger's ARP probe is forgotten: longer than a booting host asks and waits (RFC 5227 section 1.1).
 const PROBE_MEMORY: Duration = Duration::from_secs(10);
 /// How often an address is left alone for a prober until it is given up.
-const DEFERRALS: u8 = 3;
+const MAX_DEFERRALS: u8 = 3;
 /// Probed addresses that are remembered.
-const PROBED: usize = 65_536;
+const FOREIGN_PROBE_TABLE: usize = 65_536;
 
 /// Between two rounds about a handful of addresses.
 const ROUND: Duration = Duration::from_millis(200);
@@ -30,15 +30,15 @@ const PASSES: u32 = 2;
 const WATCH_ROUND: Duration = Duration::from_secs(1);
 
 /// A timer that comes late is made good for by as much, at rates at which that is no burst.
-const SLACK: Duration = Duration::from_millis(10);
-const SLACK_FROM: Duration = Duration::from_millis(20);
+const MAX_LAG: Duration = Duration::from_millis(10);
+const LAG_RATE_THRESHOLD: Duration = Duration::from_millis(20);
 
 /// What is done if a frame could not be queued.
 const RETRY: Duration = Duration::from_millis(5);
 
 /// How all the addresses are gone through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Course {
+pub enum ScheduleMode {
     /// At once, several times, within a second: for a handful.
     Burst,
     /// One after the other, the silent ones twice.
@@ -52,9 +52,9 @@ pub enum Course {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum ScheduleAction {
     /// Ask about the address with this number.
-    Ask(u32),
+    Probe(u32),
     /// Nothing until then, or until something is heard.
     Wait(Timestamp),
     /// Nothing any more.
@@ -63,15 +63,15 @@ pub enum Next {
 
 /// Says which address is asked about next, and when.
 #[derive(Debug)]
-pub struct Schedule {
-    course: Course,
-    order: Shuffle,
+pub struct CheckSchedule {
+    mode: ScheduleMode,
+    order: AddressPermutation,
     total: u32,
     interval: Duration,
     wait: Duration,
     pass: u32,
     /// Within the pass.
-    place: u32,
+    next_position: u32,
     pass_begins: Timestamp,
     /// When the first pass began, and what it took.
     first_pass: (Timestamp, Duration),
@@ -80,18 +80,18 @@ pub struct Schedule {
     /// Frames that are left to a burst.
     burst: u32,
     last_asked: Timestamp,
-    again: Option<u32>,
+    unanswered: Option<u32>,
     asked: Vec<u16>,
     answered: FixedBitSet,
     probed: LruCache<u32, Timestamp>,
-    deferred: Vec<Deferred>,
+    deferred: Vec<DeferredTarget>,
     ever_asked: u32,
     sent: u64,
 }
 
 /// An address that is left alone for a while.
 #[derive(Clone, Copy, Debug)]
-struct Deferred {
+struct DeferredTarget {
     number: u32,
     due: Timestamp,
     /// Rounds that are missing.
@@ -99,13 +99,13 @@ struct Deferred {
     deferrals: u8,
 }
 
-impl Schedule {
+impl CheckSchedule {
     /// The most addresses that are a handful.
-    pub const HANDFUL: u32 = 10;
+    pub const FEW_TARGETS: u32 = 10;
 
     /// A schedule that begins now: so many addresses, at `rate` frames a second, and `wait` for the last answer.
     pub fn new(
-        course: Course,
+        mode: ScheduleMode,
         total: u32,
         rate: u32,
         wait: Duration,
@@ -113,20 +113,20 @@ impl Schedule {
         now: Timestamp,
     ) -> Self {
         Self {
-            course,
-            order: Shuffle::new(total, seed),
+            mode,
+            order: AddressPermutation::new(total, seed),
             total,
             // Rounded up: not even a nanosecond faster.
             interval: Duration::from_nanos(1_000_000_000_u64.div_ceil(rate.max(1).into())),
             wait,
             pass: 0,
-            place: 0,
+            next_position: 0,
             pass_begins: now,
             first_pass: (now, Duration::ZERO),
             free_at: now,
             burst: rate.max(BURST),
             last_asked: now,
-            again: None,
+            unanswered: None,
             asked: vec![0; total as usize],
             answered: FixedBitSet::with_capacity(total as usize),
             probed: LruCache::unbounded(),
@@ -137,54 +137,56 @@ impl Schedule {
     }
 
     /// What is to be done now. What it says to ask counts as asked.
-    pub fn next(&mut self, now: Timestamp) -> Next {
-        if let Some(number) = self.again {
-            return self.paced(now, number, |schedule| schedule.again = None);
+    pub fn next(&mut self, now: Timestamp) -> ScheduleAction {
+        if let Some(number) = self.unanswered {
+            return self.wait_for_rate(now, number, |schedule| schedule.unanswered = None);
         }
-        if let Some(place) = self.due(now) {
-            let number = self.deferred[place].number;
-            return self.paced(now, number, |schedule| schedule.undefer(place, now));
+        if let Some(next_position) = self.due(now) {
+            let number = self.deferred[next_position].number;
+            return self.wait_for_rate(now, number, |schedule| {
+                schedule.take_deferred(next_position, now)
+            });
         }
         while !self.is_last_pass_over(now) {
             if now < self.pass_begins {
-                return Next::Wait(self.or_deferred(self.pass_begins));
+                return ScheduleAction::Wait(self.earliest_deferred(self.pass_begins));
             }
-            let Some(number) = self.at_place() else {
+            let Some(number) = self.current() else {
                 self.end_pass(now);
                 continue;
             };
-            if self.is_disturbed(number, now) {
+            if self.has_recent_foreign_probe(number, now) {
                 self.defer(number);
-                self.place += 1;
+                self.next_position += 1;
                 continue;
             }
-            if self.course == Course::Burst {
+            if self.mode == ScheduleMode::Burst {
                 if self.burst == 0 {
-                    self.place = u32::MAX;
+                    self.next_position = u32::MAX;
                     continue;
                 }
                 self.burst -= 1;
-                self.place += 1;
+                self.next_position += 1;
                 self.count(number, now);
-                return Next::Ask(number);
+                return ScheduleAction::Probe(number);
             }
             let ready = self.ready_at();
             if now < ready {
-                return Next::Wait(self.or_deferred(ready));
+                return ScheduleAction::Wait(self.earliest_deferred(ready));
             }
-            return self.paced(now, number, |schedule| schedule.place += 1);
+            return self.wait_for_rate(now, number, |schedule| schedule.next_position += 1);
         }
         if let Some(due) = self.deferred.iter().map(|deferred| deferred.due).min() {
-            return Next::Wait(due);
+            return ScheduleAction::Wait(due);
         }
-        let end = match self.course {
-            Course::Watch { until } => until,
-            Course::Burst | Course::Sweep => self.last_asked + self.wait,
+        let end = match self.mode {
+            ScheduleMode::Watch { until } => until,
+            ScheduleMode::Burst | ScheduleMode::Sweep => self.last_asked + self.wait,
         };
         if now < end {
-            Next::Wait(end)
+            ScheduleAction::Wait(end)
         } else {
-            Next::Done
+            ScheduleAction::Done
         }
     }
 
@@ -194,15 +196,15 @@ impl Schedule {
     }
 
     /// A stranger asks for this address, as a booting host does.
-    pub fn disturbed(&mut self, number: u32, now: Timestamp) {
+    pub fn record_foreign_probe(&mut self, number: u32, now: Timestamp) {
         self.probed.put(number, now);
-        if self.probed.len() > PROBED {
+        if self.probed.len() > FOREIGN_PROBE_TABLE {
             self.probed.pop_lru();
         }
     }
 
     /// Whether somebody asked whether this address is free, so that it was left alone for a while.
-    pub fn is_avoided(&self, number: u32) -> bool {
+    pub fn is_deferred(&self, number: u32) -> bool {
         self.probed.contains(&number)
     }
 
@@ -213,7 +215,7 @@ impl Schedule {
             self.ever_asked -= u32::from(*asked == 0);
         }
         self.sent -= 1;
-        self.again = Some(number);
+        self.unanswered = Some(number);
         self.free_at = now + RETRY;
     }
 
@@ -223,7 +225,7 @@ impl Schedule {
     }
 
     /// How many addresses were asked about.
-    pub fn ever_asked(&self) -> u32 {
+    pub fn addresses_probed(&self) -> u32 {
         self.ever_asked
     }
 
@@ -238,18 +240,18 @@ impl Schedule {
     }
 
     /// How long it takes from now on, if as many go on keeping silent.
-    pub fn left(&self, now: Timestamp) -> Duration {
+    pub fn remaining(&self, now: Timestamp) -> Duration {
         let per_pass = |asked: u32| self.interval * asked;
-        match self.course {
-            Course::Watch { until } => until.since(now),
-            Course::Burst => ROUND * (ROUNDS - self.pass.min(ROUNDS)) + self.wait,
-            Course::Sweep => {
+        match self.mode {
+            ScheduleMode::Watch { until } => until.since(now),
+            ScheduleMode::Burst => ROUND * (ROUNDS - self.pass.min(ROUNDS)) + self.wait,
+            ScheduleMode::Sweep => {
                 let ending = (self.last_asked + self.wait).since(now);
-                let here = per_pass(self.total.saturating_sub(self.place));
+                let here = per_pass(self.total.saturating_sub(self.next_position));
                 match self.pass {
                     // As many of those to come will be silent as of those before.
-                    0 => here + per_pass(self.silent_in_all()) + self.wait,
-                    1 => here.min(per_pass(self.silent_in_all())) + self.wait,
+                    0 => here + per_pass(self.without_reply()) + self.wait,
+                    1 => here.min(per_pass(self.without_reply())) + self.wait,
                     _ => ending,
                 }
             }
@@ -257,7 +259,7 @@ impl Schedule {
     }
 
     /// How many addresses will have kept silent, by the share of those that did so far.
-    fn silent_in_all(&self) -> u32 {
+    fn without_reply(&self) -> u32 {
         let answered = u64::try_from(self.answered.count_ones(..)).unwrap_or(u64::MAX);
         let asked = u64::from(self.ever_asked.max(1));
         let silent = asked.saturating_sub(answered) * u64::from(self.total) / asked;
@@ -265,25 +267,27 @@ impl Schedule {
     }
 
     /// The number at the current place of the pass, if the pass goes on.
-    fn at_place(&mut self) -> Option<u32> {
+    fn current(&mut self) -> Option<u32> {
         // About a handful, each round but the first asks the silent ones first, as long as the burst lasts.
-        let halves = if self.course == Course::Burst && self.pass > 0 {
+        let halves = if self.mode == ScheduleMode::Burst && self.pass > 0 {
             2
         } else {
             1
         };
-        while self.place < self.total.saturating_mul(halves) {
-            let number = self.order.at(self.place % self.total);
+        while self.next_position < self.total.saturating_mul(halves) {
+            let number = self.order.at(self.next_position % self.total);
             let answered = self.answered.contains(number as usize);
-            let wanted = match self.course {
-                Course::Watch { .. } => true,
-                Course::Sweep => self.pass == 0 || !answered,
-                Course::Burst => halves == 1 || answered == (self.place >= self.total),
+            let wanted = match self.mode {
+                ScheduleMode::Watch { .. } => true,
+                ScheduleMode::Sweep => self.pass == 0 || !answered,
+                ScheduleMode::Burst => {
+                    halves == 1 || answered == (self.next_position >= self.total)
+                }
             };
             if wanted {
                 return Some(number);
             }
-            self.place += 1;
+            self.next_position += 1;
         }
         None
     }
@@ -292,50 +296,57 @@ impl Schedule {
         if self.pass == 0 {
             self.first_pass.1 = now.since(self.first_pass.0);
         }
-        let least = match self.course {
-            Course::Burst => ROUND,
-            Course::Sweep => Duration::ZERO,
-            Course::Watch { .. } => WATCH_ROUND,
+        let least = match self.mode {
+            ScheduleMode::Burst => ROUND,
+            ScheduleMode::Sweep => Duration::ZERO,
+            ScheduleMode::Watch { .. } => WATCH_ROUND,
         };
         self.pass_begins = (self.pass_begins + least).max(now);
         self.pass += 1;
-        self.place = 0;
+        self.next_position = 0;
     }
 
     /// When the address at the current place has had the time to answer the first question about it: the
     /// second pass has fewer to ask and so comes to it sooner.
     fn ready_at(&self) -> Timestamp {
-        if self.course != Course::Sweep || self.pass == 0 {
+        if self.mode != ScheduleMode::Sweep || self.pass == 0 {
             return Timestamp::ZERO;
         }
         let (began, took) = self.first_pass;
-        let share = f64::from(self.place + 1) / f64::from(self.total);
+        let share = f64::from(self.next_position + 1) / f64::from(self.total);
         began + took.mul_f64(share.min(1.0)) + self.wait
     }
 
     fn is_last_pass_over(&self, now: Timestamp) -> bool {
-        match self.course {
-            Course::Burst => self.pass >= ROUNDS,
-            Course::Sweep => self.pass >= PASSES,
+        match self.mode {
+            ScheduleMode::Burst => self.pass >= ROUNDS,
+            ScheduleMode::Sweep => self.pass >= PASSES,
             // The last question gets the time for its answer, unless nobody would be asked at all.
-            Course::Watch { until } => now >= until || now + self.wait > until && self.sent > 0,
+            ScheduleMode::Watch { until } => {
+                now >= until || now + self.wait > until && self.sent > 0
+            }
         }
     }
 
     /// Asks as soon as the pace allows it.
-    fn paced(&mut self, now: Timestamp, number: u32, done: impl FnOnce(&mut Self)) -> Next {
+    fn wait_for_rate(
+        &mut self,
+        now: Timestamp,
+        number: u32,
+        done: impl FnOnce(&mut Self),
+    ) -> ScheduleAction {
         if now < self.free_at {
-            return Next::Wait(self.free_at);
+            return ScheduleAction::Wait(self.free_at);
         }
-        let slack = if self.interval < SLACK_FROM {
-            SLACK
+        let slack = if self.interval < LAG_RATE_THRESHOLD {
+            MAX_LAG
         } else {
             Duration::ZERO
         };
         self.free_at = self.free_at.max(now - slack) + self.interval;
         done(self);
         self.count(number, now);
-        Next::Ask(number)
+        ScheduleAction::Probe(number)
     }
 
     fn count(&mut self, number: u32, now: Timestamp) {
@@ -347,14 +358,14 @@ impl Schedule {
         self.last_asked = now;
     }
 
-    fn is_disturbed(&self, number: u32, now: Timestamp) -> bool {
+    fn has_recent_foreign_probe(&self, number: u32, now: Timestamp) -> bool {
         let probed = self.probed.peek(&number);
         probed.is_some_and(|at| now.since(*at) < PROBE_MEMORY)
     }
 
     /// Leaves an address alone: while watching until the next round, else for as long as it takes.
     fn defer(&mut self, number: u32) {
-        if matches!(self.course, Course::Watch { .. }) {
+        if matches!(self.mode, ScheduleMode::Watch { .. }) {
             return;
         }
         let deferred = self
@@ -364,7 +375,7 @@ impl Schedule {
         if let Some(deferred) = deferred {
             deferred.rounds += 1;
         } else if let Some(at) = self.probed.peek(&number) {
-            self.deferred.push(Deferred {
+            self.deferred.push(DeferredTarget {
                 number,
                 due: *at + PROBE_MEMORY,
                 rounds: 1,
@@ -387,21 +398,21 @@ impl Schedule {
             }
         }
         self.deferred
-            .retain(|deferred| deferred.deferrals <= DEFERRALS);
+            .retain(|deferred| deferred.deferrals <= MAX_DEFERRALS);
         let mut places = self.deferred.iter();
         places.position(|deferred| deferred.due <= now)
     }
 
-    fn undefer(&mut self, place: usize, now: Timestamp) {
-        let deferred = &mut self.deferred[place];
+    fn take_deferred(&mut self, next_position: usize, now: Timestamp) {
+        let deferred = &mut self.deferred[next_position];
         deferred.rounds -= 1;
         deferred.due = now + ROUND;
         if deferred.rounds == 0 {
-            self.deferred.swap_remove(place);
+            self.deferred.swap_remove(next_position);
         }
     }
 
-    fn or_deferred(&self, at: Timestamp) -> Timestamp {
+    fn earliest_deferred(&self, at: Timestamp) -> Timestamp {
         let due = self.deferred.iter().map(|deferred| deferred.due);
         due.fold(at, Timestamp::min)
     }

@@ -8,13 +8,13 @@ use std::hash::{BuildHasher as _, RandomState};
 /// A Feistel network permutes the next power of four, and what falls outside is permuted again until it falls
 /// inside ("cycle walking"): less than four rounds on average.
 #[derive(Clone, Copy, Debug)]
-pub struct Shuffle {
+pub struct AddressPermutation {
     total: u32,
     half_bits: u32,
     keys: [u32; 4],
 }
 
-impl Shuffle {
+impl AddressPermutation {
     /// The permutation of the numbers below `total` that belongs to this seed.
     pub fn new(total: u32, seed: u64) -> Self {
         let bits = u32::BITS - total.saturating_sub(1).leading_zeros();
@@ -37,18 +37,18 @@ impl Shuffle {
     pub fn at(&self, place: u32) -> u32 {
         let mut number = place;
         loop {
-            number = self.once(number);
+            number = self.permute_once(number);
             if number < self.total || self.total == 0 {
                 return number;
             }
         }
     }
 
-    fn once(&self, number: u32) -> u32 {
+    fn permute_once(&self, number: u32) -> u32 {
         let mask = (1u32 << self.half_bits) - 1;
         let (mut left, mut right) = (number >> self.half_bits & mask, number & mask);
         for key in self.keys {
-            (left, right) = (right, left ^ mixed(right ^ key) & mask);
+            (left, right) = (right, left ^ mix(right ^ key) & mask);
         }
         left << self.half_bits | right
     }
@@ -60,7 +60,7 @@ pub fn seed() -> u64 {
 }
 
 /// The finaliser of `MurmurHash3`: every bit of the result depends on every bit.
-const fn mixed(value: u32) -> u32 {
+const fn mix(value: u32) -> u32 {
     let value = (value ^ value >> 16).wrapping_mul(0x85eb_ca6b);
     let value = (value ^ value >> 13).wrapping_mul(0xc2b2_ae35);
     value ^ value >> 16
@@ -76,7 +76,7 @@ mod tests {
     fn every_number_comes_exactly_once() {
         for total in [1, 2, 3, 4, 5, 7, 16, 17, 254, 256, 1000, 65_534, 65_536] {
             for seed in [0, 1, seed()] {
-                let shuffle = Shuffle::new(total, seed);
+                let shuffle = AddressPermutation::new(total, seed);
                 let all: HashSet<_> = (0..total).map(|place| shuffle.at(place)).collect();
                 assert_eq!(all.len(), total as usize, "{total} {seed}");
                 assert!(all.iter().all(|number| *number < total));
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_order_is_spread_and_another_one_for_another_seed() {
         let order = |seed| -> Vec<u32> {
-            let shuffle = Shuffle::new(254, seed);
+            let shuffle = AddressPermutation::new(254, seed);
             (0..254).map(|place| shuffle.at(place)).collect()
         };
         assert_ne!(order(1), order(2));

@@ -20,19 +20,19 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::{
-    Lot, Lots, Target, demand,
-    lots::{self, LotsError},
+    Target, TargetRange, TargetRanges, demand,
+    lots::{self, TargetRangesError},
 };
 
 /// Addresses of a range whose routes are looked up; the others are between them.
-const SAMPLES: u32 = 256;
+const ROUTE_SAMPLES: u32 = 256;
 
 /// As many addresses off the connected networks are taken at the word of whoever names the interface.
-const AT_WORD: u64 = 10;
+const MAX_LISTED_ADDRESSES: u64 = 10;
 
 /// Where questions leave: a segment of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
+pub struct EgressInterface {
     /// Index of the interface.
     pub ifindex: u32,
     /// Its name.
@@ -49,7 +49,7 @@ pub struct Port {
 
 /// Where a packet to an address would go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum TargetRoute {
     /// Straight to it, through this interface.
     OnLink(u32),
     /// To a router, through this interface.
@@ -57,14 +57,14 @@ pub enum Route {
     /// It is this host's own.
     Local,
     /// It is a broadcast or group address.
-    Everybody,
+    Broadcast,
     /// Nowhere.
     None,
 }
 
 /// Why addresses cannot be checked from here.
 #[derive(Debug, thiserror::Error)]
-pub enum SurroundingsError {
+pub enum HostNetworkError {
     /// The interfaces are not known.
     #[error(transparent)]
     Links(#[from] LinksError),
@@ -76,7 +76,7 @@ pub enum SurroundingsError {
     Socket(#[from] std::io::Error),
     /// Too many addresses.
     #[error(transparent)]
-    Lots(#[from] LotsError),
+    TooManyTargets(#[from] TargetRangesError),
     /// No such interface.
     #[error("there is no interface {name}; there are {}", known.join(", "))]
     NoInterface {
@@ -87,7 +87,7 @@ pub enum SurroundingsError {
     },
     /// An interface without ARP.
     #[error("{interface} {reason}, so nobody can be asked through it")]
-    Unfit {
+    UnusableInterface {
         /// Its name.
         interface: String,
         /// What is wrong with it.
@@ -123,7 +123,7 @@ pub enum SurroundingsError {
          it believe that it is here. Use one of {}",
         if known.is_empty() { "none: this host has no address there".to_owned() } else { list(known) }
     )]
-    NotOurs {
+    SourceNotLocal {
         /// The address.
         address: Ipv4Addr,
         /// Where it should be.
@@ -133,12 +133,12 @@ pub enum SurroundingsError {
     },
 }
 
-impl SurroundingsError {
+impl HostNetworkError {
     /// Whether the command line is at fault, and not what is around.
-    pub fn is_usage(&self) -> bool {
+    pub fn is_usage_error(&self) -> bool {
         matches!(
             self,
-            Self::Reserved { .. } | Self::NotOurs { .. } | Self::Lots(_)
+            Self::Reserved { .. } | Self::SourceNotLocal { .. } | Self::TooManyTargets(_)
         )
     }
 }
@@ -149,7 +149,7 @@ fn list(addresses: &[Ipv4Addr]) -> String {
 }
 
 /// Why nothing leaves an interface, or comes back.
-fn no_way_out(link: &Link) -> Option<&'static str> {
+fn unusable_reason(link: &Link) -> Option<&'static str> {
     match (link.up, link.carrier) {
         (false, _) => Some("is down (`ip link set` it up)"),
         (true, false) => Some("has no carrier (see to its cable, or to the other end)"),
@@ -158,35 +158,35 @@ fn no_way_out(link: &Link) -> Option<&'static str> {
 }
 
 /// What is around this host.
-pub struct Surroundings {
+pub struct HostNetwork {
     handle: Handle,
     /// As they were when this host was looked at, and as they are now.
     links: Arc<Links>,
-    links_now: watch::Receiver<Arc<Links>>,
-    ports: Vec<Port>,
+    current_links: watch::Receiver<Arc<Links>>,
+    egress_interfaces: Vec<EgressInterface>,
     /// Addresses that were left out because no machine can have them.
-    left_out: Vec<Ipv4Addr>,
+    unreachable: Vec<Ipv4Addr>,
 }
 
-impl Surroundings {
+impl HostNetwork {
     /// Looks around.
-    pub async fn look() -> Result<Self, SurroundingsError> {
+    pub async fn look() -> Result<Self, HostNetworkError> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        let links_now = links::follow().await?;
-        let links = links_now.borrow().clone();
+        let current_links = links::follow().await?;
+        let links = current_links.borrow().clone();
         Ok(Self {
             handle,
             links,
-            links_now,
-            ports: Vec::new(),
-            left_out: Vec::new(),
+            current_links,
+            egress_interfaces: Vec::new(),
+            unreachable: Vec::new(),
         })
     }
 
-    /// The ports that [`Self::place`] has found.
-    pub fn ports(&self) -> &[Port] {
-        &self.ports
+    /// The ports that [`Self::resolve_targets`] has found.
+    pub fn ports(&self) -> &[EgressInterface] {
+        &self.egress_interfaces
     }
 
     /// All addresses of this host.
@@ -196,21 +196,21 @@ impl Surroundings {
     }
 
     /// What was left out of ranges and networks: the network and broadcast addresses of this host's networks.
-    pub fn left_out(&self) -> &[Ipv4Addr] {
-        &self.left_out
+    pub fn unreachable(&self) -> &[Ipv4Addr] {
+        &self.unreachable
     }
 
     /// Why an address that does not answer may have an owner all the same: a port that has gone since it was found,
     /// or has lost its cable.
-    pub fn fault(&self) -> Option<SurroundingsError> {
-        let links = self.links_now.borrow();
-        self.ports.iter().find_map(|port| {
-            let reason = match links.get(port.ifindex) {
+    pub fn changed_interface(&self) -> Option<HostNetworkError> {
+        let links = self.current_links.borrow();
+        self.egress_interfaces.iter().find_map(|egress| {
+            let reason = match links.get(egress.ifindex) {
                 None => Some("is gone"),
-                Some(link) => no_way_out(link),
+                Some(link) => unusable_reason(link),
             };
-            reason.map(|reason| SurroundingsError::Unfit {
-                interface: port.name.clone(),
+            reason.map(|reason| HostNetworkError::UnusableInterface {
+                interface: egress.name.clone(),
                 reason,
             })
         })
@@ -222,12 +222,12 @@ impl Surroundings {
     }
 
     /// Finds out where each target is asked about: through the interface that was named, or by its route.
-    pub async fn place(
+    pub async fn resolve_targets(
         &mut self,
         targets: &[Target],
         interface: Option<&str>,
         vlan: Vlan,
-    ) -> Result<Vec<Lot>, SurroundingsError> {
+    ) -> Result<Vec<TargetRange>, HostNetworkError> {
         let named = match interface {
             Some(name) => Some(self.named(name)?.index),
             None => None,
@@ -246,15 +246,17 @@ impl Surroundings {
                     .iter()
                     .filter(|link| link.arp)
                     .flat_map(networks_of);
-                if let Some(error) = networks.find_map(|network| refuse(network, first)) {
+                if let Some(error) = networks.find_map(|network| reject_target(network, first)) {
                     return Err(error);
                 }
             }
-            let at_word = number <= AT_WORD;
-            let port = self.port_for((first, last), named, vlan, at_word).await?;
-            let networks = &self.ports[port].networks;
+            let at_word = number <= MAX_LISTED_ADDRESSES;
+            let egress = self.egress_for((first, last), named, vlan, at_word).await?;
+            let networks = &self.egress_interfaces[egress].networks;
             if single
-                && let Some(error) = networks.iter().find_map(|&network| refuse(network, first))
+                && let Some(error) = networks
+                    .iter()
+                    .find_map(|&network| reject_target(network, first))
             {
                 return Err(error);
             }
@@ -263,32 +265,33 @@ impl Surroundings {
                 .filter_map(|&network| lots::reserved(network));
             let inside = |address: &u32| (first..=last).contains(address);
             let reserved: Vec<_> = reserved.flatten().map(u32::from).filter(inside).collect();
-            let left_out = reserved.iter().map(|&address| Ipv4Addr::from(address));
-            self.left_out.extend(left_out);
+            let unreachable = reserved.iter().map(|&address| Ipv4Addr::from(address));
+            self.unreachable.extend(unreachable);
             let rest = lots::without((first, last), &reserved);
-            placed.extend(
-                rest.into_iter()
-                    .map(|(first, last)| Lot { first, last, port }),
-            );
+            placed.extend(rest.into_iter().map(|(first, last)| TargetRange {
+                first,
+                last,
+                egress,
+            }));
         }
         Ok(placed)
     }
 
     /// Finds out where each of these is asked about, as far as they are on-link here, and says which are not. They
     /// must not overlap.
-    pub async fn place_what_is_here(
+    pub async fn resolve_on_link(
         &mut self,
         targets: &[Target],
         interface: Option<&str>,
         vlan: Vlan,
-    ) -> Result<(Vec<Lot>, Vec<Target>), SurroundingsError> {
+    ) -> Result<(Vec<TargetRange>, Vec<Target>), HostNetworkError> {
         let links = self.links.iter().filter(|link| link.arp);
         let networks: Vec<_> = links.flat_map(networks_of).collect();
         let (mut lots, mut elsewhere) = (Vec::new(), Vec::new());
         for piece in targets.iter().flat_map(|target| split(*target, &networks)) {
-            match self.place(&[piece], interface, vlan).await {
+            match self.resolve_targets(&[piece], interface, vlan).await {
                 Ok(placed) => lots.extend(placed),
-                Err(SurroundingsError::OffLink { .. } | SurroundingsError::Reserved { .. }) => {
+                Err(HostNetworkError::OffLink { .. } | HostNetworkError::Reserved { .. }) => {
                     elsewhere.push(piece);
                 }
                 Err(error) => return Err(error),
@@ -296,21 +299,21 @@ impl Surroundings {
         }
         let sizes = lots.iter().map(|lot| u64::from(lot.last - lot.first) + 1);
         let number: u64 = sizes.sum();
-        if number > Lots::MOST {
-            return Err(LotsError::TooMany { number }.into());
+        if number > TargetRanges::MAX_TARGETS {
+            return Err(TargetRangesError::TooMany { number }.into());
         }
         Ok((lots, elsewhere))
     }
 
     /// Makes sure that this host may ask with an address on every port.
-    pub fn check_source(&self, address: Ipv4Addr) -> Result<(), SurroundingsError> {
-        for port in &self.ports {
-            if !port.held.contains_key(&address) {
-                let mut known: Vec<_> = port.held.keys().copied().collect();
+    pub fn check_source(&self, address: Ipv4Addr) -> Result<(), HostNetworkError> {
+        for egress in &self.egress_interfaces {
+            if !egress.held.contains_key(&address) {
+                let mut known: Vec<_> = egress.held.keys().copied().collect();
                 known.sort_unstable();
-                return Err(SurroundingsError::NotOurs {
+                return Err(HostNetworkError::SourceNotLocal {
                     address,
-                    interface: port.name.clone(),
+                    interface: egress.name.clone(),
                     known,
                 });
             }
@@ -319,60 +322,63 @@ impl Surroundings {
     }
 
     /// Whom this host believes to have which address, on each port.
-    pub async fn neighbours(&self) -> Result<Neighbours, SurroundingsError> {
-        let interfaces = self.ports.iter().map(|port| self.speaks_for(port));
-        Ok(Neighbours {
+    pub async fn neighbours(&self) -> Result<EgressNeighbours, HostNetworkError> {
+        let interfaces = self
+            .egress_interfaces
+            .iter()
+            .map(|egress| self.is_gateway_interface(egress));
+        Ok(EgressNeighbours {
             entries: neighbours::read(&self.handle).await?,
             interfaces: interfaces.collect(),
         })
     }
 
     /// The interface whose neighbour table is that of a port: a VLAN has one only if this host is in it.
-    fn speaks_for(&self, port: &Port) -> Option<u32> {
-        match port.vlan {
-            Vlan::UNTAGGED => Some(port.ifindex),
+    fn is_gateway_interface(&self, egress: &EgressInterface) -> Option<u32> {
+        match egress.vlan {
+            Vlan::UNTAGGED => Some(egress.ifindex),
             Vlan([vid, 0]) => self
                 .links
                 .iter()
-                .find(|link| link.parent == Some(port.ifindex) && link.vlan == Some(vid))
+                .find(|link| link.parent == Some(egress.ifindex) && link.vlan == Some(vid))
                 .map(|link| link.index),
             Vlan(_) => None,
         }
     }
 
-    fn named(&self, name: &str) -> Result<&Link, SurroundingsError> {
+    fn named(&self, name: &str) -> Result<&Link, HostNetworkError> {
         self.links
             .named(name)
-            .ok_or_else(|| SurroundingsError::NoInterface {
+            .ok_or_else(|| HostNetworkError::NoInterface {
                 name: name.to_owned(),
                 known: self.links.iter().map(|link| link.name.clone()).collect(),
             })
     }
 
     /// The port, by its place, for addresses from one to another.
-    async fn port_for(
+    async fn egress_for(
         &mut self,
         (first, last): (u32, u32),
         named: Option<u32>,
         vlan: Vlan,
         at_word: bool,
-    ) -> Result<usize, SurroundingsError> {
+    ) -> Result<usize, HostNetworkError> {
         if let Some(ifindex) = named {
-            let place = self.port(ifindex, vlan)?;
-            let port = &self.ports[place];
+            let place = self.add_egress(ifindex, vlan)?;
+            let egress = &self.egress_interfaces[place];
             // An interface without an address of its own is in no network that could be known.
-            if port.networks.is_empty() || at_word {
+            if egress.networks.is_empty() || at_word {
                 return Ok(place);
             }
-            for address in samples(first, last) {
-                let networks = &self.ports[place].networks;
+            for address in sample_addresses(first, last) {
+                let networks = &self.egress_interfaces[place].networks;
                 let route = || self.route(address);
                 let is_here = networks.iter().any(|network| network.contains(&address))
-                    || vlan == Vlan::UNTAGGED && route().await? == Route::OnLink(ifindex);
+                    || vlan == Vlan::UNTAGGED && route().await? == TargetRoute::OnLink(ifindex);
                 if !is_here {
                     let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
-                    let name = &self.ports[place].name;
-                    return Err(SurroundingsError::OffLink {
+                    let name = &self.egress_interfaces[place].name;
+                    return Err(HostNetworkError::OffLink {
                         address,
                         reason: format!("the networks on {name} are {}", networks.join(", ")),
                         named: true,
@@ -382,14 +388,14 @@ impl Surroundings {
             return Ok(place);
         }
         let mut found = None;
-        for address in samples(first, last) {
+        for address in sample_addresses(first, last) {
             let Some(ifindex) = self.on_link(address).await? else {
                 continue;
             };
             if let Some(found) = found
                 && found != ifindex
             {
-                return Err(SurroundingsError::OffLink {
+                return Err(HostNetworkError::OffLink {
                     address,
                     reason: format!(
                         "it is on {}, and others of the same range are on {}",
@@ -402,8 +408,8 @@ impl Surroundings {
             found = Some(ifindex);
         }
         match found {
-            Some(ifindex) => self.port(ifindex, vlan),
-            None => Err(SurroundingsError::OffLink {
+            Some(ifindex) => self.add_egress(ifindex, vlan),
+            None => Err(HostNetworkError::OffLink {
                 address: first.into(),
                 reason: "it is a broadcast or group address".to_owned(),
                 named: false,
@@ -412,18 +418,18 @@ impl Surroundings {
     }
 
     /// The interface that an address is on; `None` of what no machine can have.
-    async fn on_link(&self, address: Ipv4Addr) -> Result<Option<u32>, SurroundingsError> {
+    async fn on_link(&self, address: Ipv4Addr) -> Result<Option<u32>, HostNetworkError> {
         let off = |reason| {
-            Err(SurroundingsError::OffLink {
+            Err(HostNetworkError::OffLink {
                 address,
                 reason,
                 named: false,
             })
         };
         match self.route(address).await? {
-            Route::OnLink(ifindex) => Ok(Some(ifindex)),
-            Route::Everybody => Ok(None),
-            Route::Local => {
+            TargetRoute::OnLink(ifindex) => Ok(Some(ifindex)),
+            TargetRoute::Broadcast => Ok(None),
+            TargetRoute::Local => {
                 let holds = |link: &&Link| {
                     let mut addresses = link.addresses.iter();
                     addresses.any(|network| network.addr() == IpAddr::V4(address))
@@ -434,7 +440,7 @@ impl Surroundings {
                     None => off("it is this host's own, on an interface without ARP".to_owned()),
                 }
             }
-            Route::Gateway(ifindex, gateway) => off(match gateway {
+            TargetRoute::Gateway(ifindex, gateway) => off(match gateway {
                 Some(gateway) => format!(
                     "packets to it go through the gateway {gateway} on {}",
                     self.name_of(ifindex)
@@ -445,8 +451,8 @@ impl Surroundings {
                 ),
             }),
             // Without its interface, a network has no route.
-            Route::None => match self.network_that_is_down(address) {
-                Some((link, reason)) => Err(SurroundingsError::Unfit {
+            TargetRoute::None => match self.down_network(address) {
+                Some((link, reason)) => Err(HostNetworkError::UnusableInterface {
                     interface: link.name.clone(),
                     reason,
                 }),
@@ -455,10 +461,10 @@ impl Surroundings {
         }
     }
 
-    fn network_that_is_down(&self, address: Ipv4Addr) -> Option<(&Link, &'static str)> {
+    fn down_network(&self, address: Ipv4Addr) -> Option<(&Link, &'static str)> {
         let has = |link: &&Link| networks_of(link).any(|network| network.contains(&address));
         let link = self.links.iter().filter(|link| link.arp).find(has)?;
-        Some((link, no_way_out(link)?))
+        Some((link, unusable_reason(link)?))
     }
 
     fn name_of(&self, ifindex: u32) -> String {
@@ -467,12 +473,15 @@ impl Surroundings {
     }
 
     /// The port on an interface, by its place; new if it must be.
-    fn port(&mut self, ifindex: u32, vlan: Vlan) -> Result<usize, SurroundingsError> {
-        let known = self.ports.iter().position(|port| port.ifindex == ifindex);
+    fn add_egress(&mut self, ifindex: u32, vlan: Vlan) -> Result<usize, HostNetworkError> {
+        let known = self
+            .egress_interfaces
+            .iter()
+            .position(|egress| egress.ifindex == ifindex);
         if let Some(place) = known {
             return Ok(place);
         }
-        let unfit = |reason| SurroundingsError::Unfit {
+        let unfit = |reason| HostNetworkError::UnusableInterface {
             interface: self.name_of(ifindex),
             reason,
         };
@@ -481,7 +490,7 @@ impl Surroundings {
             Some(mac) if link.ethernet && link.arp => mac,
             _ => return Err(unfit("is no Ethernet interface with ARP")),
         };
-        if let Some(reason) = no_way_out(link) {
+        if let Some(reason) = unusable_reason(link) {
             return Err(unfit(reason));
         }
         let facts = probe_network::facts::host_facts(&self.links, |index| index == ifindex);
@@ -492,7 +501,7 @@ impl Surroundings {
                 IpAddr::V4(address) if key.segment.vlan == vlan => Some((address, *mac)),
                 _ => None,
             });
-        self.ports.push(Port {
+        self.egress_interfaces.push(EgressInterface {
             ifindex,
             name: link.name.clone(),
             mac,
@@ -500,24 +509,24 @@ impl Surroundings {
             networks: probe_model::on_link::networks(&self.links, ifindex, vlan),
             held: held.collect(),
         });
-        Ok(self.ports.len() - 1)
+        Ok(self.egress_interfaces.len() - 1)
     }
 
     /// Where a packet to this address would go.
-    async fn route(&self, address: Ipv4Addr) -> Result<Route, SurroundingsError> {
+    async fn route(&self, address: Ipv4Addr) -> Result<TargetRoute, HostNetworkError> {
         let request = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(address, 32)
             .build();
         let answer = self.handle.route().get(request).execute().try_next().await;
         let route = match answer {
             Ok(Some(route)) => route,
-            Ok(None) => return Ok(Route::None),
+            Ok(None) => return Ok(TargetRoute::None),
             Err(rtnetlink::Error::NetlinkError(message)) => {
                 let errno = Errno::from_raw_os_error(message.raw_code().saturating_abs());
                 // As `ip route` has them: unreachable, prohibit, blackhole, throw.
                 return match errno {
                     Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL => {
-                        Ok(Route::None)
+                        Ok(TargetRoute::None)
                     }
                     _ => Err(rtnetlink::Error::NetlinkError(message).into()),
                 };
@@ -534,15 +543,15 @@ impl Surroundings {
             }
         }
         Ok(match (route.header.kind, interface) {
-            (RouteType::Local, _) => Route::Local,
+            (RouteType::Local, _) => TargetRoute::Local,
             (RouteType::Broadcast | RouteType::Multicast | RouteType::Anycast, _) => {
-                Route::Everybody
+                TargetRoute::Broadcast
             }
             (RouteType::Unicast, Some(interface)) if gateway.is_some() || via => {
-                Route::Gateway(interface, gateway)
+                TargetRoute::Gateway(interface, gateway)
             }
-            (RouteType::Unicast, Some(interface)) => Route::OnLink(interface),
-            _ => Route::None,
+            (RouteType::Unicast, Some(interface)) => TargetRoute::OnLink(interface),
+            _ => TargetRoute::None,
         })
     }
 }
@@ -555,7 +564,7 @@ fn networks_of(link: &Link) -> impl Iterator<Item = Ipv4Net> {
 }
 
 /// Why an address that was named by itself cannot be checked in a network.
-fn refuse(network: Ipv4Net, address: u32) -> Option<SurroundingsError> {
+fn reject_target(network: Ipv4Net, address: u32) -> Option<HostNetworkError> {
     let [own, broadcast] = lots::reserved(network)?;
     let address = Ipv4Addr::from(address);
     let what = if address == own {
@@ -565,7 +574,7 @@ fn refuse(network: Ipv4Net, address: u32) -> Option<SurroundingsError> {
     } else {
         return None;
     };
-    Some(SurroundingsError::Reserved {
+    Some(HostNetworkError::Reserved {
         address,
         what,
         network,
@@ -596,8 +605,8 @@ fn split(target: Target, networks: &[Ipv4Net]) -> Vec<Target> {
 }
 
 /// Some addresses from one to another, both included, evenly spread; all of them if they are few.
-fn samples(first: u32, last: u32) -> impl Iterator<Item = Ipv4Addr> {
-    let steps = (last - first).min(SAMPLES - 1);
+fn sample_addresses(first: u32, last: u32) -> impl Iterator<Item = Ipv4Addr> {
+    let steps = (last - first).min(ROUTE_SAMPLES - 1);
     (0..=steps).map(move |step| {
         let offset = u64::from(last - first) * u64::from(step) / u64::from(steps.max(1));
         // Within the range, and so within what an address can be.
@@ -607,16 +616,16 @@ fn samples(first: u32, last: u32) -> impl Iterator<Item = Ipv4Addr> {
 
 /// This host's neighbour table.
 #[derive(Clone, Debug, Default)]
-pub struct Neighbours {
-    entries: neighbours::Neighbours,
+pub struct EgressNeighbours {
+    entries: neighbours::NeighbourTable,
     /// Of each port, by its place: the interface with its table.
     interfaces: Vec<Option<u32>>,
 }
 
-impl Neighbours {
+impl EgressNeighbours {
     /// Whom this host believes to have an address on a port.
-    pub fn get(&self, port: usize, address: Ipv4Addr) -> Option<MacAddr> {
-        let interface = self.interfaces.get(port).copied().flatten()?;
+    pub fn get(&self, egress: usize, address: Ipv4Addr) -> Option<MacAddr> {
+        let interface = self.interfaces.get(egress).copied().flatten()?;
         self.entries.get(&(interface, address.into())).copied()
     }
 
@@ -650,10 +659,10 @@ mod tests {
 
     #[test]
     fn samples_are_all_of_few_and_the_ends_of_many() {
-        let few: Vec<_> = samples(7, 10).map(u32::from).collect();
+        let few: Vec<_> = sample_addresses(7, 10).map(u32::from).collect();
         assert_eq!(few, [7, 8, 9, 10]);
-        assert_eq!(samples(7, 7).count(), 1);
-        let many: Vec<_> = samples(0, u32::MAX).map(u32::from).collect();
+        assert_eq!(sample_addresses(7, 7).count(), 1);
+        let many: Vec<_> = sample_addresses(0, u32::MAX).map(u32::from).collect();
         assert_eq!((many.len(), many[0], many[255]), (256, 0, u32::MAX));
     }
 }

@@ -8,25 +8,25 @@ use ipnet::Ipv4Net;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// One address.
-    One(Ipv4Addr),
+    Address(Ipv4Addr),
     /// From the first to the last of these.
-    Several(Ipv4Addr, Ipv4Addr),
+    Range(Ipv4Addr, Ipv4Addr),
 }
 
 /// Why a text is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
+pub enum InvalidTarget {
     /// IPv6.
     #[error("{0} is IPv6, which has no ARP: only IPv4 addresses can be checked")]
     Ipv6(String),
     /// The end comes before the beginning.
     #[error("{0} ends before it begins")]
-    Backwards(String),
+    Reversed(String),
     /// Something else.
     #[error(
         "{0:?} is no address, network (192.0.2.0/24), range (192.0.2.10-192.0.2.20, 192.0.2.10-20) or file"
     )]
-    Unreadable(String),
+    Malformed(String),
     /// Addresses that no machine can have.
     #[error("{target} includes {address}, which no machine can own: it is {what}")]
     Special {
@@ -54,23 +54,23 @@ impl Target {
     /// Its first and its last address, as numbers.
     pub fn bounds(self) -> (u32, u32) {
         let (first, last) = match self {
-            Self::One(address) => (address, address),
-            Self::Several(first, last) => (first, last),
+            Self::Address(address) => (address, address),
+            Self::Range(first, last) => (first, last),
         };
         (first.into(), last.into())
     }
 
     fn of(first: Ipv4Addr, last: Ipv4Addr) -> Self {
         if first == last {
-            Self::One(first)
+            Self::Address(first)
         } else {
-            Self::Several(first, last)
+            Self::Range(first, last)
         }
     }
 
-    fn read(text: &str) -> Option<Result<Self, TargetError>> {
+    fn parse(text: &str) -> Option<Result<Self, InvalidTarget>> {
         if let Ok(address) = text.parse() {
-            return Some(Ok(Self::One(address)));
+            return Some(Ok(Self::Address(address)));
         }
         if let Ok(network) = text.parse::<Ipv4Net>() {
             return Some(Ok(Self::of(network.network(), network.broadcast())));
@@ -86,7 +86,7 @@ impl Target {
             Err(_) => last.parse().ok()?,
         };
         Some(if first > last {
-            Err(TargetError::Backwards(text.to_owned()))
+            Err(InvalidTarget::Reversed(text.to_owned()))
         } else {
             Ok(Self::of(first, last))
         })
@@ -94,16 +94,16 @@ impl Target {
 }
 
 impl FromStr for Target {
-    type Err = TargetError;
+    type Err = InvalidTarget;
 
-    fn from_str(text: &str) -> Result<Self, TargetError> {
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         let text = text.trim();
-        let Some(target) = Self::read(text) else {
+        let Some(target) = Self::parse(text) else {
             let first = text.split(['-', '/']).next().unwrap_or_default();
             return Err(if first.trim().parse::<std::net::Ipv6Addr>().is_ok() {
-                TargetError::Ipv6(text.to_owned())
+                InvalidTarget::Ipv6(text.to_owned())
             } else {
-                TargetError::Unreadable(shortened(text))
+                InvalidTarget::Malformed(truncate(text))
             });
         };
         let target = target?;
@@ -112,7 +112,7 @@ impl FromStr for Target {
             .iter()
             .find(|(from, to, _)| first <= *to && last >= *from);
         match special {
-            Some((from, _, what)) => Err(TargetError::Special {
+            Some((from, _, what)) => Err(InvalidTarget::Special {
                 target: text.to_owned(),
                 address: first.max(*from).into(),
                 what,
@@ -123,7 +123,7 @@ impl FromStr for Target {
 }
 
 /// A text as it can be shown: a file that is no list may be one line of any length.
-fn shortened(text: &str) -> String {
+fn truncate(text: &str) -> String {
     match text.char_indices().nth(LONGEST_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -133,8 +133,8 @@ fn shortened(text: &str) -> String {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::One(address) => address.fmt(f),
-            Self::Several(first, last) => write!(f, "{first}-{last}"),
+            Self::Address(address) => address.fmt(f),
+            Self::Range(first, last) => write!(f, "{first}-{last}"),
         }
     }
 }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn addresses_networks_and_ranges_are_read() {
-        for (text, read) in [
+        for (text, parse) in [
             ("192.0.2.7", "192.0.2.7"),
             (" 192.0.2.7 ", "192.0.2.7"),
             ("192.0.2.7/32", "192.0.2.7"),
@@ -157,7 +157,7 @@ mod tests {
             ("240.0.0.1", "240.0.0.1"),
         ] {
             let target: Target = text.parse().unwrap();
-            assert_eq!(target.to_string(), read, "{text}");
+            assert_eq!(target.to_string(), parse, "{text}");
         }
     }
 

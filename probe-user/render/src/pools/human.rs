@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use probe_model::inert;
-use probe_pools::{Level, interval::Interval, usage::Amount};
+use probe_model::escape_untrusted;
+use probe_pools::{PoolFindingLevel, interval::Interval, usage::FamilyCounts};
 
-use super::{ClusterRecord, FindingRecord, PlaceRecord, Report, UnreadRecord, words};
+use super::{ClusterPoolsRecord, PlaceRecord, PoolFindingRecord, PoolsReport, UnreadRecord, words};
 use crate::{
     layout,
     terminal::{COLUMN, INDENT, LABEL, write_labelled},
@@ -27,18 +27,18 @@ const MOST_POOLS: usize = 200;
 
 /// Lines of a width.
 #[derive(Clone, Copy, Debug)]
-pub struct Page {
+pub struct ReportPrinter {
     width: usize,
 }
 
-impl Page {
+impl ReportPrinter {
     /// Of this width.
     pub const fn new(width: usize) -> Self {
         Self { width }
     }
 
     /// Writes everything.
-    pub fn write(self, out: &mut impl Write, report: &Report) -> io::Result<()> {
+    pub fn write(self, out: &mut impl Write, report: &PoolsReport) -> io::Result<()> {
         for unread in &report.unread {
             self.unread(out, unread)?;
         }
@@ -57,10 +57,10 @@ impl Page {
         self.summary(out, report)
     }
 
-    fn finding(self, out: &mut impl Write, finding: &FindingRecord) -> io::Result<()> {
+    fn finding(self, out: &mut impl Write, finding: &PoolFindingRecord) -> io::Result<()> {
         let (style, word) = match finding.level {
-            Level::Error => (ERROR, "Error"),
-            Level::Warning => (WARNING, "Warning"),
+            PoolFindingLevel::Error => (ERROR, "Error"),
+            PoolFindingLevel::Warning => (WARNING, "Warning"),
         };
         let name = finding.finding.label();
         let addresses = finding.first.zip(finding.last);
@@ -77,13 +77,18 @@ impl Page {
             let PlaceRecord {
                 file, line, column, ..
             } = place;
-            writeln!(out, "{:COLUMN$}{}:{line}:{column}", "", inert(file))?;
+            writeln!(
+                out,
+                "{:COLUMN$}{}:{line}:{column}",
+                "",
+                escape_untrusted(file)
+            )?;
         }
         self.labelled(out, "next", finding.next)
     }
 
     fn unread(self, out: &mut impl Write, unread: &UnreadRecord) -> io::Result<()> {
-        let file = inert(&unread.file);
+        let file = escape_untrusted(&unread.file);
         write!(out, "{ERROR}{:<NAME$}{ERROR:#}  {file}", "unread")?;
         match (unread.line, unread.column) {
             (Some(line), Some(column)) => writeln!(out, ":{line}:{column}")?,
@@ -93,7 +98,7 @@ impl Page {
     }
 
     fn paragraph(self, out: &mut impl Write, text: &str) -> io::Result<()> {
-        for line in layout::wrapped(text, self.width - INDENT) {
+        for line in layout::wrap(text, self.width - INDENT) {
             writeln!(out, "{:INDENT$}{line}", "")?;
         }
         Ok(())
@@ -101,7 +106,7 @@ impl Page {
 
     fn labelled(self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
         let mut label = label;
-        for line in layout::wrapped(text, self.width - COLUMN) {
+        for line in layout::wrap(text, self.width - COLUMN) {
             write_labelled(out, label, &line)?;
             label = "";
         }
@@ -109,32 +114,32 @@ impl Page {
     }
 
     /// What each pool and cluster has. IPv6 and the plan have columns only where there is something to say.
-    fn table(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    fn table(out: &mut impl Write, report: &PoolsReport) -> io::Result<()> {
         let has_v6 = report.clusters.iter().any(|one| one.exact.amount.v6 > 0);
         let has_plan = report
             .clusters
             .iter()
             .any(|one| one.exact.planned.is_some());
-        let mut rows = vec![Row::head()];
+        let mut rows = vec![UsageRow::head()];
         for cluster in &report.clusters {
             let pools = report.pools.iter();
             let mut pools = pools.filter(|pool| pool.cluster == cluster.cluster);
             match cluster.pools {
                 0 => {}
-                1 => rows.extend(pools.next().map(|pool| Row::sum(cluster, &pool.name))),
+                1 => rows.extend(pools.next().map(|pool| UsageRow::sum(cluster, &pool.name))),
                 many => {
                     if report.pools.len() <= MOST_POOLS {
                         let name = &cluster.cluster;
-                        rows.extend(pools.map(|pool| Row::new(name, &pool.name, pool.exact)));
+                        rows.extend(pools.map(|pool| UsageRow::new(name, &pool.name, pool.exact)));
                     }
-                    rows.push(Row::sum(cluster, &format!("({many} pools)")));
+                    rows.push(UsageRow::sum(cluster, &format!("({many} pools)")));
                 }
             }
         }
         if rows.len() == 1 {
             return Ok(());
         }
-        let width = |cell: fn(&Row) -> &str| {
+        let width = |cell: fn(&UsageRow) -> &str| {
             let widths = rows.iter().map(|row| layout::width_of(cell(row)));
             widths.max().unwrap_or_default()
         };
@@ -148,8 +153,8 @@ impl Page {
         for (number, row) in rows.iter().enumerate() {
             let mut line = format!(
                 "{}  {}  {}",
-                left(&row.cluster, widths[0]),
-                left(&row.pool, widths[1]),
+                free_spans(&row.cluster, widths[0]),
+                free_spans(&row.pool, widths[1]),
                 right(&row.v4, widths[2])
             );
             if has_v6 {
@@ -168,9 +173,9 @@ impl Page {
         Ok(())
     }
 
-    fn summary(self, out: &mut impl Write, report: &Report) -> io::Result<()> {
-        let errors = report.number(Level::Error);
-        let warnings = report.number(Level::Warning);
+    fn summary(self, out: &mut impl Write, report: &PoolsReport) -> io::Result<()> {
+        let errors = report.number(PoolFindingLevel::Error);
+        let warnings = report.number(PoolFindingLevel::Warning);
         let mut text = format!(
             "{} in {}",
             counted(report.pools.len() as u64, "pool"),
@@ -189,14 +194,14 @@ impl Page {
         if !report.complete {
             text = format!("{text}; not everything could be read");
         }
-        for line in layout::wrapped(&format!("{text}."), self.width) {
+        for line in layout::wrap(&format!("{text}."), self.width) {
             writeln!(out, "{line}")?;
         }
         Ok(())
     }
 }
 
-struct Row {
+struct UsageRow {
     cluster: String,
     pool: String,
     v4: String,
@@ -204,7 +209,7 @@ struct Row {
     plan: String,
 }
 
-impl Row {
+impl UsageRow {
     fn head() -> Self {
         Self {
             cluster: "CLUSTER".to_owned(),
@@ -215,10 +220,10 @@ impl Row {
         }
     }
 
-    fn new(cluster: &str, pool: &str, amount: Amount) -> Self {
+    fn new(cluster: &str, pool: &str, amount: FamilyCounts) -> Self {
         Self {
-            cluster: layout::cut(&inert(cluster), LONGEST_NAME),
-            pool: layout::cut(&inert(pool), LONGEST_NAME),
+            cluster: layout::truncate_to_width(&escape_untrusted(cluster), LONGEST_NAME),
+            pool: layout::truncate_to_width(&escape_untrusted(pool), LONGEST_NAME),
             v4: words::amount(amount.v4),
             v6: words::amount(amount.v6),
             plan: String::new(),
@@ -226,7 +231,7 @@ impl Row {
     }
 
     /// What a cluster has in all, and how much of the plan that is.
-    fn sum(cluster: &ClusterRecord, pool: &str) -> Self {
+    fn sum(cluster: &ClusterPoolsRecord, pool: &str) -> Self {
         let mut row = Self::new(&cluster.cluster, pool, cluster.exact.amount);
         if let Some(planned) = cluster.exact.planned {
             let of_plan = cluster.exact.of_plan;
@@ -253,10 +258,10 @@ pub fn describe(place: &PlaceRecord) -> String {
         Some(range) => format!("{words}: {}", words::shortened(range)),
         None => words,
     };
-    inert(&described).into_owned()
+    escape_untrusted(&described).into_owned()
 }
 
-fn left(text: &str, width: usize) -> String {
+fn free_spans(text: &str, width: usize) -> String {
     let room = width.saturating_sub(layout::width_of(text));
     format!("{text}{:room$}", "")
 }

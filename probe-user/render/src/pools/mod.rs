@@ -5,9 +5,10 @@ mod record;
 mod sarif;
 mod words;
 
-pub use human::Page;
+pub use human::ReportPrinter;
 pub use record::{
-    ClusterRecord, FindingRecord, PlaceRecord, PoolRecord, Report, UnreadRecord, UsageRecord,
+    ClusterPoolsRecord, PlaceRecord, PoolFindingRecord, PoolUsageRecord, PoolsReport, UnreadRecord,
+    UsageRecord,
 };
 pub use sarif::sarif;
 

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use probe_model::inert;
+use probe_model::escape_untrusted;
 use probe_pools::{
-    Code, Finding, Inventory, Level, Place, Plan, Verdict,
+    AddressPlan, PoolFinding, PoolFindingCode, PoolFindingLevel, PoolInventory, PoolsVerdict,
+    SourceLocation,
     finding::{PoolRange, ShareRange},
     interval::Interval,
     usage,
-    usage::Amount,
+    usage::FamilyCounts,
 };
 use serde::Serialize;
 
@@ -16,28 +17,28 @@ use super::words;
 
 /// Everything that checking pools has to say: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct PoolsReport {
     /// Whether everything could be read.
     pub complete: bool,
     /// What is wrong.
-    pub findings: Vec<FindingRecord>,
+    pub findings: Vec<PoolFindingRecord>,
     /// Overlaps that are not among them, because there are too many.
     pub more: u64,
     /// What could not be read.
     pub unread: Vec<UnreadRecord>,
     /// The clusters, in the order of reading.
-    pub clusters: Vec<ClusterRecord>,
+    pub clusters: Vec<ClusterPoolsRecord>,
     /// Their pools, in the order of reading.
-    pub pools: Vec<PoolRecord>,
+    pub pools: Vec<PoolUsageRecord>,
 }
 
 /// A finding.
 #[derive(Clone, Debug, Serialize)]
-pub struct FindingRecord {
+pub struct PoolFindingRecord {
     /// Which.
-    pub finding: Code,
+    pub finding: PoolFindingCode,
     /// How bad.
-    pub level: Level,
+    pub level: PoolFindingLevel,
     /// In words.
     pub message: String,
     /// The first of the addresses that it is about.
@@ -100,7 +101,7 @@ pub struct UsageRecord {
 
 /// A cluster.
 #[derive(Clone, Debug, Serialize)]
-pub struct ClusterRecord {
+pub struct ClusterPoolsRecord {
     /// Its name.
     pub cluster: String,
     /// How many pools it has.
@@ -114,20 +115,20 @@ pub struct ClusterRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of_plan: Option<UsageRecord>,
     #[serde(skip)]
-    pub(super) exact: Exact,
+    pub(super) exact: ExactCounts,
 }
 
 /// What people see: numbers without a limit.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Exact {
-    pub amount: Amount,
-    pub planned: Option<Amount>,
-    pub of_plan: Amount,
+pub(super) struct ExactCounts {
+    pub amount: FamilyCounts,
+    pub planned: Option<FamilyCounts>,
+    pub of_plan: FamilyCounts,
 }
 
 /// A pool.
 #[derive(Clone, Debug, Serialize)]
-pub struct PoolRecord {
+pub struct PoolUsageRecord {
     /// Its cluster.
     pub cluster: String,
     /// What defines it.
@@ -144,18 +145,18 @@ pub struct PoolRecord {
     /// Its addresses.
     pub addresses: UsageRecord,
     #[serde(skip)]
-    pub(super) exact: Amount,
+    pub(super) exact: FamilyCounts,
 }
 
-impl Report {
+impl PoolsReport {
     /// Puts names to a verdict.
-    pub fn new(inventory: &Inventory, plan: &Plan, verdict: &Verdict) -> Self {
-        let named = Named { inventory, plan };
+    pub fn new(inventory: &PoolInventory, plan: &AddressPlan, verdict: &PoolsVerdict) -> Self {
+        let named = RecordBuilder { inventory, plan };
         let unread = inventory.unread.iter().map(|unread| UnreadRecord {
             file: inventory.files[unread.file].clone(),
             line: unread.mark.map(|mark| mark.line),
             column: unread.mark.map(|mark| mark.column),
-            reason: inert(&unread.error.to_string()).into_owned(),
+            reason: escape_untrusted(&unread.error.to_string()).into_owned(),
         });
         Self {
             complete: inventory.unread.is_empty(),
@@ -172,21 +173,21 @@ impl Report {
     }
 
     /// How many findings are this bad; overlaps that are not told one by one are errors too.
-    pub fn number(&self, level: Level) -> u64 {
+    pub fn number(&self, level: PoolFindingLevel) -> u64 {
         let told = self
             .findings
             .iter()
             .filter(|one| one.level == level)
             .count() as u64;
         match level {
-            Level::Error => told + self.more,
-            Level::Warning => told,
+            PoolFindingLevel::Error => told + self.more,
+            PoolFindingLevel::Warning => told,
         }
     }
 }
 
-impl From<Amount> for UsageRecord {
-    fn from(amount: Amount) -> Self {
+impl From<FamilyCounts> for UsageRecord {
+    fn from(amount: FamilyCounts) -> Self {
         let number = |exact| u64::try_from(exact).unwrap_or(u64::MAX);
         Self {
             ipv4: number(amount.v4),
@@ -196,70 +197,72 @@ impl From<Amount> for UsageRecord {
 }
 
 #[derive(Clone, Copy)]
-struct Named<'a> {
-    inventory: &'a Inventory,
-    plan: &'a Plan,
+struct RecordBuilder<'a> {
+    inventory: &'a PoolInventory,
+    plan: &'a AddressPlan,
 }
 
-impl Named<'_> {
-    fn finding(self, finding: &Finding) -> FindingRecord {
+impl RecordBuilder<'_> {
+    fn finding(self, finding: &PoolFinding) -> PoolFindingRecord {
         let Self { inventory, plan } = self;
         let addresses = addresses(inventory, finding);
         let code = finding.code(inventory);
-        FindingRecord {
+        PoolFindingRecord {
             finding: code,
             level: code.level(),
             // Whoever writes manifests writes no lines of a log.
-            message: inert(&words::message(inventory, plan, finding)).into_owned(),
+            message: escape_untrusted(&words::message(inventory, plan, finding)).into_owned(),
             first: addresses.map(|interval| interval.first()),
             last: addresses.map(|interval| interval.last()),
-            places: self.places(finding),
+            places: self.locations(finding),
             next: words::next_of(inventory, finding),
         }
     }
 
-    fn places(self, finding: &Finding) -> Vec<PlaceRecord> {
+    fn locations(self, finding: &PoolFinding) -> Vec<PlaceRecord> {
         let Self { inventory, plan } = self;
         match *finding {
-            Finding::Overlap { one, other, .. } => vec![self.range(one), self.range(other)],
-            Finding::Kept { range, kept, .. } => {
-                let kept = &plan.kept[kept];
-                let name = kept.name.clone();
-                let written = Some(kept.range.text.clone());
-                let mut record = self.plan_place(kept.range.place, written);
-                record.name = name.or_else(|| Some(kept.purpose.label().to_owned()));
-                record.cluster.clone_from(&kept.cluster);
+            PoolFinding::Overlap { one, other, .. } => vec![self.range(one), self.range(other)],
+            PoolFinding::ReservedOverlap {
+                range, reserved, ..
+            } => {
+                let reserved = &plan.reserved[reserved];
+                let name = reserved.name.clone();
+                let written = Some(reserved.range.text.clone());
+                let mut record = self.plan_place(reserved.range.place, written);
+                record.name = name.or_else(|| Some(reserved.purpose.label().to_owned()));
+                record.cluster.clone_from(&reserved.cluster);
                 vec![self.range(range), record]
             }
-            Finding::PlanOverlap { one, other, .. } => vec![self.share(one), self.share(other)],
-            Finding::OutsidePlan { range, share, .. } => {
+            PoolFinding::PlanOverlap { one, other, .. } => vec![self.share(one), self.share(other)],
+            PoolFinding::OutsidePlan { range, share, .. } => {
                 let share = &plan.shares[share];
                 let mut record = self.plan_place(share.place, None);
                 record.cluster = Some(share.cluster.clone());
                 vec![self.range(range), record]
             }
-            Finding::MissingPrefix { range }
-            | Finding::HostBits { range }
-            | Finding::BuggyAddress { range, .. } => vec![self.range(range)],
-            Finding::InvalidRange { pool, fault } => {
+            PoolFinding::MissingPrefix { range }
+            | PoolFinding::HostBits { range }
+            | PoolFinding::AvoidedAddress { range, .. } => vec![self.range(range)],
+            PoolFinding::InvalidRange { pool, fault } => {
                 let fault = &inventory.pools[pool].faults[fault];
                 vec![PlaceRecord {
                     range: Some(fault.text.clone()),
                     ..self.pool_at(pool, fault.place)
                 }]
             }
-            Finding::InvalidPlanRange { fault } => {
+            PoolFinding::InvalidPlanRange { fault } => {
                 let fault = &plan.faults[fault];
                 vec![self.plan_place(fault.place, Some(fault.text.clone()))]
             }
-            Finding::DuplicatePool { first, again } => vec![self.pool(again), self.pool(first)],
-            Finding::NotInPlan { pool }
-            | Finding::EmptyPool { pool }
-            | Finding::Unadvertised { pool } => vec![self.pool(pool)],
-            Finding::UnknownPool { advertisement, .. }
-            | Finding::IdleSelector { advertisement, .. } => {
+            PoolFinding::DuplicatePool { first, again } => vec![self.pool(again), self.pool(first)],
+            PoolFinding::NotInPlan { pool }
+            | PoolFinding::EmptyPool { pool }
+            | PoolFinding::Unadvertised { pool } => vec![self.pool(pool)],
+            PoolFinding::UnknownPool { advertisement, .. }
+            | PoolFinding::IdleSelector { advertisement, .. } => {
                 let found = &inventory.advertisements[advertisement];
-                let (place, _) = finding.places(inventory, plan);
+                let (place, _) = finding.locations(inventory, plan);
                 vec![PlaceRecord {
                     cluster: Some(inventory.clusters[found.cluster].clone()),
                     kind: found.kind.label(),
@@ -291,7 +294,7 @@ impl Named<'_> {
         self.pool_at(pool, self.inventory.pools[pool].place)
     }
 
-    fn pool_at(self, pool: usize, place: Place) -> PlaceRecord {
+    fn pool_at(self, pool: usize, place: SourceLocation) -> PlaceRecord {
         let pool = &self.inventory.pools[pool];
         PlaceRecord {
             cluster: Some(self.inventory.clusters[pool.cluster].clone()),
@@ -301,7 +304,7 @@ impl Named<'_> {
         }
     }
 
-    fn plan_place(self, place: Place, range: Option<String>) -> PlaceRecord {
+    fn plan_place(self, place: SourceLocation, range: Option<String>) -> PlaceRecord {
         PlaceRecord {
             range,
             ..self.place(place)
@@ -309,7 +312,7 @@ impl Named<'_> {
     }
 
     /// A place of the plan, until it is told to be something else.
-    fn place(self, place: Place) -> PlaceRecord {
+    fn place(self, place: SourceLocation) -> PlaceRecord {
         PlaceRecord {
             file: self.inventory.files[place.file].clone(),
             line: place.mark.line,
@@ -321,16 +324,16 @@ impl Named<'_> {
         }
     }
 
-    fn clusters(self) -> Vec<ClusterRecord> {
+    fn clusters(self) -> Vec<ClusterPoolsRecord> {
         let usage = usage::of_clusters(self.inventory, self.plan).into_iter();
         usage
-            .map(|usage| ClusterRecord {
+            .map(|usage| ClusterPoolsRecord {
                 cluster: self.inventory.clusters[usage.cluster].clone(),
                 pools: usage.pools,
                 addresses: usage.amount.into(),
                 planned: usage.planned.map(Into::into),
                 of_plan: usage.planned.map(|_| usage.of_plan.into()),
-                exact: Exact {
+                exact: ExactCounts {
                     amount: usage.amount,
                     planned: usage.planned,
                     of_plan: usage.of_plan,
@@ -339,12 +342,12 @@ impl Named<'_> {
             .collect()
     }
 
-    fn pools(self) -> Vec<PoolRecord> {
+    fn pools(self) -> Vec<PoolUsageRecord> {
         let pools = self.inventory.pools.iter();
         pools
             .map(|pool| {
-                let amount = Amount::of_pool(pool);
-                PoolRecord {
+                let amount = FamilyCounts::of_pool(pool);
+                PoolUsageRecord {
                     cluster: self.inventory.clusters[pool.cluster].clone(),
                     kind: pool.kind.label(),
                     namespace: pool.namespace.clone(),
@@ -360,22 +363,24 @@ impl Named<'_> {
 }
 
 /// The addresses that a finding is about, if it is about addresses.
-fn addresses(inventory: &Inventory, finding: &Finding) -> Option<Interval> {
+fn addresses(inventory: &PoolInventory, finding: &PoolFinding) -> Option<Interval> {
     match *finding {
-        Finding::Overlap { common, .. }
-        | Finding::Kept { common, .. }
-        | Finding::PlanOverlap { common, .. } => Some(common),
-        Finding::OutsidePlan { first, .. } | Finding::BuggyAddress { first, .. } => Some(first),
-        Finding::MissingPrefix { range } | Finding::HostBits { range } => {
+        PoolFinding::Overlap { common, .. }
+        | PoolFinding::ReservedOverlap { common, .. }
+        | PoolFinding::PlanOverlap { common, .. } => Some(common),
+        PoolFinding::OutsidePlan { first, .. } | PoolFinding::AvoidedAddress { first, .. } => {
+            Some(first)
+        }
+        PoolFinding::MissingPrefix { range } | PoolFinding::HostBits { range } => {
             Some(inventory.range(range).interval)
         }
-        Finding::InvalidRange { .. }
-        | Finding::InvalidPlanRange { .. }
-        | Finding::DuplicatePool { .. }
-        | Finding::NotInPlan { .. }
-        | Finding::EmptyPool { .. }
-        | Finding::UnknownPool { .. }
-        | Finding::IdleSelector { .. }
-        | Finding::Unadvertised { .. } => None,
+        PoolFinding::InvalidRange { .. }
+        | PoolFinding::InvalidPlanRange { .. }
+        | PoolFinding::DuplicatePool { .. }
+        | PoolFinding::NotInPlan { .. }
+        | PoolFinding::EmptyPool { .. }
+        | PoolFinding::UnknownPool { .. }
+        | PoolFinding::IdleSelector { .. }
+        | PoolFinding::Unadvertised { .. } => None,
     }
 }

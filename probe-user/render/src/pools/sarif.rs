@@ -1,13 +1,16 @@
 //! A verdict as SARIF 2.1.0, which code hosts show beside the lines it is about.
 
-use probe_pools::{Code, Level};
+use probe_pools::{PoolFindingCode, PoolFindingLevel};
 use serde_json::{Value, json};
 
-use super::{FindingRecord, PlaceRecord, Report, words};
+use super::{PlaceRecord, PoolFindingRecord, PoolsReport, words};
 
 /// The log: one run of one tool.
-pub fn sarif(report: &Report) -> Value {
-    let rules: Vec<_> = Code::ALL.iter().map(|&code| rule(code)).collect();
+pub fn sarif(report: &PoolsReport) -> Value {
+    let rules: Vec<_> = PoolFindingCode::ALL
+        .iter()
+        .map(|&code| rule(code))
+        .collect();
     let results: Vec<_> = report.findings.iter().map(result).collect();
     let mut notifications: Vec<_> = report
         .unread
@@ -46,16 +49,16 @@ pub fn sarif(report: &Report) -> Value {
     })
 }
 
-fn rule(code: Code) -> Value {
+fn rule(code: PoolFindingCode) -> Value {
     json!({
         "id": code.label(),
-        "shortDescription": { "text": words::about(code) },
+        "shortDescription": { "text": words::description(code) },
         "help": { "text": words::next(code) },
         "defaultConfiguration": { "level": code.level().label() },
     })
 }
 
-fn result(finding: &FindingRecord) -> Value {
+fn result(finding: &PoolFindingRecord) -> Value {
     let mut places = finding.places.iter();
     let here: Vec<_> = places.next().into_iter().map(location).collect();
     let related: Vec<_> = places
@@ -77,7 +80,7 @@ fn result(finding: &FindingRecord) -> Value {
     })
 }
 
-const fn level(level: Level) -> &'static str {
+const fn level(level: PoolFindingLevel) -> &'static str {
     level.label()
 }
 

@@ -4,20 +4,20 @@ use probe_model::{
     schema::{Schema, fields},
     to_json,
 };
-use probe_pools::{Code, Level, PoolKind, corpus};
+use probe_pools::{PoolFindingCode, PoolFindingLevel, PoolKind, corpus};
 use serde_json::Value;
 
-use super::{Report, sarif};
+use super::{PoolsReport, sarif};
 
 const SCHEMA: &str = include_str!("../../../../docs/pools.schema.json");
 const SARIF: &str = include_str!("sarif.schema.json");
 
-fn reports() -> Vec<Report> {
+fn reports() -> Vec<PoolsReport> {
     let cases = corpus::cases().into_iter();
     cases
         .map(|case| {
             let (inventory, plan, verdict) = corpus::judged(&case);
-            Report::new(&inventory, &plan, &verdict)
+            PoolsReport::new(&inventory, &plan, &verdict)
         })
         .collect()
 }
@@ -79,9 +79,12 @@ fn the_schema_knows_every_word_and_no_other() {
     let words = |pointer| schema.words(pointer);
     assert_eq!(
         words("/$defs/finding/properties/finding/enum"),
-        Code::LABELS
+        PoolFindingCode::LABELS
     );
-    assert_eq!(words("/$defs/finding/properties/level/enum"), Level::LABELS);
+    assert_eq!(
+        words("/$defs/finding/properties/level/enum"),
+        PoolFindingLevel::LABELS
+    );
     assert_eq!(words("/$defs/pool/properties/kind/enum"), PoolKind::LABELS);
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 
 use anstream::adapter::strip_str;
 use probe_pools::{
-    Code, Inventory, Plan,
+    AddressPlan, PoolFindingCode, PoolInventory, check_pools,
     corpus::{self, cases, files},
-    judge, manifest,
+    manifest,
 };
 use proptest::prelude::*;
 
@@ -40,21 +40,21 @@ a: [
 ";
 const PLAN: &str = "clusters: {east: {ranges: [192.0.2.0/25, 2001:db8::/56]}}\n";
 
-fn report(plan: &str) -> Report {
-    let mut inventory = Inventory::default();
+fn report(plan: &str) -> PoolsReport {
+    let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "east", "clusters/east/pool.yaml", EAST);
     manifest::read(&mut inventory, "west", "clusters/west/pools.yaml", WEST);
     let plan = match plan {
-        "" => Plan::default(),
-        plan => Plan::read(&mut inventory, "plan.yaml", plan),
+        "" => AddressPlan::default(),
+        plan => AddressPlan::read(&mut inventory, "plan.yaml", plan),
     };
-    let verdict = judge(&inventory, &plan, 10);
-    Report::new(&inventory, &plan, &verdict)
+    let verdict = check_pools(&inventory, &plan, 10);
+    PoolsReport::new(&inventory, &plan, &verdict)
 }
 
-fn page(report: &Report, width: usize) -> String {
+fn page(report: &PoolsReport, width: usize) -> String {
     let mut out = Vec::new();
-    Page::new(width).write(&mut out, report).unwrap();
+    ReportPrinter::new(width).write(&mut out, report).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -131,23 +131,23 @@ reserved: [{range: 192.0.2.7, name: "\n::error::gateway"}]
 
 #[test]
 fn nothing_that_a_stranger_wrote_does_anything() {
-    let mut inventory = Inventory::default();
+    let mut inventory = PoolInventory::default();
     for cluster in ["\n::error::c", "e\u{1b}[31m"] {
         let file = format!("{cluster}/\r\n::error file=x::pool.yaml");
         manifest::read(&mut inventory, cluster, &file, HOSTILE);
     }
-    let plan = Plan::read(&mut inventory, "\n::error::plan.yaml", HOSTILE_PLAN);
-    let verdict = judge(&inventory, &plan, 10);
-    let report = Report::new(&inventory, &plan, &verdict);
+    let plan = AddressPlan::read(&mut inventory, "\n::error::plan.yaml", HOSTILE_PLAN);
+    let verdict = check_pools(&inventory, &plan, 10);
+    let report = PoolsReport::new(&inventory, &plan, &verdict);
     let codes: Vec<_> = report.findings.iter().map(|one| one.finding).collect();
     for code in [
-        Code::ClusterOverlap,
-        Code::KeptOverlap,
-        Code::PlanOverlap,
-        Code::NotInPlan,
-        Code::InvalidRange,
-        Code::UnknownPool,
-        Code::IdleSelector,
+        PoolFindingCode::ClusterOverlap,
+        PoolFindingCode::ReservedOverlap,
+        PoolFindingCode::PlanOverlap,
+        PoolFindingCode::NotInPlan,
+        PoolFindingCode::InvalidRange,
+        PoolFindingCode::UnknownPool,
+        PoolFindingCode::IdleSelector,
     ] {
         assert!(codes.contains(&code), "{code}: {codes:?}");
     }
@@ -183,8 +183,10 @@ fn a_plan_names_the_clusters_that_it_knows() {
         let plan = format!("clusters: {{{}}}\n", names.join(", "));
         let report = report(&plan);
         let mut findings = report.findings.iter();
-        let found = findings.find(|one| one.finding == Code::NotInPlan).unwrap();
-        assert_eq!(found.level, probe_pools::Level::Error);
+        let found = findings
+            .find(|one| one.finding == PoolFindingCode::NotInPlan)
+            .unwrap();
+        assert_eq!(found.level, probe_pools::PoolFindingLevel::Error);
         let (_, known) = found.message.split_once("it knows ").unwrap();
         known.to_owned()
     };
@@ -206,32 +208,32 @@ fn excluding_is_recommended_only_where_it_works() {
         )
     };
     let next = |one: &str, other: &str| {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         manifest::read(&mut inventory, "one", "one.yaml", one);
         manifest::read(&mut inventory, "other", "other.yaml", other);
-        let plan = Plan::default();
-        let verdict = judge(&inventory, &plan, 10);
-        let report = Report::new(&inventory, &plan, &verdict);
+        let plan = AddressPlan::default();
+        let verdict = check_pools(&inventory, &plan, 10);
+        let report = PoolsReport::new(&inventory, &plan, &verdict);
         let mut findings = report.findings.iter();
-        let found = findings.find(|one| one.finding == Code::ClusterOverlap);
+        let found = findings.find(|one| one.finding == PoolFindingCode::ClusterOverlap);
         found.unwrap().next
     };
     assert!(next(EAST, cilium).ends_with("probe pools exclude prints it without them"));
     assert!(
         next(EAST, &kube_vip("192.0.2.1-192.0.2.9")).contains("of the one that is no ConfigMap")
     );
-    let by_hand = next(
+    let manual_ranges = next(
         &kube_vip("192.0.2.1-192.0.2.9"),
         &kube_vip("192.0.2.9-192.0.2.10"),
     );
-    assert!(!by_hand.contains("exclude"), "{by_hand}");
+    assert!(!manual_ranges.contains("exclude"), "{manual_ranges}");
 }
 
 #[test]
 fn only_paths_are_wider_than_the_page() {
     for case in corpus::cases() {
         let (inventory, plan, verdict) = corpus::judged(&case);
-        let report = Report::new(&inventory, &plan, &verdict);
+        let report = PoolsReport::new(&inventory, &plan, &verdict);
         for width in [60, 80, 120] {
             let shown = strip_str(&page(&report, width)).to_string();
             assert!(!shown.is_empty());
@@ -254,7 +256,7 @@ fn colour_says_nothing_that_the_words_do_not() {
 
 #[test]
 fn what_is_not_listed_is_said() {
-    let report = Report {
+    let report = PoolsReport {
         more: 1234,
         ..report("")
     };
@@ -308,8 +310,8 @@ proptest! {
     ) {
         let case = which.get(&cases()).clone();
         let all = files(&case, &case);
-        let mut inventory = Inventory::default();
-        let mut plan = Plan::default();
+        let mut inventory = PoolInventory::default();
+        let mut plan = AddressPlan::default();
         for file in all {
             let mut text: Vec<char> = fs::read_to_string(case.join(&file)).unwrap().chars().collect();
             for (at, length, instead) in &cuts {
@@ -319,16 +321,16 @@ proptest! {
             }
             let text: String = text.into_iter().collect();
             if file.ends_with("plan.yaml") {
-                plan = Plan::read(&mut inventory, "plan.yaml", &text);
+                plan = AddressPlan::read(&mut inventory, "plan.yaml", &text);
             } else {
                 manifest::read(&mut inventory, "one", "one.yaml", &text);
                 let _ = exclude("192.0.2.10/31", &text);
             }
         }
-        let verdict = judge(&inventory, &plan, 10);
-        let report = Report::new(&inventory, &plan, &verdict);
+        let verdict = check_pools(&inventory, &plan, 10);
+        let report = PoolsReport::new(&inventory, &plan, &verdict);
         let mut out = Vec::new();
-        Page::new(60).write(&mut out, &report).unwrap();
+        ReportPrinter::new(60).write(&mut out, &report).unwrap();
         prop_assert!(!out.is_empty());
     }
 }

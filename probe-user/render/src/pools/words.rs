@@ -3,53 +3,54 @@
 use std::borrow::Cow;
 
 use probe_pools::{
-    Code, Fault, Finding, Inventory, Kept, Plan, PoolKind, finding::PoolRange, interval::Interval,
+    AddressPlan, InvalidRangeEntry, PoolFinding, PoolFindingCode, PoolInventory, PoolKind,
+    ReservedRange, finding::PoolRange, interval::Interval,
 };
 
 /// Of what somebody wrote, so many letters are shown.
-const LONGEST: usize = 120;
+const MAX_TEXT_CHARS: usize = 120;
 /// So many clusters of a plan are named.
-const MOST_CLUSTERS: usize = 10;
+const MAX_CLUSTERS: usize = 10;
 
 /// Of a pool with addresses that has none to hand out.
-const KEPT_BACK: &str =
+const RESERVED_TEXT: &str =
     "hands out no address: all of them end in .0 or .255, which avoidBuggyIPs keeps back";
 
 /// What a finding says.
-pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String {
+pub fn message(inventory: &PoolInventory, plan: &AddressPlan, finding: &PoolFinding) -> String {
     let pool = |pool| pool_name(inventory, pool);
     let written = |range: PoolRange| shortened(&inventory.range(range).text);
     match *finding {
-        Finding::Overlap { one, other, common } if one.pool == other.pool => format!(
+        PoolFinding::Overlap { one, other, common } if one.pool == other.pool => format!(
             "{} lists {} and {}, which have {} in common",
             pool(one.pool),
             written(one),
             written(other),
-            several(common),
+            range_text(common),
         ),
-        Finding::Overlap { one, other, common } => format!(
+        PoolFinding::Overlap { one, other, common } => format!(
             "{} and {} both have {}",
             pool(one.pool),
             pool(other.pool),
-            several(common),
+            range_text(common),
         ),
-        Finding::Kept {
+        PoolFinding::ReservedOverlap {
             range,
-            kept,
+            reserved,
             common,
         } => format!(
             "{} has {}, which the plan keeps for {}",
             pool(range.pool),
-            several(common),
-            purpose(&plan.kept[kept]),
+            range_text(common),
+            purpose(&plan.reserved[reserved]),
         ),
-        Finding::PlanOverlap { one, other, common } => format!(
+        PoolFinding::PlanOverlap { one, other, common } => format!(
             "the plan gives {} to cluster {} and to cluster {}",
-            several(common),
+            range_text(common),
             shortened(&plan.shares[one.share].cluster),
             shortened(&plan.shares[other.share].cluster),
         ),
-        Finding::OutsidePlan {
+        PoolFinding::OutsidePlan {
             range,
             first,
             addresses,
@@ -57,35 +58,35 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
         } => format!(
             "{} has {} outside of what the plan gives to cluster {}",
             pool(range.pool),
-            several_and_more(first, addresses),
+            range_text_truncated(first, addresses),
             cluster_name(inventory, inventory.pools[range.pool].cluster),
         ),
-        Finding::NotInPlan { pool } => unknown_cluster(inventory, plan, pool),
-        Finding::InvalidRange { pool: of, fault } => {
+        PoolFinding::NotInPlan { pool } => unknown_cluster(inventory, plan, pool),
+        PoolFinding::InvalidRange { pool: of, fault } => {
             let fault = &inventory.pools[of].faults[fault];
-            format!("{} lists {}", pool(of), faulty(fault))
+            format!("{} lists {}", pool(of), invalid_range_text(fault))
         }
-        Finding::InvalidPlanRange { fault } => {
+        PoolFinding::InvalidPlanRange { fault } => {
             let fault = &plan.faults[fault];
-            format!("the plan lists {}", faulty(fault))
+            format!("the plan lists {}", invalid_range_text(fault))
         }
-        Finding::MissingPrefix { range } => format!(
+        PoolFinding::MissingPrefix { range } => format!(
             "{} lists {} without a prefix length, which is refused; write {}",
             pool(range.pool),
             written(range),
             inventory.range(range).interval,
         ),
-        Finding::HostBits { range } => format!(
+        PoolFinding::HostBits { range } => format!(
             "{} lists {}, which means all of {}",
             pool(range.pool),
             written(range),
-            several(inventory.range(range).interval),
+            range_text(inventory.range(range).interval),
         ),
-        Finding::DuplicatePool { again, .. } => format!(
+        PoolFinding::DuplicatePool { again, .. } => format!(
             "{} is defined twice; the one that is applied last replaces the other",
             pool(again),
         ),
-        Finding::BuggyAddress {
+        PoolFinding::AvoidedAddress {
             range,
             first,
             addresses,
@@ -95,11 +96,11 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             first.first(),
             which_end(addresses),
         ),
-        Finding::EmptyPool { pool: of } if inventory.pools[of].ranges.is_empty() => {
+        PoolFinding::EmptyPool { pool: of } if inventory.pools[of].ranges.is_empty() => {
             format!("{} has no addresses", pool(of))
         }
-        Finding::EmptyPool { pool: of } => format!("{} {KEPT_BACK}", pool(of)),
-        Finding::UnknownPool {
+        PoolFinding::EmptyPool { pool: of } => format!("{} {RESERVED_TEXT}", pool(of)),
+        PoolFinding::UnknownPool {
             advertisement,
             name,
         } => {
@@ -108,11 +109,11 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
             let name = shortened(name);
             format!("{whose} names the pool {name}, which is not there")
         }
-        Finding::IdleSelector { advertisement, .. } => format!(
+        PoolFinding::IdleSelector { advertisement, .. } => format!(
             "a selector of {} selects no pool",
             advertisement_name(inventory, advertisement),
         ),
-        Finding::Unadvertised { pool: of } => format!(
+        PoolFinding::Unadvertised { pool: of } => format!(
             "no advertisement announces {}: services get its addresses, and nobody answers for them",
             pool(of),
         ),
@@ -120,13 +121,13 @@ pub fn message(inventory: &Inventory, plan: &Plan, finding: &Finding) -> String 
 }
 
 /// What to do about a finding.
-pub fn next_of(inventory: &Inventory, finding: &Finding) -> &'static str {
+pub fn next_of(inventory: &PoolInventory, finding: &PoolFinding) -> &'static str {
     let kind = |range: PoolRange| inventory.pools[range.pool].kind;
     match *finding {
-        Finding::Overlap { one, other, .. } if one.pool != other.pool => {
+        PoolFinding::Overlap { one, other, .. } if one.pool != other.pool => {
             next_of_overlap(kind(one), Some(kind(other)))
         }
-        Finding::Kept { range, .. } => next_of_overlap(kind(range), None),
+        PoolFinding::ReservedOverlap { range, .. } => next_of_overlap(kind(range), None),
         _ => next(finding.code(inventory)),
     }
 }
@@ -149,52 +150,68 @@ const fn next_of_overlap(one: PoolKind, other: Option<PoolKind>) -> &'static str
 }
 
 /// What to do about findings of a kind.
-pub const fn next(code: Code) -> &'static str {
+pub const fn next(code: PoolFindingCode) -> &'static str {
     match code {
-        Code::ClusterOverlap | Code::PoolOverlap | Code::KeptOverlap => {
+        PoolFindingCode::ClusterOverlap
+        | PoolFindingCode::PoolOverlap
+        | PoolFindingCode::ReservedOverlap => {
             "take the addresses out of one pool; if it is no ConfigMap, probe pools exclude prints it without them"
         }
-        Code::RangeOverlap => "list each address once",
-        Code::PlanOverlap => "give each address to one cluster",
-        Code::OutsidePlan => "move the pool into the cluster's ranges, or change the plan",
-        Code::InvalidRange => "write a CIDR (192.0.2.0/24) or a range (192.0.2.1-192.0.2.9)",
-        Code::MissingPrefix => "add /32, or /128 for IPv6",
-        Code::DuplicatePool => "give one of them another name",
-        Code::NotInPlan => "add the cluster to the plan, or see that its name is the plan's",
-        Code::HostBits => "write the whole network, or a range for a part of it",
-        Code::BuggyAddress => {
+        PoolFindingCode::RangeOverlap => "list each address once",
+        PoolFindingCode::PlanOverlap => "give each address to one cluster",
+        PoolFindingCode::OutsidePlan => {
+            "move the pool into the cluster's ranges, or change the plan"
+        }
+        PoolFindingCode::InvalidRange => {
+            "write a CIDR (192.0.2.0/24) or a range (192.0.2.1-192.0.2.9)"
+        }
+        PoolFindingCode::MissingPrefix => "add /32, or /128 for IPv6",
+        PoolFindingCode::DuplicatePool => "give one of them another name",
+        PoolFindingCode::NotInPlan => {
+            "add the cluster to the plan, or see that its name is the plan's"
+        }
+        PoolFindingCode::HostBits => "write the whole network, or a range for a part of it",
+        PoolFindingCode::AvoidedAddress => {
             "set avoidBuggyIPs: true in the pool's spec, or leave these addresses out"
         }
-        Code::EmptyPool => "list addresses that it may hand out, or delete the pool",
-        Code::UnknownPool => "correct the name, or add the pool",
-        Code::IdleSelector => "correct the selector, or the labels of the pools",
-        Code::Unadvertised => "add it to an L2Advertisement or a BGPAdvertisement",
+        PoolFindingCode::EmptyPool => "list addresses that it may hand out, or delete the pool",
+        PoolFindingCode::UnknownPool => "correct the name, or add the pool",
+        PoolFindingCode::IdleSelector => "correct the selector, or the labels of the pools",
+        PoolFindingCode::Unadvertised => "add it to an L2Advertisement or a BGPAdvertisement",
     }
 }
 
 /// What a kind of finding is, for those who know only its name.
-pub const fn about(code: Code) -> &'static str {
+pub const fn description(code: PoolFindingCode) -> &'static str {
     match code {
-        Code::ClusterOverlap => "Pools of two clusters have addresses in common.",
-        Code::PoolOverlap => "Two pools of a cluster have addresses in common.",
-        Code::RangeOverlap => "Two ranges of a pool have addresses in common.",
-        Code::KeptOverlap => "A pool has addresses that the plan keeps for something else.",
-        Code::PlanOverlap => "The plan gives the same addresses to two clusters.",
-        Code::OutsidePlan => "A pool has addresses that the plan does not give to its cluster.",
-        Code::InvalidRange => "A range is none: bad syntax, reversed, or of two families.",
-        Code::MissingPrefix => "An address stands where a CIDR has to be.",
-        Code::DuplicatePool => "Two pools of a cluster have the same name.",
-        Code::NotInPlan => "The plan does not know a cluster that has pools.",
-        Code::HostBits => "A CIDR begins before the address it is written with.",
-        Code::BuggyAddress => "A pool hands out IPv4 addresses that end in .0 or .255.",
-        Code::EmptyPool => "A pool has no addresses that it hands out.",
-        Code::UnknownPool => "An advertisement names a pool that is not there.",
-        Code::IdleSelector => "A selector of an advertisement selects no pool.",
-        Code::Unadvertised => "No advertisement announces a pool.",
+        PoolFindingCode::ClusterOverlap => "Pools of two clusters have addresses in common.",
+        PoolFindingCode::PoolOverlap => "Two pools of a cluster have addresses in common.",
+        PoolFindingCode::RangeOverlap => "Two ranges of a pool have addresses in common.",
+        PoolFindingCode::ReservedOverlap => {
+            "A pool has addresses that the plan keeps for something else."
+        }
+        PoolFindingCode::PlanOverlap => "The plan gives the same addresses to two clusters.",
+        PoolFindingCode::OutsidePlan => {
+            "A pool has addresses that the plan does not give to its cluster."
+        }
+        PoolFindingCode::InvalidRange => {
+            "A range is none: bad syntax, reversed, or of two families."
+        }
+        PoolFindingCode::MissingPrefix => "An address stands where a CIDR has to be.",
+        PoolFindingCode::DuplicatePool => "Two pools of a cluster have the same name.",
+        PoolFindingCode::NotInPlan => "The plan does not know a cluster that has pools.",
+        PoolFindingCode::HostBits => "A CIDR begins before the address it is written with.",
+        PoolFindingCode::AvoidedAddress => {
+            "A pool hands out IPv4 addresses that end in .0 or .255."
+        }
+        PoolFindingCode::EmptyPool => "A pool has no addresses that it hands out.",
+        PoolFindingCode::UnknownPool => "An advertisement names a pool that is not there.",
+        PoolFindingCode::IdleSelector => "A selector of an advertisement selects no pool.",
+        PoolFindingCode::Unadvertised => "No advertisement announces a pool.",
     }
 }
 
-fn pool_name(inventory: &Inventory, pool: usize) -> String {
+fn pool_name(inventory: &PoolInventory, pool: usize) -> String {
     let pool = &inventory.pools[pool];
     let cluster = cluster_name(inventory, pool.cluster);
     let kind = match pool.kind {
@@ -208,18 +225,18 @@ fn pool_name(inventory: &Inventory, pool: usize) -> String {
     }
 }
 
-fn advertisement_name(inventory: &Inventory, advertisement: usize) -> String {
+fn advertisement_name(inventory: &PoolInventory, advertisement: usize) -> String {
     let found = &inventory.advertisements[advertisement];
     let cluster = cluster_name(inventory, found.cluster);
     let name = shortened(&found.name);
     format!("{} {name} of cluster {cluster}", found.kind)
 }
 
-fn cluster_name(inventory: &Inventory, cluster: usize) -> Cow<'_, str> {
+fn cluster_name(inventory: &PoolInventory, cluster: usize) -> Cow<'_, str> {
     shortened(&inventory.clusters[cluster])
 }
 
-fn unknown_cluster(inventory: &Inventory, plan: &Plan, pool: usize) -> String {
+fn unknown_cluster(inventory: &PoolInventory, plan: &AddressPlan, pool: usize) -> String {
     let cluster = cluster_name(inventory, inventory.pools[pool].cluster);
     format!(
         "the plan does not know cluster {cluster}, which has pools; it knows {}",
@@ -228,8 +245,8 @@ fn unknown_cluster(inventory: &Inventory, plan: &Plan, pool: usize) -> String {
 }
 
 /// The clusters of a plan, as a sentence has them.
-fn clusters(plan: &Plan) -> String {
-    let names = plan.shares.iter().take(MOST_CLUSTERS);
+fn clusters(plan: &AddressPlan) -> String {
+    let names = plan.shares.iter().take(MAX_CLUSTERS);
     let mut names: Vec<_> = names.map(|share| shortened(&share.cluster)).collect();
     let more = plan.shares.len() - names.len();
     if more > 0 {
@@ -243,7 +260,7 @@ fn clusters(plan: &Plan) -> String {
 }
 
 /// What should be a range and is none, and why.
-fn faulty(fault: &Fault) -> String {
+fn invalid_range_text(fault: &InvalidRangeEntry) -> String {
     let text = shortened(&fault.text);
     let why = fault.error.to_string();
     // An address that is none is the whole text, or too long to be told twice.
@@ -252,7 +269,7 @@ fn faulty(fault: &Fault) -> String {
 
 /// As much of a text as a sentence can take.
 pub fn shortened(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
     }
@@ -267,24 +284,24 @@ fn which_end(addresses: u128) -> String {
 }
 
 /// What a range is kept for.
-fn purpose(kept: &Kept) -> String {
-    match (&kept.name, &kept.cluster) {
-        (Some(name), _) => format!("{} ({})", kept.purpose, shortened(name)),
-        (None, Some(cluster)) => format!("{} of cluster {}", kept.purpose, shortened(cluster)),
-        (None, None) => kept.purpose.to_string(),
+fn purpose(reserved: &ReservedRange) -> String {
+    match (&reserved.name, &reserved.cluster) {
+        (Some(name), _) => format!("{} ({})", reserved.purpose, shortened(name)),
+        (None, Some(cluster)) => format!("{} of cluster {}", reserved.purpose, shortened(cluster)),
+        (None, None) => reserved.purpose.to_string(),
     }
 }
 
 /// Addresses, and how many there are beside them.
-fn several_and_more(first: Interval, all: u128) -> String {
+fn range_text_truncated(first: Interval, all: u128) -> String {
     match all.saturating_sub(first.count()) {
-        0 => several(first),
-        more => format!("{} and {} more", several(first), amount(more)),
+        0 => range_text(first),
+        more => format!("{} and {} more", range_text(first), amount(more)),
     }
 }
 
 /// Addresses, and how many they are.
-fn several(interval: Interval) -> String {
+fn range_text(interval: Interval) -> String {
     match interval.count() {
         1 => interval.spoken(),
         many => format!("{interval} ({} addresses)", amount(many)),

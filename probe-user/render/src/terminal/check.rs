@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use probe_model::{CheckOwnerRecord, CheckRecord, Verdict, after_check, vendor};
+use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, after_check, vendor};
 
-use super::{Head, Terminal, layout, place, write_labelled};
+use super::{Headline, Terminal, layout, place, write_labelled};
 use crate::words;
 
 impl Terminal {
@@ -19,14 +19,14 @@ impl Terminal {
         brief: bool,
     ) -> io::Result<()> {
         let unexpected = record.expected == Some(false);
-        let head = Head {
+        let head = Headline {
             time: record.time,
             style: style(record),
-            word: word(record.verdict),
+            word: verdict_word(record.verdict),
             ip: record.ip.to_string(),
             place: place(&record.interface, record.vlan),
         };
-        let is_plain = record.verdict == Verdict::OneOwner && record.hint.is_none();
+        let is_plain = record.verdict == CheckVerdict::OneOwner && record.hint.is_none();
         let disagrees = record.neighbour.as_ref().is_some_and(|entry| !entry.agrees);
         if let (true, [owner]) = (is_plain, &record.owners[..])
             && let [mac] = owner.macs[..]
@@ -37,15 +37,15 @@ impl Terminal {
             } else {
                 vendor::describe(mac)
             };
-            self.beside(out, used, mac, &name)?;
+            self.write_beside(out, used, mac, &name)?;
             if !brief || unexpected || disagrees {
-                self.labelled(out, "", &self.how(owner, record))?;
+                self.labelled(out, "", &self.describe_replies(owner, record))?;
             }
         } else {
             self.headline(out, &head)?;
             writeln!(out)?;
             if let Some(sentence) = sentence(record) {
-                for line in layout::wrapped(&sentence, self.width - super::INDENT) {
+                for line in layout::wrap(&sentence, self.width - super::INDENT) {
                     writeln!(out, "{:indent$}{line}", "", indent = super::INDENT)?;
                 }
             }
@@ -90,14 +90,18 @@ impl Terminal {
         let here = if owner.local { "this host, " } else { "" };
         for &mac in &owner.macs {
             let text = format!("{mac}  {node}{here}{}", vendor::describe(mac));
-            write_labelled(out, label, &layout::cut(&text, self.width - super::COLUMN))?;
+            write_labelled(
+                out,
+                label,
+                &layout::truncate_to_width(&text, self.width - super::COLUMN),
+            )?;
             label = "";
         }
-        self.labelled(out, "", &self.how(owner, record))
+        self.labelled(out, "", &self.describe_replies(owner, record))
     }
 
     /// What it did, how often and how quickly; over a longer time also when.
-    fn how(&self, owner: &CheckOwnerRecord, record: &CheckRecord) -> String {
+    fn describe_replies(&self, owner: &CheckOwnerRecord, record: &CheckRecord) -> String {
         let mut parts = Vec::new();
         if owner.answers > 0 {
             let asked = record.asked.max(owner.answered);
@@ -126,7 +130,7 @@ impl Terminal {
         if let (Some(first), Some(last)) = (owner.first_seen, owner.last_seen)
             && last.duration_since(first).as_secs() > 0
         {
-            let [first, last] = [first, last].map(|at| self.moment(at, record.time));
+            let [first, last] = [first, last].map(|at| self.format_time(at, record.time));
             parts.push(format!("{first} to {last}"));
         }
         parts.join(", ")
@@ -147,7 +151,7 @@ impl Terminal {
                 .as_ref()
                 .map(|pool| format!("pool {}", pool.name)),
         );
-        if let (Verdict::OneOwner, [owner, ..]) = (record.verdict, &record.owners[..]) {
+        if let (CheckVerdict::OneOwner, [owner, ..]) = (record.verdict, &record.owners[..]) {
             parts.push(match &owner.node {
                 Some(node) => format!("at node {node}"),
                 None if record.expected == Some(false) => "at no node of the cluster".to_owned(),
@@ -162,8 +166,8 @@ impl Terminal {
             return Ok(());
         };
         let text = match (entry.agrees, record.verdict) {
-            (true, Verdict::OneOwner) if brief => return Ok(()),
-            (true, Verdict::OneOwner) => "this host's entry agrees".to_owned(),
+            (true, CheckVerdict::OneOwner) if brief => return Ok(()),
+            (true, CheckVerdict::OneOwner) => "this host's entry agrees".to_owned(),
             (true, _) => format!("this host sends to {}", entry.mac),
             (false, _) => format!(
                 "this host sends to {}, which does not answer for it",
@@ -175,24 +179,24 @@ impl Terminal {
 }
 
 /// The verdict, as people read it.
-const fn word(verdict: Verdict) -> &'static str {
+const fn verdict_word(verdict: CheckVerdict) -> &'static str {
     match verdict {
-        Verdict::OneOwner => "one owner",
-        Verdict::Conflict => "conflict",
-        Verdict::Moved => "moved",
-        Verdict::Nobody => "nobody",
-        Verdict::NotAsked => "not asked",
+        CheckVerdict::OneOwner => "one owner",
+        CheckVerdict::Conflict => "conflict",
+        CheckVerdict::Moved => "moved",
+        CheckVerdict::NoReply => "nobody",
+        CheckVerdict::NotProbed => "not asked",
     }
 }
 
 fn style(record: &CheckRecord) -> Style {
     let color = |color: AnsiColor| Style::new().fg_color(Some(color.into()));
     match record.verdict {
-        Verdict::Conflict => color(AnsiColor::Red).bold(),
+        CheckVerdict::Conflict => color(AnsiColor::Red).bold(),
         _ if record.expected == Some(false) => color(AnsiColor::Yellow).bold(),
-        Verdict::Moved | Verdict::NotAsked => color(AnsiColor::Yellow).bold(),
-        Verdict::OneOwner => color(AnsiColor::Green),
-        Verdict::Nobody => Style::new(),
+        CheckVerdict::Moved | CheckVerdict::NotProbed => color(AnsiColor::Yellow).bold(),
+        CheckVerdict::OneOwner => color(AnsiColor::Green),
+        CheckVerdict::NoReply => Style::new(),
     }
 }
 
@@ -202,19 +206,19 @@ fn sentence(record: &CheckRecord) -> Option<String> {
         .filter(|owner| owner.holds || owner.answers > 0)
         .count();
     match record.verdict {
-        Verdict::OneOwner => None,
-        Verdict::Conflict if having < 2 => {
+        CheckVerdict::OneOwner => None,
+        CheckVerdict::Conflict if having < 2 => {
             Some("Two machines claim this address at once.".to_owned())
         }
-        Verdict::Conflict => Some(match having {
+        CheckVerdict::Conflict => Some(match having {
             2 => "Two machines have this address at once.".to_owned(),
             number if record.more > 0 => {
                 format!("{number} machines or more have this address at once.")
             }
             number => format!("{number} machines have this address at once."),
         }),
-        Verdict::Moved => Some("It passed from one machine to another meanwhile.".to_owned()),
-        Verdict::Nobody => Some(format!(
+        CheckVerdict::Moved => Some("It passed from one machine to another meanwhile.".to_owned()),
+        CheckVerdict::NoReply => Some(format!(
             "Nobody answers for it; asked {}.",
             match record.asked {
                 1 => "once".to_owned(),
@@ -222,15 +226,15 @@ fn sentence(record: &CheckRecord) -> Option<String> {
                 number => format!("{number} times"),
             }
         )),
-        Verdict::NotAsked if record.probed => Some(
+        CheckVerdict::NotProbed if record.probed => Some(
             "It was not asked about: somebody goes on asking whether it is free, as a booting machine does, and \
              would take this for a rival's question."
                 .to_owned(),
         ),
-        Verdict::NotAsked if record.asked == 0 => {
+        CheckVerdict::NotProbed if record.asked == 0 => {
             Some("The check ended before it was asked about.".to_owned())
         }
-        Verdict::NotAsked => Some("The check ended before the answers were in.".to_owned()),
+        CheckVerdict::NotProbed => Some("The check ended before the answers were in.".to_owned()),
     }
 }
 

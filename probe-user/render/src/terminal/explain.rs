@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use probe_cluster::{
-    explain::{Explanation, KnowledgeRecord, OwnerRecord, Part, ServiceRecord, Situation, Source},
-    model::{Freshness, Known},
+    explain::{
+        ClusterSource, ClusterSourceRecord, ExplainedOwnerRecord, ExplainedServiceRecord,
+        Explanation, OwnerPart, Situation,
+    },
+    model::{Freshness, ResourceState},
 };
-use probe_model::{Announced, FindingRecord, vendor};
+use probe_model::{AnnouncementMode, FindingRecord, vendor};
 
 use super::{COMMAND, LABEL, Terminal, check, layout, place};
 use crate::words;
@@ -33,17 +36,17 @@ impl Terminal {
             .width
             .saturating_sub(layout::width_of(&head) + layout::width_of(&time));
         writeln!(out, "{style}{head}{style:#}{:room$}{time}", "")?;
-        for line in layout::wrapped(&told.says, self.width - 2) {
+        for line in layout::wrap(&told.says, self.width - 2) {
             writeln!(out, "  {line}")?;
         }
         self.owners_now(out, told)?;
-        self.who_should(out, told)?;
+        self.write_expected_owner(out, told)?;
         self.cause_of(out, told)?;
         self.timeline(out, told)?;
         self.drifts(out, told)?;
         let mut label = "next";
         for step in &told.next {
-            self.behind(out, label, &step.purpose)?;
+            self.write_indented(out, label, &step.purpose)?;
             for line in layout::command(&step.command, self.width - BEHIND) {
                 writeln!(out, "{:BEHIND$}{COMMAND}{line}{COMMAND:#}", "")?;
             }
@@ -68,24 +71,28 @@ impl Terminal {
             }
             names.extend(mac.map(|&mac| vendor::describe(mac).into_owned()));
             let text = format!("{mac_text}  {}", names.join(", "));
-            write_behind(out, label, &layout::cut(&text, self.width - BEHIND))?;
+            write_behind(
+                out,
+                label,
+                &layout::truncate_to_width(&text, self.width - BEHIND),
+            )?;
             label = "";
-            self.behind(out, "", &self.part(owner, told))?;
+            self.write_indented(out, "", &self.part(owner, told))?;
         }
         let more = told.owners.len().saturating_sub(OWNERS);
         if more > 0 {
-            self.behind(out, "", &format!("and {more} more"))?;
+            self.write_indented(out, "", &format!("and {more} more"))?;
         }
         if told.owners.is_empty() && told.check.is_some() {
-            self.behind(out, label, "nobody answers")?;
+            self.write_indented(out, label, "nobody answers")?;
         }
-        self.asked(out, told)
+        self.write_check(out, told)
     }
 
-    fn part(&self, owner: &OwnerRecord, told: &Explanation) -> String {
+    fn part(&self, owner: &ExplainedOwnerRecord, told: &Explanation) -> String {
         let what = match owner.part {
-            Part::Holds => "has it configured".to_owned(),
-            Part::Answers => {
+            OwnerPart::Holds => "has it configured".to_owned(),
+            OwnerPart::Replies => {
                 let record = told.check.as_ref().and_then(|record| {
                     let mut owners = record.owners.iter();
                     let found = owners.find(|one| one.macs == owner.macs)?;
@@ -103,22 +110,22 @@ impl Terminal {
                     None => "answers now".to_owned(),
                 }
             }
-            Part::Claims => "claims it now, and answers not".to_owned(),
-            Part::Known => match owner.last_seen {
+            OwnerPart::Claims => "claims it now, and answers not".to_owned(),
+            OwnerPart::Known => match owner.last_seen {
                 Some(last) => format!(
                     "claimed it last at {}, by the daemon",
-                    self.moment(last, told.time)
+                    self.format_time(last, told.time)
                 ),
                 None => "known to the daemon".to_owned(),
             },
         };
         match owner.first_seen {
-            Some(first) => format!("{what}; first seen {}", self.moment(first, told.time)),
+            Some(first) => format!("{what}; first seen {}", self.format_time(first, told.time)),
             None => what,
         }
     }
 
-    fn asked(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    fn write_check(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let text = match (&told.check, &told.not_asked) {
             (Some(check), _) => {
                 let times = match check.asked {
@@ -142,24 +149,24 @@ impl Terminal {
             (None, Some(why)) => format!("not: {why}"),
             (None, None) => return Ok(()),
         };
-        self.behind(out, "asked", &text)
+        self.write_indented(out, "asked", &text)
     }
 
-    fn who_should(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    fn write_expected_owner(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let Some(announced) = told.announced else {
             return Ok(());
         };
         let mut label = "should";
         for service in told.services.iter().take(3) {
-            self.behind(out, label, &self.service(service, told))?;
+            self.write_indented(out, label, &self.service(service, told))?;
             label = "";
         }
         let more = told.services.len().saturating_sub(3);
         if more > 0 {
-            self.behind(out, "", &format!("and {more} more services"))?;
+            self.write_indented(out, "", &format!("and {more} more services"))?;
         }
         if told.services.is_empty() {
-            self.behind(out, label, "no service has it")?;
+            self.write_indented(out, label, "no service has it")?;
             label = "";
         }
         let by = match &told.announcers[..] {
@@ -167,19 +174,25 @@ impl Terminal {
             nodes => format!(" by {}, as MetalLB says", nodes.join(", ")),
         };
         let how = match announced {
-            Announced::Layer2 => format!("announced on layer 2{by}"),
-            Announced::Bgp => "announced by BGP only".to_owned(),
-            Announced::Nowhere => "announced by nobody: no advertisement is for it".to_owned(),
-            Announced::Unknown => format!("how it is announced is not said{by}"),
+            AnnouncementMode::Layer2 => format!("announced on layer 2{by}"),
+            AnnouncementMode::Bgp => "announced by BGP only".to_owned(),
+            AnnouncementMode::NotAnnounced => {
+                "announced by nobody: no advertisement is for it".to_owned()
+            }
+            AnnouncementMode::Unknown => format!("how it is announced is not said{by}"),
         };
         let text = match &told.pool {
-            Some(pool) => format!("pool {} ({}), {how}", pool.title(), few(&pool.ranges)),
+            Some(pool) => format!(
+                "pool {} ({}), {how}",
+                pool.title(),
+                first_ranges(&pool.ranges)
+            ),
             None => format!("in no pool; {how}"),
         };
-        self.behind(out, label, &text)
+        self.write_indented(out, label, &text)
     }
 
-    fn service(&self, service: &ServiceRecord, told: &Explanation) -> String {
+    fn service(&self, service: &ExplainedServiceRecord, told: &Explanation) -> String {
         let how = if service.requested {
             "which asked for it"
         } else {
@@ -196,10 +209,10 @@ impl Terminal {
             text = format!("{text}, may share it ({key})");
         }
         if let Some(created) = service.created {
-            text = format!("{text}; made {}", self.moment(created, told.time));
+            text = format!("{text}; made {}", self.format_time(created, told.time));
         }
         if let Some(assigned) = service.assigned {
-            text = format!("{text}; got it {}", self.moment(assigned, told.time));
+            text = format!("{text}; got it {}", self.format_time(assigned, told.time));
         }
         text
     }
@@ -212,16 +225,16 @@ impl Terminal {
                 cause.kind,
                 cause.scope
             );
-            self.behind(out, "cause", &text)?;
+            self.write_indented(out, "cause", &text)?;
             for sentence in cause.evidence.iter().take(EVIDENCE) {
-                self.behind(out, "", &format!("- {sentence}"))?;
+                self.write_indented(out, "", &format!("- {sentence}"))?;
             }
             return Ok(());
         }
         let hint = told.check.as_ref().and_then(|check| check.hint);
         let hint = hint.or_else(|| told.conflict.and_then(|conflict| conflict.hint));
         match hint {
-            Some(hint) => self.behind(out, "cause?", words::cause(hint)),
+            Some(hint) => self.write_indented(out, "cause?", words::cause(hint)),
             None => Ok(()),
         }
     }
@@ -232,31 +245,31 @@ impl Terminal {
         let earlier = told.history.len().saturating_sub(HISTORY);
         if earlier > 0 {
             let text = format!("{earlier} earlier: probe history --ip {}", told.ip);
-            self.behind(out, label, &text)?;
+            self.write_indented(out, label, &text)?;
             label = "";
         }
         for finding in told.history.iter().skip(earlier) {
             let line = format!(
                 "{}  {:<17} {}",
-                self.moment(finding.time, told.time),
+                self.format_time(finding.time, told.time),
                 finding.finding.label(),
-                what(finding)
+                finding_sentence(finding)
             );
             write_behind(
                 out,
                 label,
-                layout::cut(&line, self.width - BEHIND).trim_end(),
+                layout::truncate_to_width(&line, self.width - BEHIND).trim_end(),
             )?;
             label = "";
         }
         if let Some(conflict) = &told.conflict {
             let text = format!(
                 "open since {}, last evidence {}{}",
-                self.moment(conflict.since, told.time),
-                self.moment(conflict.last_evidence, told.time),
+                self.format_time(conflict.since, told.time),
+                self.format_time(conflict.last_evidence, told.time),
                 if conflict.quiet { ", quiet now" } else { "" }
             );
-            self.behind(out, "conflict", &text)?;
+            self.write_indented(out, "conflict", &text)?;
         }
         Ok(())
     }
@@ -264,7 +277,7 @@ impl Terminal {
     fn drifts(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let mut label = "drift";
         for drift in told.drifts.iter().take(DRIFTS) {
-            self.behind(out, label, &drift_words(drift))?;
+            self.write_indented(out, label, &drift_words(drift))?;
             label = "";
         }
         Ok(())
@@ -274,19 +287,19 @@ impl Terminal {
     fn known(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let mut label = "known";
         if let Some(known) = &told.cluster {
-            self.behind(out, label, &knowledge(known, told.time))?;
+            self.write_indented(out, label, &knowledge(known, told.time))?;
             label = "";
         }
         for gap in told.gaps.iter().take(GAPS) {
-            self.behind(out, label, gap)?;
+            self.write_indented(out, label, gap)?;
             label = "";
         }
         Ok(())
     }
 
-    fn behind(&self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+    fn write_indented(&self, out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
         let mut label = label;
-        for line in layout::wrapped(text, self.width - BEHIND) {
+        for line in layout::wrap(text, self.width - BEHIND) {
             write_behind(out, label, &line)?;
             label = "";
         }
@@ -303,7 +316,7 @@ fn write_behind(out: &mut impl Write, label: &str, text: &str) -> io::Result<()>
 }
 
 /// Some of the ranges of a pool.
-fn few(ranges: &[String]) -> String {
+fn first_ranges(ranges: &[String]) -> String {
     match ranges {
         [] => "no address".to_owned(),
         [one] => one.clone(),
@@ -313,7 +326,7 @@ fn few(ranges: &[String]) -> String {
 }
 
 /// Who was concerned by a finding.
-fn what(finding: &FindingRecord) -> String {
+fn finding_sentence(finding: &FindingRecord) -> String {
     let mut owners = finding.owners.iter().map(|owner| {
         let name = owner.node.clone();
         let mac = owner.macs.first().map(ToString::to_string);
@@ -341,17 +354,22 @@ fn drift_words(drift: &serde_json::Value) -> String {
 }
 
 /// Who said what is known of the cluster, and how old that is.
-fn knowledge(known: &KnowledgeRecord, now: Timestamp) -> String {
+fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
     let source = match (known.source, &known.context) {
-        (Source::Daemon, _) => "by the daemon".to_owned(),
-        (Source::Kubeconfig, Some(context)) => format!("asked now, context {context}"),
-        (Source::Kubeconfig, None) => "asked now, by kubeconfig".to_owned(),
-        (Source::Pod, _) => "asked now, as this pod".to_owned(),
+        (ClusterSource::Daemon, _) => "by the daemon".to_owned(),
+        (ClusterSource::Kubeconfig, Some(context)) => format!("asked now, context {context}"),
+        (ClusterSource::Kubeconfig, None) => "asked now, by kubeconfig".to_owned(),
+        (ClusterSource::Pod, _) => "asked now, as this pod".to_owned(),
     };
     let oldest = known
         .freshness
         .values()
-        .filter(|freshness| matches!(freshness.known, Known::Current | Known::Stale))
+        .filter(|freshness| {
+            matches!(
+                freshness.known,
+                ResourceState::Current | ResourceState::Stale
+            )
+        })
         .filter_map(heard)
         .min();
     let age = match oldest {
@@ -384,12 +402,12 @@ fn span(seconds: i64) -> String {
 const fn word(situation: Situation) -> &'static str {
     match situation {
         Situation::Conflict => "CONFLICT",
-        Situation::Foreign => "WRONG OWNER",
+        Situation::UnassignedOwner => "WRONG OWNER",
         Situation::Silent => "SILENT",
         Situation::Claimed => "CLAIMED, AND NOBODY SHOULD",
-        Situation::Fine => "one owner",
+        Situation::Healthy => "one owner",
         Situation::Free => "free",
-        Situation::Elsewhere => "not here",
+        Situation::NotLocal => "not here",
         Situation::Unknown => "not known",
     }
 }
@@ -398,10 +416,10 @@ fn style(situation: Situation) -> Style {
     let color = |color: AnsiColor| Style::new().fg_color(Some(color.into()));
     match situation {
         Situation::Conflict => color(AnsiColor::Red).bold(),
-        Situation::Foreign | Situation::Silent | Situation::Claimed => {
+        Situation::UnassignedOwner | Situation::Silent | Situation::Claimed => {
             color(AnsiColor::Yellow).bold()
         }
-        Situation::Fine | Situation::Free => color(AnsiColor::Green),
-        Situation::Elsewhere | Situation::Unknown => Style::new().bold(),
+        Situation::Healthy | Situation::Free => color(AnsiColor::Green),
+        Situation::NotLocal | Situation::Unknown => Style::new().bold(),
     }
 }

@@ -3,7 +3,8 @@
 use jiff::tz::TimeZone;
 use probe_common::wire::Bogus;
 use probe_model::{
-    Announced, BogusReason, CauseKind, CountsRecord, Evidence, Hint, Named, Role, Scope,
+    AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence, Hint,
+    NamespacedName, OwnerRole,
 };
 
 use super::*;
@@ -16,7 +17,7 @@ fn at(text: &str) -> Timestamp {
     format!("2026-11-20T{text}Z").parse().unwrap()
 }
 
-fn owner(role: Role, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRecord {
+fn owner(role: OwnerRole, mac: &str, claims: u64, first: &str, last: &str) -> OwnerRecord {
     OwnerRecord {
         macs: vec![mac.parse().unwrap()],
         vendor: None,
@@ -52,8 +53,8 @@ fn finding(finding: FindingKind, severity: Severity, owners: Vec<OwnerRecord>) -
 
 fn two() -> Vec<OwnerRecord> {
     vec![
-        owner(Role::Current, B, 3, "02:13:05", "02:13:07"),
-        owner(Role::Earlier, DELL, 9, "01:00:00", "02:13:07"),
+        owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07"),
+        owner(OwnerRole::Earlier, DELL, 9, "01:00:00", "02:13:07"),
     ]
 }
 
@@ -69,7 +70,7 @@ fn conflict(evidence: Evidence) -> FindingRecord {
 }
 
 fn at_width(width: usize, record: &FindingRecord) -> String {
-    let terminal = Terminal::new(width, TimeZone::UTC, Origin::Attached);
+    let terminal = Terminal::new(width, TimeZone::UTC, FindingOrigin::Attached);
     let mut out = Vec::new();
     terminal.finding(&mut out, record).unwrap();
     let text = String::from_utf8(out).unwrap();
@@ -87,7 +88,7 @@ fn reads(record: &FindingRecord, expected: &str) {
 
 #[test]
 fn a_new_binding_is_one_line() {
-    let owners = vec![owner(Role::Current, DELL, 1, "02:13:07", "02:13:07")];
+    let owners = vec![owner(OwnerRole::Current, DELL, 1, "02:13:07", "02:13:07")];
     reads(
         &finding(FindingKind::NewBinding, Severity::Info, owners),
         "
@@ -174,7 +175,7 @@ fn a_contested_address_of_two_masters_says_what_to_listen_to() {
             FindingKind::Contested,
             Severity::Warning,
             vec![owner(
-                Role::Current,
+                OwnerRole::Current,
                 "00:00:5e:00:01:33",
                 4,
                 "02:13:05",
@@ -202,7 +203,7 @@ fn a_contested_address_of_two_masters_says_what_to_listen_to() {
 
 #[test]
 fn the_end_of_a_conflict_says_how_sure_that_is() {
-    let one = || vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
+    let one = || vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07")];
     reads(
         &finding(FindingKind::ConflictQuiet, Severity::Notice, two()),
         "
@@ -247,8 +248,8 @@ fn the_end_of_a_conflict_says_how_sure_that_is() {
 
 #[test]
 fn a_denied_probe_names_the_newcomer_and_the_owner() {
-    let mut owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
-    owners.push(owner(Role::Prober, A, 0, "02:13:07", "02:13:07"));
+    let mut owners = vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07")];
+    owners.push(owner(OwnerRole::Prober, A, 0, "02:13:07", "02:13:07"));
     reads(
         &finding(FindingKind::ProbeDenied, Severity::Info, owners),
         "
@@ -277,7 +278,7 @@ fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
         ..finding(
             FindingKind::BogusClaim,
             Severity::Warning,
-            vec![owner(Role::Sender, DELL, 0, "02:13:07", "02:13:07")],
+            vec![owner(OwnerRole::Sender, DELL, 0, "02:13:07", "02:13:07")],
         )
     };
     reads(
@@ -297,8 +298,8 @@ fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
 
 #[test]
 fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
-    let mut owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:07")];
-    owners.push(owner(Role::Sender, A, 0, "02:13:07", "02:13:07"));
+    let mut owners = vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07")];
+    owners.push(owner(OwnerRole::Sender, A, 0, "02:13:07", "02:13:07"));
     reads(
         &finding(FindingKind::SourceMismatch, Severity::Info, owners),
         "
@@ -317,7 +318,7 @@ fn a_foreign_source_names_the_mac_that_is_claimed_and_the_one_that_sends() {
 
 #[test]
 fn silence_says_since_when() {
-    let owners = vec![owner(Role::Current, B, 3, "02:13:05", "02:13:06")];
+    let owners = vec![owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:06")];
     reads(
         &finding(FindingKind::Silent, Severity::Warning, owners),
         "
@@ -338,7 +339,7 @@ fn narrow_lines_keep_every_word() {
     record.hint = Some(Hint::IpvsStrictArp);
     record
         .owners
-        .push(owner(Role::Earlier, A, 1, "02:13:05", "02:13:07"));
+        .push(owner(OwnerRole::Earlier, A, 1, "02:13:05", "02:13:07"));
     let expected = "
 02:13:07  conflict           192.0.2.10       eth0
           Critical: 3 owners have this address at once;
@@ -393,7 +394,7 @@ fn every_kind_evidence_and_hint_fits_every_width() {
 
 #[test]
 fn colour_says_nothing_that_the_words_do_not() {
-    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+    let terminal = Terminal::new(80, TimeZone::UTC, FindingOrigin::Attached);
     let mut out = Vec::new();
     terminal
         .finding(&mut out, &conflict(Evidence::Alternation))
@@ -407,10 +408,10 @@ fn colour_says_nothing_that_the_words_do_not() {
 fn what_to_run_next_depends_on_where_the_finding_comes_from() {
     let record = conflict(Evidence::DuplicateReply);
     for (origin, command) in [
-        (Origin::Attached, "ip neigh | grep -e"),
-        (Origin::Daemon, "probe bindings --mac"),
+        (FindingOrigin::Attached, "ip neigh | grep -e"),
+        (FindingOrigin::Daemon, "probe bindings --mac"),
         (
-            Origin::Capture("a b.pcap".into()),
+            FindingOrigin::Capture("a b.pcap".into()),
             "probe watch --read 'a b.pcap'",
         ),
     ] {
@@ -422,7 +423,7 @@ fn what_to_run_next_depends_on_where_the_finding_comes_from() {
 mod check {
     //! What a check found out, word for word.
 
-    use probe_model::{CheckOwnerRecord, CheckRecord, NeighbourRecord, Verdict};
+    use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, NeighbourRecord};
 
     use super::*;
 
@@ -444,7 +445,7 @@ mod check {
         }
     }
 
-    fn checked(verdict: Verdict, owners: Vec<CheckOwnerRecord>) -> CheckRecord {
+    fn checked(verdict: CheckVerdict, owners: Vec<CheckOwnerRecord>) -> CheckRecord {
         CheckRecord {
             time: at("02:13:07"),
             ip: "192.0.2.10".parse().unwrap(),
@@ -464,7 +465,7 @@ mod check {
 
     #[track_caller]
     fn reads(record: &CheckRecord, brief: bool, expected: &str) {
-        let terminal = Terminal::new(80, TimeZone::UTC, Origin::Attached);
+        let terminal = Terminal::new(80, TimeZone::UTC, FindingOrigin::Attached);
         let mut out = Vec::new();
         terminal
             .check(&mut out, record, "exactly one owner", brief)
@@ -504,7 +505,10 @@ mod check {
             }),
             expected: Some(false),
             vlan: Vlan([100, 0]),
-            ..checked(Verdict::Conflict, vec![answers(DELL, 3), held, announcing])
+            ..checked(
+                CheckVerdict::Conflict,
+                vec![answers(DELL, 3), held, announcing],
+            )
         };
         reads(
             &record,
@@ -535,7 +539,7 @@ mod check {
                 mac: DELL.parse().unwrap(),
                 agrees: true,
             }),
-            ..checked(Verdict::OneOwner, vec![answers(DELL, 3)])
+            ..checked(CheckVerdict::OneOwner, vec![answers(DELL, 3)])
         };
         let headline =
             "02:13:07  one owner          192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.\n";
@@ -548,7 +552,7 @@ mod check {
     #[test]
     fn silence_and_what_was_not_asked_are_not_the_same() {
         reads(
-            &checked(Verdict::Nobody, Vec::new()),
+            &checked(CheckVerdict::NoReply, Vec::new()),
             false,
             "
 02:13:07  nobody             192.0.2.10       eth0
@@ -557,7 +561,7 @@ mod check {
         );
         let record = CheckRecord {
             asked: 0,
-            ..checked(Verdict::NotAsked, Vec::new())
+            ..checked(CheckVerdict::NotProbed, Vec::new())
         };
         reads(
             &record,
@@ -596,7 +600,7 @@ mod check {
         };
         let record = CheckRecord {
             asked: 60,
-            ..checked(Verdict::Moved, vec![later, earlier])
+            ..checked(CheckVerdict::Moved, vec![later, earlier])
         };
         reads(
             &record,
@@ -616,15 +620,15 @@ mod check {
 }
 
 /// Of a service, and why.
-fn of_a_cluster(cause: Option<Cause>) -> Box<Context> {
-    let named = |namespace: &str, name: &str| Named {
+fn of_a_cluster(cause: Option<ClusterCause>) -> Box<AddressContext> {
+    let named = |namespace: &str, name: &str| NamespacedName {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     };
-    Box::new(Context {
+    Box::new(AddressContext {
         services: vec![named("shop", "frontend")],
         pool: Some(named("metallb-system", "production")),
-        announced: Announced::Layer2,
+        announced: AnnouncementMode::Layer2,
         announcers: vec!["node-1".to_owned()],
         cause,
     })
@@ -636,9 +640,9 @@ fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() 
     record.hint = Some(Hint::AnnouncerAndHost);
     record.owners[0].node = Some("node-1".to_owned());
     record.owners[0].local = true;
-    record.cluster = Some(of_a_cluster(Some(Cause {
+    record.cluster = Some(of_a_cluster(Some(ClusterCause {
         kind: CauseKind::ExternalDevice,
-        scope: Scope::External,
+        scope: CauseScope::External,
         evidence: vec![
             "d0:8e:79:00:00:01 (no known node, made by Dell Inc.) answers for it".to_owned(),
             "The MAC addresses of 3 of 3 nodes on this network are known".to_owned(),
@@ -672,16 +676,16 @@ fn a_conflict_of_a_cluster_says_whose_the_address_is_and_why_it_is_in_dispute() 
 
 #[test]
 fn where_the_cluster_does_not_say_why_what_the_frames_suggest_goes_first() {
-    let cause = Cause {
+    let cause = ClusterCause {
         kind: CauseKind::Unknown,
-        scope: Scope::Unknown,
+        scope: CauseScope::Unknown,
         evidence: vec!["The nodes are not known".to_owned()],
     };
     let mut record = conflict(Evidence::DuplicateReply);
     record.cluster = Some(of_a_cluster(Some(cause)));
     let without = at_width(80, &record);
     assert!(without.contains("cause     unknown"), "{without}");
-    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
+    let terminal = Terminal::new(80, TimeZone::UTC, FindingOrigin::Daemon);
     let mut out = Vec::new();
     terminal.finding(&mut out, &record).unwrap();
     let text = String::from_utf8(out).unwrap();
@@ -693,7 +697,7 @@ fn where_the_cluster_does_not_say_why_what_the_frames_suggest_goes_first() {
 
 #[test]
 fn a_binding_of_a_cluster_says_its_service_and_its_node() {
-    let mut owner = owner(Role::Current, B, 3, "02:13:05", "02:13:07");
+    let mut owner = owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07");
     owner.node = Some("node-2".to_owned());
     let record = BindingRecord {
         interface: "eth0".to_owned(),
@@ -706,7 +710,7 @@ fn a_binding_of_a_cluster_says_its_service_and_its_node() {
         conflict: None,
         cluster: Some(of_a_cluster(None)),
     };
-    let terminal = Terminal::new(80, TimeZone::UTC, Origin::Daemon);
+    let terminal = Terminal::new(80, TimeZone::UTC, FindingOrigin::Daemon);
     let mut out = Vec::new();
     terminal.binding(&mut out, &record, at("02:14:00")).unwrap();
     let text = String::from_utf8(out).unwrap();

@@ -7,24 +7,24 @@ use probe_common::{
     wire::Kind,
 };
 use probe_model::{CheckRecord, Timestamp};
-use probe_prober::Heard;
+use probe_prober::ReceivedFrame;
 
 use crate::cli::output::Printer;
 
 /// Frames that are kept: of a handful of addresses more is a flood.
-const MOST_FRAMES: usize = 4096;
+const MAX_FRAMES: usize = 4096;
 
 /// Who is told.
-pub enum Audience {
+pub enum CheckOutput {
     /// Whoever reads standard output.
     Printer(Printer),
     /// Another verb.
-    Keeper(Keeper),
+    Collector(CheckCollector),
 }
 
 /// What is kept for another verb.
 #[derive(Debug, Default)]
-pub struct Keeper {
+pub struct CheckCollector {
     /// What was found out of each address.
     pub records: Vec<CheckRecord>,
     /// The address whose frames are kept as well.
@@ -33,12 +33,12 @@ pub struct Keeper {
     pub frames: Vec<ArpEvent>,
 }
 
-impl Audience {
+impl CheckOutput {
     /// Takes what was found out.
     pub fn check(&mut self, record: CheckRecord, expected: &str, brief: bool) -> io::Result<()> {
         match self {
             Self::Printer(printer) => printer.check(&record, expected, brief),
-            Self::Keeper(keeper) => {
+            Self::Collector(keeper) => {
                 keeper.records.push(record);
                 Ok(())
             }
@@ -46,24 +46,24 @@ impl Audience {
     }
 
     /// Takes a frame that was heard where it is asked.
-    pub fn heard(&mut self, heard: &Heard, now: Timestamp) {
-        let Self::Keeper(keeper) = self else {
+    pub fn record_frame(&mut self, heard: &ReceivedFrame, now: Timestamp) {
+        let Self::Collector(keeper) = self else {
             return;
         };
         let is_wanted = keeper.frames_of.is_some_and(|ip| {
             let ip = ip.octets();
             heard.frame.spa == ip || heard.frame.tpa == ip
         });
-        if is_wanted && keeper.frames.len() < MOST_FRAMES {
+        if is_wanted && keeper.frames.len() < MAX_FRAMES {
             keeper.frames.push(event(heard, now));
         }
     }
 
     /// Whether people read it.
-    pub fn is_for_people(&self) -> bool {
+    pub fn is_human_output(&self) -> bool {
         match self {
-            Self::Printer(printer) => printer.is_for_people(),
-            Self::Keeper(_) => false,
+            Self::Printer(printer) => printer.is_human_output(),
+            Self::Collector(_) => false,
         }
     }
 
@@ -71,7 +71,7 @@ impl Audience {
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Printer(printer) => printer.flush(),
-            Self::Keeper(_) => Ok(()),
+            Self::Collector(_) => Ok(()),
         }
     }
 
@@ -79,7 +79,7 @@ impl Audience {
     pub fn shows_status(&self) -> bool {
         match self {
             Self::Printer(printer) => printer.status.is_possible(),
-            Self::Keeper(_) => false,
+            Self::Collector(_) => false,
         }
     }
 
@@ -99,8 +99,8 @@ impl Audience {
 }
 
 /// As the kernel side would have told of it.
-fn event(heard: &Heard, now: Timestamp) -> ArpEvent {
-    let hook = if heard.sent {
+fn event(heard: &ReceivedFrame, now: Timestamp) -> ArpEvent {
+    let hook = if heard.is_outgoing {
         Hook::TcEgress
     } else {
         Hook::TcIngress

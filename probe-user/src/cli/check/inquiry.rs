@@ -11,12 +11,13 @@ use probe_datapath::{
     poll,
 };
 use probe_detect::DetectConfig;
-use probe_model::{CheckRecord, Timestamp, Verdict};
+use probe_model::{CheckRecord, CheckVerdict, Timestamp};
 use probe_prober::{
-    ArpReceiver, ArpSocket, Heard, Question,
+    ArpProbe, ArpReceiver, ArpSocket, ReceivedFrame,
     check::{
-        Checked, Course, Judge, Judgement, Ledger, Lot, Lots, Manner, Neighbours, Next, Port,
-        Schedule, Sighting, Surroundings, seed,
+        AddressResponses, CheckDetails, CheckEvaluator, CheckMode, CheckResult, CheckSchedule,
+        EgressInterface, EgressNeighbours, HostNetwork, ResponseTable, ScheduleAction,
+        ScheduleMode, TargetRange, TargetRanges, seed,
     },
 };
 use tokio::{
@@ -25,31 +26,31 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{audience::Audience, results::Results, terms::Terms};
+use super::{audience::CheckOutput, results::CheckSummary, terms::CheckContext};
 use crate::cli::{
     Exit,
-    output::{is_closed, say},
+    output::{is_closed, print_status},
     session::StopSignal,
 };
 
 /// Between two looks at the socket, the clock and the signals.
-const AT_ONCE: u32 = 32;
+const FRAMES_PER_BATCH: u32 = 32;
 
 /// How often the status line is drawn anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is known of the neighbour table is read again after this.
-const NEIGHBOURS_FRESH: Duration = Duration::from_secs(1);
+const NEIGHBOUR_REFRESH: Duration = Duration::from_secs(1);
 
 /// MACs that are remembered to hold an address, so that their ARP probes are no booting host's.
-const HOLDERS: usize = 65_536;
+const MAX_HOLDERS: usize = 65_536;
 
 /// Times in a row that a question may find the queue full: two seconds.
-const MOST_RETRIES: u32 = 400;
+const MAX_RETRIES: u32 = 400;
 
 /// How it is asked.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct CheckOptions {
     /// Questions a second, where there are more than a handful of addresses.
     pub rate: u32,
     /// How long an answer is waited for after the last question.
@@ -63,202 +64,202 @@ pub struct Order {
 }
 
 /// What came of it.
-pub struct Outcome {
+pub struct CheckRunResult {
     /// How the program ends, by that.
     pub exit: Exit,
     /// Who was told.
-    pub audience: Audience,
+    pub output: CheckOutput,
     /// Whether somebody stopped it.
     pub interrupted: bool,
     /// What broke down, if something did.
-    pub broken: Option<anyhow::Error>,
+    pub output_error: Option<anyhow::Error>,
 }
 
 /// A check that is going on.
-pub struct Inquiry {
+pub struct CheckRun {
     sender: ArpSocket,
     receiver: AsyncFd<ArpReceiver>,
-    surroundings: Surroundings,
+    network: HostNetwork,
     own_macs: HashSet<MacAddr>,
-    neighbours: (Timestamp, Neighbours),
+    neighbours: (Timestamp, EgressNeighbours),
     holders: LruCache<MacAddr, ()>,
-    lots: Lots,
-    schedule: Schedule,
-    ledger: Ledger,
-    judge: Judge,
-    manner: Manner,
-    terms: Terms,
+    ranges: TargetRanges,
+    schedule: CheckSchedule,
+    responses: ResponseTable,
+    evaluator: CheckEvaluator,
+    manner: CheckMode,
+    context: CheckContext,
     from: Option<std::net::Ipv4Addr>,
-    audience: Audience,
-    results: Results,
-    course: Course,
+    output: CheckOutput,
+    results: CheckSummary,
+    mode: ScheduleMode,
     began: Timestamp,
     retries: u32,
     /// A prober was met, and that was said.
-    said_to_wait: bool,
+    deferral_reported: bool,
 }
 
 /// Why the asking ended early.
-enum End {
+enum CheckRunEnd {
     Done,
     Interrupted,
     /// Nobody reads what is written.
-    Unread,
-    Broken(anyhow::Error),
+    ReceiveFailed,
+    OutputFailed(anyhow::Error),
 }
 
-impl Inquiry {
+impl CheckRun {
     /// Opens what is missing. What is open works without any capability.
     pub async fn open(
-        order: &Order,
-        terms: Terms,
-        audience: Audience,
+        order: &CheckOptions,
+        context: CheckContext,
+        output: CheckOutput,
         sender: ArpSocket,
-        surroundings: Surroundings,
-        lots: Vec<Lot>,
+        network: HostNetwork,
+        ranges: Vec<TargetRange>,
     ) -> anyhow::Result<Self> {
-        let only = match surroundings.ports() {
-            [port] => Some(port.ifindex),
+        let only = match network.ports() {
+            [egress] => Some(egress.ifindex),
             _ => None,
         };
         let receiver =
             poll::readable(ArpReceiver::open(only)?).context("cannot wait for frames")?;
-        let neighbours = surroundings.neighbours().await?;
+        let neighbours = network.neighbours().await?;
         let mut holders = LruCache::unbounded();
         for mac in neighbours.macs() {
             holders.put(mac, ());
         }
-        let lots = Lots::new(lots);
-        let total = lots.total();
+        let ranges = TargetRanges::new(ranges);
+        let total = ranges.total();
         let now = monotonic();
-        let (course, manner) = match order.duration {
+        let (mode, manner) = match order.duration {
             Some(duration) => {
                 let until = now + duration;
-                (Course::Watch { until }, Manner::Watched)
+                (ScheduleMode::Watch { until }, CheckMode::Continuous)
             }
-            None if total <= Schedule::HANDFUL => (Course::Burst, Manner::Once),
-            None => (Course::Sweep, Manner::Once),
+            None if total <= CheckSchedule::FEW_TARGETS => (ScheduleMode::Burst, CheckMode::Once),
+            None => (ScheduleMode::Sweep, CheckMode::Once),
         };
         Ok(Self {
-            own_macs: surroundings.own_macs(),
+            own_macs: network.own_macs(),
             neighbours: (now, neighbours),
             holders,
-            schedule: Schedule::new(course, total, order.rate, order.wait, seed(), now),
-            ledger: Ledger::new(total, order.wait),
-            judge: Judge::new(order.config.clone(), manner),
+            schedule: CheckSchedule::new(mode, total, order.rate, order.wait, seed(), now),
+            responses: ResponseTable::new(total, order.wait),
+            evaluator: CheckEvaluator::new(order.config.clone(), manner),
             manner,
-            terms,
+            context,
             from: order.from,
-            audience,
-            results: Results::default(),
-            course,
+            output,
+            results: CheckSummary::default(),
+            mode,
             began: now,
             retries: 0,
-            said_to_wait: false,
+            deferral_reported: false,
             sender,
             receiver,
-            surroundings,
-            lots,
+            network,
+            ranges,
         })
     }
 
     /// Asks, listens and reports, until everything is known or somebody stops it.
-    pub async fn run(mut self, stop: &mut StopSignal) -> anyhow::Result<Outcome> {
-        let end = match self.ask(stop).await {
+    pub async fn run(mut self, stop: &mut StopSignal) -> anyhow::Result<CheckRunResult> {
+        let end = match self.send_probes(stop).await {
             Ok(end) => end,
-            Err(error) => End::Broken(error),
+            Err(error) => CheckRunEnd::OutputFailed(error),
         };
         match &end {
-            End::Done => {}
-            End::Interrupted => self.results.interrupted = true,
-            End::Unread => return Ok(self.outcome(Exit::Failed, None)),
-            End::Broken(_) => self.results.failed = true,
+            CheckRunEnd::Done => {}
+            CheckRunEnd::Interrupted => self.results.interrupted = true,
+            CheckRunEnd::ReceiveFailed => return Ok(self.outcome(Exit::Failed, None)),
+            CheckRunEnd::OutputFailed(_) => self.results.failed = true,
         }
-        match self.report_the_rest().await {
+        match self.report_unsettled().await {
             Err(error) if is_closed(&error) => return Ok(self.outcome(Exit::Failed, None)),
             result => result.context("cannot write to standard output")?,
         }
-        self.audience.clear_status();
+        self.output.clear_status();
         self.summarise();
         let exit = self.results.exit();
-        let broken = match end {
-            End::Broken(error) => Some(error),
-            End::Done | End::Interrupted | End::Unread => None,
+        let output_error = match end {
+            CheckRunEnd::OutputFailed(error) => Some(error),
+            CheckRunEnd::Done | CheckRunEnd::Interrupted | CheckRunEnd::ReceiveFailed => None,
         };
-        Ok(self.outcome(exit, broken))
+        Ok(self.outcome(exit, output_error))
     }
 
-    fn outcome(self, exit: Exit, broken: Option<anyhow::Error>) -> Outcome {
-        Outcome {
+    fn outcome(self, exit: Exit, output_error: Option<anyhow::Error>) -> CheckRunResult {
+        CheckRunResult {
             exit,
             interrupted: self.results.interrupted,
-            audience: self.audience,
-            broken,
+            output: self.output,
+            output_error,
         }
     }
 
-    async fn ask(&mut self, stop: &mut StopSignal) -> anyhow::Result<End> {
+    async fn send_probes(&mut self, stop: &mut StopSignal) -> anyhow::Result<CheckRunEnd> {
         let mut timer = Timer::new().context("cannot make a timer")?;
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turns = 0;
         loop {
-            self.listen()?;
+            self.receive_frames()?;
             let now = monotonic();
             match self.report_settled(now).await {
-                Err(error) if is_closed(&error) => return Ok(End::Unread),
+                Err(error) if is_closed(&error) => return Ok(CheckRunEnd::ReceiveFailed),
                 result => result.context("cannot write to standard output")?,
             }
             // Before a question and before the end: silence means nothing where nothing can be heard.
-            if let Some(fault) = self.surroundings.fault() {
+            if let Some(fault) = self.network.changed_interface() {
                 return Err(fault.into());
             }
             let until = match self.schedule.next(now) {
-                Next::Done => return Ok(End::Done),
-                Next::Ask(number) => {
+                ScheduleAction::Done => return Ok(CheckRunEnd::Done),
+                ScheduleAction::Probe(number) => {
                     self.send(number, now)?;
                     turns += 1;
-                    if turns % AT_ONCE != 0 {
+                    if turns % FRAMES_PER_BATCH != 0 {
                         continue;
                     }
                     // However much there is to be sent, a signal is heard.
                     tokio::select! {
                         biased;
-                        () = stop.received() => return Ok(End::Interrupted),
+                        () = stop.received() => return Ok(CheckRunEnd::Interrupted),
                         () = yield_now() => continue,
                     }
                 }
-                Next::Wait(until) => until,
+                ScheduleAction::Wait(until) => until,
             };
-            self.say_why_it_waits();
-            let settles = match self.course {
-                Course::Sweep => self.ledger.settles_at(),
-                Course::Burst | Course::Watch { .. } => None,
+            self.report_deferral();
+            let settles = match self.mode {
+                ScheduleMode::Sweep => self.responses.next_settled_at(),
+                ScheduleMode::Burst | ScheduleMode::Watch { .. } => None,
             };
             timer.arm(Some(settles.map_or(until, |at| at.min(until))))?;
             tokio::select! {
-                () = stop.received() => return Ok(End::Interrupted),
+                () = stop.received() => return Ok(CheckRunEnd::Interrupted),
                 elapsed = timer.elapsed() => elapsed.context("cannot wait for a timer")?,
                 ready = self.receiver.readable_mut() => {
                     ready.context("cannot wait for frames")?.clear_ready();
                 }
                 _ = status.tick(), if self.shows_progress() => {
                     let text = self.progress(monotonic());
-                    self.audience.show_status(&text);
+                    self.output.show_status(&text);
                 }
             }
         }
     }
 
     /// Takes in what has come; a flood does not keep it from asking.
-    fn listen(&mut self) -> anyhow::Result<()> {
-        for _ in 0..AT_ONCE {
+    fn receive_frames(&mut self) -> anyhow::Result<()> {
+        for _ in 0..FRAMES_PER_BATCH {
             match self.receiver.get_ref().receive() {
-                Ok(Some(heard)) => self.heard(&heard, monotonic()),
+                Ok(Some(heard)) => self.record_frame(&heard, monotonic()),
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     // The interface is known by name; the socket only knows that it is down.
-                    let fault = self.surroundings.fault().map(anyhow::Error::new);
+                    let fault = self.network.changed_interface().map(anyhow::Error::new);
                     return Err(fault.unwrap_or_else(|| {
                         anyhow::Error::new(error).context("cannot hear the answers")
                     }));
@@ -268,24 +269,26 @@ impl Inquiry {
         Ok(())
     }
 
-    fn heard(&mut self, heard: &Heard, now: Timestamp) {
+    fn record_frame(&mut self, heard: &ReceivedFrame, now: Timestamp) {
         let frame = &heard.frame;
-        let mut ports = self.surroundings.ports().iter().enumerate();
-        let is_here = |port: &Port| port.ifindex == heard.ifindex && port.vlan == frame.vlan();
-        let Some((place, port)) = ports.find(|(_, port)| is_here(port)) else {
+        let mut ports = self.network.ports().iter().enumerate();
+        let is_here = |egress: &EgressInterface| {
+            egress.ifindex == heard.ifindex && egress.vlan == frame.vlan()
+        };
+        let Some((place, egress)) = ports.find(|(_, egress)| is_here(egress)) else {
             return;
         };
-        self.audience.heard(heard, now);
-        let number = self.lots.number(frame.subject().into(), place);
+        self.output.record_frame(heard, now);
+        let number = self.ranges.number(frame.subject().into(), place);
         match frame.kind() {
-            Kind::Claim if heard.sent && self.is_own_question(frame) => {}
+            Kind::Claim if heard.is_outgoing && self.is_own_probe(frame) => {}
             Kind::Claim => {
                 self.holders.put(frame.sha, ());
-                if self.holders.len() > HOLDERS {
+                if self.holders.len() > MAX_HOLDERS {
                     self.holders.pop_lru();
                 }
                 if let Some(number) = number
-                    && self.ledger.heard(number, frame, port.mac, now)
+                    && self.responses.record_frame(number, frame, egress.mac, now)
                 {
                     self.schedule.answered(number);
                 }
@@ -295,8 +298,8 @@ impl Inquiry {
             Kind::Probe => {
                 let is_known =
                     self.own_macs.contains(&frame.sha) || self.holders.contains(&frame.sha);
-                if let (Some(number), false) = (number, heard.sent || is_known) {
-                    self.schedule.disturbed(number, now);
+                if let (Some(number), false) = (number, heard.is_outgoing || is_known) {
+                    self.schedule.record_foreign_probe(number, now);
                 }
             }
             // Nobody can own an address by such a frame.
@@ -305,50 +308,50 @@ impl Inquiry {
     }
 
     /// Whether a frame that this host sent is a question of this program's.
-    fn is_own_question(&self, frame: &ArpFrame) -> bool {
+    fn is_own_probe(&self, frame: &ArpFrame) -> bool {
         frame.operation() == Operation::Request
             && self.from.is_some_and(|from| from.octets() == frame.spa)
     }
 
     fn send(&mut self, number: u32, now: Timestamp) -> anyhow::Result<()> {
-        let Some((target, place)) = self.lots.address(number) else {
+        let Some((target, place)) = self.ranges.address(number) else {
             return Ok(());
         };
-        let Some(port) = self.surroundings.ports().get(place) else {
+        let Some(egress) = self.network.ports().get(place) else {
             return Ok(());
         };
-        let question = Question {
+        let question = ArpProbe {
             target,
-            asker: port.mac,
+            asker: egress.mac,
             from: self.from,
             to: None,
-            vlan: port.vlan,
+            vlan: egress.vlan,
         };
-        match self.sender.send(port.ifindex, &question) {
+        match self.sender.send(egress.ifindex, &question) {
             Ok(()) => {
                 self.retries = 0;
                 let question = self.schedule.asked(number);
-                self.ledger.asked(number, question, now);
+                self.responses.asked(number, question, now);
                 Ok(())
             }
-            Err(error) if is_full(&error) && self.retries < MOST_RETRIES => {
+            Err(error) if is_full(&error) && self.retries < MAX_RETRIES => {
                 self.retries += 1;
                 self.schedule.not_sent(number, now);
                 Ok(())
             }
             Err(error) => {
                 self.schedule.not_sent(number, now);
-                Err(error).with_context(|| format!("cannot ask through {}", port.name))
+                Err(error).with_context(|| format!("cannot ask through {}", egress.name))
             }
         }
     }
 
     /// Silence must not look broken.
-    fn say_why_it_waits(&mut self) {
-        if self.schedule.waiting() > 0 && !self.said_to_wait {
-            self.said_to_wait = true;
-            self.audience.clear_status();
-            say(
+    fn report_deferral(&mut self) {
+        if self.schedule.waiting() > 0 && !self.deferral_reported {
+            self.deferral_reported = true;
+            self.output.clear_status();
+            print_status(
                 "waiting 10 s: somebody asks whether an address of these is free, as a booting machine does, and \
                  would take the same question for a rival's",
             );
@@ -357,41 +360,41 @@ impl Inquiry {
 
     /// While sweeping: reports the addresses about which nothing more is expected.
     async fn report_settled(&mut self, now: Timestamp) -> io::Result<()> {
-        if self.course != Course::Sweep {
-            self.ledger.forget_questions(now);
+        if self.mode != ScheduleMode::Sweep {
+            self.responses.expire_probes(now);
             return Ok(());
         }
         let mut reported = false;
-        while let Some((number, sighting)) = self.ledger.settled(now) {
+        while let Some((number, sighting)) = self.responses.pop_settled(now) {
             self.refresh_neighbours(now).await;
             self.report(number, Some(&sighting), now)?;
             reported = true;
         }
         if reported {
-            self.audience.flush()
+            self.output.flush()
         } else {
             Ok(())
         }
     }
 
     /// Reports all that was not.
-    async fn report_the_rest(&mut self) -> io::Result<()> {
+    async fn report_unsettled(&mut self) -> io::Result<()> {
         let now = monotonic();
         self.refresh_neighbours(now).await;
-        for number in 0..self.lots.total() {
-            if !self.ledger.is_reported(number) {
-                let sighting = self.ledger.take(number);
+        for number in 0..self.ranges.total() {
+            if !self.responses.is_reported(number) {
+                let sighting = self.responses.take(number);
                 self.report(number, sighting.as_ref(), now)?;
             }
         }
-        self.audience.flush()
+        self.output.flush()
     }
 
     async fn refresh_neighbours(&mut self, now: Timestamp) {
-        if now.since(self.neighbours.0) < NEIGHBOURS_FRESH {
+        if now.since(self.neighbours.0) < NEIGHBOUR_REFRESH {
             return;
         }
-        match self.surroundings.neighbours().await {
+        match self.network.neighbours().await {
             Ok(neighbours) => self.neighbours = (now, neighbours),
             // A table that changes while it is read; the one before is good enough.
             Err(error) => tracing::debug!(%error, "neighbours not read"),
@@ -401,36 +404,36 @@ impl Inquiry {
     fn report(
         &mut self,
         number: u32,
-        sighting: Option<&Sighting>,
+        sighting: Option<&AddressResponses>,
         now: Timestamp,
     ) -> io::Result<()> {
-        let Some((ip, place)) = self.lots.address(number) else {
+        let Some((ip, place)) = self.ranges.address(number) else {
             return Ok(());
         };
-        let Some(port) = self.surroundings.ports().get(place) else {
+        let Some(egress) = self.network.ports().get(place) else {
             return Ok(());
         };
-        let none = Sighting::default();
+        let none = AddressResponses::default();
         let sighting = sighting.unwrap_or(&none);
-        let held = port.held.get(&ip).copied();
-        let held = held.or_else(|| self.terms.announced_here(ip));
+        let held = egress.held.get(&ip).copied();
+        let held = held.or_else(|| self.context.locally_announced(ip));
         let asked = self.schedule.asked(number);
-        let mut judgement = self.judge.judge(sighting, held, &self.own_macs);
-        if judgement.verdict != Verdict::Conflict
-            && (asked == 0 || self.is_stopped() && judgement.verdict == Verdict::Nobody)
+        let mut judgement = self.evaluator.evaluate(sighting, held, &self.own_macs);
+        if judgement.verdict != CheckVerdict::Conflict
+            && (asked == 0 || self.is_stopped() && judgement.verdict == CheckVerdict::NoReply)
         {
-            judgement.verdict = Verdict::NotAsked;
-            if asked > 0 && self.is_many() {
+            judgement.verdict = CheckVerdict::NotProbed;
+            if asked > 0 && self.has_many_targets() {
                 self.results.unfinished += 1;
                 return Ok(());
             }
         }
-        let checked = Checked {
+        let checked = CheckDetails {
             ip,
-            interface: &port.name,
-            vlan: port.vlan,
+            interface: &egress.name,
+            vlan: egress.vlan,
             asked,
-            probed: asked == 0 && self.schedule.is_avoided(number),
+            probed: asked == 0 && self.schedule.is_deferred(number),
             more: sighting.more,
             neighbour: self.neighbours.1.get(place, ip).filter(|_| held.is_none()),
         };
@@ -440,20 +443,21 @@ impl Inquiry {
             now,
             probe_datapath::clock::MONOTONIC,
         );
-        self.terms.annotate(&mut record);
+        self.context.annotate(&mut record);
         record.expected = self.expected(&record, &judgement);
         self.results.count(&record);
-        if self.audience.is_for_people() && self.is_of_no_interest(&record) {
+        if self.output.is_human_output() && self.is_omitted(&record) {
             return Ok(());
         }
-        let expected = self.terms.words(&record, self.manner);
-        self.audience.check(record, &expected, self.is_many())
+        let expected = self.context.describe(&record, self.manner);
+        self.output
+            .check(record, &expected, self.has_many_targets())
     }
 
-    fn expected(&self, record: &CheckRecord, judgement: &Judgement) -> Option<bool> {
-        let met = self.terms.is_met(record, judgement, self.manner)?;
+    fn expected(&self, record: &CheckRecord, judgement: &CheckResult) -> Option<bool> {
+        let met = self.context.is_met(record, judgement, self.manner)?;
         // Of what was not asked to the end, nothing is known.
-        let is_known = !self.is_stopped() && judgement.verdict != Verdict::NotAsked;
+        let is_known = !self.is_stopped() && judgement.verdict != CheckVerdict::NotProbed;
         is_known.then_some(met)
     }
 
@@ -461,45 +465,48 @@ impl Inquiry {
         self.results.interrupted || self.results.failed
     }
 
-    fn is_many(&self) -> bool {
-        self.lots.total() > Schedule::HANDFUL
+    fn has_many_targets(&self) -> bool {
+        self.ranges.total() > CheckSchedule::FEW_TARGETS
     }
 
     /// The silence of one among many is only counted, unless it was to be otherwise.
-    fn is_of_no_interest(&self, record: &CheckRecord) -> bool {
-        let is_silence = matches!(record.verdict, Verdict::Nobody | Verdict::NotAsked);
-        is_silence && self.is_many() && record.expected != Some(false)
+    fn is_omitted(&self, record: &CheckRecord) -> bool {
+        let is_silence = matches!(
+            record.verdict,
+            CheckVerdict::NoReply | CheckVerdict::NotProbed
+        );
+        is_silence && self.has_many_targets() && record.expected != Some(false)
     }
 
     fn shows_progress(&self) -> bool {
-        self.audience.shows_status()
-            && (self.is_many() || matches!(self.course, Course::Watch { .. }))
+        self.output.shows_status()
+            && (self.has_many_targets() || matches!(self.mode, ScheduleMode::Watch { .. }))
     }
 
     fn progress(&self, now: Timestamp) -> String {
-        let conflicts = match self.results.of(Verdict::Conflict) {
+        let conflicts = match self.results.for_cluster(CheckVerdict::Conflict) {
             0 => String::new(),
             number => format!(", {number} in conflict"),
         };
         format!(
             "{} of {} asked, {} with one owner{conflicts}; {} s left",
-            self.schedule.ever_asked(),
-            self.lots.total(),
-            self.results.of(Verdict::OneOwner),
-            self.schedule.left(now).as_secs()
+            self.schedule.addresses_probed(),
+            self.ranges.total(),
+            self.results.for_cluster(CheckVerdict::OneOwner),
+            self.schedule.remaining(now).as_secs()
         )
     }
 
     fn summarise(&self) {
-        let total = self.lots.total();
-        if self.audience.is_for_people() && (total > 1 || self.is_stopped()) {
+        let total = self.ranges.total();
+        if self.output.is_human_output() && (total > 1 || self.is_stopped()) {
             let took = monotonic().since(self.began);
-            say(&self.results.summary(total, self.schedule.sent(), took));
+            print_status(&self.results.summary(total, self.schedule.sent(), took));
         }
-        if self.ledger.late() > 0 {
-            say(&format!(
+        if self.responses.late() > 0 {
+            print_status(&format!(
                 "{} answers came after their address was reported: raise --wait, or check those addresses alone",
-                self.ledger.late()
+                self.responses.late()
             ));
         }
     }

@@ -5,33 +5,33 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use probe_cluster::{Resource, Roster, speaker::Speaker};
+use probe_cluster::{NodeIndex, Resource, speaker::LocalAnnouncements};
 use probe_model::{BindingRecord, CheckRecord};
 use probe_prober::{
     ArpSocket,
-    check::{Lot, Surroundings, Target, demand::Demand},
+    check::{HostNetwork, Target, TargetRange, demand::ClusterTargets},
 };
 
 use super::{
-    Arguments, go_on, quiet,
-    terms::{ClusterTerms, Terms},
+    CheckArguments, quiet, should_continue,
+    terms::{CheckContext, ClusterCheckContext},
 };
 use crate::{
-    cli::{Exit, cluster::KnownCluster, output::say, session::StopSignal},
+    cli::{Exit, cluster::FetchedCluster, output::print_status, session::StopSignal},
     client::Client,
 };
 
 /// A sweep that takes longer than this says so before it begins, in seconds.
-const WORTH_SAYING: u64 = 30;
+const MIN_ANNOUNCED_DURATION: u64 = 30;
 
 /// Asks about every address of the cluster that is on-link here.
-pub async fn check(arguments: &Arguments, only: &[Target]) -> anyhow::Result<Exit> {
+pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Result<Exit> {
     let mut stop = StopSignal::listen()?;
     // First of all, because without the capability nothing else is of use.
     let sender = ArpSocket::sender()?;
     let daemon = Client::new(&arguments.socket);
     let known = arguments.cluster.look(&daemon).await?;
-    known.say_how_old();
+    known.warn_if_stale();
     let cluster = known.cluster();
     for needed in [
         Resource::Services,
@@ -47,16 +47,16 @@ pub async fn check(arguments: &Arguments, only: &[Target]) -> anyhow::Result<Exi
             );
         }
     }
-    let demand = Demand::of(&cluster, only);
-    let mut surroundings = Surroundings::look().await?;
+    let demand = ClusterTargets::for_cluster(&cluster, only);
+    let mut network = HostNetwork::look().await?;
     let interface = arguments.interface.as_deref();
-    let (assigned, off) = surroundings
-        .place_what_is_here(&demand.assigned, interface, arguments.vlan)
+    let (assigned, off) = network
+        .resolve_on_link(&demand.assigned, interface, arguments.vlan)
         .await?;
-    let (free, off_free) = surroundings
-        .place_what_is_here(&demand.free, interface, arguments.vlan)
+    let (free, off_free) = network
+        .resolve_on_link(&demand.free, interface, arguments.vlan)
         .await?;
-    say_what_is_asked(arguments, &demand, &assigned, &free, off.len());
+    print_target_summary(arguments, &demand, &assigned, &free, off.len());
     if assigned.is_empty() && free.is_empty() {
         bail!(
             "no address of the cluster is on-link here: run it on a host that is in the network of its pools{}",
@@ -64,15 +64,15 @@ pub async fn check(arguments: &Arguments, only: &[Target]) -> anyhow::Result<Exi
         );
     }
     if let Some(from) = arguments.from {
-        surroundings.check_source(from)?;
+        network.check_source(from)?;
     }
-    let roster = roster(arguments, known, &surroundings, &mut stop).await?;
-    let speaker = speaker(&daemon, &roster, &surroundings).await;
-    say_what_cannot_be_heard(&speaker, &assigned);
-    let terms = ClusterTerms::new(cluster, roster, speaker, surroundings.ports());
-    let terms = Terms::Cluster(Box::new(terms));
-    let lots = [assigned, free].concat();
-    go_on(arguments, terms, sender, surroundings, lots, &mut stop).await
+    let roster = node_index(arguments, known, &network, &mut stop).await?;
+    let speaker = local_announcements(&daemon, &roster, &network).await;
+    warn_of_local_announcements(&speaker, &assigned);
+    let context = ClusterCheckContext::new(cluster, roster, speaker, network.ports());
+    let context = CheckContext::Cluster(Box::new(context));
+    let ranges = [assigned, free].concat();
+    should_continue(arguments, context, sender, network, ranges, &mut stop).await
 }
 
 fn first_of(off: &[Target], off_free: &[Target]) -> String {
@@ -80,15 +80,15 @@ fn first_of(off: &[Target], off_free: &[Target]) -> String {
     first.map_or_else(String::new, |first| format!(" ({first}, say)"))
 }
 
-fn say_what_is_asked(
-    arguments: &Arguments,
-    demand: &Demand,
-    assigned: &[Lot],
-    free: &[Lot],
+fn print_target_summary(
+    arguments: &CheckArguments,
+    demand: &ClusterTargets,
+    assigned: &[TargetRange],
+    free: &[TargetRange],
     off: usize,
 ) {
-    let [assigned, free] = [assigned, free].map(|lots| {
-        let sizes = lots.iter().map(|lot| u64::from(lot.last - lot.first) + 1);
+    let [assigned, free] = [assigned, free].map(|ranges| {
+        let sizes = ranges.iter().map(|lot| u64::from(lot.last - lot.first) + 1);
         sizes.sum::<u64>()
     });
     let mut left_out = Vec::new();
@@ -106,13 +106,13 @@ fn say_what_is_asked(
     } else {
         format!("; of services, {} left out", left_out.join(", "))
     };
-    say(&format!(
+    print_status(&format!(
         "{assigned} addresses of services and {free} that no service has{left_out}"
     ));
     // Whoever keeps silent is asked once more.
     let seconds = (assigned + 2 * free) / u64::from(arguments.rate);
-    if seconds > WORTH_SAYING {
-        say(&format!(
+    if seconds > MIN_ANNOUNCED_DURATION {
+        print_status(&format!(
             "at {} questions a second this takes about {}: --rate makes it faster, a TARGET makes it less",
             arguments.rate,
             span(seconds)
@@ -129,63 +129,67 @@ fn span(seconds: u64) -> String {
 }
 
 /// Which MAC is which node's: by this host's neighbour table, and of the others by asking.
-async fn roster(
-    arguments: &Arguments,
-    known: KnownCluster,
-    surroundings: &Surroundings,
+async fn node_index(
+    arguments: &CheckArguments,
+    known: FetchedCluster,
+    network: &HostNetwork,
     stop: &mut StopSignal,
-) -> anyhow::Result<Roster> {
+) -> anyhow::Result<NodeIndex> {
     let nodes = match known.nodes {
         Ok(nodes) => nodes,
         Err(why) => {
-            say(&format!(
+            print_status(&format!(
                 "whether an owner is a node of the cluster is not known: {why}"
             ));
-            return Ok(Roster::default());
+            return Ok(NodeIndex::default());
         }
     };
-    let mut roster = Roster::new(nodes);
-    learn_from_host(&mut roster, surroundings).await;
-    let networks: Vec<_> = surroundings
+    let mut roster = NodeIndex::new(nodes);
+    add_host_macs(&mut roster, network).await;
+    let networks: Vec<_> = network
         .ports()
         .iter()
-        .flat_map(|port| port.networks.iter().copied().map(IpNet::V4))
+        .flat_map(|egress| egress.networks.iter().copied().map(IpNet::V4))
         .collect();
     let wanted: Vec<_> = roster
-        .to_ask(&networks, &[])
+        .addresses_to_probe(&networks, &[])
         .into_iter()
         .filter_map(|address| match address {
-            IpAddr::V4(address) => Some(Target::One(address)),
+            IpAddr::V4(address) => Some(Target::Address(address)),
             IpAddr::V6(_) => None,
         })
         .collect();
     if wanted.is_empty() {
         return Ok(roster);
     }
-    let mut around = Surroundings::look().await?;
+    let mut around = HostNetwork::look().await?;
     let interface = arguments.interface.as_deref();
-    let (lots, _) = around
-        .place_what_is_here(&wanted, interface, arguments.vlan)
+    let (ranges, _) = around
+        .resolve_on_link(&wanted, interface, arguments.vlan)
         .await?;
-    if lots.is_empty() {
+    if ranges.is_empty() {
         return Ok(roster);
     }
-    let keeper = quiet::ask(around, lots, arguments.rate, None, stop).await;
+    let keeper = quiet::collect(around, ranges, arguments.rate, None, stop).await;
     let keeper = keeper.context("cannot ask who the nodes are")?;
-    learn_from_check(&mut roster, &keeper.records);
+    add_check_macs(&mut roster, &keeper.records);
     Ok(roster)
 }
 
 /// What a load balancer on this host announces, as its daemon knows.
-pub async fn speaker(daemon: &Client, roster: &Roster, surroundings: &Surroundings) -> Speaker {
-    let mut own = surroundings.own_addresses();
+pub async fn local_announcements(
+    daemon: &Client,
+    roster: &NodeIndex,
+    network: &HostNetwork,
+) -> LocalAnnouncements {
+    let mut own = network.own_addresses();
     let is_node = own.any(|address| roster.node_at(address).is_some());
     // Without a daemon nothing is known of it.
     let bindings = daemon.list::<BindingRecord>("/v1/bindings").await;
-    Speaker::new(is_node, &bindings.unwrap_or_default(), Timestamp::now())
+    LocalAnnouncements::new(is_node, &bindings.unwrap_or_default(), Timestamp::now())
 }
 
-fn say_what_cannot_be_heard(speaker: &Speaker, assigned: &[Lot]) {
+fn warn_of_local_announcements(speaker: &LocalAnnouncements, assigned: &[TargetRange]) {
     let addresses = assigned.iter().flat_map(|lot| lot.first..=lot.last);
     let unheard = addresses.filter(|&address| {
         let ip = IpAddr::V4(address.into());
@@ -193,7 +197,7 @@ fn say_what_cannot_be_heard(speaker: &Speaker, assigned: &[Lot]) {
     });
     let number = unheard.count();
     if number > 0 {
-        say(&format!(
+        print_status(&format!(
             "{number} of them this host may announce itself, and its speaker does not hear its own host: if nobody answers for \
              those, nothing is known; another node can tell"
         ));
@@ -201,13 +205,13 @@ fn say_what_cannot_be_heard(speaker: &Speaker, assigned: &[Lot]) {
 }
 
 /// This host's own addresses, and its neighbours.
-pub async fn learn_from_host(roster: &mut Roster, surroundings: &Surroundings) {
-    for port in surroundings.ports() {
-        for (&address, &mac) in &port.held {
-            roster.learn(address.into(), mac);
+pub async fn add_host_macs(roster: &mut NodeIndex, network: &HostNetwork) {
+    for egress in network.ports() {
+        for (&address, &mac) in &egress.held {
+            roster.add_mac(address.into(), mac);
         }
     }
-    let Ok(neighbours) = surroundings.neighbours().await else {
+    let Ok(neighbours) = network.neighbours().await else {
         return;
     };
     let addresses: Vec<_> = roster
@@ -217,16 +221,16 @@ pub async fn learn_from_host(roster: &mut Roster, surroundings: &Surroundings) {
         .collect();
     for address in addresses {
         let IpAddr::V4(v4) = address else { continue };
-        for port in 0..surroundings.ports().len() {
-            if let Some(mac) = neighbours.get(port, v4) {
-                roster.learn(address, mac);
+        for egress in 0..network.ports().len() {
+            if let Some(mac) = neighbours.get(egress, v4) {
+                roster.add_mac(address, mac);
             }
         }
     }
 }
 
 /// Who answered for the addresses of nodes.
-pub fn learn_from_check(roster: &mut Roster, records: &[CheckRecord]) {
+pub fn add_check_macs(roster: &mut NodeIndex, records: &[CheckRecord]) {
     for record in records {
         if record.asked > 0 {
             roster.asked(record.ip.into());
@@ -234,7 +238,7 @@ pub fn learn_from_check(roster: &mut Roster, records: &[CheckRecord]) {
         for owner in &record.owners {
             if owner.holds || owner.answers > 0 {
                 for &mac in &owner.macs {
-                    roster.learn(record.ip.into(), mac);
+                    roster.add_mac(record.ip.into(), mac);
                 }
             }
         }

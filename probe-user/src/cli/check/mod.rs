@@ -21,25 +21,25 @@ use clap::Args;
 use probe_common::wire::{MacAddr, Vlan};
 use probe_datapath::capabilities;
 use probe_detect::DetectConfig;
-use probe_model::Origin;
+use probe_model::FindingOrigin;
 use probe_prober::{
     ArpSocket,
-    check::{Lot, Surroundings, SurroundingsError, Target, TargetError, read_list},
+    check::{HostNetwork, HostNetworkError, InvalidTarget, Target, TargetRange, parse_target_list},
 };
 use tokio::runtime;
 
 use self::{
-    audience::Audience,
-    expectation::Expectation,
-    inquiry::{Inquiry, Order},
-    terms::Terms,
+    audience::CheckOutput,
+    expectation::ExpectedVerdict,
+    inquiry::{CheckOptions, CheckRun},
+    terms::CheckContext,
 };
 use super::{
     Exit,
     cluster::ClusterArguments,
     detection::MacSet,
-    exit::complain,
-    output::{Output, Printer, say},
+    exit::print_error,
+    output::{OutputFormat, Printer, print_status},
     session::{StopSignal, init_logging},
     source::duration,
 };
@@ -49,14 +49,14 @@ use crate::daemon::serve::DEFAULT_PATH;
 const STDIN: &str = "-";
 
 /// A list of more than this is a mistake: all addresses of a check, each on a line of its own, with a comment.
-const LONGEST_LIST: u64 = 64 << 20;
+const MAX_LIST_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit status: 0 as expected (without --expect-…: no conflict), 1 a conflict, 2 usage, 3 an expectation \
                   not met or, with --for, moved, 4 could not ask, or not about all."
 )]
-pub struct Arguments {
+pub struct CheckArguments {
     /// Addresses: 192.0.2.7, 192.0.2.0/24, 192.0.2.10-192.0.2.20, 192.0.2.10-20, a file with a list of them or
     /// with address pools (YAML, as `probe pools` reads them), or - for either from standard input
     #[arg(value_name = "TARGET", required_unless_present = "kubernetes")]
@@ -75,8 +75,8 @@ pub struct Arguments {
     socket: PathBuf,
 
     /// How it is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
+    output: OutputFormat,
 
     /// The interface to ask through, instead of the one that the route leads to
     #[arg(short, long, value_name = "IFACE")]
@@ -131,33 +131,33 @@ struct ExpectationArguments {
 }
 
 impl ExpectationArguments {
-    fn expectation(self) -> Expectation {
+    fn expectation(self) -> ExpectedVerdict {
         match self {
             Self {
                 expect_mac: Some(mac),
                 ..
-            } => Expectation::Mac(mac),
+            } => ExpectedVerdict::Mac(mac),
             Self {
                 expect_owner: true, ..
-            } => Expectation::Owner,
+            } => ExpectedVerdict::Owner,
             Self {
                 expect_free: true, ..
-            } => Expectation::Free,
-            _ => Expectation::Nothing,
+            } => ExpectedVerdict::Free,
+            _ => ExpectedVerdict::Nothing,
         }
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &CheckArguments) -> anyhow::Result<Exit> {
     init_logging("warn");
     if arguments.cluster.context.is_some() && !arguments.kubernetes {
-        complain(&anyhow::anyhow!("--context is for --kubernetes"));
+        print_error(&anyhow::anyhow!("--context is for --kubernetes"));
         return Ok(Exit::Usage);
     }
     let targets = match targets(&arguments.targets) {
         Ok(targets) => targets,
-        Err(error) if error.is::<Mistyped>() => {
-            complain(&error);
+        Err(error) if error.is::<InvalidTargetArgument>() => {
+            print_error(&error);
             return Ok(Exit::Usage);
         }
         Err(error) => return Err(error),
@@ -173,71 +173,71 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         }
     });
     match result {
-        Err(error) if is_usage(&error) => {
-            complain(&error);
+        Err(error) if is_usage_error(&error) => {
+            print_error(&error);
             Ok(Exit::Usage)
         }
         result => result,
     }
 }
 
-fn is_usage(error: &anyhow::Error) -> bool {
-    let surroundings = error.downcast_ref::<SurroundingsError>();
-    surroundings.is_some_and(SurroundingsError::is_usage)
+fn is_usage_error(error: &anyhow::Error) -> bool {
+    let network = error.downcast_ref::<HostNetworkError>();
+    network.is_some_and(HostNetworkError::is_usage_error)
 }
 
-async fn check(arguments: &Arguments, targets: &[Target]) -> anyhow::Result<Exit> {
+async fn check(arguments: &CheckArguments, targets: &[Target]) -> anyhow::Result<Exit> {
     let mut stop = StopSignal::listen()?;
     // First of all, because without the capability nothing else is of use.
     let sender = ArpSocket::sender()?;
-    let mut surroundings = Surroundings::look().await?;
+    let mut network = HostNetwork::look().await?;
     let interface = arguments.interface.as_deref();
-    let lots = surroundings
-        .place(targets, interface, arguments.vlan)
+    let ranges = network
+        .resolve_targets(targets, interface, arguments.vlan)
         .await?;
     if let Some(from) = arguments.from {
-        surroundings.check_source(from)?;
+        network.check_source(from)?;
     }
-    say_what_is_left_out(surroundings.left_out());
-    let terms = Terms::Plain(arguments.expectation.expectation());
-    go_on(arguments, terms, sender, surroundings, lots, &mut stop).await
+    warn_of_unreachable(network.unreachable());
+    let context = CheckContext::Plain(arguments.expectation.expectation());
+    should_continue(arguments, context, sender, network, ranges, &mut stop).await
 }
 
 /// Asks, and writes what comes of it.
-async fn go_on(
-    arguments: &Arguments,
-    terms: Terms,
+async fn should_continue(
+    arguments: &CheckArguments,
+    context: CheckContext,
     sender: ArpSocket,
-    surroundings: Surroundings,
-    lots: Vec<Lot>,
+    network: HostNetwork,
+    ranges: Vec<TargetRange>,
     stop: &mut StopSignal,
 ) -> anyhow::Result<Exit> {
-    let audience = Audience::Printer(Printer::new(arguments.output, Origin::Attached));
-    let order = arguments.order();
-    let inquiry = Inquiry::open(&order, terms, audience, sender, surroundings, lots).await?;
+    let output = CheckOutput::Printer(Printer::new(arguments.output, FindingOrigin::Attached));
+    let order = arguments.options();
+    let inquiry = CheckRun::open(&order, context, output, sender, network, ranges).await?;
     // What is open works without.
     capabilities::drop_all().context("cannot let go of capabilities")?;
     let outcome = inquiry.run(stop).await?;
-    if let Some(error) = &outcome.broken {
-        complain(error);
+    if let Some(error) = &outcome.output_error {
+        print_error(error);
     }
     Ok(outcome.exit)
 }
 
-fn say_what_is_left_out(left_out: &[Ipv4Addr]) {
+fn warn_of_unreachable(left_out: &[Ipv4Addr]) {
     if !left_out.is_empty() {
         let names: Vec<_> = left_out.iter().map(ToString::to_string).collect();
-        say(&format!(
+        print_status(&format!(
             "left out, because no machine can have it: {} (network and broadcast addresses)",
             names.join(", ")
         ));
     }
 }
 
-impl Arguments {
+impl CheckArguments {
     /// How it is asked.
-    fn order(&self) -> Order {
-        Order {
+    fn options(&self) -> CheckOptions {
+        CheckOptions {
             rate: self.rate,
             wait: self.wait,
             duration: self.duration,
@@ -271,7 +271,7 @@ fn wait(text: &str) -> anyhow::Result<Duration> {
 /// A word of the command line that is no target. What is wrong in a list is not a matter of how this was called.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-struct Mistyped(TargetError);
+struct InvalidTargetArgument(InvalidTarget);
 
 /// Reads what was typed, and the files and the standard input that it names.
 fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
@@ -282,11 +282,11 @@ fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
             Err(_) if word == STDIN => {
                 targets.extend(list(io::stdin().lock(), "standard input")?);
             }
-            Err(TargetError::Unreadable(_)) if Path::new(word).exists() => {
+            Err(InvalidTarget::Malformed(_)) if Path::new(word).exists() => {
                 let file = fs::File::open(word).with_context(|| format!("cannot read {word}"))?;
                 targets.extend(list(file, word)?);
             }
-            Err(error) => return Err(Mistyped(error).into()),
+            Err(error) => return Err(InvalidTargetArgument(error).into()),
         }
     }
     anyhow::ensure!(
@@ -298,11 +298,11 @@ fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
 
 fn list(source: impl io::Read, name: &str) -> anyhow::Result<Vec<Target>> {
     let mut text = String::new();
-    let read = source.take(LONGEST_LIST).read_to_string(&mut text);
+    let read = source.take(MAX_LIST_BYTES).read_to_string(&mut text);
     read.with_context(|| format!("cannot read {name}"))?;
-    let list = read_list(&text).with_context(|| format!("in {name}"))?;
+    let list = parse_target_list(&text).with_context(|| format!("in {name}"))?;
     if list.ipv6 > 0 {
-        say(&format!(
+        print_status(&format!(
             "{name}: {} left out: IPv6 has no ARP",
             match list.ipv6 {
                 1 => "one IPv6 range".to_owned(),
@@ -322,10 +322,10 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        check: Arguments,
+        check: CheckArguments,
     }
 
-    fn parsed(words: &[&str]) -> Result<Arguments, clap::Error> {
+    fn parsed(words: &[&str]) -> Result<CheckArguments, clap::Error> {
         let words = ["probe"].iter().chain(words);
         Command::try_parse_from(words).map(|command| command.check)
     }
@@ -333,19 +333,19 @@ mod tests {
     #[test]
     fn what_is_expected_is_one_thing() {
         let expectation = |words: &[&str]| parsed(words).unwrap().expectation.expectation();
-        assert_eq!(expectation(&["192.0.2.1"]), Expectation::Nothing);
+        assert_eq!(expectation(&["192.0.2.1"]), ExpectedVerdict::Nothing);
         assert_eq!(
             expectation(&["--expect-owner", "192.0.2.1"]),
-            Expectation::Owner
+            ExpectedVerdict::Owner
         );
         assert_eq!(
             expectation(&["--expect-free", "192.0.2.1"]),
-            Expectation::Free
+            ExpectedVerdict::Free
         );
         let mac = "02:00:00:00:00:0a";
         assert_eq!(
             expectation(&["--expect-mac", mac, "192.0.2.1"]),
-            Expectation::Mac(mac.parse().unwrap())
+            ExpectedVerdict::Mac(mac.parse().unwrap())
         );
         for bad in [
             &["--expect-owner", "--expect-free", "192.0.2.1"][..],

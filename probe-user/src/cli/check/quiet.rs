@@ -5,13 +5,13 @@ use std::{net::Ipv4Addr, time::Duration};
 use probe_detect::DetectConfig;
 use probe_prober::{
     ArpSocket,
-    check::{Lot, Surroundings},
+    check::{HostNetwork, TargetRange},
 };
 
 use super::{
-    audience::{Audience, Keeper},
-    inquiry::{Inquiry, Order},
-    terms::Terms,
+    audience::{CheckCollector, CheckOutput},
+    inquiry::{CheckOptions, CheckRun},
+    terms::CheckContext,
 };
 use crate::cli::session::StopSignal;
 
@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_millis(500);
 
 /// Why nothing is known.
 #[derive(Debug, thiserror::Error)]
-pub enum Unasked {
+pub enum CheckNotRun {
     /// It could not be done.
     #[error("{0}")]
     Impossible(String),
@@ -30,36 +30,36 @@ pub enum Unasked {
 }
 
 /// Asks about these, so many a second if they are many; of one address the frames are kept as well.
-pub async fn ask(
-    surroundings: Surroundings,
-    lots: Vec<Lot>,
+pub async fn collect(
+    network: HostNetwork,
+    ranges: Vec<TargetRange>,
     rate: u32,
     frames_of: Option<Ipv4Addr>,
     stop: &mut StopSignal,
-) -> Result<Keeper, Unasked> {
-    let order = Order {
+) -> Result<CheckCollector, CheckNotRun> {
+    let order = CheckOptions {
         rate,
         wait: WAIT,
         duration: None,
         from: None,
         config: DetectConfig::default(),
     };
-    let audience = Audience::Keeper(Keeper {
+    let output = CheckOutput::Collector(CheckCollector {
         frames_of,
-        ..Keeper::default()
+        ..CheckCollector::default()
     });
-    let impossible = |error: anyhow::Error| Unasked::Impossible(format!("{error:#}"));
+    let impossible = |error: anyhow::Error| CheckNotRun::Impossible(format!("{error:#}"));
     let sender = ArpSocket::sender().map_err(|error| impossible(error.into()))?;
-    let terms = Terms::nothing();
-    let inquiry = Inquiry::open(&order, terms, audience, sender, surroundings, lots).await;
+    let context = CheckContext::none();
+    let inquiry = CheckRun::open(&order, context, output, sender, network, ranges).await;
     let outcome = inquiry.map_err(impossible)?.run(stop).await;
     let outcome = outcome.map_err(impossible)?;
     if outcome.interrupted {
-        return Err(Unasked::Interrupted);
+        return Err(CheckNotRun::Interrupted);
     }
-    match (outcome.broken, outcome.audience) {
+    match (outcome.output_error, outcome.output) {
         (Some(error), _) => Err(impossible(error)),
-        (None, Audience::Keeper(keeper)) => Ok(keeper),
-        (None, Audience::Printer(_)) => Ok(Keeper::default()),
+        (None, CheckOutput::Collector(keeper)) => Ok(keeper),
+        (None, CheckOutput::Printer(_)) => Ok(CheckCollector::default()),
     }
 }

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use probe_model::{CheckRecord, Verdict};
+use probe_model::{CheckRecord, CheckVerdict};
 
 use crate::cli::Exit;
 
 /// Conflicts that a summary names.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Counts of what was found.
 #[derive(Clone, Debug, Default)]
-pub struct Results {
-    counts: [u64; Verdict::COUNT],
+pub struct CheckSummary {
+    counts: [u64; CheckVerdict::COUNT],
     conflicts: Vec<String>,
-    unmet: u64,
+    expectations_failed: u64,
     /// Addresses that were asked about and of which it is not known whether they keep silent.
     pub unfinished: u64,
     /// It was stopped.
@@ -23,18 +23,18 @@ pub struct Results {
     pub failed: bool,
 }
 
-impl Results {
+impl CheckSummary {
     /// Counts an address.
     pub fn count(&mut self, record: &CheckRecord) {
         self.counts[usize::from(record.verdict.number())] += 1;
-        if record.verdict == Verdict::Conflict && self.conflicts.len() < NAMED {
+        if record.verdict == CheckVerdict::Conflict && self.conflicts.len() < MAX_NAMED {
             self.conflicts.push(record.ip.to_string());
         }
-        self.unmet += u64::from(record.expected == Some(false));
+        self.expectations_failed += u64::from(record.expected == Some(false));
     }
 
     /// How many have this verdict.
-    pub fn of(&self, verdict: Verdict) -> u64 {
+    pub fn for_cluster(&self, verdict: CheckVerdict) -> u64 {
         self.counts[usize::from(verdict.number())]
     }
 
@@ -43,35 +43,38 @@ impl Results {
     pub fn exit(&self) -> Exit {
         if self.interrupted {
             Exit::Failed
-        } else if self.of(Verdict::Conflict) > 0 {
+        } else if self.for_cluster(CheckVerdict::Conflict) > 0 {
             Exit::Conflict
-        } else if self.failed || self.of(Verdict::NotAsked) > 0 || self.unfinished > 0 {
+        } else if self.failed
+            || self.for_cluster(CheckVerdict::NotProbed) > 0
+            || self.unfinished > 0
+        {
             Exit::Failed
-        } else if self.unmet > 0 {
-            Exit::Unmet
+        } else if self.expectations_failed > 0 {
+            Exit::ExpectationFailed
         } else {
-            Exit::Fine
+            Exit::Success
         }
     }
 
     /// What was found, in a sentence.
-    pub fn summary(&self, total: u32, sent: u64, took: Duration) -> String {
+    pub fn summary(&self, total: u32, is_outgoing: u64, took: Duration) -> String {
         let mut parts = Vec::new();
         for (verdict, what) in [
-            (Verdict::OneOwner, "with one owner"),
-            (Verdict::Moved, "moved"),
-            (Verdict::Nobody, "without an answer"),
-            (Verdict::NotAsked, "not asked about"),
+            (CheckVerdict::OneOwner, "with one owner"),
+            (CheckVerdict::Moved, "moved"),
+            (CheckVerdict::NoReply, "without an answer"),
+            (CheckVerdict::NotProbed, "not asked about"),
         ] {
-            let number = self.of(verdict);
-            if number > 0 || verdict == Verdict::OneOwner {
+            let number = self.for_cluster(verdict);
+            if number > 0 || verdict == CheckVerdict::OneOwner {
                 parts.push(format!("{number} {what}"));
             }
         }
         if self.unfinished > 0 {
             parts.push(format!("{} not asked to the end", self.unfinished));
         }
-        let conflicts = self.of(Verdict::Conflict);
+        let conflicts = self.for_cluster(CheckVerdict::Conflict);
         let more = conflicts.saturating_sub(self.conflicts.len() as u64);
         parts.insert(
             0,
@@ -84,8 +87,8 @@ impl Results {
                 ),
             },
         );
-        if self.unmet > 0 {
-            parts.push(format!("{} not as expected", self.unmet));
+        if self.expectations_failed > 0 {
+            parts.push(format!("{} not as expected", self.expectations_failed));
         }
         let stopped = match (self.interrupted, self.failed) {
             (true, _) => "stopped; ",
@@ -93,7 +96,7 @@ impl Results {
             (false, false) => "",
         };
         format!(
-            "{stopped}{total} addresses: {}; {sent} questions in {:.1} s",
+            "{stopped}{total} addresses: {}; {is_outgoing} questions in {:.1} s",
             parts.join(", "),
             took.as_secs_f64()
         )
@@ -107,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    fn record(verdict: Verdict, expected: Option<bool>) -> CheckRecord {
+    fn record(verdict: CheckVerdict, expected: Option<bool>) -> CheckRecord {
         CheckRecord {
             time: Timestamp::UNIX_EPOCH,
             ip: [192, 0, 2, 10].into(),
@@ -125,8 +128,8 @@ mod tests {
         }
     }
 
-    fn results(records: &[(Verdict, Option<bool>)]) -> Results {
-        let mut results = Results::default();
+    fn results(records: &[(CheckVerdict, Option<bool>)]) -> CheckSummary {
+        let mut results = CheckSummary::default();
         for (verdict, expected) in records {
             results.count(&record(*verdict, *expected));
         }
@@ -135,36 +138,36 @@ mod tests {
 
     #[test]
     fn each_outcome_has_its_exit_status() {
-        use Verdict::{Conflict, Moved, Nobody, NotAsked, OneOwner};
+        use CheckVerdict::{Conflict, Moved, NoReply, NotProbed, OneOwner};
         for (records, exit) in [
-            (&[][..], Exit::Fine),
-            (&[(OneOwner, None), (Nobody, None)], Exit::Fine),
-            (&[(OneOwner, Some(true))], Exit::Fine),
+            (&[][..], Exit::Success),
+            (&[(OneOwner, None), (NoReply, None)], Exit::Success),
+            (&[(OneOwner, Some(true))], Exit::Success),
             (
-                &[(Nobody, Some(false)), (OneOwner, Some(true))],
-                Exit::Unmet,
+                &[(NoReply, Some(false)), (OneOwner, Some(true))],
+                Exit::ExpectationFailed,
             ),
-            (&[(Moved, Some(false))], Exit::Unmet),
+            (&[(Moved, Some(false))], Exit::ExpectationFailed),
             (&[(Conflict, Some(false)), (OneOwner, None)], Exit::Conflict),
-            (&[(NotAsked, None)], Exit::Failed),
+            (&[(NotProbed, None)], Exit::Failed),
             (
-                &[(NotAsked, Some(false)), (Nobody, Some(true))],
+                &[(NotProbed, Some(false)), (NoReply, Some(true))],
                 Exit::Failed,
             ),
-            (&[(NotAsked, None), (Conflict, None)], Exit::Conflict),
+            (&[(NotProbed, None), (Conflict, None)], Exit::Conflict),
         ] {
             assert_eq!(results(records).exit(), exit, "{records:?}");
         }
         for broken in [
-            Results {
+            CheckSummary {
                 interrupted: true,
                 ..results(&[(Conflict, None)])
             },
-            Results {
+            CheckSummary {
                 failed: true,
                 ..results(&[(OneOwner, Some(true))])
             },
-            Results {
+            CheckSummary {
                 unfinished: 1,
                 ..results(&[])
             },
@@ -175,8 +178,8 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_conflicts_and_what_was_not_done() {
-        use Verdict::{Conflict, Nobody, OneOwner};
-        let mut results = results(&[(OneOwner, None), (Conflict, None), (Nobody, None)]);
+        use CheckVerdict::{Conflict, NoReply, OneOwner};
+        let mut results = results(&[(OneOwner, None), (Conflict, None), (NoReply, None)]);
         assert_eq!(
             results.summary(3, 5, Duration::from_millis(900)),
             "3 addresses: 1 in conflict (192.0.2.10), 1 with one owner, 1 without an answer; 5 questions in 0.9 s"

@@ -3,45 +3,45 @@
 use std::{collections::HashMap, net::Ipv4Addr};
 
 use ipnet::IpNet;
-use probe_cluster::{Cluster, Resource, Roster, speaker::Speaker};
+use probe_cluster::{ClusterSnapshot, NodeIndex, Resource, speaker::LocalAnnouncements};
 use probe_common::wire::MacAddr;
-use probe_model::{Announced, CheckRecord, Verdict};
-use probe_prober::check::{Judgement, Manner, Port};
+use probe_model::{AnnouncementMode, CheckRecord, CheckVerdict};
+use probe_prober::check::{CheckMode, CheckResult, EgressInterface};
 
-use super::expectation::Expectation;
+use super::expectation::ExpectedVerdict;
 use crate::daemon::annotate;
 
 /// The class of services that Cilium announces by ARP.
 const CILIUM_LAYER_2: &str = "io.cilium/l2-announcer";
 
 /// What is expected of each address.
-pub enum Terms {
+pub enum CheckContext {
     /// Of all the same.
-    Plain(Expectation),
+    Plain(ExpectedVerdict),
     /// What a cluster wants.
-    Cluster(Box<ClusterTerms>),
+    Cluster(Box<ClusterCheckContext>),
 }
 
 /// What a cluster wants: of an address that a service has, one owner, a node; of any other of its pools, none.
-pub struct ClusterTerms {
-    cluster: Cluster,
-    roster: Roster,
-    speaker: Speaker,
+pub struct ClusterCheckContext {
+    cluster: ClusterSnapshot,
+    roster: NodeIndex,
+    speaker: LocalAnnouncements,
     /// By the name of an interface, the networks there.
     networks: HashMap<String, Vec<IpNet>>,
 }
 
-impl Terms {
+impl CheckContext {
     /// Nothing is expected.
-    pub const fn nothing() -> Self {
-        Self::Plain(Expectation::Nothing)
+    pub const fn none() -> Self {
+        Self::Plain(ExpectedVerdict::Nothing)
     }
 
     /// The MAC with which a load balancer on this host announces an address, if it does.
-    pub fn announced_here(&self, ip: Ipv4Addr) -> Option<MacAddr> {
+    pub fn locally_announced(&self, ip: Ipv4Addr) -> Option<MacAddr> {
         match self {
             Self::Plain(_) => None,
-            Self::Cluster(terms) => terms.speaker.announces(ip.into()),
+            Self::Cluster(context) => context.speaker.announces(ip.into()),
         }
     }
 
@@ -49,7 +49,7 @@ impl Terms {
     pub fn annotate(&self, record: &mut CheckRecord) {
         match self {
             Self::Plain(_) => {}
-            Self::Cluster(terms) => terms.annotate(record),
+            Self::Cluster(context) => context.annotate(record),
         }
     }
 
@@ -57,30 +57,35 @@ impl Terms {
     pub fn is_met(
         &self,
         record: &CheckRecord,
-        judgement: &Judgement,
-        manner: Manner,
+        judgement: &CheckResult,
+        manner: CheckMode,
     ) -> Option<bool> {
         match self {
             Self::Plain(expectation) => expectation.is_met(judgement, manner, record.asked),
-            Self::Cluster(terms) => terms.is_met(record, judgement, manner),
+            Self::Cluster(context) => context.is_met(record, judgement, manner),
         }
     }
 
     /// What was expected, in words.
-    pub fn words(&self, record: &CheckRecord, manner: Manner) -> String {
+    pub fn describe(&self, record: &CheckRecord, manner: CheckMode) -> String {
         match self {
-            Self::Plain(expectation) => expectation.words(manner),
-            Self::Cluster(terms) => terms.words(record, manner),
+            Self::Plain(expectation) => expectation.describe(manner),
+            Self::Cluster(context) => context.describe(record, manner),
         }
     }
 }
 
-impl ClusterTerms {
+impl ClusterCheckContext {
     /// By what is known of the cluster, on these segments.
-    pub fn new(cluster: Cluster, roster: Roster, speaker: Speaker, ports: &[Port]) -> Self {
-        let networks = ports.iter().map(|port| {
-            let networks = port.networks.iter().copied().map(IpNet::V4);
-            (port.name.clone(), networks.collect())
+    pub fn new(
+        cluster: ClusterSnapshot,
+        roster: NodeIndex,
+        speaker: LocalAnnouncements,
+        ports: &[EgressInterface],
+    ) -> Self {
+        let networks = ports.iter().map(|egress| {
+            let networks = egress.networks.iter().copied().map(IpNet::V4);
+            (egress.name.clone(), networks.collect())
         });
         Self {
             cluster,
@@ -92,24 +97,30 @@ impl ClusterTerms {
 
     fn annotate(&self, record: &mut CheckRecord) {
         for owner in &mut record.owners {
-            let by_word = || self.cluster.node_by_word(record.ip.into(), &owner.macs);
+            let by_word = || self.cluster.reported_node(record.ip.into(), &owner.macs);
             let node = self.roster.node_of(&owner.macs).or_else(by_word);
             owner.node = node.map(str::to_owned);
         }
         record.cluster = annotate::context(&self.cluster, record.ip.into()).map(Box::new);
     }
 
-    fn is_met(&self, record: &CheckRecord, judgement: &Judgement, manner: Manner) -> Option<bool> {
-        let met = |expectation: Expectation| expectation.is_met(judgement, manner, record.asked);
+    fn is_met(
+        &self,
+        record: &CheckRecord,
+        judgement: &CheckResult,
+        manner: CheckMode,
+    ) -> Option<bool> {
+        let met =
+            |expectation: ExpectedVerdict| expectation.is_met(judgement, manner, record.asked);
         let ip = record.ip.into();
         if self.cluster.services_at(ip).next().is_none() {
-            return met(Expectation::Free);
+            return met(ExpectedVerdict::Free);
         }
         let is_known = self.is_announced(record) && !self.speaker.may_announce(ip);
-        if judgement.verdict == Verdict::Nobody && !is_known {
+        if judgement.verdict == CheckVerdict::NoReply && !is_known {
             return None;
         }
-        if met(Expectation::Owner)? {
+        if met(ExpectedVerdict::Owner)? {
             self.is_node(record)
         } else {
             Some(false)
@@ -120,11 +131,11 @@ impl ClusterTerms {
     fn is_announced(&self, record: &CheckRecord) -> bool {
         let ip = record.ip.into();
         match self.cluster.announced(ip) {
-            Announced::Layer2 => true,
-            Announced::Bgp => false,
+            AnnouncementMode::Layer2 => true,
+            AnnouncementMode::Bgp => false,
             // There may be an advertisement that could not be read.
-            Announced::Nowhere => self.cluster.is_known(Resource::BgpAdvertisements),
-            Announced::Unknown => {
+            AnnouncementMode::NotAnnounced => self.cluster.is_known(Resource::BgpAdvertisements),
+            AnnouncementMode::Unknown => {
                 let mut services = self.cluster.services_at(ip);
                 services.any(|service| {
                     let class = service.class.as_deref();
@@ -149,21 +160,26 @@ impl ClusterTerms {
         (unseen.is_empty() && self.roster.is_complete_in(networks)).then_some(false)
     }
 
-    fn words(&self, record: &CheckRecord, manner: Manner) -> String {
+    fn describe(&self, record: &CheckRecord, manner: CheckMode) -> String {
         let mut services = self.cluster.services_at(record.ip.into());
         match services.next() {
             Some(service) => {
                 let unadvertised = match self.cluster.announced(record.ip.into()) {
-                    Announced::Nowhere => ", and nothing advertises its pool",
-                    Announced::Layer2 | Announced::Bgp | Announced::Unknown => "",
+                    AnnouncementMode::NotAnnounced => ", and nothing advertises its pool",
+                    AnnouncementMode::Layer2
+                    | AnnouncementMode::Bgp
+                    | AnnouncementMode::Unknown => "",
                 };
                 format!(
                     "{}, a node of the cluster: it is service {}'s{unadvertised}",
-                    Expectation::Owner.words(manner),
+                    ExpectedVerdict::Owner.describe(manner),
                     service.named
                 )
             }
-            None => format!("{}: no service has it", Expectation::Free.words(manner)),
+            None => format!(
+                "{}: no service has it",
+                ExpectedVerdict::Free.describe(manner)
+            ),
         }
     }
 }

@@ -10,28 +10,28 @@ use std::{
 use anyhow::{Context as _, bail};
 use probe_capture::frames;
 use probe_cluster::explain::Explanation;
-use probe_datapath::clock::since_1970_ns;
-use probe_render::bundle::{Entry, objects, write};
+use probe_datapath::clock::wall_clock_ns;
+use probe_render::bundle::{BundleEntry, objects, write};
 
-use super::gather::{self, Gathered};
+use super::gather::{self, CollectedInputs};
 use crate::doctor;
 
 /// What stands for standard output in the place of a name.
 const STDOUT: &str = "-";
 
 /// An archive that is going to be written.
-pub enum Archive {
+pub enum BundleDestination {
     /// To standard output: nothing else goes there then.
     Stdout,
     /// Into a file.
-    File(Bundle),
+    File(BundleFile),
 }
 
-impl Archive {
+impl BundleDestination {
     /// Makes sure that it can be written, before any work is done for it.
     pub fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
         if path != Path::new(STDOUT) {
-            return Bundle::begin(path, force).map(Self::File);
+            return BundleFile::begin(path, force).map(Self::File);
         }
         if io::stdout().is_terminal() {
             bail!(
@@ -44,10 +44,10 @@ impl Archive {
     /// Writes everything. Returns where to, if that has a name.
     pub fn write(
         self,
-        gathered: &Gathered,
+        gathered: &CollectedInputs,
         explanation: &Explanation,
         screen: &str,
-        host: &HostPicture,
+        host: &HostSnapshot,
     ) -> anyhow::Result<Option<PathBuf>> {
         let entries = entries(gathered, explanation, screen, host)?;
         match self {
@@ -66,14 +66,14 @@ impl Archive {
 }
 
 /// A file that the archive becomes.
-pub struct Bundle {
+pub struct BundleFile {
     path: PathBuf,
     unfinished: PathBuf,
     file: File,
     force: bool,
 }
 
-impl Bundle {
+impl BundleFile {
     fn begin(path: &Path, force: bool) -> anyhow::Result<Self> {
         if !force && path.symlink_metadata().is_ok() {
             bail!(
@@ -108,16 +108,16 @@ impl Bundle {
     }
 
     /// Writes everything and gives it its name.
-    fn write(self, explanation: &Explanation, entries: &[Entry]) -> anyhow::Result<PathBuf> {
+    fn write(self, explanation: &Explanation, entries: &[BundleEntry]) -> anyhow::Result<PathBuf> {
         write(&self.file, &folder(explanation), explanation.time, entries)
             .and_then(File::sync_all)
-            .and_then(|()| self.place())
+            .and_then(|()| self.rename_into_place())
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(self.path.clone())
     }
 
     /// Never over somebody else's file, also if that was made meanwhile.
-    fn place(&self) -> io::Result<()> {
+    fn rename_into_place(&self) -> io::Result<()> {
         if self.force {
             fs::rename(&self.unfinished, &self.path)
         } else {
@@ -126,7 +126,7 @@ impl Bundle {
     }
 }
 
-impl Drop for Bundle {
+impl Drop for BundleFile {
     fn drop(&mut self) {
         // Gone already if it was renamed.
         let _ = fs::remove_file(&self.unfinished);
@@ -139,15 +139,15 @@ fn folder(explanation: &Explanation) -> String {
 }
 
 /// What belongs to this host.
-pub struct HostPicture {
-    pub doctor: doctor::Report,
+pub struct HostSnapshot {
+    pub doctor: doctor::DoctorReport,
     pub neighbours: serde_json::Value,
     pub interfaces: serde_json::Value,
 }
 
-impl HostPicture {
+impl HostSnapshot {
     /// Looks at this host.
-    pub async fn look(doctor: doctor::Report) -> anyhow::Result<Self> {
+    pub async fn read(doctor: doctor::DoctorReport) -> anyhow::Result<Self> {
         Ok(Self {
             doctor,
             neighbours: gather::neighbours().await?,
@@ -157,65 +157,65 @@ impl HostPicture {
 }
 
 fn entries(
-    gathered: &Gathered,
+    gathered: &CollectedInputs,
     explanation: &Explanation,
     screen: &str,
-    host: &HostPicture,
-) -> anyhow::Result<Vec<Entry>> {
-    let material = &gathered.material;
+    host: &HostSnapshot,
+) -> anyhow::Result<Vec<BundleEntry>> {
+    let inputs = &gathered.inputs;
     let screen = anstream::adapter::strip_str(screen).to_string();
     let interface = explanation.check.as_ref();
     let interface = interface.map_or("", |check| check.interface.as_str());
-    let frames = frames(&gathered.frames, interface, since_1970_ns());
+    let frames = frames(&gathered.frames, interface, wall_clock_ns());
     let frames = frames.context("cannot write the frames")?;
     let versions = serde_json::json!({
         "probe": env!("CARGO_PKG_VERSION"),
         "kernel": rustix::system::uname().release().to_string_lossy(),
     });
     let mut entries = vec![
-        Entry::new("explain.txt", "what probe explain said", screen),
-        Entry::json("explain.json", "the same for machines", explanation),
-        Entry::new(
+        BundleEntry::new("explain.txt", "what probe explain said", screen),
+        BundleEntry::json("explain.json", "the same for machines", explanation),
+        BundleEntry::new(
             "frames.pcapng",
             "the questions and answers of this moment",
             frames,
         ),
-        Entry::json(
+        BundleEntry::json(
             "neighbours.json",
             "this host's neighbour table",
             &host.neighbours,
         ),
-        Entry::json(
+        BundleEntry::json(
             "interfaces.json",
             "this host's interfaces",
             &host.interfaces,
         ),
     ];
-    if let Ok(daemon) = &material.daemon {
-        entries.push(Entry::json(
+    if let Ok(daemon) = &inputs.daemon {
+        entries.push(BundleEntry::json(
             "bindings.json",
             "who has the address, and its open conflict, by the daemon",
             &daemon.bindings,
         ));
-        entries.push(Entry::json(
+        entries.push(BundleEntry::json(
             "history.json",
             "what the daemon found about it",
             &daemon.history,
         ));
     }
-    if let Ok(known) = &material.cluster {
-        entries.push(Entry::json(
+    if let Ok(known) = &inputs.cluster {
+        entries.push(BundleEntry::json(
             "cluster.json",
             "the objects of the cluster concerned",
             &objects(&known.cluster, explanation),
         ));
     }
-    entries.push(Entry::json(
+    entries.push(BundleEntry::json(
         "versions.json",
         "of this program and of the kernel",
         &versions,
     ));
-    entries.push(Entry::json(
+    entries.push(BundleEntry::json(
         "doctor.json",
         "what probe doctor says of this host",
         &host.doctor,
@@ -237,9 +237,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ticket.tar");
         fs::write(&path, "mine").unwrap();
-        let error = Bundle::begin(&path, false).map(|_| ()).unwrap_err();
+        let error = BundleFile::begin(&path, false).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("--force"), "{error}");
-        drop(Bundle::begin(&path, true).unwrap());
+        drop(BundleFile::begin(&path, true).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 1, "nothing half done is left");
@@ -249,9 +249,9 @@ mod tests {
     fn a_file_that_was_made_meanwhile_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ticket.tar");
-        let bundle = Bundle::begin(&path, false).unwrap();
+        let bundle = BundleFile::begin(&path, false).unwrap();
         fs::write(&path, "somebody's").unwrap();
-        assert!(bundle.place().is_err());
+        assert!(bundle.rename_into_place().is_err());
         drop(bundle);
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
     }

@@ -6,60 +6,60 @@ use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use probe_cluster::{
-    Roster,
-    explain::{Asking, ClusterMaterial, DaemonMaterial, Material},
-    speaker::Speaker,
+    NodeIndex,
+    explain::{ClusterInputs, DaemonInputs, ExplainInputs, ProbeAvailability},
+    speaker::LocalAnnouncements,
 };
 use probe_common::event::ArpEvent;
 use probe_model::{BindingRecord, CheckRecord};
-use probe_prober::check::{Lot, Surroundings, SurroundingsError, Target};
+use probe_prober::check::{HostNetwork, HostNetworkError, Target, TargetRange};
 use serde_json::Value;
 
-use super::{Arguments, Kubernetes};
+use super::{ExplainArguments, KubernetesLookup};
 use crate::{
     cli::{
         check::{
-            audience::Keeper,
-            kubernetes::{learn_from_check, learn_from_host},
+            audience::CheckCollector,
+            kubernetes::{add_check_macs, add_host_macs},
             quiet,
-            quiet::Unasked,
+            quiet::CheckNotRun,
         },
-        cluster::NoCluster,
-        history::Line,
+        cluster::ClusterUnavailable,
+        history::HistoryLine,
         session::StopSignal,
     },
     client::{Client, ClientError},
 };
 
 /// Nodes that are asked for their MACs: it takes a few seconds.
-const MOST_NODES: usize = 30;
+const MAX_PROBED_NODES: usize = 30;
 
 /// Questions a second, where there are many.
 const RATE: u32 = 10;
 
 /// All that was found out.
-pub struct Gathered {
-    pub material: Material,
+pub struct CollectedInputs {
+    pub inputs: ExplainInputs,
     /// The frames of asking, with the monotonic time of each.
     pub frames: Vec<ArpEvent>,
     /// It was to be asked and could not.
-    pub impossible: bool,
+    pub probe_failed: bool,
 }
 
-pub struct Gatherer<'a> {
-    arguments: &'a Arguments,
+pub struct InputCollector<'a> {
+    arguments: &'a ExplainArguments,
     stop: StopSignal,
     client: Client,
 }
 
 /// Where an address is asked.
-struct Place {
-    surroundings: Surroundings,
-    lots: Vec<Lot>,
+struct ProbeTarget {
+    surroundings: HostNetwork,
+    lots: Vec<TargetRange>,
 }
 
-impl<'a> Gatherer<'a> {
-    pub fn new(arguments: &'a Arguments, stop: StopSignal) -> Self {
+impl<'a> InputCollector<'a> {
+    pub fn new(arguments: &'a ExplainArguments, stop: StopSignal) -> Self {
         Self {
             arguments,
             stop,
@@ -68,79 +68,80 @@ impl<'a> Gatherer<'a> {
     }
 
     /// Gathers everything.
-    pub async fn gather(mut self) -> anyhow::Result<Gathered> {
+    pub async fn collect(mut self) -> anyhow::Result<CollectedInputs> {
         let ip = self.arguments.ip;
         let mut cluster = self.cluster().await;
         let own = own_addresses().await;
-        let (asking, networks, frames) = self.ask(cluster.as_mut().ok()).await?;
+        let (probe_availability, networks, frames) =
+            self.probe_address(cluster.as_mut().ok()).await?;
         let daemon = self.daemon().await;
         if let Ok(known) = &mut cluster {
             known.drifts = self.drifts().await;
         }
-        let mut material = Material {
+        let mut inputs = ExplainInputs {
             ip,
             now: Timestamp::now(),
-            asking,
+            probe_availability,
             networks,
-            speaker: Speaker::default(),
+            speaker: LocalAnnouncements::default(),
             daemon,
             cluster,
         };
-        self.learn_from_daemon(&mut material).await;
-        name_owners(&mut material);
-        material.speaker = speaker(&material, &own);
-        let impossible = matches!(material.asking, Asking::Impossible(_));
-        Ok(Gathered {
-            material,
+        self.add_daemon_bindings(&mut inputs).await;
+        add_owner_nodes(&mut inputs);
+        inputs.speaker = local_announcements(&inputs, &own);
+        let probe_failed = matches!(inputs.probe_availability, ProbeAvailability::Impossible(_));
+        Ok(CollectedInputs {
+            inputs,
             frames,
-            impossible,
+            probe_failed,
         })
     }
 
-    async fn cluster(&self) -> Result<ClusterMaterial, Option<String>> {
-        if self.arguments.kubernetes == Kubernetes::Off {
+    async fn cluster(&self) -> Result<ClusterInputs, Option<String>> {
+        if self.arguments.kubernetes == KubernetesLookup::Off {
             return Err(None);
         }
         let known = match self.arguments.cluster.look(&self.client).await {
             Ok(known) => known,
-            Err(NoCluster::None(why)) => {
+            Err(ClusterUnavailable::None(why)) => {
                 let why = why.trim_start_matches("no cluster to ask: ");
                 return Err(Some(format!(
                     "{why} (--kubernetes off says that there is none)"
                 )));
             }
-            Err(NoCluster::Failed(why)) => return Err(Some(why)),
+            Err(ClusterUnavailable::Failed(why)) => return Err(Some(why)),
         };
         let nodes_known = known.nodes.is_ok();
-        Ok(ClusterMaterial {
+        Ok(ClusterInputs {
             cluster: known.cluster(),
             source: known.source,
             context: self.arguments.cluster.context.clone(),
-            roster: Roster::new(known.nodes.unwrap_or_default()),
+            roster: NodeIndex::new(known.nodes.unwrap_or_default()),
             nodes_known,
             drifts: Vec::new(),
         })
     }
 
     /// What the daemon knows of it.
-    async fn daemon(&self) -> Result<DaemonMaterial, String> {
+    async fn daemon(&self) -> Result<DaemonInputs, String> {
         let ip = self.arguments.ip;
         let bindings = self.client.list(&format!("/v1/bindings?ip={ip}")).await;
         let bindings: Vec<BindingRecord> = match bindings {
             Ok(bindings) => bindings,
-            Err(ClientError::NoDaemon(path)) => {
+            Err(ClientError::NotRunning(path)) => {
                 return Err(format!("no daemon at {} (probe run)", path.display()));
             }
             Err(error) => return Err(error.to_string()),
         };
         let target = format!("/v1/findings?ip={ip}&since=0&follow=false");
-        let lines = self.client.list::<Line>(&target).await;
+        let lines = self.client.list::<HistoryLine>(&target).await;
         let lines = lines.map_err(|error| error.to_string())?;
         let history = lines.into_iter().filter_map(|line| match line {
-            Line::Finding(finding) => Some(finding.record),
-            Line::Missed(_) => None,
+            HistoryLine::Finding(finding) => Some(finding.record),
+            HistoryLine::Missed(_) => None,
         });
-        Ok(DaemonMaterial {
+        Ok(DaemonInputs {
             bindings,
             history: history.collect(),
         })
@@ -162,22 +163,22 @@ impl<'a> Gatherer<'a> {
     }
 
     /// Asks who has it, and, where a cluster is known, which nodes the others are.
-    async fn ask(
+    async fn probe_address(
         &mut self,
-        mut cluster: Option<&mut ClusterMaterial>,
-    ) -> anyhow::Result<(Asking, Vec<IpNet>, Vec<ArpEvent>)> {
-        let nothing = |asking| Ok((asking, Vec::new(), Vec::new()));
+        mut cluster: Option<&mut ClusterInputs>,
+    ) -> anyhow::Result<(ProbeAvailability, Vec<IpNet>, Vec<ArpEvent>)> {
+        let nothing = |probe_availability| Ok((probe_availability, Vec::new(), Vec::new()));
         let IpAddr::V4(ip) = self.arguments.ip else {
-            return nothing(Asking::Elsewhere(
+            return nothing(ProbeAvailability::OtherSegment(
                 "IPv6 has no ARP: who has it cannot be asked so far".to_owned(),
             ));
         };
         if self.arguments.no_ask {
-            return nothing(Asking::NotWanted);
+            return nothing(ProbeAvailability::Disabled);
         }
-        let place = match self.place(&[ip]).await? {
+        let place = match self.resolve_targets(&[ip]).await? {
             Ok(place) => place,
-            Err(asking) => return nothing(asking),
+            Err(probe_availability) => return nothing(probe_availability),
         };
         let ports = place.surroundings.ports();
         let networks: Vec<IpNet> = ports
@@ -185,64 +186,71 @@ impl<'a> Gatherer<'a> {
             .flat_map(|port| port.networks.iter().copied().map(IpNet::V4))
             .collect();
         if let Some(known) = &mut cluster {
-            learn_from_host(&mut known.roster, &place.surroundings).await;
+            add_host_macs(&mut known.roster, &place.surroundings).await;
         }
-        let keeper = match self.inquire(place, Some(ip)).await? {
+        let keeper = match self.run_check(place, Some(ip)).await? {
             Ok(keeper) => keeper,
-            Err(why) => return Ok((Asking::Impossible(why), networks, Vec::new())),
+            Err(why) => return Ok((ProbeAvailability::Impossible(why), networks, Vec::new())),
         };
         let Some(record) = keeper.records.into_iter().next() else {
-            return nothing(Asking::Impossible("it was not asked".to_owned()));
+            return nothing(ProbeAvailability::Impossible("it was not asked".to_owned()));
         };
         if let Some(known) = cluster {
-            self.ask_for_nodes(known, &record, &networks).await?;
+            self.probe_nodes(known, &record, &networks).await?;
         }
-        Ok((Asking::Asked(Box::new(record)), networks, keeper.frames))
+        Ok((
+            ProbeAvailability::Probed(Box::new(record)),
+            networks,
+            keeper.frames,
+        ))
     }
 
     /// Where these are asked about; or what keeps us from asking.
-    async fn place(&self, addresses: &[Ipv4Addr]) -> anyhow::Result<Result<Place, Asking>> {
-        let mut surroundings = match Surroundings::look().await {
+    async fn resolve_targets(
+        &self,
+        addresses: &[Ipv4Addr],
+    ) -> anyhow::Result<Result<ProbeTarget, ProbeAvailability>> {
+        let mut surroundings = match HostNetwork::look().await {
             Ok(surroundings) => surroundings,
-            Err(error) => return Ok(Err(Asking::Impossible(error.to_string()))),
+            Err(error) => return Ok(Err(ProbeAvailability::Impossible(error.to_string()))),
         };
-        let targets: Vec<_> = addresses.iter().copied().map(Target::One).collect();
+        let targets: Vec<_> = addresses.iter().copied().map(Target::Address).collect();
         let interface = self.arguments.interface.as_deref();
         let lots = surroundings
-            .place(&targets, interface, self.arguments.vlan)
+            .resolve_targets(&targets, interface, self.arguments.vlan)
             .await;
         match lots {
-            Ok(lots) => Ok(Ok(Place { surroundings, lots })),
-            Err(error @ SurroundingsError::NoInterface { .. }) => Err(error.into()),
-            Err(SurroundingsError::OffLink { reason, .. }) => Ok(Err(Asking::Elsewhere(format!(
-                "it is not on-link here: {reason}"
-            )))),
-            Err(error @ SurroundingsError::Reserved { .. }) => {
-                Ok(Err(Asking::Elsewhere(error.to_string())))
+            Ok(lots) => Ok(Ok(ProbeTarget { surroundings, lots })),
+            Err(error @ HostNetworkError::NoInterface { .. }) => Err(error.into()),
+            Err(HostNetworkError::OffLink { reason, .. }) => Ok(Err(
+                ProbeAvailability::OtherSegment(format!("it is not on-link here: {reason}")),
+            )),
+            Err(error @ HostNetworkError::Reserved { .. }) => {
+                Ok(Err(ProbeAvailability::OtherSegment(error.to_string())))
             }
-            Err(error) => Ok(Err(Asking::Impossible(error.to_string()))),
+            Err(error) => Ok(Err(ProbeAvailability::Impossible(error.to_string()))),
         }
     }
 
     /// Asks, and keeps what was found out; or says why that cannot be done.
-    async fn inquire(
+    async fn run_check(
         &mut self,
-        place: Place,
+        place: ProbeTarget,
         frames_of: Option<Ipv4Addr>,
-    ) -> anyhow::Result<Result<Keeper, String>> {
-        let Place { surroundings, lots } = place;
-        let asked = quiet::ask(surroundings, lots, RATE, frames_of, &mut self.stop).await;
+    ) -> anyhow::Result<Result<CheckCollector, String>> {
+        let ProbeTarget { surroundings, lots } = place;
+        let asked = quiet::collect(surroundings, lots, RATE, frames_of, &mut self.stop).await;
         match asked {
             Ok(keeper) => Ok(Ok(keeper)),
-            Err(Unasked::Impossible(why)) => Ok(Err(why)),
-            Err(Unasked::Interrupted) => bail!("stopped"),
+            Err(CheckNotRun::Impossible(why)) => Ok(Err(why)),
+            Err(CheckNotRun::Interrupted) => bail!("stopped"),
         }
     }
 
     /// Asks for nodes whose MACs are not known, if somebody has the address of whom it is not known whether he is one.
-    async fn ask_for_nodes(
+    async fn probe_nodes(
         &mut self,
-        known: &mut ClusterMaterial,
+        known: &mut ClusterInputs,
         record: &CheckRecord,
         networks: &[IpNet],
     ) -> anyhow::Result<()> {
@@ -250,45 +258,47 @@ impl<'a> Gatherer<'a> {
         if owners.all(|owner| known.roster.node_of(&owner.macs).is_some()) {
             return Ok(());
         }
-        let first = known.cluster.said_to_announce(self.arguments.ip);
-        let wanted = known.roster.to_ask(networks, &first);
+        let first = known.cluster.reported_announcers(self.arguments.ip);
+        let wanted = known.roster.addresses_to_probe(networks, &first);
         let wanted: Vec<_> = wanted
             .into_iter()
             .filter_map(|address| match address {
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(_) => None,
             })
-            .take(MOST_NODES)
+            .take(MAX_PROBED_NODES)
             .collect();
         if wanted.is_empty() {
             return Ok(());
         }
-        let Ok(place) = self.place(&wanted).await? else {
+        let Ok(place) = self.resolve_targets(&wanted).await? else {
             return Ok(());
         };
-        if let Ok(keeper) = self.inquire(place, None).await? {
-            learn_from_check(&mut known.roster, &keeper.records);
+        if let Ok(keeper) = self.run_check(place, None).await? {
+            add_check_macs(&mut known.roster, &keeper.records);
         }
         Ok(())
     }
 
     /// The other addresses of its owners, as the daemon knows them.
-    async fn learn_from_daemon(&self, material: &mut Material) {
-        let Ok(known) = &mut material.cluster else {
+    async fn add_daemon_bindings(&self, inputs: &mut ExplainInputs) {
+        let Ok(known) = &mut inputs.cluster else {
             return;
         };
-        let asked = match &material.asking {
-            Asking::Asked(record) => &record.owners[..],
-            Asking::NotWanted | Asking::Elsewhere(_) | Asking::Impossible(_) => &[],
+        let asked = match &inputs.probe_availability {
+            ProbeAvailability::Probed(record) => &record.owners[..],
+            ProbeAvailability::Disabled
+            | ProbeAvailability::OtherSegment(_)
+            | ProbeAvailability::Impossible(_) => &[],
         };
-        let of_bindings = material.daemon.iter().flat_map(|daemon| &daemon.bindings);
+        let of_bindings = inputs.daemon.iter().flat_map(|daemon| &daemon.bindings);
         let macs = asked.iter().flat_map(|owner| owner.macs.clone()).chain(
             of_bindings
                 .flat_map(|binding| &binding.owners)
                 .flat_map(|owner| owner.macs.clone()),
         );
         let macs: Vec<_> = macs.map(|mac| mac.to_string()).collect();
-        if macs.is_empty() || material.daemon.is_err() {
+        if macs.is_empty() || inputs.daemon.is_err() {
             return;
         }
         let target = format!("/v1/bindings?mac={}", macs.join(","));
@@ -297,7 +307,7 @@ impl<'a> Gatherer<'a> {
             // Who had it last: whoever had it before may be anybody.
             if let Some(owner) = binding.owners.first() {
                 for &mac in &owner.macs {
-                    known.roster.learn(binding.ip, mac);
+                    known.roster.add_mac(binding.ip, mac);
                 }
             }
         }
@@ -306,29 +316,29 @@ impl<'a> Gatherer<'a> {
 
 /// The addresses of this host.
 async fn own_addresses() -> Vec<IpAddr> {
-    let surroundings = Surroundings::look().await;
+    let surroundings = HostNetwork::look().await;
     surroundings.map_or_else(|_| Vec::new(), |here| here.own_addresses().collect())
 }
 
 /// What a load balancer on this host, which has these addresses, announces.
-fn speaker(material: &Material, own: &[IpAddr]) -> Speaker {
-    let roster = material.cluster.as_ref().ok().map(|known| &known.roster);
+fn local_announcements(inputs: &ExplainInputs, own: &[IpAddr]) -> LocalAnnouncements {
+    let roster = inputs.cluster.as_ref().ok().map(|known| &known.roster);
     let is_node = roster.is_some_and(|roster| {
         let mut own = own.iter();
         own.any(|&address| roster.node_at(address).is_some())
     });
-    let bindings = material.daemon.as_ref().map(|daemon| &daemon.bindings[..]);
-    Speaker::new(is_node, bindings.unwrap_or_default(), material.now)
+    let bindings = inputs.daemon.as_ref().map(|daemon| &daemon.bindings[..]);
+    LocalAnnouncements::new(is_node, bindings.unwrap_or_default(), inputs.now)
 }
 
 /// Puts the names of nodes to those who answered.
-fn name_owners(material: &mut Material) {
-    let Ok(known) = &material.cluster else {
+fn add_owner_nodes(inputs: &mut ExplainInputs) {
+    let Ok(known) = &inputs.cluster else {
         return;
     };
-    if let Asking::Asked(record) = &mut material.asking {
+    if let ProbeAvailability::Probed(record) = &mut inputs.probe_availability {
         for owner in &mut record.owners {
-            let by_word = || known.cluster.node_by_word(record.ip.into(), &owner.macs);
+            let by_word = || known.cluster.reported_node(record.ip.into(), &owner.macs);
             let node = known.roster.node_of(&owner.macs).or_else(by_word);
             owner.node = node.map(str::to_owned);
         }

@@ -10,19 +10,19 @@ use clap::{Args, ValueEnum};
 use probe_cluster::explain::{Explanation, Situation, explain};
 use probe_common::wire::Vlan;
 use probe_datapath::capabilities;
-use probe_model::{Origin, to_json};
+use probe_model::{FindingOrigin, to_json};
 use probe_render::Terminal;
 use tokio::runtime;
 
 use self::{
-    bundle::{Archive, HostPicture},
-    gather::Gatherer,
+    bundle::{BundleDestination, HostSnapshot},
+    gather::InputCollector,
 };
 use super::{
     Exit,
     cluster::ClusterArguments,
     doctor,
-    output::{Output, is_closed, say},
+    output::{OutputFormat, is_closed, print_status},
     session::{StopSignal, init_logging},
 };
 use crate::daemon::serve::DEFAULT_PATH;
@@ -33,14 +33,14 @@ use crate::daemon::serve::DEFAULT_PATH;
                   be: a service has it and nobody answers, or no node does, or somebody has it and nobody should; 4 it \
                   could not be found out."
 )]
-pub struct Arguments {
+pub struct ExplainArguments {
     /// Which address
     #[arg(value_name = "IP")]
     ip: IpAddr,
 
     /// How it is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
+    output: OutputFormat,
 
     /// Ask nobody on the network: only what the daemon and the cluster know
     #[arg(long)]
@@ -59,8 +59,8 @@ pub struct Arguments {
     socket: PathBuf,
 
     /// Whether a cluster is asked whose address it is
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Kubernetes::Auto)]
-    kubernetes: Kubernetes,
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = KubernetesLookup::Auto)]
+    kubernetes: KubernetesLookup,
 
     #[command(flatten)]
     cluster: ClusterArguments,
@@ -78,54 +78,54 @@ pub struct Arguments {
 
 /// Whether a cluster is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kubernetes {
+enum KubernetesLookup {
     /// If the daemon follows one, or a kubeconfig or a pod's account is at hand
     Auto,
     /// Not at all
     Off,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &ExplainArguments) -> anyhow::Result<Exit> {
     init_logging("error");
     // One thread: capabilities belong to threads.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    runtime.block_on(tell(arguments))
+    runtime.block_on(explain_address(arguments))
 }
 
-async fn tell(arguments: &Arguments) -> anyhow::Result<Exit> {
+async fn explain_address(arguments: &ExplainArguments) -> anyhow::Result<Exit> {
     let stop = StopSignal::listen()?;
     // What it takes to load programs is let go of right after.
     let doctor = match &arguments.bundle {
         Some(_) => Some(doctor::report().await),
         None => None,
     };
-    capabilities::drop_all_but_asking().context("cannot let go of capabilities")?;
+    capabilities::drop_all_but_net_raw().context("cannot let go of capabilities")?;
     // Before all the work, and before anything is sent.
     let bundle = match &arguments.bundle {
-        Some(path) => Some(Archive::begin(path, arguments.force)?),
+        Some(path) => Some(BundleDestination::begin(path, arguments.force)?),
         None => None,
     };
-    let gathered = Gatherer::new(arguments, stop).gather().await?;
-    let explanation = explain(&gathered.material);
-    let screen = screen(&explanation)?;
+    let gathered = InputCollector::new(arguments, stop).collect().await?;
+    let explanation = explain(&gathered.inputs);
+    let screen = render_text(&explanation)?;
     if let (Some(bundle), Some(doctor)) = (bundle, doctor) {
-        let host = HostPicture::look(doctor).await?;
+        let host = HostSnapshot::read(doctor).await?;
         let text = match arguments.output {
-            Output::Human => screen.clone(),
-            Output::Json => to_json(&explanation),
+            OutputFormat::Human => screen.clone(),
+            OutputFormat::Json => to_json(&explanation),
         };
         let Some(path) = bundle.write(&gathered, &explanation, &screen, &host)? else {
             // Nobody may be reading it.
             let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
-            return Ok(exit(&explanation, gathered.impossible));
+            return Ok(exit(&explanation, gathered.probe_failed));
         };
-        say(&format!("probe: wrote {}", path.display()));
+        print_status(&format!("probe: wrote {}", path.display()));
     }
     let mut out = anstream::stdout().lock();
     let written = match arguments.output {
-        Output::Human => out.write_all(screen.as_bytes()),
-        Output::Json => writeln!(out, "{}", to_json(&explanation)),
+        OutputFormat::Human => out.write_all(screen.as_bytes()),
+        OutputFormat::Json => writeln!(out, "{}", to_json(&explanation)),
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if !is_closed(&error) => {
@@ -133,13 +133,13 @@ async fn tell(arguments: &Arguments) -> anyhow::Result<Exit> {
         }
         _ => {}
     }
-    Ok(exit(&explanation, gathered.impossible))
+    Ok(exit(&explanation, gathered.probe_failed))
 }
 
 /// As people read it.
-fn screen(explanation: &Explanation) -> anyhow::Result<String> {
+fn render_text(explanation: &Explanation) -> anyhow::Result<String> {
     let mut text = Vec::new();
-    let terminal = Terminal::of_stdout(Origin::Attached);
+    let terminal = Terminal::of_stdout(FindingOrigin::Attached);
     terminal
         .explanation(&mut text, explanation)
         .context("cannot lay it out")?;
@@ -147,12 +147,14 @@ fn screen(explanation: &Explanation) -> anyhow::Result<String> {
 }
 
 /// How the program ends: what is not as it should be comes before what could not be found out.
-fn exit(explanation: &Explanation, impossible: bool) -> Exit {
+fn exit(explanation: &Explanation, probe_failed: bool) -> Exit {
     match explanation.situation {
         Situation::Conflict => Exit::Conflict,
-        Situation::Foreign | Situation::Silent | Situation::Claimed => Exit::Unmet,
+        Situation::UnassignedOwner | Situation::Silent | Situation::Claimed => {
+            Exit::ExpectationFailed
+        }
         Situation::Unknown => Exit::Failed,
-        Situation::Fine | Situation::Free | Situation::Elsewhere if impossible => Exit::Failed,
-        Situation::Fine | Situation::Free | Situation::Elsewhere => Exit::Fine,
+        Situation::Healthy | Situation::Free | Situation::NotLocal if probe_failed => Exit::Failed,
+        Situation::Healthy | Situation::Free | Situation::NotLocal => Exit::Success,
     }
 }

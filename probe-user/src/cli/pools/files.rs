@@ -8,24 +8,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use probe_pools::{Inventory, Plan, ReadError, manifest};
+use probe_pools::{AddressPlan, ManifestError, PoolInventory, manifest};
 
 /// Larger files are no manifests.
-const LARGEST_MIB: u64 = 64;
+const MAX_FILE_MIB: u64 = 64;
 /// Folders in folders in folders are followed this deep.
-const DEEPEST_FOLDER: usize = 64;
+const MAX_FOLDER_DEPTH: usize = 64;
 
 /// Reads the files of a cluster.
-pub struct Reader<'a> {
-    inventory: &'a mut Inventory,
+pub struct ManifestFileReader<'a> {
+    inventory: &'a mut PoolInventory,
     cluster: &'a str,
     /// The folders that were read, as they are without symbolic links: none is read twice, or for ever.
     seen: HashSet<PathBuf>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ManifestFileReader<'a> {
     /// Reads what comes for this cluster.
-    pub fn new(inventory: &'a mut Inventory, cluster: &'a str) -> Self {
+    pub fn new(inventory: &'a mut PoolInventory, cluster: &'a str) -> Self {
         Self {
             inventory,
             cluster,
@@ -34,35 +34,35 @@ impl<'a> Reader<'a> {
     }
 
     /// What somebody named: a file is read whatever it is.
-    pub fn source(&mut self, path: &Path) {
+    pub fn read_source(&mut self, path: &Path) {
         // A cluster without pools is one as well.
         self.inventory.cluster(self.cluster);
         if !is_stdin(path) && path.is_dir() {
-            self.folder(path, DEEPEST_FOLDER);
+            self.read_folder(path, MAX_FOLDER_DEPTH);
         } else {
             match read(path) {
                 Ok(text) => {
                     manifest::read(self.inventory, self.cluster, &display_name(path), &text);
                 }
-                Err(error) => self.cannot_read(path, error),
+                Err(error) => self.record_unread(path, error),
             }
         }
     }
 
     /// A folder: what looks like manifests, in the order of names.
-    fn folder(&mut self, folder: &Path, depth: usize) {
+    fn read_folder(&mut self, folder: &Path, depth: usize) {
         match folder.canonicalize() {
             Ok(whole) => {
                 if !self.seen.insert(whole) {
                     return;
                 }
             }
-            Err(error) => return self.cannot_read(folder, ReadError::Io(error.to_string())),
+            Err(error) => return self.record_unread(folder, ManifestError::Io(error.to_string())),
         }
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut entries = match entries {
             Ok(entries) => entries,
-            Err(error) => return self.cannot_read(folder, ReadError::Io(error.to_string())),
+            Err(error) => return self.record_unread(folder, ManifestError::Io(error.to_string())),
         };
         entries.sort_unstable_by_key(fs::DirEntry::file_name);
         for entry in entries {
@@ -74,8 +74,10 @@ impl<'a> Reader<'a> {
             // What a link leads to may be out of reach; a folder is one in any case.
             if kind.is_ok_and(|kind| kind.is_dir()) || path.is_dir() {
                 match depth.checked_sub(1) {
-                    Some(depth) => self.folder(&path, depth),
-                    None => self.cannot_read(&path, ReadError::Io("nested too deeply".into())),
+                    Some(depth) => self.read_folder(&path, depth),
+                    None => {
+                        self.record_unread(&path, ManifestError::Io("nested too deeply".into()))
+                    }
                 }
             } else if is_manifest(&path) {
                 self.file(&path);
@@ -87,50 +89,52 @@ impl<'a> Reader<'a> {
     fn file(&mut self, path: &Path) {
         // A pipe would be waited for, and a device read for ever.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return self.cannot_read(path, ReadError::Io("it is no regular file".into()));
+            return self.record_unread(path, ManifestError::Io("it is no regular file".into()));
         }
         match read(path) {
             Ok(text) => {
                 manifest::read_found(self.inventory, self.cluster, &display_name(path), &text);
             }
-            Err(error) => self.cannot_read(path, error),
+            Err(error) => self.record_unread(path, error),
         }
     }
 
-    fn cannot_read(&mut self, path: &Path, error: ReadError) {
+    fn record_unread(&mut self, path: &Path, error: ManifestError) {
         let file = self.inventory.file(&display_name(path));
-        self.inventory.cannot_read(file, None, error);
+        self.inventory.record_unread(file, None, error);
     }
 }
 
 /// Reads a plan; one that cannot be read is noted, and empty.
-pub fn read_plan(inventory: &mut Inventory, path: &Path) -> Plan {
+pub fn read_plan(inventory: &mut PoolInventory, path: &Path) -> AddressPlan {
     match read(path) {
-        Ok(text) => Plan::read(inventory, &display_name(path), &text),
+        Ok(text) => AddressPlan::read(inventory, &display_name(path), &text),
         Err(error) => {
             let file = inventory.file(&display_name(path));
-            inventory.cannot_read(file, None, error);
-            Plan::default()
+            inventory.record_unread(file, None, error);
+            AddressPlan::default()
         }
     }
 }
 
 /// The text of a file, or of standard input.
-pub fn read(path: &Path) -> Result<String, ReadError> {
+pub fn read(path: &Path) -> Result<String, ManifestError> {
     let source: io::Result<Box<dyn Read>> = if is_stdin(path) {
         Ok(Box::new(io::stdin().lock()))
     } else {
         File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
     };
-    let limit = LARGEST_MIB << 20;
+    let limit = MAX_FILE_MIB << 20;
     let mut bytes = Vec::new();
     source
         .and_then(|source| source.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| ReadError::Io(error.to_string()))?;
+        .map_err(|error| ManifestError::Io(error.to_string()))?;
     if bytes.len() as u64 > limit {
-        return Err(ReadError::TooLarge { limit: LARGEST_MIB });
+        return Err(ManifestError::TooLarge {
+            limit: MAX_FILE_MIB,
+        });
     }
-    String::from_utf8(bytes).map_err(|_| ReadError::NotUtf8)
+    String::from_utf8(bytes).map_err(|_| ManifestError::NotUtf8)
 }
 
 /// Whether a path stands for standard input.

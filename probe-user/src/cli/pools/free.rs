@@ -13,26 +13,26 @@ use clap::Args;
 use probe_cluster::Resource;
 use probe_common::wire::Vlan;
 use probe_datapath::capabilities;
-use probe_model::{Verdict, inert, to_json};
+use probe_model::{CheckVerdict, escape_untrusted, to_json};
 use probe_pools::{
-    Inventory,
-    free::left,
-    interval::{Family, Interval, merged},
-    offer::Stretch,
-    usage::Amount,
+    PoolInventory,
+    free::free_spans,
+    interval::{Interval, IpFamily, merged},
+    offer::AddressSpan,
+    usage::FamilyCounts,
 };
-use probe_prober::check::{Lots, Surroundings, SurroundingsError, Target, demand};
+use probe_prober::check::{HostNetwork, HostNetworkError, Target, TargetRanges, demand};
 use tokio::runtime;
 
-use self::record::{FreeRecord, PoolRecord, TakenRecord, addresses};
-use super::{Source, cannot_read, files::Reader, parse_cluster, sources};
+use self::record::{FreePoolRecord, FreeRecord, InUseRecord, addresses};
+use super::{ManifestSource, files::ManifestFileReader, parse_cluster, record_unread, sources};
 use crate::{
     cli::{
         Exit,
         check::quiet,
         cluster::ClusterArguments,
-        exit::complain,
-        output::{Output, is_closed, say},
+        exit::print_error,
+        output::{OutputFormat, is_closed, print_status},
         session::{StopSignal, init_logging},
     },
     client::Client,
@@ -42,14 +42,14 @@ use crate::{
 /// Addresses that are asked about at once where a few are wanted: as many as are asked in a moment.
 const BATCH: usize = 10;
 /// More ranges than these are not listed: nobody reads them.
-const MOST_RUNS: u128 = 1 << 17;
+const MAX_RUNS: u128 = 1 << 17;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit status: 0 there are some, and with --count as many; 2 usage; 3 there are fewer, or none; 4 not all \
                   could be read or asked."
 )]
-pub struct FreeArguments {
+pub struct PoolsFreeArguments {
     /// Manifests with the pools, instead of the cluster's: a file, a folder, or - for standard input. Which addresses services have is
     /// not known then
     #[arg(value_name = "PATH")]
@@ -57,7 +57,7 @@ pub struct FreeArguments {
 
     /// Manifests of the cluster of this name
     #[arg(long = "cluster", value_name = "NAME=PATH", value_parser = parse_cluster)]
-    clusters: Vec<Source>,
+    clusters: Vec<ManifestSource>,
 
     #[command(flatten)]
     cluster: ClusterArguments,
@@ -88,8 +88,8 @@ pub struct FreeArguments {
     rate: u32,
 
     /// How it is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
+    output: OutputFormat,
 
     /// The socket of the daemon, who may know the cluster
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH, hide_short_help = true)]
@@ -97,21 +97,21 @@ pub struct FreeArguments {
 }
 
 /// Pools, and what services have of them.
-struct Known {
-    inventory: Inventory,
+struct KnownPools {
+    inventory: PoolInventory,
     /// `None` where nobody says.
     assigned: Option<Vec<Interval>>,
 }
 
 /// What asking came to.
 #[derive(Default)]
-struct Asked {
+struct ProbedRanges {
     free: Vec<Interval>,
-    taken: Vec<TakenRecord>,
+    taken: Vec<InUseRecord>,
     complete: bool,
 }
 
-pub fn run(arguments: &FreeArguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
     init_logging("error");
     // One thread: capabilities belong to threads.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -119,23 +119,23 @@ pub fn run(arguments: &FreeArguments) -> anyhow::Result<Exit> {
     match runtime.block_on(find(arguments)) {
         Err(error)
             if error
-                .downcast_ref::<SurroundingsError>()
-                .is_some_and(SurroundingsError::is_usage) =>
+                .downcast_ref::<HostNetworkError>()
+                .is_some_and(HostNetworkError::is_usage_error) =>
         {
-            complain(&error.context("--pool and --count make it less"));
+            print_error(&error.context("--pool and --count make it less"));
             Ok(Exit::Usage)
         }
         result => result,
     }
 }
 
-async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
-    capabilities::drop_all_but_asking().context("cannot let go of capabilities")?;
-    let known = know(arguments).await?;
+async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
+    capabilities::drop_all_but_net_raw().context("cannot let go of capabilities")?;
+    let known = load_pools(arguments).await?;
     let inventory = &known.inventory;
     let mut complete = inventory.unread.is_empty();
     for unread in &inventory.unread {
-        cannot_read(&inventory.files[unread.file], unread.mark, &unread.error);
+        record_unread(&inventory.files[unread.file], unread.mark, &unread.error);
     }
     if let Some(name) = &arguments.pool
         && !inventory.pools.iter().any(|pool| pool.name == *name)
@@ -144,57 +144,57 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
         names.sort_unstable();
         names.dedup();
         let names = names.join(", ");
-        complain(&anyhow::anyhow!(
+        print_error(&anyhow::anyhow!(
             "there is no pool {}; there are {}",
-            inert(name),
-            inert(&names)
+            escape_untrusted(name),
+            escape_untrusted(&names)
         ));
         return Ok(Exit::Usage);
     }
     let assigned_known = known.assigned.is_some();
     if !assigned_known {
-        say("which addresses services have is not known: manifests do not say");
+        print_status("which addresses services have is not known: manifests do not say");
     }
-    let left = left(inventory, known.assigned.unwrap_or_default(), |pool| {
+    let left = free_spans(inventory, known.assigned.unwrap_or_default(), |pool| {
         let wanted = arguments.pool.as_ref();
         wanted.is_none_or(|name| pool.name == *name)
     });
-    let stretches = left.iter().flat_map(|left| &left.stretches);
-    let runs = stretches.fold(0_u128, |sum, one| sum.saturating_add(one.most_runs()));
-    if arguments.count.is_none() && runs > MOST_RUNS {
-        complain(&anyhow::anyhow!(
-            "what is free are more than {MOST_RUNS} ranges: --pool and --count make it less"
+    let spans = left.iter().flat_map(|left| &left.spans);
+    let runs = spans.fold(0_u128, |sum, one| sum.saturating_add(one.max_runs()));
+    if arguments.count.is_none() && runs > MAX_RUNS {
+        print_error(&anyhow::anyhow!(
+            "what is free are more than {MAX_RUNS} ranges: --pool and --count make it less"
         ));
         return Ok(Exit::Usage);
     }
     let mut room = arguments.count.map_or(u128::MAX, u128::from);
     let mut taken = Vec::new();
     let pools = if arguments.no_ask {
-        say("nobody was asked: somebody may have them all the same");
+        print_status("nobody was asked: somebody may have them all the same");
         let pools = left.iter().map(|left| {
-            let runs = left.stretches.iter().flat_map(|stretch| stretch.runs());
+            let runs = left.spans.iter().flat_map(|stretch| stretch.runs());
             // What another pool keeps back may be the neighbour of what is this one's alone.
-            let free = merged(first(runs, &mut room));
-            PoolRecord::new(inventory, left.pool, free)
+            let free = merged(take_first(runs, &mut room));
+            FreePoolRecord::new(inventory, left.pool, free)
         });
         pools.collect()
     } else {
-        let candidates = left.iter().flat_map(|pool| &pool.stretches);
-        let asked = ask(arguments, candidates.copied()).await?;
+        let candidates = left.iter().flat_map(|pool| &pool.spans);
+        let asked = collect(arguments, candidates.copied()).await?;
         complete &= asked.complete;
         taken = asked.taken;
         let pools = left.iter().map(|left| {
-            let stretches = left.stretches.iter();
-            let free = stretches.flat_map(|stretch| stretch.inside(&asked.free));
+            let spans = left.spans.iter();
+            let free = spans.flat_map(|stretch| stretch.intersections(&asked.free));
             // By address: what lies between may be another pool's.
-            let free = merged(free.flat_map(Stretch::runs).collect());
-            PoolRecord::new(inventory, left.pool, first(free, &mut room))
+            let free = merged(free.flat_map(AddressSpan::runs).collect());
+            FreePoolRecord::new(inventory, left.pool, take_first(free, &mut room))
         });
         pools.collect()
     };
     for one in &taken {
         let macs: Vec<_> = one.macs.iter().map(ToString::to_string).collect();
-        say(&format!(
+        print_status(&format!(
             "{} is taken: no service has it, and {} answers",
             one.ip,
             macs.join(", ")
@@ -215,41 +215,41 @@ async fn find(arguments: &FreeArguments) -> anyhow::Result<Exit> {
     let enough = number >= arguments.count.map_or(1, u64::from);
     Ok(match (enough, complete) {
         // As many as were wanted are as many as were wanted.
-        (true, true) => Exit::Fine,
-        (true, false) if arguments.count.is_some() => Exit::Fine,
+        (true, true) => Exit::Success,
+        (true, false) if arguments.count.is_some() => Exit::Success,
         (_, false) => Exit::Failed,
         (false, true) => {
-            say(&format!("{number} free addresses, and that is all"));
-            Exit::Unmet
+            print_status(&format!("{number} free addresses, and that is all"));
+            Exit::ExpectationFailed
         }
     })
 }
 
 /// The first addresses of these, as far as there is room.
-fn first(ranges: impl IntoIterator<Item = Interval>, room: &mut u128) -> Vec<Interval> {
+fn take_first(ranges: impl IntoIterator<Item = Interval>, room: &mut u128) -> Vec<Interval> {
     let mut ranges = ranges.into_iter();
     let mut first = Vec::new();
     while *room > 0
         && let Some(range) = ranges.next()
     {
-        first.extend(range.beginning(*room));
+        first.extend(range.first_addresses(*room));
         *room -= range.count().min(*room);
     }
     first
 }
 
-fn single(address: IpAddr) -> Option<Interval> {
+fn single_address(address: IpAddr) -> Option<Interval> {
     Interval::new(address, address).ok()
 }
 
-async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
+async fn load_pools(arguments: &PoolsFreeArguments) -> anyhow::Result<KnownPools> {
     let sources = sources(&arguments.paths, &arguments.clusters);
     if !sources.is_empty() {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         for source in &sources {
-            Reader::new(&mut inventory, &source.cluster).source(&source.path);
+            ManifestFileReader::new(&mut inventory, &source.cluster).read_source(&source.path);
         }
-        return Ok(Known {
+        return Ok(KnownPools {
             inventory,
             assigned: None,
         });
@@ -258,7 +258,7 @@ async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
     let known = arguments.cluster.look(&client).await.context(
         "there are no pools to look at: name manifests, or a cluster's context with --context",
     )?;
-    known.say_how_old();
+    known.warn_if_stale();
     let cluster = known.cluster();
     for needed in [Resource::Services, Resource::IpAddressPools] {
         if !cluster.is_known(needed) {
@@ -270,69 +270,71 @@ async fn know(arguments: &FreeArguments) -> anyhow::Result<Known> {
             );
         }
     }
-    let assigned = Some(cluster.addresses().filter_map(single).collect());
-    Ok(Known {
+    let assigned = Some(cluster.addresses().filter_map(single_address).collect());
+    Ok(KnownPools {
         inventory: cluster.into_inventory(),
         assigned,
     })
 }
 
 /// Asks who has these; where a few are wanted, no more of them than it takes.
-async fn ask(
-    arguments: &FreeArguments,
-    candidates: impl Iterator<Item = Stretch>,
-) -> anyhow::Result<Asked> {
+async fn collect(
+    arguments: &PoolsFreeArguments,
+    candidates: impl Iterator<Item = AddressSpan>,
+) -> anyhow::Result<ProbedRanges> {
     let mut stop = StopSignal::listen()?;
-    let mut asked = Asked {
+    let mut asked = ProbedRanges {
         complete: true,
-        ..Asked::default()
+        ..ProbedRanges::default()
     };
     let (v4, v6): (Vec<_>, Vec<_>) =
-        candidates.partition(|stretch| stretch.interval().family() == Family::V4);
-    let runs = v4.into_iter().flat_map(Stretch::runs);
+        candidates.partition(|stretch| stretch.interval().family() == IpFamily::V4);
+    let runs = v4.into_iter().flat_map(AddressSpan::runs);
     if !v6.is_empty() {
-        say("IPv6 has no ARP: IPv6 addresses are left out (--no-ask lists what no service has)");
+        print_status(
+            "IPv6 has no ARP: IPv6 addresses are left out (--no-ask lists what no service has)",
+        );
     }
     let Some(count) = arguments.count else {
         let targets: Vec<_> = runs.filter_map(demand::target).collect();
-        ask_some(arguments, &targets, &mut asked, &mut stop).await?;
+        probe_batch(arguments, &targets, &mut asked, &mut stop).await?;
         return Ok(asked);
     };
     let mut addresses = runs.flat_map(addresses);
     // What is off-link is not gone through one by one for ever.
-    for _ in 0..Lots::MOST / BATCH as u64 {
-        let found = Amount::of(asked.free.clone()).v4;
+    for _ in 0..TargetRanges::MAX_TARGETS / BATCH as u64 {
+        let found = FamilyCounts::of(asked.free.clone()).v4;
         let batch: Vec<_> = addresses
             .by_ref()
             .take(BATCH)
             .filter_map(|address| match address {
-                IpAddr::V4(address) => Some(Target::One(address)),
+                IpAddr::V4(address) => Some(Target::Address(address)),
                 IpAddr::V6(_) => None,
             })
             .collect();
         if found >= u128::from(count) || batch.is_empty() || !asked.complete {
             break;
         }
-        ask_some(arguments, &batch, &mut asked, &mut stop).await?;
+        probe_batch(arguments, &batch, &mut asked, &mut stop).await?;
     }
     Ok(asked)
 }
 
-async fn ask_some(
-    arguments: &FreeArguments,
+async fn probe_batch(
+    arguments: &PoolsFreeArguments,
     targets: &[Target],
-    asked: &mut Asked,
+    asked: &mut ProbedRanges,
     stop: &mut StopSignal,
 ) -> anyhow::Result<()> {
-    let mut around = Surroundings::look().await?;
+    let mut around = HostNetwork::look().await?;
     let interface = arguments.interface.as_deref();
     let (lots, elsewhere) = around
-        .place_what_is_here(targets, interface, arguments.vlan)
+        .resolve_on_link(targets, interface, arguments.vlan)
         .await?;
-    let is_reserved = |target: &Target| matches!(target, Target::One(_)) && !lots.is_empty();
+    let is_reserved = |target: &Target| matches!(target, Target::Address(_)) && !lots.is_empty();
     if let Some(first) = elsewhere.iter().find(|target| !is_reserved(target)) {
         asked.complete = false;
-        say(&format!(
+        print_status(&format!(
             "{first} cannot be asked about: it is not on-link here. Run this on a host that is in its network, or name \
              the interface with -i"
         ));
@@ -340,14 +342,14 @@ async fn ask_some(
     if lots.is_empty() {
         return Ok(());
     }
-    let keeper = quiet::ask(around, lots, arguments.rate, None, stop).await?;
+    let keeper = quiet::collect(around, lots, arguments.rate, None, stop).await?;
     let mut free = Vec::new();
     for record in keeper.records {
         match record.verdict {
-            Verdict::Nobody => free.extend(single(record.ip.into())),
-            Verdict::NotAsked => asked.complete = false,
-            Verdict::OneOwner | Verdict::Conflict | Verdict::Moved => {
-                asked.taken.push(TakenRecord::new(&record));
+            CheckVerdict::NoReply => free.extend(single_address(record.ip.into())),
+            CheckVerdict::NotProbed => asked.complete = false,
+            CheckVerdict::OneOwner | CheckVerdict::Conflict | CheckVerdict::Moved => {
+                asked.taken.push(InUseRecord::new(&record));
             }
         }
     }
@@ -355,12 +357,12 @@ async fn ask_some(
     Ok(())
 }
 
-fn write(arguments: &FreeArguments, record: &FreeRecord) -> anyhow::Result<()> {
+fn write(arguments: &PoolsFreeArguments, record: &FreeRecord) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(anstream::stdout());
     let written = match (arguments.output, arguments.count) {
-        (Output::Json, _) => writeln!(out, "{}", to_json(record)),
-        (Output::Human, Some(_)) => record.lines(&mut out),
-        (Output::Human, None) => record.table(&mut out),
+        (OutputFormat::Json, _) => writeln!(out, "{}", to_json(record)),
+        (OutputFormat::Human, Some(_)) => record.lines(&mut out),
+        (OutputFormat::Human, None) => record.table(&mut out),
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if !is_closed(&error) => Err(error).context("cannot write to standard output"),
@@ -377,7 +379,7 @@ mod tests {
         let ranges = ["192.0.2.1-192.0.2.3", "192.0.2.9", "10.0.0.0/8"]
             .map(|text| Interval::parse(text).unwrap().0);
         let mut room = 6;
-        let first: Vec<_> = first(ranges, &mut room)
+        let first: Vec<_> = take_first(ranges, &mut room)
             .iter()
             .map(Interval::spoken)
             .collect();

@@ -12,32 +12,35 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory as _, Subcommand, ValueEnum, error::ErrorKind};
-use probe_model::{inert, to_json};
-use probe_pools::{Inventory, Level, Mark, ReadError, exclude::exclude, interval::Interval, judge};
+use probe_model::{escape_untrusted, to_json};
+use probe_pools::{
+    ManifestError, PoolFindingLevel, PoolInventory, YamlMark, check_pools, exclude::exclude,
+    interval::Interval,
+};
 use probe_render::{
-    pools::{Page, Report, sarif},
+    pools::{PoolsReport, ReportPrinter, sarif},
     terminal::width_of_stdout,
 };
 
-use self::files::{Reader, display_name, is_stdin, read, read_plan};
+use self::files::{ManifestFileReader, display_name, is_stdin, read, read_plan};
 use super::{
     Exit,
-    output::{is_closed, say},
+    output::{is_closed, print_status},
 };
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum PoolsCommand {
     /// Find overlaps between pools, clusters and the plan of the network, and pools that are not what they
     /// seem; ends with 1 if there are errors
-    Check(CheckArguments),
+    Check(PoolsCheckArguments),
     /// List addresses of pools that no service has and nobody answers for
-    Free(free::FreeArguments),
+    Free(free::PoolsFreeArguments),
     /// Print the pools of MetalLB or Cilium in a file without some addresses, ready for kubectl apply
-    Exclude(ExcludeArguments),
+    Exclude(PoolsExcludeArguments),
 }
 
 #[derive(Debug, Args)]
-pub struct CheckArguments {
+pub struct PoolsCheckArguments {
     /// Manifests: a file, a folder with all in it, or - for standard input. Each is one cluster, which has
     /// the name of the file or folder
     #[arg(value_name = "PATH", required_unless_present_any = ["clusters", "contexts"])]
@@ -45,7 +48,7 @@ pub struct CheckArguments {
 
     /// Manifests of the cluster of this name; repeat it for more clusters, or for more of one
     #[arg(long = "cluster", value_name = "NAME=PATH", value_parser = parse_cluster)]
-    clusters: Vec<Source>,
+    clusters: Vec<ManifestSource>,
 
     /// A live cluster, by the name of its context in kubeconfig; repeat it for more
     #[arg(long = "context", value_name = "NAME")]
@@ -56,8 +59,8 @@ pub struct CheckArguments {
     plan: Option<PathBuf>,
 
     /// How the verdict is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = PoolsOutput::Human)]
+    output: PoolsOutput,
 
     /// End with 1 for warnings too
     #[arg(long)]
@@ -69,7 +72,7 @@ pub struct CheckArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct ExcludeArguments {
+pub struct PoolsExcludeArguments {
     /// What to take out: an address, a CIDR or a range (192.0.2.1-192.0.2.9)
     #[arg(value_name = "IP|CIDR|RANGE", value_parser = parse_interval)]
     addresses: Interval,
@@ -80,7 +83,7 @@ pub struct ExcludeArguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+enum PoolsOutput {
     /// Lines for people
     Human,
     /// One JSON object
@@ -91,20 +94,20 @@ enum Output {
 
 /// The manifests of a cluster, or some of them.
 #[derive(Clone, Debug)]
-struct Source {
+struct ManifestSource {
     cluster: String,
     path: PathBuf,
 }
 
-pub fn run(verb: &Verb) -> anyhow::Result<Exit> {
+pub fn run(verb: &PoolsCommand) -> anyhow::Result<Exit> {
     match verb {
-        Verb::Check(arguments) => check(arguments),
-        Verb::Free(arguments) => free::run(arguments),
-        Verb::Exclude(arguments) => print_excluded(arguments),
+        PoolsCommand::Check(arguments) => check(arguments),
+        PoolsCommand::Free(arguments) => free::run(arguments),
+        PoolsCommand::Exclude(arguments) => print_excluded(arguments),
     }
 }
 
-fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
+fn check(arguments: &PoolsCheckArguments) -> anyhow::Result<Exit> {
     let sources = sources(&arguments.paths, &arguments.clusters);
     let from_stdin = sources.iter().map(|source| &source.path);
     let from_stdin = from_stdin
@@ -116,9 +119,9 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
             .error(ErrorKind::ValueValidation, message)
             .exit();
     }
-    let mut inventory = Inventory::default();
+    let mut inventory = PoolInventory::default();
     for source in &sources {
-        Reader::new(&mut inventory, &source.cluster).source(&source.path);
+        ManifestFileReader::new(&mut inventory, &source.cluster).read_source(&source.path);
     }
     contexts::read(&mut inventory, &arguments.contexts)?;
     let plan = arguments
@@ -126,34 +129,34 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
         .as_deref()
         .map(|path| read_plan(&mut inventory, path));
     let plan = plan.unwrap_or_default();
-    let verdict = judge(&inventory, &plan, arguments.limit);
-    let report = Report::new(&inventory, &plan, &verdict);
+    let verdict = check_pools(&inventory, &plan, arguments.limit);
+    let report = PoolsReport::new(&inventory, &plan, &verdict);
     print(arguments.output, &report)?;
 
     let worst = if arguments.strict {
-        Level::Warning
+        PoolFindingLevel::Warning
     } else {
-        Level::Error
+        PoolFindingLevel::Error
     };
     Ok(if !report.complete {
         Exit::Failed
-    } else if verdict.is(&inventory, worst) {
+    } else if verdict.has_level(&inventory, worst) {
         Exit::Conflict
     } else if report.pools.is_empty() {
         // A pipe whose other end failed must not look fine.
-        say("probe: there is no pool in what was given");
-        Exit::Unmet
+        print_status("probe: there is no pool in what was given");
+        Exit::ExpectationFailed
     } else {
-        Exit::Fine
+        Exit::Success
     })
 }
 
-fn print(output: Output, report: &Report) -> anyhow::Result<()> {
+fn print(output: PoolsOutput, report: &PoolsReport) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(anstream::stdout());
     let written = match output {
-        Output::Human => Page::new(width_of_stdout()).write(&mut out, report),
-        Output::Json => writeln!(out, "{}", to_json(report)),
-        Output::Sarif => writeln!(out, "{:#}", sarif(report)),
+        PoolsOutput::Human => ReportPrinter::new(width_of_stdout()).write(&mut out, report),
+        PoolsOutput::Json => writeln!(out, "{}", to_json(report)),
+        PoolsOutput::Sarif => writeln!(out, "{:#}", sarif(report)),
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if !is_closed(&error) => Err(error).context("cannot write the verdict"),
@@ -161,28 +164,28 @@ fn print(output: Output, report: &Report) -> anyhow::Result<()> {
     }
 }
 
-fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
+fn print_excluded(arguments: &PoolsExcludeArguments) -> anyhow::Result<Exit> {
     let name = display_name(&arguments.file);
-    let shown = inert(&name).into_owned();
+    let shown = escape_untrusted(&name).into_owned();
     let text = read(&arguments.file).with_context(|| format!("cannot read {shown}"))?;
     let excluded = exclude(&text, arguments.addresses).with_context(|| shown.clone())?;
     for (mark, error) in &excluded.broken {
-        cannot_read(&name, Some(*mark), error);
+        record_unread(&name, Some(*mark), error);
     }
-    for (range, pool) in &excluded.by_hand {
-        say(&format!(
+    for (range, pool) in &excluded.manual_ranges {
+        print_status(&format!(
             "probe: {} is in {pool}: take it out there by hand",
             range.spoken()
         ));
     }
-    if excluded.manifests.is_empty() && excluded.by_hand.is_empty() {
+    if excluded.manifests.is_empty() && excluded.manual_ranges.is_empty() {
         bail!(
             "{} is in no pool that could be read",
             arguments.addresses.spoken()
         );
     }
-    for range in &excluded.not_there {
-        say(&format!(
+    for range in &excluded.not_in_pools {
+        print_status(&format!(
             "probe: {} is in none of the pools anyway",
             range.spoken()
         ));
@@ -194,8 +197,8 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
         _ => {}
     }
     Ok(
-        if excluded.broken.is_empty() && excluded.by_hand.is_empty() {
-            Exit::Fine
+        if excluded.broken.is_empty() && excluded.manual_ranges.is_empty() {
+            Exit::Success
         } else {
             Exit::Failed
         },
@@ -203,15 +206,15 @@ fn print_excluded(arguments: &ExcludeArguments) -> anyhow::Result<Exit> {
 }
 
 /// Says that something could not be read, on one line whatever it quotes.
-fn cannot_read(file: &str, mark: Option<Mark>, error: &ReadError) {
+fn record_unread(file: &str, mark: Option<YamlMark>, error: &ManifestError) {
     let place = mark.map(|mark| format!(":{}:{}", mark.line, mark.column));
     let text = format!("cannot read {file}{}: {error}", place.unwrap_or_default());
-    say(&format!("probe: {}", inert(&text)));
+    print_status(&format!("probe: {}", escape_untrusted(&text)));
 }
 
 /// All manifests. A path is called as its last part; where two would have the same name, each is called as it was
 /// typed.
-fn sources(paths: &[PathBuf], clusters: &[Source]) -> Vec<Source> {
+fn sources(paths: &[PathBuf], clusters: &[ManifestSource]) -> Vec<ManifestSource> {
     let mut names = HashSet::new();
     let mut twice = HashSet::new();
     for path in paths {
@@ -227,7 +230,7 @@ fn sources(paths: &[PathBuf], clusters: &[Source]) -> Vec<Source> {
         } else {
             name
         };
-        Source {
+        ManifestSource {
             cluster,
             path: path.clone(),
         }
@@ -253,9 +256,9 @@ fn cluster_name(path: &Path) -> String {
     }
 }
 
-fn parse_cluster(text: &str) -> Result<Source, String> {
+fn parse_cluster(text: &str) -> Result<ManifestSource, String> {
     match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Source {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(ManifestSource {
             cluster: name.to_owned(),
             path: path.into(),
         }),

@@ -5,25 +5,25 @@ use std::{path::Path, sync::Arc};
 use anyhow::bail;
 use probe_common::event::ArpEvent;
 use probe_model::{BindingRecord, ClaimRecord, FindingRecord, Timestamp};
-use probe_prober::AskingState;
+use probe_prober::ProberState;
 use tokio::sync::broadcast::{
     Receiver,
     error::{RecvError, TryRecvError},
 };
 
 use crate::{
-    cli::{history::Line, session::Session, source::SourceArguments},
-    client::{Answer, Client, ClientError},
+    cli::{history::HistoryLine, session::Session, source::SourceArguments},
+    client::{Client, ClientError, ResponseStream},
     daemon::{
         recording::Recording,
         serve::{InterfaceRecord, StatusRecord},
     },
-    filter::Filter,
+    filter::RecordFilter,
 };
 
 /// Something to show.
 #[derive(Debug)]
-pub enum Item {
+pub enum FeedItem {
     Finding(Arc<FindingRecord>, Option<u64>),
     Claim(Box<ClaimRecord>),
     Missed(u64),
@@ -31,12 +31,12 @@ pub enum Item {
 
 /// A source of items.
 pub enum Feed {
-    Attached(Box<Attached>),
-    Daemon(Box<Daemon>),
+    Attached(Box<AttachedFeed>),
+    Daemon(Box<DaemonFeed>),
 }
 
 /// By programs of this process.
-pub struct Attached {
+pub struct AttachedFeed {
     /// Until it is stopped.
     session: Option<Session>,
     findings: Receiver<Arc<FindingRecord>>,
@@ -44,18 +44,18 @@ pub struct Attached {
 }
 
 /// By the daemon.
-pub struct Daemon {
+pub struct DaemonFeed {
     client: Client,
     query: String,
-    findings: Answer,
-    claims: Option<Answer>,
+    findings: ResponseStream,
+    claims: Option<ResponseStream>,
 }
 
 impl Feed {
-    /// Attaches. Nothing is found until [`Feed::begin`].
+    /// Attaches. Nothing is found until [`Feed::start_monitor`].
     pub async fn attach(source: &SourceArguments, claims: bool) -> anyhow::Result<Self> {
-        let session = Session::start(source, Err(AskingState::Off)).await?;
-        Ok(Self::Attached(Box::new(Attached {
+        let session = Session::start(source, Err(ProberState::Off)).await?;
+        Ok(Self::Attached(Box::new(AttachedFeed {
             findings: session.monitor.findings(),
             claims: claims.then(|| session.monitor.events()),
             session: Some(session),
@@ -65,7 +65,7 @@ impl Feed {
     /// Asks the daemon, if one answers that watches what is wanted.
     pub async fn daemon(
         socket: &Path,
-        filter: &Filter,
+        filter: &RecordFilter,
         claims: bool,
     ) -> Result<Option<Self>, ClientError> {
         let client = Client::new(socket);
@@ -74,7 +74,7 @@ impl Feed {
             .list::<InterfaceRecord>(&format!("/v1/interfaces{query}"))
             .await
         {
-            Err(ClientError::NoDaemon(_)) => return Ok(None),
+            Err(ClientError::NotRunning(_)) => return Ok(None),
             other => other?,
         };
         if watched.is_empty() {
@@ -86,7 +86,7 @@ impl Feed {
         } else {
             None
         };
-        Ok(Some(Self::Daemon(Box::new(Daemon {
+        Ok(Some(Self::Daemon(Box::new(DaemonFeed {
             client,
             query,
             findings,
@@ -95,11 +95,11 @@ impl Feed {
     }
 
     /// Begins to watch, unless the daemon does that.
-    pub fn begin(&mut self) {
+    pub fn start_monitor(&mut self) {
         if let Self::Attached(attached) = self
             && let Some(session) = &mut attached.session
         {
-            session.begin();
+            session.start_monitor();
         }
     }
 
@@ -133,7 +133,7 @@ impl Feed {
     }
 
     /// What can be recorded while this lasts, if it is not the daemon's to do.
-    pub fn recording(&self, filter: &Filter) -> Option<Recording> {
+    pub fn recording(&self, filter: &RecordFilter) -> Option<Recording> {
         let Self::Attached(attached) = self else {
             return None;
         };
@@ -150,14 +150,14 @@ impl Feed {
     }
 
     /// The next item; `None` at the end. Can be dropped at any time without losing one.
-    pub async fn next(&mut self) -> anyhow::Result<Option<Item>> {
+    pub async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         match self {
             Self::Attached(attached) => Ok(attached.next().await),
             Self::Daemon(daemon) => daemon.next().await,
         }
     }
 
-    /// Stops watching. What was found until then is still to be had, by [`Feed::rest`].
+    /// Stops watching. What was found until then is still to be had, by [`Feed::drain_remaining`].
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Attached(attached) => match attached.session.take() {
@@ -169,23 +169,23 @@ impl Feed {
     }
 
     /// What came until it was stopped and has not been read.
-    pub fn rest(&mut self) -> Vec<Item> {
+    pub fn drain_remaining(&mut self) -> Vec<FeedItem> {
         let Self::Attached(attached) = self else {
             return Vec::new();
         };
         let mut items = Vec::new();
         loop {
             match attached.findings.try_recv() {
-                Ok(record) => items.push(Item::Finding(record, None)),
-                Err(TryRecvError::Lagged(missed)) => items.push(Item::Missed(missed)),
+                Ok(record) => items.push(FeedItem::Finding(record, None)),
+                Err(TryRecvError::Lagged(missed)) => items.push(FeedItem::Missed(missed)),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return items,
             }
         }
     }
 }
 
-impl Attached {
-    async fn next(&mut self) -> Option<Item> {
+impl AttachedFeed {
+    async fn next(&mut self) -> Option<FeedItem> {
         loop {
             let (claims, session) = (&mut self.claims, &self.session);
             let claim = async {
@@ -196,19 +196,19 @@ impl Attached {
             };
             tokio::select! {
                 finding = self.findings.recv() => return match finding {
-                    Ok(record) => Some(Item::Finding(record, None)),
-                    Err(RecvError::Lagged(missed)) => Some(Item::Missed(missed)),
+                    Ok(record) => Some(FeedItem::Finding(record, None)),
+                    Err(RecvError::Lagged(missed)) => Some(FeedItem::Missed(missed)),
                     Err(RecvError::Closed) => None,
                 },
                 event = claim => match event {
                     Ok(event) => {
                         let name = session.as_ref()?.watched.borrow().name_of(event.ifindex);
-                        let time = probe_datapath::clock::MONOTONIC.wall(Timestamp(event.ktime_ns));
+                        let time = probe_datapath::clock::MONOTONIC.to_wall_clock(Timestamp(event.ktime_ns));
                         if let Some(claim) = ClaimRecord::new(&event, name, time) {
-                            return Some(Item::Claim(Box::new(claim)));
+                            return Some(FeedItem::Claim(Box::new(claim)));
                         }
                     }
-                    Err(RecvError::Lagged(missed)) => return Some(Item::Missed(missed)),
+                    Err(RecvError::Lagged(missed)) => return Some(FeedItem::Missed(missed)),
                     Err(RecvError::Closed) => return None,
                 },
             }
@@ -216,8 +216,8 @@ impl Attached {
     }
 }
 
-impl Daemon {
-    async fn next(&mut self) -> anyhow::Result<Option<Item>> {
+impl DaemonFeed {
+    async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         let claims = &mut self.claims;
         let claim = async {
             match claims {
@@ -226,15 +226,15 @@ impl Daemon {
             }
         };
         Ok(tokio::select! {
-            line = self.findings.record::<Line>() => line?.map(|line| match line {
-                Line::Missed(missed) => Item::Missed(missed.missed),
-                Line::Finding(finding) => {
-                    Item::Finding(Arc::new(finding.record), Some(finding.sequence))
+            line = self.findings.record::<HistoryLine>() => line?.map(|line| match line {
+                HistoryLine::Missed(missed) => FeedItem::Missed(missed.missed),
+                HistoryLine::Finding(finding) => {
+                    FeedItem::Finding(Arc::new(finding.record), Some(finding.sequence))
                 }
             }),
             line = claim => line?.map(|line| match line {
-                ClaimLine::Missed(missed) => Item::Missed(missed.missed),
-                ClaimLine::Claim(claim) => Item::Claim(claim),
+                ClaimLine::Missed(missed) => FeedItem::Missed(missed.missed),
+                ClaimLine::Claim(claim) => FeedItem::Claim(claim),
             }),
         })
     }

@@ -4,34 +4,34 @@ use std::{path::Path, pin::pin, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
-use probe_model::Origin;
+use probe_model::FindingOrigin;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
-    Arguments, NO_SOCKET, Show,
-    feed::{Feed, Item},
+    NO_SOCKET, WatchArguments, WatchPrinter,
+    feed::{Feed, FeedItem},
     write::CaptureFile,
 };
-use crate::cli::{Exit, output::say, session::StopSignal, status_line};
+use crate::cli::{Exit, output::print_status, session::StopSignal, status_line};
 
 /// How often the status line is drawn anew.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
     let mut stop = StopSignal::listen()?;
     let mut timeout = pin!(elapsed(arguments.duration));
     let mut feed = open(arguments).await?;
     let origin = match &feed {
-        Feed::Attached(_) => Origin::Attached,
-        Feed::Daemon(_) => Origin::Daemon,
+        Feed::Attached(_) => FindingOrigin::Attached,
+        Feed::Daemon(_) => FindingOrigin::Daemon,
     };
-    let mut show = Show::new(arguments, origin)?;
+    let mut show = WatchPrinter::new(arguments, origin)?;
     let file = match &arguments.write {
         Some(path) => Some(CaptureFile::create(path, &feed, &show.filter).await?),
         None => None,
     };
-    feed.begin();
-    announce(arguments, &feed).await?;
+    feed.start_monitor();
+    print_start(arguments, &feed).await?;
     for binding in feed.open_conflicts().await? {
         if let Some(finding) = binding.as_finding() {
             show.finding(&finding, None)?;
@@ -54,22 +54,22 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
                 }
             }
             item = feed.next() => match item {
-                Ok(Some(item)) => take(&mut show, item)?,
+                Ok(Some(item)) => show_item(&mut show, item)?,
                 Ok(None) => break Err(anyhow::anyhow!("whoever watched has ended")),
                 Err(error) => break Err(error),
             },
         }
     };
     feed.stop().await?;
-    for item in feed.rest() {
-        take(&mut show, item)?;
+    for item in feed.drain_remaining() {
+        show_item(&mut show, item)?;
     }
     if let Some(file) = file {
         let recorded = file.finish().await?;
-        show.tally.miss(recorded.missed);
-        if show.printer.is_for_people() {
+        show.tally.add_missed(recorded.missed);
+        if show.printer.is_human_output() {
             show.printer.status.clear();
-            say(&format!("{} frames written", recorded.frames));
+            print_status(&format!("{} frames written", recorded.frames));
         }
     }
     let exit = show.end().context("cannot write to standard output")?;
@@ -77,7 +77,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 /// The daemon, if it answers, else this process itself.
-async fn open(arguments: &Arguments) -> anyhow::Result<Feed> {
+async fn open(arguments: &WatchArguments) -> anyhow::Result<Feed> {
     let socket: &Path = &arguments.socket;
     if socket.as_os_str() != NO_SOCKET
         && let Some(feed) = Feed::daemon(socket, &arguments.filter()?, arguments.claims).await?
@@ -92,7 +92,7 @@ async fn open(arguments: &Arguments) -> anyhow::Result<Feed> {
 }
 
 /// Says what is watched and by whom: silence must not look broken.
-async fn announce(arguments: &Arguments, feed: &Feed) -> anyhow::Result<()> {
+async fn print_start(arguments: &WatchArguments, feed: &Feed) -> anyhow::Result<()> {
     match feed {
         Feed::Attached(_) => {
             let status = feed.status().await?;
@@ -100,12 +100,12 @@ async fn announce(arguments: &Arguments, feed: &Feed) -> anyhow::Result<()> {
                 let mode = interface.mode.as_deref().unwrap_or("not yet");
                 format!("{} ({mode})", interface.interface)
             });
-            say(&format!(
+            print_status(&format!(
                 "watching {}",
                 names.collect::<Vec<_>>().join(", ")
             ));
         }
-        Feed::Daemon(_) => say(&format!(
+        Feed::Daemon(_) => print_status(&format!(
             "watching through the daemon at {}, as it was started (--socket none attaches instead)",
             arguments.socket.display()
         )),
@@ -113,12 +113,12 @@ async fn announce(arguments: &Arguments, feed: &Feed) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn take(show: &mut Show, item: Item) -> anyhow::Result<()> {
+fn show_item(show: &mut WatchPrinter, item: FeedItem) -> anyhow::Result<()> {
     match item {
-        Item::Finding(record, sequence) => show.finding(&record, sequence),
-        Item::Claim(record) => show.claim(&record),
-        Item::Missed(missed) => {
-            show.tally.miss(missed);
+        FeedItem::Finding(record, sequence) => show.finding(&record, sequence),
+        FeedItem::Claim(record) => show.claim(&record),
+        FeedItem::Missed(missed) => {
+            show.tally.add_missed(missed);
             Ok(())
         }
     }

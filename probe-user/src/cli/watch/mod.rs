@@ -9,26 +9,26 @@ use std::{io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use ipnet::IpNet;
-use probe_model::{ClaimRecord, FindingRecord, Origin};
+use probe_model::{ClaimRecord, FindingOrigin, FindingRecord};
 
 use super::{
     Exit,
     filter::{AddressArguments, FindingArguments},
-    output::{Output, Printer, is_closed, say},
+    output::{OutputFormat, Printer, is_closed, print_status},
     session::{block_on, init_logging},
     source::{SourceArguments, duration},
-    tally::Tally,
+    tally::FindingSummary,
 };
-use crate::{daemon::serve::DEFAULT_PATH, filter::Filter};
+use crate::{daemon::serve::DEFAULT_PATH, filter::RecordFilter};
 
 /// The word for no socket.
 pub const NO_SOCKET: &str = "none";
 
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct WatchArguments {
     /// How it is written
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
+    output: OutputFormat,
 
     /// Show claims too, each as it is seen
     #[arg(long)]
@@ -70,7 +70,7 @@ pub struct Arguments {
     source: SourceArguments,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
     init_logging("warn");
     match &arguments.read {
         Some(file) => read::run(file, arguments),
@@ -78,15 +78,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     }
 }
 
-impl Arguments {
+impl WatchArguments {
     /// What is shown. The kernel side's filter is part of it, because neither a daemon nor a capture knows of
     /// that.
-    fn filter(&self) -> anyhow::Result<Filter> {
+    fn filter(&self) -> anyhow::Result<RecordFilter> {
         let selection = self.source.policy().selection;
-        let places = Filter {
+        let places = RecordFilter {
             interfaces: selection.include,
             excluded: selection.exclude,
-            ..Filter::default()
+            ..RecordFilter::default()
         };
         let mut filter = self.findings.narrow(self.addresses.narrow(places));
         if filter.networks.is_empty() {
@@ -98,22 +98,22 @@ impl Arguments {
 }
 
 /// What is shown, and what was: the part that live watching and reading have in common.
-struct Show {
+struct WatchPrinter {
     printer: Printer,
-    filter: Filter,
-    tally: Tally,
+    filter: RecordFilter,
+    tally: FindingSummary,
     limit: Option<u64>,
     fail_on_conflict: bool,
     /// The reader of the output has gone.
     closed: bool,
 }
 
-impl Show {
-    fn new(arguments: &Arguments, origin: Origin) -> anyhow::Result<Self> {
+impl WatchPrinter {
+    fn new(arguments: &WatchArguments, origin: FindingOrigin) -> anyhow::Result<Self> {
         Ok(Self {
             printer: Printer::new(arguments.output, origin),
             filter: arguments.filter()?,
-            tally: Tally::default(),
+            tally: FindingSummary::default(),
             limit: arguments.count,
             fail_on_conflict: arguments.fail_on_conflict,
             closed: false,
@@ -121,25 +121,25 @@ impl Show {
     }
 
     fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
-        if self.is_done() || !self.filter.wants_finding(record) {
+        if self.is_done() || !self.filter.matches_finding(record) {
             return Ok(());
         }
         self.tally.count(record);
         let written = self.printer.finding(record, sequence);
-        self.unless_closed(written)
+        self.ignore_broken_pipe(written)
     }
 
     fn claim(&mut self, record: &ClaimRecord) -> io::Result<()> {
-        if self.is_done() || !self.filter.wants_claim(record) {
+        if self.is_done() || !self.filter.matches_claim(record) {
             return Ok(());
         }
         let written = self.printer.claim(record);
-        self.unless_closed(written)
+        self.ignore_broken_pipe(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.printer.flush();
-        self.unless_closed(flushed)
+        self.ignore_broken_pipe(flushed)
     }
 
     /// Whether nothing more is to be shown.
@@ -151,14 +151,14 @@ impl Show {
     fn end(mut self) -> io::Result<Exit> {
         self.flush()?;
         self.printer.status.clear();
-        if self.printer.is_for_people() {
+        if self.printer.is_human_output() {
             // Standard error, because standard output may be a file of findings.
-            say(&self.tally.summary());
+            print_status(&self.tally.summary());
         }
         Ok(self.tally.exit(self.fail_on_conflict))
     }
 
-    fn unless_closed(&mut self, result: io::Result<()>) -> io::Result<()> {
+    fn ignore_broken_pipe(&mut self, result: io::Result<()>) -> io::Result<()> {
         match result {
             Err(error) if is_closed(&error) => {
                 self.closed = true;

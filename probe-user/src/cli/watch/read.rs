@@ -12,35 +12,35 @@ use std::{
 };
 
 use anyhow::Context as _;
-use probe_capture::{Playback, Progress, Reader, Tally};
-use probe_model::Origin;
+use probe_capture::{CaptureReader, CaptureStatistics, Playback, PlaybackEvent};
+use probe_model::FindingOrigin;
 
-use super::{Arguments, Show};
-use crate::cli::{Exit, output::say};
+use super::{WatchArguments, WatchPrinter};
+use crate::cli::{Exit, output::print_status};
 
 /// How often the status line is drawn anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
-pub fn run(path: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
+pub fn run(path: &Path, arguments: &WatchArguments) -> anyhow::Result<Exit> {
     let about = || format!("{}", path.display());
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
-    let reader = Reader::new(file).with_context(about)?;
+    let reader = CaptureReader::new(file).with_context(about)?;
     let interrupted = interrupts()?;
-    let mut show = Show::new(arguments, Origin::Capture(path.to_owned()))?;
+    let mut show = WatchPrinter::new(arguments, FindingOrigin::Capture(path.to_owned()))?;
     let mut failed = Ok(());
     let mut drawn = Instant::now();
 
     let config = arguments.source.detect_config();
     let playback = Playback::new(reader, config, arguments.claims);
-    let (tally, outcome) = playback.run(|progress| {
+    let (statistics, outcome) = playback.run(|progress| {
         let written = match progress {
-            Progress::Finding(record) => show.finding(&record, None),
-            Progress::Claim(record) => show.claim(&record),
-            Progress::Read(tally) => {
+            PlaybackEvent::Finding(record) => show.finding(&record, None),
+            PlaybackEvent::Claim(record) => show.claim(&record),
+            PlaybackEvent::BytesRead(statistics) => {
                 if drawn.elapsed() >= STATUS_INTERVAL {
                     drawn = Instant::now();
-                    show.printer.status.show(&progress_text(tally, size));
+                    show.printer.status.show(&progress_text(statistics, size));
                 }
                 Ok(())
             }
@@ -53,10 +53,10 @@ pub fn run(path: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         }
     });
     failed.context("cannot write to standard output")?;
-    let for_people = show.printer.is_for_people();
+    let for_people = show.printer.is_human_output();
     let exit = show.end().context("cannot write to standard output")?;
     if for_people || outcome.is_err() {
-        say(&read_text(tally));
+        print_status(&read_text(statistics));
     }
     outcome.with_context(about)?;
     Ok(exit)
@@ -72,28 +72,28 @@ fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-fn progress_text(tally: Tally, size: u64) -> String {
-    let percent = tally
+fn progress_text(statistics: CaptureStatistics, size: u64) -> String {
+    let percent = statistics
         .bytes
         .saturating_mul(100)
         .checked_div(size)
         .unwrap_or(0);
-    format!("{percent} % read: {}", read_text(tally))
+    format!("{percent} % read: {}", read_text(statistics))
 }
 
-fn read_text(tally: Tally) -> String {
-    let Tally {
+fn read_text(statistics: CaptureStatistics) -> String {
+    let CaptureStatistics {
         packets,
         frames,
         malformed,
-        other_links,
+        other_link_type_packets,
         bytes: _,
-    } = tally;
+    } = statistics;
     let parts = [
         (packets, "packets"),
         (frames, "of them ARP"),
         (malformed, "malformed"),
-        (other_links, "not of Ethernet interfaces"),
+        (other_link_type_packets, "not of Ethernet interfaces"),
     ];
     // The first two are said in any case.
     let said = parts.iter().enumerate();
@@ -110,17 +110,17 @@ mod tests {
 
     #[test]
     fn progress_says_how_far_it_is_also_in_a_pipe() {
-        let tally = Tally {
+        let statistics = CaptureStatistics {
             bytes: 50,
             packets: 7,
             frames: 3,
             malformed: 1,
-            other_links: 2,
+            other_link_type_packets: 2,
         };
         assert_eq!(
-            progress_text(tally, 200),
+            progress_text(statistics, 200),
             "25 % read: 7 packets, 3 of them ARP, 1 malformed, 2 not of Ethernet interfaces"
         );
-        assert!(progress_text(tally, 0).starts_with("0 %"));
+        assert!(progress_text(statistics, 0).starts_with("0 %"));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use probe_capture::{Blocks, end_of_listening};
+use probe_capture::{BlockSplitter, statistics_block};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_blocking},
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::feed::Feed;
-use crate::{client::Answer, daemon::recording::Recorded, filter::Filter};
+use crate::{client::ResponseStream, daemon::recording::RecordingSummary, filter::RecordFilter};
 
 /// Pieces that wait for a slow disk.
 const PIECES: usize = 64;
@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_millis(200);
 /// A file that is being written.
 pub struct CaptureFile {
     path: PathBuf,
-    source: JoinHandle<io::Result<Recorded>>,
+    source: JoinHandle<io::Result<RecordingSummary>>,
     writer: JoinHandle<io::Result<()>>,
     /// Dropped to end what comes from the daemon.
     ending: oneshot::Sender<()>,
@@ -34,7 +34,7 @@ pub struct CaptureFile {
 
 impl CaptureFile {
     /// Creates it, and writes what the feed finds from now on.
-    pub async fn create(path: &Path, feed: &Feed, filter: &Filter) -> anyhow::Result<Self> {
+    pub async fn create(path: &Path, feed: &Feed, filter: &RecordFilter) -> anyhow::Result<Self> {
         let file =
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         let (sender, receiver) = mpsc::channel(PIECES);
@@ -57,7 +57,7 @@ impl CaptureFile {
     }
 
     /// Writes the rest, once the feed has been stopped.
-    pub async fn finish(self) -> anyhow::Result<Recorded> {
+    pub async fn finish(self) -> anyhow::Result<RecordingSummary> {
         let Self {
             path,
             source,
@@ -81,11 +81,11 @@ fn write(mut file: File, mut pieces: mpsc::Receiver<Vec<u8>>) -> io::Result<()> 
 
 /// Copies whole blocks from the daemon until it is told to end.
 async fn copy(
-    mut answer: Answer,
+    mut answer: ResponseStream,
     out: mpsc::Sender<Vec<u8>>,
     mut ended: oneshot::Receiver<()>,
-) -> io::Result<Recorded> {
-    let mut blocks = Blocks::default();
+) -> io::Result<RecordingSummary> {
+    let mut blocks = BlockSplitter::default();
     let mut ending = false;
     loop {
         let silence = async {
@@ -96,7 +96,7 @@ async fn copy(
             }
         };
         let piece = tokio::select! {
-            piece = answer.piece() => piece,
+            piece = answer.next_chunk() => piece,
             () = silence => break,
             _ = &mut ended, if !ending => {
                 ending = true;
@@ -107,14 +107,14 @@ async fn copy(
             break;
         };
         // The writer is gone only with an error of its own.
-        if out.send(blocks.take(&piece)).await.is_err() {
+        if out.send(blocks.split(&piece)).await.is_err() {
             break;
         }
     }
     let now = jiff::Timestamp::now().as_nanosecond();
-    let end = end_of_listening(0, u64::try_from(now).unwrap_or(0))?;
+    let end = statistics_block(0, u64::try_from(now).unwrap_or(0))?;
     let _ = out.send(end).await;
-    Ok(Recorded {
+    Ok(RecordingSummary {
         frames: blocks.packets(),
         missed: blocks.missed(),
     })

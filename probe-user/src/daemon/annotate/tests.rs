@@ -2,13 +2,13 @@ use std::sync::Mutex as StdMutex;
 
 use jiff::Timestamp;
 use probe_cluster::{
-    Objects,
+    ClusterObjects,
     testing::{named, objects, pool, service},
 };
 use probe_common::wire::Vlan;
 use probe_model::{
-    CauseKind, CountsRecord, Role, Severity,
-    watched::{WatchState, Watched},
+    CauseKind, CountsRecord, OwnerRole, Severity,
+    watched::{WatchState, WatchedInterface},
 };
 use serde_json::json;
 use tokio::time::sleep;
@@ -44,11 +44,11 @@ impl NodeList for Slow {
     }
 }
 
-fn cluster() -> Cluster {
+fn cluster() -> ClusterSnapshot {
     let mut leased = service("shop/leased", &[LEASED]);
     leased.kube_vip_host = Some("node-2".to_owned());
     leased.kube_vip_mac = Some(B);
-    Cluster::from(Objects {
+    ClusterSnapshot::from(ClusterObjects {
         services: vec![
             service("shop/frontend", &[SERVICE]),
             service("shop/api", &[SERVICE]),
@@ -60,17 +60,19 @@ fn cluster() -> Cluster {
 }
 
 fn annotator(nodes: &Arc<Slow>) -> Annotator {
-    let watched = Watched {
+    let watched = WatchedInterface {
         ifindex: 2,
         name: "eth0".to_owned(),
-        state: WatchState::Failed { why: String::new() },
+        state: WatchState::Failed {
+            reason: String::new(),
+        },
     };
-    Annotator::new(Sources {
+    Annotator::new(AnnotatorSources {
         cluster: watch::Sender::new(Arc::new(cluster())).subscribe(),
         health: Arc::default(),
         nodes: nodes.clone(),
-        own: Some("node-1".to_owned()),
-        monitor: MonitorHandle::deaf(),
+        own_addresses: Some("node-1".to_owned()),
+        monitor: MonitorHandle::disconnected(),
         neighbours: NeighbourReader::open().unwrap(),
         links: watch::Sender::default().subscribe(),
         watched: watch::Sender::new(Arc::new([watched].into_iter().collect())).subscribe(),
@@ -89,7 +91,7 @@ fn owner(mac: MacAddr, local: bool) -> OwnerRecord {
         macs: vec![mac],
         vendor: None,
         node: None,
-        role: Role::Current,
+        role: OwnerRole::Current,
         local,
         announces: false,
         first_seen: Timestamp::UNIX_EPOCH,
@@ -98,7 +100,7 @@ fn owner(mac: MacAddr, local: bool) -> OwnerRecord {
     }
 }
 
-fn finding(finding: FindingKind, ip: &str) -> Arc<FindingRecord> {
+fn annotate_finding(finding: FindingKind, ip: &str) -> Arc<FindingRecord> {
     Arc::new(FindingRecord {
         time: Timestamp::UNIX_EPOCH,
         finding,
@@ -145,10 +147,10 @@ async fn findings_keep_their_order_and_only_disputes_of_the_cluster_wait() {
     let out = through(
         annotator(&nodes),
         [
-            finding(FindingKind::NewBinding, SERVICE),
-            finding(FindingKind::Conflict, "192.0.2.7"),
-            finding(FindingKind::Conflict, SERVICE),
-            finding(FindingKind::Moved, SERVICE),
+            annotate_finding(FindingKind::NewBinding, SERVICE),
+            annotate_finding(FindingKind::Conflict, "192.0.2.7"),
+            annotate_finding(FindingKind::Conflict, SERVICE),
+            annotate_finding(FindingKind::Moved, SERVICE),
         ],
     )
     .await;
@@ -171,7 +173,7 @@ async fn findings_keep_their_order_and_only_disputes_of_the_cluster_wait() {
     let fetched = nodes.fetched.lock().unwrap();
     assert_eq!(
         *fetched,
-        [LIST_AGE, STRANGER_LIST_AGE],
+        [LIST_AGE, UNKNOWN_HOST_LIST_AGE],
         "an owner that is no node is looked for among those who joined"
     );
 }
@@ -179,7 +181,7 @@ async fn findings_keep_their_order_and_only_disputes_of_the_cluster_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_dispute_waits_for_two_seconds_and_the_next_not_at_all() {
     let nodes = slow(Duration::from_hours(1));
-    let disputes = [SERVICE; 3].map(|ip| finding(FindingKind::Conflict, ip));
+    let disputes = [SERVICE; 3].map(|ip| annotate_finding(FindingKind::Conflict, ip));
     let out = through(annotator(&nodes), disputes).await;
     for (record, took) in &out {
         assert!((2_000..2_100).contains(&took.as_millis()), "{took:?}");
@@ -196,15 +198,15 @@ async fn a_dispute_waits_for_two_seconds_and_the_next_not_at_all() {
 async fn a_finding_says_whose_address_it_is_and_why_it_is_in_dispute() {
     let nodes = slow(Duration::ZERO);
     let all = [
-        finding(FindingKind::Conflict, SERVICE),
-        finding(FindingKind::NewBinding, "192.0.2.81"),
-        finding(FindingKind::Conflict, "192.0.2.7"),
+        annotate_finding(FindingKind::Conflict, SERVICE),
+        annotate_finding(FindingKind::NewBinding, "192.0.2.81"),
+        annotate_finding(FindingKind::Conflict, "192.0.2.7"),
     ];
     let out = through(annotator(&nodes), all).await;
     let [conflict, in_pool, elsewhere] = [0, 1, 2].map(|place: usize| &out[place].0);
     let context = conflict.cluster.as_ref().unwrap();
     assert_eq!(context.pool, Some(named("metallb-system/production")));
-    assert_eq!(context.announced, Announced::Nowhere);
+    assert_eq!(context.announced, AnnouncementMode::NotAnnounced);
     let cause = context.cause.as_ref().unwrap();
     assert_eq!(cause.kind, CauseKind::SharedWithoutKey);
     let names: Vec<_> = conflict
@@ -223,8 +225,8 @@ async fn a_finding_says_whose_address_it_is_and_why_it_is_in_dispute() {
 async fn the_mac_of_a_lease_is_the_node_that_kube_vip_names_for_that_address_alone() {
     let nodes = slow(Duration::ZERO);
     let all = [
-        finding(FindingKind::Conflict, LEASED),
-        finding(FindingKind::Conflict, SERVICE),
+        annotate_finding(FindingKind::Conflict, LEASED),
+        annotate_finding(FindingKind::Conflict, SERVICE),
     ];
     let out = through(annotator(&nodes), all).await;
     let names = |place: usize| -> Vec<_> {
@@ -239,7 +241,7 @@ async fn the_mac_of_a_lease_is_the_node_that_kube_vip_names_for_that_address_alo
 async fn a_drill_is_nobodys() {
     let drill = FindingRecord {
         drill: true,
-        ..(*finding(FindingKind::Conflict, SERVICE)).clone()
+        ..(*annotate_finding(FindingKind::Conflict, SERVICE)).clone()
     };
     let nodes = slow(Duration::ZERO);
     let out = through(annotator(&nodes), [Arc::new(drill.clone())]).await;
@@ -250,10 +252,10 @@ async fn a_drill_is_nobodys() {
 #[test]
 fn of_several_services_the_first_by_name_is_the_label() {
     let cluster = cluster();
-    let (service, pool) = whose(&cluster, SERVICE.parse().unwrap());
+    let (service, pool) = holder_of(&cluster, SERVICE.parse().unwrap());
     assert_eq!(service, Some(&named("shop/api")));
     assert_eq!(pool, Some("production"));
-    let (service, pool) = whose(&cluster, "198.51.100.1".parse().unwrap());
+    let (service, pool) = holder_of(&cluster, "198.51.100.1".parse().unwrap());
     assert_eq!((service, pool), (None, None));
 }
 
@@ -261,7 +263,7 @@ fn of_several_services_the_first_by_name_is_the_label() {
 async fn what_could_not_be_kept_up_with_is_counted() {
     let annotator = annotator(&slow(Duration::ZERO));
     let health = annotator.sources.health.clone();
-    let findings = (0..100).map(|_| finding(FindingKind::Moved, "192.0.2.7"));
+    let findings = (0..100).map(|_| annotate_finding(FindingKind::Moved, "192.0.2.7"));
     let out = through(annotator, findings).await;
     assert_eq!((out.len(), health.lost_findings()), (64, 36));
 }

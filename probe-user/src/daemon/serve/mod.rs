@@ -22,38 +22,38 @@ use axum::{
 use futures_util::stream;
 use jiff::Timestamp;
 use probe_datapath::CounterReader;
-use probe_kubernetes::Handle;
+use probe_kubernetes::ClusterHandle;
 use probe_model::{Links, watched::WatchedInterfaces};
 use probe_network::neighbours::NeighbourReader;
-use probe_notify::Counts;
+use probe_notify::NotificationCounts;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
     time::timeout,
 };
 
-use self::metrics::{Addresses, Material};
+use self::metrics::{AddressMetrics, MetricsInputs};
 pub use self::{
-    api::{ApiSources, ClusterRecord, MissedRecord, serve as serve_api},
-    socket::{ApiSocket, DEFAULT_PATH, SocketError},
+    api::{ApiSources, ClusterObjectsRecord, MissedRecord, serve as serve_api},
+    socket::{ApiSocket, ApiSocketError, DEFAULT_PATH},
     state::{InterfaceRecord, StatusRecord},
 };
 use crate::daemon::{
-    annotate::{Annotator, Need},
-    drill::Drills,
-    monitor::{MonitorHandle, Stopped},
-    watchdog::Standing,
+    annotate::{Annotator, NodeListSource},
+    drill::DrillSlot,
+    monitor::{MonitorHandle, MonitorStopped},
+    watchdog::ClusterStatusHandle,
 };
 
 /// How long the monitor may take to answer before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Scrapes at once. More wait.
-const SCRAPES: usize = 1;
+const MAX_SCRAPES: usize = 1;
 
 /// What the handlers read from.
 #[derive(Clone)]
-pub struct Sources {
+pub struct MetricsSources {
     /// Detection.
     pub monitor: MonitorHandle,
     /// The kernel side's counters.
@@ -65,19 +65,19 @@ pub struct Sources {
     /// What the kernel believes of its neighbours.
     pub neighbours: NeighbourReader,
     /// The exercise that goes on.
-    pub drills: Drills,
+    pub drills: DrillSlot,
     /// Who knows the cluster, if there is one.
     pub annotator: Option<Annotator>,
     /// How many addresses of a kind have series of their own.
     pub addresses: usize,
     /// What is counted of notifications.
-    pub notifications: Arc<Counts>,
+    pub notifications: Arc<NotificationCounts>,
     /// How it stands with the cluster.
-    pub standing: Standing,
+    pub cluster_status: ClusterStatusHandle,
     /// What came of reading the settings.
     pub config: watch::Receiver<ConfigOutcome>,
     /// What is known of the cluster.
-    pub cluster: Handle,
+    pub cluster: ClusterHandle,
 }
 
 /// What came of reading the settings.
@@ -91,8 +91,8 @@ pub struct ConfigOutcome {
 
 /// What the handlers share.
 #[derive(Clone)]
-struct Server {
-    sources: Sources,
+struct MetricsServer {
+    sources: MetricsSources,
     scrapes: Arc<Semaphore>,
 }
 
@@ -104,32 +104,32 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `stop` completes.
 pub async fn serve(
     listener: TcpListener,
-    sources: Sources,
+    sources: MetricsSources,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Server {
+        .with_state(MetricsServer {
             sources,
-            scrapes: Arc::new(Semaphore::new(SCRAPES)),
+            scrapes: Arc::new(Semaphore::new(MAX_SCRAPES)),
         });
     axum::serve(listener, router)
         .with_graceful_shutdown(stop)
         .await
 }
 
-async fn metrics(State(server): State<Server>) -> Response {
+async fn metrics(State(server): State<MetricsServer>) -> Response {
     // Whoever reaches the port may scrape as often as they like, and takes one core at most.
-    let Ok(Ok(_turn)) = timeout(PATIENCE, server.scrapes.acquire()).await else {
+    let Ok(Ok(_turn)) = timeout(SCRAPE_TIMEOUT, server.scrapes.acquire()).await else {
         return unavailable("too many want to scrape");
     };
-    let Ok(Ok(material)) = timeout(PATIENCE, material(server.sources)).await else {
+    let Ok(Ok(inputs)) = timeout(SCRAPE_TIMEOUT, material(server.sources)).await else {
         return unavailable("the monitor does not answer");
     };
     // Reading the maps and encoding keep no other task from running.
-    let encoded = tokio::task::spawn_blocking(move || metrics::encode(&material));
+    let encoded = tokio::task::spawn_blocking(move || metrics::encode(&inputs));
     match encoded.await {
         Ok(Ok(pieces)) => text(pieces),
         Ok(Err(error)) => unavailable(&error.to_string()),
@@ -147,20 +147,20 @@ fn text(pieces: Vec<String>) -> Response {
     (head, Body::from_stream(pieces)).into_response()
 }
 
-async fn material(sources: Sources) -> Result<Material, Stopped> {
+async fn material(sources: MetricsSources) -> Result<MetricsInputs, MonitorStopped> {
     let snapshot = sources.monitor.snapshot().await?;
     let statistics = &snapshot.statistics;
-    let addresses = Addresses::read(&sources.monitor, statistics, sources.addresses).await?;
+    let addresses = AddressMetrics::read(&sources.monitor, statistics, sources.addresses).await?;
     let neighbours = if addresses.any_tracked() {
         sources.neighbours.read().await
     } else {
         Arc::default()
     };
     let knowledge = match &sources.annotator {
-        Some(annotator) => Some(annotator.know(Need::Known).await),
+        Some(annotator) => Some(annotator.resolve(NodeListSource::Cached).await),
         None => None,
     };
-    Ok(Material {
+    Ok(MetricsInputs {
         knowledge,
         snapshot,
         addresses,
@@ -168,7 +168,7 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
         links: sources.links.borrow().clone(),
         neighbours,
         drill: sources.drills.current(),
-        standing: sources.standing.now(),
+        cluster_status: sources.cluster_status.snapshot(),
         most: sources.addresses,
         notifications: sources.notifications,
         config: *sources.config.borrow(),
@@ -178,22 +178,22 @@ async fn material(sources: Sources) -> Result<Material, Stopped> {
 }
 
 /// Alive: detection answers.
-async fn healthz(State(server): State<Server>) -> Response {
-    match timeout(PATIENCE, server.sources.monitor.snapshot()).await {
+async fn healthz(State(server): State<MetricsServer>) -> Response {
+    match timeout(SCRAPE_TIMEOUT, server.sources.monitor.snapshot()).await {
         Ok(Ok(_)) => "ok\n".into_response(),
         _ => unavailable("the monitor does not answer"),
     }
 }
 
 /// Ready: the programs are attached wherever they should be.
-async fn readyz(State(server): State<Server>) -> Response {
-    if server.sources.watched.borrow().are_attached() {
+async fn readyz(State(server): State<MetricsServer>) -> Response {
+    if server.sources.watched.borrow().is_any_attached() {
         "ok\n".into_response()
     } else {
         unavailable("not every interface that should be watched is")
     }
 }
 
-fn unavailable(why: &str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+fn unavailable(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
 }

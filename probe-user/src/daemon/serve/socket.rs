@@ -24,13 +24,13 @@ const BACKLOG: i32 = 64;
 
 /// Why there is no socket.
 #[derive(Debug, Error)]
-pub enum SocketError {
+pub enum ApiSocketError {
     /// Somebody listens there.
     #[error(
         "another daemon answers at {}: end it, or choose another --socket PATH (or none)",
         .0.display()
     )]
-    Taken(PathBuf),
+    InUse(PathBuf),
     /// It is something else.
     #[error("{} exists and is no socket: remove it, or choose another --socket PATH", .0.display())]
     NotASocket(PathBuf),
@@ -62,12 +62,12 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct ApiSocket {
     listener: tokio::net::UnixListener,
-    name: Name,
+    name: SocketFile,
 }
 
 /// The name of a socket in the file system.
 #[derive(Debug)]
-struct Name {
+struct SocketFile {
     path: PathBuf,
     /// Device and inode: a later socket of that name is another's.
     identity: Option<(u64, u64)>,
@@ -75,7 +75,7 @@ struct Name {
 
 impl ApiSocket {
     /// Listens there. What is left of a daemon that is gone is replaced.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path) -> Result<Self, ApiSocketError> {
         if let Some(directory) = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -83,7 +83,7 @@ impl ApiSocket {
             make_directory(directory)?;
         }
         remove_stale(path)?;
-        let failed = |source: io::Error| SocketError::Socket {
+        let failed = |source: io::Error| ApiSocketError::Socket {
             path: path.to_owned(),
             source,
         };
@@ -92,7 +92,7 @@ impl ApiSocket {
         let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
         Ok(Self {
             listener,
-            name: Name {
+            name: SocketFile {
                 path: path.to_owned(),
                 identity: identity(path),
             },
@@ -110,7 +110,7 @@ impl ApiSocket {
     }
 }
 
-impl Drop for Name {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
             // It is gone, or somebody took away the right to remove it: either way nothing is left to do.
@@ -119,20 +119,20 @@ impl Drop for Name {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), SocketError> {
+fn make_directory(path: &Path) -> Result<(), ApiSocketError> {
     let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
-    made.map_err(|source| SocketError::Directory {
+    made.map_err(|source| ApiSocketError::Directory {
         path: path.to_owned(),
         source,
     })
 }
 
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
+fn remove_stale(path: &Path) -> Result<(), ApiSocketError> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(());
     };
     if !metadata.file_type().is_socket() {
-        return Err(SocketError::NotASocket(path.to_owned()));
+        return Err(ApiSocketError::NotASocket(path.to_owned()));
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -140,7 +140,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
             let _ = fs::remove_file(path);
             Ok(())
         }
-        _ => Err(SocketError::Taken(path.to_owned())),
+        _ => Err(ApiSocketError::InUse(path.to_owned())),
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
         let path = directory.path().join("probe.sock");
         let _first = ApiSocket::bind(&path).unwrap();
         let error = ApiSocket::bind(&path).unwrap_err();
-        assert!(matches!(error, SocketError::Taken(_)), "{error}");
+        assert!(matches!(error, ApiSocketError::InUse(_)), "{error}");
         UnixStream::connect(&path).unwrap();
     }
 
@@ -207,7 +207,7 @@ mod tests {
         let path = directory.path().join("probe.sock");
         fs::write(&path, "precious").unwrap();
         let error = ApiSocket::bind(&path).unwrap_err();
-        assert!(matches!(error, SocketError::NotASocket(_)), "{error}");
+        assert!(matches!(error, ApiSocketError::NotASocket(_)), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 

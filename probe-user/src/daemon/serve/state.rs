@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use probe_common::counter::Direction;
-use probe_model::watched::{WatchState, Watched, WatchedInterfaces};
+use probe_model::watched::{WatchState, WatchedInterface, WatchedInterfaces};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::monitor::Snapshot;
+use crate::daemon::monitor::MonitorSnapshot;
 
 /// A watched interface: a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub struct StatusRecord {
 }
 
 impl InterfaceRecord {
-    fn new(watched: &Watched, snapshot: &Snapshot) -> Self {
+    fn new(watched: &WatchedInterface, snapshot: &MonitorSnapshot) -> Self {
         let received = |direction| {
             let key = (watched.ifindex, direction);
             snapshot.received.get(&key).copied().unwrap_or(0)
@@ -55,7 +55,7 @@ impl InterfaceRecord {
                 Some(*vlan_visible),
                 None,
             ),
-            WatchState::Failed { why } => (None, None, Some(why.clone())),
+            WatchState::Failed { reason } => (None, None, Some(reason.clone())),
         };
         Self {
             interface: watched.name.clone(),
@@ -71,7 +71,7 @@ impl InterfaceRecord {
 
 impl StatusRecord {
     /// How it goes now.
-    pub fn new(watched: &WatchedInterfaces, snapshot: &Snapshot) -> Self {
+    pub fn new(watched: &WatchedInterfaces, snapshot: &MonitorSnapshot) -> Self {
         let interfaces = watched
             .iter()
             .map(|watched| InterfaceRecord::new(watched, snapshot));
@@ -81,7 +81,7 @@ impl StatusRecord {
             conflicts: snapshot.statistics.open_conflicts,
             last_frame: snapshot
                 .last_event
-                .map(|at| probe_datapath::clock::MONOTONIC.wall(at)),
+                .map(|at| probe_datapath::clock::MONOTONIC.to_wall_clock(at)),
         }
     }
 }

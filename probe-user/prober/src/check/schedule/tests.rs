@@ -6,33 +6,33 @@ const SECOND: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_millis(500);
 const START: Timestamp = Timestamp(1_000_000_000_000);
 
-fn schedule(course: Course, total: u32, rate: u32) -> Schedule {
-    Schedule::new(course, total, rate, WAIT, 7, START)
+fn schedule(mode: ScheduleMode, total: u32, rate: u32) -> CheckSchedule {
+    CheckSchedule::new(mode, total, rate, WAIT, 7, START)
 }
 
-fn watch(duration: Duration) -> Course {
-    Course::Watch {
+fn watch(duration: Duration) -> ScheduleMode {
+    ScheduleMode::Watch {
         until: START + duration,
     }
 }
 
 /// Plays a schedule on a clock that is exactly on time. `heard` is told of each question and may answer.
 fn play(
-    schedule: &mut Schedule,
-    mut heard: impl FnMut(&mut Schedule, u32, Timestamp),
+    schedule: &mut CheckSchedule,
+    mut heard: impl FnMut(&mut CheckSchedule, u32, Timestamp),
 ) -> (Vec<(u32, Timestamp)>, Timestamp) {
     let (mut now, mut asked) = (START, Vec::new());
     for _ in 0..1_000_000 {
         match schedule.next(now) {
-            Next::Ask(number) => {
+            ScheduleAction::Probe(number) => {
                 asked.push((number, now));
                 heard(schedule, number, now);
             }
-            Next::Wait(until) => {
+            ScheduleAction::Wait(until) => {
                 assert!(until > now, "a wait for nothing");
                 now = until;
             }
-            Next::Done => return (asked, now),
+            ScheduleAction::Done => return (asked, now),
         }
     }
     panic!("no end");
@@ -51,7 +51,7 @@ fn densest(asked: &[(u32, Timestamp)], window: Duration) -> usize {
 
 #[test]
 fn a_sweep_keeps_its_pace_and_asks_the_silent_ones_twice() {
-    let mut sweep = schedule(Course::Sweep, 254, 10);
+    let mut sweep = schedule(ScheduleMode::Sweep, 254, 10);
     let (asked, end) = play(&mut sweep, |sweep, number, _| {
         if number % 2 == 0 {
             sweep.answered(number);
@@ -65,13 +65,13 @@ fn a_sweep_keeps_its_pace_and_asks_the_silent_ones_twice() {
         assert_eq!(sweep.asked(number) as usize, times.len());
     }
     assert_eq!(end, asked.last().unwrap().1 + WAIT);
-    assert_eq!(sweep.ever_asked(), 254);
+    assert_eq!(sweep.addresses_probed(), 254);
 }
 
 #[test]
 fn a_silent_one_has_the_time_to_answer_before_it_is_asked_again() {
     for silent in [1, 17, 254] {
-        let mut sweep = schedule(Course::Sweep, 254, 1000);
+        let mut sweep = schedule(ScheduleMode::Sweep, 254, 1000);
         let (asked, _) = play(&mut sweep, |sweep, number, _| {
             if number >= silent {
                 sweep.answered(number);
@@ -90,16 +90,16 @@ fn a_silent_one_has_the_time_to_answer_before_it_is_asked_again() {
 #[test]
 fn a_handful_is_done_within_a_second_at_any_rate_and_is_no_burst_that_shuts_a_port() {
     for rate in [1, 10, 100] {
-        for total in 1..=Schedule::HANDFUL {
-            let mut burst = schedule(Course::Burst, total, rate);
+        for total in 1..=CheckSchedule::FEW_TARGETS {
+            let mut burst = schedule(ScheduleMode::Burst, total, rate);
             let (asked, end) = play(&mut burst, |_, _, _| ());
             assert!(end.since(START) <= SECOND, "{total} at {rate}");
-            assert_eq!(burst.ever_asked(), total);
+            assert_eq!(burst.addresses_probed(), total);
             let most = if rate > BURST { 30 } else { 12 };
             assert!(asked.len() <= most, "{total} at {rate}: {}", asked.len());
         }
     }
-    let mut burst = schedule(Course::Burst, 1, 10);
+    let mut burst = schedule(ScheduleMode::Burst, 1, 10);
     assert_eq!(
         play(&mut burst, |burst, number, _| burst.answered(number))
             .0
@@ -110,7 +110,7 @@ fn a_handful_is_done_within_a_second_at_any_rate_and_is_no_burst_that_shuts_a_po
 
 #[test]
 fn the_silent_ones_of_a_handful_go_first() {
-    let mut burst = schedule(Course::Burst, 10, 10);
+    let mut burst = schedule(ScheduleMode::Burst, 10, 10);
     let (asked, _) = play(&mut burst, |burst, number, _| {
         if number != 4 && number != 5 {
             burst.answered(number);
@@ -122,37 +122,37 @@ fn the_silent_ones_of_a_handful_go_first() {
 
 #[test]
 fn a_booting_host_is_left_alone_and_asked_about_later() {
-    for course in [Course::Burst, Course::Sweep] {
-        let mut schedule = schedule(course, 3, 10);
-        schedule.disturbed(1, START);
+    for mode in [ScheduleMode::Burst, ScheduleMode::Sweep] {
+        let mut schedule = schedule(mode, 3, 10);
+        schedule.record_foreign_probe(1, START);
         let (asked, _) = play(&mut schedule, |_, _, _| ());
         let first = asked.iter().find(|(number, _)| *number == 1).unwrap();
         assert!(first.1.since(START) >= PROBE_MEMORY);
-        assert_eq!(schedule.ever_asked(), 3);
+        assert_eq!(schedule.addresses_probed(), 3);
         assert!(schedule.asked(1) > 1, "as often as the others");
     }
 }
 
 #[test]
 fn whoever_asks_for_ever_is_left_alone_for_ever_and_it_shows() {
-    let mut burst = schedule(Course::Burst, 1, 10);
+    let mut burst = schedule(ScheduleMode::Burst, 1, 10);
     let mut now = START;
     let end = loop {
-        burst.disturbed(0, now);
+        burst.record_foreign_probe(0, now);
         match burst.next(now) {
-            Next::Ask(_) => panic!("asked beside a prober"),
-            Next::Wait(until) => now = until.min(now + SECOND),
-            Next::Done => break now,
+            ScheduleAction::Probe(_) => panic!("asked beside a prober"),
+            ScheduleAction::Wait(until) => now = until.min(now + SECOND),
+            ScheduleAction::Done => break now,
         }
     };
-    assert_eq!((burst.ever_asked(), burst.asked(0)), (0, 0));
+    assert_eq!((burst.addresses_probed(), burst.asked(0)), (0, 0));
     assert!(end.since(START) < Duration::from_secs(45));
 }
 
 #[test]
 fn watching_asks_every_second_until_its_end() {
     let mut watching = schedule(watch(10 * SECOND), 3, 10);
-    watching.disturbed(2, START);
+    watching.record_foreign_probe(2, START);
     let (asked, end) = play(&mut watching, |watching, number, _| {
         watching.answered(number);
     });
@@ -167,17 +167,17 @@ fn watching_many_keeps_its_pace() {
     let mut watching = schedule(watch(20 * SECOND), 50, 10);
     let (asked, _) = play(&mut watching, |_, _, _| ());
     assert_eq!(densest(&asked, SECOND), 10);
-    assert_eq!(watching.ever_asked(), 50);
+    assert_eq!(watching.addresses_probed(), 50);
 }
 
 #[test]
 fn a_clock_that_stood_still_makes_no_burst() {
     for (rate, most) in [(10, 1), (1000, 11)] {
-        let mut sweep = schedule(Course::Sweep, 10_000, rate);
-        assert!(matches!(sweep.next(START), Next::Ask(_)));
+        let mut sweep = schedule(ScheduleMode::Sweep, 10_000, rate);
+        assert!(matches!(sweep.next(START), ScheduleAction::Probe(_)));
         let late = START + 60 * SECOND;
         let mut frames = 0;
-        while let Next::Ask(_) = sweep.next(late) {
+        while let ScheduleAction::Probe(_) = sweep.next(late) {
             frames += 1;
         }
         assert_eq!(frames, most, "at {rate}");
@@ -186,27 +186,27 @@ fn a_clock_that_stood_still_makes_no_burst() {
 
 #[test]
 fn what_did_not_leave_is_asked_again() {
-    let mut sweep = schedule(Course::Sweep, 1, 10);
-    assert_eq!(sweep.next(START), Next::Ask(0));
+    let mut sweep = schedule(ScheduleMode::Sweep, 1, 10);
+    assert_eq!(sweep.next(START), ScheduleAction::Probe(0));
     sweep.not_sent(0, START);
     assert_eq!(
-        (sweep.asked(0), sweep.ever_asked(), sweep.sent()),
+        (sweep.asked(0), sweep.addresses_probed(), sweep.sent()),
         (0, 0, 0)
     );
-    let Next::Wait(again) = sweep.next(START) else {
+    let ScheduleAction::Wait(unanswered) = sweep.next(START) else {
         panic!("at once")
     };
-    assert_eq!(sweep.next(again), Next::Ask(0));
+    assert_eq!(sweep.next(unanswered), ScheduleAction::Probe(0));
     assert_eq!(sweep.asked(0), 1);
 }
 
 #[test]
 fn what_is_left_shrinks_to_nothing() {
-    let mut sweep = schedule(Course::Sweep, 100, 10);
-    let before = sweep.left(START);
+    let mut sweep = schedule(ScheduleMode::Sweep, 100, 10);
+    let before = sweep.remaining(START);
     assert!(before >= 10 * SECOND && before <= 21 * SECOND, "{before:?}");
     let (_, end) = play(&mut sweep, |_, _, _| ());
-    assert!(sweep.left(end) <= WAIT, "{:?}", sweep.left(end));
+    assert!(sweep.remaining(end) <= WAIT, "{:?}", sweep.remaining(end));
 }
 
 proptest! {
@@ -216,15 +216,15 @@ proptest! {
     fn it_keeps_to_its_rules(
         total in 1_u32..40,
         rate in 1_u32..40,
-        course in 0..3,
+        mode in 0..3,
         events in prop::collection::vec((0_u32..40, 0_u64..400, any::<bool>()), 0..60),
     ) {
-        let course = match course {
-            0 => Course::Sweep,
-            1 if total <= Schedule::HANDFUL => Course::Burst,
+        let mode = match mode {
+            0 => ScheduleMode::Sweep,
+            1 if total <= CheckSchedule::FEW_TARGETS => ScheduleMode::Burst,
             _ => watch(20 * SECOND),
         };
-        let mut schedule = schedule(course, total, rate);
+        let mut schedule = schedule(mode, total, rate);
         let mut events = events.into_iter();
         let mut probed = vec![None; total as usize];
         let (mut now, mut asked) = (START, Vec::new());
@@ -233,17 +233,17 @@ proptest! {
             turns += 1;
             prop_assert!(turns < 100_000, "no end");
             match schedule.next(now) {
-                Next::Ask(number) => {
+                ScheduleAction::Probe(number) => {
                     prop_assert!(number < total);
                     let at: Option<Timestamp> = probed[number as usize];
                     prop_assert!(at.is_none_or(|at| now.since(at) >= PROBE_MEMORY));
                     asked.push((number, now));
                 }
-                Next::Wait(until) => {
+                ScheduleAction::Wait(until) => {
                     let late = match events.next() {
                         Some((number, late, is_probe)) if number < total => {
                             if is_probe {
-                                schedule.disturbed(number, now);
+                                schedule.record_foreign_probe(number, now);
                                 probed[number as usize] = Some(now);
                             } else {
                                 schedule.answered(number);
@@ -254,11 +254,11 @@ proptest! {
                     };
                     now = until.max(now) + Duration::from_millis(late);
                 }
-                Next::Done => break,
+                ScheduleAction::Done => break,
             }
         }
-        if course != Course::Burst {
-            let slack = if rate > 50 { SLACK } else { Duration::ZERO };
+        if mode != ScheduleMode::Burst {
+            let slack = if rate > 50 { MAX_LAG } else { Duration::ZERO };
             prop_assert!(densest(&asked, SECOND.saturating_sub(slack)) <= rate as usize);
         }
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use probe_common::wire::MacAddr;
-use probe_model::{CheckRecord, inert};
-use probe_pools::{Inventory, PoolKind, interval::Interval, usage::Amount};
+use probe_model::{CheckRecord, escape_untrusted};
+use probe_pools::{PoolInventory, PoolKind, interval::Interval, usage::FamilyCounts};
 use probe_render::layout;
 use serde::Serialize;
 
@@ -22,14 +22,14 @@ pub struct FreeRecord {
     /// Whether everything could be read and asked.
     pub complete: bool,
     /// The pools.
-    pub pools: Vec<PoolRecord>,
+    pub pools: Vec<FreePoolRecord>,
     /// Addresses that no service has, and that somebody answers for.
-    pub taken: Vec<TakenRecord>,
+    pub taken: Vec<InUseRecord>,
 }
 
 /// A pool.
 #[derive(Debug, Serialize)]
-pub struct PoolRecord {
+pub struct FreePoolRecord {
     /// Its cluster.
     pub cluster: String,
     /// What defines it.
@@ -42,12 +42,12 @@ pub struct PoolRecord {
     /// How many IPv4 and IPv6 addresses are free.
     pub addresses: u64,
     /// Which.
-    pub free: Vec<RangeRecord>,
+    pub free: Vec<FreeRangeRecord>,
 }
 
 /// Addresses from one to another.
 #[derive(Debug, Serialize)]
-pub struct RangeRecord {
+pub struct FreeRangeRecord {
     /// The first.
     pub first: IpAddr,
     /// The last.
@@ -56,18 +56,18 @@ pub struct RangeRecord {
 
 /// An address that somebody answers for.
 #[derive(Debug, Serialize)]
-pub struct TakenRecord {
+pub struct InUseRecord {
     /// Which.
     pub ip: Ipv4Addr,
     /// Who.
     pub macs: Vec<MacAddr>,
 }
 
-impl PoolRecord {
+impl FreePoolRecord {
     /// What is free of a pool, by its number.
-    pub fn new(inventory: &Inventory, pool: usize, free: Vec<Interval>) -> Self {
+    pub fn new(inventory: &PoolInventory, pool: usize, free: Vec<Interval>) -> Self {
         let pool = &inventory.pools[pool];
-        let ranges = free.iter().map(|range| RangeRecord {
+        let ranges = free.iter().map(|range| FreeRangeRecord {
             first: range.first(),
             last: range.last(),
         });
@@ -77,7 +77,7 @@ impl PoolRecord {
             namespace: pool.namespace.clone(),
             name: pool.name.clone(),
             free: ranges.collect(),
-            addresses: u64::try_from(Amount::of(free).all()).unwrap_or(u64::MAX),
+            addresses: u64::try_from(FamilyCounts::of(free).all()).unwrap_or(u64::MAX),
         }
     }
 
@@ -87,7 +87,7 @@ impl PoolRecord {
     }
 }
 
-impl TakenRecord {
+impl InUseRecord {
     /// What asking found out.
     pub fn new(record: &CheckRecord) -> Self {
         let macs = record.owners.iter().flat_map(|owner| owner.macs.clone());
@@ -101,7 +101,7 @@ impl TakenRecord {
 impl FreeRecord {
     /// One address a line, for scripts.
     pub fn lines(&self, out: &mut impl io::Write) -> io::Result<()> {
-        let ranges = self.pools.iter().flat_map(PoolRecord::ranges);
+        let ranges = self.pools.iter().flat_map(FreePoolRecord::ranges);
         for address in ranges.flat_map(addresses) {
             writeln!(out, "{address}")?;
         }
@@ -119,7 +119,7 @@ impl FreeRecord {
                 (Some(namespace), false) => format!("{namespace}/{}", pool.name),
                 (None, false) => pool.name.clone(),
             };
-            let name = inert(&name).into_owned();
+            let name = escape_untrusted(&name).into_owned();
             if pool.free.is_empty() {
                 rows.push(("none".to_owned(), name.clone(), "0".to_owned()));
             }
@@ -187,18 +187,18 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
 ";
 
     fn record() -> FreeRecord {
-        let mut inventory = Inventory::default();
+        let mut inventory = PoolInventory::default();
         manifest::read(&mut inventory, "east", "pools.yaml", POOLS);
         let pools = inventory.pools.iter().enumerate().map(|(number, pool)| {
             let ranges = pool.ranges.iter().map(|range| range.interval);
-            PoolRecord::new(&inventory, number, ranges.collect())
+            FreePoolRecord::new(&inventory, number, ranges.collect())
         });
         FreeRecord {
             asked: true,
             assigned_known: false,
             complete: true,
             pools: pools.collect(),
-            taken: vec![TakenRecord {
+            taken: vec![InUseRecord {
                 ip: Ipv4Addr::new(192, 0, 2, 9),
                 macs: vec!["02:00:00:00:00:01".parse().unwrap()],
             }],

@@ -13,12 +13,12 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use probe_cluster::{Node, Objects};
+use probe_cluster::{ClusterObjects, Node};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task};
 
 use super::{Api, ApiError};
-use crate::daemon::annotate::Need;
+use crate::daemon::annotate::NodeListSource;
 
 /// Pieces that wait for a slow client.
 const PIECES: usize = 4;
@@ -27,10 +27,10 @@ const PIECE: usize = 64 << 10;
 
 /// What is known of the cluster: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ClusterRecord {
+pub struct ClusterObjectsRecord {
     /// What the API server said.
     #[serde(flatten)]
-    pub objects: Objects,
+    pub objects: ClusterObjects,
     /// Its nodes; nothing while they are not known.
     #[serde(default)]
     pub nodes: Option<Vec<Node>>,
@@ -41,9 +41,9 @@ pub struct ClusterRecord {
 
 /// The same, as it is written.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ClusterResponse<'a> {
     #[serde(flatten)]
-    objects: &'a Objects,
+    objects: &'a ClusterObjects,
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<&'a [Node]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,16 +54,16 @@ struct Answer<'a> {
 pub(super) async fn cluster(State(api): State<Api>) -> Result<Response, ApiError> {
     let annotator = api.sources.annotator.ok_or(ApiError::NoCluster)?;
     // Who asks for everything wants the nodes too.
-    let known = annotator.know(Need::LISTED).await;
+    let known = annotator.resolve(NodeListSource::LISTED).await;
     let nodes = annotator.nodes();
     let (sender, receiver) = mpsc::channel(PIECES);
     task::spawn_blocking(move || {
-        let answer = Answer {
+        let answer = ClusterResponse {
             objects: known.cluster.objects(),
             nodes: nodes.as_deref().map(Vec::as_slice),
-            node: annotator.own(),
+            node: annotator.own_node_name(),
         };
-        let mut out = BufWriter::with_capacity(PIECE, Pieces(sender));
+        let mut out = BufWriter::with_capacity(PIECE, ChunkWriter(sender));
         // An error means that the client is gone.
         let _ = serde_json::to_writer(&mut out, &answer);
         let _ = out.write_all(b"\n").and_then(|()| out.flush());
@@ -77,9 +77,9 @@ pub(super) async fn cluster(State(api): State<Api>) -> Result<Response, ApiError
 }
 
 /// Hands on what is written, as fast as the client takes it.
-struct Pieces(mpsc::Sender<Bytes>);
+struct ChunkWriter(mpsc::Sender<Bytes>);
 
-impl Write for Pieces {
+impl Write for ChunkWriter {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let sent = self.0.blocking_send(Bytes::copy_from_slice(piece));
         sent.map_err(|_| io::ErrorKind::BrokenPipe)?;

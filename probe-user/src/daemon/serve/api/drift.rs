@@ -7,12 +7,12 @@ use super::{Api, ApiError, state::lines};
 
 /// The drifts: what is critical first.
 pub(super) async fn drift(State(api): State<Api>) -> Result<Response, ApiError> {
-    let standing = &api.sources.standing;
-    if !standing.is_on() {
+    let cluster_status = &api.sources.cluster_status;
+    if !cluster_status.is_on() {
         return Err(ApiError::NoCluster);
     }
     // An empty list would be an all-clear.
-    let now = standing.now().ok_or(ApiError::AnotherSpeaks)?;
+    let now = cluster_status.snapshot().ok_or(ApiError::NotLeader)?;
     let drifts = now.drifts.iter();
     Ok(lines(drifts.map(|drift| to_json(drift) + "\n").collect()))
 }

@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use probe_model::to_json;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Api, ApiError, Parameters, streams::streamed};
+use super::{Api, ApiError, Parameters, streams::ndjson_response};
 use crate::daemon::drill::Drill;
 
 /// Nobody practises for longer than this.
 pub(super) const LONGEST: Duration = Duration::from_hours(24);
 
 /// What is still to be said.
-enum Next {
+enum DrillPhase {
     Opened(Drill),
     Closed(Drill),
     Nothing,
@@ -33,23 +33,23 @@ pub(super) async fn drill(
         .ok_or_else(|| ApiError::Duration {
             said: text.to_owned(),
         })?;
-    let drill = api.sources.drills.begin(api.sources.monitor)?;
+    let drill = api.sources.drills.start(api.sources.monitor)?;
     tracing::info!(seconds = duration.as_secs(), "a drill begins");
     let end = Instant::now() + duration;
-    let lines = stream::unfold(Next::Opened(drill), move |next| async move {
+    let lines = stream::unfold(DrillPhase::Opened(drill), move |next| async move {
         match next {
-            Next::Opened(drill) => {
+            DrillPhase::Opened(drill) => {
                 let line = to_json(drill.record()) + "\n";
-                Some((line, Next::Closed(drill)))
+                Some((line, DrillPhase::Closed(drill)))
             }
-            Next::Closed(drill) => {
+            DrillPhase::Closed(drill) => {
                 sleep_until(end).await;
                 let record = probe_model::drill::resolved(drill.record(), Timestamp::now());
                 drop(drill);
-                Some((to_json(&record) + "\n", Next::Nothing))
+                Some((to_json(&record) + "\n", DrillPhase::Nothing))
             }
-            Next::Nothing => None,
+            DrillPhase::Nothing => None,
         }
     });
-    Ok(streamed(lines))
+    Ok(ndjson_response(lines))
 }

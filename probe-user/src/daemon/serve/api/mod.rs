@@ -25,29 +25,29 @@ use hyper_util::{
 use probe_model::{Links, watched::WatchedInterfaces};
 use tokio::sync::{Semaphore, watch};
 
-pub use self::{cluster::ClusterRecord, streams::MissedRecord};
+pub use self::{cluster::ClusterObjectsRecord, streams::MissedRecord};
 use super::ApiSocket;
 use crate::{
     daemon::{
         annotate::Annotator,
-        drill::{DrillGoesOn, Drills},
-        history::History,
-        monitor::{MonitorHandle, Stopped},
-        watchdog::Standing,
+        drill::{DrillInProgress, DrillSlot},
+        history::FindingHistory,
+        monitor::{MonitorHandle, MonitorStopped},
+        watchdog::ClusterStatusHandle,
     },
-    filter::{Filter, FilterError},
+    filter::{FilterError, RecordFilter},
 };
 
 /// Connections at once. More wait.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to say what it wants.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the monitor may take to answer before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted, for want of descriptors most likely.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Recordings at once: each keeps frames in mind.
-const RECORDINGS: usize = 4;
+const MAX_RECORDINGS: usize = 4;
 
 const LINES: &str = "application/x-ndjson";
 
@@ -61,13 +61,13 @@ pub struct ApiSources {
     /// All interfaces.
     pub links: watch::Receiver<Arc<Links>>,
     /// The last findings.
-    pub history: History,
+    pub history: FindingHistory,
     /// The exercise that goes on.
-    pub drills: Drills,
+    pub drills: DrillSlot,
     /// Who knows the cluster, if there is one.
     pub annotator: Option<Annotator>,
     /// How it stands with the cluster.
-    pub standing: Standing,
+    pub cluster_status: ClusterStatusHandle,
 }
 
 /// What the handlers share.
@@ -80,7 +80,7 @@ struct Api {
 /// Serves for ever.
 pub async fn serve(socket: ApiSocket, sources: ApiSources) {
     let service = TowerToHyperService::new(router(sources));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Closed never.
         let slot = slots.clone().acquire_owned().await;
@@ -88,7 +88,7 @@ pub async fn serve(socket: ApiSocket, sources: ApiSources) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%error, "no connection accepted");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
@@ -96,7 +96,7 @@ pub async fn serve(socket: ApiSocket, sources: ApiSources) {
         tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_PATIENCE)
+                .header_read_timeout(REQUEST_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a client of the socket went away");
@@ -120,7 +120,7 @@ fn router(sources: ApiSources) -> Router {
         .route("/v1/drill", post(drill::drill))
         .with_state(Api {
             sources,
-            recordings: Arc::new(Semaphore::new(RECORDINGS)),
+            recordings: Arc::new(Semaphore::new(MAX_RECORDINGS)),
         })
 }
 
@@ -134,23 +134,23 @@ enum ApiError {
     #[error("for is a number of seconds from 1 to {longest}, not {said:?}", longest = drill::LONGEST.as_secs())]
     Duration { said: String },
     #[error(transparent)]
-    Drill(#[from] DrillGoesOn),
+    Drill(#[from] DrillInProgress),
     #[error("this daemon follows no cluster: start it in a pod, or with KUBECONFIG set")]
     NoCluster,
     #[error(
         "another node speaks for the cluster, and only that one looks for drift: \
          kubectl -n arp-monitor get lease arp-monitor names it"
     )]
-    AnotherSpeaks,
+    NotLeader,
     #[error("the monitor does not answer")]
-    Stuck,
-    #[error("there are {RECORDINGS} recordings already: end one first")]
+    MonitorTimeout,
+    #[error("there are {MAX_RECORDINGS} recordings already: end one first")]
     TooMany,
 }
 
-impl From<Stopped> for ApiError {
-    fn from(_: Stopped) -> Self {
-        Self::Stuck
+impl From<MonitorStopped> for ApiError {
+    fn from(_: MonitorStopped) -> Self {
+        Self::MonitorTimeout
     }
 }
 
@@ -159,9 +159,9 @@ impl IntoResponse for ApiError {
         let status = match self {
             Self::Filter(_) | Self::Since(_) | Self::Duration { .. } => StatusCode::BAD_REQUEST,
             Self::Drill(_) => StatusCode::CONFLICT,
-            Self::AnotherSpeaks => StatusCode::MISDIRECTED_REQUEST,
+            Self::NotLeader => StatusCode::MISDIRECTED_REQUEST,
             Self::NoCluster => StatusCode::NOT_FOUND,
-            Self::Stuck | Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MonitorTimeout | Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, format!("{self}\n")).into_response()
     }
@@ -169,7 +169,7 @@ impl IntoResponse for ApiError {
 
 type Parameters = Query<HashMap<String, String>>;
 
-fn filter_of(parameters: &Parameters) -> Result<Filter, FilterError> {
+fn filter_of(parameters: &Parameters) -> Result<RecordFilter, FilterError> {
     let words = parameters.iter();
-    Filter::from_query(words.map(|(name, value)| (name.as_str(), value.as_str())))
+    RecordFilter::from_query(words.map(|(name, value)| (name.as_str(), value.as_str())))
 }

@@ -8,10 +8,10 @@ use axum::{
 use probe_model::{BindingRecord, BindingView, to_json, watched::WatchedInterfaces};
 use tokio::time::timeout;
 
-use super::{Api, ApiError, ApiSources, LINES, PATIENCE, Parameters, filter_of};
+use super::{Api, ApiError, ApiSources, LINES, Parameters, WRITE_TIMEOUT, filter_of};
 use crate::{
-    daemon::{monitor::Snapshot, serve::StatusRecord},
-    filter::Filter,
+    daemon::{monitor::MonitorSnapshot, serve::StatusRecord},
+    filter::RecordFilter,
 };
 
 /// The bindings with an open conflict.
@@ -20,7 +20,7 @@ pub(super) async fn conflicts(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let conflicts = conflicts_now(&api.sources).await?;
+    let conflicts = open_conflict_views(&api.sources).await?;
     Ok(listed(&conflicts, &api.sources, &filter).await)
 }
 
@@ -30,15 +30,17 @@ pub(super) async fn bindings(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let asked = timeout(PATIENCE, api.sources.monitor.bindings()).await;
-    let mut bindings = asked.map_err(|_| ApiError::Stuck)??;
+    let asked = timeout(WRITE_TIMEOUT, api.sources.monitor.bindings()).await;
+    let mut bindings = asked.map_err(|_| ApiError::MonitorTimeout)??;
     bindings.sort_unstable_by_key(|binding| binding.key);
     Ok(listed(&bindings, &api.sources, &filter).await)
 }
 
-async fn listed(views: &[BindingView], sources: &ApiSources, filter: &Filter) -> Response {
+async fn listed(views: &[BindingView], sources: &ApiSources, filter: &RecordFilter) -> Response {
     let records = records(views, sources).await;
-    let wanted = records.iter().filter(|record| filter.wants_binding(record));
+    let wanted = records
+        .iter()
+        .filter(|record| filter.matches_binding(record));
     lines(wanted.map(|record| to_json(record) + "\n").collect())
 }
 
@@ -54,13 +56,13 @@ async fn records(views: &[BindingView], sources: &ApiSources) -> Vec<BindingReco
 
 /// The open conflicts, for those who want to know more of them.
 pub(super) async fn open_conflicts(sources: &ApiSources) -> Result<Vec<BindingRecord>, ApiError> {
-    let views = conflicts_now(sources).await?;
+    let views = open_conflict_views(sources).await?;
     Ok(records(&views, sources).await)
 }
 
-async fn conflicts_now(sources: &ApiSources) -> Result<Vec<BindingView>, ApiError> {
-    let asked = timeout(PATIENCE, sources.monitor.open_conflicts()).await;
-    Ok(asked.map_err(|_| ApiError::Stuck)??)
+async fn open_conflict_views(sources: &ApiSources) -> Result<Vec<BindingView>, ApiError> {
+    let asked = timeout(WRITE_TIMEOUT, sources.monitor.open_conflicts()).await;
+    Ok(asked.map_err(|_| ApiError::MonitorTimeout)??)
 }
 
 fn record(view: &BindingView, watched: &WatchedInterfaces) -> BindingRecord {
@@ -76,7 +78,7 @@ pub(super) async fn interfaces(
     let filter = filter_of(&parameters)?;
     let status = current_status(&api.sources).await?;
     let records = status.interfaces.iter();
-    let wanted = records.filter(|record| filter.wants_interface(&record.interface));
+    let wanted = records.filter(|record| filter.matches_interface(&record.interface));
     Ok(lines(wanted.map(|record| to_json(record) + "\n").collect()))
 }
 
@@ -91,9 +93,9 @@ async fn current_status(sources: &ApiSources) -> Result<StatusRecord, ApiError> 
     Ok(StatusRecord::new(&watched, &snapshot))
 }
 
-async fn snapshot(sources: &ApiSources) -> Result<Snapshot, ApiError> {
-    let asked = timeout(PATIENCE, sources.monitor.snapshot()).await;
-    Ok(asked.map_err(|_| ApiError::Stuck)??)
+async fn snapshot(sources: &ApiSources) -> Result<MonitorSnapshot, ApiError> {
+    let asked = timeout(WRITE_TIMEOUT, sources.monitor.snapshot()).await;
+    Ok(asked.map_err(|_| ApiError::MonitorTimeout)??)
 }
 
 pub(super) fn lines(text: String) -> Response {

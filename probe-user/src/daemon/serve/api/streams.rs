@@ -21,10 +21,10 @@ use tokio::sync::{
 use super::{Api, ApiError, LINES, Parameters, filter_of, state};
 use crate::{
     daemon::{
-        history::{Entry, Numbered, Since},
+        history::{HistoryEntry, HistoryStart, SequencedRecord},
         recording::Recording,
     },
-    filter::Filter,
+    filter::RecordFilter,
 };
 
 /// Pieces of a capture that wait for a slow client.
@@ -67,14 +67,14 @@ pub(super) async fn findings(
             }
         }
     });
-    Ok(streamed(lines))
+    Ok(ndjson_response(lines))
 }
 
-fn line(entry: &Entry, filter: &Filter) -> Option<String> {
+fn line(entry: &HistoryEntry, filter: &RecordFilter) -> Option<String> {
     match entry {
-        Entry::Missed(missed) => Some(MissedRecord { missed: *missed }.line()),
-        Entry::Finding(numbered) => filter.wants_finding(&numbered.record).then(|| {
-            let numbered = Numbered {
+        HistoryEntry::Missed(missed) => Some(MissedRecord { missed: *missed }.line()),
+        HistoryEntry::Finding(numbered) => filter.matches_finding(&numbered.record).then(|| {
+            let numbered = SequencedRecord {
                 sequence: numbered.sequence,
                 record: &*numbered.record,
             };
@@ -110,14 +110,14 @@ pub(super) async fn claims(
             }
         },
     );
-    Ok(streamed(lines))
+    Ok(ndjson_response(lines))
 }
 
 /// The next line; empty if the next event is none. `None` at the end.
 async fn claim_line(
     events: &mut broadcast::Receiver<ArpEvent>,
     watched: &watch::Receiver<Arc<WatchedInterfaces>>,
-    filter: &Filter,
+    filter: &RecordFilter,
 ) -> Option<String> {
     let event = match events.recv().await {
         Ok(event) => event,
@@ -125,8 +125,8 @@ async fn claim_line(
         Err(RecvError::Closed) => return None,
     };
     let name = watched.borrow().name_of(event.ifindex);
-    let time = probe_datapath::clock::MONOTONIC.wall(Timestamp(event.ktime_ns));
-    let claim = ClaimRecord::new(&event, name, time).filter(|claim| filter.wants_claim(claim));
+    let time = probe_datapath::clock::MONOTONIC.to_wall_clock(Timestamp(event.ktime_ns));
+    let claim = ClaimRecord::new(&event, name, time).filter(|claim| filter.matches_claim(claim));
     Some(
         claim
             .map(|claim| to_json(&claim) + "\n")
@@ -165,18 +165,18 @@ pub(super) async fn frames(
     Ok(([(CONTENT_TYPE, CAPTURE)], Body::from_stream(pieces)).into_response())
 }
 
-fn since_of(parameters: &Parameters) -> Result<Since, ApiError> {
+fn since_of(parameters: &Parameters) -> Result<HistoryStart, ApiError> {
     let Some(text) = parameters.get("since") else {
-        return Ok(Since::Now);
+        return Ok(HistoryStart::Now);
     };
-    let sequence = text.parse().map(Since::Sequence).ok();
-    let time = || text.parse().map(Since::Time).ok();
+    let sequence = text.parse().map(HistoryStart::Sequence).ok();
+    let time = || text.parse().map(HistoryStart::Time).ok();
     sequence
         .or_else(time)
         .ok_or_else(|| ApiError::Since(text.clone()))
 }
 
-pub(super) fn streamed(lines: impl Stream<Item = String> + Send + 'static) -> Response {
+pub(super) fn ndjson_response(lines: impl Stream<Item = String> + Send + 'static) -> Response {
     let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
     ([(CONTENT_TYPE, LINES)], body).into_response()
 }

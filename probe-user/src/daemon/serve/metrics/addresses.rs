@@ -7,27 +7,27 @@ use probe_common::{
     label_enum,
     wire::{MacAddr, Vlan},
 };
-use probe_datapath::clock::since_1970_ns;
-use probe_detect::{AddressView, Cursor, Group, Statistics};
+use probe_datapath::clock::wall_clock_ns;
+use probe_detect::{AddressGroup, AddressView, DetectorStatistics, TableCursor};
 use probe_model::{
     BindingKey, BindingRecord, BindingView, FindingRecord, Links, Timestamp, on_link,
     vendor::vendor, watched::WatchedInterfaces,
 };
-use probe_network::neighbours::Neighbours;
+use probe_network::neighbours::NeighbourTable;
 
 use super::{
-    family::{Family, Moment, one_if},
+    family::{MetricFamily, SecondsSinceEpoch, bool_value},
     list,
 };
 use crate::daemon::{
-    annotate::{Knowledge, whose},
-    book::{Counted, Tally},
-    monitor::{MonitorHandle, Snapshot, Stopped},
+    annotate::{ClusterView, holder_of},
+    book::{AddressCounts, CountedKind},
+    monitor::{MonitorHandle, MonitorSnapshot, MonitorStopped},
 };
 
 label_enum! {
     /// Series that there may be too many of.
-    pub enum Series {
+    pub enum AddressSeries {
         /// Those of open conflicts.
         Conflicts = "conflicts",
         /// Those of contested addresses.
@@ -37,17 +37,17 @@ label_enum! {
     }
 }
 
-impl Series {
-    const fn group(self) -> Group {
+impl AddressSeries {
+    const fn group(self) -> AddressGroup {
         match self {
-            Self::Conflicts => Group::Conflicts,
-            Self::Contested => Group::Contested,
-            Self::Tracked => Group::Tracked,
+            Self::Conflicts => AddressGroup::Conflicts,
+            Self::Contested => AddressGroup::Contested,
+            Self::Tracked => AddressGroup::Tracked,
         }
     }
 
     /// How many addresses there are.
-    const fn all(self, statistics: &Statistics) -> usize {
+    const fn all(self, statistics: &DetectorStatistics) -> usize {
         match self {
             Self::Conflicts => statistics.open_conflicts,
             Self::Contested => statistics.contested,
@@ -58,20 +58,20 @@ impl Series {
 
 /// The addresses that get series.
 #[derive(Debug, Default)]
-pub struct Addresses {
-    groups: [Vec<(AddressView, Tally)>; Series::COUNT],
-    beyond: [usize; Series::COUNT],
+pub struct AddressMetrics {
+    groups: [Vec<(AddressView, AddressCounts)>; AddressSeries::COUNT],
+    beyond: [usize; AddressSeries::COUNT],
 }
 
-impl Addresses {
+impl AddressMetrics {
     /// Asks for them, page by page, at most so many of each group.
     pub async fn read(
         monitor: &MonitorHandle,
-        statistics: &Statistics,
+        statistics: &DetectorStatistics,
         most: usize,
-    ) -> Result<Self, Stopped> {
+    ) -> Result<Self, MonitorStopped> {
         let mut addresses = Self::default();
-        for &series in Series::ALL {
+        for &series in AddressSeries::ALL {
             let place = usize::from(series.number());
             let read = group(monitor, series.group(), most).await?;
             // Some may have come since they were counted.
@@ -84,10 +84,10 @@ impl Addresses {
 
     /// Whether any of them is tracked.
     pub fn any_tracked(&self) -> bool {
-        !self.of(Series::Tracked).is_empty()
+        !self.of(AddressSeries::Tracked).is_empty()
     }
 
-    fn of(&self, series: Series) -> &[(AddressView, Tally)] {
+    fn of(&self, series: AddressSeries) -> &[(AddressView, AddressCounts)] {
         &self.groups[usize::from(series.number())]
     }
 }
@@ -95,11 +95,11 @@ impl Addresses {
 /// The first addresses of a group, in their order.
 async fn group(
     monitor: &MonitorHandle,
-    group: Group,
+    group: AddressGroup,
     most: usize,
-) -> Result<Vec<(AddressView, Tally)>, Stopped> {
+) -> Result<Vec<(AddressView, AddressCounts)>, MonitorStopped> {
     let mut addresses = Vec::new();
-    let mut cursor = Some(Cursor::default());
+    let mut cursor = Some(TableCursor::default());
     while let Some(from) = cursor
         && addresses.len() < most
     {
@@ -116,17 +116,17 @@ async fn group(
 
 /// What the addresses are described with.
 #[derive(Clone, Copy)]
-pub struct Scene<'a> {
-    pub snapshot: &'a Snapshot,
+pub struct MetricsContext<'a> {
+    pub snapshot: &'a MonitorSnapshot,
     pub watched: &'a WatchedInterfaces,
     pub links: &'a Links,
-    pub neighbours: &'a Neighbours,
+    pub neighbours: &'a NeighbourTable,
     pub drill: Option<&'a FindingRecord>,
-    pub knowledge: Option<&'a Knowledge>,
+    pub knowledge: Option<&'a ClusterView>,
 }
 
 /// The labels that say where, and whose address it is.
-struct Place<'a> {
+struct AddressLabels<'a> {
     segment: &'a str,
     interface: &'a str,
     vlan: String,
@@ -136,13 +136,13 @@ struct Place<'a> {
     pool: &'a str,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> MetricsContext<'a> {
     /// Where an address is; none on an interface that is gone.
-    fn place(&self, key: BindingKey) -> Option<Place<'a>> {
+    fn place(&self, key: BindingKey) -> Option<AddressLabels<'a>> {
         let interface = &self.watched.get(key.segment.interface)?.name;
         let known = self.knowledge;
-        let (service, pool) = known.map_or((None, None), |known| whose(&known.cluster, key.ip));
-        Some(Place {
+        let (service, pool) = known.map_or((None, None), |known| holder_of(&known.cluster, key.ip));
+        Some(AddressLabels {
             segment: self.snapshot.segments.name(key.segment, key.ip),
             interface,
             vlan: key.segment.vlan.to_string(),
@@ -175,42 +175,42 @@ impl<'a> Scene<'a> {
             // What it is called does not matter here.
             let mut record =
                 BindingRecord::new(&view, String::new(), probe_datapath::clock::MONOTONIC);
-            known.binding(&mut record, Some(address.key.segment));
+            known.annotate_binding(&mut record, Some(address.key.segment));
             record.cluster?.cause
         });
         cause.map_or(["", ""], |cause| [cause.kind.label(), cause.scope.label()])
     }
 }
 
-const fn word(is_so: bool) -> &'static str {
+const fn bool_label(is_so: bool) -> &'static str {
     if is_so { "true" } else { "false" }
 }
 
 /// The series of all of them.
-pub fn families(addresses: &Addresses, scene: Scene<'_>) -> Vec<String> {
-    let mut beyond = Family::new(list::NOT_EXPORTED);
-    for &series in Series::ALL {
+pub fn families(addresses: &AddressMetrics, scene: MetricsContext<'_>) -> Vec<String> {
+    let mut beyond = MetricFamily::new(list::NOT_EXPORTED);
+    for &series in AddressSeries::ALL {
         let count = addresses.beyond[usize::from(series.number())];
         beyond.add([series.label()], count);
     }
-    let mut families = conflicts(addresses.of(Series::Conflicts), scene);
-    families.push(contested(addresses.of(Series::Contested), scene));
-    families.push(claims(addresses.of(Series::Tracked), scene));
-    families.extend(tracked(addresses.of(Series::Tracked), scene));
+    let mut families = conflicts(addresses.of(AddressSeries::Conflicts), scene);
+    families.push(contested(addresses.of(AddressSeries::Contested), scene));
+    families.push(claims(addresses.of(AddressSeries::Tracked), scene));
+    families.extend(tracked(addresses.of(AddressSeries::Tracked), scene));
     families.push(beyond.finish());
     families
 }
 
-fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
-    let mut owners = Family::new(list::CONFLICT_OWNERS);
-    let mut info = Family::new(list::CONFLICT_OWNER_INFO);
-    let mut add = |place: &Place<'_>,
+fn conflicts(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> Vec<String> {
+    let mut owners = MetricFamily::new(list::CONFLICT_OWNERS);
+    let mut info = MetricFamily::new(list::CONFLICT_OWNER_INFO);
+    let mut add = |place: &AddressLabels<'_>,
                    address: IpAddr,
                    tracked: bool,
                    parties: &[Vec<MacAddr>],
                    drill: &str,
                    cause: [&str; 2]| {
-        let Place {
+        let AddressLabels {
             segment,
             interface,
             vlan,
@@ -219,7 +219,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
             service,
             pool,
         } = place;
-        let (tracked, [cause, belongs]) = (word(tracked), cause);
+        let (tracked, [cause, belongs]) = (bool_label(tracked), cause);
         owners.add(
             [
                 segment, interface, vlan, ip, tracked, drill, namespace, service, pool, cause,
@@ -255,7 +255,7 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
         }
     }
     if let Some(drill) = scene.drill {
-        let place = Place {
+        let place = AddressLabels {
             segment: drill.segment.as_deref().unwrap_or_default(),
             interface: &drill.interface,
             vlan: drill.vlan.to_string(),
@@ -274,14 +274,14 @@ fn conflicts(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String
     vec![owners.finish(), info.finish()]
 }
 
-fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
-    let mut family = Family::new(list::CONTESTED);
+fn contested(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> String {
+    let mut family = MetricFamily::new(list::CONTESTED);
     for (address, _) in addresses {
         if !address.contested || address.ignored {
             continue;
         }
         if let Some(place) = scene.place(address.key) {
-            let Place {
+            let AddressLabels {
                 segment,
                 interface,
                 vlan,
@@ -290,7 +290,7 @@ fn contested(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
                 service,
                 pool,
             } = &place;
-            let tracked = word(address.tracked);
+            let tracked = bool_label(address.tracked);
             family.add(
                 [
                     segment, interface, vlan, ip, tracked, namespace, service, pool,
@@ -320,7 +320,7 @@ impl LastClaim<'_> {
 }
 
 /// The last claims. By segment: an address that is seen on two interfaces of one is there once.
-fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
+fn claims(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> String {
     let mut last: Vec<LastClaim<'_>> = addresses
         .iter()
         .filter_map(|(address, _)| {
@@ -339,8 +339,8 @@ fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
         .collect();
     last.sort_unstable();
     last.dedup_by(|later, first| later.place() == first.place());
-    let since_1970 = since_1970_ns();
-    let mut family = Family::with_room(list::TRACKED_CLAIM, last.len());
+    let since_1970 = wall_clock_ns();
+    let mut family = MetricFamily::with_room(list::TRACKED_CLAIM, last.len());
     for claim in last {
         let nanos = claim.at.0.0.saturating_add(since_1970);
         family.add(
@@ -351,22 +351,23 @@ fn claims(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> String {
                 &claim.owner.to_string(),
                 claim.node,
             ],
-            Moment { nanos },
+            SecondsSinceEpoch { nanos },
         );
     }
     family.finish()
 }
 
-fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> {
-    let mut silent = Family::with_room(list::TRACKED_SILENT, addresses.len());
-    let mut findings = Family::with_room(list::TRACKED_FINDINGS, addresses.len() * Counted::COUNT);
-    let mut mismatches = Family::new(list::NEIGHBOR_MISMATCH);
-    let believed = believed(scene, addresses);
+fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> Vec<String> {
+    let mut silent = MetricFamily::with_room(list::TRACKED_SILENT, addresses.len());
+    let mut findings =
+        MetricFamily::with_room(list::TRACKED_FINDINGS, addresses.len() * CountedKind::COUNT);
+    let mut mismatches = MetricFamily::new(list::NEIGHBOR_MISMATCH);
+    let believed = trusted_neighbours(scene, addresses);
     for (address, tally) in addresses {
         let Some(place) = scene.place(address.key) else {
             continue;
         };
-        let Place {
+        let AddressLabels {
             segment,
             interface,
             vlan,
@@ -377,9 +378,9 @@ fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> 
         } = &place;
         silent.add(
             [segment, interface, vlan, ip, namespace, service, pool],
-            one_if(address.silent),
+            bool_value(address.silent),
         );
-        for (counted, count) in Counted::ALL.iter().zip(tally) {
+        for (counted, count) in CountedKind::ALL.iter().zip(tally) {
             let finding = counted.label();
             findings.add(
                 [
@@ -389,7 +390,7 @@ fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> 
             );
         }
         if let (Some(holder), Some(mac)) = (&address.holder, believed.get(&address.key)) {
-            let differs = one_if(!holder.macs.contains(mac));
+            let differs = bool_value(!holder.macs.contains(mac));
             mismatches.add([segment, interface, vlan, ip], differs);
         }
     }
@@ -398,7 +399,10 @@ fn tracked(addresses: &[(AddressView, Tally)], scene: Scene<'_>) -> Vec<String> 
 
 /// What the kernel believes of these addresses, which are in their order. Its entries are on the interface that
 /// has the address of the network, which may be stacked on a watched one.
-fn believed(scene: Scene<'_>, addresses: &[(AddressView, Tally)]) -> HashMap<BindingKey, MacAddr> {
+fn trusted_neighbours(
+    scene: MetricsContext<'_>,
+    addresses: &[(AddressView, AddressCounts)],
+) -> HashMap<BindingKey, MacAddr> {
     let mut believed = HashMap::new();
     for (&(ifindex, ip), &mac) in scene.neighbours {
         let Some(link) = scene.links.get(ifindex) else {

@@ -9,14 +9,14 @@ use probe_cluster::{
     usage::{PoolUsage, usage},
 };
 use probe_common::label_enum;
-use probe_model::Named;
+use probe_model::NamespacedName;
 
-use super::{family::Family, list};
-use crate::daemon::watchdog::Now;
+use super::{family::MetricFamily, list};
+use crate::daemon::watchdog::ClusterStatus;
 
 label_enum! {
     /// Series that there may be too many of.
-    pub enum Series {
+    pub enum ClusterSeries {
         /// Those of pools.
         Pools = "pools",
         /// Those of drifts.
@@ -25,17 +25,20 @@ label_enum! {
 }
 
 /// The series of all of it, of pools and of drifts not more than `most`. No sample where another node speaks.
-pub fn families(now: Option<&Now>, most: usize) -> String {
-    let mut beyond = Family::new(list::CLUSTER_NOT_EXPORTED);
+pub fn families(now: Option<&ClusterStatus>, most: usize) -> String {
+    let mut beyond = MetricFamily::new(list::CLUSTER_NOT_EXPORTED);
     let usage = now.map(|now| usage(&now.cluster)).unwrap_or_default();
     let none = Vec::new();
     let drifts = now.map_or(&none, |now| &*now.drifts);
     if now.is_some() {
-        for (series, all) in [(Series::Pools, usage.len()), (Series::Drifts, drifts.len())] {
+        for (series, all) in [
+            (ClusterSeries::Pools, usage.len()),
+            (ClusterSeries::Drifts, drifts.len()),
+        ] {
             beyond.add([series.label()], all.saturating_sub(most));
         }
     }
-    let mut counts = Family::new(list::DRIFTS);
+    let mut counts = MetricFamily::new(list::DRIFTS);
     if now.is_some() {
         let counted = drift::counts(drifts);
         for &kind in DriftKind::ALL {
@@ -54,15 +57,15 @@ pub fn families(now: Option<&Now>, most: usize) -> String {
 }
 
 fn pools(usage: &[PoolUsage], most: usize) -> [String; 2] {
-    let mut total = Family::new(list::POOL_ADDRESSES);
-    let mut assigned = Family::new(list::POOL_ASSIGNED);
+    let mut total = MetricFamily::new(list::POOL_ADDRESSES);
+    let mut assigned = MetricFamily::new(list::POOL_ASSIGNED);
     // One resource may come in two versions, and two equal series spoil a whole scrape.
     let usage: BTreeMap<_, _> = usage
         .iter()
         .map(|usage| ((&usage.pool, usage.family), usage))
         .collect();
     for usage in usage.values().take(most) {
-        let Named { namespace, name } = &usage.pool;
+        let NamespacedName { namespace, name } = &usage.pool;
         let labels = [namespace, name, usage.family.label()];
         total.add(labels, usage.total);
         assigned.add(labels, usage.assigned);
@@ -71,16 +74,17 @@ fn pools(usage: &[PoolUsage], most: usize) -> [String; 2] {
 }
 
 fn single(drifts: &[Drift], most: usize) -> String {
-    let mut family = Family::new(list::DRIFT);
+    let mut family = MetricFamily::new(list::DRIFT);
     for drift in drifts.iter().take(most) {
-        let name = |named: &Option<Named>| named.clone().map(|one| (one.namespace, one.name));
+        let name =
+            |named: &Option<NamespacedName>| named.clone().map(|one| (one.namespace, one.name));
         let (service_namespace, service) = name(&drift.service).unwrap_or_default();
         let (pool_namespace, pool) = name(&drift.pool).unwrap_or_default();
         let ip = drift.ip.map(|ip| ip.to_string()).unwrap_or_default();
         family.add(
             [
                 drift.drift.label(),
-                drift.reason.map_or("", drift::Reason::label),
+                drift.reason.map_or("", drift::PendingReason::label),
                 &service_namespace,
                 &service,
                 &pool_namespace,
@@ -99,8 +103,8 @@ mod tests {
     use std::{collections::HashMap, sync::Arc};
 
     use probe_cluster::{
-        Cluster, Objects,
-        drift::{Watch, Wire, find},
+        ClusterObjects, ClusterSnapshot,
+        drift::{DriftTracker, ObservedNetwork, find},
         testing,
         testing::at,
     };
@@ -108,14 +112,14 @@ mod tests {
 
     use super::*;
 
-    fn samples(now: Option<&Now>, most: usize) -> Vec<String> {
+    fn samples(now: Option<&ClusterStatus>, most: usize) -> Vec<String> {
         let text = families(now, most);
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         samples.map(str::to_owned).collect()
     }
 
-    fn now() -> Now {
-        let cluster = Cluster::from(Objects {
+    fn snapshot() -> ClusterStatus {
+        let cluster = ClusterSnapshot::from(ClusterObjects {
             services: vec![
                 testing::service("shop/frontend", &["192.0.2.240"]),
                 testing::service("shop/old", &["203.0.113.7"]),
@@ -126,7 +130,7 @@ mod tests {
             )],
             ..testing::objects()
         });
-        let wire = Wire {
+        let wire = ObservedNetwork {
             now: at("12:00:00"),
             bindings: &[],
             nodes: None,
@@ -134,8 +138,9 @@ mod tests {
             endpoints: &HashMap::new(),
         };
         let found = find(&cluster, wire);
-        let drifts = Watch::new(std::time::Duration::ZERO).observe(wire.now, &cluster, found);
-        Now {
+        let drifts =
+            DriftTracker::new(std::time::Duration::ZERO).observe(wire.now, &cluster, found);
+        ClusterStatus {
             cluster: Arc::new(cluster),
             drifts: Arc::new(drifts),
         }
@@ -148,7 +153,7 @@ mod tests {
 
     #[test]
     fn usage_and_drift_are_said_and_what_there_is_not_is_zero() {
-        let samples = samples(Some(&now()), 10);
+        let samples = samples(Some(&snapshot()), 10);
         for expected in [
             r#"arp_monitor_pool_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 16"#,
             r#"arp_monitor_pool_assigned_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 1"#,
@@ -169,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted_and_what_is_critical_goes_first() {
-        let samples = samples(Some(&now()), 1);
+        let samples = samples(Some(&snapshot()), 1);
         let drifts: Vec<_> = samples
             .iter()
             .filter(|one| one.contains("_drift{"))

@@ -1,21 +1,21 @@
 //! The metrics of detection as a whole.
 
-use probe_detect::Purpose;
+use probe_detect::ProbePurpose;
 use probe_model::{FindingKind, Severity};
-use probe_prober::{AskingState, NotSent};
+use probe_prober::{NotSentReason, ProberState};
 
 use super::{
-    family::{Description, Family},
+    family::{MetricDescription, MetricFamily},
     list,
 };
-use crate::daemon::{book::Delays, monitor::Snapshot};
+use crate::daemon::{book::DetectionLatency, monitor::MonitorSnapshot};
 
 /// What detection counts.
-pub fn families(snapshot: &Snapshot) -> String {
+pub fn families(snapshot: &MonitorSnapshot) -> String {
     let statistics = &snapshot.statistics;
-    let mut findings = Family::new(list::FINDINGS);
-    let mut held_back = Family::new(list::HELD_BACK);
-    let mut ignored = Family::new(list::IGNORED);
+    let mut findings = MetricFamily::new(list::FINDINGS);
+    let mut held_back = MetricFamily::new(list::HELD_BACK);
+    let mut ignored = MetricFamily::new(list::IGNORED);
     for &kind in FindingKind::ALL {
         let (word, number) = (kind.label(), usize::from(kind.number()));
         for &severity in Severity::ALL {
@@ -29,28 +29,28 @@ pub fn families(snapshot: &Snapshot) -> String {
             ignored.add([word], statistics.ignored[number]);
         }
     }
-    let mut asks = Family::new(list::ASKS);
-    for &purpose in Purpose::ALL {
+    let mut asks = MetricFamily::new(list::ASKS);
+    for &purpose in ProbePurpose::ALL {
         asks.add([purpose.label()], snapshot.asking.counts.sent(purpose));
     }
-    let mut asks_not_sent = Family::new(list::ASKS_NOT_SENT);
-    for &reason in NotSent::ALL {
+    let mut asks_not_sent = MetricFamily::new(list::ASKS_NOT_SENT);
+    for &reason in NotSentReason::ALL {
         let count = snapshot.asking.counts.not_sent(reason);
         asks_not_sent.add([reason.label()], count);
     }
-    let mut asking = Family::new(list::ASKING);
-    for &state in AskingState::ALL {
+    let mut asking = MetricFamily::new(list::ASKING);
+    for &state in ProberState::ALL {
         asking.add([state.label()], u64::from(state == snapshot.asking.state));
     }
-    let mut build = Family::new(list::BUILD_INFO);
+    let mut build = MetricFamily::new(list::BUILD_INFO);
     build.add([env!("CARGO_PKG_VERSION")], 1);
     [
         single(list::UNDECODABLE, snapshot.undecodable),
-        delays(&snapshot.delays),
+        delays(&snapshot.detection_latency),
         single(list::BINDINGS, statistics.bindings as u64),
         single(list::EVICTED, statistics.evicted_bindings),
         single(list::EVICTED_MACS, statistics.evicted_macs),
-        single(list::TURNED_AWAY, statistics.turned_away),
+        single(list::TURNED_AWAY, statistics.rejected_claims),
         single(list::CLOCK_STEPS, statistics.clock_steps),
         findings.finish(),
         held_back.finish(),
@@ -66,23 +66,23 @@ pub fn families(snapshot: &Snapshot) -> String {
     .concat()
 }
 
-fn single(description: Description<0>, value: u64) -> String {
-    let mut family = Family::new(description);
+fn single(description: MetricDescription<0>, value: u64) -> String {
+    let mut family = MetricFamily::new(description);
     family.add([], value);
     family.finish()
 }
 
-fn delays(delays: &Delays) -> String {
-    let mut family = Family::new(list::EVENT_DELAY);
-    let cumulated = delays.cumulated();
+fn delays(detection_latency: &DetectionLatency) -> String {
+    let mut family = MetricFamily::new(list::EVENT_DELAY);
+    let cumulated = detection_latency.cumulative();
     let all = cumulated.last().copied().unwrap_or_default();
-    for (bound, count) in Delays::BOUNDS.into_iter().zip(cumulated) {
+    for (bound, count) in DetectionLatency::BOUNDS.into_iter().zip(cumulated) {
         // As others write bounds: 0.001, not 0.001000000.
         let bound = bound.as_secs_f64().to_string();
         family.sample("_bucket", [], Some(("le", &bound)), count);
     }
     family.sample("_bucket", [], Some(("le", "+Inf")), all);
-    family.sample("_sum", [], None, delays.sum().as_secs_f64());
+    family.sample("_sum", [], None, detection_latency.sum().as_secs_f64());
     family.sample("_count", [], None, all);
     family.finish()
 }

@@ -33,7 +33,7 @@ fn exported() -> BTreeMap<String, Shape> {
         let labels = metric.labels.iter().map(ToString::to_string).collect();
         (
             metric.name.to_owned(),
-            (metric.kind.word().to_owned(), labels),
+            (metric.kind.prometheus_type().to_owned(), labels),
         )
     });
     let of_the_process = ProcessCollector::for_self()
@@ -55,7 +55,7 @@ fn the_documentation_names_every_metric_and_no_other() {
 fn names_and_helps_follow_the_conventions() {
     for metric in list::ALL {
         let name = metric.name;
-        let is_counter = metric.kind == super::family::Kind::Counter;
+        let is_counter = metric.kind == super::family::MetricKind::Counter;
         assert_eq!(name.ends_with("_total"), is_counter, "{name}");
         assert!(
             metric.help.ends_with('.') && !metric.help.contains('\n'),

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Write as _};
 
 /// Whether a metric only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// It does.
     Counter,
     /// It does not.
@@ -16,9 +16,9 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// As the exposition format has it.
-    pub const fn word(self) -> &'static str {
+    pub const fn prometheus_type(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -29,31 +29,31 @@ impl Kind {
 
 /// What a metric is: nothing is exported without a name, a help text and a fixed set of labels.
 #[derive(Clone, Copy, Debug)]
-pub struct Description<const LABELS: usize> {
+pub struct MetricDescription<const LABELS: usize> {
     /// Its full name.
     pub name: &'static str,
     /// What it says, in one line.
     pub help: &'static str,
     /// Whether it only ever grows.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels.
     pub labels: [&'static str; LABELS],
 }
 
 /// The samples of one metric.
 #[derive(Debug)]
-pub struct Family<const LABELS: usize> {
-    description: Description<LABELS>,
+pub struct MetricFamily<const LABELS: usize> {
+    description: MetricDescription<LABELS>,
     text: String,
 }
 
-impl<const LABELS: usize> Family<LABELS> {
+impl<const LABELS: usize> MetricFamily<LABELS> {
     /// No samples yet.
-    pub fn new(description: Description<LABELS>) -> Self {
-        let Description {
+    pub fn new(description: MetricDescription<LABELS>) -> Self {
+        let MetricDescription {
             name, help, kind, ..
         } = description;
-        let kind = kind.word();
+        let kind = kind.prometheus_type();
         Self {
             description,
             text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
@@ -61,7 +61,7 @@ impl<const LABELS: usize> Family<LABELS> {
     }
 
     /// No samples yet, and room for so many.
-    pub fn with_room(description: Description<LABELS>, samples: usize) -> Self {
+    pub fn with_room(description: MetricDescription<LABELS>, samples: usize) -> Self {
         /// A sample of an address, roughly.
         const SAMPLE: usize = 144;
         let mut family = Self::new(description);
@@ -132,12 +132,12 @@ impl<const LABELS: usize> Family<LABELS> {
 
 /// A time since 1970 in seconds, as precise as the format's numbers can say it.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct SecondsSinceEpoch {
     /// In nanoseconds.
     pub nanos: u64,
 }
 
-impl Display for Moment {
+impl Display for SecondsSinceEpoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.nanos / 1_000_000;
         write!(f, "{}.{:03}", millis / 1_000, millis % 1_000)
@@ -145,7 +145,7 @@ impl Display for Moment {
 }
 
 /// Whether something is so.
-pub const fn one_if(is_so: bool) -> u8 {
+pub const fn bool_value(is_so: bool) -> u8 {
     is_so as u8
 }
 
@@ -153,21 +153,21 @@ pub const fn one_if(is_so: bool) -> u8 {
 mod tests {
     use super::*;
 
-    const EXAMPLE: Description<2> = Description {
+    const EXAMPLE: MetricDescription<2> = MetricDescription {
         name: "example",
         help: "An example.",
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         labels: ["one", "other"],
     };
 
     #[test]
     fn labels_are_escaped_and_empty_ones_left_out() {
-        let mut family = Family::new(EXAMPLE);
+        let mut family = MetricFamily::new(EXAMPLE);
         family.add(["a", ""], 1);
         family.add(["", ""], 2);
         family.add(
             ["a \"b\" \\ c\nd", "é"],
-            Moment {
+            SecondsSinceEpoch {
                 nanos: 1_500_000_000,
             },
         );
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn times_are_in_seconds_with_their_milliseconds() {
-        let text = |nanos| Moment { nanos }.to_string();
+        let text = |nanos| SecondsSinceEpoch { nanos }.to_string();
         assert_eq!(text(0), "0.000");
         assert_eq!(text(1_700_000_000_007_999_999), "1700000000.007");
     }

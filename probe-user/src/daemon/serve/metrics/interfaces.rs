@@ -14,24 +14,24 @@ use probe_model::{
 };
 
 use super::{
-    family::{Family, one_if},
+    family::{MetricFamily, bool_value},
     list,
 };
-use crate::daemon::monitor::Snapshot;
+use crate::daemon::monitor::MonitorSnapshot;
 
 /// What the kernel counts, read now.
 pub fn counters(
-    snapshot: &Snapshot,
+    snapshot: &MonitorSnapshot,
     watched: &WatchedInterfaces,
     reader: &CounterReader,
 ) -> Result<Vec<String>, KernelError> {
-    let mut frames = Family::new(list::FRAMES);
-    let mut malformed = Family::new(list::MALFORMED);
-    let mut bogus = Family::new(list::BOGUS);
-    let mut claims = Family::new(list::CLAIMS);
-    let mut probes = Family::new(list::PROBES);
-    let mut outcomes = Family::new(list::OUTCOMES);
-    let mut received = Family::new(list::RECEIVED);
+    let mut frames = MetricFamily::new(list::FRAMES);
+    let mut malformed = MetricFamily::new(list::MALFORMED);
+    let mut bogus = MetricFamily::new(list::BOGUS);
+    let mut claims = MetricFamily::new(list::CLAIMS);
+    let mut probes = MetricFamily::new(list::PROBES);
+    let mut outcomes = MetricFamily::new(list::OUTCOMES);
+    let mut received = MetricFamily::new(list::RECEIVED);
     for interface in watched.iter() {
         let name = interface.name.as_str();
         for &direction in Direction::ALL {
@@ -73,20 +73,20 @@ pub fn counters(
 
 /// How each interface is watched.
 pub fn info(watched: &WatchedInterfaces, links: &Links) -> String {
-    let mut info = Family::new(list::INTERFACE_INFO);
-    let mut attached = Family::new(list::INTERFACE_ATTACHED);
+    let mut info = MetricFamily::new(list::INTERFACE_INFO);
+    let mut attached = MetricFamily::new(list::INTERFACE_ATTACHED);
     for interface in watched.iter() {
         let name = interface.name.as_str();
         match &interface.state {
             WatchState::Attached { plan, vlan_visible } => {
                 let visible = if *vlan_visible { "1" } else { "0" };
                 info.add([name, plan.mode.label(), plan.reason.label(), visible], 1);
-                attached.add([name], one_if(true));
+                attached.add([name], bool_value(true));
             }
-            WatchState::Failed { .. } => attached.add([name], one_if(false)),
+            WatchState::Failed { .. } => attached.add([name], bool_value(false)),
         }
     }
-    let mut macs = Family::new(list::LOCAL_MAC_INFO);
+    let mut macs = MetricFamily::new(list::LOCAL_MAC_INFO);
     for (interface, mac) in local_macs(watched, links) {
         macs.add([interface, &mac], 1);
     }

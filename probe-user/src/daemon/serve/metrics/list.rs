@@ -3,15 +3,15 @@
 //! No label is called namespace, service, pod, node, instance or job: those are Prometheus' own to give.
 //! `service_namespace`, `service_name` and `owner_node` are for whoever knows them.
 
-use super::family::{Description, Kind};
+use super::family::{MetricDescription, MetricKind};
 
 /// A metric without the number of its labels.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
-pub struct Listed {
+pub struct ListedMetric {
     pub name: &'static str,
     pub help: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub labels: &'static [&'static str],
 }
 
@@ -22,18 +22,18 @@ const fn count(labels: &[&str]) -> usize {
 macro_rules! metrics {
     ($( $constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal; )+) => {
         $(
-            pub const $constant: Description<{ count(&[$($label),*]) }> = Description {
+            pub const $constant: MetricDescription<{ count(&[$($label),*]) }> = MetricDescription {
                 name: concat!("arp_monitor_", $name),
                 help: $help,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: [$($label),*],
             };
         )+
 
         /// All of them.
         #[cfg(test)]
-        pub const ALL: &[Listed] = &[$(
-            Listed {
+        pub const ALL: &[ListedMetric] = &[$(
+            ListedMetric {
                 name: $constant.name,
                 help: $constant.help,
                 kind: $constant.kind,

@@ -15,16 +15,16 @@ mod documentation;
 use std::sync::Arc;
 
 use probe_datapath::{CounterReader, KernelError};
-use probe_kubernetes::Handle;
+use probe_kubernetes::ClusterHandle;
 use probe_model::{FindingRecord, Links, watched::WatchedInterfaces};
-use probe_network::neighbours::Neighbours;
-use probe_notify::Counts;
+use probe_network::neighbours::NeighbourTable;
+use probe_notify::NotificationCounts;
 use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCollector};
 
-pub use self::addresses::Addresses;
-use self::family::Family;
+pub use self::addresses::AddressMetrics;
+use self::family::MetricFamily;
 use super::ConfigOutcome;
-use crate::daemon::{annotate::Knowledge, monitor::Snapshot, watchdog::Now};
+use crate::daemon::{annotate::ClusterView, monitor::MonitorSnapshot, watchdog::ClusterStatus};
 
 /// Why the metrics could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,67 +38,70 @@ pub enum MetricsError {
 }
 
 /// What a scrape is made from.
-pub struct Material {
+pub struct MetricsInputs {
     /// What the monitor knows.
-    pub snapshot: Snapshot,
+    pub snapshot: MonitorSnapshot,
     /// The addresses with series of their own.
-    pub addresses: Addresses,
+    pub addresses: AddressMetrics,
     /// The watched interfaces.
     pub watched: Arc<WatchedInterfaces>,
     /// All interfaces.
     pub links: Arc<Links>,
     /// What the kernel believes of its neighbours.
-    pub neighbours: Arc<Neighbours>,
+    pub neighbours: Arc<NeighbourTable>,
     /// The exercise that goes on.
     pub drill: Option<Arc<FindingRecord>>,
     /// What is known of the cluster, if there is one.
-    pub knowledge: Option<Knowledge>,
+    pub knowledge: Option<ClusterView>,
     /// What is counted of notifications.
-    pub notifications: Arc<Counts>,
+    pub notifications: Arc<NotificationCounts>,
     /// How it stands with the cluster, if this node is to say.
-    pub standing: Option<Now>,
+    pub cluster_status: Option<ClusterStatus>,
     /// How many pools and drifts have series of their own.
     pub most: usize,
     /// What came of reading the settings.
     pub config: ConfigOutcome,
     /// What is known of the cluster.
-    pub cluster: Handle,
+    pub cluster: ClusterHandle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
 }
 
 /// The text of a scrape, in pieces: it may be megabytes, which are not copied together for nothing.
-pub fn encode(material: &Material) -> Result<Vec<String>, MetricsError> {
-    let Material {
+pub fn encode(inputs: &MetricsInputs) -> Result<Vec<String>, MetricsError> {
+    let MetricsInputs {
         snapshot,
         watched,
         links,
         ..
-    } = material;
-    let scene = addresses::Scene {
+    } = inputs;
+    let scene = addresses::MetricsContext {
         snapshot,
         watched,
         links,
-        neighbours: &material.neighbours,
-        drill: material.drill.as_deref(),
-        knowledge: material.knowledge.as_ref(),
+        neighbours: &inputs.neighbours,
+        drill: inputs.drill.as_deref(),
+        knowledge: inputs.knowledge.as_ref(),
     };
     let mut pieces = vec![interfaces::info(watched, links)];
-    pieces.extend(interfaces::counters(snapshot, watched, &material.counters)?);
+    pieces.extend(interfaces::counters(snapshot, watched, &inputs.counters)?);
     pieces.push(detection::families(snapshot));
-    pieces.extend(addresses::families(&material.addresses, scene));
-    pieces.push(notifications::families(&material.notifications));
-    pieces.push(kubernetes::families(&material.cluster));
-    pieces.push(cluster::families(material.standing.as_ref(), material.most));
-    pieces.push(config(material.config));
+    pieces.extend(addresses::families(&inputs.addresses, scene));
+    pieces.push(notifications::families(&inputs.notifications));
+    pieces.push(kubernetes::families(&inputs.cluster));
+    pieces.push(cluster::families(
+        inputs.cluster_status.as_ref(),
+        inputs.most,
+    ));
+    pieces.push(config(inputs.config));
     pieces.push(process()?);
     Ok(pieces)
 }
 
 fn config(outcome: ConfigOutcome) -> String {
-    let mut successful = Family::new(list::CONFIG_SUCCESSFUL);
+    let mut successful = MetricFamily::new(list::CONFIG_SUCCESSFUL);
     successful.add([], u64::from(outcome.successful));
-    let mut success = Family::new(list::CONFIG_SUCCESS);
+    let mut success = MetricFamily::new(list::CONFIG_SUCCESS);
     success.add([], u64::try_from(outcome.success.as_second()).unwrap_or(0));
     [successful.finish(), success.finish()].concat()
 }

@@ -1,16 +1,16 @@
 //! The metrics of notifications.
 
-use probe_notify::{Channel, Counts, Ending};
+use probe_notify::{DeliveryResult, NotificationChannel, NotificationCounts};
 
-use super::{family::Family, list};
+use super::{family::MetricFamily, list};
 
 /// What is counted of notifications.
-pub fn families(counts: &Counts) -> String {
-    let mut messages = Family::new(list::NOTIFICATIONS);
-    let mut waiting = Family::new(list::NOTIFICATIONS_WAITING);
-    let mut dropped = Family::new(list::NOTIFICATIONS_DROPPED);
-    for &channel in Channel::ALL {
-        for &ending in Ending::ALL {
+pub fn families(counts: &NotificationCounts) -> String {
+    let mut messages = MetricFamily::new(list::NOTIFICATIONS);
+    let mut waiting = MetricFamily::new(list::NOTIFICATIONS_WAITING);
+    let mut dropped = MetricFamily::new(list::NOTIFICATIONS_DROPPED);
+    for &channel in NotificationChannel::ALL {
+        for &ending in DeliveryResult::ALL {
             let count = counts.ended(channel, ending);
             messages.add([channel.label(), ending.label()], count);
         }
