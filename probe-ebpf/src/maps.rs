@@ -25,7 +25,7 @@ static RINGS: ArrayOfMaps<Ring, 64> = ArrayOfMaps::new();
 /// that there is to tell in a quiet network, and user space takes them many at a time; in a ring of their own
 /// they keep it from nothing, and cannot crowd out what is urgent.
 #[btf_map]
-static REFRESHES: Ring = RingBuf::new();
+static REFRESH_EVENTS: Ring = RingBuf::new();
 
 /// What each watched interface and direction has seen; interfaces without counters are not ours.
 #[btf_map]
@@ -61,7 +61,7 @@ pub fn news() -> Option<&'static Ring> {
 /// The ring for what is no news.
 #[inline(always)]
 pub fn refreshes() -> &'static Ring {
-    &REFRESHES
+    &REFRESH_EVENTS
 }
 
 /// This CPU's counters of an interface and direction.

@@ -96,11 +96,11 @@ pub struct InterfaceEnvironment {
     /// Whether the next two could be read.
     pub offloads_known: bool,
     /// `rx-vlan-offload`.
-    pub strips_vlan_tags: bool,
+    pub rx_vlan_offload: bool,
     /// `rx-vlan-filter`, where it is in force.
-    pub filters_vlans: bool,
+    pub rx_vlan_filter: bool,
     /// Whether there are VLAN children on it.
-    pub has_vlans: bool,
+    pub vlans_in_use: bool,
     /// The XDP program that is attached.
     pub xdp_program: Option<u32>,
     /// Whether `probe run` without `-i` watches it.
@@ -262,9 +262,9 @@ fn tags(it: &InterfaceEnvironment) -> String {
         return "not known".to_owned();
     }
     let words = [
-        (it.strips_vlan_tags, "rx-vlan-offload"),
-        (it.filters_vlans, "rx-vlan-filter"),
-        (it.has_vlans, "VLANs in use"),
+        (it.rx_vlan_offload, "rx-vlan-offload"),
+        (it.rx_vlan_filter, "rx-vlan-filter"),
+        (it.vlans_in_use, "VLANs in use"),
     ];
     let words: Vec<_> = words
         .into_iter()
@@ -478,9 +478,9 @@ mod tests {
             up: true,
             ethernet: true,
             offloads_known: true,
-            strips_vlan_tags: true,
-            filters_vlans: true,
-            has_vlans: false,
+            rx_vlan_offload: true,
+            rx_vlan_filter: true,
+            vlans_in_use: false,
             xdp_program: None,
             watched_by_default: true,
             mode: None,
@@ -667,7 +667,7 @@ mod tests {
                 .find(|line| line.starts_with(&start))
                 .unwrap_or_else(|| panic!("{name} in {text}"))
         };
-        assert!(line("eth0").contains("native (native_is_free), watched by default"));
+        assert!(line("eth0").contains("native (native_available), watched by default"));
         assert!(line("eth0").contains("rx-vlan-offload, rx-vlan-filter"));
         assert!(line("lo").contains("no Ethernet"));
     }

@@ -289,7 +289,7 @@ mod tests {
                 {"macs":["00:00:5e:00:01:33"],"role":"earlier","local":false,
                 "first_seen":"2026-11-20T02:13:06Z","last_seen":"2026-11-20T02:13:07Z","claims":3}],
                 "evidence":"duplicate_reply","counts":{"duplicate_replies":1,"returns":0,"local":0,
-                "confirmed":0,"held_back":0}}"#,
+                "confirmed":0,"suppressed":0}}"#,
         )
         .unwrap()
     }

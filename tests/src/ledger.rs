@@ -36,7 +36,7 @@ impl Ledger {
         for (kind, row) in Kind::ALL.iter().zip(&mut outcomes) {
             for (outcome, value) in Outcome::ALL.iter().zip(row) {
                 let labels = [way, ("kind", kind.label()), ("outcome", outcome.label())];
-                *value = metrics.count("arp_monitor_outcomes_total", &labels)?;
+                *value = metrics.count("arp_monitor_frame_outcomes_total", &labels)?;
             }
         }
         Ok(Self {
@@ -124,7 +124,7 @@ mod tests {
                 };
                 writeln!(
                     text,
-                    "arp_monitor_outcomes_total\
+                    "arp_monitor_frame_outcomes_total\
                      {{direction=\"ingress\",kind=\"{kind}\",outcome=\"{outcome}\"}} {value}"
                 )
                 .unwrap();

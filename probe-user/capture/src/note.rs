@@ -45,11 +45,11 @@ impl fmt::Display for FrameComment {
         if previous.is_some() {
             write!(
                 f,
-                " previous={} previous_mac={} previous_form={}",
+                " previous={} previous_mac={} previous_kind={}",
                 previous.ktime_ns, previous.mac, previous.form
             )?;
             if previous.request_ns != 0 {
-                write!(f, " previous_answers={}", previous.request_ns)?;
+                write!(f, " previous_request={}", previous.request_ns)?;
             }
         }
         Ok(())

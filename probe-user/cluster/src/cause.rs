@@ -191,7 +191,7 @@ impl CauseInputs<'_> {
                     "{name} has not been heard to announce it, and is said to"
                 ));
             }
-            if let Some(sentence) = self.several_installs() {
+            if let Some(sentence) = self.multiple_installations() {
                 evidence.push(sentence);
                 return CauseKind::SeveralInstalls;
             }
@@ -280,7 +280,7 @@ impl CauseInputs<'_> {
     }
 
     /// Objects of MetalLB's in more than one namespace.
-    fn several_installs(&self) -> Option<String> {
+    fn multiple_installations(&self) -> Option<String> {
         let statuses = self.cluster.objects().statuses.iter();
         let of_service = statuses
             .filter(|status| self.services.iter().any(|one| one.named == status.service))

@@ -36,13 +36,13 @@ label_enum! {
         /// A service waits for its address.
         ServicePending = "service_pending",
         /// No advertisement announces the addresses of a pool.
-        PoolUnadvertised = "pool_unadvertised",
+        PoolUnadvertised = "unadvertised_pool",
         /// An advertisement names or selects a pool that is not there.
         AdvertisementWithoutPool = "advertisement_without_pool",
         /// The node selectors of an advertisement select no node.
         AdvertisementWithoutNode = "advertisement_without_node",
         /// Pools have addresses in common.
-        PoolsOverlap = "pools_overlap",
+        PoolsOverlap = "pool_overlap",
     }
 }
 
@@ -56,11 +56,11 @@ label_enum! {
         /// It asks for an address that is in no pool it may use.
         RequestedOutside = "requested_outside_pools",
         /// It asks for an address that another service has.
-        RequestedTaken = "requested_taken",
+        RequestedTaken = "requested_in_use",
         /// It asks for a pool that is not there.
-        RequestedPoolUnknown = "requested_pool_unknown",
+        RequestedPoolUnknown = "requested_pool_not_found",
         /// Its `loadBalancerClass` is another controller's.
-        ForeignClass = "foreign_class",
+        ForeignClass = "other_load_balancer_class",
         /// None of its endpoints is ready, and no node announces a service without.
         NoReadyEndpoints = "no_ready_endpoints",
         /// Nothing advertises the pool of its address.

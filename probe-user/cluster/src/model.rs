@@ -113,7 +113,7 @@ pub struct Service {
     #[serde(default)]
     pub kube_vip_mac: Option<MacAddr>,
     /// Whether `externalTrafficPolicy` is `Local`: only nodes with a ready endpoint announce it.
-    pub local_traffic: bool,
+    pub external_traffic_policy_local: bool,
 }
 
 /// What MetalLB says of who announces a service: a witness, never the truth (0.15 can leave it on the old node).

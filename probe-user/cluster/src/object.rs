@@ -360,7 +360,8 @@ fn service(
         sharing_key: owned(faults.first(object, sharing)),
         kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST, LONGEST_NAME)),
         kube_vip_mac: kube_vip_mac(object, faults),
-        local_traffic: faults.text(object, "/spec/externalTrafficPolicy") == Some("Local"),
+        external_traffic_policy_local: faults.text(object, "/spec/externalTrafficPolicy")
+            == Some("Local"),
         named,
     }))
 }

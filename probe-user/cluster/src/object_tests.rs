@@ -108,7 +108,11 @@ fn a_service_is_read() {
     let mac = MacAddr([2, 0, 0, 0, 0, 0x99]);
     assert_eq!(service.kube_vip_mac, Some(mac));
     assert_eq!(service.families, [AddressFamily::V4, AddressFamily::V6]);
-    assert!(service.local_traffic && service.has_ingress && service.has_conflicting_requests);
+    assert!(
+        service.external_traffic_policy_local
+            && service.has_ingress
+            && service.has_conflicting_requests
+    );
     assert!(!service.by_cilium);
 }
 

@@ -94,7 +94,7 @@ mod tests {
     fn what_this_host_announces_is_what_its_daemon_heard_lately() {
         let conflict = json!({"conflict": {"evidence": "duplicate_reply", "since": at("11:00:00"),
             "last_evidence": at("11:59:00"), "quiet": false,
-            "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0}}});
+            "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "suppressed": 0}}});
         let silent = json!({"silent_since": at("11:50:00")});
         for (what, bindings, announces, may) in [
             ("no daemon", vec![], false, true),

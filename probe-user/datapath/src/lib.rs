@@ -90,7 +90,7 @@ impl Kernel {
         let layout = cpus::RingLayout::of_this_machine(options.ring_memory)?;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("RINGS", layout.slots())
-            .map_max_entries("REFRESHES", memory::REFRESH_RING_BYTES)
+            .map_max_entries("REFRESH_EVENTS", memory::REFRESH_RING_BYTES)
             .map_max_entries("CLAIMS", options.addresses)
             .map_max_entries("ASKED", options.addresses)
             .map_max_entries("FILTER", filter::entries(options.filter_entries))
@@ -98,7 +98,7 @@ impl Kernel {
             .map_err(KernelError::load)?;
 
         let slots: ArrayOfMaps<MapData> = take_map(&mut ebpf, "RINGS")?;
-        let rings = EventRings::create(&layout, slots, take_map(&mut ebpf, "REFRESHES")?)?;
+        let rings = EventRings::create(&layout, slots, take_map(&mut ebpf, "REFRESH_EVENTS")?)?;
         let counters: PerCpuArray<MapData, _> = take_map(&mut ebpf, "COUNTERS")?;
         let filter = take_map(&mut ebpf, "FILTER")?;
         let mut kernel = Self {

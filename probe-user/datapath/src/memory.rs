@@ -59,7 +59,7 @@ pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<MapMemory> {
             rings * ring(ring_bytes),
         ),
         share(
-            "REFRESHES",
+            "REFRESH_EVENTS",
             "unchanged claims on their way there",
             ring(u64::from(REFRESH_RING_BYTES)),
         ),

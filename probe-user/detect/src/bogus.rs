@@ -22,16 +22,16 @@ impl BogusSenders {
         config: &DetectConfig,
     ) -> Option<u64> {
         let key = (segment, frame.eth_src, frame.reason);
-        let mut held_back = 0;
+        let mut suppressed = 0;
         if let Some((told, since_told)) = self.0.get_mut(&key) {
             if at.since(*told) < config.bogus_interval {
                 *since_told += 1;
                 return None;
             }
-            held_back = *since_told;
+            suppressed = *since_told;
         }
         self.0.insert(key, at, 0);
-        Some(held_back)
+        Some(suppressed)
     }
 
     /// Forgets everything: the clock was set back.

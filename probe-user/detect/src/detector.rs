@@ -596,16 +596,16 @@ impl Detector {
             state: &mut self.state,
             findings,
         };
-        let held_back = self
+        let suppressed = self
             .bogus_senders
             .report(segment, frame, at, &context.rules.config);
-        let Some(held_back) = held_back else {
+        let Some(suppressed) = suppressed else {
             turn.suppress(FindingKind::BogusClaim);
             return;
         };
         let mut finding = turn.finding(FindingKind::BogusClaim, at);
         finding.owners = vec![host_owner(OwnerRole::Sender, frame.eth_src, at, &context)];
-        finding.counts.held_back = held_back;
+        finding.counts.suppressed = suppressed;
         finding.bogus = Some(frame.reason);
         turn.report(finding);
     }

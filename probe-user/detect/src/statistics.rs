@@ -22,7 +22,7 @@ pub struct DetectorStatistics {
     /// Findings that the ignore list kept from being reported, by kind.
     pub ignored: [u64; FindingKind::COUNT],
     /// Findings held back because their like was just reported, by kind.
-    pub held_back: [u64; FindingKind::COUNT],
+    pub suppressed: [u64; FindingKind::COUNT],
     /// Bindings forgotten to make room.
     pub evicted_bindings: u64,
     /// Claims not followed, because every binding in the table has an open conflict or is tracked.
@@ -51,6 +51,6 @@ impl DetectorStatistics {
     }
 
     pub(super) const fn count_suppressed(&mut self, kind: FindingKind) {
-        self.held_back[kind.number() as usize] += 1;
+        self.suppressed[kind.number() as usize] += 1;
     }
 }

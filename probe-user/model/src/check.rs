@@ -23,7 +23,7 @@ label_enum! {
         /// Nobody answers for it.
         NoReply = "nobody",
         /// It could not be asked about, or not to the end.
-        NotProbed = "not_asked",
+        NotProbed = "not_probed",
     }
 }
 
@@ -96,10 +96,10 @@ pub struct CheckOwnerRecord {
     pub last_seen: Option<Timestamp>,
     /// How long the quickest answer took, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fastest_us: Option<u64>,
+    pub min_rtt_us: Option<u64>,
     /// How long the slowest answer took, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub slowest_us: Option<u64>,
+    pub max_rtt_us: Option<u64>,
 }
 
 /// An entry of this host's neighbour table.
@@ -180,8 +180,8 @@ mod tests {
                     requests: 2,
                     first_seen: (!local).then_some(at),
                     last_seen: (!local).then_some(at),
-                    fastest_us: (!local).then_some(120),
-                    slowest_us: (!local).then_some(300),
+                    min_rtt_us: (!local).then_some(120),
+                    max_rtt_us: (!local).then_some(300),
                 };
                 CheckRecord {
                     time: at,

@@ -71,7 +71,7 @@ label_enum! {
         /// A speaker goes on announcing an address that is no longer its own.
         StaleSpeaker = "stale_speaker",
         /// More than one installation of an announcer is in the cluster.
-        SeveralInstalls = "several_installs",
+        SeveralInstalls = "multiple_installations",
         /// Two nodes announce the address because they do not see each other.
         SplitBrain = "split_brain",
         /// A machine that is no node has the address.

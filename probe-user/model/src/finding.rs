@@ -153,7 +153,7 @@ pub struct EvidenceCounts {
     /// Rounds of asking that two owners answered.
     pub confirmed: u64,
     /// Findings like this one that were not reported since the last that was.
-    pub held_back: u64,
+    pub suppressed: u64,
 }
 
 /// A conclusion.

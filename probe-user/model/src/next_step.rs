@@ -310,7 +310,7 @@ mod tests {
                     {"macs": ["02:00:00:00:00:09"], "role": "earlier", "local": false,
                         "first_seen": "2026-11-20T12:00:00Z", "last_seen": "2026-11-20T12:00:00Z", "claims": 1},
                 ],
-                "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0},
+                "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "suppressed": 0},
                 "cluster": {
                     "pool": {"namespace": "lb", "name": "production"}, "announced": "layer2",
                     "cause": {"kind": kind, "scope": "unknown", "evidence": []},

@@ -95,7 +95,7 @@ pub struct CountsRecord {
     /// Rounds of asking that two owners answered.
     pub confirmed: u64,
     /// Findings like this one that were not reported since the last that was.
-    pub held_back: u64,
+    pub suppressed: u64,
 }
 
 impl FindingRecord {
@@ -169,14 +169,14 @@ impl From<EvidenceCounts> for CountsRecord {
             returns,
             local,
             confirmed,
-            held_back,
+            suppressed,
         } = counts;
         Self {
             duplicate_replies,
             returns,
             local,
             confirmed,
-            held_back,
+            suppressed,
         }
     }
 }

@@ -56,10 +56,10 @@ label_enum! {
         /// Somebody asked for this mode.
         Requested = "requested",
         /// A network card whose driver has native XDP, and nothing speaks against it.
-        NativeIsFree = "native_is_free",
+        NativeIsFree = "native_available",
         /// Native XDP on such a device turns segmentation offload off: on veth it took TCP from 18 to
         /// 7 Gbit/s, and TC cost nothing measurable.
-        BreaksOffload = "breaks_offload",
+        BreaksOffload = "disables_offload",
         /// XDP on a bond reports its ports.
         BondMaster = "bond_master",
         /// A device of the kernel's own, where XDP gains nothing.
@@ -67,13 +67,13 @@ label_enum! {
         /// The network card strips VLAN tags, and XDP would take the frames of two VLANs for one segment.
         VlanOffload = "vlan_offload",
         /// The driver takes the link down when a program is attached.
-        ResetsLink = "loses_link",
+        ResetsLink = "link_reset",
         /// The driver is not known to keep the link when a program is attached.
-        DriverNotListed = "driver_not_listed",
+        DriverNotListed = "driver_unknown",
         /// The MTU needs multi-buffer XDP, which this kernel does not have.
         Mtu = "mtu",
         /// Somebody else's XDP program is attached. It stays.
-        XdpTaken = "xdp_taken",
+        XdpTaken = "xdp_in_use",
         /// The driver refused native XDP when it was tried.
         NativeRefused = "native_refused",
         /// An operator released the XDP slot for somebody else.

@@ -126,7 +126,7 @@ pub(super) mod tests {
     /// A pool of this name that nothing advertises.
     pub fn drift(name: &str) -> Drift {
         let text = format!(
-            r#"{{"drift":"pool_unadvertised","severity":"warning","since":"2026-11-21T02:10:00Z",
+            r#"{{"drift":"unadvertised_pool","severity":"warning","since":"2026-11-21T02:10:00Z",
                 "pool":{{"namespace":"metallb-system","name":"{name}"}},"says":"nothing advertises it"}}"#
         );
         serde_json::from_str(&text).unwrap()

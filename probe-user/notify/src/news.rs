@@ -25,7 +25,7 @@ label_enum! {
         /// A cluster and the wire have drifted apart.
         Drift = "drift",
         /// They have not any more.
-        DriftGone = "drift_gone",
+        DriftGone = "drift_resolved",
         /// Nobody knows: findings came faster than they could be heard. Told as a number only.
         Missed = "missed",
     }

@@ -434,7 +434,7 @@ impl NotifierTask {
                 tracing::warn!(
                     channel,
                     error,
-                    again_in = ?wait,
+                    retry_in = ?wait,
                     waiting = self.gate.queue.len(),
                     "not told"
                 );

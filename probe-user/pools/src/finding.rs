@@ -18,7 +18,7 @@ label_enum! {
         /// Two ranges of a pool have addresses in common.
         RangeOverlap = "range_overlap",
         /// A pool has addresses that the plan keeps for something else.
-        ReservedOverlap = "kept_overlap",
+        ReservedOverlap = "reserved_overlap",
         /// The plan gives the same addresses to two clusters.
         PlanOverlap = "plan_overlap",
         /// A pool has addresses that the plan does not give to its cluster.
@@ -40,7 +40,7 @@ label_enum! {
         /// An advertisement names a pool that is not there.
         UnknownPool = "unknown_pool",
         /// A selector of an advertisement selects no pool.
-        IdleSelector = "idle_selector",
+        IdleSelector = "unmatched_selector",
         /// No advertisement announces this pool.
         Unadvertised = "unadvertised_pool",
     }

@@ -30,7 +30,7 @@ pub struct ClusterUsage {
     /// What the plan gives it, if it says so.
     pub planned: Option<FamilyCounts>,
     /// How much of that is in its pools.
-    pub of_plan: FamilyCounts,
+    pub planned_used: FamilyCounts,
 }
 
 impl FamilyCounts {
@@ -88,13 +88,13 @@ pub fn of_clusters(inventory: &PoolInventory, plan: &AddressPlan) -> Vec<Cluster
                 share.map(|share| share.ranges.iter().map(|range| range.interval).collect());
             let planned = planned.map(merged);
             let within = planned.as_deref().unwrap_or_default();
-            let of_plan = offered
+            let planned_used = offered
                 .iter()
                 .flat_map(|stretch| stretch.intersections(within));
             ClusterUsage {
                 cluster,
                 pools: number,
-                of_plan: FamilyCounts::sum(of_plan),
+                planned_used: FamilyCounts::sum(planned_used),
                 planned: planned.map(FamilyCounts::of),
                 amount: FamilyCounts::sum(offered),
             }
@@ -125,7 +125,7 @@ mod tests {
         );
         let east = &of_clusters(&inventory, &plan)[0];
         assert_eq!(east.planned, Some(amount(256, 0)));
-        assert_eq!(east.of_plan, amount(128, 0));
+        assert_eq!(east.planned_used, amount(128, 0));
     }
 
     #[test]
@@ -152,6 +152,6 @@ mod tests {
         let east = &of_clusters(&inventory, &plan)[0];
         assert_eq!((east.amount, east.pools), (amount(256, 0), 3));
         assert_eq!(east.planned, Some(amount(129, 0)));
-        assert_eq!(east.of_plan, amount(128, 0));
+        assert_eq!(east.planned_used, amount(128, 0));
     }
 }

@@ -21,9 +21,9 @@ label_enum! {
         /// Put off: a newcomer has just probed for the address, and would take us for a rival.
         RecentlyStarted = "newcomer",
         /// Put off: others have just asked about other addresses, and the segment's budget is theirs too.
-        BudgetUsed = "shared_budget",
+        BudgetUsed = "segment_rate_limited",
         /// Dropped: others ask about this address.
-        NotSelected = "left_to_others",
+        NotSelected = "probed_by_others",
         /// Dropped: by the time it could be put, its answer was of no use any more.
         Obsolete = "obsolete",
         /// Dropped: the interface is down or has no carrier.

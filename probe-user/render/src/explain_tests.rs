@@ -40,8 +40,8 @@ fn answers(mac: MacAddr) -> CheckOwnerRecord {
         requests: 0,
         first_seen: Some(at("12:13:06")),
         last_seen: Some(at("12:13:07")),
-        fastest_us: Some(210),
-        slowest_us: Some(340),
+        min_rtt_us: Some(210),
+        max_rtt_us: Some(340),
     }
 }
 
@@ -137,7 +137,7 @@ fn finding(time: &str, kind: &str, macs: &[MacAddr], cause: bool) -> FindingReco
     let mut value = json!({
         "time": time, "finding": kind, "severity": "critical", "interface": "eth0", "vlan": "0",
         "ip": IP, "since": time, "owners": owners.collect::<Vec<_>>(),
-        "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0},
+        "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "suppressed": 0},
     });
     if cause {
         value["cluster"] = json!({
@@ -161,7 +161,7 @@ fn binding(macs: &[MacAddr], conflict: bool) -> BindingRecord {
     if conflict {
         value["conflict"] = json!({"evidence": "duplicate_reply", "since": at("12:13:01"),
             "last_evidence": at("12:13:05"), "quiet": false,
-            "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "held_back": 0}});
+            "counts": {"duplicate_replies": 1, "returns": 0, "local": 0, "confirmed": 0, "suppressed": 0}});
     }
     serde_json::from_value(value).unwrap()
 }

@@ -90,7 +90,7 @@ impl Terminal {
                 often => format!("{since}; {often}"),
             };
             self.labelled(out, "since", &text)?;
-        } else if record.counts.held_back > 0 {
+        } else if record.counts.suppressed > 0 {
             self.labelled(out, "counted", &words::evidence_counts(&record.counts))?;
         }
         let cause = record

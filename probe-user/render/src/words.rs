@@ -195,7 +195,7 @@ pub fn evidence_counts(counts: &CountsRecord) -> String {
         returns,
         local,
         confirmed,
-        held_back,
+        suppressed,
     } = *counts;
     let parts = [
         (
@@ -215,7 +215,7 @@ pub fn evidence_counts(counts: &CountsRecord) -> String {
             "rounds of asking answered twice",
         ),
         (
-            held_back,
+            suppressed,
             "more like it not reported",
             "more like it not reported",
         ),

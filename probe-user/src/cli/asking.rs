@@ -23,7 +23,7 @@ pub struct ProberArguments {
 
     /// How often each address that matters is asked about, by this node or another
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = ValueParser::new(interval))]
-    ask_every: Duration,
+    probe_interval: Duration,
 
     /// Nodes that run this program on one segment; in a large fleet a few of them ask, chosen by lot
     /// [default: as many as are heard]
@@ -70,9 +70,9 @@ impl ProberArguments {
             tracing::warn!(error = %anyhow::Error::new(error), "only listening");
             ProberState::NotPermitted
         })?;
-        tracing::info!(every = ?self.ask_every, "asking about what listening leaves open");
+        tracing::info!(every = ?self.probe_interval, "asking about what listening leaves open");
         let config = ProbeSchedulerConfig {
-            every: self.ask_every,
+            every: self.probe_interval,
             fleet: self.fleet_size,
             ..ProbeSchedulerConfig::default()
         };
@@ -110,7 +110,7 @@ mod tests {
     fn the_defaults_of_the_flags_are_those_of_the_scheduler() {
         let (arguments, config) = (parse(&[]).unwrap(), ProbeSchedulerConfig::default());
         assert_eq!(
-            (arguments.ask_every, arguments.fleet_size),
+            (arguments.probe_interval, arguments.fleet_size),
             (config.every, config.fleet)
         );
         assert_eq!(arguments.confirm, ConfirmMode::Auto);
@@ -130,8 +130,8 @@ mod tests {
     fn bad_values_are_refused() {
         for bad in [
             ["--confirm", "always"],
-            ["--ask-every", "0s"],
-            ["--ask-every", "10"],
+            ["--probe-interval", "0s"],
+            ["--probe-interval", "10"],
             ["--fleet-size", "0"],
         ] {
             assert!(parse(&bad).is_err(), "{bad:?}");

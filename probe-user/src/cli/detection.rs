@@ -40,7 +40,7 @@ pub struct DetectionArguments {
 
     /// Time after a request in which an answer to it counts
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
-    answer_window: Duration,
+    reply_window: Duration,
 
     /// Returns in the alternation window that are a conflict
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one(), hide_short_help = true)]
@@ -64,7 +64,7 @@ pub struct DetectionArguments {
 
     /// Time without evidence, until the end of a conflict is looked for
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
-    resolution_quiet: Duration,
+    quiet_after: Duration,
 
     /// Time without a second owner, until a quiet conflict ends
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
@@ -72,7 +72,7 @@ pub struct DetectionArguments {
 
     /// Time after a newcomer's ARP probe in which an answer denies it the address
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
-    probe_window: Duration,
+    probe_denied_window: Duration,
 
     /// How often one address is reported as denied to one prober
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration, hide_short_help = true)]
@@ -105,15 +105,15 @@ impl DetectionArguments {
         DetectConfig {
             settle: self.settle,
             overlap: self.overlap,
-            answer_window: self.answer_window,
+            reply_window: self.reply_window,
             alternation_returns: self.alternation_returns,
             alternation_window: self.alternation_window,
             slow_alternation_returns: self.slow_alternation_returns,
             slow_alternation_window: self.slow_alternation_window,
             local_grace: self.local_grace,
-            resolution_quiet: self.resolution_quiet,
+            quiet_after: self.quiet_after,
             expiry: self.expiry,
-            probe_window: self.probe_window,
+            probe_denied_window: self.probe_denied_window,
             probe_denied_interval: self.probe_denied_interval,
             bogus_interval: self.bogus_interval,
             silent_after: self.silent_after,

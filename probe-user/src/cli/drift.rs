@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_drift_is_a_line_and_one_for_each_piece_of_evidence() {
         let drift = json!({
-            "drift": "pool_unadvertised",
+            "drift": "unadvertised_pool",
             "severity": "warning",
             "since": "2026-11-20T12:00:00Z",
             "pool": {"namespace": "metallb-system", "name": "production"},
@@ -68,7 +68,7 @@ mod tests {
         let drift: Drift = serde_json::from_value(drift).unwrap();
         assert_eq!(
             describe(&drift, &TimeZone::UTC),
-            "pool_unadvertised: No advertisement announces the pool metallb-system/production \
+            "unadvertised_pool: No advertisement announces the pool metallb-system/production \
              (since 2026-11-20 12:00:00)\n    3 addresses of it are assigned"
         );
     }

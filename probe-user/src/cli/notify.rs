@@ -35,7 +35,7 @@ pub struct NotifyArguments {
 
     /// A file with a secret that goes along as `Authorization: Bearer …`, read anew for each message
     #[arg(long, value_name = "FILE")]
-    webhook_secret_file: Option<PathBuf>,
+    webhook_bearer_token_file: Option<PathBuf>,
 
     /// A file with the certificates (PEM) that the receiver's is verified by, and no others. Default: those of the
     /// system; in an image without any, those of Mozilla
@@ -84,8 +84,8 @@ impl NotifyArguments {
             (None, Some(path)) => WebhookUrlSource::File(path.clone()),
             (None, None) => {
                 anyhow::ensure!(
-                    self.webhook_secret_file.is_none() && self.webhook_ca_file.is_none(),
-                    "--webhook-secret-file and --webhook-ca-file are for a webhook: give its address by \
+                    self.webhook_bearer_token_file.is_none() && self.webhook_ca_file.is_none(),
+                    "--webhook-bearer-token-file and --webhook-ca-file are for a webhook: give its address by \
                      --webhook-url-file, or leave them out"
                 );
                 return Ok(None);
@@ -94,7 +94,7 @@ impl NotifyArguments {
         Ok(Some(NotifierSettings {
             webhook: WebhookSettings {
                 url_source: at,
-                secret: self.webhook_secret_file.clone(),
+                secret: self.webhook_bearer_token_file.clone(),
                 ca_file: self.webhook_ca_file.clone(),
             },
             format: self.webhook_format,
@@ -235,7 +235,7 @@ mod tests {
             &["--webhook-format", "xml"],
             &["--webhook-severity", "info"],
             &["--webhook-per-minute", "0"],
-            &["--webhook-secret-file", "s"],
+            &["--webhook-bearer-token-file", "s"],
             &["--webhook-ca-file", "s"],
         ] {
             assert!(settings(bad).is_err(), "{bad:?}");
@@ -262,7 +262,7 @@ mod tests {
             let words = [
                 "--webhook-url",
                 url,
-                "--webhook-secret-file",
+                "--webhook-bearer-token-file",
                 path.to_str().unwrap(),
             ];
             parse(&words).unwrap().check()

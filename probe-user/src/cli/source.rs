@@ -72,7 +72,7 @@ struct KernelArguments {
 
     /// Addresses not seen before that each CPU reports in a second; what is beyond is counted
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
-    new_addresses: u32,
+    new_address_rate: u32,
 }
 
 impl SourceArguments {
@@ -113,7 +113,7 @@ impl KernelArguments {
     fn settings(&self) -> Settings {
         Settings {
             refresh_ns: u64::try_from(self.refresh.as_nanos()).unwrap_or(u64::MAX),
-            new_address: Rate::per_second(self.new_addresses, self.new_addresses),
+            new_address: Rate::per_second(self.new_address_rate, self.new_address_rate),
             ..Settings::default()
         }
     }

@@ -170,7 +170,7 @@ mod tests {
             r#"{{"time":"2026-11-20T02:00:{second:02}Z","finding":"moved","severity":"notice",
                 "interface":"eth0","vlan":"0","ip":"192.0.2.10","since":"2026-11-20T02:00:00Z",
                 "owners":[],"counts":{{"duplicate_replies":0,"returns":0,"local":0,"confirmed":0,
-                "held_back":0}}}}"#
+                "suppressed":0}}}}"#
         );
         Arc::new(serde_json::from_str(&text).unwrap())
     }

@@ -53,7 +53,7 @@ fn as_root_everything_needed_is_there_and_it_ends_with_0() {
         "memlock",
         "BTF",
         "TCX",
-        "tc (breaks_offload), watched by default",
+        "tc (disables_offload), watched by default",
         "rx-vlan-offload",
         "Everything needed is there.",
     ] {
@@ -104,7 +104,7 @@ fn without_root_it_shows_what_it_can_names_what_is_missing_and_ends_with_4() {
         "lacks CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON",
         "sudo",
         INTERFACE,
-        "tc (breaks_offload)",
+        "tc (disables_offload)",
     ] {
         assert!(
             finished.stdout.contains(word),

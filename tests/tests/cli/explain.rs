@@ -135,9 +135,9 @@ fn where_it_cannot_ask_it_says_so_and_goes_on() {
     assert_eq!(status(&blind), FAILED);
     assert!(blind.stdout.contains("CAP_NET_RAW"), "{blind:?}");
 
-    let not_asked = explain(&hosts.client, &[&["--no-ask"], &words[..]].concat());
-    assert_eq!(status(&not_asked), FAILED, "{not_asked:?}");
-    assert!(not_asked.stdout.contains("not known"), "{not_asked:?}");
+    let not_probed = explain(&hosts.client, &[&["--no-probe"], &words[..]].concat());
+    assert_eq!(status(&not_probed), FAILED, "{not_probed:?}");
+    assert!(not_probed.stdout.contains("not known"), "{not_probed:?}");
 
     // What the daemon knows it tells all the same.
     let daemon = hosts
@@ -163,7 +163,7 @@ fn the_daemon_tells_how_it_came_to_this() {
         .unwrap();
     hosts.ask().unwrap();
     daemon.wait_for_finding("conflict", SOON).unwrap();
-    let words = ["--socket", place.word(), "--no-ask", SHARED_ADDRESS];
+    let words = ["--socket", place.word(), "--no-probe", SHARED_ADDRESS];
     let (exit, value) = json(&hosts.client, &words);
     assert_eq!(exit, CONFLICT);
     assert_eq!(value["conflict"]["evidence"], "duplicate_reply");
@@ -218,7 +218,7 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
         "explain.txt",
         "explain.json",
         "frames.pcapng",
-        "neighbours.json",
+        "neighbors.json",
         "interfaces.json",
         "bindings.json",
         "history.json",

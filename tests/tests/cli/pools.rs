@@ -263,11 +263,11 @@ fn a_plan_is_kept_to_or_it_ends_with_1() {
     let plan = "clusters: {east: {ranges: [192.0.2.0/27]}}\ndhcp: [192.0.2.9]\n";
     let repository = Repository::new(&[("east/pool.yaml", EAST), ("plan.yaml", plan)]);
     let report = repository.json(1, &["east", "--plan", "plan.yaml"]);
-    assert_eq!(codes(&report), ["kept_overlap", "outside_plan"]);
+    assert_eq!(codes(&report), ["reserved_overlap", "outside_plan"]);
     let east = &report["clusters"][0];
     assert_eq!(east["planned"]["ipv4"], 32);
     // The pool keeps .0 back.
-    assert_eq!(east["of_plan"]["ipv4"], 31);
+    assert_eq!(east["planned_used"]["ipv4"], 31);
     assert_eq!(east["addresses"]["ipv4"], 63);
 }
 
@@ -404,8 +404,8 @@ fn a_manifest_writes_no_lines_of_its_own() {
     ]);
     for words in [
         &["check", "east", "west"] as &[&str],
-        &["free", "--no-ask", "east"],
-        &["free", "--no-ask", "east", "--pool", "\n::error::pool"],
+        &["free", "--no-probe", "east"],
+        &["free", "--no-probe", "east", "--pool", "\n::error::pool"],
         &["exclude", "192.0.2.0/24", "east/pool.yaml"],
         &["exclude", "192.0.2.0/24", "west/\n::error::file.yaml"],
     ] {
@@ -431,7 +431,7 @@ fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back()
         .unwrap();
     let large = EAST.replace("192.0.2.0/26", "10.0.0.0/8");
     let repository = Repository::new(&[("east.yaml", EAST), ("large.yaml", &large)]);
-    let words = ["free", "--no-ask", "east.yaml", "-o", "json"];
+    let words = ["free", "--no-probe", "east.yaml", "-o", "json"];
     let free: Value = serde_json::from_str(&repository.ends_with(0, &words)).unwrap();
     let errors: Vec<_> = validator
         .iter_errors(&free)
@@ -442,13 +442,13 @@ fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back()
     // As checking counts.
     let report = repository.json(0, &["east.yaml"]);
     assert_eq!(report["pools"][0]["addresses"]["ipv4"], 63);
-    let words = ["free", "--no-ask", "large.yaml", "--count", "256"];
+    let words = ["free", "--no-probe", "large.yaml", "--count", "256"];
     let shown = repository.ends_with(0, &words);
     let last: Vec<_> = shown.lines().skip(252).collect();
     assert_eq!(last, ["10.0.0.253", "10.0.0.254", "10.0.1.1", "10.0.1.2"]);
     let huge = EAST.replace("192.0.2.0/26", "0.0.0.0/0");
     let repository = Repository::new(&[("huge.yaml", &huge)]);
-    let output = repository.pools(&["free", "--no-ask", "huge.yaml"], "");
+    let output = repository.pools(&["free", "--no-probe", "huge.yaml"], "");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--count"), "{said}");

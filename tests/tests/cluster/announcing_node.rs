@@ -30,7 +30,7 @@ fn silent(metrics: &Metrics, ip: &str) -> Option<f64> {
 fn asks(metrics: &Metrics) -> f64 {
     let labels = [("purpose", "care")];
     metrics
-        .get("arp_monitor_asks_total", &labels)
+        .get("arp_monitor_arp_probes_sent_total", &labels)
         .unwrap_or(0.0)
 }
 
@@ -108,7 +108,7 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
         "node-1",
         "--confirm",
         "auto",
-        "--ask-every",
+        "--probe-interval",
         "2s",
         "--socket",
         socket.word(),

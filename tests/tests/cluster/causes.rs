@@ -279,7 +279,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (SHARED_WITHOUT_KEY, "shared_without_key", "internal"),
         (NODE_ADDRESS, "node_address", "internal"),
         (IPVS, "ipvs_strict_arp", "internal"),
-        (SEVERAL_INSTALLS, "several_installs", "internal"),
+        (SEVERAL_INSTALLS, "multiple_installations", "internal"),
         (ARP_FLUX, "arp_flux", "internal"),
         (STALE_BY_WORD, "stale_speaker", "internal"),
         (LEASED, "stale_speaker", "internal"),

@@ -317,7 +317,7 @@ fn live_pools_are_judged_as_a_repository_is_and_free_addresses_are_found() -> Re
     assert!(all.stderr.contains("192.0.2.70 is taken"), "{all:?}");
     let many = free(&["--count", "5"]);
     assert_eq!(status(&many), UNMET, "{many:?}");
-    let unasked = free(&["--no-ask"]);
+    let unasked = free(&["--no-probe"]);
     assert_eq!(status(&unasked), FINE);
     assert!(
         unasked.stdout.starts_with("192.0.2.67-192.0.2.71"),

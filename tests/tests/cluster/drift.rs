@@ -33,18 +33,18 @@ const EXPECTED: &[(&str, &str, Option<&str>)] = &[
         "wants-outside",
         Some("requested_outside_pools"),
     ),
-    ("service_pending", "wants-taken", Some("requested_taken")),
+    ("service_pending", "wants-taken", Some("requested_in_use")),
     ("service_pending", "wants-kept", Some("no_pool")),
     (
         "service_pending",
         "wants-unknown",
-        Some("requested_pool_unknown"),
+        Some("requested_pool_not_found"),
     ),
     ("service_pending", "waits", Some("unknown")),
-    ("pool_unadvertised", "quiet", None),
+    ("unadvertised_pool", "quiet", None),
     ("advertisement_without_pool", "lost", None),
     ("advertisement_without_node", "nowhere", None),
-    ("pools_overlap", "two", None),
+    ("pool_overlap", "two", None),
 ];
 
 fn drifts(socket: &SocketPlace) -> Vec<Value> {
@@ -174,7 +174,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     let usual = ["-i", "eth0", "--attach", "native", "--confirm", "auto"];
     let options = [
         &usual[..],
-        &["--drift-after", "2s", "--ask-every", "3s"],
+        &["--drift-after", "2s", "--probe-interval", "3s"],
         &["--socket", socket.word()],
     ]
     .concat();
@@ -303,7 +303,11 @@ fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
     let daemon = watcher.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
     let expected = [
-        ("elsewhere", "foreign_class", "example.com/other"),
+        (
+            "elsewhere",
+            "other_load_balancer_class",
+            "example.com/other",
+        ),
         ("waits", "exhausted", "1 of 1"),
         (
             "waits-without-class",

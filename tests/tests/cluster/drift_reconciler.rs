@@ -54,10 +54,10 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
     let daemon = node.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
 
-    let unadvertised = [("drift", "pool_unadvertised"), ("pool", "production")];
+    let unadvertised = [("drift", "unadvertised_pool"), ("pool", "production")];
     let pending = [
         ("drift", "service_pending"),
-        ("reason", "requested_pool_unknown"),
+        ("reason", "requested_pool_not_found"),
         ("service_name", "waiting"),
     ];
     let unannounced = [

@@ -80,7 +80,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
         "tc",
         "--confirm",
         "auto",
-        "--resolution-quiet=5s",
+        "--quiet-after=5s",
         "--socket",
         socket.word(),
         "--node-name",
@@ -231,6 +231,6 @@ fn the_first_holder_tells_all_there_is_and_the_next_what_is_untold_and_what_ends
         other.receiver.news()
     );
     api.delete(&old)?;
-    other.wait_for("drift_gone", "old")?;
+    other.wait_for("drift_resolved", "old")?;
     Ok(())
 }

@@ -341,7 +341,7 @@ fn objects_that_nobody_can_read_are_named_and_those_beside_them_are_known() -> R
         let labels = [("resource", resource)];
         let what = format!("{of_resource} {resource} to be counted as broken");
         follower.daemon.wait_for_metrics(&what, SOON, |metrics| {
-            let number = metrics.count("arp_monitor_kubernetes_broken_objects", &labels)?;
+            let number = metrics.count("arp_monitor_kubernetes_invalid_objects", &labels)?;
             Ok(number == of_resource as u64)
         })?;
     }

@@ -15,8 +15,8 @@ const SHARED: [u8; 4] = [192, 0, 2, 10];
 const SOON: Duration = Duration::from_secs(10);
 /// The start's minute, and more.
 const LONG: Duration = Duration::from_secs(90);
-/// What `--ask-every` has for tests that do not want to wait five minutes.
-const OFTEN: [&str; 2] = ["--ask-every", "2s"];
+/// What `--probe-interval` has for tests that do not want to wait five minutes.
+const OFTEN: [&str; 2] = ["--probe-interval", "2s"];
 
 /// A daemon with a socket of its own, of which every finding is seen, not only those that it logs.
 struct Watched<'a> {
@@ -86,13 +86,16 @@ impl<'a> Watched<'a> {
 
 fn asked(metrics: &Metrics, purpose: &str) -> u64 {
     metrics
-        .count("arp_monitor_asks_total", &[("purpose", purpose)])
+        .count("arp_monitor_arp_probes_sent_total", &[("purpose", purpose)])
         .unwrap()
 }
 
 fn not_sent(metrics: &Metrics, reason: &str) -> u64 {
     metrics
-        .count("arp_monitor_asks_not_sent_total", &[("reason", reason)])
+        .count(
+            "arp_monitor_arp_probes_not_sent_total",
+            &[("reason", reason)],
+        )
         .unwrap()
 }
 
@@ -215,7 +218,7 @@ fn a_duplicate_that_nobody_asks_for_is_found_by_care() {
     let hosts = lab.three_hosts().unwrap();
     let watched = Watched::start(
         &hosts.client,
-        &["--track", "192.0.2.10/32", "--ask-every", "2s"],
+        &["--track", "192.0.2.10/32", "--probe-interval", "2s"],
     );
     let conflict = watched.wait_for("conflict", SHARED_ADDRESS, LONG);
     assert_eq!(conflict.severity, "critical");
@@ -258,7 +261,7 @@ fn a_stranger_on_an_address_of_this_host_is_found_by_care() {
 fn a_conflict_that_one_owner_leaves_is_resolved() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let watched = Watched::start(&hosts.client, &["--resolution-quiet", "5s"]);
+    let watched = Watched::start(&hosts.client, &["--quiet-after", "5s"]);
     hosts.ask().unwrap();
     watched.wait_for("conflict", SHARED_ADDRESS, SOON);
     hosts.remove_rival().unwrap();
@@ -273,7 +276,7 @@ fn a_conflict_that_one_owner_leaves_is_resolved() {
 fn where_it_may_not_ask_a_conflict_becomes_quiet_and_does_not_hang() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let watched = Watched::start(&hosts.client, &["--resolution-quiet", "3s"]);
+    let watched = Watched::start(&hosts.client, &["--quiet-after", "3s"]);
     hosts.ask().unwrap();
     watched.wait_for("conflict", SHARED_ADDRESS, SOON);
     // The address is on-link no more.
@@ -293,7 +296,7 @@ fn an_address_that_matters_and_does_not_answer_is_silent_until_it_does() {
     let lab = Lab::new().unwrap();
     let hosts = before_the_duplicate(&lab);
     hosts.server.add_address("192.0.2.11/24").unwrap();
-    let options = ["--track", "192.0.2.10/32", "--ask-every", "2s"];
+    let options = ["--track", "192.0.2.10/32", "--probe-interval", "2s"];
     let watched = Watched::start(&hosts.client, &options);
     watched.wait_for("new_binding", SHARED_ADDRESS, LONG);
     // So that there is somebody who would answer, too.
@@ -330,7 +333,7 @@ fn an_unplugged_cable_is_not_silence() {
     let options = [
         "--track",
         "192.0.2.10/32,192.0.2.11/32",
-        "--ask-every",
+        "--probe-interval",
         "1s",
     ];
     let watched = Watched::start(&hosts.client, &options);
@@ -373,9 +376,9 @@ fn all_that_it_ever_sends_are_arp_probes_from_its_own_mac_five_a_second() {
         &[
             "--track",
             "192.0.2.0/24",
-            "--ask-every",
+            "--probe-interval",
             "1s",
-            "--resolution-quiet",
+            "--quiet-after",
             "2s",
         ],
     );
@@ -461,7 +464,7 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
     let track = track.join(",");
     let tapped = Tapped::start(&bystander, "in");
     // Nobody has ever heard a claim of any of them when the first question comes.
-    let options = ["--track", track.as_str(), "--ask-every", "15s"];
+    let options = ["--track", track.as_str(), "--probe-interval", "15s"];
     let watched: Vec<_> = hosts
         .iter()
         .map(|host| Watched::start(host, &options))
@@ -530,7 +533,7 @@ fn a_host_that_boots_keeps_the_address_that_it_probes_for_while_the_daemon_would
     monitor.add_address("192.0.2.1/24").unwrap();
     let booting = switch.host("booting").unwrap();
     // Nobody has the address, and it matters: it is asked for every second.
-    let options = ["--track", "192.0.2.10/32", "--ask-every", "1s"];
+    let options = ["--track", "192.0.2.10/32", "--probe-interval", "1s"];
     let watched = Watched::start(&monitor, &options);
     watched.wait_until_asked("care", 4, LONG);
     for _ in 0..2 {
@@ -591,7 +594,7 @@ fn hidden_service_addresses_and_proxies_are_no_owners_when_asked() {
             .set_parameter(&format!("ipv4/{parameter}"), value)
             .unwrap();
     }
-    let options = ["--track", "192.0.2.0/24", "--ask-every", "1s"];
+    let options = ["--track", "192.0.2.0/24", "--probe-interval", "1s"];
     let watched = Watched::start(&hosts.client, &options);
     hosts.ask().unwrap();
     for address in ["192.0.2.12", "192.0.2.13"] {
@@ -634,7 +637,7 @@ fn off_means_that_nothing_is_sent() {
         "off",
         "--track",
         "192.0.2.0/24",
-        "--ask-every",
+        "--probe-interval",
         "1s",
     ];
     let watched = Watched::start(&hosts.client, &options);
@@ -644,7 +647,7 @@ fn off_means_that_nothing_is_sent() {
     assert_eq!(sent.questions(), []);
     let metrics = watched.daemon.metrics().unwrap();
     assert_eq!(
-        metrics.get("arp_monitor_asking", &[("state", "off")]),
+        metrics.get("arp_monitor_active_probing", &[("state", "off")]),
         Some(1.0)
     );
 }
@@ -673,7 +676,10 @@ fn who_has_the_network_asks_through_the_card_below_it() {
         }
         server.add_address(&format!("{SHARED_ADDRESS}/24")).unwrap();
         let tapped = Tapped::start(&server, "in");
-        let watched = Watched::start(&monitor, &["--track", "192.0.2.10/32", "--ask-every", "2s"]);
+        let watched = Watched::start(
+            &monitor,
+            &["--track", "192.0.2.10/32", "--probe-interval", "2s"],
+        );
         // Nobody else has asked, and the owner announces nothing: it has answered the daemon.
         watched.wait_for("new_binding", SHARED_ADDRESS, LONG);
         let questions = tapped.questions();
@@ -691,7 +697,10 @@ fn a_vlan_in_which_this_host_has_no_address_is_not_asked_on() {
     let [monitor, other] = lab.pair("monitor", "other").unwrap();
     // An address in the untagged segment says nothing about the tagged one.
     monitor.add_address("192.0.2.1/24").unwrap();
-    let watched = Watched::start(&monitor, &["--track", "192.0.2.0/24", "--ask-every", "1s"]);
+    let watched = Watched::start(
+        &monitor,
+        &["--track", "192.0.2.0/24", "--probe-interval", "1s"],
+    );
     let station = other.sender().unwrap();
     let capture = other.capture().unwrap();
     for mac in [other.mac(), MacAddr([2, 0, 0, 0, 9, 9])] {

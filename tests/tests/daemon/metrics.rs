@@ -89,7 +89,7 @@ fn a_conflict_has_series_while_it_is_open_and_none_after() {
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let daemon = monitor
-        .ready_daemon(&["--resolution-quiet", "1s", "--expiry", "2s"])
+        .ready_daemon(&["--quiet-after", "1s", "--expiry", "2s"])
         .unwrap();
     conflict(&wire);
     let open = wait(&daemon, "the conflict's series", |metrics| {
@@ -238,18 +238,18 @@ fn a_host_says_which_macs_are_its_own_and_how_long_events_take() {
     hosts.client.ask(SHARED_ADDRESS).unwrap();
     let metrics = eventually("an event to be judged", SOON, || {
         let metrics = daemon.metrics()?;
-        let count = metrics.count("arp_monitor_event_delay_seconds_count", &[])?;
+        let count = metrics.count("arp_monitor_detection_latency_seconds_count", &[])?;
         Ok((count > 0).then_some(metrics))
     })
     .unwrap();
     let mac = hosts.client.mac().to_string();
     let own = [("interface", "eth0"), ("mac", mac.as_str())];
     assert_eq!(metrics.get("arp_monitor_local_mac_info", &own), Some(1.0));
-    let buckets = "arp_monitor_event_delay_seconds_bucket";
+    let buckets = "arp_monitor_detection_latency_seconds_bucket";
     assert_eq!(
         metrics.count(buckets, &[("le", "+Inf")]).unwrap(),
         metrics
-            .count("arp_monitor_event_delay_seconds_count", &[])
+            .count("arp_monitor_detection_latency_seconds_count", &[])
             .unwrap()
     );
     assert!(metrics.count(buckets, &[("le", "1")]).is_ok());

@@ -95,7 +95,7 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
     files.write("secret", "s3cret\n");
     let mut options = files.options();
     options.push(files.option("secret", "secret"));
-    let more = ["--track=192.0.2.0/24", "--resolution-quiet=5s"];
+    let more = ["--track=192.0.2.0/24", "--quiet-after=5s"];
     let daemon = start(
         &hosts.client,
         &options,
@@ -207,7 +207,7 @@ fn what_a_receiver_that_was_away_missed_is_one_message_when_it_is_back() {
     let waiting = [("channel", "webhook")];
     daemon
         .wait_for_metrics("one that waits after two attempts", LATER, |metrics| {
-            let waiting = metrics.get("arp_monitor_notifications_waiting", &waiting);
+            let waiting = metrics.get("arp_monitor_notifications_pending", &waiting);
             Ok(count(metrics, "retried") >= 2 && waiting == Some(1.0))
         })
         .unwrap();
@@ -336,7 +336,7 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
     let dropped = [("channel", "webhook")];
     let dropped = daemon
         .wait_for_metrics("the others to be counted", SOON, |metrics| {
-            Ok(metrics.get("arp_monitor_notifications_waiting", &dropped) == Some(0.0))
+            Ok(metrics.get("arp_monitor_notifications_pending", &dropped) == Some(0.0))
         })
         .unwrap()
         .get("arp_monitor_notifications_dropped_total", &dropped);

@@ -273,7 +273,7 @@ fn settings_are_checked_and_shown_without_privileges_and_without_attaching() {
     let check = |words: &[&str]| {
         let user = [
             "env",
-            "ARP_MONITOR_EXPIRY=7m",
+            "ARP_MONITOR_EXPIRE_AFTER=7m",
             "ARP_MONITOR_SETTLE=8s",
             "setpriv",
         ];
@@ -287,7 +287,7 @@ fn settings_are_checked_and_shown_without_privileges_and_without_attaching() {
     for line in [
         &*format!("attach: tc  # {config}:1"),
         "settle: 7s  # --settle",
-        "expiry: 7m  # ARP_MONITOR_EXPIRY",
+        "expiry: 7m  # ARP_MONITOR_EXPIRE_AFTER",
         "overlap: 1s  # default",
     ] {
         assert!(

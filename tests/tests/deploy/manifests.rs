@@ -538,7 +538,7 @@ fn the_secret_of_a_webhook_is_mounted_where_the_daemon_reads_it() {
             "--webhook-format=slack",
             "--webhook-severity=warning",
             "--webhook-per-minute=10",
-            "--webhook-secret-file=/etc/arp-monitor-webhook/secret",
+            "--webhook-bearer-token-file=/etc/arp-monitor-webhook/token",
             "--webhook-ca-file=/etc/arp-monitor-webhook/ca.pem",
         ]
     );

@@ -43,7 +43,7 @@ pub fn two_hosts_with_one_address_are_a_conflict_within_a_second_that_names_both
     assert!((0.0..1.0).contains(&after), "{after}");
     drop(ping);
     // …and no event waited longer between the kernel and the detection.
-    let delay = "arp_monitor_event_delay_seconds";
+    let delay = "arp_monitor_detection_latency_seconds";
     let metrics = daemon.metrics().unwrap();
     let within = metrics.count(&format!("{delay}_bucket"), &[("le", "1")]);
     let all = metrics.count(&format!("{delay}_count"), &[]).unwrap();
@@ -150,7 +150,7 @@ pub fn a_failover_by_gratuitous_arp_is_a_move_and_no_conflict() {
 pub fn a_conflict_ends_some_time_after_the_rival_has_gone() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let hurry = ["--resolution-quiet", "1s", "--expiry", "3s"];
+    let hurry = ["--quiet-after", "1s", "--expiry", "3s"];
     let daemon = hosts.client.ready_daemon(&hurry).unwrap();
     hosts.ask().unwrap();
     daemon.wait_for_finding("conflict", SOON).unwrap();
@@ -173,7 +173,7 @@ pub fn a_conflict_ends_some_time_after_the_rival_has_gone() {
 pub fn a_conflict_stays_open_while_both_owners_answer() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let hurry = ["--resolution-quiet", "1s", "--expiry", "3s"];
+    let hurry = ["--quiet-after", "1s", "--expiry", "3s"];
     let daemon = hosts.client.ready_daemon(&hurry).unwrap();
     let opened = Instant::now();
     while opened.elapsed() < Duration::from_secs(5) {

@@ -113,7 +113,7 @@ fn split_and_heal(stage: &mut Stage, options: &[&str]) -> Result<Group> {
 
 fn split_brain(stage: &mut Stage) -> Result<()> {
     // It may not ask who is left, so it takes silence: longer than keepalived is silent between its bursts.
-    let group = split_and_heal(stage, &["--resolution-quiet", "8s", "--expiry", "12s"])?;
+    let group = split_and_heal(stage, &["--quiet-after", "8s", "--expiry", "12s"])?;
     let both = [group.first.mac(), group.second.mac()];
     stage.wait_for("conflict_quiet", SHARED)?;
     stage.wait_for("conflict_expired", SHARED)?;
@@ -129,7 +129,7 @@ fn split_brain(stage: &mut Stage) -> Result<()> {
 
 /// The same, watched by a daemon that asks: it knows who is left.
 pub fn split_brain_that_heals(stage: &mut Stage) -> Result<()> {
-    let group = split_and_heal(stage, &["--resolution-quiet", "8s"])?;
+    let group = split_and_heal(stage, &["--quiet-after", "8s"])?;
     let both = [group.first.mac(), group.second.mac()];
     stage.wait_for("conflict_resolved", SHARED)?;
     stage.conclude(&[

@@ -24,7 +24,7 @@ pub fn two_owners_who_alternate_twenty_times_a_second_are_both_seen_to_the_end_o
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     // A conflict without evidence for so long becomes quiet, and it would be without evidence as soon as
     // one of the two were no longer seen.
-    let daemon = monitor.ready_daemon(&["--resolution-quiet", "4s"]).unwrap();
+    let daemon = monitor.ready_daemon(&["--quiet-after", "4s"]).unwrap();
     let socket = wire.sender().unwrap();
     let mut ended_before = Vec::new();
     at_intervals(Duration::from_millis(50), 1200, |number| {

@@ -155,7 +155,7 @@ fn each_mode_counts_a_frame_and_says_why_it_was_chosen() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     for (attach, mode, reason) in [
-        ("auto", "tc", "breaks_offload"),
+        ("auto", "tc", "disables_offload"),
         ("native", "native", "requested"),
         ("tc", "tc", "requested"),
         ("generic", "generic", "requested"),

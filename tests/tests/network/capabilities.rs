@@ -74,7 +74,7 @@ fn without_the_capability_for_asking_it_only_listens_and_says_so_once() {
     daemon.wait_until_ready().unwrap();
     let metrics = daemon.metrics().unwrap();
     for (state, value) in [("on", 0.0), ("off", 0.0), ("not_permitted", 1.0)] {
-        let gauge = metrics.get("arp_monitor_asking", &[("state", state)]);
+        let gauge = metrics.get("arp_monitor_active_probing", &[("state", state)]);
         assert_eq!(gauge, Some(value), "{state}");
     }
     let finished = daemon.finish().unwrap();

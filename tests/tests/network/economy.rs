@@ -130,7 +130,7 @@ fn what_finds_a_ring_full_is_counted_as_that_and_told_with_the_next_claim() {
     const EACH: u32 = 20_000;
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
-    let options = ["--ring-memory", "1", "--new-addresses", "1000000"];
+    let options = ["--ring-memory", "1", "--new-address-rate", "1000000"];
     let daemon = monitor.ready_daemon(&options).unwrap();
 
     daemon.process().pause().unwrap();
@@ -235,7 +235,7 @@ fn a_flood_of_random_addresses_is_counted_and_bounded_and_drives_out_nobody() {
     const FLOOD: u32 = 100_000;
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
-    let options = [&NO_REFRESH[..], &["--new-addresses", "100"]].concat();
+    let options = [&NO_REFRESH[..], &["--new-address-rate", "100"]].concat();
     let daemon = monitor.ready_daemon(&options).unwrap();
     let socket = sender.sender().unwrap();
     let claim = Frame::announcement(A, ADDRESS);

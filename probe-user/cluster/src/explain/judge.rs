@@ -48,7 +48,7 @@ pub fn explain(material: &ExplainInputs) -> Explanation {
         situation,
         says,
         check: check.cloned(),
-        not_asked: case.not_probed_reason(),
+        not_probed: case.not_probed_reason(),
         services: objects.map_or_else(Vec::new, |cluster| services(cluster, material.ip)),
         pool: pool.map(pool_record),
         announced: objects.map(|cluster| cluster.announced(material.ip)),
@@ -76,7 +76,7 @@ fn services(cluster: &ClusterSnapshot, ip: IpAddr) -> Vec<ExplainedServiceRecord
             requested: service.requested.contains(&ip),
             class: service.class.clone(),
             sharing_key: service.sharing_key.clone(),
-            local_traffic: service.local_traffic,
+            external_traffic_policy_local: service.external_traffic_policy_local,
         })
         .collect()
 }
@@ -444,7 +444,7 @@ impl ExplainCase<'_> {
     fn not_probed_reason(&self) -> Option<String> {
         match &self.material.probe_availability {
             ProbeAvailability::Probed(_) => None,
-            ProbeAvailability::Disabled => Some("--no-ask".to_owned()),
+            ProbeAvailability::Disabled => Some("--no-probe".to_owned()),
             ProbeAvailability::OtherSegment(why) | ProbeAvailability::Impossible(why) => {
                 Some(why.clone())
             }

@@ -68,7 +68,7 @@ pub struct Explanation {
     pub check: Option<CheckRecord>,
     /// Why it was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_asked: Option<String>,
+    pub not_probed: Option<String>,
     /// The services that have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ExplainedServiceRecord>,
@@ -148,7 +148,7 @@ pub struct ExplainedServiceRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing_key: Option<String>,
     /// Whether only nodes with an endpoint of it announce it (`externalTrafficPolicy: Local`).
-    pub local_traffic: bool,
+    pub external_traffic_policy_local: bool,
 }
 
 /// The pool that the address is from.

@@ -332,7 +332,7 @@ impl InterfaceManager {
     /// already.
     async fn attach_one(&mut self, link: &Link, links: &Links) -> Result<(), KernelError> {
         let circumstances = LinkEnvironment {
-            xdp_taken: link
+            xdp_in_use: link
                 .xdp_program
                 .is_some_and(|id| !self.kernel.owns_xdp_program(id)),
             native_refused: self.native_refused.contains(&link.index),
@@ -478,7 +478,7 @@ pub async fn link_environment(link: &Link, links: &Links) -> LinkEnvironment {
         has_vlans: links
             .iter()
             .any(|child| child.parent == Some(link.index) && child.vlan.is_some()),
-        xdp_taken: link.xdp_program.is_some(),
+        xdp_in_use: link.xdp_program.is_some(),
         multi_buffer: preflight::kernel_at_least(5, 18),
         native_refused: false,
         released: false,

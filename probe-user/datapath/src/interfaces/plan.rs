@@ -41,7 +41,7 @@ pub struct LinkEnvironment {
     /// Whether there are VLAN children on it.
     pub has_vlans: bool,
     /// Whether somebody else's XDP program is attached.
-    pub xdp_taken: bool,
+    pub xdp_in_use: bool,
     /// Whether the kernel has multi-buffer XDP (5.18).
     pub multi_buffer: bool,
     /// Whether the driver has refused native XDP before.
@@ -134,7 +134,7 @@ pub fn plan_attach(requested: AttachMode, it: &LinkEnvironment) -> AttachPlan {
             AttachReason::BondMaster,
         ),
         (kind.is_some(), AttachReason::VirtualDevice),
-        (it.xdp_taken, AttachReason::XdpTaken),
+        (it.xdp_in_use, AttachReason::XdpTaken),
         (
             it.strips_vlan_tags && (it.has_vlans || !it.filters_vlans),
             AttachReason::VlanOffload,
@@ -220,7 +220,7 @@ mod tests {
             ),
             (
                 LinkEnvironment {
-                    xdp_taken: true,
+                    xdp_in_use: true,
                     ..card()
                 },
                 AttachedMode::Tc,
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_by_name_is_done_unless_the_slot_was_released() {
         let against = LinkEnvironment {
-            xdp_taken: true,
+            xdp_in_use: true,
             has_vlans: true,
             ..kind("veth")
         };

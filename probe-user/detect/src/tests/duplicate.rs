@@ -75,8 +75,11 @@ fn who_asks_for_an_address_that_it_claims_itself_is_no_third_party() {
 fn an_answer_that_the_kernel_held_back_is_evidence_through_the_next_claim() {
     let mut lab = Lab::new();
     lab.see(0, asking(A));
-    let held_back = answer(A, 50 * S);
-    lab.see(50 * S + 10, after(held_back, 50 * S + 5, answer(B, 50 * S)));
+    let suppressed = answer(A, 50 * S);
+    lab.see(
+        50 * S + 10,
+        after(suppressed, 50 * S + 5, answer(B, 50 * S)),
+    );
     let conflict = lab.only();
     assert_eq!(
         (conflict.kind, conflict.evidence),

@@ -28,7 +28,7 @@ fn a_newcomer_that_tries_a_used_address_is_denied_once_an_hour() {
         (A, CLIENT, OwnerRole::Prober)
     );
     assert_eq!(
-        lab.detector.statistics().held_back[ProbeDenied.number() as usize],
+        lab.detector.statistics().suppressed[ProbeDenied.number() as usize],
         68
     );
 }
@@ -111,7 +111,7 @@ fn bogus_frames_are_reported_once_in_ten_minutes_for_each_sender_and_sort() {
                 finding.at,
                 finding.owners[0].macs[0],
                 finding.bogus,
-                finding.counts.held_back,
+                finding.counts.suppressed,
             )
         })
         .collect();

@@ -144,7 +144,7 @@ proptest! {
     #[test]
     fn a_claim_that_the_kernel_held_back_counts_as_if_it_had_been_seen(
         steps in steps(&[A, B, C]),
-        held_back: u128,
+        suppressed: u128,
     ) {
         let mut claims = claims(&steps);
         claims.retain(|(_, claim)| claim.ip == ip(80));
@@ -158,7 +158,7 @@ proptest! {
         for (number, &(at, claim)) in claims.iter().enumerate() {
             // An asker is carried only where both claims answer one request; so only the others.
             let last = number + 1 == claims.len();
-            if held_back >> number & 1 == 1 && carried.is_none() && !last && claim.reply.is_none() {
+            if suppressed >> number & 1 == 1 && carried.is_none() && !last && claim.reply.is_none() {
                 carried = Some((claim, at));
                 continue;
             }

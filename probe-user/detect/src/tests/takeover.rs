@@ -205,7 +205,7 @@ fn slow_flapping_below_the_bound_is_contested_once_per_episode() {
         assert_eq!(lab.kinds(), [Contested]);
     }
     assert_eq!(
-        lab.detector.statistics().held_back[Contested.number() as usize],
+        lab.detector.statistics().suppressed[Contested.number() as usize],
         0
     );
 }

@@ -82,8 +82,8 @@ fn owner_record(machine: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
         requests: sum(|station| station.requests),
         first_seen: heard.then(|| clock.to_wall_clock(machine.first())),
         last_seen: heard.then(|| clock.to_wall_clock(machine.last())),
-        fastest_us: took.clone().map(|(fastest, _)| microseconds(fastest)).min(),
-        slowest_us: took.map(|(_, slowest)| microseconds(slowest)).max(),
+        min_rtt_us: took.clone().map(|(fastest, _)| microseconds(fastest)).min(),
+        max_rtt_us: took.map(|(_, slowest)| microseconds(slowest)).max(),
     }
 }
 

@@ -234,8 +234,8 @@ impl UsageRow {
     fn sum(cluster: &ClusterPoolsRecord, pool: &str) -> Self {
         let mut row = Self::new(&cluster.cluster, pool, cluster.exact.amount);
         if let Some(planned) = cluster.exact.planned {
-            let of_plan = cluster.exact.of_plan;
-            let parts = [(of_plan.v4, planned.v4), (of_plan.v6, planned.v6)];
+            let planned_used = cluster.exact.planned_used;
+            let parts = [(planned_used.v4, planned.v4), (planned_used.v6, planned.v6)];
             let parts = parts.iter().filter(|(_, planned)| *planned > 0);
             let parts: Vec<_> = parts
                 .map(|&(used, planned)| percent(used, planned))

@@ -113,7 +113,7 @@ pub struct ClusterPoolsRecord {
     pub planned: Option<UsageRecord>,
     /// How much of that is in its pools.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub of_plan: Option<UsageRecord>,
+    pub planned_used: Option<UsageRecord>,
     #[serde(skip)]
     pub(super) exact: ExactCounts,
 }
@@ -123,7 +123,7 @@ pub struct ClusterPoolsRecord {
 pub(super) struct ExactCounts {
     pub amount: FamilyCounts,
     pub planned: Option<FamilyCounts>,
-    pub of_plan: FamilyCounts,
+    pub planned_used: FamilyCounts,
 }
 
 /// A pool.
@@ -332,11 +332,11 @@ impl RecordBuilder<'_> {
                 pools: usage.pools,
                 addresses: usage.amount.into(),
                 planned: usage.planned.map(Into::into),
-                of_plan: usage.planned.map(|_| usage.of_plan.into()),
+                planned_used: usage.planned.map(|_| usage.planned_used.into()),
                 exact: ExactCounts {
                     amount: usage.amount,
                     planned: usage.planned,
-                    of_plan: usage.of_plan,
+                    planned_used: usage.planned_used,
                 },
             })
             .collect()

@@ -107,7 +107,7 @@ impl Terminal {
             let asked = record.asked.max(owner.answered);
             parts.push(format!("answered {} of {asked}", owner.answered));
         }
-        if let (Some(fastest), Some(slowest)) = (owner.fastest_us, owner.slowest_us) {
+        if let (Some(fastest), Some(slowest)) = (owner.min_rtt_us, owner.max_rtt_us) {
             parts.push(times(fastest, slowest));
         }
         let repeats = owner.answers.saturating_sub(owner.answered);

@@ -100,7 +100,7 @@ impl Terminal {
                 });
                 match record {
                     Some((record, found)) => {
-                        let took = found.fastest_us.zip(found.slowest_us);
+                        let took = found.min_rtt_us.zip(found.max_rtt_us);
                         let took = took.map_or_else(String::new, |(fastest, slowest)| {
                             format!(", {}", check::times(fastest, slowest))
                         });
@@ -126,7 +126,7 @@ impl Terminal {
     }
 
     fn write_check(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        let text = match (&told.check, &told.not_asked) {
+        let text = match (&told.check, &told.not_probed) {
             (Some(check), _) => {
                 let times = match check.asked {
                     1 => "once".to_owned(),
@@ -202,7 +202,7 @@ impl Terminal {
         if let Some(class) = &service.class {
             text = format!("{text}, class {class}");
         }
-        if service.local_traffic {
+        if service.external_traffic_policy_local {
             text = format!("{text}, externalTrafficPolicy Local");
         }
         if let Some(key) = &service.sharing_key {

@@ -167,7 +167,7 @@ fn a_contested_address_of_two_masters_says_what_to_listen_to() {
         vlan: Vlan([100, 0]),
         counts: CountsRecord {
             returns: 2,
-            held_back: 3,
+            suppressed: 3,
             ..CountsRecord::default()
         },
         since: "2026-11-19T23:59:59Z".parse().unwrap(),
@@ -272,7 +272,7 @@ fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
     let record = FindingRecord {
         reason: Some(BogusReason::Frame(Bogus::ShaBroadcast)),
         counts: CountsRecord {
-            held_back: 4,
+            suppressed: 4,
             ..CountsRecord::default()
         },
         ..finding(
@@ -440,8 +440,8 @@ mod check {
             requests: 0,
             first_seen: Some(at("02:13:06.2")),
             last_seen: Some(at("02:13:06.6")),
-            fastest_us: Some(123),
-            slowest_us: Some(12_345),
+            min_rtt_us: Some(123),
+            max_rtt_us: Some(12_345),
         }
     }
 
@@ -486,15 +486,15 @@ mod check {
             holds: true,
             first_seen: None,
             last_seen: None,
-            fastest_us: None,
-            slowest_us: None,
+            min_rtt_us: None,
+            max_rtt_us: None,
             ..answers(A, 0)
         };
         let announcing = CheckOwnerRecord {
             answers: 0,
             announcements: 2,
-            fastest_us: None,
-            slowest_us: None,
+            min_rtt_us: None,
+            max_rtt_us: None,
             last_seen: Some(at("02:13:36")),
             ..answers(B, 0)
         };

@@ -181,7 +181,7 @@ fn entries(
             frames,
         ),
         BundleEntry::json(
-            "neighbours.json",
+            "neighbors.json",
             "this host's neighbour table",
             &host.neighbours,
         ),

@@ -173,7 +173,7 @@ impl<'a> InputCollector<'a> {
                 "IPv6 has no ARP: who has it cannot be asked so far".to_owned(),
             ));
         };
-        if self.arguments.no_ask {
+        if self.arguments.no_probe {
             return nothing(ProbeAvailability::Disabled);
         }
         let place = match self.resolve_targets(&[ip]).await? {

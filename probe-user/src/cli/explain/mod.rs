@@ -44,7 +44,7 @@ pub struct ExplainArguments {
 
     /// Ask nobody on the network: only what the daemon and the cluster know
     #[arg(long)]
-    no_ask: bool,
+    no_probe: bool,
 
     /// The interface to ask through, instead of the one that the route leads to
     #[arg(short, long, value_name = "IFACE")]

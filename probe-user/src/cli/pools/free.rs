@@ -72,7 +72,7 @@ pub struct PoolsFreeArguments {
 
     /// Ask nobody on the network: what no service has may still be somebody's
     #[arg(long)]
-    no_ask: bool,
+    no_probe: bool,
 
     /// The interface to ask through, instead of the one that the route leads to
     #[arg(short, long, value_name = "IFACE")]
@@ -151,8 +151,8 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::Usage);
     }
-    let assigned_known = known.assigned.is_some();
-    if !assigned_known {
+    let assignments_known = known.assigned.is_some();
+    if !assignments_known {
         print_status("which addresses services have is not known: manifests do not say");
     }
     let left = free_spans(inventory, known.assigned.unwrap_or_default(), |pool| {
@@ -169,7 +169,7 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
     }
     let mut room = arguments.count.map_or(u128::MAX, u128::from);
     let mut taken = Vec::new();
-    let pools = if arguments.no_ask {
+    let pools = if arguments.no_probe {
         print_status("nobody was asked: somebody may have them all the same");
         let pools = left.iter().map(|left| {
             let runs = left.spans.iter().flat_map(|stretch| stretch.runs());
@@ -201,8 +201,8 @@ async fn find(arguments: &PoolsFreeArguments) -> anyhow::Result<Exit> {
         ));
     }
     let record = FreeRecord {
-        asked: !arguments.no_ask,
-        assigned_known,
+        asked: !arguments.no_probe,
+        assignments_known,
         complete,
         pools,
         taken,
@@ -292,7 +292,7 @@ async fn collect(
     let runs = v4.into_iter().flat_map(AddressSpan::runs);
     if !v6.is_empty() {
         print_status(
-            "IPv6 has no ARP: IPv6 addresses are left out (--no-ask lists what no service has)",
+            "IPv6 has no ARP: IPv6 addresses are left out (--no-probe lists what no service has)",
         );
     }
     let Some(count) = arguments.count else {

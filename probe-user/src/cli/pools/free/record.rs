@@ -18,7 +18,7 @@ pub struct FreeRecord {
     /// Whether they were asked about; else somebody may have them.
     pub asked: bool,
     /// Whether it is known which addresses services have.
-    pub assigned_known: bool,
+    pub assignments_known: bool,
     /// Whether everything could be read and asked.
     pub complete: bool,
     /// The pools.
@@ -195,7 +195,7 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
         });
         FreeRecord {
             asked: true,
-            assigned_known: false,
+            assignments_known: false,
             complete: true,
             pools: pools.collect(),
             taken: vec![InUseRecord {

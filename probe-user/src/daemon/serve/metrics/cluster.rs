@@ -157,8 +157,8 @@ mod tests {
         for expected in [
             r#"arp_monitor_pool_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 16"#,
             r#"arp_monitor_pool_assigned_addresses{pool_namespace="metallb-system",pool="production",family="ipv4"} 1"#,
-            r#"arp_monitor_drifts{drift="pool_unadvertised"} 1"#,
-            r#"arp_monitor_drifts{drift="pools_overlap"} 0"#,
+            r#"arp_monitor_drifts{drift="unadvertised_pool"} 1"#,
+            r#"arp_monitor_drifts{drift="pool_overlap"} 0"#,
             r#"arp_monitor_drift{drift="address_outside_pools",service_namespace="shop",service_name="old",ip="203.0.113.7"} 1"#,
             r#"arp_monitor_drift{drift="not_announced",reason="no_advertisement",service_namespace="shop",service_name="frontend",pool_namespace="metallb-system",pool="production",ip="192.0.2.240"} 1"#,
             r#"arp_monitor_cluster_series_not_exported{series="drifts"} 0"#,

@@ -14,7 +14,7 @@ use crate::daemon::{book::DetectionLatency, monitor::MonitorSnapshot};
 pub fn families(snapshot: &MonitorSnapshot) -> String {
     let statistics = &snapshot.statistics;
     let mut findings = MetricFamily::new(list::FINDINGS);
-    let mut held_back = MetricFamily::new(list::HELD_BACK);
+    let mut suppressed = MetricFamily::new(list::HELD_BACK);
     let mut ignored = MetricFamily::new(list::IGNORED);
     for &kind in FindingKind::ALL {
         let (word, number) = (kind.label(), usize::from(kind.number()));
@@ -24,7 +24,7 @@ pub fn families(snapshot: &MonitorSnapshot) -> String {
                 statistics.findings(kind, severity),
             );
         }
-        held_back.add([word], statistics.held_back[number]);
+        suppressed.add([word], statistics.suppressed[number]);
         if kind.is_dispute() {
             ignored.add([word], statistics.ignored[number]);
         }
@@ -53,7 +53,7 @@ pub fn families(snapshot: &MonitorSnapshot) -> String {
         single(list::TURNED_AWAY, statistics.rejected_claims),
         single(list::CLOCK_STEPS, statistics.clock_steps),
         findings.finish(),
-        held_back.finish(),
+        suppressed.finish(),
         ignored.finish(),
         single(list::OPEN_CONFLICTS, statistics.open_conflicts as u64),
         single(list::QUIET_CONFLICTS, statistics.quiet_conflicts as u64),

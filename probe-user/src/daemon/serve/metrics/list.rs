@@ -52,15 +52,15 @@ metrics! {
         "ARP frames whose sender addresses make no valid claim.";
     CLAIMS = Counter "claims_total" ["interface", "direction"]
         "ARP frames that claim an address.";
-    PROBES = Counter "probes_total" ["interface", "direction"]
+    PROBES = Counter "arp_probes_total" ["interface", "direction"]
         "ARP probes (RFC 5227): requests that claim no address.";
-    OUTCOMES = Counter "outcomes_total" ["interface", "direction", "kind", "outcome"]
+    OUTCOMES = Counter "frame_outcomes_total" ["interface", "direction", "kind", "outcome"]
         "What became of claims, ARP probes and bogus frames in the kernel.";
     RECEIVED = Counter "events_received_total" ["interface", "direction"]
         "Events that user space received; equals the emitted ones.";
     UNDECODABLE = Counter "events_undecodable_total" []
         "Events that user space could not understand.";
-    EVENT_DELAY = Histogram "event_delay_seconds" []
+    EVENT_DELAY = Histogram "detection_latency_seconds" []
         "Time from the kernel's time stamp of a frame that says something new until it was judged.";
 
     INTERFACE_INFO = Gauge "interface_info" ["interface", "mode", "reason", "vlan_visible"]
@@ -76,13 +76,13 @@ metrics! {
         "Addresses forgotten to make room for others.";
     EVICTED_MACS = Counter "evicted_macs_total" []
         "MAC addresses forgotten to make room in the memory of one address.";
-    TURNED_AWAY = Counter "claims_turned_away_total" []
+    TURNED_AWAY = Counter "claims_dropped_total" []
         "Claims not followed because every remembered address is tracked or has an open conflict.";
     CLOCK_STEPS = Counter "clock_steps_total" []
         "Times that the clock was set back.";
     FINDINGS = Counter "findings_total" ["finding", "severity"]
         "Findings reported.";
-    HELD_BACK = Counter "held_back_findings_total" ["finding"]
+    HELD_BACK = Counter "suppressed_findings_total" ["finding"]
         "Findings not reported because their like was just reported.";
     IGNORED = Counter "ignored_findings_total" ["finding"]
         "Findings that the ignore list kept from being reported.";
@@ -122,26 +122,26 @@ metrics! {
     CLUSTER_NOT_EXPORTED = Gauge "cluster_series_not_exported" ["series"]
         "Pools and drifts that have no series of their own because there are too many. Only from the node that speaks for the cluster.";
 
-    ASKS = Counter "asks_total" ["purpose"]
+    ASKS = Counter "arp_probes_sent_total" ["purpose"]
         "ARP probes that this program has sent.";
-    ASKS_NOT_SENT = Counter "asks_not_sent_total" ["reason"]
+    ASKS_NOT_SENT = Counter "arp_probes_not_sent_total" ["reason"]
         "ARP probes that were put off or dropped.";
-    ASKING = Gauge "asking" ["state"]
+    ASKING = Gauge "active_probing" ["state"]
         "1 for whether this program asks: on, off, or, for want of the capability, not permitted.";
 
     NOTIFICATIONS = Counter "notifications_total" ["channel", "result"]
         "Messages that were sent, or were not and are tried again, or were refused for good.";
-    NOTIFICATIONS_WAITING = Gauge "notifications_waiting" ["channel"]
+    NOTIFICATIONS_WAITING = Gauge "notifications_pending" ["channel"]
         "Addresses of which there is something to tell that nobody was told yet.";
     NOTIFICATIONS_DROPPED = Counter "notifications_dropped_total" ["channel"]
         "News that nobody was told one by one: told as a number only, or refused.";
     KUBERNETES_RESOURCE = Gauge "kubernetes_resource_state" ["resource", "state"]
         "1 for how well a resource of the cluster is known: current, stale, never, missing or forbidden.";
-    KUBERNETES_HEARD = Gauge "kubernetes_last_heard_timestamp_seconds" ["resource"]
+    KUBERNETES_HEARD = Gauge "kubernetes_last_contact_timestamp_seconds" ["resource"]
         "When the API server last said something about a resource, since 1970. Without a word so far there is no sample.";
     KUBERNETES_OBJECTS = Gauge "kubernetes_objects" ["resource"]
         "Objects of the cluster that are known.";
-    KUBERNETES_BROKEN = Gauge "kubernetes_broken_objects" ["resource"]
+    KUBERNETES_BROKEN = Gauge "kubernetes_invalid_objects" ["resource"]
         "Objects of the cluster that could not be read, or not all of them.";
     KUBERNETES_REQUESTS = Counter "kubernetes_requests_total" ["request", "outcome"]
         "Requests to the API server, by how they ended. An answer that broke off or made no sense is counted for that as well.";
@@ -149,7 +149,7 @@ metrics! {
         "Whether this node speaks for the cluster: it holds the Lease.";
     KUBERNETES_ON_LINK = Gauge "kubernetes_addresses_on_link" []
         "Addresses of services, announced on layer 2, that are on a network that this node watches. Until that is known there is no sample.";
-    KUBERNETES_LOST = Counter "kubernetes_lost_findings_total" []
+    KUBERNETES_LOST = Counter "kubernetes_unannotated_findings_total" []
         "Findings that nobody was shown, because they came faster than the cluster could be asked about them.";
 
     CONFIG_SUCCESSFUL = Gauge "config_last_reload_successful" []
