@@ -115,11 +115,9 @@ pub const fn counters_places(key: u32) -> [u32; 4] {
 
 const _: () = assert!(COUNTERS_PLACES.is_power_of_two());
 
-/// Room for the counters: a power of two, so that the kernel side bounds an index with a mask.
+/// Numbers in [`Counters`]: a power of two, so that the kernel side bounds an index with a mask.
 const SLOTS: usize = 64;
-/// Where the counters say whose they are.
-const OWNER: usize = SLOTS - 1;
-const _: () = assert!(Counter::COUNT <= OWNER);
+const _: () = assert!(SLOTS.is_power_of_two() && Counter::COUNT <= Counters::OWNER);
 
 /// The counters of one interface and direction, on one CPU or summed over all; in the kernel with their
 /// owner.
@@ -134,28 +132,37 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// The index of the number that says whose counters they are.
+    pub const OWNER: usize = SLOTS - 1;
+
+    /// The index of a counter among the numbers that counters consist of, as the verifier of the kernel can bound it.
+    #[inline(always)]
+    pub const fn slot(counter: Counter) -> usize {
+        counter.index() & (SLOTS - 1)
+    }
+
     /// Zeros, owned by the interface and direction of this key.
     pub fn of(key: u32) -> Self {
         let mut counters = Self::default();
-        counters.0[OWNER] = u64::from(key);
+        counters.0[Self::OWNER] = u64::from(key);
         counters
     }
 
     /// Whether the interface and direction of this key own them.
     #[inline(always)]
     pub const fn belong_to(&self, key: u32) -> bool {
-        self.0[OWNER] == key as u64
+        self.0[Self::OWNER] == key as u64
     }
 
     /// Whether nobody owns them.
     pub const fn are_free(&self) -> bool {
-        self.0[OWNER] == 0
+        self.0[Self::OWNER] == 0
     }
 
     /// Adds one.
     #[inline(always)]
     pub const fn increment(&mut self, counter: Counter) {
-        let slot = &mut self.0[counter.index() & (SLOTS - 1)];
+        let slot = &mut self.0[Self::slot(counter)];
         *slot = slot.wrapping_add(1);
     }
 

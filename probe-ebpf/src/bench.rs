@@ -1,7 +1,6 @@
-//! Programs that only benchmarks load: the least that a program can do, to measure the others against,
-//! and a source of frames.
+//! Programs that only benchmarks load: an empty program as the baseline, and a generator of frames.
 //!
-//! They are built by `cargo xtask bench` alone (feature `bench`), and are no part of what is shipped.
+//! Only `cargo xtask bench` builds them (feature `bench`); they are not shipped.
 #![no_std]
 #![no_main]
 #![allow(
@@ -31,15 +30,15 @@ pub fn empty_tc(_ctx: TcContext) -> i32 {
     TC_NEXT
 }
 
-/// What the storm is made of. Words, because both sides read it.
+/// The parameters and the state of the generator, as indexes into an array that user space writes and reads.
 mod storm {
-    /// The interface to send through.
+    /// The egress interface.
     pub const INTERFACE: usize = 0;
-    /// Addresses that take turns; 0 makes every address a random one.
+    /// The number of addresses, which are announced in turn; 0 makes every address a random one.
     pub const ADDRESSES: usize = 1;
-    /// The first of them that have two owners, who take turns as well.
+    /// The number of addresses, from the first, that two owners announce in turn.
     pub const PLANTED: usize = 2;
-    /// Frames made so far.
+    /// Frames generated so far.
     pub const MADE: usize = 3;
     pub const WORDS: usize = 4;
 }
@@ -54,17 +53,19 @@ const SPA: usize = 28;
 const TPA: usize = 38;
 const END: usize = 42;
 
-/// Turns each frame that it is given into the next announcement of the storm and sends it off. For
-/// `BPF_PROG_TEST_RUN` with live frames.
+/// Rewrites each frame into the next announcement and redirects it to the interface. For `BPF_PROG_TEST_RUN` with
+/// live frames.
 #[xdp]
 pub fn storm(ctx: XdpContext) -> u32 {
-    let Some(words) = STORM.get_ptr_mut(0) else {
+    let Some(state) = STORM.get_ptr_mut(0) else {
         return XDP_ABORTED;
     };
-    // SAFETY: one `BPF_PROG_TEST_RUN` at a time runs this program, on one CPU.
-    let words = unsafe { &mut *words };
+    // SAFETY: the value of an array stays allocated, and any bits are valid numbers.
+    let mut words = unsafe { state.read() };
     let number = words[storm::MADE];
     words[storm::MADE] = number + 1;
+    // SAFETY: as above. One `BPF_PROG_TEST_RUN` at a time runs this program, so no frame is counted twice.
+    unsafe { state.write(words) };
 
     let addresses = words[storm::ADDRESSES];
     let (address, second_owner) = match number.checked_div(addresses) {
@@ -74,19 +75,19 @@ pub fn storm(ctx: XdpContext) -> u32 {
             (address, address < words[storm::PLANTED] && turn % 2 == 1)
         }
     };
-    // 10.0.0.0/8, and a MAC that follows from the address.
+    // An address in 10.0.0.0/8, and a MAC derived from it.
     #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
     let [_, high, middle, low] = (address as u32).to_be_bytes();
     let mac = [2, u8::from(second_owner), 0, high, middle, low];
     let ip = [10, high, middle, low];
 
-    // Read once: the verifier knows each pointer by itself.
+    // Read once: the verifier tracks the bounds of each pointer separately.
     let data = ctx.data();
     if data + END > ctx.data_end() {
         return XDP_ABORTED;
     }
     for (offset, bytes) in [(ETH_SRC, mac), (SHA, mac)] {
-        // SAFETY: the frame has END bytes, as was just checked, and this lies within them.
+        // SAFETY: the frame has END bytes, as checked above, and this is within them.
         unsafe { ((data + offset) as *mut [u8; 6]).write(bytes) };
     }
     for offset in [SPA, TPA] {
@@ -106,7 +107,7 @@ pub fn storm(ctx: XdpContext) -> u32 {
     action
 }
 
-/// A permutation of 64 bits without visible order (splitmix64's, Steele, Lea and Flood 2014).
+/// A pseudorandom permutation of 64-bit numbers (splitmix64's, Steele, Lea and Flood 2014).
 #[inline(always)]
 const fn scatter(number: u64) -> u64 {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -120,7 +121,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Lets the kernel call the helpers that it reserves for GPL-compatible programs.
+/// The license, which gives access to the helpers for GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,8 +1,7 @@
-//! The kernel side: three hooks, one path.
+//! The eBPF programs: one path for three hooks.
 //!
-//! XDP and TC ingress see what arrives, TC egress what this host says itself. Each hands its bytes to
-//! the parser of `probe-common` and lets every frame go on its way, unchanged, whatever it holds: there
-//! is no other return value in this crate.
+//! XDP and TC ingress observe frames that this host receives, TC egress those that it sends. Each passes its bytes to
+//! the parser of `probe-common` and lets every frame pass unchanged: this crate has no other return value.
 #![no_std]
 #![no_main]
 #![allow(
@@ -25,18 +24,18 @@ use probe_common::{event::Hook, wire::VlanTag};
 use socket_buffer::SocketBuffer;
 use xdp_buffer::XdpBuffer;
 
-/// "Go on": `TC_ACT_UNSPEC` for clsact and `TCX_NEXT` for TCX, which are the same number
+/// Continue: `TC_ACT_UNSPEC` for clsact and `TCX_NEXT` for TCX, which are the same number
 /// (`include/uapi/linux/pkt_cls.h`, `include/uapi/linux/bpf.h`).
 const TC_NEXT: i32 = -1;
 
-/// Frames that arrive, before the kernel makes socket buffers of them.
+/// Observes received frames before the kernel allocates socket buffers for them.
 #[xdp]
 pub fn arp_xdp(ctx: XdpContext) -> u32 {
     observe_xdp(&ctx)
 }
 
-/// The same for interfaces whose MTU needs multi-buffer XDP. Kernels below 5.18 refuse this one, so it
-/// is loaded only where it is wanted.
+/// The same for interfaces whose MTU requires multi-buffer XDP. Kernels below 5.18 refuse this program, so it is
+/// loaded only if an interface requires it.
 #[xdp(frags)]
 pub fn arp_xdp_frags(ctx: XdpContext) -> u32 {
     observe_xdp(&ctx)
@@ -49,13 +48,13 @@ fn observe_xdp(ctx: &XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// Frames that arrive, where XDP is not free or costs too much.
+/// Observes received frames where the XDP hook is in use or too expensive.
 #[classifier]
 pub fn arp_tc_ingress(ctx: TcContext) -> i32 {
     observe_tc(&ctx, Hook::TcIngress)
 }
 
-/// Frames that this host sends.
+/// Observes frames that this host sends.
 #[classifier]
 pub fn arp_tc_egress(ctx: TcContext) -> i32 {
     observe_tc(&ctx, Hook::TcEgress)
@@ -70,17 +69,16 @@ fn observe_tc(ctx: &TcContext, hook: Hook) -> i32 {
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // Unreachable, and if it were not, the verifier would refuse the loop: a panic is a load error, never
-    // undefined behaviour.
+    // The verifier refuses a program that can reach this loop, so a panic is an error at load time.
     loop {}
 }
 
-/// Lets the kernel call the helpers that it reserves for GPL-compatible programs.
+/// The license, which gives access to the helpers for GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// What the loader compares with its own version before it trusts an event.
+/// The ABI version, which the loader compares with its own.
 #[unsafe(link_section = "probe_abi")]
 #[unsafe(no_mangle)]
 static PROBE_ABI: [u8; 4] = probe_common::event::ABI_VERSION.to_le_bytes();

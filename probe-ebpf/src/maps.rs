@@ -1,33 +1,39 @@
-//! The maps, and the only places where their memory becomes a reference.
+//! The maps, and the only code that accesses their memory.
 //!
-//! Sizes here are what a plain load would give; the loader sets them from its options.
+//! Other CPUs write the values of the shared maps while a program runs, user space writes the settings, and an LRU map
+//! may reuse an element for another key. So there are no references to values: [`MapValue`] copies them in and out.
+//!
+//! Sizes here are defaults; the loader sets them from its options.
+
+use core::ptr;
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
+use bytemuck::Pod;
 use probe_common::{
-    counter::{COUNTERS_PLACES, Counters, Direction, counters_key, counters_places},
+    counter::{COUNTERS_PLACES, Counter, Counters, Direction, counters_key, counters_places},
     economy::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
     event::ArpEvent,
 };
 
-/// Events on their way to user space.
+/// A ring buffer of events.
 pub type Ring = RingBuf<ArpEvent, 65_536>;
 
-/// One ring per CPU, for news. The loader sets as many slots as the highest CPU number needs and puts a ring
-/// in each.
+/// Change events: one ring per CPU. The loader sets as many slots as the highest CPU number requires and puts a
+/// ring into each.
 #[btf_map]
 static RINGS: ArrayOfMaps<Ring, 64> = ArrayOfMaps::new();
 
-/// One ring for what is no news: unchanged claims, each address once per refresh interval. They are nearly all
-/// that there is to tell in a quiet network, and user space takes them many at a time; in a ring of their own
-/// they keep it from nothing, and cannot crowd out what is urgent.
+/// Refresh events: unchanged claims, each address once per refresh interval. In a quiet network they are nearly
+/// all events, and user space reads them in batches. In a ring of their own they neither delay change events
+/// nor take their room.
 #[btf_map]
 static REFRESH_EVENTS: Ring = RingBuf::new();
 
-/// What each watched interface and direction has seen; interfaces without counters are not ours.
+/// The counters of each watched interface and direction. Frames of an interface without counters are ignored.
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, { COUNTERS_PLACES as usize }> = PerCpuArray::new();
 
@@ -35,43 +41,107 @@ static COUNTERS: PerCpuArray<Counters, { COUNTERS_PLACES as usize }> = PerCpuArr
 #[btf_map]
 static CLAIMS: LruHashMap<AddressKey, ClaimState, 65_536> = LruHashMap::new();
 
-/// The requests for each address.
+/// The requests for each address that nobody has claimed.
 #[btf_map]
-static ASKED: LruHashMap<AddressKey, AskedState, 65_536> = LruHashMap::new();
+static REQUESTS: LruHashMap<AddressKey, AskedState, 65_536> = LruHashMap::new();
 
-/// The addresses to watch, if [`Settings::filter`] says so.
+/// The addresses to watch, if [`Settings::filter`] is set.
 #[btf_map]
 static FILTER: LpmTrie<[u8; 4], u32, 16_384> = LpmTrie::new();
 
-/// What user space may set while the programs run.
+/// What user space may change while the programs run.
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 
-/// The budgets of each CPU.
+/// The token buckets of each CPU.
 #[btf_map]
 static BUCKETS: PerCpuArray<CpuBuckets, 1> = PerCpuArray::new();
 
-/// The ring for news of the CPU that runs the program.
+/// A value in a map.
+///
+/// Accesses are not synchronized, as those of any program on a shared map: if two CPUs write one value at the same
+/// time, each of its words is from one of them. All bits are a valid value, and such a mixture costs at most
+/// one event too many or one that the next claim makes up for.
+///
+/// The pointer is from a lookup by this program run, so the kernel keeps the memory allocated until the program
+/// returns, also if an LRU map gives the element to another key.
+pub struct MapValue<T>(*mut T);
+
+impl<T> Clone for MapValue<T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for MapValue<T> {}
+
+impl<T: Pod> MapValue<T> {
+    /// Copies the value. The compiler loads only the fields that the caller uses.
+    #[inline(always)]
+    pub fn get(self) -> T {
+        // SAFETY: the memory is allocated until the program returns, see above, and all bits are a valid value.
+        unsafe { self.0.read() }
+    }
+
+    /// Changes a copy of the value and writes it back. The compiler writes only the fields that `change` changes, as
+    /// long as `change` calls no helper.
+    #[inline(always)]
+    pub fn update<R>(self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut value = self.get();
+        let result = change(&mut value);
+        // SAFETY: as for `get`.
+        unsafe { self.0.write(value) };
+        result
+    }
+}
+
+impl MapValue<ClaimState> {
+    /// The last request for the address.
+    #[inline(always)]
+    pub fn request(self) -> MapValue<AskedState> {
+        // SAFETY: the pointer is to a `ClaimState`, which has the field; nothing is read.
+        MapValue(unsafe { ptr::addr_of_mut!((*self.0).asked) })
+    }
+}
+
+impl MapValue<Counters> {
+    /// Adds one to a counter.
+    #[inline(always)]
+    pub fn increment(self, counter: Counter) {
+        // SAFETY: `Counters` is an array of `u64`, and the slot is within it.
+        let slot = unsafe { self.0.cast::<u64>().add(Counters::slot(counter)) };
+        MapValue(slot).update(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Whether these are the counters of this interface and direction.
+    #[inline(always)]
+    fn belong_to(self, key: u32) -> bool {
+        // SAFETY: as for `increment`.
+        let owner = unsafe { self.0.cast::<u64>().add(Counters::OWNER) };
+        MapValue(owner).get() == u64::from(key)
+    }
+}
+
+/// The ring for change events of the CPU that runs the program.
 #[inline(always)]
-pub fn news() -> Option<&'static Ring> {
-    // SAFETY: the helper only reads which CPU it is on.
+pub fn change_ring() -> Option<&'static Ring> {
+    // SAFETY: the helper only returns the number of the CPU.
     RINGS.get(unsafe { bpf_get_smp_processor_id() })
 }
 
-/// The ring for what is no news.
+/// The ring for refresh events.
 #[inline(always)]
-pub fn refreshes() -> &'static Ring {
+pub fn refresh_ring() -> &'static Ring {
     &REFRESH_EVENTS
 }
 
 /// This CPU's counters of an interface and direction.
 #[inline(always)]
-pub fn counters(ifindex: u32, direction: Direction) -> Option<&'static mut Counters> {
+pub fn counters(ifindex: u32, direction: Direction) -> Option<MapValue<Counters>> {
     let key = counters_key(ifindex, direction);
     for place in counters_places(key) {
-        let counters = COUNTERS.get_ptr_mut(place)?;
-        // SAFETY: the slot is this CPU's own, and a hook does not interrupt itself on one CPU.
-        let counters = unsafe { &mut *counters };
+        let counters = MapValue(COUNTERS.get_ptr_mut(place)?);
         if counters.belong_to(key) {
             return Some(counters);
         }
@@ -79,55 +149,47 @@ pub fn counters(ifindex: u32, direction: Direction) -> Option<&'static mut Count
     None
 }
 
-/// The settings in force.
+/// The settings.
 #[inline(always)]
-pub fn settings() -> Option<&'static Settings> {
-    SETTINGS.get(0)
+pub fn settings() -> Option<MapValue<Settings>> {
+    SETTINGS.get_ptr_mut(0).map(MapValue)
 }
 
-/// This CPU's budgets.
+/// This CPU's token buckets. Ingress may interrupt egress; at worst one token is taken twice.
 #[inline(always)]
-pub fn buckets() -> Option<&'static mut CpuBuckets> {
-    let buckets = BUCKETS.get_ptr_mut(0)?;
-    // SAFETY: the slot is this CPU's own. Ingress may interrupt egress; at worst one token is taken twice.
-    Some(unsafe { &mut *buckets })
+pub fn buckets() -> Option<MapValue<CpuBuckets>> {
+    BUCKETS.get_ptr_mut(0).map(MapValue)
 }
 
-/// What is remembered of the claims on an address.
+/// The state of the claims on an address.
 #[inline(always)]
-pub fn claim(key: &AddressKey) -> Option<&'static mut ClaimState> {
-    let state = CLAIMS.get_ptr_mut(key)?;
-    // SAFETY: the kernel keeps the element's memory valid while the program runs. Two CPUs may write it
-    // at once, as every program on a shared map does; whatever mix they leave is a valid `ClaimState`,
-    // and costs at most one event too many or one that the next claim makes up for.
-    Some(unsafe { &mut *state })
+pub fn claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
+    CLAIMS.get_ptr_mut(key).map(MapValue)
 }
 
-/// Remembers the first claim on an address. Where two CPUs have it at once, the second one wins.
+/// Stores the first claim on an address. If two CPUs do so at the same time, the second one overwrites the first.
 #[inline(always)]
 pub fn insert_claim(key: &AddressKey, state: &ClaimState) {
-    // An LRU map makes room, so this fails only when every node is in flight; the claim was counted and
-    // goes out all the same.
+    // An LRU map evicts an element where it is full, so this fails only if every node is in flight. The
+    // claim was counted and emitted before.
     let _ = CLAIMS.insert(key, state, 0);
 }
 
-/// What is remembered of the requests for an address.
+/// The state of the requests for an address that nobody has claimed.
 #[inline(always)]
-pub fn asked(key: &AddressKey) -> Option<&'static mut AskedState> {
-    let state = ASKED.get_ptr_mut(key)?;
-    // SAFETY: as for `claim`.
-    Some(unsafe { &mut *state })
+pub fn request(key: &AddressKey) -> Option<MapValue<AskedState>> {
+    REQUESTS.get_ptr_mut(key).map(MapValue)
 }
 
-/// Remembers the first request for an address.
+/// Stores the first request for an address.
 #[inline(always)]
-pub fn insert_asked(key: &AddressKey, state: &AskedState) {
-    // As for `insert_claim`: what is not remembered is only not tied to its answers.
-    let _ = ASKED.insert(key, state, 0);
+pub fn insert_request(key: &AddressKey, state: &AskedState) {
+    // As for `insert_claim`: a request that is not stored is only not matched with its replies.
+    let _ = REQUESTS.insert(key, state, 0);
 }
 
-/// Whether the filter lists an address.
+/// Whether the filter contains an address.
 #[inline(always)]
-pub fn filter_lists(address: [u8; 4]) -> bool {
+pub fn filter_contains(address: [u8; 4]) -> bool {
     FILTER.get(&Key::new(32, address)).is_some()
 }

@@ -10,15 +10,15 @@ use probe_common::{
     wire::{ArpFrame, Kind, Operation, VlanTag},
 };
 
-use crate::maps;
+use crate::maps::{self, MapValue, Ring};
 
-/// A kernel-side log line is for what should never happen: once a minute and CPU is plenty.
+/// The rate of log lines per CPU: once a minute, because they report a misconfiguration.
 const LOG_RATE: Rate = Rate {
     interval_ns: 60 * SECOND_NS,
     ahead_ns: 0,
 };
 
-/// Observes one frame. Everything that is not ARP leaves after one comparison.
+/// Observes one frame. A frame that is not ARP costs one comparison.
 #[inline(always)]
 pub fn frame<B: FrameBytes, C: EbpfContext>(
     bytes: &B,
@@ -59,19 +59,19 @@ pub fn frame<B: FrameBytes, C: EbpfContext>(
     }
 }
 
-/// A well-formed ARP frame and its circumstances.
+/// A well-formed ARP frame and its context.
 struct Observer<'a, C> {
     ctx: &'a C,
     frame: &'a ArpFrame,
     ifindex: u32,
     hook: Hook,
     now_ns: u64,
-    settings: &'a Settings,
+    settings: MapValue<Settings>,
 }
 
 impl<C: EbpfContext> Observer<'_, C> {
     #[inline(always)]
-    fn observe(&self, counters: &mut Counters) {
+    fn observe(&self, counters: MapValue<Counters>) {
         let (kind, outcome) = if let Some(reason) = self.frame.bogus() {
             counters.increment(Counter::Bogus(reason));
             (Kind::Bogus, self.bogus())
@@ -81,14 +81,14 @@ impl<C: EbpfContext> Observer<'_, C> {
         } else {
             counters.increment(Counter::Claims);
             if economy::is_question(self.frame) && self.watches(self.frame.tpa) {
-                self.remember_question();
+                self.record_request();
             }
             (Kind::Claim, self.claim())
         };
         counters.increment(Counter::Outcome(kind, outcome));
     }
 
-    /// A bogus frame touches no state but its budget.
+    /// A bogus frame changes no state but its token bucket.
     #[inline(always)]
     fn bogus(&self) -> Outcome {
         if !self.watches(self.frame.subject()) {
@@ -97,8 +97,9 @@ impl<C: EbpfContext> Observer<'_, C> {
         let Some(buckets) = maps::buckets() else {
             return Outcome::RateLimited;
         };
-        if buckets.bogus.take(self.settings.bogus, self.now_ns) {
-            self.tell(Kind::Bogus, Sighting::default(), 0)
+        let rate = self.settings.get().bogus;
+        if buckets.update(|buckets| buckets.bogus.take(rate, self.now_ns)) {
+            self.emit(Kind::Bogus, Sighting::default(), 0)
         } else {
             Outcome::RateLimited
         }
@@ -109,16 +110,22 @@ impl<C: EbpfContext> Observer<'_, C> {
         if !self.watches(self.frame.tpa) {
             return Outcome::Filtered;
         }
-        let (Some(asked), Some(buckets)) = (self.remember_question(), maps::buckets()) else {
+        let (Some(request), Some(buckets)) = (self.record_request(), maps::buckets()) else {
             return Outcome::RateLimited;
         };
-        match asked.judge_probe(self.frame, self.now_ns, &mut buckets.probe, self.settings) {
+        let settings = self.settings.get();
+        let verdict = buckets.update(|buckets| {
+            let bucket = &mut buckets.probe;
+            request
+                .update(|request| request.judge_probe(self.frame, self.now_ns, bucket, &settings))
+        });
+        match verdict {
             Verdict::Unchanged => Outcome::Unchanged,
             Verdict::RateLimited => Outcome::RateLimited,
             Verdict::Emit | Verdict::Refresh => {
-                let outcome = self.tell(Kind::Probe, Sighting::default(), 0);
+                let outcome = self.emit(Kind::Probe, Sighting::default(), 0);
                 if matches!(outcome, Outcome::Emitted) {
-                    asked.probe_emitted(self.frame, self.now_ns);
+                    request.update(|request| request.probe_emitted(self.frame, self.now_ns));
                 }
                 outcome
             }
@@ -134,24 +141,28 @@ impl<C: EbpfContext> Observer<'_, C> {
         let Some(state) = maps::claim(&key) else {
             return self.first_claim(&key);
         };
-        let (sighting, answers_probe) = self.sighting(&state.asked);
-        let previous = state.seen();
-        let outcome = match state.judge(sighting, answers_probe, self.settings) {
+        let (sighting, answers_probe) = self.sighting(&state.request().get());
+        let settings = self.settings.get();
+        let (previous, verdict) = state.update(|state| {
+            let previous = state.seen();
+            (previous, state.judge(sighting, answers_probe, &settings))
+        });
+        let outcome = match verdict {
             Verdict::Unchanged => return Outcome::Unchanged,
             Verdict::RateLimited => return Outcome::RateLimited,
-            Verdict::Emit => self.tell(Kind::Claim, previous, sighting.request_ns),
+            Verdict::Emit => self.emit(Kind::Claim, previous, sighting.request_ns),
             Verdict::Refresh => {
                 let event = self.event(Kind::Claim, previous, sighting.request_ns);
-                put(event, maps::refreshes())
+                submit(event, maps::refresh_ring())
             }
         };
         if matches!(outcome, Outcome::Emitted) {
-            state.emitted(sighting);
+            state.update(|state| state.emitted(sighting));
         }
         outcome
     }
 
-    /// This claim, tied to the request that it answers, and whether that was an ARP probe.
+    /// This claim with the request that it replies to, and whether that was an ARP probe.
     #[inline(always)]
     fn sighting(&self, asked: &AskedState) -> (Sighting, bool) {
         let (request_ns, answers_probe) = asked
@@ -162,23 +173,21 @@ impl<C: EbpfContext> Observer<'_, C> {
         (sighting, answers_probe)
     }
 
-    /// A claim on an address not seen before. Out of budget it is not even remembered, so that a flood of
-    /// random addresses neither costs an insertion each nor evicts the addresses that matter.
+    /// A claim on an address without state. Above the rate limit it is not stored, so that a flood of random
+    /// addresses neither costs an insertion each nor evicts other addresses.
     #[inline(always)]
     fn first_claim(&self, key: &AddressKey) -> Outcome {
         let Some(buckets) = maps::buckets() else {
             return Outcome::RateLimited;
         };
-        if !buckets
-            .new_address
-            .take(self.settings.new_address, self.now_ns)
-        {
+        let rate = self.settings.get().new_address;
+        if !buckets.update(|buckets| buckets.new_address.take(rate, self.now_ns)) {
             return Outcome::RateLimited;
         }
-        let asked = maps::asked(key).map_or_else(AskedState::default, |asked| *asked);
+        let asked = maps::request(key).map_or_else(AskedState::default, MapValue::get);
         let (sighting, _) = self.sighting(&asked);
         let mut state = ClaimState::new(sighting, asked);
-        let outcome = self.tell(Kind::Claim, Sighting::default(), sighting.request_ns);
+        let outcome = self.emit(Kind::Claim, Sighting::default(), sighting.request_ns);
         if matches!(outcome, Outcome::Emitted) {
             state.emitted(sighting);
         }
@@ -186,25 +195,25 @@ impl<C: EbpfContext> Observer<'_, C> {
         outcome
     }
 
-    /// Remembers who asked for the target address: with the claims on it, if there are any.
+    /// Records the request for the target address: in the state of its claims, if there are any.
     #[inline(always)]
-    fn remember_question(&self) -> Option<&'static mut AskedState> {
+    fn record_request(&self) -> Option<MapValue<AskedState>> {
         let key = self.key(self.frame.tpa);
         let known = match maps::claim(&key) {
-            Some(state) => Some(&mut state.asked),
-            None => maps::asked(&key),
+            Some(state) => Some(state.request()),
+            None => maps::request(&key),
         };
-        if let Some(asked) = known {
-            asked.ask(self.frame, self.now_ns);
-            return Some(asked);
+        if let Some(request) = known {
+            request.update(|request| request.ask(self.frame, self.now_ns));
+            return Some(request);
         }
-        maps::insert_asked(&key, &AskedState::new(self.frame, self.now_ns));
-        maps::asked(&key)
+        maps::insert_request(&key, &AskedState::new(self.frame, self.now_ns));
+        maps::request(&key)
     }
 
     #[inline(always)]
     fn watches(&self, address: [u8; 4]) -> bool {
-        self.settings.filter == 0 || maps::filter_lists(address)
+        self.settings.get().filter == 0 || maps::filter_contains(address)
     }
 
     #[inline(always)]
@@ -216,14 +225,14 @@ impl<C: EbpfContext> Observer<'_, C> {
         }
     }
 
-    /// Tells user space at once.
+    /// Emits the frame as a change event.
     #[inline(always)]
-    fn tell(&self, kind: Kind, previous: Sighting, request_ns: u64) -> Outcome {
-        let Some(ring) = maps::news() else {
+    fn emit(&self, kind: Kind, previous: Sighting, request_ns: u64) -> Outcome {
+        let Some(ring) = maps::change_ring() else {
             self.warn_of_missing_ring();
             return Outcome::RingFull;
         };
-        put(self.event(kind, previous, request_ns), ring)
+        submit(self.event(kind, previous, request_ns), ring)
     }
 
     #[inline(always)]
@@ -239,23 +248,23 @@ impl<C: EbpfContext> Observer<'_, C> {
         }
     }
 
-    /// Says that this CPU has no ring: it came online after the rings were made.
+    /// Logs that this CPU has no ring because it came online after the rings were created.
     #[inline(always)]
     fn warn_of_missing_ring(&self) {
         if let Some(buckets) = maps::buckets()
-            && buckets.log.take(LOG_RATE, self.now_ns)
+            && buckets.update(|buckets| buckets.log.take(LOG_RATE, self.now_ns))
         {
             warn!(
                 self.ctx,
-                "this CPU has no ring: what it sees is counted as ring_full"
+                "this CPU has no ring: its events are counted as ring_full"
             );
         }
     }
 }
 
-/// Puts an event into a ring. The kernel wakes user space if it had emptied the ring before.
+/// Submits an event to a ring. The kernel wakes user space if the ring was empty.
 #[inline(always)]
-fn put(event: ArpEvent, ring: &maps::Ring) -> Outcome {
+fn submit(event: ArpEvent, ring: &Ring) -> Outcome {
     let Some(mut entry) = ring.reserve(0) else {
         return Outcome::RingFull;
     };

@@ -24,7 +24,7 @@ impl SocketBuffer<'_> {
         unsafe { (*self.skb()).ifindex }
     }
 
-    /// The tag that the network card or the kernel moved from the bytes into the metadata.
+    /// The tag that the network card or the kernel moved from the bytes into the metadata of the buffer.
     #[inline(always)]
     pub fn stripped_tag(&self) -> VlanTag {
         // SAFETY: as above.
@@ -49,14 +49,14 @@ impl SocketBuffer<'_> {
 impl FrameBytes for SocketBuffer<'_> {
     #[inline(always)]
     fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
-        load_linear(self.0.data(), self.0.data_end(), offset, header)
-            || self.load_paged(offset, header)
+        // SAFETY: the context is that of the running program, so these are the bounds of its packet.
+        let is_linear = unsafe { load_linear(self.0.data(), self.0.data_end(), offset, header) };
+        is_linear || self.load_paged(offset, header)
     }
 }
 
 impl SocketBuffer<'_> {
-    /// The same for headers that are not in the linear part. Copies; pulling them in would change the
-    /// buffer.
+    /// Copies a header that is not in the linear part. `bpf_skb_pull_data` would change the buffer.
     #[inline(always)]
     fn load_paged<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
         #[expect(

@@ -6,8 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use bytemuck::AnyBitPattern;
 use probe_common::parse::FrameBytes;
 
-/// The linear part of an XDP buffer. Headers are always in it, also where the frame spans several
-/// buffers.
+/// The linear part of an XDP buffer. It contains all headers, also if the frame has fragments.
 pub struct XdpBuffer<'a>(pub &'a XdpContext);
 
 impl XdpBuffer<'_> {
@@ -24,13 +23,20 @@ impl XdpBuffer<'_> {
 impl FrameBytes for XdpBuffer<'_> {
     #[inline(always)]
     fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool {
-        load_linear(self.0.data(), self.0.data_end(), offset, header)
+        // SAFETY: the context is that of the running program, so these are the bounds of its packet.
+        unsafe { load_linear(self.0.data(), self.0.data_end(), offset, header) }
     }
 }
 
-/// Copies the header at `offset` of the packet memory between `data` and `data_end`.
+/// Copies the header at `offset` of the packet memory between `data` and `data_end`, and says whether all of it is
+/// there.
+///
+/// # Safety
+///
+/// `data` and `data_end` are the bounds of memory that is readable during the call, and `offset` is small enough that
+/// `data + offset` does not overflow. (The verifier checks both for the packet of the running program.)
 #[inline(always)]
-pub fn load_linear<H: AnyBitPattern>(
+pub unsafe fn load_linear<H: AnyBitPattern>(
     data: usize,
     data_end: usize,
     offset: usize,
@@ -39,9 +45,8 @@ pub fn load_linear<H: AnyBitPattern>(
     if data + offset + size_of::<H>() > data_end {
         return false;
     }
-    // SAFETY: `data..data_end` is the packet, readable while the program runs, and the check above keeps
-    // the header inside of it; the verifier proves the same before it lets the program run. Any bytes
-    // are a valid header.
+    // SAFETY: `data..data_end` is readable, as the caller guarantees, and the check above keeps the header
+    // within it. Any bytes are a valid header.
     *header = unsafe { ptr::read_unaligned((data + offset) as *const H) };
     true
 }

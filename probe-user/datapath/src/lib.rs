@@ -92,7 +92,7 @@ impl Kernel {
             .map_max_entries("RINGS", layout.slots())
             .map_max_entries("REFRESH_EVENTS", memory::REFRESH_RING_BYTES)
             .map_max_entries("CLAIMS", options.addresses)
-            .map_max_entries("ASKED", options.addresses)
+            .map_max_entries("REQUESTS", options.addresses)
             .map_max_entries("FILTER", filter::entries(options.filter_entries))
             .load(OBJECT)
             .map_err(KernelError::load)?;

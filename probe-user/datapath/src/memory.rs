@@ -69,7 +69,7 @@ pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<MapMemory> {
             lru_hash::<AddressKey, ClaimState>(options.addresses),
         ),
         share(
-            "ASKED",
+            "REQUESTS",
             "requests for addresses that nobody claimed",
             lru_hash::<AddressKey, AskedState>(options.addresses),
         ),
