@@ -1,4 +1,4 @@
-//! A switch that keeps track of the devices at its ports.
+//! A switch with IP device tracking.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,12 @@ use probe_common::wire::{ArpFrame, MacAddr};
 use super::station::{Behaviour, Never, Station};
 use crate::{frame::Frame, host::Host};
 
-/// Such a switch: every now and then it asks each device that it knows whether it is still there, by an ARP
-/// probe to that device alone.
+/// A switch that sends each device that it knows a unicast ARP probe at an interval.
 #[derive(Debug)]
 pub struct DeviceTracking(Station<Never>);
 
 impl DeviceTracking {
-    /// Starts to ask, every `interval`. Real ones ask every 30 s.
+    /// Starts to probe every `interval`. Real switches probe every 30 s.
     pub fn start(
         host: &Host,
         devices: Vec<(MacAddr, [u8; 4])>,
@@ -30,9 +29,9 @@ impl DeviceTracking {
         )?))
     }
 
-    /// Waits until it has sent so many probes.
+    /// Waits up to two minutes until it has sent this many probes.
     pub fn wait_for_probes(&mut self, count: u64) -> anyhow::Result<()> {
-        self.0.wait_until_acted(count, Duration::from_secs(30))
+        self.0.wait_until_acted(count, Duration::from_mins(2))
     }
 }
 

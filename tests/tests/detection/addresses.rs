@@ -153,9 +153,10 @@ fn device_tracking(stage: &mut Stage) -> Result<()> {
     let capture = switch.capture()?;
     stage.watch(&client, "tc", &[])?;
     let devices = vec![(client.mac(), [192, 0, 2, 1])];
-    let mut tracking = DeviceTracking::start(&switch, devices, Duration::from_millis(300))?;
-    tracking.wait_for_probes(20)?;
-    for _ in 0..20 {
+    // The interval of real switches; three probes take a minute.
+    let mut tracking = DeviceTracking::start(&switch, devices, Duration::from_secs(30))?;
+    tracking.wait_for_probes(3)?;
+    for _ in 0..3 {
         capture.wait_for_arp(Duration::from_secs(5), |arp| {
             arp.sha == client.mac() && arp.oper == 2
         })?;

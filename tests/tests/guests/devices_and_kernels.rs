@@ -208,24 +208,78 @@ fn tc_on_virtio_net_counts_and_finds() {
 }
 
 fn cards(lab: &Lab) -> [Host; 2] {
-    // Those of an earlier test come back a moment after it, one of them under another name.
-    let cards = eventually("two network cards of the guest's", PATIENCE, || {
-        let cards: Vec<_> = fs::read_dir("/sys/class/net")?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|interface| interface.join("device").exists())
-            .filter_map(|card| Some(card.file_name()?.to_str()?.to_owned()))
-            .collect();
-        Ok(<[String; 2]>::try_from(cards).ok())
-    })
-    .unwrap();
-    let [left, right] = &cards;
-    let hosts = [("monitor", left), ("wire", right)];
-    hosts.map(|(name, card)| {
-        let host = lab.adopt(name, card).unwrap();
-        // Like a real one, it would keep answers to others to itself.
+    ["monitor", "wire"].map(|name| {
+        let host = card(lab, name, "virtio_net");
+        // Like a real card, it would otherwise drop unicast frames for other hosts.
         host.ip("link set dev eth0 promisc on".split(' ')).unwrap();
         host
     })
+}
+
+/// Makes a host of a network card of the guest that has this driver.
+fn card(lab: &Lab, name: &str, driver: &str) -> Host {
+    // A card that an earlier test used returns a moment after that test, and perhaps under another name.
+    let what = format!("a network card with the driver {driver}");
+    let card = eventually(&what, PATIENCE, || {
+        let mut interfaces =
+            fs::read_dir("/sys/class/net")?.filter_map(|entry| Some(entry.ok()?.path()));
+        let card = interfaces.find(|interface| {
+            fs::read_link(interface.join("device/driver"))
+                .is_ok_and(|target| target.ends_with(driver))
+        });
+        Ok(card.and_then(|card| Some(card.file_name()?.to_str()?.to_owned())))
+    })
+    .unwrap();
+    lab.adopt(name, &card).unwrap()
+}
+
+/// The card removes the tags from frames before XDP. Without VLANs on it, it may be watched by native XDP; with a
+/// VLAN, it is watched in TC, and each frame is observed in its VLAN.
+#[test]
+fn auto_on_a_card_that_strips_tags_uses_tc_where_a_vlan_is_in_use() {
+    let lab = Lab::new().unwrap();
+    let monitor = card(&lab, "monitor", "vmxnet3");
+    let wire = card(&lab, "wire", "virtio_net");
+    let network = Network::of_cards(&monitor, &wire);
+
+    let reason = |daemon: &Daemon<'_>| {
+        let metrics = daemon.metrics().unwrap();
+        let mut info = metrics.select("arp_monitor_interface_info", &[]);
+        let labels = &info.next().unwrap().labels;
+        (labels["mode"].clone(), labels["reason"].clone())
+    };
+    let daemon = network.start("auto");
+    let (_, without_vlan) = reason(&daemon);
+    assert!(
+        // The driver has XDP since Linux 6.6.
+        ["native_is_free", "native_refused"].contains(&without_vlan.as_str()),
+        "{without_vlan}"
+    );
+    assert_eq!(daemon.terminate().unwrap().code(), Some(0));
+
+    add_vlan(&monitor);
+    let daemon = network.start("auto");
+    let expected = ("tc".to_owned(), "vlan_offload".to_owned());
+    assert_eq!(reason(&daemon), expected);
+    // One address with an owner in each of two VLANs is no conflict, and two owners in one VLAN are.
+    let requester = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+    let broadcast =
+        |owner| Frame::reply(owner, ADDRESS, requester, [192, 0, 2, 1]).eth_dst(MacAddr::BROADCAST);
+    network.send(&[
+        Frame::request(requester, [192, 0, 2, 1], ADDRESS),
+        broadcast(OWNERS[0]),
+        Frame::request(requester, [192, 0, 2, 1], ADDRESS).tagged(100),
+        broadcast(OWNERS[1]).tagged(100),
+    ]);
+    daemon.wait_until_digested(4).unwrap();
+    assert!(daemon.findings().unwrap().is_empty());
+    network.send(&[
+        Frame::request(requester, [192, 0, 2, 1], ADDRESS).tagged(100),
+        broadcast(OWNERS[1]).tagged(100),
+        broadcast(OWNERS[0]).tagged(100),
+    ]);
+    let conflict = daemon.wait_for_finding("conflict", PATIENCE).unwrap();
+    assert_eq!(conflict.vlan, "100");
 }
 
 /// The sender's VLAN device leaves the tag to the card, and the cable hands it on beside the frame, as a card

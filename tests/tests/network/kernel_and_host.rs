@@ -12,7 +12,7 @@ use probe_common::{
     economy::{Rate, Settings},
     event::{ArpEvent, Hook},
     parse::{Parsed, parse},
-    wire::{MacAddr, Operation, VlanTag},
+    wire::{MacAddr, Operation, VlanTag, ethertype},
 };
 use probe_datapath::{
     EventRings, Kernel, LoadOptions,
@@ -200,11 +200,41 @@ fn frames_of_every_length_are_judged_alike() -> Result<()> {
 }
 
 #[test]
-fn every_ethertype_is_judged_alike() -> Result<()> {
+fn every_ethertype_is_parsed_alike_at_every_hook() -> Result<()> {
     let mut bench = Bench::new()?;
-    let frame = Frame::request(A, HERE, THERE);
+    // Long enough for an IPv6 header: with its ethertype, a shorter frame never becomes a socket buffer.
+    let frame = Frame::request(A, HERE, THERE).of_length(64);
     for ethertype in 0..=u16::MAX {
-        bench.compare(Hook::Xdp, &frame.clone().ethertype(ethertype).bytes())?;
+        let bytes = frame.clone().ethertype(ethertype).bytes();
+        for &hook in Hook::ALL {
+            bench.compare(hook, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The ethertype behind one tag, and behind two.
+#[test]
+fn every_ethertype_behind_tags_is_parsed_alike_at_every_hook() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let frame = Frame::request(A, HERE, THERE).of_length(64);
+    let tagged = [
+        frame.clone().tagged(100),
+        frame.tagged_as(ethertype::QINQ, 300).tagged(100),
+    ];
+    let hooks = Hook::ALL.iter().cycle();
+    for (ethertype, &hook) in (0..=u16::MAX).zip(hooks) {
+        for frame in &tagged {
+            bench.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
+        }
+    }
+    // What matters goes through each hook.
+    for ethertype in [ethertype::ARP, ethertype::VLAN, ethertype::QINQ] {
+        for &hook in Hook::ALL {
+            for frame in &tagged {
+                bench.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
+            }
+        }
     }
     Ok(())
 }

@@ -44,11 +44,15 @@ impl Guest {
             .arg(&image.tree)
             // A panic ends it at once.
             .args(["-append", "console=ttyS0 quiet panic=-1"]);
-        // Two network cards with a cable between them. They boot nothing.
-        for card in ["left", "right"] {
+        // Three network cards at one hub, without boot code. The third one strips VLAN tags from frames.
+        for (card, model) in [
+            ("left", "virtio-net-pci"),
+            ("right", "virtio-net-pci"),
+            ("stripping", "vmxnet3"),
+        ] {
             command
                 .args(["-netdev", &format!("hubport,hubid=0,id={card}")])
-                .args(["-device", &format!("virtio-net-pci,netdev={card},romfile=")]);
+                .args(["-device", &format!("{model},netdev={card},romfile=")]);
         }
         let mut qemu = command
             .stdin(Stdio::null())

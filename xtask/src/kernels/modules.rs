@@ -8,7 +8,7 @@ use super::debian::Kernel;
 use crate::programs;
 
 /// What the tests make their networks of, and what TC needs where there is no TCX.
-const WANTED: [&str; 8] = [
+const WANTED: [&str; 9] = [
     "8021q",
     "bonding",
     "bridge",
@@ -17,6 +17,7 @@ const WANTED: [&str; 8] = [
     "veth",
     "virtio_net",
     "virtio_pci",
+    "vmxnet3",
 ];
 
 /// How to decompress a module, by how its name ends.
