@@ -5,7 +5,6 @@
 
 mod blocks;
 mod content;
-mod frame;
 mod frames;
 mod host;
 mod note;

@@ -9,11 +9,11 @@ use pcap_parser::{
 };
 use probe_common::{
     counter::Direction,
+    encode::EncodedFrame,
     event::{ArpEvent, Hook},
 };
 
 use super::{
-    frame,
     host::{CapturedAddress, CapturedGateway, CapturedInterface},
     note::FrameComment,
 };
@@ -101,7 +101,7 @@ impl<W: Write> CaptureWriter<W> {
                 "a frame of an interface that is not described",
             ));
         };
-        let data = frame::bytes(&event.frame);
+        let data = EncodedFrame::new(&event.frame);
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
         let flags = match direction {

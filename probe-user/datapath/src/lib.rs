@@ -161,7 +161,8 @@ impl Kernel {
 }
 
 async fn forward_log<T: log::Log>(logger: aya_log::EbpfLogger<T>) {
-    let mut logger = match poll::readable(logger) {
+    // SAFETY: a logger has the descriptor of its ring, which never changes.
+    let mut logger = match unsafe { poll::readable_owner(logger) } {
         Ok(logger) => logger,
         Err(error) => {
             tracing::warn!(%error, "the kernel side's own log is not readable");

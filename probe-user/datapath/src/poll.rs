@@ -1,16 +1,24 @@
-//! The one place where a descriptor is given to the runtime.
+//! Registration of descriptors with the runtime.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Registers something that owns a descriptor, to wait until it is readable. Only for types that keep
-/// one descriptor for as long as they live, which those used here (rings, logs, timers) do.
-pub fn readable<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: `AsFd` promises a descriptor that is open while the owner lives, the owner lives inside the
-    // `AsyncFd`, and by the condition above it never changes to another one.
+/// Registers a descriptor, to wait until it is readable.
+pub fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` has one descriptor, which is open as long as it lives.
+    unsafe { readable_owner(descriptor) }
+}
+
+/// Registers the descriptor of `owner`, to wait until it is readable.
+///
+/// # Safety
+///
+/// Both traits return the same descriptor as long as `owner` lives. (`AsFd` guarantees that it is open.)
+pub(crate) unsafe fn readable_owner<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the owner lives inside the `AsyncFd`, and the caller guarantees the rest.
     unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) }.map_err(Into::into)
 }

@@ -57,11 +57,11 @@ impl EventRings {
                 slots.set(slot, &ring, 0).map_err(map_error)?;
             }
             let ring = RingBuf::try_from(Map::RingBuf(ring)).map_err(map_error)?;
-            change_events.push(poll::readable(ring).map_err(KernelError::Poll)?);
+            change_events.push(readable(ring)?);
         }
         Ok(Self {
             change_events,
-            refresh_events: poll::readable(refresh_events).map_err(KernelError::Poll)?,
+            refresh_events: readable(refresh_events)?,
             wait_timer: None,
             _slots: slots,
             undecodable: 0,
@@ -124,6 +124,12 @@ impl EventRings {
     pub fn undecodable(&self) -> u64 {
         self.undecodable
     }
+}
+
+/// Registers a ring, to wait until it is readable.
+fn readable(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+    // SAFETY: a ring has the descriptor of its `MapData`, which never changes.
+    unsafe { poll::readable_owner(ring) }.map_err(KernelError::Poll)
 }
 
 /// Whether a ring has become readable. It is cleared before it is drained: what comes later wakes again.

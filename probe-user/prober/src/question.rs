@@ -2,9 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use probe_common::wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, Vlan, ethertype};
+use probe_common::{
+    encode::EncodedFrame,
+    wire::{ArpFrame, MacAddr, Vlan, VlanTag, ethertype},
+};
 
-/// The least that an Ethernet card puts on a wire, without the checksum (IEEE 802.3 section 3.2.8).
+/// The shortest Ethernet frame without its checksum (IEEE 802.3 section 3.2.8).
 const MIN_FRAME_BYTES: usize = 60;
 
 /// "Who has `target`?"
@@ -31,37 +34,31 @@ impl ArpProbe {
     /// By the mark a monitor on another node knows a monitor, also before it has ever heard of this node, and
     /// does not report a newcomer who was denied an address. A question with an address is told apart by that.
     pub fn to_frame(&self) -> Vec<u8> {
-        let mut frame = Vec::with_capacity(MIN_FRAME_BYTES);
-        frame.extend(self.to.unwrap_or(MacAddr::BROADCAST).0);
-        frame.extend(self.asker.0);
-        let vids = self.vlan.0;
         // Of two tags, the outer one is the provider's.
-        let outer = if vids[1] == 0 {
-            ethertype::VLAN
-        } else {
-            ethertype::QINQ
+        let tags = match self.vlan.0 {
+            [0, _] => [VlanTag::NONE; 2],
+            [vid, 0] => [VlanTag::new(ethertype::VLAN, vid), VlanTag::NONE],
+            [outer, inner] => [
+                VlanTag::new(ethertype::QINQ, outer),
+                VlanTag::new(ethertype::VLAN, inner),
+            ],
         };
-        for (vid, tpid) in vids.into_iter().zip([outer, ethertype::VLAN]) {
-            if vid != 0 {
-                frame.extend(tpid.to_be_bytes());
-                frame.extend(vid.to_be_bytes());
-            }
-        }
-        for field in [ethertype::ARP, HTYPE_ETHERNET, ethertype::IPV4] {
-            frame.extend(field.to_be_bytes());
-        }
-        frame.extend([6, 4]);
-        frame.extend(ArpFrame::REQUEST.to_be_bytes());
-        frame.extend(self.asker.0);
-        frame.extend(self.from.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
-        let mark = match self.from {
-            None => self.asker,
-            Some(_) => MacAddr::ZERO,
+        let frame = ArpFrame {
+            eth_dst: self.to.unwrap_or(MacAddr::BROADCAST),
+            eth_src: self.asker,
+            tags,
+            oper: ArpFrame::REQUEST,
+            sha: self.asker,
+            spa: self.from.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
+            tha: match self.from {
+                None => self.asker,
+                Some(_) => MacAddr::ZERO,
+            },
+            tpa: self.target.octets(),
         };
-        frame.extend(mark.0);
-        frame.extend(self.target.octets());
-        frame.resize(frame.len().max(MIN_FRAME_BYTES), 0);
-        frame
+        let mut bytes = EncodedFrame::new(&frame).to_vec();
+        bytes.resize(bytes.len().max(MIN_FRAME_BYTES), 0);
+        bytes
     }
 }
 
@@ -69,7 +66,7 @@ impl ArpProbe {
 mod tests {
     use probe_common::{
         parse::{Parsed, parse},
-        wire::{Kind, VlanTag},
+        wire::Kind,
     };
 
     use super::*;

@@ -22,6 +22,7 @@ use probe_common::{
     wire::{ArpFrame, VlanTag, ethertype},
 };
 use socket2::{SockFilter, SockRef};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{ArpSocketError, socket::link_layer_address};
 
@@ -79,6 +80,12 @@ impl ArpReceiver {
         let address = link_layer_address(ifindex.unwrap_or_default(), all).ok_or(Errno::ENXIO)?;
         bind(socket.as_raw_fd(), &address)?;
         Ok(Self { socket })
+    }
+
+    /// Registers the socket with the runtime, to wait until it is readable.
+    pub fn readable(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is that of the socket, which never changes and is open as long as `self` lives.
+        unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }.map_err(Into::into)
     }
 
     /// The next frame that waits; `None` if none does.

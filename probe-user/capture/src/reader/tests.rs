@@ -2,6 +2,7 @@
 
 use pcap_parser::{LegacyPcapBlock, PcapHeader, ToVec as _};
 use probe_common::{
+    encode::EncodedFrame,
     event::{ArpEvent, Hook, Sighting},
     wire::{ArpFrame, MacAddr, Vlan},
 };
@@ -10,7 +11,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     content::CapturedFrame,
-    frame,
     host::{CapturedAddress, CapturedGateway, CapturedInterface},
     writer::CaptureWriter,
 };
@@ -43,7 +43,7 @@ fn pcap(magic: u32, big_endian: bool, link: u32) -> Vec<u8> {
     } else {
         123_456
     };
-    let frame = frame::bytes(&announcement());
+    let frame = EncodedFrame::new(&announcement());
     let length = u32::try_from(frame.len()).unwrap();
     let version = if big_endian {
         [0, 2, 0, 4]
@@ -55,7 +55,7 @@ fn pcap(magic: u32, big_endian: bool, link: u32) -> Vec<u8> {
     for value in [0, 0, 65_535, link, 1_700_000_000, fraction, length, length] {
         file.extend(word(value));
     }
-    file.extend(frame);
+    file.extend(frame.iter());
     file
 }
 
@@ -264,7 +264,7 @@ fn a_packet_larger_than_the_buffer_is_read_past() {
         file.extend(block.to_vec().unwrap());
     };
     packet(&large, length);
-    packet(&frame::bytes(&announcement()), 42);
+    packet(&EncodedFrame::new(&announcement()), 42);
     let (items, outcome) = read(&file);
     assert_eq!((frames(&items).len(), outcome), (1, Ok(())));
 }

@@ -6,10 +6,7 @@ use anyhow::Context as _;
 use lru::LruCache;
 use nix::errno::Errno;
 use probe_common::wire::{ArpFrame, Kind, MacAddr, Operation};
-use probe_datapath::{
-    clock::{Timer, monotonic},
-    poll,
-};
+use probe_datapath::clock::{Timer, monotonic};
 use probe_detect::DetectConfig;
 use probe_model::{CheckRecord, CheckVerdict, Timestamp};
 use probe_prober::{
@@ -72,7 +69,7 @@ pub struct CheckRunResult {
     /// Whether somebody stopped it.
     pub interrupted: bool,
     /// What broke down, if something did.
-    pub output_error: Option<anyhow::Error>,
+    pub failure: Option<anyhow::Error>,
 }
 
 /// A check that is going on.
@@ -104,8 +101,8 @@ enum CheckRunEnd {
     Done,
     Interrupted,
     /// Nobody reads what is written.
-    ReceiveFailed,
-    OutputFailed(anyhow::Error),
+    OutputClosed,
+    Failed(anyhow::Error),
 }
 
 impl CheckRun {
@@ -122,8 +119,9 @@ impl CheckRun {
             [egress] => Some(egress.ifindex),
             _ => None,
         };
-        let receiver =
-            poll::readable(ArpReceiver::open(only)?).context("cannot wait for frames")?;
+        let receiver = ArpReceiver::open(only)?
+            .readable()
+            .context("cannot wait for frames")?;
         let neighbours = network.neighbours().await?;
         let mut holders = LruCache::unbounded();
         for mac in neighbours.macs() {
@@ -167,13 +165,13 @@ impl CheckRun {
     pub async fn run(mut self, stop: &mut StopSignal) -> anyhow::Result<CheckRunResult> {
         let end = match self.send_probes(stop).await {
             Ok(end) => end,
-            Err(error) => CheckRunEnd::OutputFailed(error),
+            Err(error) => CheckRunEnd::Failed(error),
         };
         match &end {
             CheckRunEnd::Done => {}
             CheckRunEnd::Interrupted => self.results.interrupted = true,
-            CheckRunEnd::ReceiveFailed => return Ok(self.outcome(Exit::Failed, None)),
-            CheckRunEnd::OutputFailed(_) => self.results.failed = true,
+            CheckRunEnd::OutputClosed => return Ok(self.outcome(Exit::Failed, None)),
+            CheckRunEnd::Failed(_) => self.results.failed = true,
         }
         match self.report_unsettled().await {
             Err(error) if is_closed(&error) => return Ok(self.outcome(Exit::Failed, None)),
@@ -182,19 +180,19 @@ impl CheckRun {
         self.output.clear_status();
         self.summarise();
         let exit = self.results.exit();
-        let output_error = match end {
-            CheckRunEnd::OutputFailed(error) => Some(error),
-            CheckRunEnd::Done | CheckRunEnd::Interrupted | CheckRunEnd::ReceiveFailed => None,
+        let failure = match end {
+            CheckRunEnd::Failed(error) => Some(error),
+            CheckRunEnd::Done | CheckRunEnd::Interrupted | CheckRunEnd::OutputClosed => None,
         };
-        Ok(self.outcome(exit, output_error))
+        Ok(self.outcome(exit, failure))
     }
 
-    fn outcome(self, exit: Exit, output_error: Option<anyhow::Error>) -> CheckRunResult {
+    fn outcome(self, exit: Exit, failure: Option<anyhow::Error>) -> CheckRunResult {
         CheckRunResult {
             exit,
             interrupted: self.results.interrupted,
             output: self.output,
-            output_error,
+            failure,
         }
     }
 
@@ -207,7 +205,7 @@ impl CheckRun {
             self.receive_frames()?;
             let now = monotonic();
             match self.report_settled(now).await {
-                Err(error) if is_closed(&error) => return Ok(CheckRunEnd::ReceiveFailed),
+                Err(error) if is_closed(&error) => return Ok(CheckRunEnd::OutputClosed),
                 result => result.context("cannot write to standard output")?,
             }
             // Before a question and before the end: silence means nothing where nothing can be heard.
