@@ -2,8 +2,7 @@
 //!
 //! XDP and TC ingress observe frames that this host receives, TC egress those that it sends. Each passes its bytes to
 //! the parser of `probe-common` and lets every frame pass unchanged: this crate has no other return value.
-#![no_std]
-#![no_main]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![allow(
     missing_docs,
     clippy::needless_pass_by_value,
@@ -67,6 +66,11 @@ fn observe_tc(ctx: &TcContext, hook: Hook) -> i32 {
     TC_NEXT
 }
 
+/// For the host, where this crate is only checked: `cargo check --workspace`.
+#[cfg(not(target_arch = "bpf"))]
+const fn main() {}
+
+#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     // The verifier refuses a program that can reach this loop, so a panic is an error at load time.
