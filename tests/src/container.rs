@@ -21,6 +21,7 @@ use crate::{
     host::Host,
     http::Response,
     process::{Finished, Process},
+    seccomp,
     tool_cache::image_layout,
     wait::eventually,
 };
@@ -48,6 +49,15 @@ pub struct Container<'a> {
     place: TempDir,
 }
 
+/// What a container does not get although its specification asks for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Withheld<'a> {
+    /// Capabilities, as a specification names them: `NET_ADMIN`.
+    pub capabilities: &'a [&'a str],
+    /// System calls that the seccomp profile refuses as well.
+    pub system_calls: &'a [&'a str],
+}
+
 /// Removes a container with all that runs in it.
 #[derive(Debug)]
 struct Remover {
@@ -56,14 +66,14 @@ struct Remover {
 }
 
 impl Host {
-    /// Runs the one container of a pod. `objects` are those that it may refer to; `address` is what the node's
-    /// is; `lacks` are capabilities that it is not given for all that the specification says.
+    /// Runs the one container of a pod. `objects` are those that it may refer to; `address` is that of the node;
+    /// `withheld` is what the container does not get although the specification asks for it.
     pub fn container(
         &self,
         pod: &Value,
         objects: &[Value],
         address: &str,
-        lacks: &[&str],
+        withheld: Withheld,
     ) -> anyhow::Result<Container<'_>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let place = TempDir::new()?;
@@ -79,7 +89,7 @@ impl Host {
             bail!("the pod has not just one container");
         };
         let volumes = volumes(pod, objects, place.path())?;
-        configure(&mut runtime, container, &volumes, address, lacks)?;
+        configure(&mut runtime, container, &volumes, address, withheld)?;
         runtime["linux"]["namespaces"] = json!([
             { "type": "pid" },
             { "type": "ipc" },
@@ -246,12 +256,12 @@ fn configure(
     container: &Value,
     volumes: &[(String, PathBuf)],
     address: &str,
-    lacks: &[&str],
+    withheld: Withheld,
 ) -> anyhow::Result<()> {
+    let mut security = Security::default();
     let process = &mut runtime["process"];
     process["terminal"] = json!(false);
     let mut mounts = Vec::new();
-    let mut read_only = false;
     for (field, value) in container
         .as_object()
         .context("the container is no object")?
@@ -287,7 +297,7 @@ fn configure(
                     environment.push(json!("ARP_MONITOR_NODE_NAME=node-1"));
                 }
             }
-            "securityContext" => read_only = secure(process, value, lacks)?,
+            "securityContext" => security = secure(process, value, withheld)?,
             "volumeMounts" => {
                 for mount in value.as_array().context("mounts are a list")? {
                     let name = text(mount, "name")?;
@@ -316,14 +326,25 @@ fn configure(
         .as_array_mut()
         .context("the bundle has no mounts")?
         .extend(mounts);
-    runtime["root"]["readonly"] = json!(read_only);
+    runtime["root"]["readonly"] = json!(security.read_only);
+    runtime["linux"]["seccomp"] = security.seccomp;
     Ok(())
 }
 
+/// What a security context says of more than the process.
+#[derive(Default)]
+struct Security {
+    /// Nothing can be written to the root.
+    read_only: bool,
+    /// The seccomp profile in the runtime's form; `null` for none.
+    seccomp: Value,
+}
+
 /// As a runtime of Kubernetes does: the capabilities are in every set except the inheritable and the ambient one.
-/// Returns whether the root is read-only.
-fn secure(process: &mut Value, context: &Value, lacks: &[&str]) -> anyhow::Result<bool> {
-    let mut read_only = false;
+fn secure(process: &mut Value, context: &Value, withheld: Withheld) -> anyhow::Result<Security> {
+    let mut security = Security::default();
+    let mut kept = Vec::new();
+    let mut profile = None;
     for (field, value) in context
         .as_object()
         .context("a security context is an object")?
@@ -335,11 +356,12 @@ fn secure(process: &mut Value, context: &Value, lacks: &[&str]) -> anyhow::Resul
             "capabilities" => {
                 ensure!(value["drop"] == json!(["ALL"]), "not all are dropped");
                 let added = value["add"].as_array().context("none is added")?.iter();
-                let kept: Vec<_> = added
-                    .filter_map(Value::as_str)
-                    .filter(|name| !lacks.contains(name))
-                    .map(|name| format!("CAP_{name}"))
-                    .collect();
+                kept.extend(
+                    added
+                        .filter_map(Value::as_str)
+                        .filter(|name| !withheld.capabilities.contains(name))
+                        .map(|name| format!("CAP_{name}")),
+                );
                 process["capabilities"] = json!({
                     "bounding": kept,
                     "effective": kept,
@@ -349,15 +371,20 @@ fn secure(process: &mut Value, context: &Value, lacks: &[&str]) -> anyhow::Resul
                 });
             }
             "privileged" => ensure!(*value == false, "it is privileged"),
-            "readOnlyRootFilesystem" => read_only = *value == true,
+            "readOnlyRootFilesystem" => security.read_only = *value == true,
             "runAsGroup" => process["user"]["gid"] = value.clone(),
             "runAsUser" => process["user"]["uid"] = value.clone(),
-            // The profile of a runtime is the runtime's.
-            "seccompProfile" => {}
+            "seccompProfile" => profile = Some(value),
             unknown => bail!("what a node makes of `{unknown}` is not known here"),
         }
     }
-    Ok(read_only)
+    let profile = profile.context("no seccomp profile is asked for")?;
+    ensure!(
+        *profile == json!({ "type": "RuntimeDefault" }),
+        "what a node makes of {profile} is not known here"
+    );
+    security.seccomp = seccomp::runtime_default(&kept, withheld.system_calls);
+    Ok(security)
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> anyhow::Result<&'a str> {

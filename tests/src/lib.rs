@@ -45,6 +45,7 @@ mod process;
 mod public_copy;
 mod receiver;
 mod scenario;
+mod seccomp;
 mod socket;
 mod stage;
 mod switch;
@@ -56,7 +57,7 @@ pub use actor::{
     DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
     Ucarp,
 };
-pub use container::Container;
+pub use container::{Container, Withheld};
 pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
@@ -83,7 +84,7 @@ pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use tool_cache::{
-    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, dashboard_tools, image_layout,
+    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, dashboard_tools, distribution, image_layout,
     kubernetes_program, prometheus_program, python_environment, python_tool, tool_cache, workspace,
 };
 pub use wait::{at_intervals, eventually};

@@ -95,11 +95,6 @@ impl Host {
     /// Starts both, with the rules and inhibitions as they are deployed; only minutes are seconds here, so that a
     /// test can wait for an alert to end.
     pub fn monitoring(&self) -> anyhow::Result<Monitoring<'_>> {
-        self.monitoring_with(None)
-    }
-
-    /// The same, with more rules: those that record say what nobody here is scraped for.
-    pub fn monitoring_with(&self, rules: Option<&str>) -> anyhow::Result<Monitoring<'_>> {
         let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
         let at = |name: &str| files.path().join(name);
         let webhook = self.enter(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
@@ -112,9 +107,6 @@ impl Host {
             "arp-monitor-kubernetes.rules.yaml",
         ] {
             fs::write(at(name), hurried(&deployed(name)?)?)?;
-        }
-        if let Some(rules) = rules {
-            fs::write(at("more.rules.yaml"), rules)?;
         }
         let received = Arc::new(Mutex::new(Vec::new()));
         receive(webhook, received.clone());

@@ -72,6 +72,11 @@ pub fn python_environment() -> anyhow::Result<PathBuf> {
     Ok(tool_cache()?.join("python"))
 }
 
+/// Where `cargo xtask dist` leaves what is given out.
+pub fn distribution() -> anyhow::Result<PathBuf> {
+    Ok(target_directory()?.join("dist"))
+}
+
 /// Where `cargo xtask image` leaves the image: a directory in OCI's layout, with one image in it.
 pub fn image_layout() -> anyhow::Result<PathBuf> {
     Ok(target_directory()?.join("image/oci"))

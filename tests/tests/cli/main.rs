@@ -4,6 +4,7 @@
 
 mod capture;
 mod check;
+mod completions;
 mod doctor;
 mod drill;
 mod errors;

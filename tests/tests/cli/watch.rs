@@ -208,29 +208,3 @@ fn on_a_terminal_silence_does_not_look_broken() {
         "{left:?}"
     );
 }
-
-#[test]
-fn completions_and_man_pages_know_every_verb() {
-    use std::process::Command;
-    let binary = binary().unwrap();
-    for shell in ["bash", "zsh", "fish"] {
-        let output = Command::new(&binary)
-            .args(["completions", shell])
-            .output()
-            .unwrap();
-        let script = String::from_utf8(output.stdout).unwrap();
-        for word in ["watch", "conflicts", "history", "fail-on-conflict"] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
-    }
-    let directory = tempfile::TempDir::new().unwrap();
-    let status = Command::new(&binary)
-        .arg("man")
-        .arg(directory.path())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    for page in ["probe.1", "probe-watch.1", "probe-run.1", "probe-history.1"] {
-        assert!(directory.path().join(page).is_file(), "{page}");
-    }
-}

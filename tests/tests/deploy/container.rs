@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, time::Duration};
 
 use probe_common::counter::Direction;
 use probe_tests::{
-    Container, Frame, Host, INTERFACE, Lab, Ledger, Metrics, deploy, eventually, objects,
+    Container, Frame, Host, INTERFACE, Lab, Ledger, Metrics, Withheld, deploy, eventually, objects,
 };
 use serde_json::Value;
 
@@ -38,9 +38,13 @@ fn pod(objects: &[Value]) -> Value {
     pod
 }
 
-fn start<'a>(node: &'a Host, lacks: &[&str]) -> Container<'a> {
+fn start(node: &Host) -> Container<'_> {
+    start_without(node, Withheld::default())
+}
+
+fn start_without<'a>(node: &'a Host, withheld: Withheld) -> Container<'a> {
     let objects = manifest();
-    node.container(&pod(&objects), &objects, NODE, lacks)
+    node.container(&pod(&objects), &objects, NODE, withheld)
         .unwrap()
 }
 
@@ -69,7 +73,7 @@ fn wait_until_counted(container: &Container, wire: &Host) {
 #[test]
 fn the_daemon_sets_container_attaches_and_counts() {
     let (_lab, node, wire) = node();
-    let container = start(&node, &[]);
+    let container = start(&node);
     container.wait_until_ready(LISTEN).unwrap();
     assert_eq!(container.get(LISTEN, "/healthz").unwrap().status, 200);
     wait_until_counted(&container, &wire);
@@ -78,7 +82,7 @@ fn the_daemon_sets_container_attaches_and_counts() {
 #[test]
 fn it_is_reached_through_its_socket_from_within_and_from_the_node() {
     let (_lab, node, wire) = node();
-    let container = start(&node, &[]);
+    let container = start(&node);
     container.wait_until_ready(LISTEN).unwrap();
     wait_until_counted(&container, &wire);
     let within = container.exec(&["probe", "bindings"]).unwrap();
@@ -93,7 +97,7 @@ fn it_is_reached_through_its_socket_from_within_and_from_the_node() {
 #[test]
 fn a_second_daemon_on_the_node_is_told_of_the_first() {
     let (_lab, node, _wire) = node();
-    let container = start(&node, &[]);
+    let container = start(&node);
     container.wait_until_ready(LISTEN).unwrap();
     let again = container.exec(&["probe", "run", "--listen=192.0.2.1:10827"]);
     let refused = again.unwrap().finish(SOON).unwrap();
@@ -111,7 +115,11 @@ fn a_second_daemon_on_the_node_is_told_of_the_first() {
 fn without_a_capability_it_says_which() {
     let (_lab, node, _wire) = node();
     for missing in ["BPF", "NET_ADMIN", "PERFMON"] {
-        let container = start(&node, &[missing]);
+        let withheld = Withheld {
+            capabilities: &[missing],
+            ..Withheld::default()
+        };
+        let container = start_without(&node, withheld);
         let finished = container.finish(SOON).unwrap();
         assert_eq!(finished.status.code(), Some(4), "{finished:?}");
         let complaint = format!("this process lacks CAP_{missing}\n");
@@ -122,7 +130,46 @@ fn without_a_capability_it_says_which() {
 #[test]
 fn it_needs_no_capability_to_ask_as_long_as_it_only_listens() {
     let (_lab, node, wire) = node();
-    let container = start(&node, &["NET_RAW"]);
+    let withheld = Withheld {
+        capabilities: &["NET_RAW"],
+        ..Withheld::default()
+    };
+    let container = start_without(&node, withheld);
     container.wait_until_ready(LISTEN).unwrap();
     wait_until_counted(&container, &wire);
+}
+
+/// As with a container runtime whose default profile knows nothing of CAP_BPF.
+#[test]
+fn a_seccomp_profile_that_denies_bpf_is_named_as_the_cause() {
+    let (_lab, node, _wire) = node();
+    let withheld = Withheld {
+        system_calls: &["bpf"],
+        ..Withheld::default()
+    };
+    let finished = start_without(&node, withheld).finish(SOON).unwrap();
+    assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+    for words in ["bpf", "seccomp"] {
+        assert!(
+            finished.stderr.contains(words),
+            "{words}: {}",
+            finished.stderr
+        );
+    }
+    // The capability is there.
+    assert!(!finished.stderr.contains("lacks CAP_"), "{finished:?}");
+}
+
+#[test]
+fn the_process_runs_under_a_seccomp_filter() {
+    let (_lab, node, _wire) = node();
+    let container = start(&node);
+    container.wait_until_ready(LISTEN).unwrap();
+    let doctor = container.exec(&["probe", "doctor"]).unwrap();
+    let shown = doctor.finish(SOON).unwrap();
+    let line = shown.stdout.lines().find(|line| line.contains("seccomp"));
+    assert!(
+        line.is_some_and(|line| !line.contains("no filter")),
+        "{shown:?}"
+    );
 }

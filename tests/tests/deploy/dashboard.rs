@@ -8,27 +8,30 @@ use std::{
     time::Duration,
 };
 
-use probe_tests::{Lab, Monitoring, dashboard_tools, eventually, python_tool, workspace};
-use serde_json::Value;
+use anyhow::Result;
+use probe_tests::{
+    INTERFACE, Kubernetes, Lab, Monitoring, SocketPlace, dashboard_tools, eventually,
+    install_metallb, metallb, namespace, pool, python_tool, service, workspace,
+};
+use serde_json::{Value, json};
 
-/// Two scrapes, an evaluation, on a machine that is busy with other tests.
-const SHOWN: Duration = Duration::from_secs(40);
+/// A Lease, what has to last, two scrapes and an evaluation, on a machine that is busy with other tests.
+const SHOWN: Duration = Duration::from_secs(90);
 
-/// What a daemon would say of a cluster, if there were one.
-const CLUSTER: &str = r"
-groups:
-  - name: cluster
-    rules:
-      - record: arp_monitor_drift
-        expr: vector(1)
-        labels: {drift: service_pending, reason: exhausted, service_namespace: shop, service_name: new}
-      - record: arp_monitor_pool_addresses
-        expr: vector(16)
-        labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
-      - record: arp_monitor_pool_assigned_addresses
-        expr: vector(4)
-        labels: {pool_namespace: metallb-system, pool: production, family: ipv4}
-";
+/// A cluster with a pool, a service that has one of its addresses, and one that waits for a pool that there is not.
+fn fill(kubernetes: &Kubernetes) -> Result<()> {
+    let api = kubernetes.api()?;
+    install_metallb(&api, true)?;
+    api.create(&pool("production", &["192.0.2.240/28"]))?;
+    api.create(&metallb("L2Advertisement", "all", &json!({})))?;
+    api.create(&namespace("shop"))?;
+    let frontend = service("shop", "frontend");
+    api.create(&frontend)?;
+    api.assign(&frontend, &["192.0.2.240"])?;
+    let mut waiting = service("shop", "waiting");
+    waiting["metadata"]["annotations"] = json!({ "metallb.io/address-pool": "gone" });
+    api.create(&waiting).map(drop)
+}
 
 fn text() -> String {
     fs::read_to_string(workspace().join("deploy/grafana/arp-monitor.json")).unwrap()
@@ -153,14 +156,29 @@ fn shows_something(monitoring: &Monitoring<'_>, title: &str, expression: &str) {
 }
 
 #[test]
-fn every_panel_shows_something_of_a_daemon_that_has_found_a_conflict() {
+fn every_panel_shows_something_of_a_daemon_that_has_found_a_conflict_in_a_cluster() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
+    let kubernetes = lab.kubernetes().unwrap();
+    fill(&kubernetes).unwrap();
+    let account = kubernetes.deployed_account().unwrap();
+    let access = kubernetes.deploy_to(&hosts.client, &account).unwrap();
+    let place = SocketPlace::new().unwrap();
+    let usual = [
+        "-i",
+        INTERFACE,
+        "--attach",
+        "native",
+        "--track",
+        "192.0.2.0/24",
+    ];
+    let own = ["--socket", place.word(), "--drift-after", "2s"];
     let daemon = hosts
         .client
-        .ready_daemon(&["--track", "192.0.2.0/24"])
+        .daemon_under(&access.words(), &[&usual[..], &own].concat())
         .unwrap();
-    let monitoring = hosts.client.monitoring_with(Some(CLUSTER)).unwrap();
+    daemon.wait_until_ready().unwrap();
+    let monitoring = hosts.client.monitoring().unwrap();
     eventually("the daemon to be scraped", SHOWN, || {
         let scraped = monitoring.query("arp_monitor_build_info")?;
         Ok((!scraped.is_empty()).then_some(()))

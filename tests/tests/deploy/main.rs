@@ -5,6 +5,7 @@
 mod alerting;
 mod container;
 mod dashboard;
+mod distribution;
 mod manifests;
 mod rules;
 mod systemd;

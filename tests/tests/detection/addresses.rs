@@ -46,6 +46,9 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Of a switch that tracks devices: the first comes at once, and the third after a minute.
+const PROBES: u64 = 3;
+
 fn static_duplicate(stage: &mut Stage) -> Result<()> {
     let client = stage.host("client", Some(&in_network(CLIENT)))?;
     let first = stage.host("first", Some(&in_network(SHARED)))?;
@@ -72,7 +75,9 @@ fn stranger_on_own_address(stage: &mut Stage) -> Result<()> {
     stage.wait_for("conflict", CLIENT)?;
     stage.conclude(&[
         Expected::new_binding(CLIENT, &[client.mac()]),
-        Expected::conflict(CLIENT, "local", &[client.mac(), stranger.mac()]).critical(),
+        Expected::conflict(CLIENT, "local", &[client.mac(), stranger.mac()])
+            .critical()
+            .captured_as(&[]),
     ])
 }
 
@@ -153,10 +158,10 @@ fn device_tracking(stage: &mut Stage) -> Result<()> {
     let capture = switch.capture()?;
     stage.watch(&client, "tc", &[])?;
     let devices = vec![(client.mac(), [192, 0, 2, 1])];
-    // The interval of real switches; three probes take a minute.
+    // The interval of real switches.
     let mut tracking = DeviceTracking::start(&switch, devices, Duration::from_secs(30))?;
-    tracking.wait_for_probes(3)?;
-    for _ in 0..3 {
+    tracking.wait_for_probes(PROBES)?;
+    for _ in 0..PROBES {
         capture.wait_for_arp(Duration::from_secs(5), |arp| {
             arp.sha == client.mac() && arp.oper == 2
         })?;

@@ -44,6 +44,11 @@ pub fn run() -> Result<()> {
     programs::ensure(&[Use::Image, Use::Manifests])?;
     python_tools::ensure()?;
     build::run()?;
+    assemble()
+}
+
+/// Puts together what is given out, the image too; the release build is there.
+pub fn assemble() -> Result<()> {
     let image = image::build()?;
     step("distribution", || {
         let directory = host::target_dir().join("dist");

@@ -14,12 +14,12 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     executions::{self, Recording},
-    host, image,
+    host,
     stages::{Stage, Stages},
     step::{self, say},
     tally::Tally,
     toolchain,
-    verb::{build, kernels, lint, setup},
+    verb::{build, dist, kernels, lint, setup},
 };
 
 /// What the verb does, in this order.
@@ -37,7 +37,7 @@ const STAGES: [Stage; 7] = [
         minutes: 4,
     },
     Stage {
-        name: "container image",
+        name: "distribution",
         minutes: 1,
     },
     Stage {
@@ -78,7 +78,7 @@ pub fn run(in_namespace: bool) -> Result<ExitCode> {
     // themselves want the dev profile's overflow and debug assertions; compiling the dependencies
     // for it costs about what linking every test binary with LTO would.
     stages.next(build::release)?;
-    stages.next(image::build)?;
+    stages.next(dist::assemble)?;
     stages.next(|| step::run(tests().arg("--no-run")))?;
     let (mut tally, mut all_well) = stages.next(run_tests)?;
     all_well &= stages.next(|| kernels::matrix(Vec::new(), &mut tally))?;
