@@ -84,7 +84,7 @@ impl Host {
     }
 
     /// Starts `probe run` on this host's network card, as an XDP program in its driver. Like every daemon here
-    /// it only listens, unless `--confirm` is among the options.
+    /// it only listens, unless `--active-probing` is among the options.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         self.bare_daemon(&[&NATIVE[..], options].concat())
     }
@@ -153,10 +153,10 @@ fn own_socket(options: &[&str]) -> &'static [&'static str] {
 
 /// Without a word on asking a daemon only listens, so that every frame that a test counts is the test's own.
 fn only_listening(options: &[&str]) -> &'static [&'static str] {
-    if options.contains(&"--confirm") {
+    if options.contains(&"--active-probing") {
         &[]
     } else {
-        &["--confirm", "off"]
+        &["--active-probing", "off"]
     }
 }
 

@@ -84,7 +84,8 @@ pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};
 pub use switch::Switch;
 pub use tool_cache::{
-    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, dashboard_tools, distribution, image_layout,
-    kubernetes_program, prometheus_program, python_environment, python_tool, tool_cache, workspace,
+    DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, dashboard_tools, distribution,
+    image_layout, kubernetes_program, prometheus_program, python_environment, python_tool,
+    tool_cache, workspace,
 };
 pub use wait::{at_intervals, eventually};

@@ -91,7 +91,7 @@ struct AskingDaemon {
 impl AskingDaemon {
     fn start(host: &Host, attach: &str, options: &[&str]) -> anyhow::Result<Self> {
         let (place, listen) = (SocketPlace::new()?, LISTEN.to_string());
-        let words = ["run", "--confirm", "auto", "--listen", &listen];
+        let words = ["run", "--active-probing", "auto", "--listen", &listen];
         let where_and_how = [
             "--socket",
             place.word(),

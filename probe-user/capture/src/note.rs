@@ -80,8 +80,8 @@ impl FromStr for FrameComment {
                 "previous_mac" => {
                     previous.mac = value.parse::<MacAddr>().map_err(|_| InvalidFrameComment)?;
                 }
-                "previous_form" => previous.form = number(value)?,
-                "previous_answers" => previous.request_ns = number(value)?,
+                "previous_kind" => previous.form = number(value)?,
+                "previous_request" => previous.request_ns = number(value)?,
                 // A newer version may have more to say.
                 _ => {}
             }

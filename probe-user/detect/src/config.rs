@@ -14,9 +14,9 @@ pub struct DetectConfig {
     pub settle: Duration,
     /// How long after a takeover claims by earlier owners mean nothing. Default 1 s: in a clean handover
     /// the outgoing speaker still answers the incoming one's announcement.
-    pub overlap: Duration,
+    pub takeover_grace: Duration,
     /// How long after a request an answer to it counts. Default 1 s.
-    pub answer_window: Duration,
+    pub reply_window: Duration,
     /// Alternation: this many returns… Default 2: both owners have claimed the address again.
     pub alternation_returns: usize,
     /// …in this time. Default 10 s.
@@ -29,12 +29,12 @@ pub struct DetectConfig {
     pub local_grace: Duration,
     /// How long a conflict is without evidence until its resolution is looked for, and how long a contested
     /// address is calm until the next sign is a new episode. Default 60 s.
-    pub resolution_quiet: Duration,
+    pub quiet_after: Duration,
     /// Not less than this between the two rounds of asking for a resolution. Default 1 s.
     pub resolution_gap: Duration,
     /// How long nobody else than one owner has claimed the address until a quiet conflict ends. Default
     /// 10 min.
-    pub expiry: Duration,
+    pub expire_after: Duration,
     /// The windows in which a pending move is asked about, counted from the takeover. Default 1–2 s and
     /// 3–4 s: not earlier, because a clean handover overlaps.
     pub confirmation: [(Duration, Duration); 2],
@@ -42,7 +42,7 @@ pub struct DetectConfig {
     /// evidence becomes quiet.
     pub can_probe: bool,
     /// How long after a newcomer's ARP probe an answer denies it the address. Default 1 s.
-    pub probe_window: Duration,
+    pub probe_denied_window: Duration,
     /// How often one address is reported as denied to one prober. Default once an hour.
     pub probe_denied_interval: Duration,
     /// How often a sender's bogus frames of one sort are reported. Default once in 10 min.
@@ -70,19 +70,19 @@ impl Default for DetectConfig {
         let seconds = Duration::from_secs;
         Self {
             settle: seconds(10),
-            overlap: seconds(1),
-            answer_window: seconds(1),
+            takeover_grace: seconds(1),
+            reply_window: seconds(1),
             alternation_returns: 2,
             alternation_window: seconds(10),
             slow_alternation_returns: 5,
             slow_alternation_window: seconds(180),
             local_grace: seconds(1),
-            resolution_quiet: seconds(60),
+            quiet_after: seconds(60),
             resolution_gap: seconds(1),
-            expiry: seconds(600),
+            expire_after: seconds(600),
             confirmation: [(seconds(1), seconds(2)), (seconds(3), seconds(4))],
             can_probe: false,
-            probe_window: seconds(1),
+            probe_denied_window: seconds(1),
             probe_denied_interval: seconds(3600),
             bogus_interval: seconds(600),
             silent_after: None,

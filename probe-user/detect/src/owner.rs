@@ -45,7 +45,7 @@ impl OwnerRules {
     /// Makes the configuration ready; numbers below their least are raised to it.
     pub fn new(mut config: DetectConfig) -> Self {
         config.max_macs = config.max_macs.max(2);
-        config.resolution_quiet = config.resolution_quiet.max(Duration::from_millis(1));
+        config.quiet_after = config.quiet_after.max(Duration::from_millis(1));
         config.max_bindings = config.max_bindings.max(1);
         config.alternation_returns = config.alternation_returns.max(1);
         config.slow_alternation_returns = config.slow_alternation_returns.max(1);

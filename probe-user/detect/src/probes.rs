@@ -52,7 +52,7 @@ impl ProbeHistory {
         let Some(&(asked, _)) = self.asked.get(&key).filter(|(_, prober)| *prober == asker) else {
             return ProbeDenial::None;
         };
-        if owner == asker || at.since(asked) > config.probe_window {
+        if owner == asker || at.since(asked) > config.probe_denied_window {
             return ProbeDenial::None;
         }
         let told = self.denied.get(&(key, asker));

@@ -19,7 +19,7 @@ pub struct ProberArguments {
     /// takeover, when a conflict seems over, and now and then about each address that matters. At most five
     /// frames a second; `auto` asks if this process has the capability to (`CAP_NET_RAW`)
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ConfirmMode::Auto)]
-    confirm: ConfirmMode,
+    active_probing: ConfirmMode,
 
     /// How often each address that matters is asked about, by this node or another
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = ValueParser::new(interval))]
@@ -43,7 +43,7 @@ enum ConfirmMode {
 impl ProberArguments {
     /// Whether this process is to ask: by what it was told, and what it may.
     pub fn initial_state(&self) -> ProberState {
-        match self.confirm {
+        match self.active_probing {
             ConfirmMode::Off => ProberState::Off,
             ConfirmMode::Auto if capabilities::can_send_probes() => ProberState::On,
             ConfirmMode::Auto => ProberState::NotPermitted,
@@ -54,13 +54,13 @@ impl ProberArguments {
     pub fn open(&self, state: ProberState) -> Result<Prober, ProberState> {
         match state {
             ProberState::Off => {
-                tracing::info!("only listening, as --confirm off wants it");
+                tracing::info!("only listening, as --active-probing off wants it");
                 return Err(state);
             }
             ProberState::NotPermitted => {
                 tracing::warn!(
                     "only listening: asking takes CAP_NET_RAW, which this process lacks; grant it, or say \
-                     --confirm off"
+                     --active-probing off"
                 );
                 return Err(state);
             }
@@ -113,12 +113,12 @@ mod tests {
             (arguments.probe_interval, arguments.fleet_size),
             (config.every, config.fleet)
         );
-        assert_eq!(arguments.confirm, ConfirmMode::Auto);
+        assert_eq!(arguments.active_probing, ConfirmMode::Auto);
     }
 
     #[test]
     fn told_to_listen_only_it_opens_nothing() {
-        let arguments = parse(&["--confirm", "off"]).unwrap();
+        let arguments = parse(&["--active-probing", "off"]).unwrap();
         assert_eq!(arguments.initial_state(), ProberState::Off);
         assert_eq!(
             arguments.open(ProberState::Off).err(),
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn bad_values_are_refused() {
         for bad in [
-            ["--confirm", "always"],
+            ["--active-probing", "always"],
             ["--probe-interval", "0s"],
             ["--probe-interval", "10"],
             ["--fleet-size", "0"],

@@ -36,7 +36,7 @@ pub struct DetectionArguments {
 
     /// Time after a takeover in which claims by earlier owners mean nothing
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
-    overlap: Duration,
+    takeover_grace: Duration,
 
     /// Time after a request in which an answer to it counts
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
@@ -68,7 +68,7 @@ pub struct DetectionArguments {
 
     /// Time without a second owner, until a quiet conflict ends
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
-    expiry: Duration,
+    expire_after: Duration,
 
     /// Time after a newcomer's ARP probe in which an answer denies it the address
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
@@ -104,7 +104,7 @@ impl DetectionArguments {
     pub fn config(&self, clock: Clock) -> DetectConfig {
         DetectConfig {
             settle: self.settle,
-            overlap: self.overlap,
+            takeover_grace: self.takeover_grace,
             reply_window: self.reply_window,
             alternation_returns: self.alternation_returns,
             alternation_window: self.alternation_window,
@@ -112,7 +112,7 @@ impl DetectionArguments {
             slow_alternation_window: self.slow_alternation_window,
             local_grace: self.local_grace,
             quiet_after: self.quiet_after,
-            expiry: self.expiry,
+            expire_after: self.expire_after,
             probe_denied_window: self.probe_denied_window,
             probe_denied_interval: self.probe_denied_interval,
             bogus_interval: self.bogus_interval,

@@ -125,25 +125,25 @@ async fn list() -> anyhow::Result<Vec<InterfaceEnvironment>> {
         .collect();
     let mut list = Vec::new();
     for link in links.iter() {
-        let circumstances = interfaces::link_environment(link, &links).await;
+        let environment = interfaces::link_environment(link, &links).await;
         let interface = InterfaceEnvironment {
             name: link.name.clone(),
             index: link.index,
-            kind: circumstances.kind.clone(),
-            driver: circumstances.driver.clone(),
+            kind: environment.kind.clone(),
+            driver: environment.driver.clone(),
             mtu: link.mtu,
             up: link.up,
             ethernet: link.ethernet,
-            offloads_known: circumstances.offloads_known,
-            rx_vlan_offload: circumstances.rx_vlan_offload,
-            rx_vlan_filter: circumstances.rx_vlan_filter,
-            vlans_in_use: circumstances.vlans_in_use,
+            offloads_known: environment.offloads_known,
+            rx_vlan_offload: environment.strips_vlan_tags,
+            rx_vlan_filter: environment.filters_vlans,
+            vlans_in_use: environment.has_vlans,
             xdp_program: link.xdp_program,
             watched_by_default: by_default.contains(&link.index),
             mode: None,
             reason: None,
         };
-        list.push(interface.with_plan(&circumstances));
+        list.push(interface.with_plan(&environment));
     }
     Ok(list)
 }

@@ -43,7 +43,7 @@ pub struct FindingArguments {
         value_parser = PossibleValuesParser::new(FindingKind::LABELS)
             .map(|word| FindingKind::from_label(&word).unwrap_or(FindingKind::Conflict)),
     )]
-    kind: Vec<FindingKind>,
+    finding: Vec<FindingKind>,
 
     /// Findings of this severity or more
     #[arg(
@@ -95,7 +95,7 @@ impl FindingArguments {
     /// What they choose of what was chosen.
     pub fn narrow(&self, filter: RecordFilter) -> RecordFilter {
         RecordFilter {
-            kinds: self.kind.clone(),
+            kinds: self.finding.clone(),
             severity: self.severity,
             ..filter
         }

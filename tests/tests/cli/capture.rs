@@ -77,7 +77,13 @@ fn only_the_frames_behind_findings_that_are_wanted_are_written() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let options = [
-        "-o", "json", "--kind", "conflict", "--count", "1", "--write",
+        "-o",
+        "json",
+        "--finding",
+        "conflict",
+        "--count",
+        "1",
+        "--write",
     ];
     let options = [&options[..], &[file.to_str().unwrap()]].concat();
     let watch = hosts.client.watch(&options).unwrap();
@@ -91,7 +97,7 @@ fn only_the_frames_behind_findings_that_are_wanted_are_written() {
     let again = read(&file, &[]).success().unwrap();
     let addresses: BTreeSet<_> = essence(&again).into_iter().map(|found| found.ip).collect();
     assert_eq!(addresses, BTreeSet::from([SHARED_ADDRESS.to_owned()]));
-    let again = read(&file, &["--kind", "conflict"]).success().unwrap();
+    let again = read(&file, &["--finding", "conflict"]).success().unwrap();
     assert_eq!(essence(&again), essence(&live));
 }
 
@@ -255,8 +261,8 @@ fn filters_choose_what_is_shown_of_a_capture() {
     let shown = |options: &[&str]| essence(&read(&file, options).success().unwrap()).len();
     let all = shown(&[]);
     assert_eq!(shown(&["--severity", "info"]), all);
-    assert_eq!(shown(&["--kind", "moved"]), 1);
-    assert_eq!(shown(&["--kind", "moved,contested"]), 2);
+    assert_eq!(shown(&["--finding", "moved"]), 1);
+    assert_eq!(shown(&["--finding", "moved,contested"]), 2);
     assert_eq!(shown(&["--ip", "192.0.2.1"]), 2);
     assert_eq!(shown(&["--filter", "192.0.2.1/32"]), 2);
     assert_eq!(shown(&["--ip", "198.51.100.0/24"]), 0);

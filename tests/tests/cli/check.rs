@@ -312,7 +312,7 @@ fn a_proxy_answers_only_a_real_sender_and_many_addresses_of_one_mac_are_no_confl
 
     let (status, found) = records(
         &client,
-        &[&["--from", CLIENT_ADDRESS], &targets[..]].concat(),
+        &[&["--source-ip", CLIENT_ADDRESS], &targets[..]].concat(),
     );
     assert_eq!(status, FINE);
     for record in found {
@@ -597,7 +597,7 @@ fn ctrl_c_in_a_sweep_prints_what_is_known_and_ends_with_4() {
         "192.0.2.64/26",
     ];
     // The order is another one each time; the conflict is in it sooner or later, and long before the end.
-    let words = [&words[..], &["--wait", "20s"]].concat();
+    let words = [&words[..], &["--timeout", "20s"]].concat();
     let sweep = hosts.client.probe(&words).unwrap();
     let capture = hosts.client.capture().unwrap();
     let shared: Ipv4Addr = SHARED_ADDRESS.parse().unwrap();
@@ -665,12 +665,12 @@ fn what_is_refused_is_refused_before_anything_is_sent() {
             "the networks on eth0 are 192.0.2.0/24",
         ),
         (
-            &["--from", "192.0.2.11", "192.0.2.12"],
+            &["--source-ip", "192.0.2.11", "192.0.2.12"],
             USAGE,
             "no address of this host on eth0",
         ),
         (
-            &["--from", "127.0.0.1", "192.0.2.12"],
+            &["--source-ip", "127.0.0.1", "192.0.2.12"],
             USAGE,
             "no address of this host on eth0",
         ),

@@ -59,7 +59,7 @@ fn all_helps() -> Vec<Help> {
     helps(Vec::new(), &mut all);
     assert!(all.len() > 15, "{}", all.len());
     let watch = all.iter().find(|help| help.path == ["watch"]).unwrap();
-    for flag in ["--fail-on-conflict", "--kind", "--help"] {
+    for flag in ["--fail-on-conflict", "--finding", "--help"] {
         assert!(watch.flags.contains(flag), "{:?}", watch.flags);
     }
     all

@@ -106,7 +106,7 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
         "native",
         "--node-name",
         "node-1",
-        "--confirm",
+        "--active-probing",
         "auto",
         "--probe-interval",
         "2s",

@@ -168,7 +168,14 @@ fn start<'a>(
 ) -> Result<Daemon<'a>> {
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(watcher, &account)?;
-    let options = ["-i", "eth0", "--attach", "native", "--confirm", "auto"];
+    let options = [
+        "-i",
+        "eth0",
+        "--attach",
+        "native",
+        "--active-probing",
+        "auto",
+    ];
     let options = [&options[..], &["--socket", socket.word()]].concat();
     let daemon = watcher.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;

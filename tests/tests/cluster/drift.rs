@@ -171,7 +171,14 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&watcher, &account)?;
     let socket = SocketPlace::new()?;
-    let usual = ["-i", "eth0", "--attach", "native", "--confirm", "auto"];
+    let usual = [
+        "-i",
+        "eth0",
+        "--attach",
+        "native",
+        "--active-probing",
+        "auto",
+    ];
     let options = [
         &usual[..],
         &["--drift-after", "2s", "--probe-interval", "3s"],
@@ -293,7 +300,14 @@ fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
         Lie::Says(200, "application/json", list.to_string())
     })?;
     let socket = SocketPlace::new()?;
-    let usual = ["-i", "eth0", "--attach", "native", "--confirm", "off"];
+    let usual = [
+        "-i",
+        "eth0",
+        "--attach",
+        "native",
+        "--active-probing",
+        "off",
+    ];
     let options = [
         &usual[..],
         &["--drift-after", "1s", "--socket", socket.word()],

@@ -46,7 +46,7 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
         "native",
         "--socket",
         socket.word(),
-        "--confirm",
+        "--active-probing",
         "auto",
         "--drift-after",
         "2s",

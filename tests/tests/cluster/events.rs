@@ -78,7 +78,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
         INTERFACE,
         "--attach",
         "tc",
-        "--confirm",
+        "--active-probing",
         "auto",
         "--quiet-after=5s",
         "--socket",

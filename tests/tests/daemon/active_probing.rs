@@ -39,10 +39,10 @@ impl<'a> Watched<'a> {
 
     fn on(host: &'a Host, options: &[&str]) -> Self {
         let place = SocketPlace::new().unwrap();
-        let asking = if options.contains(&"--confirm") {
+        let asking = if options.contains(&"--active-probing") {
             &[][..]
         } else {
-            &["--confirm", "auto"]
+            &["--active-probing", "auto"]
         };
         let options = [&["--socket", place.word()], asking, options].concat();
         Self {
@@ -682,7 +682,7 @@ fn off_means_that_nothing_is_sent() {
     let hosts = before_the_duplicate(&lab);
     let sent = Tapped::start(&hosts.client, "out");
     let options = [
-        "--confirm",
+        "--active-probing",
         "off",
         "--track",
         "192.0.2.0/24",

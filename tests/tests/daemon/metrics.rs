@@ -89,7 +89,7 @@ fn a_conflict_has_series_while_it_is_open_and_none_after() {
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let daemon = monitor
-        .ready_daemon(&["--quiet-after", "1s", "--expiry", "2s"])
+        .ready_daemon(&["--quiet-after", "1s", "--expire-after", "2s"])
         .unwrap();
     conflict(&wire);
     let open = wait(&daemon, "the conflict's series", |metrics| {

@@ -99,7 +99,7 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
     let daemon = start(
         &hosts.client,
         &options,
-        &[&more[..], &["--confirm", "auto"]].concat(),
+        &[&more[..], &["--active-probing", "auto"]].concat(),
     );
 
     hosts.ask().unwrap();

@@ -268,7 +268,7 @@ fn settings_are_checked_and_shown_without_privileges_and_without_attaching() {
     let lab = Lab::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
     let copy = PublicCopy::new(&monitor).unwrap();
-    let directory = Directory::with("attach: tc\nsettle: 9s\nexpiry: 8m\n");
+    let directory = Directory::with("attach: tc\nsettle: 9s\nexpire-after: 8m\n");
     let config = directory.config();
     let check = |words: &[&str]| {
         let user = [
@@ -287,8 +287,8 @@ fn settings_are_checked_and_shown_without_privileges_and_without_attaching() {
     for line in [
         &*format!("attach: tc  # {config}:1"),
         "settle: 7s  # --settle",
-        "expiry: 7m  # ARP_MONITOR_EXPIRE_AFTER",
-        "overlap: 1s  # default",
+        "expire-after: 7m  # ARP_MONITOR_EXPIRE_AFTER",
+        "takeover-grace: 1s  # default",
     ] {
         assert!(
             finished.stdout.lines().any(|shown| shown == line),

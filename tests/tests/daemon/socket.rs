@@ -151,7 +151,7 @@ fn the_verbs_show_the_daemons_state_to_machines_and_filter_it() {
     let expected: Vec<_> = (1..=numbers.len() as u64).collect();
     assert_eq!(numbers, expected);
     assert_eq!(shown(&["history", "--since", "1"]).len(), history.len() - 1);
-    assert_eq!(shown(&["history", "--kind", "conflict"]).len(), 1);
+    assert_eq!(shown(&["history", "--finding", "conflict"]).len(), 1);
     assert_eq!(
         shown(&["history", "--since", "2099-01-01T00:00:00Z"]).len(),
         0
@@ -255,7 +255,7 @@ fn frames_are_written_beside_the_daemon_too() {
         "watch",
         "-o",
         "json",
-        "--kind",
+        "--finding",
         "conflict",
         "--read",
         file.to_str().unwrap(),

@@ -36,7 +36,7 @@ fn a_conflict_wakes_one_person_once_with_both_macs_and_its_end_is_told() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let options = ["--track", "192.0.2.0/24"];
-    let ends = ["--quiet-after", "1s", "--expiry", "5s"];
+    let ends = ["--quiet-after", "1s", "--expire-after", "5s"];
     let daemon = hosts
         .client
         .ready_daemon(&[options, [ends[0], ends[1]], [ends[2], ends[3]]].concat())

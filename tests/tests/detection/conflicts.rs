@@ -150,7 +150,7 @@ pub fn a_failover_by_gratuitous_arp_is_a_move_and_no_conflict() {
 pub fn a_conflict_ends_some_time_after_the_rival_has_gone() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let hurry = ["--quiet-after", "1s", "--expiry", "3s"];
+    let hurry = ["--quiet-after", "1s", "--expire-after", "3s"];
     let daemon = hosts.client.ready_daemon(&hurry).unwrap();
     hosts.ask().unwrap();
     daemon.wait_for_finding("conflict", SOON).unwrap();
@@ -173,7 +173,7 @@ pub fn a_conflict_ends_some_time_after_the_rival_has_gone() {
 pub fn a_conflict_stays_open_while_both_owners_answer() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let hurry = ["--quiet-after", "1s", "--expiry", "3s"];
+    let hurry = ["--quiet-after", "1s", "--expire-after", "3s"];
     let daemon = hosts.client.ready_daemon(&hurry).unwrap();
     let opened = Instant::now();
     while opened.elapsed() < Duration::from_secs(5) {

@@ -113,7 +113,7 @@ fn split_and_heal(stage: &mut Stage, options: &[&str]) -> Result<Group> {
 
 fn split_brain(stage: &mut Stage) -> Result<()> {
     // It may not ask who is left, so it takes silence: longer than keepalived is silent between its bursts.
-    let group = split_and_heal(stage, &["--quiet-after", "8s", "--expiry", "12s"])?;
+    let group = split_and_heal(stage, &["--quiet-after", "8s", "--expire-after", "12s"])?;
     let both = [group.first.mac(), group.second.mac()];
     stage.wait_for("conflict_quiet", SHARED)?;
     stage.wait_for("conflict_expired", SHARED)?;

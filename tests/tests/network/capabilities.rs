@@ -45,7 +45,9 @@ fn after_start_every_thread_has_the_needed_capabilities_and_no_others() {
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
     let asking = [&NEEDED[..], &[ASKING]].concat();
     for (confirm, kept) in [("off", &NEEDED[..]), ("auto", &asking)] {
-        let daemon = monitor.ready_daemon(&["--confirm", confirm]).unwrap();
+        let daemon = monitor
+            .ready_daemon(&["--active-probing", confirm])
+            .unwrap();
         // A scrape is encoded on a thread that is started for it.
         daemon.metrics().unwrap();
         let process = daemon.process();
@@ -53,7 +55,7 @@ fn after_start_every_thread_has_the_needed_capabilities_and_no_others() {
             let threads = process.threads(set).unwrap();
             assert!(threads.len() > 2, "{threads:?}");
             for thread in threads {
-                assert_eq!(thread, mask(kept), "{set} with --confirm {confirm}");
+                assert_eq!(thread, mask(kept), "{set} with --active-probing {confirm}");
             }
         }
         for set in ["CapInh", "CapAmb"] {
@@ -69,7 +71,7 @@ fn without_the_capability_for_asking_it_only_listens_and_says_so_once() {
     let lab = Lab::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
     let wrapper = only(NEEDED.map(|(name, _)| name));
-    let options = [&OPTIONS[..], &["--confirm", "auto"]].concat();
+    let options = [&OPTIONS[..], &["--active-probing", "auto"]].concat();
     let daemon = monitor.daemon_under(&as_words(&wrapper), &options).unwrap();
     daemon.wait_until_ready().unwrap();
     let metrics = daemon.metrics().unwrap();

@@ -78,7 +78,7 @@ impl Binding {
             return;
         };
         let age = turn.at.since(concurrent.since);
-        if concurrent.mac == mac || before.known && age < config.overlap {
+        if concurrent.mac == mac || before.known && age < config.takeover_grace {
             return;
         }
         *concurrent = latest;

@@ -108,7 +108,7 @@ impl OpenConflict {
         expires_at: impl FnOnce() -> Timestamp,
         config: &DetectConfig,
     ) -> Timestamp {
-        let quiet = config.resolution_quiet;
+        let quiet = config.quiet_after;
         // Asked before the configuration forbade it, and never again: nobody waits for an answer.
         let inquiry = self.inquiry.filter(|_| config.can_probe);
         match (inquiry, self.quiet_since) {

@@ -130,7 +130,7 @@ impl Dispute {
         let returns = self.returns.back().copied().unwrap_or_default();
         let contested = self.contested.unwrap_or_default();
         let slow = returns + config.slow_alternation_window;
-        Some(slow.max(contested + config.resolution_quiet))
+        Some(slow.max(contested + config.quiet_after))
     }
 
     /// Nothing lies in the future: called when the clock was set back to `now`.

@@ -42,7 +42,7 @@ impl Binding {
         last_seen.sort_unstable_by_key(|&(_, at)| Reverse(at));
         let second = last_seen.get(1).map(|&(_, at)| at);
         let evidence = self.conflict().map(|conflict| conflict.last_evidence);
-        second.or(evidence).unwrap_or_default() + context.rules.config.expiry
+        second.or(evidence).unwrap_or_default() + context.rules.config.expire_after
     }
 
     /// There has been no evidence, or no answer, for long enough, or no second owner for very long.

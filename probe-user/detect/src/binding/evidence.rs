@@ -40,7 +40,7 @@ impl Binding {
         if dispute.conflict.is_some() {
             return;
         }
-        let quiet = turn.context.rules.config.resolution_quiet;
+        let quiet = turn.context.rules.config.quiet_after;
         let known = dispute
             .contested
             .is_some_and(|last| turn.at.since(last) < quiet);

@@ -60,7 +60,7 @@ impl ObservedClaim {
         reply: Option<ProbeReply>,
         environment: &DetectorEnvironment,
     ) -> Self {
-        let window = environment.rules.config.answer_window;
+        let window = environment.rules.config.reply_window;
         let in_time = |request: &RequestId| at.since(request.0) <= window;
         let asked_by_us =
             |reply: ProbeReply| reply.to_probe && environment.facts.is_local(reply.asker);

@@ -103,7 +103,7 @@ impl Binding {
 
     /// Whether an owner has taken over so lately that others may not know.
     fn overlaps(&self, turn: &BindingTransition) -> bool {
-        turn.at.since(self.since) < turn.context.rules.config.overlap
+        turn.at.since(self.since) < turn.context.rules.config.takeover_grace
     }
 
     fn first_claim(&mut self, mac: MacAddr, turn: &mut BindingTransition) {
@@ -373,7 +373,7 @@ impl Binding {
     /// Whether it is contested, and no conflict yet.
     pub fn is_contested(&self, context: &BindingContext, now: Timestamp) -> bool {
         let last = self.dispute.as_ref().and_then(|dispute| dispute.contested);
-        let lasts = |at| now.since(at) < context.rules.config.resolution_quiet;
+        let lasts = |at| now.since(at) < context.rules.config.quiet_after;
         self.conflict().is_none() && last.is_some_and(lasts)
     }
 

@@ -108,7 +108,7 @@ impl Address {
     fn expire_conflict(&self, config: &DetectConfig) -> Option<Timestamp> {
         let conflict = self.conflict.as_ref()?;
         Some(match conflict.quiet {
-            None => conflict.evidence + config.resolution_quiet,
+            None => conflict.evidence + config.quiet_after,
             Some(quiet) => {
                 let mut last: Vec<_> = self
                     .present()
@@ -116,7 +116,7 @@ impl Address {
                     .map(|mac| self.last_claim(mac))
                     .collect();
                 last.sort_unstable();
-                quiet.max(last[last.len() - 2] + config.expiry)
+                quiet.max(last[last.len() - 2] + config.expire_after)
             }
         })
     }
@@ -149,7 +149,7 @@ impl Model {
         let mac = claim.mac;
         let known = address.claims.iter().any(|said| said.mac == mac);
         let request = claim.reply.and_then(|reply| reply.request);
-        let request = request.filter(|request| at.since(request.0) <= config.answer_window);
+        let request = request.filter(|request| at.since(request.0) <= config.reply_window);
         address.claims.push(Said {
             at,
             mac,
@@ -180,7 +180,7 @@ impl Model {
         }
         let address = self.addresses.get_mut(&ip).unwrap();
         let courtesy = claim.form.reply && claim.form.unicast && claim.form.announcement;
-        let overlap = at.since(address.holder().at) < config.overlap;
+        let overlap = at.since(address.holder().at) < config.takeover_grace;
         if mac == address.holder().mac || overlap && (known || courtesy) {
             return;
         }
@@ -234,7 +234,7 @@ impl Model {
     }
 
     fn contested(&mut self, at: Timestamp, ip: std::net::IpAddr) {
-        let quiet = self.config.resolution_quiet;
+        let quiet = self.config.quiet_after;
         let address = self.addresses.get_mut(&ip).unwrap();
         if address.conflict.is_some() {
             return;

@@ -270,7 +270,7 @@ fn other_config() -> impl Strategy<Value = DetectConfig> {
                 max_bindings,
                 max_macs,
                 alternation_returns: returns,
-                resolution_quiet: Duration::from_secs(quiet),
+                quiet_after: Duration::from_secs(quiet),
                 settle: Duration::from_secs(settle),
                 silent_after: silent.then_some(Duration::from_secs(quiet)),
                 tracked: tracked

@@ -50,7 +50,7 @@ pub struct CheckEvaluator {
 impl CheckEvaluator {
     /// Goes by these rules on who is one machine.
     pub fn new(config: DetectConfig, manner: CheckMode) -> Self {
-        let overlap = config.overlap;
+        let overlap = config.takeover_grace;
         Self {
             rules: OwnerRules::new(config),
             manner,

@@ -119,7 +119,7 @@ pub enum HostNetworkError {
     },
     /// Somebody else's address to ask with.
     #[error(
-        "--from {address} is no address of this host on {interface}: asking with it would make everybody who hears \
+        "--source-ip {address} is no address of this host on {interface}: asking with it would make everybody who hears \
          it believe that it is here. Use one of {}",
         if known.is_empty() { "none: this host has no address there".to_owned() } else { list(known) }
     )]

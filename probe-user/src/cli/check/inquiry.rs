@@ -51,11 +51,11 @@ pub struct CheckOptions {
     /// Questions a second, where there are more than a handful of addresses.
     pub rate: u32,
     /// How long an answer is waited for after the last question.
-    pub wait: Duration,
+    pub timeout: Duration,
     /// How long the addresses are watched; not at all, if it is left out.
     pub duration: Option<Duration>,
     /// The address of this host that is asked with, instead of none.
-    pub from: Option<std::net::Ipv4Addr>,
+    pub source_ip: Option<std::net::Ipv4Addr>,
     /// Who is one machine.
     pub config: DetectConfig,
 }
@@ -86,7 +86,7 @@ pub struct CheckRun {
     evaluator: CheckEvaluator,
     manner: CheckMode,
     context: CheckContext,
-    from: Option<std::net::Ipv4Addr>,
+    source_ip: Option<std::net::Ipv4Addr>,
     output: CheckOutput,
     results: CheckSummary,
     mode: ScheduleMode,
@@ -142,12 +142,12 @@ impl CheckRun {
             own_macs: network.own_macs(),
             neighbours: (now, neighbours),
             holders,
-            schedule: CheckSchedule::new(mode, total, order.rate, order.wait, seed(), now),
-            responses: ResponseTable::new(total, order.wait),
+            schedule: CheckSchedule::new(mode, total, order.rate, order.timeout, seed(), now),
+            responses: ResponseTable::new(total, order.timeout),
             evaluator: CheckEvaluator::new(order.config.clone(), manner),
             manner,
             context,
-            from: order.from,
+            source_ip: order.source_ip,
             output,
             results: CheckSummary::default(),
             mode,
@@ -308,7 +308,9 @@ impl CheckRun {
     /// Whether a frame that this host sent is a question of this program's.
     fn is_own_probe(&self, frame: &ArpFrame) -> bool {
         frame.operation() == Operation::Request
-            && self.from.is_some_and(|from| from.octets() == frame.spa)
+            && self
+                .source_ip
+                .is_some_and(|from| from.octets() == frame.spa)
     }
 
     fn send(&mut self, number: u32, now: Timestamp) -> anyhow::Result<()> {
@@ -321,7 +323,7 @@ impl CheckRun {
         let question = ArpProbe {
             target,
             asker: egress.mac,
-            from: self.from,
+            from: self.source_ip,
             to: None,
             vlan: egress.vlan,
         };
@@ -503,7 +505,7 @@ impl CheckRun {
         }
         if self.responses.late() > 0 {
             print_status(&format!(
-                "{} answers came after their address was reported: raise --wait, or check those addresses alone",
+                "{} answers came after their address was reported: raise --timeout, or check those addresses alone",
                 self.responses.late()
             ));
         }

@@ -63,7 +63,7 @@ pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Resul
             first_of(&off, &off_free)
         );
     }
-    if let Some(from) = arguments.from {
+    if let Some(from) = arguments.source_ip {
         network.check_source(from)?;
     }
     let roster = node_index(arguments, known, &network, &mut stop).await?;

@@ -89,7 +89,7 @@ pub struct CheckArguments {
     /// Ask with this address of this host instead of by ARP probe, for devices that answer no probe; everybody
     /// who hears it renews what they know of this host
     #[arg(long, value_name = "IP")]
-    from: Option<Ipv4Addr>,
+    source_ip: Option<Ipv4Addr>,
 
     /// Questions a second, where there are more than ten addresses. More than the default can cut this host off:
     /// switches with Dynamic ARP Inspection shut a port above 15 ARP frames a second
@@ -97,8 +97,8 @@ pub struct CheckArguments {
     rate: u32,
 
     /// How long an answer is waited for after the last question
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = wait, hide_short_help = true)]
-    wait: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = timeout, hide_short_help = true)]
+    timeout: Duration,
 
     /// Watch the addresses for this time, and ask again and again: is there exactly one owner all the time?
     #[arg(long = "for", value_name = "DURATION", value_parser = watched)]
@@ -195,7 +195,7 @@ async fn check(arguments: &CheckArguments, targets: &[Target]) -> anyhow::Result
     let ranges = network
         .resolve_targets(targets, interface, arguments.vlan)
         .await?;
-    if let Some(from) = arguments.from {
+    if let Some(from) = arguments.source_ip {
         network.check_source(from)?;
     }
     warn_of_unreachable(network.unreachable());
@@ -218,7 +218,7 @@ async fn should_continue(
     // What is open works without.
     capabilities::drop_all().context("cannot let go of capabilities")?;
     let outcome = inquiry.run(stop).await?;
-    if let Some(error) = &outcome.output_error {
+    if let Some(error) = &outcome.failure {
         print_error(error);
     }
     Ok(outcome.exit)
@@ -239,9 +239,9 @@ impl CheckArguments {
     fn options(&self) -> CheckOptions {
         CheckOptions {
             rate: self.rate,
-            wait: self.wait,
+            timeout: self.timeout,
             duration: self.duration,
-            from: self.from,
+            source_ip: self.source_ip,
             config: DetectConfig {
                 same_owner: self.same_owner.iter().map(|set| set.0.clone()).collect(),
                 ..DetectConfig::default()
@@ -259,13 +259,13 @@ fn watched(text: &str) -> anyhow::Result<Duration> {
     Ok(watched)
 }
 
-fn wait(text: &str) -> anyhow::Result<Duration> {
-    let wait = duration(text)?;
+fn timeout(text: &str) -> anyhow::Result<Duration> {
+    let timeout = duration(text)?;
     anyhow::ensure!(
-        wait <= Duration::from_mins(1),
-        "nobody answers after more than a minute"
+        timeout <= Duration::from_mins(1),
+        "no host replies after more than a minute"
     );
-    Ok(wait)
+    Ok(timeout)
 }
 
 /// A word of the command line that is no target. What is wrong in a list is not a matter of how this was called.
@@ -353,10 +353,10 @@ mod tests {
             &["--rate", "0", "192.0.2.1"],
             &["--rate", "10001", "192.0.2.1"],
             &["--vlan", "4095", "192.0.2.1"],
-            &["--wait", "2m", "192.0.2.1"],
+            &["--timeout", "2m", "192.0.2.1"],
             &["--for", "-1s", "192.0.2.1"],
             &["--for", "0s", "192.0.2.1"],
-            &["--from", "eth0", "192.0.2.1"],
+            &["--source-ip", "eth0", "192.0.2.1"],
             &[],
         ] {
             assert!(parsed(bad).is_err(), "{bad:?}");

@@ -16,7 +16,7 @@ use super::{
 use crate::cli::session::StopSignal;
 
 /// How long an answer is waited for.
-const WAIT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why nothing is known.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +39,9 @@ pub async fn collect(
 ) -> Result<CheckCollector, CheckNotRun> {
     let order = CheckOptions {
         rate,
-        wait: WAIT,
+        timeout: TIMEOUT,
         duration: None,
-        from: None,
+        source_ip: None,
         config: DetectConfig::default(),
     };
     let output = CheckOutput::Collector(CheckCollector {
@@ -57,7 +57,7 @@ pub async fn collect(
     if outcome.interrupted {
         return Err(CheckNotRun::Interrupted);
     }
-    match (outcome.output_error, outcome.output) {
+    match (outcome.failure, outcome.output) {
         (Some(error), _) => Err(impossible(error)),
         (None, CheckOutput::Collector(keeper)) => Ok(keeper),
         (None, CheckOutput::Printer(_)) => Ok(CheckCollector::default()),
