@@ -7,9 +7,9 @@
 #![deny(unsafe_code)]
 
 pub mod counter;
-pub mod economy;
 pub mod encode;
 pub mod event;
+pub mod event_filter;
 #[cfg(feature = "serde")]
 #[doc(hidden)]
 pub mod from_text;

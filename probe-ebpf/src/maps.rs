@@ -15,8 +15,8 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use probe_common::{
     counter::{COUNTERS_PLACES, Counter, Counters, Direction, counters_key, counters_places},
-    economy::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
     event::ArpEvent,
+    event_filter::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
 };
 
 /// A ring buffer of events.

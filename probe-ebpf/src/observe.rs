@@ -4,8 +4,8 @@ use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::warn;
 use probe_common::{
     counter::{Counter, Counters, Outcome},
-    economy::{self, AddressKey, AskedState, ClaimState, Rate, SECOND_NS, Settings, Verdict},
     event::{ArpEvent, Hook, Sighting},
+    event_filter::{self, AddressKey, AskedState, ClaimState, Rate, SECOND_NS, Settings, Verdict},
     parse::{FrameBytes, Parsed, parse},
     wire::{ArpFrame, Kind, Operation, VlanTag},
 };
@@ -80,7 +80,7 @@ impl<C: EbpfContext> Observer<'_, C> {
             (Kind::Probe, self.probe())
         } else {
             counters.increment(Counter::Claims);
-            if economy::is_question(self.frame) && self.watches(self.frame.tpa) {
+            if event_filter::is_question(self.frame) && self.watches(self.frame.tpa) {
                 self.record_request();
             }
             (Kind::Claim, self.claim())

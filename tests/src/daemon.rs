@@ -12,10 +12,10 @@ use anyhow::{Context, bail};
 use probe_common::counter::Direction;
 
 use crate::{
+    counter_balance::Ledger,
     finding::Finding,
     host::{Host, INTERFACE},
     http::Response,
-    ledger::Ledger,
     metrics::Metrics,
     process::{Finished, Process, Stream},
     wait::eventually,

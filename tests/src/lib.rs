@@ -25,6 +25,7 @@
 
 mod actor;
 mod container;
+mod counter_balance;
 mod cpu;
 mod daemon;
 mod finding;
@@ -33,7 +34,6 @@ mod host;
 mod http;
 mod kubernetes;
 mod lab;
-mod ledger;
 mod link;
 mod manifest;
 mod metrics;
@@ -58,6 +58,7 @@ pub use actor::{
     Ucarp,
 };
 pub use container::{Container, Withheld};
+pub use counter_balance::Ledger;
 pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
@@ -69,7 +70,6 @@ pub use kubernetes::{
     l2_status, metallb, metallb_definitions, namespace, node, pool, service,
 };
 pub use lab::Lab;
-pub use ledger::Ledger;
 pub use link::Link;
 pub use manifest::{Chart, deploy, kustomize, objects, valid_objects};
 pub use metrics::{Metrics, Sample};

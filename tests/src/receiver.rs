@@ -167,23 +167,28 @@ impl Receiver {
         .with_context(|| format!("what was told: {:#?}", self.told()))
     }
 
-    /// Waits for news that `wanted` accepts, and returns it.
-    pub fn wait_for_news(
+    /// Waits for a notification that `wanted` accepts, and returns it.
+    pub fn wait_for_notification(
         &self,
         what: &str,
         within: Duration,
         wanted: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
         eventually(what, within, || {
-            Ok(self.news().into_iter().find(|news| wanted(news)))
+            Ok(self
+                .notifications()
+                .into_iter()
+                .find(|notification| wanted(notification)))
         })
         .with_context(|| format!("what was told: {:#?}", self.told()))
     }
 
-    /// The single news of everything that it was told.
-    pub fn news(&self) -> Vec<Value> {
+    /// The single notification of everything that it was told.
+    pub fn notifications(&self) -> Vec<Value> {
         let told = self.told();
-        let lists = told.iter().filter_map(|told| told.body["news"].as_array());
+        let lists = told
+            .iter()
+            .filter_map(|told| told.body["notifications"].as_array());
         lists.flatten().cloned().collect()
     }
 }

@@ -61,7 +61,7 @@ fn block_header(bytes: &[u8]) -> Option<(u32, usize)> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{host::CapturedInterface, writer::CaptureWriter},
+        super::{host_comments::CapturedInterface, writer::CaptureWriter},
         *,
     };
 

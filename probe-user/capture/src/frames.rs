@@ -4,7 +4,7 @@ use std::io;
 
 use probe_common::event::ArpEvent;
 
-use super::{host::CapturedInterface, writer::CaptureWriter};
+use super::{host_comments::CapturedInterface, writer::CaptureWriter};
 
 /// Frames of an interface as pcapng; their times are moved by this, from their clock to the time since 1970.
 pub fn frames<'a>(

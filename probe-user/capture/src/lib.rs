@@ -4,10 +4,10 @@
 //! findings. For other captures, what the kernel would have said is derived by its own rules.
 
 mod blocks;
-mod content;
+mod decode;
+mod frame_comment;
 mod frames;
-mod host;
-mod note;
+mod host_comments;
 mod playback;
 mod reader;
 mod recorder;
@@ -15,9 +15,9 @@ mod replay;
 mod writer;
 
 pub use blocks::BlockSplitter;
-pub use content::CaptureStatistics;
+pub use decode::CaptureStatistics;
 pub use frames::frames;
-pub use host::CapturedHost;
+pub use host_comments::CapturedHost;
 pub use playback::{Playback, PlaybackEvent};
 pub use reader::{CaptureError, CaptureReader};
 pub use recorder::CaptureRecorder;

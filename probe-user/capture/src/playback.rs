@@ -7,7 +7,7 @@ use probe_detect::{DetectConfig, Detector, Observation};
 use probe_model::{ClaimRecord, Clock, Finding, FindingRecord, Timestamp};
 
 use super::{
-    content::{CaptureItem, CaptureStatistics, CapturedFrame},
+    decode::{CaptureItem, CaptureStatistics, CapturedFrame},
     reader::{CaptureError, CaptureReader},
     replay::KernelReplay,
 };

@@ -5,8 +5,8 @@ use std::{fmt, io::Read};
 use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
 
 use super::{
-    content::{CaptureDecoder, CaptureItem, CaptureStatistics, UNNAMED},
-    host::CapturedHost,
+    decode::{CaptureDecoder, CaptureItem, CaptureStatistics, UNNAMED},
+    host_comments::CapturedHost,
 };
 
 /// A block has to fit; the buffer grows for those that do not.

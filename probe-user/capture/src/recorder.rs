@@ -18,7 +18,7 @@ use probe_common::{
 };
 use probe_model::FindingRecord;
 
-use super::{host::CapturedHost, writer::CaptureWriter};
+use super::{host_comments::CapturedHost, writer::CaptureWriter};
 
 /// Addresses without a finding whose frames are kept in mind.
 const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);

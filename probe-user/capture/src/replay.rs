@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use probe_common::{
     counter::Direction,
-    economy::{AddressKey, AskedState, ClaimState, Settings, is_question},
     event::{ArpEvent, Hook, Sighting},
+    event_filter::{AddressKey, AskedState, ClaimState, Settings, is_question},
     wire::{ArpFrame, Kind},
 };
 

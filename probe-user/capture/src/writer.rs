@@ -14,8 +14,8 @@ use probe_common::{
 };
 
 use super::{
-    host::{CapturedAddress, CapturedGateway, CapturedInterface},
-    note::FrameComment,
+    frame_comment::FrameComment,
+    host_comments::{CapturedAddress, CapturedGateway, CapturedInterface},
 };
 
 /// Times are in nanoseconds: 10 to the minus 9.

@@ -31,7 +31,7 @@ use probe_model::{
     OwnerRole,
 };
 
-use super::model::{ClusterSnapshot, Service};
+use super::snapshot::{ClusterSnapshot, Service};
 
 /// More names than this are not listed in a sentence.
 const MAX_NAMES: usize = 5;
@@ -398,7 +398,7 @@ impl CauseInputs<'_> {
             .objects()
             .freshness
             .get(&super::Resource::Services)?;
-        let is_stale = freshness.known == super::model::ResourceState::Stale;
+        let is_stale = freshness.known == super::snapshot::ResourceState::Stale;
         let heard = freshness.heard.filter(|_| is_stale)?;
         Some(format!("The API server was last heard at {heard}"))
     }

@@ -16,11 +16,11 @@ use probe_common::{label_enum, wire::MacAddr};
 use probe_model::{NamespacedName, Severity};
 use serde::{Deserialize, Serialize};
 
-use super::model::{ClusterSnapshot, Resource, ResourceState};
+use super::snapshot::{ClusterSnapshot, Resource, ResourceState};
 
-mod find;
+mod evaluate;
 
-pub use find::{ObservedNetwork, find};
+pub use evaluate::{ObservedNetwork, find};
 
 label_enum! {
     /// The ways to drift apart. Each has an entry in the runbook.

@@ -7,17 +7,17 @@
 pub mod cause;
 pub mod drift;
 pub mod explain;
-pub mod model;
+pub mod local_announcements;
+mod node_index;
+pub mod node_mac_index;
 pub mod object;
 pub mod pending;
-mod roster;
-pub mod shelf;
-pub mod speaker;
-pub mod stations;
+pub mod resource_store;
+pub mod snapshot;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tracking;
 pub mod usage;
 
-pub use model::{ClusterObjects, ClusterSnapshot, Node, Resource, Service, object_title};
-pub use roster::NodeIndex;
+pub use node_index::NodeIndex;
+pub use snapshot::{ClusterObjects, ClusterSnapshot, Node, Resource, Service, object_title};

@@ -12,7 +12,7 @@ use probe_pools::{PoolInventory, manifest};
 use serde_json::{Map, Value};
 
 use super::{
-    model::{InvalidObject, L2Status, Node, Resource, Service},
+    snapshot::{InvalidObject, L2Status, Node, Resource, Service},
     usage::AddressFamily,
 };
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     drift::PendingReason,
-    model::{ClusterSnapshot, Resource, Service, may_belong_to_metallb},
+    snapshot::{ClusterSnapshot, Resource, Service, may_belong_to_metallb},
     usage::{AddressFamily, PoolUsage, name_of},
 };
 
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
     use crate::{
         ClusterObjects,
-        model::{InvalidObject, ResourceState},
+        snapshot::{InvalidObject, ResourceState},
         testing,
         usage::usage,
     };

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use probe_model::NamespacedName;
 use serde_json::{Value, json};
 
-use super::model::{ClusterObjects, Freshness, Resource, ResourceState, Service};
+use super::snapshot::{ClusterObjects, Freshness, Resource, ResourceState, Service};
 
 /// A moment of one day.
 pub fn at(text: &str) -> Timestamp {

@@ -13,7 +13,7 @@ use probe_model::{
 };
 use probe_pools::Pool;
 
-use super::{ClusterSnapshot, Resource, Service, model::ResourceState};
+use super::{ClusterSnapshot, Resource, Service, snapshot::ResourceState};
 
 /// Without these nothing can be concluded: what is not announced may only not be known yet.
 const REQUIRED_RESOURCES: [Resource; 4] = [

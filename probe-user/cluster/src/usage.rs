@@ -7,7 +7,7 @@ use probe_model::NamespacedName;
 use probe_pools::{Pool, PoolKind, interval::IpFamily, usage::FamilyCounts};
 use serde::{Deserialize, Serialize};
 
-use super::model::ClusterSnapshot;
+use super::snapshot::ClusterSnapshot;
 
 label_enum! {
     /// The families of addresses: a pool with free IPv6 addresses may have no IPv4 address left.

@@ -17,7 +17,7 @@ use probe_model::{Link, watched::AttachedMode};
 use super::{
     Kernel, KernelError,
     clsact::{ClsactFilters, FilterHandleReservation},
-    place::{self, DisplacedProgram, LinkPosition},
+    device::{self, DisplacedProgram, LinkPosition},
     preflight,
 };
 
@@ -149,7 +149,7 @@ impl Kernel {
             Direction::Egress => Hook::TcEgress,
         };
         // What cannot be asked is no proof.
-        let programs = place::tcx_programs(ifindex, direction).unwrap_or_default();
+        let programs = device::tcx_programs(ifindex, direction).unwrap_or_default();
         programs
             .first()
             .is_some_and(|&first| Some(first) != self.program_id(hook))

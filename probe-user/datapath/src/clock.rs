@@ -9,7 +9,7 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::poll;
+use crate::readiness;
 
 /// Now, on the clock that stamps the events (`bpf_ktime_get_ns`).
 pub fn monotonic() -> Timestamp {
@@ -49,7 +49,7 @@ impl Timer {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         Ok(Self {
-            timer: poll::readable(timer)?,
+            timer: readiness::readable(timer)?,
             armed: None,
         })
     }

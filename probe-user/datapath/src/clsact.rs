@@ -22,7 +22,7 @@ use futures_util::TryStreamExt as _;
 use probe_common::counter::Direction;
 use rtnetlink::new_connection;
 
-use super::place::DisplacedProgram;
+use super::device::DisplacedProgram;
 
 /// How many probes may watch the interfaces of one network namespace at once; one more still attaches, but
 /// what it leaves behind is not recognised.

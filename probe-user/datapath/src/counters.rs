@@ -10,7 +10,7 @@ use lru::LruCache;
 use probe_common::counter::{Counters, Direction, counters_key, counters_places};
 
 use super::KernelError;
-use crate::received::MAX_RETIRED;
+use crate::frame_counters::MAX_RETIRED;
 
 /// The map's value without a type, because only plain arrays are `aya::Pod` here.
 type Raw = [u64; size_of::<Counters>() / size_of::<u64>()];

@@ -10,7 +10,7 @@ use aya::{
 use probe_model::{Link, watched::AttachedMode};
 use thiserror::Error;
 
-use super::{capabilities, capabilities::RequiredCapability, preflight, roster};
+use super::{capabilities, capabilities::RequiredCapability, preflight, program_list};
 
 /// Why the kernel side could not be set up.
 #[derive(Debug, Error)]
@@ -212,7 +212,7 @@ fn holder(link: &Link) -> String {
     let Some(id) = link.xdp_program else {
         return "its name is not known (attached a moment ago?)".to_owned();
     };
-    match roster::program_name(id) {
+    match program_list::program_name(id) {
         Some(name) => format!("{name} (program id {id})"),
         None => format!("program id {id}"),
     }

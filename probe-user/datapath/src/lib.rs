@@ -8,30 +8,30 @@ pub mod clock;
 mod clsact;
 mod counters;
 mod cpus;
+mod device;
 mod error;
 mod filter;
+pub mod frame_counters;
 pub mod interfaces;
+pub mod load_test;
 pub mod memory;
-pub mod order;
-mod place;
-pub mod poll;
 pub mod preflight;
-pub mod received;
+pub mod program_list;
+pub mod readiness;
+pub mod reorder;
 mod rings;
-pub mod roster;
-pub mod trial;
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
 };
 use ipnet::Ipv4Net;
-use probe_common::{economy::Settings, event::ABI_VERSION};
+use probe_common::{event::ABI_VERSION, event_filter::Settings};
 
 use self::filter::AddressFilter;
 pub use self::{
-    attach::Attachment, clsact::ClsactFilters, counters::CounterReader, error::KernelError,
-    place::DisplacedProgram, rings::EventRings,
+    attach::Attachment, clsact::ClsactFilters, counters::CounterReader, device::DisplacedProgram,
+    error::KernelError, rings::EventRings,
 };
 
 /// The programs, as built from `probe-ebpf`.
@@ -162,7 +162,7 @@ impl Kernel {
 
 async fn forward_log<T: log::Log>(logger: aya_log::EbpfLogger<T>) {
     // SAFETY: a logger has the descriptor of its ring, which never changes.
-    let mut logger = match unsafe { poll::readable_owner(logger) } {
+    let mut logger = match unsafe { readiness::readable_owner(logger) } {
         Ok(logger) => logger,
         Err(error) => {
             tracing::warn!(%error, "the kernel side's own log is not readable");

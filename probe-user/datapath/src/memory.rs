@@ -5,7 +5,7 @@ use std::mem::size_of;
 
 use probe_common::{
     counter::{COUNTERS_PLACES, Counters},
-    economy::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
+    event_filter::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
 };
 
 use super::{LoadOptions, cpus::RingLayout};

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{KernelError, cpus::RingLayout};
-use crate::poll;
+use crate::readiness;
 
 const SLOTS_MAP: &str = "RINGS";
 
@@ -129,7 +129,7 @@ impl EventRings {
 /// Registers a ring, to wait until it is readable.
 fn readable(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
     // SAFETY: a ring has the descriptor of its `MapData`, which never changes.
-    unsafe { poll::readable_owner(ring) }.map_err(KernelError::Poll)
+    unsafe { readiness::readable_owner(ring) }.map_err(KernelError::Poll)
 }
 
 /// Whether a ring has become readable. It is cleared before it is drained: what comes later wakes again.

@@ -17,12 +17,12 @@ use super::{
     ProbeRequest, TableCursor,
     binding::{Binding, ObservedClaim, ReconfigurationChange, host_owner},
     bogus::BogusSenders,
-    facts::HostState,
+    environment::DetectorEnvironment,
+    host_facts::HostState,
     owner::OwnerRules,
     probes::{ProbeDenial, ProbeHistory},
     table::{BindingEntry, BindingSlot, BindingTable},
-    turn::{BindingContext, BindingTransition, DetectorState},
-    world::DetectorEnvironment,
+    transition::{BindingContext, BindingTransition, DetectorState},
 };
 use crate::view::{binding_view, conflict_view};
 

@@ -55,35 +55,35 @@
 
 #![forbid(unsafe_code)]
 
-mod ask;
 mod binding;
 mod bogus;
 mod config;
 mod detector;
-mod facts;
+mod environment;
+mod host_facts;
 mod observation;
 mod owner;
 mod page;
+mod probe_request;
 mod probes;
 mod recency;
 mod recent;
 mod statistics;
 mod table;
-mod turn;
+mod transition;
 mod view;
-mod world;
 
 #[cfg(test)]
 mod tests;
 
-pub use ask::{ProbePurpose, ProbeRequest};
 pub use config::{DetectConfig, IgnoreRule};
 pub use detector::Detector;
-pub use facts::{ExpectedAddresses, HostFacts, LocalAnnouncement};
+pub use host_facts::{ExpectedAddresses, HostFacts, LocalAnnouncement};
 pub use observation::{
     BogusFrame, Claim, ClaimFlags, EventError, Observation, ObservationBody, ObservedProbe,
     PreviousClaim, ProbeReply, RequestId,
 };
 pub use owner::{OwnerIdentity, OwnerRules};
 pub use page::{AddressGroup, AddressView, BindingPage, CurrentOwner, TableCursor};
+pub use probe_request::{ProbePurpose, ProbeRequest};
 pub use statistics::DetectorStatistics;

@@ -2,7 +2,7 @@
 
 use probe_model::{BindingView, ConflictView, Timestamp};
 
-use super::{binding::Binding, table::BindingEntry, turn::BindingContext};
+use super::{binding::Binding, table::BindingEntry, transition::BindingContext};
 
 /// The view of one entry of the table.
 pub(super) fn binding_view(

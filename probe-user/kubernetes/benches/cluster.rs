@@ -22,7 +22,7 @@ mod measure {
     };
 
     use kube::Config;
-    use probe_cluster::{ClusterSnapshot, Resource, model::ResourceState};
+    use probe_cluster::{ClusterSnapshot, Resource, snapshot::ResourceState};
     use probe_kubernetes::{ApiConnection, ClusterHandle};
     use serde_json::{Value, json};
 

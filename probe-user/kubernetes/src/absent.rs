@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
-use probe_cluster::model::{ClusterObjects, Node};
+use probe_cluster::snapshot::{ClusterObjects, Node};
 use probe_model::NamespacedName;
 
 use super::{ApiHealth, ApiRequestError, ClusterHandle, ClusterTasks, ConnectError};

@@ -10,7 +10,7 @@ use std::{
 
 #[cfg(feature = "kubernetes")]
 use jiff::Timestamp;
-use probe_cluster::model::{Freshness, Resource, ResourceState};
+use probe_cluster::snapshot::{Freshness, Resource, ResourceState};
 use probe_common::label_enum;
 
 use super::error::ApiOutcome;

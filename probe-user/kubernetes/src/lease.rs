@@ -27,7 +27,7 @@ use super::{
     backoff::{jittered, up_to},
     handover::{self, LeaderHandover, NotifiedDigests},
     health::ApiRequestKind,
-    pace::ApiTimings,
+    rate_limit::ApiTimings,
 };
 
 /// The Lease's name. The Role of the manifests names it.

@@ -25,8 +25,6 @@ mod error;
 mod events;
 #[cfg(all(feature = "kubernetes", any(test, feature = "testing")))]
 pub mod fake;
-#[cfg(feature = "kubernetes")]
-mod follow;
 pub mod handover;
 pub mod health;
 #[cfg(feature = "kubernetes")]
@@ -35,15 +33,17 @@ mod lease;
 mod list;
 #[cfg(feature = "kubernetes")]
 mod nodes;
-#[cfg(feature = "kubernetes")]
-mod pace;
 mod pools;
+#[cfg(feature = "kubernetes")]
+mod rate_limit;
 #[cfg(feature = "kubernetes")]
 mod read;
 #[cfg(feature = "kubernetes")]
 mod request;
 #[cfg(feature = "kubernetes")]
 mod start;
+#[cfg(feature = "kubernetes")]
+mod watcher;
 
 #[cfg(feature = "kubernetes")]
 #[cfg(test)]
@@ -62,8 +62,8 @@ pub use handover::{Digest, LeaderHandover, PredecessorState};
 pub use health::ApiHealth;
 pub use pools::PoolObjects;
 use probe_cluster::{
-    model::{ClusterSnapshot, Node},
     object,
+    snapshot::{ClusterSnapshot, Node},
     tracking::SegmentCoverage,
 };
 use probe_model::NamespacedName;

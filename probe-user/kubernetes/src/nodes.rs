@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use probe_cluster::{model::Node, object};
+use probe_cluster::{object, snapshot::Node};
 use probe_model::NamespacedName;
 
 use super::{ApiConnection, ApiRequestError, health::ApiRequestKind};

@@ -3,9 +3,9 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use probe_cluster::{
-    model::{ClusterObjects, Freshness, Resource, ResourceState},
-    shelf,
-    shelf::ResourceStore,
+    resource_store,
+    resource_store::ResourceStore,
+    snapshot::{ClusterObjects, Freshness, Resource, ResourceState},
 };
 
 use super::{ApiConnection, ApiRequestError, health::ApiRequestKind, list::ListResponse};
@@ -69,7 +69,7 @@ impl ApiConnection {
             }
         });
         let readings = join_all(readings).await;
-        shelf::objects(
+        resource_store::objects(
             readings
                 .iter()
                 .map(|(shelf, freshness)| (shelf, freshness.clone())),

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use probe_cluster::model::{Resource, ResourceState};
+use probe_cluster::snapshot::{Resource, ResourceState};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
 use super::{
-    ApiConnection, ClusterHandle, ClusterTasks, NODES_INTERVAL, follow, lease, pace::ApiTimings,
+    ApiConnection, ClusterHandle, ClusterTasks, NODES_INTERVAL, lease, rate_limit::ApiTimings,
+    watcher,
 };
 
 /// How many nodes there are is found out at least this often, by one of them.
@@ -44,7 +45,7 @@ impl ClusterHandle {
         let running = ClusterTasks {
             elector: Some(tokio::spawn(elector.run(stop.subscribe()))),
             others: vec![
-                tokio::spawn(follow::follow(
+                tokio::spawn(watcher::follow(
                     connection,
                     pace.clone(),
                     inner.cluster.clone(),

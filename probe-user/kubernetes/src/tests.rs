@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use probe_cluster::{
-    model::{ClusterObjects, Resource, ResourceState},
+    snapshot::{ClusterObjects, Resource, ResourceState},
     tracking::SegmentCoverage,
 };
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::{
     fake::{FakeApiServer, wait_until},
     health::ApiRequestKind,
     lease,
-    pace::ApiTimings,
+    rate_limit::ApiTimings,
     read::path,
     *,
 };

@@ -14,8 +14,8 @@ mod claim;
 mod clock;
 mod context;
 pub mod drill;
+mod escape;
 mod finding;
-mod inert;
 mod links;
 mod mac_pattern;
 mod next_step;
@@ -41,10 +41,10 @@ pub use clock::Clock;
 pub use context::{
     AddressContext, AnnouncementMode, CauseKind, CauseScope, ClusterCause, NamespacedName,
 };
+pub use escape::escape_untrusted;
 pub use finding::{
     Evidence, EvidenceCounts, Finding, FindingKind, Hint, OwnerRole, OwnerView, Severity,
 };
-pub use inert::escape_untrusted;
 pub use links::{DefaultRoute, Link, Links};
 pub use mac_pattern::{MacPattern, MacPatternError};
 pub use next_step::{FindingOrigin, NextStep, after_check, identify_hosts, next_step};

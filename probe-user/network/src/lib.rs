@@ -4,6 +4,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod facts;
+pub mod host_facts;
 pub mod links;
 pub mod neighbours;

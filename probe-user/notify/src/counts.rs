@@ -49,14 +49,14 @@ impl NotificationCounts {
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts news that nobody was told one by one.
+    /// Counts notification that nobody was told one by one.
     pub fn add_dropped(&self, channel: NotificationChannel, number: u64) {
         self.channel(channel)
             .dropped
             .fetch_add(number, Ordering::Relaxed);
     }
 
-    /// So many news wait now.
+    /// So many notification wait now.
     pub fn set_waiting(&self, channel: NotificationChannel, number: usize) {
         let number = u64::try_from(number).unwrap_or(u64::MAX);
         self.channel(channel)

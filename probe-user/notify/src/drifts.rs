@@ -1,9 +1,9 @@
-//! Which drifts of a cluster are news. Pure.
+//! Which drifts of a cluster are notification. Pure.
 //!
 //! Only the holder of the lease looks for them, and a new holder finds all that there are at its first looks. What the
-//! one before says it has told is no news then, all else is: what nobody could tell, what it did not get to, and, where
+//! one before says it has told is no notification then, all else is: what nobody could tell, what it did not get to, and, where
 //! nobody held the lease before, everything. When a drift began decides nothing: that may be long before it was found.
-//! One that is gone only because nobody looks any more is no news either: it is told when it has been gone for a while.
+//! One that is gone only because nobody looks any more is no notification either: it is told when it has been gone for a while.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use probe_kubernetes::Digest;
 use probe_model::Severity;
 use tokio::time::Instant;
 
-use super::news::{
+use super::notification::{
     Notification, NotificationCause, NotificationKind, NotificationSubject, digest_of_drift,
 };
 
@@ -38,7 +38,7 @@ impl DriftGate {
         *self = Self::default();
     }
 
-    /// What there is now: what of it is news. What others have told and is found is taken out of `told`.
+    /// What there is now: what of it is notification. What others have told and is found is taken out of `told`.
     pub fn look(
         &mut self,
         drifts: &[Drift],
@@ -48,13 +48,13 @@ impl DriftGate {
         time: Timestamp,
     ) -> Vec<Notification> {
         let mut before = std::mem::take(&mut self.known);
-        let mut news = Vec::new();
+        let mut notification = Vec::new();
         for drift in drifts.iter().filter(|drift| drift.severity >= min_severity) {
             let key = drift.key();
             let drift = Arc::new(drift.clone());
             let was_there = before.remove(&key).is_some() | self.leaving.remove(&key).is_some();
             if !was_there && !told.remove(&digest_of_drift(&drift)) {
-                news.push(Notification::for_drift(
+                notification.push(Notification::for_drift(
                     NotificationKind::Drift,
                     &key,
                     drift.clone(),
@@ -66,8 +66,8 @@ impl DriftGate {
         for (key, drift) in before {
             self.leaving.insert(key, (drift, now));
         }
-        news.extend(self.tick(now, time));
-        news
+        notification.extend(self.tick(now, time));
+        notification
     }
 
     /// What is over by now.
@@ -150,9 +150,14 @@ pub(super) mod tests {
         fn look(&mut self, second: u64, drifts: &[Drift]) -> Vec<(NotificationKind, String)> {
             let now = self.start + Duration::from_secs(second);
             let (told, time) = (&mut self.told, Timestamp::UNIX_EPOCH);
-            let news = self.drifts.look(drifts, Severity::Warning, told, now, time);
-            let name = |news: &Notification| news.drift().unwrap().pool.clone().unwrap().name;
-            news.iter().map(|news| (news.kind, name(news))).collect()
+            let notification = self.drifts.look(drifts, Severity::Warning, told, now, time);
+            let name = |notification: &Notification| {
+                notification.drift().unwrap().pool.clone().unwrap().name
+            };
+            notification
+                .iter()
+                .map(|notification| (notification.kind, name(notification)))
+                .collect()
         }
     }
 

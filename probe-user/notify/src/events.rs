@@ -1,4 +1,4 @@
-//! Writes Events on the Services that news are about.
+//! Writes Events on the Services that notification are about.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use super::{
-    ledger::{DedupeAction, EventDeduplicator},
-    news::NotificationSubject,
-    occasion::{KubernetesEvent, kubernetes_events},
+    event_dedup::{DedupeAction, EventDeduplicator},
+    kubernetes_event::{KubernetesEvent, kubernetes_events},
+    notification::NotificationSubject,
     queue::NotificationBatch,
     retry::DeliveryOutcome,
 };
@@ -55,7 +55,7 @@ pub struct EventWriter {
     cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     instance: String,
     deduplicator: EventDeduplicator,
-    /// What is done with of news that have to be tried again.
+    /// What is done with of notification that have to be tried again.
     done: Vec<(NotificationSubject, KubernetesEvent, EventWrite)>,
     /// What is stuck and waits behind the others, until it comes again.
     partly_written: BTreeSet<NotificationSubject>,
@@ -108,9 +108,9 @@ impl EventWriter {
     /// Writes what a batch says. What is written stays so when others fail, and is not written again.
     pub async fn write(mut self, batch: NotificationBatch) -> (Self, WriteOutcome) {
         let cluster = self.cluster.borrow().clone();
-        let all = batch.listed.iter().flat_map(|news| {
-            let occasions = kubernetes_events(news, &cluster).into_iter();
-            occasions.map(|occasion| (&news.last.subject, occasion))
+        let all = batch.listed.iter().flat_map(|notification| {
+            let occasions = kubernetes_events(notification, &cluster).into_iter();
+            occasions.map(|occasion| (&notification.last.subject, occasion))
         });
         let mut all: Vec<_> = all.collect();
         // One address may be shared by hundreds of services.
@@ -162,7 +162,7 @@ impl EventWriter {
                 && batch
                     .listed
                     .iter()
-                    .any(|news| news.last.subject == *subject)
+                    .any(|notification| notification.last.subject == *subject)
         });
         let lost = self.finish_batch(&batch, unlisted_seen);
         let outcome = if is_refused {
@@ -181,8 +181,8 @@ impl EventWriter {
 
     /// A batch is done with: how much of it, and of what was beyond it, was not written.
     fn finish_batch(&mut self, batch: &NotificationBatch, unlisted_seen: usize) -> u64 {
-        for news in &batch.listed {
-            self.partly_written.remove(&news.last.subject);
+        for notification in &batch.listed {
+            self.partly_written.remove(&notification.last.subject);
         }
         if self.partly_written.is_empty() {
             self.tries.clear();
@@ -275,14 +275,17 @@ mod tests {
     use probe_kubernetes::fake::FakeApiServer;
 
     use super::{
-        super::{news::NotificationKind, occasion::tests as occasion, queue::NotificationQueue},
+        super::{
+            kubernetes_event::tests as kubernetes_event, notification::NotificationKind,
+            queue::NotificationQueue,
+        },
         *,
     };
 
     const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 
     fn writer(fake: &FakeApiServer) -> EventWriter {
-        let cluster = occasion::cluster(&["backend", "frontend", "other/frontend"]);
+        let cluster = kubernetes_event::cluster(&["backend", "frontend", "other/frontend"]);
         let cluster = watch::Sender::new(Arc::new(cluster)).subscribe();
         EventWriter::new(fake.connect(), cluster, "node-1".to_owned())
     }
@@ -290,7 +293,7 @@ mod tests {
     /// A conflict on an address that both services have.
     fn batch() -> NotificationBatch {
         let mut queue = NotificationQueue::default();
-        let waiting = occasion::about(&["backend", "frontend"], NotificationKind::Conflict);
+        let waiting = kubernetes_event::about(&["backend", "frontend"], NotificationKind::Conflict);
         queue.push(waiting.last);
         queue.first(10)
     }
@@ -367,11 +370,14 @@ mod tests {
         fake.fail_with(elsewhere, 503, "{}");
         let mut queue = NotificationQueue::default();
         for number in 1..=2 {
-            let mut news = occasion::about(&["frontend"], NotificationKind::Conflict).last;
-            occasion::change(&mut news, |record| record.ip = [192, 0, 2, number].into());
-            queue.push(news);
+            let mut notification =
+                kubernetes_event::about(&["frontend"], NotificationKind::Conflict).last;
+            kubernetes_event::change(&mut notification, |record| {
+                record.ip = [192, 0, 2, number].into()
+            });
+            queue.push(notification);
         }
-        queue.push(occasion::about(&["other/frontend"], NotificationKind::Conflict).last);
+        queue.push(kubernetes_event::about(&["other/frontend"], NotificationKind::Conflict).last);
         let batch = queue.first(10);
         for _ in 1..MAX_ATTEMPTS {
             let (same, written) = writer.write(batch.clone()).await;
@@ -394,9 +400,12 @@ mod tests {
     /// Many conflicts, each on an address of its own of this service.
     fn conflicts(queue: &mut NotificationQueue, service: &str, numbers: std::ops::Range<u8>) {
         for number in numbers {
-            let mut news = occasion::about(&[service], NotificationKind::Conflict).last;
-            occasion::change(&mut news, |record| record.ip = [192, 0, 2, number].into());
-            queue.push(news);
+            let mut notification =
+                kubernetes_event::about(&[service], NotificationKind::Conflict).last;
+            kubernetes_event::change(&mut notification, |record| {
+                record.ip = [192, 0, 2, number].into()
+            });
+            queue.push(notification);
         }
     }
 
@@ -449,7 +458,7 @@ mod tests {
             }
         });
         let connection = ApiConnection::with(kube::Config::new(url.parse().unwrap())).unwrap();
-        let cluster = occasion::cluster(&["backend", "frontend"]);
+        let cluster = kubernetes_event::cluster(&["backend", "frontend"]);
         let cluster = watch::Sender::new(Arc::new(cluster)).subscribe();
         let mut writer = EventWriter::new(connection, cluster, "node-1".to_owned());
         for _ in 1..MAX_ATTEMPTS {

@@ -5,12 +5,12 @@
 //! pure (`desk`, `queue`, `retry`, `message`); only `webhook` sends.
 
 mod counts;
-mod desk;
 mod drifts;
+mod event_dedup;
 mod events;
-mod ledger;
-mod news;
-mod occasion;
+mod gate;
+mod kubernetes_event;
+mod notification;
 mod queue;
 mod retry;
 mod task;
@@ -22,9 +22,9 @@ pub mod webhook;
 mod schema_tests;
 
 pub use counts::{DeliveryResult, NotificationChannel, NotificationCounts};
-pub use desk::{GateRole, HANDOVER_WINDOW, NotificationGate};
+pub use gate::{GateRole, HANDOVER_WINDOW, NotificationGate};
 pub use message::{MessageReporter, WebhookFormat};
-pub use news::{FindingSelection, Notification, NotificationKind, NotificationSubject};
+pub use notification::{FindingSelection, Notification, NotificationKind, NotificationSubject};
 pub use queue::{NotificationBatch, NotificationQueue};
 pub use retry::{DeliveryBackoff, DeliveryOutcome, NotificationRateLimit};
 pub use task::{Notifier, NotifierClusterSources, NotifierSettings, NotifierSources};

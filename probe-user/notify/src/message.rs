@@ -7,19 +7,19 @@ use jiff::{Timestamp, tz::TimeZone};
 use probe_cluster::drift::Drift;
 use probe_common::wire::Vlan;
 use probe_model::{CauseKind, FindingOrigin, FindingRecord, NextStep, OwnerRecord, Severity};
-use probe_render::{self, words};
+use probe_render::{self, text};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    news::{Notification, NotificationCause, NotificationKind},
+    notification::{Notification, NotificationCause, NotificationKind},
     queue::{NotificationBatch, QueuedNotification},
 };
 
 /// Raised when a field changes its meaning or goes; fields may be added without.
 pub const VERSION: u32 = 1;
 
-/// As what news are sent.
+/// As what notification are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WebhookFormat {
     /// For programs.
@@ -67,7 +67,7 @@ struct WebhookMessage<'a> {
     sent: Timestamp,
     reporter: &'a MessageReporter,
     text: String,
-    news: Vec<MessageItem<'a>>,
+    notifications: Vec<MessageItem<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     more: BTreeMap<&'static str, u64>,
 }
@@ -103,7 +103,7 @@ pub fn body(
             sent,
             reporter,
             text: summary(batch),
-            news: batch.listed.iter().map(item).collect(),
+            notifications: batch.listed.iter().map(item).collect(),
             more: batch
                 .more
                 .iter()
@@ -214,12 +214,12 @@ fn whose(record: &FindingRecord) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn next(news: &Notification) -> Option<NextStep> {
-    match &news.cause {
+fn next(notification: &Notification) -> Option<NextStep> {
+    match &notification.cause {
         NotificationCause::Finding(record) => {
             probe_model::next_step(record, &FindingOrigin::Daemon)
         }
-        NotificationCause::Drift { drift, .. } if news.kind == NotificationKind::Drift => {
+        NotificationCause::Drift { drift, .. } if notification.kind == NotificationKind::Drift => {
             let explain =
                 |ip| NextStep::new("see what is known of it:", format!("probe explain {ip}"));
             drift.ip.map(explain)
@@ -233,10 +233,10 @@ fn cause(record: &FindingRecord) -> Option<String> {
     let context = record.cluster.as_ref();
     match context.and_then(|context| context.cause.as_ref()) {
         Some(cause) if cause.kind != CauseKind::Unknown => {
-            let kind = words::cluster_cause(cause.kind).to_owned();
+            let kind = text::cluster_cause(cause.kind).to_owned();
             Some([&[kind][..], &cause.evidence].concat().join("; "))
         }
-        _ => record.hint.map(|hint| words::cause(hint).to_owned()),
+        _ => record.hint.map(|hint| text::cause(hint).to_owned()),
     }
 }
 
@@ -330,7 +330,7 @@ fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
 
 fn owner_line(owner: &OwnerRecord) -> String {
     let macs: Vec<_> = owner.macs.iter().map(ToString::to_string).collect();
-    let mut text = format!("{} {}", words::role_word(owner.role), macs.join(" "));
+    let mut text = format!("{} {}", text::role_word(owner.role), macs.join(" "));
     if let Some(vendor) = &owner.vendor {
         let _ = write!(text, " ({vendor})");
     }
@@ -369,7 +369,7 @@ mod tests {
 
     use super::{
         super::{
-            news::tests::{news, record},
+            notification::tests::{notification, record},
             queue::NotificationQueue,
         },
         *,
@@ -391,13 +391,13 @@ mod tests {
         serde_json::from_str(&body(format, &batch, &reporter(), sent())).unwrap()
     }
 
-    fn of_a_service(mut news: Notification) -> Notification {
+    fn of_a_service(mut notification: Notification) -> Notification {
         let named = |namespace: &str, name: &str| NamespacedName {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let NotificationCause::Finding(record) = &mut news.cause else {
-            panic!("{news:?}")
+        let NotificationCause::Finding(record) = &mut notification.cause else {
+            panic!("{notification:?}")
         };
         Arc::make_mut(record).cluster = Some(Box::new(AddressContext {
             services: vec![named("shop", "frontend")],
@@ -406,13 +406,13 @@ mod tests {
             announcers: Vec::new(),
             cause: None,
         }));
-        news
+        notification
     }
 
     #[test]
     fn a_conflict_reads_as_a_person_would_say_it() {
         let mut queue = NotificationQueue::default();
-        queue.push(of_a_service(news(10, NotificationKind::Conflict)));
+        queue.push(of_a_service(notification(10, NotificationKind::Conflict)));
         let text = &written(WebhookFormat::Slack, &queue)["text"];
         assert_eq!(
             text.as_str().unwrap(),
@@ -428,21 +428,21 @@ mod tests {
     #[test]
     fn what_was_over_before_it_could_be_told_is_told_once_with_both() {
         let mut queue = NotificationQueue::default();
-        queue.push(news(10, NotificationKind::Conflict));
-        let mut end = news(10, NotificationKind::ConflictResolved);
+        queue.push(notification(10, NotificationKind::Conflict));
+        let mut end = notification(10, NotificationKind::ConflictResolved);
         let NotificationCause::Finding(record) = &mut end.cause else {
             panic!("{end:?}")
         };
         Arc::make_mut(record).time = sent();
         queue.push(end);
         let json = written(WebhookFormat::Json, &queue);
-        let news = json["news"].as_array().unwrap();
-        assert_eq!(news.len(), 1);
+        let notification = json["notifications"].as_array().unwrap();
+        assert_eq!(notification.len(), 1);
         assert_eq!(
             (
-                &news[0]["kind"],
-                &news[0]["number"],
-                &news[0]["first"]["finding"]
+                &notification[0]["kind"],
+                &notification[0]["number"],
+                &notification[0]["first"]["finding"]
             ),
             (&"conflict_resolved".into(), &2.into(), &"conflict".into())
         );
@@ -462,7 +462,7 @@ mod tests {
             "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
             "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
         let drift: Drift = serde_json::from_str(text).unwrap();
-        let news = |kind| Notification {
+        let notification = |kind| Notification {
             subject: super::super::NotificationSubject::Drift(drift.key()),
             kind,
             severity: drift.severity,
@@ -472,7 +472,7 @@ mod tests {
             },
         };
         let mut queue = NotificationQueue::default();
-        queue.push(news(NotificationKind::Drift));
+        queue.push(notification(NotificationKind::Drift));
         assert_eq!(
             written(WebhookFormat::Slack, &queue)["text"],
             "*Warning: nobody announces 192.0.2.10 of shop/frontend*\n\
@@ -483,8 +483,11 @@ mod tests {
              told by node-1 (arp-monitor 0.0.0)"
         );
         let json = written(WebhookFormat::Json, &queue);
-        assert_eq!(json["news"][0]["drift"]["reason"], "no_ready_endpoints");
-        queue.push(news(NotificationKind::DriftGone));
+        assert_eq!(
+            json["notifications"][0]["drift"]["reason"],
+            "no_ready_endpoints"
+        );
+        queue.push(notification(NotificationKind::DriftGone));
         let json = written(WebhookFormat::Json, &queue);
         assert_eq!(
             json["text"],
@@ -494,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_drill_says_so_first() {
-        let mut drill = news(1, NotificationKind::Conflict);
+        let mut drill = notification(1, NotificationKind::Conflict);
         let NotificationCause::Finding(record) = &mut drill.cause else {
             panic!("{drill:?}")
         };
@@ -504,8 +507,8 @@ mod tests {
         let json = written(WebhookFormat::Json, &queue);
         let text = json["text"].as_str().unwrap();
         assert!(text.starts_with("DRILL, not real: "), "{text}");
-        assert_eq!(json["news"][0]["drill"], true);
-        assert_eq!(json["news"][0].get("next"), None);
+        assert_eq!(json["notifications"][0]["drill"], true);
+        assert_eq!(json["notifications"][0].get("next"), None);
         let text = written(WebhookFormat::Slack, &queue)["text"].clone();
         let text = text.as_str().unwrap().to_owned();
         assert!(text.starts_with("*CRITICAL: DRILL, not real: "), "{text}");
@@ -515,15 +518,16 @@ mod tests {
     fn a_storm_is_told_in_bounded_space() {
         let mut queue = NotificationQueue::default();
         for number in 0..10_000_u32 {
-            let mut news = news(1, NotificationKind::Conflict);
-            let super::super::NotificationSubject::Address { ip, .. } = &mut news.subject else {
-                panic!("{news:?}")
+            let mut notification = notification(1, NotificationKind::Conflict);
+            let super::super::NotificationSubject::Address { ip, .. } = &mut notification.subject
+            else {
+                panic!("{notification:?}")
             };
             *ip = std::net::IpAddr::V4(number.into());
-            queue.push(news);
+            queue.push(notification);
         }
         let json = written(WebhookFormat::Json, &queue);
-        assert_eq!(json["news"].as_array().unwrap().len(), 50);
+        assert_eq!(json["notifications"].as_array().unwrap().len(), 50);
         assert_eq!(json["more"], serde_json::json!({ "conflict": 9_950 }));
         let text = json["text"].as_str().unwrap();
         assert!(
@@ -541,7 +545,7 @@ mod tests {
         strange.segment = Some("<!channel> & <https://example.org|here>".to_owned());
         strange.owners[0].vendor = Some("A < B & C".into());
         let mut queue = NotificationQueue::default();
-        let mut told = news(1, NotificationKind::Conflict);
+        let mut told = notification(1, NotificationKind::Conflict);
         told.cause = NotificationCause::Finding(Arc::new(strange));
         queue.push(told);
         let text = written(WebhookFormat::Slack, &queue)["text"].to_string();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::news::{Notification, NotificationKind, NotificationSubject};
+use super::notification::{Notification, NotificationKind, NotificationSubject};
 
 /// Subjects that wait with all that is known of them.
 pub const CAPACITY: usize = 1_000;
@@ -18,7 +18,7 @@ pub struct QueuedNotification {
     pub number: u64,
 }
 
-/// The queue: for each subject one entry, in the order in which news about it first came.
+/// The queue: for each subject one entry, in the order in which notification about it first came.
 #[derive(Debug, Default)]
 pub struct NotificationQueue {
     waiting: BTreeMap<u64, QueuedNotification>,
@@ -35,7 +35,7 @@ pub struct NotificationBatch {
     pub listed: Vec<QueuedNotification>,
     /// What else there is to tell, as numbers.
     pub more: BTreeMap<NotificationKind, u64>,
-    /// The entries that it covers, with the number of news in each.
+    /// The entries that it covers, with the number of notification in each.
     covers: Vec<(u64, u64)>,
     /// Of what did not fit into the queue.
     unlisted_seen: BTreeMap<NotificationKind, u64>,
@@ -54,25 +54,26 @@ impl NotificationBatch {
 }
 
 impl NotificationQueue {
-    /// Takes news. Returns whether they fitted.
-    pub fn push(&mut self, news: Notification) -> bool {
+    /// Takes notification. Returns whether they fitted.
+    pub fn push(&mut self, notification: Notification) -> bool {
         if let Some(waiting) = self
             .position_of
-            .get(&news.subject)
+            .get(&notification.subject)
             .and_then(|place| self.waiting.get_mut(place))
         {
-            waiting.last = news;
+            waiting.last = notification;
             waiting.number += 1;
             return true;
         }
         if self.waiting.len() >= CAPACITY {
-            self.count_only(news.kind, 1);
+            self.count_only(notification.kind, 1);
             return false;
         }
-        self.position_of.insert(news.subject.clone(), self.next);
+        self.position_of
+            .insert(notification.subject.clone(), self.next);
         let waiting = QueuedNotification {
-            first: news.clone(),
-            last: news,
+            first: notification.clone(),
+            last: notification,
             number: 1,
         };
         self.waiting.insert(self.next, waiting);
@@ -80,7 +81,7 @@ impl NotificationQueue {
         true
     }
 
-    /// Takes note of news of which no more than their kind and number is known.
+    /// Takes note of notification of which no more than their kind and number is known.
     pub fn count_only(&mut self, kind: NotificationKind, number: u64) {
         *self.counted_only.entry(kind).or_default() += number;
     }
@@ -190,7 +191,7 @@ mod tests {
     use probe_model::Severity;
 
     use super::{
-        super::news::{NotificationKind, tests::news},
+        super::notification::{NotificationKind, tests::notification},
         *,
     };
 
@@ -202,12 +203,12 @@ mod tests {
     }
 
     fn numbered(number: u32) -> Notification {
-        let mut news = news(1, NotificationKind::Conflict);
-        let NotificationSubject::Address { ip, .. } = &mut news.subject else {
-            panic!("{news:?}")
+        let mut notification = notification(1, NotificationKind::Conflict);
+        let NotificationSubject::Address { ip, .. } = &mut notification.subject else {
+            panic!("{notification:?}")
         };
         *ip = IpAddr::V4(number.into());
-        news
+        notification
     }
 
     #[test]
@@ -219,7 +220,7 @@ mod tests {
             (1, NotificationKind::ConflictQuiet),
             (1, NotificationKind::ConflictResolved),
         ] {
-            assert!(queue.push(news(last, kind)));
+            assert!(queue.push(notification(last, kind)));
         }
         assert_eq!(
             kinds(&queue.batch(50)),
@@ -239,11 +240,11 @@ mod tests {
     fn what_cannot_be_told_now_waits_behind_the_others() {
         let mut queue = NotificationQueue::default();
         for last in 1..=3 {
-            queue.push(news(last, NotificationKind::Conflict));
+            queue.push(notification(last, NotificationKind::Conflict));
         }
-        let stuck = [1, 9].map(|last| news(last, NotificationKind::Conflict).subject);
+        let stuck = [1, 9].map(|last| notification(last, NotificationKind::Conflict).subject);
         queue.postpone(&BTreeSet::from(stuck.clone()));
-        queue.push(news(1, NotificationKind::ConflictResolved));
+        queue.push(notification(1, NotificationKind::ConflictResolved));
         let (other, over) = (
             (NotificationKind::Conflict, NotificationKind::Conflict, 1),
             (
@@ -261,11 +262,11 @@ mod tests {
     #[test]
     fn what_comes_while_a_message_is_on_its_way_waits_for_the_next() {
         let mut queue = NotificationQueue::default();
-        queue.push(news(1, NotificationKind::Conflict));
-        queue.push(news(2, NotificationKind::Conflict));
+        queue.push(notification(1, NotificationKind::Conflict));
+        queue.push(notification(2, NotificationKind::Conflict));
         let batch = queue.batch(50);
-        queue.push(news(1, NotificationKind::ConflictResolved));
-        queue.push(news(3, NotificationKind::Conflict));
+        queue.push(notification(1, NotificationKind::ConflictResolved));
+        queue.push(notification(3, NotificationKind::Conflict));
         queue.remove_sent(&batch);
         assert_eq!(
             kinds(&queue.batch(50)),
@@ -281,7 +282,7 @@ mod tests {
         queue.remove_sent(&queue.batch(50));
         assert!(queue.is_empty());
         // Its place is free again.
-        queue.push(news(1, NotificationKind::Conflict));
+        queue.push(notification(1, NotificationKind::Conflict));
         assert_eq!(queue.len(), 1);
     }
 
@@ -309,13 +310,13 @@ mod tests {
     fn what_matters_most_is_listed_in_the_order_in_which_it_came() {
         let mut queue = NotificationQueue::default();
         for number in 0..6 {
-            let mut news = numbered(number);
-            news.severity = if number % 2 == 1 {
+            let mut notification = numbered(number);
+            notification.severity = if number % 2 == 1 {
                 Severity::Critical
             } else {
                 Severity::Warning
             };
-            queue.push(news);
+            queue.push(notification);
         }
         let batch = queue.batch(4);
         let severities: Vec<_> = batch

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     MessageReporter, NotificationKind, NotificationSubject,
     message::{VERSION, WebhookFormat, body},
-    news::{Notification, NotificationCause, tests::news},
+    notification::{Notification, NotificationCause, tests::notification},
     queue::NotificationQueue,
 };
 
@@ -20,7 +20,7 @@ const SCHEMA: &str = include_str!("../../../docs/notification.schema.json");
 const FINDING: &str = include_str!("../../../docs/finding.schema.json");
 const DOCUMENT: &str = include_str!("../../../docs/notifications.md");
 
-/// A message with news of every kind, and one with nothing but numbers.
+/// A message with notification of every kind, and one with nothing but numbers.
 fn messages() -> Vec<Value> {
     let mut queue = NotificationQueue::default();
     let mut numbers = NotificationQueue::default();
@@ -35,8 +35,8 @@ fn messages() -> Vec<Value> {
             | NotificationKind::ConflictQuiet
             | NotificationKind::ConflictResolved
             | NotificationKind::ConflictExpired => {
-                queue.push(news(1, NotificationKind::Conflict));
-                queue.push(news(last, kind));
+                queue.push(notification(1, NotificationKind::Conflict));
+                queue.push(notification(last, kind));
             }
         }
     }
@@ -69,7 +69,7 @@ fn drift(kind: NotificationKind) -> Notification {
 fn items(messages: &[Value]) -> Vec<&Value> {
     let lists = messages
         .iter()
-        .map(|message| message["news"].as_array().unwrap());
+        .map(|message| message["notifications"].as_array().unwrap());
     lists.flatten().collect()
 }
 
@@ -91,12 +91,12 @@ fn the_schema_knows_every_word_and_every_field_and_no_other() {
     let (schema, messages) = (Schema::new(SCHEMA), messages());
     let kinds = schema.words("/properties/more/propertyNames/enum");
     assert_eq!(kinds, NotificationKind::LABELS);
-    let told = schema.words("/$defs/news/properties/kind/enum");
+    let told = schema.words("/$defs/notification/properties/kind/enum");
     assert_eq!(
         told,
         NotificationKind::LABELS[..NotificationKind::COUNT - 1]
     );
-    let severities = schema.words("/$defs/news/properties/severity/enum");
+    let severities = schema.words("/$defs/notification/properties/severity/enum");
     assert_eq!(severities, Severity::LABELS);
     assert_eq!(schema.0["properties"]["version"]["const"], VERSION);
     assert_eq!(schema.fields("/properties"), fields(&messages));
@@ -105,7 +105,7 @@ fn the_schema_knows_every_word_and_every_field_and_no_other() {
         fields([&messages[0]["reporter"]])
     );
     assert_eq!(
-        schema.fields("/$defs/news/properties"),
+        schema.fields("/$defs/notification/properties"),
         fields(items(&messages))
     );
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use probe_cluster::{ClusterSnapshot, Resource, drift::Drift, model::ResourceState};
+use probe_cluster::{ClusterSnapshot, Resource, drift::Drift, snapshot::ResourceState};
 use probe_kubernetes::{ApiConnection, LeaderHandover};
 use probe_model::{FindingRecord, Severity};
 use tokio::{
@@ -16,10 +16,10 @@ use tokio::{
 
 use super::{
     counts::{DeliveryResult, NotificationChannel, NotificationCounts},
-    desk::{GateRole, NotificationGate},
     events::EventWriter,
+    gate::{GateRole, NotificationGate},
     message::{self, MessageReporter, WebhookFormat},
-    news::{NotificationKind, NotificationSubject},
+    notification::{NotificationKind, NotificationSubject},
     queue::{NotificationBatch, NotificationQueue},
     retry::{DeliveryBackoff, DeliveryOutcome, NotificationRateLimit},
     webhook::{Webhook, WebhookSettings},
@@ -174,7 +174,7 @@ impl Notifier {
     }
 }
 
-/// How news get to somebody.
+/// How notification get to somebody.
 #[derive(Debug)]
 enum NotificationSink {
     Webhook {
@@ -267,7 +267,7 @@ impl NotifierTask {
         mut stopped: oneshot::Receiver<()>,
     ) {
         if let Some(cluster) = &mut self.cluster {
-            // What is so from the start is news to us.
+            // What is so from the start is notification to us.
             cluster.leadership.mark_changed();
             cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
         }
@@ -295,10 +295,10 @@ impl NotifierTask {
             .is_err()
             || !self.gate.queue.is_empty()
         {
-            let news = self.gate.queue.len();
+            let notification = self.gate.queue.len();
             tracing::warn!(
                 channel = self.channel.label(),
-                news,
+                notification,
                 "not everything was told before the end"
             );
         }
@@ -422,7 +422,7 @@ impl NotifierTask {
                 }
                 self.backoff.on_success();
                 self.remove_sent(&batch, DeliveryResult::Sent);
-                tracing::debug!(channel, news = batch.listed.len(), "told");
+                tracing::debug!(channel, notification = batch.listed.len(), "told");
             }
             DeliveryOutcome::Retry { after } => {
                 self.counts.count(self.channel, DeliveryResult::Retried);
@@ -585,7 +585,11 @@ mod tests {
         tokio::time::advance(Duration::from_secs(15)).await;
         task.tick();
         let batch = task.gate.queue.batch(10);
-        let kinds: Vec<_> = batch.listed.iter().map(|news| news.last.kind).collect();
+        let kinds: Vec<_> = batch
+            .listed
+            .iter()
+            .map(|notification| notification.last.kind)
+            .collect();
         assert_eq!(kinds, [NotificationKind::DriftGone]);
         task.remove_sent(&batch, DeliveryResult::Sent);
         assert!(handover.predecessor_state("webhook").told.is_empty());

@@ -4,11 +4,11 @@
 //! Pure: texts go in ([`manifest`], [`AddressPlan`]), become what they mean ([`PoolInventory`]) and are judged ([`judge()`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
 //! the same way as a repository.
 
+mod evaluate;
 pub mod exclude;
 pub mod finding;
 pub mod free;
 pub mod interval;
-mod judge;
 pub mod manifest;
 mod model;
 pub mod offer;
@@ -22,8 +22,8 @@ pub mod corpus;
 #[cfg(test)]
 mod corpus_tests;
 
+pub use evaluate::{PoolsVerdict, check_pools};
 pub use finding::{PoolFinding, PoolFindingCode, PoolFindingLevel};
-pub use judge::{PoolsVerdict, check_pools};
 pub use model::{
     Advertisement, AdvertisementKind, InvalidRangeEntry, Labels, ManifestError, Pool,
     PoolInventory, PoolKind, SourceLocation, UnreadFile, WrittenRange,

@@ -7,30 +7,30 @@
 //! A daemon asks by [`Prober`]: detection wishes, the pure [`ProbeScheduler`] chooses the time and keeps the rules,
 //! [`SourceInterfaces`] says whence, and the answers come back as frames like any others.
 
-mod asker;
-mod asking;
-mod care;
+mod agents;
+mod arp_probe;
 pub mod check;
 mod counts;
-mod fleet;
-mod place;
-mod question;
+mod periodic;
+mod prober;
 mod receiver;
+mod scheduler;
 mod socket;
+mod source_interface;
 
 #[cfg(test)]
-mod fleet_tests;
+mod agents_tests;
 #[cfg(test)]
 mod tests;
 
-pub use asker::{
+pub use arp_probe::ArpProbe;
+pub use counts::{NotSentReason, ProbeCounts, ProberState};
+pub use periodic::TrackedTarget;
+pub use prober::{Prober, ProberStatus};
+pub use receiver::{ArpReceiver, ReceivedFrame};
+pub use scheduler::{
     DetectorView, ProbeOutcome, ProbeScheduler, ProbeSchedulerConfig, QUIET_AFTER_START,
     ScheduledProbe,
 };
-pub use asking::{Prober, ProberStatus};
-pub use care::TrackedTarget;
-pub use counts::{NotSentReason, ProbeCounts, ProberState};
-pub use place::{SourceInterface, SourceInterfaces};
-pub use question::ArpProbe;
-pub use receiver::{ArpReceiver, ReceivedFrame};
 pub use socket::{ArpSocket, ArpSocketError};
+pub use source_interface::{SourceInterface, SourceInterfaces};

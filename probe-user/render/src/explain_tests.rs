@@ -5,8 +5,8 @@ use jiff::tz::TimeZone;
 use probe_cluster::{
     ClusterObjects, ClusterSnapshot, Node, NodeIndex, Resource,
     explain::*,
-    model::ResourceState,
-    speaker::LocalAnnouncements,
+    local_announcements::LocalAnnouncements,
+    snapshot::ResourceState,
     testing::{at, metallb, named, objects, pool, service},
 };
 use probe_common::wire::{MacAddr, Vlan};
@@ -81,7 +81,7 @@ fn cluster(services: &[(&str, &str)], advertisement: &str) -> ClusterInputs {
         ],
         statuses: services
             .iter()
-            .map(|(name, _)| probe_cluster::model::L2Status {
+            .map(|(name, _)| probe_cluster::snapshot::L2Status {
                 named: named("metallb-system/l2-x"),
                 node: "node-1".to_owned(),
                 service: named(name),

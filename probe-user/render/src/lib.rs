@@ -8,7 +8,7 @@ pub mod bundle;
 pub mod layout;
 pub mod pools;
 pub mod terminal;
-pub mod words;
+pub mod text;
 
 pub use terminal::Terminal;
 

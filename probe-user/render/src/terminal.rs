@@ -13,7 +13,7 @@ use probe_model::{
     FindingOrigin, FindingRecord, NextStep, OwnerRecord, Severity, next_step, vendor,
 };
 
-use super::{layout, words};
+use super::{layout, text};
 
 mod check;
 mod explain;
@@ -76,7 +76,7 @@ impl Terminal {
         }
         self.headline(out, &head)?;
         writeln!(out)?;
-        for line in layout::wrap(&words::what(record), self.width - INDENT) {
+        for line in layout::wrap(&text::what(record), self.width - INDENT) {
             writeln!(out, "{:INDENT$}{line}", "")?;
         }
         self.write_holder(out, record.cluster.as_deref())?;
@@ -85,13 +85,13 @@ impl Terminal {
         }
         if record.finding.is_dispute() || record.finding == FindingKind::Silent {
             let since = self.format_time(record.since, record.time);
-            let text = match words::evidence_counts(&record.counts) {
+            let text = match text::evidence_counts(&record.counts) {
                 often if often.is_empty() => since,
                 often => format!("{since}; {often}"),
             };
             self.labelled(out, "since", &text)?;
         } else if record.counts.suppressed > 0 {
-            self.labelled(out, "counted", &words::evidence_counts(&record.counts))?;
+            self.labelled(out, "counted", &text::evidence_counts(&record.counts))?;
         }
         let cause = record
             .cluster
@@ -100,7 +100,7 @@ impl Terminal {
         let known = cause.filter(|cause| cause.kind != CauseKind::Unknown);
         match (known, record.hint) {
             (Some(cause), _) => self.cause(out, cause)?,
-            (None, Some(hint)) => self.labelled(out, "cause?", words::cause(hint))?,
+            (None, Some(hint)) => self.labelled(out, "cause?", text::cause(hint))?,
             (None, None) => cause.map_or(Ok(()), |cause| self.cause(out, cause))?,
         }
         if let Some(step) = next_step(record, &self.origin) {
@@ -185,7 +185,7 @@ impl Terminal {
         owner: Option<&OwnerRecord>,
     ) -> io::Result<()> {
         let used = self.headline(out, head)?;
-        match owner.and_then(|owner| Some((*owner.macs.first()?, words::describe_host(owner)))) {
+        match owner.and_then(|owner| Some((*owner.macs.first()?, text::describe_host(owner)))) {
             Some((mac, name)) => self.write_beside(out, used, mac, &name),
             None => writeln!(out),
         }
@@ -215,10 +215,10 @@ impl Terminal {
     }
 
     fn owner(&self, out: &mut impl Write, owner: &OwnerRecord, now: Timestamp) -> io::Result<()> {
-        let mut label = words::role_word(owner.role);
+        let mut label = text::role_word(owner.role);
         for &mac in &owner.macs {
             let made = vendor::describe(mac);
-            let text = match words::node_name(owner) {
+            let text = match text::node_name(owner) {
                 Some(name) => format!("{mac}  {name}, {made}"),
                 None => format!("{mac}  {made}"),
             };
@@ -232,7 +232,7 @@ impl Terminal {
             0 if first == last => format!("at {first}"),
             0 => format!("since {first}"),
             1 => format!("1 claim, at {last}"),
-            many => format!("{} since {first}, last {last}", words::claims(many)),
+            many => format!("{} since {first}, last {last}", text::claims(many)),
         };
         self.labelled(out, "", &text)
     }
@@ -240,15 +240,15 @@ impl Terminal {
     /// What the cluster says whose address it is.
     fn write_holder(&self, out: &mut impl Write, known: Option<&AddressContext>) -> io::Result<()> {
         match known {
-            Some(known) => self.labelled(out, "whose", &words::holder_sentence(known)),
+            Some(known) => self.labelled(out, "whose", &text::holder_sentence(known)),
             None => Ok(()),
         }
     }
 
     /// Why it is in dispute, and what says so.
     fn cause(&self, out: &mut impl Write, cause: &ClusterCause) -> io::Result<()> {
-        let belongs = words::scope_sentence(cause.scope);
-        let text = format!("{} ({belongs})", words::cluster_cause(cause.kind));
+        let belongs = text::scope_sentence(cause.scope);
+        let text = format!("{} ({belongs})", text::cluster_cause(cause.kind));
         self.labelled(out, "cause", &text)?;
         for sentence in &cause.evidence {
             let mut mark = "- ";

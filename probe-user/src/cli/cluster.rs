@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use probe_cluster::{
-    ClusterObjects, ClusterSnapshot, Node, explain::ClusterSource, model::ResourceState,
+    ClusterObjects, ClusterSnapshot, Node, explain::ClusterSource, snapshot::ResourceState,
 };
 use probe_kubernetes::{ApiConnection, ConnectError};
 

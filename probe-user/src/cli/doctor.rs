@@ -5,7 +5,7 @@ use std::{fs, io::Write as _};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use probe_common::economy::Settings;
+use probe_common::event_filter::Settings;
 use probe_datapath::{
     Kernel, LoadOptions, capabilities, interfaces, interfaces::InterfaceSelection,
     preflight::KernelFeatures,

@@ -1,6 +1,5 @@
 //! The command line: a file a verb.
 
-mod asking;
 mod bindings;
 mod check;
 mod cluster;
@@ -21,12 +20,13 @@ mod metrics;
 mod notify;
 mod output;
 mod pools;
+mod probing;
 mod reload;
 mod run;
 mod session;
 mod source;
 mod status_line;
-mod tally;
+mod summary;
 mod watch;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use probe_notify::{
 };
 use tokio::{sync::broadcast, task};
 
-use crate::daemon::watchdog::ClusterStatusHandle;
+use crate::daemon::drift_reconciler::ClusterStatusHandle;
 
 /// Who is told of conflicts.
 #[derive(Clone, Debug, Args)]

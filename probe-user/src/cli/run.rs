@@ -23,13 +23,13 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     Exit,
-    asking::ProberArguments,
     drift::DriftArguments,
     exit::print_error,
     kubernetes::KubernetesArguments,
     metrics::MetricsArguments,
     notify::{NotifierSetup, NotifyArguments},
     output::{is_closed, print_status},
+    probing::ProberArguments,
     reload::Reloader,
     session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
     source::SourceArguments,
@@ -38,13 +38,13 @@ use super::{
 use crate::{
     daemon::{
         annotate::Annotator,
+        drift_reconciler,
+        drift_reconciler::ClusterStatusHandle,
         drill::DrillSlot,
         history::FindingHistory,
         segments::SegmentName,
         serve,
         serve::{ApiSocket, ApiSources, DEFAULT_PATH, MetricsSources},
-        watchdog,
-        watchdog::ClusterStatusHandle,
     },
     settings::{Invocation, LoadedSettings, SettingsError},
 };
@@ -148,7 +148,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     // First of all, so that whoever lacks everything is told of what matters.
     probe_datapath::preflight::check()?;
     // What only a fuller set of capabilities may read.
-    probe_datapath::roster::read();
+    probe_datapath::program_list::read();
     // Takes CAP_SYS_RESOURCE, which goes next.
     probe_datapath::preflight::raise_memlock_limit();
     // Before the runtime starts its threads, so that each of them has only what is kept.
@@ -272,13 +272,13 @@ fn start_drift_reconciler(
     let Some(annotator) = annotator else {
         return ClusterStatusHandle::off();
     };
-    let sources = watchdog::DriftReconcilerSources {
+    let sources = drift_reconciler::DriftReconcilerSources {
         handle: cluster.clone(),
         annotator,
         monitor: session.monitor.clone(),
         watched: session.watched.clone(),
     };
-    watchdog::start(sources, arguments.drift_after)
+    drift_reconciler::start(sources, arguments.drift_after)
 }
 
 /// Tells systemd, where that has started it and waits for word (`Type=notify`).

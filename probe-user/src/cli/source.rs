@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use ipnet::Ipv4Net;
-use probe_common::economy::{Rate, Settings};
+use probe_common::event_filter::{Rate, Settings};
 use probe_datapath::{
     LoadOptions,
     interfaces::{AttachMode, InterfaceSelection, NamePattern, WatchPolicy},

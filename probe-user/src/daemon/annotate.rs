@@ -12,7 +12,9 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use probe_cluster::{ClusterSnapshot, Node, cause, stations, stations::NodeMacIndex, tracking};
+use probe_cluster::{
+    ClusterSnapshot, Node, cause, node_mac_index, node_mac_index::NodeMacIndex, tracking,
+};
 use probe_common::wire::MacAddr;
 use probe_kubernetes::{ApiHealth, ClusterHandle};
 use probe_model::{
@@ -287,7 +289,7 @@ impl Annotator {
     async fn stations(&self, nodes: &[Node]) -> NodeMacIndex {
         let AnnotatorSources { links, watched, .. } = &*self.sources;
         let (links, watched) = (links.borrow().clone(), watched.borrow().clone());
-        let places = stations::node_addresses(nodes, &tracking::on_link(&links, &watched));
+        let places = node_mac_index::node_addresses(nodes, &tracking::on_link(&links, &watched));
         let keys: Vec<_> = places.iter().map(|place| place.key).collect();
         // The monitor ends when the program does.
         let owners = self.sources.monitor.owners(&keys).await.unwrap_or_default();

@@ -1,7 +1,8 @@
 //! The daemon: one monitor that owns the state, and the tasks around it.
 
+pub mod address_statistics;
 pub mod annotate;
-pub mod book;
+pub mod drift_reconciler;
 pub mod drill;
 pub mod history;
 pub mod monitor;
@@ -9,4 +10,3 @@ pub mod recording;
 pub mod segments;
 pub mod serve;
 pub mod tracking;
-pub mod watchdog;

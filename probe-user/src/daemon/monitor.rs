@@ -11,8 +11,8 @@ use probe_common::{
 use probe_datapath::{
     EventRings,
     clock::{Timer, monotonic},
-    order::ReorderBuffer,
-    received::{DirectionCounts, FrameCounters},
+    frame_counters::{DirectionCounts, FrameCounters},
+    reorder::ReorderBuffer,
 };
 use probe_detect::{
     AddressGroup, AddressView, DetectConfig, Detector, DetectorStatistics, ExpectedAddresses,
@@ -21,13 +21,13 @@ use probe_detect::{
 use probe_model::{
     BindingKey, BindingView, Finding, FindingRecord, Links, Timestamp, watched::WatchedInterfaces,
 };
-use probe_network::facts::host_facts;
+use probe_network::host_facts::host_facts;
 use probe_prober::{Prober, ProberState, ProberStatus};
 use smallvec::SmallVec;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::daemon::{
-    book::{AddressCounts, AddressStatistics, DetectionLatency},
+    address_statistics::{AddressCounts, AddressStatistics, DetectionLatency},
     segments::{SegmentName, SegmentNames},
 };
 

@@ -9,7 +9,7 @@
 mod definition;
 mod error;
 mod file;
-mod follow;
+mod reload;
 mod show;
 mod template;
 mod yaml;
@@ -31,7 +31,7 @@ use self::{
 };
 pub use self::{
     error::{ConfigLocation, SettingOrigin, SettingsError},
-    follow::FileWatcher,
+    reload::FileWatcher,
 };
 
 /// The settings in force: what was set, by whom.

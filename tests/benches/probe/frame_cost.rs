@@ -8,8 +8,8 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use probe_common::{
-    economy::{Rate, Settings},
     event::Hook,
+    event_filter::{Rate, Settings},
     wire::MacAddr,
 };
 use probe_datapath::{EventRings, Kernel, LoadOptions};

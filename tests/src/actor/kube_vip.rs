@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use probe_common::wire::{ArpFrame, MacAddr};
 
-use super::station::{Behaviour, Never, Station};
+use super::host_emulation::{Behaviour, Never, Station};
 use crate::{frame::Frame, host::Host};
 
 /// It announces this often, for as long as it has the address.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use probe_common::wire::{ArpFrame, MacAddr};
 
-use super::station::{Behaviour, Station};
+use super::host_emulation::{Behaviour, Station};
 use crate::{frame::Frame, host::Host};
 
 /// A burst has this many rounds…

@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 mod device_tracking;
 mod dhcp;
+mod host_emulation;
 mod keepalived;
 mod kube_vip;
 mod metallb;
-mod station;
 mod ucarp;
 
 pub use device_tracking::DeviceTracking;

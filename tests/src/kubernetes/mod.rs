@@ -8,7 +8,7 @@ mod access;
 mod api;
 mod audit;
 mod certificate;
-mod liar;
+mod faulty_server;
 mod object;
 mod server;
 
@@ -16,7 +16,7 @@ pub use self::{
     access::{Access, Account},
     api::Api,
     audit::AuditEvent,
-    liar::{Liar, Lie},
+    faulty_server::{Liar, Lie},
     object::{
         install_metallb, l2_status, metallb, metallb_definitions, namespace, node, pool, service,
     },

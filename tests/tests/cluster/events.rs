@@ -26,9 +26,9 @@ fn event(kubernetes: &Kubernetes, reason: &str) -> Result<Value> {
     })
 }
 
-fn news(receiver: &Receiver, kind: &str) -> Result<Value> {
-    receiver.wait_for_news(kind, SOON, |news| {
-        news["kind"] == kind && news["finding"]["ip"] == SHARED_ADDRESS
+fn notification(receiver: &Receiver, kind: &str) -> Result<Value> {
+    receiver.wait_for_notification(kind, SOON, |notification| {
+        notification["kind"] == kind && notification["finding"]["ip"] == SHARED_ADDRESS
     })
 }
 
@@ -115,7 +115,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
     ] {
         assert!(note.contains(part), "{part}: {note}");
     }
-    let told = news(&receiver, "conflict")?;
+    let told = notification(&receiver, "conflict")?;
     assert!(
         told["text"].as_str().unwrap().contains("shop/frontend"),
         "{told:#}"
@@ -124,7 +124,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
     hosts.remove_rival()?;
     let over = event(&kubernetes, "AddressConflictResolved")?;
     assert_eq!(over["type"], "Normal");
-    news(&receiver, "conflict_resolved")?;
+    notification(&receiver, "conflict_resolved")?;
     assert_eq!(refusals(&daemon)?, 0, "{}", daemon.process().said());
 
     // The roles of the deployment are enough.
@@ -184,17 +184,21 @@ impl<'a> Teller<'a> {
     fn wait_for(&self, kind: &str, pool: &str) -> Result<Value> {
         let what = format!("{kind} of the pool {pool}");
         self.receiver
-            .wait_for_news(&what, TAKEOVER, |news| is_of(news, kind, pool))
+            .wait_for_notification(&what, TAKEOVER, |notification| {
+                is_of(notification, kind, pool)
+            })
     }
 
     fn was_told(&self, pool: &str) -> bool {
-        let news = self.receiver.news().into_iter();
-        news.into_iter().any(|news| is_of(&news, "drift", pool))
+        let notification = self.receiver.notifications().into_iter();
+        notification
+            .into_iter()
+            .any(|notification| is_of(&notification, "drift", pool))
     }
 }
 
-fn is_of(news: &Value, kind: &str, pool: &str) -> bool {
-    news["kind"] == kind && news["drift"]["pool"]["name"] == pool
+fn is_of(notification: &Value, kind: &str, pool: &str) -> bool {
+    notification["kind"] == kind && notification["drift"]["pool"]["name"] == pool
 }
 
 #[test]
@@ -228,7 +232,7 @@ fn the_first_holder_tells_all_there_is_and_the_next_what_is_untold_and_what_ends
     assert!(
         !other.was_told("old"),
         "it was told: {:#?}",
-        other.receiver.news()
+        other.receiver.notifications()
     );
     api.delete(&old)?;
     other.wait_for("drift_resolved", "old")?;

@@ -32,7 +32,8 @@ fn the_kernel_side_takes_the_memory_that_is_documented() -> Result<()> {
         .build()?;
     let before = pinned()?;
     let _entered = runtime.enter();
-    let (_kernel, _rings) = Kernel::load(&options, &probe_common::economy::Settings::default())?;
+    let (_kernel, _rings) =
+        Kernel::load(&options, &probe_common::event_filter::Settings::default())?;
     let measured = pinned()? - before;
     let cpus = u32::try_from(thread::available_parallelism()?.get())?;
     let computed: u64 = memory::shares(&options, cpus)

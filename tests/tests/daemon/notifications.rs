@@ -77,12 +77,14 @@ fn wait_for_count(daemon: &Daemon<'_>, result: &str, number: u64) {
 }
 
 fn kinds(receiver: &Receiver) -> Vec<Value> {
-    let news = receiver.news().into_iter();
-    news.map(|mut news| news["kind"].take()).collect()
+    let notification = receiver.notifications().into_iter();
+    notification
+        .map(|mut notification| notification["kind"].take())
+        .collect()
 }
 
-fn is(news: &Value, kind: &str, ip: &str) -> bool {
-    news["kind"] == kind && news["finding"]["ip"] == ip
+fn is(notification: &Value, kind: &str, ip: &str) -> bool {
+    notification["kind"] == kind && notification["finding"]["ip"] == ip
 }
 
 #[test]
@@ -104,8 +106,8 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
 
     hosts.ask().unwrap();
     let opened = receiver
-        .wait_for_news("the conflict", SOON, |news| {
-            is(news, "conflict", SHARED_ADDRESS)
+        .wait_for_notification("the conflict", SOON, |notification| {
+            is(notification, "conflict", SHARED_ADDRESS)
         })
         .unwrap();
     assert_eq!(
@@ -129,8 +131,8 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
     files.write("secret", "an0ther\n");
     hosts.remove_rival().unwrap();
     receiver
-        .wait_for_news("its end", LATER, |news| {
-            is(news, "conflict_resolved", SHARED_ADDRESS)
+        .wait_for_notification("its end", LATER, |notification| {
+            is(notification, "conflict_resolved", SHARED_ADDRESS)
         })
         .unwrap();
     let last = receiver.told().pop().unwrap();
@@ -167,14 +169,16 @@ fn a_receiver_that_others_vouch_for_is_told_nothing_until_the_right_ones_do() {
         .unwrap();
     files.write("ca.pem", &authority.pem());
     let told = receiver
-        .wait_for_news("the drill", LATER, |news| is(news, "conflict", "192.0.2.1"))
+        .wait_for_notification("the drill", LATER, |notification| {
+            is(notification, "conflict", "192.0.2.1")
+        })
         .unwrap();
     assert_eq!(told["drill"], true);
     assert!(told["text"].as_str().unwrap().starts_with("DRILL"));
     end(drill);
     receiver
-        .wait_for_news("its end", SOON, |news| {
-            is(news, "conflict_resolved", "192.0.2.1")
+        .wait_for_notification("its end", SOON, |notification| {
+            is(notification, "conflict_resolved", "192.0.2.1")
         })
         .unwrap();
 }
@@ -214,11 +218,11 @@ fn what_a_receiver_that_was_away_missed_is_one_message_when_it_is_back() {
     end(drill);
     let receiver = monitor.receiver(&authority, port, []).unwrap();
     let told = receiver.wait_for(1, LATER).unwrap();
-    let news = &told[0].body["news"];
-    assert_eq!(news.as_array().unwrap().len(), 1, "{told:#?}");
-    assert_eq!(news[0]["kind"], "conflict_resolved");
-    assert_eq!(news[0]["number"], 2);
-    assert_eq!(news[0]["first"]["finding"], "conflict");
+    let notification = &told[0].body["notification"];
+    assert_eq!(notification.as_array().unwrap().len(), 1, "{told:#?}");
+    assert_eq!(notification[0]["kind"], "conflict_resolved");
+    assert_eq!(notification[0]["number"], 2);
+    assert_eq!(notification[0]["first"]["finding"], "conflict");
     wait_for_count(&daemon, "sent", 1);
 }
 
@@ -279,7 +283,7 @@ fn a_receiver_that_says_nothing_or_does_not_end_keeps_nobody_waiting() {
     let told = receiver.told();
     assert_eq!(told.len(), 3);
     // What happened meanwhile came with it.
-    assert_eq!(told[2].body["news"].as_array().unwrap().len(), 2);
+    assert_eq!(told[2].body["notification"].as_array().unwrap().len(), 2);
     assert_eq!(count(&daemon.metrics().unwrap(), "retried"), 2);
 }
 
@@ -330,7 +334,7 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
     let daemon = start(&monitor, &files.options(), &[]);
     conflicts(&wire, 200);
     let told = receiver.wait_for(2, SOON).unwrap();
-    assert_eq!(told[1].body["news"].as_array().unwrap().len(), 50);
+    assert_eq!(told[1].body["notification"].as_array().unwrap().len(), 50);
     assert_eq!(told[1].body["more"], json!({ "conflict": 150 }));
     wait_for_count(&daemon, "sent", 1);
     let dropped = [("channel", "webhook")];

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
-use probe_common::{counter::Direction, economy::Settings};
+use probe_common::{counter::Direction, event_filter::Settings};
 use probe_datapath::{Attachment, EventRings, Kernel, LoadOptions};
 use probe_model::{Link, watched::AttachedMode};
 use probe_tests::{

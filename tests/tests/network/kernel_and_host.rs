@@ -9,14 +9,14 @@ use std::{
 use anyhow::{Result, bail};
 use probe_common::{
     counter::{Counter, Counters, Direction},
-    economy::{Rate, Settings},
     event::{ArpEvent, Hook},
+    event_filter::{Rate, Settings},
     parse::{Parsed, parse},
     wire::{MacAddr, Operation, VlanTag, ethertype},
 };
 use probe_datapath::{
     EventRings, Kernel, LoadOptions,
-    trial::{TRIAL_INTERFACE, TestRun, min_test_frame},
+    load_test::{TRIAL_INTERFACE, TestRun, min_test_frame},
 };
 use probe_tests::Frame;
 use proptest::{

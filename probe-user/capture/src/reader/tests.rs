@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    content::CapturedFrame,
-    host::{CapturedAddress, CapturedGateway, CapturedInterface},
+    decode::CapturedFrame,
+    host_comments::{CapturedAddress, CapturedGateway, CapturedInterface},
     writer::CaptureWriter,
 };
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     ClusterObjects, Resource,
-    model::{Freshness, L2Status, ResourceState},
+    snapshot::{Freshness, L2Status, ResourceState},
 };
 
 const IP: &str = "192.0.2.240";

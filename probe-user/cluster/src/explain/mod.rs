@@ -3,15 +3,15 @@
 //! What is known comes as a [`ExplainInputs`], gathered from whoever has something to say: the wire, the daemon, the
 //! cluster. What follows from it is an [`Explanation`], without asking anybody.
 
-mod judge;
-mod next;
+mod evaluate;
+mod next_steps;
 mod record;
 
 use std::net::IpAddr;
 
+pub use evaluate::explain;
 use ipnet::IpNet;
 use jiff::Timestamp;
-pub use judge::explain;
 use probe_common::label_enum;
 use probe_model::{BindingRecord, CheckRecord, FindingRecord};
 pub use record::{
@@ -20,7 +20,7 @@ pub use record::{
 };
 use serde_json::Value;
 
-use crate::{ClusterSnapshot, NodeIndex, speaker::LocalAnnouncements};
+use crate::{ClusterSnapshot, NodeIndex, local_announcements::LocalAnnouncements};
 
 /// What asking came to.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ClusterSource;
-use crate::{Resource, model::Freshness};
+use crate::{Resource, snapshot::Freshness};
 
 label_enum! {
     /// How it stands with an address.

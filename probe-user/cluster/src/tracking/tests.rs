@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     ClusterObjects,
-    model::InvalidObject,
+    snapshot::InvalidObject,
     testing::{at, freshness_of, metallb, objects, pool, service},
 };
 

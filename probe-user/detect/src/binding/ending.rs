@@ -13,7 +13,7 @@ use super::{
 use crate::{
     ProbeRequest,
     owner::OwnerIdentity,
-    turn::{BindingContext, BindingTransition},
+    transition::{BindingContext, BindingTransition},
 };
 
 impl Binding {

@@ -5,7 +5,7 @@ use probe_model::{Evidence, FindingKind, Hint, OwnerView};
 use super::{Binding, claimants::Claimant, conflict::OpenConflict};
 use crate::{
     RequestId,
-    turn::{BindingContext, BindingTransition},
+    transition::{BindingContext, BindingTransition},
 };
 
 impl Binding {

@@ -6,7 +6,7 @@ use probe_model::{Evidence, Timestamp};
 use super::{Binding, claimants::PriorClaimantState};
 use crate::{
     ProbePurpose, ProbeRequest,
-    turn::{BindingContext, BindingTransition},
+    transition::{BindingContext, BindingTransition},
 };
 
 impl Binding {

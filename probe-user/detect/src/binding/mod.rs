@@ -4,15 +4,15 @@
 //! becomes due without either. What they have to judge lies in a file each: [`takeover`], [`answers`],
 //! [`local`], and [`evidence`] with its [`ending`].
 
-mod answers;
 mod claimants;
 mod conflict;
 mod dispute;
 mod ending;
 mod evidence;
-mod heard;
 mod local;
-mod parties;
+mod observed;
+mod owners;
+mod replies;
 mod revision;
 mod takeover;
 
@@ -26,11 +26,13 @@ use self::{
     conflict::OpenConflict,
     dispute::{Contest, Dispute},
 };
-pub(super) use self::{heard::ObservedClaim, parties::host_owner, revision::ReconfigurationChange};
+pub(super) use self::{
+    observed::ObservedClaim, owners::host_owner, revision::ReconfigurationChange,
+};
 use super::{
     Claim, ProbePurpose, ProbeRequest,
-    facts::HostState,
-    turn::{BindingContext, BindingTransition},
+    host_facts::HostState,
+    transition::{BindingContext, BindingTransition},
 };
 
 /// Whoever answers a question does so within this.

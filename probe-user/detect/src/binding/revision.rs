@@ -3,7 +3,7 @@
 use probe_model::FindingKind;
 
 use super::Binding;
-use crate::turn::{BindingContext, BindingTransition};
+use crate::transition::{BindingContext, BindingTransition};
 
 /// What has changed.
 pub(crate) struct ReconfigurationChange<'a> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ProbePurpose, ProbeRequest,
-    turn::{BindingContext, BindingTransition},
+    transition::{BindingContext, BindingTransition},
 };
 
 impl Binding {

@@ -1,7 +1,7 @@
 //! Another configuration while it runs: nothing that is known is lost.
 
 use super::{BindingSlot, BindingTransition, DetectConfig, Detector, Finding, Timestamp};
-use crate::{binding::ReconfigurationChange, owner::OwnerRules, turn::BindingContext};
+use crate::{binding::ReconfigurationChange, owner::OwnerRules, transition::BindingContext};
 
 impl Detector {
     /// Judges by another configuration from now on. What was due by the old one is judged by it first; what

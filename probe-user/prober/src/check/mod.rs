@@ -13,25 +13,25 @@
 //! - Of an address that keeps silent, a count and two bits are kept, and of one that has answered nothing once
 //!   it has been reported.
 
-pub mod demand;
-mod judge;
-mod ledger;
-mod list;
-mod lots;
+pub mod cluster_targets;
+mod evaluate;
+mod host_network;
 mod record;
+mod response_table;
 mod schedule;
 mod shuffle;
-mod surroundings;
 mod target;
+mod target_list;
+mod target_ranges;
 
-pub use judge::{CheckEvaluator, CheckMode, CheckResult, CheckedHost};
-pub use ledger::{AddressResponses, RespondingMac, ResponseTable};
-pub use list::{TargetList, TargetListError, parse_target_list};
-pub use lots::{TargetRange, TargetRanges, TargetRangesError};
-pub use record::{CheckDetails, check_record};
-pub use schedule::{CheckSchedule, ScheduleAction, ScheduleMode};
-pub use shuffle::seed;
-pub use surroundings::{
+pub use evaluate::{CheckEvaluator, CheckMode, CheckResult, CheckedHost};
+pub use host_network::{
     EgressInterface, EgressNeighbours, HostNetwork, HostNetworkError, TargetRoute,
 };
+pub use record::{CheckDetails, check_record};
+pub use response_table::{AddressResponses, RespondingMac, ResponseTable};
+pub use schedule::{CheckSchedule, ScheduleAction, ScheduleMode};
+pub use shuffle::seed;
 pub use target::{InvalidTarget, Target};
+pub use target_list::{TargetList, TargetListError, parse_target_list};
+pub use target_ranges::{TargetRange, TargetRanges, TargetRangesError};

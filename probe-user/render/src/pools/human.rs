@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use probe_model::escape_untrusted;
 use probe_pools::{PoolFindingLevel, interval::Interval, usage::FamilyCounts};
 
-use super::{ClusterPoolsRecord, PlaceRecord, PoolFindingRecord, PoolsReport, UnreadRecord, words};
+use super::{ClusterPoolsRecord, PlaceRecord, PoolFindingRecord, PoolsReport, UnreadRecord, text};
 use crate::{
     layout,
     terminal::{COLUMN, INDENT, LABEL, write_labelled},
@@ -224,8 +224,8 @@ impl UsageRow {
         Self {
             cluster: layout::truncate_to_width(&escape_untrusted(cluster), LONGEST_NAME),
             pool: layout::truncate_to_width(&escape_untrusted(pool), LONGEST_NAME),
-            v4: words::amount(amount.v4),
-            v6: words::amount(amount.v6),
+            v4: text::amount(amount.v4),
+            v6: text::amount(amount.v6),
             plan: String::new(),
         }
     }
@@ -249,13 +249,13 @@ impl UsageRow {
 /// What is at a place.
 pub fn describe(place: &PlaceRecord) -> String {
     let mut words = Vec::new();
-    words.extend(place.cluster.as_deref().map(words::shortened));
+    words.extend(place.cluster.as_deref().map(text::shortened));
     words.push(place.kind.into());
     let name = place.name.as_deref().filter(|name| !name.is_empty());
-    words.extend(name.map(words::shortened));
+    words.extend(name.map(text::shortened));
     let words = words.join(" ");
     let described = match &place.range {
-        Some(range) => format!("{words}: {}", words::shortened(range)),
+        Some(range) => format!("{words}: {}", text::shortened(range)),
         None => words,
     };
     escape_untrusted(&described).into_owned()

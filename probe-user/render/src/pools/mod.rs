@@ -3,7 +3,7 @@
 mod human;
 mod record;
 mod sarif;
-mod words;
+mod text;
 
 pub use human::ReportPrinter;
 pub use record::{

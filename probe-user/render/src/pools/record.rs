@@ -13,7 +13,7 @@ use probe_pools::{
 };
 use serde::Serialize;
 
-use super::words;
+use super::text;
 
 /// Everything that checking pools has to say: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, Serialize)]
@@ -211,11 +211,11 @@ impl RecordBuilder<'_> {
             finding: code,
             level: code.level(),
             // Whoever writes manifests writes no lines of a log.
-            message: escape_untrusted(&words::message(inventory, plan, finding)).into_owned(),
+            message: escape_untrusted(&text::message(inventory, plan, finding)).into_owned(),
             first: addresses.map(|interval| interval.first()),
             last: addresses.map(|interval| interval.last()),
             places: self.locations(finding),
-            next: words::next_of(inventory, finding),
+            next: text::next_of(inventory, finding),
         }
     }
 

@@ -3,7 +3,7 @@
 use probe_pools::{PoolFindingCode, PoolFindingLevel};
 use serde_json::{Value, json};
 
-use super::{PlaceRecord, PoolFindingRecord, PoolsReport, words};
+use super::{PlaceRecord, PoolFindingRecord, PoolsReport, text};
 
 /// The log: one run of one tool.
 pub fn sarif(report: &PoolsReport) -> Value {
@@ -52,8 +52,8 @@ pub fn sarif(report: &PoolsReport) -> Value {
 fn rule(code: PoolFindingCode) -> Value {
     json!({
         "id": code.label(),
-        "shortDescription": { "text": words::description(code) },
-        "help": { "text": words::next(code) },
+        "shortDescription": { "text": text::description(code) },
+        "help": { "text": text::next(code) },
         "defaultConfiguration": { "level": code.level().label() },
     })
 }

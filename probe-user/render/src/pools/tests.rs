@@ -280,7 +280,7 @@ fn numbers_are_exact_until_nobody_can_read_them() {
         ((1 << 64) + 1, "over 2^64"),
         (u128::MAX, "2^128"),
     ] {
-        assert_eq!(words::amount(number), text);
+        assert_eq!(text::amount(number), text);
     }
 }
 

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, after_check, vendor};
 
 use super::{Headline, Terminal, layout, place, write_labelled};
-use crate::words;
+use crate::text;
 
 impl Terminal {
     /// Writes what is known of an address, and what else was expected; `brief` leaves out what is as it should
@@ -66,7 +66,7 @@ impl Terminal {
             self.labelled(out, "expected", expected)?;
         }
         if let Some(hint) = record.hint {
-            self.labelled(out, "cause?", words::cause(hint))?;
+            self.labelled(out, "cause?", text::cause(hint))?;
         }
         if let Some(step) = after_check(record) {
             self.step(out, &step)?;

@@ -9,12 +9,12 @@ use probe_cluster::{
         ClusterSource, ClusterSourceRecord, ExplainedOwnerRecord, ExplainedServiceRecord,
         Explanation, OwnerPart, Situation,
     },
-    model::{Freshness, ResourceState},
+    snapshot::{Freshness, ResourceState},
 };
 use probe_model::{AnnouncementMode, FindingRecord, vendor};
 
 use super::{COMMAND, LABEL, Terminal, check, layout, place};
-use crate::words;
+use crate::text;
 
 /// Where what is behind a label begins.
 const BEHIND: usize = 10;
@@ -221,7 +221,7 @@ impl Terminal {
         if let Some(cause) = &told.cause {
             let text = format!(
                 "{} ({}, {})",
-                words::cluster_cause(cause.kind),
+                text::cluster_cause(cause.kind),
                 cause.kind,
                 cause.scope
             );
@@ -234,7 +234,7 @@ impl Terminal {
         let hint = told.check.as_ref().and_then(|check| check.hint);
         let hint = hint.or_else(|| told.conflict.and_then(|conflict| conflict.hint));
         match hint {
-            Some(hint) => self.write_indented(out, "cause?", words::cause(hint)),
+            Some(hint) => self.write_indented(out, "cause?", text::cause(hint)),
             None => Ok(()),
         }
     }

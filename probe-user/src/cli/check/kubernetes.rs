@@ -5,16 +5,17 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use probe_cluster::{NodeIndex, Resource, speaker::LocalAnnouncements};
+use probe_cluster::{NodeIndex, Resource, local_announcements::LocalAnnouncements};
 use probe_model::{BindingRecord, CheckRecord};
 use probe_prober::{
     ArpSocket,
-    check::{HostNetwork, Target, TargetRange, demand::ClusterTargets},
+    check::{HostNetwork, Target, TargetRange, cluster_targets::ClusterTargets},
 };
 
 use super::{
-    CheckArguments, quiet, should_continue,
-    terms::{CheckContext, ClusterCheckContext},
+    CheckArguments,
+    cluster_context::{CheckContext, ClusterCheckContext},
+    collect, should_continue,
 };
 use crate::{
     cli::{Exit, cluster::FetchedCluster, output::print_status, session::StopSignal},
@@ -170,7 +171,7 @@ async fn node_index(
     if ranges.is_empty() {
         return Ok(roster);
     }
-    let keeper = quiet::collect(around, ranges, arguments.rate, None, stop).await;
+    let keeper = collect::collect(around, ranges, arguments.rate, None, stop).await;
     let keeper = keeper.context("cannot ask who the nodes are")?;
     add_check_macs(&mut roster, &keeper.records);
     Ok(roster)

@@ -1,12 +1,12 @@
 //! `probe check`: who answers for these addresses, now?
 
-pub(super) mod audience;
+pub(super) mod cluster_context;
+pub(super) mod collect;
 mod expectation;
-pub(super) mod inquiry;
 pub(super) mod kubernetes;
-pub(super) mod quiet;
-mod results;
-pub(super) mod terms;
+pub(super) mod output;
+pub(super) mod run;
+mod summary;
 
 use std::{
     fs,
@@ -29,10 +29,10 @@ use probe_prober::{
 use tokio::runtime;
 
 use self::{
-    audience::CheckOutput,
+    cluster_context::CheckContext,
     expectation::ExpectedVerdict,
-    inquiry::{CheckOptions, CheckRun},
-    terms::CheckContext,
+    output::CheckOutput,
+    run::{CheckOptions, CheckRun},
 };
 use super::{
     Exit,

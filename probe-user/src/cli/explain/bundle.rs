@@ -13,7 +13,7 @@ use probe_cluster::explain::Explanation;
 use probe_datapath::clock::wall_clock_ns;
 use probe_render::bundle::{BundleEntry, objects, write};
 
-use super::gather::{self, CollectedInputs};
+use super::collect::{self, CollectedInputs};
 use crate::doctor;
 
 /// What stands for standard output in the place of a name.
@@ -150,8 +150,8 @@ impl HostSnapshot {
     pub async fn read(doctor: doctor::DoctorReport) -> anyhow::Result<Self> {
         Ok(Self {
             doctor,
-            neighbours: gather::neighbours().await?,
-            interfaces: gather::interfaces().await?,
+            neighbours: collect::neighbours().await?,
+            interfaces: collect::interfaces().await?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `probe explain`: everything about one address, on one screen.
 
 mod bundle;
-mod gather;
+mod collect;
 
 use std::{io::Write as _, net::IpAddr, path::PathBuf};
 
@@ -16,7 +16,7 @@ use tokio::runtime;
 
 use self::{
     bundle::{BundleDestination, HostSnapshot},
-    gather::InputCollector,
+    collect::InputCollector,
 };
 use super::{
     Exit,

@@ -21,7 +21,7 @@ use probe_pools::{
     offer::AddressSpan,
     usage::FamilyCounts,
 };
-use probe_prober::check::{HostNetwork, HostNetworkError, Target, TargetRanges, demand};
+use probe_prober::check::{HostNetwork, HostNetworkError, Target, TargetRanges, cluster_targets};
 use tokio::runtime;
 
 use self::record::{FreePoolRecord, FreeRecord, InUseRecord, addresses};
@@ -29,7 +29,7 @@ use super::{ManifestSource, files::ManifestFileReader, parse_cluster, record_unr
 use crate::{
     cli::{
         Exit,
-        check::quiet,
+        check::collect,
         cluster::ClusterArguments,
         exit::print_error,
         output::{OutputFormat, is_closed, print_status},
@@ -296,7 +296,7 @@ async fn collect(
         );
     }
     let Some(count) = arguments.count else {
-        let targets: Vec<_> = runs.filter_map(demand::target).collect();
+        let targets: Vec<_> = runs.filter_map(cluster_targets::target).collect();
         probe_batch(arguments, &targets, &mut asked, &mut stop).await?;
         return Ok(asked);
     };
@@ -342,7 +342,7 @@ async fn probe_batch(
     if lots.is_empty() {
         return Ok(());
     }
-    let keeper = quiet::collect(around, lots, arguments.rate, None, stop).await?;
+    let keeper = collect::collect(around, lots, arguments.rate, None, stop).await?;
     let mut free = Vec::new();
     for record in keeper.records {
         match record.verdict {

@@ -17,7 +17,7 @@ use super::{
     output::{OutputFormat, Printer, is_closed, print_status},
     session::{block_on, init_logging},
     source::{SourceArguments, duration},
-    tally::FindingSummary,
+    summary::FindingSummary,
 };
 use crate::{daemon::serve::DEFAULT_PATH, filter::RecordFilter};
 

@@ -40,9 +40,9 @@ pub use self::{
 };
 use crate::daemon::{
     annotate::{Annotator, NodeListSource},
+    drift_reconciler::ClusterStatusHandle,
     drill::DrillSlot,
     monitor::{MonitorHandle, MonitorStopped},
-    watchdog::ClusterStatusHandle,
 };
 
 /// How long the monitor may take to answer before it counts as stuck.

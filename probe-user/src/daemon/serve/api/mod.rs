@@ -30,10 +30,10 @@ use super::ApiSocket;
 use crate::{
     daemon::{
         annotate::Annotator,
+        drift_reconciler::ClusterStatusHandle,
         drill::{DrillInProgress, DrillSlot},
         history::FindingHistory,
         monitor::{MonitorHandle, MonitorStopped},
-        watchdog::ClusterStatusHandle,
     },
     filter::{FilterError, RecordFilter},
 };

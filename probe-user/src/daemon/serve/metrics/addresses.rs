@@ -20,8 +20,8 @@ use super::{
     list,
 };
 use crate::daemon::{
+    address_statistics::{AddressCounts, CountedKind},
     annotate::{ClusterView, holder_of},
-    book::{AddressCounts, CountedKind},
     monitor::{MonitorHandle, MonitorSnapshot, MonitorStopped},
 };
 

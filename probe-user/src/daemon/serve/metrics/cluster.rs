@@ -12,7 +12,7 @@ use probe_common::label_enum;
 use probe_model::NamespacedName;
 
 use super::{family::MetricFamily, list};
-use crate::daemon::watchdog::ClusterStatus;
+use crate::daemon::drift_reconciler::ClusterStatus;
 
 label_enum! {
     /// Series that there may be too many of.

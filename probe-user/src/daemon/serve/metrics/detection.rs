@@ -8,7 +8,7 @@ use super::{
     family::{MetricDescription, MetricFamily},
     list,
 };
-use crate::daemon::{book::DetectionLatency, monitor::MonitorSnapshot};
+use crate::daemon::{address_statistics::DetectionLatency, monitor::MonitorSnapshot};
 
 /// What detection counts.
 pub fn families(snapshot: &MonitorSnapshot) -> String {

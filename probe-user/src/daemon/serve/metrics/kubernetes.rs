@@ -1,6 +1,6 @@
 //! How well the cluster is known. What it says of addresses is said where they are.
 
-use probe_cluster::{Resource, model::ResourceState};
+use probe_cluster::{Resource, snapshot::ResourceState};
 use probe_kubernetes::{ApiOutcome, ClusterHandle, health::ApiRequestKind};
 
 use super::{

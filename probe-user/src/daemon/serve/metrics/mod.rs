@@ -24,7 +24,9 @@ use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCo
 pub use self::addresses::AddressMetrics;
 use self::family::MetricFamily;
 use super::ConfigOutcome;
-use crate::daemon::{annotate::ClusterView, monitor::MonitorSnapshot, watchdog::ClusterStatus};
+use crate::daemon::{
+    annotate::ClusterView, drift_reconciler::ClusterStatus, monitor::MonitorSnapshot,
+};
 
 /// Why the metrics could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -16,8 +16,8 @@ use smallvec::SmallVec;
 
 use super::{
     ArpProbe, NotSentReason, ProbeCounts, SourceInterface,
-    care::{DueProbe, PeriodicSchedule, ROUND, SilenceResult, TrackedTarget, random_between},
-    fleet::AgentEstimator,
+    agents::AgentEstimator,
+    periodic::{DueProbe, PeriodicSchedule, ROUND, SilenceResult, TrackedTarget, random_between},
 };
 
 /// A booting host would take a question for a rival's until this long after its last probe (RFC 5227 section

@@ -3,9 +3,9 @@
 use probe_model::BindingKey;
 
 use super::{
-    facts::{HostState, covers},
+    host_facts::{HostState, covers},
     owner::OwnerRules,
-    turn::BindingContext,
+    transition::BindingContext,
 };
 
 /// What is given.

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, net::Ipv4Addr};
 
 use ipnet::IpNet;
-use probe_cluster::{ClusterSnapshot, NodeIndex, Resource, speaker::LocalAnnouncements};
+use probe_cluster::{
+    ClusterSnapshot, NodeIndex, Resource, local_announcements::LocalAnnouncements,
+};
 use probe_common::wire::MacAddr;
 use probe_model::{AnnouncementMode, CheckRecord, CheckVerdict};
 use probe_prober::check::{CheckMode, CheckResult, EgressInterface};

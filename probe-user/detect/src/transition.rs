@@ -7,7 +7,7 @@ use probe_model::{BindingKey, EvidenceCounts, Finding, FindingKind, Segment, Sev
 
 use super::{
     DetectorStatistics, ProbeRequest,
-    facts::{HostState, LocalAddress},
+    host_facts::{HostState, LocalAddress},
     owner::OwnerRules,
 };
 

@@ -3,7 +3,7 @@
 use probe_common::wire::MacAddr;
 use probe_model::Timestamp;
 
-use crate::{Claim, ClaimFlags, ProbeReply, RequestId, world::DetectorEnvironment};
+use crate::{Claim, ClaimFlags, ProbeReply, RequestId, environment::DetectorEnvironment};
 
 /// A claim.
 #[derive(Clone, Copy, Debug)]

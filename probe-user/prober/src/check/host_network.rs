@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::{
-    Target, TargetRange, TargetRanges, demand,
-    lots::{self, TargetRangesError},
+    Target, TargetRange, TargetRanges, cluster_targets,
+    target_ranges::{self, TargetRangesError},
 };
 
 /// Addresses of a range whose routes are looked up; the others are between them.
@@ -232,7 +232,7 @@ impl HostNetwork {
             Some(name) => Some(self.named(name)?.index),
             None => None,
         };
-        let pieces = lots::disjoint(targets)?;
+        let pieces = target_ranges::disjoint(targets)?;
         let number: u64 = pieces
             .iter()
             .map(|(first, last, _)| u64::from(last - first) + 1)
@@ -262,12 +262,12 @@ impl HostNetwork {
             }
             let reserved = networks
                 .iter()
-                .filter_map(|&network| lots::reserved(network));
+                .filter_map(|&network| target_ranges::reserved(network));
             let inside = |address: &u32| (first..=last).contains(address);
             let reserved: Vec<_> = reserved.flatten().map(u32::from).filter(inside).collect();
             let unreachable = reserved.iter().map(|&address| Ipv4Addr::from(address));
             self.unreachable.extend(unreachable);
-            let rest = lots::without((first, last), &reserved);
+            let rest = target_ranges::without((first, last), &reserved);
             placed.extend(rest.into_iter().map(|(first, last)| TargetRange {
                 first,
                 last,
@@ -493,7 +493,7 @@ impl HostNetwork {
         if let Some(reason) = unusable_reason(link) {
             return Err(unfit(reason));
         }
-        let facts = probe_network::facts::host_facts(&self.links, |index| index == ifindex);
+        let facts = probe_network::host_facts::host_facts(&self.links, |index| index == ifindex);
         let held = facts
             .addresses
             .iter()
@@ -565,7 +565,7 @@ fn networks_of(link: &Link) -> impl Iterator<Item = Ipv4Net> {
 
 /// Why an address that was named by itself cannot be checked in a network.
 fn reject_target(network: Ipv4Net, address: u32) -> Option<HostNetworkError> {
-    let [own, broadcast] = lots::reserved(network)?;
+    let [own, broadcast] = target_ranges::reserved(network)?;
     let address = Ipv4Addr::from(address);
     let what = if address == own {
         "network address"
@@ -583,7 +583,7 @@ fn reject_target(network: Ipv4Net, address: u32) -> Option<HostNetworkError> {
 
 /// A target in pieces, each of which is in one network of these, or in none.
 fn split(target: Target, networks: &[Ipv4Net]) -> Vec<Target> {
-    let Some(whole) = demand::interval(target) else {
+    let Some(whole) = cluster_targets::interval(target) else {
         return Vec::new();
     };
     let mut pieces = Vec::new();
@@ -601,7 +601,10 @@ fn split(target: Target, networks: &[Ipv4Net]) -> Vec<Target> {
     }
     pieces.extend(rest);
     pieces.sort_unstable();
-    pieces.into_iter().filter_map(demand::target).collect()
+    pieces
+        .into_iter()
+        .filter_map(cluster_targets::target)
+        .collect()
 }
 
 /// Some addresses from one to another, both included, evenly spread; all of them if they are few.

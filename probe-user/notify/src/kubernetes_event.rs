@@ -5,7 +5,7 @@ use probe_model::{NamespacedName, Severity};
 
 use super::{
     message,
-    news::{NotificationCause, NotificationKind},
+    notification::{NotificationCause, NotificationKind},
     queue::QueuedNotification,
 };
 
@@ -27,13 +27,13 @@ pub struct KubernetesEvent {
     pub note: String,
 }
 
-/// What news say on which Services. Those that are no longer there are told nothing.
+/// What notification say on which Services. Those that are no longer there are told nothing.
 pub fn kubernetes_events(
     waiting: &QueuedNotification,
     cluster: &ClusterSnapshot,
 ) -> Vec<KubernetesEvent> {
-    let news = &waiting.last;
-    let services: Vec<&NamespacedName> = match &news.cause {
+    let notification = &waiting.last;
+    let services: Vec<&NamespacedName> = match &notification.cause {
         NotificationCause::Finding(record) => match &record.cluster {
             Some(context) => context.services.iter().collect(),
             None => Vec::new(),
@@ -51,7 +51,7 @@ pub fn kubernetes_events(
             service: service.named.clone(),
             uid: service.uid.clone(),
             reason,
-            is_warning: news.severity >= Severity::Warning,
+            is_warning: notification.severity >= Severity::Warning,
             note: note.clone(),
         })
         .collect()
@@ -59,9 +59,9 @@ pub fn kubernetes_events(
 
 /// Words that people and alerts select by: they do not change.
 fn reason(waiting: &QueuedNotification) -> Option<&'static str> {
-    let news = &waiting.last;
-    let drift = news.drift().map(|drift| drift.drift);
-    Some(match (news.kind, drift) {
+    let notification = &waiting.last;
+    let drift = notification.drift().map(|drift| drift.drift);
+    Some(match (notification.kind, drift) {
         (NotificationKind::Conflict, _) => "AddressConflict",
         (NotificationKind::ConflictResolved, _) => "AddressConflictResolved",
         (NotificationKind::ConflictExpired, _) => "AddressConflictExpired",
@@ -110,7 +110,7 @@ pub(super) mod tests {
 
     use super::{
         super::{
-            news::{Notification, NotificationSubject, tests::news},
+            notification::{Notification, NotificationSubject, tests::notification},
             queue::NotificationQueue,
         },
         *,
@@ -143,9 +143,9 @@ pub(super) mod tests {
 
     /// News about an address of these services.
     pub fn about(names: &[&str], kind: NotificationKind) -> QueuedNotification {
-        let mut news = news(10, kind);
-        let NotificationCause::Finding(record) = &mut news.cause else {
-            panic!("{news:?}")
+        let mut notification = notification(10, kind);
+        let NotificationCause::Finding(record) = &mut notification.cause else {
+            panic!("{notification:?}")
         };
         Arc::make_mut(record).cluster = Some(Box::new(AddressContext {
             services: names.iter().map(|name| named(name)).collect(),
@@ -154,24 +154,27 @@ pub(super) mod tests {
             announcers: Vec::new(),
             cause: None,
         }));
-        waiting(news)
+        waiting(notification)
     }
 
     /// Changes what was found.
     #[cfg(feature = "kubernetes")]
-    pub fn change(news: &mut Notification, change: impl FnOnce(&mut probe_model::FindingRecord)) {
-        let NotificationCause::Finding(record) = &mut news.cause else {
-            panic!("{news:?}")
+    pub fn change(
+        notification: &mut Notification,
+        change: impl FnOnce(&mut probe_model::FindingRecord),
+    ) {
+        let NotificationCause::Finding(record) = &mut notification.cause else {
+            panic!("{notification:?}")
         };
         change(Arc::make_mut(record));
-        if let NotificationSubject::Address { ip, .. } = &mut news.subject {
+        if let NotificationSubject::Address { ip, .. } = &mut notification.subject {
             *ip = record.ip;
         }
     }
 
-    fn waiting(news: Notification) -> QueuedNotification {
+    fn waiting(notification: Notification) -> QueuedNotification {
         let mut queue = NotificationQueue::default();
-        queue.push(news);
+        queue.push(notification);
         queue.batch(1).listed.remove(0)
     }
 
@@ -230,7 +233,11 @@ pub(super) mod tests {
             .is_empty()
         );
         assert!(
-            kubernetes_events(&waiting(news(10, NotificationKind::Conflict)), &cluster).is_empty()
+            kubernetes_events(
+                &waiting(notification(10, NotificationKind::Conflict)),
+                &cluster
+            )
+            .is_empty()
         );
     }
 
@@ -250,7 +257,7 @@ pub(super) mod tests {
             says: "shop/frontend waits for an address".to_owned(),
             evidence: vec!["ä".repeat(2_000)],
         };
-        let news = |kind| Notification {
+        let notification = |kind| Notification {
             subject: NotificationSubject::Drift(drift.key()),
             kind,
             severity: drift.severity,
@@ -260,12 +267,16 @@ pub(super) mod tests {
             },
         };
         let cluster = cluster(&["frontend"]);
-        let told = kubernetes_events(&waiting(news(NotificationKind::Drift)), &cluster).remove(0);
+        let told =
+            kubernetes_events(&waiting(notification(NotificationKind::Drift)), &cluster).remove(0);
         assert_eq!(told.reason, "AddressPending");
         assert!(told.note.contains("exhausted"), "{}", told.note);
         assert!(told.note.len() <= MAX_NOTE_BYTES && told.note.ends_with('…'));
-        let over =
-            kubernetes_events(&waiting(news(NotificationKind::DriftGone)), &cluster).remove(0);
+        let over = kubernetes_events(
+            &waiting(notification(NotificationKind::DriftGone)),
+            &cluster,
+        )
+        .remove(0);
         assert_eq!(over.reason, "AddressAssigned");
     }
 

@@ -6,9 +6,9 @@ use probe_model::NamespacedName;
 use serde_json::Value;
 
 use super::{
-    model::{ClusterObjects, Freshness, InvalidObject, Resource},
     object,
     object::{ParseOutcome, ParsedObject},
+    snapshot::{ClusterObjects, Freshness, InvalidObject, Resource},
 };
 
 /// So many services are kept, and as many statuses: twice what this is made for.
@@ -142,7 +142,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::ResourceState;
+    use crate::snapshot::ResourceState;
 
     fn service(name: &str, kind: &str) -> Value {
         json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"type": kind}})

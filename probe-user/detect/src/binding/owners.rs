@@ -7,7 +7,7 @@ use probe_model::{OwnerRole, OwnerView, Timestamp};
 use smallvec::SmallVec;
 
 use super::Binding;
-use crate::{CurrentOwner, owner::OwnerIdentity, turn::BindingContext};
+use crate::{CurrentOwner, owner::OwnerIdentity, transition::BindingContext};
 
 impl Binding {
     /// The owner that a MAC belongs to on this address. A virtual-router MAC and the physical MACs of the

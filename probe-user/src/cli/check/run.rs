@@ -23,7 +23,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{audience::CheckOutput, results::CheckSummary, terms::CheckContext};
+use super::{cluster_context::CheckContext, output::CheckOutput, summary::CheckSummary};
 use crate::cli::{
     Exit,
     output::{is_closed, print_status},

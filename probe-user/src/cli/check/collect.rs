@@ -9,9 +9,9 @@ use probe_prober::{
 };
 
 use super::{
-    audience::{CheckCollector, CheckOutput},
-    inquiry::{CheckOptions, CheckRun},
-    terms::CheckContext,
+    cluster_context::CheckContext,
+    output::{CheckCollector, CheckOutput},
+    run::{CheckOptions, CheckRun},
 };
 use crate::cli::session::StopSignal;
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use probe_datapath::poll;
+use probe_datapath::readiness;
 use rustix::{
     fs::inotify::{self, CreateFlags, WatchFlags},
     io::Errno,
@@ -155,7 +155,7 @@ impl FileWatcher {
 }
 
 fn open() -> io::Result<AsyncFd<OwnedFd>> {
-    poll::readable(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
+    readiness::readable(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
 }
 
 /// Takes the events that there are; an error if there is none.

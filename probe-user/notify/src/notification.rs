@@ -50,7 +50,7 @@ impl NotificationKind {
     }
 }
 
-/// What news are about. Later news about the same say more than earlier ones.
+/// What notification are about. Later notification about the same say more than earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotificationSubject {
     /// An address on a segment.
@@ -80,7 +80,7 @@ impl NotificationSubject {
     }
 }
 
-/// One piece of news.
+/// One piece of notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
     /// About what.
@@ -266,8 +266,8 @@ pub(super) mod tests {
         })
     }
 
-    /// The same as news.
-    pub fn news(last: u8, kind: NotificationKind) -> Notification {
+    /// The same as notification.
+    pub fn notification(last: u8, kind: NotificationKind) -> Notification {
         let (finding, severity) = match kind {
             NotificationKind::Conflict => (FindingKind::Conflict, Severity::Critical),
             NotificationKind::ConflictQuiet => (FindingKind::ConflictQuiet, Severity::Notice),
@@ -288,7 +288,7 @@ pub(super) mod tests {
         severity: Severity,
     ) -> Option<NotificationKind> {
         let told = selection.select(record(1, finding, severity));
-        told.map(|news| news.kind)
+        told.map(|notification| notification.kind)
     }
 
     #[test]
@@ -333,14 +333,14 @@ pub(super) mod tests {
 
     #[test]
     fn an_address_has_the_same_short_name_on_every_node_and_every_address_its_own() {
-        let conflict = news(1, NotificationKind::Conflict);
+        let conflict = notification(1, NotificationKind::Conflict);
         assert_eq!(
             conflict.digest(),
-            news(1, NotificationKind::ConflictResolved).digest()
+            notification(1, NotificationKind::ConflictResolved).digest()
         );
         assert_ne!(
             conflict.digest(),
-            news(2, NotificationKind::Conflict).digest()
+            notification(2, NotificationKind::Conflict).digest()
         );
         let on = |change: &dyn Fn(&mut FindingRecord)| {
             let mut record = (*record(1, FindingKind::Conflict, Severity::Critical)).clone();

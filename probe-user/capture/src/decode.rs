@@ -13,8 +13,8 @@ use probe_common::{
 };
 
 use super::{
-    host::{CapturedHost, CapturedInterface},
-    note::FrameComment,
+    frame_comment::FrameComment,
+    host_comments::{CapturedHost, CapturedInterface},
     writer::{EPB_FLAGS, OUTBOUND},
 };
 

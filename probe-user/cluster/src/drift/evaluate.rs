@@ -15,8 +15,9 @@ use serde_json::Value;
 use super::{Drift, DriftCandidate, DriftKind, DriftOnset, PendingReason, is_available};
 use crate::{
     cause::{NodeCoverage, span},
-    model::{ClusterSnapshot, Node, Resource, Service},
-    pending, usage,
+    pending,
+    snapshot::{ClusterSnapshot, Node, Resource, Service},
+    usage,
     usage::{PoolUsage, name_of},
 };
 

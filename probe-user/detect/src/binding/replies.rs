@@ -4,7 +4,7 @@ use probe_common::wire::MacAddr;
 use probe_model::{Evidence, Hint};
 
 use super::{Binding, ObservedClaim, claimants::PriorClaimantState, dispute::ConcurrentClaimant};
-use crate::{owner::OwnerIdentity, turn::BindingTransition};
+use crate::{owner::OwnerIdentity, transition::BindingTransition};
 
 impl Binding {
     /// Whether somebody else answered the same request.

@@ -11,9 +11,9 @@ use probe_pools::Pool;
 
 use super::{
     ClusterInputs, ClusterSourceRecord, ExplainInputs, ExplainedOwnerRecord, ExplainedPoolRecord,
-    ExplainedServiceRecord, Explanation, OwnerPart, ProbeAvailability, Situation, next,
+    ExplainedServiceRecord, Explanation, OwnerPart, ProbeAvailability, Situation, next_steps,
 };
-use crate::{ClusterSnapshot, cause, cause::NodeCoverage, model::ResourceState};
+use crate::{ClusterSnapshot, cause, cause::NodeCoverage, snapshot::ResourceState};
 
 /// Explains an address.
 pub fn explain(material: &ExplainInputs) -> Explanation {
@@ -62,7 +62,7 @@ pub fn explain(material: &ExplainInputs) -> Explanation {
         gaps: case.missing_inputs(),
         owners: case.owners,
     };
-    explanation.next = next::steps(&explanation);
+    explanation.next = next_steps::steps(&explanation);
     explanation
 }
 

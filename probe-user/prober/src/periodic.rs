@@ -13,7 +13,7 @@ use std::{
 use fastrand::Rng;
 use probe_model::{BindingKey, Segment, Timestamp};
 
-use super::{NotSentReason, ProbeCounts, fleet::AgentEstimator};
+use super::{NotSentReason, ProbeCounts, agents::AgentEstimator};
 
 /// Addresses cared for. At five questions a second a round takes almost an hour then.
 pub(super) const MAX_TRACKED: usize = 16_384;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use probe_cluster::{
     NodeIndex,
     explain::{ClusterInputs, DaemonInputs, ExplainInputs, ProbeAvailability},
-    speaker::LocalAnnouncements,
+    local_announcements::LocalAnnouncements,
 };
 use probe_common::event::ArpEvent;
 use probe_model::{BindingRecord, CheckRecord};
@@ -19,10 +19,10 @@ use super::{ExplainArguments, KubernetesLookup};
 use crate::{
     cli::{
         check::{
-            audience::CheckCollector,
+            collect,
+            collect::CheckNotRun,
             kubernetes::{add_check_macs, add_host_macs},
-            quiet,
-            quiet::CheckNotRun,
+            output::CheckCollector,
         },
         cluster::ClusterUnavailable,
         history::HistoryLine,
@@ -239,7 +239,7 @@ impl<'a> InputCollector<'a> {
         frames_of: Option<Ipv4Addr>,
     ) -> anyhow::Result<Result<CheckCollector, String>> {
         let ProbeTarget { surroundings, lots } = place;
-        let asked = quiet::collect(surroundings, lots, RATE, frames_of, &mut self.stop).await;
+        let asked = collect::collect(surroundings, lots, RATE, frames_of, &mut self.stop).await;
         match asked {
             Ok(keeper) => Ok(Ok(keeper)),
             Err(CheckNotRun::Impossible(why)) => Ok(Err(why)),

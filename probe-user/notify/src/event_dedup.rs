@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use probe_model::NamespacedName;
 use tokio::time::Instant;
 
-use super::occasion::KubernetesEvent;
+use super::kubernetes_event::KubernetesEvent;
 
 /// Services that are remembered.
 const MAX_SERVICES: usize = 2_000;
@@ -16,7 +16,7 @@ const MAX_SERVICES: usize = 2_000;
 const BURST: f64 = 5.0;
 /// …and after that one in this time.
 const REFILL: Duration = Duration::from_mins(1);
-/// The same in this time is no news.
+/// The same in this time is no notification.
 const SAME_EVENT_WINDOW: Duration = Duration::from_secs(30);
 /// The API server forgets Events an hour after they were last changed, by default.
 const ENTRY_LIFETIME: Duration = Duration::from_mins(50);

@@ -17,9 +17,9 @@ use std::{
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use probe_cluster::{
-    model::{ClusterSnapshot, Freshness, Resource, ResourceState},
-    object, shelf,
-    shelf::ResourceStore,
+    object, resource_store,
+    resource_store::ResourceStore,
+    snapshot::{ClusterSnapshot, Freshness, Resource, ResourceState},
 };
 use serde_json::Value;
 use tokio::{
@@ -36,7 +36,7 @@ use super::{
     ApiConnection, ApiHealth, ApiRequestError,
     backoff::{ApiBackoff, jittered, up_to},
     health::{ApiRequestKind, ResourceHealth},
-    pace::ApiTimings,
+    rate_limit::ApiTimings,
     read::{LOAD_BALANCERS, path, state_of_error},
     request::{ResponseCompression, chain, chunks},
 };
@@ -252,7 +252,7 @@ impl StoreUpdater {
             let freshness = self.health.resource(shelf.resource()).freshness;
             (shelf, freshness)
         });
-        let objects = shelf::objects(stores);
+        let objects = resource_store::objects(stores);
         // Thousands of services take a while: not where frames are waited for.
         match tokio::task::spawn_blocking(move || ClusterSnapshot::from(objects)).await {
             Ok(cluster) => {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use probe_common::wire::{MacAddr, Vlan};
 use probe_detect::HostFacts;
 use probe_model::{BindingKey, Links, Segment, watched::WatchedInterfaces};
-use probe_network::facts::host_facts;
+use probe_network::host_facts::host_facts;
 
 /// How a comment of ours on an interface begins, about an address that is held…
 const HOLDS_PREFIX: &str = "probe: holds";

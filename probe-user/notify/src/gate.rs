@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     drifts::DriftGate,
-    news::{FindingSelection, Notification, NotificationKind, NotificationSubject},
+    notification::{FindingSelection, Notification, NotificationKind, NotificationSubject},
     queue::{CAPACITY, NotificationQueue},
 };
 
@@ -44,7 +44,7 @@ pub enum GateRole {
     Standby,
 }
 
-/// Where news arrive.
+/// Where notification arrive.
 #[derive(Debug)]
 pub struct NotificationGate {
     selection: FindingSelection,
@@ -80,32 +80,32 @@ impl NotificationGate {
         }
     }
 
-    /// A finding. Returns the number of news that did not fit.
+    /// A finding. Returns the number of notification that did not fit.
     pub fn accept_finding(&mut self, record: Arc<FindingRecord>, now: Instant) -> u64 {
         self.release_settled(now);
         let was_open = self.selection.has(&record);
-        let Some(news) = self.selection.select(record) else {
+        let Some(notification) = self.selection.select(record) else {
             return 0;
         };
         // As with drifts: whoever was told of it was not told of its end, and so knows that it is open. What comes after
-        // that about a conflict that we know, as another owner, is news.
-        if news.kind == NotificationKind::Conflict
+        // that about a conflict that we know, as another owner, is notification.
+        if notification.kind == NotificationKind::Conflict
             && !was_open
-            && self.inherited.0.remove(&news.digest())
+            && self.inherited.0.remove(&notification.digest())
         {
             return 0;
         }
-        self.take(news, now)
+        self.take(notification, now)
     }
 
-    fn take(&mut self, news: Notification, now: Instant) -> u64 {
-        if !news.is_open() {
-            self.inherited.0.remove(&news.digest());
+    fn take(&mut self, notification: Notification, now: Instant) -> u64 {
+        if !notification.is_open() {
+            self.inherited.0.remove(&notification.digest());
         }
         match self.role {
-            GateRole::Leader => u64::from(!self.queue.push(news)),
+            GateRole::Leader => u64::from(!self.queue.push(notification)),
             GateRole::Standby => {
-                self.settling_notifications.push_back((now, news));
+                self.settling_notifications.push_back((now, notification));
                 // More than fits into the queue could not be told one by one anyway.
                 if self.settling_notifications.len() > CAPACITY {
                     self.settling_notifications.pop_front();
@@ -115,18 +115,21 @@ impl NotificationGate {
         }
     }
 
-    /// The drifts that there are. Returns the number of news that did not fit.
+    /// The drifts that there are. Returns the number of notification that did not fit.
     pub fn look(&mut self, drifts: &[Drift], now: Instant, time: Timestamp) -> u64 {
         if self.role == GateRole::Standby {
             return 0;
         }
         self.release_settled(now);
         let (min_severity, told) = (self.selection.least(), &mut self.inherited.0);
-        let news = self.drifts.look(drifts, min_severity, told, now, time);
-        news.into_iter().map(|news| self.take(news, now)).sum()
+        let notification = self.drifts.look(drifts, min_severity, told, now, time);
+        notification
+            .into_iter()
+            .map(|notification| self.take(notification, now))
+            .sum()
     }
 
-    /// It is ours from now on, after somebody who has told this. Returns the number of news that did not fit.
+    /// It is ours from now on, after somebody who has told this. Returns the number of notification that did not fit.
     pub fn become_leader(&mut self, before: PredecessorState, now: Instant) -> u64 {
         if self.role == GateRole::Leader {
             return 0;
@@ -136,15 +139,15 @@ impl NotificationGate {
         self.forget(now);
         let past_notifications = std::mem::take(&mut self.past_notifications).into_values();
         let mut past_notifications: Vec<_> = past_notifications
-            .filter(|news| is_not_notified(news, &before))
+            .filter(|notification| is_not_notified(notification, &before))
             .collect();
         past_notifications.sort_by_key(Notification::time);
         let settling_notifications = std::mem::take(&mut self.settling_notifications).into_iter();
         let all = past_notifications
             .into_iter()
-            .chain(settling_notifications.map(|(_, news)| news));
+            .chain(settling_notifications.map(|(_, notification)| notification));
         self.inherited = (before.told, now.checked_add(self.settling));
-        all.map(|news| self.take(news, now)).sum()
+        all.map(|notification| self.take(notification, now)).sum()
     }
 
     /// It is another's from now on, or nobody's.
@@ -175,18 +178,21 @@ impl NotificationGate {
         }
     }
 
-    /// Time has passed; the API server may be away. Returns the number of news that did not fit.
+    /// Time has passed; the API server may be away. Returns the number of notification that did not fit.
     pub fn tick(&mut self, now: Instant, time: Timestamp, is_away: bool) -> u64 {
         self.release_settled(now);
         let gone = self.drifts.tick(now, time);
-        let mut dropped: u64 = gone.into_iter().map(|news| self.take(news, now)).sum();
-        while let Some(news) = self.take_forgotten(now) {
+        let mut dropped: u64 = gone
+            .into_iter()
+            .map(|notification| self.take(notification, now))
+            .sum();
+        while let Some(notification) = self.take_forgotten(now) {
             if self.is_leader && is_away {
-                dropped += u64::from(!self.queue.push(news));
+                dropped += u64::from(!self.queue.push(notification));
             } else {
                 // Somebody could take over meanwhile.
                 self.is_leader = false;
-                self.retain(news);
+                self.retain(notification);
             }
         }
         dropped
@@ -214,15 +220,16 @@ impl NotificationGate {
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some(news) = self.take_forgotten(now) {
-            self.retain(news);
+        while let Some(notification) = self.take_forgotten(now) {
+            self.retain(notification);
         }
     }
 
     /// What is open counts for as long as it is; what is over goes first where there is no room.
-    fn retain(&mut self, news: Notification) {
-        let before = self.past_notifications.get(&news.subject);
-        if news.kind == NotificationKind::ConflictQuiet && before.is_some_and(Notification::is_open)
+    fn retain(&mut self, notification: Notification) {
+        let before = self.past_notifications.get(&notification.subject);
+        if notification.kind == NotificationKind::ConflictQuiet
+            && before.is_some_and(Notification::is_open)
         {
             // How it opened says more.
             return;
@@ -231,14 +238,15 @@ impl NotificationGate {
             let over = self
                 .past_notifications
                 .iter()
-                .find(|(_, news)| !news.is_open());
+                .find(|(_, notification)| !notification.is_open());
             let over = over.map(|(subject, _)| subject.clone());
-            let Some(over) = over.filter(|_| news.is_open()) else {
+            let Some(over) = over.filter(|_| notification.is_open()) else {
                 return;
             };
             self.past_notifications.remove(&over);
         }
-        self.past_notifications.insert(news.subject.clone(), news);
+        self.past_notifications
+            .insert(notification.subject.clone(), notification);
     }
 
     /// What was kept for long enough.
@@ -249,17 +257,17 @@ impl NotificationGate {
         }
         self.settling_notifications
             .pop_front()
-            .map(|(_, news)| news)
+            .map(|(_, notification)| notification)
     }
 }
 
 /// Whether the holder before us cannot have told it, or says that it has not. Where nobody is known to have held the lease,
-/// only what is still so is news: what is over may have been told days ago.
-fn is_not_notified(news: &Notification, before: &PredecessorState) -> bool {
+/// only what is still so is notification: what is over may have been told days ago.
+fn is_not_notified(notification: &Notification, before: &PredecessorState) -> bool {
     match before.until {
-        Some(until) if news.time() > until => true,
-        Some(_) => news.is_open() && !before.told.contains(&news.digest()),
-        None => news.is_open(),
+        Some(until) if notification.time() > until => true,
+        Some(_) => notification.is_open() && !before.told.contains(&notification.digest()),
+        None => notification.is_open(),
     }
 }
 
@@ -271,7 +279,7 @@ mod tests {
     use super::{
         super::{
             drifts::tests::drift,
-            news::{digest_of_drift, tests::record},
+            notification::{digest_of_drift, tests::record},
         },
         *,
     };
@@ -390,8 +398,8 @@ mod tests {
         let mut lab = Lab::new(GateRole::Standby);
         let told = BTreeSet::from([1, 2, 3, 5].map(|last| {
             let record = record(last, FindingKind::Conflict, Severity::Critical);
-            let news = FindingSelection::new(Severity::Info).select(record);
-            news.unwrap().digest()
+            let notification = FindingSelection::new(Severity::Info).select(record);
+            notification.unwrap().digest()
         }));
         // Told, and over before the last renewal: that was told as well.
         lab.opens(1, 0);
@@ -414,7 +422,7 @@ mod tests {
         );
         assert_eq!(lab.notified_digests(), [over, over, OPENED]);
 
-        // Where nobody is known to have held it all that is so is news, and what is over is not.
+        // Where nobody is known to have held it all that is so is notification, and what is over is not.
         let mut lab = Lab::new(GateRole::Standby);
         lab.opens(1, 0);
         lab.ends(1, 50);
@@ -439,7 +447,7 @@ mod tests {
         let old = drift("old");
         first.looks(0, std::slice::from_ref(&old));
         assert_eq!(first.notified_digests(), [], "it is not its turn");
-        // The lease is new: all that there is is news.
+        // The lease is new: all that there is is notification.
         first.begins(10, None, BTreeSet::new());
         first.looks(20, std::slice::from_ref(&old));
         assert_eq!(first.leaves(20), BTreeSet::new(), "it is not told yet");
@@ -627,7 +635,7 @@ mod tests {
             .desk
             .past_notifications
             .values()
-            .filter(|news| news.is_open());
+            .filter(|notification| notification.is_open());
         assert_eq!(open.count(), 501);
     }
 }
