@@ -94,7 +94,7 @@ fn alertmanager_takes_the_inhibitions() {
     let directory = tempfile::tempdir().unwrap();
     let snippet = fs::read_to_string(deployed().join("alertmanager-inhibit.yaml")).unwrap();
     let file = directory.path().join("alertmanager.yml");
-    let minimum = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
+    let minimum = "route: {receiver: none}\nreceivers: [{name: none}]\n";
     fs::write(&file, format!("{minimum}{snippet}")).unwrap();
     run("amtool", &["check-config"], &[file]);
     let known = values(&rules(), "alert:")
