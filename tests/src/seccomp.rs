@@ -1,7 +1,7 @@
 //! The seccomp profile that a container gets by `RuntimeDefault`, as containerd 1.7 applies it.
 //!
 //! The profile refuses every system call that it does not name. It depends on the capabilities of the container:
-//! CAP_BPF allows bpf(2) and CAP_PERFMON allows `perf_event_open(2)`. Only the calls of 64-bit programs are listed here.
+//! `CAP_BPF` allows bpf(2) and `CAP_PERFMON` allows `perf_event_open(2)`. Only the calls of 64-bit programs are listed here.
 
 use serde_json::{Value, json};
 

@@ -373,7 +373,7 @@ mod tests {
             let mut notification =
                 kubernetes_event::about(&["frontend"], NotificationKind::Conflict).last;
             kubernetes_event::change(&mut notification, |record| {
-                record.ip = [192, 0, 2, number].into()
+                record.ip = [192, 0, 2, number].into();
             });
             queue.push(notification);
         }
@@ -403,7 +403,7 @@ mod tests {
             let mut notification =
                 kubernetes_event::about(&[service], NotificationKind::Conflict).last;
             kubernetes_event::change(&mut notification, |record| {
-                record.ip = [192, 0, 2, number].into()
+                record.ip = [192, 0, 2, number].into();
             });
             queue.push(notification);
         }

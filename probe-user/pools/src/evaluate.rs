@@ -214,7 +214,7 @@ impl PoolsChecker<'_> {
             match range.form {
                 RangeNotation::Cidr | RangeNotation::Range => {}
                 RangeNotation::CidrWithHost => {
-                    self.findings.push(PoolFinding::HostBits { range: place })
+                    self.findings.push(PoolFinding::HostBits { range: place });
                 }
                 RangeNotation::Address => self
                     .findings

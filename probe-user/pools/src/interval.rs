@@ -304,7 +304,7 @@ pub fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     for interval in intervals {
         match merged.last_mut() {
             Some(last) if last.touches_or_overlaps(&interval) => {
-                last.last = last.last.max(interval.last)
+                last.last = last.last.max(interval.last);
             }
             _ => merged.push(interval),
         }

@@ -152,7 +152,7 @@ impl PlanReader<'_> {
                     ),
                 },
                 None => {
-                    self.record_shape_error(key, "this key", "clusters, nodes, dhcp or reserved")
+                    self.record_shape_error(key, "this key", "clusters, nodes, dhcp or reserved");
                 }
             }
         }

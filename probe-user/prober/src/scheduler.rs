@@ -492,7 +492,7 @@ impl ProbeScheduler {
             SilenceResult::Unconfirmed => {}
             SilenceResult::Confirmed => self.outcomes.push(ProbeOutcome::Answered { ask, by }),
             SilenceResult::NoFramesReceived => {
-                self.outcomes.push(ProbeOutcome::NoFramesReceived(ask))
+                self.outcomes.push(ProbeOutcome::NoFramesReceived(ask));
             }
         }
     }

@@ -139,7 +139,7 @@ fn it_needs_no_capability_to_ask_as_long_as_it_only_listens() {
     wait_until_counted(&container, &wire);
 }
 
-/// As with a container runtime whose default profile knows nothing of CAP_BPF.
+/// As with a container runtime whose default profile knows nothing of `CAP_BPF`.
 #[test]
 fn a_seccomp_profile_that_denies_bpf_is_named_as_the_cause() {
     let (_lab, node, _wire) = node();

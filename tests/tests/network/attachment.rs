@@ -26,7 +26,7 @@ fn frame(host: &Host) -> Frame {
     Frame::announcement(host.mac(), [192, 0, 2, 1])
 }
 
-/// AttachedMode and reason, as the metrics have them.
+/// `AttachedMode` and reason, as the metrics have them.
 fn how(metrics: &Metrics) -> Option<(String, String)> {
     let sample = metrics.select("arp_monitor_interface_info", &[]).next()?;
     Some((

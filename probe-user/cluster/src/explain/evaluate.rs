@@ -469,7 +469,7 @@ impl ExplainCase<'_> {
                     match freshness.known {
                         ResourceState::Current | ResourceState::NotInstalled => {}
                         ResourceState::Stale => {
-                            gaps.push(format!("{resource} may be out of date{error}"))
+                            gaps.push(format!("{resource} may be out of date{error}"));
                         }
                         ResourceState::NeverRead | ResourceState::Forbidden => {
                             gaps.push(format!("{resource} could not be read{error}"));

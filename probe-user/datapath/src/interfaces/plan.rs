@@ -196,6 +196,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn each_row_of_the_table_decides_with_its_reason() {
         for (it, mode, reason) in [
             (card(), AttachedMode::Native, AttachReason::NativeIsFree),

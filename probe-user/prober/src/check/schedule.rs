@@ -144,7 +144,7 @@ impl CheckSchedule {
         if let Some(next_position) = self.due(now) {
             let number = self.deferred[next_position].number;
             return self.wait_for_rate(now, number, |schedule| {
-                schedule.take_deferred(next_position, now)
+                schedule.take_deferred(next_position, now);
             });
         }
         while !self.is_last_pass_over(now) {

@@ -76,7 +76,7 @@ impl<'a> ManifestFileReader<'a> {
                 match depth.checked_sub(1) {
                     Some(depth) => self.read_folder(&path, depth),
                     None => {
-                        self.record_unread(&path, ManifestError::Io("nested too deeply".into()))
+                        self.record_unread(&path, ManifestError::Io("nested too deeply".into()));
                     }
                 }
             } else if is_manifest(&path) {
