@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use caps::{CapSet, Capability, errors::CapsError};
 
-/// A capability and what it is for; `docs/capabilities.md` has the same list.
+/// A capability and what it is for; `docs/installation.md` has the same list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequiredCapability {
     /// Which.

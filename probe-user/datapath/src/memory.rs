@@ -1,5 +1,5 @@
-//! What the kernel side takes of the machine's memory, before the first frame: every map is allocated when it is
-//! made, so this is also the most that it will ever take. `docs/memory.md` shows it.
+//! The memory of the BPF maps. Every map is allocated when it is created, so this is also the most that they will ever
+//! take. `docs/installation.md` shows it.
 
 use std::mem::size_of;
 
@@ -55,17 +55,17 @@ pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<MapMemory> {
     vec![
         share(
             "RINGS",
-            "news on their way to user space",
+            "change events for user space",
             rings * ring(ring_bytes),
         ),
         share(
             "REFRESH_EVENTS",
-            "unchanged claims on their way there",
+            "refresh events for user space",
             ring(u64::from(REFRESH_RING_BYTES)),
         ),
         share(
             "CLAIMS",
-            "the claims on each address",
+            "the last claims of each address",
             lru_hash::<AddressKey, ClaimState>(options.addresses),
         ),
         share(
@@ -75,12 +75,12 @@ pub fn shares(options: &LoadOptions, cpus: u32) -> Vec<MapMemory> {
         ),
         share(
             "COUNTERS",
-            "what each interface has seen",
+            "counters of each interface",
             per_cpu_array::<Counters>(COUNTERS_PLACES, cpus),
         ),
         share(
             "BUCKETS, SETTINGS",
-            "budgets of each CPU, settings",
+            "token buckets of each CPU, settings",
             per_cpu_array::<CpuBuckets>(1, cpus) + size_of::<Settings>() as u64,
         ),
     ]
@@ -156,11 +156,11 @@ mod tests {
 
     #[test]
     fn the_documentation_says_what_is_computed() {
-        let documentation = include_str!("../../../docs/memory.md");
+        let documentation = include_str!("../../../docs/installation.md");
         let table = table();
         assert!(
             documentation.contains(&table),
-            "docs/memory.md should have:\n{table}\nand a full filter of {} MiB",
+            "docs/installation.md should have:\n{table}\nand a full filter of {} MiB",
             mebibytes(full_filter(&LoadOptions::default()))
         );
     }

@@ -14,7 +14,7 @@ label_enum! {
         /// A conflict without evidence for a while: who is left?
         Resolution = "resolution",
         /// An address that matters: does anybody answer for it, and only one?
-        Periodic = "care",
+        Periodic = "periodic",
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::print_stdout,
-    reason = "with --nocapture they print the figures of docs/asking.md"
+    reason = "with --nocapture they print the figures of docs/active-probing.md"
 )]
 
 use std::{

@@ -378,8 +378,8 @@ fn an_unplugged_cable_is_not_silence() {
         .wait_for_link("its carrier", Link::is_up)
         .unwrap();
     hosts.switch.unplug(&hosts.server).unwrap();
-    let before = watched.asked("care");
-    watched.wait_until_asked("care", before + 12, Duration::from_secs(40));
+    let before = watched.asked("periodic");
+    watched.wait_until_asked("periodic", before + 12, Duration::from_secs(40));
     assert_eq!(watched.of("silent"), []);
 }
 
@@ -416,7 +416,7 @@ fn all_that_it_ever_sends_are_arp_probes_from_its_own_mac_five_a_second() {
         .send(&Frame::request(hosts.server.mac(), SHARED, [192, 0, 2, 1]))
         .unwrap();
     watched.wait_for("conflict", SHARED_ADDRESS, LONG);
-    watched.wait_until_asked("care", 150, LONG);
+    watched.wait_until_asked("periodic", 150, LONG);
 
     // tcpdump writes a frame a moment after it was counted.
     let lines = eventually("more than 150 frames on the wire", SOON, || {
@@ -425,7 +425,7 @@ fn all_that_it_ever_sends_are_arp_probes_from_its_own_mac_five_a_second() {
     })
     .unwrap();
     let metrics = watched.daemon.metrics().unwrap();
-    let purposes = ["confirmation", "local", "resolution", "care"];
+    let purposes = ["confirmation", "local", "resolution", "periodic"];
     let counted: u64 = purposes
         .iter()
         .map(|purpose| asked(&metrics, purpose))
@@ -485,7 +485,7 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
         .collect();
     let asked: Vec<_> = watched
         .iter()
-        .map(|watched| watched.asked("care"))
+        .map(|watched| watched.asked("periodic"))
         .collect();
     // Meanwhile addresses are taken over by a MAC that answers nothing, which each of them asks about.
     let others = [MacAddr([2, 0, 0, 0, 9, 1]), MacAddr([2, 0, 0, 0, 9, 2])];
@@ -505,7 +505,7 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
     }
     for (watched, asked) in watched.iter().zip(asked) {
         watched.wait_until_asked("confirmation", 4, LONG);
-        watched.wait_until_asked("care", asked + 12, LONG);
+        watched.wait_until_asked("periodic", asked + 12, LONG);
     }
     let questions = tapped.questions();
     let times = |wanted: &dyn Fn(&Question) -> bool| -> Vec<_> {
@@ -584,7 +584,7 @@ fn a_host_that_boots_keeps_the_address_that_it_probes_for_while_the_daemon_would
     // Nobody has the address, and it matters: it is asked for every second.
     let options = ["--track", "192.0.2.10/32", "--probe-interval", "1s"];
     let watched = Watched::start(&monitor, &options);
-    watched.wait_until_asked("care", 4, LONG);
+    watched.wait_until_asked("periodic", 4, LONG);
     for _ in 0..2 {
         assert!(probe_for(&booting, SHARED), "it was taken for a rival");
     }
@@ -606,8 +606,8 @@ fn a_host_that_boots_keeps_the_address_that_it_probes_for_while_the_daemon_would
         .unwrap();
     assert!(finished.status.success(), "{finished:?}");
     // Put off, not dropped.
-    let before = watched.asked("care");
-    watched.wait_until_asked("care", before + 2, Duration::from_secs(30));
+    let before = watched.asked("periodic");
+    watched.wait_until_asked("periodic", before + 2, Duration::from_secs(30));
     assert_eq!(watched.of("probe_denied"), []);
 }
 
@@ -653,7 +653,7 @@ fn hidden_service_addresses_and_proxies_are_no_owners_when_asked() {
     hosts.client.ask("192.0.2.200").unwrap();
     watched.wait_for("new_binding", "192.0.2.200", SOON);
     take_over_and_back(&hosts, &watched);
-    watched.wait_until_asked("care", 30, LONG);
+    watched.wait_until_asked("periodic", 30, LONG);
     for bad in ["contested", "conflict"] {
         assert_eq!(watched.of(bad), [], "{bad}");
     }

@@ -6,6 +6,7 @@ mod alerting;
 mod container;
 mod dashboard;
 mod distribution;
+mod documentation;
 mod manifests;
 mod rules;
 mod systemd;

@@ -287,7 +287,7 @@ fn what_is_requested_is_within_the_limits_and_leaves_room_for_the_maps() {
         limit.get("cpu").is_none(),
         "a monitor that is held up sees less"
     );
-    // docs/memory.md: the kernel side on 512 CPUs, and the bindings that are kept.
+    // docs/installation.md: the kernel side on 512 CPUs, and the bindings that are kept.
     assert!(bytes(&limit["memory"]) >= (165 + 15) << 20);
 }
 

@@ -32,7 +32,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The capabilities that the monitor keeps; docs/capabilities.md says what for. */}}
+{{/* The capabilities that the monitor keeps; docs/installation.md says what for. */}}
 {{- define "arp-monitor.capabilities" -}}
 - BPF
 - NET_ADMIN

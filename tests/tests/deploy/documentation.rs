@@ -1,0 +1,123 @@
+//! The documentation: its links lead somewhere, and it names only metrics and alerts that there are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use probe_tests::workspace;
+
+/// The pages by their path below the workspace, without code blocks.
+fn pages() -> BTreeMap<PathBuf, String> {
+    let directories = ["", "docs"].map(|directory| workspace().join(directory));
+    let entries = directories
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let pages = paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let prose = text.split("```").step_by(2).collect();
+            let name = path.strip_prefix(workspace()).unwrap().to_owned();
+            (name, prose)
+        })
+        .collect()
+}
+
+/// The anchors of a page's headings, as the renderers of Markdown form them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings.map(anchor_of).collect()
+}
+
+fn anchor_of(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let pages = pages();
+    assert!(pages.len() > 10, "{pages:?}");
+    for (page, text) in &pages {
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => page.clone(),
+                file => normalized(&page.parent().unwrap().join(file)),
+            };
+            let there = workspace().join(&target);
+            assert!(there.exists(), "{}: {link}", page.display());
+            assert!(
+                anchor.is_empty() || anchors(&pages[&target]).contains(anchor),
+                "{}: {link}",
+                page.display()
+            );
+        }
+    }
+}
+
+/// The path without `..`.
+fn normalized(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
+    for component in path.components() {
+        if component == std::path::Component::ParentDir {
+            normalized.pop();
+        } else {
+            normalized.push(component);
+        }
+    }
+    normalized
+}
+
+#[test]
+fn every_alert_that_is_named_exists() {
+    let rules = ["", "-across-nodes", "-kubernetes"].map(|part| {
+        let path = workspace().join(format!("deploy/prometheus/arp-monitor{part}.rules.yaml"));
+        fs::read_to_string(path).unwrap()
+    });
+    let alerts: BTreeSet<_> = rules
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    for (page, text) in pages() {
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_alert = name.starts_with("Arp") && name.chars().all(char::is_alphanumeric);
+            // The event of the kernel side, and other types of the code, are not alerts.
+            let is_type = matches!(name, "ArpEvent" | "ArpProbe");
+            assert!(
+                !is_alert || is_type || alerts.contains(name),
+                "{}: {name}",
+                page.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let pages = pages();
+    let metrics = &pages[Path::new("docs/metrics.md")];
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    for (page, text) in &pages {
+        for rest in text.split("arp_monitor_").skip(1) {
+            let name: String = rest.chars().take_while(|&c| is_name(c)).collect();
+            let row = format!("| `arp_monitor_{name}` |");
+            assert!(
+                name.is_empty() || metrics.contains(&row),
+                "{}: arp_monitor_{name}",
+                page.display()
+            );
+        }
+    }
+}
