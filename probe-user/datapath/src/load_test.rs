@@ -47,7 +47,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// The kernel refuses frames below [`shortest_trial`] and above a page.
+    /// The kernel refuses frames below [`min_test_frame`] and above a page.
     pub fn test_run(
         &mut self,
         hook: Hook,

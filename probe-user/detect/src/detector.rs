@@ -312,7 +312,7 @@ impl Detector {
         self.table.next_deadline()
     }
 
-    /// Fetches what is to be asked. Without [`DetectConfig::can_send_probes`] it is always empty.
+    /// Fetches what is to be asked. Without [`DetectConfig::can_probe`] it is always empty.
     pub fn take_probe_requests(&mut self) -> Vec<ProbeRequest> {
         std::mem::take(&mut self.state.probe_requests)
     }

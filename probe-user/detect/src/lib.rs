@@ -7,13 +7,13 @@
 //!
 //! - [`Detector::observe`]: one frame, an [`Observation`];
 //! - [`Detector::learn`]: what the host and the cluster know that no frame says, [`HostFacts`];
-//! - [`Detector::expect_only`]: which single addresses are expected, those of a cluster's services;
+//! - [`Detector::set_expected`]: which single addresses are expected, those of a cluster's services;
 //! - [`Detector::reconfigure`]: other numbers and rules to go by, [`DetectConfig`];
-//! - [`Detector::answered`]: what came of an [`ProbeRequest`] that the machine had wished for;
+//! - [`Detector::record_replies`]: the replies to a [`ProbeRequest`];
 //! - [`Detector::tick`]: that time has passed. What is due is also judged before each frame, so ticks only
 //!   spare the wait for the next one.
 //!
-//! What comes out: [`Finding`]s, [`ProbeRequest`]s, and views of what is known.
+//! What comes out: [`Finding`](probe_model::Finding)s, [`ProbeRequest`]s, and views of what is known.
 //!
 //! # The life of a binding
 //!

@@ -1,7 +1,7 @@
 //! Pools of addresses as they are written down, before anything is on the network: which overlap, which are
 //! not what they seem, and what is left when an address is taken out.
 //!
-//! Pure: texts go in ([`manifest`], [`AddressPlan`]), become what they mean ([`PoolInventory`]) and are judged ([`judge()`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
+//! Pure: texts go in ([`manifest`], [`AddressPlan`]), become what they mean ([`PoolInventory`]) and are checked ([`check_pools`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
 //! the same way as a repository.
 
 mod evaluate;
