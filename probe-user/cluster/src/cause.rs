@@ -131,12 +131,12 @@ impl CauseInputs<'_> {
             .unseen_announcers(self.ip, |node| nodes.contains(node));
         let certain = self.nodes.is_some_and(NodeCoverage::is_complete) && unseen.is_empty();
         if let (Some(stranger), true) = (
-            strangers.iter().max_by_key(|owner| owner.announces),
+            strangers.iter().max_by_key(|owner| owner.announces()),
             certain,
         ) {
             evidence.push(self.macs_of_nodes());
             evidence.extend(self.mac_neighbourhood(stranger));
-            return if stranger.announces {
+            return if stranger.announces() {
                 evidence.extend(self.second_interface(stranger));
                 (CauseKind::OtherCluster, CauseScope::CrossCluster)
             } else {
@@ -178,14 +178,14 @@ impl CauseInputs<'_> {
     fn classify_nodes(&self, evidence: &mut Vec<String>) -> CauseKind {
         let said = self.cluster.reported_announcers(self.ip);
         let is_said = |owner: &OwnerRecord| name(owner).is_some_and(|name| said.contains(&name));
-        let is_one_heard = self.owners.iter().any(|owner| owner.announces);
+        let is_one_heard = self.owners.iter().any(|owner| owner.announces());
         let announcers: Vec<_> = self
             .owners
             .iter()
-            .filter(|owner| owner.announces || is_one_heard && is_said(owner))
+            .filter(|owner| owner.announces() || is_one_heard && is_said(owner))
             .collect();
         if announcers.len() > 1 {
-            for unheard in announcers.iter().filter(|owner| !owner.announces) {
+            for unheard in announcers.iter().filter(|owner| !owner.announces()) {
                 let name = name(unheard).unwrap_or_default();
                 evidence.push(format!(
                     "{name} has not been heard to announce it, and is said to"
@@ -217,7 +217,7 @@ impl CauseInputs<'_> {
             });
             return CauseKind::SplitBrain;
         }
-        let host = self.owners.iter().find(|owner| !owner.announces);
+        let host = self.owners.iter().find(|owner| !owner.announces());
         let host = host.and_then(|owner| name(owner));
         if let (1, Some(host)) = (announcers.len(), host) {
             evidence.push(format!(
@@ -312,7 +312,7 @@ impl CauseInputs<'_> {
             (None, None, Some(_)) => "no known node".to_owned(),
             (None, None, None) => "not known".to_owned(),
         };
-        let does = if owner.announces {
+        let does = if owner.announces() {
             "announces it as a load balancer does"
         } else {
             "answers for it"
@@ -350,7 +350,7 @@ impl CauseInputs<'_> {
 
     /// What an announcer that is no node may be after all, where a node announces the address as well.
     fn second_interface(&self, stranger: &OwnerRecord) -> Option<String> {
-        let mut announcers = self.owners.iter().filter(|owner| owner.announces);
+        let mut announcers = self.owners.iter().filter(|owner| owner.announces());
         let node = announcers.find_map(|owner| name(owner))?;
         let mac = stranger.macs.first()?;
         Some(format!(

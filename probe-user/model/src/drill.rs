@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use jiff::Timestamp;
 use probe_common::wire::{MacAddr, Vlan};
 
-use crate::{CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord, OwnerRole, Severity};
+use crate::{
+    AnnouncementKind, CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord, OwnerRole,
+    Severity,
+};
 
 /// The address of every drill (TEST-NET-1, RFC 5737): nobody has it.
 pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -27,7 +30,7 @@ pub fn conflict(now: Timestamp) -> FindingRecord {
         vendor: None,
         role,
         local: false,
-        announces: false,
+        announcement: AnnouncementKind::None,
         first_seen: now,
         last_seen: now,
         claims: 0,

@@ -122,7 +122,31 @@ label_enum! {
     }
 }
 
-/// One owner: a MAC, or the MACs that are one machine.
+label_enum! {
+    /// How an owner has announced an address to all hosts since it joined the present owners, from the weakest to the
+    /// strongest evidence of a load balancer's speaker.
+    pub enum AnnouncementKind {
+        /// It has not announced the address.
+        None = "none",
+        /// It has not announced it since it joined; before that it did as a speaker does. A starting MetalLB speaker
+        /// announces every address for a moment.
+        Earlier = "earlier",
+        /// In one form, by requests or by replies, as hosts and routers do (RFC 5227 section 3, RFC 9568 section 8.1.2).
+        Host = "host",
+        /// In both forms, as MetalLB and kube-vip do.
+        Speaker = "speaker",
+    }
+}
+
+impl AnnouncementKind {
+    /// Whether it is [`Self::None`].
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    pub(crate) const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+}
+
+/// One owner: a MAC, or the MACs that are one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OwnerView {
     /// Its part in the finding.
@@ -131,8 +155,8 @@ pub struct OwnerView {
     pub macs: Vec<MacAddr>,
     /// Whether it is this host.
     pub local: bool,
-    /// Whether it announces the address in both forms, as the announcers of load balancers do.
-    pub announces: bool,
+    /// How it has announced the address since it joined the present owners.
+    pub announcement: AnnouncementKind,
     /// When it first claimed the address, as far as is remembered.
     pub first_seen: Timestamp,
     /// When it last claimed the address.

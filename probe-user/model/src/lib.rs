@@ -43,7 +43,8 @@ pub use context::{
 };
 pub use escape::escape_untrusted;
 pub use finding::{
-    Evidence, EvidenceCounts, Finding, FindingKind, Hint, OwnerRole, OwnerView, Severity,
+    AnnouncementKind, Evidence, EvidenceCounts, Finding, FindingKind, Hint, OwnerRole, OwnerView,
+    Severity,
 };
 pub use links::{DefaultRoute, Link, Links};
 pub use mac_pattern::{MacPattern, MacPatternError};

@@ -176,7 +176,7 @@ fn about_cluster(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
     let kind = context.cause.as_ref()?.kind;
     let pool = context.pool.as_ref();
     // Whoever announces it as load balancers do is not the one that holds it besides.
-    let mut silent = record.owners.iter().filter(|owner| !owner.announces);
+    let mut silent = record.owners.iter().filter(|owner| !owner.announces());
     let node = match kind {
         CauseKind::NodeAddress => silent.find_map(|owner| owner.node.as_deref()),
         _ => None,

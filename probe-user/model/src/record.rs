@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vendor::vendor;
 use crate::{
-    AddressContext, BogusReason, Clock, Evidence, EvidenceCounts, Finding, FindingKind, Hint,
-    OwnerRole, OwnerView, Severity,
+    AddressContext, AnnouncementKind, BogusReason, Clock, Evidence, EvidenceCounts, Finding,
+    FindingKind, Hint, OwnerRole, OwnerView, Severity,
 };
 
 /// One finding: a line of JSON. Names are stable; fields may be added.
@@ -72,9 +72,12 @@ pub struct OwnerRecord {
     pub role: OwnerRole,
     /// Whether it is this host.
     pub local: bool,
-    /// Whether it announces the address as the announcers of load balancers do (MetalLB, kube-vip).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub announces: bool,
+    /// How it has announced the address since it joined the present owners.
+    #[serde(
+        default = "not_announced",
+        skip_serializing_if = "AnnouncementKind::is_none"
+    )]
+    pub announcement: AnnouncementKind,
     /// When it first claimed the address.
     pub first_seen: Timestamp,
     /// When it last claimed the address.
@@ -142,7 +145,17 @@ pub fn to_json(record: &impl Serialize) -> String {
     serde_json::to_string(record).unwrap_or_default()
 }
 
+/// What a record without the field says.
+const fn not_announced() -> AnnouncementKind {
+    AnnouncementKind::None
+}
+
 impl OwnerRecord {
+    /// Whether it announces the address as a load balancer's speaker does.
+    pub fn announces(&self) -> bool {
+        self.announcement == AnnouncementKind::Speaker
+    }
+
     pub(super) fn all(owners: &[OwnerView], clock: Clock) -> Vec<Self> {
         owners.iter().map(|owner| Self::new(owner, clock)).collect()
     }
@@ -154,7 +167,7 @@ impl OwnerRecord {
             node: None,
             role: owner.role,
             local: owner.local,
-            announces: owner.announces,
+            announcement: owner.announcement,
             first_seen: clock.to_wall_clock(owner.first_seen),
             last_seen: clock.to_wall_clock(owner.last_seen),
             claims: owner.claims,

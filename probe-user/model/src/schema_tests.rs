@@ -9,9 +9,9 @@ use super::{
     to_json,
 };
 use crate::{
-    AddressContext, AnnouncementMode, BogusReason, CauseKind, CauseScope, Clock, ClusterCause,
-    Evidence, EvidenceCounts, Finding, FindingKind, Hint, NamespacedName, OwnerRole, OwnerView,
-    Segment, Severity, Timestamp,
+    AddressContext, AnnouncementKind, AnnouncementMode, BogusReason, CauseKind, CauseScope, Clock,
+    ClusterCause, Evidence, EvidenceCounts, Finding, FindingKind, Hint, NamespacedName, OwnerRole,
+    OwnerView, Segment, Severity, Timestamp,
 };
 
 const SCHEMA: &str = include_str!("../../../docs/finding.schema.json");
@@ -43,7 +43,7 @@ fn every_finding() -> Vec<Finding> {
                 MacAddr([2, 0, 0, 0, 0, last]),
             ],
             local: number % 2 == 0,
-            announces: number % 2 == 0,
+            announcement: pick(AnnouncementKind::ALL, number),
             first_seen: Timestamp(1_700_000_000_000_000_000),
             last_seen: Timestamp(1_700_000_001_000_000_000),
             claims: 3,

@@ -132,7 +132,7 @@ fn finding(time: &str, kind: &str, macs: &[MacAddr], cause: bool) -> FindingReco
     let time = at(time);
     let owners = macs.iter().map(|mac| {
         json!({"macs": [mac.to_string()], "role": "current", "local": false,
-            "first_seen": time, "last_seen": time, "claims": 3, "announces": false})
+            "first_seen": time, "last_seen": time, "claims": 3, "announcement": "none"})
     });
     let mut value = json!({
         "time": time, "finding": kind, "severity": "critical", "interface": "eth0", "vlan": "0",
@@ -154,7 +154,7 @@ fn binding(macs: &[MacAddr], conflict: bool) -> BindingRecord {
     let owners = macs.iter().enumerate().map(|(number, mac)| {
         json!({"macs": [mac.to_string()], "role": if number == 0 {"current"} else {"earlier"},
             "local": false, "first_seen": at("10:00:00"), "last_seen": at("12:13:05"), "claims": 9,
-            "announces": true})
+            "announcement": "speaker"})
     });
     let mut value = json!({"interface": "eth0", "vlan": "0", "ip": IP, "tracked": true, "ignored": false,
         "owners": owners.collect::<Vec<_>>()});

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use probe_common::wire::Vlan;
-use probe_model::{CountsRecord, NamespacedName, Severity};
+use probe_model::{AnnouncementKind, CountsRecord, NamespacedName, Severity};
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,7 +25,11 @@ fn owner(number: u8, node: &str, announces: bool) -> OwnerRecord {
         node: (!node.is_empty()).then(|| node.to_owned()),
         role: OwnerRole::Current,
         local: false,
-        announces,
+        announcement: if announces {
+            AnnouncementKind::Speaker
+        } else {
+            AnnouncementKind::None
+        },
         first_seen: at("09:00:00"),
         last_seen: at("12:00:00"),
         claims: 3,

@@ -271,7 +271,7 @@ impl DriftFinder<'_> {
         let announced = own.is_none()
             && owners
                 .iter()
-                .any(|owner| is_nodes(owner) || owner.announces);
+                .any(|owner| is_nodes(owner) || owner.announces());
         if let Some(node) = own {
             evidence.push(format!(
                 "It is {}'s own address: the pool holds it",
@@ -470,7 +470,7 @@ fn describe_claim(owner: &OwnerRecord) -> String {
         (None, false, Some(vendor)) => format!("no known node, made by {vendor}"),
         (None, false, None) => "no known node".to_owned(),
     };
-    let does = if owner.announces {
+    let does = if owner.announces() {
         "announces it as a load balancer does"
     } else {
         "claims it"

@@ -1,7 +1,7 @@
 //! Each drift, and when it is told.
 
 use probe_common::wire::Vlan;
-use probe_model::{BindingRecord, OwnerRecord, OwnerRole};
+use probe_model::{AnnouncementKind, BindingRecord, OwnerRecord, OwnerRole};
 use serde_json::{Value, json};
 
 use super::*;
@@ -21,7 +21,11 @@ fn owner(number: u8, node: &str, announces: bool, last: &str) -> OwnerRecord {
         node: (!node.is_empty()).then(|| node.to_owned()),
         role: OwnerRole::Current,
         local: false,
-        announces,
+        announcement: if announces {
+            AnnouncementKind::Speaker
+        } else {
+            AnnouncementKind::None
+        },
         first_seen: at("09:00:00"),
         last_seen: at(last),
         claims: 3,

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use probe_common::wire::MacAddr;
 use probe_model::{
-    AnnouncementMode, BindingRecord, CheckRecord, CheckVerdict, ClusterCause, CountsRecord,
-    Evidence, FindingKind, FindingRecord, OwnerRecord as FindingOwner, OwnerRole, Severity,
+    AnnouncementKind, AnnouncementMode, BindingRecord, CheckRecord, CheckVerdict, ClusterCause,
+    CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord as FindingOwner, OwnerRole,
+    Severity,
 };
 use probe_pools::Pool;
 
@@ -394,9 +395,11 @@ impl ExplainCase<'_> {
             .owners
             .iter()
             .filter(|owner| owner.part != OwnerPart::Known || owner.local && announced_here);
-        let announces = |macs: &[MacAddr]| {
-            let mut heard = bindings.iter().flat_map(|binding| &binding.owners);
-            heard.any(|heard| heard.announces && heard.macs.iter().any(|mac| macs.contains(mac)))
+        let announcement = |macs: &[MacAddr]| {
+            let heard = bindings.iter().flat_map(|binding| &binding.owners);
+            let same = heard.filter(|heard| heard.macs.iter().any(|mac| macs.contains(mac)));
+            let strongest = same.map(|heard| heard.announcement).max();
+            strongest.unwrap_or(AnnouncementKind::None)
         };
         let owners = owners.map(|owner| FindingOwner {
             macs: owner.macs.clone(),
@@ -404,7 +407,7 @@ impl ExplainCase<'_> {
             node: owner.node.clone(),
             role: OwnerRole::Current,
             local: owner.local,
-            announces: announces(&owner.macs),
+            announcement: announcement(&owner.macs),
             first_seen: owner.first_seen.unwrap_or(check.time),
             last_seen: owner.last_seen.unwrap_or(check.time),
             claims: 1,

@@ -1,7 +1,7 @@
 //! The MACs that have claimed one address: a small set, bounded, the least recently seen goes first.
 
 use probe_common::wire::MacAddr;
-use probe_model::Timestamp;
+use probe_model::{AnnouncementKind, Timestamp};
 use smallvec::SmallVec;
 
 use super::ObservedClaim;
@@ -16,8 +16,10 @@ pub(super) struct Claimant {
     pub present: bool,
     /// How it has claimed the address since it is present.
     pub mode: ClaimMode,
-    /// The forms in which it has announced the address to all.
+    /// The forms in which it has announced the address to all since it is present.
     announcements: AnnouncementOperations,
+    /// It announced it in both forms before that.
+    announced_earlier: bool,
     /// That its frames come from another Ethernet source has been reported.
     mismatch_reported: bool,
     /// Its first claim.
@@ -83,6 +85,7 @@ impl Claimant {
                 by_request: false,
                 by_reply: false,
             },
+            announced_earlier: false,
             mismatch_reported: false,
             first_seen: heard.at,
             since: heard.at,
@@ -97,12 +100,28 @@ impl Claimant {
         self.announcements.by_request && self.announcements.by_reply
     }
 
+    /// How it has announced the address since it is present.
+    pub const fn announcement(&self) -> AnnouncementKind {
+        let AnnouncementOperations {
+            by_request,
+            by_reply,
+        } = self.announcements;
+        match (by_request, by_reply) {
+            (true, true) => AnnouncementKind::Speaker,
+            (true, false) | (false, true) => AnnouncementKind::Host,
+            (false, false) if self.announced_earlier => AnnouncementKind::Earlier,
+            (false, false) => AnnouncementKind::None,
+        }
+    }
+
     fn claim(&mut self, heard: &ObservedClaim) {
         let mode = ClaimMode::of(heard.form);
         if !self.present {
             self.present = true;
             self.since = heard.at;
             self.mode = mode;
+            self.announced_earlier |= self.is_announcer();
+            self.announcements = AnnouncementOperations::default();
         }
         if self.mode != mode {
             self.mode = ClaimMode::Both;
@@ -118,7 +137,7 @@ impl Claimant {
 }
 
 /// All of them. Inline as long as there is but one, which is nearly always.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Claimants(SmallVec<[Claimant; 1]>);
 
 impl Claimants {
@@ -155,8 +174,13 @@ impl Claimants {
 
     /// Those that `is_left` does not pick no longer take part.
     pub fn retain_only(&mut self, is_left: impl Fn(MacAddr) -> bool) {
+        self.retain_present(|claimant| is_left(claimant.mac));
+    }
+
+    /// Those that `is_present` does not pick no longer take part.
+    pub fn retain_present(&mut self, is_present: impl Fn(&Claimant) -> bool) {
         for claimant in &mut self.0 {
-            claimant.present &= is_left(claimant.mac);
+            claimant.present &= is_present(claimant);
         }
     }
 

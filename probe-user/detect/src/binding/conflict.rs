@@ -102,6 +102,11 @@ impl OpenConflict {
         tell
     }
 
+    /// The owners are counted anew: those that are gone are not awaited by the next report.
+    pub const fn forget_reported_owners(&mut self) {
+        self.reported_owners = 0;
+    }
+
     /// When something is due without a frame; once it is quiet, that includes its expiry.
     pub fn due_at(
         &self,

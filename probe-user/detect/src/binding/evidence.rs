@@ -17,6 +17,7 @@ impl Binding {
         hint: Option<Hint>,
         turn: &mut BindingTransition,
     ) {
+        self.drop_absent_owners(turn);
         let owners = self.count_parties(&turn.context);
         if owners < 2 {
             return;
@@ -29,6 +30,29 @@ impl Binding {
         conflict.hint = hint.or(conflict.hint);
         if conflict.add_evidence(evidence, turn.at, request, owners, turn.is_ignored()) {
             self.report_conflict(FindingKind::Conflict, evidence, turn);
+        }
+    }
+
+    /// Evidence reopens a quiet conflict: an owner that has not claimed the address for as long as it takes to become
+    /// quiet is no longer in it, unless less than two would be left. This host's own speaker is rarely seen to claim,
+    /// and stays.
+    fn drop_absent_owners(&mut self, turn: &BindingTransition) {
+        let facts = turn.context.facts;
+        let quiet_after = turn.context.rules.config.quiet_after;
+        if self
+            .conflict()
+            .is_none_or(|conflict| conflict.quiet_since.is_none())
+        {
+            return;
+        }
+        let before = self.claimants.clone();
+        self.claimants.retain_present(|claimant| {
+            facts.is_local(claimant.mac) || turn.at.since(claimant.last_seen) < quiet_after
+        });
+        if self.count_parties(&turn.context) < 2 {
+            self.claimants = before;
+        } else if let Some(conflict) = self.conflict_mut() {
+            conflict.forget_reported_owners();
         }
     }
 

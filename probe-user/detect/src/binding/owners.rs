@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use probe_common::wire::MacAddr;
-use probe_model::{OwnerRole, OwnerView, Timestamp};
+use probe_model::{AnnouncementKind, OwnerRole, OwnerView, Timestamp};
 use smallvec::SmallVec;
 
 use super::Binding;
@@ -149,7 +149,7 @@ impl Binding {
             if let Some((_, view)) = owners.iter_mut().find(|(known, _)| *known == owner) {
                 view.macs.push(claimant.mac);
                 view.local |= local;
-                view.announces |= claimant.is_announcer();
+                view.announcement = view.announcement.max(claimant.announcement());
                 view.first_seen = view.first_seen.min(claimant.first_seen);
                 view.claims += claimant.claims;
                 continue;
@@ -163,7 +163,7 @@ impl Binding {
                 role,
                 macs: vec![claimant.mac],
                 local,
-                announces: claimant.is_announcer(),
+                announcement: claimant.announcement(),
                 first_seen: claimant.first_seen,
                 last_seen: claimant.last_seen,
                 claims: claimant.claims,
@@ -186,7 +186,7 @@ pub(crate) fn host_owner(
         role,
         macs: vec![mac],
         local: context.facts.is_local(mac),
-        announces: false,
+        announcement: AnnouncementKind::None,
         first_seen: at,
         last_seen: at,
         claims: 0,

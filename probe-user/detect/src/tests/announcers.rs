@@ -1,7 +1,7 @@
 //! Who announces an address says something of why it has two owners.
 
 use probe_common::wire::MacAddr;
-use probe_model::{FindingKind::*, Hint};
+use probe_model::{AnnouncementKind, Finding, FindingKind::*, Hint};
 
 use super::lab::*;
 
@@ -39,4 +39,38 @@ fn an_announcer_and_a_host_in_conflict_are_told_as_such() {
     let findings = lab.take();
     let joined = findings.iter().find(|finding| finding.kind == Conflict);
     assert_eq!(joined.unwrap().hint, Some(Hint::TwoAnnouncers));
+}
+
+#[test]
+fn an_announcement_before_the_present_dispute_does_not_make_a_speaker() {
+    let mut lab = Lab::new();
+    burst(&mut lab, 0, A);
+    // A starting speaker announces the address for a moment, and the address settles with A.
+    burst(&mut lab, 100 * S, B);
+    burst(&mut lab, 102 * S, A);
+    lab.see(300 * S, asking(A));
+    lab.take();
+    // B has the address on an interface now, and announces it as hosts do.
+    lab.see(400 * S, answer(A, 400 * S));
+    lab.see(400 * S, answer(B, 400 * S));
+    let announcements = |findings: &[Finding]| {
+        let conflict = findings.iter().find(|finding| finding.kind == Conflict);
+        let owners = conflict.unwrap().owners.iter();
+        let mut all: Vec<_> = owners
+            .map(|owner| (owner.macs[0], owner.announcement))
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    let mut expected = vec![
+        (A, AnnouncementKind::Speaker),
+        (B, AnnouncementKind::Earlier),
+    ];
+    expected.sort_unstable();
+    assert_eq!(announcements(&lab.take()), expected);
+    lab.see(401 * S, announce(B));
+    lab.see(402 * S, answer(A, 402 * S));
+    lab.see(402 * S, answer(C, 402 * S));
+    let joined = announcements(&lab.take());
+    assert!(joined.contains(&(B, AnnouncementKind::Host)), "{joined:?}");
 }

@@ -23,8 +23,8 @@ struct Address {
     claims: Vec<Said>,
     /// The first claim, every takeover since, and the owner that was left when a conflict ended.
     holders: Vec<Takeover>,
-    /// When everybody but one left the stage.
-    left: Vec<(Timestamp, MacAddr)>,
+    /// When all but these left the stage.
+    left: Vec<(Timestamp, BTreeSet<MacAddr>)>,
     /// When a conflict ended, and with it what had led to it.
     amnesty: Timestamp,
     settled: bool,
@@ -63,8 +63,8 @@ impl Address {
 
     /// When a MAC last left the stage.
     fn left(&self, mac: MacAddr) -> Timestamp {
-        let times = self.left.iter().filter(|(_, left)| *left != mac);
-        times.map(|&(at, _)| at).max().unwrap_or_default()
+        let times = self.left.iter().filter(|(_, stay)| !stay.contains(&mac));
+        times.map(|(at, _)| *at).max().unwrap_or_default()
     }
 
     fn present(&self) -> BTreeSet<MacAddr> {
@@ -219,7 +219,19 @@ impl Model {
     }
 
     fn evidence(&mut self, at: Timestamp, ip: std::net::IpAddr) {
+        let quiet_after = self.config.quiet_after;
         let address = self.addresses.get_mut(&ip).unwrap();
+        if address
+            .conflict
+            .as_ref()
+            .is_some_and(|conflict| conflict.quiet.is_some())
+        {
+            let mut stay = address.present();
+            stay.retain(|&mac| at.since(address.last_claim(mac)) < quiet_after);
+            if stay.len() > 1 {
+                address.left.push((at, stay));
+            }
+        }
         let owners = address.present().len();
         assert!(owners >= 2, "evidence needs two");
         let before = address.conflict.replace(Conflict {
@@ -271,7 +283,7 @@ impl Model {
                 let holder = address.holder().mac;
                 address.settled = true;
                 if address.conflict.is_none() {
-                    address.left.push((at, holder));
+                    address.left.push((at, [holder].into()));
                     if before != holder {
                         self.told.push((at, ip, FindingKind::Moved));
                     }
@@ -288,7 +300,7 @@ impl Model {
                 address.settled = true;
                 address.contested.clear();
                 address.amnesty = at;
-                address.left.push((at, holder.mac));
+                address.left.push((at, [holder.mac].into()));
                 address.holders.push(Takeover {
                     at,
                     is_return: false,

@@ -57,6 +57,27 @@ fn evidence_during_quiet_is_told_again() {
     assert_eq!(lab.kinds(), [Conflict, ConflictQuiet, Conflict]);
 }
 
+#[test]
+fn a_conflict_that_reopens_names_only_the_owners_that_are_left() {
+    let mut lab = Lab::new();
+    duplicate(&mut lab, 0);
+    lab.see(S, answer(A, S));
+    lab.see(S + 5, answer(C, S));
+    for second in 2..200 {
+        lab.see(second * S, asking(A));
+    }
+    let kinds = lab.kinds();
+    assert_eq!(kinds, [Conflict, Conflict, ConflictQuiet]);
+    duplicate(&mut lab, 200 * S);
+    let reopened = lab.only();
+    assert_eq!(reopened.kind, Conflict);
+    assert!(!macs(&reopened).contains(&C), "{:?}", macs(&reopened));
+    // C comes back: that is an owner that joins.
+    lab.see(201 * S, answer(A, 201 * S));
+    lab.see(201 * S + 5, answer(C, 201 * S));
+    assert_eq!(macs(&lab.only()).len(), 3);
+}
+
 fn inquiry(lab: &mut Lab) -> [ProbeRequest; 2] {
     let asks = lab.detector.take_probe_requests();
     let asks: Vec<_> = asks

@@ -3,8 +3,8 @@
 use jiff::tz::TimeZone;
 use probe_common::wire::Bogus;
 use probe_model::{
-    AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence, Hint,
-    NamespacedName, OwnerRole,
+    AnnouncementKind, AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence,
+    Hint, NamespacedName, OwnerRole,
 };
 
 use super::*;
@@ -24,7 +24,7 @@ fn owner(role: OwnerRole, mac: &str, claims: u64, first: &str, last: &str) -> Ow
         node: None,
         role,
         local: false,
-        announces: false,
+        announcement: AnnouncementKind::None,
         first_seen: at(first),
         last_seen: at(last),
         claims,

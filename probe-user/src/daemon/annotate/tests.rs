@@ -7,7 +7,7 @@ use probe_cluster::{
 };
 use probe_common::wire::Vlan;
 use probe_model::{
-    CauseKind, CountsRecord, OwnerRole, Severity,
+    AnnouncementKind, CauseKind, CountsRecord, OwnerRole, Severity,
     watched::{WatchState, WatchedInterface},
 };
 use serde_json::json;
@@ -93,7 +93,7 @@ fn owner(mac: MacAddr, local: bool) -> OwnerRecord {
         node: None,
         role: OwnerRole::Current,
         local,
-        announces: false,
+        announcement: AnnouncementKind::None,
         first_seen: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         claims: 1,
