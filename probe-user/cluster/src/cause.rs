@@ -1,40 +1,48 @@
-//! Why an address of a cluster is in dispute: from what was seen, and what the cluster says.
+//! Why an address of a cluster has more than one owner: from what was observed, and from what the cluster says.
 //!
 //! The rules are tried in this order; the first that holds is the cause.
 //!
 //! 1. An owner is certainly no node, and announces as load balancers do: [`CauseKind::OtherCluster`].
 //! 2. An owner is certainly no node: [`CauseKind::ExternalDevice`].
 //! 3. Every owner is the same node: [`CauseKind::ArpFlux`].
-//! 4. So many machines answer one request that every node does: [`CauseKind::IpvsStrictArp`].
+//! 4. So many hosts reply to one request that every node does: [`CauseKind::IpvsStrictArp`].
 //! 5. Services have the address without a key that lets them share it: [`CauseKind::SharedWithoutKey`].
-//! 6. An owner may be a node or not, for want of knowledge: [`CauseKind::Unknown`].
+//! 6. Whether an owner is a node is not known: [`CauseKind::Unknown`].
 //! 7. Two nodes announce it, and more than one installation is in the cluster: [`CauseKind::SeveralInstalls`].
-//! 8. Two nodes announce it, and one of them should not: [`CauseKind::StaleSpeaker`].
-//! 9. Two nodes announce it: [`CauseKind::SplitBrain`].
-//! 10. A node has it, and is heard to announce it no more than hosts do: [`CauseKind::NodeAddress`]. Not where Cilium
-//!     may speak for it, which announces no more than hosts do either.
-//! 11. Otherwise [`CauseKind::Unknown`].
+//! 8. Two nodes are named in turns as its announcers: [`CauseKind::SplitBrain`].
+//! 9. Two nodes announce it, and one of them should not: [`CauseKind::StaleSpeaker`].
+//! 10. Two nodes announce it: [`CauseKind::SplitBrain`].
+//! 11. A node has it on an interface: [`CauseKind::NodeAddress`].
+//! 12. Otherwise [`CauseKind::Unknown`].
 //!
-//! Who is certainly no node: one whose MAC is no node's, where the MACs of all nodes of this network are known, and no
-//! node that is said to announce the address, and may do so through another network card, is missing among its owners.
+//! An owner is certainly no node if its MAC is no node's, the MACs of all nodes of this network are known, and no
+//! node that is said to announce the address, and may do so through another interface, is missing among the owners.
 //!
-//! What MetalLB says of who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
-//! announcers apart, and never makes two of none. Where two nodes have the address on the wire and one was heard to
-//! announce it, the other counts as an announcer if it is said to be one: it may have announced before this began to
-//! listen.
+//! What MetalLB says about who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
+//! announcers apart, and never makes two of none. [`NodeOwner`] says when a node counts as a speaker, and when as a host.
+//!
+//! Two nodes that contest an address have no cause: a rollout of the speakers looks like that.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use probe_model::{
-    CauseKind, CauseScope, ClusterCause, Evidence, FindingKind, FindingRecord, Hint, OwnerRecord,
-    OwnerRole,
+    AnnouncementKind, CauseKind, CauseScope, ClusterCause, FindingKind, FindingRecord, Hint, Links,
+    OwnerRecord, OwnerRole,
 };
 
 use super::snapshot::{ClusterSnapshot, Service};
 
-/// More names than this are not listed in a sentence.
+/// Names that a sentence lists.
 const MAX_NAMES: usize = 5;
+/// How long before a dispute began a node may last have been named as announcer and still be taken for one that goes on.
+const NAMED_BEFORE: SignedDuration = SignedDuration::from_mins(10);
+/// While the status names no node, who was named within this counts.
+const NAMED_RECENTLY: SignedDuration = SignedDuration::from_mins(1);
+/// After this an agent that probes tracked addresses has observed everyone who replies for one.
+const LISTENED_LONG: SignedDuration = SignedDuration::from_mins(10);
+/// How far the API server's clock may be behind this host's.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 /// How well nodes are known by their MACs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,15 +63,67 @@ impl NodeCoverage {
     }
 }
 
+/// Where this host has an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressPlacement {
+    /// On no interface: if this host replies for it, a program in user space does.
+    Absent,
+    /// On this interface, which replies to ARP.
+    Interface(String),
+    /// On this interface, which does not reply to ARP (loopback, dummy, kube-ipvs0). Others may reply for it.
+    InterfaceWithoutArp(String),
+}
+
+impl AddressPlacement {
+    /// Where this host has the address.
+    pub fn of(links: &Links, ip: IpAddr) -> Self {
+        let holders = links
+            .iter()
+            .filter(|link| link.addresses.iter().any(|address| address.addr() == ip));
+        match holders.max_by_key(|link| link.arp) {
+            None => Self::Absent,
+            Some(link) if link.arp => Self::Interface(link.name.clone()),
+            Some(link) => Self::InterfaceWithoutArp(link.name.clone()),
+        }
+    }
+}
+
+/// What is known besides the finding and the cluster's objects.
+#[derive(Clone, Debug)]
+pub struct CauseContext {
+    /// How well the nodes are known by their MACs; `None` if their list is not known.
+    pub nodes: Option<NodeCoverage>,
+    /// The present time.
+    pub now: Timestamp,
+    /// Since when this agent observes the network; `None` if that is not known.
+    pub listens_since: Option<Timestamp>,
+    /// Where this host has the address; `None` if that is not known.
+    pub placement: Option<AddressPlacement>,
+}
+
+impl CauseContext {
+    /// Nothing is known of this host.
+    pub const fn of_nodes(nodes: Option<NodeCoverage>, now: Timestamp) -> Self {
+        Self {
+            nodes,
+            now,
+            listens_since: None,
+            placement: None,
+        }
+    }
+}
+
 /// The likely cause of a dispute about an address of the cluster: of a service, or of a pool. The owners of the finding
-/// carry the names of nodes; `nodes` is how well those are known, `None` if their list is not. `None` for findings that are no dispute, and for addresses that are none of the cluster's.
+/// carry the names of nodes. `None` for findings that are no dispute, for addresses that are not the cluster's, and while
+/// nodes merely contest an address.
 pub fn cause(
     finding: &FindingRecord,
     cluster: &ClusterSnapshot,
-    nodes: Option<NodeCoverage>,
+    context: CauseContext,
 ) -> Option<ClusterCause> {
     let is_dispute = match finding.finding {
-        FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => true,
+        FindingKind::Contested => !is_contested_by_nodes(finding),
+        FindingKind::Conflict | FindingKind::ConflictQuiet => true,
         FindingKind::NewBinding
         | FindingKind::Moved
         | FindingKind::ConflictResolved
@@ -78,19 +138,27 @@ pub fn cause(
     if !is_dispute || !is_ours {
         return None;
     }
-    let owners = finding.owners.iter();
-    let owners: Vec<_> = owners
-        .filter(|owner| matches!(owner.role, OwnerRole::Current | OwnerRole::Earlier))
-        .collect();
     let case = CauseInputs {
         ip: finding.ip,
         finding,
         cluster,
-        nodes,
+        context,
         services,
-        owners,
+        owners: owners_of(finding).collect(),
     };
     Some(case.determine())
+}
+
+/// Whether several nodes of the cluster, and no other host, contest an address: rollouts of speakers do that, and so do
+/// planned handovers.
+pub fn is_contested_by_nodes(finding: &FindingRecord) -> bool {
+    let names: BTreeSet<_> = owners_of(finding).map(name).collect();
+    finding.finding == FindingKind::Contested && names.len() > 1 && !names.contains(&None)
+}
+
+fn owners_of(finding: &FindingRecord) -> impl Iterator<Item = &OwnerRecord> {
+    let owners = finding.owners.iter();
+    owners.filter(|owner| matches!(owner.role, OwnerRole::Current | OwnerRole::Earlier))
 }
 
 /// One dispute.
@@ -98,7 +166,7 @@ struct CauseInputs<'a> {
     ip: IpAddr,
     finding: &'a FindingRecord,
     cluster: &'a ClusterSnapshot,
-    nodes: Option<NodeCoverage>,
+    context: CauseContext,
     services: Vec<&'a Service>,
     owners: Vec<&'a OwnerRecord>,
 }
@@ -129,7 +197,8 @@ impl CauseInputs<'_> {
         let unseen = self
             .cluster
             .unseen_announcers(self.ip, |node| nodes.contains(node));
-        let certain = self.nodes.is_some_and(NodeCoverage::is_complete) && unseen.is_empty();
+        let certain =
+            self.context.nodes.is_some_and(NodeCoverage::is_complete) && unseen.is_empty();
         if let (Some(stranger), true) = (
             strangers.iter().max_by_key(|owner| owner.announces()),
             certain,
@@ -151,15 +220,15 @@ impl CauseInputs<'_> {
         let hint = self.finding.hint;
         if strangers.is_empty() && nodes.len() == 1 && self.owners.len() > 1 {
             let node = nodes.first().copied().unwrap_or_default();
-            evidence.push(format!("Every MAC address that answers is one of {node}"));
+            evidence.push(format!("Every MAC address that replies belongs to {node}"));
             return (CauseKind::ArpFlux, CauseScope::Internal);
         }
         if hint == Some(Hint::ArpFlux) {
-            evidence.push("Every MAC address that answers is this host's".to_owned());
+            evidence.push("Every MAC address that replies belongs to this host".to_owned());
             return (CauseKind::ArpFlux, CauseScope::Internal);
         }
         if hint == Some(Hint::IpvsStrictArp) {
-            evidence.push("Three or more machines answered one request".to_owned());
+            evidence.push("Three or more hosts replied to one request".to_owned());
             return (CauseKind::IpvsStrictArp, scope);
         }
         if let Some(sentence) = self.shared_without_key() {
@@ -176,78 +245,178 @@ impl CauseInputs<'_> {
 
     /// Every owner is a node, and there is more than one.
     fn classify_nodes(&self, evidence: &mut Vec<String>) -> CauseKind {
-        let said = self.cluster.reported_announcers(self.ip);
-        let is_said = |owner: &OwnerRecord| name(owner).is_some_and(|name| said.contains(&name));
-        let is_one_heard = self.owners.iter().any(|owner| owner.announces());
-        let announcers: Vec<_> = self
+        let owners: Vec<_> = self
             .owners
             .iter()
-            .filter(|owner| owner.announces() || is_one_heard && is_said(owner))
+            .map(|owner| (name(owner).unwrap_or_default(), self.node_owner(owner)))
             .collect();
-        if announcers.len() > 1 {
-            for unheard in announcers.iter().filter(|owner| !owner.announces()) {
-                let name = name(unheard).unwrap_or_default();
-                evidence.push(format!(
-                    "{name} has not been heard to announce it, and is said to"
-                ));
-            }
-            if let Some(sentence) = self.multiple_installations() {
-                evidence.push(sentence);
-                return CauseKind::SeveralInstalls;
-            }
-            if self.services.is_empty() && self.cluster.is_known(super::Resource::Services) {
-                evidence.push(format!(
-                    "No service has {}: nobody should announce it",
-                    self.ip
-                ));
-                return CauseKind::StaleSpeaker;
-            }
-            let unsaid = announcers.iter().find(|owner| !is_said(owner));
-            if let (false, Some(name)) = (said.is_empty(), unsaid.and_then(|owner| name(owner))) {
-                evidence.push(format!(
-                    "{} should announce it, as far as is said; {name} does as well",
-                    listed(&said)
-                ));
-                return CauseKind::StaleSpeaker;
-            }
-            evidence.push(if said.is_empty() {
-                "Nothing says which of them should announce it".to_owned()
-            } else {
-                "Each of them takes itself for the one that should announce it".to_owned()
-            });
-            return CauseKind::SplitBrain;
+        let speakers: Vec<_> = owners
+            .iter()
+            .filter(|(_, owner)| owner.is_speaker())
+            .collect();
+        if speakers.len() > 1 {
+            evidence.extend(
+                speakers
+                    .iter()
+                    .filter_map(|(name, owner)| owner.describe(name)),
+            );
+            let names: Vec<_> = speakers.iter().map(|&&(name, _)| name).collect();
+            return self.classify_speakers(&names, evidence);
         }
-        let host = self.owners.iter().find(|owner| !owner.announces());
-        let host = host.and_then(|owner| name(owner));
-        if let (1, Some(host)) = (announcers.len(), host) {
-            evidence.push(format!(
-                "{host} answers for it, and has not announced it as a speaker does"
-            ));
-            if let Some(service) = self.services.iter().find(|service| service.by_cilium) {
+        let host = owners
+            .iter()
+            .find(|(_, owner)| owner.is_host(speakers.len()));
+        if let Some((name, host)) = host {
+            evidence.extend(host.describe(name));
+            let is_certain = matches!(host, NodeOwner::HasInterface(_));
+            let cilium = self.services.iter().find(|service| service.by_cilium);
+            if let Some(service) = cilium.filter(|_| !is_certain) {
                 evidence.push(format!(
-                    "{} is Cilium's, which announces no more than hosts do: {host} may speak for it",
+                    "{} is Cilium's, which announces addresses as hosts do: {name} may announce it for Cilium",
                     service.named
                 ));
                 return CauseKind::Unknown;
             }
             return CauseKind::NodeAddress;
         }
-        if self.finding.evidence == Some(Evidence::Local)
-            // What this host is said to announce, it may have answered for and not have on an interface.
-            && let Some(holder) = self.owners.iter().find(|owner| owner.local && !is_said(owner))
+        let undecided = owners.iter().filter(|(_, owner)| !owner.is_speaker());
+        evidence.extend(undecided.filter_map(|(name, owner)| owner.describe(name)));
+        if speakers.is_empty() {
+            evidence.push(
+                "No owner was observed to announce it as a speaker does: which of them has it on an interface is not known"
+                    .to_owned(),
+            );
+        }
+        CauseKind::Unknown
+    }
+
+    /// Two or more nodes announce the address.
+    fn classify_speakers(&self, names: &[&str], evidence: &mut Vec<String>) -> CauseKind {
+        if let Some(sentence) = self.multiple_installations() {
+            evidence.push(sentence);
+            return CauseKind::SeveralInstalls;
+        }
+        let alternating = self.alternating();
+        if alternating
+            .iter()
+            .filter(|name| names.contains(name))
+            .count()
+            > 1
         {
             evidence.push(format!(
-                "{} has it on an interface",
-                name(holder).unwrap_or_default()
+                "The status of the service named {} in turns within the last minute",
+                listed(&alternating)
             ));
-            return CauseKind::NodeAddress;
+            return CauseKind::SplitBrain;
         }
-        evidence.push(
-            "No owner has been heard to announce it: which of them has it on an interface, and which speaks for a \
-             load balancer, is not known"
-                .to_owned(),
-        );
-        CauseKind::Unknown
+        if self.services.is_empty() && self.cluster.is_known(super::Resource::Services) {
+            evidence.push(format!(
+                "No service has {}: no node should announce it",
+                self.ip
+            ));
+            return CauseKind::StaleSpeaker;
+        }
+        let said = self.reported();
+        let unsaid = names.iter().find(|name| !said.contains(name));
+        if let (false, Some(name)) = (said.is_empty(), unsaid) {
+            evidence.push(format!(
+                "By its status {} should announce it; {name} does so too",
+                listed(&said)
+            ));
+            return CauseKind::StaleSpeaker;
+        }
+        evidence.push(if said.is_empty() {
+            "Nothing says which of them should announce it".to_owned()
+        } else {
+            "By its status each of them should announce it".to_owned()
+        });
+        CauseKind::SplitBrain
+    }
+
+    /// The nodes that should announce the address by what is said now, or was during the last minute if nothing is.
+    fn reported(&self) -> Vec<&str> {
+        let now = self.cluster.reported_announcers(self.ip);
+        if !now.is_empty() {
+            return now;
+        }
+        let since = self.context.now.saturating_sub(NAMED_RECENTLY);
+        let since = since.unwrap_or(Timestamp::MIN);
+        self.cluster.reported_announcers_since(self.ip, since)
+    }
+
+    fn alternating(&self) -> Vec<&str> {
+        self.cluster
+            .alternating_announcers(self.ip, self.context.now)
+    }
+
+    /// As what a node has the address.
+    fn node_owner(&self, owner: &OwnerRecord) -> NodeOwner {
+        let is_named = |names: &[&str]| name(owner).is_some_and(|name| names.contains(&name));
+        let is_reported = is_named(&self.reported()) || is_named(&self.alternating());
+        if let Some(by_placement) = self.by_placement(owner, is_reported) {
+            return by_placement;
+        }
+        if owner.announces() {
+            return NodeOwner::Announces;
+        }
+        let is_one_observed = self.owners.iter().any(|owner| {
+            owner.announces() || self.by_placement(owner, false) == Some(NodeOwner::HasNoInterface)
+        });
+        let before = self.finding.since.saturating_sub(NAMED_BEFORE);
+        let before = before.unwrap_or(Timestamp::MIN);
+        if is_one_observed && is_reported {
+            return NodeOwner::IsReported;
+        }
+        if is_one_observed && is_named(&self.cluster.reported_announcers_since(self.ip, before)) {
+            return NodeOwner::WasReported;
+        }
+        let ever = self
+            .cluster
+            .reported_announcers_since(self.ip, Timestamp::MIN);
+        match owner.announcement {
+            AnnouncementKind::Host => NodeOwner::AnnouncesAsHost,
+            AnnouncementKind::None if !is_named(&ever) && self.would_have_announced(owner) => {
+                NodeOwner::RepliesOnly
+            }
+            AnnouncementKind::Speaker | AnnouncementKind::Earlier | AnnouncementKind::None => {
+                NodeOwner::Undecided
+            }
+        }
+    }
+
+    /// What this host's interfaces say, if the owner is this host.
+    fn by_placement(&self, owner: &OwnerRecord, is_reported: bool) -> Option<NodeOwner> {
+        // kube-vip has its addresses on interfaces, and Cilium replies without.
+        let by_kube_vip = self
+            .services
+            .iter()
+            .any(|service| service.kube_vip_host.is_some());
+        let by_cilium = self.services.iter().any(|service| service.by_cilium);
+        match self.context.placement.as_ref().filter(|_| owner.local)? {
+            AddressPlacement::Interface(_) if by_kube_vip || is_reported && owner.announces() => {
+                None
+            }
+            AddressPlacement::Interface(name) => Some(NodeOwner::HasInterface(name.clone())),
+            AddressPlacement::Absent if by_cilium => None,
+            AddressPlacement::Absent => Some(NodeOwner::HasNoInterface),
+            AddressPlacement::InterfaceWithoutArp(_) if owner.announces() => None,
+            AddressPlacement::InterfaceWithoutArp(name) => {
+                Some(NodeOwner::HasInterfaceWithoutArp(name.clone()))
+            }
+        }
+    }
+
+    /// Whether this agent would have observed a speaker's announcements if the owner were one: the address was
+    /// assigned, or the owner came, when the agent had listened for long.
+    fn would_have_announced(&self, owner: &OwnerRecord) -> bool {
+        let Some(listens_since) = self.context.listens_since else {
+            return false;
+        };
+        let is_later = |time: Timestamp, margin| time.duration_since(listens_since) >= margin;
+        let mut assigned = self.services.iter().map(|service| service.assigned);
+        let is_new = !self.services.is_empty()
+            && assigned.all(|time| time.is_some_and(|time| is_later(time, CLOCK_SKEW)));
+        is_new || is_later(owner.first_seen, LISTENED_LONG)
     }
 
     /// Services that have the address and may not share it. With MetalLB and Cilium that takes a key; others, as
@@ -305,7 +474,7 @@ impl CauseInputs<'_> {
     fn describe_owner(&self, owner: &OwnerRecord) -> String {
         let mac = owner.macs.first().map(ToString::to_string);
         let mac = mac.unwrap_or_default();
-        let who = match (name(owner), &owner.vendor, self.nodes) {
+        let who = match (name(owner), &owner.vendor, self.context.nodes) {
             (Some(node), _, _) => format!("node {node}"),
             (None, Some(vendor), Some(_)) => format!("no known node, made by {vendor}"),
             (None, Some(vendor), None) => format!("made by {vendor}"),
@@ -315,13 +484,13 @@ impl CauseInputs<'_> {
         let does = if owner.announces() {
             "announces it as a load balancer does"
         } else {
-            "answers for it"
+            "replies for it"
         };
         format!("{mac} ({who}) {does}")
     }
 
     fn macs_of_nodes(&self) -> String {
-        match self.nodes {
+        match self.context.nodes {
             None => "The nodes are not known".to_owned(),
             Some(NodeCoverage { on_segment: 0, .. }) => {
                 "No node has an address on this network by which its MAC address could be known"
@@ -380,12 +549,12 @@ impl CauseInputs<'_> {
         ))
     }
 
-    /// What MetalLB and kube-vip say of who announces it.
+    /// The nodes that MetalLB and kube-vip name as its announcers.
     fn announcing_node(&self) -> Option<String> {
         let said = self.cluster.reported_announcers(self.ip);
         (!said.is_empty()).then(|| {
             format!(
-                "By the status of the service it is announced by {}, which need not be so",
+                "The status of the service names {} as its announcer, which may be out of date",
                 listed(&said)
             )
         })
@@ -401,6 +570,85 @@ impl CauseInputs<'_> {
         let is_stale = freshness.known == super::snapshot::ResourceState::Stale;
         let heard = freshness.heard.filter(|_| is_stale)?;
         Some(format!("The API server was last heard at {heard}"))
+    }
+}
+
+/// As what a node has the address, and what says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NodeOwner {
+    /// A speaker: it announces the address in both forms.
+    Announces,
+    /// A speaker: this host has the address on no interface, so a program in user space replies for it.
+    HasNoInterface,
+    /// A speaker: it was not observed to announce, and the status of the service names it.
+    IsReported,
+    /// A speaker: it was not observed to announce, and the status of the service named it until shortly before.
+    WasReported,
+    /// A host: this host has the address on this interface.
+    HasInterface(String),
+    /// A host: it announced the address in one form.
+    AnnouncesAsHost,
+    /// A host: it replies, and this agent would have observed a speaker's announcements.
+    RepliesOnly,
+    /// This host has the address on this interface, which does not reply to ARP.
+    HasInterfaceWithoutArp(String),
+    /// A speaker that announced before this agent listened, or a host.
+    Undecided,
+}
+
+impl NodeOwner {
+    const fn is_speaker(&self) -> bool {
+        match self {
+            Self::Announces | Self::HasNoInterface | Self::IsReported | Self::WasReported => true,
+            Self::HasInterface(_)
+            | Self::AnnouncesAsHost
+            | Self::RepliesOnly
+            | Self::HasInterfaceWithoutArp(_)
+            | Self::Undecided => false,
+        }
+    }
+
+    /// Whether it is a host, beside so many speakers. Without a speaker, a remote owner may be one.
+    const fn is_host(&self, speakers: usize) -> bool {
+        match self {
+            Self::HasInterface(_) => true,
+            Self::AnnouncesAsHost | Self::RepliesOnly => speakers > 0,
+            Self::Announces
+            | Self::HasNoInterface
+            | Self::IsReported
+            | Self::WasReported
+            | Self::HasInterfaceWithoutArp(_)
+            | Self::Undecided => false,
+        }
+    }
+
+    /// The evidence as a sentence; none where the sentence about the owner has it.
+    fn describe(&self, node: &str) -> Option<String> {
+        Some(match self {
+            Self::Announces => return None,
+            Self::HasNoInterface => format!(
+                "{node} has it on no interface: a program in user space replies for it, as a speaker does"
+            ),
+            Self::IsReported => format!(
+                "{node} was not observed to announce it; the status of the service names it"
+            ),
+            Self::WasReported => format!(
+                "{node} was not observed to announce it; the status of the service named it until shortly before"
+            ),
+            Self::HasInterface(interface) => format!("{node} has it on {interface}"),
+            Self::AnnouncesAsHost => {
+                format!("{node} announced it as hosts do, and not as a speaker does")
+            }
+            Self::RepliesOnly => {
+                format!("{node} replies for it, and has not announced it as a speaker does")
+            }
+            Self::HasInterfaceWithoutArp(interface) => format!(
+                "{node} has it on {interface}, which does not reply to ARP: its other interfaces may reply for it (arp_ignore)"
+            ),
+            Self::Undecided => format!(
+                "{node} replies for it: whether it has it on an interface, or its speaker announced it earlier, is not known here"
+            ),
+        })
     }
 }
 

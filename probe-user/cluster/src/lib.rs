@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announcer_history;
 pub mod cause;
 pub mod drift;
 pub mod explain;
@@ -19,5 +20,6 @@ pub mod testing;
 pub mod tracking;
 pub mod usage;
 
+pub use announcer_history::NamedAnnouncer;
 pub use node_index::NodeIndex;
 pub use snapshot::{ClusterObjects, ClusterSnapshot, Node, Resource, Service, object_title};

@@ -92,6 +92,19 @@ pub struct ParseOutcome {
     pub broken: Vec<InvalidObject>,
 }
 
+impl ParseOutcome {
+    /// The service and the node that the object says announces it.
+    pub fn announcer(&self) -> Option<(&NamespacedName, &str)> {
+        match self.kept.as_ref()? {
+            ParsedObject::Status(status) => Some((&status.service, &status.node)),
+            ParsedObject::Service(service) => {
+                Some((&service.named, service.kube_vip_host.as_deref()?))
+            }
+            ParsedObject::Metallb(_) => None,
+        }
+    }
+}
+
 /// The namespace and name of an object: both empty if it does not say.
 pub fn named(object: &Value) -> NamespacedName {
     let name = |key| {

@@ -1,11 +1,13 @@
 //! What is known of one resource, kept object by object while it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use probe_model::NamespacedName;
 use serde_json::Value;
 
 use super::{
+    announcer_history::AnnouncerHistory,
     object,
     object::{ParseOutcome, ParsedObject},
     snapshot::{ClusterObjects, Freshness, InvalidObject, Resource},
@@ -26,54 +28,97 @@ pub struct ResourceStore {
     resource: Resource,
     /// Objects of which nothing is kept and nothing is wrong are not here.
     objects: BTreeMap<NamespacedName, ParseOutcome>,
+    /// The nodes that these objects name or named as announcers of services.
+    announcers: AnnouncerHistory,
     /// How many did not fit since the last list.
     left_out: usize,
 }
 
 impl ResourceStore {
-    /// Without objects.
-    pub const fn new(resource: Resource) -> Self {
+    /// A store without objects.
+    pub fn new(resource: Resource) -> Self {
         Self {
             resource,
             objects: BTreeMap::new(),
+            announcers: AnnouncerHistory::default(),
             left_out: 0,
         }
     }
 
-    /// Of what.
+    /// The resource whose objects these are.
     pub const fn resource(&self) -> Resource {
         self.resource
     }
 
-    /// Takes an object, new or changed. Whether that makes a difference.
-    pub fn apply(&mut self, object: Value) -> bool {
+    /// Stores an object, new or changed, at `now`. Returns whether that makes a difference.
+    pub fn apply(&mut self, object: Value, now: Timestamp) -> bool {
         let named = object::named(&object);
-        let reading = object::read(self.resource, object);
-        if reading.kept.is_none() && reading.broken.is_empty() {
-            return self.objects.remove(&named).is_some();
+        let parsed = object::read(self.resource, object);
+        if parsed.kept.is_none() && parsed.broken.is_empty() {
+            return self.remove_named(&named, now);
         }
         let known = self.objects.get(&named);
-        if known == Some(&reading) {
+        if known == Some(&parsed) {
             return false;
         }
         if known.is_none() && self.objects.len() >= self.capacity() {
             self.left_out += 1;
-            // Told once, by the count.
+            // Reported once, by the count.
             return self.left_out == 1;
         }
-        self.objects.insert(named, reading);
+        let before = known.and_then(ParseOutcome::announcer);
+        let after = parsed.announcer();
+        if let Some((service, node)) = before
+            && after != before
+        {
+            self.announcers.end(service, node, now);
+        }
+        if let Some((service, node)) = after {
+            self.announcers.begin(service, node, now);
+        }
+        self.objects.insert(named, parsed);
         true
     }
 
-    /// Takes an object away. Whether that makes a difference.
-    pub fn remove(&mut self, object: &Value) -> bool {
-        self.objects.remove(&object::named(object)).is_some()
+    /// Removes an object at `now`. Returns whether that makes a difference.
+    pub fn remove(&mut self, object: &Value, now: Timestamp) -> bool {
+        self.remove_named(&object::named(object), now)
+    }
+
+    fn remove_named(&mut self, named: &NamespacedName, now: Timestamp) -> bool {
+        let Some(removed) = self.objects.remove(named) else {
+            return false;
+        };
+        if let Some((service, node)) = removed.announcer() {
+            self.announcers.end(service, node, now);
+        }
+        true
+    }
+
+    /// Takes over from the store that this list replaces which nodes were named as announcers.
+    pub fn inherit_announcers(&mut self, previous: Self, now: Timestamp) {
+        let mut announcers = previous.announcers;
+        let named = |objects: &BTreeMap<_, ParseOutcome>| -> BTreeSet<(NamespacedName, String)> {
+            let announcers = objects.values().filter_map(ParseOutcome::announcer);
+            announcers
+                .map(|(service, node)| (service.clone(), node.to_owned()))
+                .collect()
+        };
+        let (before, after) = (named(&previous.objects), named(&self.objects));
+        for (service, node) in before.difference(&after) {
+            announcers.end(service, node, now);
+        }
+        for (service, node) in &after {
+            announcers.begin(service, node, now);
+        }
+        announcers.retain(now);
+        self.announcers = announcers;
     }
 
     /// How many objects are kept.
     pub fn len(&self) -> usize {
         let objects = self.objects.values();
-        objects.filter(|reading| reading.kept.is_some()).count()
+        objects.filter(|parsed| parsed.kept.is_some()).count()
     }
 
     /// Whether no object is kept.
@@ -84,7 +129,7 @@ impl ResourceStore {
     /// How many objects could not be read, or not all of them.
     pub fn invalid(&self) -> usize {
         let objects = self.objects.values();
-        objects.filter(|reading| !reading.broken.is_empty()).count()
+        objects.filter(|parsed| !parsed.broken.is_empty()).count()
     }
 
     const fn capacity(&self) -> usize {
@@ -98,14 +143,14 @@ impl ResourceStore {
 
     fn add_to(&self, objects: &mut ClusterObjects) {
         let mut broken = Vec::new();
-        for reading in self.objects.values() {
-            match &reading.kept {
+        for parsed in self.objects.values() {
+            match &parsed.kept {
                 Some(ParsedObject::Service(service)) => objects.services.push((**service).clone()),
                 Some(ParsedObject::Status(status)) => objects.statuses.push(status.clone()),
                 Some(ParsedObject::Metallb(object)) => objects.metallb.push(object.clone()),
                 None => {}
             }
-            broken.extend(reading.broken.iter().cloned());
+            broken.extend(parsed.broken.iter().cloned());
         }
         if self.left_out > 0 {
             broken.insert(
@@ -120,6 +165,8 @@ impl ResourceStore {
                 },
             );
         }
+        let changed = self.announcers.changed();
+        objects.announcer_history.extend(changed.cloned());
         broken.truncate(MAX_INVALID);
         objects.broken.append(&mut broken);
     }
@@ -130,9 +177,9 @@ pub fn objects<'a>(
     stores: impl IntoIterator<Item = (&'a ResourceStore, Freshness)>,
 ) -> ClusterObjects {
     let mut objects = ClusterObjects::default();
-    for (shelf, freshness) in stores {
-        shelf.add_to(&mut objects);
-        objects.freshness.insert(shelf.resource, freshness);
+    for (store, freshness) in stores {
+        store.add_to(&mut objects);
+        objects.freshness.insert(store.resource, freshness);
     }
     objects
 }
@@ -142,72 +189,126 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::snapshot::ResourceState;
+    use crate::{snapshot::ResourceState, testing::at};
 
     fn service(name: &str, kind: &str) -> Value {
         json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"type": kind}})
     }
 
-    fn names(shelf: &ResourceStore) -> Vec<String> {
+    fn names(store: &ResourceStore) -> Vec<String> {
         let freshness = Freshness {
             known: ResourceState::Current,
             heard: None,
             error: None,
         };
-        let objects = objects([(shelf, freshness)]);
+        let objects = objects([(store, freshness)]);
         let services = objects.services.into_iter();
         services.map(|service| service.named.name).collect()
     }
 
+    fn now() -> Timestamp {
+        at("12:00:00")
+    }
+
     #[test]
     fn objects_come_change_and_go() {
-        let mut shelf = ResourceStore::new(Resource::Services);
-        assert!(shelf.apply(service("b", "LoadBalancer")));
-        assert!(shelf.apply(service("a", "LoadBalancer")));
-        assert!(!shelf.apply(service("a", "LoadBalancer")), "as it was");
-        assert_eq!(names(&shelf), ["a", "b"]);
+        let mut store = ResourceStore::new(Resource::Services);
+        assert!(store.apply(service("b", "LoadBalancer"), now()));
+        assert!(store.apply(service("a", "LoadBalancer"), now()));
         assert!(
-            shelf.apply(service("a", "ClusterIP")),
+            !store.apply(service("a", "LoadBalancer"), now()),
+            "as it was"
+        );
+        assert_eq!(names(&store), ["a", "b"]);
+        assert!(
+            store.apply(service("a", "ClusterIP"), now()),
             "no longer one of ours"
         );
-        assert!(!shelf.apply(service("c", "ClusterIP")));
-        assert_eq!(names(&shelf), ["b"]);
-        assert!(shelf.remove(&service("b", "LoadBalancer")));
-        assert!(!shelf.remove(&service("b", "LoadBalancer")));
-        assert!(shelf.is_empty());
+        assert!(!store.apply(service("c", "ClusterIP"), now()));
+        assert_eq!(names(&store), ["b"]);
+        assert!(store.remove(&service("b", "LoadBalancer"), now()));
+        assert!(!store.remove(&service("b", "LoadBalancer"), now()));
+        assert!(store.is_empty());
     }
 
     #[test]
     fn a_broken_object_is_told_until_it_is_mended() {
-        let mut shelf = ResourceStore::new(Resource::Services);
+        let mut store = ResourceStore::new(Resource::Services);
         let mut object = service("a", "LoadBalancer");
         object["spec"]["loadBalancerIP"] = json!("nonsense");
-        shelf.apply(object);
-        assert_eq!((shelf.len(), shelf.invalid()), (1, 1));
-        shelf.apply(service("a", "LoadBalancer"));
-        assert_eq!((shelf.len(), shelf.invalid()), (1, 0));
+        store.apply(object, now());
+        assert_eq!((store.len(), store.invalid()), (1, 1));
+        store.apply(service("a", "LoadBalancer"), now());
+        assert_eq!((store.len(), store.invalid()), (1, 0));
     }
 
     #[test]
     fn there_is_a_bound_and_it_is_told() {
-        let mut shelf = ResourceStore::new(Resource::L2Advertisements);
-        let objects_of = |shelf: &ResourceStore| {
+        let mut store = ResourceStore::new(Resource::L2Advertisements);
+        let objects_of = |store: &ResourceStore| {
             let freshness = Freshness {
                 known: ResourceState::Current,
                 heard: None,
                 error: None,
             };
-            objects([(shelf, freshness)])
+            objects([(store, freshness)])
         };
         for number in 0..MAX_METALLB_OBJECTS + 5 {
-            shelf.apply(json!({"metadata": {"namespace": "m", "name": format!("a{number}")}}));
+            store.apply(
+                json!({"metadata": {"namespace": "m", "name": format!("a{number}")}}),
+                now(),
+            );
         }
-        assert_eq!(shelf.len(), MAX_METALLB_OBJECTS);
-        let objects = objects_of(&shelf);
+        assert_eq!(store.len(), MAX_METALLB_OBJECTS);
+        let objects = objects_of(&store);
         assert_eq!(objects.metallb.len(), MAX_METALLB_OBJECTS);
         assert_eq!(
             objects.broken[0].error,
             "there are more than 3000: the others are left out"
         );
+    }
+
+    fn status(node: &str) -> Value {
+        json!({
+            "metadata": {"namespace": "metallb-system", "name": format!("l2-{node}")},
+            "status": {"node": node, "serviceNamespace": "shop", "serviceName": "frontend"},
+        })
+    }
+
+    #[test]
+    fn nodes_that_were_named_are_remembered_also_across_lists() {
+        let mut store = ResourceStore::new(Resource::ServiceL2Statuses);
+        store.apply(status("node-1"), at("12:00:00"));
+        store.apply(status("node-2"), at("12:00:01"));
+        store.remove(&status("node-1"), at("12:00:02"));
+        let past = |store: &ResourceStore| -> Vec<_> {
+            let changed = store.announcers.changed();
+            changed
+                .map(|known| (known.node.clone(), known.until))
+                .collect()
+        };
+        let gone = ("node-1".to_owned(), Some(at("12:00:02")));
+        assert_eq!(past(&store), std::slice::from_ref(&gone));
+        let mut listed = ResourceStore::new(Resource::ServiceL2Statuses);
+        listed.apply(status("node-3"), at("12:00:05"));
+        listed.inherit_announcers(store, at("12:00:05"));
+        let also_gone = ("node-2".to_owned(), Some(at("12:00:05")));
+        assert_eq!(past(&listed), [gone, also_gone]);
+    }
+
+    #[test]
+    fn the_host_that_kube_vip_named_before_is_remembered() {
+        let mut store = ResourceStore::new(Resource::Services);
+        for (node, time) in [("node-1", "12:00:00"), ("node-2", "12:00:01")] {
+            let mut object = service("a", "LoadBalancer");
+            object["metadata"]["annotations"] = json!({"kube-vip.io/vipHost": node});
+            store.apply(object, at(time));
+        }
+        let past: Vec<_> = store
+            .announcers
+            .changed()
+            .map(|known| known.node.as_str())
+            .collect();
+        assert_eq!(past, ["node-1"]);
     }
 }

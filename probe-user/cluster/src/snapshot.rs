@@ -13,7 +13,7 @@ use probe_pools::{AdvertisementKind, Pool, PoolInventory, PoolKind, interval::In
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::usage::AddressFamily;
+use super::{announcer_history::NamedAnnouncer, usage::AddressFamily};
 
 /// What the inventory calls the cluster: there is one.
 const NAME: &str = "cluster";
@@ -146,6 +146,9 @@ pub struct ClusterObjects {
     pub services: Vec<Service>,
     /// By namespace and name.
     pub statuses: Vec<L2Status>,
+    /// The nodes that were said to announce services and are no longer, or are again.
+    #[serde(default)]
+    pub announcer_history: Vec<NamedAnnouncer>,
     /// Pools and advertisements as they are, but for `metadata.managedFields`: with `apiVersion` and `kind`.
     pub metallb: Vec<Value>,
     /// What could not be read.
@@ -163,6 +166,8 @@ pub struct ClusterSnapshot {
     by_address: HashMap<IpAddr, Vec<usize>>,
     /// The statuses of each service.
     by_service: HashMap<NamespacedName, Vec<usize>>,
+    /// The nodes that were said to announce each service.
+    history_by_service: HashMap<NamespacedName, Vec<usize>>,
     /// Whether MetalLB says of any service that it gave it its addresses. Then it says so of all that it did.
     metallb_reports_announcers: bool,
     /// The `L2Advertisement`s that are for some network cards of the nodes only.
@@ -188,6 +193,11 @@ impl From<ClusterObjects> for ClusterSnapshot {
             let service = status.service.clone();
             by_service.entry(service).or_default().push(number);
         }
+        let mut history_by_service: HashMap<_, Vec<_>> = HashMap::new();
+        for (number, known) in objects.announcer_history.iter().enumerate() {
+            let service = known.service.clone();
+            history_by_service.entry(service).or_default().push(number);
+        }
         let mut services = objects.services.iter();
         let metallb_reports_announcers = services.any(|service| service.allocated_from.is_some());
         let on_some_cards = objects.metallb.iter().filter_map(on_some_cards).collect();
@@ -196,6 +206,7 @@ impl From<ClusterObjects> for ClusterSnapshot {
             inventory,
             by_address,
             by_service,
+            history_by_service,
             metallb_reports_announcers,
             on_some_cards,
         }
@@ -341,6 +352,39 @@ impl ClusterSnapshot {
         said.sort_unstable();
         said.dedup();
         said
+    }
+
+    /// The nodes that were said to announce an address at some time from `since` on, or are now.
+    pub fn reported_announcers_since(&self, ip: IpAddr, since: Timestamp) -> Vec<&str> {
+        let mut said = self.reported_announcers(ip);
+        let past = self.announcer_history(ip);
+        let past = past.filter(|known| known.was_named_since(since));
+        said.extend(past.map(|known| known.node.as_str()));
+        said.sort_unstable();
+        said.dedup();
+        said
+    }
+
+    /// The nodes that were named in turns as announcers of an address within the minute before `now`; none where only
+    /// one was.
+    pub fn alternating_announcers(&self, ip: IpAddr, now: Timestamp) -> Vec<&str> {
+        let history = self.announcer_history(ip);
+        let alternating = history.filter(|known| known.alternates(now));
+        let mut nodes: Vec<_> = alternating.map(|known| known.node.as_str()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        if nodes.len() < 2 {
+            nodes.clear();
+        }
+        nodes
+    }
+
+    fn announcer_history(&self, ip: IpAddr) -> impl Iterator<Item = &NamedAnnouncer> {
+        let services = self.services_at(ip);
+        let numbers = services.filter_map(|service| self.history_by_service.get(&service.named));
+        numbers
+            .flatten()
+            .filter_map(|&number| self.objects.announcer_history.get(number))
     }
 
     /// Of the nodes that are said to announce an address, those that none of its owners is known to be, and that may

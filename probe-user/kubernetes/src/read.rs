@@ -92,7 +92,7 @@ impl ApiConnection {
             &path,
             ResourceStore::new(resource),
             |shelf, object| {
-                shelf.apply(object);
+                shelf.apply(object, Timestamp::now());
             },
         )
         .await

@@ -146,8 +146,11 @@ impl StoreUpdater {
     /// Takes something in. Whether that makes a difference to anybody.
     fn apply(&mut self, updates: StoreUpdate) -> bool {
         match updates {
-            StoreUpdate::Listed(shelf) => {
+            StoreUpdate::Listed(mut shelf) => {
                 let resource = shelf.resource();
+                if let Some(previous) = self.stores.remove(&resource) {
+                    shelf.inherit_announcers(previous, Timestamp::now());
+                }
                 let health = ResourceHealth {
                     objects: shelf.len(),
                     invalid: shelf.invalid(),
@@ -166,10 +169,10 @@ impl StoreUpdater {
                 if resource == Resource::Services && self.is_first_metallb_service(&object) {
                     self.found.notify_waiters();
                 }
-                self.change(resource, |shelf| shelf.apply(object))
+                self.change(resource, |shelf| shelf.apply(object, Timestamp::now()))
             }
             StoreUpdate::Deleted(resource, object) => {
-                self.change(resource, |shelf| shelf.remove(&object))
+                self.change(resource, |shelf| shelf.remove(&object, Timestamp::now()))
             }
             StoreUpdate::Resumed(resource) => {
                 let mut health = self.health.resource(resource);

@@ -12,8 +12,13 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use probe_cluster::{
-    ClusterSnapshot, Node, cause, node_mac_index, node_mac_index::NodeMacIndex, tracking,
+    ClusterSnapshot, Node, cause,
+    cause::{AddressPlacement, CauseContext},
+    node_mac_index,
+    node_mac_index::NodeMacIndex,
+    tracking,
 };
 use probe_common::wire::MacAddr;
 use probe_kubernetes::{ApiHealth, ClusterHandle};
@@ -88,6 +93,7 @@ pub struct AnnotatorSources {
 #[derive(Clone, Debug)]
 pub struct Annotator {
     sources: Arc<AnnotatorSources>,
+    listens_since: Timestamp,
     cache: Arc<Mutex<AnnotatorCache>>,
 }
 
@@ -132,6 +138,10 @@ pub struct ClusterView {
     node_macs: Arc<NodeMacIndex>,
     /// Whether there is a list of them.
     nodes_read: bool,
+    /// The interfaces of this host.
+    links: Arc<Links>,
+    /// Since when this agent observes the network.
+    listens_since: Timestamp,
 }
 
 impl Annotator {
@@ -139,6 +149,7 @@ impl Annotator {
     pub fn new(sources: AnnotatorSources) -> Self {
         Self {
             sources: Arc::new(sources),
+            listens_since: Timestamp::now(),
             cache: Arc::default(),
         }
     }
@@ -243,6 +254,8 @@ impl Annotator {
             cluster: self.sources.cluster.borrow().clone(),
             node_macs: node_index.node_macs.clone(),
             nodes_read: node_index.nodes.is_some(),
+            links: self.sources.links.borrow().clone(),
+            listens_since: self.listens_since,
         };
         cache.node_index = Some(node_index);
         knowledge
@@ -393,7 +406,13 @@ impl ClusterView {
         record.cluster.as_ref()?;
         let segment = segment.filter(|_| self.nodes_read);
         let nodes = segment.map(|segment| self.node_macs.count(segment));
-        cause::cause(record, &self.cluster, nodes)
+        let context = CauseContext {
+            nodes,
+            now: Timestamp::now(),
+            listens_since: Some(self.listens_since),
+            placement: Some(AddressPlacement::of(&self.links, record.ip)),
+        };
+        cause::cause(record, &self.cluster, context)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use probe_common::wire::Vlan;
-use probe_model::{AnnouncementKind, CountsRecord, NamespacedName, Severity};
+use probe_model::{AnnouncementKind, CountsRecord, Evidence, NamespacedName, Severity};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    ClusterObjects, Resource,
+    ClusterObjects, NamedAnnouncer, Resource,
     snapshot::{Freshness, L2Status, ResourceState},
 };
 
@@ -131,6 +131,14 @@ fn assigned_at(time: &str) -> ClusterObjects {
     let mut objects = objects();
     objects.services[0].assigned = Some(at(time));
     objects
+}
+
+/// An agent that has listened since an hour before the owners came, on a host that has the address nowhere.
+fn context(nodes: Option<NodeCoverage>) -> CauseContext {
+    CauseContext {
+        listens_since: Some(at("08:00:00")),
+        ..CauseContext::of_nodes(nodes, at("12:00:00"))
+    }
 }
 
 const ALL_KNOWN: (usize, usize) = (3, 3);
@@ -299,7 +307,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
             objects: of_services(&|service| service.kube_vip_host = Some("node-1".to_owned())),
-            says: "should announce it, as far as is said",
+            says: "should announce it; node-2 does so too",
             ..base("two services of kube-vip's", two(true, true))
         },
         Row {
@@ -341,7 +349,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "node-1 should announce it, as far as is said; node-2 does as well",
+            says: "By its status node-1 should announce it; node-2 does so too",
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("one of them should not", two(true, true))
         },
@@ -356,7 +364,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::SplitBrain, CauseScope::Internal),
-            says: "Each of them takes itself",
+            says: "By its status each of them",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
             ..base("both say that they should", two(true, true))
         },
@@ -367,30 +375,30 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::NodeAddress, CauseScope::Internal),
-            says: "node-2 answers for it, and has not announced it",
+            says: "node-2 replies for it, and has not announced it",
             ..base("one announces, the other has it", two(true, false))
         },
         Row {
             expected: (CauseKind::NodeAddress, CauseScope::Internal),
-            says: "node-2 answers for it, and has not announced it",
+            says: "node-2 replies for it, and has not announced it",
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("the one that should announces", two(true, false))
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "node-2 should announce it, as far as is said; node-1 does as well",
+            says: "By its status node-2 should announce it; node-1 does so too",
             objects: statuses(&[("metallb-system", "node-2")]),
             ..base("the one that should not announces", two(true, false))
         },
         Row {
             expected: (CauseKind::StaleSpeaker, CauseScope::Internal),
-            says: "node-2 has not been heard to announce it, and is said to",
+            says: "node-2 was not observed to announce it; the status of the service names it",
             objects: of_service(&|service| service.kube_vip_host = Some("node-2".to_owned())),
             ..base("by kube-vip's word", two(true, false))
         },
         Row {
             expected: (CauseKind::SplitBrain, CauseScope::Internal),
-            says: "Each of them takes itself",
+            says: "By its status each of them",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
             ..base("both say that they should, one was heard", two(true, false))
         },
@@ -402,13 +410,13 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::Unknown, CauseScope::Internal),
-            says: "shop/frontend is Cilium's, which announces no more than hosts do: node-2 may speak for it",
+            says: "shop/frontend is Cilium's, which announces addresses as hosts do: node-2 may announce it",
             objects: of_service(&|service| service.by_cilium = true),
             ..base("Cilium is not heard to announce", two(true, false))
         },
         Row {
             expected: (CauseKind::Unknown, CauseScope::Internal),
-            says: "No owner has been heard",
+            says: "No owner was observed",
             objects: statuses(&[("metallb-system", "node-1"), ("metallb-system", "node-2")]),
             ..base("two by word alone are not two", two(false, false))
         },
@@ -450,7 +458,7 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
         },
         Row {
             expected: (CauseKind::Unknown, CauseScope::Internal),
-            says: "No owner has been heard to announce it",
+            says: "No owner was observed to announce it",
             // A witness alone does not say that there are two announcers.
             objects: statuses(&[("metallb-system", "node-1")]),
             ..base("nobody announces", two(false, false))
@@ -459,7 +467,12 @@ fn each_rule_holds_where_it_should_and_the_first_that_does_is_the_cause() {
     let mut seen = BTreeSet::new();
     for row in rows {
         let finding = conflict(row.owners, row.hint);
-        let cause = cause(&finding, &ClusterSnapshot::from(row.objects), row.nodes).unwrap();
+        let cause = cause(
+            &finding,
+            &ClusterSnapshot::from(row.objects),
+            context(row.nodes),
+        )
+        .unwrap();
         let what = row.what;
         assert_eq!((cause.kind, cause.scope), row.expected, "{what}: {cause:?}");
         let says = cause
@@ -480,52 +493,264 @@ fn what_is_no_dispute_or_none_of_the_clusters_has_no_cause() {
         finding: FindingKind::Moved,
         ..conflict(owners(), None)
     };
-    assert_eq!(cause(&moved, &cluster, Some(nodes(3, 3))), None);
+    assert_eq!(cause(&moved, &cluster, context(Some(nodes(3, 3)))), None);
     let elsewhere = FindingRecord {
         ip: "198.51.100.1".parse().unwrap(),
         ..conflict(owners(), None)
     };
-    assert_eq!(cause(&elsewhere, &cluster, Some(nodes(3, 3))), None);
+    assert_eq!(
+        cause(&elsewhere, &cluster, context(Some(nodes(3, 3)))),
+        None
+    );
     let in_pool = FindingRecord {
         ip: "192.0.2.241".parse().unwrap(),
         ..conflict(owners(), None)
     };
-    assert!(cause(&in_pool, &cluster, Some(nodes(3, 3))).is_some());
+    assert!(cause(&in_pool, &cluster, context(Some(nodes(3, 3)))).is_some());
 }
 
 #[test]
-fn this_host_is_a_node_also_where_its_name_is_not_known() {
-    let mut on_segment = owner(1, "", false);
-    on_segment.local = true;
-    let local = FindingRecord {
-        evidence: Some(Evidence::Local),
-        ..conflict(vec![on_segment, owner(2, "node-2", false)], None)
+fn this_hosts_interfaces_decide_whether_it_speaks_or_has_the_address() {
+    let local = |announcement| OwnerRecord {
+        local: true,
+        announcement,
+        ..owner(1, "", false)
     };
-    let cause = cause(&local, &ClusterSnapshot::from(objects()), Some(nodes(3, 3))).unwrap();
-    assert_eq!(cause.kind, CauseKind::NodeAddress);
-    assert!(
-        cause
-            .evidence
-            .contains(&"this host has it on an interface".to_owned())
-    );
-}
-
-#[test]
-fn what_this_host_is_said_to_announce_it_may_not_have_on_an_interface() {
-    let mut on_segment = owner(1, "node-1", false);
-    on_segment.local = true;
-    let local = FindingRecord {
-        evidence: Some(Evidence::Local),
-        ..conflict(vec![on_segment, owner(2, "node-2", false)], None)
-    };
-    for (said, expected) in [
-        ("node-1", CauseKind::Unknown),
-        ("node-2", CauseKind::NodeAddress),
+    let interface = || AddressPlacement::Interface("eth0".to_owned());
+    let dummy = || AddressPlacement::InterfaceWithoutArp("kube-ipvs0".to_owned());
+    let none = AnnouncementKind::None;
+    for (what, own, placement, other_announces, expected, says) in [
+        (
+            "an address on an interface",
+            local(none),
+            interface(),
+            true,
+            CauseKind::NodeAddress,
+            "this host has it on eth0",
+        ),
+        (
+            "also after the announcements of a start",
+            local(AnnouncementKind::Earlier),
+            interface(),
+            true,
+            CauseKind::NodeAddress,
+            "this host has it on eth0",
+        ),
+        (
+            "also if it announced it in both forms",
+            local(AnnouncementKind::Speaker),
+            interface(),
+            true,
+            CauseKind::NodeAddress,
+            "this host has it on eth0",
+        ),
+        (
+            "also if no owner announces",
+            local(none),
+            interface(),
+            false,
+            CauseKind::NodeAddress,
+            "this host has it on eth0",
+        ),
+        (
+            "a speaker that announced before the agent started",
+            local(none),
+            AddressPlacement::Absent,
+            true,
+            CauseKind::StaleSpeaker,
+            "this host has it on no interface",
+        ),
+        (
+            "an interface without ARP",
+            local(none),
+            dummy(),
+            true,
+            CauseKind::Unknown,
+            "this host has it on kube-ipvs0",
+        ),
     ] {
         let mut objects = objects();
-        objects.statuses = vec![status("metallb-system", said)];
-        let cause = cause(&local, &ClusterSnapshot::from(objects), Some(nodes(3, 3))).unwrap();
-        assert_eq!(cause.kind, expected, "{said}: {cause:?}");
+        objects.statuses = vec![status("metallb-system", "node-2")];
+        let finding = conflict(vec![own, owner(2, "node-2", other_announces)], None);
+        let context = CauseContext {
+            placement: Some(placement),
+            ..context(Some(nodes(3, 3)))
+        };
+        let cause = cause(&finding, &ClusterSnapshot::from(objects), context).unwrap();
+        assert_eq!(cause.kind, expected, "{what}: {cause:?}");
+        let evidence = cause.evidence.join("\n");
+        assert!(evidence.contains(says), "{what}: {evidence}");
+    }
+}
+
+#[test]
+fn a_remote_owner_that_only_replies_is_a_host_only_where_its_announcements_would_have_been_observed()
+ {
+    let earlier = OwnerRecord {
+        announcement: AnnouncementKind::Earlier,
+        ..owner(2, "node-2", false)
+    };
+    let as_host = OwnerRecord {
+        announcement: AnnouncementKind::Host,
+        ..owner(2, "node-2", false)
+    };
+    let replies = || owner(2, "node-2", false);
+    let long = Some(at("08:00:00"));
+    for (what, other, listens_since, assigned, expected) in [
+        ("long before", replies(), long, None, CauseKind::NodeAddress),
+        (
+            "not known since when",
+            replies(),
+            None,
+            None,
+            CauseKind::Unknown,
+        ),
+        (
+            "shortly before",
+            replies(),
+            Some(at("08:55:00")),
+            None,
+            CauseKind::Unknown,
+        ),
+        (
+            "the address was assigned after that",
+            replies(),
+            Some(at("08:55:00")),
+            Some("08:56:00"),
+            CauseKind::NodeAddress,
+        ),
+        (
+            "a speaker that started",
+            earlier,
+            long,
+            None,
+            CauseKind::Unknown,
+        ),
+        ("in one form", as_host, None, None, CauseKind::NodeAddress),
+    ] {
+        let mut objects = objects();
+        objects.services[0].assigned = assigned.map(at);
+        let finding = conflict(vec![owner(1, "node-1", true), other], None);
+        let context = CauseContext {
+            listens_since,
+            ..context(Some(nodes(3, 3)))
+        };
+        let cause = cause(&finding, &ClusterSnapshot::from(objects), context).unwrap();
+        assert_eq!(cause.kind, expected, "{what}: {cause:?}");
+    }
+}
+
+/// A node that was named until a time, or still is, and since when.
+fn past(node: &str, since: &[&str], until: Option<&str>) -> NamedAnnouncer {
+    let mut since = since.iter().rev().map(|time| at(time));
+    NamedAnnouncer {
+        service: named("shop/frontend"),
+        node: node.to_owned(),
+        until: until.map(at),
+        since: since.next().unwrap(),
+        previous_since: since.next(),
+    }
+}
+
+#[test]
+fn what_the_status_named_before_counts() {
+    let turns = |one: Option<&str>, other: Option<&str>| {
+        vec![
+            past("node-1", &["11:59:58", "11:59:59"], one),
+            past("node-2", &["11:59:57", "11:59:59"], other),
+        ]
+    };
+    let gone = Some("12:00:00");
+    for (what, announces, statuses, history, expected, says) in [
+        (
+            "two leaders, the status names one",
+            true,
+            vec!["node-1"],
+            turns(None, gone),
+            CauseKind::SplitBrain,
+            "named node-1 and node-2 in turns",
+        ),
+        (
+            "two leaders, the status names the other",
+            true,
+            vec!["node-2"],
+            turns(gone, None),
+            CauseKind::SplitBrain,
+            "named node-1 and node-2 in turns",
+        ),
+        (
+            "two leaders, the status names none",
+            true,
+            vec![],
+            turns(gone, gone),
+            CauseKind::SplitBrain,
+            "named node-1 and node-2 in turns",
+        ),
+        (
+            "two leaders, one announced before the agent listened",
+            false,
+            vec![],
+            turns(gone, gone),
+            CauseKind::SplitBrain,
+            "named node-1 and node-2 in turns",
+        ),
+        (
+            "the status names no node for a moment",
+            true,
+            vec![],
+            vec![past("node-1", &["10:00:00"], Some("11:59:30"))],
+            CauseKind::StaleSpeaker,
+            "By its status node-1 should announce it; node-2 does so too",
+        ),
+        (
+            "a speaker that was named until the failover",
+            false,
+            vec!["node-1"],
+            vec![past("node-2", &["10:00:00"], Some("11:58:00"))],
+            CauseKind::StaleSpeaker,
+            "node-2 was not observed to announce it; the status of the service named it until shortly before",
+        ),
+        (
+            "a speaker that was named long before",
+            false,
+            vec!["node-1"],
+            vec![past("node-2", &["09:00:00"], Some("10:00:00"))],
+            CauseKind::Unknown,
+            "is not known here",
+        ),
+    ] {
+        let objects = ClusterObjects {
+            statuses: statuses
+                .into_iter()
+                .map(|node| status("metallb-system", node))
+                .collect(),
+            announcer_history: history,
+            ..objects()
+        };
+        let owners = vec![owner(1, "node-1", true), owner(2, "node-2", announces)];
+        let finding = conflict(owners, None);
+        let cluster = ClusterSnapshot::from(objects);
+        let cause = cause(&finding, &cluster, context(Some(nodes(3, 3)))).unwrap();
+        assert_eq!(cause.kind, expected, "{what}: {cause:?}");
+        let evidence = cause.evidence.join("\n");
+        assert!(evidence.contains(says), "{what}: {evidence}");
+    }
+}
+
+#[test]
+fn nodes_that_contest_an_address_have_no_cause() {
+    let cluster = ClusterSnapshot::from(objects());
+    let contested = |owners| FindingRecord {
+        finding: FindingKind::Contested,
+        ..conflict(owners, None)
+    };
+    let by_nodes = contested(vec![owner(1, "node-1", true), owner(2, "node-2", true)]);
+    assert!(is_contested_by_nodes(&by_nodes));
+    assert_eq!(cause(&by_nodes, &cluster, context(Some(nodes(3, 3)))), None);
+    for other in [owner(9, "", true), owner(2, "node-1", true)] {
+        let finding = contested(vec![owner(1, "node-1", true), other]);
+        assert!(!is_contested_by_nodes(&finding));
+        assert!(cause(&finding, &cluster, context(Some(nodes(3, 3)))).is_some());
     }
 }
 
@@ -537,10 +762,15 @@ fn old_knowledge_and_the_witness_are_named_as_what_they_are() {
         freshness.known = ResourceState::Stale;
     }
     let finding = conflict(vec![owner(1, "node-1", true), owner(9, "", false)], None);
-    let cause = cause(&finding, &ClusterSnapshot::from(objects), Some(nodes(3, 3))).unwrap();
+    let cause = cause(
+        &finding,
+        &ClusterSnapshot::from(objects),
+        context(Some(nodes(3, 3))),
+    )
+    .unwrap();
     let evidence = cause.evidence.join("\n");
     assert!(
-        evidence.contains("announced by node-1, which need not be so"),
+        evidence.contains("names node-1 as its announcer, which may be out of date"),
         "{evidence}"
     );
     assert!(
@@ -557,7 +787,7 @@ fn a_node_without_an_address_here_that_the_cluster_names_may_be_the_stranger() {
         on_segment: 3,
         with_mac: 3,
     });
-    let cause = cause(&finding, &ClusterSnapshot::from(objects()), known).unwrap();
+    let cause = cause(&finding, &ClusterSnapshot::from(objects()), context(known)).unwrap();
     assert_eq!(cause.kind, CauseKind::Unknown);
     let evidence = cause.evidence.join("\n");
     assert!(evidence.contains("Only 3 of 4 nodes"), "{evidence}");

@@ -14,7 +14,11 @@ use super::{
     ClusterInputs, ClusterSourceRecord, ExplainInputs, ExplainedOwnerRecord, ExplainedPoolRecord,
     ExplainedServiceRecord, Explanation, OwnerPart, ProbeAvailability, Situation, next_steps,
 };
-use crate::{ClusterSnapshot, cause, cause::NodeCoverage, snapshot::ResourceState};
+use crate::{
+    ClusterSnapshot, cause,
+    cause::{CauseContext, NodeCoverage},
+    snapshot::ResourceState,
+};
 
 /// Explains an address.
 pub fn explain(material: &ExplainInputs) -> Explanation {
@@ -441,7 +445,8 @@ impl ExplainCase<'_> {
             on_segment,
             with_mac,
         });
-        cause::cause(&finding, &known.cluster, nodes)
+        let context = CauseContext::of_nodes(nodes, check.time);
+        cause::cause(&finding, &known.cluster, context)
     }
 
     fn not_probed_reason(&self) -> Option<String> {
