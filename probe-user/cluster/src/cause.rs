@@ -27,8 +27,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::{SignedDuration, Timestamp};
 use probe_model::{
-    AnnouncementKind, CauseKind, CauseScope, ClusterCause, FindingKind, FindingRecord, Hint, Links,
-    OwnerRecord, OwnerRole,
+    AnnouncementKind, CauseKind, CauseScope, ClusterCause, DisputePhase, FindingKind,
+    FindingRecord, Hint, Links, OwnerRecord, OwnerRole,
 };
 
 use super::snapshot::{ClusterSnapshot, Service};
@@ -123,15 +123,7 @@ pub fn cause(
 ) -> Option<ClusterCause> {
     let is_dispute = match finding.finding {
         FindingKind::Contested => !is_contested_by_nodes(finding),
-        FindingKind::Conflict | FindingKind::ConflictQuiet => true,
-        FindingKind::NewBinding
-        | FindingKind::Moved
-        | FindingKind::ConflictResolved
-        | FindingKind::ConflictExpired
-        | FindingKind::ProbeDenied
-        | FindingKind::BogusClaim
-        | FindingKind::SourceMismatch
-        | FindingKind::Silent => false,
+        kind => kind.attributes().dispute == DisputePhase::OpenConflict,
     };
     let services: Vec<_> = cluster.services_at(finding.ip).collect();
     let is_ours = !services.is_empty() || cluster.pool_of(finding.ip).is_some();

@@ -18,7 +18,7 @@ use super::{
     binding::{Binding, ObservedClaim, ReconfigurationChange, host_owner},
     bogus::BogusSenders,
     environment::DetectorEnvironment,
-    host_facts::HostState,
+    host_facts::{HostState, LocalAddress},
     owner::OwnerRules,
     probes::{ProbeDenial, ProbeHistory},
     table::{BindingEntry, BindingSlot, BindingTable},
@@ -106,6 +106,18 @@ impl Detector {
                 continue;
             }
             entry.tracked = self.environment.is_tracked(&entry.key);
+            let context = self.environment.context(entry.key, entry.tracked);
+            let is_new = |address: LocalAddress| address.since == at;
+            if context.local_address.is_some_and(is_new) {
+                entry
+                    .binding
+                    .check_new_local_address(&mut BindingTransition {
+                        at,
+                        context,
+                        state: &mut self.state,
+                        findings,
+                    });
+            }
             self.refresh(slot);
         }
         self.expect_all(at, findings);
@@ -422,6 +434,7 @@ impl Detector {
             ignored: context.rules.config.ignored(entry.key.ip, now).is_some(),
             holder: binding.current(&context),
             silent: binding.is_silent(&context),
+            stale_announcement: binding.has_stale_announcement(),
             contested: binding.is_contested(&context, now),
             parties: binding
                 .conflict()

@@ -49,6 +49,8 @@ pub struct AddressView {
     pub holder: Option<CurrentOwner>,
     /// Whether its silence has been reported and lasts.
     pub silent: bool,
+    /// Whether neighbour caches may hold the MAC of a host that announced it and does not reply for it.
+    pub stale_announcement: bool,
     /// Whether owners have taken turns lately.
     pub contested: bool,
     /// Who takes part in its open conflict, if it has one.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use probe_common::wire::MacAddr;
-use probe_model::{BindingKey, EvidenceCounts, Finding, FindingKind, Segment, Severity, Timestamp};
+use probe_model::{BindingKey, EvidenceCounts, Finding, FindingKind, Segment, Timestamp};
 
 use super::{
     DetectorStatistics, ProbeRequest,
@@ -49,7 +49,7 @@ impl BindingTransition<'_> {
     pub fn finding(&self, kind: FindingKind, since: Timestamp) -> Finding {
         Finding {
             kind,
-            severity: severity(kind, self.context.tracked),
+            severity: kind.severity(self.context.tracked),
             at: self.at,
             segment: self.context.key.segment,
             ip: self.context.key.ip,
@@ -91,27 +91,6 @@ impl BindingTransition<'_> {
             self.state.probe_requests.push(ask);
         } else {
             self.state.statistics.dropped_asks += 1;
-        }
-    }
-}
-
-/// How much a finding matters, by its kind and whether the address is tracked.
-const fn severity(kind: FindingKind, tracked: bool) -> Severity {
-    match kind {
-        FindingKind::NewBinding | FindingKind::ProbeDenied | FindingKind::SourceMismatch => {
-            Severity::Info
-        }
-        FindingKind::Moved
-        | FindingKind::ConflictQuiet
-        | FindingKind::ConflictResolved
-        | FindingKind::ConflictExpired => Severity::Notice,
-        FindingKind::Contested | FindingKind::BogusClaim | FindingKind::Silent => Severity::Warning,
-        FindingKind::Conflict => {
-            if tracked {
-                Severity::Critical
-            } else {
-                Severity::Warning
-            }
         }
     }
 }

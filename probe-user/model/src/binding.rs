@@ -7,9 +7,7 @@ use probe_common::wire::Vlan;
 use serde::{Deserialize, Serialize};
 
 use super::{CountsRecord, FindingRecord, OwnerRecord};
-use crate::{
-    AddressContext, BindingView, Clock, ConflictView, Evidence, FindingKind, Hint, Severity,
-};
+use crate::{AddressContext, BindingView, Clock, ConflictView, Evidence, FindingKind, Hint};
 
 /// One address on one segment, and who has claimed it: a line of JSON. Names are stable; fields may be
 /// added.
@@ -77,15 +75,15 @@ impl BindingRecord {
     /// The finding that its conflict would be reported as now, if it has one.
     pub fn as_finding(&self) -> Option<FindingRecord> {
         let conflict = self.conflict?;
-        let (finding, severity) = match (conflict.quiet, self.tracked) {
-            (true, _) => (FindingKind::ConflictQuiet, Severity::Notice),
-            (false, true) => (FindingKind::Conflict, Severity::Critical),
-            (false, false) => (FindingKind::Conflict, Severity::Warning),
+        let finding = if conflict.quiet {
+            FindingKind::ConflictQuiet
+        } else {
+            FindingKind::Conflict
         };
         Some(FindingRecord {
             time: conflict.last_evidence,
             finding,
-            severity,
+            severity: finding.severity(self.tracked),
             interface: self.interface.clone(),
             vlan: self.vlan,
             segment: None,

@@ -12,45 +12,126 @@ label_enum! {
     pub enum FindingKind {
         /// The first claim for an address on a segment.
         NewBinding = "new_binding",
-        /// Another owner has the address now, and the one before keeps silent.
+        /// Another owner has the address now, and the previous owner is silent.
         Moved = "moved",
-        /// Owners take turns, or share in a way that wants looking at, but it is less than a conflict.
+        /// Two owners claim the address in turn, or share it in a way that needs attention, but it is less than a
+        /// conflict.
         Contested = "contested",
-        /// The address has more than one owner. Told again for each owner that joins.
+        /// The address has more than one owner. Reported again for each owner that joins.
         Conflict = "conflict",
-        /// No evidence of the conflict for a while, and no proof that it is over: it stays open.
+        /// No evidence of the conflict for a while, and no proof that it is resolved: it stays open.
         ConflictQuiet = "conflict_quiet",
-        /// Asked twice, exactly one owner answered: the conflict is over.
+        /// Probed twice, exactly one owner replied: the conflict is over.
         ConflictResolved = "conflict_resolved",
         /// No second owner has claimed the address for so long that the conflict is no longer kept open.
         ConflictExpired = "conflict_expired",
-        /// A newcomer asked for an address by ARP probe and learnt that it is used.
+        /// A host announced the address and does not reply for it, while its owner does: neighbour caches may be
+        /// wrong until the owner announces it again.
+        StaleAnnouncement = "stale_announcement",
+        /// A host probed for an address before using it and received a reply: the address is in use.
         ProbeDenied = "probe_denied",
         /// A frame that makes no valid claim.
         BogusClaim = "bogus_claim",
         /// The Ethernet source of a claim is not its sender hardware address.
         SourceMismatch = "source_mismatch",
-        /// Nobody has claimed a tracked address, or answered for it, for too long.
+        /// No claim for a tracked address, and no reply, for too long.
         Silent = "silent",
     }
 }
 
+/// What a finding says about the ownership of its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisputePhase {
+    /// It is not about ownership.
+    None,
+    /// The address has passed from one owner to another.
+    Transfer,
+    /// Ownership is in dispute, short of a conflict.
+    Contest,
+    /// A conflict is open.
+    OpenConflict,
+    /// A conflict has ended.
+    EndedConflict,
+}
+
+/// Where a finding is published beyond the stream of findings and the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FindingPublication {
+    /// Nowhere.
+    StreamOnly,
+    /// In the log on standard output, and as a notification.
+    LogAndNotify,
+}
+
+/// What follows from the kind of a finding alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FindingAttributes {
+    /// The severity on an address that is not tracked.
+    pub severity: Severity,
+    /// The severity on a tracked address.
+    pub tracked_severity: Severity,
+    /// What it says about the ownership of the address.
+    pub dispute: DisputePhase,
+    /// Where it is published.
+    pub publication: FindingPublication,
+}
+
 impl FindingKind {
-    /// Whether the finding is about who owns an address: what an ignore list keeps from being reported.
-    pub const fn is_dispute(self) -> bool {
-        match self {
-            Self::Moved
-            | Self::Contested
-            | Self::Conflict
-            | Self::ConflictQuiet
-            | Self::ConflictResolved
-            | Self::ConflictExpired => true,
-            Self::NewBinding
-            | Self::ProbeDenied
-            | Self::BogusClaim
-            | Self::SourceMismatch
-            | Self::Silent => false,
+    /// The attributes of a kind: the one table of them.
+    pub const fn attributes(self) -> FindingAttributes {
+        use DisputePhase::{Contest, EndedConflict, OpenConflict, Transfer};
+        use FindingPublication::{LogAndNotify, StreamOnly};
+        use Severity::{Critical, Info, Notice, Warning};
+        let none = DisputePhase::None;
+        let (severity, tracked_severity, dispute, publication) = match self {
+            Self::NewBinding => (Info, Info, none, StreamOnly),
+            Self::Moved => (Notice, Notice, Transfer, StreamOnly),
+            Self::Contested => (Warning, Warning, Contest, StreamOnly),
+            Self::Conflict => (Warning, Critical, OpenConflict, LogAndNotify),
+            Self::ConflictQuiet => (Notice, Notice, OpenConflict, LogAndNotify),
+            Self::ConflictResolved | Self::ConflictExpired => {
+                (Notice, Notice, EndedConflict, LogAndNotify)
+            }
+            Self::StaleAnnouncement => (Warning, Critical, Contest, LogAndNotify),
+            Self::ProbeDenied | Self::SourceMismatch => (Info, Info, none, StreamOnly),
+            Self::BogusClaim | Self::Silent => (Warning, Warning, none, StreamOnly),
+        };
+        FindingAttributes {
+            severity,
+            tracked_severity,
+            dispute,
+            publication,
         }
+    }
+
+    /// The severity on an address that is tracked or not.
+    pub const fn severity(self, tracked: bool) -> Severity {
+        if tracked {
+            self.attributes().tracked_severity
+        } else {
+            self.attributes().severity
+        }
+    }
+
+    /// Whether the finding is about who owns an address: what an ignore rule suppresses.
+    pub const fn is_dispute(self) -> bool {
+        !matches!(self.attributes().dispute, DisputePhase::None)
+    }
+
+    /// Whether ownership is still in dispute.
+    pub const fn is_open_dispute(self) -> bool {
+        matches!(
+            self.attributes().dispute,
+            DisputePhase::Contest | DisputePhase::OpenConflict
+        )
+    }
+
+    /// Whether it is logged on standard output, and notified.
+    pub const fn is_logged(self) -> bool {
+        matches!(
+            self.attributes().publication,
+            FindingPublication::LogAndNotify
+        )
     }
 }
 
@@ -218,6 +299,39 @@ impl Finding {
         BindingKey {
             segment: self.segment,
             ip: self.ip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_critical_finding_is_logged_and_no_severity_falls_because_an_address_is_tracked() {
+        for &kind in FindingKind::ALL {
+            let attributes = kind.attributes();
+            assert!(attributes.tracked_severity >= attributes.severity, "{kind}");
+            if attributes.tracked_severity == Severity::Critical {
+                assert!(kind.is_logged(), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_ended_conflict_is_a_dispute_that_is_no_longer_open() {
+        for (kind, is_dispute, is_open) in [
+            (FindingKind::Moved, true, false),
+            (FindingKind::Contested, true, true),
+            (FindingKind::ConflictQuiet, true, true),
+            (FindingKind::ConflictExpired, true, false),
+            (FindingKind::Silent, false, false),
+        ] {
+            assert_eq!(
+                (kind.is_dispute(), kind.is_open_dispute()),
+                (is_dispute, is_open),
+                "{kind}"
+            );
         }
     }
 }

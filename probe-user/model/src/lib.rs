@@ -43,8 +43,8 @@ pub use context::{
 };
 pub use escape::escape_untrusted;
 pub use finding::{
-    AnnouncementKind, Evidence, EvidenceCounts, Finding, FindingKind, Hint, OwnerRole, OwnerView,
-    Severity,
+    AnnouncementKind, DisputePhase, Evidence, EvidenceCounts, Finding, FindingAttributes,
+    FindingKind, FindingPublication, Hint, OwnerRole, OwnerView, Severity,
 };
 pub use links::{DefaultRoute, Link, Links};
 pub use mac_pattern::{MacPattern, MacPatternError};

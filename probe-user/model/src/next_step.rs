@@ -74,6 +74,14 @@ pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
             "nothing, or see whether it stays so:",
             keep_watching(record, origin),
         )),
+        FindingKind::StaleAnnouncement => Some(NextStep::new(
+            "correct the neighbour caches: on the current owner, announce the address again:",
+            format!(
+                "arping -U -c 3 -I {} {}",
+                quoted(&record.interface),
+                record.ip
+            ),
+        )),
         FindingKind::ProbeDenied => Some(NextStep::new(
             "give the newcomer another address; to see which machine it is:",
             identify_hosts(

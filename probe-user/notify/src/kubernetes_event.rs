@@ -65,6 +65,7 @@ fn reason(waiting: &QueuedNotification) -> Option<&'static str> {
         (NotificationKind::Conflict, _) => "AddressConflict",
         (NotificationKind::ConflictResolved, _) => "AddressConflictResolved",
         (NotificationKind::ConflictExpired, _) => "AddressConflictExpired",
+        (NotificationKind::StaleAnnouncement, _) => "AddressStaleAnnouncement",
         // Still open, and so said already.
         (NotificationKind::ConflictQuiet | NotificationKind::Missed, _)
         | (NotificationKind::Drift | NotificationKind::DriftGone, None) => {

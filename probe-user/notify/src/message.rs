@@ -187,6 +187,9 @@ fn conflict_sentence(kind: NotificationKind, record: &FindingRecord) -> String {
         NotificationKind::ConflictExpired => {
             format!("the conflict on {ip} has not been seen for a long time")
         }
+        NotificationKind::StaleAnnouncement => {
+            format!("clients may send to a host that announced {ip} and does not reply for it")
+        }
         NotificationKind::Conflict
         | NotificationKind::Drift
         | NotificationKind::DriftGone

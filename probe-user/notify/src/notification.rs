@@ -22,6 +22,8 @@ label_enum! {
         ConflictResolved = "conflict_resolved",
         /// The conflict is no longer kept open.
         ConflictExpired = "conflict_expired",
+        /// A host announced the address and does not reply for it, while its owner does.
+        StaleAnnouncement = "stale_announcement",
         /// A cluster and the wire have drifted apart.
         Drift = "drift",
         /// They have not any more.
@@ -32,20 +34,12 @@ label_enum! {
 }
 
 impl NotificationKind {
-    /// What a finding is told as; most are not told.
-    const fn of(kind: FindingKind) -> Option<Self> {
-        match kind {
-            FindingKind::Conflict => Some(Self::Conflict),
-            FindingKind::ConflictQuiet => Some(Self::ConflictQuiet),
-            FindingKind::ConflictResolved => Some(Self::ConflictResolved),
-            FindingKind::ConflictExpired => Some(Self::ConflictExpired),
-            FindingKind::NewBinding
-            | FindingKind::Moved
-            | FindingKind::Contested
-            | FindingKind::ProbeDenied
-            | FindingKind::BogusClaim
-            | FindingKind::SourceMismatch
-            | FindingKind::Silent => None,
+    /// The notification of a finding: the one with the label of its kind. Most findings have none.
+    fn of(kind: FindingKind) -> Option<Self> {
+        if kind.is_logged() {
+            Self::from_label(kind.label())
+        } else {
+            None
         }
     }
 }
@@ -138,7 +132,9 @@ impl Notification {
             NotificationKind::Conflict
             | NotificationKind::ConflictQuiet
             | NotificationKind::Drift => true,
-            NotificationKind::ConflictResolved
+            // Its end is not notified: caches are corrected by the next announcement.
+            NotificationKind::StaleAnnouncement
+            | NotificationKind::ConflictResolved
             | NotificationKind::ConflictExpired
             | NotificationKind::DriftGone
             | NotificationKind::Missed => false,
@@ -224,6 +220,7 @@ impl FindingSelection {
                 }
                 true
             }
+            NotificationKind::StaleAnnouncement => record.severity >= self.min_severity,
             // How much an end matters is what its conflict did.
             NotificationKind::ConflictQuiet => self.open.contains_key(&subject),
             NotificationKind::ConflictResolved | NotificationKind::ConflictExpired => {
@@ -273,6 +270,9 @@ pub(super) mod tests {
             NotificationKind::ConflictQuiet => (FindingKind::ConflictQuiet, Severity::Notice),
             NotificationKind::ConflictResolved => (FindingKind::ConflictResolved, Severity::Notice),
             NotificationKind::ConflictExpired => (FindingKind::ConflictExpired, Severity::Notice),
+            NotificationKind::StaleAnnouncement => {
+                (FindingKind::StaleAnnouncement, Severity::Critical)
+            }
             NotificationKind::Drift | NotificationKind::DriftGone | NotificationKind::Missed => {
                 panic!("no finding")
             }

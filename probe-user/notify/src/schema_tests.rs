@@ -34,7 +34,8 @@ fn messages() -> Vec<Value> {
             NotificationKind::Conflict
             | NotificationKind::ConflictQuiet
             | NotificationKind::ConflictResolved
-            | NotificationKind::ConflictExpired => {
+            | NotificationKind::ConflictExpired
+            | NotificationKind::StaleAnnouncement => {
                 queue.push(notification(1, NotificationKind::Conflict));
                 queue.push(notification(last, kind));
             }

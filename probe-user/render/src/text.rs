@@ -28,6 +28,10 @@ pub fn what(record: &FindingRecord) -> String {
         FindingKind::ConflictExpired => "the conflict is no longer kept open: no second owner has \
             claimed the address for a long time"
             .to_owned(),
+        FindingKind::StaleAnnouncement => "another host announced this address and does not reply \
+            for it, while its owner does: neighbour caches may be wrong, and clients send to the \
+            other host, until the owner announces the address again"
+            .to_owned(),
         FindingKind::ProbeDenied => "a newcomer asked whether this address is free, and was told \
             that it is not"
             .to_owned(),

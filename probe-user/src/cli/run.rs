@@ -323,7 +323,7 @@ async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
             }
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        if !is_logged(record.finding) {
+        if !record.finding.is_logged() {
             continue;
         }
         let now = Instant::now();
@@ -342,22 +342,6 @@ async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
             tracing::warn!(%error, "standard output is gone: conflicts are no longer logged there");
             return;
         }
-    }
-}
-
-fn is_logged(kind: FindingKind) -> bool {
-    match kind {
-        FindingKind::Conflict
-        | FindingKind::ConflictResolved
-        | FindingKind::ConflictQuiet
-        | FindingKind::ConflictExpired => true,
-        FindingKind::NewBinding
-        | FindingKind::Moved
-        | FindingKind::Contested
-        | FindingKind::ProbeDenied
-        | FindingKind::BogusClaim
-        | FindingKind::SourceMismatch
-        | FindingKind::Silent => false,
     }
 }
 

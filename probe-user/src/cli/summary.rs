@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use probe_model::{FindingKind, FindingRecord};
+use probe_model::{DisputePhase, FindingKind, FindingRecord};
 use probe_render::terminal::place;
 
 use super::Exit;
@@ -25,10 +25,8 @@ impl FindingSummary {
     /// Counts a finding.
     pub fn count(&mut self, record: &FindingRecord) {
         self.counts[usize::from(record.finding.number())] += 1;
-        if matches!(
-            record.finding,
-            FindingKind::Conflict | FindingKind::ConflictQuiet
-        ) && !record.drill
+        if record.finding.attributes().dispute == DisputePhase::OpenConflict
+            && !record.drill
             && self.conflicts.len() < MAX_REMEMBERED
         {
             let place = place(&record.interface, record.vlan);

@@ -9,7 +9,7 @@ use probe_model::{FindingKind, Timestamp};
 const MAX_ADDRESSES: usize = 65_536;
 
 label_enum! {
-    /// The findings that are counted for each tracked address.
+    /// The findings that are counted for each tracked address, under the labels of their kinds.
     pub enum CountedKind {
         /// [`FindingKind::Moved`].
         Moved = "moved",
@@ -17,24 +17,14 @@ label_enum! {
         Contested = "contested",
         /// [`FindingKind::Conflict`].
         Conflict = "conflict",
+        /// [`FindingKind::StaleAnnouncement`].
+        StaleAnnouncement = "stale_announcement",
     }
 }
 
 impl CountedKind {
-    const fn for_address(kind: FindingKind) -> Option<Self> {
-        match kind {
-            FindingKind::Moved => Some(Self::Moved),
-            FindingKind::Contested => Some(Self::Contested),
-            FindingKind::Conflict => Some(Self::Conflict),
-            FindingKind::NewBinding
-            | FindingKind::ConflictQuiet
-            | FindingKind::ConflictResolved
-            | FindingKind::ConflictExpired
-            | FindingKind::ProbeDenied
-            | FindingKind::BogusClaim
-            | FindingKind::SourceMismatch
-            | FindingKind::Silent => None,
-        }
+    fn for_address(kind: FindingKind) -> Option<Self> {
+        Self::from_label(kind.label())
     }
 }
 
@@ -168,8 +158,11 @@ mod tests {
             tallies.count("eth0", Vlan::UNTAGGED, ip, kind);
         }
         tallies.count("eth0", Vlan::UNTAGGED, ip, FindingKind::Silent);
-        assert_eq!(tallies.for_address("eth0", Vlan::UNTAGGED, ip), [1, 0, 2]);
-        assert_eq!(tallies.for_address("eth1", Vlan::UNTAGGED, ip), [0, 0, 0]);
+        assert_eq!(
+            tallies.for_address("eth0", Vlan::UNTAGGED, ip),
+            [1, 0, 2, 0]
+        );
+        assert_eq!(tallies.for_address("eth1", Vlan::UNTAGGED, ip), [0; 4]);
     }
 
     #[test]

@@ -183,20 +183,10 @@ impl Annotator {
         if raw.drill {
             return raw;
         }
-        let waits = match raw.finding {
-            FindingKind::Conflict | FindingKind::Contested => {
-                context(&self.sources.cluster.borrow(), raw.ip).is_some()
-            }
-            FindingKind::NewBinding
-            | FindingKind::Moved
-            | FindingKind::ConflictQuiet
-            | FindingKind::ConflictResolved
-            | FindingKind::ConflictExpired
-            | FindingKind::ProbeDenied
-            | FindingKind::BogusClaim
-            | FindingKind::SourceMismatch
-            | FindingKind::Silent => false,
-        };
+        // Quiet conflicts were annotated when they opened.
+        let waits = raw.finding.is_open_dispute()
+            && raw.finding != FindingKind::ConflictQuiet
+            && context(&self.sources.cluster.borrow(), raw.ip).is_some();
         let need = if waits {
             NodeListSource::LISTED
         } else {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use probe_common::wire::MacAddr;
 use probe_model::{
     AnnouncementKind, AnnouncementMode, BindingRecord, CheckRecord, CheckVerdict, ClusterCause,
-    CountsRecord, Evidence, FindingKind, FindingRecord, OwnerRecord as FindingOwner, OwnerRole,
-    Severity,
+    CountsRecord, DisputePhase, Evidence, FindingKind, FindingRecord, OwnerRecord as FindingOwner,
+    OwnerRole, Severity,
 };
 use probe_pools::Pool;
 
@@ -383,7 +383,9 @@ impl ExplainCase<'_> {
         let told = history
             .iter()
             .rev()
-            .take_while(|finding| !has_ended(finding.finding))
+            .take_while(|finding| {
+                finding.finding.attributes().dispute != DisputePhase::EndedConflict
+            })
             .filter(|finding| finding.finding.is_dispute())
             .filter_map(|finding| finding.cluster.as_deref());
         let cause = open.chain(told).find_map(|context| context.cause.clone());
@@ -502,12 +504,4 @@ fn sentence(text: &str) -> String {
     } else {
         format!("{text}.")
     }
-}
-
-/// Whether it says that a dispute is over.
-const fn has_ended(finding: FindingKind) -> bool {
-    matches!(
-        finding,
-        FindingKind::ConflictResolved | FindingKind::ConflictExpired
-    )
 }

@@ -6,7 +6,7 @@ use probe_common::wire::MacAddr;
 use probe_model::Timestamp;
 
 use super::conflict::OpenConflict;
-use crate::DetectConfig;
+use crate::{DetectConfig, owner::OwnerIdentity};
 
 /// Everything that a settled address does without.
 #[derive(Debug, Default)]
@@ -21,6 +21,17 @@ pub(super) struct Dispute {
     pub contested: Option<Timestamp>,
     /// The physical MAC that was last seen beside a virtual-router MAC.
     pub concurrent: Option<ConcurrentClaimant>,
+    /// An announcement that neighbour caches may still hold, by a host that does not reply for the address.
+    pub stale: Option<StaleAnnouncement>,
+}
+
+/// An announcement by a host that does not reply for the address, while its owner does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StaleAnnouncement {
+    /// The host that announced the address.
+    pub by: OwnerIdentity,
+    /// When it last did.
+    pub last: Timestamp,
 }
 
 /// A takeover that has not settled.
@@ -79,6 +90,12 @@ impl Contest {
         self.returns += is_return as u64;
         self.rounds = [None; 2];
     }
+
+    /// Whether in the last round of probes the previous owner replied and the one that took over did not.
+    pub fn is_kept_by_previous(&self) -> bool {
+        let last = self.rounds.iter().rev().flatten().next();
+        last.is_some_and(|round| round.previous && !round.holder)
+    }
 }
 
 impl Dispute {
@@ -124,7 +141,11 @@ impl Dispute {
 
     /// When there is nothing left in it that matters; `None` while there is.
     pub fn returns_expire_at(&self, config: &DetectConfig) -> Option<Timestamp> {
-        if self.contest.is_some() || self.conflict.is_some() || self.concurrent.is_some() {
+        let is_in_use = self.contest.is_some()
+            || self.conflict.is_some()
+            || self.concurrent.is_some()
+            || self.stale.is_some();
+        if is_in_use {
             return None;
         }
         let returns = self.returns.back().copied().unwrap_or_default();
@@ -146,6 +167,9 @@ impl Dispute {
         }
         if let Some(contested) = &mut self.contested {
             clamp(contested);
+        }
+        if let Some(stale) = &mut self.stale {
+            clamp(&mut stale.last);
         }
         if let Some(conflict) = &mut self.conflict {
             conflict.forget_future(now);

@@ -23,6 +23,7 @@ impl Binding {
             return;
         }
         let dispute = self.dispute.get_or_insert_default();
+        dispute.stale = None;
         let returns = dispute.returns.len() as u64;
         let conflict = dispute
             .conflict

@@ -37,7 +37,32 @@ impl Binding {
         }
     }
 
-    /// A stranger was asked for an address of this host.
+    /// This host has just been given the address: probes the other hosts that hold it.
+    pub fn check_new_local_address(&self, turn: &mut BindingTransition) {
+        let (context, config) = (turn.context, &turn.context.rules.config);
+        let Some(local_address) = context.local_address else {
+            return;
+        };
+        let present = self.claimants.present().map(|claimant| claimant.mac);
+        let to: Vec<_> = present
+            .filter(|&mac| self.local_dispute_since(mac, &context).is_some())
+            .collect();
+        if to.is_empty() || !config.can_probe || self.conflict().is_some() {
+            return;
+        }
+        let earliest = local_address.since + config.local_grace;
+        turn.request_probe(ProbeRequest {
+            key: context.key,
+            purpose: ProbePurpose::Local,
+            round: 0,
+            requested_for: local_address.since,
+            earliest,
+            latest: earliest + config.local_grace,
+            to,
+        });
+    }
+
+    /// Takes the replies of other hosts to a probe for an address of this host.
     pub(super) fn other_host_replied(&mut self, by: &[MacAddr], turn: &mut BindingTransition) {
         let grace = turn.context.rules.config.local_grace;
         let is_rival = |&mac: &MacAddr| {

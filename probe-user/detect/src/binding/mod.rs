@@ -85,11 +85,14 @@ impl Binding {
             return;
         };
         self.check_replies(heard, before, turn);
+        let owner = self.owner_of(mac, &turn.context);
+        let is_current = owner == self.owner_of(holder, &turn.context);
+        self.update_stale_announcement(owner, heard);
         if mac == holder {
             self.check_local(mac, before, turn);
             return;
         }
-        if self.owner_of(mac, &turn.context) == self.owner_of(holder, &turn.context) {
+        if is_current {
             self.holder = Some(mac);
             self.check_router(mac, before, turn);
         } else if heard.solicited && before.known && self.is_disputed() {
@@ -215,6 +218,7 @@ impl Binding {
             self.settles_at(context),
             self.conflict_deadline(context),
             self.silent_at(context),
+            self.stale_announcement_expires_at(),
             self.expires_unclaimed_at(context),
         ]
         .into_iter()
@@ -234,6 +238,8 @@ impl Binding {
             self.expire_conflict(turn);
         } else if due(self.silent_at(&turn.context)) {
             self.report_silent(turn);
+        } else if due(self.stale_announcement_expires_at()) {
+            self.clear_stale_announcement();
         } else if due(self.expires_unclaimed_at(&turn.context)) {
             self.dispute = None;
         }

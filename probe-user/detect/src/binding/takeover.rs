@@ -1,17 +1,23 @@
 //! Taking an address over, taking it back, and settling.
 
+use std::time::Duration;
+
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, FindingKind, Hint, Timestamp};
 
 use super::{
-    Binding,
+    Binding, ObservedClaim,
     claimants::{ClaimMode, PriorClaimantState},
-    dispute::{Contest, TakeoverConfirmation},
+    dispute::{Contest, StaleAnnouncement, TakeoverConfirmation},
 };
 use crate::{
     ProbePurpose, ProbeRequest,
+    owner::OwnerIdentity,
     transition::{BindingContext, BindingTransition},
 };
+
+/// How long a neighbour entry lives without being used: the default of Cisco's routers, the longest in common use.
+const MAX_CACHE_AGE: Duration = Duration::from_hours(4);
 
 impl Binding {
     /// Another owner takes the address from `previous`.
@@ -95,12 +101,14 @@ impl Binding {
         }
     }
 
-    /// Wishes both owners to be asked, twice.
+    /// Requests two rounds of probes to both owners.
     fn request_confirmation(&self, mac: MacAddr, previous: MacAddr, turn: &mut BindingTransition) {
-        let (facts, config) = (turn.context.facts, &turn.context.rules.config);
-        // Nobody hears himself answer.
-        let with_local = facts.is_local(mac) || facts.is_local(previous);
-        if !config.can_probe || with_local || self.conflict().is_some() {
+        let config = &turn.context.rules.config;
+        if !config.can_probe || self.conflict().is_some() {
+            return;
+        }
+        let to = self.confirmation_targets(mac, previous, &turn.context);
+        if to.is_empty() {
             return;
         }
         for (round, (earliest, latest)) in (0..).zip(config.confirmation) {
@@ -111,12 +119,40 @@ impl Binding {
                 requested_for: turn.at,
                 earliest: turn.at + earliest,
                 latest: turn.at + latest,
-                to: vec![previous, mac],
+                to: to.clone(),
             });
         }
     }
 
-    /// A pending move was asked about.
+    /// The MACs to probe about a takeover. This host does not receive its own probes, so only the other owner is
+    /// probed where one of the two is this host.
+    ///
+    /// An address that is not configured here but was announced from here is not probed after its first takeover:
+    /// in a handover the outgoing speaker has released it, and the reply of the incoming one proves nothing. Once
+    /// the speaker on this host has claimed the address again, it has not released it.
+    fn confirmation_targets(
+        &self,
+        mac: MacAddr,
+        previous: MacAddr,
+        context: &BindingContext,
+    ) -> Vec<MacAddr> {
+        let is_local = |mac| context.facts.is_local(mac);
+        let has_returned = self.contest().is_some_and(|contest| contest.returns > 0);
+        if is_local(previous) && context.local_address.is_none() && !has_returned {
+            return Vec::new();
+        }
+        let owners = [previous, mac].into_iter();
+        owners.filter(|&mac| !is_local(mac)).collect()
+    }
+
+    /// Whether this host holds the address with this MAC: it is configured, or has been claimed from here since the
+    /// last takeover.
+    fn is_held_locally(&self, mac: MacAddr, context: &BindingContext) -> bool {
+        context.facts.is_local(mac)
+            && (context.local_address.is_some() || self.has_observed(mac, self.since))
+    }
+
+    /// Takes the replies to one round of probes about a takeover.
     pub(super) fn confirm(
         &mut self,
         ask: &ProbeRequest,
@@ -130,14 +166,22 @@ impl Binding {
         if self.since != ask.requested_for {
             return;
         }
-        let answered = |mac| {
-            let owner = self.owner_of(mac, &turn.context);
-            by.iter()
-                .any(|&mac| self.owner_of(mac, &turn.context) == owner)
+        let context = turn.context;
+        let replied = |mac| {
+            let owner = self.owner_of(mac, &context);
+            let mut replying = by.iter().map(|&mac| self.owner_of(mac, &context));
+            replying.any(|replying| replying == owner)
         };
+        let is_claimed_by = |mac| self.is_held_locally(mac, &context) || replied(mac);
         let said = TakeoverConfirmation {
-            previous: answered(previous),
-            holder: answered(holder),
+            previous: is_claimed_by(previous),
+            holder: is_claimed_by(holder),
+        };
+        let is_local = |mac| context.facts.is_local(mac);
+        let evidence = if is_local(previous) || is_local(holder) {
+            Evidence::Local
+        } else {
+            Evidence::Confirmed
         };
         let Some(contest) = self.contest_mut() else {
             return;
@@ -149,10 +193,91 @@ impl Binding {
             return;
         };
         if first.previous && first.holder && second.previous && second.holder {
-            self.evidence(Evidence::Confirmed, None, None, turn);
-        } else if !first.previous && !second.previous {
+            self.evidence(evidence, None, None, turn);
+        } else if second.previous && !second.holder {
+            self.revert_takeover(turn);
+        } else if !first.previous && !second.previous && !is_local(previous) {
             self.settle(turn);
         }
+    }
+
+    /// The previous owner replied to the last probes and the one that took over did not: the address stays with the
+    /// previous owner, although the last announcement on the segment says otherwise.
+    fn revert_takeover(&mut self, turn: &mut BindingTransition) {
+        let context = turn.context;
+        let Some(dispute) = &mut self.dispute else {
+            return;
+        };
+        let (Some(contest), Some(announcer)) = (dispute.contest.take(), self.holder) else {
+            return;
+        };
+        if dispute.conflict.is_some() {
+            return;
+        }
+        let announced_at = self.since;
+        self.holder = Some(contest.previous);
+        self.since = turn.at;
+        let [kept, announced] =
+            [contest.previous, announcer].map(|mac| self.owner_of(mac, &context));
+        self.report_stale_announcement(kept, announced, announced_at, turn);
+        self.retain_only(kept, &context);
+    }
+
+    fn report_stale_announcement(
+        &mut self,
+        kept: OwnerIdentity,
+        announced: OwnerIdentity,
+        since: Timestamp,
+        turn: &mut BindingTransition,
+    ) {
+        let context = turn.context;
+        let dispute = self.dispute.get_or_insert_default();
+        let stale = StaleAnnouncement {
+            by: announced,
+            last: since,
+        };
+        let before = dispute.stale.replace(stale);
+        if before.is_some_and(|before| before.by == announced) {
+            turn.suppress(FindingKind::StaleAnnouncement);
+            return;
+        }
+        let mut finding = turn.finding(FindingKind::StaleAnnouncement, since);
+        finding.owners = self.owners_among(&context, |mac| {
+            [kept, announced].contains(&self.owner_of(mac, &context))
+        });
+        turn.report(finding);
+    }
+
+    /// A broadcast claim by another host than the one whose announcement is stale corrects the neighbour caches: any
+    /// ARP broadcast updates the entries that exist (RFC 826, "Merge_flag").
+    pub(super) fn update_stale_announcement(
+        &mut self,
+        owner: OwnerIdentity,
+        heard: &ObservedClaim,
+    ) {
+        let stale = self.dispute.as_ref().and_then(|dispute| dispute.stale);
+        if !heard.form.unicast && stale.is_some_and(|stale| stale.by != owner) {
+            self.clear_stale_announcement();
+        }
+    }
+
+    /// No announcement is stale any more.
+    pub(super) fn clear_stale_announcement(&mut self) {
+        if let Some(dispute) = &mut self.dispute {
+            dispute.stale = None;
+        }
+    }
+
+    /// Whether neighbour caches may hold the MAC of a host that announced the address and does not reply for it.
+    pub fn has_stale_announcement(&self) -> bool {
+        let dispute = self.dispute.as_ref();
+        dispute.is_some_and(|dispute| dispute.stale.is_some())
+    }
+
+    /// When no neighbour cache is expected to hold the stale entry any more.
+    pub(super) fn stale_announcement_expires_at(&self) -> Option<Timestamp> {
+        let stale = self.dispute.as_ref()?.stale?;
+        Some(stale.last + MAX_CACHE_AGE)
     }
 
     pub(super) fn settles_at(&self, context: &BindingContext) -> Option<Timestamp> {
@@ -171,6 +296,11 @@ impl Binding {
         if in_conflict {
             return;
         }
+        if contest.is_kept_by_previous() {
+            dispute.contest = Some(contest);
+            self.revert_takeover(turn);
+            return;
+        }
         let context = turn.context;
         let from_local = context.facts.is_local(contest.settled_owner);
         if from_local && self.local_dispute_since(holder, &context).is_some() {
@@ -184,6 +314,7 @@ impl Binding {
             self.owner_of(contest.settled_owner, &context),
         );
         if now != then {
+            self.clear_stale_announcement();
             let mut finding = turn.finding(FindingKind::Moved, self.since);
             finding.owners = self.owners_among(&context, |mac| {
                 [now, then].contains(&self.owner_of(mac, &context))

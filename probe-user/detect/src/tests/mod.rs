@@ -15,4 +15,5 @@ mod pages;
 mod properties;
 mod reconfigure;
 mod resolution;
+mod stale;
 mod takeover;

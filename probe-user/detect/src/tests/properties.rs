@@ -459,6 +459,7 @@ impl Chaos {
                 | FindingKind::ProbeDenied
                 | FindingKind::BogusClaim
                 | FindingKind::SourceMismatch
+                | FindingKind::StaleAnnouncement
                 | FindingKind::Silent => false,
             };
             assert_eq!(open, open && self.open.contains(&finding.key()));

@@ -359,6 +359,7 @@ fn claims(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>)
 
 fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> Vec<String> {
     let mut silent = MetricFamily::with_room(list::TRACKED_SILENT, addresses.len());
+    let mut stale = MetricFamily::with_room(list::TRACKED_STALE, addresses.len());
     let mut findings =
         MetricFamily::with_room(list::TRACKED_FINDINGS, addresses.len() * CountedKind::COUNT);
     let mut mismatches = MetricFamily::new(list::NEIGHBOR_MISMATCH);
@@ -376,9 +377,11 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
             service,
             pool,
         } = &place;
-        silent.add(
-            [segment, interface, vlan, ip, namespace, service, pool],
-            bool_value(address.silent),
+        let labels = [segment, interface, vlan, ip, namespace, service, pool];
+        silent.add(labels, bool_value(address.silent));
+        stale.add(
+            labels,
+            bool_value(address.stale_announcement && !address.ignored),
         );
         for (counted, count) in CountedKind::ALL.iter().zip(tally) {
             let finding = counted.label();
@@ -394,7 +397,12 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
             mismatches.add([segment, interface, vlan, ip], differs);
         }
     }
-    vec![silent.finish(), findings.finish(), mismatches.finish()]
+    vec![
+        silent.finish(),
+        stale.finish(),
+        findings.finish(),
+        mismatches.finish(),
+    ]
 }
 
 /// What the kernel believes of these addresses, which are in their order. Its entries are on the interface that

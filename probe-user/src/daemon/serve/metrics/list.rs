@@ -104,6 +104,8 @@ metrics! {
         "When the current owner of a tracked address last claimed it, since 1970. The owner is one MAC address also where it has several.";
     TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
         "Whether nobody has claimed a tracked address for the time after which it counts as silent.";
+    TRACKED_STALE = Gauge "tracked_stale_announcement" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
+        "1 while neighbour caches may hold the MAC address of a host that announced a tracked address and does not reply for it.";
     TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding", "service_namespace", "service_name", "pool"]
         "Findings about a tracked address.";
     NEIGHBOR_MISMATCH = Gauge "neighbor_mismatch" ["segment", "interface", "vlan", "ip"]
