@@ -377,7 +377,7 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
             service,
             pool,
         } = &place;
-        let labels = [segment, interface, vlan, ip, namespace, service, pool];
+        let labels: [&str; 7] = [segment, interface, vlan, ip, namespace, service, pool];
         silent.add(labels, bool_value(address.silent));
         stale.add(
             labels,
