@@ -21,7 +21,7 @@
 //! What MetalLB says about who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
 //! announcers apart, and never makes two of none. [`NodeOwner`] says when a node counts as a speaker, and when as a host.
 //!
-//! Two nodes that contest an address have no cause: a rollout of the speakers looks like that.
+//! Two nodes that contest an address briefly have no cause: a rollout of the speakers looks like that.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -31,7 +31,10 @@ use probe_model::{
     FindingRecord, Hint, Links, OwnerRecord, OwnerRole,
 };
 
-use super::snapshot::{ClusterSnapshot, Service};
+use super::{
+    contest::ContestDuration,
+    snapshot::{ClusterSnapshot, Service},
+};
 
 /// Names that a sentence lists.
 const MAX_NAMES: usize = 5;
@@ -99,6 +102,8 @@ pub struct CauseContext {
     pub listens_since: Option<Timestamp>,
     /// Where this host has the address; `None` if that is not known.
     pub placement: Option<AddressPlacement>,
+    /// For how long the address has been contested, if the finding says that it is.
+    pub contest: ContestDuration,
 }
 
 impl CauseContext {
@@ -109,20 +114,23 @@ impl CauseContext {
             now,
             listens_since: None,
             placement: None,
+            contest: ContestDuration::Brief,
         }
     }
 }
 
 /// The likely cause of a dispute about an address of the cluster: of a service, or of a pool. The owners of the finding
 /// carry the names of nodes. `None` for findings that are no dispute, for addresses that are not the cluster's, and while
-/// nodes merely contest an address.
+/// nodes contest an address briefly.
 pub fn cause(
     finding: &FindingRecord,
     cluster: &ClusterSnapshot,
     context: CauseContext,
 ) -> Option<ClusterCause> {
     let is_dispute = match finding.finding {
-        FindingKind::Contested => !is_contested_by_nodes(finding),
+        FindingKind::Contested => {
+            context.contest == ContestDuration::Persistent || !is_contested_by_nodes(finding)
+        }
         kind => kind.attributes().dispute == DisputePhase::OpenConflict,
     };
     let services: Vec<_> = cluster.services_at(finding.ip).collect();

@@ -6,6 +6,7 @@
 
 mod announcer_history;
 pub mod cause;
+pub mod contest;
 pub mod drift;
 pub mod explain;
 pub mod local_announcements;

@@ -13,7 +13,8 @@
 )]
 
 use jiff::Timestamp;
-use probe_model::NamespacedName;
+use probe_common::wire::Vlan;
+use probe_model::{CountsRecord, FindingKind, FindingRecord, NamespacedName, Severity};
 use serde_json::{Value, json};
 
 use super::snapshot::{ClusterObjects, Freshness, Resource, ResourceState, Service};
@@ -77,5 +78,26 @@ pub fn freshness_of(known: ResourceState) -> Freshness {
         known,
         heard: Some(at("12:00:00")),
         error: None,
+    }
+}
+
+/// An address that is contested at a time, without owners.
+pub fn contested(ip: &str, time: Timestamp) -> FindingRecord {
+    FindingRecord {
+        time,
+        finding: FindingKind::Contested,
+        severity: Severity::Warning,
+        interface: "eth0".to_owned(),
+        vlan: Vlan::UNTAGGED,
+        segment: None,
+        ip: ip.parse().unwrap(),
+        drill: false,
+        since: time,
+        owners: Vec::new(),
+        evidence: None,
+        counts: CountsRecord::default(),
+        hint: None,
+        reason: None,
+        cluster: None,
     }
 }

@@ -1,21 +1,23 @@
 //! Adds to findings and bindings what a cluster knows: whose address it is, which node each owner is, and why the
 //! address is in dispute.
 //!
-//! A stage behind the monitor: what it finds goes through here in its order to everybody who reads findings. Only a
-//! dispute about an address of the cluster waits for the list of nodes, and not for long.
+//! A stage between the monitor and all readers of findings. Findings about one address keep their order; findings about
+//! different addresses do not wait for each other. Only a dispute about an address of the cluster waits for the list of
+//! nodes. What cannot be looked up within two seconds is published without.
 
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use probe_cluster::{
     ClusterSnapshot, Node, cause,
-    cause::{AddressPlacement, CauseContext},
+    cause::{AddressPlacement, CauseContext, is_contested_by_nodes},
+    contest::{ContestDuration, ContestHistory},
     node_mac_index,
     node_mac_index::NodeMacIndex,
     tracking,
@@ -24,21 +26,28 @@ use probe_common::wire::MacAddr;
 use probe_kubernetes::{ApiHealth, ClusterHandle};
 use probe_model::{
     AddressContext, AnnouncementMode, BindingKey, BindingRecord, ClusterCause, FindingKind,
-    FindingRecord, Links, MacPattern, NamespacedName, OwnerRecord, Segment, on_link,
+    FindingRecord, Links, MacPattern, NamespacedName, OwnerRecord, Segment, Severity, on_link,
     watched::WatchedInterfaces,
 };
 use probe_network::neighbours::{NeighbourReader, NeighbourTable};
 use tokio::{
     sync::{Mutex, broadcast, watch},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
+use self::pending::{FindingAddress, PendingFindings};
 use crate::daemon::monitor::MonitorHandle;
 
-/// How long a dispute waits for the nodes.
-const NODE_LIST_TIMEOUT: Duration = Duration::from_secs(2);
-/// After waiting in vain nothing waits again for this long: a storm of disputes while the API server is away is told
-/// as it comes.
+mod pending;
+
+/// After this a finding is published without annotation.
+const ANNOTATION_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a dispute waits for the list of nodes. What is left until the deadline is for the rest.
+const NODE_LIST_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Findings that wait for their annotation. While there are more, none is received, and the oldest are lost.
+const MAX_PENDING: usize = 1_024;
+/// After waiting in vain nothing waits again for this long: a storm of disputes while the API server is away is
+/// published as it comes.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// How old the list of nodes may be…
 const LIST_AGE: Duration = Duration::from_mins(10);
@@ -89,15 +98,18 @@ pub struct AnnotatorSources {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
 }
 
-/// Adds what the cluster knows. Clones share what they have learnt.
+/// Adds what the cluster knows. Clones share their caches.
 #[derive(Clone, Debug)]
 pub struct Annotator {
     sources: Arc<AnnotatorSources>,
     listens_since: Timestamp,
-    cache: Arc<Mutex<AnnotatorCache>>,
+    cache: Arc<StdMutex<AnnotatorCache>>,
+    /// Held while the index of nodes is built: once for all that wait for it.
+    building: Arc<Mutex<()>>,
+    contests: Arc<StdMutex<ContestHistory>>,
 }
 
-/// What was learnt last.
+/// What was looked up last.
 #[derive(Debug, Default)]
 struct AnnotatorCache {
     node_index: Option<CachedNodeIndex>,
@@ -151,31 +163,59 @@ impl Annotator {
             sources: Arc::new(sources),
             listens_since: Timestamp::now(),
             cache: Arc::default(),
+            building: Arc::default(),
+            contests: Arc::default(),
         }
     }
 
-    /// Hands findings on with what is known of them, in their order, until there are no more.
+    /// Publishes findings with what is known of them until there are no more.
     pub async fn follow(
         self,
         mut raw: broadcast::Receiver<Arc<FindingRecord>>,
         public: broadcast::Sender<Arc<FindingRecord>>,
     ) {
-        loop {
-            let record = match raw.recv().await {
-                Ok(record) => record,
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    self.sources.health.add_lost_findings(missed);
-                    tracing::warn!(
-                        missed,
-                        "findings came faster than the cluster could be asked"
-                    );
-                    continue;
+        let mut pending = PendingFindings::default();
+        let mut annotations = FuturesUnordered::new();
+        let mut is_open = true;
+        while is_open || !annotations.is_empty() {
+            tokio::select! {
+                biased;
+                Some((address, record)) = annotations.next() => {
+                    // Nobody listening is fine.
+                    let _ = public.send(record);
+                    if let Some(next) = pending.next(&address) {
+                        annotations.push(self.annotate_in_time(address, next));
+                    }
                 }
-                Err(broadcast::error::RecvError::Closed) => return,
-            };
-            // Nobody listening is fine.
-            let _ = public.send(self.annotate(record).await);
+                received = raw.recv(), if is_open && pending.len() < MAX_PENDING => match received {
+                    Ok(record) => {
+                        let address = FindingAddress::of(&record);
+                        if let Some(record) = pending.start(&address, record) {
+                            annotations.push(self.annotate_in_time(address, record));
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        self.sources.health.add_lost_findings(missed);
+                        tracing::warn!(missed, "findings came faster than they could be annotated");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => is_open = false,
+                },
+            }
         }
+    }
+
+    /// A finding with what could be looked up before the deadline; as it is if nothing could.
+    async fn annotate_in_time(
+        &self,
+        address: FindingAddress,
+        raw: Arc<FindingRecord>,
+    ) -> (FindingAddress, Arc<FindingRecord>) {
+        let annotated = timeout(ANNOTATION_DEADLINE, self.annotate(raw.clone())).await;
+        let record = annotated.unwrap_or_else(|_| {
+            tracing::debug!(ip = %raw.ip, "a finding is published without annotation");
+            raw
+        });
+        (address, record)
     }
 
     /// A finding with what is known of it.
@@ -192,14 +232,20 @@ impl Annotator {
         } else {
             NodeListSource::Cached
         };
-        let mut knowledge = self.resolve(need).await;
+        let deadline = Instant::now() + NODE_LIST_TIMEOUT;
+        let mut knowledge = self.resolve_until(need, deadline).await;
         let mut record = (*raw).clone();
         let segment = self.segment(&record.interface, record.vlan);
         knowledge.set_node_names(record.ip, &mut record.owners);
         if waits && record.owners.iter().any(|owner| owner.node.is_none()) {
-            knowledge = self.resolve(NodeListSource::FRESHLY_LISTED).await;
+            let need = NodeListSource::FRESHLY_LISTED;
+            knowledge = self.resolve_until(need, deadline).await;
         }
-        knowledge.annotate_finding(&mut record, segment);
+        let contest = match record.finding {
+            FindingKind::Contested => lock(&self.contests).record(&record),
+            _ => ContestDuration::Brief,
+        };
+        knowledge.annotate_finding(&mut record, segment, contest);
         Arc::new(record)
     }
 
@@ -223,32 +269,27 @@ impl Annotator {
 
     /// What is known now.
     pub async fn resolve(&self, need: NodeListSource) -> ClusterView {
-        let mut cache = self.cache.lock().await;
-        let gave_up_at = cache
-            .gave_up_at
-            .is_some_and(|at| at.elapsed() < RETRY_AFTER_FAILURE);
-        let node_index = match need {
-            NodeListSource::Fetched(age) if !gave_up_at => {
-                let fetched = timeout(NODE_LIST_TIMEOUT, self.node_index(&cache, Some(age))).await;
-                cache.gave_up_at = fetched.is_err().then(Instant::now);
-                match fetched {
-                    Ok(node_index) => node_index,
-                    Err(_) => self.node_index(&cache, None).await,
-                }
-            }
-            NodeListSource::Fetched(_) | NodeListSource::Cached => {
-                self.node_index(&cache, None).await
-            }
-        };
-        let knowledge = ClusterView {
+        let deadline = Instant::now() + NODE_LIST_TIMEOUT;
+        self.resolve_until(need, deadline).await
+    }
+
+    async fn resolve_until(&self, need: NodeListSource, deadline: Instant) -> ClusterView {
+        let gave_up_at = lock(&self.cache).gave_up_at;
+        let has_given_up = gave_up_at.is_some_and(|at| at.elapsed() < RETRY_AFTER_FAILURE);
+        if let NodeListSource::Fetched(age) = need
+            && !has_given_up
+        {
+            let fetched = timeout_at(deadline, self.sources.nodes.fetch(age)).await;
+            lock(&self.cache).gave_up_at = fetched.is_err().then(Instant::now);
+        }
+        let node_index = self.node_index().await;
+        ClusterView {
             cluster: self.sources.cluster.borrow().clone(),
             node_macs: node_index.node_macs.clone(),
             nodes_read: node_index.nodes.is_some(),
             links: self.sources.links.borrow().clone(),
             listens_since: self.listens_since,
-        };
-        cache.node_index = Some(node_index);
-        knowledge
+        }
     }
 
     /// What is known of the cluster.
@@ -266,30 +307,38 @@ impl Annotator {
         self.sources.nodes.known()
     }
 
-    /// Who the nodes are on the wire: the last picture where it is fresh, else a new one.
-    async fn node_index(&self, cache: &AnnotatorCache, age: Option<Duration>) -> CachedNodeIndex {
-        let fetched = match age {
-            Some(age) => self.sources.nodes.fetch(age).await,
-            None => None,
+    /// The nodes by their MACs: the last index if it is fresh, else a new one.
+    async fn node_index(&self) -> CachedNodeIndex {
+        if let Some(fresh) = self.fresh_node_index() {
+            return fresh;
+        }
+        let _building = self.building.lock().await;
+        if let Some(fresh) = self.fresh_node_index() {
+            return fresh;
+        }
+        let nodes = self.sources.nodes.known();
+        let listed = nodes.as_deref().map_or(&[][..], Vec::as_slice);
+        let built = CachedNodeIndex {
+            node_macs: Arc::new(self.build_node_index(listed).await),
+            nodes,
+            at: Instant::now(),
         };
-        let nodes = fetched.or_else(|| self.sources.nodes.known());
-        let is_same = |last: &CachedNodeIndex| match (&last.nodes, &nodes) {
+        lock(&self.cache).node_index = Some(built.clone());
+        built
+    }
+
+    fn fresh_node_index(&self) -> Option<CachedNodeIndex> {
+        let nodes = self.sources.nodes.known();
+        let cache = lock(&self.cache);
+        let last = cache.node_index.as_ref()?;
+        let is_same = match (&last.nodes, &nodes) {
             (Some(last), Some(nodes)) => Arc::ptr_eq(last, nodes),
             (last, nodes) => last.is_none() && nodes.is_none(),
         };
-        let last = cache.node_index.as_ref();
-        if let Some(last) = last.filter(|last| is_same(last) && last.at.elapsed() < CACHE_AGE) {
-            return last.clone();
-        }
-        let listed = nodes.as_deref().map_or(&[][..], Vec::as_slice);
-        CachedNodeIndex {
-            node_macs: Arc::new(self.stations(listed).await),
-            nodes,
-            at: Instant::now(),
-        }
+        (is_same && last.at.elapsed() < CACHE_AGE).then(|| last.clone())
     }
 
-    async fn stations(&self, nodes: &[Node]) -> NodeMacIndex {
+    async fn build_node_index(&self, nodes: &[Node]) -> NodeMacIndex {
         let AnnotatorSources { links, watched, .. } = &*self.sources;
         let (links, watched) = (links.borrow().clone(), watched.borrow().clone());
         let places = node_mac_index::node_addresses(nodes, &tracking::on_link(&links, &watched));
@@ -335,6 +384,11 @@ impl Annotator {
     }
 }
 
+/// The value behind a mutex. What is behind these is whole at every moment, also after a panic.
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the kernel believes of its neighbours, by segment.
 fn trusted_neighbours(
     neighbours: &NeighbourTable,
@@ -353,10 +407,21 @@ fn trusted_neighbours(
 
 impl ClusterView {
     /// Adds to a finding what is known of it.
-    pub fn annotate_finding(&self, record: &mut FindingRecord, segment: Option<Segment>) {
+    fn annotate_finding(
+        &self,
+        record: &mut FindingRecord,
+        segment: Option<Segment>,
+        contest: ContestDuration,
+    ) {
         self.set_node_names(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
-        let cause = self.cause(record, segment);
+        if record.cluster.is_some()
+            && contest == ContestDuration::Brief
+            && is_contested_by_nodes(record)
+        {
+            record.severity = record.severity.min(Severity::Notice);
+        }
+        let cause = self.cause(record, segment, contest);
         if let Some(context) = &mut record.cluster {
             context.cause = cause;
         }
@@ -367,7 +432,8 @@ impl ClusterView {
         self.set_node_names(record.ip, &mut record.owners);
         record.cluster = context(&self.cluster, record.ip).map(Box::new);
         let finding = record.as_finding();
-        let cause = finding.and_then(|finding| self.cause(&finding, segment));
+        let cause =
+            finding.and_then(|finding| self.cause(&finding, segment, ContestDuration::Brief));
         if let Some(context) = &mut record.cluster {
             context.cause = cause;
         }
@@ -392,7 +458,12 @@ impl ClusterView {
     }
 
     /// Why an address of the cluster is in dispute, if it is.
-    fn cause(&self, record: &FindingRecord, segment: Option<Segment>) -> Option<ClusterCause> {
+    fn cause(
+        &self,
+        record: &FindingRecord,
+        segment: Option<Segment>,
+        contest: ContestDuration,
+    ) -> Option<ClusterCause> {
         record.cluster.as_ref()?;
         let segment = segment.filter(|_| self.nodes_read);
         let nodes = segment.map(|segment| self.node_macs.count(segment));
@@ -401,6 +472,7 @@ impl ClusterView {
             now: Timestamp::now(),
             listens_since: Some(self.listens_since),
             placement: Some(AddressPlacement::of(&self.links, record.ip)),
+            contest,
         };
         cause::cause(record, &self.cluster, context)
     }

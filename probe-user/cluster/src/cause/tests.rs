@@ -738,7 +738,7 @@ fn what_the_status_named_before_counts() {
 }
 
 #[test]
-fn nodes_that_contest_an_address_have_no_cause() {
+fn nodes_that_contest_an_address_briefly_have_no_cause() {
     let cluster = ClusterSnapshot::from(objects());
     let contested = |owners| FindingRecord {
         finding: FindingKind::Contested,
@@ -747,6 +747,11 @@ fn nodes_that_contest_an_address_have_no_cause() {
     let by_nodes = contested(vec![owner(1, "node-1", true), owner(2, "node-2", true)]);
     assert!(is_contested_by_nodes(&by_nodes));
     assert_eq!(cause(&by_nodes, &cluster, context(Some(nodes(3, 3)))), None);
+    let persistent = CauseContext {
+        contest: ContestDuration::Persistent,
+        ..context(Some(nodes(3, 3)))
+    };
+    assert!(cause(&by_nodes, &cluster, persistent).is_some());
     for other in [owner(9, "", true), owner(2, "node-1", true)] {
         let finding = contested(vec![owner(1, "node-1", true), other]);
         assert!(!is_contested_by_nodes(&finding));
