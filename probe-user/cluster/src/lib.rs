@@ -15,6 +15,7 @@ pub mod node_mac_index;
 pub mod object;
 pub mod pending;
 pub mod resource_store;
+mod selector;
 pub mod snapshot;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

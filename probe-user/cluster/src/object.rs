@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use jiff::Timestamp;
 use probe_common::wire::MacAddr;
 use probe_model::NamespacedName;
-use probe_pools::{PoolInventory, manifest};
+use probe_pools::{Labels, PoolInventory, manifest};
 use serde_json::{Map, Value};
 
 use super::{
@@ -38,6 +38,9 @@ pub const MAX_LABELS: usize = 64;
 
 /// A label's key with its prefix is at most this long.
 const MAX_LABEL_BYTES: usize = 317;
+
+/// A label's value is at most this long.
+const MAX_LABEL_VALUE_BYTES: usize = 63;
 
 /// In an error, so much of a value is repeated.
 const MAX_QUOTE_BYTES: usize = 64;
@@ -90,6 +93,8 @@ pub struct ParseOutcome {
     pub kept: Option<ParsedObject>,
     /// What could not be read.
     pub broken: Vec<InvalidObject>,
+    /// Fields that this version does not know: a newer MetalLB may mean something by them that is not understood here.
+    pub unknown_fields: Vec<String>,
 }
 
 impl ParseOutcome {
@@ -144,6 +149,7 @@ pub fn read(resource: Resource, object: Value) -> ParseOutcome {
         },
         broken: Vec::new(),
     };
+    let unknown_fields = unknown_fields(resource, &object);
     let kept = if named.name.is_empty() {
         faults.add("metadata.name", "is no name");
         None
@@ -161,7 +167,67 @@ pub fn read(resource: Resource, object: Value) -> ParseOutcome {
     ParseOutcome {
         kept,
         broken: faults.broken,
+        unknown_fields,
     }
+}
+
+/// The fields of a resource's objects that this version knows, and where they stand; none for Services, whose fields are
+/// those of Kubernetes.
+const fn known_fields(resource: Resource) -> Option<(&'static str, &'static [&'static str])> {
+    Some(match resource {
+        Resource::Services => return None,
+        Resource::IpAddressPools => (
+            "spec",
+            &[
+                "addresses",
+                "autoAssign",
+                "avoidBuggyIPs",
+                "serviceAllocation",
+            ],
+        ),
+        Resource::L2Advertisements => (
+            "spec",
+            &[
+                "interfaces",
+                "ipAddressPoolSelectors",
+                "ipAddressPools",
+                "nodeSelectors",
+                "serviceSelectors",
+            ],
+        ),
+        Resource::BgpAdvertisements => (
+            "spec",
+            &[
+                "aggregationLength",
+                "aggregationLengthV6",
+                "communities",
+                "ipAddressPoolSelectors",
+                "ipAddressPools",
+                "localPref",
+                "nodeSelectors",
+                "peers",
+                "serviceSelectors",
+            ],
+        ),
+        Resource::ServiceL2Statuses => (
+            "status",
+            &["interfaces", "node", "serviceName", "serviceNamespace"],
+        ),
+    })
+}
+
+/// The fields of an object that this version does not know.
+fn unknown_fields(resource: Resource, object: &Value) -> Vec<String> {
+    let Some((part, known)) = known_fields(resource) else {
+        return Vec::new();
+    };
+    let fields = object.get(part).and_then(Value::as_object);
+    let unknown = fields.into_iter().flatten().filter_map(|(field, _)| {
+        let is_name =
+            field.len() <= LONGEST_NAME && field.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (is_name && !known.contains(&field.as_str())).then(|| format!("{part}.{field}"))
+    });
+    unknown.take(MAX_ERRORS).collect()
 }
 
 /// Reads a node: of its labels these. None if it has no name.
@@ -373,10 +439,27 @@ fn service(
         sharing_key: owned(faults.first(object, sharing)),
         kube_vip_host: owned(faults.annotation(object, KUBE_VIP_HOST, LONGEST_NAME)),
         kube_vip_mac: kube_vip_mac(object, faults),
+        labels: labels(object),
         external_traffic_policy_local: faults.text(object, "/spec/externalTrafficPolicy")
             == Some("Local"),
         named,
     }))
+}
+
+/// The labels of an object: those that can be stored whole.
+fn labels(object: &Value) -> Labels {
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
+    let labels = labels.into_iter().flatten();
+    let texts = labels.filter_map(|(key, value)| Some((key, value.as_str()?)));
+    let short = texts.filter(|(key, value)| {
+        key.len() <= MAX_LABEL_BYTES && value.len() <= MAX_LABEL_VALUE_BYTES
+    });
+    short
+        .take(MAX_LABELS)
+        .map(|(key, value)| (key.clone(), value.to_owned()))
+        .collect()
 }
 
 /// Whether a service has been given anything, be it the name of a host, or what cannot be read.

@@ -476,3 +476,74 @@ proptest! {
         ready_endpoints(&object);
     }
 }
+
+#[test]
+fn fields_that_this_version_does_not_know_are_named() {
+    let object = |part: &str, fields: Value| {
+        let mut object = json!({"metadata": {"namespace": "metallb-system", "name": "all"}});
+        object[part] = fields;
+        object
+    };
+    for (resource, object, unknown) in [
+        (
+            Resource::L2Advertisements,
+            object(
+                "spec",
+                json!({"serviceSelectors": [], "interfaces": [], "newSelectors": [], "a\u{1b}": 1}),
+            ),
+            &["spec.newSelectors"][..],
+        ),
+        (
+            Resource::BgpAdvertisements,
+            object("spec", json!({"peers": [], "serviceSelectors": []})),
+            &[],
+        ),
+        (
+            Resource::IpAddressPools,
+            object(
+                "spec",
+                json!({"addresses": ["192.0.2.0/24"], "reserved": []}),
+            ),
+            &["spec.reserved"],
+        ),
+        (
+            Resource::ServiceL2Statuses,
+            object("status", json!({"node": "node-1", "backups": []})),
+            &["status.backups"],
+        ),
+        (Resource::Services, object("spec", json!({"new": 1})), &[]),
+    ] {
+        assert_eq!(read(resource, object).unknown_fields, unknown, "{resource}");
+    }
+}
+
+#[test]
+fn the_labels_of_a_service_are_kept_that_selectors_can_name() {
+    let mut object = frontend();
+    object["metadata"]["labels"] = json!({"tier": "edge", "long": "x".repeat(64), "number": 3});
+    let (service, errors) = service_of(object);
+    assert_eq!(
+        service.labels,
+        [("tier".to_owned(), "edge".to_owned())].into()
+    );
+    assert_eq!(errors, [""; 0]);
+}
+
+#[test]
+fn a_status_without_its_status_says_the_same_in_labels() {
+    let object = json!({"metadata": {
+        "namespace": "metallb-system",
+        "name": "l2-x",
+        "labels": {
+            "metallb.io/node": "node-1",
+            "metallb.io/service-namespace": "shop",
+            "metallb.io/service-name": "frontend",
+        },
+    }});
+    let parsed = read(Resource::ServiceL2Statuses, object);
+    let (service, node) = parsed.announcer().unwrap();
+    assert_eq!(
+        (service.to_string().as_str(), node),
+        ("shop/frontend", "node-1")
+    );
+}

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::{
     drift::PendingReason,
+    selector,
     snapshot::{ClusterSnapshot, Resource, Service, may_belong_to_metallb},
     usage::{AddressFamily, PoolUsage, name_of},
 };
@@ -41,13 +42,19 @@ struct AllocatingPool<'a> {
     pool: &'a Pool,
     /// The namespaces that it is for; empty if it is for all, or for some that cannot be told from here.
     namespaces: Vec<&'a str>,
+    /// The label selectors of the services that it is for; empty if it is for all.
+    service_selectors: &'a [Value],
     usage: Vec<PoolUsage>,
 }
 
 impl AllocatingPool<'_> {
     fn serves(&self, service: &Service) -> bool {
         let namespace = service.named.namespace.as_str();
-        self.namespaces.is_empty() || self.namespaces.contains(&namespace)
+        let is_namespace = self.namespaces.is_empty() || self.namespaces.contains(&namespace);
+        let mut selectors = self.service_selectors.iter();
+        is_namespace
+            && (selectors.len() == 0
+                || selectors.any(|one| selector::selects(one, &service.labels).unwrap_or(true)))
     }
 }
 
@@ -59,17 +66,23 @@ impl<'a> PendingClassifier<'a> {
             by_pool.entry(&usage.pool).or_default().push(usage.clone());
         }
         let objects = cluster.objects().metallb.iter();
-        let namespaces: HashMap<_, _> = objects
-            .filter_map(|object| Some((object_name(object)?, namespaces_of(object))))
+        let allocations: HashMap<_, _> = objects
+            .filter_map(|object| {
+                let allocation = (namespaces_of(object), service_selectors_of(object));
+                Some((object_name(object)?, allocation))
+            })
             .collect();
         let pools = || -> Vec<_> {
             let pools = cluster.inventory().pools.iter();
             let pools = pools.filter(|pool| pool.kind == PoolKind::IpAddressPool);
             let pools = pools.map(|pool| {
                 let name = name_of(pool);
+                let (namespaces, service_selectors) =
+                    allocations.get(&name).cloned().unwrap_or_default();
                 AllocatingPool {
                     pool,
-                    namespaces: namespaces.get(&name).cloned().unwrap_or_default(),
+                    namespaces,
+                    service_selectors,
                     usage: by_pool.get(&name).cloned().unwrap_or_default(),
                 }
             });
@@ -202,7 +215,7 @@ impl<'a> PendingClassifier<'a> {
         });
         if !allocating.any(|one| one.serves(service)) {
             let sentence = format!(
-                "It asks for {ip}, which is in the pool {}, and that is for other namespaces (serviceAllocation)",
+                "It asks for {ip}, which is in the pool {}, and that is for other services (serviceAllocation)",
                 name_of(first)
             );
             return Some((PendingReason::RequestedOutside, sentence));
@@ -303,6 +316,13 @@ fn namespaces_of(pool: &Value) -> Vec<&str> {
     }
     let names = list("namespaces").unwrap_or_default().iter();
     names.filter_map(Value::as_str).collect()
+}
+
+/// The label selectors of the services that a pool is for, by `spec.serviceAllocation`; none if it is for all.
+fn service_selectors_of(pool: &Value) -> &[Value] {
+    let selectors = pool.pointer("/spec/serviceAllocation/serviceSelectors");
+    let selectors = selectors.and_then(Value::as_array);
+    selectors.map_or(&[], Vec::as_slice)
 }
 
 /// What a pool is called.
@@ -445,7 +465,17 @@ mod tests {
                 asking(&["192.0.2.2"]),
                 vec![with("serviceAllocation", json!({"namespaces": ["db"]}))],
                 PendingReason::RequestedOutside,
-                "in the pool metallb-system/one, and that is for other namespaces",
+                "in the pool metallb-system/one, and that is for other services",
+            ),
+            (
+                "of a pool for services with another label",
+                asking(&["192.0.2.2"]),
+                vec![with(
+                    "serviceAllocation",
+                    json!({"serviceSelectors": [{"matchLabels": {"tier": "edge"}}]}),
+                )],
+                PendingReason::RequestedOutside,
+                "in the pool metallb-system/one, and that is for other services",
             ),
             (
                 "of a pool that may be for it",

@@ -30,6 +30,10 @@ pub struct ResourceStore {
     objects: BTreeMap<NamespacedName, ParseOutcome>,
     /// The nodes that these objects name or named as announcers of services.
     announcers: AnnouncerHistory,
+    /// How many of the objects are kept, and how many could not be read, or not all of them: events may come by the
+    /// hundred a second, and each asks for both.
+    kept: usize,
+    invalid: usize,
     /// How many did not fit since the last list.
     left_out: usize,
 }
@@ -41,6 +45,8 @@ impl ResourceStore {
             resource,
             objects: BTreeMap::new(),
             announcers: AnnouncerHistory::default(),
+            kept: 0,
+            invalid: 0,
             left_out: 0,
         }
     }
@@ -76,8 +82,21 @@ impl ResourceStore {
         if let Some((service, node)) = after {
             self.announcers.begin(service, node, now);
         }
-        self.objects.insert(named, parsed);
+        self.count(&parsed);
+        if let Some(replaced) = self.objects.insert(named, parsed) {
+            self.discount(&replaced);
+        }
         true
+    }
+
+    fn count(&mut self, parsed: &ParseOutcome) {
+        self.kept += usize::from(parsed.kept.is_some());
+        self.invalid += usize::from(!parsed.broken.is_empty());
+    }
+
+    fn discount(&mut self, parsed: &ParseOutcome) {
+        self.kept -= usize::from(parsed.kept.is_some());
+        self.invalid -= usize::from(!parsed.broken.is_empty());
     }
 
     /// Removes an object at `now`. Returns whether that makes a difference.
@@ -89,6 +108,7 @@ impl ResourceStore {
         let Some(removed) = self.objects.remove(named) else {
             return false;
         };
+        self.discount(&removed);
         if let Some((service, node)) = removed.announcer() {
             self.announcers.end(service, node, now);
         }
@@ -116,20 +136,27 @@ impl ResourceStore {
     }
 
     /// How many objects are kept.
-    pub fn len(&self) -> usize {
-        let objects = self.objects.values();
-        objects.filter(|parsed| parsed.kept.is_some()).count()
+    pub const fn len(&self) -> usize {
+        self.kept
     }
 
     /// Whether no object is kept.
-    pub fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many objects could not be read, or not all of them.
-    pub fn invalid(&self) -> usize {
+    /// The fields of the objects that this version does not know.
+    pub fn unknown_fields(&self) -> BTreeSet<&str> {
         let objects = self.objects.values();
-        objects.filter(|parsed| !parsed.broken.is_empty()).count()
+        objects
+            .flat_map(|parsed| &parsed.unknown_fields)
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// How many objects could not be read, or not all of them.
+    pub const fn invalid(&self) -> usize {
+        self.invalid
     }
 
     const fn capacity(&self) -> usize {

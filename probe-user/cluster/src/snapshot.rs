@@ -9,7 +9,10 @@ use std::{
 use jiff::Timestamp;
 use probe_common::{label_enum, wire::MacAddr};
 use probe_model::{AnnouncementMode, NamespacedName};
-use probe_pools::{AdvertisementKind, Pool, PoolInventory, PoolKind, interval::Interval, manifest};
+use probe_pools::{
+    Advertisement, AdvertisementKind, Labels, Pool, PoolInventory, PoolKind, ServiceScope,
+    interval::Interval, manifest,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -112,6 +115,9 @@ pub struct Service {
     /// (`kube-vip.io/hwaddr`).
     #[serde(default)]
     pub kube_vip_mac: Option<MacAddr>,
+    /// Its labels, which advertisements and pools select services by.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Whether `externalTrafficPolicy` is `Local`: only nodes with a ready endpoint announce it.
     pub external_traffic_policy_local: bool,
 }
@@ -305,14 +311,23 @@ impl ClusterSnapshot {
         (!pools.is_empty()).then(|| pools.swap_remove(said.unwrap_or(0)))
     }
 
-    /// How a pool's addresses are announced.
+    /// How a pool's addresses are announced, for services of which nothing is known.
     pub fn announcement_of(&self, pool: &Pool) -> AnnouncementMode {
+        self.announcement_by(pool, |_| true)
+    }
+
+    fn announcement_by(
+        &self,
+        pool: &Pool,
+        is_for_service: impl Fn(&Advertisement) -> bool,
+    ) -> AnnouncementMode {
         if pool.kind != PoolKind::IpAddressPool {
             return AnnouncementMode::Unknown;
         }
         let advertisements = self.inventory.advertisements.iter();
         let kinds: Vec<_> = advertisements
             .filter(|advertisement| advertisement.advertises(pool))
+            .filter(|advertisement| is_for_service(advertisement))
             .map(|advertisement| advertisement.kind)
             .collect();
         if kinds.contains(&AdvertisementKind::L2) {
@@ -324,10 +339,26 @@ impl ClusterSnapshot {
         }
     }
 
-    /// How an address is announced.
+    /// How an address is announced: by the advertisements of its pool that are for one of its services.
     pub fn announced(&self, ip: IpAddr) -> AnnouncementMode {
-        self.pool_of(ip)
-            .map_or(AnnouncementMode::Unknown, |pool| self.announcement_of(pool))
+        let services: Vec<_> = self.services_at(ip).collect();
+        let is_for_service = |advertisement: &Advertisement| {
+            let mut services = services.iter();
+            services.len() == 0
+                || services.any(|service| advertisement.services.may_contain(&service.labels))
+        };
+        self.pool_of(ip).map_or(AnnouncementMode::Unknown, |pool| {
+            self.announcement_by(pool, is_for_service)
+        })
+    }
+
+    /// Whether advertisements of this pool are for some services only.
+    pub fn selects_services(&self, pool: &Pool) -> bool {
+        let mut advertisements = self.inventory.advertisements.iter();
+        advertisements.any(|advertisement| {
+            matches!(advertisement.services, ServiceScope::Selected(_))
+                && advertisement.advertises(pool)
+        })
     }
 
     /// Whether MetalLB gave a service its addresses: it says so itself (`ip-allocated-from-pool`, from 0.13.9). Where it

@@ -11,7 +11,6 @@ use probe_model::{
     on_link::OnLinkNetworks,
     watched::{WatchState, WatchedInterfaces},
 };
-use probe_pools::Pool;
 
 use super::{ClusterSnapshot, Resource, Service, snapshot::ResourceState};
 
@@ -123,10 +122,13 @@ fn is_on_layer_2(cluster: &ClusterSnapshot, ip: IpAddr, announced: &mut Announce
     let how = cluster
         .pool_of(ip)
         .map_or(AnnouncementMode::Unknown, |pool| {
+            if cluster.selects_services(pool) {
+                return announcement(cluster, cluster.announced(ip));
+            }
             let key = (pool.namespace.clone(), pool.name.clone());
             *announced
                 .entry(key)
-                .or_insert_with(|| announcement(cluster, pool))
+                .or_insert_with(|| announcement(cluster, cluster.announcement_of(pool)))
         });
     match how {
         // Not MetalLB's: kube-vip, Cilium and others answer for what they hand out.
@@ -135,13 +137,13 @@ fn is_on_layer_2(cluster: &ClusterSnapshot, ip: IpAddr, announced: &mut Announce
     }
 }
 
-/// How a pool is announced, as far as this host may know.
-fn announcement(cluster: &ClusterSnapshot, pool: &Pool) -> AnnouncementMode {
-    match cluster.announcement_of(pool) {
-        how @ (AnnouncementMode::Layer2 | AnnouncementMode::Bgp) => how,
+/// How an address is announced, as far as this host may know.
+fn announcement(cluster: &ClusterSnapshot, known: AnnouncementMode) -> AnnouncementMode {
+    match known {
+        AnnouncementMode::Layer2 | AnnouncementMode::Bgp => known,
         // There may be an advertisement that cannot be read.
         _ if !cluster.is_known(Resource::L2Advertisements) => AnnouncementMode::Unknown,
-        how => how,
+        _ => known,
     }
 }
 

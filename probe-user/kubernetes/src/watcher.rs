@@ -8,7 +8,7 @@
 //! has no word for a resource that is missing or forbidden for good.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -59,6 +59,9 @@ const SEND_TIMEOUT: u32 = 20;
 /// Handing out what is known costs at most this part of the time.
 const MAX_DUTY_CYCLE: u32 = 20;
 
+/// Unknown fields that are logged.
+const MAX_LOGGED_FIELDS: usize = 64;
+
 /// What says that MetalLB is there, before its own resources were found.
 const ALLOCATED_FROM: &str = "metallb.io~1ip-allocated-from-pool";
 const ALLOCATED_FROM_BEFORE: &str = "metallb.universe.tf~1ip-allocated-from-pool";
@@ -106,6 +109,7 @@ pub async fn follow(
         health: connection.health(),
         found,
         cluster,
+        logged_fields: BTreeSet::new(),
     };
     keeper.run(updates, pace.batch_window).await;
 }
@@ -116,6 +120,8 @@ struct StoreUpdater {
     health: Arc<ApiHealth>,
     found: Arc<Notify>,
     cluster: watch::Sender<Arc<ClusterSnapshot>>,
+    /// Fields that this version does not know and that were logged.
+    logged_fields: BTreeSet<(Resource, String)>,
 }
 
 impl StoreUpdater {
@@ -130,6 +136,7 @@ impl StoreUpdater {
                 () = sleep_until(until), if due.is_some() => {
                     due = None;
                     let started = Instant::now();
+                    self.log_unknown_fields();
                     self.publish().await;
                     rest = started.elapsed() * MAX_DUTY_CYCLE;
                 }
@@ -233,6 +240,20 @@ impl StoreUpdater {
             }
         }
         before != after
+    }
+
+    /// Logs each field once that this version does not know: what follows from it is not known either.
+    fn log_unknown_fields(&mut self) {
+        for store in self.stores.values() {
+            let resource = store.resource();
+            for field in store.unknown_fields() {
+                if self.logged_fields.len() < MAX_LOGGED_FIELDS
+                    && self.logged_fields.insert((resource, field.to_owned()))
+                {
+                    tracing::warn!(%resource, field, "objects have a field that this version does not know: drift and causes may miss what it means");
+                }
+            }
+        }
     }
 
     /// Whether a service shows that MetalLB has come, which was not there.

@@ -26,7 +26,7 @@ pub use evaluate::{PoolsVerdict, check_pools};
 pub use finding::{PoolFinding, PoolFindingCode, PoolFindingLevel};
 pub use model::{
     Advertisement, AdvertisementKind, InvalidRangeEntry, Labels, ManifestError, Pool,
-    PoolInventory, PoolKind, SourceLocation, UnreadFile, WrittenRange,
+    PoolInventory, PoolKind, ServiceScope, SourceLocation, UnreadFile, WrittenRange,
 };
 pub use plan::{AddressPlan, PlanShare, ReservedRange, ReservedUse};
 pub use yaml::YamlMark;

@@ -8,7 +8,7 @@ pub(super) use self::objects::{ManifestObject, ManifestObjects};
 use super::{
     model::{
         Advertisement, AdvertisementKind, Labels, ManifestError, Operator, Pool, PoolInventory,
-        PoolKind, Requirement, Selector, SourceLocation, WrittenRange, parts_of,
+        PoolKind, Requirement, Selector, ServiceScope, SourceLocation, WrittenRange, parts_of,
     },
     yaml::{self, ManifestYamlError, YamlDocument, YamlValue},
 };
@@ -351,6 +351,7 @@ impl ManifestReader {
         for selector in self.list(inventory, spec("ipAddressPoolSelectors"), field) {
             selectors.extend(self.selector(inventory, selector));
         }
+        let services = self.service_scope(inventory, spec("serviceSelectors"));
         inventory.add_advertisement(Advertisement {
             cluster: self.cluster,
             kind,
@@ -359,7 +360,31 @@ impl ManifestReader {
             place: identity.place,
             pools,
             selectors,
+            services,
         });
+    }
+
+    fn service_scope(
+        self,
+        inventory: &mut PoolInventory,
+        selectors: Option<YamlValue<'_>>,
+    ) -> ServiceScope {
+        let Some(list) = selectors.filter(|list| !list.is_null()) else {
+            return ServiceScope::All;
+        };
+        let items = self.list(inventory, Some(list), "spec.serviceSelectors");
+        let number = items.len();
+        let read: Vec<_> = items
+            .into_iter()
+            .filter_map(|selector| self.selector(inventory, selector))
+            .collect();
+        if read.len() < number || list.items().is_none() {
+            ServiceScope::Unknown
+        } else if read.is_empty() {
+            ServiceScope::All
+        } else {
+            ServiceScope::Selected(read)
+        }
     }
 
     fn selector(self, inventory: &mut PoolInventory, selector: YamlValue<'_>) -> Option<Selector> {

@@ -160,6 +160,29 @@ pub struct Advertisement {
     pub pools: Vec<(String, SourceLocation)>,
     /// Pools by label.
     pub selectors: Vec<Selector>,
+    /// The services that it is for.
+    pub services: ServiceScope,
+}
+
+/// The services that an advertisement is for (`spec.serviceSelectors`).
+#[derive(Clone, Debug)]
+pub enum ServiceScope {
+    /// All whose address is from one of its pools.
+    All,
+    /// Of those the ones that one of these selects.
+    Selected(Vec<Selector>),
+    /// A selector could not be read.
+    Unknown,
+}
+
+impl ServiceScope {
+    /// Whether a service with these labels may be in it.
+    pub fn may_contain(&self, labels: &Labels) -> bool {
+        match self {
+            Self::All | Self::Unknown => true,
+            Self::Selected(selectors) => selectors.iter().any(|one| one.matches(labels)),
+        }
+    }
 }
 
 impl Advertisement {

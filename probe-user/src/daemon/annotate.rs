@@ -25,8 +25,8 @@ use probe_cluster::{
 use probe_common::wire::MacAddr;
 use probe_kubernetes::{ApiHealth, ClusterHandle};
 use probe_model::{
-    AddressContext, AnnouncementMode, BindingKey, BindingRecord, ClusterCause, FindingKind,
-    FindingRecord, Links, MacPattern, NamespacedName, OwnerRecord, Segment, Severity, on_link,
+    AddressContext, BindingKey, BindingRecord, ClusterCause, FindingKind, FindingRecord, Links,
+    MacPattern, NamespacedName, OwnerRecord, Segment, Severity, on_link,
     watched::WatchedInterfaces,
 };
 use probe_network::neighbours::{NeighbourReader, NeighbourTable};
@@ -499,9 +499,7 @@ pub fn context(cluster: &ClusterSnapshot, ip: IpAddr) -> Option<AddressContext> 
     }
     let announcers = cluster.announcers(ip).into_iter();
     Some(AddressContext {
-        announced: pool.map_or(AnnouncementMode::Unknown, |pool| {
-            cluster.announcement_of(pool)
-        }),
+        announced: cluster.announced(ip),
         pool: pool.map(|pool| NamespacedName {
             namespace: pool.namespace.clone().unwrap_or_default(),
             name: pool.name.clone(),

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{Drift, DriftCandidate, DriftKind, DriftOnset, PendingReason, is_available};
 use crate::{
     cause::{NodeCoverage, span},
-    pending,
+    pending, selector,
     snapshot::{ClusterSnapshot, Node, Resource, Service},
     usage,
     usage::{PoolUsage, name_of},
@@ -164,6 +164,13 @@ impl DriftFinder<'_> {
             let for_long = span(self.network.now.duration_since(since).abs());
             evidence.push(format!("Nobody has answered for it for {for_long}"));
         }
+        let pool = self.cluster.pool_of(ip);
+        if is_unadvertised && pool.is_some_and(|pool| self.cluster.selects_services(pool)) {
+            evidence.push(
+                "The advertisements of its pool select other services (serviceSelectors)"
+                    .to_owned(),
+            );
+        }
         let endpoints = self.network.endpoints.get(&service.named);
         let reason = if is_unadvertised {
             PendingReason::NoAdvertisement
@@ -195,7 +202,7 @@ impl DriftFinder<'_> {
         let drift = Drift {
             ip: Some(ip),
             service: Some(service.named.clone()),
-            pool: self.cluster.pool_of(ip).map(name_of),
+            pool: pool.map(name_of),
             reason: Some(reason),
             evidence,
             ..drift(DriftKind::NotAnnounced, severity, says)
@@ -456,7 +463,7 @@ fn describe_reason(reason: PendingReason) -> &'static str {
         PendingReason::RequestedPoolUnknown => "the pool it asks for is not there",
         PendingReason::ForeignClass => "its class is another controller's",
         PendingReason::NoReadyEndpoints => "it has no ready endpoint",
-        PendingReason::NoAdvertisement => "nothing advertises its pool",
+        PendingReason::NoAdvertisement => "no advertisement is for it",
         PendingReason::Unknown => "why is not known",
     }
 }
@@ -503,43 +510,6 @@ fn selects_a_node(advertisement: &Value, nodes: &[Node]) -> bool {
     selectors.is_empty()
         || selectors.iter().any(|selector| {
             let mut nodes = nodes.iter();
-            nodes.any(|node| selects(selector, &node.labels).unwrap_or(true))
+            nodes.any(|node| selector::selects(selector, &node.labels).unwrap_or(true))
         })
-}
-
-/// Whether a label selector selects these labels; `None` if it cannot be understood, or asks for a label that was not
-/// read.
-fn selects(selector: &Value, labels: &BTreeMap<String, Option<String>>) -> Option<bool> {
-    if let Some(wanted) = selector.get("matchLabels").filter(|one| !one.is_null()) {
-        for (key, value) in wanted.as_object()? {
-            if labels.get(key)?.as_deref() != value.as_str() {
-                return Some(false);
-            }
-        }
-    }
-    let Some(expressions) = selector
-        .get("matchExpressions")
-        .filter(|one| !one.is_null())
-    else {
-        return Some(true);
-    };
-    for expression in expressions.as_array()? {
-        let key = expression.get("key")?.as_str()?;
-        let values = expression.get("values").and_then(Value::as_array);
-        let label = labels.get(key)?.as_deref();
-        let is_listed = values.is_some_and(|values| {
-            label.is_some() && values.iter().any(|value| value.as_str() == label)
-        });
-        let is_met = match expression.get("operator")?.as_str()? {
-            "In" => is_listed,
-            "NotIn" => !is_listed,
-            "Exists" => label.is_some(),
-            "DoesNotExist" => label.is_none(),
-            _ => return None,
-        };
-        if !is_met {
-            return Some(false);
-        }
-    }
-    Some(true)
 }

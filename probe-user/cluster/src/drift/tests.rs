@@ -158,6 +158,17 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             metallb("L2Advertisement", "metallb-system/some", spec),
         ])
     };
+    // The service has the label `tier`, and an advertisement of its pool selects services by it.
+    let for_services = |kind: &str, tier: &str, selectors: Value| {
+        let spec = json!({"serviceSelectors": selectors});
+        ClusterObjects {
+            metallb: vec![production(), metallb(kind, "metallb-system/some", spec)],
+            ..of_service(&|service| {
+                service.labels = [("tier".to_owned(), tier.to_owned())].into();
+            })
+        }
+    };
+    let edge = || json!([{"matchLabels": {"tier": "edge"}}]);
     let nodes = || {
         Some(vec![
             node("node-1", "192.0.2.11", &[("rack", Some("a"))]),
@@ -226,6 +237,36 @@ fn each_drift_is_found_where_it_is_and_nowhere_else() {
             expected: kinds(DriftKind::AddressOutsidePools),
             says: "It is from the pool production, by the service's own word",
             ..row("the pools were deleted")
+        },
+        Row {
+            objects: for_services("L2Advertisement", "inner", edge()),
+            bindings: silent(),
+            expected: not_announced(PendingReason::NoAdvertisement),
+            says: "The advertisements of its pool select other services",
+            ..row("no advertisement selects the service")
+        },
+        Row {
+            objects: for_services("BGPAdvertisement", "inner", edge()),
+            expected: not_announced(PendingReason::NoAdvertisement),
+            ..row("nor one by BGP")
+        },
+        Row {
+            objects: for_services("L2Advertisement", "edge", edge()),
+            ..row("an advertisement selects the service")
+        },
+        Row {
+            objects: for_services("L2Advertisement", "inner", json!([])),
+            ..row("no selector is for all services")
+        },
+        Row {
+            objects: for_services(
+                "L2Advertisement",
+                "inner",
+                json!([{"matchExpressions": [{"key": "tier", "operator": "Near"}]}]),
+            ),
+            bindings: silent(),
+            expected: not_announced(PendingReason::Unknown),
+            ..row("a selector that cannot be understood may select it")
         },
         Row {
             objects: with(vec![]),

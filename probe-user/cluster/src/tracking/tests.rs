@@ -234,3 +234,15 @@ fn a_node_is_blind_if_there_is_something_to_see_and_none_of_it_is_here() {
     assert_eq!(sight(bgp), seen(0, false));
     assert_eq!(sight(ClusterObjects::default()), None);
 }
+
+#[test]
+fn an_address_that_no_advertisement_is_for_is_not_expected() {
+    let selecting = json!({"serviceSelectors": [{"matchLabels": {"tier": "edge"}}]});
+    let with_label = |tier: &str| {
+        let mut objects = advertised(&[("L2Advertisement", selecting.clone())]);
+        objects.services[0].labels = [("tier".to_owned(), tier.to_owned())].into();
+        tracked(objects).unwrap()
+    };
+    assert_eq!(with_label("edge"), ["192.0.2.80"]);
+    assert_eq!(with_label("inner"), [""; 0]);
+}
