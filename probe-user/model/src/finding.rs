@@ -84,7 +84,9 @@ impl FindingKind {
         use Severity::{Critical, Info, Notice, Warning};
         let none = DisputePhase::None;
         let (severity, tracked_severity, dispute, publication) = match self {
-            Self::NewBinding => (Info, Info, none, StreamOnly),
+            Self::NewBinding | Self::ProbeDenied | Self::SourceMismatch => {
+                (Info, Info, none, StreamOnly)
+            }
             Self::Moved => (Notice, Notice, Transfer, StreamOnly),
             Self::Contested => (Warning, Warning, Contest, StreamOnly),
             Self::Conflict => (Warning, Critical, OpenConflict, LogAndNotify),
@@ -93,7 +95,6 @@ impl FindingKind {
                 (Notice, Notice, EndedConflict, LogAndNotify)
             }
             Self::StaleAnnouncement => (Warning, Critical, Contest, LogAndNotify),
-            Self::ProbeDenied | Self::SourceMismatch => (Info, Info, none, StreamOnly),
             Self::BogusClaim | Self::Silent => (Warning, Warning, none, StreamOnly),
         };
         FindingAttributes {
