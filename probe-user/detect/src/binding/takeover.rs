@@ -249,7 +249,7 @@ impl Binding {
     }
 
     /// A broadcast claim by another host than the one whose announcement is stale corrects the neighbour caches: any
-    /// ARP broadcast updates the entries that exist (RFC 826, "Merge_flag").
+    /// ARP broadcast updates the entries that exist (RFC 826, `Merge_flag`).
     pub(super) fn update_stale_announcement(
         &mut self,
         owner: OwnerIdentity,

@@ -7,7 +7,7 @@ use probe_cluster::{
 };
 use probe_common::wire::Vlan;
 use probe_model::{
-    AnnouncementKind, CauseKind, CountsRecord, OwnerRole, Severity,
+    AnnouncementKind, AnnouncementMode, CauseKind, CountsRecord, OwnerRole, Severity,
     watched::{WatchState, WatchedInterface},
 };
 use serde_json::json;
