@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, mem, ops::ControlFlow};
 
 use probe_common::event::ArpEvent;
 use probe_detect::{DetectConfig, Detector, Observation};
-use probe_model::{ClaimRecord, Clock, Finding, FindingRecord, Timestamp};
+use probe_model::{BindingRecord, ClaimRecord, Clock, Finding, FindingRecord, Timestamp};
 
 use super::{
     decode::{CaptureItem, CaptureStatistics, CapturedFrame},
@@ -25,6 +25,8 @@ pub enum PlaybackEvent {
     Claim(ClaimRecord),
     /// A finding.
     Finding(FindingRecord),
+    /// At the end: the bindings whose takeover is not decided, and the time of the last judged frame.
+    Undecided(Vec<BindingRecord>, Timestamp),
     /// So much has been read.
     BytesRead(CaptureStatistics),
 }
@@ -40,6 +42,7 @@ pub struct Playback<'a> {
     /// The host is described anew: detection has to learn of it.
     host_dirty: bool,
     end_ns: u64,
+    judged_until: Timestamp,
     findings: Vec<Finding>,
 }
 
@@ -87,12 +90,13 @@ impl<'a> Playback<'a> {
             arrivals: 0,
             host_dirty: false,
             end_ns: 0,
+            judged_until: Timestamp::ZERO,
             findings: Vec::new(),
         }
     }
 
-    /// Runs to the end of the capture, of what can be read of it, or of the listener's patience. Returns how
-    /// much was read, and why no more.
+    /// Runs to the end of the capture, to the end of what can be read of it, or until `tell` breaks. Returns how much
+    /// was read, and why no more.
     pub fn run(
         mut self,
         mut tell: impl FnMut(PlaybackEvent) -> ControlFlow<()>,
@@ -101,6 +105,7 @@ impl<'a> Playback<'a> {
             match self.reader.next_entry() {
                 Ok(Some(item)) => {
                     if self.take(item, &mut tell).is_break() {
+                        self.publish_undecided(&mut tell);
                         return (self.reader.tally(), Ok(()));
                     }
                 }
@@ -109,7 +114,21 @@ impl<'a> Playback<'a> {
             }
         };
         let _ = self.finish(&mut tell);
+        self.publish_undecided(&mut tell);
         (self.reader.tally(), outcome)
+    }
+
+    fn publish_undecided(&self, tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>) {
+        let views = self.detector.pending_takeovers();
+        let bindings = views.map(|view| {
+            let interface = self.reader.interface(view.key.segment.interface);
+            BindingRecord::new(&view, interface.to_owned(), Clock::Epoch)
+        });
+        // Nothing comes after it that could be stopped.
+        let _ = tell(PlaybackEvent::Undecided(
+            bindings.collect(),
+            self.judged_until,
+        ));
     }
 
     fn take(
@@ -143,8 +162,9 @@ impl<'a> Playback<'a> {
         while !self.waiting.is_empty() {
             self.process_next(tell)?;
         }
-        self.detector
-            .tick(Timestamp(self.end_ns), &mut self.findings);
+        // A capture that does not say when it ended ends with its last frame.
+        self.judged_until = self.judged_until.max(Timestamp(self.end_ns));
+        self.detector.tick(self.judged_until, &mut self.findings);
         self.publish(tell)
     }
 
@@ -155,6 +175,7 @@ impl<'a> Playback<'a> {
         let Some(Reverse(QueuedFrame { sighted, .. })) = self.waiting.pop() else {
             return ControlFlow::Continue(());
         };
+        self.judged_until = self.judged_until.max(Timestamp(sighted.at_ns));
         if mem::take(&mut self.host_dirty) {
             let (facts, at) = (self.reader.host().facts(), Timestamp(sighted.at_ns));
             self.detector.learn(facts, at, &mut self.findings);

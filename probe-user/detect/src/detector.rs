@@ -367,6 +367,12 @@ impl Detector {
         self.table.conflicts().map(|entry| self.view(entry))
     }
 
+    /// The bindings with a takeover that is neither a move nor a conflict yet, in a stable order that means nothing.
+    pub fn pending_takeovers(&self) -> impl Iterator<Item = BindingView> {
+        let views = self.table.iter().map(|entry| self.view(entry));
+        views.filter(|view| view.takeover.is_some())
+    }
+
     /// A part of a group of addresses, at most so many, in a stable order that means nothing.
     pub fn page(&self, group: AddressGroup, from: TableCursor, most: usize) -> BindingPage {
         let mut page = BindingPage::default();

@@ -18,6 +18,7 @@ pub(super) fn binding_view(
         owners: binding.shown_owners(context, now),
         silent_since: binding.silent_since(context),
         conflict: conflict_view(binding),
+        takeover: binding.pending_takeover(context, now),
     }
 }
 

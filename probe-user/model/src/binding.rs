@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use probe_common::wire::Vlan;
+use probe_common::wire::{MacAddr, Vlan};
 use serde::{Deserialize, Serialize};
 
 use super::{CountsRecord, FindingRecord, OwnerRecord};
-use crate::{AddressContext, BindingView, Clock, ConflictView, Evidence, FindingKind, Hint};
+use crate::{
+    AddressContext, BindingView, Clock, ConflictView, Evidence, FindingKind, Hint, TakeoverView,
+};
 
 /// One address on one segment, and who has claimed it: a line of JSON. Names are stable; fields may be
 /// added.
@@ -31,6 +33,9 @@ pub struct BindingRecord {
     /// Its open conflict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictRecord>,
+    /// Its takeover, if that is neither a move nor a conflict yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<TakeoverRecord>,
     /// Whose address it is, where a cluster knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Box<AddressContext>>,
@@ -54,6 +59,68 @@ pub struct ConflictRecord {
     pub counts: CountsRecord,
 }
 
+/// A takeover that is not decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverRecord {
+    /// The previous owner.
+    pub from: MacAddr,
+    /// The owner that claimed the address last.
+    pub to: MacAddr,
+    /// When the last owner took the address over.
+    pub since: Timestamp,
+}
+
+/// A takeover that was not decided when the input ended: a line of JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndecidedRecord {
+    /// When the input ended.
+    pub time: Timestamp,
+    /// What is not decided.
+    pub undecided: UndecidedKind,
+    /// On which interface.
+    pub interface: String,
+    /// In which VLAN: `0` untagged, `100`, `100.200`.
+    pub vlan: Vlan,
+    /// Which address.
+    pub ip: IpAddr,
+    /// The two owners, and since when.
+    #[serde(flatten)]
+    pub takeover: TakeoverRecord,
+}
+
+/// What can be undecided at the end of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UndecidedKind {
+    /// Whether a takeover is a move or a conflict.
+    Takeover,
+}
+
+impl UndecidedRecord {
+    /// The takeover of a binding, if it is not decided at `time` and the address is not ignored.
+    pub fn new(binding: &BindingRecord, time: Timestamp) -> Option<Self> {
+        let takeover = binding.takeover.filter(|_| !binding.ignored)?;
+        Some(Self {
+            time,
+            undecided: UndecidedKind::Takeover,
+            interface: binding.interface.clone(),
+            vlan: binding.vlan,
+            ip: binding.ip,
+            takeover,
+        })
+    }
+}
+
+impl TakeoverRecord {
+    fn new(view: &TakeoverView, clock: Clock) -> Self {
+        Self {
+            from: view.from,
+            to: view.to,
+            since: clock.to_wall_clock(view.since),
+        }
+    }
+}
+
 impl BindingRecord {
     /// Puts names and times to a binding.
     pub fn new(view: &BindingView, interface: String, clock: Clock) -> Self {
@@ -68,6 +135,9 @@ impl BindingRecord {
             conflict: view
                 .conflict
                 .map(|conflict| ConflictRecord::new(&conflict, clock)),
+            takeover: view
+                .takeover
+                .map(|takeover| TakeoverRecord::new(&takeover, clock)),
             cluster: None,
         }
     }

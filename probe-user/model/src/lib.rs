@@ -31,7 +31,7 @@ pub mod schema;
 #[cfg(test)]
 mod schema_tests;
 
-pub use binding::{BindingRecord, ConflictRecord};
+pub use binding::{BindingRecord, ConflictRecord, TakeoverRecord, UndecidedKind, UndecidedRecord};
 pub use binding_key::{BindingKey, Segment};
 pub use bogus_reason::BogusReason;
 pub use cause_step::{CauseSubject, cause_step};
@@ -51,4 +51,4 @@ pub use mac_pattern::{MacPattern, MacPatternError};
 pub use next_step::{FindingOrigin, NextStep, after_check, identify_hosts, next_step};
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
 pub use time::Timestamp;
-pub use view::{BindingView, ConflictView};
+pub use view::{BindingView, ConflictView, TakeoverView};

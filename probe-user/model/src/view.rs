@@ -1,5 +1,6 @@
 //! What can be asked about bindings at any time.
 
+use probe_common::wire::MacAddr;
 use serde::Serialize;
 
 use super::{BindingKey, Evidence, EvidenceCounts, Hint, OwnerView, Timestamp};
@@ -21,6 +22,19 @@ pub struct BindingView {
     pub silent_since: Option<Timestamp>,
     /// Its open conflict.
     pub conflict: Option<ConflictView>,
+    /// Its takeover, if that is neither a move nor a conflict yet.
+    pub takeover: Option<TakeoverView>,
+}
+
+/// A takeover that is not decided: the previous owner may still claim the address again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TakeoverView {
+    /// The previous owner.
+    pub from: MacAddr,
+    /// The owner that claimed the address last.
+    pub to: MacAddr,
+    /// When the last owner took the address over.
+    pub since: Timestamp,
 }
 
 /// An open conflict as the API and the metrics show it.

@@ -5,8 +5,26 @@ use std::borrow::Cow;
 use probe_common::wire::Bogus;
 use probe_model::{
     AddressContext, AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence,
-    FindingKind, FindingRecord, Hint, OwnerRecord, OwnerRole, Severity, vendor,
+    FindingKind, FindingRecord, Hint, OwnerRecord, OwnerRole, Severity, TakeoverRecord,
+    UndecidedKind, UndecidedRecord, vendor,
 };
+
+/// A takeover that is not decided at the end of the input, in one line.
+pub fn undecided(record: &UndecidedRecord) -> String {
+    let UndecidedRecord {
+        time,
+        undecided: UndecidedKind::Takeover,
+        interface,
+        vlan,
+        ip,
+        takeover: TakeoverRecord { from, to, since },
+    } = record;
+    let seconds = time.duration_since(*since).as_secs().max(0);
+    let place = super::terminal::place(interface, *vlan);
+    format!(
+        "undecided at the end: {ip} on {place}: {from} \u{2192} {to}, {seconds} s before the end"
+    )
+}
 
 /// What has happened.
 pub fn what(record: &FindingRecord) -> String {

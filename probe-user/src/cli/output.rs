@@ -5,8 +5,10 @@ use std::io::{self, BufWriter, ErrorKind, Stdout, Write as _};
 use anstream::AutoStream;
 use clap::ValueEnum;
 use jiff::Timestamp;
-use probe_model::{BindingRecord, CheckRecord, ClaimRecord, FindingOrigin, FindingRecord, to_json};
-use probe_render::Terminal;
+use probe_model::{
+    BindingRecord, CheckRecord, ClaimRecord, FindingOrigin, FindingRecord, UndecidedRecord, to_json,
+};
+use probe_render::{Terminal, text};
 use serde::Serialize;
 
 use super::status_line::StatusLine;
@@ -61,6 +63,12 @@ impl Printer {
             OutputFormat::Human => self.terminal.claim(&mut self.out, record),
             OutputFormat::Json => self.json(record),
         }
+    }
+
+    /// Writes a takeover that is not decided at the end of the input.
+    pub fn undecided(&mut self, record: &UndecidedRecord) -> io::Result<()> {
+        self.status.clear();
+        self.line(record, &text::undecided(record))
     }
 
     /// Writes a binding.

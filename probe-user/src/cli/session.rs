@@ -8,7 +8,7 @@ use probe_datapath::{
     interfaces::{InterfaceManager, InterfacesHandle},
 };
 use probe_kubernetes::ClusterHandle;
-use probe_model::{Links, watched::WatchedInterfaces};
+use probe_model::{BindingRecord, Links, watched::WatchedInterfaces};
 use probe_network::{links, neighbours::NeighbourReader};
 use probe_prober::{Prober, ProberState};
 use tokio::{
@@ -34,7 +34,7 @@ pub struct Session {
     pub interface_commands: InterfacesHandle,
     /// Until it begins.
     waiting: Option<Monitor>,
-    task: Option<JoinHandle<io::Result<()>>>,
+    task: Option<JoinHandle<io::Result<Vec<BindingRecord>>>>,
     interfaces: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
@@ -130,15 +130,15 @@ impl Session {
         self.task = self.waiting.take().map(run).or(self.task.take());
     }
 
-    /// Detaches, judges what is left in the rings and ends.
-    pub async fn end(self) -> anyhow::Result<()> {
+    /// Detaches, judges what is left in the rings and ends. Returns the bindings whose takeover is not decided.
+    pub async fn end(self) -> anyhow::Result<Vec<BindingRecord>> {
         // Detaching comes first, so that nothing is emitted that nobody would read.
         self.interfaces.abort();
         let _ = self.interfaces.await;
         self.stop.send_replace(true);
         match self.task {
             Some(task) => Ok(task.await.context("the monitor broke down")??),
-            None => Ok(()),
+            None => Ok(Vec::new()),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What was seen, for the end: a summary, and how the program exits.
+//! The summary at the end of `watch`, and how the program exits.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use probe_model::{DisputePhase, FindingKind, FindingRecord};
 use probe_render::terminal::place;
@@ -16,22 +16,47 @@ const MAX_REMEMBERED: usize = 10_000;
 #[derive(Clone, Debug, Default)]
 pub struct FindingSummary {
     counts: [u64; FindingKind::COUNT],
-    /// Where and which address.
-    conflicts: BTreeSet<(String, String)>,
+    conflicts: BTreeMap<ConflictPlace, ConflictState>,
+    undecided: u64,
     missed: u64,
 }
 
+/// An address and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ConflictPlace {
+    place: String,
+    ip: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConflictState {
+    Open,
+    Ended,
+}
+
 impl FindingSummary {
-    /// Counts a finding.
+    /// Counts a finding that is shown.
     pub fn count(&mut self, record: &FindingRecord) {
         self.counts[usize::from(record.finding.number())] += 1;
-        if record.finding.attributes().dispute == DisputePhase::OpenConflict
-            && !record.drill
-            && self.conflicts.len() < MAX_REMEMBERED
-        {
-            let place = place(&record.interface, record.vlan);
-            self.conflicts.insert((place, record.ip.to_string()));
+        let opens = record.finding.attributes().dispute == DisputePhase::OpenConflict;
+        if opens && !record.drill && self.conflicts.len() < MAX_REMEMBERED {
+            let place = ConflictPlace::of(record);
+            self.conflicts.insert(place, ConflictState::Open);
         }
+    }
+
+    /// Records the end of a conflict that was counted, whether or not its end is shown.
+    pub fn record_end(&mut self, record: &FindingRecord) {
+        if record.finding.attributes().dispute == DisputePhase::EndedConflict
+            && let Some(state) = self.conflicts.get_mut(&ConflictPlace::of(record))
+        {
+            *state = ConflictState::Ended;
+        }
+    }
+
+    /// Counts a takeover that is not decided at the end.
+    pub const fn add_undecided(&mut self) {
+        self.undecided += 1;
     }
 
     /// Counts what was missed.
@@ -44,7 +69,7 @@ impl FindingSummary {
         self.counts.iter().sum()
     }
 
-    /// What was seen, in a line.
+    /// All of it in one line.
     pub fn summary(&self) -> String {
         let kinds = FindingKind::ALL.iter().zip(self.counts);
         let seen: Vec<_> = kinds
@@ -56,8 +81,17 @@ impl FindingSummary {
         } else {
             seen.join(", ")
         }];
-        if !self.conflicts.is_empty() {
-            parts.push(format!("in conflict: {}", self.named_conflicts()));
+        for (state, label) in [
+            (ConflictState::Open, "open conflicts"),
+            (ConflictState::Ended, "ended conflicts"),
+        ] {
+            parts.extend(
+                self.named_conflicts(state)
+                    .map(|named| format!("{label}: {named}")),
+            );
+        }
+        if self.undecided > 0 {
+            parts.push(format!("{} undecided at the end", self.undecided));
         }
         if self.missed > 0 {
             parts.push(format!("{} missed: they came too fast", self.missed));
@@ -65,27 +99,55 @@ impl FindingSummary {
         parts.join("; ")
     }
 
-    fn named_conflicts(&self) -> String {
-        let named = self.conflicts.iter().take(MAX_NAMED);
-        let named: Vec<_> = named
-            .map(|(place, ip)| format!("{ip} on {place}"))
+    fn named_conflicts(&self, wanted: ConflictState) -> Option<String> {
+        let conflicts = self.conflicts.iter().filter(|(_, state)| **state == wanted);
+        let count = conflicts.clone().count();
+        let named: Vec<_> = conflicts
+            .take(MAX_NAMED)
+            .map(|(ConflictPlace { place, ip }, _)| format!("{ip} on {place}"))
             .collect();
-        let more = self.conflicts.len().saturating_sub(MAX_NAMED);
-        if more == 0 {
-            named.join(", ")
-        } else {
-            format!("{} and {more} more", named.join(", "))
+        match count.saturating_sub(MAX_NAMED) {
+            _ if count == 0 => None,
+            0 => Some(named.join(", ")),
+            more => Some(format!("{} and {more} more", named.join(", "))),
         }
     }
 
-    /// How the program ends: what was missed is never a success.
+    /// The exit status: missed findings, and takeovers that may be conflicts where that is what was asked, are no
+    /// success.
     pub fn exit(&self, fail_on_conflict: bool) -> Exit {
         if fail_on_conflict && !self.conflicts.is_empty() {
             Exit::Conflict
-        } else if self.missed > 0 {
+        } else if self.missed > 0 || fail_on_conflict && self.undecided > 0 {
             Exit::Failed
         } else {
             Exit::Success
         }
+    }
+}
+
+impl ConflictPlace {
+    fn of(record: &FindingRecord) -> Self {
+        Self {
+            place: place(&record.interface, record.vlan),
+            ip: record.ip.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undecided_takeover_fails_only_where_conflicts_fail() {
+        let mut summary = FindingSummary::default();
+        assert_eq!(summary.exit(true), Exit::Success);
+        summary.add_undecided();
+        assert_eq!(
+            [true, false].map(|fail| summary.exit(fail)),
+            [Exit::Failed, Exit::Success]
+        );
+        assert_eq!(summary.summary(), "no findings; 1 undecided at the end");
     }
 }

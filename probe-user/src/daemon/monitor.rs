@@ -19,7 +19,8 @@ use probe_detect::{
     Observation, TableCursor,
 };
 use probe_model::{
-    BindingKey, BindingView, Finding, FindingRecord, Links, Timestamp, watched::WatchedInterfaces,
+    BindingKey, BindingRecord, BindingView, Finding, FindingRecord, Links, Timestamp,
+    watched::WatchedInterfaces,
 };
 use probe_network::host_facts::host_facts;
 use probe_prober::{Prober, ProberState, ProberStatus};
@@ -85,6 +86,7 @@ enum MonitorRequest {
         oneshot::Sender<(Vec<BindingView>, Option<TableCursor>)>,
     ),
     Conflicts(oneshot::Sender<Vec<BindingView>>),
+    Takeovers(oneshot::Sender<Vec<BindingView>>),
     Addresses(AddressGroup, TableCursor, oneshot::Sender<AddressPage>),
     Owners(Vec<BindingKey>, oneshot::Sender<Vec<OwnerMacs>>),
     AskOnce(Vec<BindingKey>, oneshot::Sender<()>),
@@ -122,6 +124,11 @@ impl MonitorHandle {
     /// The bindings with an open conflict.
     pub async fn open_conflicts(&self) -> Result<Vec<BindingView>, MonitorStopped> {
         self.request(MonitorRequest::Conflicts).await
+    }
+
+    /// The bindings with a takeover that is not decided.
+    pub async fn pending_takeovers(&self) -> Result<Vec<BindingView>, MonitorStopped> {
+        self.request(MonitorRequest::Takeovers).await
     }
 
     /// A part of a group of addresses.
@@ -290,8 +297,9 @@ impl Monitor {
         self.expected = expected;
     }
 
-    /// Runs until `stop` completes or the rings fail; what is in the rings then is still judged.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> io::Result<()> {
+    /// Runs until `stop` completes or the rings fail; what is in the rings then is still judged. Returns the bindings
+    /// whose takeover is not decided by then.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> io::Result<Vec<BindingRecord>> {
         let mut stop = std::pin::pin!(stop);
         self.learn();
         loop {
@@ -311,7 +319,17 @@ impl Monitor {
         while !self.run_due() {}
         self.process_until(Timestamp(u64::MAX));
         self.publish();
-        Ok(())
+        Ok(self.undecided())
+    }
+
+    fn undecided(&self) -> Vec<BindingRecord> {
+        let watched = self.watched.borrow();
+        let views = self.detector.pending_takeovers();
+        let named = views.map(|view| {
+            let name = watched.name_of(view.key.segment.interface);
+            BindingRecord::new(&view, name, probe_datapath::clock::MONOTONIC)
+        });
+        named.collect()
     }
 
     /// One turn: drain, order, judge, publish. Returns whether the rings were emptied.
@@ -422,6 +440,9 @@ impl Monitor {
             }
             MonitorRequest::Conflicts(sender) => {
                 drop(sender.send(self.detector.open_conflicts().collect()));
+            }
+            MonitorRequest::Takeovers(sender) => {
+                drop(sender.send(self.detector.pending_takeovers().collect()));
             }
             MonitorRequest::Addresses(group, from, sender) => {
                 drop(sender.send(self.addresses(group, from)));

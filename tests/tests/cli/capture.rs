@@ -13,8 +13,12 @@ const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
 
 /// Runs the binary outside any lab: reading touches no network.
 fn read(file: &Path, options: &[&str]) -> Finished {
+    read_as("json", file, options)
+}
+
+fn read_as(output: &str, file: &Path, options: &[&str]) -> Finished {
     let output = Command::new(binary().unwrap())
-        .args(["watch", "-o", "json", "--read"])
+        .args(["watch", "-o", output, "--read"])
         .arg(file)
         .args(options)
         .output()
@@ -287,6 +291,81 @@ fn a_conflict_in_a_capture_can_be_the_exit_status() {
         status(&["--fail-on-conflict", "--ip", "192.0.2.1"]),
         Some(0)
     );
+}
+
+/// A claims an address, B claims it 3 s later, and the capture ends 4 s after that.
+fn short_takeover() -> Vec<(Duration, Frame)> {
+    vec![
+        (Duration::ZERO, Frame::announcement(A, ADDRESS)),
+        (Duration::from_secs(3), Frame::announcement(B, ADDRESS)),
+        (
+            Duration::from_secs(7),
+            Frame::announcement(A, [192, 0, 2, 20]),
+        ),
+    ]
+}
+
+#[test]
+fn a_takeover_that_is_not_decided_when_the_capture_ends_is_reported() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("takeover.pcap");
+    fs::write(&file, pcap(&short_takeover())).unwrap();
+    let undecided = |options: &[&str]| {
+        let finished = read(&file, options);
+        let lines = finished.stdout.lines();
+        let records = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let records = records.filter(|record| record.get("undecided").is_some());
+        (finished.status.code(), records.collect::<Vec<_>>())
+    };
+    let expected = serde_json::json!({
+        "time": "2023-11-14T22:13:27Z", "undecided": "takeover", "interface": "capture", "vlan": "0",
+        "ip": SHARED_ADDRESS, "from": A.to_string(), "to": B.to_string(),
+        "since": "2023-11-14T22:13:23Z",
+    });
+    assert_eq!(undecided(&[]), (Some(0), vec![expected.clone()]));
+    for options in [
+        &["--fail-on-conflict"][..],
+        &["--fail-on-conflict", "--count", "2"],
+        &["--fail-on-conflict", "--severity", "critical"],
+    ] {
+        assert_eq!(undecided(options), (Some(4), vec![expected.clone()]));
+    }
+    let other = ["--fail-on-conflict", "--ip", "192.0.2.20"];
+    assert_eq!(undecided(&other), (Some(0), Vec::new()));
+    let ignored = ["--fail-on-conflict", "--ignore", "192.0.2.10=known"];
+    assert_eq!(undecided(&ignored), (Some(0), Vec::new()));
+
+    let text = read_as("human", &file, &[]);
+    let line = format!(
+        "undecided at the end: 192.0.2.10 on capture: {A} \u{2192} {B}, 4 s before the end"
+    );
+    assert!(text.stdout.lines().any(|shown| shown == line), "{text:?}");
+    assert!(text.stderr.contains("1 undecided at the end"), "{text:?}");
+}
+
+#[test]
+fn the_summary_distinguishes_open_conflicts_from_ended_ones() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("conflicts.pcap");
+    let client = MacAddr([2, 0, 0, 0, 0, 0xc]);
+    let mut frames = everything();
+    for (millis, frame) in [
+        (0, Frame::request(client, [192, 0, 2, 99], [192, 0, 2, 30])),
+        (1, Frame::reply(A, [192, 0, 2, 30], client, [192, 0, 2, 99])),
+        (2, Frame::reply(B, [192, 0, 2, 30], client, [192, 0, 2, 99])),
+    ] {
+        frames.push((Duration::from_millis(2_100_000 + millis), frame));
+    }
+    fs::write(&file, pcap(&frames)).unwrap();
+    for options in [&[][..], &["--finding", "conflict"]] {
+        let stderr = read_as("human", &file, options).stderr;
+        assert!(
+            stderr.contains(
+                "open conflicts: 192.0.2.30 on capture; ended conflicts: 192.0.2.10 on capture"
+            ),
+            "{stderr}"
+        );
+    }
 }
 
 #[test]

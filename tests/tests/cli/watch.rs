@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use probe_common::wire::MacAddr;
 use probe_tests::{Finding, Frame, Lab, SHARED_ADDRESS, Stream, binary};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -155,6 +156,35 @@ fn ctrl_c_ends_it_with_a_summary_and_leaves_no_program() {
         "{summary}"
     );
     assert!(hosts.client.link().unwrap().xdp_programs().is_empty());
+}
+
+#[test]
+fn a_takeover_that_is_not_decided_is_reported_however_the_watching_ends() {
+    let lab = Lab::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let socket = wire.sender().unwrap();
+    let [old, new] = [0xa, 0xb].map(|last| MacAddr([2, 0, 0, 0, 0, last]));
+    for ending in [&["--for", "5s"][..], &["--count", "2"], &[]] {
+        let options = [&["--fail-on-conflict"], ending].concat();
+        let watch = monitor.watch(&options).unwrap();
+        socket
+            .send_all(&[
+                Frame::announcement(old, [192, 0, 2, 7]),
+                Frame::announcement(new, [192, 0, 2, 7]),
+                Frame::announcement(new, [192, 0, 2, 8]),
+            ])
+            .unwrap();
+        watch
+            .wait_for_line(Stream::Stdout, SOON, |line| line.contains("192.0.2.8"))
+            .unwrap();
+        if ending.is_empty() {
+            watch.interrupt().unwrap();
+        }
+        let finished = watch.finish(SOON).unwrap();
+        assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+        let undecided = format!("undecided at the end: 192.0.2.7 on eth0: {old} \u{2192} {new}, ");
+        assert!(finished.stdout.contains(&undecided), "{finished:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
+use probe_common::wire::MacAddr;
 use probe_tests::{
     Daemon, Duplicate, Finding, Finished, Frame, Host, Lab, SHARED_ADDRESS, SocketPlace, Stream,
 };
@@ -224,6 +225,35 @@ fn watch_says_that_the_daemon_has_ended_and_fails() {
     running.terminate().unwrap();
     let finished = watch.finish(SOON).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+}
+
+#[test]
+fn a_takeover_that_the_daemon_has_not_decided_is_reported_at_the_end() {
+    let lab = Lab::new().unwrap();
+    let place = SocketPlace::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let _daemon = daemon(&monitor, &place);
+    let options = [
+        "--fail-on-conflict",
+        "--socket",
+        place.word(),
+        "--count",
+        "2",
+    ];
+    let watch = monitor.watch(&options).unwrap();
+    let [old, new] = [0xa, 0xb].map(|last| MacAddr([2, 0, 0, 0, 0, last]));
+    let socket = wire.sender().unwrap();
+    socket
+        .send_all(&[
+            Frame::announcement(old, [192, 0, 2, 7]),
+            Frame::announcement(new, [192, 0, 2, 7]),
+            Frame::announcement(new, [192, 0, 2, 8]),
+        ])
+        .unwrap();
+    let finished = watch.finish(SOON).unwrap();
+    assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+    let undecided = format!("undecided at the end: 192.0.2.7 on eth0: {old} \u{2192} {new}, ");
+    assert!(finished.stdout.contains(&undecided), "{finished:?}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ fn owner(number: u8, node: &str, announces: bool, last: &str) -> OwnerRecord {
 
 fn binding(ip: &str, owners: Vec<OwnerRecord>, silent: Option<&str>) -> BindingRecord {
     BindingRecord {
+        takeover: None,
         interface: "eth0".to_owned(),
         vlan: Vlan::UNTAGGED,
         ip: ip.parse().unwrap(),

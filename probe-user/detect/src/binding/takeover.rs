@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use probe_common::wire::MacAddr;
-use probe_model::{Evidence, FindingKind, Hint, Timestamp};
+use probe_model::{Evidence, FindingKind, Hint, TakeoverView, Timestamp};
 
 use super::{
     Binding, ObservedClaim,
@@ -278,6 +278,27 @@ impl Binding {
     pub(super) fn stale_announcement_expires_at(&self) -> Option<Timestamp> {
         let stale = self.dispute.as_ref()?.stale?;
         Some(stale.last + MAX_CACHE_AGE)
+    }
+
+    /// The takeover that is neither a move nor a conflict yet, or another host's recent claim on an address of this
+    /// host.
+    pub fn pending_takeover(
+        &self,
+        context: &BindingContext,
+        now: Timestamp,
+    ) -> Option<TakeoverView> {
+        let to = self.holder.filter(|_| self.conflict().is_none())?;
+        if let Some(contest) = self.contest() {
+            return Some(TakeoverView {
+                from: contest.previous,
+                to,
+                since: self.since,
+            });
+        }
+        let since = self.local_dispute_since(to, context)?;
+        let is_recent = now.since(since) < context.rules.config.settle;
+        let from = context.local_address.filter(|_| is_recent)?.mac;
+        Some(TakeoverView { from, to, since })
     }
 
     pub(super) fn settles_at(&self, context: &BindingContext) -> Option<Timestamp> {

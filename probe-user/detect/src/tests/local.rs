@@ -30,6 +30,21 @@ fn a_stranger_that_goes_on_claiming_an_address_of_this_host_is_a_conflict() {
 }
 
 #[test]
+fn one_claim_of_another_host_on_an_address_of_this_host_is_undecided_for_the_settle_time() {
+    let mut lab = Lab::new();
+    lab.host(0, true);
+    lab.see(100 * S, asking(A));
+    let pending = |lab: &Lab| {
+        let takeover = lab.detector.pending_takeovers().next()?.takeover?;
+        Some((takeover.from, takeover.to, takeover.since))
+    };
+    lab.wait(110 * S - 1);
+    assert_eq!(pending(&lab), Some((HOST, A, time(100 * S))));
+    lab.wait(110 * S);
+    assert_eq!(pending(&lab), None);
+}
+
+#[test]
 fn claims_within_the_second_that_this_host_has_to_let_go_are_nothing() {
     let mut lab = Lab::new();
     lab.host(0, true);

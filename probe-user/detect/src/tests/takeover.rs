@@ -54,6 +54,32 @@ fn a_takeover_with_silence_after_it_is_one_move() {
 }
 
 #[test]
+fn a_takeover_is_pending_until_it_is_a_move_or_a_conflict() {
+    let pending = |lab: &Lab| {
+        let views = lab.detector.pending_takeovers();
+        let takeovers = views.filter_map(|view| view.takeover);
+        takeovers
+            .map(|takeover| (takeover.from, takeover.to, takeover.since))
+            .collect::<Vec<_>>()
+    };
+    let mut lab = Lab::new();
+    lab.see(0, asking(A));
+    assert_eq!(pending(&lab), []);
+    lab.see(100 * S, announce(B));
+    lab.wait(110 * S - 1);
+    assert_eq!(pending(&lab), [(A, B, time(100 * S))]);
+    lab.see(110 * S - 1, announce(A));
+    assert_eq!(pending(&lab), [(B, A, time(110 * S - 1))]);
+    lab.wait(130 * S);
+    assert_eq!(pending(&lab), []);
+
+    lab.see(200 * S, answer(A, 200 * S));
+    lab.see(200 * S, answer(B, 200 * S));
+    assert!(lab.kinds().contains(&Conflict));
+    assert_eq!(pending(&lab), []);
+}
+
+#[test]
 fn a_clean_handover_with_the_outgoing_speakers_answer_is_one_move() {
     for late in [65, 95, 999 * MS] {
         let mut lab = Lab::new();

@@ -700,6 +700,7 @@ fn a_binding_of_a_cluster_says_its_service_and_its_node() {
     let mut owner = owner(OwnerRole::Current, B, 3, "02:13:05", "02:13:07");
     owner.node = Some("node-2".to_owned());
     let record = BindingRecord {
+        takeover: None,
         interface: "eth0".to_owned(),
         vlan: Vlan::UNTAGGED,
         ip: "192.0.2.10".parse().unwrap(),

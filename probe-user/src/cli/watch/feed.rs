@@ -157,14 +157,18 @@ impl Feed {
         }
     }
 
-    /// Stops watching. What was found until then is still to be had, by [`Feed::drain_remaining`].
-    pub async fn stop(&mut self) -> anyhow::Result<()> {
+    /// Stops watching, and returns the bindings whose takeover is not decided. Findings until then are left for
+    /// [`Feed::drain_remaining`].
+    pub async fn stop(&mut self) -> anyhow::Result<Vec<BindingRecord>> {
         match self {
             Self::Attached(attached) => match attached.session.take() {
                 Some(session) => session.end().await,
-                None => Ok(()),
+                None => Ok(Vec::new()),
             },
-            Self::Daemon(_) => Ok(()),
+            Self::Daemon(daemon) => {
+                let target = format!("/v1/takeovers{}", daemon.query);
+                Ok(daemon.client.list(&target).await?)
+            }
         }
     }
 

@@ -60,10 +60,18 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
             },
         }
     };
-    feed.stop().await?;
+    let end = Timestamp::now();
+    let undecided = match (feed.stop().await, &outcome) {
+        (Ok(undecided), _) => undecided,
+        // A daemon that ended cannot name them, and that it ended is the error.
+        (Err(_), Err(_)) => Vec::new(),
+        (Err(error), Ok(())) => return Err(error),
+    };
     for item in feed.drain_remaining() {
         show_item(&mut show, item)?;
     }
+    show.undecided(&undecided, end)
+        .context("cannot write to standard output")?;
     if let Some(file) = file {
         let recorded = file.finish().await?;
         show.tally.add_missed(recorded.missed);

@@ -9,7 +9,8 @@ use std::{io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use ipnet::IpNet;
-use probe_model::{ClaimRecord, FindingOrigin, FindingRecord};
+use jiff::Timestamp;
+use probe_model::{BindingRecord, ClaimRecord, FindingOrigin, FindingRecord, UndecidedRecord};
 
 use super::{
     Exit,
@@ -42,7 +43,7 @@ pub struct WatchArguments {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 
-    /// End with status 1 if a conflict was found
+    /// Exit 1 if a conflict was found, 4 if a takeover was not decided at the end
     #[arg(long)]
     fail_on_conflict: bool,
 
@@ -121,6 +122,7 @@ impl WatchPrinter {
     }
 
     fn finding(&mut self, record: &FindingRecord, sequence: Option<u64>) -> io::Result<()> {
+        self.tally.record_end(record);
         if self.is_done() || !self.filter.matches_finding(record) {
             return Ok(());
         }
@@ -135,6 +137,23 @@ impl WatchPrinter {
         }
         let written = self.printer.claim(record);
         self.ignore_broken_pipe(written)
+    }
+
+    /// Reports the takeovers that are not decided, also if no more findings were wanted.
+    fn undecided(&mut self, bindings: &[BindingRecord], end: Timestamp) -> io::Result<()> {
+        let mut wanted = bindings.to_vec();
+        wanted.retain(|binding| self.filter.matches_binding(binding));
+        for record in wanted
+            .iter()
+            .filter_map(|binding| UndecidedRecord::new(binding, end))
+        {
+            self.tally.add_undecided();
+            if !self.closed {
+                let written = self.printer.undecided(&record);
+                self.ignore_broken_pipe(written)?;
+            }
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use probe_capture::{CaptureReader, CaptureStatistics, Playback, PlaybackEvent};
-use probe_model::FindingOrigin;
+use probe_model::{Clock, FindingOrigin};
 
 use super::{WatchArguments, WatchPrinter};
 use crate::cli::{Exit, output::print_status};
@@ -37,6 +37,9 @@ pub fn run(path: &Path, arguments: &WatchArguments) -> anyhow::Result<Exit> {
         let written = match progress {
             PlaybackEvent::Finding(record) => show.finding(&record, None),
             PlaybackEvent::Claim(record) => show.claim(&record),
+            PlaybackEvent::Undecided(bindings, end) => {
+                show.undecided(&bindings, Clock::Epoch.to_wall_clock(end))
+            }
             PlaybackEvent::BytesRead(statistics) => {
                 if drawn.elapsed() >= STATUS_INTERVAL {
                     drawn = Instant::now();

@@ -112,6 +112,7 @@ fn router(sources: ApiSources) -> Router {
         .route("/v1/claims", get(streams::claims))
         .route("/v1/frames", get(streams::frames))
         .route("/v1/conflicts", get(state::conflicts))
+        .route("/v1/takeovers", get(state::takeovers))
         .route("/v1/bindings", get(state::bindings))
         .route("/v1/interfaces", get(state::interfaces))
         .route("/v1/status", get(state::status))

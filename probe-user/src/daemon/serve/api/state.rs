@@ -24,6 +24,17 @@ pub(super) async fn conflicts(
     Ok(listed(&conflicts, &api.sources, &filter).await)
 }
 
+/// The bindings with a takeover that is not decided.
+pub(super) async fn takeovers(
+    State(api): State<Api>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let filter = filter_of(&parameters)?;
+    let asked = timeout(WRITE_TIMEOUT, api.sources.monitor.pending_takeovers()).await;
+    let takeovers = asked.map_err(|_| ApiError::MonitorTimeout)??;
+    Ok(listed(&takeovers, &api.sources, &filter).await)
+}
+
 /// All bindings.
 pub(super) async fn bindings(
     State(api): State<Api>,

@@ -171,6 +171,7 @@ impl<'a> MetricsContext<'a> {
                 owners: address.parties.clone()?,
                 silent_since: None,
                 conflict: address.conflict,
+                takeover: None,
             };
             // What it is called does not matter here.
             let mut record =
