@@ -15,9 +15,13 @@ pub struct DetectConfig {
     /// How long after a takeover claims by earlier owners mean nothing. Default 1 s: in a clean handover
     /// the outgoing speaker still answers the incoming one's announcement.
     pub takeover_grace: Duration,
+    /// How long a speaker that starts announces addresses of others. Default 100 ms: MetalLB's speakers announce every
+    /// service until they have joined their peers, for up to 60 ms.
+    pub start_up_window: Duration,
     /// How long after a request an answer to it counts. Default 1 s.
     pub reply_window: Duration,
-    /// Alternation: this many returns… Default 2: both owners have claimed the address again.
+    /// Alternation: this many returns, each followed by a claim of another owner… Default 2: both owners have claimed
+    /// the address again.
     pub alternation_returns: usize,
     /// …in this time. Default 10 s.
     pub alternation_window: Duration,
@@ -71,6 +75,7 @@ impl Default for DetectConfig {
         Self {
             settle: seconds(10),
             takeover_grace: seconds(1),
+            start_up_window: Duration::from_millis(100),
             reply_window: seconds(1),
             alternation_returns: 2,
             alternation_window: seconds(10),

@@ -651,7 +651,7 @@ impl Detector {
     /// A binding is gone, and with it what its claimants held.
     fn remove_holders(&mut self, entry: &BindingEntry) {
         for mac in entry.binding.macs() {
-            self.state.holders.remove(entry.key.segment, mac);
+            self.state.holders.remove(entry.key, mac);
         }
     }
 

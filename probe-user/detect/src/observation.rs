@@ -196,6 +196,11 @@ fn claim(event: &ArpEvent) -> Claim {
 }
 
 impl ClaimFlags {
+    /// Whether it is a gratuitous ARP frame that was sent to all hosts.
+    pub const fn is_broadcast_announcement(self) -> bool {
+        self.announcement && !self.unicast
+    }
+
     fn of(sighting: &Sighting) -> Self {
         Self {
             reply: sighting.has_form(form::REPLY),

@@ -1,9 +1,10 @@
 //! What a binding may look at while it judges, and what it may leave behind.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, EvidenceCounts, Finding, FindingKind, Segment, Timestamp};
+use smallvec::SmallVec;
 
 use super::{
     DetectorStatistics, ProbeRequest,
@@ -95,28 +96,62 @@ impl BindingTransition<'_> {
     }
 }
 
-/// How many addresses each MAC has claimed on a segment, among those remembered: a station with none is a
-/// newcomer.
+/// The addresses that each MAC has claimed on a segment, among those remembered: a host with none is a newcomer.
 #[derive(Debug, Default)]
-pub(super) struct HolderIndex(HashMap<(Segment, MacAddr), u32>);
+pub(super) struct HolderIndex(HashMap<(Segment, MacAddr), HeldAddresses>);
+
+/// The addresses of one MAC.
+#[derive(Debug, Default)]
+struct HeldAddresses {
+    count: u32,
+    /// The first of them.
+    listed: SmallVec<[IpAddr; 1]>,
+}
+
+impl HeldAddresses {
+    /// Whether all of them are listed.
+    fn is_complete(&self) -> bool {
+        self.listed.len() == self.count as usize
+    }
+
+    fn holds_one_not_of(&self, other: &Self) -> bool {
+        let mut listed = self.listed.iter();
+        other.is_complete() && listed.any(|ip| !other.listed.contains(ip))
+    }
+}
+
+/// At most this many addresses of a MAC are listed.
+const MAX_LISTED: usize = 8;
 
 impl HolderIndex {
-    /// Whether the station has claimed any address.
+    /// Whether the host has claimed any address.
     pub fn holds_any(&self, segment: Segment, mac: MacAddr) -> bool {
         self.0.contains_key(&(segment, mac))
     }
 
-    /// The station has claimed one more.
-    pub fn add(&mut self, segment: Segment, mac: MacAddr) {
-        *self.0.entry((segment, mac)).or_default() += 1;
+    /// Whether each of two MACs has claimed an address that the other has not. `false` where that is not known.
+    pub fn hold_own_addresses(&self, segment: Segment, one: MacAddr, other: MacAddr) -> bool {
+        let [one, other] = [one, other].map(|mac| self.0.get(&(segment, mac)));
+        let both = one.zip(other);
+        both.is_some_and(|(one, other)| one.holds_one_not_of(other) && other.holds_one_not_of(one))
     }
 
-    /// One of its claims is forgotten.
-    pub fn remove(&mut self, segment: Segment, mac: MacAddr) {
-        if let Some(count) = self.0.get_mut(&(segment, mac)) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&(segment, mac));
+    /// The host has claimed the address for the first time.
+    pub fn add(&mut self, key: BindingKey, mac: MacAddr) {
+        let held = self.0.entry((key.segment, mac)).or_default();
+        held.count += 1;
+        if held.listed.len() < MAX_LISTED {
+            held.listed.push(key.ip);
+        }
+    }
+
+    /// The claim of the host on the address is forgotten.
+    pub fn remove(&mut self, key: BindingKey, mac: MacAddr) {
+        if let Some(held) = self.0.get_mut(&(key.segment, mac)) {
+            held.count -= 1;
+            held.listed.retain(|ip| *ip != key.ip);
+            if held.count == 0 {
+                self.0.remove(&(key.segment, mac));
             }
         }
     }

@@ -14,9 +14,13 @@ pub(super) struct Claimant {
     /// It takes part in the present state of affairs: since the address last settled with another owner,
     /// it has claimed it.
     pub present: bool,
-    /// How it has claimed the address since it is present.
+    /// By which operations it has ever claimed the address.
     pub mode: ClaimMode,
-    /// The forms in which it has announced the address to all since it is present.
+    /// It has sent a unicast reply without a request that was observed.
+    replies_unasked: bool,
+    /// It has announced the address by broadcast.
+    announces: bool,
+    /// The forms in which it has announced the address by broadcast since it is present.
     announcements: AnnouncementOperations,
     /// It announced it in both forms before that.
     announced_earlier: bool,
@@ -55,12 +59,34 @@ impl ClaimMode {
     }
 }
 
-/// In which forms a station has announced the address to all: MetalLB and kube-vip use both, hosts and routers
+/// The forms in which a host has announced the address by broadcast: MetalLB and kube-vip use both, hosts and routers
 /// one, as RFC 5227 section 3 and RFC 9568 section 8.1.2 want it.
 #[derive(Clone, Copy, Debug, Default)]
-struct AnnouncementOperations {
+pub(super) struct AnnouncementOperations {
     by_request: bool,
     by_reply: bool,
+}
+
+impl AnnouncementOperations {
+    /// The form of one claim.
+    pub fn of(form: ClaimFlags) -> Self {
+        let mut operations = Self::default();
+        operations.record(form);
+        operations
+    }
+
+    /// Adds the form of a claim, if it is an announcement by broadcast.
+    pub const fn record(&mut self, form: ClaimFlags) {
+        if form.is_broadcast_announcement() {
+            self.by_reply |= form.reply;
+            self.by_request |= !form.reply;
+        }
+    }
+
+    /// Whether it was announced by request and by reply.
+    pub const fn in_both_forms(self) -> bool {
+        self.by_request && self.by_reply
+    }
 }
 
 /// What a claimant was just before a claim.
@@ -81,6 +107,8 @@ impl Claimant {
             mac: heard.mac,
             present: false,
             mode: ClaimMode::of(heard.form),
+            replies_unasked: false,
+            announces: false,
             announcements: AnnouncementOperations {
                 by_request: false,
                 by_reply: false,
@@ -97,7 +125,17 @@ impl Claimant {
 
     /// Whether it announces the address as MetalLB's speakers and kube-vip do.
     pub const fn is_announcer(&self) -> bool {
-        self.announcements.by_request && self.announcements.by_reply
+        self.announcements.in_both_forms()
+    }
+
+    /// Whether it has announced the address by broadcast.
+    pub const fn announces(&self) -> bool {
+        self.announces
+    }
+
+    /// Whether it has replied by unicast without a request that was observed.
+    pub const fn replies_unasked(&self) -> bool {
+        self.replies_unasked
     }
 
     /// How it has announced the address since it is present.
@@ -119,17 +157,15 @@ impl Claimant {
         if !self.present {
             self.present = true;
             self.since = heard.at;
-            self.mode = mode;
             self.announced_earlier |= self.is_announcer();
             self.announcements = AnnouncementOperations::default();
         }
         if self.mode != mode {
             self.mode = ClaimMode::Both;
         }
-        if heard.form.announcement && !heard.form.unicast {
-            self.announcements.by_reply |= heard.form.reply;
-            self.announcements.by_request |= !heard.form.reply;
-        }
+        self.replies_unasked |= heard.is_unasked_reply();
+        self.announces |= heard.form.is_broadcast_announcement();
+        self.announcements.record(heard.form);
         self.last_seen = self.last_seen.max(heard.at);
         self.claims += 1;
         self.answered = heard.request.or(self.answered);
@@ -181,6 +217,13 @@ impl Claimants {
     pub fn retain_present(&mut self, is_present: impl Fn(&Claimant) -> bool) {
         for claimant in &mut self.0 {
             claimant.present &= is_present(claimant);
+        }
+    }
+
+    /// The MAC no longer takes part.
+    pub fn set_absent(&mut self, mac: MacAddr) {
+        if let Some(claimant) = self.get_mut(mac) {
+            claimant.present = false;
         }
     }
 

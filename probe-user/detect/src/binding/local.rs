@@ -3,7 +3,7 @@
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, Timestamp};
 
-use super::{Binding, claimants::PriorClaimantState};
+use super::{Binding, claimants::PriorClaimantState, dispute::ReturnKind};
 use crate::{
     ProbePurpose, ProbeRequest,
     transition::{BindingContext, BindingTransition},
@@ -74,6 +74,15 @@ impl Binding {
         }
     }
 
+    /// Whether the holder, or an owner before it, took the address back since it was last settled.
+    pub(super) fn has_returned(&self) -> bool {
+        let pending = self.dispute.as_ref().and_then(|dispute| dispute.pending);
+        self.contest().is_some_and(|contest| {
+            contest.returns > 0
+                || pending.is_some_and(|pending| pending.kind != ReturnKind::FromSettled)
+        })
+    }
+
     /// Since when a stranger and this host both had the time to see each other: the latest of the stranger's
     /// first claim, its last return, and this host's getting the address. `None` if it is no stranger, or
     /// this host does not hold the address.
@@ -89,7 +98,7 @@ impl Binding {
             return None;
         }
         let since = self.claimants.get(mac)?.since.max(local_address.since);
-        let has_returned = self.contest().is_some_and(|contest| contest.returns > 0);
+        let has_returned = self.has_returned();
         Some(if has_returned && self.holder == Some(mac) {
             since.max(self.since)
         } else {

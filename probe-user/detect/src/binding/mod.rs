@@ -4,6 +4,7 @@
 //! becomes due without either. What they have to judge lies in a file each: [`takeover`], [`answers`],
 //! [`local`], and [`evidence`] with its [`ending`].
 
+mod bond;
 mod claimants;
 mod conflict;
 mod dispute;
@@ -76,7 +77,7 @@ impl Binding {
         let before = self.claimants.record(heard);
         self.silent_reported = false;
         if !before.known {
-            turn.state.holders.add(turn.context.key.segment, mac);
+            turn.state.holders.add(turn.context.key, mac);
             self.evict_surplus(Some(mac), turn);
         }
         let Some(holder) = self.holder else {
@@ -89,6 +90,9 @@ impl Binding {
         let is_current = owner == self.owner_of(holder, &turn.context);
         self.update_stale_announcement(owner, heard);
         if mac == holder {
+            if let Some(dispute) = &mut self.dispute {
+                dispute.observe_holder(heard, &turn.context.rules.config);
+            }
             self.check_local(mac, before, turn);
             return;
         }
@@ -101,7 +105,7 @@ impl Binding {
             // An earlier owner that has not let go yet: remembered, and nothing else.
             return;
         } else {
-            self.take_over(mac, holder, before, turn);
+            self.take_over(heard, holder, before, turn);
         }
         self.check_local(mac, before, turn);
     }
@@ -121,11 +125,10 @@ impl Binding {
 
     /// Forgets claimants beyond the bound: whoever was there before `newest`.
     fn evict_surplus(&mut self, newest: Option<MacAddr>, turn: &mut BindingTransition) {
-        let segment = turn.context.key.segment;
         let keep = [newest, self.holder, self.router(&turn.context)];
         let max = turn.context.rules.config.max_macs;
         while let Some(evicted) = self.claimants.evict_beyond(max, keep) {
-            turn.state.holders.remove(segment, evicted);
+            turn.state.holders.remove(turn.context.key, evicted);
             turn.state.statistics.evicted_macs += 1;
         }
     }

@@ -74,6 +74,12 @@ impl ObservedClaim {
         }
     }
 
+    /// A unicast reply with spa ≠ tpa, to no request that was observed.
+    pub const fn is_unasked_reply(&self) -> bool {
+        let is_reply = self.form.reply && self.form.unicast && !self.form.announcement;
+        is_reply && self.request.is_none()
+    }
+
     /// A unicast reply with spa = tpa: what an outgoing speaker says to an incoming one's announcement.
     pub const fn is_probe_reply(&self) -> bool {
         self.form.reply && self.form.announcement && self.form.unicast

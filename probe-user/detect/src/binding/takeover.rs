@@ -7,8 +7,11 @@ use probe_model::{Evidence, FindingKind, Hint, TakeoverView, Timestamp};
 
 use super::{
     Binding, ObservedClaim,
-    claimants::{ClaimMode, PriorClaimantState},
-    dispute::{Contest, StaleAnnouncement, TakeoverConfirmation},
+    claimants::{AnnouncementOperations, PriorClaimantState},
+    dispute::{
+        Contest, PendingReturn, ReturnKind, StaleAnnouncement, StartUpAnnouncement,
+        TakeoverConfirmation,
+    },
 };
 use crate::{
     ProbePurpose, ProbeRequest,
@@ -23,33 +26,56 @@ impl Binding {
     /// Another owner takes the address from `previous`.
     pub(super) fn take_over(
         &mut self,
-        mac: MacAddr,
+        claim: &ObservedClaim,
         previous: MacAddr,
         before: PriorClaimantState,
         turn: &mut BindingTransition,
     ) {
-        let (at, config) = (turn.at, &turn.context.rules.config);
+        if self.undo_start_up(claim, turn) {
+            return;
+        }
+        let (at, mac, config) = (turn.at, claim.mac, &turn.context.rules.config);
+        let tenure = at.since(self.since);
+        let holder_since = std::mem::replace(&mut self.since, at);
         self.holder = Some(mac);
-        self.since = at;
         let dispute = self.dispute.get_or_insert_default();
-        if before.known {
-            dispute.record_return(at, config);
-        }
-        let returned = match &mut dispute.contest {
-            None => {
-                dispute.contest = Some(Contest::new(previous, at));
-                false
+        dispute.start_up = claim.form.is_broadcast_announcement().then(|| {
+            let (contest, pending) = (dispute.contest, dispute.pending);
+            StartUpAnnouncement {
+                by: mac,
+                at,
+                operations: AnnouncementOperations::of(claim.form),
+                was_present: before.present,
+                holder: previous,
+                holder_since,
+                contest,
+                pending,
             }
-            Some(contest) => {
-                contest.renew(previous, at, before.known);
-                before.known
+        });
+        let returns_from = match dispute.contest {
+            None => before.known.then_some(ReturnKind::FromSettled),
+            Some(_) if !before.present => None,
+            Some(_) if tenure < config.takeover_grace + config.takeover_grace / 2 => {
+                Some(ReturnKind::Late)
             }
+            Some(_) => Some(ReturnKind::Unsettled),
         };
-        if let Some(conflict) = &mut dispute.conflict {
-            conflict.counts.returns += u64::from(before.known);
+        let counted = returns_from.and_then(|kind| {
+            let counted = dispute.count_pending(config);
+            dispute.pending = Some(PendingReturn { at, kind });
+            counted
+        });
+        match &mut dispute.contest {
+            None => dispute.contest = Some(Contest::new(previous, at)),
+            Some(contest) => contest.renew(previous, at),
         }
-        let alternates = dispute.alternates(at, config);
-        let balanced = self.is_balanced(&turn.context);
+        let alternates = counted.is_some_and(|counted| dispute.alternates(counted, at, config));
+        // A failback is announced. Another use of the address shows that its owner has not let go.
+        let unannounced =
+            returns_from == Some(ReturnKind::Unsettled) && !claim.form.is_broadcast_announcement();
+        let contested = unannounced || counted == Some(ReturnKind::Unsettled);
+        let balanced =
+            (alternates || contested) && self.may_be_bond(&turn.context, &turn.state.holders);
         if alternates && !balanced {
             self.evidence(
                 self.alternation_evidence(mac, &turn.context),
@@ -57,10 +83,49 @@ impl Binding {
                 None,
                 turn,
             );
-        } else if alternates || returned {
+        } else if alternates || contested {
             self.report_contested(balanced.then_some(Hint::BalanceAlb), turn);
         }
         self.request_confirmation(mac, previous, turn);
+    }
+
+    /// Undoes the last takeover if it was a start-up announcement, now that the previous owner goes on by broadcast, which
+    /// corrects the neighbour caches.
+    fn undo_start_up(&mut self, claim: &ObservedClaim, turn: &BindingTransition) -> bool {
+        let context = &turn.context;
+        let owner = self.owner_of(claim.mac, context);
+        let Some(start_up) = self.dispute.as_ref().and_then(|it| it.start_up.as_ref()) else {
+            return false;
+        };
+        let is_undone = !claim.form.unicast
+            && self.holder == Some(start_up.by)
+            && self.conflict().is_none()
+            && self.owner_of(start_up.holder, context) == owner;
+        let Some(dispute) = self.dispute.as_mut().filter(|_| is_undone) else {
+            return false;
+        };
+        let Some(start_up) = dispute.take_start_up(turn.at, &context.rules.config) else {
+            return false;
+        };
+        if start_up.pending != dispute.pending
+            && let Some(pending) = start_up.pending
+        {
+            dispute.returns.retain(|&at| at != pending.at);
+        }
+        dispute.pending = start_up.pending;
+        dispute.contest = start_up.contest.map(|contest| Contest {
+            silent_since: turn.at,
+            ..contest
+        });
+        self.holder = Some(claim.mac);
+        self.since = start_up.holder_since;
+        if !start_up.was_present {
+            self.claimants.set_absent(start_up.by);
+        }
+        if start_up.contest.is_none() {
+            self.retain_only(owner, context);
+        }
+        true
     }
 
     /// A stranger that took the address from this host, lost it and took it again: this host held it.
@@ -74,23 +139,6 @@ impl Binding {
         } else {
             Evidence::Alternation
         }
-    }
-
-    /// Bonding mode balance-alb: of two owners, one only ever asks and the other only ever answers.
-    fn is_balanced(&self, context: &BindingContext) -> bool {
-        let (mut asking, mut answering) = (None, None);
-        for claimant in self.claimants.present() {
-            let side = match claimant.mode {
-                ClaimMode::Requests => &mut asking,
-                ClaimMode::Replies => &mut answering,
-                ClaimMode::Both => return false,
-            };
-            let owner = self.owner_of(claimant.mac, context);
-            if *side.get_or_insert(owner) != owner {
-                return false;
-            }
-        }
-        asking.is_some() && answering.is_some() && asking != answering
     }
 
     /// Asked by us, an owner that does not have the address at present answered. That is no return, but no
@@ -137,8 +185,7 @@ impl Binding {
         context: &BindingContext,
     ) -> Vec<MacAddr> {
         let is_local = |mac| context.facts.is_local(mac);
-        let has_returned = self.contest().is_some_and(|contest| contest.returns > 0);
-        if is_local(previous) && context.local_address.is_none() && !has_returned {
+        if is_local(previous) && context.local_address.is_none() && !self.has_returned() {
             return Vec::new();
         }
         let owners = [previous, mac].into_iter();
@@ -214,6 +261,8 @@ impl Binding {
         if dispute.conflict.is_some() {
             return;
         }
+        dispute.start_up = None;
+        dispute.drop_excursion(&contest);
         let announced_at = self.since;
         self.holder = Some(contest.previous);
         self.since = turn.at;
@@ -314,7 +363,9 @@ impl Binding {
         let (Some(contest), Some(holder)) = (dispute.contest.take(), self.holder) else {
             return;
         };
+        dispute.start_up = None;
         if in_conflict {
+            dispute.record_move();
             return;
         }
         if contest.is_kept_by_previous() {
@@ -334,6 +385,13 @@ impl Binding {
             self.owner_of(holder, &context),
             self.owner_of(contest.settled_owner, &context),
         );
+        if let Some(dispute) = &mut self.dispute {
+            if now == then {
+                dispute.drop_excursion(&contest);
+            } else {
+                dispute.record_move();
+            }
+        }
         if now != then {
             self.clear_stale_announcement();
             let mut finding = turn.finding(FindingKind::Moved, self.since);

@@ -94,7 +94,7 @@ fn a_failback_that_is_announced_before_this_host_has_let_go_is_no_conflict() {
     lab.host(105 * S + 300, false);
     lab.see(110 * S, announce(A));
     lab.wait(200 * S);
-    assert_eq!(lab.kinds(), [Contested]);
+    assert_eq!(lab.kinds(), []);
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn an_address_announced_from_this_host_and_taken_twice_is_local_evidence() {
     lab.host(0, false);
     lab.send(0, announce(HOST));
     lab.see(100 * S, announce(A));
-    lab.send(101 * S + 100 * MS, announce(HOST));
-    lab.see(102 * S + 200 * MS, announce(A));
+    lab.send(102 * S, announce(HOST));
+    lab.see(104 * S, announce(A));
     let findings = lab.take();
     let conflict = findings.last().unwrap();
     assert_eq!(
@@ -136,7 +136,7 @@ fn a_clean_handover_and_a_rolling_restart_look_the_same_from_the_outgoing_node()
     lab.see(501 * S + 800 * MS + 70, courtesy(A));
     lab.send(502 * S + 900 * MS, announce(HOST));
     lab.wait(600 * S);
-    assert_eq!(lab.kinds(), [Contested]);
+    assert_eq!(lab.kinds(), []);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_speaker_that_took_the_address_back_for_good_is_no_conflict() {
     lab.see(103 * S + 70, courtesy(A));
     confirm(&mut lab, &[A], 103 * S, [&[], &[]]);
     lab.wait(200 * S);
-    assert_eq!(lab.kinds(), [Contested]);
+    assert_eq!(lab.kinds(), []);
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! The same rules once more, slow and obvious: every claim is kept for ever, and every question is answered
-//! by looking through all of them. Stations only, nobody asks, nothing is known of the host.
+//! The same rules once more, slow and obvious: every claim is kept for ever, and every question is answered by looking
+//! through all of them. Hosts only, no probes, nothing is known of the own host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use probe_common::wire::MacAddr;
 use probe_model::{FindingKind, Timestamp};
 
-use crate::{Claim, DetectConfig, RequestId};
+use crate::{Claim, ClaimFlags, DetectConfig, RequestId};
 
 /// What is compared: when, which address, what.
 pub type Told = (Timestamp, std::net::IpAddr, FindingKind);
@@ -25,9 +25,15 @@ struct Address {
     holders: Vec<Takeover>,
     /// When all but these left the stage.
     left: Vec<(Timestamp, BTreeSet<MacAddr>)>,
+    /// When a single MAC left the stage.
+    absent: Vec<(Timestamp, MacAddr)>,
     /// When a conflict ended, and with it what had led to it.
     amnesty: Timestamp,
     settled: bool,
+    /// Since when only the holder claims the address.
+    silent_since: Timestamp,
+    /// The start-up announcements that were undone.
+    undone: Vec<(Timestamp, MacAddr)>,
     contested: Vec<Timestamp>,
     conflict: Option<Conflict>,
 }
@@ -36,7 +42,7 @@ struct Address {
 struct Said {
     at: Timestamp,
     mac: MacAddr,
-    reply: bool,
+    form: ClaimFlags,
     request: Option<RequestId>,
 }
 
@@ -44,10 +50,35 @@ struct Said {
 struct Takeover {
     at: Timestamp,
     mac: MacAddr,
-    /// It had claimed the address before.
-    is_return: bool,
     /// It took the address from an owner that had settled.
     opens: bool,
+    /// It took part before.
+    was_present: bool,
+    /// Its place among the claims.
+    claim: usize,
+    returns: Option<Return>,
+    /// The return that this takeover made count.
+    counts: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Return {
+    kind: Kind,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    FromSettled,
+    Late,
+    Unsettled,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Pending,
+    Counted,
+    Dropped,
 }
 
 struct Conflict {
@@ -63,8 +94,10 @@ impl Address {
 
     /// When a MAC last left the stage.
     fn left(&self, mac: MacAddr) -> Timestamp {
-        let times = self.left.iter().filter(|(_, stay)| !stay.contains(&mac));
-        times.map(|(at, _)| *at).max().unwrap_or_default()
+        let others = self.left.iter().filter(|(_, stay)| !stay.contains(&mac));
+        let alone = self.absent.iter().filter(|(_, absent)| *absent == mac);
+        let times = others.map(|(at, _)| *at).chain(alone.map(|&(at, _)| at));
+        times.max().unwrap_or_default()
     }
 
     fn present(&self) -> BTreeSet<MacAddr> {
@@ -75,34 +108,59 @@ impl Address {
         on_stage.map(|said| said.mac).collect()
     }
 
+    fn claims_of(&self, mac: MacAddr) -> impl Iterator<Item = &Said> {
+        self.claims.iter().filter(move |said| said.mac == mac)
+    }
+
     fn last_claim(&self, mac: MacAddr) -> Timestamp {
-        let claims = self.claims.iter().filter(|said| said.mac == mac);
-        claims.map(|said| said.at).max().unwrap()
+        self.claims_of(mac).map(|said| said.at).max().unwrap()
     }
 
-    /// The takeovers since the address was last settled.
-    fn contest(&self) -> Vec<Takeover> {
-        if self.settled {
-            return Vec::new();
-        }
+    /// Where the contest begins among the takeovers.
+    fn opening(&self) -> Option<usize> {
         let opening = self.holders.iter().rposition(|takeover| takeover.opens);
-        opening.map_or(Vec::new(), |opening| self.holders[opening..].to_vec())
+        opening.filter(|_| !self.settled)
     }
 
-    fn returns(&self) -> Vec<Takeover> {
+    /// The counted returns within the contest.
+    fn contest_returns(&self) -> usize {
+        let takeovers = self.opening().map_or(&[][..], |at| &self.holders[at..]);
+        let counted = |takeover: &&Takeover| {
+            takeover
+                .returns
+                .is_some_and(|it| it.state == State::Counted && it.kind != Kind::FromSettled)
+        };
+        takeovers.iter().filter(counted).count()
+    }
+
+    /// The times of the counted returns.
+    fn returns(&self) -> Vec<Timestamp> {
         let recent = self
             .holders
             .iter()
             .filter(|takeover| takeover.at >= self.amnesty);
-        recent
-            .filter(|takeover| takeover.is_return)
-            .copied()
-            .collect()
+        let counted = recent.filter(|takeover| {
+            takeover
+                .returns
+                .is_some_and(|it| it.state == State::Counted)
+        });
+        counted.map(|takeover| takeover.at).collect()
+    }
+
+    fn pending(&self) -> Option<usize> {
+        self.holders.iter().rposition(|takeover| {
+            let state = takeover.returns.map(|it| it.state);
+            state == Some(State::Pending)
+        })
+    }
+
+    fn set(&mut self, takeover: usize, state: State) {
+        self.holders[takeover].returns.as_mut().unwrap().state = state;
     }
 
     fn settles_at(&self, config: &DetectConfig) -> Option<Timestamp> {
-        let last = *self.contest().last()?;
-        Some(last.at + config.settle)
+        self.opening()?;
+        Some(self.silent_since + config.settle)
     }
 
     fn expire_conflict(&self, config: &DetectConfig) -> Option<Timestamp> {
@@ -121,20 +179,62 @@ impl Address {
         })
     }
 
+    /// Two hosts of which one has only ever asked, and the other only ever replied by unicast, once of itself.
     fn balanced(&self) -> bool {
-        let only = |mac, reply| {
-            let mut claims = self
-                .claims
-                .iter()
-                .filter(|said| said.mac == mac && said.at >= self.left(mac));
-            claims.all(|said| said.reply == reply)
+        let only = |mac, reply| self.claims_of(mac).all(|said| said.form.reply == reply);
+        let announces = |mac| {
+            self.claims_of(mac)
+                .any(|said| said.form.announcement && !said.form.unicast)
+        };
+        let unasked = |mac| {
+            self.claims_of(mac)
+                .any(|said| !said.form.announcement && said.request.is_none())
         };
         let present: Vec<_> = self.present().into_iter().collect();
-        match present[..] {
-            [one, other] => {
-                only(one, true) && only(other, false) || only(one, false) && only(other, true)
-            }
-            _ => false,
+        let [one, other] = present[..] else {
+            return false;
+        };
+        let bond = |asks, replies| only(asks, false) && only(replies, true) && unasked(replies);
+        let silent = !announces(one) && !announces(other);
+        silent && (bond(one, other) || bond(other, one))
+    }
+
+    /// Whether the last takeover was a start-up announcement, and `mac` is the owner before it.
+    fn is_start_up(&self, mac: MacAddr, at: Timestamp, config: &DetectConfig) -> bool {
+        let [.., before, last] = self.holders[..] else {
+            return false;
+        };
+        let said: Vec<_> = self.claims[last.claim..]
+            .iter()
+            .filter(|said| said.mac == last.mac)
+            .collect();
+        let round = said.iter().all(|said| {
+            let announced = said.form.announcement && !said.form.unicast;
+            announced && said.at.since(last.at) <= config.start_up_window
+        });
+        let has = |reply| said.iter().any(|said| said.form.reply == reply);
+        let lately = |&&(undone, by): &&(Timestamp, MacAddr)| {
+            by == last.mac && at.since(undone) < config.quiet_after
+        };
+        let repeated = self.undone.iter().find(lately).is_some();
+        let disputed = !self.settled && self.conflict.is_none();
+        disputed && before.mac == mac && round && has(true) && has(false) && !repeated
+    }
+
+    fn undo(&mut self, at: Timestamp) {
+        let last = self.holders.pop().unwrap();
+        let before = self.holder();
+        if let Some(counted) = last.counts {
+            self.set(counted, State::Pending);
+        }
+        self.undone.push((at, last.mac));
+        self.silent_since = at;
+        if !last.was_present {
+            self.absent.push((at, last.mac));
+        }
+        if last.opens {
+            self.settled = true;
+            self.left.push((at, [before.mac].into()));
         }
     }
 }
@@ -147,22 +247,27 @@ impl Model {
         let ip = claim.ip;
         let address = self.addresses.entry(ip).or_default();
         let mac = claim.mac;
-        let known = address.claims.iter().any(|said| said.mac == mac);
+        let known = address.claims_of(mac).next().is_some();
+        let was_present = address.present().contains(&mac);
         let request = claim.reply.and_then(|reply| reply.request);
         let request = request.filter(|request| at.since(request.0) <= config.reply_window);
         address.claims.push(Said {
             at,
             mac,
-            reply: claim.form.reply,
+            form: claim.form,
             request,
         });
+        let takeover = Takeover {
+            at,
+            mac,
+            opens: false,
+            was_present,
+            claim: address.claims.len() - 1,
+            returns: None,
+            counts: None,
+        };
         if address.holders.is_empty() {
-            address.holders.push(Takeover {
-                at,
-                mac,
-                is_return: false,
-                opens: false,
-            });
+            address.holders.push(takeover);
             address.settled = true;
             self.told.push((at, ip, FindingKind::NewBinding));
             return;
@@ -179,41 +284,60 @@ impl Model {
             self.evidence(at, ip);
         }
         let address = self.addresses.get_mut(&ip).unwrap();
-        let courtesy = claim.form.reply && claim.form.unicast && claim.form.announcement;
-        let overlap = at.since(address.holder().at) < config.takeover_grace;
-        if mac == address.holder().mac || overlap && (known || courtesy) {
+        let overlap_reply = claim.form.reply && claim.form.unicast && claim.form.announcement;
+        let tenure = at.since(address.holder().at);
+        let overlap = tenure < config.takeover_grace;
+        if mac == address.holder().mac || overlap && (known || overlap_reply) {
+            return;
+        }
+        if !claim.form.unicast && address.is_start_up(mac, at, &config) {
+            address.undo(at);
             return;
         }
         let opens = address.settled;
-        address.settled = false;
-        address.holders.push(Takeover {
-            at,
-            mac,
-            is_return: known,
-            opens,
-        });
-        let often = |returns: &[Takeover], enough: usize, window| {
-            returns.len() >= enough && at.since(returns[returns.len() - enough].at) < window
+        let kind = if opens {
+            known.then_some(Kind::FromSettled)
+        } else if !was_present {
+            None
+        } else if tenure < config.takeover_grace * 3 / 2 {
+            Some(Kind::Late)
+        } else {
+            Some(Kind::Unsettled)
         };
-        let contest: Vec<_> = address
-            .contest()
-            .into_iter()
-            .skip(1)
-            .filter(|takeover| takeover.is_return)
-            .collect();
-        let fast = often(
-            &contest,
-            config.alternation_returns,
-            config.alternation_window,
-        );
+        let counts = kind.and_then(|_| address.pending());
+        let counted = counts.map(|counted| {
+            address.set(counted, State::Counted);
+            address.holders[counted].returns.unwrap().kind
+        });
+        let returns = kind.map(|kind| Return {
+            kind,
+            state: State::Pending,
+        });
+        address.settled = false;
+        address.silent_since = at;
+        address.holders.push(Takeover {
+            opens,
+            returns,
+            counts,
+            ..takeover
+        });
+        let times = address.returns();
+        let often = |enough: usize, window| {
+            times.len() >= enough && at.since(times[times.len() - enough]) < window
+        };
+        let in_turn = [counted, kind] == [Some(Kind::Unsettled); 2];
+        let enough = config.alternation_returns - usize::from(in_turn);
+        let fast = address.contest_returns() >= enough && often(enough, config.alternation_window);
         let slow = often(
-            &address.returns(),
             config.slow_alternation_returns,
             config.slow_alternation_window,
         );
-        if (fast || slow) && !address.balanced() {
+        let alternates = counted.is_some() && (fast || slow);
+        let announced = claim.form.announcement && !claim.form.unicast;
+        let sign = counted == Some(Kind::Unsettled) || kind == Some(Kind::Unsettled) && !announced;
+        if alternates && !address.balanced() {
             self.evidence(at, ip);
-        } else if fast || slow || known && !opens {
+        } else if alternates || sign {
             self.contested(at, ip);
         }
     }
@@ -278,16 +402,8 @@ impl Model {
             };
             let address = self.addresses.get_mut(&ip).unwrap();
             if address.settles_at(&config) == Some(at) {
-                let contest = address.contest();
-                let before = address.holders[address.holders.len() - contest.len() - 1].mac;
-                let holder = address.holder().mac;
-                address.settled = true;
-                if address.conflict.is_none() {
-                    address.left.push((at, [holder].into()));
-                    if before != holder {
-                        self.told.push((at, ip, FindingKind::Moved));
-                    }
-                }
+                let told = address.settle(at);
+                self.told.extend(told.map(|kind| (at, ip, kind)));
                 continue;
             }
             let holder = address.holder();
@@ -299,16 +415,46 @@ impl Model {
                 address.conflict = None;
                 address.settled = true;
                 address.contested.clear();
+                address.undone.clear();
                 address.amnesty = at;
                 address.left.push((at, [holder.mac].into()));
+                if let Some(pending) = address.pending() {
+                    address.set(pending, State::Dropped);
+                }
                 address.holders.push(Takeover {
                     at,
-                    is_return: false,
                     opens: false,
+                    returns: None,
+                    counts: None,
                     ..holder
                 });
                 self.told.push((at, ip, FindingKind::ConflictExpired));
             }
         }
+    }
+}
+
+impl Address {
+    /// Nobody but the holder has claimed the address for long enough.
+    fn settle(&mut self, at: Timestamp) -> Option<FindingKind> {
+        let opening = self.opening().unwrap();
+        let in_contest = self.contest_returns();
+        let (before, holder) = (self.holders[opening - 1].mac, self.holder().mac);
+        self.settled = true;
+        if self.conflict.is_none() {
+            self.left.push((at, [holder].into()));
+        }
+        let pending = self.pending();
+        if self.conflict.is_none() && before == holder {
+            if let Some(pending) = pending {
+                self.set(pending, State::Dropped);
+            }
+            if in_contest == 0 && self.holders[opening].returns.is_some() {
+                self.set(opening, State::Dropped);
+            }
+        } else if let Some(pending) = pending {
+            self.holders[pending].returns.as_mut().unwrap().kind = Kind::FromSettled;
+        }
+        (self.conflict.is_none() && before != holder).then_some(FindingKind::Moved)
     }
 }

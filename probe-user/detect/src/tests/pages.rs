@@ -69,7 +69,7 @@ fn a_conflict_is_there_with_its_parties_until_it_ends() {
 fn a_contested_address_is_there_until_its_episode_ends() {
     let mut lab = lab("198.51.100.0/24");
     for (second, mac) in [(0, A), (20, B), (22, A)] {
-        lab.see(second * S, announce(mac));
+        lab.see(second * S, asking(mac));
     }
     assert!(all(&lab, AddressGroup::Contested)[0].contested);
     lab.wait(90 * S);
