@@ -201,10 +201,10 @@ fn everything() -> Vec<(Duration, Frame)> {
     // A handover that stays: moved.
     at(0.0, Frame::announcement(A, [192, 0, 2, 1]));
     at(5.0, Frame::announcement(B, [192, 0, 2, 1]));
-    // A failover and a failback within the settle time: contested.
+    // The owner uses the address again within the settle time, without an announcement: contested.
     at(20.0, Frame::announcement(A, [192, 0, 2, 2]));
     at(22.0, Frame::announcement(B, [192, 0, 2, 2]));
-    at(24.0, Frame::announcement(A, [192, 0, 2, 2]));
+    at(24.0, Frame::request(A, [192, 0, 2, 2], [192, 0, 2, 99]));
     // A newcomer that asks for a used address.
     at(40.0, Frame::announcement(A, ADDRESS));
     at(41.0, Frame::probe(newcomer, ADDRESS));

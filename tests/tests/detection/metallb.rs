@@ -29,7 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
         play: handover_seen_by_the_node_that_takes_over,
     },
     Scenario {
-        name: "metallb_rolling_restart_is_no_more_than_contested",
+        name: "metallb_rolling_restart_is_nothing",
         wires: Wires::Switch,
         play: rolling_restart,
     },
@@ -136,7 +136,7 @@ fn hand_over(stage: &mut Stage, cluster: Cluster) -> Result<()> {
 pub fn rolling_restart(stage: &mut Stage) -> Result<()> {
     let Cluster {
         client,
-        nodes: [first, second],
+        nodes: [first, _],
         speakers: [mut restarting, mut standing_in],
     } = Cluster::start(stage)?;
     stage.watch(&client, "tc", &[])?;
@@ -150,10 +150,7 @@ pub fn rolling_restart(stage: &mut Stage) -> Result<()> {
     standing_in.wait_for_answers(1)?;
     standing_in.stop()?;
     restarting.wait_for_burst()?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[first.mac()]),
-        Expected::contested(SHARED, &[first.mac(), second.mac()]),
-    ])
+    stage.conclude(&[Expected::new_binding(SHARED, &[first.mac()])])
 }
 
 fn split_brain_while_announcing(stage: &mut Stage) -> Result<()> {
@@ -173,7 +170,7 @@ fn split_brain_while_announcing(stage: &mut Stage) -> Result<()> {
     stage.wait_for("conflict", SHARED)?;
     stage.conclude(&[
         Expected::new_binding(SHARED, &[first.mac()]),
-        Expected::contested(SHARED, &both),
+        Expected::contested(SHARED, &both).optional(),
         Expected::conflict(SHARED, "alternation", &both).hinting("two_announcers"),
     ])
 }

@@ -36,7 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
         play: metallb::handover_seen_by_the_node_that_takes_over,
     },
     Scenario {
-        name: "asking_metallb_rolling_restart_is_no_more_than_contested",
+        name: "asking_metallb_rolling_restart_is_nothing",
         wires: Wires::Switch,
         play: metallb::rolling_restart,
     },
