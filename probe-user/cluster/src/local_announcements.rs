@@ -1,5 +1,5 @@
-//! What a load balancer on this very host announces. No question of this host's finds that out: whoever answers from
-//! user space does not hear what his own host sends.
+//! What a speaker (MetalLB, kube-vip) on this host announces, as the daemon on this host observed it. Probes of this host
+//! do not show it: a speaker that replies from user space does not receive frames that its own host sends.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,26 +8,31 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use probe_common::wire::MacAddr;
-use probe_model::BindingRecord;
+use probe_model::{BindingRecord, OwnerRecord};
 
-/// An announcement that was heard this long ago is believed: every address is asked for more often by some node…
+/// The age up to which a claim by the speaker counts: hosts request every address more often.
 const CLAIM_VALIDITY: SignedDuration = SignedDuration::from_mins(30);
-/// …but not while somebody else has the address as well: whoever gave way is heard no more.
-const CLAIM_VALIDITY_IN_CONFLICT: SignedDuration = SignedDuration::from_mins(1);
+/// The same, once another host has taken the address over without a conflict.
+const CLAIM_VALIDITY_CONTESTED: SignedDuration = SignedDuration::from_mins(1);
+/// A takeover by a host that was first observed this long ago may be an attack on the speaker's address; one by a host
+/// that had the address before is a failback.
+const NEW_RIVAL: SignedDuration = SignedDuration::from_mins(2);
+/// In a handover both hosts may claim the address for this long.
+const HANDOVER: SignedDuration = SignedDuration::from_secs(1);
 
-/// The speaker on this host, as far as it is known.
+/// The addresses that the speaker on this host announces, as far as known.
 #[derive(Clone, Debug, Default)]
 pub struct LocalAnnouncements {
-    /// Whether this host is a node of the cluster: no other has one.
+    /// Whether this host is a node of the cluster: other hosts have no speaker.
     is_node: bool,
-    /// What the daemon heard this host announce or answer for lately, and with which MAC.
+    /// The addresses that this host was observed to announce or reply for, and the MAC.
     announces: HashMap<IpAddr, MacAddr>,
-    /// What is another host's, or nobody's, as the daemon knows.
+    /// The addresses that another host owns, or none, as the daemon observed.
     remote: HashSet<IpAddr>,
 }
 
 impl LocalAnnouncements {
-    /// On this host, which is a node of the cluster or not, by what its daemon knows.
+    /// The announcements of this host, given whether it is a node of the cluster and the bindings of its daemon.
     pub fn new(is_node: bool, bindings: &[BindingRecord], now: Timestamp) -> Self {
         let mut speaker = Self {
             is_node,
@@ -39,33 +44,46 @@ impl LocalAnnouncements {
                 speaker.remote.extend(is_known.then_some(binding.ip));
                 continue;
             };
-            // Of a settled address only the first has it now.
-            let has_it = binding.conflict.is_some()
-                || binding.owners.first().is_some_and(|first| first.local);
-            let holds = match binding.conflict {
-                Some(_) => CLAIM_VALIDITY_IN_CONFLICT,
-                None => CLAIM_VALIDITY,
-            };
-            let is_fresh = now.duration_since(owner.last_seen) <= holds;
-            if has_it && is_fresh && binding.silent_since.is_none() {
-                let macs = owner.macs.first().map(|&mac| (binding.ip, mac));
-                speaker.announces.extend(macs);
-            } else if !has_it {
+            if is_owner(owner, binding, now) {
+                let mac = owner.macs.first().map(|&mac| (binding.ip, mac));
+                speaker.announces.extend(mac);
+            } else if binding.owners.first().is_some_and(|first| !first.local) {
                 speaker.remote.insert(binding.ip);
             }
         }
         speaker
     }
 
-    /// The MAC with which this host was heard to announce the address lately.
+    /// The MAC that this host announces the address with.
     pub fn announces(&self, ip: IpAddr) -> Option<MacAddr> {
         self.announces.get(&ip).copied()
     }
 
-    /// Whether this host may announce the address of a service, and nothing is known that says so or not: then nobody's
-    /// answer means nothing here. The cluster's status is no help: it may name the node before.
+    /// Whether this host may announce the address of a service without the daemon knowing: no reply proves nothing
+    /// then. The cluster's status does not help: it may name the previous node.
     pub fn may_announce(&self, ip: IpAddr) -> bool {
         self.is_node && !self.announces.contains_key(&ip) && !self.remote.contains(&ip)
+    }
+}
+
+/// Whether this host, which takes part in a binding, owns the address now.
+fn is_owner(local: &OwnerRecord, binding: &BindingRecord, now: Timestamp) -> bool {
+    let is_within = |at, validity| now.duration_since(at) <= validity;
+    if binding.silent_since.is_some() {
+        return false;
+    }
+    if binding.conflict.is_some() {
+        // It takes part until the daemon ends the conflict: that this host's probes get no reply proves nothing.
+        return true;
+    }
+    match binding.owners.first() {
+        Some(current) if !current.local => {
+            let continues = local.last_seen.duration_since(current.first_seen) > HANDOVER;
+            continues
+                && is_within(current.first_seen, NEW_RIVAL)
+                && is_within(local.last_seen, CLAIM_VALIDITY_CONTESTED)
+        }
+        _ => is_within(local.last_seen, CLAIM_VALIDITY),
     }
 }
 
@@ -88,6 +106,13 @@ mod tests {
         let more = more.as_object().unwrap().clone();
         binding.as_object_mut().unwrap().extend(more);
         serde_json::from_value(binding).unwrap()
+    }
+
+    /// A binding whose current owner was first observed at one time, and this host last at another.
+    fn new_rival(rival_since: &str, local_last: &str) -> BindingRecord {
+        let mut binding = binding(&[(false, "11:59:50"), (true, local_last)], &json!({}));
+        binding.owners[0].first_seen = at(rival_since);
+        binding
     }
 
     #[test]
@@ -124,6 +149,27 @@ mod tests {
                     &json!({}),
                 )],
                 false,
+                false,
+            ),
+            (
+                "taken over by a new host, and this host continues",
+                vec![new_rival("11:58:30", "11:59:30")],
+                true,
+                false,
+            ),
+            (
+                "handed over to a new host",
+                vec![new_rival("11:59:30", "11:59:30")],
+                false,
+                false,
+            ),
+            (
+                "in conflict, and not requested since",
+                vec![binding(
+                    &[(false, "11:59:00"), (true, "11:00:30")],
+                    &conflict,
+                )],
+                true,
                 false,
             ),
             (

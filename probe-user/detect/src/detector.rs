@@ -29,9 +29,6 @@ use crate::view::{binding_view, conflict_view};
 /// Observations may be this much out of order. An earlier one means that the clock was set back.
 const OUT_OF_ORDER: Duration = Duration::from_secs(1);
 
-/// How long a newcomer's probe is kept in mind (RFC 5227 section 2.1.1: it probes and waits for less).
-const PROBE_MEMORY: Duration = Duration::from_secs(10);
-
 /// The detection state machine. See the [module](super) for what it decides.
 #[derive(Debug)]
 pub struct Detector {
@@ -339,11 +336,10 @@ impl Detector {
         })
     }
 
-    /// When a newcomer last asked for the address by ARP probe, if that was in the 10 s before `now`. To
-    /// ask now would make a booting host believe that it has a rival (RFC 5227 section 2.1.1).
-    pub fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
-        let last = self.probes.last(key);
-        last.filter(|&at| now.since(at) < PROBE_MEMORY)
+    /// Until when an ARP probe for the address would make a booting host believe that it has a rival (RFC 5227
+    /// section 2.1.1); `None` if no host is booting with it.
+    pub fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
+        self.probes.get(key)?.quiet_until(now)
     }
 
     /// One binding.

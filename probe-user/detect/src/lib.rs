@@ -86,4 +86,5 @@ pub use observation::{
 pub use owner::{OwnerIdentity, OwnerRules};
 pub use page::{AddressGroup, AddressView, BindingPage, CurrentOwner, TableCursor};
 pub use probe_request::{ProbePurpose, ProbeRequest};
+pub use probes::ForeignProbes;
 pub use statistics::DetectorStatistics;

@@ -1,4 +1,6 @@
-//! Newcomers that ask for an address by ARP probe, and what they learn.
+//! ARP probes of hosts that hold no address here, and the replies to them.
+
+use std::time::Duration;
 
 use probe_common::wire::MacAddr;
 use probe_model::{BindingKey, Timestamp};
@@ -8,10 +10,70 @@ use super::{DetectConfig, recent::RecentMap};
 /// How many addresses' last probe, and how many denials, are remembered.
 const HISTORY_CAPACITY: usize = 4096;
 
-/// The probes seen lately.
+/// A booting host would take a probe for a rival's until this long after its last one (RFC 5227 section 2.1.1).
+const BOOTING_FOR: Duration = Duration::from_secs(10);
+
+/// Probes for one address that follow each other within this belong to one series.
+const SERIES_GAP: Duration = Duration::from_mins(1);
+
+/// A booting host sends three probes within 7 s and then announces the address or gives it up (RFC 5227 section 1.1).
+/// A series that is twice as long in number and in time is not a booting host's: an ARP monitor, or a stuck client.
+const MAX_BOOT_PROBES: u32 = 6;
+const MAX_BOOT_TIME: Duration = Duration::from_secs(14);
+
+/// The ARP probes that hosts without an address sent for one address, whichever host sent them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignProbes {
+    /// The host that sent the last one.
+    pub prober: MacAddr,
+    /// When the last one was observed.
+    pub last: Timestamp,
+    first: Timestamp,
+    count: u32,
+}
+
+impl ForeignProbes {
+    /// A series that begins with this probe.
+    pub const fn new(prober: MacAddr, at: Timestamp) -> Self {
+        Self {
+            prober,
+            last: at,
+            first: at,
+            count: 1,
+        }
+    }
+
+    /// The series with one more probe, or a new one if the last is too old.
+    #[must_use]
+    pub fn with_probe(self, prober: MacAddr, at: Timestamp) -> Self {
+        if at.since(self.last) >= SERIES_GAP {
+            return Self::new(prober, at);
+        }
+        Self {
+            prober,
+            last: at.max(self.last),
+            count: self.count.saturating_add(1),
+            ..self
+        }
+    }
+
+    /// Whether the series is too long for a booting host.
+    pub fn is_persistent(&self) -> bool {
+        self.count > MAX_BOOT_PROBES && self.last.since(self.first) > MAX_BOOT_TIME
+    }
+
+    /// Until when a booting host may be affected by a probe from this host; `None` if no longer, or if no host is
+    /// booting.
+    pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.last + BOOTING_FOR;
+        (until > now && !self.is_persistent()).then_some(until)
+    }
+}
+
+/// The probes observed recently.
 #[derive(Debug, Default)]
 pub(super) struct ProbeHistory {
-    asked: RecentMap<BindingKey, MacAddr, HISTORY_CAPACITY>,
+    asked: RecentMap<BindingKey, ForeignProbes, HISTORY_CAPACITY>,
     denied: RecentMap<(BindingKey, MacAddr), (), HISTORY_CAPACITY>,
 }
 
@@ -30,14 +92,18 @@ pub(super) enum ProbeDenial {
 }
 
 impl ProbeHistory {
-    /// A newcomer asks everybody for an address.
+    /// Records the broadcast ARP probe of a host that holds no address.
     pub fn record_probe(&mut self, key: BindingKey, prober: MacAddr, at: Timestamp) {
-        self.asked.insert(key, at, prober);
+        let known = self.asked.get(&key);
+        let probes = known.map_or(ForeignProbes::new(prober, at), |(_, probes)| {
+            probes.with_probe(prober, at)
+        });
+        self.asked.insert(key, at, probes);
     }
 
-    /// When a newcomer last asked for the address.
-    pub fn last(&self, key: &BindingKey) -> Option<Timestamp> {
-        self.asked.get(key).map(|&(at, _)| at)
+    /// The recent probes for an address.
+    pub fn get(&self, key: &BindingKey) -> Option<&ForeignProbes> {
+        self.asked.get(key).map(|(_, probes)| probes)
     }
 
     /// `owner` tells `asker` that the address is used.
@@ -49,7 +115,7 @@ impl ProbeHistory {
         at: Timestamp,
         config: &DetectConfig,
     ) -> ProbeDenial {
-        let Some(&(asked, _)) = self.asked.get(&key).filter(|(_, prober)| *prober == asker) else {
+        let Some(&(asked, _)) = self.asked.get(&key).filter(|(_, probes)| probes.prober == asker) else {
             return ProbeDenial::None;
         };
         if owner == asker || at.since(asked) > config.probe_denied_window {

@@ -1,4 +1,4 @@
-//! What a check found out about one address, with the names and times that the world outside knows.
+//! The result of checking one address, as `probe check -o json` writes it.
 
 use std::{borrow::Cow, net::Ipv4Addr};
 
@@ -12,102 +12,125 @@ use serde::{Deserialize, Serialize};
 use crate::{AddressContext, Hint};
 
 label_enum! {
-    /// What is known of an address after it was checked.
+    /// The result of a check of one address.
     pub enum CheckVerdict {
-        /// Exactly one machine has it.
+        /// Exactly one host owns it.
         OneOwner = "one_owner",
-        /// Two machines or more have it at once.
+        /// Two hosts or more own it at once.
         Conflict = "conflict",
-        /// It passed from one machine to another while it was watched.
+        /// Two hosts reply with the MACs of one virtual router: two masters, or a master and a host.
+        Contested = "contested",
+        /// It moved from one host to another while it was watched.
         Moved = "moved",
-        /// Nobody answers for it.
-        NoReply = "nobody",
-        /// It could not be asked about, or not to the end.
+        /// No host replied for it.
+        NoReply = "no_reply",
+        /// It was not probed, or not completely.
         NotProbed = "not_probed",
     }
 }
 
-/// One address that was checked: a line of JSON. Names are stable; fields may be added.
+/// The result of checking one address: a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckRecord {
     /// When the verdict was reached.
     pub time: Timestamp,
-    /// Which address.
+    /// The address.
     pub ip: Ipv4Addr,
-    /// On which interface.
+    /// The interface that it was probed on.
     pub interface: String,
-    /// In which VLAN, by tags of this program's own: `0` untagged, `100`, `100.200`.
+    /// The VLAN, by tags that this program adds: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
-    /// What is known.
+    /// The verdict.
     pub verdict: CheckVerdict,
-    /// How often it was asked about.
-    pub asked: u32,
-    /// Whether it was not asked about because somebody asked by ARP probe whether it is free, as a booting machine
-    /// does.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub probed: bool,
-    /// Who has it: those who answered first, of these the one heard last first.
-    pub owners: Vec<CheckOwnerRecord>,
-    /// Frames of stations beyond those that were told apart.
+    /// How many frames were sent for it, of either form.
+    pub probes_sent: u32,
+    /// Of these, how many were ARP requests with an address of this host as sender; the others were ARP probes.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub more: u32,
-    /// What may be the cause.
+    pub requests_sent: u32,
+    /// The host that sent ARP probes for it, as a booting host does: the check waited for that host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed_by: Option<MacAddr>,
+    /// The owners, the one observed last first, and behind them hosts that only claimed it.
+    pub owners: Vec<CheckOwnerRecord>,
+    /// Frames of MACs beyond those that are recorded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub frames_dropped: u32,
+    /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<Hint>,
-    /// Whom this host believes to have it.
+    /// The entry of this host's neighbour table.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub neighbour: Option<NeighbourRecord>,
-    /// Whether that is what was expected; only if something was.
+    pub neighbor: Option<NeighborRecord>,
+    /// Whether the result is as expected; absent without an expectation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<bool>,
-    /// Whose address it is, where a cluster was asked.
+    /// The service and pool of the address, with `--kubernetes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Box<AddressContext>>,
 }
 
-/// One machine that has to do with an address that was checked.
+/// One host that owns or claims a checked address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckOwnerRecord {
-    /// Its MACs, the one heard last first.
+    /// Its MACs, the one observed last first.
     pub macs: Vec<MacAddr>,
-    /// The registered maker of the first MAC that has one.
+    /// The vendor of the first MAC that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Cow<'static, str>>,
-    /// The node of the cluster that it is.
+    /// Its node of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Whether it is the host that checks.
+    /// Whether it is the checking host.
     pub local: bool,
-    /// Whether it is, and holds the address.
+    /// Whether it is the checking host and has the address, which its own probes do not show.
     pub holds: bool,
-    /// How many questions it answered.
-    pub answered: u32,
-    /// How many answers it sent.
-    pub answers: u32,
-    /// Its announcements, and its answers to everybody.
+    /// Whether it has the address by a speaker (MetalLB, kube-vip) and not on an interface, as its daemon observed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub speaker: bool,
+    /// How many probes it replied to.
+    pub probes_answered: u32,
+    /// How many replies it sent to them.
+    pub replies: u32,
+    /// Of the probes that it replied to, how many were ARP requests with a sender address.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requests_answered: u32,
+    /// Replies to other hosts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replies_to_others: u32,
+    /// Its announcements (gratuitous ARP).
     pub announcements: u32,
-    /// Its own questions in which it named the address as its own.
+    /// Its own requests with the address as sender.
     pub requests: u32,
-    /// When it was first heard; the host that checks does not hear itself.
+    /// Ethernet sources of its frames other than its MACs: the hosts that really sent them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<MacAddr>,
+    /// When it was first observed; absent for the checking host, which does not receive its own frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Timestamp>,
-    /// When it was last heard.
+    /// When it was last observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
-    /// How long the quickest answer took, in microseconds.
+    /// The time of the fastest reply, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_rtt_us: Option<u64>,
-    /// How long the slowest answer took, in microseconds.
+    /// The time of the slowest reply, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rtt_us: Option<u64>,
 }
 
+impl CheckOwnerRecord {
+    /// Whether it owns the address: it replied for it, to anyone, or is this host and has it.
+    pub const fn is_owner(&self) -> bool {
+        self.holds || self.replies > 0 || self.replies_to_others > 0
+    }
+}
+
 /// An entry of this host's neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NeighbourRecord {
-    /// Whom packets go to.
+pub struct NeighborRecord {
+    /// The MAC that packets are sent to.
     pub mac: MacAddr,
-    /// Whether that is one of those who have the address.
+    /// Whether it is a MAC of an owner.
     pub agrees: bool,
 }
 
@@ -174,8 +197,12 @@ mod tests {
                     node: Some("node-1".to_owned()),
                     local,
                     holds: local,
-                    answered: 3,
-                    answers: 4,
+                    speaker: local && number % 2 == 0,
+                    probes_answered: 3,
+                    replies: 4,
+                    requests_answered: u32::from(!local),
+                    replies_to_others: u32::from(!local),
+                    sources: vec![MacAddr([2, 0, 0, 0, 0, 2])],
                     announcements: 1,
                     requests: 2,
                     first_seen: (!local).then_some(at),
@@ -189,12 +216,13 @@ mod tests {
                     interface: "eth0".to_owned(),
                     vlan: Vlan([100, 0]),
                     verdict: CheckVerdict::ALL[number % CheckVerdict::COUNT],
-                    asked: 3,
-                    probed: number % 2 == 0,
+                    probes_sent: 3,
+                    requests_sent: u32::from(number % 2 == 0),
+                    probed_by: (number % 2 == 0).then_some(MacAddr([2, 0, 0, 0, 0, 3])),
                     owners: vec![owner(false), owner(true)],
-                    more: u32::from(number % 2 == 0),
+                    frames_dropped: u32::from(number % 2 == 0),
                     hint: (number > 0).then(|| Hint::ALL[number % Hint::COUNT]),
-                    neighbour: (number > 0).then_some(NeighbourRecord {
+                    neighbor: (number > 0).then_some(NeighborRecord {
                         mac: MacAddr([2, 0, 0, 0, 0, 1]),
                         agrees: true,
                     }),
@@ -227,11 +255,11 @@ mod tests {
         assert_eq!(schema.fields("/properties"), fields(&written));
         assert_eq!(
             schema.fields("/$defs/owner/properties"),
-            fields(written.iter().map(|line| &line["owners"][0]))
+            fields(written.iter().flat_map(|line| line["owners"].as_array().unwrap()))
         );
         assert_eq!(
-            schema.fields("/properties/neighbour/properties"),
-            fields(written.iter().map(|line| &line["neighbour"]))
+            schema.fields("/properties/neighbor/properties"),
+            fields(written.iter().map(|line| &line["neighbor"]))
         );
         assert_eq!(
             schema.fields("/$defs/cluster/properties"),

@@ -149,6 +149,14 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
                 " --for 60s",
             ),
         )),
+        // The hint names what to look at, or the two MACs do.
+        CheckVerdict::Contested => Some(NextStep::new(
+            "see which hosts these are, and take the address off the one that is no router:",
+            identify_hosts(
+                &[macs(false), macs(true)].concat(),
+                &FindingOrigin::Attached,
+            ),
+        )),
         CheckVerdict::OneOwner | CheckVerdict::NoReply | CheckVerdict::NotProbed => None,
     }
 }

@@ -1,6 +1,6 @@
 //! What this host itself holds, in the terms of detection.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::Vlan;
@@ -26,6 +26,17 @@ pub fn networks(links: &Links, interface: u32, vlan: Vlan) -> Vec<Ipv4Net> {
     networks.sort_unstable();
     networks.dedup();
     networks
+}
+
+/// The network and the broadcast address, which no host can have; a network of two addresses has neither (RFC 3021).
+pub fn reserved_addresses(network: Ipv4Net) -> Option<[Ipv4Addr; 2]> {
+    (network.prefix_len() < 31).then(|| [network.network(), network.broadcast()])
+}
+
+/// Whether a host in a network can have an address.
+pub fn has_host(network: Ipv4Net, address: Ipv4Addr) -> bool {
+    let is_reserved = || reserved_addresses(network).is_some_and(|two| two.contains(&address));
+    network.contains(&address) && !is_reserved()
 }
 
 /// The IPv4 networks of this host, by watched segment: what is on-link.
@@ -55,14 +66,10 @@ impl OnLinkNetworks {
         Self(on_link)
     }
 
-    /// Where a station can have the address: usually on one segment, or on none.
+    /// The segments on which a host can have the address: usually one, or none.
     pub fn keys(&self, ip: IpAddr) -> impl Iterator<Item = BindingKey> {
         let here = self.0.iter().filter(move |(_, network)| match ip {
-            // In networks of two addresses both are stations' (RFC 3021).
-            IpAddr::V4(ip) if network.prefix_len() < 31 => {
-                network.contains(&ip) && ip != network.network() && ip != network.broadcast()
-            }
-            IpAddr::V4(ip) => network.contains(&ip),
+            IpAddr::V4(ip) => has_host(*network, ip),
             IpAddr::V6(_) => false,
         });
         here.map(move |&(segment, _)| BindingKey { segment, ip })

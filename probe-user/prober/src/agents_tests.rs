@@ -38,7 +38,7 @@ impl DetectorView for Here {
         true
     }
 
-    fn last_probed(&self, _: &BindingKey, _: Timestamp) -> Option<Timestamp> {
+    fn quiet_until(&self, _: &BindingKey, _: Timestamp) -> Option<Timestamp> {
         None
     }
 

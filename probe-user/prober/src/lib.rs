@@ -29,8 +29,7 @@ pub use periodic::TrackedTarget;
 pub use prober::{Prober, ProberStatus};
 pub use receiver::{ArpReceiver, ReceivedFrame};
 pub use scheduler::{
-    DetectorView, ProbeOutcome, ProbeScheduler, ProbeSchedulerConfig, QUIET_AFTER_START,
-    ScheduledProbe,
+    DetectorView, ProbeOutcome, ProbeScheduler, ProbeSchedulerConfig, ScheduledProbe,
 };
 pub use socket::{ArpSocket, ArpSocketError};
 pub use source_interface::{SourceInterface, SourceInterfaces};

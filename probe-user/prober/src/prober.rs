@@ -65,8 +65,8 @@ impl DetectorView for PlannedView<'_> {
         self.detector.is_wanted(ask)
     }
 
-    fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
-        self.detector.last_probed(key, now)
+    fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
+        self.detector.quiet_until(key, now)
     }
 
     fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {

@@ -1,8 +1,8 @@
 //! Who is asked next, and when: a pure scheduler. Time comes with each call and chance from a seed, so that a
 //! fleet of them can be played through in a test.
 //!
-//! What always holds: at most one frame in [`ProbeSchedulerConfig::gap`], whatever it is for; no question about an address
-//! that a newcomer has probed for within [`QUIET_AFTER_START`]; one round of questions about an address at a
+//! What always holds: at most one frame in [`ProbeSchedulerConfig::gap`], whatever it is for; no probe for an address
+//! that a booting host is probing for; one round of probes for an address at a
 //! time; and every question that was wished for ends in an [`ProbeOutcome`] or was not wanted any more.
 
 use std::{num::NonZeroUsize, time::Duration};
@@ -19,10 +19,6 @@ use super::{
     agents::AgentEstimator,
     periodic::{DueProbe, PeriodicSchedule, ROUND, SilenceResult, TrackedTarget, random_between},
 };
-
-/// A booting host would take a question for a rival's until this long after its last probe (RFC 5227 section
-/// 2.1.1).
-pub const QUIET_AFTER_START: Duration = Duration::from_secs(10);
 
 /// How long an answer may take: as long as the kernel side ties answers to questions.
 const REPLY_WINDOW: Duration = Duration::from_secs(1);
@@ -68,8 +64,8 @@ impl Default for ProbeSchedulerConfig {
 pub trait DetectorView {
     /// Whether the answer would still be of use.
     fn is_wanted(&self, ask: &ProbeRequest) -> bool;
-    /// When a newcomer last probed for the address, if lately.
-    fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp>;
+    /// Until when a booting host would take a probe for a rival's; `None` if no host is booting with the address.
+    fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp>;
     /// Whence to ask, or why not.
     fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason>;
 }
@@ -332,11 +328,11 @@ impl ProbeScheduler {
         now: Timestamp,
         view: &impl DetectorView,
     ) -> Option<Timestamp> {
-        let probed = view.last_probed(key, now)?;
+        let until = view.quiet_until(key, now)?;
         self.counts.count_not_sent(NotSentReason::RecentlyStarted);
         let jitter = random_between(Duration::ZERO, Duration::from_secs(1), &mut self.rng);
         // After now, whatever the view says.
-        Some((probed + QUIET_AFTER_START + jitter).max(now + Duration::from_millis(100)))
+        Some((until + jitter).max(now + Duration::from_millis(100)))
     }
 
     fn start_round(&mut self, ask: ProbeRequest, place: SourceInterface, now: Timestamp) -> usize {

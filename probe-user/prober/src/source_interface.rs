@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::MacAddr;
-use probe_model::{BindingKey, Link, Links, Segment, on_link::segments};
+use probe_model::{BindingKey, Link, Links, Segment, on_link};
 
 use super::NotSentReason;
 
@@ -42,7 +42,7 @@ impl SourceInterfaces {
             let Some(mac) = link.mac.filter(|mac| *mac != MacAddr::ZERO) else {
                 continue;
             };
-            for segment in segments(links, link, &watched) {
+            for segment in on_link::segments(links, link, &watched) {
                 let below = links.get(segment.interface);
                 let connections = link.addresses.iter().filter_map(|network| match network {
                     IpNet::V4(network) => Some(ConnectedNetwork {
@@ -70,9 +70,9 @@ impl SourceInterfaces {
             return Err(NotSentReason::OffLink);
         };
         let connections = self.0.get(&key.segment).into_iter().flatten();
-        let mut on_link = connections.filter(|connection| connection.reaches(ip));
-        let first = on_link.next().ok_or(NotSentReason::OffLink)?;
-        let working = [first].into_iter().chain(on_link).find(|way| way.works);
+        let mut reaching = connections.filter(|connection| on_link::has_host(connection.network, ip));
+        let first = reaching.next().ok_or(NotSentReason::OffLink)?;
+        let working = [first].into_iter().chain(reaching).find(|way| way.works);
         working
             .ok_or(NotSentReason::LinkDown)
             .map(|way| SourceInterface {
@@ -85,20 +85,9 @@ impl SourceInterfaces {
     pub fn segments_of(&self, ip: Ipv4Addr) -> impl Iterator<Item = Segment> {
         let reaching = self.0.iter().filter(move |(_, connections)| {
             let mut connections = connections.iter();
-            connections.any(|connection| connection.reaches(ip))
+            connections.any(|connection| on_link::has_host(connection.network, ip))
         });
         reaching.map(|(segment, _)| *segment)
-    }
-}
-
-impl ConnectedNetwork {
-    /// Whether the address is one that a station of the network can have.
-    fn reaches(&self, ip: Ipv4Addr) -> bool {
-        let network = self.network;
-        // In networks of two addresses both are stations' (RFC 3021).
-        let is_end =
-            network.prefix_len() < 31 && [network.network(), network.broadcast()].contains(&ip);
-        network.contains(&ip) && !is_end
     }
 }
 

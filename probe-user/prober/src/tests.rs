@@ -51,9 +51,10 @@ impl DetectorView for RefCell<World> {
         !self.borrow().unwanted
     }
 
-    fn last_probed(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
+    fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
         let probed = self.borrow().probed.get(key).copied();
-        probed.filter(|&at| now.since(at) < QUIET_AFTER_START)
+        let until = probed.map(|at| at + std::time::Duration::from_secs(10));
+        until.filter(|&until| until > now)
     }
 
     fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {

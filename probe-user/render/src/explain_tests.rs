@@ -27,17 +27,21 @@ const NODE_2: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const DELL: MacAddr = MacAddr([0xd0, 0x8e, 0x79, 0, 0, 1]);
 const IP: &str = "192.0.2.10";
 
-fn answers(mac: MacAddr) -> CheckOwnerRecord {
+fn replies(mac: MacAddr) -> CheckOwnerRecord {
     CheckOwnerRecord {
         macs: vec![mac],
         vendor: vendor(mac),
         node: None,
         local: false,
         holds: false,
-        answered: 3,
-        answers: 3,
+        probes_answered: 3,
+        replies: 3,
         announcements: 0,
         requests: 0,
+        requests_answered: 0,
+        replies_to_others: 0,
+        sources: Vec::new(),
+        speaker: false,
         first_seen: Some(at("12:13:06")),
         last_seen: Some(at("12:13:07")),
         min_rtt_us: Some(210),
@@ -57,12 +61,13 @@ fn asked(owners: &[MacAddr]) -> ProbeAvailability {
         interface: "eth0".to_owned(),
         vlan: Vlan::UNTAGGED,
         verdict,
-        asked: 3,
-        probed: false,
-        owners: owners.iter().copied().map(answers).collect(),
-        more: 0,
+        probes_sent: 3,
+        requests_sent: 1,
+        probed_by: None,
+        owners: owners.iter().copied().map(replies).collect(),
+        frames_dropped: 0,
         hint: None,
-        neighbour: None,
+        neighbor: None,
         expected: None,
         cluster: None,
     }))
@@ -218,10 +223,24 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
         binding.owners[0].local = true;
         vec![binding]
     };
-    let fine = on_node_1(asked(&[]), ours());
-    assert_eq!(fine.situation, Situation::Healthy, "{}", fine.says);
-    let both = on_node_1(asked(&[DELL]), ours());
-    assert_eq!(both.situation, Situation::Conflict, "{}", both.says);
+    let by_speaker = |others: &[MacAddr]| {
+        let ProbeAvailability::Probed(mut record) = asked(&[&[NODE_1], others].concat()) else {
+            panic!("probed")
+        };
+        record.owners[0] = CheckOwnerRecord {
+            local: true,
+            holds: true,
+            speaker: true,
+            probes_answered: 0,
+            replies: 0,
+            ..record.owners[0].clone()
+        };
+        ProbeAvailability::Probed(record)
+    };
+    let fine = on_node_1(by_speaker(&[]), ours());
+    assert_eq!(fine.status, AddressStatus::OneOwner, "{}", fine.summary);
+    let both = on_node_1(by_speaker(&[DELL]), ours());
+    assert_eq!(both.status, AddressStatus::Conflict, "{}", both.summary);
     assert!(
         both.next[0].command.contains(&DELL.to_string()),
         "{:?}",
@@ -235,9 +254,9 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
             .contains("on another node")
     );
     let unheard = on_node_1(asked(&[]), Vec::new());
-    assert_eq!(unheard.situation, Situation::Unknown, "{}", unheard.says);
+    assert_eq!(unheard.status, AddressStatus::Unknown, "{}", unheard.summary);
     let anothers = on_node_1(asked(&[]), vec![binding(&[DELL], false)]);
-    assert_eq!(anothers.situation, Situation::Silent, "{}", anothers.says);
+    assert_eq!(anothers.status, AddressStatus::Silent, "{}", anothers.summary);
 }
 
 #[test]
@@ -362,33 +381,33 @@ known     no history: no daemon at /run/arp-monitor/probe.sock (probe run)
     );
 }
 
-fn situation(probe_availability: ProbeAvailability, cluster: Option<ClusterInputs>) -> Situation {
-    explain(&material(probe_availability, cluster)).situation
+fn status(probe_availability: ProbeAvailability, cluster: Option<ClusterInputs>) -> AddressStatus {
+    explain(&material(probe_availability, cluster)).status
 }
 
 #[test]
 fn each_situation_is_told_from_the_others() {
-    use Situation::{Claimed, Conflict, Free, Healthy, NotLocal, Silent, UnassignedOwner, Unknown};
+    use AddressStatus::{Claimed, Conflict, Free, OneOwner, NotLocal, Silent, WrongOwner, Unknown};
     let unassigned = || cluster(&[], "L2Advertisement");
     let by_bgp = || cluster(&[("shop/frontend", IP)], "BGPAdvertisement");
-    assert_eq!(situation(asked(&[NODE_1]), Some(frontend())), Healthy);
-    assert_eq!(situation(asked(&[DELL]), Some(frontend())), UnassignedOwner);
-    assert_eq!(situation(asked(&[]), Some(frontend())), Silent);
+    assert_eq!(status(asked(&[NODE_1]), Some(frontend())), OneOwner);
+    assert_eq!(status(asked(&[DELL]), Some(frontend())), WrongOwner);
+    assert_eq!(status(asked(&[]), Some(frontend())), Silent);
     assert_eq!(
-        situation(asked(&[NODE_1, NODE_2]), Some(frontend())),
+        status(asked(&[NODE_1, NODE_2]), Some(frontend())),
         Conflict
     );
-    assert_eq!(situation(asked(&[NODE_1]), Some(unassigned())), Claimed);
-    assert_eq!(situation(asked(&[]), Some(unassigned())), Free);
-    assert_eq!(situation(asked(&[]), Some(by_bgp())), NotLocal);
-    assert_eq!(situation(asked(&[NODE_1]), Some(by_bgp())), Claimed);
-    assert_eq!(situation(asked(&[]), None), Free);
-    assert_eq!(situation(asked(&[DELL]), None), Healthy);
+    assert_eq!(status(asked(&[NODE_1]), Some(unassigned())), Claimed);
+    assert_eq!(status(asked(&[]), Some(unassigned())), Free);
+    assert_eq!(status(asked(&[]), Some(by_bgp())), NotLocal);
+    assert_eq!(status(asked(&[NODE_1]), Some(by_bgp())), Claimed);
+    assert_eq!(status(asked(&[]), None), Free);
+    assert_eq!(status(asked(&[DELL]), None), OneOwner);
     let elsewhere = || ProbeAvailability::OtherSegment("it is not on-link here".to_owned());
-    assert_eq!(situation(elsewhere(), None), NotLocal);
-    assert_eq!(situation(ProbeAvailability::Disabled, None), Unknown);
+    assert_eq!(status(elsewhere(), None), NotLocal);
+    assert_eq!(status(ProbeAvailability::Disabled, None), Unknown);
     let impossible = || ProbeAvailability::Impossible("CAP_NET_RAW is missing".to_owned());
-    assert_eq!(situation(impossible(), None), Unknown);
+    assert_eq!(status(impossible(), None), Unknown);
 }
 
 #[test]
@@ -399,9 +418,9 @@ fn whether_a_stranger_is_a_node_is_not_guessed() {
         .roster
         .add_mac("192.0.2.1".parse().unwrap(), NODE_1);
     let told = explain(&material(asked(&[DELL]), Some(doubtful)));
-    assert_eq!(told.situation, Situation::Healthy, "it may be node-2");
-    assert!(told.says.contains("is not known"), "{}", told.says);
-    assert_eq!(told.owners[0].stranger, None);
+    assert_eq!(told.status, AddressStatus::OneOwner, "it may be node-2");
+    assert!(told.summary.contains("is not known"), "{}", told.summary);
+    assert_eq!(told.owners[0].external, None);
 }
 
 #[test]
@@ -414,15 +433,15 @@ fn without_asking_the_daemon_is_believed() {
         ..material(ProbeAvailability::Disabled, Some(frontend()))
     };
     let one = explain(&quiet(vec![binding(&[NODE_1], false)]));
-    assert_eq!(one.situation, Situation::Healthy);
+    assert_eq!(one.status, AddressStatus::OneOwner);
     assert_eq!(one.owners[0].node.as_deref(), Some("node-1"));
-    assert_eq!(one.owners[0].part, OwnerPart::Known);
+    assert_eq!(one.owners[0].activity, OwnerActivity::Known);
     // Who had it before a failover has nothing to do with it any more.
     let moved = explain(&quiet(vec![binding(&[NODE_2, NODE_1], false)]));
-    assert_eq!(moved.situation, Situation::Healthy);
+    assert_eq!(moved.status, AddressStatus::OneOwner);
     assert_eq!(moved.owners.len(), 1);
     let two = explain(&quiet(vec![binding(&[NODE_2, NODE_1], true)]));
-    assert_eq!(two.situation, Situation::Conflict);
+    assert_eq!(two.status, AddressStatus::Conflict);
 }
 
 #[test]
@@ -432,8 +451,8 @@ fn a_conflict_that_has_just_ended_is_still_open() {
         ..disputed()
     };
     let told = explain(&ended);
-    assert_eq!(told.situation, Situation::Conflict);
-    assert!(told.says.contains("only one answers"), "{}", told.says);
+    assert_eq!(told.status, AddressStatus::Conflict);
+    assert!(told.summary.contains("only one answers"), "{}", told.summary);
     assert!(told.next[0].command.contains("--for 60s"));
 }
 
@@ -466,7 +485,7 @@ fn what_could_not_be_read_is_said() {
     );
 }
 
-/// An explanation of every situation, with every field that it can have.
+/// An explanation of every status, with every field that it can have.
 fn every_explanation() -> Vec<Value> {
     let mut full = disputed();
     if let Ok(known) = &mut full.cluster {
@@ -530,12 +549,12 @@ fn the_schema_describes_every_field_and_word_and_no_other() {
         );
     }
     assert_eq!(
-        schema.words("/properties/situation/enum"),
-        Situation::LABELS
+        schema.words("/properties/status/enum"),
+        AddressStatus::LABELS
     );
     assert_eq!(
-        schema.words("/$defs/owner/properties/part/enum"),
-        OwnerPart::LABELS
+        schema.words("/$defs/owner/properties/activity/enum"),
+        OwnerActivity::LABELS
     );
     assert_eq!(
         schema.words("/$defs/cause/properties/kind/enum"),

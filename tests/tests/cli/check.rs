@@ -177,11 +177,11 @@ fn one_owner_a_duplicate_and_nobody_are_told_apart_within_a_second() {
     let (status, records) = records(&hosts.client, &targets);
     assert_eq!(status, CONFLICT);
     let verdicts: Vec<_> = records.iter().map(|record| &record["verdict"]).collect();
-    assert_eq!(verdicts, ["conflict", "one_owner", "nobody"]);
+    assert_eq!(verdicts, ["conflict", "one_owner", "no_reply"]);
     assert_eq!(macs(&records[0]), set([&hosts.server, &hosts.rival]));
     assert_eq!(macs(&records[1]), set([&lone]));
-    assert_eq!(records[1]["owners"][0]["answered"], 3);
-    assert_eq!(records[2]["asked"], 3);
+    assert_eq!(records[1]["owners"][0]["probes_answered"], 3);
+    assert_eq!(records[2]["probes_sent"], 3);
 
     let text = check(&hosts.client, &[SHARED_ADDRESS]);
     assert_eq!(self::status(&text), CONFLICT);
@@ -245,8 +245,8 @@ fn slow_and_talkative_machines_and_many_macs_of_one_are_what_they_are() {
     let talkative = Machine::answering(&odd, "192.0.2.23", vec![(milliseconds(0), mac(3)); 5]);
     let (exit, answer) = record(&client, &["192.0.2.23"]);
     assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
-    assert_eq!(answer["owners"][0]["answered"], 3);
-    assert_eq!(answer["owners"][0]["answers"], 15);
+    assert_eq!(answer["owners"][0]["probes_answered"], 3);
+    assert_eq!(answer["owners"][0]["replies"], 15);
     drop(talkative);
 
     // A router answers with its virtual MAC and with its own.
@@ -308,7 +308,7 @@ fn a_proxy_answers_only_a_real_sender_and_many_addresses_of_one_mac_are_no_confl
     let targets = ["192.0.2.65", "192.0.2.66"];
     let (status, silent) = records(&client, &targets);
     assert_eq!(status, FINE);
-    assert!(silent.iter().all(|record| record["verdict"] == "nobody"));
+    assert!(silent.iter().all(|record| record["verdict"] == "no_reply"));
 
     let (status, found) = records(
         &client,
@@ -385,8 +385,8 @@ fn the_neighbour_entry_of_this_host_is_held_against_the_wire() {
     let lone = host(&switch, "lone", "192.0.2.11");
     client.exec(["ping", "-c1", "-W5", "192.0.2.11"]).unwrap();
     let (_, record) = self::record(&client, &["192.0.2.11"]);
-    assert_eq!(record["neighbour"]["mac"], lone.mac().to_string());
-    assert_eq!(record["neighbour"]["agrees"], true);
+    assert_eq!(record["neighbor"]["mac"], lone.mac().to_string());
+    assert_eq!(record["neighbor"]["agrees"], true);
 
     let wrong = "02:00:00:00:09:09";
     client
@@ -401,8 +401,8 @@ fn the_neighbour_entry_of_this_host_is_held_against_the_wire() {
         ])
         .unwrap();
     let (_, record) = self::record(&client, &["192.0.2.11"]);
-    assert_eq!(record["neighbour"]["mac"], wrong);
-    assert_eq!(record["neighbour"]["agrees"], false);
+    assert_eq!(record["neighbor"]["mac"], wrong);
+    assert_eq!(record["neighbor"]["agrees"], false);
     let text = check(&client, &["192.0.2.11"]).stdout;
     assert!(
         text.contains(wrong) && text.contains("does not answer"),
@@ -472,7 +472,7 @@ fn a_sweep_changes_no_cache_of_anybody() {
     assert_eq!((status, records.len()), (CONFLICT, 127));
     let found = records
         .iter()
-        .filter(|record| record["verdict"] != "nobody");
+        .filter(|record| record["verdict"] != "no_reply");
     assert_eq!(found.count(), 4, "client, server and rival, first, second");
     assert_eq!(everybody.map(beliefs), before);
 }
@@ -550,7 +550,7 @@ fn watching_for_a_time_tells_a_lasting_owner_from_a_move_and_from_a_conflict() {
     let (exit, record) = read(fixed);
     assert_eq!((exit, &record["verdict"]), (FINE, &"one_owner".into()));
     assert!(
-        record["owners"][0]["answered"].as_u64().unwrap() >= 3,
+        record["owners"][0]["probes_answered"].as_u64().unwrap() >= 3,
         "{record}"
     );
     assert_ne!(
@@ -991,7 +991,7 @@ fn its_verdicts_are_those_of_arping_and_arp_scan() {
     let (_, records) = records(&hosts.client, &["--rate", "100", "192.0.2.2-192.0.2.30"]);
     let mut ours: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for record in records {
-        if record["verdict"] != "nobody" {
+        if record["verdict"] != "no_reply" {
             ours.insert(record["ip"].as_str().unwrap().to_owned(), macs(&record));
         }
     }

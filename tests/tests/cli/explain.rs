@@ -88,21 +88,21 @@ fn without_a_daemon_and_a_cluster_the_wire_is_asked() {
 
     let (exit, conflict) = told(SHARED_ADDRESS);
     assert_eq!(
-        (exit, &conflict["situation"]),
+        (exit, &conflict["status"]),
         (CONFLICT, &"conflict".into())
     );
     assert_eq!(macs(&conflict), both(&hosts));
     assert_eq!(conflict["check"]["verdict"], "conflict");
 
     let (exit, own) = told(CLIENT_ADDRESS);
-    assert_eq!((exit, &own["situation"]), (FINE, &"fine".into()));
-    assert_eq!(own["owners"][0]["part"], "holds");
+    assert_eq!((exit, &own["status"]), (FINE, &"one_owner".into()));
+    assert_eq!(own["owners"][0]["activity"], "holds");
     let (exit, free) = told("192.0.2.99");
-    assert_eq!((exit, &free["situation"]), (FINE, &"free".into()));
+    assert_eq!((exit, &free["status"]), (FINE, &"free".into()));
     // Another segment's, and nothing that has ARP.
     for elsewhere in ["203.0.113.7", "2001:db8::1"] {
         let (exit, value) = told(elsewhere);
-        assert_eq!((exit, &value["situation"]), (FINE, &"elsewhere".into()));
+        assert_eq!((exit, &value["status"]), (FINE, &"not_local".into()));
     }
 
     let text = explain(&hosts.client, &[&nowhere[..], &[SHARED_ADDRESS]].concat());
@@ -230,7 +230,7 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
     let value = |name: &str| -> Value { serde_json::from_str(&read(name)).unwrap() };
     assert_eq!(read("explain.txt"), written.stdout);
     valid(&value("explain.json"));
-    assert_eq!(value("explain.json")["situation"], "conflict");
+    assert_eq!(value("explain.json")["status"], "conflict");
     assert!(value("doctor.json")["kernel"].is_string());
     assert!(!value("bindings.json").as_array().unwrap().is_empty());
     let interfaces = value("interfaces.json");

@@ -129,10 +129,10 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
     let place = Place { host: &one, access };
     for ip in [ANNOUNCED, DEAD] {
         let (status, record) = place.checked("/nonexistent", ip)?;
-        assert_eq!(record["verdict"], "nobody", "{record:#}");
+        assert_eq!(record["verdict"], "no_reply", "{record:#}");
         assert_eq!((status, record.get("expected")), (Some(FINE), None));
         let (_, told) = place.explained(socket.word(), ip)?;
-        assert_eq!(told["situation"], "unknown", "{told:#}");
+        assert_eq!(told["status"], "unknown", "{told:#}");
     }
 
     // Another host asks: the one is answered for, the other is not.
@@ -144,8 +144,8 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
     })?;
     assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));
     for (ip, verdict, expected, situation, status) in [
-        (ANNOUNCED, "one_owner", true, "fine", FINE),
-        (DEAD, "nobody", false, "silent", UNMET),
+        (ANNOUNCED, "one_owner", true, "one_owner", FINE),
+        (DEAD, "no_reply", false, "silent", UNMET),
     ] {
         let (exit, record) = place.checked(socket.word(), ip)?;
         assert_eq!(record["verdict"], verdict, "{record:#}");
@@ -154,7 +154,7 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
             (Some(status), &expected.into())
         );
         let (exit, told) = place.explained(socket.word(), ip)?;
-        assert_eq!(told["situation"], situation, "{told:#}");
+        assert_eq!(told["status"], situation, "{told:#}");
         assert_eq!(exit, Some(status));
     }
     let (_, told) = place.explained(socket.word(), ANNOUNCED)?;

@@ -136,9 +136,9 @@ fn every_address_of_the_cluster_is_held_against_the_wire() -> Result<()> {
     );
     for (ip, verdict, expected) in [
         ("192.0.2.64", "one_owner", true),
-        ("192.0.2.65", "nobody", false),
+        ("192.0.2.65", "no_reply", false),
         ("192.0.2.66", "one_owner", false),
-        ("192.0.2.67", "nobody", true),
+        ("192.0.2.67", "no_reply", true),
         ("192.0.2.70", "one_owner", false),
     ] {
         let record = &records[ip];
@@ -184,16 +184,16 @@ fn an_address_is_explained_by_who_has_it_and_who_should() -> Result<()> {
     let lab = Lab::new()?;
     let cluster = Cluster::new(&lab)?;
     for (ip, exit, situation) in [
-        ("192.0.2.64", FINE, "fine"),
+        ("192.0.2.64", FINE, "one_owner"),
         ("192.0.2.65", UNMET, "silent"),
-        ("192.0.2.66", UNMET, "foreign"),
+        ("192.0.2.66", UNMET, "wrong_owner"),
         ("192.0.2.67", FINE, "free"),
         ("192.0.2.70", UNMET, "claimed"),
-        ("198.51.100.1", FINE, "elsewhere"),
+        ("198.51.100.1", FINE, "not_local"),
     ] {
         let (status, told) = cluster.explained(ip);
         assert_eq!(
-            (status, told["situation"].as_str().unwrap()),
+            (status, told["status"].as_str().unwrap()),
             (exit, situation),
             "{told:#}"
         );
@@ -215,7 +215,7 @@ fn an_address_is_explained_by_who_has_it_and_who_should() -> Result<()> {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|owner| owner["stranger"] == true)
+        .filter(|owner| owner["external"] == true)
         .map(|owner| owner["macs"][0].as_str().unwrap())
         .collect();
     assert_eq!(strangers, [cluster.foreign.mac().to_string()]);

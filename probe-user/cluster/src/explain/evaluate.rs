@@ -1,4 +1,4 @@
-//! What follows from what is known.
+//! Evaluates the inputs to an explanation.
 
 use std::net::IpAddr;
 
@@ -12,51 +12,52 @@ use probe_pools::Pool;
 
 use super::{
     ClusterInputs, ClusterSourceRecord, ExplainInputs, ExplainedOwnerRecord, ExplainedPoolRecord,
-    ExplainedServiceRecord, Explanation, OwnerPart, ProbeAvailability, Situation, next_steps,
+    ExplainedServiceRecord, Explanation, OwnerActivity, ProbeAvailability, AddressStatus, next_steps,
 };
 use crate::{
     ClusterSnapshot, cause,
     cause::{CauseContext, NodeCoverage},
-    snapshot::ResourceState,
+    snapshot::{Freshness, ResourceState},
 };
 
 /// Explains an address.
-pub fn explain(material: &ExplainInputs) -> Explanation {
-    let cluster = material.cluster.as_ref().ok();
-    let check = match &material.probe_availability {
+pub fn explain(inputs: &ExplainInputs) -> Explanation {
+    let cluster = inputs.cluster.as_ref().ok();
+    let check = match &inputs.probe_availability {
         ProbeAvailability::Probed(check) => Some(&**check),
         ProbeAvailability::Disabled
         | ProbeAvailability::OtherSegment(_)
+        | ProbeAvailability::LinkDown(_)
         | ProbeAvailability::Impossible(_) => None,
     };
-    let known = material.daemon.as_ref().ok();
+    let known = inputs.daemon.as_ref().ok();
     let bindings = known.map_or(&[][..], |daemon| &daemon.bindings);
     let history = known.map_or(&[][..], |daemon| &daemon.history);
     let conflict = bindings.iter().find_map(|binding| binding.conflict);
     let case = ExplainCase {
-        material,
+        inputs,
         cluster,
         check,
         open: conflict.is_some(),
-        owners: owners(material, check, bindings),
+        owners: owners(inputs, check, bindings),
     };
-    let (situation, says) = case.situation();
-    let cause = (situation == Situation::Conflict)
+    let (status, summary) = case.status();
+    let cause = (status == AddressStatus::Conflict)
         .then(|| case.cause(bindings, history))
         .flatten();
     let objects = cluster.map(|known| &known.cluster);
-    let pool = objects.and_then(|cluster| cluster.pool_of(material.ip));
-    let announcers = objects.map_or_else(Vec::new, |cluster| cluster.announcers(material.ip));
+    let pool = objects.and_then(|cluster| cluster.pool_of(inputs.ip));
+    let announcers = objects.map_or_else(Vec::new, |cluster| cluster.announcers(inputs.ip));
     let mut explanation = Explanation {
-        time: material.now,
-        ip: material.ip,
-        situation,
-        says,
+        time: inputs.now,
+        ip: inputs.ip,
+        status,
+        summary,
         check: check.cloned(),
         not_probed: case.not_probed_reason(),
-        services: objects.map_or_else(Vec::new, |cluster| services(cluster, material.ip)),
+        services: objects.map_or_else(Vec::new, |cluster| services(cluster, inputs.ip)),
         pool: pool.map(pool_record),
-        announced: objects.map(|cluster| cluster.announced(material.ip)),
+        announced: objects.map(|cluster| cluster.announced(inputs.ip)),
         announcers: announcers.into_iter().map(str::to_owned).collect(),
         cause,
         conflict,
@@ -104,34 +105,36 @@ fn knowledge(known: &ClusterInputs) -> ClusterSourceRecord {
     }
 }
 
-/// Who has it: those who were heard just now, then those that the daemon knows of as well.
+/// The owners: those of the check, then further ones that the daemon knows.
 fn owners(
-    material: &ExplainInputs,
+    inputs: &ExplainInputs,
     check: Option<&CheckRecord>,
     bindings: &[BindingRecord],
 ) -> Vec<ExplainedOwnerRecord> {
     let mut owners: Vec<ExplainedOwnerRecord> = Vec::new();
     for owner in check.map_or(&[][..], |check| &check.owners) {
-        let part = if owner.holds {
-            OwnerPart::Holds
-        } else if owner.answers > 0 {
-            OwnerPart::Replies
+        let activity = if owner.speaker {
+            OwnerActivity::Announces
+        } else if owner.holds {
+            OwnerActivity::Holds
+        } else if owner.is_owner() {
+            OwnerActivity::Replies
         } else {
-            OwnerPart::Claims
+            OwnerActivity::Claims
         };
         owners.push(ExplainedOwnerRecord {
             macs: owner.macs.clone(),
             vendor: owner.vendor.clone(),
             node: owner.node.clone(),
-            stranger: None,
+            external: None,
             local: owner.local,
-            part,
+            activity,
             first_seen: None,
             last_seen: owner.last_seen,
         });
     }
     for binding in bindings {
-        // Who had it before has nothing to do with it now, but in a dispute.
+        // A previous owner matters only in a conflict.
         let last = if binding.conflict.is_some() {
             binding.owners.len()
         } else {
@@ -150,16 +153,16 @@ fn owners(
                 macs: owner.macs.clone(),
                 vendor: owner.vendor.clone(),
                 node: owner.node.clone(),
-                stranger: None,
+                external: None,
                 local: owner.local,
-                part: OwnerPart::Known,
+                activity: OwnerActivity::Known,
                 first_seen: Some(owner.first_seen),
                 last_seen: Some(owner.last_seen),
             });
         }
     }
-    if let Ok(known) = &material.cluster {
-        let by_word = |macs: &[MacAddr]| known.cluster.reported_node(material.ip, macs);
+    if let Ok(known) = &inputs.cluster {
+        let by_word = |macs: &[MacAddr]| known.cluster.reported_node(inputs.ip, macs);
         for owner in &mut owners {
             let name = |macs: &[MacAddr]| known.roster.node_of(macs).or_else(|| by_word(macs));
             owner.node = owner
@@ -171,20 +174,20 @@ fn owners(
             let mut owners = owners.iter();
             owners.any(|owner| owner.node.as_deref() == Some(node))
         };
-        // Whoever is not known may be the node that should announce it, through another network card.
-        let unseen = known.cluster.unseen_announcers(material.ip, is_owner);
-        let is_complete = known.nodes_known && known.roster.is_complete_in(&material.networks);
+        // An unknown host may be the node that should announce it, through another interface.
+        let unseen = known.cluster.unseen_announcers(inputs.ip, is_owner);
+        let is_complete = known.nodes_known && known.roster.is_complete_in(&inputs.networks);
         let may_be_node = !unseen.is_empty();
         for owner in &mut owners {
             let is_nameless = owner.node.is_none();
-            owner.stranger = (is_complete && !(is_nameless && may_be_node)).then_some(is_nameless);
+            owner.external = (is_complete && !(is_nameless && may_be_node)).then_some(is_nameless);
         }
     }
     owners
 }
 
 struct ExplainCase<'a> {
-    material: &'a ExplainInputs,
+    inputs: &'a ExplainInputs,
     cluster: Option<&'a ClusterInputs>,
     check: Option<&'a CheckRecord>,
     /// The daemon has a conflict open.
@@ -193,177 +196,180 @@ struct ExplainCase<'a> {
 }
 
 impl ExplainCase<'_> {
-    fn situation(&self) -> (Situation, String) {
+    fn status(&self) -> (AddressStatus, String) {
         let verdict = self.check.map(|check| check.verdict);
         if verdict == Some(CheckVerdict::Conflict) {
-            let having = self
-                .owners
-                .iter()
-                .filter(|owner| owner.part != OwnerPart::Known);
+            let owners = self.owners.iter().filter(|owner| owner.activity.is_owner());
             return (
-                Situation::Conflict,
-                match having.count() {
-                    0..=2 => "Two machines have this address at once.".to_owned(),
-                    number => format!("{number} machines have this address at once."),
+                AddressStatus::Conflict,
+                match owners.count() {
+                    0..=2 => "Two hosts own this address at once.".to_owned(),
+                    number => format!("{number} hosts own this address at once."),
                 },
             );
         }
         if self.open {
             let now = match verdict {
                 Some(CheckVerdict::OneOwner | CheckVerdict::Moved) => {
-                    "; asked now, only one answers"
+                    "; now only one of them replies to this node"
                 }
-                Some(CheckVerdict::NoReply) => "; asked now, nobody answers",
-                Some(CheckVerdict::Conflict | CheckVerdict::NotProbed) | None => "",
+                Some(CheckVerdict::NoReply) => "; now none of them replies to this node",
+                Some(
+                    CheckVerdict::Conflict | CheckVerdict::Contested | CheckVerdict::NotProbed,
+                )
+                | None => "",
             };
             return (
-                Situation::Conflict,
-                format!("Two machines have this address: the daemon has the conflict open{now}."),
+                AddressStatus::Conflict,
+                format!("The daemon has a conflict about this address open{now}."),
             );
         }
-        let announced_here = self.material.speaker.announces(self.material.ip).is_some();
-        let others_answer = self.owners.iter().any(|owner| {
-            !owner.local && matches!(owner.part, OwnerPart::Replies | OwnerPart::Claims)
-        });
-        if announced_here && others_answer {
-            return (
-                Situation::Conflict,
-                "Two machines have this address: one answers, and a load balancer on this host announces it.".to_owned(),
-            );
-        }
-        match (verdict, &self.material.probe_availability) {
-            (Some(CheckVerdict::NoReply), _) if announced_here => self.one_owner(),
+        match (verdict, &self.inputs.probe_availability) {
             (Some(CheckVerdict::NoReply), _) if self.may_be_announced_here() => (
-                Situation::Unknown,
-                "Nobody answers this host. A load balancer on this very host may announce it, and does not hear its own host."
+                AddressStatus::Unknown,
+                "No host replies to this node. A speaker on this node may announce it: it does not receive probes from its own \
+                 host."
                     .to_owned(),
             ),
             (Some(CheckVerdict::NoReply), _) => self.no_owner(),
-            (Some(CheckVerdict::OneOwner | CheckVerdict::Moved | CheckVerdict::Conflict), _) => self.one_owner(),
-            (_, ProbeAvailability::OtherSegment(why)) => (Situation::NotLocal, sentence(why)),
+            (Some(CheckVerdict::Contested), _) => (
+                AddressStatus::Contested,
+                "Two hosts reply with the MACs of one virtual router.".to_owned(),
+            ),
+            (Some(CheckVerdict::OneOwner | CheckVerdict::Moved | CheckVerdict::Conflict), _) => {
+                self.one_owner()
+            }
+            (_, ProbeAvailability::OtherSegment(why)) => (AddressStatus::NotLocal, sentence(why)),
+            // What the daemon observed before the link went down proves nothing now.
+            (_, ProbeAvailability::LinkDown(why)) => {
+                (AddressStatus::Unknown, format!("The owner is unknown: {why}."))
+            }
             (Some(CheckVerdict::NotProbed), _) => (
-                Situation::Unknown,
-                "It was not asked: somebody goes on asking whether it is free, as a booting machine does.".to_owned(),
+                AddressStatus::Unknown,
+                "It was not probed: another host may be booting with it.".to_owned(),
             ),
             (None, _) if !self.owners.is_empty() => self.one_owner(),
-            (None, ProbeAvailability::Disabled) if self.material.daemon.is_ok() => (
-                Situation::Unknown,
-                "The daemon knows nobody who has it, and it was not asked.".to_owned(),
+            (None, ProbeAvailability::Disabled) if self.inputs.daemon.is_ok() => (
+                AddressStatus::Unknown,
+                "The daemon knows no owner, and no probe was sent.".to_owned(),
             ),
             (None, _) => (
-                Situation::Unknown,
-                "Who has it is not known: it was not asked, and there is no daemon to say.".to_owned(),
+                AddressStatus::Unknown,
+                "The owner is unknown: no probe was sent, and no daemon runs here.".to_owned(),
             ),
         }
     }
 
-    /// Whether this host may have it without being able to know.
+    /// Whether this host may announce it without this program knowing.
     fn may_be_announced_here(&self) -> bool {
-        let ip = self.material.ip;
+        let ip = self.inputs.ip;
         self.cluster.is_some_and(|known| {
             let is_assigned = known.cluster.services_at(ip).next().is_some();
             let by_arp = known.cluster.announced(ip) != AnnouncementMode::Bgp;
-            is_assigned && by_arp && self.material.speaker.may_announce(ip)
+            is_assigned && by_arp && self.inputs.speaker.may_announce(ip)
         })
     }
 
-    /// Exactly one machine has it.
-    fn one_owner(&self) -> (Situation, String) {
+    /// Exactly one host owns it.
+    fn one_owner(&self) -> (AddressStatus, String) {
         let owner = self.owners.first();
         let name = owner.and_then(|owner| owner.node.as_deref());
-        let stranger = owner.and_then(|owner| owner.stranger) == Some(true);
+        let is_external = owner.and_then(|owner| owner.external) == Some(true);
         let who = name.map_or_else(String::new, |name| format!(": {name}"));
         let Some(known) = self.cluster else {
             return (
-                Situation::Healthy,
-                format!("Exactly one machine has it{who}."),
+                AddressStatus::OneOwner,
+                format!("Exactly one host owns it, as this node observes{who}."),
             );
         };
-        let ip = self.material.ip;
+        let ip = self.inputs.ip;
         let announced = known.cluster.announced(ip);
         let services = self.service_names();
         let pool = known.cluster.pool_of(ip).map(|pool| pool.name.as_str());
         match (services, announced) {
             (Some(services), AnnouncementMode::Bgp) => (
-                Situation::Claimed,
+                AddressStatus::Claimed,
                 format!(
-                    "It is {services}'s and announced by BGP only, and yet a machine answers for it by ARP{who}."
+                    "It belongs to {services} and is announced by BGP only, and yet a host replies for it by ARP{who}."
                 ),
             ),
-            (Some(services), _) if stranger => (
-                Situation::UnassignedOwner,
+            (Some(services), _) if is_external => (
+                AddressStatus::WrongOwner,
                 format!(
-                    "It is {services}'s, and the machine that has it is no node of the cluster."
+                    "It belongs to {services}, and its owner is no node of the cluster."
                 ),
             ),
             (Some(services), _) => {
                 let sure = match name {
                     Some(_) => who,
-                    None => ". Whether that is a node of the cluster is not known".to_owned(),
+                    None => ". Whether that is a node of the cluster is unknown".to_owned(),
                 };
                 (
-                    Situation::Healthy,
-                    format!("It is {services}'s, and exactly one machine has it{sure}."),
+                    AddressStatus::OneOwner,
+                    format!("It belongs to {services}, and exactly one host owns it{sure}."),
                 )
             }
             (None, _) if pool.is_some() && !known.cluster.is_known(crate::Resource::Services) => (
-                Situation::Healthy,
+                AddressStatus::OneOwner,
                 format!(
-                    "Exactly one machine has it{who}. Which service should is not known: services could not be read."
+                    "Exactly one host owns it{who}. The expected service is unknown: services could not be read."
                 ),
             ),
             (None, _) if let Some(pool) = pool => (
-                Situation::Claimed,
+                AddressStatus::Claimed,
                 format!(
-                    "It is in pool {pool} and no service has it, and yet a machine does{who}: whoever gets it next \
-                     is in conflict."
+                    "It is in pool {pool} and no service has it, and yet a host owns it{who}: the next service that gets it \
+                     will be in conflict."
                 ),
             ),
             (None, _) => (
-                Situation::Healthy,
-                format!("Exactly one machine has it{who}. It is no service's, and in no pool."),
+                AddressStatus::OneOwner,
+                format!("Exactly one host owns it{who}. No service has it, and it is in no pool."),
             ),
         }
     }
 
-    /// Nobody answers.
-    fn no_owner(&self) -> (Situation, String) {
+    /// No host replies to this node.
+    fn no_owner(&self) -> (AddressStatus, String) {
         let Some(known) = self.cluster else {
-            return (Situation::Free, "Nobody has it.".to_owned());
+            return (
+                AddressStatus::Free,
+                "No host replies to this node.".to_owned(),
+            );
         };
-        let announced = known.cluster.announced(self.material.ip);
+        let announced = known.cluster.announced(self.inputs.ip);
         let Some(services) = self.service_names() else {
             return (
-                Situation::Free,
-                "Nobody has it, and no service should.".to_owned(),
+                AddressStatus::Free,
+                "No host replies to this node, and no service has it.".to_owned(),
             );
         };
         match announced {
             AnnouncementMode::Layer2 | AnnouncementMode::Unknown => (
-                Situation::Silent,
-                format!("It is {services}'s, and nobody answers for it."),
+                AddressStatus::Silent,
+                format!("It belongs to {services}, and no host replies to this node."),
             ),
             AnnouncementMode::NotAnnounced => (
-                Situation::Silent,
+                AddressStatus::Silent,
                 format!(
-                    "It is {services}'s, and nobody answers for it: no advertisement announces its pool."
+                    "It belongs to {services}, and no host replies to this node: no advertisement announces its pool."
                 ),
             ),
             AnnouncementMode::Bgp => (
-                Situation::NotLocal,
+                AddressStatus::NotLocal,
                 format!(
-                    "It is {services}'s, and announced by BGP only: nobody answers for it by ARP."
+                    "It belongs to {services} and is announced by BGP only: no host replies for it by ARP."
                 ),
             ),
         }
     }
 
-    /// The services that have it, as the possessor in a sentence.
+    /// The services that have it, for a sentence.
     fn service_names(&self) -> Option<String> {
         let known = self.cluster?;
         let names: Vec<_> = known
             .cluster
-            .services_at(self.material.ip)
+            .services_at(self.inputs.ip)
             .map(|service| service.named.to_string())
             .collect();
         match &names[..] {
@@ -374,12 +380,12 @@ impl ExplainCase<'_> {
     }
 
     fn cause(&self, bindings: &[BindingRecord], history: &[FindingRecord]) -> Option<ClusterCause> {
-        // The daemon has seen how it came to this.
+        // The daemon has observed how it began.
         let open = bindings
             .iter()
             .filter(|binding| binding.conflict.is_some())
             .filter_map(|binding| binding.cluster.as_deref());
-        // What has ended had its own cause.
+        // An earlier conflict had its own cause.
         let told = history
             .iter()
             .rev()
@@ -392,15 +398,13 @@ impl ExplainCase<'_> {
         cause.or_else(|| self.cause_by_check(bindings))
     }
 
-    /// The cause by what was asked just now. Which of the owners announce it as load balancers do the daemon may have
-    /// heard.
+    /// The cause by the check alone. The daemon may have observed which of the owners announce it as speakers do.
     fn cause_by_check(&self, bindings: &[BindingRecord]) -> Option<ClusterCause> {
         let (known, check) = (self.cluster?, self.check?);
-        let announced_here = self.material.speaker.announces(self.material.ip).is_some();
         let owners = self
             .owners
             .iter()
-            .filter(|owner| owner.part != OwnerPart::Known || owner.local && announced_here);
+            .filter(|owner| owner.activity != OwnerActivity::Known);
         let announcement = |macs: &[MacAddr]| {
             let heard = bindings.iter().flat_map(|binding| &binding.owners);
             let same = heard.filter(|heard| heard.macs.iter().any(|mac| macs.contains(mac)));
@@ -425,7 +429,7 @@ impl ExplainCase<'_> {
             interface: check.interface.clone(),
             vlan: check.vlan,
             segment: None,
-            ip: self.material.ip,
+            ip: self.inputs.ip,
             drill: false,
             since: check.time,
             owners: owners.collect(),
@@ -435,9 +439,9 @@ impl ExplainCase<'_> {
             reason: None,
             cluster: None,
         };
-        let (on_segment, with_mac) = known.roster.known_in(&self.material.networks);
-        // Of whoever does not answer for his own address it is known as well.
-        let with_mac = if known.roster.is_complete_in(&self.material.networks) {
+        let (on_segment, with_mac) = known.roster.known_in(&self.inputs.networks);
+        // A node that does not reply for its own address is known too.
+        let with_mac = if known.roster.is_complete_in(&self.inputs.networks) {
             on_segment
         } else {
             with_mac.min(on_segment.saturating_sub(1))
@@ -452,25 +456,35 @@ impl ExplainCase<'_> {
     }
 
     fn not_probed_reason(&self) -> Option<String> {
-        match &self.material.probe_availability {
+        match &self.inputs.probe_availability {
             ProbeAvailability::Probed(_) => None,
-            ProbeAvailability::Disabled => Some("--no-probe".to_owned()),
-            ProbeAvailability::OtherSegment(why) | ProbeAvailability::Impossible(why) => {
-                Some(why.clone())
-            }
+            ProbeAvailability::Disabled => Some(next_steps::NO_PROBE.to_owned()),
+            ProbeAvailability::OtherSegment(why)
+            | ProbeAvailability::LinkDown(why)
+            | ProbeAvailability::Impossible(why) => Some(why.clone()),
         }
+    }
+
+    /// How long ago a resource was last confirmed, as the end of a clause.
+    fn age(&self, freshness: &Freshness) -> String {
+        freshness.heard.map_or_else(String::new, |at| {
+            let age = self.inputs.now.duration_since(at);
+            format!(" (last update {} ago)", span(age.as_secs()))
+        })
     }
 
     fn missing_inputs(&self) -> Vec<String> {
         let mut gaps = Vec::new();
-        if let ProbeAvailability::Impossible(why) = &self.material.probe_availability {
-            gaps.push(format!("not asked: {why}"));
+        if let ProbeAvailability::Impossible(why) | ProbeAvailability::LinkDown(why) =
+            &self.inputs.probe_availability
+        {
+            gaps.push(format!("not probed: {why}"));
         }
-        if let Err(why) = &self.material.daemon {
+        if let Err(why) = &self.inputs.daemon {
             gaps.push(format!("no history: {why}"));
         }
-        match &self.material.cluster {
-            Err(Some(why)) => gaps.push(format!("no cluster: {why}")),
+        match &self.inputs.cluster {
+            Err(Some(why)) => gaps.push(format!("Kubernetes: not configured ({why})")),
             Err(None) => {}
             Ok(known) => {
                 for (resource, freshness) in &known.cluster.objects().freshness {
@@ -479,7 +493,7 @@ impl ExplainCase<'_> {
                     match freshness.known {
                         ResourceState::Current | ResourceState::NotInstalled => {}
                         ResourceState::Stale => {
-                            gaps.push(format!("{resource} may be out of date{error}"));
+                            gaps.push(format!("{resource} may be out of date{}{error}", self.age(freshness)));
                         }
                         ResourceState::NeverRead | ResourceState::Forbidden => {
                             gaps.push(format!("{resource} could not be read{error}"));
@@ -492,6 +506,15 @@ impl ExplainCase<'_> {
             }
         }
         gaps
+    }
+}
+
+/// A time span in words.
+fn span(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
     }
 }
 

@@ -1,7 +1,6 @@
-//! One address, explained: who has it, who should, since when not, why, and what to do.
+//! Explains one address: its owners, the expected owner, the history, the likely cause, and the next steps.
 //!
-//! What is known comes as a [`ExplainInputs`], gathered from whoever has something to say: the wire, the daemon, the
-//! cluster. What follows from it is an [`Explanation`], without asking anybody.
+//! [`ExplainInputs`] are collected from ARP probes, the daemon and the cluster; [`explain`] evaluates them without I/O.
 
 mod evaluate;
 mod next_steps;
@@ -16,27 +15,29 @@ use probe_common::label_enum;
 use probe_model::{BindingRecord, CheckRecord, FindingRecord};
 pub use record::{
     ClusterSourceRecord, ExplainedOwnerRecord, ExplainedPoolRecord, ExplainedServiceRecord,
-    Explanation, OwnerPart, Situation,
+    Explanation, OwnerActivity, AddressStatus,
 };
 use serde_json::Value;
 
 use crate::{ClusterSnapshot, NodeIndex, local_announcements::LocalAnnouncements};
 
-/// What asking came to.
+/// The result of probing an address, or why it was not probed.
 #[derive(Clone, Debug)]
 pub enum ProbeAvailability {
-    /// It was asked.
+    /// It was probed.
     Probed(Box<CheckRecord>),
-    /// Nobody wanted it asked.
+    /// Probing is disabled.
     Disabled,
-    /// It has no owner that could be asked from here, whatever the reason: another segment, or no ARP at all.
+    /// It cannot be probed from here: it is on another segment, or not resolved by ARP.
     OtherSegment(String),
-    /// It could not be asked.
+    /// The interface is down or has no carrier.
+    LinkDown(String),
+    /// It could not be probed.
     Impossible(String),
 }
 
 label_enum! {
-    /// Who said what is known of the cluster.
+    /// The source of the cluster data.
     pub enum ClusterSource {
         /// The daemon on this host.
         Daemon = "daemon",
@@ -47,47 +48,47 @@ label_enum! {
     }
 }
 
-/// What is known of the cluster.
+/// The cluster data.
 #[derive(Debug)]
 pub struct ClusterInputs {
-    /// What the API server said.
+    /// The snapshot of its objects.
     pub cluster: ClusterSnapshot,
-    /// Which MAC is which node's.
+    /// The MACs of the nodes.
     pub roster: NodeIndex,
     /// Whether the nodes could be read.
     pub nodes_known: bool,
-    /// Who said so.
+    /// The source.
     pub source: ClusterSource,
-    /// Of which context, where several are to choose from.
+    /// The context of the kubeconfig.
     pub context: Option<String>,
-    /// What is not as it should be with this address, by the daemon.
+    /// The drift about this address, by the daemon.
     pub drifts: Vec<Value>,
 }
 
-/// What the daemon knows.
+/// The data of the daemon.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonInputs {
-    /// What it knows of this address, on each segment that it has it on.
+    /// Its bindings for this address, one for each segment.
     pub bindings: Vec<BindingRecord>,
-    /// What it found about this address, the oldest first.
+    /// Its findings about this address, the oldest first.
     pub history: Vec<FindingRecord>,
 }
 
-/// All that is known.
+/// The inputs of an explanation.
 #[derive(Debug)]
 pub struct ExplainInputs {
-    /// Which address.
+    /// The address.
     pub ip: IpAddr,
-    /// When this is.
+    /// The time.
     pub now: Timestamp,
-    /// What asking came to.
+    /// The result of probing.
     pub probe_availability: ProbeAvailability,
-    /// The networks of the segment that it was asked on.
+    /// The networks of the segment that it was probed on.
     pub networks: Vec<IpNet>,
-    /// The daemon's, or why there is nothing.
+    /// The data of the daemon, or why there is none.
     pub daemon: Result<DaemonInputs, String>,
-    /// What a load balancer on this host announces, which asking does not find out.
+    /// What a speaker on this host announces, which probes from this host do not show.
     pub speaker: LocalAnnouncements,
-    /// The cluster's, or why there is nothing: nothing to say about it, if there is none.
+    /// The cluster data, or why there is none; `Err(None)` if none is wanted.
     pub cluster: Result<ClusterInputs, Option<String>>,
 }

@@ -1,37 +1,41 @@
-//! What to do about an address, by what it is about.
+//! The next steps for an address, by its status.
 
 use probe_model::{
     AnnouncementMode, CauseKind, CauseSubject, CheckVerdict, ClusterCause, FindingOrigin, NextStep,
-    cause_step, identify_hosts,
+    after_check, cause_step, identify_hosts,
 };
 
-use super::{Explanation, OwnerPart, Situation};
+use super::{Explanation, OwnerActivity, AddressStatus};
 
-/// More commands than these nobody reads.
+/// Why an address was not probed that was not to be.
+pub(super) const NO_PROBE: &str = "--no-probe";
+
+/// The most steps.
 const MAX_STEPS: usize = 3;
 
 /// The next commands, the most useful first.
 pub fn steps(explanation: &Explanation) -> Vec<NextStep> {
-    let mut steps = match explanation.situation {
-        Situation::Conflict => conflict_steps(explanation),
-        Situation::UnassignedOwner => vec![
+    let mut steps = match explanation.status {
+        AddressStatus::Conflict => conflict_steps(explanation),
+        AddressStatus::WrongOwner => vec![
             identify_host(explanation),
             NextStep::new(
-                "after that machine has let go of it, see that a node has it, for a minute:",
+                "after that host has released it, check for a minute that a node has it:",
                 format!("probe check {} --expect-owner --for 60s", explanation.ip),
             ),
         ],
-        Situation::Silent => silent_steps(explanation),
-        Situation::Claimed => claimed_steps(explanation),
-        Situation::NotLocal => elsewhere_steps(explanation),
-        Situation::Unknown => unknown_steps(explanation),
-        Situation::Healthy | Situation::Free => Vec::new(),
+        AddressStatus::Silent => silent_steps(explanation),
+        AddressStatus::Claimed => claimed_steps(explanation),
+        AddressStatus::NotLocal => elsewhere_steps(explanation),
+        AddressStatus::Unknown => unknown_steps(explanation),
+        AddressStatus::Contested => contested_steps(explanation),
+        AddressStatus::OneOwner | AddressStatus::Free => Vec::new(),
     };
     steps.truncate(MAX_STEPS);
     steps
 }
 
-/// Where MetalLB lives.
+/// The namespace of MetalLB.
 fn namespace(explanation: &Explanation) -> &str {
     let pool = explanation.pool.as_ref();
     let namespace = pool.and_then(|pool| pool.namespace.as_deref());
@@ -39,37 +43,38 @@ fn namespace(explanation: &Explanation) -> &str {
 }
 
 fn identify_host(explanation: &Explanation) -> NextStep {
-    let strangers = explanation
+    let external = explanation
         .owners
         .iter()
         .filter(|owner| owner.node.is_none() && !owner.local);
-    let mut macs: Vec<_> = strangers.flat_map(|owner| owner.macs.clone()).collect();
+    let mut macs: Vec<_> = external.flat_map(|owner| owner.macs.clone()).collect();
     if macs.is_empty() {
         let all = explanation.owners.iter();
         macs = all.flat_map(|owner| owner.macs.clone()).collect();
     }
-    // The daemon knows more than this host's neighbour table.
+    // The daemon knows more than the neighbour table.
     let origin = if explanation.history.is_empty() && explanation.conflict.is_none() {
         FindingOrigin::Attached
     } else {
         FindingOrigin::Daemon
     };
     let purpose = match macs.len() {
-        0 | 1 => "see which machine that is, by its other addresses:",
-        _ => "see which machines these are, by their other addresses:",
+        0 | 1 => "identify the host by its other addresses:",
+        _ => "identify the hosts by their other addresses:",
     };
     NextStep::new(purpose, identify_hosts(&macs, &origin))
 }
 
 fn conflict_steps(explanation: &Explanation) -> Vec<NextStep> {
-    // What a load balancer on this host answers, this host does not hear.
+    // A speaker on this host does not receive probes from its own host.
     let mut owners = explanation.owners.iter();
-    let is_heard = !owners.any(|owner| owner.local && owner.part == OwnerPart::Known);
+    let unprobed = [OwnerActivity::Known, OwnerActivity::Announces];
+    let can_check = !owners.any(|owner| owner.local && unprobed.contains(&owner.activity));
     let check = explanation.check.as_ref();
-    let one_answers = check.is_some_and(|check| check.verdict == CheckVerdict::OneOwner);
-    if one_answers && is_heard {
+    let one_replies = check.is_some_and(|check| check.verdict == CheckVerdict::OneOwner);
+    if one_replies && can_check {
         return vec![NextStep::new(
-            "only one answers now; see whether it stays so:",
+            "only one host replies to this node now; check whether it stays so:",
             format!("probe check {} --expect-owner --for 60s", explanation.ip),
         )];
     }
@@ -80,16 +85,21 @@ fn conflict_steps(explanation: &Explanation) -> Vec<NextStep> {
     if steps.is_empty() {
         steps.push(identify_host(explanation));
     }
-    let purpose = if is_heard {
-        "when it is mended, see that it stays so for a minute:"
+    let purpose = if can_check {
+        "after the fix, check for a minute that it stays fixed:"
     } else {
-        "when it is mended, see on another node that it stays so for a minute:"
+        "after the fix, check on another node for a minute that it stays fixed:"
     };
     steps.push(NextStep::new(
         purpose,
         format!("probe check {} --expect-owner --for 60s", explanation.ip),
     ));
     steps
+}
+
+fn contested_steps(explanation: &Explanation) -> Vec<NextStep> {
+    let check = explanation.check.as_ref();
+    check.and_then(after_check).into_iter().collect()
 }
 
 fn cause_steps(explanation: &Explanation, cause: &ClusterCause) -> Vec<NextStep> {
@@ -114,7 +124,7 @@ fn silent_steps(explanation: &Explanation) -> Vec<NextStep> {
     let namespace = namespace(explanation);
     if explanation.announced == Some(AnnouncementMode::NotAnnounced) {
         return vec![NextStep::new(
-            "see what is advertised; its pool is not:",
+            "list the advertisements; none is for its pool:",
             format!("kubectl -n {namespace} get l2advertisements,bgpadvertisements -o wide"),
         )];
     }
@@ -122,14 +132,14 @@ fn silent_steps(explanation: &Explanation) -> Vec<NextStep> {
     if let Some(service) = explanation.services.first() {
         let named = &service.named;
         steps.push(NextStep::new(
-            "without a ready endpoint nobody announces it:",
+            "without a ready endpoint no speaker announces it:",
             format!(
                 "kubectl -n {} get endpointslices -l kubernetes.io/service-name={}",
                 named.namespace, named.name
             ),
         ));
         steps.push(NextStep::new(
-            "see what the announcer says about the service:",
+            "see the events of the service:",
             format!(
                 "kubectl -n {} describe service {}",
                 named.namespace, named.name
@@ -137,7 +147,7 @@ fn silent_steps(explanation: &Explanation) -> Vec<NextStep> {
         ));
     }
     steps.push(NextStep::new(
-        "see whether the speakers run:",
+        "check that the speakers run:",
         format!("kubectl -n {namespace} get pods -o wide"),
     ));
     steps
@@ -148,19 +158,14 @@ fn claimed_steps(explanation: &Explanation) -> Vec<NextStep> {
     if explanation.announced == Some(AnnouncementMode::Bgp) {
         return steps;
     }
-    let answers = |part| {
-        matches!(
-            part,
-            OwnerPart::Replies | OwnerPart::Claims | OwnerPart::Known
-        )
-    };
+    let may_announce = |activity| activity != OwnerActivity::Holds;
     let is_node = explanation
         .owners
         .iter()
-        .any(|owner| owner.node.is_some() && answers(owner.part));
+        .any(|owner| owner.node.is_some() && may_announce(owner.activity));
     if is_node {
         steps.push(NextStep::new(
-            "if a speaker goes on announcing it, restart that one:",
+            "if a speaker continues to announce it, restart that speaker:",
             format!("kubectl -n {} get pods -o wide", namespace(explanation)),
         ));
     }
@@ -187,7 +192,7 @@ fn elsewhere_steps(explanation: &Explanation) -> Vec<NextStep> {
         return Vec::new();
     }
     vec![NextStep::new(
-        "ask on a host that is in its network, such as a node:",
+        "run it on a host in its network, such as a node:",
         format!(
             "kubectl -n arp-monitor exec ds/arp-monitor -- probe explain {}",
             explanation.ip
@@ -199,12 +204,16 @@ fn unknown_steps(explanation: &Explanation) -> Vec<NextStep> {
     let check = explanation.check.as_ref();
     if check.is_some_and(|check| check.verdict == CheckVerdict::NoReply) {
         return vec![NextStep::new(
-            "ask on another node: probe explain, in the pod that this names for it:",
+            "run probe explain on another node, in one of these pods:",
             "kubectl -n arp-monitor get pods -o wide",
         )];
     }
+    let not_probed = explanation.not_probed.as_deref().unwrap_or_default();
+    if !not_probed.contains("CAP_NET_RAW") && not_probed != NO_PROBE {
+        return vec![NextStep::new("see the state of the interfaces:", "ip -br link")];
+    }
     vec![NextStep::new(
-        "ask, as root or with CAP_NET_RAW:",
+        "run it as root or with CAP_NET_RAW:",
         format!("probe explain {}", explanation.ip),
     )]
 }

@@ -1,4 +1,4 @@
-//! An explanation with the names that the world outside knows: one JSON object.
+//! An explanation, as `probe explain -o json` writes it.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -15,58 +15,72 @@ use super::ClusterSource;
 use crate::{Resource, snapshot::Freshness};
 
 label_enum! {
-    /// How it stands with an address.
-    pub enum Situation {
-        /// More than one machine has it, or the daemon has a conflict open.
+    /// The status of an address.
+    pub enum AddressStatus {
+        /// More than one host owns it, or the daemon has a conflict open.
         Conflict = "conflict",
-        /// A service has it, and the machine that answers is no node of the cluster.
-        UnassignedOwner = "foreign",
-        /// A service has it, it is announced by ARP, and nobody answers.
+        /// Two hosts reply with the MACs of one virtual router.
+        Contested = "contested",
+        /// A service has it, and its owner is no node of the cluster.
+        WrongOwner = "wrong_owner",
+        /// A service has it, it is announced by ARP, and no host replies.
         Silent = "silent",
-        /// It is in a pool, no service has it, and somebody answers.
+        /// It is in a pool, no service has it, and a host owns it.
         Claimed = "claimed",
-        /// Exactly one machine has it, and nothing says that it should be another.
-        Healthy = "fine",
-        /// Nobody has it, and nobody should.
+        /// Exactly one host owns it, and nothing shows that it should be another.
+        OneOwner = "one_owner",
+        /// No host replies, and no service has it.
         Free = "free",
-        /// It is not this segment's, or not a matter of ARP.
-        NotLocal = "elsewhere",
-        /// It could not be asked, and nobody else knows.
+        /// It is on another segment, or not resolved by ARP.
+        NotLocal = "not_local",
+        /// It could not be probed, and the daemon knows no owner, or the link is down.
         Unknown = "unknown",
     }
 }
 
 label_enum! {
-    /// What an owner does about an address.
-    pub enum OwnerPart {
+    /// What an owner does with an address.
+    pub enum OwnerActivity {
         /// It is this host, and has the address configured.
         Holds = "holds",
-        /// It answered just now.
-        Replies = "answers",
-        /// It claimed the address just now, and did not answer.
+        /// It is this host, and a speaker on it announces the address, as the daemon observed.
+        Announces = "announces",
+        /// It replied during the check.
+        Replies = "replies",
+        /// It claimed the address during the check, and did not reply.
         Claims = "claims",
-        /// The daemon knows it; it was not asked, or did not answer.
+        /// The daemon knows it; it was not probed, or did not reply.
         Known = "known",
+    }
+}
+
+impl OwnerActivity {
+    /// Whether it owns the address now, as far as the check shows.
+    pub const fn is_owner(self) -> bool {
+        match self {
+            Self::Holds | Self::Announces | Self::Replies => true,
+            Self::Claims | Self::Known => false,
+        }
     }
 }
 
 /// Everything about one address: one JSON object. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// When it was found out.
+    /// When it was explained.
     pub time: Timestamp,
-    /// Which address.
+    /// The address.
     pub ip: IpAddr,
-    /// How it stands.
-    pub situation: Situation,
+    /// The status.
+    pub status: AddressStatus,
     /// The same in a sentence.
-    pub says: String,
-    /// Who has it.
+    pub summary: String,
+    /// The owners.
     pub owners: Vec<ExplainedOwnerRecord>,
-    /// What asking found out, as `probe check` writes it.
+    /// The result of the check, as `probe check` writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckRecord>,
-    /// Why it was not asked.
+    /// Why it was not probed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_probed: Option<String>,
     /// The services that have it.
@@ -75,54 +89,54 @@ pub struct Explanation {
     /// The pool that it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<ExplainedPoolRecord>,
-    /// How it is announced; only where a cluster is known.
+    /// How it is announced; only if a cluster is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<AnnouncementMode>,
-    /// The nodes that MetalLB says announce it: a witness.
+    /// The nodes that announce it by MetalLB's status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announcers: Vec<String>,
-    /// Why it is in dispute.
+    /// The cause of the conflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<ClusterCause>,
     /// The conflict that the daemon has open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictRecord>,
-    /// What the daemon found about it, the oldest first, as `probe history` writes it.
+    /// The findings of the daemon about it, the oldest first, as `probe history` writes them.
     pub history: Vec<FindingRecord>,
-    /// What else is not as it should be, as the daemon writes it.
+    /// The drift about it, as the daemon writes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drifts: Vec<Value>,
-    /// What to do.
+    /// The next steps.
     pub next: Vec<NextStep>,
-    /// How the cluster is known; absent if none is.
+    /// The source of the cluster data; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterSourceRecord>,
-    /// What could not be found out, and why.
+    /// The inputs that are missing, and why.
     pub gaps: Vec<String>,
 }
 
-/// Somebody who has the address.
+/// An owner of the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedOwnerRecord {
-    /// Its MACs, the one heard last first.
+    /// Its MACs, the one observed last first.
     pub macs: Vec<MacAddr>,
-    /// The registered maker of the first MAC that has one.
+    /// The vendor of the first MAC that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Cow<'static, str>>,
-    /// The node of the cluster that it is.
+    /// Its node of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Whether it is certainly none; absent where that is not known.
+    /// Whether it is certainly no node; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stranger: Option<bool>,
+    pub external: Option<bool>,
     /// Whether it is this host.
     pub local: bool,
-    /// What it does about the address.
-    pub part: OwnerPart,
-    /// When it was first heard with the address.
+    /// What it does with the address.
+    pub activity: OwnerActivity,
+    /// When it was first observed with the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Timestamp>,
-    /// When it was last heard with the address.
+    /// When it was last observed with the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
 }
@@ -130,16 +144,16 @@ pub struct ExplainedOwnerRecord {
 /// A service that has the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedServiceRecord {
-    /// Which.
+    /// Its name.
     #[serde(flatten)]
     pub named: NamespacedName,
-    /// When it was made.
+    /// When it was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
-    /// When it was last given addresses.
+    /// When it was last assigned addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assigned: Option<Timestamp>,
-    /// Whether somebody asked for this address; else it was assigned.
+    /// Whether it requests this address; otherwise it was assigned automatically.
     pub requested: bool,
     /// `spec.loadBalancerClass`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,19 +168,19 @@ pub struct ExplainedServiceRecord {
 /// The pool that the address is from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedPoolRecord {
-    /// Where it lives.
+    /// Its namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
-    /// What defines it.
+    /// The kind of its object.
     pub kind: String,
     /// Its ranges, as they are written.
     pub ranges: Vec<String>,
 }
 
 impl ExplainedPoolRecord {
-    /// As people write it.
+    /// `namespace/name`.
     pub fn title(&self) -> String {
         match &self.namespace {
             Some(namespace) => format!("{namespace}/{}", self.name),
@@ -175,17 +189,17 @@ impl ExplainedPoolRecord {
     }
 }
 
-/// How the cluster is known.
+/// The source of the cluster data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSourceRecord {
-    /// Who said so.
+    /// The source.
     pub source: ClusterSource,
-    /// Of which context of kubeconfig.
+    /// The context of the kubeconfig.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// How well each resource is known.
+    /// The freshness of each resource.
     pub freshness: BTreeMap<Resource, Freshness>,
-    /// How many nodes are known; absent if their list is not.
+    /// The number of nodes; absent if they could not be listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<usize>,
 }

@@ -68,20 +68,38 @@ fn our_own_probes_and_those_of_stations_that_hold_an_address_are_no_newcomers() 
     for prober in [HOST, B] {
         lab.probe(10 * S, prober, false);
         lab.see(10 * S + 50, answer_to_probe(prober, A, 10 * S));
-        assert_eq!(lab.detector.last_probed(&key(), time(11 * S)), None);
+        assert_eq!(lab.detector.quiet_until(&key(), time(11 * S)), None);
     }
     assert_eq!(lab.kinds(), []);
 }
 
 #[test]
-fn a_newcomers_probe_is_kept_in_mind_for_ten_seconds() {
+fn a_booting_host_is_left_alone_for_ten_seconds() {
     let mut lab = Lab::new();
     lab.probe(0, CLIENT, false);
     assert_eq!(
-        lab.detector.last_probed(&key(), time(10 * S - 1)),
-        Some(time(0))
+        lab.detector.quiet_until(&key(), time(10 * S - 1)),
+        Some(time(10 * S))
     );
-    assert_eq!(lab.detector.last_probed(&key(), time(10 * S)), None);
+    assert_eq!(lab.detector.quiet_until(&key(), time(10 * S)), None);
+}
+
+/// The ARP monitor of a bond, or a stuck client.
+#[test]
+fn a_host_that_goes_on_probing_is_no_booting_host() {
+    let mut lab = Lab::new();
+    for second in 0..=14 {
+        let at = second * S;
+        lab.probe(at, CLIENT, false);
+        assert!(lab.detector.quiet_until(&key(), time(at)).is_some());
+    }
+    for second in 15..60 {
+        lab.probe(second * S, CLIENT, false);
+        assert_eq!(lab.detector.quiet_until(&key(), time(second * S)), None);
+    }
+    let later = 59 * S + 60 * S;
+    lab.probe(later, B, false);
+    assert!(lab.detector.quiet_until(&key(), time(later)).is_some());
 }
 
 #[test]

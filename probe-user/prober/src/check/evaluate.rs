@@ -1,4 +1,7 @@
-//! What was heard of an address, judged by the rules of detection on who is one machine.
+//! Decides from the replies to a check who owns an address, by the rules of detection on which MACs are one host.
+//!
+//! This is the one place that decides it for `check`, `check --kubernetes` and `explain`. An address that this host holds,
+//! or that a speaker on it was observed to reply for, counts as owned by this host: its own probes do not show that.
 
 use std::{cmp::Reverse, collections::HashSet, time::Duration};
 
@@ -6,71 +9,93 @@ use probe_common::wire::MacAddr;
 use probe_detect::{DetectConfig, OwnerIdentity, OwnerRules};
 use probe_model::{CheckVerdict, Hint, Timestamp};
 
-use super::{AddressResponses, RespondingMac};
+use super::{AddressResponses, RespondingMac, SharedReplies};
 
-/// How it was checked, which decides what it means that two machines did not answer the same question.
+/// How an address was checked, which decides what it means that two hosts did not reply to the same probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckMode {
-    /// Within a moment: nothing moves in that time.
+    /// Within a second: an address does not move in that time.
     Once,
-    /// Over a time, in which an address may move.
+    /// Over a time in which an address may move.
     Continuous,
 }
 
-/// One machine that has to do with an address: its MACs, and what all of them did.
+/// How this host has an address, which its own probes do not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// The address is configured on an interface with this MAC.
+    Configured(MacAddr),
+    /// A speaker on this host announces the address with this MAC, as its daemon observed.
+    Announced(MacAddr),
+}
+
+impl LocalAddress {
+    /// The MAC that this host has the address with.
+    pub const fn mac(self) -> MacAddr {
+        match self {
+            Self::Configured(mac) | Self::Announced(mac) => mac,
+        }
+    }
+}
+
+/// One host that owns or claims an address: its MACs, and the frames of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedHost {
-    /// What was heard of it, the MAC that was heard last first. Empty of this host, which does not hear itself.
+    /// Its MACs with what was received from each, the one observed last first. Empty for this host, which does not
+    /// receive its own frames.
     pub responders: Vec<RespondingMac>,
-    /// The MAC that this host holds the address with.
-    pub held: Option<MacAddr>,
+    /// How this host has the address; `None` for other hosts.
+    pub held: Option<LocalAddress>,
     /// Whether it is this host.
     pub local: bool,
 }
 
-/// What was heard of an address, judged.
+/// The result of checking one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckResult {
-    /// What is known.
+    /// Whether the address has one owner, several, or none.
     pub verdict: CheckVerdict,
-    /// Who has it: those who answered first, of these the one heard last first.
-    pub machines: Vec<CheckedHost>,
-    /// What may be the cause.
+    /// The owners, the one observed last first, and behind them hosts that only claimed the address.
+    pub hosts: Vec<CheckedHost>,
+    /// The likely cause.
     pub hint: Option<Hint>,
 }
 
-/// Judges.
+/// Evaluates the responses to a check.
 #[derive(Debug)]
 pub struct CheckEvaluator {
     rules: OwnerRules,
-    manner: CheckMode,
+    mode: CheckMode,
     overlap: Duration,
 }
 
 impl CheckEvaluator {
-    /// Goes by these rules on who is one machine.
-    pub fn new(config: DetectConfig, manner: CheckMode) -> Self {
+    /// An evaluator with these rules on which MACs are one host.
+    pub fn new(config: DetectConfig, mode: CheckMode) -> Self {
         let overlap = config.takeover_grace;
         Self {
             rules: OwnerRules::new(config),
-            manner,
+            mode,
             overlap,
         }
     }
 
-    /// Judges what was heard, given the MACs of this host and the one it holds the address with.
+    /// Evaluates the responses for one address, given how this host has it, the MACs of this host, and which MACs
+    /// reply for the same addresses.
     pub fn evaluate(
         &self,
-        sighting: &AddressResponses,
-        held: Option<MacAddr>,
+        responses: &AddressResponses,
+        held: Option<LocalAddress>,
         own: &HashSet<MacAddr>,
+        shared: &SharedReplies,
     ) -> CheckResult {
-        let machines = self.hosts(sighting, held, own);
-        let verdict = self.verdict(&machines);
-        let hint = self.hint(&machines, verdict);
+        let hosts = self.hosts(responses, held, own);
+        let router_hint = self.router_hint(&hosts);
+        let verdict = self.verdict(&hosts, router_hint);
+        let hint = router_hint.or_else(|| hint(&hosts, verdict, shared));
         CheckResult {
             verdict,
-            machines,
+            hosts,
             hint,
         }
     }
@@ -78,54 +103,55 @@ impl CheckEvaluator {
     /// As on a binding in detection: physical MACs beside a virtual-router MAC belong to it.
     fn hosts(
         &self,
-        sighting: &AddressResponses,
-        held: Option<MacAddr>,
+        responses: &AddressResponses,
+        held: Option<LocalAddress>,
         own: &HashSet<MacAddr>,
     ) -> Vec<CheckedHost> {
-        let responders = sighting.responders.iter();
+        let responders = responses.responders.iter();
         let router = responders
             .clone()
-            .filter(|station| self.rules.is_virtual_router(station.mac))
-            .max_by_key(|station| (station.last, station.mac))
-            .map(|station| OwnerIdentity::VirtualRouter(station.mac));
+            .filter(|responder| self.rules.is_virtual_router(responder.mac))
+            .max_by_key(|responder| (responder.last, responder.mac))
+            .map(|responder| OwnerIdentity::VirtualRouter(responder.mac));
         let owner_of = |mac| match (self.rules.identify(mac), router) {
             (OwnerIdentity::Host(_), Some(router)) => router,
             (identity, _) => identity,
         };
-        let mut machines: Vec<(OwnerIdentity, CheckedHost)> = Vec::new();
-        for station in responders {
-            let machine = host_of(&mut machines, owner_of(station.mac));
-            machine.local |= own.contains(&station.mac);
-            machine.responders.push(station.clone());
+        let mut hosts: Vec<(OwnerIdentity, CheckedHost)> = Vec::new();
+        for responder in responders {
+            let host = host_of(&mut hosts, owner_of(responder.mac));
+            host.local |= own.contains(&responder.mac);
+            host.responders.push(responder.clone());
         }
-        if let Some(mac) = held {
-            let machine = host_of(&mut machines, owner_of(mac));
-            machine.held = Some(mac);
-            machine.local = true;
+        if let Some(held) = held {
+            let host = host_of(&mut hosts, owner_of(held.mac()));
+            host.held = Some(held);
+            host.local = true;
         }
-        let mut machines: Vec<_> = machines.into_iter().map(|(_, machine)| machine).collect();
-        for machine in &mut machines {
-            machine
-                .responders
-                .sort_by_key(|station| (Reverse(station.last), station.mac));
+        let mut hosts: Vec<_> = hosts.into_iter().map(|(_, host)| host).collect();
+        for host in &mut hosts {
+            host.responders
+                .sort_by_key(|responder| (Reverse(responder.last), responder.mac));
         }
-        machines.sort_by_key(|machine| (!machine.has(), Reverse(machine.last())));
-        machines
+        hosts.sort_by_key(|host| (!host.is_owner(), Reverse(host.last())));
+        hosts
     }
 
-    fn verdict(&self, machines: &[CheckedHost]) -> CheckVerdict {
-        let mut pairs = machines
+    fn verdict(&self, hosts: &[CheckedHost], router_hint: Option<Hint>) -> CheckVerdict {
+        let mut pairs = hosts
             .iter()
             .enumerate()
-            .flat_map(|(place, one)| machines[place + 1..].iter().map(move |other| (one, other)));
+            .flat_map(|(index, one)| hosts[index + 1..].iter().map(move |other| (one, other)));
         if pairs.any(|(one, other)| self.overlap_in_time(one, other)) {
             return CheckVerdict::Conflict;
         }
-        match machines {
+        match hosts {
             [] => CheckVerdict::NoReply,
-            // Who claimed the address while another one answered, but not for long enough to be a rival, is named.
+            // The MACs are one owner by definition, and yet two hosts reply with them.
+            _ if router_hint.is_some() => CheckVerdict::Contested,
+            // A host that claimed the address while another one replied, but too briefly for a conflict, is listed.
             [first, second, ..]
-                if self.manner == CheckMode::Continuous
+                if self.mode == CheckMode::Continuous
                     && first.held.is_none()
                     && !second.sends_only_requests() =>
             {
@@ -135,139 +161,142 @@ impl CheckEvaluator {
         }
     }
 
-    /// Whether two machines have the address at the same time.
+    /// Whether two hosts have the address at the same time.
     fn overlap_in_time(&self, one: &CheckedHost, other: &CheckedHost) -> bool {
         if one.sends_only_requests() || other.sends_only_requests() {
-            // A bond in mode balance-alb asks with one MAC and answers with another.
+            // A bond in mode balance-alb sends requests with one MAC and replies with another.
             return false;
         }
-        if one.has() && other.has() {
-            return match (self.manner, one.probe_range(), other.probe_range()) {
+        if one.is_owner() && other.is_owner() {
+            let is_held = one.held.is_some() || other.held.is_some();
+            match (self.mode, one.probe_range(), other.probe_range()) {
+                (CheckMode::Once, ..) => return true,
                 (CheckMode::Continuous, Some(one), Some(other)) => {
-                    one.0 <= other.1 && other.0 <= one.1
+                    return one.0 <= other.1 && other.0 <= one.1;
                 }
-                (CheckMode::Once, ..)
-                | (CheckMode::Continuous, None, _)
-                | (CheckMode::Continuous, _, None) => true,
-            };
+                (CheckMode::Continuous, ..) if is_held => return true,
+                // One of them replied to other hosts only: the times decide.
+                (CheckMode::Continuous, ..) => {}
+            }
         }
-        // One of them only announces. In a handover it overlaps with the other for a moment, and of what this
-        // host holds it has to claim it again.
-        let goes_on = |one: &CheckedHost, other: &CheckedHost| {
+        // One of them only announces. In a handover it overlaps with the other for a moment, and for an address that
+        // this host holds it has to claim it again.
+        let continues = |one: &CheckedHost, other: &CheckedHost| {
             let from = if other.held.is_some() { one } else { other };
             one.held.is_some() || one.last() > from.first() + self.overlap
         };
-        goes_on(one, other) && goes_on(other, one)
+        continues(one, other) && continues(other, one)
     }
 
-    /// The same words as detection has for the same things.
-    fn hint(&self, machines: &[CheckedHost], verdict: CheckVerdict) -> Option<Hint> {
-        let is_router = |station: &RespondingMac| self.rules.is_virtual_router(station.mac);
-        let having = machines.iter().filter(|machine| machine.has());
-        let routers = machines
+    /// Two hosts that reply with the MACs of one virtual router, or two routers.
+    fn router_hint(&self, hosts: &[CheckedHost]) -> Option<Hint> {
+        let is_router = |responder: &&RespondingMac| self.rules.is_virtual_router(responder.mac);
+        let routers = hosts
             .iter()
-            .filter(|machine| machine.responders.iter().any(is_router));
+            .filter(|host| host.responders.iter().any(|one| is_router(&one)));
         if routers.clone().count() > 1 {
             return Some(Hint::TwoRouterGroups);
         }
-        for machine in routers {
-            let answering = machine
-                .responders
-                .iter()
-                .filter(|station| station.answers > 0);
-            let [virtual_ones, physical] = [true, false].map(|wanted| {
-                let responders = answering.clone();
-                responders
-                    .filter(|station| is_router(station) == wanted)
-                    .count()
-            });
-            if machine
-                .responders
-                .iter()
-                .any(|station| is_router(station) && station.repeats > 0)
-            {
-                return Some(Hint::TwoMasters);
-            } else if virtual_ones > 0 && physical > 0 {
-                return Some(Hint::RouterAndHost);
+        routers.into_iter().find_map(|host| {
+            let replying = || host.responders.iter().filter(|one| one.replies > 0);
+            if replying().any(|one| is_router(&one) && one.repeats > 0) {
+                Some(Hint::TwoMasters)
+            } else if replying().any(|one| is_router(&one)) && !replying().all(|one| is_router(&one)) {
+                Some(Hint::RouterAndHost)
+            } else {
+                None
             }
-        }
-        if verdict != CheckVerdict::Conflict {
-            let asking = machines.iter().any(CheckedHost::sends_only_requests);
-            return (asking && machines.len() > 1).then_some(Hint::BalanceAlb);
-        }
-        if machines.iter().all(|machine| machine.local) {
-            Some(Hint::ArpFlux)
-        } else if having.count() > 2 {
-            Some(Hint::IpvsStrictArp)
-        } else {
-            None
-        }
+        })
+    }
+}
+
+/// The same hints as detection gives.
+fn hint(hosts: &[CheckedHost], verdict: CheckVerdict, shared: &SharedReplies) -> Option<Hint> {
+    if verdict != CheckVerdict::Conflict {
+        let requests = hosts.iter().any(CheckedHost::sends_only_requests);
+        return (requests && hosts.len() > 1).then_some(Hint::BalanceAlb);
+    }
+    if hosts.iter().all(|host| host.local) {
+        return Some(Hint::ArpFlux);
+    }
+    let owners: Vec<_> = hosts.iter().filter(|host| host.is_owner()).collect();
+    match &owners[..] {
+        [one, other] if are_one_host(one, other, shared) => Some(Hint::ArpFlux),
+        [_, _, _, ..] => Some(Hint::IpvsStrictArp),
+        _ => None,
+    }
+}
+
+/// Whether two owners reply for each other's addresses: one host, several interfaces, one network.
+fn are_one_host(one: &CheckedHost, other: &CheckedHost, shared: &SharedReplies) -> bool {
+    match (&one.responders[..], &other.responders[..]) {
+        ([one], [other]) => shared.are_one_host(one.mac, other.mac),
+        _ => false,
     }
 }
 
 fn host_of(
-    machines: &mut Vec<(OwnerIdentity, CheckedHost)>,
+    hosts: &mut Vec<(OwnerIdentity, CheckedHost)>,
     owner: OwnerIdentity,
 ) -> &mut CheckedHost {
-    let place = machines.iter().position(|(known, _)| *known == owner);
-    let place = place.unwrap_or_else(|| {
-        let machine = CheckedHost {
+    let index = hosts.iter().position(|(known, _)| *known == owner);
+    let index = index.unwrap_or_else(|| {
+        let host = CheckedHost {
             responders: Vec::new(),
             held: None,
             local: false,
         };
-        machines.push((owner, machine));
-        machines.len() - 1
+        hosts.push((owner, host));
+        hosts.len() - 1
     });
-    &mut machines[place].1
+    &mut hosts[index].1
 }
 
 impl CheckedHost {
-    /// Its MACs, the one heard last first.
+    /// Its MACs, the one observed last first.
     pub fn macs(&self) -> Vec<MacAddr> {
-        let heard = self.responders.iter().map(|station| station.mac);
-        let held = self
-            .held
-            .filter(|held| heard.clone().all(|mac| mac != *held));
-        heard.chain(held).collect()
+        let observed = self.responders.iter().map(|responder| responder.mac);
+        let held = self.held.map(LocalAddress::mac);
+        let held = held.filter(|held| observed.clone().all(|mac| mac != *held));
+        observed.chain(held).collect()
     }
 
-    /// Whether it answered, or is this host and holds the address.
-    pub fn has(&self) -> bool {
-        self.held.is_some() || self.responders.iter().any(|station| station.answers > 0)
+    /// Whether it owns the address: it was observed to reply for it, to anyone, or is this host and has it.
+    pub fn is_owner(&self) -> bool {
+        self.held.is_some() || self.responders.iter().any(RespondingMac::is_replying)
     }
 
-    /// Whether nothing is known of it but that it asked others with the address as its own.
+    /// Whether it only sent requests with the address as the sender's.
     fn sends_only_requests(&self) -> bool {
-        !self.has()
+        !self.is_owner()
             && self
                 .responders
                 .iter()
-                .all(|station| station.announcements == 0)
+                .all(|responder| responder.announcements == 0)
     }
 
-    /// When it was first heard.
+    /// When it was first observed.
     pub fn first(&self) -> Timestamp {
-        let first = self.responders.iter().map(|station| station.first).min();
-        first.unwrap_or_default()
+        let first = self.responders.iter().map(|responder| responder.first);
+        first.min().unwrap_or_default()
     }
 
-    /// When it was last heard.
+    /// When it was last observed.
     pub fn last(&self) -> Timestamp {
-        let last = self.responders.iter().map(|station| station.last).max();
-        last.unwrap_or_default()
+        let last = self.responders.iter().map(|responder| responder.last);
+        last.max().unwrap_or_default()
     }
 
-    /// The first and the last question that it answered; `None` of this host, which has it all the time.
+    /// The first and the last probe that it replied to; `None` for this host, which has the address all the time.
     pub fn probe_range(&self) -> Option<(u32, u32)> {
         if self.held.is_some() {
             return None;
         }
-        let answered = self
+        let ranges = self
             .responders
             .iter()
-            .filter_map(|station| station.probe_range);
-        answered.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+            .filter_map(|responder| responder.probe_range);
+        ranges.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
     }
 }
 
@@ -290,13 +319,16 @@ mod tests {
         Timestamp(u64::from(number) * 1_000_000_000)
     }
 
-    /// Heard from this second to that one.
-    fn station(name: &str, from: u32, to: u32) -> RespondingMac {
+    /// Observed from this second to that one.
+    fn observed(name: &str, from: u32, to: u32) -> RespondingMac {
         RespondingMac {
             mac: mac(name),
-            answers: 0,
+            replies: 0,
             repeats: 0,
             probe_range: None,
+            requests_answered: 0,
+            replies_to_others: 0,
+            sources: SmallVec::new(),
             announcements: 0,
             requests: 0,
             first: second(from),
@@ -305,67 +337,68 @@ mod tests {
         }
     }
 
-    /// Answered every question from this one to that one.
-    fn answers(name: &str, from: u32, to: u32) -> RespondingMac {
+    /// Replied to every probe from this one to that one.
+    fn replying(name: &str, from: u32, to: u32) -> RespondingMac {
         RespondingMac {
-            answers: to - from + 1,
+            replies: to - from + 1,
             probe_range: Some((from, to)),
-            ..station(name, from, to)
+            ..observed(name, from, to)
         }
     }
 
-    fn announces(name: &str, from: u32, to: u32) -> RespondingMac {
+    fn announcing(name: &str, from: u32, to: u32) -> RespondingMac {
         RespondingMac {
             announcements: to - from + 1,
-            ..station(name, from, to)
+            ..observed(name, from, to)
         }
     }
 
-    fn asks(name: &str, from: u32, to: u32) -> RespondingMac {
+    fn requesting(name: &str, from: u32, to: u32) -> RespondingMac {
         RespondingMac {
             requests: 1,
-            ..station(name, from, to)
+            ..observed(name, from, to)
         }
     }
 
-    fn judged_by(
-        judge: &CheckEvaluator,
+    fn evaluated(
+        evaluator: &CheckEvaluator,
         responders: &[RespondingMac],
         held: Option<&str>,
         own: &[&str],
     ) -> (CheckVerdict, usize, Option<Hint>) {
-        let sighting = AddressResponses {
+        let responses = AddressResponses {
             responders: SmallVec::from_vec(responders.to_vec()),
             more: 0,
         };
         let own = own.iter().map(|name| mac(name)).collect();
-        let judgement = judge.evaluate(&sighting, held.map(mac), &own);
-        (judgement.verdict, judgement.machines.len(), judgement.hint)
+        let held = held.map(|name| LocalAddress::Configured(mac(name)));
+        let result = evaluator.evaluate(&responses, held, &own, &SharedReplies::default());
+        (result.verdict, result.hosts.len(), result.hint)
     }
 
     fn once(responders: &[RespondingMac]) -> (CheckVerdict, usize, Option<Hint>) {
-        let judge = CheckEvaluator::new(DetectConfig::default(), CheckMode::Once);
-        judged_by(&judge, responders, None, &[])
+        let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Once);
+        evaluated(&evaluator, responders, None, &[])
     }
 
     fn watched(responders: &[RespondingMac]) -> (CheckVerdict, usize, Option<Hint>) {
-        let judge = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
-        judged_by(&judge, responders, None, &[])
+        let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
+        evaluated(&evaluator, responders, None, &[])
     }
 
     #[test]
-    fn who_answers_has_the_address() {
+    fn a_host_that_replies_owns_the_address() {
         use probe_model::CheckVerdict::{Conflict, NoReply, OneOwner};
         assert_eq!(once(&[]), (NoReply, 0, None));
-        assert_eq!(once(&[answers(A, 1, 3)]), (OneOwner, 1, None));
-        let two = [answers(A, 1, 3), answers(B, 1, 3)];
+        assert_eq!(once(&[replying(A, 1, 3)]), (OneOwner, 1, None));
+        let two = [replying(A, 1, 3), replying(B, 1, 3)];
         assert_eq!(once(&two), (Conflict, 2, None));
-        let three = [answers(A, 1, 1), answers(B, 2, 2), answers(C, 3, 3)];
+        let three = [replying(A, 1, 1), replying(B, 2, 2), replying(C, 3, 3)];
         assert_eq!(once(&three), (Conflict, 3, Some(Hint::IpvsStrictArp)));
         let repeating = RespondingMac {
-            answers: 9,
+            replies: 9,
             repeats: 8,
-            ..answers(A, 1, 1)
+            ..replying(A, 1, 1)
         };
         assert_eq!(once(&[repeating]), (OneOwner, 1, None));
     }
@@ -373,56 +406,56 @@ mod tests {
     #[test]
     fn what_this_host_holds_it_owns() {
         use probe_model::CheckVerdict::{Conflict, OneOwner};
-        let judge = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
-        assert_eq!(judged_by(&judge, &[], Some(A), &[A]), (OneOwner, 1, None));
-        let stranger = [answers(B, 5, 5)];
+        let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
+        assert_eq!(evaluated(&evaluator, &[], Some(A), &[A]), (OneOwner, 1, None));
+        let other = [replying(B, 5, 5)];
         assert_eq!(
-            judged_by(&judge, &stranger, Some(A), &[A]),
+            evaluated(&evaluator, &other, Some(A), &[A]),
             (Conflict, 2, None)
         );
-        let announcer = [announces(B, 5, 5)];
+        let announcer = [announcing(B, 5, 5)];
         assert_eq!(
-            judged_by(&judge, &announcer, Some(A), &[A]).0,
+            evaluated(&evaluator, &announcer, Some(A), &[A]).0,
             OneOwner,
             "once is no rival"
         );
         let flux = Some(Hint::ArpFlux);
         assert_eq!(
-            judged_by(&judge, &[answers(B, 5, 5)], Some(A), &[A, B]),
+            evaluated(&evaluator, &[replying(B, 5, 5)], Some(A), &[A, B]),
             (Conflict, 2, flux)
         );
     }
 
     #[test]
-    fn the_macs_of_one_machine_are_no_conflict() {
-        use probe_model::CheckVerdict::OneOwner;
-        let both = [answers(VRRP, 1, 3), answers(A, 1, 3)];
-        assert_eq!(once(&both), (OneOwner, 1, Some(Hint::RouterAndHost)));
+    fn the_macs_of_one_host_are_no_conflict() {
+        use probe_model::CheckVerdict::{Contested, OneOwner};
+        let both = [replying(VRRP, 1, 3), replying(A, 1, 3)];
+        assert_eq!(once(&both), (Contested, 1, Some(Hint::RouterAndHost)));
         assert_eq!(
-            once(&[answers(VRRP, 1, 3), asks(A, 2, 2)]),
+            once(&[replying(VRRP, 1, 3), requesting(A, 2, 2)]),
             (OneOwner, 1, None)
         );
         let twice = RespondingMac {
-            answers: 6,
+            replies: 6,
             repeats: 3,
-            ..answers(VRRP, 1, 3)
+            ..replying(VRRP, 1, 3)
         };
-        assert_eq!(once(&[twice]), (OneOwner, 1, Some(Hint::TwoMasters)));
+        assert_eq!(once(&[twice]), (Contested, 1, Some(Hint::TwoMasters)));
         let glbp = [
-            answers("00:07:b4:00:0a:01", 1, 3),
-            answers("00:07:b4:00:0a:02", 1, 3),
+            replying("00:07:b4:00:0a:01", 1, 3),
+            replying("00:07:b4:00:0a:02", 1, 3),
         ];
         assert_eq!(once(&glbp), (OneOwner, 1, None));
-        let bond = [answers(A, 1, 3), asks(B, 1, 3)];
+        let bond = [replying(A, 1, 3), requesting(B, 1, 3)];
         assert_eq!(once(&bond), (OneOwner, 2, Some(Hint::BalanceAlb)));
         let config = DetectConfig {
             same_owner: vec![vec![mac(A), mac(B)]],
             ..DetectConfig::default()
         };
-        let judge = CheckEvaluator::new(config, CheckMode::Once);
-        let declared = [answers(A, 1, 3), answers(B, 1, 3)];
-        assert_eq!(judged_by(&judge, &declared, None, &[]), (OneOwner, 1, None));
-        let groups = [answers(VRRP, 1, 3), answers("00:00:5e:00:01:08", 1, 3)];
+        let evaluator = CheckEvaluator::new(config, CheckMode::Once);
+        let declared = [replying(A, 1, 3), replying(B, 1, 3)];
+        assert_eq!(evaluated(&evaluator, &declared, None, &[]), (OneOwner, 1, None));
+        let groups = [replying(VRRP, 1, 3), replying("00:00:5e:00:01:08", 1, 3)];
         let two_groups = Some(Hint::TwoRouterGroups);
         assert_eq!(once(&groups), (CheckVerdict::Conflict, 2, two_groups));
     }
@@ -430,28 +463,69 @@ mod tests {
     #[test]
     fn over_a_time_an_address_may_move_once_and_not_back() {
         use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
-        let moved = [answers(A, 1, 20), answers(B, 21, 60)];
+        let moved = [replying(A, 1, 20), replying(B, 21, 60)];
         assert_eq!(watched(&moved), (Moved, 2, None));
-        let there_and_back = [answers(A, 1, 60), answers(B, 20, 25)];
+        let there_and_back = [replying(A, 1, 60), replying(B, 20, 25)];
         assert_eq!(watched(&there_and_back).0, Conflict);
         assert_eq!(
-            watched(&[answers(A, 1, 20), answers(B, 20, 60)]).0,
+            watched(&[replying(A, 1, 20), replying(B, 20, 60)]).0,
             Conflict
         );
-        assert_eq!(watched(&[answers(A, 1, 60)]).0, OneOwner);
-        assert_eq!(watched(&[answers(A, 1, 60), asks(B, 3, 50)]).0, OneOwner);
+        assert_eq!(watched(&[replying(A, 1, 60)]).0, OneOwner);
+        assert_eq!(watched(&[replying(A, 1, 60), requesting(B, 3, 50)]).0, OneOwner);
     }
 
     #[test]
-    fn who_only_announces_is_a_rival_if_both_go_on() {
+    fn a_host_that_only_announces_is_a_rival_if_both_continue() {
         use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
         assert_eq!(
-            watched(&[answers(A, 1, 60), announces(B, 3, 50)]).0,
+            watched(&[replying(A, 1, 60), announcing(B, 3, 50)]).0,
             Conflict
         );
         // The burst of a handover, and the answer of the owner before.
-        assert_eq!(watched(&[answers(A, 1, 20), announces(B, 20, 25)]).0, Moved);
-        assert_eq!(once(&[answers(A, 1, 1), announces(B, 1, 1)]).0, OneOwner);
-        assert_eq!(once(&[announces(A, 1, 1)]).0, OneOwner);
+        assert_eq!(watched(&[replying(A, 1, 20), announcing(B, 20, 25)]).0, Moved);
+        assert_eq!(once(&[replying(A, 1, 1), announcing(B, 1, 1)]).0, OneOwner);
+        assert_eq!(once(&[announcing(A, 1, 1)]).0, OneOwner);
+    }
+
+    /// A speaker does not receive this host's own probes, but replies to other hosts.
+    #[test]
+    fn a_host_that_replies_to_others_owns_the_address_too() {
+        use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
+        let speaker = |from, to| RespondingMac {
+            replies_to_others: 1,
+            ..observed(A, from, to)
+        };
+        assert_eq!(once(&[speaker(1, 1)]).0, OneOwner);
+        assert_eq!(once(&[speaker(1, 1), replying(B, 1, 3)]).0, Conflict);
+        assert_eq!(watched(&[speaker(1, 60), replying(B, 5, 50)]).0, Conflict);
+        assert_eq!(watched(&[speaker(1, 5), replying(B, 10, 50)]).0, Moved);
+        let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Once);
+        let responses = AddressResponses {
+            responders: SmallVec::from_vec(vec![replying(B, 1, 3)]),
+            more: 0,
+        };
+        let announced = Some(LocalAddress::Announced(mac(A)));
+        let result =
+            evaluator.evaluate(&responses, announced, &HashSet::new(), &SharedReplies::default());
+        assert_eq!(result.verdict, Conflict);
+    }
+
+    #[test]
+    fn two_macs_that_reply_for_each_others_addresses_are_one_host_with_arp_flux() {
+        let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Once);
+        let responses = AddressResponses {
+            responders: SmallVec::from_vec(vec![replying(A, 1, 3), replying(B, 1, 3)]),
+            more: 0,
+        };
+        let mut shared = SharedReplies::default();
+        for address in [[192, 0, 2, 10], [192, 0, 2, 11]] {
+            shared.record(mac(A), address.into());
+            shared.record(mac(B), address.into());
+        }
+        let evaluate = |shared: &SharedReplies| evaluator.evaluate(&responses, None, &HashSet::new(), shared).hint;
+        assert_eq!(evaluate(&shared), Some(Hint::ArpFlux));
+        shared.record(mac(A), [192, 0, 2, 12].into());
+        assert_eq!(evaluate(&shared), None);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use futures_util::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net};
 use probe_common::wire::{MacAddr, Vlan};
-use probe_model::{Link, Links};
+use probe_model::{Link, Links, Segment, on_link};
 use probe_network::{links, links::LinksError, neighbours};
 use probe_pools::interval::Interval;
 use rtnetlink::{
@@ -45,6 +45,17 @@ pub struct EgressInterface {
     pub networks: Vec<Ipv4Net>,
     /// The addresses that this host holds there, and with which MAC.
     pub held: HashMap<Ipv4Addr, MacAddr>,
+    /// The addresses that this host can send ARP requests with, each with its network.
+    pub sources: Vec<Ipv4Net>,
+}
+
+impl EgressInterface {
+    /// The address to send an ordinary ARP request for `target` with, as the kernel would: the first address of this
+    /// interface in the target's network. A request for the address itself would be an announcement.
+    pub fn source_for(&self, target: Ipv4Addr) -> Option<Ipv4Addr> {
+        let mut sources = self.sources.iter().filter(|source| source.contains(&target));
+        sources.next().map(Ipv4Net::addr).filter(|source| *source != target)
+    }
 }
 
 /// Where a packet to an address would go.
@@ -262,7 +273,7 @@ impl HostNetwork {
             }
             let reserved = networks
                 .iter()
-                .filter_map(|&network| target_ranges::reserved(network));
+                .filter_map(|&network| on_link::reserved_addresses(network));
             let inside = |address: &u32| (first..=last).contains(address);
             let reserved: Vec<_> = reserved.flatten().map(u32::from).filter(inside).collect();
             let unreachable = reserved.iter().map(|&address| Ipv4Addr::from(address));
@@ -506,10 +517,31 @@ impl HostNetwork {
             name: link.name.clone(),
             mac,
             vlan,
-            networks: probe_model::on_link::networks(&self.links, ifindex, vlan),
+            networks: on_link::networks(&self.links, ifindex, vlan),
             held: held.collect(),
+            sources: self.sources(ifindex, vlan, mac),
         });
         Ok(self.egress_interfaces.len() - 1)
+    }
+
+    /// The IPv4 addresses with the MAC of a segment's interface, in the kernel's order, which begins with the primary
+    /// address of each network. An address without a network is a virtual one.
+    fn sources(&self, ifindex: u32, vlan: Vlan, mac: MacAddr) -> Vec<Ipv4Net> {
+        let here = Segment {
+            interface: ifindex,
+            vlan,
+        };
+        let is_here = |link: &&Link| {
+            let segments = || on_link::segments(&self.links, link, &|index| index == ifindex);
+            link.arp && link.mac == Some(mac) && segments().contains(&here)
+        };
+        let addresses = self.links.iter().filter(is_here).flat_map(|link| &link.addresses);
+        addresses
+            .filter_map(|network| match network {
+                IpNet::V4(network) if network.prefix_len() < 32 => Some(*network),
+                IpNet::V4(_) | IpNet::V6(_) => None,
+            })
+            .collect()
     }
 
     /// Where a packet to this address would go.
@@ -565,7 +597,7 @@ fn networks_of(link: &Link) -> impl Iterator<Item = Ipv4Net> {
 
 /// Why an address that was named by itself cannot be checked in a network.
 fn reject_target(network: Ipv4Net, address: u32) -> Option<HostNetworkError> {
-    let [own, broadcast] = target_ranges::reserved(network)?;
+    let [own, broadcast] = on_link::reserved_addresses(network)?;
     let address = Ipv4Addr::from(address);
     let what = if address == own {
         "network address"

@@ -1,17 +1,15 @@
-//! Checking: who answers for these addresses, now?
+//! Checking which hosts reply for addresses now.
 //!
-//! The parts are pure, and time comes with what they are told: [`Target`]s are what somebody typed, [`TargetRanges`] the
-//! addresses that come of it, [`CheckSchedule`] says which of them is asked about when, [`ResponseTable`] what was heard, and
-//! [`CheckEvaluator`] what that means. [`HostNetwork`] is what netlink says of this host. Whoever joins them sends and
-//! receives; here nothing does.
+//! The parts are pure, the caller passes the time: [`Target`]s are the arguments of the command line, [`TargetRanges`] the
+//! addresses that result, [`CheckSchedule`] decides which of them is probed when, [`ResponseTable`] records the received
+//! frames, and [`CheckEvaluator`] decides who owns each address. [`HostNetwork`] reads this host's network over netlink.
+//! The caller joins them, sends and receives.
 //!
 //! What always holds:
 //!
-//! - Not more frames leave than the pace allows, whatever the clock does.
-//! - Nothing is asked about an address for which a stranger has sent an ARP probe in the last 10 s (RFC 5227
-//!   section 2.1.1: a booting host would take the question for a rival's).
-//! - Of an address that keeps silent, a count and two bits are kept, and of one that has answered nothing once
-//!   it has been reported.
+//! - No more frames are sent than the rate allows, whatever the clock does.
+//! - While a host may be booting with an address (RFC 5227 section 2.1.1), the address is not probed.
+//! - An address without a reply takes a counter and two bits; an address that was reported, nothing else.
 
 pub mod cluster_targets;
 mod evaluate;
@@ -19,18 +17,22 @@ mod host_network;
 mod record;
 mod response_table;
 mod schedule;
+mod shared_replies;
 mod shuffle;
 mod target;
 mod target_list;
 mod target_ranges;
 
-pub use evaluate::{CheckEvaluator, CheckMode, CheckResult, CheckedHost};
+pub use evaluate::{CheckEvaluator, CheckMode, CheckResult, CheckedHost, LocalAddress};
 pub use host_network::{
     EgressInterface, EgressNeighbours, HostNetwork, HostNetworkError, TargetRoute,
 };
 pub use record::{CheckDetails, check_record};
-pub use response_table::{AddressResponses, RespondingMac, ResponseTable};
+pub use response_table::{
+    AddressResponses, ProbeForm, RespondingMac, ResponseTable, SentProbe,
+};
 pub use schedule::{CheckSchedule, ScheduleAction, ScheduleMode};
+pub use shared_replies::SharedReplies;
 pub use shuffle::seed;
 pub use target::{InvalidTarget, Target};
 pub use target_list::{TargetList, TargetListError, parse_target_list};

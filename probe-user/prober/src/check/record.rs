@@ -1,87 +1,101 @@
-//! Turns the judgement of one address into a record.
+//! The record of one checked address.
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use probe_common::wire::{MacAddr, Vlan};
 use probe_model::{
-    CheckOwnerRecord, CheckRecord, Clock, NeighbourRecord, Timestamp, vendor::vendor,
+    CheckOwnerRecord, CheckRecord, Clock, NeighborRecord, Timestamp, vendor::vendor,
 };
 
-use super::{CheckResult, CheckedHost, RespondingMac};
+use super::{CheckResult, CheckedHost, LocalAddress, RespondingMac};
 
-/// Which address was checked where, and how often it was asked about.
+/// The address that was checked, and the frames that were sent for it.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckDetails<'a> {
-    /// Which.
+    /// The address.
     pub ip: Ipv4Addr,
-    /// On which interface.
+    /// The interface.
     pub interface: &'a str,
-    /// In which VLAN.
+    /// The VLAN.
     pub vlan: Vlan,
-    /// How often.
-    pub asked: u32,
-    /// Whether it was left alone because somebody asked whether it is free.
-    pub probed: bool,
-    /// Frames of stations beyond those that were told apart.
-    pub more: u32,
-    /// Whom this host's neighbour table names.
+    /// Frames sent, of either form.
+    pub probes_sent: u32,
+    /// Of these, ARP requests with a sender address.
+    pub requests_sent: u32,
+    /// The host that sent ARP probes for the address.
+    pub probed_by: Option<MacAddr>,
+    /// Frames of MACs beyond those that are recorded.
+    pub frames_dropped: u32,
+    /// The MAC in this host's neighbour table.
     pub neighbour: Option<MacAddr>,
 }
 
-/// The record of one checked address: its judgement at the time `at`, with names and the time of day.
+/// The record of one checked address: its result at the time `at`, with names and the time of day.
 pub fn check_record(
     checked: CheckDetails,
-    judgement: &CheckResult,
+    result: &CheckResult,
     at: Timestamp,
     clock: Clock,
 ) -> CheckRecord {
     let clock = clock.read_once();
-    let owners = judgement.machines.iter();
-    let owners: Vec<_> = owners.map(|machine| owner_record(machine, clock)).collect();
-    let has = |mac| {
-        let having = judgement.machines.iter().filter(|machine| machine.has());
-        having.flat_map(CheckedHost::macs).any(|one| one == mac)
+    let owners = result.hosts.iter().map(|host| owner_record(host, clock));
+    let is_owner = |mac| {
+        let owners = result.hosts.iter().filter(|host| host.is_owner());
+        owners.flat_map(CheckedHost::macs).any(|one| one == mac)
     };
     CheckRecord {
         time: clock.to_wall_clock(at),
         ip: checked.ip,
         interface: checked.interface.to_owned(),
         vlan: checked.vlan,
-        verdict: judgement.verdict,
-        asked: checked.asked,
-        probed: checked.probed,
-        owners,
-        more: checked.more,
-        hint: judgement.hint,
-        neighbour: checked.neighbour.map(|mac| NeighbourRecord {
+        verdict: result.verdict,
+        probes_sent: checked.probes_sent,
+        requests_sent: checked.requests_sent,
+        probed_by: checked.probed_by,
+        owners: owners.collect(),
+        frames_dropped: checked.frames_dropped,
+        hint: result.hint,
+        neighbor: checked.neighbour.map(|mac| NeighborRecord {
             mac,
-            agrees: has(mac),
+            agrees: is_owner(mac),
         }),
         expected: None,
         cluster: None,
     }
 }
 
-fn owner_record(machine: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
-    let macs = machine.macs();
-    let sum = |pick: fn(&RespondingMac) -> u32| {
-        let numbers = machine.responders.iter().map(pick);
+fn owner_record(host: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
+    let macs = host.macs();
+    let sum = |count: fn(&RespondingMac) -> u32| {
+        let numbers = host.responders.iter().map(count);
         numbers.fold(0, u32::saturating_add)
     };
-    let took = machine.responders.iter().filter_map(|station| station.took);
-    let heard = !machine.responders.is_empty();
+    let took = host.responders.iter().filter_map(|one| one.took);
+    let is_observed = !host.responders.is_empty();
+    let mut sources: Vec<_> = host
+        .responders
+        .iter()
+        .flat_map(|one| one.sources.iter().copied())
+        .filter(|source| !macs.contains(source))
+        .collect();
+    sources.sort_unstable();
+    sources.dedup();
     CheckOwnerRecord {
         vendor: macs.iter().copied().find_map(vendor),
         node: None,
         macs,
-        local: machine.local,
-        holds: machine.held.is_some(),
-        answered: sum(RespondingMac::probes_answered),
-        answers: sum(|station| station.answers),
-        announcements: sum(|station| station.announcements),
-        requests: sum(|station| station.requests),
-        first_seen: heard.then(|| clock.to_wall_clock(machine.first())),
-        last_seen: heard.then(|| clock.to_wall_clock(machine.last())),
+        local: host.local,
+        holds: host.held.is_some(),
+        speaker: matches!(host.held, Some(LocalAddress::Announced(_))),
+        probes_answered: sum(RespondingMac::probes_answered),
+        replies: sum(|one| one.replies),
+        requests_answered: sum(|one| one.requests_answered),
+        replies_to_others: sum(|one| one.replies_to_others),
+        announcements: sum(|one| one.announcements),
+        requests: sum(|one| one.requests),
+        sources,
+        first_seen: is_observed.then(|| clock.to_wall_clock(host.first())),
+        last_seen: is_observed.then(|| clock.to_wall_clock(host.last())),
         min_rtt_us: took.clone().map(|(fastest, _)| microseconds(fastest)).min(),
         max_rtt_us: took.map(|(_, slowest)| microseconds(slowest)).max(),
     }

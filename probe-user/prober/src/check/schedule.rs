@@ -1,67 +1,65 @@
-//! Which address is asked about when: pure, and told the time.
+//! Decides which address is probed when; pure, the caller passes the time.
 
 use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
 use lru::LruCache;
+use probe_common::wire::MacAddr;
+use probe_detect::ForeignProbes;
 use probe_model::Timestamp;
 
 use super::shuffle::AddressPermutation;
 
-/// Until a stranger's ARP probe is forgotten: longer than a booting host asks and waits (RFC 5227 section 1.1).
-const PROBE_MEMORY: Duration = Duration::from_secs(10);
-/// How often an address is left alone for a prober until it is given up.
-const MAX_DEFERRALS: u8 = 3;
-/// Probed addresses that are remembered.
+/// Addresses that other hosts probe for and that are remembered.
 const FOREIGN_PROBE_TABLE: usize = 65_536;
 
-/// Between two rounds about a handful of addresses.
+/// The time between two rounds for up to [`CheckSchedule::FEW_TARGETS`] addresses.
 const ROUND: Duration = Duration::from_millis(200);
-/// Rounds about a handful.
+/// Rounds for up to [`CheckSchedule::FEW_TARGETS`] addresses.
 const ROUNDS: u32 = 3;
-/// Frames about a handful that may leave in their second at any rate: fewer than the 15 above which a switch
-/// with Dynamic ARP Inspection shuts a port, because the rest of this host asks, too.
+/// Frames for up to [`CheckSchedule::FEW_TARGETS`] addresses that may be sent within a second at any rate: fewer than
+/// the 15 above which a switch with Dynamic ARP Inspection shuts a port, because this host sends other ARP frames, too.
 const BURST: u32 = 12;
 
-/// Rounds of a sweep: the second asks the silent ones again, because a frame can get lost.
+/// Rounds of a sweep: the second probes addresses without a reply again, because a frame can get lost.
 const PASSES: u32 = 2;
 
-/// Between two rounds of watching.
+/// The time between two rounds of watching.
 const WATCH_ROUND: Duration = Duration::from_secs(1);
 
-/// A timer that comes late is made good for by as much, at rates at which that is no burst.
+/// A late timer is compensated by up to this much, at rates at which that is no burst.
 const MAX_LAG: Duration = Duration::from_millis(10);
 const LAG_RATE_THRESHOLD: Duration = Duration::from_millis(20);
 
-/// What is done if a frame could not be queued.
+/// The time until a frame that could not be queued is sent again.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// How all the addresses are gone through.
+/// The order and number of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScheduleMode {
-    /// At once, several times, within a second: for a handful.
+    /// Several rounds within a second, for few addresses.
     Burst,
-    /// One after the other, the silent ones twice.
+    /// One address after the other; those without a reply twice.
     Sweep,
-    /// Again and again until then.
+    /// Round after round until a time.
     Watch {
         /// The end.
         until: Timestamp,
     },
 }
 
-/// What is to be done.
+/// The next action of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScheduleAction {
-    /// Ask about the address with this number.
+    /// Probe for the address with this number.
     Probe(u32),
-    /// Nothing until then, or until something is heard.
+    /// Wait until this time, or until a frame is received.
     Wait(Timestamp),
-    /// Nothing any more.
+    /// The schedule is complete.
     Done,
 }
 
-/// Says which address is asked about next, and when.
+/// Decides which address is probed next, and when.
 #[derive(Debug)]
 pub struct CheckSchedule {
     mode: ScheduleMode,
@@ -73,37 +71,36 @@ pub struct CheckSchedule {
     /// Within the pass.
     next_position: u32,
     pass_begins: Timestamp,
-    /// When the first pass began, and what it took.
+    /// When the first pass began, and how long it took.
     first_pass: (Timestamp, Duration),
-    /// The pace allows the next frame then.
+    /// When the rate allows the next frame.
     free_at: Timestamp,
-    /// Frames that are left to a burst.
+    /// Frames that remain for a burst.
     burst: u32,
-    last_asked: Timestamp,
-    unanswered: Option<u32>,
-    asked: Vec<u16>,
-    answered: FixedBitSet,
-    probed: LruCache<u32, Timestamp>,
+    last_sent: Timestamp,
+    unsent: Option<u32>,
+    sent_to: Vec<u16>,
+    replied: FixedBitSet,
+    probed: LruCache<u32, ForeignProbes>,
     deferred: Vec<DeferredTarget>,
-    ever_asked: u32,
+    ever_sent: u32,
     sent: u64,
 }
 
-/// An address that is left alone for a while.
+/// An address whose probes are deferred.
 #[derive(Clone, Copy, Debug)]
 struct DeferredTarget {
     number: u32,
     due: Timestamp,
     /// Rounds that are missing.
     rounds: u32,
-    deferrals: u8,
 }
 
 impl CheckSchedule {
-    /// The most addresses that are a handful.
+    /// The most addresses that are probed in a burst.
     pub const FEW_TARGETS: u32 = 10;
 
-    /// A schedule that begins now: so many addresses, at `rate` frames a second, and `wait` for the last answer.
+    /// A schedule for `total` addresses that begins now, at `rate` frames a second, with `wait` for the last reply.
     pub fn new(
         mode: ScheduleMode,
         total: u32,
@@ -125,26 +122,26 @@ impl CheckSchedule {
             first_pass: (now, Duration::ZERO),
             free_at: now,
             burst: rate.max(BURST),
-            last_asked: now,
-            unanswered: None,
-            asked: vec![0; total as usize],
-            answered: FixedBitSet::with_capacity(total as usize),
+            last_sent: now,
+            unsent: None,
+            sent_to: vec![0; total as usize],
+            replied: FixedBitSet::with_capacity(total as usize),
             probed: LruCache::unbounded(),
             deferred: Vec::new(),
-            ever_asked: 0,
+            ever_sent: 0,
             sent: 0,
         }
     }
 
-    /// What is to be done now. What it says to ask counts as asked.
+    /// The action that is due now. A probe that it returns counts as sent.
     pub fn next(&mut self, now: Timestamp) -> ScheduleAction {
-        if let Some(number) = self.unanswered {
-            return self.wait_for_rate(now, number, |schedule| schedule.unanswered = None);
+        if let Some(number) = self.unsent {
+            return self.wait_for_rate(now, number, |schedule| schedule.unsent = None);
         }
-        if let Some(next_position) = self.due(now) {
-            let number = self.deferred[next_position].number;
+        if let Some(index) = self.due(now) {
+            let number = self.deferred[index].number;
             return self.wait_for_rate(now, number, |schedule| {
-                schedule.take_deferred(next_position, now);
+                schedule.take_deferred(index, now);
             });
         }
         while !self.is_last_pass_over(now) {
@@ -155,8 +152,8 @@ impl CheckSchedule {
                 self.end_pass(now);
                 continue;
             };
-            if self.has_recent_foreign_probe(number, now) {
-                self.defer(number);
+            if self.has_booting_host(number, now) {
+                self.defer(number, now);
                 self.next_position += 1;
                 continue;
             }
@@ -181,7 +178,7 @@ impl CheckSchedule {
         }
         let end = match self.mode {
             ScheduleMode::Watch { until } => until,
-            ScheduleMode::Burst | ScheduleMode::Sweep => self.last_asked + self.wait,
+            ScheduleMode::Burst | ScheduleMode::Sweep => self.last_sent + self.wait,
         };
         if now < end {
             ScheduleAction::Wait(end)
@@ -190,66 +187,69 @@ impl CheckSchedule {
         }
     }
 
-    /// Somebody answers for this address.
-    pub fn answered(&mut self, number: u32) {
-        self.answered.set(number as usize, true);
+    /// A host replied for this address.
+    pub fn record_reply(&mut self, number: u32) {
+        self.replied.set(number as usize, true);
     }
 
-    /// A stranger asks for this address, as a booting host does.
-    pub fn record_foreign_probe(&mut self, number: u32, now: Timestamp) {
-        self.probed.put(number, now);
+    /// Another host sent an ARP probe for this address, as a booting host does.
+    pub fn record_foreign_probe(&mut self, number: u32, prober: MacAddr, now: Timestamp) {
+        let known = self.probed.peek(&number);
+        let probes = known.map_or(ForeignProbes::new(prober, now), |probes| {
+            probes.with_probe(prober, now)
+        });
+        self.probed.put(number, probes);
         if self.probed.len() > FOREIGN_PROBE_TABLE {
             self.probed.pop_lru();
         }
     }
 
-    /// Whether somebody asked whether this address is free, so that it was left alone for a while.
-    pub fn is_deferred(&self, number: u32) -> bool {
-        self.probed.contains(&number)
+    /// The host that sent ARP probes for this address last.
+    pub fn foreign_prober(&self, number: u32) -> Option<MacAddr> {
+        self.probed.peek(&number).map(|probes| probes.prober)
     }
 
-    /// The question about this address did not leave: it is asked again in a moment.
+    /// The probe for this address was not sent: it is sent again soon.
     pub fn not_sent(&mut self, number: u32, now: Timestamp) {
-        if let Some(asked) = self.asked.get_mut(number as usize) {
-            *asked = asked.saturating_sub(1);
-            self.ever_asked -= u32::from(*asked == 0);
+        if let Some(probes) = self.sent_to.get_mut(number as usize) {
+            *probes = probes.saturating_sub(1);
+            self.ever_sent -= u32::from(*probes == 0);
         }
         self.sent -= 1;
-        self.unanswered = Some(number);
+        self.unsent = Some(number);
         self.free_at = now + RETRY;
     }
 
-    /// How often this address was asked about.
-    pub fn asked(&self, number: u32) -> u32 {
-        self.asked.get(number as usize).copied().unwrap_or(0).into()
+    /// How many probes were sent for this address.
+    pub fn probes_sent(&self, number: u32) -> u32 {
+        self.sent_to.get(number as usize).copied().unwrap_or(0).into()
     }
 
-    /// How many addresses were asked about.
+    /// How many addresses were probed.
     pub fn addresses_probed(&self) -> u32 {
-        self.ever_asked
+        self.ever_sent
     }
 
-    /// How many frames left.
+    /// How many frames were sent.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// How many addresses wait for a prober to be ready.
+    /// How many addresses are deferred because another host may be booting with them.
     pub fn waiting(&self) -> usize {
         self.deferred.len()
     }
 
-    /// How long it takes from now on, if as many go on keeping silent.
+    /// The remaining time, if the share of addresses without a reply stays the same.
     pub fn remaining(&self, now: Timestamp) -> Duration {
-        let per_pass = |asked: u32| self.interval * asked;
+        let per_pass = |probes: u32| self.interval * probes;
         match self.mode {
             ScheduleMode::Watch { until } => until.since(now),
             ScheduleMode::Burst => ROUND * (ROUNDS - self.pass.min(ROUNDS)) + self.wait,
             ScheduleMode::Sweep => {
-                let ending = (self.last_asked + self.wait).since(now);
+                let ending = (self.last_sent + self.wait).since(now);
                 let here = per_pass(self.total.saturating_sub(self.next_position));
                 match self.pass {
-                    // As many of those to come will be silent as of those before.
                     0 => here + per_pass(self.without_reply()) + self.wait,
                     1 => here.min(per_pass(self.without_reply())) + self.wait,
                     _ => ending,
@@ -258,17 +258,17 @@ impl CheckSchedule {
         }
     }
 
-    /// How many addresses will have kept silent, by the share of those that did so far.
+    /// The estimated number of addresses without a reply, by their share so far.
     fn without_reply(&self) -> u32 {
-        let answered = u64::try_from(self.answered.count_ones(..)).unwrap_or(u64::MAX);
-        let asked = u64::from(self.ever_asked.max(1));
-        let silent = asked.saturating_sub(answered) * u64::from(self.total) / asked;
+        let replied = u64::try_from(self.replied.count_ones(..)).unwrap_or(u64::MAX);
+        let probed = u64::from(self.ever_sent.max(1));
+        let silent = probed.saturating_sub(replied) * u64::from(self.total) / probed;
         u32::try_from(silent).unwrap_or(self.total)
     }
 
-    /// The number at the current place of the pass, if the pass goes on.
+    /// The number at the current position of the pass, unless the pass is over.
     fn current(&mut self) -> Option<u32> {
-        // About a handful, each round but the first asks the silent ones first, as long as the burst lasts.
+        // In a burst, each round but the first probes addresses without a reply first, as long as frames remain.
         let halves = if self.mode == ScheduleMode::Burst && self.pass > 0 {
             2
         } else {
@@ -276,12 +276,12 @@ impl CheckSchedule {
         };
         while self.next_position < self.total.saturating_mul(halves) {
             let number = self.order.at(self.next_position % self.total);
-            let answered = self.answered.contains(number as usize);
+            let replied = self.replied.contains(number as usize);
             let wanted = match self.mode {
                 ScheduleMode::Watch { .. } => true,
-                ScheduleMode::Sweep => self.pass == 0 || !answered,
+                ScheduleMode::Sweep => self.pass == 0 || !replied,
                 ScheduleMode::Burst => {
-                    halves == 1 || answered == (self.next_position >= self.total)
+                    halves == 1 || replied == (self.next_position >= self.total)
                 }
             };
             if wanted {
@@ -306,8 +306,8 @@ impl CheckSchedule {
         self.next_position = 0;
     }
 
-    /// When the address at the current place has had the time to answer the first question about it: the
-    /// second pass has fewer to ask and so comes to it sooner.
+    /// When the first probe for the address at the current position had enough time for a reply: the second pass has
+    /// fewer addresses and so reaches it sooner.
     fn ready_at(&self) -> Timestamp {
         if self.mode != ScheduleMode::Sweep || self.pass == 0 {
             return Timestamp::ZERO;
@@ -321,14 +321,14 @@ impl CheckSchedule {
         match self.mode {
             ScheduleMode::Burst => self.pass >= ROUNDS,
             ScheduleMode::Sweep => self.pass >= PASSES,
-            // The last question gets the time for its answer, unless nobody would be asked at all.
+            // The last probe needs time for its reply, unless none would be sent at all.
             ScheduleMode::Watch { until } => {
                 now >= until || now + self.wait > until && self.sent > 0
             }
         }
     }
 
-    /// Asks as soon as the pace allows it.
+    /// Sends a probe as soon as the rate allows it.
     fn wait_for_rate(
         &mut self,
         now: Timestamp,
@@ -350,21 +350,25 @@ impl CheckSchedule {
     }
 
     fn count(&mut self, number: u32, now: Timestamp) {
-        if let Some(asked) = self.asked.get_mut(number as usize) {
-            self.ever_asked += u32::from(*asked == 0);
-            *asked = asked.saturating_add(1);
+        if let Some(probes) = self.sent_to.get_mut(number as usize) {
+            self.ever_sent += u32::from(*probes == 0);
+            *probes = probes.saturating_add(1);
         }
         self.sent += 1;
-        self.last_asked = now;
+        self.last_sent = now;
     }
 
-    fn has_recent_foreign_probe(&self, number: u32, now: Timestamp) -> bool {
-        let probed = self.probed.peek(&number);
-        probed.is_some_and(|at| now.since(*at) < PROBE_MEMORY)
+    /// Until when a booting host would take a probe for a rival's.
+    fn quiet_until(&self, number: u32, now: Timestamp) -> Option<Timestamp> {
+        self.probed.peek(&number)?.quiet_until(now)
     }
 
-    /// Leaves an address alone: while watching until the next round, else for as long as it takes.
-    fn defer(&mut self, number: u32) {
+    fn has_booting_host(&self, number: u32, now: Timestamp) -> bool {
+        self.quiet_until(number, now).is_some()
+    }
+
+    /// Defers an address: while watching until the next round, else until no host is booting with it.
+    fn defer(&mut self, number: u32, now: Timestamp) {
         if matches!(self.mode, ScheduleMode::Watch { .. }) {
             return;
         }
@@ -374,41 +378,36 @@ impl CheckSchedule {
             .find(|deferred| deferred.number == number);
         if let Some(deferred) = deferred {
             deferred.rounds += 1;
-        } else if let Some(at) = self.probed.peek(&number) {
+        } else if let Some(due) = self.quiet_until(number, now) {
             self.deferred.push(DeferredTarget {
                 number,
-                due: *at + PROBE_MEMORY,
+                due,
                 rounds: 1,
-                deferrals: 1,
             });
         }
     }
 
-    /// A deferred address that may be asked about now. Those whose prober has asked again wait on, or are given
-    /// up.
+    /// A deferred address that may be probed now. It waits on if the other host has probed again and may be booting,
+    /// which lasts for a few of its probes at most.
     fn due(&mut self, now: Timestamp) -> Option<usize> {
         for deferred in &mut self.deferred {
-            let Some(at) = self.probed.peek(&deferred.number) else {
-                continue;
-            };
-            let quiet_at = *at + PROBE_MEMORY;
-            if deferred.due <= now && quiet_at > now {
-                deferred.due = quiet_at;
-                deferred.deferrals += 1;
+            let probes = self.probed.peek(&deferred.number);
+            if deferred.due <= now
+                && let Some(until) = probes.and_then(|probes| probes.quiet_until(now))
+            {
+                deferred.due = until;
             }
         }
-        self.deferred
-            .retain(|deferred| deferred.deferrals <= MAX_DEFERRALS);
-        let mut places = self.deferred.iter();
-        places.position(|deferred| deferred.due <= now)
+        let mut targets = self.deferred.iter();
+        targets.position(|deferred| deferred.due <= now)
     }
 
-    fn take_deferred(&mut self, next_position: usize, now: Timestamp) {
-        let deferred = &mut self.deferred[next_position];
+    fn take_deferred(&mut self, index: usize, now: Timestamp) {
+        let deferred = &mut self.deferred[index];
         deferred.rounds -= 1;
         deferred.due = now + ROUND;
         if deferred.rounds == 0 {
-            self.deferred.swap_remove(next_position);
+            self.deferred.swap_remove(index);
         }
     }
 

@@ -2,8 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-
 use super::Target;
 
 /// Addresses in a row that are asked about on one port.
@@ -126,11 +124,6 @@ pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, Targ
         return Err(TargetRangesError::TooMany { number });
     }
     Ok(pieces)
-}
-
-/// The first and the last address of a network that are none for machines, if it has such.
-pub(super) fn reserved(network: Ipv4Net) -> Option<[Ipv4Addr; 2]> {
-    (network.prefix_len() < 31).then(|| [network.network(), network.broadcast()])
 }
 
 /// A piece without these addresses.

@@ -1,4 +1,4 @@
-//! What a check found out, for people.
+//! The result of a check as text.
 
 use std::io::{self, Write};
 
@@ -9,8 +9,8 @@ use super::{Headline, Terminal, layout, place, write_labelled};
 use crate::text;
 
 impl Terminal {
-    /// Writes what is known of an address, and what else was expected; `brief` leaves out what is as it should
-    /// be.
+    /// Writes the result for an address, and the expectation if it is not met; `brief` omits details of an expected
+    /// result.
     pub fn check(
         &self,
         out: &mut impl Write,
@@ -27,7 +27,7 @@ impl Terminal {
             place: place(&record.interface, record.vlan),
         };
         let is_plain = record.verdict == CheckVerdict::OneOwner && record.hint.is_none();
-        let disagrees = record.neighbour.as_ref().is_some_and(|entry| !entry.agrees);
+        let disagrees = record.neighbor.as_ref().is_some_and(|entry| !entry.agrees);
         if let (true, [owner]) = (is_plain, &record.owners[..])
             && let [mac] = owner.macs[..]
         {
@@ -54,12 +54,13 @@ impl Terminal {
             }
         }
         self.service_of(out, record)?;
-        if record.more > 0 {
-            let text = format!(
-                "{} more frames of stations that were not told apart",
-                record.more
-            );
+        if record.frames_dropped > 0 {
+            let text = format!("{} frames of further MACs", record.frames_dropped);
             self.labelled(out, "", &text)?;
+        }
+        if let Some(prober) = record.probed_by {
+            let text = format!("{prober} sends ARP probes for it: a booting host, an ARP monitor or a stuck client");
+            self.labelled(out, "prober", &text)?;
         }
         self.neighbour(out, record, brief)?;
         if unexpected {
@@ -80,10 +81,11 @@ impl Terminal {
         owner: &CheckOwnerRecord,
         record: &CheckRecord,
     ) -> io::Result<()> {
-        let mut label = match (owner.holds, owner.answers) {
+        let mut label = match (owner.holds, owner.is_owner()) {
+            (true, _) if owner.speaker => "announces",
             (true, _) => "holds it",
-            (false, 0) => "claims it",
-            (false, _) => "answers",
+            (false, true) => "replies",
+            (false, false) => "claims it",
         };
         let node = owner.node.as_ref();
         let node = node.map_or_else(String::new, |node| format!("{node}, "));
@@ -100,32 +102,46 @@ impl Terminal {
         self.labelled(out, "", &self.describe_replies(owner, record))
     }
 
-    /// What it did, how often and how quickly; over a longer time also when.
+    /// Its frames, how often and how fast; over a longer time also when.
     fn describe_replies(&self, owner: &CheckOwnerRecord, record: &CheckRecord) -> String {
         let mut parts = Vec::new();
-        if owner.answers > 0 {
-            let asked = record.asked.max(owner.answered);
-            parts.push(format!("answered {} of {asked}", owner.answered));
+        if owner.replies > 0 {
+            let sent = record.probes_sent.max(owner.probes_answered);
+            parts.push(format!("replied to {} of {sent}", owner.probes_answered));
+            if owner.requests_answered == owner.probes_answered && record.requests_sent < sent {
+                parts.push("to ARP requests only, not to ARP probes".to_owned());
+            }
         }
         if let (Some(fastest), Some(slowest)) = (owner.min_rtt_us, owner.max_rtt_us) {
             parts.push(times(fastest, slowest));
         }
-        let repeats = owner.answers.saturating_sub(owner.answered);
+        let repeats = owner.replies.saturating_sub(owner.probes_answered);
         for (number, one, many) in [
-            (repeats, "repeated answer", "repeated answers"),
+            (repeats, "repeated reply", "repeated replies"),
+            (
+                owner.replies_to_others,
+                "reply to another host",
+                "replies to other hosts",
+            ),
             (owner.announcements, "announcement", "announcements"),
             (
                 owner.requests,
-                "question of its own",
-                "questions of its own",
+                "request of its own",
+                "requests of its own",
             ),
         ] {
             if number > 0 {
                 parts.push(format!("{number} {}", if number == 1 { one } else { many }));
             }
         }
-        if owner.holds && owner.answers == 0 {
+        if owner.speaker {
+            parts.push("a speaker on this host announces it, as its daemon observed".to_owned());
+        } else if owner.holds && owner.replies == 0 {
             parts.push("it has the address configured".to_owned());
+        }
+        if !owner.sources.is_empty() {
+            let sources: Vec<_> = owner.sources.iter().map(ToString::to_string).collect();
+            parts.push(format!("sent by {}", sources.join(", ")));
         }
         if let (Some(first), Some(last)) = (owner.first_seen, owner.last_seen)
             && last.duration_since(first).as_secs() > 0
@@ -136,14 +152,14 @@ impl Terminal {
         parts.join(", ")
     }
 
-    /// Whose address it is, and, of one owner, which node that is.
+    /// The service and pool of the address, and the node of its only owner.
     fn service_of(&self, out: &mut impl Write, record: &CheckRecord) -> io::Result<()> {
         let Some(context) = &record.cluster else {
             return Ok(());
         };
         let mut parts: Vec<_> = context.services.iter().map(ToString::to_string).collect();
         if parts.is_empty() {
-            parts.push("no service's".to_owned());
+            parts.push("no service".to_owned());
         }
         parts.extend(
             context
@@ -155,14 +171,14 @@ impl Terminal {
             parts.push(match &owner.node {
                 Some(node) => format!("at node {node}"),
                 None if record.expected == Some(false) => "at no node of the cluster".to_owned(),
-                None => "at a machine of which is not known whether it is a node".to_owned(),
+                None => "at a host that may or may not be a node".to_owned(),
             });
         }
         self.labelled(out, "service", &parts.join(", "))
     }
 
     fn neighbour(&self, out: &mut impl Write, record: &CheckRecord, brief: bool) -> io::Result<()> {
-        let Some(entry) = &record.neighbour else {
+        let Some(entry) = &record.neighbor else {
             return Ok(());
         };
         let text = match (entry.agrees, record.verdict) {
@@ -170,7 +186,7 @@ impl Terminal {
             (true, CheckVerdict::OneOwner) => "this host's entry agrees".to_owned(),
             (true, _) => format!("this host sends to {}", entry.mac),
             (false, _) => format!(
-                "this host sends to {}, which does not answer for it",
+                "this host sends to {}, which does not reply for it",
                 entry.mac
             ),
         };
@@ -178,14 +194,15 @@ impl Terminal {
     }
 }
 
-/// The verdict, as people read it.
+/// The verdict as a headline.
 const fn verdict_word(verdict: CheckVerdict) -> &'static str {
     match verdict {
         CheckVerdict::OneOwner => "one owner",
         CheckVerdict::Conflict => "conflict",
         CheckVerdict::Moved => "moved",
-        CheckVerdict::NoReply => "nobody",
-        CheckVerdict::NotProbed => "not asked",
+        CheckVerdict::Contested => "contested",
+        CheckVerdict::NoReply => "no reply",
+        CheckVerdict::NotProbed => "not probed",
     }
 }
 
@@ -194,47 +211,48 @@ fn style(record: &CheckRecord) -> Style {
     match record.verdict {
         CheckVerdict::Conflict => color(AnsiColor::Red).bold(),
         _ if record.expected == Some(false) => color(AnsiColor::Yellow).bold(),
-        CheckVerdict::Moved | CheckVerdict::NotProbed => color(AnsiColor::Yellow).bold(),
+        CheckVerdict::Moved | CheckVerdict::Contested | CheckVerdict::NotProbed => {
+            color(AnsiColor::Yellow).bold()
+        },
         CheckVerdict::OneOwner => color(AnsiColor::Green),
         CheckVerdict::NoReply => Style::new(),
     }
 }
 
 fn sentence(record: &CheckRecord) -> Option<String> {
-    let having = record.owners.iter();
-    let having = having
-        .filter(|owner| owner.holds || owner.answers > 0)
-        .count();
+    let owners = record.owners.iter();
+    let owners = owners.filter(|owner| owner.is_owner()).count();
     match record.verdict {
         CheckVerdict::OneOwner => None,
-        CheckVerdict::Conflict if having < 2 => {
-            Some("Two machines claim this address at once.".to_owned())
+        CheckVerdict::Conflict if owners < 2 => {
+            Some("Two hosts claim this address at once.".to_owned())
         }
-        CheckVerdict::Conflict => Some(match having {
-            2 => "Two machines have this address at once.".to_owned(),
-            number if record.more > 0 => {
-                format!("{number} machines or more have this address at once.")
+        CheckVerdict::Conflict => Some(match owners {
+            2 => "Two hosts own this address at once.".to_owned(),
+            number if record.frames_dropped > 0 => {
+                format!("{number} hosts or more own this address at once.")
             }
-            number => format!("{number} machines have this address at once."),
+            number => format!("{number} hosts own this address at once."),
         }),
-        CheckVerdict::Moved => Some("It passed from one machine to another meanwhile.".to_owned()),
+        CheckVerdict::Contested => {
+            Some("Two hosts reply with the MACs of one virtual router.".to_owned())
+        }
+        CheckVerdict::Moved => Some("It moved from one host to another during the check.".to_owned()),
         CheckVerdict::NoReply => Some(format!(
-            "Nobody answers for it; asked {}.",
-            match record.asked {
-                1 => "once".to_owned(),
-                2 => "twice".to_owned(),
-                number => format!("{number} times"),
+            "No host replied for it; {}.",
+            match record.probes_sent {
+                1 => "one probe".to_owned(),
+                number => format!("{number} probes"),
             }
         )),
-        CheckVerdict::NotProbed if record.probed => Some(
-            "It was not asked about: somebody goes on asking whether it is free, as a booting machine does, and \
-             would take this for a rival's question."
+        CheckVerdict::NotProbed if record.probes_sent == 0 && record.probed_by.is_some() => Some(
+            "It was not probed: another host may be booting with it, and would take a probe for a rival's."
                 .to_owned(),
         ),
-        CheckVerdict::NotProbed if record.asked == 0 => {
-            Some("The check ended before it was asked about.".to_owned())
+        CheckVerdict::NotProbed if record.probes_sent == 0 => {
+            Some("The check ended before it was probed.".to_owned())
         }
-        CheckVerdict::NotProbed => Some("The check ended before the answers were in.".to_owned()),
+        CheckVerdict::NotProbed => Some("The check ended before all replies were in.".to_owned()),
     }
 }
 

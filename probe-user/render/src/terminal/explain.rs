@@ -1,4 +1,4 @@
-//! One address, explained on one screen.
+//! The explanation of one address, as one screen of text.
 
 use std::io::{self, Write};
 
@@ -7,18 +7,18 @@ use jiff::Timestamp;
 use probe_cluster::{
     explain::{
         ClusterSource, ClusterSourceRecord, ExplainedOwnerRecord, ExplainedServiceRecord,
-        Explanation, OwnerPart, Situation,
+        Explanation, OwnerActivity, AddressStatus,
     },
-    snapshot::{Freshness, ResourceState},
+    snapshot::ResourceState,
 };
 use probe_model::{AnnouncementMode, FindingRecord, vendor};
 
 use super::{COMMAND, LABEL, Terminal, check, layout, place};
 use crate::text;
 
-/// Where what is behind a label begins.
+/// The column of the text after a label.
 const BEHIND: usize = 10;
-/// So many owners, lines of history, sentences of evidence and drifts are shown: it is one screen.
+/// The most lines of each kind, so that all fits one screen.
 const OWNERS: usize = 4;
 const HISTORY: usize = 8;
 const EVIDENCE: usize = 4;
@@ -28,15 +28,15 @@ const GAPS: usize = 4;
 impl Terminal {
     /// Writes an explanation.
     pub fn explanation(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        let style = style(told.situation);
-        let head = format!("{}  {}", told.ip, word(told.situation));
+        let style = style(told.status);
+        let head = format!("{}  {}", told.ip, word(told.status));
         let zoned = told.time.to_zoned(self.zone.clone());
         let time = zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
         let room = self
             .width
             .saturating_sub(layout::width_of(&head) + layout::width_of(&time));
         writeln!(out, "{style}{head}{style:#}{:room$}{time}", "")?;
-        for line in layout::wrap(&told.says, self.width - 2) {
+        for line in layout::wrap(&told.summary, self.width - 2) {
             writeln!(out, "  {line}")?;
         }
         self.owners_now(out, told)?;
@@ -63,7 +63,7 @@ impl Terminal {
             let mut names = Vec::new();
             if let Some(node) = &owner.node {
                 names.push(format!("node {node}"));
-            } else if owner.stranger == Some(true) {
+            } else if owner.external == Some(true) {
                 names.push("no node of the cluster".to_owned());
             }
             if owner.local {
@@ -77,22 +77,25 @@ impl Terminal {
                 &layout::truncate_to_width(&text, self.width - BEHIND),
             )?;
             label = "";
-            self.write_indented(out, "", &self.part(owner, told))?;
+            self.write_indented(out, "", &self.activity(owner, told))?;
         }
         let more = told.owners.len().saturating_sub(OWNERS);
         if more > 0 {
             self.write_indented(out, "", &format!("and {more} more"))?;
         }
         if told.owners.is_empty() && told.check.is_some() {
-            self.write_indented(out, label, "nobody answers")?;
+            self.write_indented(out, label, "no host replies to this node")?;
         }
         self.write_check(out, told)
     }
 
-    fn part(&self, owner: &ExplainedOwnerRecord, told: &Explanation) -> String {
-        let what = match owner.part {
-            OwnerPart::Holds => "has it configured".to_owned(),
-            OwnerPart::Replies => {
+    fn activity(&self, owner: &ExplainedOwnerRecord, told: &Explanation) -> String {
+        let what = match owner.activity {
+            OwnerActivity::Holds => "has it configured".to_owned(),
+            OwnerActivity::Announces => {
+                "a speaker on this host announces it, as the daemon observed".to_owned()
+            }
+            OwnerActivity::Replies => {
                 let record = told.check.as_ref().and_then(|record| {
                     let mut owners = record.owners.iter();
                     let found = owners.find(|one| one.macs == owner.macs)?;
@@ -104,16 +107,19 @@ impl Terminal {
                         let took = took.map_or_else(String::new, |(fastest, slowest)| {
                             format!(", {}", check::times(fastest, slowest))
                         });
-                        let asked = record.asked.max(found.answered);
-                        format!("answers now: {} of {asked}{took}", found.answered)
+                        let sent = record.probes_sent.max(found.probes_answered);
+                        match found.probes_answered {
+                            0 => "replies to other hosts".to_owned(),
+                            number => format!("replies to {number} of {sent} probes{took}"),
+                        }
                     }
-                    None => "answers now".to_owned(),
+                    None => "replies".to_owned(),
                 }
             }
-            OwnerPart::Claims => "claims it now, and answers not".to_owned(),
-            OwnerPart::Known => match owner.last_seen {
+            OwnerActivity::Claims => "claims it, and does not reply".to_owned(),
+            OwnerActivity::Known => match owner.last_seen {
                 Some(last) => format!(
-                    "claimed it last at {}, by the daemon",
+                    "last claim observed by the daemon: {}",
                     self.format_time(last, told.time)
                 ),
                 None => "known to the daemon".to_owned(),
@@ -128,35 +134,34 @@ impl Terminal {
     fn write_check(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let text = match (&told.check, &told.not_probed) {
             (Some(check), _) => {
-                let times = match check.asked {
-                    1 => "once".to_owned(),
-                    2 => "twice".to_owned(),
-                    number => format!("{number} times"),
+                let probes = match check.probes_sent {
+                    1 => "1 probe".to_owned(),
+                    number => format!("{number} probes"),
                 };
-                let neighbour = match &check.neighbour {
+                let neighbour = match &check.neighbor {
                     Some(entry) if entry.agrees => "; this host's own entry agrees".to_owned(),
                     Some(entry) => format!(
-                        "; this host sends to {}, which does not answer for it",
+                        "; this host sends to {}, which does not reply for it",
                         entry.mac
                     ),
                     None => String::new(),
                 };
                 format!(
-                    "{times} on {}{neighbour}",
+                    "{probes} on {}{neighbour}",
                     place(&check.interface, check.vlan)
                 )
             }
-            (None, Some(why)) => format!("not: {why}"),
+            (None, Some(why)) => format!("none: {why}"),
             (None, None) => return Ok(()),
         };
-        self.write_indented(out, "asked", &text)
+        self.write_indented(out, "probes", &text)
     }
 
     fn write_expected_owner(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let Some(announced) = told.announced else {
             return Ok(());
         };
-        let mut label = "should";
+        let mut label = "expected";
         for service in told.services.iter().take(3) {
             self.write_indented(out, label, &self.service(service, told))?;
             label = "";
@@ -171,15 +176,15 @@ impl Terminal {
         }
         let by = match &told.announcers[..] {
             [] => String::new(),
-            nodes => format!(" by {}, as MetalLB says", nodes.join(", ")),
+            nodes => format!(" by {} (MetalLB's status)", nodes.join(", ")),
         };
         let how = match announced {
             AnnouncementMode::Layer2 => format!("announced on layer 2{by}"),
             AnnouncementMode::Bgp => "announced by BGP only".to_owned(),
             AnnouncementMode::NotAnnounced => {
-                "announced by nobody: no advertisement is for it".to_owned()
+                "not announced: no advertisement is for it".to_owned()
             }
-            AnnouncementMode::Unknown => format!("how it is announced is not said{by}"),
+            AnnouncementMode::Unknown => format!("announced in an unknown way{by}"),
         };
         let text = match &told.pool {
             Some(pool) => format!(
@@ -194,7 +199,7 @@ impl Terminal {
 
     fn service(&self, service: &ExplainedServiceRecord, told: &Explanation) -> String {
         let how = if service.requested {
-            "which asked for it"
+            "requested"
         } else {
             "auto-assigned"
         };
@@ -209,10 +214,10 @@ impl Terminal {
             text = format!("{text}, may share it ({key})");
         }
         if let Some(created) = service.created {
-            text = format!("{text}; made {}", self.format_time(created, told.time));
+            text = format!("{text}; created {}", self.format_time(created, told.time));
         }
         if let Some(assigned) = service.assigned {
-            text = format!("{text}; got it {}", self.format_time(assigned, told.time));
+            text = format!("{text}; assigned {}", self.format_time(assigned, told.time));
         }
         text
     }
@@ -239,7 +244,7 @@ impl Terminal {
         }
     }
 
-    /// What happened to it, the latest last.
+    /// The history, the latest last.
     fn timeline(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         let mut label = "timeline";
         let earlier = told.history.len().saturating_sub(HISTORY);
@@ -283,9 +288,9 @@ impl Terminal {
         Ok(())
     }
 
-    /// How much of this can be relied on.
+    /// The sources of the data and what is missing.
     fn known(&self, out: &mut impl Write, told: &Explanation) -> io::Result<()> {
-        let mut label = "known";
+        let mut label = "sources";
         if let Some(known) = &told.cluster {
             self.write_indented(out, label, &knowledge(known, told.time))?;
             label = "";
@@ -325,7 +330,7 @@ fn first_ranges(ranges: &[String]) -> String {
     }
 }
 
-/// Who was concerned by a finding.
+/// The owners of a finding.
 fn finding_sentence(finding: &FindingRecord) -> String {
     let mut owners = finding.owners.iter().map(|owner| {
         let name = owner.node.clone();
@@ -341,11 +346,11 @@ fn finding_sentence(finding: &FindingRecord) -> String {
     }
 }
 
-/// A drift in its own words, whatever else it has.
+/// The kind and sentence of a drift.
 fn drift_words(drift: &serde_json::Value) -> String {
     let text = |name: &str| drift.get(name).and_then(serde_json::Value::as_str);
     let kind = text("drift").or_else(|| text("kind"));
-    let said = text("says").or_else(|| text("message"));
+    let said = ["summary", "says", "message"].into_iter().find_map(text);
     match (kind, said) {
         (Some(kind), Some(said)) => format!("{kind}: {said}"),
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
@@ -353,15 +358,15 @@ fn drift_words(drift: &serde_json::Value) -> String {
     }
 }
 
-/// Who said what is known of the cluster, and how old that is.
+/// The source of the cluster data, and when it was last updated. Resources that are out of date are listed by themselves.
 fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
     let source = match (known.source, &known.context) {
-        (ClusterSource::Daemon, _) => "by the daemon".to_owned(),
-        (ClusterSource::Kubeconfig, Some(context)) => format!("asked now, context {context}"),
-        (ClusterSource::Kubeconfig, None) => "asked now, by kubeconfig".to_owned(),
-        (ClusterSource::Pod, _) => "asked now, as this pod".to_owned(),
+        (ClusterSource::Daemon, _) => "from the daemon".to_owned(),
+        (ClusterSource::Kubeconfig, Some(context)) => format!("from the API server, context {context}"),
+        (ClusterSource::Kubeconfig, None) => "from the API server, by kubeconfig".to_owned(),
+        (ClusterSource::Pod, _) => "from the API server, as this pod".to_owned(),
     };
-    let oldest = known
+    let latest = known
         .freshness
         .values()
         .filter(|freshness| {
@@ -370,10 +375,10 @@ fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
                 ResourceState::Current | ResourceState::Stale
             )
         })
-        .filter_map(heard)
-        .min();
-    let age = match oldest {
-        Some(heard) => format!(", heard {} ago", span(now.duration_since(heard).as_secs())),
+        .filter_map(|freshness| freshness.heard)
+        .max();
+    let age = match latest {
+        Some(at) => format!(", updated {} ago", span(now.duration_since(at).as_secs())),
         None => String::new(),
     };
     let nodes = match known.nodes {
@@ -384,11 +389,7 @@ fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
     format!("cluster: {source}{age}{nodes}")
 }
 
-const fn heard(freshness: &Freshness) -> Option<Timestamp> {
-    freshness.heard
-}
-
-/// A time span as people say it.
+/// A time span in words.
 fn span(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..=119 => format!("{seconds} s"),
@@ -398,28 +399,30 @@ fn span(seconds: i64) -> String {
     }
 }
 
-/// The situation, as people read it.
-const fn word(situation: Situation) -> &'static str {
-    match situation {
-        Situation::Conflict => "CONFLICT",
-        Situation::UnassignedOwner => "WRONG OWNER",
-        Situation::Silent => "SILENT",
-        Situation::Claimed => "CLAIMED, AND NOBODY SHOULD",
-        Situation::Healthy => "one owner",
-        Situation::Free => "free",
-        Situation::NotLocal => "not here",
-        Situation::Unknown => "not known",
+/// The status as a headline.
+const fn word(status: AddressStatus) -> &'static str {
+    match status {
+        AddressStatus::Conflict => "CONFLICT",
+        AddressStatus::Contested => "CONTESTED",
+        AddressStatus::WrongOwner => "WRONG OWNER",
+        AddressStatus::Silent => "SILENT",
+        AddressStatus::Claimed => "CLAIMED, BUT NOT ASSIGNED",
+        AddressStatus::OneOwner => "one owner",
+        AddressStatus::Free => "free",
+        AddressStatus::NotLocal => "not on a local network",
+        AddressStatus::Unknown => "unknown",
     }
 }
 
-fn style(situation: Situation) -> Style {
+fn style(status: AddressStatus) -> Style {
     let color = |color: AnsiColor| Style::new().fg_color(Some(color.into()));
-    match situation {
-        Situation::Conflict => color(AnsiColor::Red).bold(),
-        Situation::UnassignedOwner | Situation::Silent | Situation::Claimed => {
-            color(AnsiColor::Yellow).bold()
-        }
-        Situation::Healthy | Situation::Free => color(AnsiColor::Green),
-        Situation::NotLocal | Situation::Unknown => Style::new().bold(),
+    match status {
+        AddressStatus::Conflict => color(AnsiColor::Red).bold(),
+        AddressStatus::Contested
+        | AddressStatus::WrongOwner
+        | AddressStatus::Silent
+        | AddressStatus::Claimed => color(AnsiColor::Yellow).bold(),
+        AddressStatus::OneOwner | AddressStatus::Free => color(AnsiColor::Green),
+        AddressStatus::NotLocal | AddressStatus::Unknown => Style::new().bold(),
     }
 }

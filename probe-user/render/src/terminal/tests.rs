@@ -423,21 +423,25 @@ fn what_to_run_next_depends_on_where_the_finding_comes_from() {
 mod check {
     //! What a check found out, word for word.
 
-    use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, NeighbourRecord};
+    use probe_model::{CheckOwnerRecord, CheckRecord, CheckVerdict, NeighborRecord};
 
     use super::*;
 
-    fn answers(mac: &str, answered: u32) -> CheckOwnerRecord {
+    fn replies(mac: &str, answered: u32) -> CheckOwnerRecord {
         CheckOwnerRecord {
             macs: vec![mac.parse().unwrap()],
             vendor: None,
             local: false,
             node: None,
             holds: false,
-            answered,
-            answers: answered,
+            probes_answered: answered,
+            replies: answered,
             announcements: 0,
             requests: 0,
+            requests_answered: 0,
+            replies_to_others: 0,
+            sources: Vec::new(),
+            speaker: false,
             first_seen: Some(at("02:13:06.2")),
             last_seen: Some(at("02:13:06.6")),
             min_rtt_us: Some(123),
@@ -452,12 +456,13 @@ mod check {
             interface: "eth0".to_owned(),
             vlan: Vlan::UNTAGGED,
             verdict,
-            asked: 3,
-            probed: false,
+            probes_sent: 3,
+            requests_sent: 1,
+            probed_by: None,
             owners,
-            more: 0,
+            frames_dropped: 0,
             hint: None,
-            neighbour: None,
+            neighbor: None,
             expected: None,
             cluster: None,
         }
@@ -488,18 +493,18 @@ mod check {
             last_seen: None,
             min_rtt_us: None,
             max_rtt_us: None,
-            ..answers(A, 0)
+            ..replies(A, 0)
         };
         let announcing = CheckOwnerRecord {
-            answers: 0,
+            replies: 0,
             announcements: 2,
             min_rtt_us: None,
             max_rtt_us: None,
             last_seen: Some(at("02:13:36")),
-            ..answers(B, 0)
+            ..replies(B, 0)
         };
         let record = CheckRecord {
-            neighbour: Some(NeighbourRecord {
+            neighbor: Some(NeighborRecord {
                 mac: B.parse().unwrap(),
                 agrees: false,
             }),
@@ -507,7 +512,7 @@ mod check {
             vlan: Vlan([100, 0]),
             ..checked(
                 CheckVerdict::Conflict,
-                vec![answers(DELL, 3), held, announcing],
+                vec![replies(DELL, 3), held, announcing],
             )
         };
         reads(
@@ -535,11 +540,11 @@ mod check {
     #[test]
     fn what_is_as_it_should_be_is_short_and_among_many_shorter() {
         let record = CheckRecord {
-            neighbour: Some(NeighbourRecord {
+            neighbor: Some(NeighborRecord {
                 mac: DELL.parse().unwrap(),
                 agrees: true,
             }),
-            ..checked(CheckVerdict::OneOwner, vec![answers(DELL, 3)])
+            ..checked(CheckVerdict::OneOwner, vec![replies(DELL, 3)])
         };
         let headline =
             "02:13:07  one owner          192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.\n";
@@ -560,7 +565,7 @@ mod check {
 ",
         );
         let record = CheckRecord {
-            asked: 0,
+            probes_sent: 0,
             ..checked(CheckVerdict::NotProbed, Vec::new())
         };
         reads(
@@ -572,7 +577,7 @@ mod check {
 ",
         );
         let record = CheckRecord {
-            probed: true,
+            probed_by: Some(A.parse().unwrap()),
             ..record
         };
         reads(
@@ -591,15 +596,15 @@ mod check {
         let later = CheckOwnerRecord {
             first_seen: Some(at("02:13:30")),
             last_seen: Some(at("02:14:00")),
-            ..answers(B, 30)
+            ..replies(B, 30)
         };
         let earlier = CheckOwnerRecord {
             first_seen: Some(at("02:13:00")),
             last_seen: Some(at("02:13:29")),
-            ..answers(A, 29)
+            ..replies(A, 29)
         };
         let record = CheckRecord {
-            asked: 60,
+            probes_sent: 60,
             ..checked(CheckVerdict::Moved, vec![later, earlier])
         };
         reads(

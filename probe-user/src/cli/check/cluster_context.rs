@@ -1,4 +1,4 @@
-//! What is expected of each address, and by whom.
+//! The expectation for each address, by the command line or by a cluster.
 
 use std::{collections::HashMap, net::Ipv4Addr};
 
@@ -16,72 +16,81 @@ use crate::daemon::annotate;
 /// The class of services that Cilium announces by ARP.
 const CILIUM_LAYER_2: &str = "io.cilium/l2-announcer";
 
-/// What is expected of each address.
+/// The expectation for each address, and what a speaker on this host announces.
 pub enum CheckContext {
-    /// Of all the same.
-    Plain(ExpectedVerdict),
-    /// What a cluster wants.
+    /// The same for all.
+    Plain {
+        /// The expectation.
+        expected: ExpectedVerdict,
+        /// What a speaker on this host announces.
+        speaker: LocalAnnouncements,
+    },
+    /// By the services of a cluster.
     Cluster(Box<ClusterCheckContext>),
 }
 
-/// What a cluster wants: of an address that a service has, one owner, a node; of any other of its pools, none.
+/// By a cluster: an address of a service has one owner, a node; any other address of a pool has none.
 pub struct ClusterCheckContext {
     cluster: ClusterSnapshot,
-    roster: NodeIndex,
+    nodes: NodeIndex,
     speaker: LocalAnnouncements,
-    /// By the name of an interface, the networks there.
+    /// The networks by the name of their interface.
     networks: HashMap<String, Vec<IpNet>>,
 }
 
 impl CheckContext {
-    /// Nothing is expected.
-    pub const fn none() -> Self {
-        Self::Plain(ExpectedVerdict::Nothing)
-    }
-
-    /// The MAC with which a load balancer on this host announces an address, if it does.
-    pub fn locally_announced(&self, ip: Ipv4Addr) -> Option<MacAddr> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Cluster(context) => context.speaker.announces(ip.into()),
+    /// No expectation.
+    pub const fn none(speaker: LocalAnnouncements) -> Self {
+        Self::Plain {
+            expected: ExpectedVerdict::Nothing,
+            speaker,
         }
     }
 
-    /// Adds to a record what is known from elsewhere.
+    /// The MAC that a speaker on this host announces an address with.
+    pub fn locally_announced(&self, ip: Ipv4Addr) -> Option<MacAddr> {
+        let speaker = match self {
+            Self::Plain { speaker, .. } => speaker,
+            Self::Cluster(context) => &context.speaker,
+        };
+        speaker.announces(ip.into())
+    }
+
+    /// Adds nodes, service and pool to a record.
     pub fn annotate(&self, record: &mut CheckRecord) {
         match self {
-            Self::Plain(_) => {}
+            Self::Plain { .. } => {}
             Self::Cluster(context) => context.annotate(record),
         }
     }
 
-    /// Whether what was expected is met; `None` if nothing was, or it cannot be known.
+    /// Whether the expectation is met; `None` if there is none, or it cannot be known.
     pub fn is_met(
         &self,
         record: &CheckRecord,
-        judgement: &CheckResult,
-        manner: CheckMode,
+        result: &CheckResult,
+        mode: CheckMode,
     ) -> Option<bool> {
         match self {
-            Self::Plain(expectation) => expectation.is_met(judgement, manner, record.asked),
-            Self::Cluster(context) => context.is_met(record, judgement, manner),
+            Self::Plain { expected, .. } => expected.is_met(result, mode, record.probes_sent),
+            Self::Cluster(context) => context.is_met(record, result, mode),
         }
     }
 
-    /// What was expected, in words.
-    pub fn describe(&self, record: &CheckRecord, manner: CheckMode) -> String {
+    /// The expectation in words.
+    pub fn describe(&self, record: &CheckRecord, mode: CheckMode) -> String {
         match self {
-            Self::Plain(expectation) => expectation.describe(manner),
-            Self::Cluster(context) => context.describe(record, manner),
+            Self::Plain { expected, .. } => expected.describe(mode),
+            Self::Cluster(context) => context.describe(record, mode),
         }
     }
 }
 
 impl ClusterCheckContext {
-    /// By what is known of the cluster, on these segments.
+    /// The expectation by a snapshot of the cluster, on these segments.
     pub fn new(
         cluster: ClusterSnapshot,
-        roster: NodeIndex,
+        nodes: NodeIndex,
         speaker: LocalAnnouncements,
         ports: &[EgressInterface],
     ) -> Self {
@@ -91,7 +100,7 @@ impl ClusterCheckContext {
         });
         Self {
             cluster,
-            roster,
+            nodes,
             speaker,
             networks: networks.collect(),
         }
@@ -100,7 +109,7 @@ impl ClusterCheckContext {
     fn annotate(&self, record: &mut CheckRecord) {
         for owner in &mut record.owners {
             let by_word = || self.cluster.reported_node(record.ip.into(), &owner.macs);
-            let node = self.roster.node_of(&owner.macs).or_else(by_word);
+            let node = self.nodes.node_of(&owner.macs).or_else(by_word);
             owner.node = node.map(str::to_owned);
         }
         record.cluster = annotate::context(&self.cluster, record.ip.into()).map(Box::new);
@@ -109,17 +118,17 @@ impl ClusterCheckContext {
     fn is_met(
         &self,
         record: &CheckRecord,
-        judgement: &CheckResult,
-        manner: CheckMode,
+        result: &CheckResult,
+        mode: CheckMode,
     ) -> Option<bool> {
         let met =
-            |expectation: ExpectedVerdict| expectation.is_met(judgement, manner, record.asked);
+            |expectation: ExpectedVerdict| expectation.is_met(result, mode, record.probes_sent);
         let ip = record.ip.into();
         if self.cluster.services_at(ip).next().is_none() {
             return met(ExpectedVerdict::Free);
         }
         let is_known = self.is_announced(record) && !self.speaker.may_announce(ip);
-        if judgement.verdict == CheckVerdict::NoReply && !is_known {
+        if result.verdict == CheckVerdict::NoReply && !is_known {
             return None;
         }
         if met(ExpectedVerdict::Owner)? {
@@ -129,13 +138,13 @@ impl ClusterCheckContext {
         }
     }
 
-    /// Whether somebody has to announce it by ARP.
+    /// Whether a node has to announce it by ARP.
     fn is_announced(&self, record: &CheckRecord) -> bool {
         let ip = record.ip.into();
         match self.cluster.announced(ip) {
             AnnouncementMode::Layer2 => true,
             AnnouncementMode::Bgp => false,
-            // There may be an advertisement that could not be read.
+            // An advertisement may exist that could not be read.
             AnnouncementMode::NotAnnounced => self.cluster.is_known(Resource::BgpAdvertisements),
             AnnouncementMode::Unknown => {
                 let mut services = self.cluster.services_at(ip);
@@ -159,10 +168,10 @@ impl ClusterCheckContext {
         };
         let unseen = self.cluster.unseen_announcers(record.ip.into(), is_owner);
         let networks = self.networks.get(&record.interface)?;
-        (unseen.is_empty() && self.roster.is_complete_in(networks)).then_some(false)
+        (unseen.is_empty() && self.nodes.is_complete_in(networks)).then_some(false)
     }
 
-    fn describe(&self, record: &CheckRecord, manner: CheckMode) -> String {
+    fn describe(&self, record: &CheckRecord, mode: CheckMode) -> String {
         let mut services = self.cluster.services_at(record.ip.into());
         match services.next() {
             Some(service) => {
@@ -173,14 +182,14 @@ impl ClusterCheckContext {
                     | AnnouncementMode::Unknown => "",
                 };
                 format!(
-                    "{}, a node of the cluster: it is service {}'s{unadvertised}",
-                    ExpectedVerdict::Owner.describe(manner),
+                    "{}, a node of the cluster: it belongs to service {}{unadvertised}",
+                    ExpectedVerdict::Owner.describe(mode),
                     service.named
                 )
             }
             None => format!(
                 "{}: no service has it",
-                ExpectedVerdict::Free.describe(manner)
+                ExpectedVerdict::Free.describe(mode)
             ),
         }
     }

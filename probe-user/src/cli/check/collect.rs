@@ -1,11 +1,12 @@
-//! Asking on behalf of another verb: nothing is written, what was found out is kept.
+//! Runs a check for another command: nothing is printed, the records are returned.
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use probe_cluster::local_announcements::LocalAnnouncements;
 use probe_detect::DetectConfig;
 use probe_prober::{
     ArpSocket,
-    check::{HostNetwork, TargetRange},
+    check::{HostNetwork, HostNetworkError, TargetRange},
 };
 
 use super::{
@@ -15,29 +16,34 @@ use super::{
 };
 use crate::cli::session::StopSignal;
 
-/// How long an answer is waited for.
+/// How long to wait for replies.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why nothing is known.
+/// Why a check has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckNotRun {
-    /// It could not be done.
+    /// It is not possible.
     #[error("{0}")]
     Impossible(String),
-    /// Somebody stopped it.
+    /// The interface is down or has no carrier.
+    #[error("{0}")]
+    LinkDown(String),
+    /// A signal stopped it.
     #[error("stopped")]
     Interrupted,
 }
 
-/// Asks about these, so many a second if they are many; of one address the frames are kept as well.
+/// Checks these addresses, with `rate` probes a second for many; the frames for one address are kept too. `speaker` is
+/// what a speaker on this host announces.
 pub async fn collect(
     network: HostNetwork,
     ranges: Vec<TargetRange>,
     rate: u32,
     frames_of: Option<Ipv4Addr>,
+    speaker: LocalAnnouncements,
     stop: &mut StopSignal,
 ) -> Result<CheckCollector, CheckNotRun> {
-    let order = CheckOptions {
+    let options = CheckOptions {
         rate,
         timeout: TIMEOUT,
         duration: None,
@@ -48,18 +54,24 @@ pub async fn collect(
         frames_of,
         ..CheckCollector::default()
     });
-    let impossible = |error: anyhow::Error| CheckNotRun::Impossible(format!("{error:#}"));
+    let impossible = |error: anyhow::Error| {
+        let text = format!("{error:#}");
+        match error.downcast_ref() {
+            Some(HostNetworkError::UnusableInterface { .. }) => CheckNotRun::LinkDown(text),
+            _ => CheckNotRun::Impossible(text),
+        }
+    };
     let sender = ArpSocket::sender().map_err(|error| impossible(error.into()))?;
-    let context = CheckContext::none();
-    let inquiry = CheckRun::open(&order, context, output, sender, network, ranges).await;
-    let outcome = inquiry.map_err(impossible)?.run(stop).await;
+    let context = CheckContext::none(speaker);
+    let check = CheckRun::open(&options, context, output, sender, network, ranges).await;
+    let outcome = check.map_err(impossible)?.run(stop).await;
     let outcome = outcome.map_err(impossible)?;
     if outcome.interrupted {
         return Err(CheckNotRun::Interrupted);
     }
     match (outcome.failure, outcome.output) {
         (Some(error), _) => Err(impossible(error)),
-        (None, CheckOutput::Collector(keeper)) => Ok(keeper),
+        (None, CheckOutput::Collector(collector)) => Ok(collector),
         (None, CheckOutput::Printer(_)) => Ok(CheckCollector::default()),
     }
 }

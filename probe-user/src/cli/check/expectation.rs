@@ -4,57 +4,63 @@ use probe_common::wire::MacAddr;
 use probe_model::CheckVerdict;
 use probe_prober::check::{CheckMode, CheckResult, CheckedHost};
 
-/// Questions of a watch that an owner may miss at its beginning and at its end: frames get lost.
+/// Probes that an owner may miss at the beginning and the end of a watch, because frames get lost.
 const MIN_REPLY_SHARE: u32 = 3;
 
-/// What is expected of each address.
+/// The expectation for each address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedVerdict {
-    /// Nothing in particular.
+    /// None.
     Nothing,
     /// Exactly one owner.
     Owner,
-    /// Nobody.
+    /// No owner.
     Free,
-    /// This MAC, and nobody else.
+    /// This MAC, and no other owner.
     Mac(MacAddr),
 }
 
 impl ExpectedVerdict {
-    /// What it is, in words.
-    pub fn describe(self, manner: CheckMode) -> String {
-        let all_the_time = match manner {
+    /// The expectation in words.
+    pub fn describe(self, mode: CheckMode) -> String {
+        let all_the_time = match mode {
             CheckMode::Once => "",
             CheckMode::Continuous => ", all the time",
         };
         match self {
-            Self::Nothing => "that it stays where it is".to_owned(),
+            Self::Nothing => "the same owner throughout".to_owned(),
             Self::Owner => format!("exactly one owner{all_the_time}"),
-            Self::Free => "nobody".to_owned(),
-            Self::Mac(mac) => format!("{mac} and nobody else{all_the_time}"),
+            Self::Free => "no reply".to_owned(),
+            Self::Mac(mac) => format!("{mac} and no other owner{all_the_time}"),
         }
     }
 
-    /// Whether it is met; `None` if nothing was expected. Of an owner that was watched, that it was there all the
-    /// time is expected, too.
-    pub fn is_met(self, judgement: &CheckResult, manner: CheckMode, asked: u32) -> Option<bool> {
+    /// Whether it is met; `None` without an expectation. An owner that was watched has to reply all the time, too.
+    pub fn is_met(self, result: &CheckResult, mode: CheckMode, probes_sent: u32) -> Option<bool> {
         let one_owner = || {
-            let owner = judgement.machines.first();
+            let owner = result.hosts.first();
             let there = owner.and_then(CheckedHost::probe_range);
-            let is_there = match (manner, there) {
+            let is_there = match (mode, there) {
                 (CheckMode::Once, _) | (CheckMode::Continuous, None) => true,
                 (CheckMode::Continuous, Some((first, last))) => {
-                    first <= MIN_REPLY_SHARE && last + MIN_REPLY_SHARE > asked
+                    first <= MIN_REPLY_SHARE && last + MIN_REPLY_SHARE > probes_sent
                 }
             };
-            owner.filter(|_| judgement.verdict == CheckVerdict::OneOwner && is_there)
+            owner.filter(|_| result.verdict == CheckVerdict::OneOwner && is_there)
         };
         match self {
-            // Watching is to see whether an address stays where it is.
-            Self::Nothing if judgement.verdict == CheckVerdict::Moved => Some(false),
+            // The purpose of watching is to see whether an address moves, and two masters are never as expected.
+            Self::Nothing
+                if matches!(
+                    result.verdict,
+                    CheckVerdict::Moved | CheckVerdict::Contested
+                ) =>
+            {
+                Some(false)
+            }
             Self::Nothing => None,
             Self::Owner => Some(one_owner().is_some()),
-            Self::Free => Some(judgement.verdict == CheckVerdict::NoReply),
+            Self::Free => Some(result.verdict == CheckVerdict::NoReply),
             Self::Mac(mac) => Some(one_owner().is_some_and(|owner| owner.macs().contains(&mac))),
         }
     }
@@ -66,18 +72,23 @@ mod tests {
 
     use probe_detect::DetectConfig;
     use probe_model::Timestamp;
-    use probe_prober::check::{AddressResponses, CheckEvaluator, RespondingMac};
-    use smallvec::smallvec;
+    use probe_prober::check::{
+        AddressResponses, CheckEvaluator, RespondingMac, SharedReplies,
+    };
+    use smallvec::{SmallVec, smallvec};
 
     use super::*;
 
     const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
     const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
 
-    fn answers(mac: MacAddr, from: u32, to: u32) -> RespondingMac {
+    fn replying(mac: MacAddr, from: u32, to: u32) -> RespondingMac {
         RespondingMac {
             mac,
-            answers: to - from + 1,
+            replies: to - from + 1,
+            requests_answered: 0,
+            replies_to_others: 0,
+            sources: SmallVec::new(),
             repeats: 0,
             probe_range: Some((from, to)),
             announcements: 0,
@@ -88,18 +99,19 @@ mod tests {
         }
     }
 
-    fn judged(manner: CheckMode, sighting: &AddressResponses) -> CheckResult {
-        CheckEvaluator::new(DetectConfig::default(), manner).evaluate(
-            sighting,
+    fn evaluated(mode: CheckMode, responses: &AddressResponses) -> CheckResult {
+        CheckEvaluator::new(DetectConfig::default(), mode).evaluate(
+            responses,
             None,
             &HashSet::new(),
+            &SharedReplies::default(),
         )
     }
 
     #[test]
-    fn one_owner_nobody_or_a_certain_one() {
+    fn one_owner_none_or_a_given_one() {
         let one = AddressResponses {
-            responders: smallvec![answers(A, 1, 3)],
+            responders: smallvec![replying(A, 1, 3)],
             more: 0,
         };
         let nobody = AddressResponses::default();
@@ -110,8 +122,8 @@ mod tests {
             (ExpectedVerdict::Mac(A), Some(true), Some(false)),
             (ExpectedVerdict::Mac(B), Some(false), Some(false)),
         ] {
-            let met = |sighting| {
-                expectation.is_met(&judged(CheckMode::Once, sighting), CheckMode::Once, 3)
+            let met = |responses| {
+                expectation.is_met(&evaluated(CheckMode::Once, responses), CheckMode::Once, 3)
             };
             assert_eq!(met(&one), of_one, "{expectation:?}");
             assert_eq!(met(&nobody), of_nobody, "{expectation:?}");
@@ -121,20 +133,44 @@ mod tests {
     #[test]
     fn an_owner_that_is_watched_is_there_from_the_beginning_to_the_end() {
         for (from, to, met) in [(1, 60, true), (3, 58, true), (4, 60, false), (1, 57, false)] {
-            let sighting = AddressResponses {
-                responders: smallvec![answers(A, from, to)],
+            let responses = AddressResponses {
+                responders: smallvec![replying(A, from, to)],
                 more: 0,
             };
-            let judgement = judged(CheckMode::Continuous, &sighting);
-            let is_met = ExpectedVerdict::Owner.is_met(&judgement, CheckMode::Continuous, 60);
+            let result = evaluated(CheckMode::Continuous, &responses);
+            let is_met = ExpectedVerdict::Owner.is_met(&result, CheckMode::Continuous, 60);
             assert_eq!(is_met, Some(met), "{from} {to}");
         }
         let moved = AddressResponses {
-            responders: smallvec![answers(A, 1, 20), answers(B, 30, 60)],
+            responders: smallvec![replying(A, 1, 20), replying(B, 30, 60)],
             more: 0,
         };
-        let judgement = judged(CheckMode::Continuous, &moved);
-        let is_met = ExpectedVerdict::Nothing.is_met(&judgement, CheckMode::Continuous, 60);
+        let result = evaluated(CheckMode::Continuous, &moved);
+        let is_met = ExpectedVerdict::Nothing.is_met(&result, CheckMode::Continuous, 60);
         assert_eq!(is_met, Some(false));
+    }
+
+    #[test]
+    fn two_masters_on_one_virtual_mac_are_never_one_owner() {
+        let virtual_mac = MacAddr([0, 0, 0x5e, 0, 1, 7]);
+        let two_masters = RespondingMac {
+            replies: 6,
+            repeats: 3,
+            ..replying(virtual_mac, 1, 3)
+        };
+        let responses = AddressResponses {
+            responders: smallvec![two_masters],
+            more: 0,
+        };
+        let result = evaluated(CheckMode::Once, &responses);
+        for expectation in [
+            ExpectedVerdict::Nothing,
+            ExpectedVerdict::Owner,
+            ExpectedVerdict::Mac(virtual_mac),
+            ExpectedVerdict::Free,
+        ] {
+            let is_met = expectation.is_met(&result, CheckMode::Once, 3);
+            assert_eq!(is_met, Some(false), "{expectation:?}");
+        }
     }
 }

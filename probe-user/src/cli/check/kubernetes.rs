@@ -15,20 +15,20 @@ use probe_prober::{
 use super::{
     CheckArguments,
     cluster_context::{CheckContext, ClusterCheckContext},
-    collect, should_continue,
+    collect, run_check,
 };
 use crate::{
     cli::{Exit, cluster::FetchedCluster, output::print_status, session::StopSignal},
     client::Client,
 };
 
-/// A sweep that takes longer than this says so before it begins, in seconds.
+/// A sweep that takes longer than this is announced before it begins, in seconds.
 const MIN_ANNOUNCED_DURATION: u64 = 30;
 
-/// Asks about every address of the cluster that is on-link here.
+/// Checks every address of the cluster that is on-link here.
 pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Result<Exit> {
     let mut stop = StopSignal::listen()?;
-    // First of all, because without the capability nothing else is of use.
+    // First, because nothing works without the capability.
     let sender = ArpSocket::sender()?;
     let daemon = Client::new(&arguments.socket);
     let known = arguments.cluster.look(&daemon).await?;
@@ -43,8 +43,8 @@ pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Resul
             let freshness = cluster.objects().freshness.get(&needed);
             let error = freshness.and_then(|freshness| freshness.error.as_deref());
             bail!(
-                "{needed} could not be read, so it is not known which address should be whose: {}",
-                error.unwrap_or("nothing was said")
+                "{needed} could not be read, so the expected owners are not known: {}",
+                error.unwrap_or("no error was reported")
             );
         }
     }
@@ -67,13 +67,13 @@ pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Resul
     if let Some(from) = arguments.source_ip {
         network.check_source(from)?;
     }
-    let roster = node_index(arguments, known, &network, &mut stop).await?;
-    let speaker = local_announcements(&daemon, &roster, &network).await;
+    let nodes = node_index(arguments, known, &network, &mut stop).await?;
+    let speaker = local_announcements(&daemon, &nodes, &network).await;
     warn_of_local_announcements(&speaker, &assigned);
-    let context = ClusterCheckContext::new(cluster, roster, speaker, network.ports());
+    let context = ClusterCheckContext::new(cluster, nodes, speaker, network.ports());
     let context = CheckContext::Cluster(Box::new(context));
     let ranges = [assigned, free].concat();
-    should_continue(arguments, context, sender, network, ranges, &mut stop).await
+    run_check(arguments, context, sender, network, ranges, &mut stop).await
 }
 
 fn first_of(off: &[Target], off_free: &[Target]) -> String {
@@ -89,7 +89,7 @@ fn print_target_summary(
     off: usize,
 ) {
     let [assigned, free] = [assigned, free].map(|ranges| {
-        let sizes = ranges.iter().map(|lot| u64::from(lot.last - lot.first) + 1);
+        let sizes = ranges.iter().map(|range| u64::from(range.last - range.first) + 1);
         sizes.sum::<u64>()
     });
     let mut left_out = Vec::new();
@@ -108,13 +108,13 @@ fn print_target_summary(
         format!("; of services, {} left out", left_out.join(", "))
     };
     print_status(&format!(
-        "{assigned} addresses of services and {free} that no service has{left_out}"
+        "{assigned} addresses of services and {free} free addresses of pools{left_out}"
     ));
-    // Whoever keeps silent is asked once more.
+    // Addresses without a reply are probed again.
     let seconds = (assigned + 2 * free) / u64::from(arguments.rate);
     if seconds > MIN_ANNOUNCED_DURATION {
         print_status(&format!(
-            "at {} questions a second this takes about {}: --rate makes it faster, a TARGET makes it less",
+            "at {} probes a second this takes about {}: raise --rate, or name a TARGET",
             arguments.rate,
             span(seconds)
         ));
@@ -129,7 +129,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// Which MAC is which node's: by this host's neighbour table, and of the others by asking.
+/// Finds the MACs of the nodes: in this host's neighbour table, and of the others by ARP probes.
 async fn node_index(
     arguments: &CheckArguments,
     known: FetchedCluster,
@@ -140,19 +140,19 @@ async fn node_index(
         Ok(nodes) => nodes,
         Err(why) => {
             print_status(&format!(
-                "whether an owner is a node of the cluster is not known: {why}"
+                "unknown whether an owner is a node of the cluster: {why}"
             ));
             return Ok(NodeIndex::default());
         }
     };
-    let mut roster = NodeIndex::new(nodes);
-    add_host_macs(&mut roster, network).await;
+    let mut nodes = NodeIndex::new(nodes);
+    add_host_macs(&mut nodes, network).await;
     let networks: Vec<_> = network
         .ports()
         .iter()
         .flat_map(|egress| egress.networks.iter().copied().map(IpNet::V4))
         .collect();
-    let wanted: Vec<_> = roster
+    let wanted: Vec<_> = nodes
         .addresses_to_probe(&networks, &[])
         .into_iter()
         .filter_map(|address| match address {
@@ -161,7 +161,7 @@ async fn node_index(
         })
         .collect();
     if wanted.is_empty() {
-        return Ok(roster);
+        return Ok(nodes);
     }
     let mut around = HostNetwork::look().await?;
     let interface = arguments.interface.as_deref();
@@ -169,53 +169,65 @@ async fn node_index(
         .resolve_on_link(&wanted, interface, arguments.vlan)
         .await?;
     if ranges.is_empty() {
-        return Ok(roster);
+        return Ok(nodes);
     }
-    let keeper = collect::collect(around, ranges, arguments.rate, None, stop).await;
-    let keeper = keeper.context("cannot ask who the nodes are")?;
-    add_check_macs(&mut roster, &keeper.records);
-    Ok(roster)
+    let collector = collect::collect(
+        around,
+        ranges,
+        arguments.rate,
+        None,
+        LocalAnnouncements::default(),
+        stop,
+    )
+    .await;
+    let collector = collector.context("cannot probe the nodes")?;
+    add_check_macs(&mut nodes, &collector.records);
+    Ok(nodes)
 }
 
-/// What a load balancer on this host announces, as its daemon knows.
+/// What a speaker on this host announces, as its daemon observed.
 pub async fn local_announcements(
     daemon: &Client,
-    roster: &NodeIndex,
+    nodes: &NodeIndex,
     network: &HostNetwork,
 ) -> LocalAnnouncements {
     let mut own = network.own_addresses();
-    let is_node = own.any(|address| roster.node_at(address).is_some());
-    // Without a daemon nothing is known of it.
+    let is_node = own.any(|address| nodes.node_at(address).is_some());
+    announcements(daemon, is_node).await
+}
+
+/// The same, given whether this host is a node of the cluster. Without a daemon nothing is known.
+pub async fn announcements(daemon: &Client, is_node: bool) -> LocalAnnouncements {
     let bindings = daemon.list::<BindingRecord>("/v1/bindings").await;
     LocalAnnouncements::new(is_node, &bindings.unwrap_or_default(), Timestamp::now())
 }
 
 fn warn_of_local_announcements(speaker: &LocalAnnouncements, assigned: &[TargetRange]) {
-    let addresses = assigned.iter().flat_map(|lot| lot.first..=lot.last);
-    let unheard = addresses.filter(|&address| {
+    let addresses = assigned.iter().flat_map(|range| range.first..=range.last);
+    let unobserved = addresses.filter(|&address| {
         let ip = IpAddr::V4(address.into());
         speaker.may_announce(ip)
     });
-    let number = unheard.count();
+    let number = unobserved.count();
     if number > 0 {
         print_status(&format!(
-            "{number} of them this host may announce itself, and its speaker does not hear its own host: if nobody answers for \
-             those, nothing is known; another node can tell"
+            "{number} of them this host may announce itself, and its speaker does not receive probes from its own host: no \
+             reply for those proves nothing; check them from another node"
         ));
     }
 }
 
 /// This host's own addresses, and its neighbours.
-pub async fn add_host_macs(roster: &mut NodeIndex, network: &HostNetwork) {
+pub async fn add_host_macs(nodes: &mut NodeIndex, network: &HostNetwork) {
     for egress in network.ports() {
         for (&address, &mac) in &egress.held {
-            roster.add_mac(address.into(), mac);
+            nodes.add_mac(address.into(), mac);
         }
     }
     let Ok(neighbours) = network.neighbours().await else {
         return;
     };
-    let addresses: Vec<_> = roster
+    let addresses: Vec<_> = nodes
         .nodes()
         .iter()
         .flat_map(|node| node.addresses.clone())
@@ -224,22 +236,22 @@ pub async fn add_host_macs(roster: &mut NodeIndex, network: &HostNetwork) {
         let IpAddr::V4(v4) = address else { continue };
         for egress in 0..network.ports().len() {
             if let Some(mac) = neighbours.get(egress, v4) {
-                roster.add_mac(address, mac);
+                nodes.add_mac(address, mac);
             }
         }
     }
 }
 
-/// Who answered for the addresses of nodes.
-pub fn add_check_macs(roster: &mut NodeIndex, records: &[CheckRecord]) {
+/// Adds the MACs that replied for the addresses of nodes.
+pub fn add_check_macs(nodes: &mut NodeIndex, records: &[CheckRecord]) {
     for record in records {
-        if record.asked > 0 {
-            roster.asked(record.ip.into());
+        if record.probes_sent > 0 {
+            nodes.asked(record.ip.into());
         }
         for owner in &record.owners {
-            if owner.holds || owner.answers > 0 {
+            if owner.is_owner() {
                 for &mac in &owner.macs {
-                    roster.add_mac(record.ip.into(), mac);
+                    nodes.add_mac(record.ip.into(), mac);
                 }
             }
         }

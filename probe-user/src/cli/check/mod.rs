@@ -1,4 +1,4 @@
-//! `probe check`: who answers for these addresses, now?
+//! `probe check`: which hosts reply for these addresses now?
 
 pub(super) mod cluster_context;
 pub(super) mod collect;
@@ -43,18 +43,18 @@ use super::{
     session::{StopSignal, init_logging},
     source::duration,
 };
-use crate::daemon::serve::DEFAULT_PATH;
+use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
-/// The word for standard input.
+/// The target that means standard input.
 const STDIN: &str = "-";
 
-/// A list of more than this is a mistake: all addresses of a check, each on a line of its own, with a comment.
+/// The largest list: all addresses of a check, each on its own line with a comment.
 const MAX_LIST_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit status: 0 as expected (without --expect-…: no conflict), 1 a conflict, 2 usage, 3 an expectation \
-                  not met or, with --for, moved, 4 could not ask, or not about all."
+    after_help = "Exit status: 0 as expected (without --expect-…: no conflict), 1 conflict, 2 usage, 3 expectation not \
+                  met, contested or, with --for, moved, 4 not all addresses could be probed."
 )]
 pub struct CheckArguments {
     /// Addresses: 192.0.2.7, 192.0.2.0/24, 192.0.2.10-192.0.2.20, 192.0.2.10-20, a file with a list of them or
@@ -62,70 +62,70 @@ pub struct CheckArguments {
     #[arg(value_name = "TARGET", required_unless_present = "kubernetes")]
     targets: Vec<String>,
 
-    /// Ask about every address of the cluster that is on-link here, or about those of them that are among the targets: one that a
-    /// service has, has exactly one owner, a node of the cluster; any other address of a pool has none. Else end with 3
+    /// Check every address of the cluster that is on-link here, or those of them that are among the targets: an address
+    /// of a service has exactly one owner, a node of the cluster; any other address of a pool has none. Otherwise exit 3
     #[arg(long, conflicts_with_all = ["expect_owner", "expect_free", "expect_mac"])]
     kubernetes: bool,
 
     #[command(flatten)]
     cluster: ClusterArguments,
 
-    /// The socket of the daemon, whom --kubernetes asks for the cluster
+    /// The socket of the daemon on this host: what a speaker on this host announces and, with --kubernetes, the cluster
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH, hide_short_help = true)]
     socket: PathBuf,
 
-    /// How it is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// The interface to ask through, instead of the one that the route leads to
+    /// The interface to send probes on, instead of the one by the route
     #[arg(short, long, value_name = "IFACE")]
     interface: Option<String>,
 
-    /// The VLAN to ask in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
+    /// The VLAN to send probes in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
     #[arg(long, value_name = "VID", default_value_t = Vlan::UNTAGGED, hide_default_value = true)]
     vlan: Vlan,
 
-    /// Ask with this address of this host instead of by ARP probe, for devices that answer no probe; everybody
-    /// who hears it renews what they know of this host
+    /// Send ARP requests with this address of this host instead of ARP probes, for hosts that reply to no probe.
+    /// Hosts that receive them refresh their neighbour entry for this host
     #[arg(long, value_name = "IP")]
     source_ip: Option<Ipv4Addr>,
 
-    /// Questions a second, where there are more than ten addresses. More than the default can cut this host off:
+    /// Probes a second, for more than ten addresses. More than the default can cut this host off:
     /// switches with Dynamic ARP Inspection shut a port above 15 ARP frames a second
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
-    /// How long an answer is waited for after the last question
+    /// How long to wait for replies after the last probe
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = timeout, hide_short_help = true)]
     timeout: Duration,
 
-    /// Watch the addresses for this time, and ask again and again: is there exactly one owner all the time?
+    /// Watch the addresses for this time and probe them once a second: do they have exactly one owner all the time?
     #[arg(long = "for", value_name = "DURATION", value_parser = watched)]
     duration: Option<Duration>,
 
     #[command(flatten)]
     expectation: ExpectationArguments,
 
-    /// MACs that are one machine; repeat it for each machine
+    /// MACs that are one host; repeat the option for each host
     #[arg(long = "same-owner", value_name = "MAC,MAC…")]
     same_owner: Vec<MacSet>,
 }
 
-/// What is expected of each address.
+/// The expectation for each address.
 #[derive(Clone, Copy, Debug, Args)]
 #[group(multiple = false)]
 #[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 struct ExpectationArguments {
-    /// Expect exactly one owner of each address, else end with 3
+    /// Expect exactly one owner of each address, otherwise exit 3
     #[arg(long)]
     expect_owner: bool,
 
-    /// Expect that nobody has any of the addresses, else end with 3
+    /// Expect no reply for any address, otherwise exit 3
     #[arg(long)]
     expect_free: bool,
 
-    /// Expect this MAC to be the one owner of each address, else end with 3
+    /// Expect this MAC to be the only owner of each address, otherwise exit 3
     #[arg(long, value_name = "MAC")]
     expect_mac: Option<MacAddr>,
 }
@@ -162,7 +162,7 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error),
     };
-    // One thread: capabilities belong to threads, and all of them are let go of on the way.
+    // One thread: capabilities belong to threads, and all of them are dropped on the way.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(async {
@@ -188,7 +188,7 @@ fn is_usage_error(error: &anyhow::Error) -> bool {
 
 async fn check(arguments: &CheckArguments, targets: &[Target]) -> anyhow::Result<Exit> {
     let mut stop = StopSignal::listen()?;
-    // First of all, because without the capability nothing else is of use.
+    // First, because nothing works without the capability.
     let sender = ArpSocket::sender()?;
     let mut network = HostNetwork::look().await?;
     let interface = arguments.interface.as_deref();
@@ -199,12 +199,16 @@ async fn check(arguments: &CheckArguments, targets: &[Target]) -> anyhow::Result
         network.check_source(from)?;
     }
     warn_of_unreachable(network.unreachable());
-    let context = CheckContext::Plain(arguments.expectation.expectation());
-    should_continue(arguments, context, sender, network, ranges, &mut stop).await
+    let daemon = Client::new(&arguments.socket);
+    let context = CheckContext::Plain {
+        expected: arguments.expectation.expectation(),
+        speaker: kubernetes::announcements(&daemon, false).await,
+    };
+    run_check(arguments, context, sender, network, ranges, &mut stop).await
 }
 
-/// Asks, and writes what comes of it.
-async fn should_continue(
+/// Sends the probes and prints the results.
+async fn run_check(
     arguments: &CheckArguments,
     context: CheckContext,
     sender: ArpSocket,
@@ -213,11 +217,10 @@ async fn should_continue(
     stop: &mut StopSignal,
 ) -> anyhow::Result<Exit> {
     let output = CheckOutput::Printer(Printer::new(arguments.output, FindingOrigin::Attached));
-    let order = arguments.options();
-    let inquiry = CheckRun::open(&order, context, output, sender, network, ranges).await?;
-    // What is open works without.
-    capabilities::drop_all().context("cannot let go of capabilities")?;
-    let outcome = inquiry.run(stop).await?;
+    let options = arguments.options();
+    let check = CheckRun::open(&options, context, output, sender, network, ranges).await?;
+    capabilities::drop_all().context("cannot drop capabilities")?;
+    let outcome = check.run(stop).await?;
     if let Some(error) = &outcome.failure {
         print_error(error);
     }
@@ -228,14 +231,14 @@ fn warn_of_unreachable(left_out: &[Ipv4Addr]) {
     if !left_out.is_empty() {
         let names: Vec<_> = left_out.iter().map(ToString::to_string).collect();
         print_status(&format!(
-            "left out, because no machine can have it: {} (network and broadcast addresses)",
+            "skipped, because no host can have it: {} (network and broadcast addresses)",
             names.join(", ")
         ));
     }
 }
 
 impl CheckArguments {
-    /// How it is asked.
+    /// The options of the check.
     fn options(&self) -> CheckOptions {
         CheckOptions {
             rate: self.rate,
@@ -254,7 +257,7 @@ fn watched(text: &str) -> anyhow::Result<Duration> {
     let watched = duration(text)?;
     anyhow::ensure!(
         watched >= Duration::from_secs(1),
-        "in less than a second nothing is asked twice"
+        "must be at least 1 s: addresses are probed once a second"
     );
     Ok(watched)
 }
@@ -268,12 +271,12 @@ fn timeout(text: &str) -> anyhow::Result<Duration> {
     Ok(timeout)
 }
 
-/// A word of the command line that is no target. What is wrong in a list is not a matter of how this was called.
+/// An argument that is no target. An error in a list is no usage error.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct InvalidTargetArgument(InvalidTarget);
 
-/// Reads what was typed, and the files and the standard input that it names.
+/// Reads the targets, and the files and standard input that they name.
 fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
     let mut targets = Vec::new();
     for word in words {
@@ -291,7 +294,7 @@ fn targets(words: &[String]) -> anyhow::Result<Vec<Target>> {
     }
     anyhow::ensure!(
         words.is_empty() || !targets.is_empty(),
-        "there is no IPv4 address to check"
+        "no IPv4 address to check"
     );
     Ok(targets)
 }
@@ -303,7 +306,7 @@ fn list(source: impl io::Read, name: &str) -> anyhow::Result<Vec<Target>> {
     let list = parse_target_list(&text).with_context(|| format!("in {name}"))?;
     if list.ipv6 > 0 {
         print_status(&format!(
-            "{name}: {} left out: IPv6 has no ARP",
+            "{name}: {} skipped: IPv6 has no ARP",
             match list.ipv6 {
                 1 => "one IPv6 range".to_owned(),
                 number => format!("{number} IPv6 ranges"),
@@ -331,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_one_thing() {
+    fn at_most_one_expectation_is_given() {
         let expectation = |words: &[&str]| parsed(words).unwrap().expectation.expectation();
         assert_eq!(expectation(&["192.0.2.1"]), ExpectedVerdict::Nothing);
         assert_eq!(
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_like_an_address_and_what_is_neither_is_said() {
+    fn a_target_may_be_a_file_and_anything_else_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pools.yaml");
         fs::write(

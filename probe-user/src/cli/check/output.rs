@@ -1,4 +1,4 @@
-//! Who is told what was found out: somebody who reads it line by line, or a verb that has more to do with it.
+//! The outputs of a check: standard output, or the records for another command.
 
 use std::{io, net::Ipv4Addr};
 
@@ -11,55 +11,60 @@ use probe_prober::ReceivedFrame;
 
 use crate::cli::output::Printer;
 
-/// Frames that are kept: of a handful of addresses more is a flood.
+/// Frames that are kept: more for a few addresses are a flood.
 const MAX_FRAMES: usize = 4096;
 
-/// Who is told.
+/// The output of a check.
 pub enum CheckOutput {
-    /// Whoever reads standard output.
+    /// Prints to standard output.
     Printer(Printer),
-    /// Another verb.
+    /// Keeps the records for another command.
     Collector(CheckCollector),
 }
 
-/// What is kept for another verb.
+/// The records of a check for another command.
 #[derive(Debug, Default)]
 pub struct CheckCollector {
-    /// What was found out of each address.
+    /// The record of each address.
     pub records: Vec<CheckRecord>,
-    /// The address whose frames are kept as well.
+    /// The address whose frames are kept too.
     pub frames_of: Option<Ipv4Addr>,
-    /// They, questions included, with the monotonic time of each.
+    /// Its frames, probes included, with the monotonic time of each.
     pub frames: Vec<ArpEvent>,
 }
 
 impl CheckOutput {
-    /// Takes what was found out.
+    /// Prints or keeps a record.
     pub fn check(&mut self, record: CheckRecord, expected: &str, brief: bool) -> io::Result<()> {
         match self {
             Self::Printer(printer) => printer.check(&record, expected, brief),
-            Self::Collector(keeper) => {
-                keeper.records.push(record);
+            Self::Collector(collector) => {
+                collector.records.push(record);
                 Ok(())
             }
         }
     }
 
-    /// Takes a frame that was heard where it is asked.
-    pub fn record_frame(&mut self, heard: &ReceivedFrame, now: Timestamp) {
-        let Self::Collector(keeper) = self else {
+    /// Keeps a frame that was received where it is wanted.
+    pub fn record_frame(&mut self, received: &ReceivedFrame, now: Timestamp) {
+        let Self::Collector(collector) = self else {
             return;
         };
-        let is_wanted = keeper.frames_of.is_some_and(|ip| {
+        let is_wanted = collector.frames_of.is_some_and(|ip| {
             let ip = ip.octets();
-            heard.frame.spa == ip || heard.frame.tpa == ip
+            received.frame.spa == ip || received.frame.tpa == ip
         });
-        if is_wanted && keeper.frames.len() < MAX_FRAMES {
-            keeper.frames.push(event(heard, now));
+        if is_wanted && collector.frames.len() < MAX_FRAMES {
+            collector.frames.push(event(received, now));
         }
     }
 
-    /// Whether people read it.
+    /// Whether the records are printed.
+    pub const fn is_printed(&self) -> bool {
+        matches!(self, Self::Printer(_))
+    }
+
+    /// Whether the output is text for people.
     pub fn is_human_output(&self) -> bool {
         match self {
             Self::Printer(printer) => printer.is_human_output(),
@@ -67,7 +72,7 @@ impl CheckOutput {
         }
     }
 
-    /// Makes sure that the reader has it.
+    /// Flushes what was printed.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Printer(printer) => printer.flush(),
@@ -75,7 +80,7 @@ impl CheckOutput {
         }
     }
 
-    /// Whether somebody sees how it goes.
+    /// Whether a status line is shown.
     pub fn shows_status(&self) -> bool {
         match self {
             Self::Printer(printer) => printer.status.is_possible(),
@@ -83,14 +88,14 @@ impl CheckOutput {
         }
     }
 
-    /// Shows how it goes.
+    /// Shows the status line.
     pub fn show_status(&mut self, text: &str) {
         if let Self::Printer(printer) = self {
             printer.status.show(text);
         }
     }
 
-    /// Makes room for a line.
+    /// Clears the status line.
     pub fn clear_status(&mut self) {
         if let Self::Printer(printer) = self {
             printer.status.clear();
@@ -98,20 +103,20 @@ impl CheckOutput {
     }
 }
 
-/// As the kernel side would have told of it.
-fn event(heard: &ReceivedFrame, now: Timestamp) -> ArpEvent {
-    let hook = if heard.is_outgoing {
+/// The event that the kernel side would have emitted for the frame.
+fn event(received: &ReceivedFrame, now: Timestamp) -> ArpEvent {
+    let hook = if received.is_outgoing {
         Hook::TcEgress
     } else {
         Hook::TcIngress
     };
-    let kind: Kind = heard.frame.kind();
+    let kind: Kind = received.frame.kind();
     ArpEvent {
         ktime_ns: now.0,
-        ifindex: heard.ifindex,
+        ifindex: received.ifindex,
         kind: kind.number(),
         hook: hook.number(),
-        frame: heard.frame,
+        frame: received.frame,
         ..ArpEvent::default()
     }
 }

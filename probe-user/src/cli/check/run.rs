@@ -1,6 +1,6 @@
-//! The check itself: sockets, clock and output, joined to the parts that decide.
+//! Runs a check: joins sockets, clock and output to the pure parts.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 
 use anyhow::Context as _;
 use lru::LruCache;
@@ -13,8 +13,8 @@ use probe_prober::{
     ArpProbe, ArpReceiver, ArpSocket, ReceivedFrame,
     check::{
         AddressResponses, CheckDetails, CheckEvaluator, CheckMode, CheckResult, CheckSchedule,
-        EgressInterface, EgressNeighbours, HostNetwork, ResponseTable, ScheduleAction,
-        ScheduleMode, TargetRange, TargetRanges, seed,
+        EgressInterface, EgressNeighbours, HostNetwork, LocalAddress, ProbeForm, ResponseTable,
+        ScheduleAction, ScheduleMode, SentProbe, SharedReplies, TargetRange, TargetRanges, seed,
     },
 };
 use tokio::{
@@ -30,49 +30,53 @@ use crate::cli::{
     session::StopSignal,
 };
 
-/// Between two looks at the socket, the clock and the signals.
+/// Frames sent or received between two polls of the socket, the clock and the signals.
 const FRAMES_PER_BATCH: u32 = 32;
 
-/// How often the status line is drawn anew.
+/// How often the status line is redrawn.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is known of the neighbour table is read again after this.
+/// The age at which the neighbour table is read again.
 const NEIGHBOUR_REFRESH: Duration = Duration::from_secs(1);
 
-/// MACs that are remembered to hold an address, so that their ARP probes are no booting host's.
+/// MACs that are remembered to hold an address: their ARP probes are not a booting host's.
 const MAX_HOLDERS: usize = 65_536;
 
-/// Times in a row that a question may find the queue full: two seconds.
+/// Times in a row that a probe may find the queue full: two seconds.
 const MAX_RETRIES: u32 = 400;
 
-/// How it is asked.
+/// Except in a sweep, every third probe for an address is an ordinary ARP request: `proxy_arp` and some stacks reply to
+/// those only.
+const REQUEST_EVERY: u32 = 3;
+
+/// Options of a check.
 #[derive(Clone, Debug)]
 pub struct CheckOptions {
-    /// Questions a second, where there are more than a handful of addresses.
+    /// Probes a second, for more than [`CheckSchedule::FEW_TARGETS`] addresses.
     pub rate: u32,
-    /// How long an answer is waited for after the last question.
+    /// How long to wait for replies after the last probe.
     pub timeout: Duration,
-    /// How long the addresses are watched; not at all, if it is left out.
+    /// How long to watch the addresses; `None` checks once.
     pub duration: Option<Duration>,
-    /// The address of this host that is asked with, instead of none.
-    pub source_ip: Option<std::net::Ipv4Addr>,
-    /// Who is one machine.
+    /// The address of this host to send ARP requests with, instead of ARP probes.
+    pub source_ip: Option<Ipv4Addr>,
+    /// The rules on which MACs are one host.
     pub config: DetectConfig,
 }
 
-/// What came of it.
+/// The result of a check.
 pub struct CheckRunResult {
-    /// How the program ends, by that.
+    /// The exit status.
     pub exit: Exit,
-    /// Who was told.
+    /// The output with its records.
     pub output: CheckOutput,
-    /// Whether somebody stopped it.
+    /// Whether a signal stopped it.
     pub interrupted: bool,
-    /// What broke down, if something did.
+    /// The error that ended it.
     pub failure: Option<anyhow::Error>,
 }
 
-/// A check that is going on.
+/// A running check.
 pub struct CheckRun {
     sender: ArpSocket,
     receiver: AsyncFd<ArpReceiver>,
@@ -84,29 +88,32 @@ pub struct CheckRun {
     schedule: CheckSchedule,
     responses: ResponseTable,
     evaluator: CheckEvaluator,
-    manner: CheckMode,
+    check_mode: CheckMode,
+    shared: SharedReplies,
     context: CheckContext,
-    source_ip: Option<std::net::Ipv4Addr>,
+    source_ip: Option<Ipv4Addr>,
     output: CheckOutput,
     results: CheckSummary,
     mode: ScheduleMode,
     began: Timestamp,
     retries: u32,
-    /// A prober was met, and that was said.
+    /// Addresses that no ordinary ARP request was sent for.
+    requests_missing: u32,
+    /// The wait for a booting host was printed.
     deferral_reported: bool,
 }
 
-/// Why the asking ended early.
+/// How a check ended.
 enum CheckRunEnd {
     Done,
     Interrupted,
-    /// Nobody reads what is written.
+    /// The reader of the output is gone.
     OutputClosed,
     Failed(anyhow::Error),
 }
 
 impl CheckRun {
-    /// Opens what is missing. What is open works without any capability.
+    /// Opens the receiving socket and reads the neighbour table. Nothing needs a capability afterwards.
     pub async fn open(
         order: &CheckOptions,
         context: CheckContext,
@@ -130,7 +137,7 @@ impl CheckRun {
         let ranges = TargetRanges::new(ranges);
         let total = ranges.total();
         let now = monotonic();
-        let (mode, manner) = match order.duration {
+        let (mode, check_mode) = match order.duration {
             Some(duration) => {
                 let until = now + duration;
                 (ScheduleMode::Watch { until }, CheckMode::Continuous)
@@ -144,8 +151,9 @@ impl CheckRun {
             holders,
             schedule: CheckSchedule::new(mode, total, order.rate, order.timeout, seed(), now),
             responses: ResponseTable::new(total, order.timeout),
-            evaluator: CheckEvaluator::new(order.config.clone(), manner),
-            manner,
+            evaluator: CheckEvaluator::new(order.config.clone(), check_mode),
+            check_mode,
+            shared: SharedReplies::default(),
             context,
             source_ip: order.source_ip,
             output,
@@ -153,6 +161,7 @@ impl CheckRun {
             mode,
             began: now,
             retries: 0,
+            requests_missing: 0,
             deferral_reported: false,
             sender,
             receiver,
@@ -161,7 +170,7 @@ impl CheckRun {
         })
     }
 
-    /// Asks, listens and reports, until everything is known or somebody stops it.
+    /// Sends, receives and reports until the check is complete or a signal stops it.
     pub async fn run(mut self, stop: &mut StopSignal) -> anyhow::Result<CheckRunResult> {
         let end = match self.send_probes(stop).await {
             Ok(end) => end,
@@ -208,7 +217,7 @@ impl CheckRun {
                 Err(error) if is_closed(&error) => return Ok(CheckRunEnd::OutputClosed),
                 result => result.context("cannot write to standard output")?,
             }
-            // Before a question and before the end: silence means nothing where nothing can be heard.
+            // Before a probe and before the end: silence means nothing on an interface that receives nothing.
             if let Some(fault) = self.network.changed_interface() {
                 return Err(fault.into());
             }
@@ -220,7 +229,7 @@ impl CheckRun {
                     if turns % FRAMES_PER_BATCH != 0 {
                         continue;
                     }
-                    // However much there is to be sent, a signal is heard.
+                    // A signal is handled however much there is to send.
                     tokio::select! {
                         biased;
                         () = stop.received() => return Ok(CheckRunEnd::Interrupted),
@@ -249,17 +258,17 @@ impl CheckRun {
         }
     }
 
-    /// Takes in what has come; a flood does not keep it from asking.
+    /// Records the received frames; a flood does not prevent probes.
     fn receive_frames(&mut self) -> anyhow::Result<()> {
         for _ in 0..FRAMES_PER_BATCH {
             match self.receiver.get_ref().receive() {
-                Ok(Some(heard)) => self.record_frame(&heard, monotonic()),
+                Ok(Some(received)) => self.record_frame(&received, monotonic()),
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     // The interface is known by name; the socket only knows that it is down.
                     let fault = self.network.changed_interface().map(anyhow::Error::new);
                     return Err(fault.unwrap_or_else(|| {
-                        anyhow::Error::new(error).context("cannot hear the answers")
+                        anyhow::Error::new(error).context("cannot receive replies")
                     }));
                 }
             }
@@ -267,19 +276,19 @@ impl CheckRun {
         Ok(())
     }
 
-    fn record_frame(&mut self, heard: &ReceivedFrame, now: Timestamp) {
-        let frame = &heard.frame;
+    fn record_frame(&mut self, received: &ReceivedFrame, now: Timestamp) {
+        let frame = &received.frame;
         let mut ports = self.network.ports().iter().enumerate();
         let is_here = |egress: &EgressInterface| {
-            egress.ifindex == heard.ifindex && egress.vlan == frame.vlan()
+            egress.ifindex == received.ifindex && egress.vlan == frame.vlan()
         };
         let Some((place, egress)) = ports.find(|(_, egress)| is_here(egress)) else {
             return;
         };
-        self.output.record_frame(heard, now);
+        self.output.record_frame(received, now);
         let number = self.ranges.number(frame.subject().into(), place);
         match frame.kind() {
-            Kind::Claim if heard.is_outgoing && self.is_own_probe(frame) => {}
+            Kind::Claim if received.is_outgoing && self.is_own_request(frame, egress) => {}
             Kind::Claim => {
                 self.holders.put(frame.sha, ());
                 if self.holders.len() > MAX_HOLDERS {
@@ -288,29 +297,37 @@ impl CheckRun {
                 if let Some(number) = number
                     && self.responses.record_frame(number, frame, egress.mac, now)
                 {
-                    self.schedule.answered(number);
+                    self.schedule.record_reply(number);
+                    self.shared.record(frame.sha, frame.subject().into());
                 }
             }
-            // A switch that tracks its devices asks each by itself; a booting host asks everybody.
+            // A switch that tracks its devices probes by unicast; a booting host by broadcast.
             Kind::Probe if frame.is_unicast() => {}
             Kind::Probe => {
                 let is_known =
                     self.own_macs.contains(&frame.sha) || self.holders.contains(&frame.sha);
-                if let (Some(number), false) = (number, heard.is_outgoing || is_known) {
-                    self.schedule.record_foreign_probe(number, now);
+                if let (Some(number), false) = (number, received.is_outgoing || is_known) {
+                    self.schedule.record_foreign_probe(number, frame.sha, now);
                 }
             }
-            // Nobody can own an address by such a frame.
+            // It claims no address.
             Kind::Bogus => {}
         }
     }
 
-    /// Whether a frame that this host sent is a question of this program's.
-    fn is_own_probe(&self, frame: &ArpFrame) -> bool {
+    /// Whether a frame that this host sent is a request as this program sends them.
+    fn is_own_request(&self, frame: &ArpFrame, egress: &EgressInterface) -> bool {
+        let source = self.source_ip.or_else(|| egress.source_for(frame.tpa.into()));
         frame.operation() == Operation::Request
-            && self
-                .source_ip
-                .is_some_and(|from| from.octets() == frame.spa)
+            && source.is_some_and(|source| source.octets() == frame.spa)
+    }
+
+    /// The address to send the next probe for a target with: `None` for an ARP probe.
+    fn source(&self, number: u32, target: Ipv4Addr, egress: &EgressInterface) -> Option<Ipv4Addr> {
+        let is_request = self.mode != ScheduleMode::Sweep
+            && self.schedule.probes_sent(number).is_multiple_of(REQUEST_EVERY);
+        let own = || egress.source_for(target).filter(|_| is_request);
+        self.source_ip.or_else(own)
     }
 
     fn send(&mut self, number: u32, now: Timestamp) -> anyhow::Result<()> {
@@ -320,18 +337,28 @@ impl CheckRun {
         let Some(egress) = self.network.ports().get(place) else {
             return Ok(());
         };
-        let question = ArpProbe {
+        let source = self.source(number, target, egress);
+        let probe = ArpProbe {
             target,
             asker: egress.mac,
-            from: self.source_ip,
+            from: source,
             to: None,
             vlan: egress.vlan,
         };
-        match self.sender.send(egress.ifindex, &question) {
+        match self.sender.send(egress.ifindex, &probe) {
             Ok(()) => {
                 self.retries = 0;
-                let question = self.schedule.asked(number);
-                self.responses.asked(number, question, now);
+                let form = match source {
+                    Some(_) => ProbeForm::Request,
+                    None => ProbeForm::ArpProbe,
+                };
+                let attempt = self.schedule.probes_sent(number);
+                let sent = SentProbe {
+                    attempt,
+                    form,
+                    at: now,
+                };
+                self.responses.record_probe(number, sent);
                 Ok(())
             }
             Err(error) if is_full(&error) && self.retries < MAX_RETRIES => {
@@ -341,33 +368,33 @@ impl CheckRun {
             }
             Err(error) => {
                 self.schedule.not_sent(number, now);
-                Err(error).with_context(|| format!("cannot ask through {}", egress.name))
+                Err(error).with_context(|| format!("cannot send through {}", egress.name))
             }
         }
     }
 
-    /// Silence must not look broken.
+    /// Says why nothing happens.
     fn report_deferral(&mut self) {
         if self.schedule.waiting() > 0 && !self.deferral_reported {
             self.deferral_reported = true;
             self.output.clear_status();
             print_status(
-                "waiting 10 s: somebody asks whether an address of these is free, as a booting machine does, and \
-                 would take the same question for a rival's",
+                "waiting: another host sends ARP probes for one of these addresses, as a booting host does, and would \
+                 take a probe from this host for a rival's; after some 20 s it counts as no booting host",
             );
         }
     }
 
-    /// While sweeping: reports the addresses about which nothing more is expected.
+    /// In a sweep: reports the addresses for which no more replies are expected.
     async fn report_settled(&mut self, now: Timestamp) -> io::Result<()> {
         if self.mode != ScheduleMode::Sweep {
             self.responses.expire_probes(now);
             return Ok(());
         }
         let mut reported = false;
-        while let Some((number, sighting)) = self.responses.pop_settled(now) {
+        while let Some((number, responses)) = self.responses.pop_settled(now) {
             self.refresh_neighbours(now).await;
-            self.report(number, Some(&sighting), now)?;
+            self.report(number, Some(&responses), now)?;
             reported = true;
         }
         if reported {
@@ -377,14 +404,14 @@ impl CheckRun {
         }
     }
 
-    /// Reports all that was not.
+    /// Reports the addresses that are not yet reported.
     async fn report_unsettled(&mut self) -> io::Result<()> {
         let now = monotonic();
         self.refresh_neighbours(now).await;
         for number in 0..self.ranges.total() {
             if !self.responses.is_reported(number) {
-                let sighting = self.responses.take(number);
-                self.report(number, sighting.as_ref(), now)?;
+                let responses = self.responses.take(number);
+                self.report(number, responses.as_ref(), now)?;
             }
         }
         self.output.flush()
@@ -396,7 +423,7 @@ impl CheckRun {
         }
         match self.network.neighbours().await {
             Ok(neighbours) => self.neighbours = (now, neighbours),
-            // A table that changes while it is read; the one before is good enough.
+            // The table changed while it was read; the previous one will do.
             Err(error) => tracing::debug!(%error, "neighbours not read"),
         }
     }
@@ -404,7 +431,7 @@ impl CheckRun {
     fn report(
         &mut self,
         number: u32,
-        sighting: Option<&AddressResponses>,
+        responses: Option<&AddressResponses>,
         now: Timestamp,
     ) -> io::Result<()> {
         let Some((ip, place)) = self.ranges.address(number) else {
@@ -414,16 +441,17 @@ impl CheckRun {
             return Ok(());
         };
         let none = AddressResponses::default();
-        let sighting = sighting.unwrap_or(&none);
-        let held = egress.held.get(&ip).copied();
-        let held = held.or_else(|| self.context.locally_announced(ip));
-        let asked = self.schedule.asked(number);
-        let mut judgement = self.evaluator.evaluate(sighting, held, &self.own_macs);
-        if judgement.verdict != CheckVerdict::Conflict
-            && (asked == 0 || self.is_stopped() && judgement.verdict == CheckVerdict::NoReply)
+        let responses = responses.unwrap_or(&none);
+        let held = egress.held.get(&ip).copied().map(LocalAddress::Configured);
+        let announced = || self.context.locally_announced(ip).map(LocalAddress::Announced);
+        let held = held.or_else(announced);
+        let probes_sent = self.schedule.probes_sent(number);
+        let mut result = self.evaluator.evaluate(responses, held, &self.own_macs, &self.shared);
+        if result.verdict != CheckVerdict::Conflict
+            && (probes_sent == 0 || self.is_stopped() && result.verdict == CheckVerdict::NoReply)
         {
-            judgement.verdict = CheckVerdict::NotProbed;
-            if asked > 0 && self.has_many_targets() {
+            result.verdict = CheckVerdict::NotProbed;
+            if probes_sent > 0 && self.has_many_targets() {
                 self.results.unfinished += 1;
                 return Ok(());
             }
@@ -432,32 +460,45 @@ impl CheckRun {
             ip,
             interface: &egress.name,
             vlan: egress.vlan,
-            asked,
-            probed: asked == 0 && self.schedule.is_deferred(number),
-            more: sighting.more,
+            probes_sent,
+            requests_sent: self.requests_sent(probes_sent, ip, egress),
+            probed_by: self.schedule.foreign_prober(number),
+            frames_dropped: responses.more,
             neighbour: self.neighbours.1.get(place, ip).filter(|_| held.is_none()),
         };
         let mut record = probe_prober::check::check_record(
             checked,
-            &judgement,
+            &result,
             now,
             probe_datapath::clock::MONOTONIC,
         );
         self.context.annotate(&mut record);
-        record.expected = self.expected(&record, &judgement);
+        record.expected = self.expected(&record, &result);
         self.results.count(&record);
+        self.requests_missing += u32::from(record.requests_sent == 0 && probes_sent > 0);
         if self.output.is_human_output() && self.is_omitted(&record) {
             return Ok(());
         }
-        let expected = self.context.describe(&record, self.manner);
+        let expected = self.context.describe(&record, self.check_mode);
         self.output
             .check(record, &expected, self.has_many_targets())
     }
 
-    fn expected(&self, record: &CheckRecord, judgement: &CheckResult) -> Option<bool> {
-        let met = self.context.is_met(record, judgement, self.manner)?;
-        // Of what was not asked to the end, nothing is known.
-        let is_known = !self.is_stopped() && judgement.verdict != CheckVerdict::NotProbed;
+    /// How many of the probes for an address were ordinary ARP requests.
+    fn requests_sent(&self, probes: u32, target: Ipv4Addr, egress: &EgressInterface) -> u32 {
+        if self.source_ip.is_some() {
+            probes
+        } else if self.mode == ScheduleMode::Sweep || egress.source_for(target).is_none() {
+            0
+        } else {
+            probes / REQUEST_EVERY
+        }
+    }
+
+    fn expected(&self, record: &CheckRecord, result: &CheckResult) -> Option<bool> {
+        let met = self.context.is_met(record, result, self.check_mode)?;
+        // Nothing is known of an address that was not probed completely.
+        let is_known = !self.is_stopped() && result.verdict != CheckVerdict::NotProbed;
         is_known.then_some(met)
     }
 
@@ -469,7 +510,7 @@ impl CheckRun {
         self.ranges.total() > CheckSchedule::FEW_TARGETS
     }
 
-    /// The silence of one among many is only counted, unless it was to be otherwise.
+    /// One of many addresses without a reply is only counted, unless a reply was expected.
     fn is_omitted(&self, record: &CheckRecord) -> bool {
         let is_silence = matches!(
             record.verdict,
@@ -484,20 +525,42 @@ impl CheckRun {
     }
 
     fn progress(&self, now: Timestamp) -> String {
-        let conflicts = match self.results.for_cluster(CheckVerdict::Conflict) {
+        let conflicts = match self.results.count_of(CheckVerdict::Conflict) {
             0 => String::new(),
             number => format!(", {number} in conflict"),
         };
         format!(
-            "{} of {} asked, {} with one owner{conflicts}; {} s left",
+            "{} of {} probed, {} with one owner{conflicts}; {} s left",
             self.schedule.addresses_probed(),
             self.ranges.total(),
-            self.results.for_cluster(CheckVerdict::OneOwner),
+            self.results.count_of(CheckVerdict::OneOwner),
             self.schedule.remaining(now).as_secs()
         )
     }
 
+    /// Names the form of probe that was not used: a host that replies to no other is not shown.
+    fn report_missing_requests(&self) {
+        let Some(source) = self.missing_request_source() else {
+            return;
+        };
+        print_status(&format!(
+            "sent ARP probes only: hosts that reply to ARP requests alone (proxy_arp, some stacks) are not shown; to \
+             send ARP requests: --source-ip {source}"
+        ));
+    }
+
+    /// The address to send ARP requests with, or a word for it, where an address was probed without any.
+    fn missing_request_source(&self) -> Option<String> {
+        if self.source_ip.is_some() || !self.output.is_printed() || self.requests_missing == 0 {
+            return None;
+        }
+        let sources = self.network.ports().iter().flat_map(|egress| &egress.sources);
+        let source = sources.map(|source| source.addr().to_string()).next();
+        Some(source.unwrap_or_else(|| "IP".to_owned()))
+    }
+
     fn summarise(&self) {
+        self.report_missing_requests();
         let total = self.ranges.total();
         if self.output.is_human_output() && (total > 1 || self.is_stopped()) {
             let took = monotonic().since(self.began);
@@ -505,14 +568,14 @@ impl CheckRun {
         }
         if self.responses.late() > 0 {
             print_status(&format!(
-                "{} answers came after their address was reported: raise --timeout, or check those addresses alone",
+                "{} replies came after their address was reported: raise --timeout, or check those addresses alone",
                 self.responses.late()
             ));
         }
     }
 }
 
-/// Whether the interface's queue is full: a matter of a moment.
+/// Whether the interface's queue is full, which passes.
 fn is_full(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::ENOBUFS | Errno::EAGAIN))

@@ -1,4 +1,4 @@
-//! What came of all addresses together: the summary and the exit status.
+//! The summary of all addresses and the exit status.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use probe_model::{CheckRecord, CheckVerdict};
 
 use crate::cli::Exit;
 
-/// Conflicts that a summary names.
+/// Conflicts that the summary names.
 const MAX_NAMED: usize = 10;
 
-/// Counts of what was found.
+/// The number of addresses by verdict.
 #[derive(Clone, Debug, Default)]
 pub struct CheckSummary {
     counts: [u64; CheckVerdict::COUNT],
     conflicts: Vec<String>,
     expectations_failed: u64,
-    /// Addresses that were asked about and of which it is not known whether they keep silent.
+    /// Addresses that were probed, but not completely.
     pub unfinished: u64,
-    /// It was stopped.
+    /// A signal stopped the check.
     pub interrupted: bool,
-    /// Something broke down.
+    /// An error ended the check.
     pub failed: bool,
 }
 
@@ -33,20 +33,20 @@ impl CheckSummary {
         self.expectations_failed += u64::from(record.expected == Some(false));
     }
 
-    /// How many have this verdict.
-    pub fn for_cluster(&self, verdict: CheckVerdict) -> u64 {
+    /// The number of addresses with this verdict.
+    pub fn count_of(&self, verdict: CheckVerdict) -> u64 {
         self.counts[usize::from(verdict.number())]
     }
 
-    /// How the program ends. Whoever stops it knows that it was stopped; a conflict is one however much could
-    /// not be asked; and what was not asked is never as expected.
+    /// The exit status. A stopped check failed; a conflict is a conflict, however many addresses were not probed; and an
+    /// address that was not probed is never as expected.
     pub fn exit(&self) -> Exit {
         if self.interrupted {
             Exit::Failed
-        } else if self.for_cluster(CheckVerdict::Conflict) > 0 {
+        } else if self.count_of(CheckVerdict::Conflict) > 0 {
             Exit::Conflict
         } else if self.failed
-            || self.for_cluster(CheckVerdict::NotProbed) > 0
+            || self.count_of(CheckVerdict::NotProbed) > 0
             || self.unfinished > 0
         {
             Exit::Failed
@@ -57,24 +57,25 @@ impl CheckSummary {
         }
     }
 
-    /// What was found, in a sentence.
-    pub fn summary(&self, total: u32, is_outgoing: u64, took: Duration) -> String {
+    /// The summary in a sentence.
+    pub fn summary(&self, total: u32, probes_sent: u64, took: Duration) -> String {
         let mut parts = Vec::new();
         for (verdict, what) in [
             (CheckVerdict::OneOwner, "with one owner"),
+            (CheckVerdict::Contested, "contested"),
             (CheckVerdict::Moved, "moved"),
-            (CheckVerdict::NoReply, "without an answer"),
-            (CheckVerdict::NotProbed, "not asked about"),
+            (CheckVerdict::NoReply, "without a reply"),
+            (CheckVerdict::NotProbed, "not probed"),
         ] {
-            let number = self.for_cluster(verdict);
+            let number = self.count_of(verdict);
             if number > 0 || verdict == CheckVerdict::OneOwner {
                 parts.push(format!("{number} {what}"));
             }
         }
         if self.unfinished > 0 {
-            parts.push(format!("{} not asked to the end", self.unfinished));
+            parts.push(format!("{} not probed completely", self.unfinished));
         }
-        let conflicts = self.for_cluster(CheckVerdict::Conflict);
+        let conflicts = self.count_of(CheckVerdict::Conflict);
         let more = conflicts.saturating_sub(self.conflicts.len() as u64);
         parts.insert(
             0,
@@ -92,11 +93,11 @@ impl CheckSummary {
         }
         let stopped = match (self.interrupted, self.failed) {
             (true, _) => "stopped; ",
-            (false, true) => "broken off; ",
+            (false, true) => "failed; ",
             (false, false) => "",
         };
         format!(
-            "{stopped}{total} addresses: {}; {is_outgoing} questions in {:.1} s",
+            "{stopped}{total} addresses: {}; {probes_sent} probes in {:.1} s",
             parts.join(", "),
             took.as_secs_f64()
         )
@@ -117,12 +118,13 @@ mod tests {
             interface: "eth0".to_owned(),
             vlan: Vlan::UNTAGGED,
             verdict,
-            asked: 3,
-            probed: false,
+            probes_sent: 3,
+            requests_sent: 0,
+            probed_by: None,
             owners: Vec::new(),
-            more: 0,
+            frames_dropped: 0,
             hint: None,
-            neighbour: None,
+            neighbor: None,
             expected,
             cluster: None,
         }
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn each_outcome_has_its_exit_status() {
-        use CheckVerdict::{Conflict, Moved, NoReply, NotProbed, OneOwner};
+        use CheckVerdict::{Conflict, Contested, Moved, NoReply, NotProbed, OneOwner};
         for (records, exit) in [
             (&[][..], Exit::Success),
             (&[(OneOwner, None), (NoReply, None)], Exit::Success),
@@ -148,6 +150,7 @@ mod tests {
                 Exit::ExpectationFailed,
             ),
             (&[(Moved, Some(false))], Exit::ExpectationFailed),
+            (&[(Contested, Some(false))], Exit::ExpectationFailed),
             (&[(Conflict, Some(false)), (OneOwner, None)], Exit::Conflict),
             (&[(NotProbed, None)], Exit::Failed),
             (
@@ -182,12 +185,12 @@ mod tests {
         let mut results = results(&[(OneOwner, None), (Conflict, None), (NoReply, None)]);
         assert_eq!(
             results.summary(3, 5, Duration::from_millis(900)),
-            "3 addresses: 1 in conflict (192.0.2.10), 1 with one owner, 1 without an answer; 5 questions in 0.9 s"
+            "3 addresses: 1 in conflict (192.0.2.10), 1 with one owner, 1 without a reply; 5 probes in 0.9 s"
         );
         results.interrupted = true;
         results.unfinished = 7;
         let summary = results.summary(10, 5, Duration::from_secs(1));
         assert!(summary.starts_with("stopped; "), "{summary}");
-        assert!(summary.contains("7 not asked to the end"), "{summary}");
+        assert!(summary.contains("7 not probed completely"), "{summary}");
     }
 }

@@ -1,4 +1,4 @@
-//! Gathers what is known of an address, from everybody who knows something.
+//! Collects the inputs of an explanation: ARP probes, the daemon and the cluster.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -31,18 +31,18 @@ use crate::{
     client::{Client, ClientError},
 };
 
-/// Nodes that are asked for their MACs: it takes a few seconds.
+/// Nodes that are probed for their MACs, which takes a few seconds.
 const MAX_PROBED_NODES: usize = 30;
 
-/// Questions a second, where there are many.
+/// Probes a second, for many addresses.
 const RATE: u32 = 10;
 
-/// All that was found out.
+/// The collected inputs.
 pub struct CollectedInputs {
     pub inputs: ExplainInputs,
-    /// The frames of asking, with the monotonic time of each.
+    /// The frames of the check, with the monotonic time of each.
     pub frames: Vec<ArpEvent>,
-    /// It was to be asked and could not.
+    /// Probing was wanted and not possible.
     pub probe_failed: bool,
 }
 
@@ -52,10 +52,10 @@ pub struct InputCollector<'a> {
     client: Client,
 }
 
-/// Where an address is asked.
+/// The network and ranges of a check.
 struct ProbeTarget {
-    surroundings: HostNetwork,
-    lots: Vec<TargetRange>,
+    network: HostNetwork,
+    ranges: Vec<TargetRange>,
 }
 
 impl<'a> InputCollector<'a> {
@@ -67,14 +67,17 @@ impl<'a> InputCollector<'a> {
         }
     }
 
-    /// Gathers everything.
+    /// Collects all inputs.
     pub async fn collect(mut self) -> anyhow::Result<CollectedInputs> {
         let ip = self.arguments.ip;
         let mut cluster = self.cluster().await;
         let own = own_addresses().await;
-        let (probe_availability, networks, frames) =
-            self.probe_address(cluster.as_mut().ok()).await?;
         let daemon = self.daemon().await;
+        let now = Timestamp::now();
+        let speaker = local_announcements(cluster.as_ref().ok(), daemon.as_ref().ok(), &own, now);
+        let (probe_availability, networks, frames) = self
+            .probe_address(cluster.as_mut().ok(), &speaker)
+            .await?;
         if let Ok(known) = &mut cluster {
             known.drifts = self.drifts().await;
         }
@@ -83,14 +86,16 @@ impl<'a> InputCollector<'a> {
             now: Timestamp::now(),
             probe_availability,
             networks,
-            speaker: LocalAnnouncements::default(),
+            speaker,
             daemon,
             cluster,
         };
         self.add_daemon_bindings(&mut inputs).await;
         add_owner_nodes(&mut inputs);
-        inputs.speaker = local_announcements(&inputs, &own);
-        let probe_failed = matches!(inputs.probe_availability, ProbeAvailability::Impossible(_));
+        let probe_failed = matches!(
+            inputs.probe_availability,
+            ProbeAvailability::Impossible(_) | ProbeAvailability::LinkDown(_)
+        );
         Ok(CollectedInputs {
             inputs,
             frames,
@@ -107,7 +112,7 @@ impl<'a> InputCollector<'a> {
             Err(ClusterUnavailable::None(why)) => {
                 let why = why.trim_start_matches("no cluster to ask: ");
                 return Err(Some(format!(
-                    "{why} (--kubernetes off says that there is none)"
+                    "{why}; --kubernetes off: without a cluster"
                 )));
             }
             Err(ClusterUnavailable::Failed(why)) => return Err(Some(why)),
@@ -123,7 +128,7 @@ impl<'a> InputCollector<'a> {
         })
     }
 
-    /// What the daemon knows of it.
+    /// The data of the daemon about the address.
     async fn daemon(&self) -> Result<DaemonInputs, String> {
         let ip = self.arguments.ip;
         let bindings = self.client.list(&format!("/v1/bindings?ip={ip}")).await;
@@ -147,7 +152,7 @@ impl<'a> InputCollector<'a> {
         })
     }
 
-    /// What the daemon finds not to be as it should be with the address.
+    /// The drift about the address, by the daemon.
     async fn drifts(&self) -> Vec<Value> {
         let ip = self.arguments.ip;
         let drifts = self.client.list::<Value>("/v1/drift").await;
@@ -162,38 +167,39 @@ impl<'a> InputCollector<'a> {
             .collect()
     }
 
-    /// Asks who has it, and, where a cluster is known, which nodes the others are.
+    /// Checks the address and, with a cluster, identifies the nodes among its owners.
     async fn probe_address(
         &mut self,
         mut cluster: Option<&mut ClusterInputs>,
+        speaker: &LocalAnnouncements,
     ) -> anyhow::Result<(ProbeAvailability, Vec<IpNet>, Vec<ArpEvent>)> {
         let nothing = |probe_availability| Ok((probe_availability, Vec::new(), Vec::new()));
         let IpAddr::V4(ip) = self.arguments.ip else {
             return nothing(ProbeAvailability::OtherSegment(
-                "IPv6 has no ARP: who has it cannot be asked so far".to_owned(),
+                "IPv6 has no ARP, and neighbour solicitations are not sent so far".to_owned(),
             ));
         };
-        if self.arguments.no_probe {
-            return nothing(ProbeAvailability::Disabled);
-        }
-        let place = match self.resolve_targets(&[ip]).await? {
-            Ok(place) => place,
+        let target = self.resolve_targets(&[ip]).await?;
+        let target = match target {
+            Err(down @ ProbeAvailability::LinkDown(_)) => return nothing(down),
+            _ if self.arguments.no_probe => return nothing(ProbeAvailability::Disabled),
+            Ok(target) => target,
             Err(probe_availability) => return nothing(probe_availability),
         };
-        let ports = place.surroundings.ports();
+        let ports = target.network.ports();
         let networks: Vec<IpNet> = ports
             .iter()
             .flat_map(|port| port.networks.iter().copied().map(IpNet::V4))
             .collect();
         if let Some(known) = &mut cluster {
-            add_host_macs(&mut known.roster, &place.surroundings).await;
+            add_host_macs(&mut known.roster, &target.network).await;
         }
-        let keeper = match self.run_check(place, Some(ip)).await? {
-            Ok(keeper) => keeper,
-            Err(why) => return Ok((ProbeAvailability::Impossible(why), networks, Vec::new())),
+        let collector = match self.run_check(target, Some(ip), speaker.clone()).await? {
+            Ok(collector) => collector,
+            Err(why) => return Ok((why, networks, Vec::new())),
         };
-        let Some(record) = keeper.records.into_iter().next() else {
-            return nothing(ProbeAvailability::Impossible("it was not asked".to_owned()));
+        let Some(record) = collector.records.into_iter().next() else {
+            return nothing(ProbeAvailability::Impossible("it was not probed".to_owned()));
         };
         if let Some(known) = cluster {
             self.probe_nodes(known, &record, &networks).await?;
@@ -201,26 +207,29 @@ impl<'a> InputCollector<'a> {
         Ok((
             ProbeAvailability::Probed(Box::new(record)),
             networks,
-            keeper.frames,
+            collector.frames,
         ))
     }
 
-    /// Where these are asked about; or what keeps us from asking.
+    /// The network and ranges to probe these addresses on, or why they cannot be probed.
     async fn resolve_targets(
         &self,
         addresses: &[Ipv4Addr],
     ) -> anyhow::Result<Result<ProbeTarget, ProbeAvailability>> {
-        let mut surroundings = match HostNetwork::look().await {
-            Ok(surroundings) => surroundings,
+        let mut network = match HostNetwork::look().await {
+            Ok(network) => network,
             Err(error) => return Ok(Err(ProbeAvailability::Impossible(error.to_string()))),
         };
         let targets: Vec<_> = addresses.iter().copied().map(Target::Address).collect();
         let interface = self.arguments.interface.as_deref();
-        let lots = surroundings
+        let ranges = network
             .resolve_targets(&targets, interface, self.arguments.vlan)
             .await;
-        match lots {
-            Ok(lots) => Ok(Ok(ProbeTarget { surroundings, lots })),
+        match ranges {
+            Ok(ranges) => Ok(Ok(ProbeTarget { network, ranges })),
+            Err(error @ HostNetworkError::UnusableInterface { .. }) => {
+                Ok(Err(ProbeAvailability::LinkDown(error.to_string())))
+            }
             Err(error @ HostNetworkError::NoInterface { .. }) => Err(error.into()),
             Err(HostNetworkError::OffLink { reason, .. }) => Ok(Err(
                 ProbeAvailability::OtherSegment(format!("it is not on-link here: {reason}")),
@@ -232,22 +241,24 @@ impl<'a> InputCollector<'a> {
         }
     }
 
-    /// Asks, and keeps what was found out; or says why that cannot be done.
+    /// Runs a check, or returns why it has no result.
     async fn run_check(
         &mut self,
-        place: ProbeTarget,
+        target: ProbeTarget,
         frames_of: Option<Ipv4Addr>,
-    ) -> anyhow::Result<Result<CheckCollector, String>> {
-        let ProbeTarget { surroundings, lots } = place;
-        let asked = collect::collect(surroundings, lots, RATE, frames_of, &mut self.stop).await;
-        match asked {
-            Ok(keeper) => Ok(Ok(keeper)),
-            Err(CheckNotRun::Impossible(why)) => Ok(Err(why)),
+        speaker: LocalAnnouncements,
+    ) -> anyhow::Result<Result<CheckCollector, ProbeAvailability>> {
+        let ProbeTarget { network, ranges } = target;
+        let stop = &mut self.stop;
+        match collect::collect(network, ranges, RATE, frames_of, speaker, stop).await {
+            Ok(collector) => Ok(Ok(collector)),
+            Err(CheckNotRun::LinkDown(why)) => Ok(Err(ProbeAvailability::LinkDown(why))),
+            Err(CheckNotRun::Impossible(why)) => Ok(Err(ProbeAvailability::Impossible(why))),
             Err(CheckNotRun::Interrupted) => bail!("stopped"),
         }
     }
 
-    /// Asks for nodes whose MACs are not known, if somebody has the address of whom it is not known whether he is one.
+    /// Probes nodes whose MACs are not known, if the node of an owner is not known.
     async fn probe_nodes(
         &mut self,
         known: &mut ClusterInputs,
@@ -271,28 +282,30 @@ impl<'a> InputCollector<'a> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let Ok(place) = self.resolve_targets(&wanted).await? else {
+        let Ok(target) = self.resolve_targets(&wanted).await? else {
             return Ok(());
         };
-        if let Ok(keeper) = self.run_check(place, None).await? {
-            add_check_macs(&mut known.roster, &keeper.records);
+        let none = LocalAnnouncements::default();
+        if let Ok(collector) = self.run_check(target, None, none).await? {
+            add_check_macs(&mut known.roster, &collector.records);
         }
         Ok(())
     }
 
-    /// The other addresses of its owners, as the daemon knows them.
+    /// Adds the other addresses of its owners, as the daemon knows them.
     async fn add_daemon_bindings(&self, inputs: &mut ExplainInputs) {
         let Ok(known) = &mut inputs.cluster else {
             return;
         };
-        let asked = match &inputs.probe_availability {
+        let checked = match &inputs.probe_availability {
             ProbeAvailability::Probed(record) => &record.owners[..],
             ProbeAvailability::Disabled
             | ProbeAvailability::OtherSegment(_)
+            | ProbeAvailability::LinkDown(_)
             | ProbeAvailability::Impossible(_) => &[],
         };
         let of_bindings = inputs.daemon.iter().flat_map(|daemon| &daemon.bindings);
-        let macs = asked.iter().flat_map(|owner| owner.macs.clone()).chain(
+        let macs = checked.iter().flat_map(|owner| owner.macs.clone()).chain(
             of_bindings
                 .flat_map(|binding| &binding.owners)
                 .flat_map(|owner| owner.macs.clone()),
@@ -304,7 +317,7 @@ impl<'a> InputCollector<'a> {
         let target = format!("/v1/bindings?mac={}", macs.join(","));
         let bindings = self.client.list::<BindingRecord>(&target).await;
         for binding in bindings.unwrap_or_default() {
-            // Who had it last: whoever had it before may be anybody.
+            // The current owner: a previous one may be any host.
             if let Some(owner) = binding.owners.first() {
                 for &mac in &owner.macs {
                     known.roster.add_mac(binding.ip, mac);
@@ -316,22 +329,26 @@ impl<'a> InputCollector<'a> {
 
 /// The addresses of this host.
 async fn own_addresses() -> Vec<IpAddr> {
-    let surroundings = HostNetwork::look().await;
-    surroundings.map_or_else(|_| Vec::new(), |here| here.own_addresses().collect())
+    let network = HostNetwork::look().await;
+    network.map_or_else(|_| Vec::new(), |here| here.own_addresses().collect())
 }
 
-/// What a load balancer on this host, which has these addresses, announces.
-fn local_announcements(inputs: &ExplainInputs, own: &[IpAddr]) -> LocalAnnouncements {
-    let roster = inputs.cluster.as_ref().ok().map(|known| &known.roster);
-    let is_node = roster.is_some_and(|roster| {
+/// What a speaker on this host, which has the addresses `own`, announces.
+fn local_announcements(
+    cluster: Option<&ClusterInputs>,
+    daemon: Option<&DaemonInputs>,
+    own: &[IpAddr],
+    now: Timestamp,
+) -> LocalAnnouncements {
+    let is_node = cluster.is_some_and(|known| {
         let mut own = own.iter();
-        own.any(|&address| roster.node_at(address).is_some())
+        own.any(|&address| known.roster.node_at(address).is_some())
     });
-    let bindings = inputs.daemon.as_ref().map(|daemon| &daemon.bindings[..]);
-    LocalAnnouncements::new(is_node, bindings.unwrap_or_default(), inputs.now)
+    let bindings = daemon.map(|daemon| &daemon.bindings[..]);
+    LocalAnnouncements::new(is_node, bindings.unwrap_or_default(), now)
 }
 
-/// Puts the names of nodes to those who answered.
+/// Adds the names of nodes to the owners.
 fn add_owner_nodes(inputs: &mut ExplainInputs) {
     let Ok(known) = &inputs.cluster else {
         return;

@@ -7,7 +7,7 @@ use std::{io::Write as _, net::IpAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use probe_cluster::explain::{Explanation, Situation, explain};
+use probe_cluster::explain::{Explanation, AddressStatus, explain};
 use probe_common::wire::Vlan;
 use probe_datapath::capabilities;
 use probe_model::{FindingOrigin, to_json};
@@ -29,28 +29,28 @@ use crate::daemon::serve::DEFAULT_PATH;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit status: 0 it is as it should be, as far as that is known; 1 a conflict; 2 usage; 3 not as it should \
-                  be: a service has it and nobody answers, or no node does, or somebody has it and nobody should; 4 it \
-                  could not be found out."
+    after_help = "Exit status: 0 as expected, as far as known; 1 conflict; 2 usage; 3 not as expected: a service has it and no \
+                  host replies, or its owner is no node, or a host owns an address that no service has, or it is \
+                  contested; 4 unknown."
 )]
 pub struct ExplainArguments {
-    /// Which address
+    /// The address
     #[arg(value_name = "IP")]
     ip: IpAddr,
 
-    /// How it is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// Ask nobody on the network: only what the daemon and the cluster know
+    /// Send no probes: only what the daemon and the cluster know
     #[arg(long)]
     no_probe: bool,
 
-    /// The interface to ask through, instead of the one that the route leads to
+    /// The interface to send probes on, instead of the one by the route
     #[arg(short, long, value_name = "IFACE")]
     interface: Option<String>,
 
-    /// The VLAN to ask in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
+    /// The VLAN to send probes in, for interfaces that carry tagged frames: 100, or 100.200 (200 inside 100)
     #[arg(long, value_name = "VID", default_value_t = Vlan::UNTAGGED, hide_default_value = true)]
     vlan: Vlan,
 
@@ -58,30 +58,29 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
-    /// Whether a cluster is asked whose address it is
+    /// Whether to look the address up in a cluster
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = KubernetesLookup::Auto)]
     kubernetes: KubernetesLookup,
 
     #[command(flatten)]
     cluster: ClusterArguments,
 
-    /// Write all of it into this tar archive as well, for a ticket: this text, frames as pcapng, neighbours, bindings,
-    /// history, the objects of the cluster, and what probe doctor says; `-` is standard output, and the text goes to
-    /// standard error then
+    /// Write a tar archive for a ticket, too: this text, frames as pcapng, neighbours, bindings, history, the objects of
+    /// the cluster, and the output of probe doctor; `-` is standard output, and the text goes to standard error then
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
 
-    /// Let --bundle replace a file that is there
+    /// Let --bundle replace an existing file
     #[arg(long, requires = "bundle")]
     force: bool,
 }
 
-/// Whether a cluster is asked.
+/// Whether to look an address up in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum KubernetesLookup {
-    /// If the daemon follows one, or a kubeconfig or a pod's account is at hand
+    /// If the daemon watches one, or with a kubeconfig or the service account of a pod
     Auto,
-    /// Not at all
+    /// Never
     Off,
 }
 
@@ -95,13 +94,13 @@ pub fn run(arguments: &ExplainArguments) -> anyhow::Result<Exit> {
 
 async fn explain_address(arguments: &ExplainArguments) -> anyhow::Result<Exit> {
     let stop = StopSignal::listen()?;
-    // What it takes to load programs is let go of right after.
+    // Before the capabilities to load programs are dropped.
     let doctor = match &arguments.bundle {
         Some(_) => Some(doctor::report().await),
         None => None,
     };
-    capabilities::drop_all_but_net_raw().context("cannot let go of capabilities")?;
-    // Before all the work, and before anything is sent.
+    capabilities::drop_all_but_net_raw().context("cannot drop capabilities")?;
+    // Before anything is sent.
     let bundle = match &arguments.bundle {
         Some(path) => Some(BundleDestination::begin(path, arguments.force)?),
         None => None,
@@ -116,7 +115,7 @@ async fn explain_address(arguments: &ExplainArguments) -> anyhow::Result<Exit> {
             OutputFormat::Json => to_json(&explanation),
         };
         let Some(path) = bundle.write(&gathered, &explanation, &screen, &host)? else {
-            // Nobody may be reading it.
+            // Standard error may be closed.
             let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
             return Ok(exit(&explanation, gathered.probe_failed));
         };
@@ -136,25 +135,26 @@ async fn explain_address(arguments: &ExplainArguments) -> anyhow::Result<Exit> {
     Ok(exit(&explanation, gathered.probe_failed))
 }
 
-/// As people read it.
+/// The explanation as text.
 fn render_text(explanation: &Explanation) -> anyhow::Result<String> {
     let mut text = Vec::new();
     let terminal = Terminal::of_stdout(FindingOrigin::Attached);
     terminal
         .explanation(&mut text, explanation)
-        .context("cannot lay it out")?;
+        .context("cannot render the explanation")?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// How the program ends: what is not as it should be comes before what could not be found out.
+/// The exit status: what is not as expected goes before what is unknown.
 fn exit(explanation: &Explanation, probe_failed: bool) -> Exit {
-    match explanation.situation {
-        Situation::Conflict => Exit::Conflict,
-        Situation::UnassignedOwner | Situation::Silent | Situation::Claimed => {
-            Exit::ExpectationFailed
-        }
-        Situation::Unknown => Exit::Failed,
-        Situation::Healthy | Situation::Free | Situation::NotLocal if probe_failed => Exit::Failed,
-        Situation::Healthy | Situation::Free | Situation::NotLocal => Exit::Success,
+    match explanation.status {
+        AddressStatus::Conflict => Exit::Conflict,
+        AddressStatus::Contested
+        | AddressStatus::WrongOwner
+        | AddressStatus::Silent
+        | AddressStatus::Claimed => Exit::ExpectationFailed,
+        AddressStatus::Unknown => Exit::Failed,
+        AddressStatus::OneOwner | AddressStatus::Free | AddressStatus::NotLocal if probe_failed => Exit::Failed,
+        AddressStatus::OneOwner | AddressStatus::Free | AddressStatus::NotLocal => Exit::Success,
     }
 }

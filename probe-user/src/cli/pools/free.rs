@@ -29,7 +29,7 @@ use super::{ManifestSource, files::ManifestFileReader, parse_cluster, record_unr
 use crate::{
     cli::{
         Exit,
-        check::collect,
+        check::{collect, kubernetes::announcements},
         cluster::ClusterArguments,
         exit::print_error,
         output::{OutputFormat, is_closed, print_status},
@@ -342,13 +342,18 @@ async fn probe_batch(
     if lots.is_empty() {
         return Ok(());
     }
-    let keeper = collect::collect(around, lots, arguments.rate, None, stop).await?;
+    // A speaker on this host does not receive its probes.
+    let speaker = announcements(&Client::new(&arguments.socket), false).await;
+    let collector = collect::collect(around, lots, arguments.rate, None, speaker, stop).await?;
     let mut free = Vec::new();
-    for record in keeper.records {
+    for record in collector.records {
         match record.verdict {
             CheckVerdict::NoReply => free.extend(single_address(record.ip.into())),
             CheckVerdict::NotProbed => asked.complete = false,
-            CheckVerdict::OneOwner | CheckVerdict::Conflict | CheckVerdict::Moved => {
+            CheckVerdict::OneOwner
+            | CheckVerdict::Conflict
+            | CheckVerdict::Contested
+            | CheckVerdict::Moved => {
                 asked.taken.push(InUseRecord::new(&record));
             }
         }

@@ -4,6 +4,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_millis(500);
+const PROBER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xee]);
 const START: Timestamp = Timestamp(1_000_000_000_000);
 
 fn schedule(mode: ScheduleMode, total: u32, rate: u32) -> CheckSchedule {
@@ -54,7 +55,7 @@ fn a_sweep_keeps_its_pace_and_asks_the_silent_ones_twice() {
     let mut sweep = schedule(ScheduleMode::Sweep, 254, 10);
     let (asked, end) = play(&mut sweep, |sweep, number, _| {
         if number % 2 == 0 {
-            sweep.answered(number);
+            sweep.record_reply(number);
         }
     });
     assert_eq!(asked.len(), 254 + 127);
@@ -62,7 +63,7 @@ fn a_sweep_keeps_its_pace_and_asks_the_silent_ones_twice() {
     for number in 0..254 {
         let times: Vec<_> = asked.iter().filter(|(one, _)| *one == number).collect();
         assert_eq!(times.len(), if number % 2 == 0 { 1 } else { 2 });
-        assert_eq!(sweep.asked(number) as usize, times.len());
+        assert_eq!(sweep.probes_sent(number) as usize, times.len());
     }
     assert_eq!(end, asked.last().unwrap().1 + WAIT);
     assert_eq!(sweep.addresses_probed(), 254);
@@ -74,7 +75,7 @@ fn a_silent_one_has_the_time_to_answer_before_it_is_asked_again() {
         let mut sweep = schedule(ScheduleMode::Sweep, 254, 1000);
         let (asked, _) = play(&mut sweep, |sweep, number, _| {
             if number >= silent {
-                sweep.answered(number);
+                sweep.record_reply(number);
             }
         });
         for number in 0..silent {
@@ -101,7 +102,7 @@ fn a_handful_is_done_within_a_second_at_any_rate_and_is_no_burst_that_shuts_a_po
     }
     let mut burst = schedule(ScheduleMode::Burst, 1, 10);
     assert_eq!(
-        play(&mut burst, |burst, number, _| burst.answered(number))
+        play(&mut burst, |burst, number, _| burst.record_reply(number))
             .0
             .len(),
         3
@@ -113,10 +114,10 @@ fn the_silent_ones_of_a_handful_go_first() {
     let mut burst = schedule(ScheduleMode::Burst, 10, 10);
     let (asked, _) = play(&mut burst, |burst, number, _| {
         if number != 4 && number != 5 {
-            burst.answered(number);
+            burst.record_reply(number);
         }
     });
-    let twice: Vec<_> = (0..10).filter(|number| burst.asked(*number) > 1).collect();
+    let twice: Vec<_> = (0..10).filter(|number| burst.probes_sent(*number) > 1).collect();
     assert_eq!((asked.len(), twice), (12, vec![4, 5]));
 }
 
@@ -124,41 +125,51 @@ fn the_silent_ones_of_a_handful_go_first() {
 fn a_booting_host_is_left_alone_and_asked_about_later() {
     for mode in [ScheduleMode::Burst, ScheduleMode::Sweep] {
         let mut schedule = schedule(mode, 3, 10);
-        schedule.record_foreign_probe(1, START);
+        schedule.record_foreign_probe(1, PROBER, START);
         let (asked, _) = play(&mut schedule, |_, _, _| ());
         let first = asked.iter().find(|(number, _)| *number == 1).unwrap();
-        assert!(first.1.since(START) >= PROBE_MEMORY);
+        assert!(first.1.since(START) >= Duration::from_secs(10));
         assert_eq!(schedule.addresses_probed(), 3);
-        assert!(schedule.asked(1) > 1, "as often as the others");
+        assert!(schedule.probes_sent(1) > 1, "as often as the others");
     }
 }
 
+/// The ARP monitor of a bond, or a stuck client.
 #[test]
-fn whoever_asks_for_ever_is_left_alone_for_ever_and_it_shows() {
-    let mut burst = schedule(ScheduleMode::Burst, 1, 10);
-    let mut now = START;
-    let end = loop {
-        burst.record_foreign_probe(0, now);
-        match burst.next(now) {
-            ScheduleAction::Probe(_) => panic!("asked beside a prober"),
-            ScheduleAction::Wait(until) => now = until.min(now + SECOND),
-            ScheduleAction::Done => break now,
-        }
-    };
-    assert_eq!((burst.addresses_probed(), burst.asked(0)), (0, 0));
-    assert!(end.since(START) < Duration::from_secs(45));
+fn a_host_that_goes_on_probing_delays_the_probes_and_does_not_prevent_them() {
+    let until = START + Duration::from_secs(60);
+    for mode in [
+        ScheduleMode::Burst,
+        ScheduleMode::Sweep,
+        ScheduleMode::Watch { until },
+    ] {
+        let mut schedule = schedule(mode, 1, 10);
+        let mut now = START;
+        let sent_at = loop {
+            schedule.record_foreign_probe(0, PROBER, now);
+            match schedule.next(now) {
+                ScheduleAction::Probe(_) => break now,
+                ScheduleAction::Wait(until) => now = until.min(now + SECOND),
+                ScheduleAction::Done => panic!("not probed"),
+            }
+        };
+        let delay = sent_at.since(START);
+        let expected = Duration::from_secs(14)..Duration::from_secs(30);
+        assert!(expected.contains(&delay), "{mode:?} {delay:?}");
+        assert_eq!(schedule.foreign_prober(0), Some(PROBER));
+    }
 }
 
 #[test]
 fn watching_asks_every_second_until_its_end() {
     let mut watching = schedule(watch(10 * SECOND), 3, 10);
-    watching.record_foreign_probe(2, START);
+    watching.record_foreign_probe(2, PROBER, START);
     let (asked, end) = play(&mut watching, |watching, number, _| {
-        watching.answered(number);
+        watching.record_reply(number);
     });
     assert_eq!(end, START + 10 * SECOND);
-    assert_eq!((watching.asked(0), watching.asked(1)), (10, 10));
-    assert_eq!(watching.asked(2), 0, "a prober until the end");
+    assert_eq!((watching.probes_sent(0), watching.probes_sent(1)), (10, 10));
+    assert_eq!(watching.probes_sent(2), 0, "a booting host until the end");
     assert!(asked.iter().all(|(_, at)| end.since(*at) >= WAIT));
 }
 
@@ -190,14 +201,14 @@ fn what_did_not_leave_is_asked_again() {
     assert_eq!(sweep.next(START), ScheduleAction::Probe(0));
     sweep.not_sent(0, START);
     assert_eq!(
-        (sweep.asked(0), sweep.addresses_probed(), sweep.sent()),
+        (sweep.probes_sent(0), sweep.addresses_probed(), sweep.sent()),
         (0, 0, 0)
     );
     let ScheduleAction::Wait(unanswered) = sweep.next(START) else {
         panic!("at once")
     };
     assert_eq!(sweep.next(unanswered), ScheduleAction::Probe(0));
-    assert_eq!(sweep.asked(0), 1);
+    assert_eq!(sweep.probes_sent(0), 1);
 }
 
 #[test]
@@ -236,17 +247,17 @@ proptest! {
                 ScheduleAction::Probe(number) => {
                     prop_assert!(number < total);
                     let at: Option<Timestamp> = probed[number as usize];
-                    prop_assert!(at.is_none_or(|at| now.since(at) >= PROBE_MEMORY));
+                    prop_assert!(at.is_none_or(|at| now.since(at) >= Duration::from_secs(10)));
                     asked.push((number, now));
                 }
                 ScheduleAction::Wait(until) => {
                     let late = match events.next() {
                         Some((number, late, is_probe)) if number < total => {
                             if is_probe {
-                                schedule.record_foreign_probe(number, now);
+                                schedule.record_foreign_probe(number, PROBER, now);
                                 probed[number as usize] = Some(now);
                             } else {
-                                schedule.answered(number);
+                                schedule.record_reply(number);
                             }
                             late
                         }
