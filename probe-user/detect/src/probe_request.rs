@@ -37,3 +37,8 @@ pub struct ProbeRequest {
     /// Whom to ask by unicast; if empty, everybody by broadcast.
     pub to: Vec<MacAddr>,
 }
+
+impl ProbeRequest {
+    /// The round that observes which owners of a new conflict reply to ARP probes at all.
+    pub const BASELINE: u8 = 2;
+}

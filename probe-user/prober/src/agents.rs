@@ -1,9 +1,8 @@
-//! How many nodes ask on a segment.
+//! Estimates how many agents probe on a segment.
 //!
-//! Nodes do not know each other. What each hears is the others' questions to everybody, and of those only as many
-//! as the care for addresses needs: few, from nodes that are chosen by lot. To count the stations behind a sample
-//! is the problem of those who count animals by recapture; Chao's estimator (Chao 1984, "Nonparametric estimation
-//! of the number of classes in a population") needs only how many were heard once, and how many twice.
+//! Agents do not know each other. Each receives the broadcast probes of the others, a sample of the agents. Chao's
+//! estimator (Chao 1984, "Nonparametric estimation of the number of classes in a population") derives their number from
+//! how many were observed once, and how many twice.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -11,25 +10,28 @@ use lru::LruCache;
 use probe_common::wire::MacAddr;
 use probe_model::{Segment, Timestamp};
 
-/// Nodes that are remembered.
+/// Agents that are remembered.
 const MAX_OBSERVED_AGENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 
-/// A fleet of which more were heard is not counted anew every time…
+/// With more agents than these the estimate is cached…
 const MIN_AGENTS: usize = 64;
 
-/// …but after this.
+/// …for this long.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many nodes of a fleet, of whatever size, ask one question.
+/// How many agents of a fleet of any size send one probe.
 const EXPECTED_PROBERS: f64 = 3.0;
 
-/// The nodes heard lately.
+/// The least intervals between two probes of one agent for an address that other agents probe.
+const MIN_TURN_LENGTH: u32 = 2;
+
+/// The agents observed recently.
 #[derive(Debug)]
 pub(super) struct AgentEstimator {
     configured: Option<u32>,
     memory: Duration,
     observed: LruCache<(Segment, MacAddr), ObservedProber>,
-    /// The last count: a large fleet is not counted for every question.
+    /// The last estimate: a large fleet is not counted for every probe.
     cached_estimate: Option<AgentEstimate>,
 }
 
@@ -47,8 +49,7 @@ struct ObservedProber {
 }
 
 impl AgentEstimator {
-    /// A fleet of the size that was told, or nobody heard yet. A node is part of it for `memory` after it was
-    /// last heard.
+    /// A fleet of the configured size, or an estimate. An agent is part of it for `memory` after it was last observed.
     pub fn new(configured: Option<u32>, memory: Duration) -> Self {
         Self {
             configured,
@@ -58,7 +59,7 @@ impl AgentEstimator {
         }
     }
 
-    /// Another node asks everybody.
+    /// Records a broadcast probe of another agent.
     pub fn observe(&mut self, segment: Segment, mac: MacAddr, at: Timestamp) {
         let observed = self
             .observed
@@ -72,7 +73,7 @@ impl AgentEstimator {
         };
     }
 
-    /// How many nodes there are on a segment, this one included.
+    /// The number of agents on a segment, this one included.
     pub fn estimate(&mut self, segment: Segment, now: Timestamp) -> f64 {
         if let Some(configured) = self.configured {
             return f64::from(configured.max(1));
@@ -106,15 +107,28 @@ impl AgentEstimator {
             }
         }
         let (once, twice) = (f64::from(once), f64::from(twice));
-        let unheard = if twice > 0.0 {
+        let unobserved = if twice > 0.0 {
             once * once / (2.0 * twice)
         } else {
             once * (once - 1.0) / 2.0
         };
-        1.0 + f64::from(all) + unheard.max(0.0)
+        1.0 + f64::from(all) + unobserved.max(0.0)
     }
 
-    /// The probability with which this node asks a question that every node could ask.
+    /// In how many intervals each agent of the segment probes an address itself at least once: so that about
+    /// [`EXPECTED_PROBERS`] do so in each interval, and with a few agents every second one.
+    pub fn turn_length(&mut self, segment: Segment, now: Timestamp) -> u32 {
+        let intervals = (self.estimate(segment, now) / EXPECTED_PROBERS).ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to the range before"
+        )]
+        let intervals = intervals.clamp(0.0, f64::from(u16::MAX)) as u32;
+        intervals.max(MIN_TURN_LENGTH)
+    }
+
+    /// The probability with which this agent sends a probe that every agent could send.
     pub fn selection_probability(&mut self, segment: Segment, now: Timestamp) -> f64 {
         (EXPECTED_PROBERS / self.estimate(segment, now)).min(1.0)
     }

@@ -158,6 +158,23 @@ impl AgentEstimator {
         most
     }
 
+    /// The longest that any node did not probe any address itself, from the start to the end.
+    fn longest_own_wait(&self, addresses: usize, end: Timestamp) -> Duration {
+        let mut last = HashMap::new();
+        let mut longest = Duration::ZERO;
+        for &(at, node, key) in &self.asked {
+            let before = last.insert((node, key), at).unwrap_or(Timestamp(0));
+            longest = longest.max(at.since(before));
+        }
+        for node in 0..self.nodes.len() {
+            for number in 0..addresses {
+                let before = last.get(&(node, address(number))).copied();
+                longest = longest.max(end.since(before.unwrap_or(Timestamp(0))));
+            }
+        }
+        longest
+    }
+
     /// For each address, the longest that it waited for a question, from the start to the end; in order.
     fn waits(&self, addresses: usize, end: Timestamp) -> Vec<Duration> {
         let mut waits: HashMap<BindingKey, (Timestamp, Duration)> = (0..addresses)
@@ -273,4 +290,32 @@ fn a_thousand_daemons_that_start_at_once_stay_within_the_budget_of_one() {
         waits[250],
         waits[450]
     );
+}
+
+/// Replies are unicast: what an agent knows of silent duplicates, it knows from its own probes.
+#[test]
+fn each_agent_of_three_probes_each_address_itself_within_three_intervals() {
+    let mut fleet = AgentEstimator::start(3, 20);
+    fleet.run(60 * MINUTE);
+    let longest = fleet.longest_own_wait(20, Timestamp(0) + 60 * MINUTE);
+    println!("3 nodes: each probes each address itself within {longest:?}");
+    assert!(longest <= 15 * MINUTE, "{longest:?}");
+    // About three probes for each address in each interval of five minutes.
+    assert!(fleet.asked.len() <= 20 * 12 * 3, "{}", fleet.asked.len());
+}
+
+#[test]
+fn each_agent_of_sixty_probes_each_address_itself_within_its_turn() {
+    let mut fleet = AgentEstimator::start(60, 10);
+    // A turn of 60 agents is 20 intervals of 5 minutes.
+    let length = 400 * MINUTE;
+    fleet.run(length);
+    let longest = fleet.longest_own_wait(10, Timestamp(0) + length);
+    println!(
+        "60 nodes: each probes each address itself within {longest:?}; {} in all",
+        fleet.asked.len()
+    );
+    assert!(longest <= 125 * MINUTE, "{longest:?}");
+    assert!(fleet.most_within(SECOND) <= 15);
+    assert!(fleet.asked.len() <= 10 * 80 * 4, "{}", fleet.asked.len());
 }

@@ -1,9 +1,13 @@
-//! The addresses that matter, each asked about now and then, by somebody.
+//! Periodic probing of tracked addresses.
 //!
-//! Every node of a fleet cares for the same addresses, and none knows the others. What keeps them from asking all
-//! at once: each waits for a time of its own; a question that is heard counts as asked; in a large fleet a lot
-//! decides who asks at all; and every question heard is paid for from this node's budget too, so that the fleet
-//! together asks no faster than one node may.
+//! All agents of a segment probe the same addresses, and none knows the others. To keep them from probing all at once,
+//! each waits for a random time; a probe of another agent postpones its own; in a large fleet it skips intervals at
+//! random; and every probe that it receives is charged to its own budget, so that the fleet together probes no faster
+//! than one agent may.
+//!
+//! Replies are unicast, so an agent learns nothing from the probes of others: a duplicate that replies only when it is
+//! probed is visible to the agent that probed. Therefore each agent probes each address itself at least once in
+//! [`AgentEstimator::turn_length`] intervals, as far as the budget allows.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,69 +19,65 @@ use probe_model::{BindingKey, Segment, Timestamp};
 
 use super::{NotSentReason, ProbeCounts, agents::AgentEstimator};
 
-/// Addresses cared for. At five questions a second a round takes almost an hour then.
+/// The most tracked addresses. At five probes a second an interval takes almost an hour then.
 pub(super) const MAX_TRACKED: usize = 16_384;
 
-/// Each address is first asked about within this, if it is to be asked about more seldom. One that was assigned a moment
-/// ago is given as long before: those who are to answer for it may still be starting.
+/// Each address is first probed within this, unless the interval is shorter. An address of a service that was just
+/// assigned is given as long before: its owner may still be starting.
 const FIRST_PROBE_WITHIN: Duration = Duration::from_mins(1);
 
-/// The second question, after one that nobody answered: between these.
+/// The time until the second probe, after one without a reply: between these.
 const RETRY_INTERVAL: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(2_500)];
 
-/// How many times in a row an address is left to others where every node is to ask: what they hear, this node
-/// does not.
-const MAX_SKIPPED: u8 = 3;
-
-/// How often a node of a large fleet looks again at an address that it has found silent, at every interval; then
-/// that is left to others, so that the looking does not grow to the whole fleet.
+/// How often an agent of a large fleet probes an address again that it found silent, at every interval; then it leaves
+/// the address to others, so that not the whole fleet ends up probing it.
 const ROUNDS_BEFORE_SILENT: u8 = 5;
 
-/// Longer than a question and its answers take.
+/// Longer than a probe and its replies take.
 pub(super) const ROUND: Duration = Duration::from_millis(1_500);
 
-/// When a segment is busy, how long after its budget allows the next question: drawn, so that those who wait do
-/// not all ask at once then.
+/// How long after the budget of a busy segment allows the next probe: random, so that waiting agents do not all send at
+/// once.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
-/// A segment on which another node was heard within this is shared.
+/// A segment on which another agent was observed within this is shared.
 const SHARED_INTERVAL: Duration = Duration::from_mins(1);
 
-/// The budget of a segment is overdrawn by no more than this: what others send, or forge, slows care down and
-/// never stops it.
+/// The budget of a segment is overdrawn by no more than this: probes of others, or forged ones, slow periodic probing
+/// down and never stop it.
 const MAX_OVERDRAWN: Duration = Duration::from_secs(10);
 
-/// The addresses and their times.
+/// The tracked addresses and when each is due.
 #[derive(Debug)]
 pub(super) struct PeriodicSchedule {
     every: Duration,
     min_interval: Duration,
     entries: HashMap<BindingKey, PeriodicEntry>,
     lines: BTreeMap<Segment, SegmentQueue>,
-    /// Addresses that there was no room for at the last look.
+    /// Addresses beyond the limit at the last update.
     overdrawn: usize,
-    /// This node answers for what is known of the cluster's addresses: it sees for itself, whoever else asks.
+    /// This agent is the leader: it probes every address of the cluster itself.
     is_leader: bool,
 }
 
-/// The addresses of one segment, in the order of their times.
+/// The addresses of one segment, in the order in which they are due.
 #[derive(Debug, Default)]
 struct SegmentQueue {
     order: BTreeSet<(Timestamp, BindingKey)>,
-    /// From when on the budget of the segment allows the next question to everybody.
+    /// When the budget of the segment allows the next broadcast probe.
     free_at: Timestamp,
-    /// From when on this node asks: then, or a little later.
+    /// When this agent sends: then, or a little later.
     open_at: Timestamp,
-    /// When another node last asked.
+    /// When another agent last probed.
     last_frame_at: Option<Timestamp>,
 }
 
-/// An address that matters.
+/// A tracked address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrackedTarget {
-    /// Which.
+    /// The address and its segment.
     pub key: BindingKey,
-    /// A cluster's service has it.
+    /// A service of the cluster has it.
     pub from_cluster: bool,
 }
 
@@ -85,23 +85,27 @@ pub struct TrackedTarget {
 struct PeriodicEntry {
     from_cluster: bool,
     next: Timestamp,
-    /// When it began to be asked about; `None` until the next first question.
+    /// When the first probe of this round was due; `None` until the next first probe.
     round_started_at: Option<Timestamp>,
-    /// How often this node has looked again since it found the address silent.
+    /// How often this agent has probed again since it found the address silent.
     unanswered_rounds: u8,
-    skipped_in_a_row: u8,
+    /// When this agent last probed it itself; before the first time, when it was added.
+    probed_at: Timestamp,
+    /// The part of its turn after which this agent probes itself: random, so that agents that started together do not
+    /// probe together.
+    turn_share: f64,
     stage: ConfirmationStage,
-    /// This node has found it silent.
+    /// This agent has found it silent.
     silent: bool,
 }
 
-/// How far asking about one address has come.
+/// The stage of probing one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConfirmationStage {
     First,
-    /// Nobody answered the first question.
+    /// The first probe got no reply.
     Second,
-    /// Nobody answered the second either, nor was anything else heard: once more, after a witness was asked.
+    /// Neither did the second, and no frame was received at all: once more, after another host was probed.
     ReferenceReplied,
 }
 
@@ -109,25 +113,25 @@ enum ConfirmationStage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DueProbe {
     pub key: BindingKey,
-    /// 0, or 1 after an unanswered question.
+    /// 0, or 1 after a probe without a reply.
     pub round: u8,
-    /// When the first question was due.
+    /// When the first probe was due.
     pub requested_for: Timestamp,
 }
 
-/// What a question without an answer means.
+/// The meaning of a probe without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SilenceResult {
-    /// Nothing yet: it will be asked again.
+    /// Nothing yet: it will be probed again.
     Unconfirmed,
     /// The address is silent.
     Confirmed,
-    /// Nothing at all was heard on the segment since: it may be this host's cable. A witness is to be asked.
+    /// No frame was received on the segment since: the cable of this host may be the cause. Another host is to be probed.
     NoFramesReceived,
 }
 
 impl PeriodicSchedule {
-    /// Nobody yet; each is asked about once in `every`, and `gap` is between two questions on a segment.
+    /// A schedule without addresses; each is probed once in `every`, with `min_interval` between two probes on a segment.
     pub fn new(every: Duration, min_interval: Duration) -> Self {
         Self {
             every,
@@ -139,12 +143,12 @@ impl PeriodicSchedule {
         }
     }
 
-    /// Whether this node asks about every address of the cluster itself.
+    /// Sets whether this agent is the leader, which probes every address of the cluster itself.
     pub const fn set_leading(&mut self, is_leader: bool) {
         self.is_leader = is_leader;
     }
 
-    /// These are the addresses from now on.
+    /// Sets the tracked addresses.
     pub fn update(
         &mut self,
         keys: impl Iterator<Item = TrackedTarget>,
@@ -185,7 +189,8 @@ impl PeriodicSchedule {
                 next: now + random_between(grace, grace + within, rng),
                 round_started_at: None,
                 unanswered_rounds: 0,
-                skipped_in_a_row: 0,
+                probed_at: now,
+                turn_share: rng.f64(),
                 stage: ConfirmationStage::First,
                 silent: false,
             };
@@ -200,9 +205,9 @@ impl PeriodicSchedule {
         self.lines.values().filter_map(SegmentQueue::next_at).min()
     }
 
-    /// The next that is due and that it is this node's turn to ask about, as far as the segments' budgets allow.
-    /// Its time is put off by an interval; what comes of it is to be told. Of addresses that it is another's turn
-    /// to ask about, those whose silence is no longer believed go to `forgotten`.
+    /// The next address that is due and that this agent is to probe, as far as the budgets of the segments allow. It is
+    /// due again after an interval; the caller reports the outcome. Addresses that are left to others and whose silence
+    /// is no longer believed are added to `forgotten`.
     pub fn pop(
         &mut self,
         now: Timestamp,
@@ -212,14 +217,16 @@ impl PeriodicSchedule {
         forgotten: &mut Vec<BindingKey>,
     ) -> Option<DueProbe> {
         loop {
-            // The one that has waited longest, so that no segment keeps others from their turn.
+            // The one that has waited longest, so that no segment starves others.
             let lines = self.lines.values();
             let next = lines.filter_map(|line| Some((line.next_at()?, line.order.first()?.1)));
             let (_, key) = next.filter(|&(at, _)| at <= now).min()?;
-            // Not while an answer may still come.
+            // Not while a reply may still come.
             let after = now + self.interval(rng).max(ROUND);
             let entry = self.entries.get_mut(&key)?;
             let is_first = entry.stage == ConfirmationStage::First;
+            let turn_ends = entry.turn_ends(self.every, fleet.turn_length(key.segment, now));
+            let is_turn = now >= turn_ends;
             let share = if self.is_leader && entry.from_cluster {
                 1.0
             } else {
@@ -228,15 +235,16 @@ impl PeriodicSchedule {
             if entry.should_forget(share) {
                 forgotten.push(key);
             }
-            // Whoever has found it silent goes on looking, lot or no lot.
-            if is_first && !entry.silent && rng.f64() >= share {
+            // An agent that has found it silent continues to probe.
+            if is_first && !entry.silent && !is_turn && rng.f64() >= share {
                 counts.count_not_sent(NotSentReason::NotSelected);
-                self.postpone(&key, after);
+                self.postpone(&key, after.min(turn_ends));
                 continue;
             }
             let requested_for = *entry.round_started_at.get_or_insert(now);
             entry.unanswered_rounds += u8::from(entry.silent);
-            entry.skipped_in_a_row = 0;
+            entry.probed_at = now;
+            entry.turn_share = 1.0 - rng.f64() / 4.0;
             self.postpone(&key, after);
             return Some(DueProbe {
                 key,
@@ -256,27 +264,27 @@ impl PeriodicSchedule {
         }
     }
 
-    /// It cannot be asked about for now.
+    /// It cannot be probed for now.
     pub fn abandon(&mut self, key: &BindingKey, now: Timestamp, rng: &mut Rng) {
         self.restart(key);
         let until = now + self.interval(rng);
         self.postpone(key, until);
     }
 
-    /// Somebody answered.
+    /// A host replied.
     pub fn record_reply(&mut self, key: &BindingKey) {
         self.restart(key);
         self.record_claim(key);
     }
 
-    /// Somebody claims it: it is not silent.
+    /// A host claims it: it is not silent.
     pub fn record_claim(&mut self, key: &BindingKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.silent = false;
         }
     }
 
-    /// Nobody answered, and this was the last that was heard of the segment.
+    /// No host replied; `last_heard` is when the last frame was received on the segment.
     pub fn record_no_reply(
         &mut self,
         due: &DueProbe,
@@ -326,8 +334,8 @@ impl PeriodicSchedule {
         }
     }
 
-    /// Another node asks everybody about an address: that is one question less for this one, unless it has
-    /// found the address silent, and looks itself whether it still is.
+    /// Another agent has probed an address by broadcast: this agent skips an interval, but not its own turn, nor an
+    /// address that it has found silent and probes itself.
     pub fn observe(
         &mut self,
         key: &BindingKey,
@@ -343,6 +351,7 @@ impl PeriodicSchedule {
             line.last_frame_at = Some(at);
         }
         let until = at + self.interval(rng);
+        let turn_length = fleet.turn_length(key.segment, at);
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -352,17 +361,15 @@ impl PeriodicSchedule {
         {
             return;
         }
-        let is_left_often = entry.skipped_in_a_row >= MAX_SKIPPED;
-        if is_left_often && fleet.selection_probability(key.segment, at) >= 1.0 {
+        let until = until.min(entry.turn_ends(self.every, turn_length));
+        if until <= entry.next {
             return;
         }
-        entry.skipped_in_a_row = entry.skipped_in_a_row.saturating_add(1);
         counts.count_not_sent(NotSentReason::NotSelected);
         self.postpone(key, until);
     }
 
-    /// This node has asked everybody on a segment. Where others ask too, it does not go on before they had
-    /// their chance.
+    /// This agent has sent a broadcast probe on a segment. If others probe too, it waits until they had their chance.
     pub fn settle_budget(&mut self, segment: Segment, at: Timestamp, rng: &mut Rng) {
         let line = self.lines.get(&segment);
         let last_frame_at = line.and_then(|line| line.last_frame_at);
@@ -375,8 +382,8 @@ impl PeriodicSchedule {
         self.take_budget(segment, at, back_off);
     }
 
-    /// How long this node waits when a segment's budget allows the next question. Who leads goes first: of what the
-    /// fleet may ask together its own questions are those that somebody reads.
+    /// How long this agent waits after the budget of a segment allows the next probe. The leader goes first, because the
+    /// notifications rest on its probes.
     fn back_off(&self, rng: &mut Rng) -> Duration {
         if self.is_leader {
             Duration::ZERO
@@ -385,8 +392,8 @@ impl PeriodicSchedule {
         }
     }
 
-    /// A question to everybody on a segment has gone out, whoever asked; this node asks no sooner than `back_off`
-    /// after the budget allows. Returns whether an address waits that is due.
+    /// A broadcast probe was sent on a segment, by any agent; this one sends no sooner than `back_off` after the budget
+    /// allows. Returns whether a due address waits.
     fn take_budget(&mut self, segment: Segment, at: Timestamp, back_off: Duration) -> bool {
         let Some(line) = self.lines.get_mut(&segment) else {
             return false;
@@ -401,6 +408,9 @@ impl PeriodicSchedule {
         for line in self.lines.values_mut() {
             (line.free_at, line.open_at, line.last_frame_at) = (now, now, None);
         }
+        for entry in self.entries.values_mut() {
+            entry.probed_at = entry.probed_at.min(now);
+        }
         let keys: Vec<_> = self.entries.keys().copied().collect();
         for key in keys {
             self.abandon(&key, now, rng);
@@ -414,7 +424,7 @@ impl PeriodicSchedule {
         }
     }
 
-    /// Until the next question about an address: the interval, a fifth more or less.
+    /// The time until the next probe for an address: the interval ± 20 %.
     fn interval(&self, rng: &mut Rng) -> Duration {
         random_between(self.every * 4 / 5, self.every * 6 / 5, rng)
     }
@@ -427,7 +437,12 @@ impl SegmentQueue {
 }
 
 impl PeriodicEntry {
-    /// Whether this node has looked at a silence for long enough; it is forgotten then.
+    /// When this agent has to probe the address itself, whatever other agents do.
+    fn turn_ends(&self, every: Duration, turn_length: u32) -> Timestamp {
+        self.probed_at + (every * turn_length).mul_f64(self.turn_share)
+    }
+
+    /// Whether this agent has probed a silent address often enough; it is forgotten then.
     fn should_forget(&mut self, share: f64) -> bool {
         let is_over = self.silent && share < 1.0 && self.unanswered_rounds >= ROUNDS_BEFORE_SILENT;
         self.silent &= !is_over;
@@ -435,7 +450,7 @@ impl PeriodicEntry {
     }
 }
 
-/// A time between two.
+/// A random time between two.
 pub(super) fn random_between(least: Duration, most: Duration, rng: &mut Rng) -> Duration {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let (least, most) = (nanos(least), nanos(most));

@@ -116,6 +116,8 @@ pub struct ProbeScheduler {
     frames_seen_at: LruCache<BindingKey, Timestamp>,
     /// When a frame last arrived on a segment.
     alive: LruCache<Segment, Timestamp>,
+    /// Conflicts whose owners this node probed when they began.
+    baselines: LruCache<BindingKey, ()>,
     now: Timestamp,
 }
 
@@ -153,6 +155,7 @@ impl ProbeScheduler {
             outcomes: Vec::new(),
             frames_seen_at: LruCache::new(RECENT_CAPACITY),
             alive: LruCache::new(RECENT_CAPACITY),
+            baselines: LruCache::new(RECENT_CAPACITY),
             now: Timestamp::ZERO,
         }
     }
@@ -209,6 +212,15 @@ impl ProbeScheduler {
     /// about its own address, and what matters has its own lot.
     fn is_selected(&mut self, ask: &ProbeRequest, now: Timestamp) -> bool {
         match ask.purpose {
+            // One draw for a conflict: a node can judge the silence of an owner only if it observed its replies before.
+            ProbePurpose::Confirmation if ask.round == ProbeRequest::BASELINE => {
+                let is_selected = self.draw(ask, now);
+                if is_selected {
+                    self.baselines.put(ask.key, ());
+                }
+                is_selected
+            }
+            ProbePurpose::Resolution if ask.round == 0 && self.baselines.contains(&ask.key) => true,
             ProbePurpose::Confirmation | ProbePurpose::Resolution if ask.round > 0 => {
                 let mut waiting = self.waiting.iter().map(|waiting| &waiting.ask);
                 waiting.any(|first| {
@@ -216,11 +228,13 @@ impl ProbeScheduler {
                         == (ask.key, ask.purpose, ask.requested_for)
                 })
             }
-            ProbePurpose::Confirmation | ProbePurpose::Resolution => {
-                self.rng.f64() < self.fleet.selection_probability(ask.key.segment, now)
-            }
+            ProbePurpose::Confirmation | ProbePurpose::Resolution => self.draw(ask, now),
             ProbePurpose::Local | ProbePurpose::Periodic => true,
         }
+    }
+
+    fn draw(&mut self, ask: &ProbeRequest, now: Timestamp) -> bool {
+        self.rng.f64() < self.fleet.selection_probability(ask.key.segment, now)
     }
 
     /// What is to be sent now, if anything. To be called until it is nothing; each has to be sent, or

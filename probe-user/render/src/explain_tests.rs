@@ -12,7 +12,7 @@ use probe_cluster::{
 use probe_common::wire::{MacAddr, Vlan};
 use probe_model::{
     AnnouncementMode, BindingRecord, CauseKind, CauseScope, CheckOwnerRecord, CheckRecord,
-    CheckVerdict, FindingOrigin, FindingRecord,
+    CheckVerdict, FindingOrigin, FindingRecord, Hint,
     schema::{Schema, fields},
     vendor::vendor,
 };
@@ -265,15 +265,15 @@ fn a_conflict_with_its_cause_and_what_to_do() {
         &disputed(),
         r"
 192.0.2.10  CONFLICT                                     2026-11-20 12:13:07 UTC
-  Two machines have this address at once.
+  Two hosts own this address at once.
 owners    02:00:00:00:00:01  node node-1, made up (VM, container or bond)
-          answers now: 3 of 3, in 0.21 to 0.34 ms; first seen 10:00:00
+          replies to 3 of 3 probes, in 0.21 to 0.34 ms; first seen 10:00:00
           d0:8e:79:00:00:01  no node of the cluster, Dell Inc.
-          answers now: 3 of 3, in 0.21 to 0.34 ms; first seen 10:00:00
-asked     3 times on eth0
-should    service shop/frontend, auto-assigned; made 10:00:00
+          replies to 3 of 3 probes, in 0.21 to 0.34 ms; first seen 10:00:00
+probes    3 probes on eth0
+expected  service shop/frontend, auto-assigned; created 10:00:00
           pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
-          node-1, as MetalLB says
+          node-1 (MetalLB's status)
 cause     a machine that is no node has the address (external_device, external)
           - 02:00:00:00:00:01 is node-1
           - d0:8e:79:00:00:01 (Dell Inc.) is no node: the MACs of all 2 nodes
@@ -284,9 +284,9 @@ conflict  open since 12:13:01, last evidence 12:13:05
 next      see which machine the other one is; take the address off it, or out of
           the pool:
           probe bindings --mac d0:8e:79:00:00:01
-          when it is mended, see that it stays so for a minute:
+          after the fix, check for a minute that it stays fixed:
           probe check 192.0.2.10 --expect-owner --for 60s
-known     cluster: by the daemon, heard 13 min ago, 2 nodes
+sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 ",
     );
 }
@@ -297,14 +297,14 @@ fn a_healthy_address() {
         &material(asked(&[NODE_1]), Some(frontend())),
         r"
 192.0.2.10  one owner                                    2026-11-20 12:13:07 UTC
-  It is service shop/frontend's, and exactly one machine has it: node-1.
+  It belongs to service shop/frontend, and exactly one host owns it: node-1.
 owners    02:00:00:00:00:01  node node-1, made up (VM, container or bond)
-          answers now: 3 of 3, in 0.21 to 0.34 ms
-asked     3 times on eth0
-should    service shop/frontend, auto-assigned; made 10:00:00
+          replies to 3 of 3 probes, in 0.21 to 0.34 ms
+probes    3 probes on eth0
+expected  service shop/frontend, auto-assigned; created 10:00:00
           pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
-          node-1, as MetalLB says
-known     cluster: by the daemon, heard 13 min ago, 2 nodes
+          node-1 (MetalLB's status)
+sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 ",
     );
 }
@@ -315,20 +315,20 @@ fn nobody_announces_it() {
         &material(asked(&[]), Some(frontend())),
         r"
 192.0.2.10  SILENT                                       2026-11-20 12:13:07 UTC
-  It is service shop/frontend's, and nobody answers for it.
-owners    nobody answers
-asked     3 times on eth0
-should    service shop/frontend, auto-assigned; made 10:00:00
+  It belongs to service shop/frontend, and no host replies to this node.
+owners    no host replies to this node
+probes    3 probes on eth0
+expected  service shop/frontend, auto-assigned; created 10:00:00
           pool metallb-system/production (192.0.2.8/29), announced on layer 2 by
-          node-1, as MetalLB says
-next      without a ready endpoint nobody announces it:
+          node-1 (MetalLB's status)
+next      without a ready endpoint no speaker announces it:
           kubectl -n shop get endpointslices -l \
           kubernetes.io/service-name=frontend
-          see what the announcer says about the service:
+          see the events of the service:
           kubectl -n shop describe service frontend
-          see whether the speakers run:
+          check that the speakers run:
           kubectl -n metallb-system get pods -o wide
-known     cluster: by the daemon, heard 13 min ago, 2 nodes
+sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 ",
     );
 }
@@ -338,20 +338,20 @@ fn somebody_has_what_no_service_has() {
     reads(
         &material(asked(&[DELL]), Some(cluster(&[], "L2Advertisement"))),
         r"
-192.0.2.10  CLAIMED, AND NOBODY SHOULD                   2026-11-20 12:13:07 UTC
-  It is in pool production and no service has it, and yet a machine does:
-  whoever gets it next is in conflict.
+192.0.2.10  CLAIMED, BUT NOT ASSIGNED                    2026-11-20 12:13:07 UTC
+  It is in pool production and no service has it, and yet a host owns it: the
+  next service that gets it will be in conflict.
 owners    d0:8e:79:00:00:01  no node of the cluster, Dell Inc.
-          answers now: 3 of 3, in 0.21 to 0.34 ms
-asked     3 times on eth0
-should    no service has it
+          replies to 3 of 3 probes, in 0.21 to 0.34 ms
+probes    3 probes on eth0
+expected  no service has it
           pool metallb-system/production (192.0.2.8/29), announced on layer 2
-next      see which machine that is, by its other addresses:
+next      identify the host by its other addresses:
           ip neigh | grep -e d0:8e:79:00:00:01
           or print the pool without it, to apply:
           kubectl -n metallb-system get ipaddresspool production -o yaml | \
           probe pools exclude 192.0.2.10 -
-known     cluster: by the daemon, heard 13 min ago, 2 nodes
+sources   cluster: from the daemon, updated 13 min ago, 2 nodes
 ",
     );
 }
@@ -366,17 +366,17 @@ fn without_a_cluster_and_without_a_daemon() {
         &material,
         r"
 192.0.2.10  CONFLICT                                     2026-11-20 12:13:07 UTC
-  Two machines have this address at once.
+  Two hosts own this address at once.
 owners    02:00:00:00:00:01  made up (VM, container or bond)
-          answers now: 3 of 3, in 0.21 to 0.34 ms
+          replies to 3 of 3 probes, in 0.21 to 0.34 ms
           d0:8e:79:00:00:01  Dell Inc.
-          answers now: 3 of 3, in 0.21 to 0.34 ms
-asked     3 times on eth0
-next      see which machines these are, by their other addresses:
+          replies to 3 of 3 probes, in 0.21 to 0.34 ms
+probes    3 probes on eth0
+next      identify the hosts by their other addresses:
           ip neigh | grep -e 02:00:00:00:00:01 -e d0:8e:79:00:00:01
-          when it is mended, see that it stays so for a minute:
+          after the fix, check for a minute that it stays fixed:
           probe check 192.0.2.10 --expect-owner --for 60s
-known     no history: no daemon at /run/arp-monitor/probe.sock (probe run)
+sources   no history: no daemon at /run/arp-monitor/probe.sock (probe run)
 ",
     );
 }
@@ -419,7 +419,7 @@ fn whether_a_stranger_is_a_node_is_not_guessed() {
         .add_mac("192.0.2.1".parse().unwrap(), NODE_1);
     let told = explain(&material(asked(&[DELL]), Some(doubtful)));
     assert_eq!(told.status, AddressStatus::OneOwner, "it may be node-2");
-    assert!(told.summary.contains("is not known"), "{}", told.summary);
+    assert!(told.summary.contains("is unknown"), "{}", told.summary);
     assert_eq!(told.owners[0].external, None);
 }
 
@@ -452,8 +452,41 @@ fn a_conflict_that_has_just_ended_is_still_open() {
     };
     let told = explain(&ended);
     assert_eq!(told.status, AddressStatus::Conflict);
-    assert!(told.summary.contains("only one answers"), "{}", told.summary);
+    assert!(told.summary.contains("only one of them replies to this node"), "{}", told.summary);
     assert!(told.next[0].command.contains("--for 60s"));
+}
+
+#[test]
+fn with_the_link_down_the_owner_is_unknown_whatever_the_daemon_observed_before() {
+    let down = || ProbeAvailability::LinkDown("eth0 is down".to_owned());
+    let known = ExplainInputs {
+        daemon: Ok(DaemonInputs {
+            bindings: vec![binding(&[NODE_1], false)],
+            history: Vec::new(),
+        }),
+        ..material(down(), Some(frontend()))
+    };
+    let explanation = explain(&known);
+    assert_eq!(explanation.status, AddressStatus::Unknown);
+    assert_eq!(explanation.summary, "The owner is unknown: eth0 is down.");
+    assert_eq!(explanation.next[0].command, "ip -br link");
+    let in_conflict = ExplainInputs {
+        probe_availability: down(),
+        ..disputed()
+    };
+    assert_eq!(explain(&in_conflict).status, AddressStatus::Conflict);
+}
+
+#[test]
+fn two_masters_are_contested_and_not_one_owner() {
+    let ProbeAvailability::Probed(mut record) = asked(&[NODE_1]) else {
+        panic!("probed")
+    };
+    record.verdict = CheckVerdict::Contested;
+    record.hint = Some(Hint::TwoMasters);
+    let explanation = explain(&material(ProbeAvailability::Probed(record), None));
+    assert_eq!(explanation.status, AddressStatus::Contested);
+    assert!(explanation.next[0].command.contains("tcpdump"));
 }
 
 #[test]
@@ -479,7 +512,7 @@ fn what_could_not_be_read_is_said() {
     assert_eq!(
         told.gaps,
         [
-            "services may be out of date: the API server cannot be reached",
+            "services may be out of date (last update 13 min ago): the API server cannot be reached",
             "the list of nodes could not be read",
         ]
     );

@@ -36,7 +36,7 @@ pub fn run(arguments: &ConflictsArguments) -> anyhow::Result<Exit> {
         return Ok(Exit::Conflict);
     }
     if printer.is_human_output() {
-        print_status("no open conflict");
+        print_status("no open conflict observed by this node");
     }
     Ok(Exit::Success)
 }

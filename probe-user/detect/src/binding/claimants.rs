@@ -36,6 +36,11 @@ pub(super) struct Claimant {
     pub claims: u64,
     /// The request that it answered last, in time.
     pub answered: Option<RequestId>,
+    /// Whether it was observed to reply to an ARP probe. Some hosts reply to requests with a sender address only
+    /// (Linux `proxy_arp`): that they do not reply to a probe proves nothing.
+    pub replies_to_probes: bool,
+    /// Whether it was observed to reply to a request with a sender address.
+    pub replies_to_requests: bool,
 }
 
 /// By which operation a station claims an address.
@@ -120,6 +125,8 @@ impl Claimant {
             last_seen: heard.at,
             claims: 0,
             answered: None,
+            replies_to_probes: false,
+            replies_to_requests: false,
         }
     }
 
@@ -169,6 +176,8 @@ impl Claimant {
         self.last_seen = self.last_seen.max(heard.at);
         self.claims += 1;
         self.answered = heard.request.or(self.answered);
+        self.replies_to_probes |= heard.to_probe;
+        self.replies_to_requests |= heard.form.reply && !heard.form.announcement && !heard.to_probe;
     }
 }
 

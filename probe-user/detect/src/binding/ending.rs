@@ -1,6 +1,6 @@
 //! How a conflict ends: by an answer, or by a long time without a second owner.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, time::Duration};
 
 use probe_common::wire::MacAddr;
 use probe_model::{Evidence, FindingKind, Timestamp};
@@ -11,10 +11,13 @@ use super::{
     conflict::{InquiryConclusion, ReplyCount},
 };
 use crate::{
-    ProbeRequest,
+    ProbePurpose, ProbeRequest,
     owner::OwnerIdentity,
     transition::{BindingContext, BindingTransition},
 };
+
+/// How soon the owners of a new conflict are probed: one of them may be gone a moment later.
+const BASELINE_WITHIN: Duration = Duration::from_millis(300);
 
 impl Binding {
     pub(super) fn conflict_deadline(&self, context: &BindingContext) -> Option<Timestamp> {
@@ -96,12 +99,57 @@ impl Binding {
         };
         match conflict.record_replies(ask, answered) {
             InquiryConclusion::Waiting => {}
-            InquiryConclusion::OneLeft(owner) if !unheard => {
+            InquiryConclusion::OneLeft(owner)
+                if !unheard && !self.has_unproven_silence(owner, &context) =>
+            {
                 self.end_conflict(FindingKind::ConflictResolved, Some(owner), turn);
             }
             InquiryConclusion::OneLeft(_) | InquiryConclusion::Unclear => self.mark_quiet(turn),
             InquiryConclusion::StillShared => self.evidence(Evidence::Confirmed, None, None, turn),
         }
+    }
+
+    /// Whether an owner other than `left` was never observed to reply to an ARP probe: that it did not reply now does
+    /// not show that it is gone.
+    fn has_unproven_silence(&self, left: OwnerIdentity, context: &BindingContext) -> bool {
+        let mut others = self
+            .claimants
+            .present()
+            .filter(|claimant| self.owner_of(claimant.mac, context) != left);
+        others.any(|claimant| {
+            let owner = self.owner_of(claimant.mac, context);
+            !self.replies_to_probes(owner, context)
+        })
+    }
+
+    fn replies_to_probes(&self, owner: OwnerIdentity, context: &BindingContext) -> bool {
+        let mut claimants = self.claimants.iter();
+        claimants.any(|claimant| {
+            claimant.replies_to_probes && self.owner_of(claimant.mac, context) == owner
+        })
+    }
+
+    /// Has the owners of a conflict probed while all of them are there, if one of them was never observed to reply to
+    /// an ARP probe: only of those that do, silence shows later that they are gone.
+    pub(super) fn request_baseline(&mut self, turn: &mut BindingTransition) {
+        let context = turn.context;
+        let is_known = |mac| {
+            context.facts.is_local(mac)
+                || self.replies_to_probes(self.owner_of(mac, &context), &context)
+        };
+        let mut present = self.claimants.present();
+        if !context.rules.config.can_probe || present.all(|claimant| is_known(claimant.mac)) {
+            return;
+        }
+        turn.request_probe(ProbeRequest {
+            key: context.key,
+            purpose: ProbePurpose::Confirmation,
+            round: ProbeRequest::BASELINE,
+            requested_for: turn.at,
+            earliest: turn.at,
+            latest: turn.at + BASELINE_WITHIN,
+            to: Vec::new(),
+        });
     }
 
     /// Whether this host takes part by its claims.

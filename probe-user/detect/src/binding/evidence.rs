@@ -31,6 +31,7 @@ impl Binding {
         conflict.hint = hint.or(conflict.hint);
         if conflict.add_evidence(evidence, turn.at, request, owners, turn.is_ignored()) {
             self.report_conflict(FindingKind::Conflict, evidence, turn);
+            self.request_baseline(turn);
         }
     }
 

@@ -201,6 +201,9 @@ impl Binding {
     /// Whether the answer to an ask would still be of use.
     pub fn is_wanted(&self, ask: &ProbeRequest, context: &BindingContext) -> bool {
         match ask.purpose {
+            ProbePurpose::Confirmation if ask.round == ProbeRequest::BASELINE => {
+                self.conflict().is_some()
+            }
             ProbePurpose::Confirmation => {
                 self.since == ask.requested_for
                     && self.contest().is_some()
@@ -284,7 +287,14 @@ impl Binding {
             .iter()
             .any(|claimant| claimant.last_seen >= ask.requested_for);
         let unanswered = ask.round > 0 && by.is_empty() && !is_alive;
-        if context.tracked && unanswered && !is_ours && !self.silent_reported {
+        // A host that replies to requests and was never observed to reply to a probe is there all the same, until it has
+        // claimed nothing for long.
+        let is_unproven = turn.at.since(self.last_claim()) < context.rules.config.expire_after
+            && self
+                .claimants
+                .iter()
+                .any(|one| one.replies_to_requests && !one.replies_to_probes);
+        if context.tracked && unanswered && !is_unproven && !is_ours && !self.silent_reported {
             self.report_silent(turn);
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct ObservedClaim {
     pub request: Option<RequestId>,
     /// Who asked that request, if that is known.
     pub asker: Option<MacAddr>,
+    /// It answers an ARP probe of any host.
+    pub to_probe: bool,
     /// It answers an ARP probe of this host.
     pub solicited: bool,
 }
@@ -70,6 +72,7 @@ impl ObservedClaim {
             form,
             request: request.filter(in_time),
             asker: reply.map(|reply| reply.asker),
+            to_probe: reply.is_some_and(|reply| reply.to_probe),
             solicited: reply.is_some_and(asked_by_us),
         }
     }

@@ -206,6 +206,10 @@ impl Binding {
         by: &[MacAddr],
         turn: &mut BindingTransition,
     ) {
+        if ask.round == ProbeRequest::BASELINE {
+            // The replies are claims, and were observed as such.
+            return;
+        }
         let previous = self.contest().map(|contest| contest.previous);
         let (Some(previous), Some(holder)) = (previous, self.holder) else {
             return;

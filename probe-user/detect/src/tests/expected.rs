@@ -79,6 +79,20 @@ fn what_another_host_had_last_is_silent_when_nobody_answers() {
     assert!(is_silent_when_asked(&mut lab, 60 * S));
 }
 
+/// Linux `proxy_arp` replies to requests with a sender address only.
+#[test]
+fn a_host_that_replies_to_requests_is_not_silent_because_it_replies_to_no_probe() {
+    let mut lab = Lab::asking();
+    expect(&mut lab, 0, [key()]);
+    lab.see(S, answer(A, S));
+    lab.take();
+    assert!(!is_silent_when_asked(&mut lab, 60 * S));
+    assert!(is_silent_when_asked(&mut lab, 700 * S), "no claim for long");
+    lab.see(701 * S, answer_to_probe(CLIENT, A, 701 * S));
+    lab.take();
+    assert!(is_silent_when_asked(&mut lab, 760 * S), "it replies to probes");
+}
+
 fn with_silence() -> Lab {
     Lab::with(DetectConfig {
         silent_after: Some(std::time::Duration::from_mins(15)),

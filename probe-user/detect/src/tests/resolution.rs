@@ -5,9 +5,47 @@ use probe_model::{Evidence, FindingKind::*, Severity};
 use super::lab::*;
 use crate::{DetectConfig, IgnoreRule, ProbePurpose, ProbeRequest};
 
+/// Two hosts that reply to ARP probes.
 fn duplicate(lab: &mut Lab, at: u64) {
-    lab.see(at, answer(A, at));
-    lab.see(at + 5, answer(B, at));
+    lab.see(at, answer_to_probe(CLIENT, A, at));
+    lab.see(at + 5, answer_to_probe(CLIENT, B, at));
+}
+
+/// Linux `proxy_arp` replies to requests with a sender address only.
+#[test]
+fn a_host_that_was_never_observed_to_reply_to_a_probe_is_not_gone_because_it_does_not() {
+    let mut lab = Lab::asking();
+    lab.see(0, answer(A, 0));
+    lab.see(5, answer(B, 0));
+    let requests = lab.detector.take_probe_requests();
+    let is_baseline = |ask: &&ProbeRequest| ask.round == ProbeRequest::BASELINE;
+    let baseline = requests.iter().find(is_baseline).unwrap();
+    assert!(baseline.to.is_empty(), "both by one broadcast");
+    assert!(lab.detector.is_wanted(baseline));
+    lab.record_replies(2 * S, baseline, &[A]);
+    lab.wait(60 * S + 5);
+    let [first, second] = inquiry(&mut lab);
+    lab.record_replies(61 * S, &first, &[A]);
+    lab.record_replies(63 * S, &second, &[A]);
+    assert_eq!(lab.kinds(), [Conflict, ConflictQuiet]);
+}
+
+/// The probe at the beginning shows that both reply to probes.
+#[test]
+fn a_host_that_replied_to_a_probe_before_is_gone_when_it_does_not() {
+    let mut lab = Lab::asking();
+    lab.host(0, false);
+    lab.see(0, answer(A, 0));
+    lab.see(5, answer(B, 0));
+    lab.see(S + 1, answer_to_probe(HOST, A, S));
+    lab.see(S + 2, answer_to_probe(HOST, B, S));
+    lab.take();
+    lab.detector.take_probe_requests();
+    lab.wait(61 * S + 5);
+    let [first, second] = inquiry(&mut lab);
+    lab.record_replies(62 * S, &first, &[A]);
+    lab.record_replies(64 * S, &second, &[A]);
+    assert_eq!(lab.only().kind, ConflictResolved);
 }
 
 #[test]
@@ -184,10 +222,11 @@ fn what_this_host_holds_it_would_have_answered_for() {
     lab.see(10 * S, announce(A));
     lab.see(20 * S, announce(A));
     assert_eq!(lab.kinds(), [Conflict]);
-    lab.wait(80 * S);
+    lab.see(30 * S, answer_to_probe(CLIENT, A, 30 * S));
+    lab.wait(90 * S);
     let [first, second] = inquiry(&mut lab);
-    lab.record_replies(81 * S, &first, &[]);
-    lab.record_replies(83 * S, &second, &[]);
+    lab.record_replies(91 * S, &first, &[]);
+    lab.record_replies(93 * S, &second, &[]);
     let resolved = lab.only();
     assert_eq!(
         (resolved.kind, macs(&resolved)),

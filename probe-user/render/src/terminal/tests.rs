@@ -520,14 +520,14 @@ mod check {
             true,
             "
 02:13:07  conflict           192.0.2.10       eth0 vlan 100
-          Two machines have this address at once.
-          answers   d0:8e:79:00:00:01  Dell Inc.
-                    answered 3 of 3, in 0.12 to 12 ms
+          Two hosts own this address at once.
+          replies   d0:8e:79:00:00:01  Dell Inc.
+                    replied to 3 of 3, in 0.12 to 12 ms
           holds it  02:00:00:00:00:0a  this host, made up (VM, container or bon…
                     it has the address configured
           claims it 02:00:00:00:00:0b  made up (VM, container or bond)
                     2 announcements, 02:13:06 to 02:13:36
-          neighbour this host sends to 02:00:00:00:00:0b, which does not answer
+          neighbour this host sends to 02:00:00:00:00:0b, which does not reply
                     for it
           expected  exactly one owner
           next      see which machine the other one is, and take the address off
@@ -549,7 +549,7 @@ mod check {
         let headline =
             "02:13:07  one owner          192.0.2.10       eth0  d0:8e:79:00:00:01  Dell Inc.\n";
         reads(&record, true, headline);
-        let more = "                    answered 3 of 3, in 0.12 to 12 ms\n          \
+        let more = "                    replied to 3 of 3, in 0.12 to 12 ms\n          \
                     neighbour this host's entry agrees\n";
         reads(&record, false, &format!("{headline}{more}"));
     }
@@ -560,8 +560,8 @@ mod check {
             &checked(CheckVerdict::NoReply, Vec::new()),
             false,
             "
-02:13:07  nobody             192.0.2.10       eth0
-          Nobody answers for it; asked 3 times.
+02:13:07  no reply           192.0.2.10       eth0
+          No host replied for it; 3 probes.
 ",
         );
         let record = CheckRecord {
@@ -572,8 +572,8 @@ mod check {
             &record,
             false,
             "
-02:13:07  not asked          192.0.2.10       eth0
-          The check ended before it was asked about.
+02:13:07  not probed         192.0.2.10       eth0
+          The check ended before it was probed.
 ",
         );
         let record = CheckRecord {
@@ -584,11 +584,33 @@ mod check {
             &record,
             false,
             "
-02:13:07  not asked          192.0.2.10       eth0
-          It was not asked about: somebody goes on asking whether it is free, as
-          a booting machine does, and would take this for a rival's question.
+02:13:07  not probed         192.0.2.10       eth0
+          It was not probed: another host may be booting with it, and would take
+          a probe for a rival's.
+          prober    02:00:00:00:00:0a sends ARP probes for it: a booting host,
+                    an ARP monitor or a stuck client
 ",
         );
+    }
+
+    /// Linux `proxy_arp` replies to requests with a sender address only.
+    #[test]
+    fn a_host_that_replies_to_requests_only_and_the_real_sender_are_named() {
+        let proxy = CheckOwnerRecord {
+            probes_answered: 1,
+            replies: 1,
+            requests_answered: 1,
+            sources: vec![A.parse().unwrap()],
+            ..replies(B, 1)
+        };
+        let record = checked(CheckVerdict::Conflict, vec![replies(DELL, 3), proxy]);
+        let terminal = Terminal::new(120, TimeZone::UTC, FindingOrigin::Attached);
+        let mut out = Vec::new();
+        terminal.check(&mut out, &record, "", false).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("to ARP requests only, not to ARP probes"), "{out}");
+        assert!(out.contains(&format!("sent by {A}")), "{out}");
+        assert_eq!(out.matches("ARP requests only").count(), 1, "{out}");
     }
 
     #[test]
@@ -612,11 +634,11 @@ mod check {
             false,
             "
 02:13:07  moved              192.0.2.10       eth0
-          It passed from one machine to another meanwhile.
-          answers   02:00:00:00:00:0b  made up (VM, container or bond)
-                    answered 30 of 60, in 0.12 to 12 ms, 02:13:30 to 02:14:00
-          answers   02:00:00:00:00:0a  made up (VM, container or bond)
-                    answered 29 of 60, in 0.12 to 12 ms, 02:13:00 to 02:13:29
+          It moved from one host to another during the check.
+          replies   02:00:00:00:00:0b  made up (VM, container or bond)
+                    replied to 30 of 60, in 0.12 to 12 ms, 02:13:30 to 02:14:00
+          replies   02:00:00:00:00:0a  made up (VM, container or bond)
+                    replied to 29 of 60, in 0.12 to 12 ms, 02:13:00 to 02:13:29
           next      nothing, if somebody moved it; to see whether it stays:
                     probe check -i eth0 --for 60s 192.0.2.10
 ",
