@@ -7,7 +7,7 @@ use aya::{
     maps::MapError,
     programs::{ProgramError, links::LinkError},
 };
-use probe_model::{Link, watched::AttachedMode};
+use probe_model::{Link, error_chain, watched::AttachedMode};
 use thiserror::Error;
 
 use super::{capabilities, capabilities::RequiredCapability, preflight, program_list};
@@ -231,20 +231,6 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno>
         next = error.source();
     }
     None
-}
-
-/// An error with its causes, each said once.
-fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// The last lines of a verifier log say why; all of it goes to the debug log.

@@ -1,9 +1,9 @@
-//! What stands in for a connection in a program that was built without Kubernetes: there is never one.
+//! The connection of a program that was built without the feature `kubernetes`: there never is one.
 
 #![expect(
     clippy::unused_async,
     clippy::needless_pass_by_value,
-    reason = "these are what the module that talks to an API server has, and cannot be called"
+    reason = "the interface is that of the real connection, and nothing of it can be called"
 )]
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
@@ -11,53 +11,37 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 use probe_cluster::snapshot::{ClusterObjects, Node};
 use probe_model::NamespacedName;
 
-use super::{ApiHealth, ApiRequestError, ClusterHandle, ClusterTasks, ConnectError};
+use super::{
+    ApiHealth, ApiRequestError, ClusterHandle, ClusterTasks, ConnectError, PoolObjects,
+    kubernetes_event::KubernetesEvent,
+};
 
-/// A connection to an API server: there is none.
-///
-/// That nobody can have one is for this module to know: elsewhere the same code goes for both.
+/// A connection to an API server. It cannot be constructed, so the callers need no `cfg`.
 #[derive(Clone, Debug)]
 pub struct ApiConnection(Infallible);
 
-/// An Event that is never made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in the module that makes them")]
-pub struct NewEvent<'a> {
-    pub service: &'a NamespacedName,
-    pub uid: &'a str,
-    pub reason: &'a str,
-    pub is_warning: bool,
-    pub note: &'a str,
-    pub instance: &'a str,
-}
-
+#[expect(missing_docs, reason = "as in the module with the real connection")]
 impl ApiConnection {
-    /// Says that this program cannot.
     pub fn open(_context: Option<&str>) -> impl Future<Output = Result<Self, ConnectError>> {
         std::future::ready(Err(ConnectError::NotBuilt))
     }
 
-    /// Whether a cluster is at hand: not to this program.
-    pub fn is_at_hand() -> bool {
+    pub fn is_configured() -> bool {
         false
     }
 
-    /// What cannot be called.
     pub async fn objects(&self) -> ClusterObjects {
         match self.0 {}
     }
 
-    /// What cannot be called.
-    pub async fn pool_objects(&self) -> super::PoolObjects {
+    pub async fn pool_objects(&self) -> PoolObjects {
         match self.0 {}
     }
 
-    /// What cannot be called.
     pub async fn nodes(&self, _labels: &BTreeSet<String>) -> Result<Vec<Node>, ApiRequestError> {
         match self.0 {}
     }
 
-    /// What cannot be called.
     pub async fn ready_endpoints(
         &self,
         _service: &NamespacedName,
@@ -65,23 +49,19 @@ impl ApiConnection {
         match self.0 {}
     }
 
-    /// What cannot be called.
     pub fn namespace(&self) -> &str {
         match self.0 {}
     }
 
-    /// What cannot be called.
-    pub async fn create_event(&self, _event: &NewEvent<'_>) -> Result<String, ApiRequestError> {
+    pub(super) async fn create_event(
+        &self,
+        _event: &KubernetesEvent,
+        _instance: &str,
+    ) -> Result<String, ApiRequestError> {
         match self.0 {}
     }
 
-    /// What cannot be called.
-    pub fn server(&self) -> &str {
-        match self.0 {}
-    }
-
-    /// What cannot be called.
-    pub async fn increment_event_count(
+    pub(super) async fn update_event_series(
         &self,
         _service: &NamespacedName,
         _name: &str,
@@ -90,15 +70,18 @@ impl ApiConnection {
         match self.0 {}
     }
 
-    /// What cannot be called.
+    pub fn server(&self) -> &str {
+        match self.0 {}
+    }
+
     pub fn health(&self) -> Arc<ApiHealth> {
         match self.0 {}
     }
 }
 
 impl ClusterHandle {
-    /// There is nothing to follow a cluster with.
+    /// Cannot be called: there is no connection.
     pub fn start(connection: ApiConnection, _node_name: Option<String>) -> (Self, ClusterTasks) {
-        match connection {}
+        match connection.0 {}
     }
 }

@@ -1,4 +1,4 @@
-//! Where the API server is, and who we are to it.
+//! The connection to the API server: its address and the credentials.
 
 use std::{
     env, fmt,
@@ -9,17 +9,17 @@ use std::{
 
 use kube::{Client, Config, config::KubeConfigOptions};
 
-use super::{ApiHealth, ConnectError, request::chain};
+use super::{ApiHealth, ConnectError, request::error_text};
 
-/// What a pod's service account is given.
+/// The token of a pod's service account.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// What every pod is told.
+/// The environment variable that every pod has.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
 const KUBECONFIG: &str = "KUBECONFIG";
 
-/// A connection that is not there after this time will not be.
+/// For the connection setup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to an API server. Cheap to clone.
@@ -32,18 +32,18 @@ pub struct ApiConnection {
 
 impl fmt::Debug for ApiConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
+        f.debug_struct("ApiConnection")
             .field("server", &self.server)
             .finish_non_exhaustive()
     }
 }
 
 impl ApiConnection {
-    /// Finds out where the API server is and who we are; nothing is sent yet. Inside a cluster that is the pod's
-    /// service account, unless a context is named or `KUBECONFIG` is set; else a kubeconfig.
+    /// Loads the configuration: the pod's service account, unless a context is named or `KUBECONFIG` is set; else a
+    /// kubeconfig. Sends nothing.
     pub async fn open(context: Option<&str>) -> Result<Self, ConnectError> {
         let config = if context.is_none() && env::var_os(KUBECONFIG).is_none() && is_pod() {
-            Config::incluster().map_err(|error| ConnectError::InCluster(chain(&error)))?
+            Config::incluster().map_err(|error| ConnectError::InCluster(error_text(&error)))?
         } else {
             let is_there = env::var_os(KUBECONFIG).is_some() || kubeconfig().exists();
             if !is_there {
@@ -59,20 +59,20 @@ impl ApiConnection {
                     context: context
                         .map(|context| format!(" for the context {context}"))
                         .unwrap_or_default(),
-                    error: chain(&error),
+                    error: error_text(&error),
                 })?
         };
         Self::with(config)
     }
 
-    /// A connection by these settings.
+    /// A connection with this configuration.
     pub fn with(mut config: Config) -> Result<Self, ConnectError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // Whoever asks knows when to ask again, and counts it.
+        // The callers retry, and count each request.
         config.default_retry = false;
         let server = config.cluster_url.to_string();
         let client =
-            Client::try_from(config).map_err(|error| ConnectError::Setup(chain(&error)))?;
+            Client::try_from(config).map_err(|error| ConnectError::Setup(error_text(&error)))?;
         Ok(Self {
             client,
             health: Arc::default(),
@@ -80,28 +80,28 @@ impl ApiConnection {
         })
     }
 
-    /// Whether a cluster is at hand: the service account of a pod, or a kubeconfig that somebody named. One that lies
-    /// around in a home directory is no reason for a daemon to follow it.
-    pub fn is_at_hand() -> bool {
+    /// Whether a cluster is configured: a pod's service account, or `KUBECONFIG`. A kubeconfig in a home directory is no
+    /// reason for a daemon to watch its cluster.
+    pub fn is_configured() -> bool {
         is_pod() || env::var_os(KUBECONFIG).is_some_and(|path| !path.is_empty())
     }
 
-    /// For what this does not have a word for.
-    pub const fn client(&self) -> &Client {
+    /// The client.
+    pub(super) const fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The namespace that we are in, or that the kubeconfig's context is for.
+    /// The namespace of the pod, or of the kubeconfig's context.
     pub fn namespace(&self) -> &str {
         self.client.default_namespace()
     }
 
-    /// Where the API server is.
+    /// The URL of the API server.
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// How it is doing.
+    /// The health of the connection.
     pub fn health(&self) -> Arc<ApiHealth> {
         self.health.clone()
     }
@@ -111,7 +111,7 @@ fn is_pod() -> bool {
     env::var_os(SERVICE_HOST).is_some() && Path::new(TOKEN).exists()
 }
 
-/// Where a kubeconfig is if nothing says otherwise.
+/// The default path of a kubeconfig.
 fn kubeconfig() -> PathBuf {
     env::home_dir().unwrap_or_default().join(".kube/config")
 }

@@ -1,13 +1,13 @@
-//! What goes wrong between here and an API server, and what to do about it.
+//! Errors of the connection to the API server, with the next step.
 
 use std::path::PathBuf;
 
 use probe_common::label_enum;
 
-/// Why there is no connection to speak of.
+/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// This program cannot.
+    /// The program was built without the feature.
     #[error(
         "this probe was built without Kubernetes: use a build with the feature `kubernetes` (the default), or \
          `--kubernetes off`"
@@ -15,8 +15,7 @@ pub enum ConnectError {
     NotBuilt,
     /// No service account, no kubeconfig.
     #[error(
-        "no cluster to ask: this is no pod with a service account's token, and there is no kubeconfig at {}; set \
-         KUBECONFIG to one",
+        "Kubernetes: not configured (no service account, and no kubeconfig at {}); set KUBECONFIG",
         .0.display()
     )]
     NoCluster(PathBuf),
@@ -33,45 +32,45 @@ pub enum ConnectError {
     Kubeconfig {
         /// ` for the context NAME`, or nothing.
         context: String,
-        /// What is wrong.
+        /// The cause.
         error: String,
     },
-    /// Certificates, keys or the address are bad.
+    /// Certificates, keys or the URL are invalid.
     #[error("cannot set up the connection to the API server: {0}")]
     Setup(String),
 }
 
 label_enum! {
-    /// How a request ended.
+    /// The outcome of a request.
     pub enum ApiOutcome {
-        /// Answered.
+        /// A response.
         Ok = "ok",
-        /// The credentials are not accepted.
+        /// The credentials are rejected.
         Unauthorized = "unauthorized",
         /// RBAC forbids it.
         Forbidden = "forbidden",
-        /// There is no such thing.
+        /// There is no such object or resource.
         NotFound = "missing",
-        /// Somebody else was faster.
+        /// Another client wrote the object first.
         Conflict = "conflict",
-        /// The version that was asked for is too old.
+        /// The resource version is too old.
         Gone = "gone",
-        /// The request is not understood.
+        /// The request is invalid to the server.
         Refused = "refused",
-        /// Too many requests, or an error of the server's.
+        /// Too many requests, or a server error.
         Unavailable = "unavailable",
-        /// No connection, or no answer in time.
+        /// No connection, or no response in time.
         Unreachable = "unreachable",
-        /// The answer makes no sense.
+        /// The response is invalid.
         InvalidResponse = "garbage",
     }
 }
 
-/// Why the API server's answer is none.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiRequestError {
     /// 401.
-    #[error("the API server does not accept the credentials: {0}")]
+    #[error("the API server rejects the credentials: {0}")]
     Unauthorized(String),
     /// 403.
     #[error("the API server forbids it: {0} (apply the ClusterRole and Role of the manifests)")]
@@ -80,27 +79,27 @@ pub enum ApiRequestError {
     #[error("the API server has no such resource: {0}")]
     NotFound(String),
     /// 409.
-    #[error("somebody else changed it first: {0}")]
+    #[error("another client changed it first: {0}")]
     Conflict(String),
     /// 410, or a watch that says so.
-    #[error("the API server no longer knows the version to go on from: {0}")]
+    #[error("the resource version is too old: {0}")]
     Gone(String),
     /// 400, 405, 406, 422 and the like.
-    #[error("the API server does not understand the request: {0}")]
+    #[error("the API server refuses the request: {0}")]
     Refused(String),
     /// 429 and 5xx.
-    #[error("the API server cannot answer now: {0}")]
+    #[error("the API server is unavailable: {0}")]
     Unavailable(String),
-    /// No connection, or no answer in time.
+    /// No connection, or no response in time.
     #[error("the API server cannot be reached: {0}")]
     Unreachable(String),
-    /// The answer makes no sense.
-    #[error("the API server's answer makes no sense: {0}")]
+    /// The response is invalid.
+    #[error("invalid response of the API server: {0}")]
     InvalidResponse(String),
 }
 
 impl ApiRequestError {
-    /// As it is counted.
+    /// The outcome as a label.
     pub const fn outcome(&self) -> ApiOutcome {
         match self {
             Self::Unauthorized(_) => ApiOutcome::Unauthorized,
@@ -115,7 +114,7 @@ impl ApiRequestError {
         }
     }
 
-    /// What an HTTP status or the `code` of a `Status` object means.
+    /// The error for an HTTP status, or the `code` of a `Status` object.
     pub fn from_status(code: u16, message: String) -> Self {
         match code {
             401 => Self::Unauthorized(message),

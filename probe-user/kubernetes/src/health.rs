@@ -1,4 +1,4 @@
-//! How the connection to a cluster is doing, for metrics.
+//! The health of the connection to a cluster, for the metrics.
 
 use std::{
     collections::BTreeMap,
@@ -16,31 +16,31 @@ use probe_common::label_enum;
 use super::error::ApiOutcome;
 
 label_enum! {
-    /// What is asked of an API server.
+    /// The kinds of requests.
     pub enum ApiRequestKind {
-        /// All objects of a followed resource.
+        /// All objects of a watched resource.
         List = "list",
-        /// Changes of a followed resource.
+        /// Changes of a watched resource.
         Watch = "watch",
         /// The nodes.
         Nodes = "nodes",
         /// The endpoints of one service.
         Endpoints = "endpoints",
-        /// The Lease that decides who speaks for the cluster.
+        /// The Lease of the leader election.
         Lease = "lease",
-        /// Events on services.
+        /// Events on Services.
         Events = "events",
     }
 }
 
-/// How one resource is doing.
+/// The health of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceHealth {
-    /// How well it is known, and since when.
+    /// How current it is.
     pub freshness: Freshness,
-    /// How many objects are kept.
+    /// The number of stored objects.
     pub objects: usize,
-    /// How many objects could not be read, or not all of them.
+    /// The number of objects that could not be parsed, or only in part.
     pub invalid: usize,
 }
 
@@ -58,7 +58,7 @@ impl Default for ResourceHealth {
     }
 }
 
-/// How the connection is doing. Written by those who talk to the API server, read by scrapes.
+/// The health of the connection. Written by its users, read by scrapes.
 #[derive(Debug, Default)]
 pub struct ApiHealth {
     requests: [[AtomicU64; ApiOutcome::COUNT]; ApiRequestKind::COUNT],
@@ -68,32 +68,32 @@ pub struct ApiHealth {
 }
 
 impl ApiHealth {
-    /// How many requests of a sort have ended so.
+    /// The number of requests of a kind with this outcome.
     pub fn requests(&self, request: ApiRequestKind, outcome: ApiOutcome) -> u64 {
         self.counter(request, outcome).load(Ordering::Relaxed)
     }
 
-    /// How a resource is doing.
+    /// The health of a resource.
     pub fn resource(&self, resource: Resource) -> ResourceHealth {
         self.lock().get(&resource).cloned().unwrap_or_default()
     }
 
-    /// Whether this node speaks for the cluster.
-    pub fn holds(&self) -> bool {
+    /// Whether this process is the leader.
+    pub fn is_leader(&self) -> bool {
         self.is_leader.load(Ordering::Relaxed)
     }
 
-    /// Findings that nobody saw, because others had to wait for what the cluster knows of them.
+    /// The number of findings that were lost because annotation was too slow.
     pub fn lost_findings(&self) -> u64 {
         self.lost_findings.load(Ordering::Relaxed)
     }
 
-    /// So many more.
+    /// Counts lost findings.
     pub fn add_lost_findings(&self, number: u64) {
         self.lost_findings.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// A request has ended.
+    /// Counts a request.
     pub fn count(&self, request: ApiRequestKind, outcome: ApiOutcome) {
         self.counter(request, outcome)
             .fetch_add(1, Ordering::Relaxed);
@@ -104,14 +104,14 @@ impl ApiHealth {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Resource, ResourceHealth>> {
-        // Whoever panicked left a map that can be read.
+        // A panic elsewhere left a readable map.
         self.resources
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// For those who talk to the API server.
+/// For the users of the connection.
 #[cfg(feature = "kubernetes")]
 impl ApiHealth {
     pub(super) fn set_leader(&self, is_leader: bool) {
@@ -128,7 +128,7 @@ impl ApiHealth {
         (health.objects, health.invalid) = (objects, invalid);
     }
 
-    /// The API server said something about a resource that is current.
+    /// The API server sent something about a current resource.
     pub(super) fn record_contact(&self, resource: Resource, now: Timestamp) {
         self.lock().entry(resource).or_default().freshness.heard = Some(now);
     }

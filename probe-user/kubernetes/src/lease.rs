@@ -1,519 +1,456 @@
-//! Who speaks for the cluster: the holder of a Lease, as client-go's leader election has it.
+//! Leader election by a Lease, as client-go does it.
 //!
-//! Whether a Lease has run out is judged by when its record was last seen to change, by our own clock: the clocks of
-//! nodes differ. A holder that cannot renew stops speaking before others may begin.
+//! Whether a Lease has expired is decided by when its renewal was last seen to change, by this process's clock: the
+//! clocks of nodes differ. A leader that cannot renew stops being the leader before another may acquire the Lease.
 //!
-//! All nodes are candidates, and thousands must not ask every few seconds. The holder says in the Lease how many nodes
-//! there are, and the others look the more seldom the more there are; one that sees a record that seems old looks again
-//! as soon as it would have run out. Only looks are moved by that, never what is concluded from them.
+//! All nodes are candidates, and thousands must not read every few seconds. The leader writes into the Lease how many
+//! nodes there are, and the more there are the less often each of them reads; one that sees a renewal that seems old
+//! reads again as soon as the Lease would have expired. That changes only when a candidate reads, never what it decides.
 //!
-//! Whoever speaks for the cluster should see it: a node on whose networks none of its addresses are is reluctant. It
-//! takes only what nobody wanted for a while, and offers what it holds to the others, seldom: where no node sees any,
-//! one of them has to speak all the same.
+//! The leader should see the cluster's addresses: a candidate whose networks have none of them acquires only what no
+//! other candidate acquired for a while, and a leader without them offers the Lease to the others, rarely: where no node
+//! has any, one of them must be the leader all the same.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use jiff::Timestamp;
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
 use probe_cluster::tracking::SegmentCoverage;
-use serde_json::{Value, json};
-use tokio::{sync::watch, time::timeout};
+use probe_model::{Leadership, Predecessor, error_chain};
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
     ApiConnection, ApiRequestError,
-    backoff::{jittered, up_to},
-    handover::{self, LeaderHandover, NotifiedDigests},
     health::ApiRequestKind,
-    rate_limit::ApiTimings,
+    timings::{ApiTimings, jittered, up_to},
 };
 
-/// The Lease's name. The Role of the manifests names it.
+/// The name of the Lease. The Role of the manifests names it.
 pub const NAME: &str = "arp-monitor";
 
-/// Where the holder says how many candidates there are.
+/// The annotation with the number of candidates.
 const NODES: &str = "arp-monitor/nodes";
 
-/// All candidates together look about this often in a second.
+/// All candidates together read about this often in a second.
 const READS_PER_SECOND: f64 = 16.0;
 
-/// However many there are, each looks once in this time.
+/// However many candidates there are, each reads once in this time.
 const MAX_READ_INTERVAL: Duration = Duration::from_mins(5);
 
-/// Longer than this nobody's Lease is good for.
+/// No Lease is valid for longer after its renewal, whatever it says.
 const MAX_LEASE_DURATION: Duration = Duration::from_mins(1);
 
-/// What a Lease says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct LeaseState {
-    holder: String,
-    renewed: Option<Timestamp>,
-    acquired: Option<String>,
-    seconds: u64,
-    transitions: u64,
-    nodes: u64,
-    told: NotifiedDigests,
-    version: String,
-}
-
-impl LeaseState {
-    fn read(lease: &Value) -> Self {
-        let text = |pointer| lease.pointer(pointer).and_then(Value::as_str);
-        let number = |pointer| lease.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let annotations = lease.pointer("/metadata/annotations");
-        let annotations = annotations.and_then(Value::as_object).into_iter().flatten();
-        let annotations =
-            annotations.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
-        let mut nodes = annotations.clone().filter(|(name, _)| *name == NODES);
-        Self {
-            holder: text("/spec/holderIdentity").unwrap_or_default().to_owned(),
-            renewed: text("/spec/renewTime").and_then(|time| time.parse().ok()),
-            acquired: text("/spec/acquireTime").map(str::to_owned),
-            seconds: number("/spec/leaseDurationSeconds"),
-            transitions: number("/spec/leaseTransitions"),
-            nodes: nodes.find_map(|(_, nodes)| nodes.parse().ok()).unwrap_or(0),
-            told: handover::told(annotations),
-            version: text("/metadata/resourceVersion")
-                .unwrap_or_default()
-                .to_owned(),
-        }
-    }
-
-    fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds).min(MAX_LEASE_DURATION)
-    }
-}
-
-/// What to do next.
+/// What a candidate does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LeaseAction {
-    /// It is free: take it, if it is still as it was.
+    /// Acquire it: it is free, or this process's own.
     Acquire,
-    /// It is ours: renew it.
-    Renew,
-    /// It is somebody's: look again after this time, jittered.
+    /// Read it again after this time, jittered.
     Wait(Duration),
 }
 
-/// What a candidate concludes from what it sees. No I/O, no clock.
+/// Whether a candidate sees addresses of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coverage {
+    /// It does, or that is not known.
+    Some,
+    /// Its networks have none of them.
+    None,
+}
+
+/// What a candidate concludes from the Leases that it reads. No I/O, no clock.
 #[derive(Debug)]
 struct LeaseCandidate {
     identity: String,
-    pace: ApiTimings,
-    seen: Option<(LeaseState, Instant)>,
+    timings: ApiTimings,
+    /// The holder and its renewal that were seen last, and when they were seen first.
+    observed: Option<(String, Option<Timestamp>, Instant)>,
 }
 
 impl LeaseCandidate {
-    /// What follows from the Lease as it is, for one that is reluctant or not. `time` is what our clock says, which may
-    /// be wrong.
+    /// What follows from the Lease as it is. `time` is this host's clock, which may be wrong.
     fn next_action(
         &mut self,
-        record: &LeaseState,
-        is_reluctant: bool,
+        lease: &Lease,
+        coverage: Coverage,
         now: Instant,
         time: Timestamp,
     ) -> LeaseAction {
-        if record.holder == self.identity {
-            return LeaseAction::Renew;
-        }
-        let is_free = record.holder.is_empty();
-        if is_free && !is_reluctant {
+        let (holder, renewed) = (holder(lease), last_renewal(lease));
+        let is_free = holder.is_empty();
+        if holder == self.identity || (is_free && coverage == Coverage::Some) {
             return LeaseAction::Acquire;
         }
-        let since = match &self.seen {
-            // Only what its holder writes counts.
-            Some((seen, since))
-                if seen.holder == record.holder && seen.renewed == record.renewed =>
-            {
-                *since
-            }
+        let since = match &self.observed {
+            Some((seen, renewal, since)) if seen == holder && *renewal == renewed => *since,
             _ => {
-                self.seen = Some((record.clone(), now));
+                self.observed = Some((holder.to_owned(), renewed, now));
                 now
             }
         };
-        let observe_interval = read_lease(record.nodes, self.pace.observe_interval);
-        let mut good = if is_free {
+        let read_interval = read_interval(candidates(lease), self.timings.observe_interval);
+        let mut valid = if is_free {
             Duration::ZERO
         } else {
-            record.duration()
+            duration(lease)
         };
-        if is_reluctant {
-            // By then most of those who are not have looked.
-            good += self.pace.acquire_delay.max(observe_interval.mul_f64(1.5));
+        if coverage == Coverage::None {
+            // By then most candidates with coverage have read it.
+            valid += self.timings.acquire_delay.max(read_interval.mul_f64(1.5));
         }
         let unchanged = now.duration_since(since);
-        if unchanged >= good {
+        if unchanged >= valid {
             return LeaseAction::Acquire;
         }
-        let seems_old = record.renewed.is_some_and(|renewed| {
-            let age = Duration::try_from(time.duration_since(renewed)).unwrap_or_default();
-            age > good * 2
-        });
-        let left = good.saturating_sub(unchanged);
-        if is_reluctant {
-            // By then it may see something, and be reluctant no more.
-            return LeaseAction::Wait(left.min(observe_interval));
-        }
-        if seems_old || !unchanged.is_zero() {
-            // Jittered: not before it has run out, and not all at once.
-            return LeaseAction::Wait(left.saturating_mul(2).min(observe_interval.max(left)));
-        }
-        LeaseAction::Wait(observe_interval)
+        let left = valid.saturating_sub(unchanged);
+        let age = renewed.map(|renewed| time.duration_since(renewed));
+        let seems_old =
+            age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > valid * 2));
+        LeaseAction::Wait(match coverage {
+            // By then its coverage may have changed.
+            Coverage::None => left.min(read_interval),
+            // Jittered: not before it has expired, and not all candidates at once.
+            Coverage::Some if seems_old || !unchanged.is_zero() => {
+                left.saturating_mul(2).min(read_interval.max(left))
+            }
+            Coverage::Some => read_interval,
+        })
     }
 }
 
-/// How often each of so many candidates looks.
-fn read_lease(nodes: u64, least: Duration) -> Duration {
-    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-    let seconds = f64::from(nodes) / READS_PER_SECOND;
+fn holder(lease: &Lease) -> &str {
+    let spec = lease.spec.as_ref();
+    spec.and_then(|spec| spec.holder_identity.as_deref())
+        .unwrap_or_default()
+}
+
+fn last_renewal(lease: &Lease) -> Option<Timestamp> {
+    let renewed = lease.spec.as_ref()?.renew_time.as_ref()?;
+    Some(renewed.0)
+}
+
+fn duration(lease: &Lease) -> Duration {
+    let seconds = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.lease_duration_seconds);
+    let seconds = u64::try_from(seconds.unwrap_or(0)).unwrap_or(0);
+    Duration::from_secs(seconds).min(MAX_LEASE_DURATION)
+}
+
+fn candidates(lease: &Lease) -> u32 {
+    let annotations = lease.metadata.annotations.as_ref();
+    let nodes = annotations.and_then(|annotations| annotations.get(NODES));
+    nodes.and_then(|nodes| nodes.parse().ok()).unwrap_or(0)
+}
+
+/// How often each of so many candidates reads.
+fn read_interval(candidates: u32, least: Duration) -> Duration {
+    let seconds = f64::from(candidates) / READS_PER_SECOND;
     Duration::from_secs_f64(seconds.min(MAX_READ_INTERVAL.as_secs_f64())).max(least)
 }
 
-/// What is held, and since when others may count: from before it was written, so that we give up first.
-#[derive(Clone, Debug)]
-struct HeldLease {
-    record: LeaseState,
-    written: Instant,
-}
-
-/// When a holder that sees nothing offers the Lease to the others. No I/O, no clock.
+/// When a leader without coverage offers the Lease to the others. No I/O, no clock.
 #[derive(Debug, Default)]
 struct ReleaseTimer {
-    /// Since when it has seen nothing.
-    blind: Option<Instant>,
-    /// When the others last did not want it.
-    uncovered_since: Option<Instant>,
+    /// Since when it has had no coverage.
+    uncovered: Option<Instant>,
+    /// When no other candidate acquired the Lease that was offered.
+    declined: Option<Instant>,
 }
 
 impl ReleaseTimer {
-    /// The Lease was taken; by one that sees nothing only because nobody else did.
-    fn on_acquired(&mut self, is_blind: bool, now: Instant) {
-        self.blind = None;
-        if is_blind {
-            self.uncovered_since = Some(now);
+    /// The Lease was acquired; without coverage only because no other candidate did.
+    fn on_acquired(&mut self, coverage: Coverage, now: Instant) {
+        self.uncovered = None;
+        if coverage == Coverage::None {
+            self.declined = Some(now);
         }
     }
 
-    /// Whether to offer it now.
-    fn is_over(&mut self, is_blind: bool, pace: &ApiTimings, now: Instant) -> bool {
-        if !is_blind {
-            self.blind = None;
+    /// Whether to offer the Lease now.
+    fn is_due(&mut self, coverage: Coverage, timings: &ApiTimings, now: Instant) -> bool {
+        if coverage == Coverage::Some {
+            self.uncovered = None;
             return false;
         }
-        let blind = now.duration_since(*self.blind.get_or_insert(now));
-        let was_offered = self.uncovered_since.is_some_and(|uncovered_since| {
-            now.duration_since(uncovered_since) < pace.release_interval
-        });
-        blind >= pace.blind && !was_offered
+        let since = *self.uncovered.get_or_insert(now);
+        let is_declined = self
+            .declined
+            .is_some_and(|declined| now.duration_since(declined) < timings.release_interval);
+        now.duration_since(since) >= timings.release_after && !is_declined
     }
 }
 
-/// What the Lease is about: read and written by others while it is sought and held.
+/// What the election reads and publishes.
 #[derive(Debug)]
-pub struct LeaseInputs {
-    /// Whether it is held.
-    pub leadership: watch::Sender<bool>,
-    /// What goes with it from holder to holder.
-    pub handover: LeaderHandover,
-    /// How many nodes there are, if somebody knows.
+pub struct ElectionInputs {
+    /// Whether this process is the leader, and after whom.
+    pub leadership: watch::Sender<Leadership>,
+    /// Whether this process is the leader.
+    pub is_leader: watch::Sender<bool>,
+    /// The number of nodes, 0 while unknown.
     pub nodes: watch::Receiver<usize>,
-    /// How much is seen here of the cluster's addresses, if that is known.
+    /// How many of the cluster's addresses this node sees, if that is known.
     pub coverage: watch::Receiver<Option<SegmentCoverage>>,
 }
 
-/// Tries to get and keep the Lease until it is told to stop; then gives it back.
+/// The Lease while this process holds it.
+#[derive(Clone, Debug)]
+struct HeldLease {
+    lease: Lease,
+    /// From before it was written, so that this process gives up first.
+    renewed: Instant,
+}
+
+/// Acquires and renews the Lease until it is stopped; then releases it.
 pub struct LeaderElector {
     connection: ApiConnection,
     candidate: LeaseCandidate,
     release_timer: ReleaseTimer,
-    pace: ApiTimings,
-    inputs: LeaseInputs,
-    forbidden: bool,
+    timings: ApiTimings,
+    inputs: ElectionInputs,
+    is_forbidden: bool,
 }
 
 impl LeaderElector {
-    /// A candidate of this name.
+    /// A candidate on this node.
     pub fn new(
         connection: ApiConnection,
         node_name: Option<&str>,
-        pace: ApiTimings,
-        inputs: LeaseInputs,
+        timings: ApiTimings,
+        inputs: ElectionInputs,
     ) -> Self {
         Self {
             candidate: LeaseCandidate {
                 identity: identity(node_name),
-                pace: pace.clone(),
-                seen: None,
+                timings: timings.clone(),
+                observed: None,
             },
             connection,
             release_timer: ReleaseTimer::default(),
-            pace,
+            timings,
             inputs,
-            forbidden: false,
+            is_forbidden: false,
         }
     }
 
-    /// Runs until told to stop, or whoever could say so is gone.
+    /// Runs until it is stopped, or the sender of `stop` is dropped.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut held = None;
         let stopped = async move {
-            // An error means that nobody is left to say it.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        tokio::pin!(stopped);
-        let mut kept = None;
         tokio::select! {
-            () = &mut stopped => {}
-            () = self.run_election(&mut kept) => {}
+            () = stopped => {}
+            () = self.run_election(&mut held) => {}
         }
-        self.publish_leadership(false);
-        if let Some(held) = kept {
-            self.release(&held.record).await;
-        }
+        self.release(held).await;
     }
 
-    /// Forever. What is held is left in `kept`.
-    async fn run_election(&mut self, kept: &mut Option<HeldLease>) {
-        // Whoever does not know yet what it sees would not be reluctant, and interfaces are attached one by one.
+    /// Never returns. May be dropped at any time: what is held is in `held`.
+    async fn run_election(&mut self, held: &mut Option<HeldLease>) {
+        // Interfaces are attached one by one: until then this candidate does not know its coverage.
         let mut coverage = self.inputs.coverage.clone();
-        let sees = |coverage: &Option<SegmentCoverage>| {
+        let is_covered = |coverage: &Option<SegmentCoverage>| {
             coverage.is_some_and(|coverage| !coverage.is_blind)
         };
-        let knows = async { coverage.wait_for(sees).await.is_ok() };
+        let covered = async { coverage.wait_for(is_covered).await.is_ok() };
         let _ = tokio::join!(
-            timeout(self.pace.observe_interval, knows),
-            tokio::time::sleep(up_to(self.pace.observe_interval))
+            timeout(self.timings.observe_interval, covered),
+            sleep(up_to(self.timings.observe_interval))
         );
         loop {
-            if kept.is_some() {
-                // To the point: it must not run out.
-                tokio::time::sleep(self.pace.renew).await;
-                let is_blind = self.lacks_coverage();
-                if self
-                    .release_timer
-                    .is_over(is_blind, &self.pace, Instant::now())
-                {
-                    self.release_if_uncovered(kept).await;
-                } else {
-                    self.renew(kept).await;
+            if held.is_none() {
+                let delay = match self.try_acquire(held).await {
+                    Ok(delay) => jittered(delay),
+                    Err(error) => jittered(self.retry_delay(&error)),
+                };
+                if held.is_none() {
+                    sleep(delay).await;
                 }
                 continue;
             }
-            let wait = match self.read_lease(kept).await {
-                Ok(wait) => wait,
-                Err(error) => self.retry_delay(&error),
+            // Not jittered: it must not expire.
+            sleep(self.timings.renew).await;
+            let (coverage, now) = (self.coverage(), Instant::now());
+            if self.release_timer.is_due(coverage, &self.timings, now) {
+                tracing::info!(
+                    "releasing the Lease: no watched network has addresses of the cluster"
+                );
+                self.release(held.take()).await;
+            } else {
+                self.renew(held).await;
+            }
+        }
+    }
+
+    /// Reads the Lease, and acquires it if it is free: how long to wait before the next read.
+    async fn try_acquire(
+        &mut self,
+        held: &mut Option<HeldLease>,
+    ) -> Result<Duration, ApiRequestError> {
+        let mut current = None;
+        // The API server's cache may be old: before anything is written, etcd is read.
+        for query in ["?resourceVersion=0", ""] {
+            current = match self.read(query).await {
+                Ok(lease) => Some(lease),
+                Err(ApiRequestError::NotFound(_)) => None,
+                Err(error) => return Err(error),
             };
-            if kept.is_none() {
-                tokio::time::sleep(jittered(wait)).await;
+            self.is_forbidden = false;
+            let lease = current.clone().unwrap_or_default();
+            let (coverage, now, time) = (self.coverage(), Instant::now(), Timestamp::now());
+            let action = self.candidate.next_action(&lease, coverage, now, time);
+            if let LeaseAction::Wait(delay) = action {
+                return Ok(delay);
             }
         }
-    }
-
-    /// Looks at the Lease, and takes it if it is free: how long to wait before the next look.
-    async fn read_lease(
-        &mut self,
-        kept: &mut Option<HeldLease>,
-    ) -> Result<Duration, ApiRequestError> {
-        let record = match self.read("?resourceVersion=0").await {
-            Ok(record) => record,
-            Err(ApiRequestError::NotFound(_)) => {
-                self.forbidden = false;
-                return match self.next_action(&LeaseState::default()) {
-                    LeaseAction::Wait(wait) => Ok(wait),
-                    LeaseAction::Acquire | LeaseAction::Renew => self.take(None, kept).await,
-                };
+        let predecessor = self.predecessor(current.as_ref());
+        let renewed = Instant::now();
+        match self.write(&self.claim(current)).await {
+            Ok(lease) => {
+                *held = Some(HeldLease { lease, renewed });
+                self.release_timer.on_acquired(self.coverage(), renewed);
+                tracing::info!(?predecessor, "became the leader");
+                self.publish(Leadership::Leader(predecessor));
+                Ok(self.timings.renew)
             }
-            Err(error) => return Err(error),
-        };
-        self.forbidden = false;
-        match self.next_action(&record) {
-            LeaseAction::Wait(wait) => return Ok(wait),
-            LeaseAction::Acquire | LeaseAction::Renew => {}
-        }
-        // What the API server's memory says may be old: before anything is written, etcd is asked.
-        let record = self.read("").await?;
-        match self.next_action(&record) {
-            LeaseAction::Wait(wait) => Ok(wait),
-            LeaseAction::Acquire | LeaseAction::Renew => self.take(Some(&record), kept).await,
-        }
-    }
-
-    fn next_action(&mut self, record: &LeaseState) -> LeaseAction {
-        let is_blind = self.lacks_coverage();
-        self.candidate
-            .next_action(record, is_blind, Instant::now(), Timestamp::now())
-    }
-
-    /// Whether there is something to see of the cluster, and nothing of it here.
-    fn lacks_coverage(&self) -> bool {
-        self.inputs
-            .coverage
-            .borrow()
-            .is_some_and(|coverage| coverage.is_blind)
-    }
-
-    /// Takes what is free, or what is not there yet.
-    async fn take(
-        &mut self,
-        free: Option<&LeaseState>,
-        kept: &mut Option<HeldLease>,
-    ) -> Result<Duration, ApiRequestError> {
-        let written = Instant::now();
-        // Until somebody here has told something, what was told before is to be left as it is.
-        let told = free.map(|free| free.told.clone()).unwrap_or_default();
-        let until = free.and_then(|free| free.renewed);
-        self.inputs.handover.accept_predecessor(told, until);
-        let wanted = self.lease_body(free);
-        match self.write(&wanted).await {
-            Ok(record) => {
-                *kept = Some(HeldLease { record, written });
-                let is_blind = self.lacks_coverage();
-                self.release_timer.on_acquired(is_blind, written);
-                tracing::info!(is_blind, "speaks for the cluster");
-                self.publish_leadership(true);
-                Ok(self.pace.renew)
-            }
-            // Somebody was faster.
-            Err(ApiRequestError::Conflict(_)) => Ok(self.pace.observe_interval),
+            // Another candidate was faster.
+            Err(ApiRequestError::Conflict(_)) => Ok(self.timings.observe_interval),
             Err(error) => Err(error),
         }
     }
 
-    /// Renews what is held, until it works or is lost.
-    async fn renew(&mut self, kept: &mut Option<HeldLease>) {
-        loop {
-            let Some(held) = kept.as_ref() else { return };
-            let deadline = held.written + self.pace.renew_deadline;
+    fn predecessor(&self, lease: Option<&Lease>) -> Predecessor {
+        match lease {
+            Some(lease) if holder(lease) == self.candidate.identity => Predecessor::ThisProcess,
+            Some(lease) => last_renewal(lease).map_or(Predecessor::Unknown, |last_renewal| {
+                Predecessor::Other { last_renewal }
+            }),
+            None => Predecessor::Unknown,
+        }
+    }
+
+    fn coverage(&self) -> Coverage {
+        match *self.inputs.coverage.borrow() {
+            Some(coverage) if coverage.is_blind => Coverage::None,
+            _ => Coverage::Some,
+        }
+    }
+
+    /// Renews the Lease, or gives up.
+    async fn renew(&mut self, held: &mut Option<HeldLease>) {
+        while let Some(current) = held.as_mut() {
+            let deadline = current.renewed + self.timings.renew_deadline;
             let left = deadline.saturating_duration_since(Instant::now());
-            let wanted = self.lease_body(Some(&held.record));
-            let written = Instant::now();
-            let error = match timeout(left, self.write(&wanted)).await {
-                Ok(Ok(record)) => {
-                    *kept = Some(HeldLease { record, written });
+            let renewed = Instant::now();
+            let wanted = self.claim(Some(current.lease.clone()));
+            let error = match with_timeout(left, self.write(&wanted)).await {
+                Ok(lease) => {
+                    *current = HeldLease { lease, renewed };
                     return;
                 }
-                Ok(Err(error)) => error,
-                Err(_) => ApiRequestError::Unreachable("no answer in time".to_owned()),
+                Err(error) => error,
             };
-            // Ours may have been written and only the answer lost: then it is ours, of another version.
+            // It may have been written, and only the response lost: then it is ours with another version.
             if matches!(error, ApiRequestError::Conflict(_))
-                && let Ok(Ok(record)) = timeout(left, self.read("")).await
-                && record.holder == self.candidate.identity
-                && let Some(held) = kept
-                && held.record.version != record.version
+                && let Ok(lease) = with_timeout(left, self.read("")).await
+                && holder(&lease) == self.candidate.identity
+                && lease.metadata.resource_version != current.lease.metadata.resource_version
             {
-                held.record = record;
+                current.lease = lease;
                 continue;
             }
-            let pause = jittered(self.pace.renew / 5);
+            let pause = jittered(self.timings.renew / 5);
             let is_lost = matches!(
                 error,
                 ApiRequestError::Conflict(_) | ApiRequestError::NotFound(_)
             );
             if is_lost || Instant::now() + pause >= deadline {
-                tracing::warn!(%error, "no longer speaks for the cluster");
-                *kept = None;
-                self.publish_leadership(false);
+                tracing::warn!(%error, "no longer the leader");
+                *held = None;
+                self.publish(Leadership::Follower);
                 return;
             }
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
         }
     }
 
-    /// Gives back what is held, for those to take who see more.
-    async fn release_if_uncovered(&mut self, kept: &mut Option<HeldLease>) {
-        if let Some(held) = kept.take() {
-            tracing::info!(
-                "offers to others to speak for the cluster: its addresses are on no network that is watched here"
-            );
-            self.publish_leadership(false);
-            self.release(&held.record).await;
-        }
-    }
-
-    /// Gives back what is held, so that nobody waits for it to run out.
-    async fn release(&mut self, record: &LeaseState) {
-        let mut wanted = self.lease_body(Some(record));
-        wanted["spec"]["holderIdentity"] = json!("");
-        wanted["spec"]["leaseDurationSeconds"] = json!(1);
-        match timeout(self.pace.renew, self.write(&wanted)).await {
-            Ok(Ok(_)) => tracing::info!("gave the Lease back"),
-            // It runs out by itself.
-            Ok(Err(error)) => tracing::debug!(%error, "cannot give the Lease back"),
-            Err(_) => tracing::debug!("cannot give the Lease back in time"),
-        }
-    }
-
-    /// The Lease as it shall be, after what it is.
-    fn lease_body(&self, record: Option<&LeaseState>) -> Value {
-        let is_ours = record.is_some_and(|record| record.holder == self.candidate.identity);
-        let now = format!("{:.6}", Timestamp::now());
-        let acquired = record.and_then(|record| record.acquired.clone());
-        let transitions = record.map_or(0, |record| record.transitions);
-        let known = *self.inputs.nodes.borrow();
-        let nodes = match record {
-            // Whoever was there before may have known.
-            Some(record) if known == 0 => record.nodes,
-            _ => u64::try_from(known).unwrap_or(u64::MAX),
+    /// Stops being the leader, and clears the holder so that the others need not wait for the Lease to expire.
+    async fn release(&self, held: Option<HeldLease>) {
+        self.publish(Leadership::Follower);
+        let Some(HeldLease { lease, .. }) = held else {
+            return;
         };
-        let told = self.inputs.handover.told();
-        let annotations: BTreeMap<_, _> = handover::annotations(&told)
-            .chain([(NODES.to_owned(), nodes.to_string())])
-            .collect();
-        let mut metadata = json!({
-            "name": NAME,
-            "namespace": self.connection.namespace(),
-            "annotations": annotations,
-        });
-        if let Some(record) = record {
-            metadata["resourceVersion"] = json!(record.version);
+        let mut released = self.claim(Some(lease));
+        let spec = released.spec.get_or_insert_default();
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        match with_timeout(self.timings.renew, self.write(&released)).await {
+            Ok(_) => tracing::info!("released the Lease"),
+            // It expires.
+            Err(error) => tracing::debug!(%error, "cannot release the Lease"),
         }
-        json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": metadata,
-            "spec": {
-                "holderIdentity": self.candidate.identity,
-                "leaseDurationSeconds": self.pace.lease.as_secs().max(1),
-                "acquireTime": acquired.filter(|_| is_ours).unwrap_or_else(|| now.clone()),
-                "renewTime": now,
-                // The first to hold it did not take it from anybody.
-                "leaseTransitions": transitions.saturating_add(u64::from(record.is_some() && !is_ours)),
-            },
-        })
     }
 
-    async fn read(&self, query: &str) -> Result<LeaseState, ApiRequestError> {
+    /// The Lease as it is, held and renewed by this process.
+    fn claim(&self, current: Option<Lease>) -> Lease {
+        let is_new = current.is_none();
+        let mut lease = current.unwrap_or_default();
+        let is_ours = holder(&lease) == self.candidate.identity;
+        lease.metadata.name = Some(NAME.to_owned());
+        lease.metadata.namespace = Some(self.connection.namespace().to_owned());
+        let nodes = *self.inputs.nodes.borrow();
+        // The predecessor may have known.
+        if nodes > 0 {
+            let annotations = lease.metadata.annotations.get_or_insert_default();
+            annotations.insert(NODES.to_owned(), nodes.to_string());
+        }
+        let now = MicroTime(Timestamp::now());
+        let spec = lease.spec.get_or_insert_default();
+        if !is_ours {
+            spec.holder_identity = Some(self.candidate.identity.clone());
+            spec.acquire_time = Some(now.clone());
+            let transitions = spec.lease_transitions.unwrap_or(0);
+            spec.lease_transitions = Some(transitions.saturating_add(i32::from(!is_new)));
+        }
+        let seconds = self.timings.lease.as_secs().max(1);
+        spec.lease_duration_seconds = i32::try_from(seconds).ok();
+        spec.renew_time = Some(now);
+        lease
+    }
+
+    async fn read(&self, query: &str) -> Result<Lease, ApiRequestError> {
         let path = format!("{}/{NAME}{query}", self.path());
-        let lease = self.call(Method::GET, &path, None).await?;
-        Ok(LeaseState::read(&lease))
+        self.call(Method::GET, &path, None).await
     }
 
-    async fn write(&self, lease: &Value) -> Result<LeaseState, ApiRequestError> {
-        let is_new = lease.pointer("/metadata/resourceVersion").is_none();
-        let written = if is_new {
-            self.call(Method::POST, &self.path(), Some(lease)).await
-        } else {
-            let path = format!("{}/{NAME}", self.path());
-            self.call(Method::PUT, &path, Some(lease)).await
-        };
-        written.map(|lease| LeaseState::read(&lease))
+    async fn write(&self, lease: &Lease) -> Result<Lease, ApiRequestError> {
+        let body = serde_json::to_value(lease)
+            .map_err(|error| ApiRequestError::Refused(error_chain(&error)))?;
+        if lease.metadata.resource_version.is_none() {
+            return self.call(Method::POST, &self.path(), Some(&body)).await;
+        }
+        let path = format!("{}/{NAME}", self.path());
+        self.call(Method::PUT, &path, Some(&body)).await
     }
 
     async fn call(
         &self,
         method: Method,
         path: &str,
-        lease: Option<&Value>,
-    ) -> Result<Value, ApiRequestError> {
-        let call = self
-            .connection
-            .call(ApiRequestKind::Lease, method, path, lease);
-        timeout(self.pace.renew_deadline / 2, call)
-            .await
-            .unwrap_or_else(|_| Err(ApiRequestError::Unreachable("no answer in time".to_owned())))
+        body: Option<&Value>,
+    ) -> Result<Lease, ApiRequestError> {
+        let (kind, limit) = (ApiRequestKind::Lease, self.timings.renew_deadline / 2);
+        let lease = with_timeout(limit, self.connection.call(kind, method, path, body)).await?;
+        serde_json::from_value(lease)
+            .map_err(|error| ApiRequestError::InvalidResponse(error_chain(&error)))
     }
 
     fn path(&self) -> String {
@@ -523,233 +460,222 @@ impl LeaderElector {
 
     /// How long to wait after a failure.
     fn retry_delay(&mut self, error: &ApiRequestError) -> Duration {
-        match error {
+        if !matches!(
+            error,
             ApiRequestError::Forbidden(_)
-            | ApiRequestError::Unauthorized(_)
-            | ApiRequestError::NotFound(_) => {
-                if !self.forbidden {
-                    tracing::warn!(
-                        %error,
-                        "cannot take part in who speaks for the cluster: this node never will, until it may"
-                    );
-                }
-                self.forbidden = true;
-                self.pace.forbidden
-            }
-            error => {
-                tracing::debug!(%error, "cannot look at the Lease");
-                read_lease(0, self.pace.observe_interval) * 2
-            }
+                | ApiRequestError::Unauthorized(_)
+                | ApiRequestError::NotFound(_)
+        ) {
+            tracing::debug!(%error, "cannot read the Lease");
+            return self.timings.observe_interval * 2;
         }
+        if !std::mem::replace(&mut self.is_forbidden, true) {
+            tracing::warn!(%error, "no leader election: this node cannot become the leader");
+        }
+        self.timings.forbidden
     }
 
-    fn publish_leadership(&self, leadership: bool) {
-        self.connection.health().set_leader(leadership);
+    fn publish(&self, leadership: Leadership) {
+        let is_leader = leadership != Leadership::Follower;
+        self.connection.health().set_leader(is_leader);
+        self.inputs
+            .is_leader
+            .send_if_modified(|published| std::mem::replace(published, is_leader) != is_leader);
         self.inputs
             .leadership
-            .send_if_modified(|held| std::mem::replace(held, leadership) != leadership);
+            .send_if_modified(|published| std::mem::replace(published, leadership) != leadership);
     }
 }
 
-/// A name that nobody else has: of this node, and of this start.
+async fn with_timeout<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, ApiRequestError>>,
+) -> Result<T, ApiRequestError> {
+    timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(ApiRequestError::Unreachable("no answer in time".to_owned())))
+}
+
+/// An identity that no other process has: the node, and a random number for this start.
 fn identity(node_name: Option<&str>) -> String {
-    let host = || {
+    let hostname = || {
         let name = rustix::system::uname();
         name.nodename().to_string_lossy().into_owned()
     };
-    let node = node_name.map_or_else(host, str::to_owned);
+    let node = node_name.map_or_else(hostname, str::to_owned);
     format!("{node}_{:08x}", fastrand::u32(..))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const START: &str = "2026-01-01T00:00:00Z";
 
-    struct Scene {
+    struct CandidateFixture {
         candidate: LeaseCandidate,
-        is_reluctant: bool,
+        coverage: Coverage,
         start: Instant,
     }
 
-    impl Scene {
-        fn new() -> Self {
+    impl CandidateFixture {
+        fn new(coverage: Coverage) -> Self {
             Self {
                 candidate: LeaseCandidate {
                     identity: "me".to_owned(),
-                    pace: ApiTimings::default(),
-                    seen: None,
+                    timings: ApiTimings::default(),
+                    observed: None,
                 },
-                is_reluctant: false,
+                coverage,
                 start: Instant::now(),
             }
         }
 
-        /// What is concluded after so many seconds from a record that nobody else holds.
-        fn free(&mut self, second: u64, record: &LeaseState) -> LeaseAction {
+        /// The decision at this second about a Lease without a valid renewal.
+        fn decide(&mut self, second: u64, lease: &Lease) -> LeaseAction {
             let now = self.start + Duration::from_secs(second);
             let time = Timestamp::UNIX_EPOCH;
-            self.candidate
-                .next_action(record, self.is_reluctant, now, time)
+            self.candidate.next_action(lease, self.coverage, now, time)
         }
 
-        /// What is concluded after so many seconds from a record that its holder renewed at this one of its clock, which
-        /// goes wrong by `skew`.
-        fn next_action(&mut self, second: u64, renewed: i64, skew: i64) -> LeaseAction {
+        /// The decision at this second about a Lease that its holder renewed at `renewed` by its clock, which is wrong by
+        /// `skew`.
+        fn decide_held(&mut self, second: u64, renewed: i64, skew: i64) -> LeaseAction {
             let time = |second| -> Timestamp {
                 let start: Timestamp = START.parse().unwrap();
                 start + jiff::SignedDuration::from_secs(second)
             };
-            let record = LeaseState {
-                holder: "other".to_owned(),
-                renewed: Some(time(renewed + skew)),
-                seconds: 15,
-                ..LeaseState::default()
-            };
+            let lease = lease(&json!({
+                "spec": {
+                    "holderIdentity": "other",
+                    "renewTime": time(renewed + skew).to_string(),
+                    "leaseDurationSeconds": 15,
+                },
+            }));
             let now = self.start + Duration::from_secs(second);
             let time = time(i64::try_from(second).unwrap());
-            self.candidate
-                .next_action(&record, self.is_reluctant, now, time)
+            self.candidate.next_action(&lease, self.coverage, now, time)
         }
     }
 
+    fn lease(value: &Value) -> Lease {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    fn waits(action: &LeaseAction) -> bool {
+        matches!(action, LeaseAction::Wait(_))
+    }
+
     #[test]
-    fn a_lease_has_run_out_when_it_did_not_change_for_its_time_whatever_the_clocks_say() {
+    fn a_lease_has_expired_when_it_did_not_change_for_its_duration_whatever_the_clocks_say() {
         for skew in [-86_400, 0, 86_400] {
-            let mut scene = Scene::new();
-            assert!(matches!(
-                scene.next_action(0, 0, skew),
-                LeaseAction::Wait(_)
-            ));
-            assert!(matches!(
-                scene.next_action(14, 0, skew),
-                LeaseAction::Wait(_)
-            ));
+            let mut fixture = CandidateFixture::new(Coverage::Some);
+            assert!(waits(&fixture.decide_held(0, 0, skew)));
+            assert!(waits(&fixture.decide_held(14, 0, skew)));
             // Renewed just in time.
-            assert!(matches!(
-                scene.next_action(15, 15, skew),
-                LeaseAction::Wait(_)
-            ));
-            assert!(matches!(
-                scene.next_action(29, 15, skew),
-                LeaseAction::Wait(_)
-            ));
-            assert_eq!(scene.next_action(30, 15, skew), LeaseAction::Acquire);
+            assert!(waits(&fixture.decide_held(15, 15, skew)));
+            assert!(waits(&fixture.decide_held(29, 15, skew)));
+            assert_eq!(fixture.decide_held(30, 15, skew), LeaseAction::Acquire);
         }
     }
 
     #[test]
-    fn what_seems_old_is_looked_at_again_soon_and_not_taken() {
-        let mut scene = Scene::new();
-        scene.candidate.pace.observe_interval = MAX_READ_INTERVAL;
-        assert_eq!(
-            scene.next_action(100, 95, 0),
-            LeaseAction::Wait(MAX_READ_INTERVAL)
-        );
-        let mut scene = Scene::new();
-        scene.candidate.pace.observe_interval = MAX_READ_INTERVAL;
-        assert_eq!(
-            scene.next_action(100, 0, 0),
-            LeaseAction::Wait(Duration::from_secs(30))
-        );
-        assert_eq!(
-            scene.next_action(110, 0, 0),
-            LeaseAction::Wait(Duration::from_secs(10))
-        );
-        assert_eq!(scene.next_action(115, 0, 0), LeaseAction::Acquire);
-    }
-
-    #[test]
-    fn what_nobody_holds_is_taken_and_ours_renewed() {
-        let mut scene = Scene::new();
-        let mut record = LeaseState::default();
-        assert_eq!(scene.free(0, &record), LeaseAction::Acquire);
-        record.holder = "me".to_owned();
-        assert_eq!(scene.free(0, &record), LeaseAction::Renew);
-    }
-
-    #[test]
-    fn who_sees_nothing_takes_only_what_nobody_wanted_for_a_while() {
-        let mut scene = Scene::new();
-        scene.is_reluctant = true;
-        let mut free = LeaseState::default();
-        assert!(matches!(scene.free(0, &free), LeaseAction::Wait(_)));
-        assert!(matches!(scene.free(44, &free), LeaseAction::Wait(_)));
-        assert_eq!(scene.free(45, &free), LeaseAction::Acquire);
-        // Another had it meanwhile, and gave it back.
-        free.renewed = Some(Timestamp::UNIX_EPOCH);
-        assert!(matches!(scene.free(50, &free), LeaseAction::Wait(_)));
-        assert_eq!(scene.free(95, &free), LeaseAction::Acquire);
-        // Where there are so many that they look seldom, it waits for longer.
-        let mut scene = Scene::new();
-        scene.is_reluctant = true;
-        free.nodes = 5_000;
-        assert!(matches!(scene.free(0, &free), LeaseAction::Wait(_)));
-        assert!(matches!(scene.free(449, &free), LeaseAction::Wait(_)));
-        assert_eq!(scene.free(450, &free), LeaseAction::Acquire);
-        // What ran out, too; but its own it renews.
-        let mut scene = Scene::new();
-        scene.is_reluctant = true;
-        assert!(matches!(scene.next_action(0, 0, 0), LeaseAction::Wait(_)));
-        assert!(matches!(scene.next_action(59, 0, 0), LeaseAction::Wait(_)));
-        assert_eq!(scene.next_action(60, 0, 0), LeaseAction::Acquire);
-        free.holder = "me".to_owned();
-        assert_eq!(scene.free(61, &free), LeaseAction::Renew);
-    }
-
-    #[test]
-    fn a_holder_that_sees_nothing_offers_it_to_the_others_and_not_all_the_time() {
-        let (mut release_timer, pace, start) = (
-            ReleaseTimer::default(),
-            ApiTimings::default(),
-            Instant::now(),
-        );
-        let is_over = |release_timer: &mut ReleaseTimer, is_blind, minute| {
-            let now = start + Duration::from_mins(minute);
-            release_timer.is_over(is_blind, &pace, now)
+    fn a_renewal_that_seems_old_is_read_again_soon_and_the_lease_not_acquired() {
+        let new = || {
+            let mut fixture = CandidateFixture::new(Coverage::Some);
+            fixture.candidate.timings.observe_interval = MAX_READ_INTERVAL;
+            fixture
         };
-        release_timer.on_acquired(false, start);
-        assert!(!is_over(&mut release_timer, true, 1));
-        assert!(!is_over(&mut release_timer, true, 5));
-        // It saw something for a moment.
-        assert!(!is_over(&mut release_timer, false, 6));
-        assert!(!is_over(&mut release_timer, true, 7));
-        assert!(!is_over(&mut release_timer, true, 11));
-        assert!(is_over(&mut release_timer, true, 12));
-        // None of the others wanted it.
-        release_timer.on_acquired(true, start + Duration::from_mins(13));
-        assert!(!is_over(&mut release_timer, true, 14));
-        assert!(!is_over(&mut release_timer, true, 24 * 60 + 12));
-        assert!(is_over(&mut release_timer, true, 24 * 60 + 13));
-        // Whoever sees something keeps it.
-        release_timer.on_acquired(false, start + Duration::from_mins(1_460));
+        let wait = |seconds| LeaseAction::Wait(Duration::from_secs(seconds));
+        let interval = LeaseAction::Wait(MAX_READ_INTERVAL);
+        assert_eq!(new().decide_held(100, 95, 0), interval);
+        let mut fixture = new();
+        assert_eq!(fixture.decide_held(100, 0, 0), wait(30));
+        assert_eq!(fixture.decide_held(110, 0, 0), wait(10));
+        assert_eq!(fixture.decide_held(115, 0, 0), LeaseAction::Acquire);
+    }
+
+    #[test]
+    fn a_free_lease_and_ones_own_are_acquired() {
+        let mut fixture = CandidateFixture::new(Coverage::Some);
+        assert_eq!(fixture.decide(0, &Lease::default()), LeaseAction::Acquire);
+        let own = lease(&json!({"spec": {"holderIdentity": "me"}}));
+        assert_eq!(fixture.decide(0, &own), LeaseAction::Acquire);
+    }
+
+    #[test]
+    fn a_candidate_without_coverage_acquires_only_what_no_other_acquired_for_a_while() {
+        let mut fixture = CandidateFixture::new(Coverage::None);
+        let free = Lease::default();
+        assert!(waits(&fixture.decide(0, &free)));
+        assert!(waits(&fixture.decide(44, &free)));
+        assert_eq!(fixture.decide(45, &free), LeaseAction::Acquire);
+        // Another candidate held it meanwhile, and released it.
+        let released = lease(&json!({"spec": {"renewTime": START}}));
+        assert!(waits(&fixture.decide(50, &released)));
+        assert_eq!(fixture.decide(95, &released), LeaseAction::Acquire);
+        // The more candidates, the less often they read, and the longer it waits.
+        let mut fixture = CandidateFixture::new(Coverage::None);
+        let many = lease(&json!({"metadata": {"annotations": {NODES: "5000"}}}));
+        assert!(waits(&fixture.decide(0, &many)));
+        assert!(waits(&fixture.decide(449, &many)));
+        assert_eq!(fixture.decide(450, &many), LeaseAction::Acquire);
+        // An expired Lease too; but it renews its own.
+        let mut fixture = CandidateFixture::new(Coverage::None);
+        assert!(waits(&fixture.decide_held(0, 0, 0)));
+        assert!(waits(&fixture.decide_held(59, 0, 0)));
+        assert_eq!(fixture.decide_held(60, 0, 0), LeaseAction::Acquire);
+        let own = lease(&json!({"spec": {"holderIdentity": "me"}}));
+        assert_eq!(fixture.decide(61, &own), LeaseAction::Acquire);
+    }
+
+    #[test]
+    fn a_leader_without_coverage_offers_the_lease_rarely() {
+        let timings = ApiTimings::default();
+        let (mut timer, start) = (ReleaseTimer::default(), Instant::now());
+        let is_due = |timer: &mut ReleaseTimer, coverage, minute| {
+            timer.is_due(coverage, &timings, start + Duration::from_mins(minute))
+        };
+        timer.on_acquired(Coverage::Some, start);
+        assert!(!is_due(&mut timer, Coverage::None, 1));
+        assert!(!is_due(&mut timer, Coverage::None, 5));
+        // It had coverage for a moment.
+        assert!(!is_due(&mut timer, Coverage::Some, 6));
+        assert!(!is_due(&mut timer, Coverage::None, 7));
+        assert!(!is_due(&mut timer, Coverage::None, 11));
+        assert!(is_due(&mut timer, Coverage::None, 12));
+        // No other candidate acquired it.
+        timer.on_acquired(Coverage::None, start + Duration::from_mins(13));
+        assert!(!is_due(&mut timer, Coverage::None, 14));
+        assert!(!is_due(&mut timer, Coverage::None, 24 * 60 + 12));
+        assert!(is_due(&mut timer, Coverage::None, 24 * 60 + 13));
+        // A leader with coverage keeps it.
+        timer.on_acquired(Coverage::Some, start + Duration::from_mins(1_460));
         for minute in 1_461..3_000 {
-            assert!(!is_over(&mut release_timer, false, minute));
+            assert!(!is_due(&mut timer, Coverage::Some, minute));
         }
     }
 
     #[test]
-    fn the_more_candidates_the_more_seldom_each_looks() {
+    fn the_more_candidates_the_less_often_each_reads() {
         let least = Duration::from_secs(15);
-        assert_eq!(read_lease(0, least), least);
-        assert_eq!(read_lease(240, least), least);
-        assert_eq!(read_lease(480, least), Duration::from_secs(30));
-        assert_eq!(read_lease(5_000, least), MAX_READ_INTERVAL);
-        assert_eq!(read_lease(u64::MAX, least), MAX_READ_INTERVAL);
+        assert_eq!(read_interval(0, least), least);
+        assert_eq!(read_interval(240, least), least);
+        assert_eq!(read_interval(480, least), Duration::from_secs(30));
+        assert_eq!(read_interval(5_000, least), MAX_READ_INTERVAL);
+        assert_eq!(read_interval(u32::MAX, least), MAX_READ_INTERVAL);
     }
 
     #[test]
-    fn nonsense_is_a_lease_that_nobody_holds() {
-        for nonsense in [
-            json!(null),
-            json!([]),
-            json!({"spec": 7}),
-            json!({"spec": {"holderIdentity": 7, "renewTime": "x", "leaseDurationSeconds": -1}}),
-        ] {
-            assert_eq!(LeaseState::read(&nonsense), LeaseState::default());
+    fn a_lease_is_valid_for_a_bounded_time_whatever_it_says() {
+        for (seconds, expected) in [(-1, 0), (15, 15), (i32::MAX, 60)] {
+            let lease = lease(&json!({"spec": {"leaseDurationSeconds": seconds}}));
+            assert_eq!(duration(&lease), Duration::from_secs(expected));
         }
-        let long = json!({"spec": {"holderIdentity": "a", "leaseDurationSeconds": u64::MAX}});
-        assert_eq!(LeaseState::read(&long).duration(), MAX_LEASE_DURATION);
+        let nonsense = lease(&json!({"metadata": {"annotations": {NODES: "many"}}}));
+        assert_eq!(candidates(&nonsense), 0);
+        assert_eq!((holder(&nonsense), last_renewal(&nonsense)), ("", None));
     }
 }

@@ -1,10 +1,10 @@
-//! All objects of a resource, read as they come.
+//! Lists, parsed while they arrive.
 //!
-//! A list of 5 000 nodes is 75 MB of text. It is never in memory: the body is parsed while it arrives, and each
-//! object is dropped when what is kept of it has been taken.
+//! A list of 5 000 nodes is 75 MB of JSON. It is never in memory as a whole: each object is dropped when its relevant
+//! fields have been copied.
 //!
-//! Lists are asked for at `resourceVersion=0`: the API server answers from its memory, does not ask etcd, and does
-//! not page. What it says may be a moment old; a watch from there brings the rest.
+//! Lists are requested at `resourceVersion=0`: the API server answers from its cache without reading etcd and without
+//! paging. The list may be slightly old; a watch from its version brings the rest.
 
 use std::{
     cell::Cell,
@@ -21,32 +21,32 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::{
     ApiConnection, ApiRequestError,
     health::ApiRequestKind,
-    request::{ResponseCompression, chain, chunks},
+    request::{ResponseCompression, chunks, error_text},
 };
 
-/// What lies between two objects, and each object, is no longer than this: etcd takes objects of 1.5 MiB.
+/// The largest object, and the largest text between two objects: etcd stores objects of up to 1.5 MiB.
 const MAX_OBJECT_BYTES: usize = 8 << 20;
 
-/// What parsing reads at once.
+/// The read buffer of the parser.
 const BUFFER: usize = 64 << 10;
 
-/// How that is told.
+/// The kind of error for a larger object.
 const TOO_LARGE: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
-/// More objects than this are no list that this could be about.
+/// The largest number of objects.
 const MAX_OBJECTS: usize = 500_000;
 
-/// What a list was.
+/// A list.
 #[derive(Debug)]
 pub struct ListResponse<S> {
-    /// What was made of its objects.
+    /// What was collected from its objects.
     pub state: S,
     /// The version to watch from.
     pub version: String,
 }
 
 impl ApiConnection {
-    /// Lists what a path has, and gives each object to `take`.
+    /// Lists the objects at a path, and passes each to `take`.
     pub(super) async fn list<S: Send + 'static>(
         &self,
         request: ApiRequestKind,
@@ -59,8 +59,8 @@ impl ApiConnection {
             .await?;
         let reader = SyncIoBridge::new(StreamReader::new(chunks(body, None)));
         let parsed = tokio::task::spawn_blocking(move || parse(reader, state, take)).await;
-        let parsed =
-            parsed.unwrap_or_else(|error| Err(ApiRequestError::InvalidResponse(chain(&error))));
+        let parsed = parsed
+            .unwrap_or_else(|error| Err(ApiRequestError::InvalidResponse(error_text(&error))));
         if let Err(error) = &parsed {
             self.count(request, Some(error));
         }
@@ -68,7 +68,7 @@ impl ApiConnection {
     }
 }
 
-/// Reads a list from its text.
+/// Parses a list.
 fn parse<S>(
     reader: impl Read,
     state: S,
@@ -98,15 +98,14 @@ fn parse<S>(
                 ApiRequestError::InvalidResponse("a list without resourceVersion".to_owned())
             })?,
         }),
-        // Of an object without end that is the kind.
         Err(error) if error.io_error_kind().is_some_and(|kind| kind != TOO_LARGE) => {
-            Err(ApiRequestError::Unreachable(chain(&error)))
+            Err(ApiRequestError::Unreachable(error_text(&error)))
         }
-        Err(error) => Err(ApiRequestError::InvalidResponse(chain(&error))),
+        Err(error) => Err(ApiRequestError::InvalidResponse(error_text(&error))),
     }
 }
 
-/// A reader that gives up on an object without end.
+/// A reader that fails on an object that is too large.
 struct BoundedReader<R> {
     inner: R,
     used: Rc<Cell<usize>>,
@@ -132,7 +131,7 @@ struct ListVisitor<S> {
     version: Option<String>,
 }
 
-/// The list as a whole.
+/// The whole list.
 struct ListSeed<'a, S>(&'a mut ListVisitor<S>);
 
 impl<'de, S> DeserializeSeed<'de> for ListSeed<'_, S> {
@@ -173,7 +172,7 @@ impl<'de, S> DeserializeSeed<'de> for ItemsSeed<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // `null` is an empty list of some servers.
+        // Some servers send `null` for an empty list.
         deserializer.deserialize_any(self)
     }
 }
@@ -194,7 +193,7 @@ impl<'de, S> Visitor<'de> for ItemsSeed<'_, S> {
             self.0.used.set(0);
             self.0.objects += 1;
             if self.0.objects > MAX_OBJECTS {
-                return Err(serde::de::Error::custom("a list without end"));
+                return Err(serde::de::Error::custom("the list has too many objects"));
             }
             (self.0.take)(&mut self.0.state, object);
         }
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_said_to_be_none() {
+    fn invalid_lists_are_invalid_responses() {
         for text in [
             "",
             "nonsense",
@@ -243,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn an_object_without_end_is_given_up() {
+    fn an_object_without_end_is_an_error() {
         let text = format!(r#"{{"items":["{}"#, "x".repeat(MAX_OBJECT_BYTES * 2));
         let error = names(&text).unwrap_err();
         assert!(
             matches!(error, ApiRequestError::InvalidResponse(_)),
             "{error}"
         );
-        // Many that are each of a usual size are not.
+        // Many objects of usual size are not.
         let object = format!(r#""{}","#, "x".repeat(MAX_OBJECT_BYTES / 4));
         let text = format!(
             r#"{{"items":[{}""],"metadata":{{"resourceVersion":"1"}}}}"#,

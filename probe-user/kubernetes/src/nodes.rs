@@ -1,5 +1,5 @@
-//! The nodes, and the endpoints of one service: asked for when somebody wants to know, never watched. Every probe
-//! watching every node would be quadratic: each kubelet changes its node every few minutes at least.
+//! The nodes, and the endpoints of one service: listed on demand, never watched. Every agent watching every node would
+//! be quadratic: each kubelet updates its node every few minutes at least.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use probe_model::NamespacedName;
 
 use super::{ApiConnection, ApiRequestError, health::ApiRequestKind};
 
-/// So many nodes are kept: twice what this is made for.
+/// The number of stored nodes: twice the largest supported cluster.
 const MAX_NODES: usize = 10_000;
 
 struct NodeListState {
@@ -17,7 +17,7 @@ struct NodeListState {
 }
 
 impl ApiConnection {
-    /// The nodes as they are now; of their labels these.
+    /// The nodes as they are now, with these labels.
     pub async fn nodes(&self, labels: &BTreeSet<String>) -> Result<Vec<Node>, ApiRequestError> {
         let nodes = NodeListState {
             labels: labels.clone(),
@@ -33,17 +33,17 @@ impl ApiConnection {
         Ok(listed.await?.state.nodes)
     }
 
-    /// How many endpoints of a service are ready.
+    /// The number of ready endpoints of a service.
     pub async fn ready_endpoints(
         &self,
         service: &NamespacedName,
     ) -> Result<usize, ApiRequestError> {
         let NamespacedName { namespace, name } = service;
         if !(is_name(namespace) && is_name(name)) {
-            return Err(ApiRequestError::Refused(format!("{service} is no name")));
+            return Err(ApiRequestError::Refused(format!("{service} is not a name")));
         }
         let mut ready = Err(ApiRequestError::NotFound("endpointslices".to_owned()));
-        // The newer is there since 1.21.
+        // v1 exists since Kubernetes 1.21.
         for version in ["v1", "v1beta1"] {
             let path = format!(
                 "/apis/discovery.k8s.io/{version}/namespaces/{namespace}/endpointslices\
@@ -61,7 +61,7 @@ impl ApiConnection {
     }
 }
 
-/// Whether this can be a part of a path as it is. What the API server calls things is not to be trusted with that.
+/// Whether this can be a part of a path. Names from the API server are not trusted to be.
 pub(super) fn is_name(text: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     !text.is_empty()

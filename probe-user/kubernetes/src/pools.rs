@@ -1,15 +1,15 @@
-//! Pools and advertisements of every load balancer that is known, as they are: for judging them as a repository's are.
+//! Pools and advertisements of all supported load balancers, unparsed: `probe pools` checks them like files.
 
 use serde_json::Value;
 
 use super::ApiRequestError;
 
-/// What was read, and what could not be.
+/// The objects, and what could not be read.
 #[derive(Debug, Default)]
 pub struct PoolObjects {
     /// The objects, each with `apiVersion` and `kind`.
     pub objects: Vec<Value>,
-    /// What could not be read: what, and why.
+    /// The kinds that could not be read, and why.
     pub errors: Vec<(&'static str, ApiRequestError)>,
 }
 
@@ -23,10 +23,10 @@ mod reading {
         PoolObjects,
     };
 
-    /// So many objects of a sort are read.
+    /// The largest number of objects of a kind.
     const MAX_OBJECTS: usize = 10_000;
 
-    /// Lists: where each is, and what it is a list of. Of several in a row the first that is there is enough.
+    /// The lists: path, version and kind. Of several versions of a kind the first that exists is used.
     const LISTS: [&[(&str, &str, &str)]; 5] = [
         &[(
             "/apis/metallb.io/v1beta1/ipaddresspools",
@@ -62,11 +62,11 @@ mod reading {
         ],
     ];
 
-    /// Where kube-vip's cloud provider has its pools.
+    /// The pools of kube-vip's cloud provider.
     const KUBE_VIP: &str = "/api/v1/namespaces/kube-system/configmaps/kubevip";
 
     impl ApiConnection {
-        /// Pools and advertisements, as they are now. What is not installed is none of them.
+        /// Pools and advertisements as they are now. Kinds that are not installed are left out.
         pub async fn pool_objects(&self) -> PoolObjects {
             let mut read = PoolObjects::default();
             for versions in LISTS {
@@ -92,7 +92,7 @@ mod reading {
                 .await
             {
                 Ok(object) => read.objects.push(named(object, "v1", "ConfigMap")),
-                // ConfigMaps are nothing that everybody may read, and most clusters have no such one.
+                // Few may read ConfigMaps, and most clusters have none.
                 Err(ApiRequestError::NotFound(_) | ApiRequestError::Forbidden(_)) => {}
                 Err(error) => read.errors.push(("ConfigMap kubevip", error)),
             }
@@ -115,7 +115,7 @@ mod reading {
         }
     }
 
-    /// The objects of some lists do not say what they are.
+    /// Adds version and kind, which the objects of a list may lack.
     fn named(mut object: Value, version: &str, kind: &str) -> Value {
         if let Some(fields) = object.as_object_mut() {
             fields.entry("apiVersion").or_insert_with(|| version.into());

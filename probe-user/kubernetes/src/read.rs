@@ -1,4 +1,4 @@
-//! Everything that is followed, read once: for verbs that answer and end.
+//! All watched resources, listed once: for commands that print and exit.
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -10,10 +10,10 @@ use probe_cluster::{
 
 use super::{ApiConnection, ApiRequestError, health::ApiRequestKind, list::ListResponse};
 
-/// The services that are meant, by a selector that servers before 1.31 do not know.
+/// Selects the services of type LoadBalancer; servers before 1.31 do not support it.
 pub const LOAD_BALANCERS: &str = "fieldSelector=spec.type%3DLoadBalancer";
 
-/// Where a resource is.
+/// The path of a resource.
 pub const fn path(resource: Resource) -> &'static str {
     match resource {
         Resource::Services => "/api/v1/services",
@@ -24,7 +24,7 @@ pub const fn path(resource: Resource) -> &'static str {
     }
 }
 
-/// How well something is known that could not be read.
+/// The state of a resource after this error.
 pub const fn state_of_error(error: &ApiRequestError) -> ResourceState {
     match error {
         ApiRequestError::NotFound(_) => ResourceState::NotInstalled,
@@ -41,11 +41,11 @@ pub const fn state_of_error(error: &ApiRequestError) -> ResourceState {
 }
 
 impl ApiConnection {
-    /// Everything that is followed, as it is now.
+    /// All watched resources as they are now.
     pub async fn objects(&self) -> ClusterObjects {
         let readings = Resource::ALL.iter().map(|&resource| async move {
             let listed = match self.list_resource(resource, true).await {
-                // It does not know the selector.
+                // It does not support the selector.
                 Err(ApiRequestError::Refused(_)) => self.list_resource(resource, false).await,
                 listed => listed,
             };
@@ -72,11 +72,11 @@ impl ApiConnection {
         resource_store::objects(
             readings
                 .iter()
-                .map(|(shelf, freshness)| (shelf, freshness.clone())),
+                .map(|(store, freshness)| (store, freshness.clone())),
         )
     }
 
-    /// The objects of one resource; of services by the server's selector, or by reading all of them.
+    /// The objects of one resource; of services by the server's selector, or by listing all.
     pub(super) async fn list_resource(
         &self,
         resource: Resource,
@@ -91,8 +91,8 @@ impl ApiConnection {
             ApiRequestKind::List,
             &path,
             ResourceStore::new(resource),
-            |shelf, object| {
-                shelf.apply(object, Timestamp::now());
+            |store, object| {
+                store.apply(object, Timestamp::now());
             },
         )
         .await

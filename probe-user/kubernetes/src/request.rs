@@ -1,4 +1,4 @@
-//! One request to the API server: bounded in time, its end counted.
+//! Requests to the API server: bounded in time and size, and counted by outcome.
 
 use std::{error::Error, io, pin::Pin, time::Duration};
 
@@ -10,52 +10,53 @@ use hyper::{
     header::{ACCEPT_ENCODING, CONTENT_TYPE},
 };
 use kube::client::Body;
+use probe_model::{error_chain, truncate};
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{ApiConnection, ApiOutcome, ApiRequestError, health};
 
-/// An answer begins within this time: the server's own limit for a request that is no watch is a minute.
+/// A response begins within this time: the server's own limit for a request that is not a watch is a minute.
 const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// While an answer is read, there is never silence for longer than this.
+/// The longest time between two chunks of a response.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a whole list may take: the largest clusters' come in seconds.
+/// The longest time for a whole list: those of the largest clusters take seconds.
 const LIST_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// A single object, or an error, is no longer than this.
+/// The largest object or error.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 
-/// So much of what went wrong is told.
+/// The longest text of an error.
 const MAX_ERROR_BYTES: usize = 300;
 
-/// The body of an answer, as it comes.
+/// The body of a response.
 pub type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// Whether the answer may be packed: what comes line by line must not wait for the packer.
+/// Whether the response may be compressed: the lines of a watch must not wait for the compressor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseCompression {
-    /// It may.
+    /// It may be.
     Allowed,
-    /// It comes as it is.
+    /// It must not be.
     None,
 }
 
 impl ApiConnection {
-    /// Asks for something whose answer is read as it comes. Counted when the answer begins; if it breaks off, by
-    /// whoever reads it.
+    /// Requests something whose response is read while it arrives. Counted when the response begins; if it is cut off,
+    /// the reader counts that.
     pub(super) async fn get(
         &self,
         request: health::ApiRequestKind,
         path: &str,
-        packing: ResponseCompression,
+        compression: ResponseCompression,
     ) -> Result<Body, ApiRequestError> {
-        let answer = self.send(Method::GET, path, None, packing).await;
-        self.count(request, answer.as_ref().err());
-        answer
+        let response = self.send(Method::GET, path, None, compression).await;
+        self.count(request, response.as_ref().err());
+        response
     }
 
-    /// Asks for one object, or sends one: the object that comes back.
+    /// Requests or writes one object, and returns the object of the response.
     pub async fn call(
         &self,
         request: health::ApiRequestKind,
@@ -63,18 +64,18 @@ impl ApiConnection {
         path: &str,
         object: Option<&Value>,
     ) -> Result<Value, ApiRequestError> {
-        let answer = match self
+        let response = match self
             .send(method, path, object, ResponseCompression::Allowed)
             .await
         {
             Ok(body) => read_body(body).await.and_then(|text| {
                 serde_json::from_slice(&text)
-                    .map_err(|error| ApiRequestError::InvalidResponse(chain(&error)))
+                    .map_err(|error| ApiRequestError::InvalidResponse(error_text(&error)))
             }),
             Err(error) => Err(error),
         };
-        self.count(request, answer.as_ref().err());
-        answer
+        self.count(request, response.as_ref().err());
+        response
     }
 
     pub(super) fn count(&self, request: health::ApiRequestKind, error: Option<&ApiRequestError>) {
@@ -87,11 +88,11 @@ impl ApiConnection {
         method: Method,
         path: &str,
         object: Option<&Value>,
-        packing: ResponseCompression,
+        compression: ResponseCompression,
     ) -> Result<Body, ApiRequestError> {
-        let refused = |error: hyper::http::Error| ApiRequestError::Refused(chain(&error));
+        let refused = |error: hyper::http::Error| ApiRequestError::Refused(error_text(&error));
         let mut request = hyper::Request::builder().method(&method).uri(path);
-        if packing == ResponseCompression::None {
+        if compression == ResponseCompression::None {
             request = request.header(ACCEPT_ENCODING, "identity");
         }
         let body = match object {
@@ -104,8 +105,8 @@ impl ApiConnection {
         let request = request.body(body).map_err(refused)?;
         let response = timeout(RESPONSE_TIMEOUT, self.client().send(request))
             .await
-            .map_err(|_| ApiRequestError::Unreachable("no answer within a minute".to_owned()))?
-            .map_err(|error| ApiRequestError::Unreachable(chain(&error)))?;
+            .map_err(|_| ApiRequestError::Unreachable("no response within a minute".to_owned()))?
+            .map_err(|error| ApiRequestError::Unreachable(error_text(&error)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());
@@ -118,7 +119,7 @@ impl ApiConnection {
     }
 }
 
-/// A patch is merged: what it does not name stays as it is.
+/// A patch is merged: fields that it does not name are unchanged.
 fn content_type(method: &Method) -> &'static str {
     if *method == Method::PATCH {
         "application/merge-patch+json"
@@ -127,32 +128,32 @@ fn content_type(method: &Method) -> &'static str {
     }
 }
 
-/// What the server says of an error, or only its number.
+/// The message of an error response, or else its status.
 fn message(status: StatusCode, text: &[u8]) -> String {
     let object: Option<Value> = serde_json::from_slice(text).ok();
     let message = object.as_ref().and_then(|object| object.get("message"));
     match message.and_then(Value::as_str) {
-        Some(message) => shorten(message.to_owned()),
+        Some(message) => truncate(message.to_owned(), MAX_ERROR_BYTES),
         None => status.to_string(),
     }
 }
 
-/// An answer as a whole, if it is not too long.
+/// The whole body, if it is not too large.
 async fn read_body(body: Body) -> Result<Bytes, ApiRequestError> {
     let body = Limited::new(body, MAX_RESPONSE_BYTES);
     match timeout(CHUNK_TIMEOUT, body.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(ApiRequestError::Unreachable(chain(&*error))),
+        Ok(Err(error)) => Err(ApiRequestError::Unreachable(error_text(&*error))),
         Err(_) => Err(ApiRequestError::Unreachable(
-            "the answer broke off".to_owned(),
+            "the response was cut off".to_owned(),
         )),
     }
 }
 
-/// An answer as it comes; silence of this length ends it with an error.
+/// A body as a stream; a pause longer than `idle_timeout` ends it with an error.
 pub fn chunks(body: Body, idle_timeout: Option<Duration>) -> Chunks {
-    // A watch goes on for as long as it is alive; a list that comes byte by byte is none.
-    let ends = idle_timeout
+    // A watch lasts as long as it is alive; a list that arrives byte by byte is cut off.
+    let deadline = idle_timeout
         .is_none()
         .then(|| Instant::now() + LIST_TIMEOUT);
     let idle_timeout = idle_timeout.unwrap_or(CHUNK_TIMEOUT);
@@ -160,7 +161,7 @@ pub fn chunks(body: Body, idle_timeout: Option<Duration>) -> Chunks {
     Box::pin(stream::unfold(Some(data), move |data| async move {
         let mut data = data?;
         let until = Instant::now() + idle_timeout;
-        let until = ends.map_or(until, |ends| ends.min(until));
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
         match timeout_at(until, data.next()).await {
             Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(data))),
             Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
@@ -170,28 +171,7 @@ pub fn chunks(body: Body, idle_timeout: Option<Duration>) -> Chunks {
     }))
 }
 
-/// An error and what is behind it, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    // Errors that contain themselves are possible, if only by mistake.
-    for _ in 0..8 {
-        let Some(source) = next else { break };
-        let words = source.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = source.source();
-    }
-    shorten(text)
-}
-
-fn shorten(mut text: String) -> String {
-    if text.len() > MAX_ERROR_BYTES {
-        let end = text.floor_char_boundary(MAX_ERROR_BYTES);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
+/// An error with its sources, in bounded length.
+pub fn error_text(error: &dyn Error) -> String {
+    truncate(error_chain(error), MAX_ERROR_BYTES)
 }

@@ -1,4 +1,4 @@
-//! The tasks behind a [`ClusterHandle`] that has a cluster.
+//! The tasks of a [`ClusterHandle`] that has a cluster.
 
 use std::time::Duration;
 
@@ -9,69 +9,64 @@ use tokio::{
 };
 
 use super::{
-    ApiConnection, ClusterHandle, ClusterTasks, NODES_INTERVAL, lease, rate_limit::ApiTimings,
-    watcher,
+    ApiConnection, ClusterHandle, ClusterTasks, NODES_INTERVAL, lease, timings::ApiTimings, watcher,
 };
 
-/// How many nodes there are is found out at least this often, by one of them.
-const NODES_COUNTED: Duration = Duration::from_mins(30);
+/// How often the leader counts the nodes at least.
+const NODE_COUNT_INTERVAL: Duration = Duration::from_mins(30);
 
 impl ClusterHandle {
-    /// Follows a cluster and takes part in who speaks for it, until [`ClusterTasks::stop`].
+    /// Watches a cluster and takes part in its leader election, until [`ClusterTasks::stop`].
     pub fn start(connection: ApiConnection, node_name: Option<String>) -> (Self, ClusterTasks) {
-        Self::start_at(connection, node_name, &ApiTimings::default())
+        Self::start_with(connection, node_name, &ApiTimings::default())
     }
 
-    /// Follows a cluster at another pace.
-    pub(super) fn start_at(
+    pub(super) fn start_with(
         connection: ApiConnection,
         node_name: Option<String>,
-        pace: &ApiTimings,
+        timings: &ApiTimings,
     ) -> (Self, ClusterTasks) {
         let handle = Self::new(Some(connection.clone()), node_name, connection.health());
         let inner = &handle.inner;
         let elector = lease::LeaderElector::new(
             connection.clone(),
             inner.node_name.as_deref(),
-            pace.clone(),
-            lease::LeaseInputs {
+            timings.clone(),
+            lease::ElectionInputs {
                 leadership: inner.leadership.clone(),
-                handover: inner.handover.clone(),
+                is_leader: inner.is_leader.clone(),
                 nodes: inner.node_count.subscribe(),
                 coverage: inner.coverage.subscribe(),
             },
         );
         let stop = watch::Sender::new(false);
-        let running = ClusterTasks {
+        let watching = watcher::watch_cluster(connection, timings.clone(), inner.cluster.clone());
+        let tasks = ClusterTasks {
             elector: Some(tokio::spawn(elector.run(stop.subscribe()))),
             others: vec![
-                tokio::spawn(watcher::follow(
-                    connection,
-                    pace.clone(),
-                    inner.cluster.clone(),
-                )),
+                tokio::spawn(watching),
                 tokio::spawn(handle.clone().count_nodes()),
             ],
             stop,
         };
-        (handle, running)
+        (handle, tasks)
     }
 
-    /// Whoever speaks for the cluster knows how many nodes there are: it tells the others how often to look.
+    /// Counts the nodes while this process is the leader: the election depends on their number.
     async fn count_nodes(self) {
-        // Which of their labels are wanted is known then.
+        // The labels to copy are known with the advertisements…
         let mut cluster = self.cluster();
         let selectors = cluster.wait_for(|cluster| {
             let freshness = &cluster.objects().freshness;
             let freshness = freshness.get(&Resource::L2Advertisements);
             freshness.is_some_and(|freshness| freshness.known != ResourceState::NeverRead)
         });
-        // Or never will be.
+        // …or never.
         let _ = timeout(NODES_INTERVAL, selectors).await;
-        let mut leadership = self.holds();
-        while leadership.wait_for(|leadership| *leadership).await.is_ok() {
-            self.nodes(NODES_COUNTED).await;
-            sleep(NODES_COUNTED).await;
+        let mut is_leader = self.is_leader();
+        while is_leader.wait_for(|is_leader| *is_leader).await.is_ok() {
+            self.nodes(NODE_COUNT_INTERVAL).await;
+            sleep(NODE_COUNT_INTERVAL).await;
         }
     }
 }

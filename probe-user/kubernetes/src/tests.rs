@@ -1,4 +1,4 @@
-//! What is known of a cluster whose API server does everything that API servers do.
+//! Watches and leader election against an API server that does everything that API servers do.
 
 use std::time::Duration;
 
@@ -6,14 +6,19 @@ use probe_cluster::{
     snapshot::{ClusterObjects, Resource, ResourceState},
     tracking::SegmentCoverage,
 };
+use probe_model::{FindingKind, Predecessor, Severity};
+use probe_notify::{
+    Notifier, NotifierClusterSources, NotifierPolicy, NotifierSources, testing::record,
+};
 use serde_json::{Value, json};
 
 use super::{
     fake::{FakeApiServer, wait_until},
     health::ApiRequestKind,
+    kubernetes_event::tests::context,
     lease,
-    rate_limit::ApiTimings,
     read::path,
+    timings::ApiTimings,
     *,
 };
 
@@ -33,7 +38,7 @@ fn pool(name: &str, range: &str) -> Value {
 }
 
 fn start(fake: &FakeApiServer) -> (ClusterHandle, ClusterTasks) {
-    ClusterHandle::start_at(
+    ClusterHandle::start_with(
         fake.connect(),
         Some("node-1".to_owned()),
         &ApiTimings::for_tests(),
@@ -60,7 +65,7 @@ async fn until_services(handle: &ClusterHandle, names: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_changes_is_followed() {
+async fn changes_are_watched() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.apply(POOLS, pool("production", "192.0.2.0/24"));
@@ -96,7 +101,7 @@ async fn what_changes_is_followed() {
 }
 
 #[tokio::test]
-async fn a_watch_that_ends_goes_on_where_it_was() {
+async fn a_watch_that_ends_is_continued() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
@@ -120,14 +125,14 @@ async fn a_watch_that_ends_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_version_that_is_too_old_means_a_new_list() {
+async fn a_version_that_is_too_old_is_listed_again() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
     until_services(&handle, &["a"]).await;
     fake.wait_for_requests(&format!("GET {SERVICES}?watch=1"), 1)
         .await;
-    // Nothing of this is heard.
+    // No watch sees this.
     fake.stop();
     fake.apply(SERVICES, service("b", "192.0.2.2"));
     fake.remove(SERVICES, "a");
@@ -142,7 +147,7 @@ async fn a_version_that_is_too_old_means_a_new_list() {
 }
 
 #[tokio::test]
-async fn while_the_api_server_is_away_what_is_known_stays() {
+async fn while_the_api_server_is_unreachable_the_objects_stay_as_stale() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
@@ -166,7 +171,7 @@ async fn while_the_api_server_is_away_what_is_known_stays() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_at_first_is_found_later() {
+async fn an_api_server_that_is_unreachable_at_first_is_found_later() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.stop();
@@ -189,7 +194,7 @@ async fn an_api_server_that_is_away_at_first_is_found_later() {
 }
 
 #[tokio::test]
-async fn resources_that_are_missing_are_found_when_they_come() {
+async fn missing_resources_are_found_when_they_are_installed() {
     let fake = FakeApiServer::start().await;
     fake.fail_with("/apis/metallb.io", 404, "404 page not found\n");
     let (handle, running) = start(&fake);
@@ -198,7 +203,7 @@ async fn resources_that_are_missing_are_found_when_they_come() {
     }
     until_known(&handle, Resource::Services, ResourceState::Current).await;
     fake.clear_fault("/apis/metallb.io");
-    // One of them is asked for now and then; the others when it has come.
+    // One of them is tried regularly; the others when it is there.
     for &resource in &Resource::ALL[1..] {
         until_known(&handle, resource, ResourceState::Current).await;
     }
@@ -206,7 +211,7 @@ async fn resources_that_are_missing_are_found_when_they_come() {
 }
 
 #[tokio::test]
-async fn what_is_no_longer_installed_is_no_longer_known() {
+async fn objects_of_an_uninstalled_resource_are_forgotten() {
     let fake = FakeApiServer::start().await;
     fake.apply(POOLS, pool("production", "192.0.2.0/24"));
     let (handle, running) = start(&fake);
@@ -227,7 +232,7 @@ async fn what_is_no_longer_installed_is_no_longer_known() {
 }
 
 #[tokio::test]
-async fn what_is_forbidden_is_said_and_tried_again() {
+async fn a_forbidden_resource_is_reported_and_tried_again() {
     let fake = FakeApiServer::start().await;
     let status = json!({"kind": "Status", "code": 403, "message": "services is forbidden"});
     fake.fail_with(SERVICES, 403, &status.to_string());
@@ -249,7 +254,7 @@ async fn what_is_forbidden_is_said_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_select_is_asked_for_all() {
+async fn a_server_without_the_selector_is_asked_for_all_services() {
     let fake = FakeApiServer::start().await;
     fake.fail_with(
         &format!("{SERVICES}?resourceVersion=0&fieldSelector"),
@@ -273,12 +278,12 @@ async fn a_server_that_cannot_select_is_asked_for_all() {
     let asked = requests
         .filter(|request| request.contains("fieldSelector"))
         .count();
-    assert_eq!(asked, 1, "it is not asked to again");
+    assert_eq!(asked, 1, "it is not used again");
     running.stop().await;
 }
 
 #[tokio::test]
-async fn nonsense_in_a_watch_is_counted_and_got_over() {
+async fn an_invalid_watch_event_is_counted_and_the_resource_listed_again() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     let (handle, running) = start(&fake);
@@ -296,12 +301,12 @@ async fn nonsense_in_a_watch_is_counted_and_got_over() {
         fake.wait_for_requests(&watches, times).await;
         times += 1;
         fake.send_line(SERVICES, nonsense);
-        // Everything is listed anew.
+        // Everything is listed again.
         fake.wait_for_requests(&format!("GET {SERVICES}?resourceVersion"), times)
             .await;
     }
     fake.wait_for_requests(&watches, times).await;
-    // An object that makes no sense is none of the watch's business.
+    // An invalid object does not end the watch.
     fake.apply(
         SERVICES,
         json!({"metadata": {"namespace": 7, "name": "x"}, "spec": []}),
@@ -320,7 +325,7 @@ async fn nonsense_in_a_watch_is_counted_and_got_over() {
 }
 
 #[tokio::test]
-async fn a_list_that_makes_no_sense_is_asked_for_again() {
+async fn an_invalid_list_is_requested_again() {
     let fake = FakeApiServer::start().await;
     for nonsense in ["", "nonsense", "{\"items\":7}", "[[[[", "{}"] {
         fake.fail_with(SERVICES, 200, nonsense);
@@ -332,7 +337,11 @@ async fn a_list_that_makes_no_sense_is_asked_for_again() {
         );
         let freshness = &objects.freshness[&Resource::Services];
         assert!(
-            freshness.error.as_ref().unwrap().contains("makes no sense"),
+            freshness
+                .error
+                .as_ref()
+                .unwrap()
+                .contains("invalid response"),
             "{nonsense}"
         );
     }
@@ -345,7 +354,7 @@ async fn a_list_that_makes_no_sense_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_verb_reads_everything_once() {
+async fn a_command_lists_everything_once() {
     let fake = FakeApiServer::start().await;
     fake.apply(SERVICES, service("a", "192.0.2.1"));
     fake.apply(POOLS, pool("production", "192.0.2.0/24"));
@@ -372,7 +381,7 @@ async fn a_verb_reads_everything_once() {
 }
 
 #[tokio::test]
-async fn nodes_are_asked_for_now_and_then_and_remembered() {
+async fn nodes_are_listed_occasionally_and_cached() {
     const NODES: &str = "/api/v1/nodes";
     let fake = FakeApiServer::start().await;
     let node = |name: &str| {
@@ -391,7 +400,7 @@ async fn nodes_are_asked_for_now_and_then_and_remembered() {
     })
     .await;
     let hour = Duration::from_hours(1);
-    // Many at once ask once.
+    // Concurrent callers share a request.
     let many = (0..10).map(|_| handle.nodes(hour));
     for nodes in futures_util::future::join_all(many).await {
         assert_eq!(nodes[0].name, "node-1");
@@ -399,7 +408,6 @@ async fn nodes_are_asked_for_now_and_then_and_remembered() {
     }
     fake.apply(NODES, node("node-2"));
     assert_eq!(handle.nodes(hour).await.len(), 1);
-    // However much somebody wants to know.
     assert_eq!(handle.nodes(Duration::ZERO).await.len(), 1);
     let asked = fake
         .requests()
@@ -410,7 +418,7 @@ async fn nodes_are_asked_for_now_and_then_and_remembered() {
 }
 
 #[tokio::test]
-async fn nodes_that_cannot_be_read_are_none_and_not_asked_for_in_a_loop() {
+async fn nodes_that_cannot_be_listed_are_not_requested_in_a_loop() {
     let fake = FakeApiServer::start().await;
     fake.fail_with("/api/v1/nodes", 403, "{}");
     fake.fail_with(LEASES, 403, "{}");
@@ -455,8 +463,25 @@ async fn ready_endpoints_of_a_service_are_counted() {
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 
-async fn until_holds(handle: &ClusterHandle, holds: bool) {
-    wait_until(&mut handle.holds(), |held| *held == holds).await;
+async fn until_leader(handle: &ClusterHandle) -> Predecessor {
+    let is_leader = |leadership: &Leadership| matches!(leadership, Leadership::Leader(_));
+    wait_until(&mut handle.leadership(), is_leader).await;
+    match *handle.leadership().borrow() {
+        Leadership::Leader(predecessor) => predecessor,
+        Leadership::Follower => panic!("it was the leader only for a moment"),
+    }
+}
+
+async fn until_follower(handle: &ClusterHandle) {
+    let is_follower = |leadership: &Leadership| *leadership == Leadership::Follower;
+    wait_until(&mut handle.leadership(), is_follower).await;
+}
+
+fn is_leader(handle: &ClusterHandle) -> bool {
+    let is_leader = handle.health().is_leader();
+    let leadership = *handle.leadership().borrow();
+    assert_eq!(is_leader, leadership != Leadership::Follower);
+    is_leader
 }
 
 fn lease_of(fake: &FakeApiServer) -> Value {
@@ -469,8 +494,8 @@ fn holder(fake: &FakeApiServer) -> String {
     lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
 }
 
-/// A candidate that knows from the start what it sees.
-fn start_seeing(fake: &FakeApiServer, is_blind: bool) -> (ClusterHandle, ClusterTasks) {
+/// A candidate that knows its coverage from the start.
+fn start_with_coverage(fake: &FakeApiServer, is_blind: bool) -> (ClusterHandle, ClusterTasks) {
     let (handle, running) = start(fake);
     let here = usize::from(!is_blind);
     handle
@@ -480,118 +505,128 @@ fn start_seeing(fake: &FakeApiServer, is_blind: bool) -> (ClusterHandle, Cluster
 }
 
 #[tokio::test]
-async fn one_of_many_speaks_for_the_cluster_and_another_when_it_stops() {
+async fn one_candidate_of_many_is_the_leader_and_another_when_it_stops() {
     let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
-    until_holds(&first, true).await;
+    assert_eq!(until_leader(&first).await, Predecessor::Unknown);
     assert!(holder(&fake).starts_with("node-1_"));
     let others: Vec<_> = (0..4).map(|_| start(&fake)).collect();
-    // It renews while they look.
+    // It renews while they read.
     fake.wait_for_requests(&format!("PUT {LEASES}"), 10).await;
-    assert!(*first.holds().borrow());
-    assert!(others.iter().all(|(other, _)| !*other.holds().borrow()));
+    assert!(is_leader(&first));
+    assert!(others.iter().all(|(other, _)| !is_leader(other)));
     running.stop().await;
-    assert!(!*first.holds().borrow());
-    let mut waiting: Vec<_> = others.iter().map(|(other, _)| other.holds()).collect();
-    let waiting = waiting
-        .iter_mut()
-        .map(|holds| Box::pin(wait_until(holds, |held| *held)));
-    futures_util::future::select_all(waiting).await;
-    assert_eq!(
-        others
-            .iter()
-            .filter(|(other, _)| other.health().holds())
-            .count(),
-        1
-    );
+    assert!(!is_leader(&first));
+    let waiting = others
+        .iter()
+        .map(|(other, _)| Box::pin(until_leader(other)));
+    let (predecessor, ..) = futures_util::future::select_all(waiting).await;
+    assert!(matches!(predecessor, Predecessor::Other { .. }));
+    let leaders = others.iter().filter(|(other, _)| is_leader(other));
+    assert_eq!(leaders.count(), 1);
+    let spec = &lease_of(&fake)["spec"];
+    assert_eq!(spec["leaseTransitions"], 1);
+    assert_eq!(spec["leaseDurationSeconds"], 1);
     for (_, running) in others {
         running.stop().await;
     }
-    assert_eq!(holder(&fake), "", "given back");
+    assert_eq!(holder(&fake), "", "released");
 }
 
 #[tokio::test]
-async fn a_holder_that_cannot_renew_stops_before_another_begins() {
+async fn a_leader_that_cannot_renew_stops_before_another_begins() {
     let fake = FakeApiServer::start().await;
     let (first, running) = start(&fake);
-    until_holds(&first, true).await;
+    until_leader(&first).await;
     fake.stop();
-    until_holds(&first, false).await;
+    until_follower(&first).await;
     fake.resume().await;
     let (second, other) = start(&fake);
-    let (mut one, mut two) = (first.holds(), second.holds());
-    tokio::select! {
-        () = wait_until(&mut one, |held| *held) => {}
-        () = wait_until(&mut two, |held| *held) => {}
-    }
-    assert!(!(first.health().holds() && second.health().holds()));
+    let leaders = [&first, &second].map(|handle| Box::pin(until_leader(handle)));
+    futures_util::future::select_all(leaders).await;
+    assert!(!(is_leader(&first) && is_leader(&second)));
     running.stop().await;
     other.stop().await;
 }
 
 #[tokio::test]
-async fn what_a_holder_has_told_is_left_to_the_next() {
+async fn a_leader_that_gets_its_lease_back_knows_that_no_other_had_it() {
     let fake = FakeApiServer::start().await;
-    let (first, running) = start(&fake);
-    until_holds(&first, true).await;
-    assert_eq!(
-        first.handover().predecessor_state("webhook"),
-        PredecessorState::default()
+    let (handle, running) = start(&fake);
+    until_leader(&handle).await;
+    fake.stop();
+    until_follower(&handle).await;
+    fake.resume().await;
+    assert_eq!(until_leader(&handle).await, Predecessor::ThisProcess);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_lease_keeps_what_others_wrote_into_it_and_says_how_many_nodes_there_are() {
+    let fake = FakeApiServer::start().await;
+    fake.apply(
+        "/api/v1/nodes",
+        json!({"metadata": {"name": "node-1"}, "status": {}}),
     );
-    let told = BTreeSet::from([7, 0xdead_beef]);
-    first.handover().record_notified("webhook", told.clone());
-    running.stop().await;
-    let annotation =
-        |lease: &Value| lease["metadata"]["annotations"]["arp-monitor/told-webhook"].clone();
-    assert_eq!(annotation(&lease_of(&fake)), "00000007,deadbeef");
-    let (second, running) = start(&fake);
-    until_holds(&second, true).await;
-    let before = second.handover().predecessor_state("webhook");
-    assert_eq!(before.told, told);
-    assert!(before.until.is_some());
-    // Before it has told anything itself, it leaves that as it was.
-    assert_eq!(annotation(&lease_of(&fake)), "00000007,deadbeef");
-    second
-        .handover()
-        .record_notified("webhook", BTreeSet::from([8]));
-    fake.wait_for_requests(&format!("PUT {LEASES}"), 10).await;
-    assert_eq!(annotation(&lease_of(&fake)), "00000008");
+    fake.apply(
+        LEASES,
+        json!({
+            "metadata": {
+                "namespace": "default", "name": lease::NAME, "labels": {"team": "network"},
+                "annotations": {"arp-monitor/nodes": "7"},
+            },
+            "spec": {"holderIdentity": "", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 4},
+        }),
+    );
+    let (handle, running) = start(&fake);
+    let last_renewal = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(
+        until_leader(&handle).await,
+        Predecessor::Other { last_renewal }
+    );
+    let lease = lease_of(&fake);
+    assert_eq!(lease["metadata"]["labels"]["team"], "network");
+    assert_eq!(lease["metadata"]["annotations"]["arp-monitor/nodes"], "7");
+    assert_eq!(lease["spec"]["leaseTransitions"], 5);
+    handle.nodes(Duration::ZERO).await;
+    let renewals = fake.requests().len();
+    fake.wait_for_requests(&format!("PUT {LEASES}"), renewals + 2)
+        .await;
+    let lease = lease_of(&fake);
+    assert_eq!(lease["metadata"]["annotations"]["arp-monitor/nodes"], "1");
     running.stop().await;
 }
 
 #[tokio::test]
-async fn who_sees_the_cluster_speaks_for_it_before_who_does_not() {
+async fn a_candidate_with_coverage_is_preferred() {
     let fake = FakeApiServer::start().await;
-    let (blind, running) = start_seeing(&fake, true);
+    let (uncovered, running) = start_with_coverage(&fake, true);
     fake.wait_for_requests(&format!("GET {LEASES}"), 1).await;
-    assert!(!blind.health().holds());
-    let (seeing, other) = start_seeing(&fake, false);
-    until_holds(&seeing, true).await;
-    assert!(!blind.health().holds());
-    // It goes, and nobody is left that sees anything: somebody has to speak all the same.
+    assert!(!is_leader(&uncovered));
+    let (covered, other) = start_with_coverage(&fake, false);
+    until_leader(&covered).await;
+    assert!(!is_leader(&uncovered));
+    // It stops, and no candidate with coverage is left.
     other.stop().await;
-    until_holds(&blind, true).await;
-    // It was offered to all others just now: they are not asked again.
+    until_leader(&uncovered).await;
+    // The Lease is not offered at once again.
     fake.wait_for_requests(&format!("PUT {LEASES}"), 20).await;
-    assert!(blind.health().holds());
+    assert!(is_leader(&uncovered));
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_holder_that_sees_nothing_any_more_gives_way_to_one_that_does() {
+async fn a_leader_that_loses_its_coverage_gives_way_to_a_candidate_with_coverage() {
     let fake = FakeApiServer::start().await;
-    let (first, running) = start_seeing(&fake, false);
-    until_holds(&first, true).await;
-    let (second, other) = start_seeing(&fake, false);
-    let told = BTreeSet::from([7]);
-    first.handover().record_notified("webhook", told.clone());
+    let (first, running) = start_with_coverage(&fake, false);
+    until_leader(&first).await;
+    let (second, other) = start_with_coverage(&fake, false);
     let (here, is_blind) = (0, true);
     first
         .segment_coverage()
         .send_replace(Some(SegmentCoverage { here, is_blind }));
-    until_holds(&second, true).await;
-    assert!(!first.health().holds());
-    assert_eq!(second.handover().predecessor_state("webhook").told, told);
+    until_leader(&second).await;
+    assert!(!is_leader(&first));
     // It stays so.
     let renewals = fake
         .requests()
@@ -600,46 +635,80 @@ async fn a_holder_that_sees_nothing_any_more_gives_way_to_one_that_does() {
         .count();
     fake.wait_for_requests(&format!("PUT {LEASES}"), renewals + 10)
         .await;
-    assert!(second.health().holds() && !first.health().holds());
+    assert!(is_leader(&second) && !is_leader(&first));
     other.stop().await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn where_the_lease_is_forbidden_nobody_speaks() {
+async fn where_the_lease_is_forbidden_there_is_no_leader() {
     let fake = FakeApiServer::start().await;
     fake.fail_with(LEASES, 403, "{}");
     let (handle, running) = start(&fake);
     fake.wait_for_requests(&format!("GET {LEASES}"), 3).await;
-    assert!(!*handle.holds().borrow());
-    assert!(
-        handle
-            .health()
-            .requests(ApiRequestKind::Lease, ApiOutcome::Forbidden)
-            >= 2
-    );
+    assert!(!is_leader(&handle));
+    let forbidden = handle
+        .health()
+        .requests(ApiRequestKind::Lease, ApiOutcome::Forbidden);
+    assert!(forbidden >= 2, "{forbidden}");
     fake.clear_fault(LEASES);
-    until_holds(&handle, true).await;
+    until_leader(&handle).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_lease_that_somebody_took_is_his() {
+async fn a_lease_that_another_took_is_neither_renewed_nor_released() {
     let fake = FakeApiServer::start().await;
     let (handle, running) = start(&fake);
-    until_holds(&handle, true).await;
-    let mut lease = fake
-        .object(LEASES, &format!("default/{}", lease::NAME))
-        .unwrap();
+    until_leader(&handle).await;
+    let mut lease = lease_of(&fake);
     lease["spec"]["holderIdentity"] = json!("somebody");
     lease["spec"]["leaseDurationSeconds"] = json!(60);
     fake.apply(LEASES, lease);
-    until_holds(&handle, false).await;
+    until_follower(&handle).await;
     assert_eq!(holder(&fake), "somebody");
     running.stop().await;
-    assert_eq!(
-        holder(&fake),
-        "somebody",
-        "what is not ours is not given back"
+    assert_eq!(holder(&fake), "somebody");
+}
+
+#[tokio::test]
+async fn after_a_restart_a_conflict_is_an_event_whatever_the_predecessor_sent_about_its_address() {
+    let fake = FakeApiServer::start().await;
+    fake.apply(SERVICES, service("frontend", "192.0.2.10"));
+    // Left by an agent that sent another conflict on the address, and did not see its end.
+    fake.apply(
+        LEASES,
+        json!({
+            "metadata": {
+                "namespace": "default", "name": lease::NAME,
+                "annotations": {"arp-monitor/told-event": "65a2a3d6"},
+            },
+            "spec": {"holderIdentity": "", "renewTime": "2026-01-01T00:00:00.000000Z"},
+        }),
     );
+    let (handle, running) = start(&fake);
+    until_services(&handle, &["frontend"]).await;
+    let (findings, received) = tokio::sync::broadcast::channel(8);
+    let sink = EventSink::new(fake.connect(), handle.cluster(), "node-1".to_owned());
+    let policy = NotifierPolicy {
+        min_severity: Severity::Info,
+        per_minute: EventSink::PER_MINUTE,
+    };
+    let sources = NotifierSources {
+        findings: received,
+        cluster: Some(NotifierClusterSources {
+            leadership: handle.leadership(),
+            cluster: handle.cluster(),
+            drifts: None,
+        }),
+    };
+    let notifier = Notifier::start(sink, policy, sources, Arc::default());
+    until_leader(&handle).await;
+    let mut conflict = (*record(10, FindingKind::Conflict, Severity::Critical)).clone();
+    conflict.cluster = Some(Box::new(context(&["frontend"])));
+    findings.send(Arc::new(conflict)).unwrap();
+    let events = "/apis/events.k8s.io/v1/namespaces/shop/events";
+    fake.wait_for_requests(&format!("POST {events}"), 1).await;
+    notifier.stop().await;
+    running.stop().await;
 }

@@ -1,11 +1,12 @@
-//! Follows what services, pools and advertisements there are.
+//! Watches services, pools and advertisements.
 //!
-//! A task for each resource lists it once and then watches it. A watch that ends goes on from the version that was
-//! heard last; only if the API server no longer knows that version is everything listed anew. While the API server is
-//! away, what is known is kept, and said to be stale.
+//! A task for each resource lists it once and then watches it. A watch that ends is continued from the last version;
+//! only if that is too old is the resource listed again. While the API server is unreachable, the last known objects
+//! stay, marked as stale.
 //!
-//! kube's own `watcher` is not used: it keeps whole objects, ends a list at the first that does not fit its type, and
-//! has no word for a resource that is missing or forbidden for good.
+//! `kube::runtime::watcher` is not used. It buffers and parses a list as a whole, without a limit; after 410 all nodes of
+//! a fleet would list at once; and a watch that a restored etcd answers with 504 for ever (the version is in its future)
+//! is retried but never listed again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,7 @@ use probe_cluster::{
     resource_store::ResourceStore,
     snapshot::{ClusterSnapshot, Freshness, Resource, ResourceState},
 };
+use probe_model::Backoff;
 use serde_json::Value;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -34,74 +36,73 @@ use tokio_util::{
 
 use super::{
     ApiConnection, ApiHealth, ApiRequestError,
-    backoff::{ApiBackoff, jittered, up_to},
     health::{ApiRequestKind, ResourceHealth},
-    rate_limit::ApiTimings,
     read::{LOAD_BALANCERS, path, state_of_error},
-    request::{ResponseCompression, chain, chunks},
+    request::{ResponseCompression, chunks, error_text},
+    timings::{ApiTimings, jittered, up_to},
 };
 
-/// One change is no longer than this: etcd takes objects of 1.5 MiB.
+/// The largest event: etcd stores objects of up to 1.5 MiB.
 const MAX_LINE_BYTES: usize = 8 << 20;
 
-/// News that wait to be taken in.
+/// Events that wait to be applied.
 const UPDATE_QUEUE: usize = 64;
 
-/// A watch that lasted so long worked.
+/// A watch that lasted this long worked.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// So often in a row it is tried again soon what is forbidden.
+/// How often in a row a forbidden resource is tried again soon.
 const IMMEDIATE_RETRIES: u32 = 3;
 
-/// So often in a row a watch may be answered with an error of the server's before everything is listed anew.
-const SEND_TIMEOUT: u32 = 20;
+/// How often in a row a watch may fail with a server error before the resource is listed again.
+const MAX_WATCH_ERRORS: u32 = 20;
 
-/// Handing out what is known costs at most this part of the time.
+/// Building snapshots takes at most one in this many parts of the time.
 const MAX_DUTY_CYCLE: u32 = 20;
 
 /// Unknown fields that are logged.
 const MAX_LOGGED_FIELDS: usize = 64;
 
-/// What says that MetalLB is there, before its own resources were found.
+/// The annotations that show that MetalLB is installed, before its resources were found.
 const ALLOCATED_FROM: &str = "metallb.io~1ip-allocated-from-pool";
 const ALLOCATED_FROM_BEFORE: &str = "metallb.universe.tf~1ip-allocated-from-pool";
 
 enum StoreUpdate {
-    /// All there is.
+    /// All objects of a resource.
     Listed(ResourceStore),
-    /// New or changed.
+    /// A new or changed object.
     Applied(Resource, Value),
-    /// Gone.
+    /// A deleted object.
     Deleted(Resource, Value),
-    /// It works again.
+    /// The resource is watched again.
     Resumed(Resource),
-    /// It does not.
+    /// A request failed.
     Failed(Resource, ApiRequestError),
 }
 
-/// Follows a cluster until the task is dropped.
-pub async fn follow(
+/// Watches a cluster until the task is dropped.
+pub async fn watch_cluster(
     connection: ApiConnection,
-    pace: ApiTimings,
+    timings: ApiTimings,
     cluster: watch::Sender<Arc<ClusterSnapshot>>,
 ) {
     let (sender, updates) = mpsc::channel(UPDATE_QUEUE);
     let found = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     for &resource in Resource::ALL {
-        let follower = ResourceWatcher {
+        let watcher = ResourceWatcher {
             connection: connection.clone(),
             resource,
-            pace: pace.clone(),
+            timings: timings.clone(),
             updates: sender.clone(),
             found: found.clone(),
             label_selector: true,
             forbidden: 0,
         };
-        tasks.spawn(follower.run());
+        tasks.spawn(watcher.run());
     }
     drop(sender);
-    let mut keeper = StoreUpdater {
+    let mut updater = StoreUpdater {
         stores: Resource::ALL
             .iter()
             .map(|&resource| (resource, ResourceStore::new(resource)))
@@ -111,10 +112,10 @@ pub async fn follow(
         cluster,
         logged_fields: BTreeSet::new(),
     };
-    keeper.run(updates, pace.batch_window).await;
+    updater.run(updates, timings.batch_window).await;
 }
 
-/// Owns what is known.
+/// Applies events, and publishes snapshots.
 struct StoreUpdater {
     stores: BTreeMap<Resource, ResourceStore>,
     health: Arc<ApiHealth>,
@@ -127,48 +128,47 @@ struct StoreUpdater {
 impl StoreUpdater {
     async fn run(&mut self, mut updates: mpsc::Receiver<StoreUpdate>, batch_window: Duration) {
         let mut due = None;
-        let mut rest = Duration::ZERO;
+        let mut pause = Duration::ZERO;
         loop {
             let until = due.unwrap_or_else(tokio::time::Instant::now);
             tokio::select! {
-                // What is there is taken in first: it is handed out together.
                 biased;
                 () = sleep_until(until), if due.is_some() => {
                     due = None;
                     let started = Instant::now();
                     self.log_unknown_fields();
                     self.publish().await;
-                    rest = started.elapsed() * MAX_DUTY_CYCLE;
+                    pause = started.elapsed() * MAX_DUTY_CYCLE;
                 }
-                updates = updates.recv() => {
-                    let Some(updates) = updates else { return };
-                    if self.apply(updates) && due.is_none() {
-                        due = Some(tokio::time::Instant::now() + batch_window.max(rest));
+                update = updates.recv() => {
+                    let Some(update) = update else { return };
+                    if self.apply(update) && due.is_none() {
+                        due = Some(tokio::time::Instant::now() + batch_window.max(pause));
                     }
                 }
             }
         }
     }
 
-    /// Takes something in. Whether that makes a difference to anybody.
-    fn apply(&mut self, updates: StoreUpdate) -> bool {
-        match updates {
-            StoreUpdate::Listed(mut shelf) => {
-                let resource = shelf.resource();
+    /// Applies an update. Returns whether the snapshot changes.
+    fn apply(&mut self, update: StoreUpdate) -> bool {
+        match update {
+            StoreUpdate::Listed(mut store) => {
+                let resource = store.resource();
                 if let Some(previous) = self.stores.remove(&resource) {
-                    shelf.inherit_announcers(previous, Timestamp::now());
+                    store.inherit_announcers(previous, Timestamp::now());
                 }
                 let health = ResourceHealth {
-                    objects: shelf.len(),
-                    invalid: shelf.invalid(),
+                    objects: store.len(),
+                    invalid: store.invalid(),
                     freshness: current(),
                 };
                 let before = self.health.resource(resource).freshness.known;
                 if resource == Resource::IpAddressPools && before != ResourceState::Current {
                     self.found.notify_waiters();
                 }
-                tracing::info!(%resource, objects = health.objects, invalid = health.invalid, "read the cluster's objects");
-                self.stores.insert(resource, shelf);
+                tracing::info!(%resource, objects = health.objects, invalid = health.invalid, "listed");
+                self.stores.insert(resource, store);
                 self.health.set_resource(resource, health);
                 true
             }
@@ -176,10 +176,10 @@ impl StoreUpdater {
                 if resource == Resource::Services && self.is_first_metallb_service(&object) {
                     self.found.notify_waiters();
                 }
-                self.change(resource, |shelf| shelf.apply(object, Timestamp::now()))
+                self.change(resource, |store| store.apply(object, Timestamp::now()))
             }
             StoreUpdate::Deleted(resource, object) => {
-                self.change(resource, |shelf| shelf.remove(&object, Timestamp::now()))
+                self.change(resource, |store| store.remove(&object, Timestamp::now()))
             }
             StoreUpdate::Resumed(resource) => {
                 let mut health = self.health.resource(resource);
@@ -187,7 +187,7 @@ impl StoreUpdater {
                 health.freshness = current();
                 self.health.set_resource(resource, health);
                 if was != ResourceState::Current {
-                    tracing::info!(%resource, "the cluster's objects are followed again");
+                    tracing::info!(%resource, "watching again");
                 }
                 was != ResourceState::Current
             }
@@ -200,15 +200,15 @@ impl StoreUpdater {
         resource: Resource,
         change: impl FnOnce(&mut ResourceStore) -> bool,
     ) -> bool {
-        let Some(shelf) = self.stores.get_mut(&resource) else {
+        let Some(store) = self.stores.get_mut(&resource) else {
             return false;
         };
-        let is_news = change(shelf);
-        if is_news {
-            let (objects, invalid) = (shelf.len(), shelf.invalid());
+        let is_changed = change(store);
+        if is_changed {
+            let (objects, invalid) = (store.len(), store.invalid());
             self.health.set_counts(resource, objects, invalid);
         }
-        is_news
+        is_changed
     }
 
     fn failed(&mut self, resource: Resource, error: &ApiRequestError) -> bool {
@@ -216,7 +216,7 @@ impl StoreUpdater {
         let before = health.freshness.clone();
         let was_read = matches!(before.known, ResourceState::Current | ResourceState::Stale);
         health.freshness.known = match state_of_error(error) {
-            // An API server that starts refuses everybody for a moment: what was read stays what is known.
+            // A starting API server forbids everything for a moment: the last known objects stay.
             ResourceState::NeverRead | ResourceState::Forbidden if was_read => ResourceState::Stale,
             ResourceState::NeverRead => before.known,
             known => known,
@@ -229,13 +229,13 @@ impl StoreUpdater {
         let after = health.freshness.clone();
         self.health.set_resource(resource, health);
         if before.known != after.known || before.error.is_none() {
-            // Once, however often it is tried.
+            // Logged once, however often it is retried.
             match after.known {
                 ResourceState::NotInstalled => {
-                    tracing::info!(%resource, "the cluster has no such resource: it is asked for again now and then");
+                    tracing::info!(%resource, "not installed, retrying occasionally");
                 }
                 _ => {
-                    tracing::warn!(%resource, state = %after.known, %error, "cannot follow the cluster's objects");
+                    tracing::warn!(%resource, state = %after.known, %error, "cannot watch");
                 }
             }
         }
@@ -256,7 +256,7 @@ impl StoreUpdater {
         }
     }
 
-    /// Whether a service shows that MetalLB has come, which was not there.
+    /// Whether a service shows that MetalLB was installed since.
     fn is_first_metallb_service(&self, service: &Value) -> bool {
         let known = self
             .health
@@ -270,20 +270,20 @@ impl StoreUpdater {
         known == ResourceState::NotInstalled && (has(ALLOCATED_FROM) || has(ALLOCATED_FROM_BEFORE))
     }
 
-    /// Hands out what is known.
+    /// Publishes a snapshot.
     async fn publish(&self) {
-        let stores = self.stores.values().map(|shelf| {
-            let freshness = self.health.resource(shelf.resource()).freshness;
-            (shelf, freshness)
+        let stores = self.stores.values().map(|store| {
+            let freshness = self.health.resource(store.resource()).freshness;
+            (store, freshness)
         });
         let objects = resource_store::objects(stores);
-        // Thousands of services take a while: not where frames are waited for.
+        // Thousands of services take a while: not on the threads that read frames.
         match tokio::task::spawn_blocking(move || ClusterSnapshot::from(objects)).await {
             Ok(cluster) => {
                 self.cluster.send_replace(Arc::new(cluster));
             }
             Err(error) => {
-                tracing::error!(%error, "cannot put together what is known of the cluster");
+                tracing::error!(%error, "cannot build a snapshot of the cluster");
             }
         }
     }
@@ -297,13 +297,13 @@ fn current() -> Freshness {
     }
 }
 
-/// Follows one resource.
+/// Watches one resource.
 struct ResourceWatcher {
     connection: ApiConnection,
     resource: Resource,
-    pace: ApiTimings,
+    timings: ApiTimings,
     updates: mpsc::Sender<StoreUpdate>,
-    /// Told when MetalLB's resources may have come.
+    /// Notified when MetalLB may have been installed.
     found: Arc<Notify>,
     label_selector: bool,
     /// How often in a row it was forbidden.
@@ -312,18 +312,18 @@ struct ResourceWatcher {
 
 /// How a watch ended.
 enum WatchEnd {
-    /// As it should: in time, or because the connection did.
+    /// At its timeout, or with the connection.
     Ended,
-    /// The API server has something against it.
+    /// With an error.
     Failed(ApiRequestError),
-    /// Nobody listens.
+    /// The receiver of updates is gone.
     ReceiverClosed,
 }
 
 impl ResourceWatcher {
     async fn run(mut self) {
-        sleep(up_to(self.pace.start)).await;
-        let mut backoff = ApiBackoff::new(self.pace.retry);
+        sleep(up_to(self.timings.start)).await;
+        let mut backoff = self.timings.backoff();
         while !self.updates.is_closed() {
             let listed = self
                 .connection
@@ -336,9 +336,10 @@ impl ResourceWatcher {
                     let Some(error) = self.watch(listed.version, &mut backoff).await else {
                         return;
                     };
-                    tracing::debug!(resource = %self.resource, %error, "listing anew");
-                    // Whatever it was, it is not asked for at once by all that had it.
-                    sleep(up_to(self.pace.relist).max(backoff.next())).await;
+                    tracing::debug!(resource = %self.resource, %error, "listing again");
+                    // All nodes of the fleet may have got the same error at once.
+                    sleep(up_to(self.timings.relist).max(backoff.next_delay(fastrand::f64())))
+                        .await;
                 }
                 Err(ApiRequestError::Refused(_)) if self.selects() => self.label_selector = false,
                 Err(error) => self.back_off(error, &mut backoff).await,
@@ -346,70 +347,70 @@ impl ResourceWatcher {
         }
     }
 
-    /// Whether the server is asked to select.
+    /// Whether the server selects the services.
     fn selects(&self) -> bool {
         self.resource == Resource::Services && self.label_selector
     }
 
-    async fn send(&self, updates: StoreUpdate) -> Result<(), WatchEnd> {
+    async fn send(&self, update: StoreUpdate) -> Result<(), WatchEnd> {
         self.updates
-            .send(updates)
+            .send(update)
             .await
             .map_err(|_| WatchEnd::ReceiverClosed)
     }
 
-    /// Tells of a failure, and waits as long as that is worth.
-    async fn back_off(&mut self, error: ApiRequestError, backoff: &mut ApiBackoff) {
+    /// Reports a failure, and waits.
+    async fn back_off(&mut self, error: ApiRequestError, backoff: &mut Backoff) {
         let known = state_of_error(&error);
         self.forbidden = match known {
             ResourceState::Forbidden => self.forbidden.saturating_add(1),
             _ => 0,
         };
-        // Whoever is gone is noticed by the loop.
+        // The loop notices that the receiver is gone.
         let _ = self.send(StoreUpdate::Failed(self.resource, error)).await;
         match known {
             ResourceState::NotInstalled => self.wait_until_found().await,
-            // An API server that has just started forbids everything for a moment.
+            // A starting API server forbids everything for a moment.
             ResourceState::Forbidden if self.forbidden > IMMEDIATE_RETRIES => {
-                sleep(jittered(self.pace.forbidden)).await;
+                sleep(jittered(self.timings.forbidden)).await;
             }
             ResourceState::Forbidden
             | ResourceState::Current
             | ResourceState::Stale
             | ResourceState::NeverRead => {
-                sleep(backoff.next()).await;
+                sleep(backoff.next_delay(fastrand::f64())).await;
             }
         }
     }
 
-    /// Waits until what is missing may be there. One resource is asked for; when it comes, the others may have as well.
+    /// Waits until a missing resource may have been installed. One is tried regularly; when it is there, the others may be
+    /// as well.
     async fn wait_until_found(&self) {
         let health = self.connection.health();
         let pools = health.resource(Resource::IpAddressPools).freshness.known;
         let wait = match self.resource {
-            Resource::IpAddressPools | Resource::Services => self.pace.missing,
-            // It is being installed.
+            Resource::IpAddressPools | Resource::Services => self.timings.missing,
+            // The installation may still be going on.
             Resource::L2Advertisements | Resource::BgpAdvertisements
                 if pools == ResourceState::Current =>
             {
-                self.pace.missing
+                self.timings.missing
             }
             Resource::L2Advertisements
             | Resource::BgpAdvertisements
-            | Resource::ServiceL2Statuses => self.pace.missing_others,
+            | Resource::ServiceL2Statuses => self.timings.missing_others,
         };
         if timeout(jittered(wait), self.found.notified()).await.is_ok() {
-            // Not all nodes at once; and one resource comes after the other.
-            sleep(self.pace.retry + up_to(self.pace.start)).await;
+            // Not all nodes at once; and one resource is installed after the other.
+            sleep(self.timings.retry + up_to(self.timings.start)).await;
         }
     }
 
-    /// Watches from a version on until everything has to be listed anew, because of what is returned; nothing if
-    /// nobody listens any more.
+    /// Watches from a version until the resource has to be listed again, and returns why; `None` if the receiver is gone.
     async fn watch(
         &mut self,
         mut version: String,
-        backoff: &mut ApiBackoff,
+        backoff: &mut Backoff,
     ) -> Option<ApiRequestError> {
         let mut failed = 0;
         loop {
@@ -423,8 +424,8 @@ impl ResourceWatcher {
                 Ok(()) | Err(WatchEnd::Ended) => {
                     failed = 0;
                     if started.elapsed() < HEALTHY_AFTER {
-                        // A server that ends every watch at once is not asked in a loop.
-                        sleep(backoff.next()).await;
+                        // A server that ends every watch at once.
+                        sleep(backoff.next_delay(fastrand::f64())).await;
                     }
                 }
                 Err(WatchEnd::Failed(
@@ -432,16 +433,18 @@ impl ResourceWatcher {
                     | ApiRequestError::Unavailable(_)
                     | ApiRequestError::Unauthorized(_)),
                 )) => {
-                    // It may be the version that it cannot serve, as after etcd was restored.
-                    if matches!(error, ApiRequestError::Unavailable(_)) && failed >= SEND_TIMEOUT {
+                    // It may be that it cannot serve the version, as after etcd was restored.
+                    if matches!(error, ApiRequestError::Unavailable(_))
+                        && failed >= MAX_WATCH_ERRORS
+                    {
                         return Some(error);
                     }
                     failed += 1;
                     self.back_off(error, backoff).await;
                 }
-                // The version is too old, or the answer makes no sense.
+                // The version is too old, or the response is invalid.
                 Err(WatchEnd::Failed(error)) => {
-                    // What is old is nothing wrong. Others are told, and the list says more.
+                    // A version that is too old is no failure.
                     let is_wrong = !matches!(error, ApiRequestError::Gone(_));
                     if is_wrong
                         && self
@@ -457,10 +460,10 @@ impl ResourceWatcher {
         }
     }
 
-    /// Watches once. The version is moved on with what is heard.
+    /// Watches once. `version` follows the events.
     async fn watch_once(&self, version: &mut String, failed: bool) -> Result<(), WatchEnd> {
-        // From half of it on, so that the watches of a fleet do not end at once.
-        let seconds = (self.pace.watch / 2 + up_to(self.pace.watch / 2)).as_secs();
+        // Jittered, so that the watches of a fleet do not end at once.
+        let seconds = (self.timings.watch / 2 + up_to(self.timings.watch / 2)).as_secs();
         let mut path = format!(
             "{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}",
             path(self.resource),
@@ -477,25 +480,25 @@ impl ResourceWatcher {
         if failed {
             self.send(StoreUpdate::Resumed(self.resource)).await?;
         }
-        let reader = StreamReader::new(chunks(body, Some(jittered(self.pace.idle_timeout))));
+        let reader = StreamReader::new(chunks(body, Some(jittered(self.timings.idle_timeout))));
         let codec = LinesCodec::new_with_max_length(MAX_LINE_BYTES);
         let mut lines = FramedRead::new(reader, codec);
         while let Some(line) = lines.next().await {
             let line = match line {
                 Ok(line) => line,
-                // The connection ended, or is dead: the next watch says whether that matters.
+                // The connection ended, or is dead: the next watch will tell.
                 Err(LinesCodecError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                    tracing::debug!(resource = %self.resource, %error, "a watch broke off");
+                    tracing::debug!(resource = %self.resource, %error, "watch cut off");
                     return Err(WatchEnd::Ended);
                 }
-                Err(error) => return Err(self.invalid_response(chain(&error))),
+                Err(error) => return Err(self.invalid_response(error_text(&error))),
             };
             self.change(&line, version).await?;
         }
         Ok(())
     }
 
-    /// Takes one line of a watch.
+    /// Handles one event of a watch.
     async fn change(&self, line: &str, version: &mut String) -> Result<(), WatchEnd> {
         if line.trim().is_empty() {
             return Ok(());
@@ -504,7 +507,7 @@ impl ResourceWatcher {
             Ok(change) => change,
             // The connection ended in the middle of it.
             Err(error) if error.is_eof() => return Err(WatchEnd::Ended),
-            Err(error) => return Err(self.invalid_response(chain(&error))),
+            Err(error) => return Err(self.invalid_response(error_text(&error))),
         };
         let object = change
             .get_mut("object")
@@ -517,7 +520,7 @@ impl ResourceWatcher {
         if kind == "ERROR" {
             let code = object.get("code").and_then(Value::as_u64);
             let message = object.get("message").and_then(Value::as_str);
-            let message = message.unwrap_or("an error without words").to_owned();
+            let message = message.unwrap_or("an error without a message").to_owned();
             let code = code.and_then(|code| u16::try_from(code).ok());
             let Some(code) = code else {
                 return Err(self.invalid_response(message));
@@ -536,11 +539,11 @@ impl ResourceWatcher {
             "ADDED" | "MODIFIED" => self.send(StoreUpdate::Applied(self.resource, object)).await,
             "DELETED" => self.send(StoreUpdate::Deleted(self.resource, object)).await,
             "BOOKMARK" => Ok(()),
-            other => Err(self.invalid_response(format!("a change of the sort {other:?}"))),
+            other => Err(self.invalid_response(format!("an event of type {other:?}"))),
         }
     }
 
-    /// Something that makes no sense, counted.
+    /// Counts an invalid response.
     fn invalid_response(&self, error: String) -> WatchEnd {
         let error = ApiRequestError::InvalidResponse(error);
         self.connection.count(ApiRequestKind::Watch, Some(&error));

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod binding;
 mod binding_key;
 mod bogus_reason;
@@ -16,11 +17,13 @@ mod context;
 pub mod drill;
 mod escape;
 mod finding;
+mod leadership;
 mod links;
 mod mac_pattern;
 mod next_step;
 pub mod on_link;
 mod record;
+mod text;
 mod time;
 pub mod vendor;
 mod view;
@@ -31,6 +34,7 @@ pub mod schema;
 #[cfg(test)]
 mod schema_tests;
 
+pub use backoff::Backoff;
 pub use binding::{BindingRecord, ConflictRecord, TakeoverRecord, UndecidedKind, UndecidedRecord};
 pub use binding_key::{BindingKey, Segment};
 pub use bogus_reason::BogusReason;
@@ -46,9 +50,11 @@ pub use finding::{
     AnnouncementKind, DisputePhase, Evidence, EvidenceCounts, Finding, FindingAttributes,
     FindingKind, FindingPublication, Hint, OwnerRole, OwnerView, Severity,
 };
+pub use leadership::{Leadership, Predecessor};
 pub use links::{DefaultRoute, Link, Links};
 pub use mac_pattern::{MacPattern, MacPatternError};
 pub use next_step::{FindingOrigin, NextStep, after_check, identify_hosts, next_step};
 pub use record::{CountsRecord, FindingRecord, OwnerRecord, to_json};
+pub use text::{error_chain, truncate};
 pub use time::Timestamp;
 pub use view::{BindingView, ConflictView, TakeoverView};

@@ -1,40 +1,39 @@
-//! What is counted of notifications.
+//! Counters of notifications, shared with the metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use probe_common::label_enum;
 
 label_enum! {
-    /// Ways to tell somebody.
+    /// The ways in which notifications are delivered.
     pub enum NotificationChannel {
-        /// Over HTTP.
+        /// HTTP POST.
         Webhook = "webhook",
-        /// An Event of Kubernetes on the Service.
+        /// Kubernetes Events on Services.
         Event = "event",
     }
 }
 
 label_enum! {
-    /// What came of trying to send something.
+    /// How an attempt to deliver ended.
     pub enum DeliveryResult {
-        /// It was taken.
+        /// Accepted by the receiver.
         Sent = "sent",
-        /// It was not, and is tried again.
+        /// Failed, and retried.
         Retried = "retried",
-        /// It was refused for good.
+        /// Refused for good.
         Refused = "refused",
     }
 }
 
-/// The counts of one channel.
 #[derive(Debug, Default)]
 struct ChannelCounts {
     deliveries: [AtomicU64; DeliveryResult::COUNT],
     dropped: AtomicU64,
-    waiting: AtomicU64,
+    pending: AtomicU64,
 }
 
-/// What is counted. Shared with the metrics.
+/// The counters of all channels.
 #[derive(Debug, Default)]
 pub struct NotificationCounts([ChannelCounts; NotificationChannel::COUNT]);
 
@@ -43,39 +42,39 @@ impl NotificationCounts {
         &self.0[channel.number() as usize]
     }
 
-    /// Counts an attempt.
-    pub fn count(&self, channel: NotificationChannel, ending: DeliveryResult) {
-        self.channel(channel).deliveries[usize::from(ending.number())]
+    /// Counts an attempt to deliver.
+    pub fn count(&self, channel: NotificationChannel, result: DeliveryResult) {
+        self.channel(channel).deliveries[usize::from(result.number())]
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts notification that nobody was told one by one.
+    /// Counts notifications that were not delivered one by one.
     pub fn add_dropped(&self, channel: NotificationChannel, number: u64) {
         self.channel(channel)
             .dropped
             .fetch_add(number, Ordering::Relaxed);
     }
 
-    /// So many notification wait now.
-    pub fn set_waiting(&self, channel: NotificationChannel, number: usize) {
+    /// Sets the number of subjects in the queue.
+    pub fn set_pending(&self, channel: NotificationChannel, number: usize) {
         let number = u64::try_from(number).unwrap_or(u64::MAX);
         self.channel(channel)
-            .waiting
+            .pending
             .store(number, Ordering::Relaxed);
     }
 
-    /// How often it ended so.
-    pub fn ended(&self, channel: NotificationChannel, ending: DeliveryResult) -> u64 {
-        self.channel(channel).deliveries[usize::from(ending.number())].load(Ordering::Relaxed)
+    /// The number of attempts with this result.
+    pub fn deliveries(&self, channel: NotificationChannel, result: DeliveryResult) -> u64 {
+        self.channel(channel).deliveries[usize::from(result.number())].load(Ordering::Relaxed)
     }
 
-    /// News that nobody was told one by one.
+    /// The number of notifications that were not delivered one by one.
     pub fn dropped(&self, channel: NotificationChannel) -> u64 {
         self.channel(channel).dropped.load(Ordering::Relaxed)
     }
 
-    /// News that wait.
-    pub fn waiting(&self, channel: NotificationChannel) -> u64 {
-        self.channel(channel).waiting.load(Ordering::Relaxed)
+    /// The number of subjects in the queue.
+    pub fn pending(&self, channel: NotificationChannel) -> u64 {
+        self.channel(channel).pending.load(Ordering::Relaxed)
     }
 }

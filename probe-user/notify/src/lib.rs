@@ -1,18 +1,20 @@
-//! Notifications: conflicts and drifts, told to somebody who does not look.
+//! Notifications about conflicts and drifts: which are sent, when, and the webhook.
 //!
-//! What always holds: detection never waits for a receiver, memory is bounded however long one is away, and what
-//! is not told one by one is counted and told as a number. What is told, in which order, how often and to whom is
-//! pure (`desk`, `queue`, `retry`, `message`); only `webhook` sends.
+//! What always holds: detection never waits for a receiver; memory is bounded however long a receiver is away; a
+//! notification that is not delivered one by one is counted and delivered as a number; delivery is at least once. Which
+//! notifications are sent, in which order and how often is pure (`gate`, `queue`, `retry`, `message`); only `webhook`
+//! does I/O. Must not depend on `kubernetes`: it implements [`NotificationSink`] for Kubernetes Events.
 
+#![forbid(unsafe_code)]
+
+mod conflicts;
 mod counts;
 mod drifts;
-mod event_dedup;
-mod events;
 mod gate;
-mod kubernetes_event;
 mod notification;
 mod queue;
 mod retry;
+mod sink;
 mod task;
 
 pub mod message;
@@ -20,12 +22,14 @@ pub mod webhook;
 
 #[cfg(test)]
 mod schema_tests;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use counts::{DeliveryResult, NotificationChannel, NotificationCounts};
-pub use gate::{GateRole, HANDOVER_WINDOW, NotificationGate};
 pub use message::{MessageReporter, WebhookFormat};
-pub use notification::{FindingSelection, Notification, NotificationKind, NotificationSubject};
-pub use queue::{NotificationBatch, NotificationQueue};
-pub use retry::{DeliveryBackoff, DeliveryOutcome, NotificationRateLimit};
-pub use task::{Notifier, NotifierClusterSources, NotifierSettings, NotifierSources};
-pub use webhook::{Webhook, WebhookError, WebhookSettings, WebhookUrlSource};
+pub use notification::{Notification, NotificationCause, NotificationKind, NotificationSubject};
+pub use queue::{NotificationBatch, NotificationQueue, QueuedNotification};
+pub use retry::NotificationRateLimit;
+pub use sink::{DeliveryOutcome, DeliveryReport, NotificationSink};
+pub use task::{Notifier, NotifierClusterSources, NotifierPolicy, NotifierSources};
+pub use webhook::{Webhook, WebhookError, WebhookSettings, WebhookSink, WebhookUrlSource};

@@ -1,5 +1,5 @@
-//! What a receiver reads: JSON with a version, for programs (docs/notification.schema.json), or the text that Slack
-//! and those who take the same show to people.
+//! The content of messages: versioned JSON for programs (docs/notification.schema.json), text for Slack and compatible
+//! chats, and the note of a Kubernetes Event.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use probe_cluster::drift::Drift;
 use probe_common::wire::Vlan;
 use probe_model::{CauseKind, FindingOrigin, FindingRecord, NextStep, OwnerRecord, Severity};
-use probe_render::{self, text};
+use probe_render::text;
 use serde::Serialize;
 use serde_json::json;
 
@@ -16,22 +16,21 @@ use super::{
     queue::{NotificationBatch, QueuedNotification},
 };
 
-/// Raised when a field changes its meaning or goes; fields may be added without.
+/// Incremented when a field is removed or changes its meaning; fields may be added without.
 pub const VERSION: u32 = 1;
 
-/// As what notification are sent.
+/// The format of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WebhookFormat {
     /// For programs.
     Json,
-    /// For Slack, and Mattermost, Rocket.Chat, Discord (its address with `/slack` behind) and others that take the
-    /// same.
+    /// For Slack, Mattermost, Rocket.Chat, Discord (its URL with `/slack` appended) and other compatible chats.
     Slack,
 }
 
 impl WebhookFormat {
-    /// So many subjects are listed in one message; people read fewer.
-    pub const fn listed(self) -> usize {
+    /// The number of subjects that one message lists; people read fewer.
+    pub const fn max_listed(self) -> usize {
         match self {
             Self::Json => 50,
             Self::Slack => 10,
@@ -39,23 +38,24 @@ impl WebhookFormat {
     }
 }
 
-/// Who tells.
+/// The agent that reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MessageReporter {
-    /// The name of this host.
+    /// The name of the node, or of the host.
     pub host: String,
-    /// The version of this program.
+    /// The version of the agent.
     pub version: &'static str,
 }
 
 impl MessageReporter {
-    /// This host.
-    pub fn this_host() -> Self {
+    /// This agent, on the node of this name, or else on this host.
+    pub fn new(node_name: Option<&str>) -> Self {
+        let hostname = || {
+            let name = rustix::system::uname();
+            name.nodename().to_string_lossy().into_owned()
+        };
         Self {
-            host: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            host: node_name.map_or_else(hostname, str::to_owned),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -80,7 +80,7 @@ struct MessageItem<'a> {
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// News about it that this stands for.
+    /// The number of notifications that this stands for.
     number: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     finding: Option<&'a FindingRecord>,
@@ -114,19 +114,19 @@ pub fn body(
     }
 }
 
-fn item(waiting: &QueuedNotification) -> MessageItem<'_> {
-    let record = waiting.last.finding();
-    let first = waiting.first.finding();
+fn item(queued: &QueuedNotification) -> MessageItem<'_> {
+    let record = queued.last.finding();
+    let first = queued.first.finding();
     MessageItem {
-        kind: waiting.last.kind,
-        severity: waiting.last.severity,
+        kind: queued.last.kind,
+        severity: queued.last.severity,
         drill: record.is_some_and(|record| record.drill),
-        text: sentence(waiting),
-        next: next(&waiting.last).map(|step| step.command),
-        number: waiting.number,
+        text: sentence(queued),
+        next: next(&queued.last).map(|step| step.command),
+        number: queued.number,
         finding: record,
-        first: first.filter(|_| waiting.number > 1),
-        drift: waiting.last.drift(),
+        first: first.filter(|_| queued.number > 1),
+        drift: queued.last.drift(),
     }
 }
 
@@ -154,22 +154,22 @@ fn and_more(more: &BTreeMap<NotificationKind, u64>) -> String {
     format!("and {all} more ({})", parts.join(", "))
 }
 
-/// What has happened to which address, in one line.
-fn sentence(waiting: &QueuedNotification) -> String {
-    let mut text = match &waiting.last.cause {
-        NotificationCause::Finding(record) => conflict_sentence(waiting.last.kind, record),
+/// What has happened, in one line.
+fn sentence(queued: &QueuedNotification) -> String {
+    let mut text = match &queued.last.cause {
+        NotificationCause::Finding(record) => conflict_sentence(queued.last.kind, record),
         NotificationCause::Drift { drift, .. }
-            if waiting.last.kind == NotificationKind::DriftGone =>
+            if queued.last.kind == NotificationKind::DriftGone =>
         {
-            format!("no longer so: {}", drift.says)
+            format!("resolved: {}", drift.says)
         }
         NotificationCause::Drift { drift, .. } => drift.says.clone(),
     };
-    if waiting.number > 1 {
-        let first = &waiting.first;
+    if queued.number > 1 {
+        let first = &queued.first;
         let _ = write!(
             text,
-            "; told late: {} at {}",
+            "; delayed: {} at {}",
             first.kind,
             format_time(first.time())
         );
@@ -181,11 +181,11 @@ fn conflict_sentence(kind: NotificationKind, record: &FindingRecord) -> String {
     let ip = record.ip;
     let what = match kind {
         NotificationKind::ConflictQuiet => {
-            format!("the conflict on {ip} is quiet, and not proven to be over")
+            format!("the conflict on {ip} is quiet, not confirmed resolved")
         }
-        NotificationKind::ConflictResolved => format!("the conflict on {ip} is over"),
+        NotificationKind::ConflictResolved => format!("the conflict on {ip} is resolved"),
         NotificationKind::ConflictExpired => {
-            format!("the conflict on {ip} has not been seen for a long time")
+            format!("the conflict on {ip} has expired: no evidence for a long time")
         }
         NotificationKind::StaleAnnouncement => {
             format!("clients may send to a host that announced {ip} and does not reply for it")
@@ -202,14 +202,14 @@ fn conflict_sentence(kind: NotificationKind, record: &FindingRecord) -> String {
     } else {
         ""
     };
-    match whose(record) {
-        Some(whose) => format!("{drill}{what} ({whose})"),
+    match assignment(record) {
+        Some(assignment) => format!("{drill}{what} ({assignment})"),
         None => format!("{drill}{what}"),
     }
 }
 
 /// The services and the pool of an address.
-fn whose(record: &FindingRecord) -> Option<String> {
+fn assignment(record: &FindingRecord) -> Option<String> {
     let context = record.cluster.as_ref()?;
     let services = context.services.iter().map(ToString::to_string);
     let pool = context.pool.iter().map(|pool| format!("pool {pool}"));
@@ -231,7 +231,7 @@ fn next(notification: &Notification) -> Option<NextStep> {
     }
 }
 
-/// What may be the cause: what the cluster says goes before what the frames suggest.
+/// The likely cause: what the cluster suggests takes precedence over what the frames suggest.
 fn cause(record: &FindingRecord) -> Option<String> {
     let context = record.cluster.as_ref();
     match context.and_then(|context| context.cause.as_ref()) {
@@ -250,23 +250,23 @@ fn slack(batch: &NotificationBatch, reporter: &MessageReporter) -> String {
         paragraphs.push(format!("*{}*", and_more(&batch.more)));
     }
     paragraphs.push(escaped(&format!(
-        "told by {} (arp-monitor {})",
+        "reported by {} (arp-monitor {})",
         reporter.host, reporter.version
     )));
     paragraphs.join("\n\n")
 }
 
-fn paragraph(waiting: &QueuedNotification) -> String {
-    let severity = match waiting.last.severity {
+fn paragraph(queued: &QueuedNotification) -> String {
+    let severity = match queued.last.severity {
         Severity::Critical => "CRITICAL: ",
         Severity::Warning => "Warning: ",
         Severity::Notice | Severity::Info => "",
     };
-    let title = sentence(waiting);
+    let title = sentence(queued);
     let mut text = format!("*{}*", escaped(&format!("{severity}{title}")));
-    match &waiting.last.cause {
+    match &queued.last.cause {
         NotificationCause::Finding(record) => {
-            let first = waiting.first.finding().unwrap_or(record);
+            let first = queued.first.finding().unwrap_or(record);
             details(&mut text, record, first);
         }
         NotificationCause::Drift { drift, .. } => {
@@ -277,18 +277,18 @@ fn paragraph(waiting: &QueuedNotification) -> String {
             line(&mut text, &format!("since {}", format_time(drift.since)));
         }
     }
-    if let Some(NextStep { purpose, command }) = next(&waiting.last) {
-        // Within backticks there is no other markup, and no backtick.
+    if let Some(NextStep { purpose, command }) = next(&queued.last) {
+        // Within backticks there is no other markup.
         let command = escaped(&command.replace('`', "'"));
         let _ = write!(text, "\n{} `{command}`", escaped(&purpose));
     }
     text
 }
 
-/// All of it in one paragraph: an Event of Kubernetes.
-pub(super) fn repetition_note(waiting: &QueuedNotification) -> String {
-    let mut parts = vec![sentence(waiting)];
-    match &waiting.last.cause {
+/// All of it in one paragraph: the note of a Kubernetes Event.
+pub fn event_note(queued: &QueuedNotification) -> String {
+    let mut parts = vec![sentence(queued)];
+    match &queued.last.cause {
         NotificationCause::Finding(record) => {
             parts.extend(record.owners.iter().map(owner_line));
             parts.extend(cause(record).map(|cause| format!("cause? {cause}")));
@@ -298,15 +298,15 @@ pub(super) fn repetition_note(waiting: &QueuedNotification) -> String {
             parts.extend(drift.evidence.iter().cloned());
         }
     }
-    if let Some(NextStep { purpose, command }) = next(&waiting.last) {
+    if let Some(NextStep { purpose, command }) = next(&queued.last) {
         parts.push(format!("{purpose} {command}"));
     }
     parts.join("; ")
 }
 
-/// Who has the address, why, where and since when.
+/// The owners, the cause, the place and the time.
 fn details(text: &mut String, record: &FindingRecord, first: &FindingRecord) {
-    // Of what is over, who it was is with its beginning.
+    // The end of a conflict has fewer owners than its opening.
     let owners = if first.owners.len() > record.owners.len() {
         &first.owners
     } else {
@@ -340,7 +340,7 @@ fn owner_line(owner: &OwnerRecord) -> String {
     if let Some(node) = &owner.node {
         let _ = write!(text, ", node {node}");
     } else if owner.local {
-        text.push_str(", the host that tells this");
+        text.push_str(", this host");
     }
     text
 }
@@ -350,14 +350,14 @@ fn line(text: &mut String, line: &str) {
     text.push_str(&escaped(line));
 }
 
-/// To the second, and in the one zone that all who read it share.
+/// To the second, in UTC.
 fn format_time(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC)
         .strftime("%F %T UTC")
         .to_string()
 }
 
-/// The three characters that mean something to Slack.
+/// Escapes the three characters that are markup to Slack.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -372,8 +372,8 @@ mod tests {
 
     use super::{
         super::{
-            notification::tests::{notification, record},
             queue::NotificationQueue,
+            testing::{change_finding, drift_notification, notification, record},
         },
         *,
     };
@@ -390,7 +390,7 @@ mod tests {
     }
 
     fn written(format: WebhookFormat, queue: &NotificationQueue) -> serde_json::Value {
-        let batch = queue.batch(format.listed());
+        let batch = queue.batch(format.max_listed());
         serde_json::from_str(&body(format, &batch, &reporter(), sent())).unwrap()
     }
 
@@ -399,21 +399,20 @@ mod tests {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let NotificationCause::Finding(record) = &mut notification.cause else {
-            panic!("{notification:?}")
-        };
-        Arc::make_mut(record).cluster = Some(Box::new(AddressContext {
-            services: vec![named("shop", "frontend")],
-            pool: Some(named("metallb-system", "production")),
-            announced: AnnouncementMode::Layer2,
-            announcers: Vec::new(),
-            cause: None,
-        }));
+        change_finding(&mut notification, |record| {
+            record.cluster = Some(Box::new(AddressContext {
+                services: vec![named("shop", "frontend")],
+                pool: Some(named("metallb-system", "production")),
+                announced: AnnouncementMode::Layer2,
+                announcers: Vec::new(),
+                cause: None,
+            }));
+        });
         notification
     }
 
     #[test]
-    fn a_conflict_reads_as_a_person_would_say_it() {
+    fn a_conflict_names_its_owners_and_the_next_step() {
         let mut queue = NotificationQueue::default();
         queue.push(of_a_service(notification(10, NotificationKind::Conflict)));
         let text = &written(WebhookFormat::Slack, &queue)["text"];
@@ -424,19 +423,16 @@ mod tests {
              before 02:64:72:69:6c:02\n\
              eth0, segment 192.0.2.0/24; since 2026-11-21 02:00:00 UTC\n\
              see who has it now, who should, and what to do about it: `probe explain 192.0.2.10`\n\n\
-             told by node-1 (arp-monitor 0.0.0)"
+             reported by node-1 (arp-monitor 0.0.0)"
         );
     }
 
     #[test]
-    fn what_was_over_before_it_could_be_told_is_told_once_with_both() {
+    fn a_conflict_that_ended_before_it_was_sent_is_one_entry_with_both() {
         let mut queue = NotificationQueue::default();
         queue.push(notification(10, NotificationKind::Conflict));
         let mut end = notification(10, NotificationKind::ConflictResolved);
-        let NotificationCause::Finding(record) = &mut end.cause else {
-            panic!("{end:?}")
-        };
-        Arc::make_mut(record).time = sent();
+        change_finding(&mut end, |record| record.time = sent());
         queue.push(end);
         let json = written(WebhookFormat::Json, &queue);
         let notification = json["notifications"].as_array().unwrap();
@@ -451,7 +447,7 @@ mod tests {
         );
         assert_eq!(
             json["text"],
-            "the conflict on 192.0.2.10 is over; told late: conflict at 2026-11-21 02:00:00 UTC"
+            "the conflict on 192.0.2.10 is resolved; delayed: conflict at 2026-11-21 02:00:00 UTC"
         );
         let text = written(WebhookFormat::Slack, &queue)["text"].to_string();
         for mac in ["02:64:72:69:6c:01", "02:64:72:69:6c:02"] {
@@ -465,15 +461,7 @@ mod tests {
             "ip":"192.0.2.10","service":{"namespace":"shop","name":"frontend"},"reason":"no_ready_endpoints",
             "says":"nobody announces 192.0.2.10 of shop/frontend","evidence":["none of its 2 endpoints is ready"]}"#;
         let drift: Drift = serde_json::from_str(text).unwrap();
-        let notification = |kind| Notification {
-            subject: super::super::NotificationSubject::Drift(drift.key()),
-            kind,
-            severity: drift.severity,
-            cause: NotificationCause::Drift {
-                drift: Arc::new(drift.clone()),
-                time: drift.since,
-            },
-        };
+        let notification = |kind| drift_notification(kind, drift.clone());
         let mut queue = NotificationQueue::default();
         queue.push(notification(NotificationKind::Drift));
         assert_eq!(
@@ -483,7 +471,7 @@ mod tests {
              none of its 2 endpoints is ready\n\
              since 2026-11-21 02:00:00 UTC\n\
              see what is known of it: `probe explain 192.0.2.10`\n\n\
-             told by node-1 (arp-monitor 0.0.0)"
+             reported by node-1 (arp-monitor 0.0.0)"
         );
         let json = written(WebhookFormat::Json, &queue);
         assert_eq!(
@@ -494,17 +482,14 @@ mod tests {
         let json = written(WebhookFormat::Json, &queue);
         assert_eq!(
             json["text"],
-            "no longer so: nobody announces 192.0.2.10 of shop/frontend; told late: drift at 2026-11-21 02:00:00 UTC"
+            "resolved: nobody announces 192.0.2.10 of shop/frontend; delayed: drift at 2026-11-21 02:00:00 UTC"
         );
     }
 
     #[test]
     fn a_drill_says_so_first() {
         let mut drill = notification(1, NotificationKind::Conflict);
-        let NotificationCause::Finding(record) = &mut drill.cause else {
-            panic!("{drill:?}")
-        };
-        Arc::make_mut(record).drill = true;
+        change_finding(&mut drill, |record| record.drill = true);
         let mut queue = NotificationQueue::default();
         queue.push(drill);
         let json = written(WebhookFormat::Json, &queue);
@@ -518,15 +503,13 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_told_in_bounded_space() {
+    fn a_storm_is_sent_in_bounded_space() {
         let mut queue = NotificationQueue::default();
         for number in 0..10_000_u32 {
             let mut notification = notification(1, NotificationKind::Conflict);
-            let super::super::NotificationSubject::Address { ip, .. } = &mut notification.subject
-            else {
-                panic!("{notification:?}")
-            };
-            *ip = std::net::IpAddr::V4(number.into());
+            change_finding(&mut notification, |record| {
+                record.ip = std::net::IpAddr::V4(number.into());
+            });
             queue.push(notification);
         }
         let json = written(WebhookFormat::Json, &queue);
@@ -543,14 +526,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_somebody_else_wrote_is_markup() {
+    fn text_of_others_is_never_markup() {
         let mut strange = (*record(1, FindingKind::Conflict, Severity::Warning)).clone();
         strange.segment = Some("<!channel> & <https://example.org|here>".to_owned());
         strange.owners[0].vendor = Some("A < B & C".into());
         let mut queue = NotificationQueue::default();
-        let mut told = notification(1, NotificationKind::Conflict);
-        told.cause = NotificationCause::Finding(Arc::new(strange));
-        queue.push(told);
+        let mut conflict = notification(1, NotificationKind::Conflict);
+        conflict.cause = NotificationCause::Finding(Arc::new(strange));
+        queue.push(conflict);
         let text = written(WebhookFormat::Slack, &queue)["text"].to_string();
         assert!(!text.contains('<') && !text.contains("& "), "{text}");
     }

@@ -1,13 +1,13 @@
-//! What waits to be told. Bounded: what does not fit is counted, and told as a number.
+//! The notifications that wait to be sent. Bounded: what does not fit is counted, and sent as a number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notification::{Notification, NotificationKind, NotificationSubject};
 
-/// Subjects that wait with all that is known of them.
+/// The number of subjects whose notifications are kept in full.
 pub const CAPACITY: usize = 1_000;
 
-/// News about one subject that nobody was told yet.
+/// The notifications about one subject that were not sent yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuedNotification {
     /// The first of them.
@@ -18,157 +18,162 @@ pub struct QueuedNotification {
     pub number: u64,
 }
 
-/// The queue: for each subject one entry, in the order in which notification about it first came.
+/// The queue: one entry for each subject, in the order of their first notification.
 #[derive(Debug, Default)]
 pub struct NotificationQueue {
-    waiting: BTreeMap<u64, QueuedNotification>,
+    entries: BTreeMap<u64, QueuedNotification>,
     position_of: BTreeMap<NotificationSubject, u64>,
     next: u64,
-    /// What did not fit.
+    /// The number of those that did not fit.
     counted_only: BTreeMap<NotificationKind, u64>,
 }
 
-/// What one message tells.
+/// The content of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NotificationBatch {
     /// In the order of the queue.
     pub listed: Vec<QueuedNotification>,
-    /// What else there is to tell, as numbers.
+    /// The number of all others.
     pub more: BTreeMap<NotificationKind, u64>,
-    /// The entries that it covers, with the number of notification in each.
+    /// The entries that the message covers, with the number of notifications in each.
     covers: Vec<(u64, u64)>,
-    /// Of what did not fit into the queue.
-    unlisted_seen: BTreeMap<NotificationKind, u64>,
+    /// The number of those among `more` that did not fit into the queue.
+    counted: BTreeMap<NotificationKind, u64>,
 }
 
 impl NotificationBatch {
-    /// News that are told as numbers only.
+    /// The number of notifications that are sent as a number only.
     pub fn unlisted(&self) -> u64 {
         self.more.values().sum()
     }
 
-    /// Of those, the ones that were in the queue with all that is known of them.
+    /// The number of those that were in the queue in full.
     pub fn dropped_count(&self) -> u64 {
-        self.unlisted() - self.unlisted_seen.values().sum::<u64>()
+        self.unlisted() - self.counted.values().sum::<u64>()
     }
 }
 
 impl NotificationQueue {
-    /// Takes notification. Returns whether they fitted.
+    /// Adds notifications. Returns the number of those that did not fit.
+    pub fn push_all(&mut self, notifications: impl IntoIterator<Item = Notification>) -> u64 {
+        let notifications = notifications.into_iter();
+        notifications
+            .map(|notification| u64::from(!self.push(notification)))
+            .sum()
+    }
+
+    /// Adds a notification. Returns whether it fitted.
     pub fn push(&mut self, notification: Notification) -> bool {
-        if let Some(waiting) = self
+        if let Some(entry) = self
             .position_of
             .get(&notification.subject)
-            .and_then(|place| self.waiting.get_mut(place))
+            .and_then(|position| self.entries.get_mut(position))
         {
-            waiting.last = notification;
-            waiting.number += 1;
+            entry.last = notification;
+            entry.number += 1;
             return true;
         }
-        if self.waiting.len() >= CAPACITY {
+        if self.entries.len() >= CAPACITY {
             self.count_only(notification.kind, 1);
             return false;
         }
         self.position_of
             .insert(notification.subject.clone(), self.next);
-        let waiting = QueuedNotification {
+        let entry = QueuedNotification {
             first: notification.clone(),
             last: notification,
             number: 1,
         };
-        self.waiting.insert(self.next, waiting);
+        self.entries.insert(self.next, entry);
         self.next += 1;
         true
     }
 
-    /// Takes note of notification of which no more than their kind and number is known.
+    /// Adds notifications of which only kind and number are known.
     pub fn count_only(&mut self, kind: NotificationKind, number: u64) {
         *self.counted_only.entry(kind).or_default() += number;
     }
 
-    /// Whether there is nothing to tell.
+    /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.counted_only.is_empty()
+        self.entries.is_empty() && self.counted_only.is_empty()
     }
 
-    /// Whether something about this waits.
-    pub fn has(&self, subject: &NotificationSubject) -> bool {
+    /// Whether a notification about this subject waits.
+    pub fn contains(&self, subject: &NotificationSubject) -> bool {
         self.position_of.contains_key(subject)
     }
 
-    /// The subjects that wait.
+    /// The number of subjects that wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.entries.len()
     }
 
-    /// All that waits, as one message that lists at most so many: what matters most, in the order of the queue.
+    /// The whole queue as one message that lists at most so many subjects: the most severe, in the order of the queue.
     pub fn batch(&self, at_most: usize) -> NotificationBatch {
-        let mut order: Vec<_> = self.waiting.iter().collect();
-        // Stable: of what matters as much, the first come.
-        order.sort_by_key(|(_, waiting)| std::cmp::Reverse(waiting.severity()));
+        let mut order: Vec<_> = self.entries.iter().collect();
+        // Stable: the first of equal severity.
+        order.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.severity()));
         let rest = order.split_off(at_most.min(order.len()));
-        order.sort_by_key(|(place, _)| **place);
+        order.sort_by_key(|(position, _)| **position);
         let mut more = self.counted_only.clone();
-        for (_, waiting) in &rest {
-            *more.entry(waiting.last.kind).or_default() += 1;
+        for (_, entry) in &rest {
+            *more.entry(entry.last.kind).or_default() += 1;
         }
         NotificationBatch {
-            listed: order
-                .iter()
-                .map(|(_, waiting)| (*waiting).clone())
-                .collect(),
+            listed: order.iter().map(|(_, entry)| (*entry).clone()).collect(),
             more,
             covers: self
-                .waiting
+                .entries
                 .iter()
-                .map(|(&place, waiting)| (place, waiting.number))
+                .map(|(&position, entry)| (position, entry.number))
                 .collect(),
-            unlisted_seen: self.counted_only.clone(),
+            counted: self.counted_only.clone(),
         }
     }
 
-    /// The first that wait, so many at most; the others go on waiting, but for what did not fit.
+    /// The first subjects of the queue, at most so many. The others stay in the queue, except those that did not fit.
     pub fn first(&self, at_most: usize) -> NotificationBatch {
-        let first = self.waiting.iter().take(at_most);
+        let first = self.entries.iter().take(at_most);
         let covers = first.clone();
         NotificationBatch {
-            listed: first.map(|(_, waiting)| waiting.clone()).collect(),
+            listed: first.map(|(_, entry)| entry.clone()).collect(),
             more: self.counted_only.clone(),
             covers: covers
-                .map(|(&place, waiting)| (place, waiting.number))
+                .map(|(&position, entry)| (position, entry.number))
                 .collect(),
-            unlisted_seen: self.counted_only.clone(),
+            counted: self.counted_only.clone(),
         }
     }
 
-    /// What cannot be told now waits behind all others.
+    /// Moves subjects behind all others.
     pub fn postpone(&mut self, subjects: &BTreeSet<NotificationSubject>) {
         for subject in subjects {
-            let Some(place) = self.position_of.get_mut(subject) else {
+            let Some(position) = self.position_of.get_mut(subject) else {
                 continue;
             };
-            if let Some(waiting) = self.waiting.remove(place) {
-                *place = self.next;
-                self.waiting.insert(self.next, waiting);
+            if let Some(entry) = self.entries.remove(position) {
+                *position = self.next;
+                self.entries.insert(self.next, entry);
                 self.next += 1;
             }
         }
     }
 
-    /// A batch is done with: told, or refused for good. What has come since stays.
+    /// Removes a batch that was delivered or refused. What has come since stays.
     pub fn remove_sent(&mut self, batch: &NotificationBatch) {
-        for &(place, number) in &batch.covers {
-            let Some(waiting) = self.waiting.get_mut(&place) else {
+        for &(position, number) in &batch.covers {
+            let Some(entry) = self.entries.get_mut(&position) else {
                 continue;
             };
-            if waiting.number > number {
-                waiting.number -= number;
-                waiting.first = waiting.last.clone();
-            } else if let Some(done) = self.waiting.remove(&place) {
+            if entry.number > number {
+                entry.number -= number;
+                entry.first = entry.last.clone();
+            } else if let Some(done) = self.entries.remove(&position) {
                 self.position_of.remove(&done.last.subject);
             }
         }
-        for (kind, number) in &batch.unlisted_seen {
+        for (kind, number) in &batch.counted {
             if let Some(left) = self.counted_only.get_mut(kind) {
                 *left = left.saturating_sub(*number);
             }
@@ -178,7 +183,7 @@ impl NotificationQueue {
 }
 
 impl QueuedNotification {
-    /// A conflict that is over again mattered as much as it did.
+    /// The severity of a conflict that has ended is the one that it had.
     fn severity(&self) -> probe_model::Severity {
         self.first.severity.max(self.last.severity)
     }
@@ -191,28 +196,27 @@ mod tests {
     use probe_model::Severity;
 
     use super::{
-        super::notification::{NotificationKind, tests::notification},
+        super::testing::{change_finding, notification},
         *,
     };
 
     fn kinds(batch: &NotificationBatch) -> Vec<(NotificationKind, NotificationKind, u64)> {
         let listed = batch.listed.iter();
         listed
-            .map(|waiting| (waiting.first.kind, waiting.last.kind, waiting.number))
+            .map(|queued| (queued.first.kind, queued.last.kind, queued.number))
             .collect()
     }
 
     fn numbered(number: u32) -> Notification {
         let mut notification = notification(1, NotificationKind::Conflict);
-        let NotificationSubject::Address { ip, .. } = &mut notification.subject else {
-            panic!("{notification:?}")
-        };
-        *ip = IpAddr::V4(number.into());
+        change_finding(&mut notification, |record| {
+            record.ip = IpAddr::V4(number.into());
+        });
         notification
     }
 
     #[test]
-    fn news_about_one_subject_become_one_entry_in_its_place() {
+    fn notifications_about_one_subject_become_one_entry_in_its_place() {
         let mut queue = NotificationQueue::default();
         for (last, kind) in [
             (1, NotificationKind::Conflict),
@@ -237,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_now_waits_behind_the_others() {
+    fn a_postponed_subject_waits_behind_the_others() {
         let mut queue = NotificationQueue::default();
         for last in 1..=3 {
             queue.push(notification(last, NotificationKind::Conflict));
         }
-        let stuck = [1, 9].map(|last| notification(last, NotificationKind::Conflict).subject);
-        queue.postpone(&BTreeSet::from(stuck.clone()));
+        let blocked = [1, 9].map(|last| notification(last, NotificationKind::Conflict).subject);
+        queue.postpone(&BTreeSet::from(blocked.clone()));
         queue.push(notification(1, NotificationKind::ConflictResolved));
         let (other, over) = (
             (NotificationKind::Conflict, NotificationKind::Conflict, 1),
@@ -254,13 +258,13 @@ mod tests {
             ),
         );
         assert_eq!(kinds(&queue.first(3)), [other, other, over]);
-        assert_eq!((queue.len(), queue.has(&stuck[1])), (3, false));
+        assert_eq!((queue.len(), queue.contains(&blocked[1])), (3, false));
         queue.remove_sent(&queue.first(3));
         assert!(queue.is_empty());
     }
 
     #[test]
-    fn what_comes_while_a_message_is_on_its_way_waits_for_the_next() {
+    fn what_arrives_during_a_delivery_waits_for_the_next() {
         let mut queue = NotificationQueue::default();
         queue.push(notification(1, NotificationKind::Conflict));
         queue.push(notification(2, NotificationKind::Conflict));
@@ -281,7 +285,6 @@ mod tests {
         );
         queue.remove_sent(&queue.batch(50));
         assert!(queue.is_empty());
-        // Its place is free again.
         queue.push(notification(1, NotificationKind::Conflict));
         assert_eq!(queue.len(), 1);
     }
@@ -297,7 +300,7 @@ mod tests {
             batch.more,
             BTreeMap::from([(NotificationKind::Conflict, 9_950)])
         );
-        // One more that did not fit, while the message is on its way.
+        // One more that does not fit, during the delivery.
         queue.push(numbered(20_000));
         queue.remove_sent(&batch);
         let batch = queue.batch(50);
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_most_is_listed_in_the_order_in_which_it_came() {
+    fn the_most_severe_are_listed_in_the_order_of_arrival() {
         let mut queue = NotificationQueue::default();
         for number in 0..6 {
             let mut notification = numbered(number);
@@ -322,7 +325,7 @@ mod tests {
         let severities: Vec<_> = batch
             .listed
             .iter()
-            .map(|waiting| waiting.last.severity)
+            .map(|queued| queued.last.severity)
             .collect();
         let (critical, warning) = (Severity::Critical, Severity::Warning);
         assert_eq!(severities, [warning, critical, critical, critical]);

@@ -1,6 +1,4 @@
-//! The schema in the documentation, held against what is sent.
-
-use std::sync::Arc;
+//! Compares the documented schema with the messages.
 
 use probe_cluster::drift::Drift;
 use probe_model::{
@@ -10,17 +8,17 @@ use probe_model::{
 use serde_json::Value;
 
 use super::{
-    MessageReporter, NotificationKind, NotificationSubject,
+    MessageReporter, Notification, NotificationKind,
     message::{VERSION, WebhookFormat, body},
-    notification::{Notification, NotificationCause, tests::notification},
     queue::NotificationQueue,
+    testing::{drift_notification, notification},
 };
 
 const SCHEMA: &str = include_str!("../../../docs/notification.schema.json");
 const FINDING: &str = include_str!("../../../docs/finding.schema.json");
 const DOCUMENT: &str = include_str!("../../../docs/notifications.md");
 
-/// A message with notification of every kind, and one with nothing but numbers.
+/// A message with notifications of every kind, and one with numbers only.
 fn messages() -> Vec<Value> {
     let mut queue = NotificationQueue::default();
     let mut numbers = NotificationQueue::default();
@@ -42,7 +40,7 @@ fn messages() -> Vec<Value> {
         }
     }
     queue.count_only(NotificationKind::Conflict, 7);
-    let reporter = MessageReporter::this_host();
+    let reporter = MessageReporter::new(Some("node-1"));
     let sent = "2026-11-21T02:00:00Z".parse().unwrap();
     let message = |queue: &NotificationQueue| {
         let text = body(WebhookFormat::Json, &queue.batch(50), &reporter, sent);
@@ -56,15 +54,7 @@ fn drift(kind: NotificationKind) -> Notification {
         "ip":"192.0.2.10","says":"nobody announces it"}"#;
     let mut drift: Drift = serde_json::from_str(text).unwrap();
     drift.object = Some(kind.label().to_owned());
-    Notification {
-        subject: NotificationSubject::Drift(drift.key()),
-        kind,
-        severity: drift.severity,
-        cause: NotificationCause::Drift {
-            time: drift.since,
-            drift: Arc::new(drift),
-        },
-    }
+    drift_notification(kind, drift)
 }
 
 fn items(messages: &[Value]) -> Vec<&Value> {
@@ -88,13 +78,13 @@ fn every_message_is_valid_by_the_schema_and_so_is_every_finding_in_it() {
 }
 
 #[test]
-fn the_schema_knows_every_word_and_every_field_and_no_other() {
+fn the_schema_has_exactly_the_words_and_fields_that_are_sent() {
     let (schema, messages) = (Schema::new(SCHEMA), messages());
     let kinds = schema.words("/properties/more/propertyNames/enum");
     assert_eq!(kinds, NotificationKind::LABELS);
-    let told = schema.words("/$defs/notification/properties/kind/enum");
+    let sent = schema.words("/$defs/notification/properties/kind/enum");
     assert_eq!(
-        told,
+        sent,
         NotificationKind::LABELS[..NotificationKind::COUNT - 1]
     );
     let severities = schema.words("/$defs/notification/properties/severity/enum");
@@ -112,7 +102,7 @@ fn the_schema_knows_every_word_and_every_field_and_no_other() {
 }
 
 #[test]
-fn the_documentation_names_every_kind_that_is_told() {
+fn the_documentation_names_every_kind_that_is_sent() {
     for &kind in NotificationKind::ALL {
         let row = format!("| `{kind}` |");
         assert_eq!(

@@ -1,13 +1,12 @@
-//! The task that joins the parts, one for each channel: hears, waits its turn, sends. It owns everything that it changes;
-//! while a message is on its way it goes on hearing, so that nothing waits for a receiver.
+//! The task that joins the parts, one for each channel. It owns everything that it changes, and reads findings while a
+//! message is being delivered, so that nothing waits for a receiver.
 
-use std::{collections::BTreeSet, future, sync::Arc, time::Duration};
+use std::{future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use probe_cluster::{ClusterSnapshot, Resource, drift::Drift, snapshot::ResourceState};
-use probe_kubernetes::{ApiConnection, LeaderHandover};
-use probe_model::{FindingRecord, Severity};
+use probe_model::{Backoff, FindingRecord, Leadership, Severity};
 use tokio::{
     sync::{broadcast, oneshot, watch},
     task::JoinHandle,
@@ -15,517 +14,375 @@ use tokio::{
 };
 
 use super::{
-    counts::{DeliveryResult, NotificationChannel, NotificationCounts},
-    events::EventWriter,
-    gate::{GateRole, NotificationGate},
-    message::{self, MessageReporter, WebhookFormat},
-    notification::{NotificationKind, NotificationSubject},
-    queue::{NotificationBatch, NotificationQueue},
-    retry::{DeliveryBackoff, DeliveryOutcome, NotificationRateLimit},
-    webhook::{Webhook, WebhookSettings},
+    counts::{DeliveryResult, NotificationCounts},
+    gate::{ApiServerState, GateRole, NotificationGate},
+    notification::NotificationKind,
+    queue::NotificationBatch,
+    retry::{NotificationRateLimit, delivery_backoff},
+    sink::{DeliveryOutcome, DeliveryReport, NotificationSink},
 };
 
-/// What comes in a burst is one message.
+/// Notifications that arrive within this time are one message.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// Addresses about which Events are written at once…
-const EVENTS: usize = 20;
-/// …and how often in a minute.
-const EVENT_BATCHES: usize = 6;
 /// For a last message when the daemon ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How and what to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotifierSettings {
-    /// How messages are sent.
-    pub webhook: WebhookSettings,
-    /// As what.
-    pub format: WebhookFormat,
-    /// What matters at least so much is told.
+/// Which notifications a channel sends, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotifierPolicy {
+    /// The lowest severity that is sent.
     pub min_severity: Severity,
-    /// So many messages a minute at most.
+    /// The number of messages a minute.
     pub per_minute: usize,
 }
 
-/// A webhook that is served by a task of its own.
+/// The task of one channel.
 #[derive(Debug)]
 pub struct Notifier {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-/// What there is to tell, and whose turn it is.
+/// What notifications are about.
 #[derive(Debug)]
 pub struct NotifierSources {
-    /// What is found.
+    /// The findings.
     pub findings: broadcast::Receiver<Arc<FindingRecord>>,
-    /// What a cluster says; without one it is always our turn.
+    /// The cluster; without one this agent always sends.
     pub cluster: Option<NotifierClusterSources>,
 }
 
-/// What there is where a cluster is followed.
+/// What a cluster adds.
 #[derive(Clone, Debug)]
 pub struct NotifierClusterSources {
-    /// Whether this daemon holds the lease.
-    pub leadership: watch::Receiver<bool>,
-    /// What holders of the lease have told.
-    pub handover: LeaderHandover,
-    /// How long a drift lasts before it is one.
-    pub drift_after: Duration,
-    /// What is known of the cluster.
+    /// Whether this agent is the leader.
+    pub leadership: watch::Receiver<Leadership>,
+    /// The cluster as it is known.
     pub cluster: watch::Receiver<Arc<ClusterSnapshot>>,
-    /// The drifts that hold now, if somebody looks for them.
+    /// The drifts that there are now, if they are looked for.
     pub drifts: Option<watch::Receiver<Arc<Vec<Drift>>>>,
 }
 
 impl NotifierClusterSources {
-    /// Whether the API server is away.
-    fn is_standby(&self) -> bool {
+    fn api_server(&self) -> ApiServerState {
         let cluster = self.cluster.borrow();
         let services = cluster.objects().freshness.get(&Resource::Services);
-        services.is_some_and(|services| services.known == ResourceState::Stale)
+        if services.is_some_and(|services| services.known == ResourceState::Stale) {
+            ApiServerState::Unreachable
+        } else {
+            ApiServerState::Reachable
+        }
     }
 }
 
 impl Notifier {
-    /// Tells what is found from now on, while it is this daemon's turn.
-    pub fn start(
-        settings: NotifierSettings,
-        sources: NotifierSources,
-        counts: Arc<NotificationCounts>,
-    ) -> Self {
-        let sink = NotificationSink::Webhook {
-            webhook: Webhook::new(settings.webhook),
-            format: settings.format,
-            reporter: MessageReporter::this_host(),
-        };
-        let rate_limit = NotificationRateLimit::new(settings.per_minute);
-        Self::deliver(
-            NotificationChannel::Webhook,
-            sink,
-            settings.min_severity,
-            rate_limit,
-            sources,
-            counts,
-        )
-    }
-
-    /// Writes Events on the Services that what is found from now on is about, while it is this daemon's turn.
-    pub fn write_events(
-        connection: ApiConnection,
-        findings: broadcast::Receiver<Arc<FindingRecord>>,
-        cluster: NotifierClusterSources,
-        instance: String,
-        counts: Arc<NotificationCounts>,
-    ) -> Self {
-        let writer = EventWriter::new(connection, cluster.cluster.clone(), instance);
-        let sources = NotifierSources {
-            findings,
-            cluster: Some(cluster),
-        };
-        let sink = NotificationSink::Events(writer);
-        let rate_limit = NotificationRateLimit::new(EVENT_BATCHES);
-        Self::deliver(
-            NotificationChannel::Event,
-            sink,
-            Severity::Info,
-            rate_limit,
-            sources,
-            counts,
-        )
-    }
-
-    fn deliver(
-        channel: NotificationChannel,
-        sink: NotificationSink,
-        min_severity: Severity,
-        rate_limit: NotificationRateLimit,
+    /// Sends what is found from now on to this sink, while this agent is the leader.
+    pub fn start<S: NotificationSink>(
+        sink: S,
+        policy: NotifierPolicy,
         sources: NotifierSources,
         counts: Arc<NotificationCounts>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let NotifierSources { findings, cluster } = sources;
-        let (duty, drift_after) = match &cluster {
-            Some(cluster) => (GateRole::Standby, cluster.drift_after),
-            None => (GateRole::Leader, Duration::ZERO),
-        };
-        let task = NotifierTask {
-            gate: NotificationGate::new(min_severity, duty, drift_after),
-            cluster,
-            rate_limit,
-            backoff: DeliveryBackoff::default(),
-            due: None,
-            in_flight: None,
-            sink: Some(sink),
-            channel,
-            counts,
-        };
+        let task = NotifierTask::new(sink, policy, sources.cluster, counts);
         Self {
             stop,
-            task: tokio::spawn(task.run(findings, stopped)),
+            task: tokio::spawn(task.run(sources.findings, stopped)),
         }
     }
 
-    /// Tells what there is, if the receiver takes it at once, and ends.
-    pub async fn end(self) {
+    /// Sends what is in the queue, if the receiver accepts it at once, and ends.
+    pub async fn stop(self) {
         // The task may have ended with the monitor.
         let _ = self.stop.send(());
         let _ = self.task.await;
     }
 }
 
-/// How notification get to somebody.
-#[derive(Debug)]
-enum NotificationSink {
-    Webhook {
-        webhook: Webhook,
-        format: WebhookFormat,
-        reporter: MessageReporter,
-    },
-    Events(EventWriter),
+/// A batch that is being delivered.
+struct Delivery<S> {
+    batch: NotificationBatch,
+    result: BoxFuture<'static, (S, DeliveryReport)>,
 }
 
-/// What came of carrying something.
-#[derive(Debug)]
-struct SinkOutcome {
-    sink: NotificationSink,
-    outcome: DeliveryOutcome,
-    error: Option<String>,
-    /// What was too much, or refused.
-    dropped: u64,
-    /// What keeps others waiting.
-    stuck: BTreeSet<NotificationSubject>,
-}
-
-impl NotificationSink {
-    /// What is carried at once.
-    fn batch(&self, queue: &NotificationQueue) -> NotificationBatch {
-        match self {
-            Self::Webhook { format, .. } => queue.batch(format.listed()),
-            Self::Events(_) => queue.first(EVENTS),
-        }
-    }
-
-    async fn deliver(self, batch: NotificationBatch) -> SinkOutcome {
-        match self {
-            Self::Webhook {
-                webhook,
-                format,
-                reporter,
-            } => {
-                let body = message::body(format, &batch, &reporter, Timestamp::now());
-                let (webhook, outcome, error) = webhook.send(body).await;
-                let dropped = match outcome {
-                    DeliveryOutcome::Refused => batch.listed.len(),
-                    DeliveryOutcome::Delivered | DeliveryOutcome::Retry { .. } => 0,
-                };
-                SinkOutcome {
-                    sink: Self::Webhook {
-                        webhook,
-                        format,
-                        reporter,
-                    },
-                    outcome,
-                    error: error.map(|error| error.to_string()),
-                    dropped: u64::try_from(dropped).unwrap_or(u64::MAX),
-                    stuck: BTreeSet::new(),
-                }
-            }
-            Self::Events(writer) => {
-                let (writer, written) = writer.write(batch).await;
-                SinkOutcome {
-                    sink: Self::Events(writer),
-                    outcome: written.outcome,
-                    error: written.error.map(|error| error.to_string()),
-                    dropped: written.lost,
-                    stuck: written.stuck,
-                }
-            }
-        }
-    }
-}
-
-struct NotifierTask {
+struct NotifierTask<S> {
     gate: NotificationGate,
     cluster: Option<NotifierClusterSources>,
     rate_limit: NotificationRateLimit,
-    backoff: DeliveryBackoff,
+    backoff: Backoff,
     /// When the next message is due.
     due: Option<Instant>,
-    /// The message that is being sent, and what sends it.
-    in_flight: Option<(NotificationBatch, BoxFuture<'static, SinkOutcome>)>,
-    /// Here, unless it is being used.
-    sink: Option<NotificationSink>,
-    channel: NotificationChannel,
+    delivery: Option<Delivery<S>>,
+    /// `None` during a delivery.
+    sink: Option<S>,
     counts: Arc<NotificationCounts>,
 }
 
-impl NotifierTask {
+impl<S: NotificationSink> NotifierTask<S> {
+    fn new(
+        sink: S,
+        policy: NotifierPolicy,
+        mut cluster: Option<NotifierClusterSources>,
+        counts: Arc<NotificationCounts>,
+    ) -> Self {
+        let role = match &mut cluster {
+            Some(cluster) => {
+                // The present state counts as a change.
+                cluster.leadership.mark_changed();
+                cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
+                GateRole::Follower
+            }
+            None => GateRole::Leader,
+        };
+        Self {
+            gate: NotificationGate::new(policy.min_severity, role),
+            cluster,
+            rate_limit: NotificationRateLimit::new(policy.per_minute),
+            backoff: delivery_backoff(),
+            due: None,
+            delivery: None,
+            sink: Some(sink),
+            counts,
+        }
+    }
+
     async fn run(
         mut self,
         mut findings: broadcast::Receiver<Arc<FindingRecord>>,
         mut stopped: oneshot::Receiver<()>,
     ) {
-        if let Some(cluster) = &mut self.cluster {
-            // What is so from the start is notification to us.
-            cluster.leadership.mark_changed();
-            cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
-        }
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
-                heard = findings.recv() => match heard {
+                finding = findings.recv() => match finding {
                     Ok(record) => self.accept_finding(record),
-                    Err(broadcast::error::RecvError::Lagged(missed)) => self.on_missed(missed),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => self.record_missed(missed),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                change = changed(&mut self.cluster) => self.on_change(change),
-                () = at(self.gate.next_deadline()) => self.tick(),
-                sent = delivery_finished(&mut self.in_flight) => self.finish_batch(sent),
-                () = at(self.due) => self.send(),
+                change = next_change(&mut self.cluster) => self.apply_change(change),
+                () = sleep_until_deadline(self.gate.next_deadline()) => self.tick(),
+                finished = delivery_finished(&mut self.delivery) => self.finish_delivery(finished),
+                () = sleep_until_deadline(self.due) => self.start_delivery(),
             }
-            self.plan();
+            self.schedule();
         }
-        // What was heard last: a conflict may be why the daemon ends.
+        // The last findings: a conflict may be why the daemon ends.
         while let Ok(record) = findings.try_recv() {
             self.accept_finding(record);
         }
-        if timeout(SHUTDOWN_TIMEOUT, self.flush_on_shutdown())
-            .await
-            .is_err()
-            || !self.gate.queue.is_empty()
-        {
-            let notification = self.gate.queue.len();
+        let flushed = timeout(SHUTDOWN_TIMEOUT, self.flush()).await;
+        if flushed.is_err() || !self.gate.queue.is_empty() {
+            let (channel, pending) = (S::CHANNEL.label(), self.gate.queue.len());
             tracing::warn!(
-                channel = self.channel.label(),
-                notification,
-                "not everything was told before the end"
+                channel,
+                pending,
+                "shutdown before all notifications were sent"
             );
         }
     }
 
     fn accept_finding(&mut self, record: Arc<FindingRecord>) {
         let dropped = self.gate.accept_finding(record, Instant::now());
-        self.counts.add_dropped(self.channel, dropped);
+        self.counts.add_dropped(S::CHANNEL, dropped);
     }
 
-    /// Findings came faster than they could be heard: which, nobody knows.
-    fn on_missed(&mut self, missed: u64) {
-        tracing::warn!(missed, "findings came faster than they could be told");
-        self.counts.add_dropped(self.channel, missed);
-        if self.gate.duty() == GateRole::Leader {
+    fn record_missed(&mut self, missed: u64) {
+        tracing::warn!(missed, "findings came faster than they could be read");
+        self.counts.add_dropped(S::CHANNEL, missed);
+        if self.gate.role() == GateRole::Leader {
             self.gate.queue.count_only(NotificationKind::Missed, missed);
         }
     }
 
-    fn on_change(&mut self, change: GateChange) {
+    fn apply_change(&mut self, change: ClusterChange) {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
-        let (now, time) = (Instant::now(), Timestamp::now());
+        let now = Instant::now();
         let dropped = match change {
-            GateChange::Leadership => {
-                let is_ours = *cluster.leadership.borrow_and_update();
-                if is_ours != (self.gate.duty() == GateRole::Leader) {
-                    let channel = self.channel.label();
-                    tracing::info!(channel, is_ours, "who tells has changed");
-                }
-                if is_ours {
-                    // Where it was another's for a moment only, nobody else forgot them, and they do not change.
-                    cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
-                    let before = cluster.handover.predecessor_state(self.channel.label());
-                    self.gate.become_leader(before, now)
-                } else {
-                    self.gate.end();
-                    0
+            ClusterChange::Leadership => {
+                let leadership = *cluster.leadership.borrow_and_update();
+                tracing::debug!(
+                    channel = S::CHANNEL.label(),
+                    ?leadership,
+                    "leadership changed"
+                );
+                match leadership {
+                    Leadership::Leader(predecessor) => {
+                        // The drifts may be the same as before.
+                        cluster.drifts.as_mut().map(watch::Receiver::mark_changed);
+                        self.gate.become_leader(predecessor, now)
+                    }
+                    Leadership::Follower => {
+                        if self.gate.role() == GateRole::Leader {
+                            self.gate.become_follower();
+                        }
+                        0
+                    }
                 }
             }
-            GateChange::Drifts => match &mut cluster.drifts {
-                Some(drifts) => {
-                    let drifts = drifts.borrow_and_update().clone();
-                    self.gate.look(&drifts, now, time)
-                }
-                None => 0,
-            },
-            // Nobody looks for them any more.
-            GateChange::DriftsClosed => {
+            ClusterChange::Drifts => cluster.drifts.as_mut().map_or(0, |drifts| {
+                let drifts = drifts.borrow_and_update().clone();
+                self.gate.update_drifts(&drifts, now, Timestamp::now())
+            }),
+            ClusterChange::DriftsClosed => {
                 cluster.drifts = None;
                 0
             }
-            // Whoever could say whose turn it is is gone, as at the end: it stays as it is.
-            GateChange::LeadershipClosed => {
+            // As at shutdown: the role stays as it is.
+            ClusterChange::LeadershipClosed => {
                 self.cluster = None;
                 0
             }
         };
-        self.counts.add_dropped(self.channel, dropped);
-        self.record_notified();
-    }
-
-    /// Says what was told, so that it is not told again when another holds the lease.
-    fn record_notified(&mut self) {
-        if let Some(cluster) = &self.cluster
-            && self.gate.duty() == GateRole::Leader
-        {
-            let told = self.gate.notified_digests(Instant::now());
-            cluster.handover.record_notified(self.channel.label(), told);
-        }
+        self.counts.add_dropped(S::CHANNEL, dropped);
     }
 
     fn tick(&mut self) {
-        let is_away = self
-            .cluster
-            .as_ref()
-            .is_some_and(NotifierClusterSources::is_standby);
-        let dropped = self.gate.tick(Instant::now(), Timestamp::now(), is_away);
-        self.counts.add_dropped(self.channel, dropped);
-        self.record_notified();
+        let cluster = self.cluster.as_ref();
+        let api_server = cluster.map_or(
+            ApiServerState::Reachable,
+            NotifierClusterSources::api_server,
+        );
+        let dropped = self.gate.tick(Instant::now(), Timestamp::now(), api_server);
+        self.counts.add_dropped(S::CHANNEL, dropped);
     }
 
     /// Decides when the next message is due.
-    fn plan(&mut self) {
-        self.counts.set_waiting(self.channel, self.gate.queue.len());
-        if self.gate.queue.is_empty() || self.in_flight.is_some() {
+    fn schedule(&mut self) {
+        self.counts.set_pending(S::CHANNEL, self.gate.queue.len());
+        if self.gate.queue.is_empty() || self.delivery.is_some() {
             self.due = None;
         } else if self.due.is_none() {
-            let gathered = Instant::now() + BATCH_DELAY;
-            let allowed = self.rate_limit.next();
-            self.due = Some(allowed.map_or(gathered, |allowed| allowed.max(gathered)));
+            self.due = Some(self.after_rate_limit(Instant::now() + BATCH_DELAY));
         }
     }
 
-    fn send(&mut self) {
+    fn after_rate_limit(&self, due: Instant) -> Instant {
+        self.rate_limit
+            .next_slot()
+            .map_or(due, |slot| slot.max(due))
+    }
+
+    fn start_delivery(&mut self) {
         self.due = None;
         let Some(sink) = self.sink.take() else {
             return;
         };
-        let batch = sink.batch(&self.gate.queue);
+        let batch = sink.next_batch(&self.gate.queue);
         self.rate_limit.record(Instant::now());
-        self.in_flight = Some((batch.clone(), Box::pin(sink.deliver(batch))));
+        let result = Box::pin(sink.deliver(batch.clone()));
+        self.delivery = Some(Delivery { batch, result });
     }
 
-    fn finish_batch(&mut self, (batch, sent): (NotificationBatch, SinkOutcome)) {
-        let SinkOutcome {
-            sink,
-            outcome,
-            error,
-            dropped,
-            stuck,
-        } = sent;
+    fn finish_delivery(&mut self, (batch, sink, report): (NotificationBatch, S, DeliveryReport)) {
         self.sink = Some(sink);
-        self.counts.add_dropped(self.channel, dropped);
-        let (channel, error) = (self.channel.label(), error.unwrap_or_default());
-        match outcome {
+        self.counts.add_dropped(S::CHANNEL, report.dropped);
+        let channel = S::CHANNEL.label();
+        let error = report.error.unwrap_or_default();
+        match report.outcome {
             DeliveryOutcome::Delivered => {
                 if self.backoff.failures() > 0 {
-                    tracing::info!(channel, "messages are taken again");
+                    tracing::info!(channel, "notifications are delivered again");
                 }
-                self.backoff.on_success();
+                self.gate.record_delivered(&batch);
                 self.remove_sent(&batch, DeliveryResult::Sent);
-                tracing::debug!(channel, notification = batch.listed.len(), "told");
             }
             DeliveryOutcome::Retry { after } => {
-                self.counts.count(self.channel, DeliveryResult::Retried);
-                self.gate.queue.postpone(&stuck);
-                let wait = self.backoff.on_failure(after, fastrand::f64());
-                let again = Instant::now() + wait;
-                let allowed = self.rate_limit.next();
-                self.due = Some(allowed.map_or(again, |allowed| allowed.max(again)));
+                self.counts.count(S::CHANNEL, DeliveryResult::Retried);
+                self.gate.queue.postpone(&report.blocked);
+                let delay = self.backoff.next_delay(fastrand::f64());
+                let delay = delay.max(after.unwrap_or_default());
+                self.due = Some(self.after_rate_limit(Instant::now() + delay));
                 tracing::warn!(
                     channel,
                     error,
-                    retry_in = ?wait,
-                    waiting = self.gate.queue.len(),
-                    "not told"
+                    retry_in = ?delay,
+                    pending = self.gate.queue.len(),
+                    "delivery failed, retrying"
                 );
             }
             DeliveryOutcome::Refused => {
-                self.backoff.on_success();
                 self.remove_sent(&batch, DeliveryResult::Refused);
                 tracing::error!(
                     channel,
                     error,
-                    lost = dropped,
-                    "refused, and not sent again: see address, secret and format of a webhook, and the roles of the \
-                     manifests for Events"
+                    dropped = report.dropped,
+                    "notifications refused, not retried: check URL, token and format of the webhook, or the RBAC rules \
+                     for Events"
                 );
             }
         }
     }
 
-    fn remove_sent(&mut self, batch: &NotificationBatch, ending: DeliveryResult) {
-        self.counts.count(self.channel, ending);
-        self.counts.add_dropped(self.channel, batch.dropped_count());
+    fn remove_sent(&mut self, batch: &NotificationBatch, result: DeliveryResult) {
+        self.backoff.reset();
+        self.counts.count(S::CHANNEL, result);
+        self.counts.add_dropped(S::CHANNEL, batch.dropped_count());
         self.gate.queue.remove_sent(batch);
-        self.record_notified();
     }
 
-    async fn flush_on_shutdown(&mut self) {
-        // Whoever does not answer is not waited for at the end.
-        if self.backoff.failures() == 0 {
-            loop {
-                if self.in_flight.is_none() {
-                    if self.gate.queue.is_empty() {
-                        return;
-                    }
-                    self.send();
-                }
-                let sent = delivery_finished(&mut self.in_flight).await;
-                self.finish_batch(sent);
-                if self.backoff.failures() > 0 {
+    /// Sends the whole queue, unless the receiver fails.
+    async fn flush(&mut self) {
+        while self.backoff.failures() == 0 {
+            if self.delivery.is_none() {
+                if self.gate.queue.is_empty() {
                     return;
                 }
+                self.start_delivery();
             }
+            let finished = delivery_finished(&mut self.delivery).await;
+            self.finish_delivery(finished);
         }
     }
 }
 
-/// What has changed of a cluster.
+/// A change of the cluster sources.
 #[derive(Clone, Copy, Debug)]
-enum GateChange {
+enum ClusterChange {
     Leadership,
+    LeadershipClosed,
     Drifts,
     DriftsClosed,
-    LeadershipClosed,
 }
 
-async fn changed(cluster: &mut Option<NotifierClusterSources>) -> GateChange {
+async fn next_change(cluster: &mut Option<NotifierClusterSources>) -> ClusterChange {
     let Some(cluster) = cluster else {
         return future::pending().await;
     };
+    let drifts_changed = async {
+        match &mut cluster.drifts {
+            Some(drifts) => drifts.changed().await,
+            None => future::pending().await,
+        }
+    };
     tokio::select! {
-        // Whose turn it is comes first: it decides what drifts mean.
+        // Leadership first: it decides what drifts mean.
         biased;
-        changed = cluster.leadership.changed() => changed.map_or(GateChange::LeadershipClosed, |()| GateChange::Leadership),
-        changed = drifts_changed(&mut cluster.drifts) => {
-            if changed { GateChange::Drifts } else { GateChange::DriftsClosed }
+        changed = cluster.leadership.changed() => {
+            changed.map_or(ClusterChange::LeadershipClosed, |()| ClusterChange::Leadership)
+        }
+        changed = drifts_changed => {
+            changed.map_or(ClusterChange::DriftsClosed, |()| ClusterChange::Drifts)
         }
     }
 }
 
-/// Completes when there are other drifts: whether there can be.
-async fn drifts_changed(drifts: &mut Option<watch::Receiver<Arc<Vec<Drift>>>>) -> bool {
-    match drifts {
-        Some(drifts) => drifts.changed().await.is_ok(),
-        None => future::pending().await,
-    }
-}
-
-/// Completes when a message has been sent, or not. To be given up at any time.
-async fn delivery_finished(
-    in_flight: &mut Option<(NotificationBatch, BoxFuture<'static, SinkOutcome>)>,
-) -> (NotificationBatch, SinkOutcome) {
-    let Some((_, sending)) = in_flight else {
+/// Completes when the delivery has. Cancel safe.
+async fn delivery_finished<S>(
+    delivery: &mut Option<Delivery<S>>,
+) -> (NotificationBatch, S, DeliveryReport) {
+    let Some(running) = delivery else {
         return future::pending().await;
     };
-    let sent = sending.await;
-    let batch = in_flight.take().map(|(batch, _)| batch);
-    (batch.unwrap_or_default(), sent)
+    let (sink, report) = (&mut running.result).await;
+    let batch = delivery.take().map(|delivery| delivery.batch);
+    (batch.unwrap_or_default(), sink, report)
 }
 
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
+async fn sleep_until_deadline(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
         None => future::pending().await,
     }
 }
@@ -534,101 +391,120 @@ async fn at(due: Option<Instant>) {
 mod tests {
     use futures_util::FutureExt as _;
     use probe_cluster::ClusterObjects;
+    use probe_model::{FindingKind, Predecessor};
+    use tokio::sync::mpsc;
 
-    use super::{super::drifts::tests::drift, *};
+    use super::{
+        super::{
+            NotificationChannel, NotificationQueue,
+            testing::{drift, record},
+        },
+        *,
+    };
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_found_is_not_forgotten_when_the_lease_was_lost_for_a_moment() {
-        let leadership = watch::Sender::new(false);
-        let drifts = watch::Sender::new(Arc::new(vec![drift("a")]));
-        let cluster =
-            watch::Sender::new(Arc::new(ClusterSnapshot::from(ClusterObjects::default())));
-        let handover = LeaderHandover::default();
-        let mut task = NotifierTask {
-            gate: NotificationGate::new(Severity::Warning, GateRole::Standby, Duration::ZERO),
+    /// Passes batches on.
+    struct ChannelSink(mpsc::UnboundedSender<Vec<NotificationKind>>);
+
+    impl NotificationSink for ChannelSink {
+        const CHANNEL: NotificationChannel = NotificationChannel::Webhook;
+
+        fn next_batch(&self, queue: &NotificationQueue) -> NotificationBatch {
+            queue.batch(50)
+        }
+
+        async fn deliver(self, batch: NotificationBatch) -> (Self, DeliveryReport) {
+            let kinds = batch.listed.iter().map(|queued| queued.last.kind);
+            self.0.send(kinds.collect()).unwrap();
+            let report = DeliveryReport {
+                outcome: DeliveryOutcome::Delivered,
+                error: None,
+                dropped: 0,
+                blocked: Default::default(),
+            };
+            (self, report)
+        }
+    }
+
+    struct Fixture {
+        findings: broadcast::Sender<Arc<FindingRecord>>,
+        leadership: watch::Sender<Leadership>,
+        drifts: watch::Sender<Arc<Vec<Drift>>>,
+        _cluster: watch::Sender<Arc<ClusterSnapshot>>,
+        sent: mpsc::UnboundedReceiver<Vec<NotificationKind>>,
+        notifier: Notifier,
+    }
+
+    fn start() -> Fixture {
+        let (findings, received) = broadcast::channel(16);
+        let leadership = watch::Sender::default();
+        let drifts = watch::Sender::new(Arc::default());
+        let snapshot = ClusterSnapshot::from(ClusterObjects::default());
+        let cluster = watch::Sender::new(Arc::new(snapshot));
+        let (sink, sent) = mpsc::unbounded_channel();
+        let sources = NotifierSources {
+            findings: received,
             cluster: Some(NotifierClusterSources {
                 leadership: leadership.subscribe(),
-                handover: handover.clone(),
-                drift_after: Duration::ZERO,
                 cluster: cluster.subscribe(),
                 drifts: Some(drifts.subscribe()),
             }),
-            rate_limit: NotificationRateLimit::new(10),
-            backoff: DeliveryBackoff::default(),
-            due: None,
-            in_flight: None,
-            sink: None,
-            channel: NotificationChannel::Webhook,
-            counts: Arc::default(),
         };
-        let heed = |task: &mut NotifierTask| {
-            while let Some(change) = changed(&mut task.cluster).now_or_never() {
-                task.on_change(change);
-            }
+        let policy = NotifierPolicy {
+            min_severity: Severity::Warning,
+            per_minute: 10,
         };
-        leadership.send_replace(true);
-        heed(&mut task);
-        let batch = task.gate.queue.batch(10);
-        assert_eq!(batch.listed.len(), 1);
-        task.remove_sent(&batch, DeliveryResult::Sent);
-        let told = handover.predecessor_state("webhook").told;
-        assert_eq!(told.len(), 1);
+        let notifier = Notifier::start(ChannelSink(sink), policy, sources, Arc::default());
+        Fixture {
+            findings,
+            leadership,
+            drifts,
+            _cluster: cluster,
+            sent,
+            notifier,
+        }
+    }
 
-        leadership.send_replace(false);
-        heed(&mut task);
-        leadership.send_replace(true);
-        heed(&mut task);
-        assert!(task.gate.queue.is_empty(), "it was told");
-        // It goes: whoever still knows it tells that.
-        drifts.send_replace(Arc::default());
-        heed(&mut task);
-        tokio::time::advance(Duration::from_secs(15)).await;
-        task.tick();
-        let batch = task.gate.queue.batch(10);
-        let kinds: Vec<_> = batch
-            .listed
-            .iter()
-            .map(|notification| notification.last.kind)
-            .collect();
-        assert_eq!(kinds, [NotificationKind::DriftGone]);
-        task.remove_sent(&batch, DeliveryResult::Sent);
-        assert!(handover.predecessor_state("webhook").told.is_empty());
+    const LEADER: Leadership = Leadership::Leader(Predecessor::Unknown);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_sends_nothing_until_it_becomes_the_leader() {
+        let mut fixture = start();
+        let conflict = record(1, FindingKind::Conflict, Severity::Critical);
+        fixture.findings.send(conflict).unwrap();
+        fixture.drifts.send_replace(Arc::new(vec![drift("a")]));
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert_eq!(fixture.sent.recv().now_or_never(), None);
+        fixture.leadership.send_replace(LEADER);
+        let sent = fixture.sent.recv().await.unwrap();
+        let expected = [NotificationKind::Conflict, NotificationKind::Drift];
+        assert_eq!(sent, expected);
+        fixture.notifier.stop().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_others_told_is_taken_out_of_the_lease_when_it_is_not_found() {
-        let leadership = watch::Sender::new(true);
-        let cluster =
-            watch::Sender::new(Arc::new(ClusterSnapshot::from(ClusterObjects::default())));
-        let handover = LeaderHandover::default();
-        handover.record_notified("webhook", BTreeSet::from([7]));
-        let sources = NotifierClusterSources {
-            leadership: leadership.subscribe(),
-            handover: handover.clone(),
-            drift_after: Duration::ZERO,
-            cluster: cluster.subscribe(),
-            drifts: None,
-        };
-        let mut task = NotifierTask {
-            gate: NotificationGate::new(Severity::Warning, GateRole::Standby, Duration::ZERO),
-            cluster: Some(sources),
-            rate_limit: NotificationRateLimit::new(10),
-            backoff: DeliveryBackoff::default(),
-            due: None,
-            in_flight: None,
-            sink: None,
-            channel: NotificationChannel::Webhook,
-            counts: Arc::default(),
-        };
-        task.on_change(GateChange::Leadership);
-        assert_eq!(
-            handover.predecessor_state("webhook").told,
-            BTreeSet::from([7])
-        );
-        // Nothing else happens until then.
-        at(task.gate.next_deadline()).await;
-        task.tick();
-        assert!(handover.predecessor_state("webhook").told.is_empty());
-        assert_eq!(task.gate.next_deadline(), None);
+    async fn a_new_leader_sends_drifts_that_did_not_change_meanwhile() {
+        let mut fixture = start();
+        fixture.drifts.send_replace(Arc::new(vec![drift("a")]));
+        fixture.leadership.send_replace(LEADER);
+        let drifted = [NotificationKind::Drift];
+        assert_eq!(fixture.sent.recv().await.unwrap(), drifted);
+        for leadership in [Leadership::Follower, LEADER] {
+            fixture.leadership.send_replace(leadership);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(fixture.sent.recv().await.unwrap(), drifted);
+        fixture.notifier.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_found_last_is_sent_at_shutdown() {
+        let mut fixture = start();
+        fixture.leadership.send_replace(LEADER);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let conflict = record(1, FindingKind::Conflict, Severity::Critical);
+        fixture.findings.send(conflict).unwrap();
+        fixture.notifier.stop().await;
+        let sent = fixture.sent.recv().await.unwrap();
+        assert_eq!(sent, [NotificationKind::Conflict]);
     }
 }

@@ -1,13 +1,13 @@
-//! Sends messages over HTTP, and takes care of what is secret about that.
+//! Sends messages by HTTP POST.
 //!
-//! What always holds: certificates are verified, redirections are not followed, no proxy is used, no address and no
-//! secret is in a log, and neither a slow receiver nor a large answer costs more than a bound.
+//! What always holds: certificates are verified, redirections are not followed, no proxy is used, no URL and no token is
+//! logged, and neither a slow receiver nor a large response costs more than a bound.
 
 mod error;
 mod files;
 mod trust;
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use reqwest::{
@@ -18,54 +18,59 @@ use reqwest::{
 
 pub use self::{
     error::{WebhookError, WebhookUrlError},
-    files::address,
+    files::parse_url,
 };
-use super::retry::DeliveryOutcome;
+use super::{
+    counts::NotificationChannel,
+    message::{self, MessageReporter, WebhookFormat},
+    queue::{NotificationBatch, NotificationQueue},
+    sink::{DeliveryOutcome, DeliveryReport, NotificationSink},
+};
 
-/// From looking up the name until there is a connection.
+/// For the name lookup, TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the whole of it.
+/// For the whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Of an answer that says what is wrong, so many bytes are logged.
+/// The bytes of an error response that are logged.
 const MAX_EXCERPT_BYTES: usize = 200;
 
-/// Where messages go.
+/// The source of the URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookUrlSource {
-    /// Known to everybody who may look at this host.
+    /// On the command line, readable by every user of this host.
     Url(Url),
-    /// In this file: whoever knows the address of a chat may write there.
+    /// In a file: the URL of a chat is a secret.
     File(PathBuf),
 }
 
 /// How messages are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookSettings {
-    /// Where to.
+    /// The source of the URL.
     pub url_source: WebhookUrlSource,
-    /// The file with the secret that goes along (`Authorization: Bearer …`).
-    pub secret: Option<PathBuf>,
-    /// The file with the certificates that are trusted, instead of those of the system.
+    /// The file with the token (`Authorization: Bearer …`).
+    pub token_file: Option<PathBuf>,
+    /// The file with the certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Everything that one message takes.
+/// What one request needs.
 struct PreparedWebhook {
     client: Client,
     url: Url,
-    secret: Option<HeaderValue>,
-    /// Whether what the receiver says of the request is better not repeated.
-    is_encrypted: bool,
+    token: Option<HeaderValue>,
+    /// Whether the response may repeat a secret, and must not be logged.
+    is_secret: bool,
 }
 
-/// A client, and the certificates that it was made with.
+/// A client, and the certificate authorities that it trusts.
 #[derive(Debug)]
 struct CachedClient {
     ca_file: Option<Vec<u8>>,
     client: Client,
 }
 
-/// Sends messages.
+/// An HTTP client for one URL.
 #[derive(Debug)]
 pub struct Webhook {
     settings: WebhookSettings,
@@ -73,7 +78,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// By these settings. Files are read for each message: they may be exchanged at any time.
+    /// A webhook with these settings. Files are read for each message: they may be replaced at any time.
     pub const fn new(settings: WebhookSettings) -> Self {
         Self {
             settings,
@@ -81,13 +86,13 @@ impl Webhook {
         }
     }
 
-    /// Whether what a message takes can be had now.
+    /// Checks that the settings and the files are usable now.
     pub fn check(&mut self) -> Result<(), WebhookError> {
         self.prepare().map(drop)
     }
 
-    /// Sends one message: what came of it, and what was wrong.
-    pub async fn send(mut self, body: String) -> (Self, DeliveryOutcome, Option<WebhookError>) {
+    /// Sends one message.
+    async fn send(mut self, body: String) -> (Self, DeliveryOutcome, Option<WebhookError>) {
         // Files may be on a disk that hangs.
         let preparing = tokio::task::spawn_blocking(move || {
             let prepared = self.prepare();
@@ -97,7 +102,7 @@ impl Webhook {
             Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime ends, and nobody waits for what comes of this.
+                // The runtime is shutting down.
                 Err(_) => std::future::pending().await,
             },
         };
@@ -106,7 +111,7 @@ impl Webhook {
                 let (outcome, error) = deliver(prepared, body).await;
                 (webhook, outcome, error)
             }
-            // Whoever wrote the file may write it again.
+            // The file may be replaced.
             Err(error) => (webhook, DeliveryOutcome::Retry { after: None }, Some(error)),
         }
     }
@@ -114,27 +119,27 @@ impl Webhook {
     fn prepare(&mut self) -> Result<PreparedWebhook, WebhookError> {
         let url = match &self.settings.url_source {
             WebhookUrlSource::Url(url) => url.clone(),
-            WebhookUrlSource::File(path) => files::address_in(path)?,
+            WebhookUrlSource::File(path) => files::read_url(path)?,
         };
-        let secret = self.settings.secret.as_deref().map(files::bearer);
-        let secret = secret.transpose()?;
-        // Who has a file for the address has one because it is a secret.
-        let is_encrypted = secret.is_some()
+        let token = self.settings.token_file.as_deref().map(files::bearer);
+        let token = token.transpose()?;
+        // A URL in a file is a secret.
+        let is_secret = token.is_some()
             || matches!(self.settings.url_source, WebhookUrlSource::File(_))
             || url.password().is_some();
-        if is_encrypted && url.scheme() == "http" && !is_this_host(&url) {
+        if is_secret && url.scheme() == "http" && !is_this_host(&url) {
             return Err(WebhookUrlError::NotEncrypted.into());
         }
         let client = self.client()?;
         Ok(PreparedWebhook {
             client,
             url,
-            secret,
-            is_encrypted,
+            token,
+            is_secret,
         })
     }
 
-    /// The client there is; a new one, if other certificates are trusted now.
+    /// The cached client, or a new one if the certificate authorities have changed.
     fn client(&mut self) -> Result<Client, WebhookError> {
         let path = self.settings.ca_file.as_deref();
         let ca_file = path.map(trust::read).transpose()?;
@@ -151,7 +156,7 @@ impl Webhook {
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            // Messages are rare, and whoever balances the load forgets connections.
+            // Messages are rare, and load balancers drop idle connections.
             .pool_max_idle_per_host(0)
             .build()
             .map_err(WebhookError::Client)?;
@@ -160,6 +165,53 @@ impl Webhook {
             client: client.clone(),
         });
         Ok(client)
+    }
+}
+
+/// Sends notifications to a webhook.
+#[derive(Debug)]
+pub struct WebhookSink {
+    webhook: Webhook,
+    format: WebhookFormat,
+    reporter: MessageReporter,
+}
+
+impl WebhookSink {
+    /// Sends messages of this format, in the name of `reporter`.
+    pub const fn new(
+        settings: WebhookSettings,
+        format: WebhookFormat,
+        reporter: MessageReporter,
+    ) -> Self {
+        Self {
+            webhook: Webhook::new(settings),
+            format,
+            reporter,
+        }
+    }
+}
+
+impl NotificationSink for WebhookSink {
+    const CHANNEL: NotificationChannel = NotificationChannel::Webhook;
+
+    fn next_batch(&self, queue: &NotificationQueue) -> NotificationBatch {
+        queue.batch(self.format.max_listed())
+    }
+
+    async fn deliver(self, batch: NotificationBatch) -> (Self, DeliveryReport) {
+        let body = message::body(self.format, &batch, &self.reporter, Timestamp::now());
+        let (webhook, outcome, error) = self.webhook.send(body).await;
+        let dropped = match outcome {
+            DeliveryOutcome::Refused => batch.listed.len(),
+            DeliveryOutcome::Delivered | DeliveryOutcome::Retry { .. } => 0,
+        };
+        let report = DeliveryReport {
+            outcome,
+            error: error.map(|error| error.to_string()),
+            dropped: u64::try_from(dropped).unwrap_or(u64::MAX),
+            blocked: BTreeSet::new(),
+        };
+        (Self { webhook, ..self }, report)
     }
 }
 
@@ -185,8 +237,8 @@ async fn deliver(
         .post(prepared.url)
         .header(CONTENT_TYPE, "application/json")
         .body(body);
-    if let Some(secret) = prepared.secret {
-        request = request.header(AUTHORIZATION, secret);
+    if let Some(token) = prepared.token {
+        request = request.header(AUTHORIZATION, token);
     }
     let response = match request.send().await {
         Ok(response) => response,
@@ -197,39 +249,42 @@ async fn deliver(
         }
     };
     let status = response.status().as_u16();
-    let wish = response.headers().get(RETRY_AFTER);
-    let wish = wish.and_then(|wish| wish.to_str().ok());
-    let outcome = DeliveryOutcome::of_status(status, wish, Timestamp::now());
+    let retry_after = response.headers().get(RETRY_AFTER);
+    let retry_after = retry_after.and_then(|value| value.to_str().ok());
+    let outcome = DeliveryOutcome::of_status(status, retry_after, Timestamp::now());
     let error = match status {
         200..=299 => None,
         300..=399 => Some(WebhookError::Redirection { host, status }),
         _ => {
-            // Many say again what they were asked, the address and the secret among it.
-            let said = if prepared.is_encrypted {
+            let excerpt = if prepared.is_secret {
                 String::new()
             } else {
                 response_excerpt(response).await
             };
-            Some(WebhookError::Status { host, status, said })
+            Some(WebhookError::Status {
+                host,
+                status,
+                excerpt,
+            })
         }
     };
     (outcome, error)
 }
 
-/// The beginning of an answer, printable.
+/// The beginning of a response, printable, after a colon.
 async fn response_excerpt(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_EXCERPT_BYTES
         && let Ok(Some(chunk)) = response.chunk().await
     {
-        let room = MAX_EXCERPT_BYTES - bytes.len();
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        bytes.extend_from_slice(&chunk);
+        bytes.truncate(MAX_EXCERPT_BYTES);
     }
     let text = String::from_utf8_lossy(&bytes);
     let text: String = text.chars().filter(|letter| !letter.is_control()).collect();
-    let mut said = String::new();
-    if !text.is_empty() {
-        let _ = write!(said, ": {text}");
+    if text.is_empty() {
+        text
+    } else {
+        format!(": {text}")
     }
-    said
 }

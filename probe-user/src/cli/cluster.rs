@@ -58,7 +58,7 @@ impl ClusterArguments {
         let connection = connect(context).await?;
         let source = if context.is_some() || std::env::var_os("KUBECONFIG").is_some() {
             ClusterSource::Kubeconfig
-        } else if ApiConnection::is_at_hand() {
+        } else if ApiConnection::is_configured() {
             ClusterSource::Pod
         } else {
             ClusterSource::Kubeconfig

@@ -37,22 +37,22 @@ impl KubernetesArguments {
         let context = self.kubernetes_context.as_deref();
         let off = || (ClusterHandle::off(), ClusterTasks::default());
         if self.kubernetes == KubernetesMode::Off {
-            tracing::info!("following no cluster, as --kubernetes off wants it");
+            tracing::info!("Kubernetes: off (--kubernetes off)");
             return Ok(off());
         }
-        if context.is_none() && !ApiConnection::is_at_hand() {
+        if context.is_none() && !ApiConnection::is_configured() {
             tracing::info!(
-                "following no cluster: this is no pod with a service account's token, and KUBECONFIG names no file"
+                "Kubernetes: not configured (no service account, no KUBECONFIG)"
             );
             return Ok(off());
         }
         match ApiConnection::open(context).await {
             Ok(connection) => {
-                tracing::info!(server = connection.server(), "following the cluster");
+                tracing::info!(server = connection.server(), "watching the Kubernetes API");
                 Ok(ClusterHandle::start(connection, self.node_name()))
             }
             Err(error) if context.is_none() => {
-                tracing::error!(%error, "following no cluster");
+                tracing::error!(%error, "not watching the Kubernetes API");
                 Ok(off())
             }
             Err(error) => Err(error),
@@ -101,7 +101,7 @@ mod tests {
         ];
         assert!(!start(&off).await.unwrap());
         // Neither a pod nor with a kubeconfig, as tests are.
-        if !ApiConnection::is_at_hand() {
+        if !ApiConnection::is_configured() {
             assert!(!start(&[]).await.unwrap());
         }
     }

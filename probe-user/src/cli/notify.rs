@@ -3,55 +3,54 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
-use probe_kubernetes::ClusterHandle;
+use probe_kubernetes::{ClusterHandle, EventSink};
 use probe_model::{FindingRecord, Severity};
 use probe_notify::{
-    MessageReporter, NotificationCounts, Notifier, NotifierClusterSources, NotifierSettings,
-    NotifierSources, Webhook, WebhookError, WebhookFormat, WebhookSettings, WebhookUrlSource,
-    webhook::address,
+    MessageReporter, NotificationCounts, Notifier, NotifierClusterSources, NotifierPolicy,
+    NotifierSources, Webhook, WebhookFormat, WebhookSettings, WebhookSink, WebhookUrlSource,
+    webhook::parse_url,
 };
 use tokio::{sync::broadcast, task};
 
 use crate::daemon::drift_reconciler::ClusterStatusHandle;
 
-/// Who is told of conflicts.
+/// Where notifications are sent.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Notifications")]
 pub struct NotifyArguments {
-    /// Tell of conflicts by POST to this address: when one opens, is quiet, is over. In Kubernetes the holder of the
-    /// lease tells, elsewhere every daemon. Everybody on this host can read it here: for an address that is itself a
-    /// secret, as those of chats are, there is --webhook-url-file
+    /// Send conflict notifications to this URL (HTTP POST): when a conflict opens, is quiet, is over. In Kubernetes the
+    /// leader sends, elsewhere every agent. Every user of this host can read it here: a URL that is itself a secret, as
+    /// those of chats are, goes into a file (--webhook-url-file)
     #[arg(long, value_name = "URL", conflicts_with = "webhook_url_file")]
     webhook_url: Option<String>,
 
-    /// The same with the address in a file, which is read anew for each message
+    /// The same with the URL in a file, which is read for each message
     #[arg(long, value_name = "FILE")]
     webhook_url_file: Option<PathBuf>,
 
-    /// How it is told: json (docs/notifications.md), or slack, the text that Slack, Mattermost, Rocket.Chat and
-    /// others show
+    /// The format: json (docs/notifications.md), or slack, text for Slack, Mattermost, Rocket.Chat and others
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = WebhookFormat::Json)]
     webhook_format: WebhookFormat,
 
-    /// A file with a secret that goes along as `Authorization: Bearer …`, read anew for each message
+    /// A file with a token that is sent as `Authorization: Bearer …`, read for each message
     #[arg(long, value_name = "FILE")]
     webhook_bearer_token_file: Option<PathBuf>,
 
-    /// A file with the certificates (PEM) that the receiver's is verified by, and no others. Default: those of the
-    /// system; in an image without any, those of Mozilla
+    /// A file with the certificate authorities (PEM) to trust, and no others. Default: those of the system; in an image
+    /// without any, those of Mozilla
     #[arg(long, value_name = "FILE")]
     webhook_ca_file: Option<PathBuf>,
 
-    /// The conflicts that are told: all (warning), or only those on addresses that matter (critical)
+    /// The conflicts that are sent: all (warning), or only those on tracked addresses (critical)
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = MinimumSeverity::Warning)]
     webhook_severity: MinimumSeverity,
 
-    /// Messages a minute at most; what does not fit waits, and becomes one message
+    /// The number of messages a minute; further notifications wait, and become one message
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
     webhook_per_minute: usize,
 
-    /// Whether to write Events on the Services whose addresses are in conflict or drift: what `kubectl describe
-    /// service` shows. `auto` does where a cluster is followed; the holder of the lease writes
+    /// Whether to write Kubernetes Events on the Services whose addresses are in conflict or drift, as `kubectl describe
+    /// service` shows them. `auto` does where the Kubernetes API is watched; the leader writes them
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = EventsMode::Auto)]
     kubernetes_events: EventsMode,
 }
@@ -75,111 +74,102 @@ enum MinimumSeverity {
 }
 
 impl NotifyArguments {
-    /// What the flags lead to; nothing, if nobody is to be told.
-    pub fn settings(&self) -> anyhow::Result<Option<NotifierSettings>> {
-        let at = match (&self.webhook_url, &self.webhook_url_file) {
-            (Some(text), _) => WebhookUrlSource::Url(address(text).map_err(|error| {
+    /// The settings of the webhook, if there is one.
+    pub fn settings(&self) -> anyhow::Result<Option<WebhookSettings>> {
+        let url_source = match (&self.webhook_url, &self.webhook_url_file) {
+            (Some(text), _) => WebhookUrlSource::Url(parse_url(text).map_err(|error| {
                 anyhow::Error::new(error).context("--webhook-url cannot be used")
             })?),
             (None, Some(path)) => WebhookUrlSource::File(path.clone()),
             (None, None) => {
                 anyhow::ensure!(
                     self.webhook_bearer_token_file.is_none() && self.webhook_ca_file.is_none(),
-                    "--webhook-bearer-token-file and --webhook-ca-file are for a webhook: give its address by \
-                     --webhook-url-file, or leave them out"
+                    "--webhook-bearer-token-file and --webhook-ca-file need a webhook: set --webhook-url-file, or leave \
+                     them out"
                 );
                 return Ok(None);
             }
         };
-        Ok(Some(NotifierSettings {
-            webhook: WebhookSettings {
-                url_source: at,
-                secret: self.webhook_bearer_token_file.clone(),
-                ca_file: self.webhook_ca_file.clone(),
-            },
-            format: self.webhook_format,
+        Ok(Some(WebhookSettings {
+            url_source,
+            token_file: self.webhook_bearer_token_file.clone(),
+            ca_file: self.webhook_ca_file.clone(),
+        }))
+    }
+
+    const fn webhook_policy(&self) -> NotifierPolicy {
+        NotifierPolicy {
             min_severity: match self.webhook_severity {
                 MinimumSeverity::Warning => Severity::Warning,
                 MinimumSeverity::Critical => Severity::Critical,
             },
             per_minute: self.webhook_per_minute,
-        }))
+        }
     }
 
-    /// The same, and whether what is in the files can be used.
+    /// Checks the settings, and that the files are usable.
     pub fn check(&self) -> anyhow::Result<()> {
         if let Some(settings) = self.settings()? {
-            Webhook::new(settings.webhook).check()?;
+            Webhook::new(settings).check()?;
         }
         Ok(())
     }
 }
 
-/// Begins to tell whoever is to be told.
+/// Starts the notifiers.
 pub struct NotifierSetup<'a> {
-    /// What is found, with what the cluster knows of it.
+    /// The findings, annotated with what is known of the cluster.
     pub findings: broadcast::Receiver<Arc<FindingRecord>>,
-    /// The cluster, if one is followed.
+    /// The cluster, if one is watched.
     pub cluster: &'a ClusterHandle,
-    /// What has drifted apart in it.
+    /// The drifts of the cluster.
     pub cluster_status: &'a ClusterStatusHandle,
-    /// What is counted.
+    /// The counters.
     pub counts: Arc<NotificationCounts>,
 }
 
 impl NotifierSetup<'_> {
     /// A task for each channel.
-    #[cfg_attr(
-        not(feature = "kubernetes"),
-        allow(
-            unused_variables,
-            reason = "without Kubernetes there is no connection to write by"
-        )
-    )]
     pub fn start(self, arguments: &NotifyArguments) -> anyhow::Result<Vec<Notifier>> {
         let mut notifiers = Vec::new();
-        let cluster = self.cluster.is_on().then(|| NotifierClusterSources {
-            leadership: self.cluster.holds(),
-            handover: self.cluster.handover(),
-            drift_after: self.cluster_status.drift_after(),
-            cluster: self.cluster.cluster(),
-            drifts: Some(self.cluster_status.drifts()),
-        });
-        if let (Some(cluster), Some(connection), EventsMode::Auto) = (
-            &cluster,
-            self.cluster.connection(),
-            arguments.kubernetes_events,
-        ) {
-            let host = || MessageReporter::this_host().host;
-            let instance = self.cluster.node_name().map_or_else(host, str::to_owned);
-            notifiers.push(Notifier::write_events(
-                connection.clone(),
-                self.findings.resubscribe(),
-                cluster.clone(),
-                instance,
-                self.counts.clone(),
-            ));
+        let reporter = MessageReporter::new(self.cluster.node_name());
+        if let (Some(connection), EventsMode::Auto) =
+            (self.cluster.connection(), arguments.kubernetes_events)
+        {
+            let cluster = self.cluster.cluster();
+            let sink = EventSink::new(connection.clone(), cluster, reporter.host.clone());
+            let policy = NotifierPolicy {
+                min_severity: Severity::Info,
+                per_minute: EventSink::PER_MINUTE,
+            };
+            let counts = self.counts.clone();
+            notifiers.push(Notifier::start(sink, policy, self.sources(), counts));
         }
         if let Some(settings) = arguments.settings()? {
-            let checked = task::block_in_place(|| Webhook::new(settings.webhook.clone()).check());
+            let checked = task::block_in_place(|| Webhook::new(settings.clone()).check());
             if let Err(error) = checked {
-                log_webhook_error(&error);
+                // The files may be corrected at any time, and frames are watched all the same.
+                tracing::error!(%error, "the webhook is not usable, retrying with each message");
             }
-            tracing::info!("telling a webhook of conflicts");
-            let sources = NotifierSources {
-                findings: self.findings,
-                cluster,
-            };
-            notifiers.push(Notifier::start(settings, sources, self.counts));
+            tracing::info!("webhook notifications enabled");
+            let sink = WebhookSink::new(settings, arguments.webhook_format, reporter);
+            let policy = arguments.webhook_policy();
+            let counts = self.counts.clone();
+            notifiers.push(Notifier::start(sink, policy, self.sources(), counts));
         }
         Ok(notifiers)
     }
-}
 
-/// What is said at the start of what cannot be used as it is. It may be put right at any time, and is no reason not to
-/// watch.
-fn log_webhook_error(error: &WebhookError) {
-    tracing::error!(%error, "nobody can be told by the webhook as it is; it is tried again with each message");
+    fn sources(&self) -> NotifierSources {
+        NotifierSources {
+            findings: self.findings.resubscribe(),
+            cluster: self.cluster.is_on().then(|| NotifierClusterSources {
+                leadership: self.cluster.leadership(),
+                cluster: self.cluster.cluster(),
+                drifts: Some(self.cluster_status.drifts()),
+            }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -202,23 +192,25 @@ mod tests {
         Command::try_parse_from(arguments).map(|command| command.notify)
     }
 
-    fn settings(arguments: &[&str]) -> anyhow::Result<Option<NotifierSettings>> {
+    fn settings(arguments: &[&str]) -> anyhow::Result<Option<WebhookSettings>> {
         parse(arguments)?.settings()
     }
 
     #[test]
-    fn without_an_address_nobody_is_told() {
+    fn without_a_url_there_is_no_webhook() {
         assert_eq!(settings(&[]).unwrap(), None);
     }
 
     #[test]
-    fn an_address_is_enough() {
-        let settings = settings(&["--webhook-url", "https://hooks.example.org/x"])
-            .unwrap()
-            .unwrap();
-        assert_eq!(settings.format, WebhookFormat::Json);
-        assert_eq!(settings.min_severity, Severity::Warning);
-        assert_eq!(settings.per_minute, 10);
+    fn a_url_is_enough() {
+        let arguments = parse(&["--webhook-url", "https://hooks.example.org/x"]).unwrap();
+        assert!(arguments.settings().unwrap().is_some());
+        assert_eq!(arguments.webhook_format, WebhookFormat::Json);
+        let policy = NotifierPolicy {
+            min_severity: Severity::Warning,
+            per_minute: 10,
+        };
+        assert_eq!(arguments.webhook_policy(), policy);
     }
 
     #[test]
@@ -243,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_files_is_checked() {
+    fn the_files_are_checked() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("url");
         let words = ["--webhook-url-file", path.to_str().unwrap()];
@@ -254,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_does_not_go_through_the_open() {
+    fn a_token_is_not_sent_in_clear_text() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("secret");
         fs::write(&path, "s3cret").unwrap();

@@ -192,7 +192,7 @@ async fn daemon(
     };
     let (cluster, following) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
-    let asking = asking.map(|asking| asking.with_leadership(cluster.holds()));
+    let asking = asking.map(|asking| asking.with_leadership(cluster.is_leader()));
     let mut session = Session::start(&arguments.source, asking).await?;
     session.name_segments(arguments.metrics.segments);
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
@@ -206,13 +206,13 @@ async fn daemon(
     let cluster_status =
         start_drift_reconciler(&arguments.drift, &cluster, &session, annotator.clone());
     let notifications = Arc::<NotificationCounts>::default();
-    let teller = NotifierSetup {
+    let notifiers = NotifierSetup {
         findings: session.monitor.findings(),
         cluster: &cluster,
         cluster_status: &cluster_status,
         counts: notifications.clone(),
     };
-    let notifiers = teller.start(&arguments.notify)?;
+    let notifiers = notifiers.start(&arguments.notify)?;
     let api = socket.map(|socket| {
         let known = (annotator.clone(), cluster_status.clone());
         let serving = serve_api(socket, &session, drills.clone(), known);
@@ -251,11 +251,11 @@ async fn daemon(
         api.abort();
         let _ = api.await;
     }
-    // Giving back the Lease takes an answer of the API server's: nothing waits for it.
+    // Releasing the Lease takes a response of the API server: nothing waits for it.
     let (ended, ()) = tokio::join!(session.end(), following.stop());
     ended?;
     for notifier in notifiers {
-        notifier.end().await;
+        notifier.stop().await;
     }
     // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();

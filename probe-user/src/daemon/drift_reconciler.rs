@@ -64,7 +64,6 @@ pub struct ClusterStatusHandle {
     cluster: watch::Receiver<Arc<ClusterSnapshot>>,
     holds: watch::Receiver<bool>,
     drifts: watch::Receiver<Arc<Vec<Drift>>>,
-    drift_after: Duration,
 }
 
 /// How it stands at one moment.
@@ -83,9 +82,8 @@ impl ClusterStatusHandle {
         Self {
             is_on: false,
             cluster: handle.cluster(),
-            holds: handle.holds(),
+            holds: handle.is_leader(),
             drifts: watch::channel(Arc::default()).1,
-            drift_after: Duration::ZERO,
         }
     }
 
@@ -103,11 +101,6 @@ impl ClusterStatusHandle {
         })
     }
 
-    /// How long it lasts before it is told.
-    pub const fn drift_after(&self) -> Duration {
-        self.drift_after
-    }
-
     /// What has drifted apart, and news of it; none while another node speaks for the cluster.
     pub fn drifts(&self) -> watch::Receiver<Arc<Vec<Drift>>> {
         self.drifts.clone()
@@ -120,9 +113,8 @@ pub fn start(sources: DriftReconcilerSources, patience: Duration) -> ClusterStat
     let standing = ClusterStatusHandle {
         is_on: sources.handle.is_on(),
         cluster: sources.handle.cluster(),
-        holds: sources.handle.holds(),
+        holds: sources.handle.is_leader(),
         drifts,
-        drift_after: patience,
     };
     let watchdog = DriftReconciler {
         sources,
@@ -155,7 +147,7 @@ struct DriftReconciler {
 
 impl DriftReconciler {
     async fn run(mut self, publish: watch::Sender<Arc<Vec<Drift>>>) {
-        let mut holds = self.sources.handle.holds();
+        let mut holds = self.sources.handle.is_leader();
         let mut cluster = self.sources.handle.cluster();
         loop {
             if !*holds.borrow_and_update() {

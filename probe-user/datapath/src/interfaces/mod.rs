@@ -13,7 +13,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use probe_model::{
-    Link, Links,
+    Backoff, Link, Links,
     watched::{AttachPlan, WatchState, WatchedInterface, WatchedInterfaces},
 };
 use thiserror::Error;
@@ -124,7 +124,8 @@ pub struct WatchPolicy {
 struct AttachFailure {
     reason: String,
     retry_at: Instant,
-    wait: Duration,
+    delay: Duration,
+    backoff: Backoff,
 }
 
 /// Keeps the programs attached.
@@ -321,7 +322,7 @@ impl InterfaceManager {
             }
             if let Err(error) = self.attach_one(link, links).await {
                 let failure = AttachFailure::after(self.failed.get(&link.index), error.to_string());
-                let retry_in = failure.wait;
+                let retry_in = failure.delay;
                 tracing::warn!(interface = link.name, %error, ?retry_in, "interface is not watched");
                 self.failed.insert(link.index, failure);
             }
@@ -433,13 +434,18 @@ impl InterfaceManager {
 }
 
 impl AttachFailure {
-    /// The failure that follows another, with twice its wait.
+    /// The failure that follows another, with twice its delay.
     fn after(previous: Option<&Self>, reason: String) -> Self {
-        let wait = previous.map_or(FIRST_RETRY, |previous| (previous.wait * 2).min(MAX_RETRY));
+        let mut backoff = previous.map_or(Backoff::new(FIRST_RETRY, MAX_RETRY), |previous| {
+            previous.backoff
+        });
+        // One host has few interfaces: nothing is spread by jitter.
+        let delay = backoff.next_delay(0.0);
         Self {
             reason,
-            retry_at: Instant::now() + wait,
-            wait,
+            retry_at: Instant::now() + delay,
+            delay,
+            backoff,
         }
     }
 
@@ -459,7 +465,7 @@ impl AttachFailure {
 
     /// Whether the wait that goes with it has not passed since the last try.
     fn is_recent(&self) -> bool {
-        Instant::now() < self.retry_at + self.wait
+        Instant::now() < self.retry_at + self.delay
     }
 }
 

@@ -1,108 +1,92 @@
-//! Why a message could not be sent. No address and no secret is in what it says: both go to the log.
+//! Why a message could not be sent. No error contains the URL or the token: errors are logged.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{io, path::PathBuf};
+
+use probe_model::error_chain;
 
 /// Why a message could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// A file is not to be read.
+    /// A file cannot be read.
     #[error("cannot read {what} from {}: {error}", path.display())]
     Unreadable {
-        /// What should be in it.
+        /// Its expected content.
         what: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// There is no address in the file. What is there is not said: it may be a secret.
+    /// The file contains no URL. Its content is not shown: it may be a secret.
     #[error(
-        "{} has no address of a webhook in it: one line like https://hooks.example.org/…",
+        "{} contains no webhook URL: one line like https://hooks.example.org/…",
         .0.display()
     )]
     NoUrl(PathBuf),
-    /// The address cannot be used.
+    /// The URL cannot be used.
     #[error(transparent)]
     InvalidUrl(#[from] WebhookUrlError),
-    /// The secret cannot go into a header.
-    #[error("{} has no secret in it that a header can carry: one line, no control characters", .0.display())]
-    NoSecret(PathBuf),
-    /// There is no certificate in the file.
-    #[error("{} has no certificate in it: PEM, from BEGIN CERTIFICATE on", .0.display())]
+    /// The token cannot be a header value.
+    #[error("{} contains no token that a header can carry: one line, no control characters", .0.display())]
+    NoToken(PathBuf),
+    /// The file contains no certificate.
+    #[error("{} contains no PEM certificate", .0.display())]
     NoCertificate(PathBuf),
-    /// TLS is not to be had.
-    #[error("cannot prepare for TLS: {0}")]
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
     Tls(rustls::Error),
-    /// The client is not to be had.
-    #[error("cannot make an HTTP client: {}", chain(.0))]
+    /// The HTTP client cannot be set up.
+    #[error("cannot set up an HTTP client: {}", error_chain(.0))]
     Client(reqwest::Error),
-    /// It did not get there.
-    #[error("cannot reach {host}: {}", with_advice(chain(source)))]
+    /// The receiver cannot be reached.
+    #[error("cannot reach {host}: {}", with_advice(error_chain(source)))]
     Unreachable {
-        /// Without what may be secret of the address.
+        /// The host of the URL, which is not secret.
         host: String,
-        /// Why.
+        /// The cause.
         source: reqwest::Error,
     },
-    /// The receiver says no.
-    #[error("{host} answered {status}{said}")]
+    /// The receiver refuses the message.
+    #[error("{host} answered {status}{excerpt}")]
     Status {
         /// The receiver.
         host: String,
-        /// What it answered.
+        /// The status of the response.
         status: u16,
-        /// And what it said of it.
-        said: String,
+        /// The beginning of the response, after a colon.
+        excerpt: String,
     },
-    /// The receiver sends us elsewhere.
+    /// The receiver redirects.
     #[error(
-        "{host} answered {status}, a redirection, and those are not followed: what is secret would go along; give the \
-         address that it leads to"
+        "{host} answered {status}, a redirection, which is not followed because the token would go along; use the URL \
+         that it leads to"
     )]
     Redirection {
         /// The receiver.
         host: String,
-        /// What it answered.
+        /// The status of the response.
         status: u16,
     },
 }
 
-/// Why an address cannot be used.
+/// Why a URL cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookUrlError {
-    /// It is none.
-    #[error("no address of a webhook: one like https://hooks.example.org/…")]
+    /// It is not a URL.
+    #[error("not a webhook URL: it looks like https://hooks.example.org/…")]
     Malformed,
-    /// It is no HTTP.
-    #[error("a webhook is reached by https:// or http://")]
+    /// It is not HTTP.
+    #[error("a webhook URL starts with https:// or http://")]
     Scheme,
-    /// A secret would be readable on its way.
-    #[error(
-        "a secret goes by https:// only, or to this host: over http:// everybody on the way can read it"
-    )]
+    /// A secret would be sent in clear text.
+    #[error("a secret is sent by https:// or to this host only: http:// is clear text")]
     NotEncrypted,
 }
 
-/// What to do about what can be told by its words only: the libraries say it in no other way.
+/// Adds the next step for untrusted certificates: the libraries report them as text only.
 fn with_advice(mut text: String) -> String {
     if text.contains("certificate") {
-        text.push_str(" (authorities of your own are named by --webhook-ca-file)");
-    }
-    text
-}
-
-/// An error with what led to it: HTTP clients say least at the top.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some repeat what they wrap.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
+        text.push_str(" (set your own certificate authority with --webhook-ca-file)");
     }
     text
 }

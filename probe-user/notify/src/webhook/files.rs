@@ -1,4 +1,4 @@
-//! What messages take from files: read for each of them, because a Secret may be exchanged at any time.
+//! The files of a webhook: read for each message, because a Secret may be replaced at any time.
 
 use std::{
     fs::File,
@@ -10,11 +10,11 @@ use reqwest::{Url, header::HeaderValue};
 
 use super::error::{WebhookError, WebhookUrlError};
 
-/// Addresses, secrets and certificates are smaller.
+/// URLs, tokens and certificates are smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Reads an address.
-pub fn address(text: &str) -> Result<Url, WebhookUrlError> {
+/// Parses a URL.
+pub fn parse_url(text: &str) -> Result<Url, WebhookUrlError> {
     let url: Url = text
         .trim()
         .parse()
@@ -28,31 +28,31 @@ pub fn address(text: &str) -> Result<Url, WebhookUrlError> {
     Ok(url)
 }
 
-/// The address in a file.
-pub fn address_in(path: &Path) -> Result<Url, WebhookError> {
-    let bytes = read(path, "the address of the webhook")?;
+/// The URL in a file.
+pub fn read_url(path: &Path) -> Result<Url, WebhookError> {
+    let bytes = read(path, "the webhook URL")?;
     let text = str::from_utf8(&bytes).map_err(|_| WebhookError::NoUrl(path.to_owned()))?;
-    address(text).map_err(|error| match error {
+    parse_url(text).map_err(|error| match error {
         WebhookUrlError::Malformed => WebhookError::NoUrl(path.to_owned()),
         WebhookUrlError::Scheme | WebhookUrlError::NotEncrypted => error.into(),
     })
 }
 
-/// The header that shows the secret in a file.
+/// The `Authorization` header with the token in a file.
 pub fn bearer(path: &Path) -> Result<HeaderValue, WebhookError> {
-    let bytes = read(path, "the secret of the webhook")?;
-    let secret = bytes.trim_ascii();
-    let header = HeaderValue::from_bytes(&[b"Bearer ", secret].concat());
+    let bytes = read(path, "the webhook token")?;
+    let token = bytes.trim_ascii();
+    let header = HeaderValue::from_bytes(&[b"Bearer ", token].concat());
     match header {
-        Ok(mut header) if !secret.is_empty() => {
+        Ok(mut header) if !token.is_empty() => {
             header.set_sensitive(true);
             Ok(header)
         }
-        _ => Err(WebhookError::NoSecret(path.to_owned())),
+        _ => Err(WebhookError::NoToken(path.to_owned())),
     }
 }
 
-/// Reads a file of bounded size; what is no file could keep whoever reads it for ever.
+/// Reads a file of bounded size. A pipe or a device could block the reader for ever.
 pub fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, WebhookError> {
     let unreadable = |error| WebhookError::Unreadable {
         what,
@@ -61,14 +61,14 @@ pub fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, WebhookError> {
     };
     let metadata = path.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(unreadable(io::Error::other("it is no file")));
+        return Err(unreadable(io::Error::other("not a regular file")));
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(unreadable(io::Error::other("it is larger than 1 MiB")));
+        return Err(unreadable(io::Error::other("larger than 1 MiB")));
     }
     Ok(bytes)
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_one_line_with_or_without_its_end() {
+    fn a_url_is_one_line_with_or_without_a_line_break() {
         for text in [
             "https://hooks.example.org/x\n",
             "https://hooks.example.org/x",
@@ -97,14 +97,14 @@ mod tests {
         ] {
             let (_directory, path) = written(text);
             assert_eq!(
-                address_in(&path).unwrap().as_str(),
+                read_url(&path).unwrap().as_str(),
                 "https://hooks.example.org/x"
             );
         }
     }
 
     #[test]
-    fn what_is_no_address_is_an_error_that_does_not_repeat_it() {
+    fn an_invalid_url_is_not_repeated_in_the_error() {
         for bad in [
             "",
             "hooks.example.org/T0SECRET",
@@ -114,15 +114,15 @@ mod tests {
             "https://a b/T0SECRET",
         ] {
             let (_directory, path) = written(bad);
-            let said = address_in(&path).unwrap_err().to_string();
+            let said = read_url(&path).unwrap_err().to_string();
             assert!(!said.contains("T0SECRET"), "{bad:?}: {said}");
         }
         let (_directory, path) = written([0xff, 0xfe]);
-        assert!(address_in(&path).is_err());
+        assert!(read_url(&path).is_err());
     }
 
     #[test]
-    fn a_secret_is_shown_as_it_is_and_never_written() {
+    fn a_token_is_sent_as_it_is_and_never_printed() {
         let (_directory, path) = written("s3cret\n");
         let header = bearer(&path).unwrap();
         assert_eq!(header.as_bytes(), b"Bearer s3cret");
@@ -130,14 +130,14 @@ mod tests {
         for bad in ["", "\n", "two\nlines", "nul\0"] {
             let (_directory, path) = written(bad);
             assert!(
-                matches!(bearer(&path), Err(WebhookError::NoSecret(_))),
+                matches!(bearer(&path), Err(WebhookError::NoToken(_))),
                 "{bad:?}"
             );
         }
     }
 
     #[test]
-    fn what_is_no_file_of_a_sensible_size_is_not_read() {
+    fn only_regular_files_of_bounded_size_are_read() {
         let directory = TempDir::new().unwrap();
         for path in [
             directory.path().to_owned(),

@@ -1,4 +1,4 @@
-//! Whose certificates are trusted.
+//! The certificate authorities that a webhook trusts.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,13 +10,13 @@ use rustls::{
 
 use super::{error::WebhookError, files};
 
-/// The certificates in a file, as it is: to be compared with what it was.
+/// The content of a file of certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, WebhookError> {
     files::read(path, "certificates")
 }
 
-/// TLS that verifies: by the certificates of this file and no others; or else by those of the system; or else, as in
-/// an image that has none, by those of Mozilla, as they were when this program was built.
+/// A TLS configuration that trusts the certificate authorities of this file; without a file those of the system; and
+/// without those, as in an image, Mozilla's as of the build.
 pub fn config(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, WebhookError> {
     let mut roots = RootCertStore::empty();
     if let Some((path, bytes)) = authorities {
@@ -29,14 +29,14 @@ pub fn config(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, Webho
             return Err(WebhookError::NoCertificate(path.to_owned()));
         }
     } else {
-        // Of the system's, one that cannot be read is no reason to do without the others.
+        // One that cannot be parsed does not matter.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
             roots.add_parsable_certificates(mozilla);
         }
     }
-    // The provider is named here: nothing that others install, or do not, changes it.
+    // A provider that is installed for the process does not matter.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     Ok(builder
         .with_safe_default_protocol_versions()

@@ -39,7 +39,7 @@ pub fn families(handle: &ClusterHandle) -> String {
         }
     }
     let mut leader = MetricFamily::new(list::KUBERNETES_LEADER);
-    leader.add([], bool_value(health.holds()));
+    leader.add([], bool_value(health.is_leader()));
     let mut on_link = MetricFamily::new(list::KUBERNETES_ON_LINK);
     if let Some(sight) = *handle.segment_coverage().borrow() {
         on_link.add([], sight.here);

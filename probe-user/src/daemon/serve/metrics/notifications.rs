@@ -11,10 +11,10 @@ pub fn families(counts: &NotificationCounts) -> String {
     let mut dropped = MetricFamily::new(list::NOTIFICATIONS_DROPPED);
     for &channel in NotificationChannel::ALL {
         for &ending in DeliveryResult::ALL {
-            let count = counts.ended(channel, ending);
+            let count = counts.deliveries(channel, ending);
             messages.add([channel.label(), ending.label()], count);
         }
-        waiting.add([channel.label()], counts.waiting(channel));
+        waiting.add([channel.label()], counts.pending(channel));
         dropped.add([channel.label()], counts.dropped(channel));
     }
     [messages.finish(), waiting.finish(), dropped.finish()].concat()
