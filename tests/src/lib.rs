@@ -78,7 +78,7 @@ pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
 pub use public_copy::{PublicCopy, install};
-pub use receiver::{Answer, Authority, Receiver, Told};
+pub use receiver::{Answer, Authority, ReceivedMessage, Receiver};
 pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
 pub use socket::SocketPlace;
 pub use stage::{Expected, Scenario, Stage, Wires};

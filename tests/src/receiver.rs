@@ -1,4 +1,4 @@
-//! Whoever is told by a webhook, over TLS and with a certificate of the test's own making, on a host of the lab.
+//! The receiver of a webhook, over TLS and with a certificate of the test's own making, on a host of the lab.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -81,7 +81,7 @@ pub enum Answer {
 
 /// What a receiver was told.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct ReceivedMessage {
     /// The method and the path.
     pub request: String,
     /// By their names in small letters.
@@ -95,7 +95,7 @@ pub struct Told {
 #[derive(Debug, Default)]
 struct State {
     answers: VecDeque<Answer>,
-    told: Vec<Told>,
+    messages: Vec<ReceivedMessage>,
 }
 
 /// A receiver that is there until the test process ends.
@@ -126,14 +126,14 @@ impl Host {
             port: listener.local_addr()?.port(),
             state: Arc::new(Mutex::new(State {
                 answers: answers.into_iter().collect(),
-                told: Vec::new(),
+                messages: Vec::new(),
             })),
         };
         let (config, state) = (authority.server()?, receiver.state.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (config, state) = (config.clone(), state.clone());
-                // One that is kept waiting keeps nobody else waiting. What goes wrong shows in what is not told.
+                // A connection that waits does not block the others. What goes wrong shows as a missing message.
                 thread::spawn(move || converse(stream, config, &state));
             }
         });
@@ -147,9 +147,9 @@ impl Receiver {
         format!("https://localhost:{}/hook", self.port)
     }
 
-    /// Everything that it was told so far.
-    pub fn told(&self) -> Vec<Told> {
-        lock(&self.state).told.clone()
+    /// All messages so far.
+    pub fn messages(&self) -> Vec<ReceivedMessage> {
+        lock(&self.state).messages.clone()
     }
 
     /// Gives this answer next.
@@ -157,14 +157,14 @@ impl Receiver {
         lock(&self.state).answers.push_back(answer);
     }
 
-    /// Waits until it has been told so often, and returns all of it.
-    pub fn wait_for(&self, times: usize, within: Duration) -> anyhow::Result<Vec<Told>> {
+    /// Waits for this number of messages, and returns all of them.
+    pub fn wait_for(&self, times: usize, within: Duration) -> anyhow::Result<Vec<ReceivedMessage>> {
         let what = format!("{times} messages");
         eventually(&what, within, || {
-            let told = self.told();
-            Ok((told.len() >= times).then_some(told))
+            let messages = self.messages();
+            Ok((messages.len() >= times).then_some(messages))
         })
-        .with_context(|| format!("what was told: {:#?}", self.told()))
+        .with_context(|| format!("received: {:#?}", self.messages()))
     }
 
     /// Waits for a notification that `wanted` accepts, and returns it.
@@ -180,15 +180,15 @@ impl Receiver {
                 .into_iter()
                 .find(|notification| wanted(notification)))
         })
-        .with_context(|| format!("what was told: {:#?}", self.told()))
+        .with_context(|| format!("received: {:#?}", self.messages()))
     }
 
-    /// The single notification of everything that it was told.
+    /// The notifications of all messages.
     pub fn notifications(&self) -> Vec<Value> {
-        let told = self.told();
-        let lists = told
+        let messages = self.messages();
+        let lists = messages
             .iter()
-            .filter_map(|told| told.body["notifications"].as_array());
+            .filter_map(|message| message.body["notifications"].as_array());
         lists.flatten().cloned().collect()
     }
 }
@@ -205,10 +205,10 @@ fn converse(
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
     let mut stream = StreamOwned::new(ServerConnection::new(config)?, stream);
-    let told = read(&mut stream)?;
+    let message = read(&mut stream)?;
     let answer = {
         let mut state = lock(state);
-        state.told.push(told);
+        state.messages.push(message);
         let answer = state.answers.pop_front();
         answer.unwrap_or(Answer::Status(200, "", "ok"))
     };
@@ -235,7 +235,7 @@ fn converse(
     Ok(())
 }
 
-fn read(stream: &mut impl Read) -> anyhow::Result<Told> {
+fn read(stream: &mut impl Read) -> anyhow::Result<ReceivedMessage> {
     let mut reader = BufReader::new(stream).take(LONGEST);
     let mut request = String::new();
     reader.read_line(&mut request)?;
@@ -255,7 +255,7 @@ fn read(stream: &mut impl Read) -> anyhow::Result<Told> {
     ensure!(length < LONGEST, "too long");
     let mut body = vec![0; usize::try_from(length)?];
     reader.read_exact(&mut body)?;
-    Ok(Told {
+    Ok(ReceivedMessage {
         request: request.trim_end().to_owned(),
         headers,
         body: serde_json::from_slice(&body)?,

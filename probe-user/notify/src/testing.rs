@@ -23,7 +23,7 @@ pub fn record(last: u8, finding: FindingKind, severity: Severity) -> Arc<Finding
     let time = "2026-11-21T02:00:00Z".parse().unwrap();
     let mut record = drill::conflict(time);
     record.drill = false;
-    record.interface = "eth0".to_owned();
+    "eth0".clone_into(&mut record.interface);
     record.segment = Some("192.0.2.0/24".to_owned());
     record.ip = IpAddr::from([192, 0, 2, last]);
     if finding != FindingKind::Conflict {

@@ -1,27 +1,36 @@
-//! Who is told in a cluster: Events on the Service whose address is in conflict, and the webhook, by one daemon.
+//! Notifications in a cluster: Events on the Service whose address is in conflict, and the webhook, by the leader.
 
 use std::time::Duration;
 
 use anyhow::Result;
+use probe_common::wire::MacAddr;
 use probe_tests::{
-    Access, Answer, Authority, Daemon, Duplicate, Host, INTERFACE, Kubernetes, Lab, Receiver,
-    SHARED_ADDRESS, SocketPlace, eventually, install_metallb, metallb, namespace, node, pool,
-    service,
+    Access, Answer, Authority, Daemon, Duplicate, Frame, Host, INTERFACE, Kubernetes, Lab,
+    Receiver, SHARED_ADDRESS, SocketPlace, eventually, install_metallb, metallb, namespace, node,
+    pool, service,
 };
 use serde_json::{Value, json};
 
 /// A start, a list, a Lease, and a message, on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
-/// Besides, a Lease that has to run out, and somebody who looks.
+/// The same, and a Lease that expires and is acquired.
 const TAKEOVER: Duration = Duration::from_secs(90);
 
 fn event(kubernetes: &Kubernetes, reason: &str) -> Result<Value> {
-    eventually(&format!("an Event {reason}"), SOON, || {
+    event_with(kubernetes, reason, "")
+}
+
+/// Waits for an Event whose note contains a text.
+fn event_with(kubernetes: &Kubernetes, reason: &str, text: &str) -> Result<Value> {
+    eventually(&format!("an Event {reason} {text}"), SOON, || {
         let api = kubernetes.api()?;
         let events = api.get("/apis/events.k8s.io/v1/namespaces/shop/events")?;
         let events = events.success()?;
         let found = events["items"].as_array().into_iter().flatten();
-        let mut found = found.filter(|event| event["reason"] == reason);
+        let mut found = found.filter(|event| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["reason"] == reason && note.contains(text)
+        });
         Ok(found.next().cloned())
     })
 }
@@ -40,13 +49,14 @@ fn refusals(daemon: &Daemon<'_>) -> Result<u64> {
 }
 
 #[test]
-fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_end() -> Result<()> {
+fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_webhook()
+-> Result<()> {
     let lab = Lab::new()?;
     let hosts: Duplicate = lab.three_hosts()?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
-    // Longer than the API server lets an Event say who made it.
+    // Longer than the API server accepts as a reporting instance.
     let name = "client.".repeat(30) + "example.org";
     let mut own = node(&name, "192.0.2.1");
     // No label may be so long.
@@ -115,10 +125,10 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
     ] {
         assert!(note.contains(part), "{part}: {note}");
     }
-    let told = notification(&receiver, "conflict")?;
+    let sent = notification(&receiver, "conflict")?;
     assert!(
-        told["text"].as_str().unwrap().contains("shop/frontend"),
-        "{told:#}"
+        sent["text"].as_str().unwrap().contains("shop/frontend"),
+        "{sent:#}"
     );
 
     hosts.remove_rival()?;
@@ -127,7 +137,7 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
     notification(&receiver, "conflict_resolved")?;
     assert_eq!(refusals(&daemon)?, 0, "{}", daemon.process().said());
 
-    // The roles of the deployment are enough.
+    // The roles of the deployment suffice.
     let refused = kubernetes.audit()?.into_iter().filter(|event| {
         event.user == account.user && event.uri.contains("/events") && event.status >= 400
     });
@@ -135,15 +145,15 @@ fn a_conflict_is_told_on_its_service_and_by_the_holders_webhook_and_so_is_its_en
     Ok(())
 }
 
-/// A node that tells a webhook of its own.
-struct Teller<'a> {
+/// An agent with a webhook of its own.
+struct Agent<'a> {
     daemon: Daemon<'a>,
     receiver: Receiver,
     _files: tempfile::TempDir,
     _socket: SocketPlace,
 }
 
-impl<'a> Teller<'a> {
+impl<'a> Agent<'a> {
     fn start(host: &'a Host, access: &Access, name: &str) -> Result<Self> {
         let authority = Authority::new()?;
         let receiver = host.receiver(&authority, 0, Vec::<Answer>::new())?;
@@ -185,56 +195,106 @@ impl<'a> Teller<'a> {
         let what = format!("{kind} of the pool {pool}");
         self.receiver
             .wait_for_notification(&what, TAKEOVER, |notification| {
-                is_of(notification, kind, pool)
+                notification["kind"] == kind && notification["drift"]["pool"]["name"] == pool
             })
     }
 
-    fn was_told(&self, pool: &str) -> bool {
-        let notification = self.receiver.notifications().into_iter();
-        notification
-            .into_iter()
-            .any(|notification| is_of(&notification, "drift", pool))
+    fn wait_for_leadership(&self) -> Result<()> {
+        self.daemon
+            .wait_for_metrics("the leader", TAKEOVER, |metrics| {
+                Ok(metrics.get("arp_monitor_kubernetes_leader", &[]) == Some(1.0))
+            })?;
+        Ok(())
+    }
+
+    /// Waits until the agent knows the service.
+    fn wait_for_service(&self, name: &str) -> Result<()> {
+        self.daemon
+            .wait_for_metrics("the service", SOON, |metrics| {
+                let labels = [("service_name", name)];
+                let mut series = metrics.select("arp_monitor_tracked_silent", &labels);
+                Ok(series.next().is_some())
+            })?;
+        Ok(())
     }
 }
 
-fn is_of(notification: &Value, kind: &str, pool: &str) -> bool {
-    notification["kind"] == kind && notification["drift"]["pool"]["name"] == pool
-}
-
 #[test]
-fn the_first_holder_tells_all_there_is_and_the_next_what_is_untold_and_what_ends() -> Result<()> {
+fn a_new_leader_sends_what_it_finds_and_its_end_whatever_was_sent_before() -> Result<()> {
     let lab = Lab::new()?;
     let [one, other] = lab.pair("one", "other")?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
-    // Nothing advertises it, and nobody was there when that began.
+    // Nothing advertises it, and there was no agent when that began.
     let old = pool("old", &["192.0.2.64/28"]);
     api.create(&old)?;
     let account = kubernetes.deployed_account()?;
     let [of_one, of_other] =
         [&one, &other].map(|host| kubernetes.deploy_to(host, &account).unwrap());
 
-    let one = Teller::start(&one, &of_one, "node-1")?;
+    let one = Agent::start(&one, &of_one, "node-1")?;
     one.wait_for("drift", "old")?;
-    let lease = "/apis/coordination.k8s.io/v1/namespaces/arp-monitor/leases/arp-monitor";
-    eventually("what was told to be in the Lease", SOON, || {
-        let lease = api.get(lease)?.success()?;
-        let told = &lease["metadata"]["annotations"]["arp-monitor/told-webhook"];
-        Ok(told.as_str().filter(|told| told.len() == 8).map(drop))
-    })?;
 
-    let other = Teller::start(&other, &of_other, "node-2")?;
+    let other = Agent::start(&other, &of_other, "node-2")?;
     one.daemon.kill()?;
-    // It begins while nobody holds the Lease.
+    // It begins while there is no leader.
     api.create(&pool("new", &["192.0.2.80/28"]))?;
     other.wait_for("drift", "new")?;
-    assert!(
-        !other.was_told("old"),
-        "it was told: {:#?}",
-        other.receiver.notifications()
-    );
+    other.wait_for("drift", "old")?;
     api.delete(&old)?;
     other.wait_for("drift_resolved", "old")?;
+    Ok(())
+}
+
+/// Two hosts reply to one request for an address.
+fn duplicate(wire: &Host, ip: &str, owners: [u8; 2]) -> Result<[MacAddr; 2]> {
+    let (ip, client): (std::net::Ipv4Addr, _) = (ip.parse()?, MacAddr([2, 0, 0, 0, 0, 0xcc]));
+    let source = [192, 0, 2, 99];
+    let owners = owners.map(|last| MacAddr([2, 0, 0, 0, 0, last]));
+    let sender = wire.sender()?;
+    sender.send(&Frame::request(client, source, ip))?;
+    for owner in owners {
+        sender.send(&Frame::reply(owner, ip, client, source))?;
+    }
+    Ok(owners)
+}
+
+#[test]
+fn after_a_restart_a_conflict_between_other_owners_is_sent_and_written_as_an_event() -> Result<()> {
+    let lab = Lab::new()?;
+    let [host, wire] = lab.pair("node", "wire")?;
+    host.add_address("192.0.2.1/24")?;
+    let kubernetes = lab.kubernetes()?;
+    let api = kubernetes.api()?;
+    install_metallb(&api, true)?;
+    api.create(&pool("production", &["192.0.2.10-192.0.2.19"]))?;
+    let on_layer_2 = json!({ "ipAddressPools": ["production"] });
+    api.create(&metallb("L2Advertisement", "all", &on_layer_2))?;
+    api.create(&namespace("shop"))?;
+    let frontend = service("shop", "frontend");
+    api.create(&frontend)?;
+    api.assign(&frontend, &[SHARED_ADDRESS])?;
+    let account = kubernetes.deployed_account()?;
+    let access = kubernetes.deploy_to(&host, &account)?;
+
+    // Each agent stops before it sees the end of the conflict.
+    for owners in [[0xaa, 0xbb], [0xdd, 0xee]] {
+        let agent = Agent::start(&host, &access, "node-1")?;
+        agent.wait_for_leadership()?;
+        agent.wait_for_service("frontend")?;
+        for owner in duplicate(&wire, SHARED_ADDRESS, owners)? {
+            let owner = owner.to_string();
+            let what = format!("the conflict with {owner}");
+            agent
+                .receiver
+                .wait_for_notification(&what, SOON, |notification| {
+                    let owners = notification["finding"]["owners"].to_string();
+                    notification["kind"] == "conflict" && owners.contains(&owner)
+                })?;
+            event_with(&kubernetes, "AddressConflict", &owner)?;
+        }
+        agent.daemon.terminate()?;
+    }
     Ok(())
 }

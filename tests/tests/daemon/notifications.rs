@@ -1,4 +1,4 @@
-//! From the wire to a webhook, over TLS: what is told, to whom, and what happens when the receiver misbehaves.
+//! From the wire to a webhook, over TLS: what is sent, and what happens when the receiver misbehaves.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 /// For a message, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(20);
-/// For one that waits for another to time out, or for the receiver to be tried again.
+/// For a message after a timeout or a retry.
 const LATER: Duration = Duration::from_secs(40);
 
-/// What a daemon is told in files.
+/// The files of the webhook's settings.
 struct Files(TempDir);
 
 impl Files {
@@ -27,7 +27,7 @@ impl Files {
     }
 
     fn write(&self, name: &str, text: &str) {
-        // As whoever exchanges a Secret does: by renaming.
+        // Replaced by renaming, as a mounted Secret is.
         let new = self.0.path().join("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, self.0.path().join(name)).unwrap();
@@ -88,7 +88,7 @@ fn is(notification: &Value, kind: &str, ip: &str) -> bool {
 }
 
 #[test]
-fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
+fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let authority = Authority::new().unwrap();
@@ -121,13 +121,13 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
             "{opened:#}"
         );
     }
-    let first = &receiver.told()[0];
+    let first = &receiver.messages()[0];
     assert_eq!(first.request, "POST /hook HTTP/1.1");
     assert_eq!(first.headers["authorization"], "Bearer s3cret");
     assert_eq!(first.headers["content-type"], "application/json");
     assert_eq!(first.body["version"], 1);
 
-    // Whoever exchanges the secret need not start anything again.
+    // A new token needs no restart.
     files.write("secret", "an0ther\n");
     hosts.remove_rival().unwrap();
     receiver
@@ -135,7 +135,7 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
             is(notification, "conflict_resolved", SHARED_ADDRESS)
         })
         .unwrap();
-    let last = receiver.told().pop().unwrap();
+    let last = receiver.messages().pop().unwrap();
     assert_eq!(last.headers["authorization"], "Bearer an0ther");
     wait_for_count(&daemon, "sent", 2);
     let metrics = daemon.metrics().unwrap();
@@ -150,7 +150,7 @@ fn a_conflict_on_the_wire_is_told_with_both_macs_and_so_is_its_end() {
 }
 
 #[test]
-fn a_receiver_that_others_vouch_for_is_told_nothing_until_the_right_ones_do() {
+fn nothing_is_sent_to_a_receiver_with_an_untrusted_certificate() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
@@ -160,7 +160,7 @@ fn a_receiver_that_others_vouch_for_is_told_nothing_until_the_right_ones_do() {
     let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
     let drill = drill(&monitor, &place);
     wait_for_count(&daemon, "retried", 2);
-    assert_eq!(receiver.told().len(), 0);
+    assert_eq!(receiver.messages().len(), 0);
     daemon
         .process()
         .wait_for_line(Stream::Stderr, SOON, |line| {
@@ -168,13 +168,13 @@ fn a_receiver_that_others_vouch_for_is_told_nothing_until_the_right_ones_do() {
         })
         .unwrap();
     files.write("ca.pem", &authority.pem());
-    let told = receiver
+    let received = receiver
         .wait_for_notification("the drill", LATER, |notification| {
             is(notification, "conflict", "192.0.2.1")
         })
         .unwrap();
-    assert_eq!(told["drill"], true);
-    assert!(told["text"].as_str().unwrap().starts_with("DRILL"));
+    assert_eq!(received["drill"], true);
+    assert!(received["text"].as_str().unwrap().starts_with("DRILL"));
     end(drill);
     receiver
         .wait_for_notification("its end", SOON, |notification| {
@@ -184,7 +184,7 @@ fn a_receiver_that_others_vouch_for_is_told_nothing_until_the_right_ones_do() {
 }
 
 #[test]
-fn the_authorities_of_the_system_do_not_vouch_for_a_stranger() {
+fn the_authorities_of_the_system_do_not_trust_a_private_one() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
@@ -195,11 +195,11 @@ fn the_authorities_of_the_system_do_not_vouch_for_a_stranger() {
     let daemon = start(&monitor, &options, &["--socket", place.word()]);
     let _drill = drill(&monitor, &place);
     wait_for_count(&daemon, "retried", 1);
-    assert_eq!(receiver.told().len(), 0);
+    assert_eq!(receiver.messages().len(), 0);
 }
 
 #[test]
-fn what_a_receiver_that_was_away_missed_is_one_message_when_it_is_back() {
+fn notifications_that_waited_for_a_receiver_are_one_message() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
@@ -217,9 +217,9 @@ fn what_a_receiver_that_was_away_missed_is_one_message_when_it_is_back() {
         .unwrap();
     end(drill);
     let receiver = monitor.receiver(&authority, port, []).unwrap();
-    let told = receiver.wait_for(1, LATER).unwrap();
-    let notification = &told[0].body["notification"];
-    assert_eq!(notification.as_array().unwrap().len(), 1, "{told:#?}");
+    let received = receiver.wait_for(1, LATER).unwrap();
+    let notification = &received[0].body["notifications"];
+    assert_eq!(notification.as_array().unwrap().len(), 1, "{received:#?}");
     assert_eq!(notification[0]["kind"], "conflict_resolved");
     assert_eq!(notification[0]["number"], 2);
     assert_eq!(notification[0]["first"]["finding"], "conflict");
@@ -227,7 +227,7 @@ fn what_a_receiver_that_was_away_missed_is_one_message_when_it_is_back() {
 }
 
 #[test]
-fn errors_that_pass_are_tried_again_and_nothing_is_told_twice() {
+fn temporary_errors_are_retried_and_nothing_is_sent_twice_after_success() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
@@ -241,12 +241,12 @@ fn errors_that_pass_are_tried_again_and_nothing_is_told_twice() {
     let files = Files::new(&authority, &receiver.url());
     let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
     let drill = drill(&monitor, &place);
-    let told = receiver.wait_for(3, SOON).unwrap();
-    let waited = told[2].arrived.duration_since(told[1].arrived);
+    let received = receiver.wait_for(3, SOON).unwrap();
+    let waited = received[2].arrived.duration_since(received[1].arrived);
     assert!(waited >= Duration::from_secs(3), "{waited:?}");
     wait_for_count(&daemon, "sent", 1);
     assert_eq!(count(&daemon.metrics().unwrap(), "retried"), 3);
-    // Whose address is a secret may repeat it in its answers.
+    // The response to a secret URL may repeat it, and is not logged.
     assert!(!daemon.process().said().contains("out of order"));
     end(drill);
     wait_for_count(&daemon, "sent", 2);
@@ -263,7 +263,7 @@ fn errors_that_pass_are_tried_again_and_nothing_is_told_twice() {
 }
 
 #[test]
-fn a_receiver_that_says_nothing_or_does_not_end_keeps_nobody_waiting() {
+fn a_receiver_that_is_silent_or_endless_delays_nothing_else() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
@@ -274,21 +274,24 @@ fn a_receiver_that_says_nothing_or_does_not_end_keeps_nobody_waiting() {
     let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
     let _drill = drill(&monitor, &place);
     receiver.wait_for(1, SOON).unwrap();
-    // While it says nothing, detection goes on.
+    // Detection goes on meanwhile.
     conflicts(&wire, 1);
     daemon.wait_for_finding("conflict", SOON).unwrap();
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
-    assert_eq!(receiver.told().len(), 1);
+    assert_eq!(receiver.messages().len(), 1);
     wait_for_count(&daemon, "sent", 1);
-    let told = receiver.told();
-    assert_eq!(told.len(), 3);
-    // What happened meanwhile came with it.
-    assert_eq!(told[2].body["notification"].as_array().unwrap().len(), 2);
+    let received = receiver.messages();
+    assert_eq!(received.len(), 3);
+    // What happened meanwhile is in the same message.
+    assert_eq!(
+        received[2].body["notifications"].as_array().unwrap().len(),
+        2
+    );
     assert_eq!(count(&daemon.metrics().unwrap(), "retried"), 2);
 }
 
 #[test]
-fn a_redirection_is_refused_and_what_is_secret_goes_nowhere() {
+fn a_redirection_is_refused_and_not_followed() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
@@ -305,7 +308,7 @@ fn a_redirection_is_refused_and_what_is_secret_goes_nowhere() {
     wait_for_count(&daemon, "refused", 1);
     end(drill);
     wait_for_count(&daemon, "refused", 2);
-    assert_eq!(elsewhere.told().len(), 0);
+    assert_eq!(elsewhere.messages().len(), 0);
     let metrics = daemon.metrics().unwrap();
     assert_eq!(
         (count(&metrics, "sent"), count(&metrics, "retried")),
@@ -322,7 +325,7 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     let authority = Authority::new().unwrap();
-    // So that all of it has happened when the first message goes.
+    // So that all of it has happened before the first message.
     let receiver = monitor
         .receiver(
             &authority,
@@ -333,9 +336,12 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
     let files = Files::new(&authority, &receiver.url());
     let daemon = start(&monitor, &files.options(), &[]);
     conflicts(&wire, 200);
-    let told = receiver.wait_for(2, SOON).unwrap();
-    assert_eq!(told[1].body["notification"].as_array().unwrap().len(), 50);
-    assert_eq!(told[1].body["more"], json!({ "conflict": 150 }));
+    let received = receiver.wait_for(2, SOON).unwrap();
+    assert_eq!(
+        received[1].body["notifications"].as_array().unwrap().len(),
+        50
+    );
+    assert_eq!(received[1].body["more"], json!({ "conflict": 150 }));
     wait_for_count(&daemon, "sent", 1);
     let dropped = [("channel", "webhook")];
     let dropped = daemon
@@ -348,7 +354,7 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
 }
 
 #[test]
-fn the_text_for_people_says_what_happened_where_and_what_to_do() {
+fn the_text_names_what_happened_where_and_the_next_step() {
     let lab = Lab::new().unwrap();
     let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
     let authority = Authority::new().unwrap();
@@ -356,23 +362,23 @@ fn the_text_for_people_says_what_happened_where_and_what_to_do() {
     let files = Files::new(&authority, &receiver.url());
     let _daemon = start(&monitor, &files.options(), &["--webhook-format=slack"]);
     conflicts(&wire, 1);
-    let told = receiver.wait_for(1, SOON).unwrap();
-    let text = told[0].body["text"].as_str().unwrap();
+    let received = receiver.wait_for(1, SOON).unwrap();
+    let text = received[0].body["text"].as_str().unwrap();
     for part in [
         "*Warning: 198.18.0.0 has 2 owners*",
         "02:00:00:00:00:aa",
         "02:00:00:00:00:bb",
         INTERFACE,
         "probe bindings --mac",
-        "told by ",
+        "reported by ",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert_eq!(told[0].body.as_object().unwrap().len(), 1);
+    assert_eq!(received[0].body.as_object().unwrap().len(), 1);
 }
 
 #[test]
-fn what_happens_as_the_daemon_ends_is_told() {
+fn a_conflict_just_before_shutdown_is_sent() {
     let lab = Lab::new().unwrap();
     let place = SocketPlace::new().unwrap();
     let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
