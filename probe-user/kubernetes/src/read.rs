@@ -10,7 +10,7 @@ use probe_cluster::{
 
 use super::{ApiConnection, ApiRequestError, health::ApiRequestKind, list::ListResponse};
 
-/// Selects the services of type LoadBalancer; servers before 1.31 do not support it.
+/// Selects the services of type `LoadBalancer`; servers before 1.31 do not support it.
 pub const LOAD_BALANCERS: &str = "fieldSelector=spec.type%3DLoadBalancer";
 
 /// The path of a resource.

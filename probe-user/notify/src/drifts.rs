@@ -131,7 +131,7 @@ mod tests {
     fn a_new_leader_sends_every_drift_that_it_finds() {
         let mut gate = DriftGateFixture::new();
         let begins = sent(NotificationKind::Drift, "a");
-        assert_eq!(gate.update(0, &[drift("a")]), [begins.clone()]);
+        assert_eq!(gate.update(0, &[drift("a")]), std::slice::from_ref(&begins));
         gate.drifts.clear();
         assert_eq!(gate.drifts.next_deadline(), None);
         assert_eq!(gate.update(20, &[drift("a")]), [begins]);

@@ -419,7 +419,7 @@ mod tests {
                 outcome: DeliveryOutcome::Delivered,
                 error: None,
                 dropped: 0,
-                blocked: Default::default(),
+                blocked: std::collections::BTreeSet::new(),
             };
             (self, report)
         }
