@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -11,7 +12,10 @@ use hyper::{Method, Request, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
+
+/// How long the daemon may take to reply, and to send the next piece of a list.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A longer line is no line of ours.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -20,7 +24,7 @@ const MAX_RECORD_BYTES: usize = 256 << 20;
 /// How much of an error is shown.
 const MAX_ERROR_BYTES: usize = 1 << 12;
 
-/// Why the daemon gave no answer.
+/// Why there is no response of the daemon.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens.
@@ -30,8 +34,18 @@ pub enum ClientError {
     )]
     NotRunning(PathBuf),
     /// Not allowed.
-    #[error("the socket {} is not for this user: run as root, or as a member of its group", .0.display())]
+    #[error("permission denied on the socket {}: run as root, or as a member of its group", .0.display())]
     Denied(PathBuf),
+    /// It is there and does not reply.
+    #[error(
+        "the daemon at {} does not reply for {} s: it is stopped or overloaded (look at its state and log)",
+        .0.display(),
+        REPLY_TIMEOUT.as_secs()
+    )]
+    Timeout(PathBuf),
+    /// It closed the connection in the middle.
+    #[error("the daemon at {} ended, or disconnected this client", .0.display())]
+    Ended(PathBuf),
     /// It refused.
     #[error("the daemon at {}: {response}", path.display())]
     Refused {
@@ -40,7 +54,7 @@ pub enum ClientError {
         /// Its words.
         response: String,
     },
-    /// It went away in the middle, or is something else.
+    /// What it sent is no response of a daemon.
     #[error("the daemon at {} cannot be understood: {why} (is it of another version?)", path.display())]
     MalformedResponse {
         /// Where.
@@ -64,27 +78,37 @@ impl Client {
         }
     }
 
-    /// Asks for something, and gives the answer as it comes.
+    /// Requests something; the response is read as it comes.
     pub async fn get(&self, target: &str) -> Result<ResponseStream, ClientError> {
         self.request(Method::GET, target).await
     }
 
-    /// Wants something done, and gives the answer as it comes.
+    /// Has something done; the response is read as it comes.
     pub async fn post(&self, target: &str) -> Result<ResponseStream, ClientError> {
         self.request(Method::POST, target).await
     }
 
     async fn request(&self, method: Method, target: &str) -> Result<ResponseStream, ClientError> {
+        let response = timeout(REPLY_TIMEOUT, self.request_unbounded(method, target)).await;
+        response.map_err(|_| ClientError::Timeout(self.path.clone()))?
+    }
+
+    async fn request_unbounded(
+        &self,
+        method: Method,
+        target: &str,
+    ) -> Result<ResponseStream, ClientError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|error| match error.kind() {
                 io::ErrorKind::PermissionDenied => ClientError::Denied(self.path.clone()),
+                // More clients wait for the daemon than the kernel lets wait.
+                io::ErrorKind::WouldBlock => ClientError::Timeout(self.path.clone()),
                 _ => ClientError::NotRunning(self.path.clone()),
             })?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) =
-            handshake.map_err(|error| self.malformed_response(&error))?;
-        // Ends with the answer: what goes wrong there is seen in it.
+        let (mut sender, connection) = handshake.map_err(|error| self.broken_response(&error))?;
+        // Ends with the response: what goes wrong there is seen in it.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -93,12 +117,13 @@ impl Client {
             .body(Empty::<Bytes>::new())
             .map_err(|error| self.malformed_response(&error))?;
         let response = sender.send_request(request).await;
-        let response = response.map_err(|error| self.malformed_response(&error))?;
+        let response = response.map_err(|error| self.broken_response(&error))?;
         let status = response.status();
         let mut answer = ResponseStream {
             client: self.clone(),
             body: response.into_body(),
             read: BytesMut::new(),
+            idle: ResponseIdle::Unbounded,
         };
         if status.is_success() {
             return Ok(answer);
@@ -121,19 +146,22 @@ impl Client {
         })
     }
 
-    /// Asks for records and reads them all.
+    /// Requests records and reads them all.
     pub async fn list<T: DeserializeOwned>(&self, target: &str) -> Result<Vec<T>, ClientError> {
-        let mut answer = self.get(target).await?;
-        let mut records = Vec::new();
-        while let Some(record) = answer.record().await? {
-            records.push(record);
-        }
-        Ok(records)
+        self.get(target).await?.records().await
     }
 
-    /// Asks for one record, which may be long.
+    /// Has something done, and reads the records that come of it.
+    pub async fn post_list<T: DeserializeOwned>(
+        &self,
+        target: &str,
+    ) -> Result<Vec<T>, ClientError> {
+        self.post(target).await?.records().await
+    }
+
+    /// Requests one record, which may be long.
     pub async fn get_one<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        let mut answer = self.get(target).await?;
+        let mut answer = self.get(target).await?.without_pauses();
         let mut text = Vec::new();
         while let Some(piece) = answer.next_chunk().await? {
             if text.len() + piece.len() > MAX_RECORD_BYTES {
@@ -144,6 +172,15 @@ impl Client {
         serde_json::from_slice(&text).map_err(|error| self.malformed_response(&error))
     }
 
+    /// The error of a connection that broke off, or of what is no HTTP.
+    fn broken_response(&self, error: &hyper::Error) -> ClientError {
+        if error.is_parse() {
+            self.malformed_response(error)
+        } else {
+            ClientError::Ended(self.path.clone())
+        }
+    }
+
     fn malformed_response(&self, why: &impl ToString) -> ClientError {
         ClientError::MalformedResponse {
             path: self.path.clone(),
@@ -152,15 +189,44 @@ impl Client {
     }
 }
 
-/// What the daemon answers, as it comes. Every wait can be dropped without losing anything.
+/// The response of the daemon, as it comes. Every wait can be dropped without losing anything.
 #[derive(Debug)]
 pub struct ResponseStream {
     client: Client,
     body: Incoming,
     read: BytesMut,
+    idle: ResponseIdle,
+}
+
+/// Whether nothing may come for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ResponseIdle {
+    /// It may: records come when something happens.
+    Unbounded,
+    /// It may not: all of it is known.
+    Bounded,
 }
 
 impl ResponseStream {
+    /// The same response, which may not pause: for a list, whose records are all there.
+    #[must_use]
+    pub fn without_pauses(self) -> Self {
+        Self {
+            idle: ResponseIdle::Bounded,
+            ..self
+        }
+    }
+
+    /// All records, which come without pauses.
+    async fn records<T: DeserializeOwned>(self) -> Result<Vec<T>, ClientError> {
+        let mut response = self.without_pauses();
+        let mut records = Vec::new();
+        while let Some(record) = response.record().await? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
     /// The next line, as a record; `None` at the end.
     pub async fn record<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         let Some(line) = self.line().await? else {
@@ -185,23 +251,93 @@ impl ResponseStream {
             match self.next_chunk().await? {
                 Some(piece) => self.read.extend_from_slice(&piece),
                 None if self.read.is_empty() => return Ok(None),
-                None => {
-                    return Err(self
-                        .client
-                        .malformed_response(&"it ended in the middle of a line"));
-                }
+                None => return Err(ClientError::Ended(self.client.path.clone())),
             }
         }
     }
 
     /// The next bytes, not to be mixed with lines; `None` at the end.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| self.client.malformed_response(&error))?;
+        while let Some(frame) = self.next_frame().await? {
+            let frame = frame.map_err(|error| self.client.broken_response(&error))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
         }
         Ok(None)
+    }
+
+    async fn next_frame(
+        &mut self,
+    ) -> Result<Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>, ClientError> {
+        let frame = self.body.frame();
+        match self.idle {
+            ResponseIdle::Unbounded => Ok(frame.await),
+            ResponseIdle::Bounded => match timeout(REPLY_TIMEOUT, frame).await {
+                Ok(frame) => Ok(frame),
+                Err(_) => Err(ClientError::Timeout(self.client.path.clone())),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+    };
+
+    use super::*;
+
+    /// A daemon that sends this and then keeps the connection or closes it.
+    async fn list_from(sent: &'static str, keeps: bool) -> Result<Vec<u32>, ClientError> {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("probe.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            if keeps {
+                std::future::pending::<()>().await;
+            }
+        });
+        let list = Client::new(&path).list("/v1/list").await;
+        server.abort();
+        list
+    }
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_does_not_reply_is_a_timeout() {
+        for sent in [
+            "",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n1\n\r\n",
+        ] {
+            let error = list_from(sent, true).await.unwrap_err();
+            assert!(
+                matches!(error, ClientError::Timeout(_)),
+                "{sent:?}: {error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_is_said_to_have_ended() {
+        for sent in ["", HEAD] {
+            let error = list_from(sent, false).await.unwrap_err();
+            assert!(
+                error.to_string().contains(" ended, or disconnected"),
+                "{sent:?}: {error}"
+            );
+        }
+        let error = list_from("no HTTP\r\n\r\n", false).await.unwrap_err();
+        assert!(
+            matches!(error, ClientError::MalformedResponse { .. }),
+            "{error}"
+        );
     }
 }

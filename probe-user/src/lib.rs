@@ -8,4 +8,5 @@ pub mod client;
 pub mod daemon;
 pub mod doctor;
 pub mod filter;
+pub mod log_writer;
 pub mod settings;

@@ -253,6 +253,11 @@ impl Daemon<'_> {
         self.process.finish(EXIT_DEADLINE)
     }
 
+    /// Waits until it ends by itself, and returns everything that it has written.
+    pub fn ended(self, within: Duration) -> anyhow::Result<Finished> {
+        self.process.finish(within)
+    }
+
     /// Ends it as Ctrl-C does, and waits for that.
     pub fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
         self.process.interrupt()?;

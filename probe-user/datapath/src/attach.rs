@@ -3,6 +3,8 @@
 //! Nothing of ours may outlive the process, a `kill -9` included. So XDP and TCX programs are attached
 //! by `bpf_link` only: the kernel detaches them when the file descriptor closes, however that happens.
 
+use std::{collections::hash_map::Entry, io};
+
 use aya::{
     Ebpf,
     programs::{
@@ -17,7 +19,7 @@ use probe_model::{Link, watched::AttachedMode};
 use super::{
     Kernel, KernelError,
     clsact::{ClsactFilters, FilterHandleReservation},
-    device::{self, DisplacedProgram, LinkPosition},
+    device::{self, AttachmentStatus, DisplacedProgram, LinkPosition},
     preflight,
 };
 
@@ -38,7 +40,10 @@ pub struct Attachment {
 #[derive(Debug)]
 enum AttachmentHandle {
     /// XDP or TCX: the kernel detaches when the descriptor closes.
-    Link { _link: FdLink, place: LinkPosition },
+    Link {
+        _link: FdLink,
+        position: LinkPosition,
+    },
     /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
     Filter {
         _filter: SchedClassifierLink,
@@ -48,8 +53,11 @@ enum AttachmentHandle {
 
 impl AttachmentHandle {
     fn link(link: FdLink) -> Result<Self, KernelError> {
-        let place = LinkPosition::of(&link)?;
-        Ok(Self::Link { _link: link, place })
+        let position = LinkPosition::of(&link)?;
+        Ok(Self::Link {
+            _link: link,
+            position,
+        })
     }
 }
 
@@ -114,60 +122,83 @@ impl Kernel {
         Ok(())
     }
 
-    /// What has become of an attachment that is not as it was made: `None` if all is well. Of filters below
-    /// 6.6 that is known where they were listed ([`Attachment::has_filters`]).
-    pub fn displaced(
+    /// Whether an attachment is as it was made. Filters below 6.6 ([`Attachment::has_filters`]) have to be listed
+    /// for that.
+    pub fn attachment_status(
         &self,
         attachment: &Attachment,
-        filters: Option<&ClsactFilters>,
-    ) -> Option<DisplacedProgram> {
-        let ifindex = attachment.ifindex;
-        let ingress = (Direction::Ingress, &attachment.ingress);
-        let egress = (Direction::Egress, &attachment.egress);
-        [ingress, egress]
-            .into_iter()
-            .find_map(|(direction, hold)| match hold {
-                AttachmentHandle::Link { place, .. } if !place.is_attached_to(ifindex) => {
-                    Some(DisplacedProgram::Detached)
-                }
-                AttachmentHandle::Link { .. }
-                    if direction == Direction::Ingress && attachment.mode.is_xdp() =>
-                {
-                    None
-                }
-                AttachmentHandle::Link { .. } => self
-                    .is_behind(ifindex, direction)
-                    .then_some(DisplacedProgram::Behind),
-                AttachmentHandle::Filter { handle, .. } => filters?.displaced(direction, *handle),
-            })
+        filters: &io::Result<ClsactFilters>,
+    ) -> AttachmentStatus {
+        let ingress =
+            self.direction_status(attachment, Direction::Ingress, &attachment.ingress, filters);
+        ingress.and(|| {
+            self.direction_status(attachment, Direction::Egress, &attachment.egress, filters)
+        })
     }
 
-    /// Whether another program sees the frames of an interface before ours.
-    fn is_behind(&self, ifindex: u32, direction: Direction) -> bool {
+    fn direction_status(
+        &self,
+        attachment: &Attachment,
+        direction: Direction,
+        handle: &AttachmentHandle,
+        filters: &io::Result<ClsactFilters>,
+    ) -> AttachmentStatus {
+        match handle {
+            AttachmentHandle::Link { position, .. } => {
+                let attached = position.status(attachment.ifindex);
+                if direction == Direction::Ingress && attachment.mode.is_xdp() {
+                    attached
+                } else {
+                    attached.and(|| self.tcx_status(attachment.ifindex, direction))
+                }
+            }
+            AttachmentHandle::Filter { handle, .. } => match filters {
+                Ok(filters) => match filters.displaced(direction, *handle) {
+                    Some(displaced) => AttachmentStatus::Displaced(displaced),
+                    None => AttachmentStatus::InPlace,
+                },
+                Err(error) => AttachmentStatus::Unknown(io::Error::new(
+                    error.kind(),
+                    format!("cannot list the TC filters: {error}"),
+                )),
+            },
+        }
+    }
+
+    /// Whether our program sees the frames of an interface before all others.
+    fn tcx_status(&self, ifindex: u32, direction: Direction) -> AttachmentStatus {
         let hook = match direction {
             Direction::Ingress => Hook::TcIngress,
             Direction::Egress => Hook::TcEgress,
         };
-        // What cannot be asked is no proof.
-        let programs = device::tcx_programs(ifindex, direction).unwrap_or_default();
-        programs
-            .first()
-            .is_some_and(|&first| Some(first) != self.program_id(hook))
+        match device::tcx_programs(ifindex, direction) {
+            Err(error) => AttachmentStatus::Unknown(error),
+            Ok(programs) => tcx_order_status(&programs, self.program_ids.get(hook.program())),
+        }
     }
 
     /// Whether the XDP program with this number is ours.
     pub fn owns_xdp_program(&self, id: u32) -> bool {
         [PLAIN_XDP, MULTI_BUFFER_XDP]
             .iter()
-            .any(|name| self.id_of(name) == Some(id))
+            .any(|name| self.program_ids.get(name) == Some(&id))
     }
 
-    fn program_id(&self, hook: Hook) -> Option<u32> {
-        self.id_of(hook.program())
-    }
-
-    fn id_of(&self, name: &str) -> Option<u32> {
-        Some(self.ebpf.program(name)?.info().ok()?.id())
+    /// Loads a program and remembers its number, so that no later check has to ask the kernel whose a program is.
+    fn load_program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
+    where
+        P: LoadOnce,
+        &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    {
+        let program: &mut P = program(&mut self.ebpf, name)?;
+        if let Entry::Vacant(unknown) = self.program_ids.entry(name) {
+            let id = program.id().map_err(|source| KernelError::Verifier {
+                name,
+                source: Box::new(source),
+            })?;
+            unknown.insert(id);
+        }
+        Ok(program)
     }
 
     fn attach_xdp(
@@ -178,7 +209,7 @@ impl Kernel {
     ) -> Result<AttachmentHandle, KernelError> {
         let frags = link.mtu > LARGEST_SINGLE_BUFFER_MTU && preflight::kernel_at_least(5, 18);
         let name = if frags { MULTI_BUFFER_XDP } else { PLAIN_XDP };
-        let program: &mut Xdp = program(&mut self.ebpf, name)?;
+        let program: &mut Xdp = self.load_program(name)?;
         let attach_error = |source| KernelError::attach(link, mode, source);
         let id = program
             .attach_to_if_index(link.index, xdp)
@@ -215,7 +246,7 @@ impl Kernel {
             })
         };
         let attach_error = |source| KernelError::attach(link, AttachedMode::Tc, source);
-        let program: &mut SchedClassifier = program(&mut self.ebpf, hook.program())?;
+        let program: &mut SchedClassifier = self.load_program(hook.program())?;
         let id = program
             .attach_with_options(&link.name, attach_type, options)
             .map_err(attach_error)?;
@@ -292,16 +323,60 @@ where
 
 pub(super) trait LoadOnce {
     fn load_once(&mut self) -> Result<(), ProgramError>;
+
+    /// The number that the kernel has given to the loaded program.
+    fn id(&self) -> Result<u32, ProgramError>;
 }
 
 impl LoadOnce for Xdp {
     fn load_once(&mut self) -> Result<(), ProgramError> {
         self.load()
     }
+
+    fn id(&self) -> Result<u32, ProgramError> {
+        Ok(self.info()?.id())
+    }
 }
 
 impl LoadOnce for SchedClassifier {
     fn load_once(&mut self) -> Result<(), ProgramError> {
         self.load()
+    }
+
+    fn id(&self) -> Result<u32, ProgramError> {
+        Ok(self.info()?.id())
+    }
+}
+
+/// Whether our program is the first of these. A list without it, or a program of ours whose number is not known, says
+/// nothing about the order.
+fn tcx_order_status(programs: &[u32], ours: Option<&u32>) -> AttachmentStatus {
+    match (programs.first(), ours) {
+        (Some(first), Some(ours)) if first != ours => {
+            AttachmentStatus::Displaced(DisplacedProgram::Behind)
+        }
+        _ => AttachmentStatus::InPlace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_known_program_that_is_not_first_is_behind() {
+        let behind = |programs: &[u32], ours| {
+            matches!(
+                tcx_order_status(programs, ours),
+                AttachmentStatus::Displaced(DisplacedProgram::Behind)
+            )
+        };
+        assert!(behind(&[1, 2], Some(&2)));
+        assert!(!behind(&[2, 1], Some(&2)));
+        assert!(
+            !behind(&[1], None),
+            "a number that is not known is no proof"
+        );
+        assert!(!behind(&[], Some(&2)));
     }
 }

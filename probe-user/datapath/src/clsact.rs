@@ -96,10 +96,11 @@ pub struct ClsactFilters {
 
 impl ClsactFilters {
     /// Lists them.
-    pub async fn read(ifindex: u32) -> anyhow::Result<Self> {
+    pub async fn read(ifindex: u32) -> io::Result<Self> {
+        let list = async |direction| handles(ifindex, direction).await.map_err(io::Error::other);
         Ok(Self {
-            ingress: handles(ifindex, Direction::Ingress).await?,
-            egress: handles(ifindex, Direction::Egress).await?,
+            ingress: list(Direction::Ingress).await?,
+            egress: list(Direction::Egress).await?,
         })
     }
 

@@ -69,6 +69,12 @@ impl RingLayout {
     }
 }
 
+/// The number of CPUs that the kernel thinks possible: maps have room for each of them.
+pub fn possible() -> Result<u32, KernelError> {
+    let possible = read("possible")?;
+    Ok(u32::try_from(possible.len()).unwrap_or(u32::MAX))
+}
+
 fn read(which: &'static str) -> Result<Vec<usize>, KernelError> {
     let path = format!("/sys/devices/system/cpu/{which}");
     let text = fs::read_to_string(&path).map_err(|source| KernelError::Cpus {

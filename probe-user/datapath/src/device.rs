@@ -1,8 +1,10 @@
-//! Whether what was attached still is, and is first. Others may remove it, and later ones may go before it.
+//! Whether an attached program is still attached, and is first. Others may detach it or attach before it.
 
 use std::{
-    fs, io, mem,
-    path::{Path, PathBuf},
+    fs::{self, File},
+    io, mem,
+    os::unix::fs::FileExt as _,
+    path::Path,
 };
 
 use aya::programs::links::FdLink;
@@ -11,7 +13,7 @@ use probe_common::counter::Direction;
 
 use super::KernelError;
 
-/// What has become of a program that is not where it was put.
+/// What happened to a program that is not where it was attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DisplacedProgram {
     /// It is not attached any more.
@@ -22,39 +24,98 @@ pub enum DisplacedProgram {
     Behind,
 }
 
-/// Where the kernel tells what a link of ours is attached to. Unlike asking for programs by their number,
-/// reading it takes no capability.
+/// Whether an attachment is as it was made. An error while checking is no answer: nothing is detached because of it.
 #[derive(Debug)]
-pub struct LinkPosition(PathBuf);
+pub enum AttachmentStatus {
+    /// It is.
+    InPlace,
+    /// It is not.
+    Displaced(DisplacedProgram),
+    /// It could not be checked.
+    Unknown(io::Error),
+}
+
+impl AttachmentStatus {
+    /// The status of two parts together: what is displaced wins over what is unknown.
+    pub(crate) fn and(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Displaced(_) => self,
+            Self::InPlace => other(),
+            Self::Unknown(_) => match other() {
+                displaced @ Self::Displaced(_) => displaced,
+                Self::InPlace | Self::Unknown(_) => self,
+            },
+        }
+    }
+}
+
+/// The file in which the kernel says what a link of ours is attached to. Unlike a query for programs by their
+/// number, reading it takes no capability; and because it stays open, it takes no new descriptor either.
+#[derive(Debug)]
+pub struct LinkPosition(File);
 
 impl LinkPosition {
-    /// Finds the place of a link that this process holds.
+    /// Finds the file of a link that this process holds.
     pub fn of(link: &FdLink) -> Result<Self, KernelError> {
         let id = link.info().map_err(KernelError::Link)?.id();
         let entries = fs::read_dir("/proc/self/fdinfo").map_err(KernelError::LinkPosition)?;
-        entries
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| number(path, "link_id").is_ok_and(|found| found == Some(id)))
-            .map(Self)
-            .ok_or_else(|| KernelError::LinkPosition(io::ErrorKind::NotFound.into()))
+        for entry in entries {
+            let path = entry.map_err(KernelError::LinkPosition)?.path();
+            if let Some(file) = open_if_link(&path, id).map_err(KernelError::LinkPosition)? {
+                return Ok(Self(file));
+            }
+        }
+        Err(KernelError::LinkPosition(io::ErrorKind::NotFound.into()))
     }
 
     /// Whether the link is still attached to the interface. A link that somebody detached stays behind
     /// with interface 0.
-    pub fn is_attached_to(&self, ifindex: u32) -> bool {
-        // Unreadable is no proof of absence.
-        number(&self.0, "ifindex").is_ok_and(|found| found.is_none_or(|found| found == ifindex))
+    pub fn status(&self, ifindex: u32) -> AttachmentStatus {
+        match read_fdinfo(&self.0) {
+            Err(error) => AttachmentStatus::Unknown(error),
+            Ok(text) => link_status(&text, ifindex),
+        }
     }
 }
 
-/// The number behind `name:` in a file of `/proc/self/fdinfo`.
-fn number(path: &Path, name: &str) -> io::Result<Option<u32>> {
-    let text = fs::read_to_string(path)?;
-    Ok(text
+fn link_status(fdinfo: &str, ifindex: u32) -> AttachmentStatus {
+    match number(fdinfo, "ifindex") {
+        Some(found) if found == ifindex => AttachmentStatus::InPlace,
+        Some(_) => AttachmentStatus::Displaced(DisplacedProgram::Detached),
+        // A kernel that does not name the interface says nothing against it.
+        None => AttachmentStatus::InPlace,
+    }
+}
+
+/// Opens a file of `/proc/self/fdinfo` if it is about the BPF link with this number.
+fn open_if_link(path: &Path, id: u32) -> io::Result<Option<File>> {
+    let file = match File::open(path) {
+        // A descriptor that another thread has closed meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    match read_fdinfo(&file) {
+        Ok(text) => Ok((number(&text, "link_id") == Some(id)).then_some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a file of `/proc/self/fdinfo` from its start: the kernel writes it anew for each such read.
+fn read_fdinfo(file: &File) -> io::Result<String> {
+    /// The kernel writes less than a page.
+    const MAX_BYTES: usize = 4_096;
+    let mut text = [0; MAX_BYTES];
+    let read = file.read_at(&mut text, 0)?;
+    Ok(String::from_utf8_lossy(&text[..read]).into_owned())
+}
+
+/// The number behind `name:`.
+fn number(fdinfo: &str, name: &str) -> Option<u32> {
+    fdinfo
         .lines()
         .filter_map(|line| line.split_once(':'))
-        .find_map(|(key, value)| (key == name).then(|| value.trim().parse().ok())?))
+        .find_map(|(key, value)| (key == name).then(|| value.trim().parse().ok())?)
 }
 
 /// The programs attached by TCX, by number, in the order in which they see a frame.
@@ -92,4 +153,62 @@ pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> 
     // SAFETY: both members of this union are one number.
     let count = unsafe { query.__bindgen_anon_2.prog_cnt };
     Ok(ids[..count.min(MAX_PROGRAMS) as usize].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detached_link_has_interface_0_and_an_older_kernel_names_none() {
+        let fdinfo =
+            |ifindex| format!("pos:\t0\nlink_type:\ttcx\nlink_id:\t7\nifindex:\t{ifindex}\n");
+        assert!(matches!(
+            link_status(&fdinfo(3), 3),
+            AttachmentStatus::InPlace
+        ));
+        assert!(matches!(
+            link_status(&fdinfo(0), 3),
+            AttachmentStatus::Displaced(DisplacedProgram::Detached)
+        ));
+        assert!(matches!(
+            link_status("link_id:\t7\n", 3),
+            AttachmentStatus::InPlace
+        ));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_proof_of_a_detached_program() {
+        let directory = tempfile::tempdir().unwrap();
+        // Reading a directory is an error.
+        let unreadable = LinkPosition(File::open(directory.path()).unwrap());
+        assert!(matches!(unreadable.status(3), AttachmentStatus::Unknown(_)));
+    }
+
+    #[test]
+    fn what_is_displaced_wins_over_what_is_unknown() {
+        let unknown = || AttachmentStatus::Unknown(io::ErrorKind::Other.into());
+        let displaced = || AttachmentStatus::Displaced(DisplacedProgram::Behind);
+        let in_place = || AttachmentStatus::InPlace;
+        assert!(matches!(
+            unknown().and(displaced),
+            AttachmentStatus::Displaced(_)
+        ));
+        assert!(matches!(
+            displaced().and(unknown),
+            AttachmentStatus::Displaced(_)
+        ));
+        assert!(matches!(
+            in_place().and(unknown),
+            AttachmentStatus::Unknown(_)
+        ));
+        assert!(matches!(
+            unknown().and(in_place),
+            AttachmentStatus::Unknown(_)
+        ));
+        assert!(matches!(
+            in_place().and(in_place),
+            AttachmentStatus::InPlace
+        ));
+    }
 }

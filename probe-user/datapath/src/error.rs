@@ -25,6 +25,31 @@ pub enum KernelError {
         /// Which, and what for.
         missing: Vec<RequiredCapability>,
     },
+    /// Below 5.11 maps count against the limit of locked memory, and it is too low.
+    #[error(
+        "the kernel refuses BPF maps: Linux below 5.11 counts them as locked memory, and the limit of this process is \
+         {} KiB\n\
+         raise it (systemd: LimitMEMLOCK=infinity, shell: ulimit -l unlimited), or give CAP_SYS_RESOURCE, with which \
+         probe raises it (Kubernetes: securityContext.capabilities.add: [SYS_RESOURCE])",
+        limit / 1024
+    )]
+    LockedMemory {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The memory cgroup is too small.
+    #[error(
+        "the memory limit of {} MiB is too low: probe needs at least {} MiB here, of BPF maps and its own\n\
+         raise it (systemd: MemoryMax=, Kubernetes: resources.limits.memory), or lower --kernel-addresses and --ring-memory",
+        limit >> 20,
+        needed >> 20
+    )]
+    MemoryLimit {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What is needed, in bytes.
+        needed: u64,
+    },
     /// The capabilities are there, and the kernel says EPERM all the same.
     #[error(
         "the kernel refuses BPF programs although no capability is missing\n\
@@ -197,12 +222,25 @@ impl KernelError {
         }
     }
 
-    fn not_permitted() -> Self {
-        let missing = capabilities::missing();
-        if missing.is_empty() {
-            Self::Blocked
+    /// Names the cause of a map that could not be created where the evidence fits.
+    pub(super) fn map(name: &'static str, source: MapError) -> Self {
+        if errno(&source) == Some(rustix::io::Errno::PERM) {
+            Self::not_permitted()
         } else {
-            Self::Permission { missing }
+            Self::Map { name, source }
+        }
+    }
+
+    fn not_permitted() -> Self {
+        Self::refusal(capabilities::missing(), preflight::locked_memory_limit())
+    }
+
+    /// The most likely cause of EPERM, with the limit that maps are counted against, if there is one.
+    fn refusal(missing: Vec<RequiredCapability>, locked_memory_limit: Option<u64>) -> Self {
+        match (missing.is_empty(), locked_memory_limit) {
+            (false, _) => Self::Permission { missing },
+            (true, Some(limit)) => Self::LockedMemory { limit },
+            (true, None) => Self::Blocked,
         }
     }
 }
@@ -248,4 +286,31 @@ fn verifier_tail(error: &ProgramError) -> String {
     let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let tail = lines[lines.len().saturating_sub(LINES)..].join("\n  ");
     format!("{io_error}\n  {tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_capabilities_then_the_limit_of_locked_memory_then_a_profile() {
+        let missing = capabilities::REQUIRED_CAPABILITIES.to_vec();
+        let text = |missing, limit| KernelError::refusal(missing, limit).to_string();
+        assert!(text(missing, Some(65_536)).contains("lacks CAP_BPF"));
+        let limited = text(Vec::new(), Some(65_536));
+        assert!(limited.contains("64 KiB") && limited.contains("CAP_SYS_RESOURCE"));
+        assert!(text(Vec::new(), None).contains("seccomp"));
+    }
+
+    #[test]
+    fn a_map_that_is_refused_is_no_riddle() {
+        let refused = |errno| MapError::CreateError {
+            name: "RING".to_owned(),
+            io_error: io::Error::from_raw_os_error(errno),
+        };
+        let error = KernelError::map("RINGS", refused(1));
+        assert!(!matches!(error, KernelError::Map { .. }), "{error}");
+        let error = KernelError::map("RINGS", refused(12));
+        assert!(matches!(error, KernelError::Map { .. }), "{error}");
+    }
 }

@@ -4,10 +4,12 @@
 
 pub mod attach;
 pub mod capabilities;
+mod cgroup;
 pub mod clock;
 mod clsact;
 mod counters;
 mod cpus;
+pub mod descriptors;
 mod device;
 mod error;
 mod filter;
@@ -21,6 +23,8 @@ pub mod readiness;
 pub mod reorder;
 mod rings;
 
+use std::collections::HashMap;
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
@@ -30,7 +34,8 @@ use probe_common::{event::ABI_VERSION, event_filter::Settings};
 
 use self::filter::AddressFilter;
 pub use self::{
-    attach::Attachment, clsact::ClsactFilters, counters::CounterReader, device::DisplacedProgram,
+    attach::Attachment, clsact::ClsactFilters, counters::CounterReader,
+    descriptors::DescriptorReserve, device::AttachmentStatus, device::DisplacedProgram,
     error::KernelError, rings::EventRings,
 };
 
@@ -70,6 +75,8 @@ pub struct Kernel {
     current_settings: Settings,
     /// Taken when the first clsact filter is attached; never where there is TCX.
     filter_handle: Option<clsact::FilterHandleReservation>,
+    /// The numbers of the loaded programs, by name.
+    program_ids: HashMap<&'static str, u32>,
 }
 
 impl Kernel {
@@ -86,6 +93,7 @@ impl Kernel {
         preflight::check()?;
         check_abi(OBJECT)?;
         preflight::raise_memlock_limit();
+        cgroup::check_memory(options)?;
 
         let layout = cpus::RingLayout::of_this_machine(options.ring_memory)?;
         let mut ebpf = EbpfLoader::new()
@@ -108,6 +116,7 @@ impl Kernel {
             filter: AddressFilter::new(filter, options.filter_entries),
             current_settings: *settings,
             filter_handle: None,
+            program_ids: HashMap::new(),
         };
         kernel.set(settings)?;
         Ok((kernel, rings))
@@ -151,11 +160,15 @@ impl Kernel {
         self.counters.clone()
     }
 
-    /// Starts to forward the kernel side's own rare log lines to the log. Ends with the programs.
-    pub fn forward_log(&mut self) {
+    /// The task that forwards the rare log lines of the programs to the log; none where they cannot be read. Ends with
+    /// the programs.
+    pub fn forward_log(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         match aya_log::EbpfLogger::init(&mut self.ebpf) {
-            Ok(logger) => drop(tokio::spawn(forward_log(logger))),
-            Err(error) => tracing::warn!(%error, "the kernel side's own log is not readable"),
+            Ok(logger) => Some(forward_log(logger)),
+            Err(error) => {
+                tracing::warn!(%error, "the log of the BPF programs is not readable");
+                None
+            }
         }
     }
 }
@@ -165,7 +178,7 @@ async fn forward_log<T: log::Log>(logger: aya_log::EbpfLogger<T>) {
     let mut logger = match unsafe { readiness::readable_owner(logger) } {
         Ok(logger) => logger,
         Err(error) => {
-            tracing::warn!(%error, "the kernel side's own log is not readable");
+            tracing::warn!(%error, "the log of the BPF programs is not readable");
             return;
         }
     };

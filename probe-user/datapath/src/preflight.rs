@@ -1,9 +1,9 @@
 //! What has to be true before the kernel is asked for anything, so that a refusal names its cause.
 
-use std::path::Path;
+use std::{path::Path, sync::OnceLock};
 
 use aya::util::KernelVersion;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{KernelError, capabilities};
 
@@ -34,10 +34,13 @@ fn check_version(version: Option<KernelVersion>) -> Result<(), KernelError> {
 }
 
 /// Whether the running kernel is this version or newer; a version that cannot be read counts as new.
+///
+/// Read once: no later error may change how programs are attached.
 pub fn kernel_at_least(major: u8, minor: u8) -> bool {
-    KernelVersion::current().map_or(true, |version| {
-        version >= KernelVersion::new(major, minor, 0)
-    })
+    static CURRENT: OnceLock<Option<KernelVersion>> = OnceLock::new();
+    CURRENT
+        .get_or_init(|| KernelVersion::current().ok())
+        .is_none_or(|version| version >= KernelVersion::new(major, minor, 0))
 }
 
 /// What the running kernel can do.
@@ -82,6 +85,14 @@ pub fn raise_memlock_limit() {
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
     }
+}
+
+/// The limit that maps count against, in bytes: none from 5.11 on, and none where it is unlimited.
+pub(super) fn locked_memory_limit() -> Option<u64> {
+    if kernel_at_least(5, 11) {
+        return None;
+    }
+    getrlimit(Resource::Memlock).current
 }
 
 #[cfg(test)]

@@ -43,10 +43,7 @@ impl EventRings {
         mut slots: ArrayOfMaps<MapData>,
         refresh_events: RingBuf<MapData>,
     ) -> Result<Self, KernelError> {
-        let map_error = |source| KernelError::Map {
-            name: SLOTS_MAP,
-            source,
-        };
+        let map_error = |source| KernelError::map(SLOTS_MAP, source);
         let ring_bytes = u32::try_from(layout.ring_bytes()).unwrap_or(u32::MAX);
         let mut change_events = Vec::with_capacity(layout.rings());
         for index in 0..layout.rings() {

@@ -249,6 +249,20 @@ pub struct ClusterTasks {
 }
 
 impl ClusterTasks {
+    /// The tasks with their names, for a supervisor to wait for, and what stops the leader election. The leader
+    /// election then ends by itself, within a few seconds: it releases the Lease.
+    pub fn into_parts(self) -> (watch::Sender<bool>, Vec<(&'static str, JoinHandle<()>)>) {
+        let names = ["api_watchers", "node_count"]
+            .into_iter()
+            .chain(std::iter::repeat("cluster"));
+        let elector = self.elector.map(|task| (Self::LEADER_ELECTION, task));
+        let tasks = elector.into_iter().chain(names.zip(self.others));
+        (self.stop, tasks.collect())
+    }
+
+    /// The name of the leader election among the tasks.
+    pub const LEADER_ELECTION: &'static str = "leader_election";
+
     /// Stops them. A leader releases the Lease, within a few seconds or not at all.
     pub async fn stop(self) {
         self.stop.send_replace(true);

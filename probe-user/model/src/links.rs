@@ -44,6 +44,13 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
 }
 
+impl Link {
+    /// Whether frames can arrive: it is administratively up and has a carrier.
+    pub fn is_operational(&self) -> bool {
+        self.up && self.carrier
+    }
+}
+
 /// Where what is not on-link goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {

@@ -25,6 +25,7 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute},
     },
 };
+use rustix::io::Errno;
 use thiserror::Error;
 use tokio::{sync::watch, time::timeout};
 
@@ -44,21 +45,41 @@ pub enum LinksError {
     /// The kernel refused to list them.
     #[error("cannot list the interfaces: {0}")]
     Dump(#[from] rtnetlink::Error),
+    /// The netlink connection ended.
+    #[error("the netlink connection ended")]
+    Closed,
 }
 
-/// Reads the interfaces and follows them from then on. The receiver has the first picture at once; it is
-/// closed when netlink ends.
+/// Reads the interfaces and follows them from then on, in a task of its own. The receiver has the present interfaces
+/// at once; it is closed when netlink ends.
 pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
+    let (receiver, watcher) = open().await?;
+    tokio::spawn(watcher);
+    Ok(receiver)
+}
+
+/// The same, with the task for the caller to run: it ends when netlink ends, or when nobody has the receiver.
+pub async fn open() -> Result<
+    (
+        watch::Receiver<Arc<Links>>,
+        impl Future<Output = ()> + Send + 'static,
+    ),
+    LinksError,
+> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
     ];
     let (connection, handle, mut changes) = new_multicast_connection(&groups)?;
-    tokio::spawn(connection);
+    let mut connection = Box::pin(connection);
+    let links = tokio::select! {
+        links = read(&handle) => links?,
+        () = &mut connection => return Err(LinksError::Closed),
+    };
 
-    let (sender, receiver) = watch::channel(Arc::new(read(&handle).await?));
-    tokio::spawn(async move {
+    let (sender, receiver) = watch::channel(Arc::new(links));
+    let reader = async move {
         loop {
             match timeout(ROUTE_INTERVAL, changes.next()).await {
                 Ok(Some(_)) => tokio::time::sleep(SETTLE).await,
@@ -84,8 +105,14 @@ pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
                 break;
             }
         }
-    });
-    Ok(receiver)
+    };
+    let watcher = async move {
+        tokio::select! {
+            () = reader => {}
+            () = connection => {}
+        }
+    };
+    Ok((receiver, watcher))
 }
 
 async fn read(handle: &Handle) -> Result<Links, LinksError> {
@@ -106,31 +133,31 @@ async fn read(handle: &Handle) -> Result<Links, LinksError> {
             link.addresses.push(address);
         }
     }
-    Ok(links.with_default_route(default_route(handle).await))
+    Ok(links.with_default_route(default_route(handle).await?))
 }
 
 /// Looks up where a packet to the rest of the world would go. One look-up instead of a dump: a router may
 /// have a million routes. TEST-NET-2 (RFC 5737) stands for the rest of the world, because nobody routes it
 /// in particular.
-async fn default_route(handle: &Handle) -> Option<DefaultRoute> {
+async fn default_route(handle: &Handle) -> Result<Option<DefaultRoute>, LinksError> {
     let elsewhere = Ipv4Addr::new(198, 51, 100, 1);
     let request = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(elsewhere, 32)
         .build();
-    let route = handle
-        .route()
-        .get(request)
-        .execute()
-        .try_next()
-        .await
-        .ok()??;
+    let route = match handle.route().get(request).execute().try_next().await {
+        Ok(Some(route)) => route,
+        Ok(None) => return Ok(None),
+        Err(error) if is_no_route(&error) => return Ok(None),
+        // It may well be there: an interface is not left because a question went unanswered.
+        Err(error) => return Err(error.into()),
+    };
     let interface = route
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
             RouteAttribute::Oif(index) => Some(*index),
             _ => None,
-        })?;
+        });
     let gateway = route
         .attributes
         .iter()
@@ -138,7 +165,23 @@ async fn default_route(handle: &Handle) -> Option<DefaultRoute> {
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
             _ => None,
         });
-    Some(DefaultRoute { interface, gateway })
+    Ok(interface.map(|interface| DefaultRoute { interface, gateway }))
+}
+
+/// Whether the kernel says that there is no route (`fib_props` in `net/ipv4/fib_semantics.c`): none at all, or one
+/// that is unreachable, prohibited or a black hole.
+fn is_no_route(error: &rtnetlink::Error) -> bool {
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return false;
+    };
+    [
+        Errno::NETUNREACH,
+        Errno::HOSTUNREACH,
+        Errno::ACCESS,
+        Errno::INVAL,
+    ]
+    .map(Errno::raw_os_error)
+    .contains(&message.raw_code().abs())
 }
 
 fn link(message: LinkMessage) -> Link {

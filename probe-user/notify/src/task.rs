@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    counts::{DeliveryResult, NotificationCounts},
+    counts::{DeliveryResult, NotificationChannel, NotificationCounts},
     gate::{ApiServerState, GateRole, NotificationGate},
     notification::NotificationKind,
     queue::NotificationBatch,
@@ -39,6 +39,7 @@ pub struct NotifierPolicy {
 /// The task of one channel.
 #[derive(Debug)]
 pub struct Notifier {
+    channel: NotificationChannel,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -86,9 +87,15 @@ impl Notifier {
         let (stop, stopped) = oneshot::channel();
         let task = NotifierTask::new(sink, policy, sources.cluster, counts);
         Self {
+            channel: S::CHANNEL,
             stop,
             task: tokio::spawn(task.run(sources.findings, stopped)),
         }
+    }
+
+    /// Its channel, what stops it, and its task, for a supervisor to wait for.
+    pub fn into_parts(self) -> (NotificationChannel, oneshot::Sender<()>, JoinHandle<()>) {
+        (self.channel, self.stop, self.task)
     }
 
     /// Sends what is in the queue, if the receiver accepts it at once, and ends.

@@ -24,16 +24,22 @@ pub struct BindingsArguments {
 
 pub fn run(arguments: &BindingsArguments) -> anyhow::Result<Exit> {
     let filter = arguments.addresses.narrow(arguments.interfaces.filter());
-    let mut number = 0;
-    let printer = arguments.daemon.print_list(
-        &format!("/v1/bindings{}", filter.to_query()),
-        |printer, record: BindingRecord| {
-            number += 1;
-            printer.binding(&record)
-        },
-    )?;
-    if number == 0 && printer.is_human_output() {
-        print_status("no binding fits");
+    let target = format!("/v1/bindings{}", filter.to_query());
+    let mut bindings: Vec<BindingRecord> = arguments.daemon.fetch(&target)?;
+    // The daemon sends them in no order.
+    bindings.sort_by_cached_key(|binding| {
+        (
+            binding.interface.clone(),
+            binding.vlan.to_string(),
+            binding.ip,
+        )
+    });
+    let is_empty = bindings.is_empty();
+    let printer = arguments
+        .daemon
+        .print(bindings, |printer, record| printer.binding(&record))?;
+    if is_empty && printer.is_human_output() {
+        print_status("no binding matches");
     }
     Ok(Exit::Success)
 }

@@ -1,4 +1,4 @@
-//! What the verbs that ask the daemon have in common.
+//! What the verbs that read from the daemon have in common.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use tokio::runtime;
 use super::output::{OutputFormat, Printer, is_closed};
 use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
-/// Where the daemon is, and how its answers are written.
+/// Where the daemon is, and how its records are written.
 #[derive(Clone, Debug, Args)]
 pub struct DaemonArguments {
     /// How it is written
@@ -24,30 +24,43 @@ pub struct DaemonArguments {
 }
 
 impl DaemonArguments {
-    /// Asks the daemon for records, and writes each.
+    /// Reads records from the daemon, and writes each.
     ///
     /// # Errors
     ///
-    /// No daemon, or one that cannot be understood; standard output that cannot be written. That its reader
-    /// has seen enough is none.
+    /// No daemon, or one that does not reply; standard output that cannot be written. A reader that has seen enough is
+    /// none.
     pub fn print_list<T: DeserializeOwned>(
         &self,
         target: &str,
         write: impl FnMut(&mut Printer, T) -> std::io::Result<()>,
     ) -> anyhow::Result<Printer> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.context("cannot start the runtime")?;
-        runtime.block_on(self.fetch_records(target, write))
+        self.print(self.fetch(target)?, write)
     }
 
-    async fn fetch_records<T: DeserializeOwned>(
+    /// The records of the daemon: all of them are read before the first is written, so that a pager that waits for its
+    /// user does not keep the daemon waiting.
+    pub fn fetch<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<Vec<T>> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot start the runtime")?;
+        Ok(runtime.block_on(Client::new(&self.socket).list(target))?)
+    }
+
+    /// Has the daemon do something, and returns the records that come of it.
+    pub fn post<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<Vec<T>> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot start the runtime")?;
+        Ok(runtime.block_on(Client::new(&self.socket).post_list(target))?)
+    }
+
+    /// Writes records.
+    pub fn print<T>(
         &self,
-        target: &str,
+        records: Vec<T>,
         mut write: impl FnMut(&mut Printer, T) -> std::io::Result<()>,
     ) -> anyhow::Result<Printer> {
-        let mut answer = Client::new(&self.socket).get(target).await?;
         let mut printer = Printer::new(self.output, FindingOrigin::Daemon);
-        while let Some(record) = answer.record().await? {
+        for record in records {
             match write(&mut printer, record) {
                 Ok(()) => {}
                 Err(error) if is_closed(&error) => return Ok(printer),

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Exit, daemon::DaemonArguments, filter::InterfaceArguments, output::print_status};
-use crate::daemon::serve::InterfaceRecord;
+use crate::daemon::serve::{InterfaceRecord, LinkState};
 
 #[derive(Debug, Args)]
 pub struct InterfacesArguments {
@@ -25,23 +25,28 @@ pub fn run(arguments: &InterfacesArguments) -> anyhow::Result<Exit> {
         },
     )?;
     if number == 0 && printer.is_human_output() {
-        print_status("no interface fits");
+        print_status("no interface matches");
     }
     Ok(Exit::Success)
 }
 
-fn describe(record: &InterfaceRecord) -> String {
+/// An interface in one line.
+pub fn describe(record: &InterfaceRecord) -> String {
     let name = &record.interface;
     let Some(mode) = &record.mode else {
-        let why = record.error.as_deref().unwrap_or("nobody knows why");
+        let why = record.error.as_deref().unwrap_or("no reason was given");
         return format!("{name:<15}  NOT WATCHED: {why}");
     };
-    let blind = match record.vlan_visible {
+    let link = match record.link {
+        LinkState::Up => "",
+        LinkState::Down => "LINK DOWN: no frames arrive; ",
+    };
+    let vlans = match record.vlan_visible {
         Some(false) => "; VLANs cannot be told apart",
         _ => "",
     };
     format!(
-        "{name:<15}  {mode:<7}  {} received, {} sent{blind}",
+        "{name:<15}  {mode:<7}  {link}{} received, {} sent{vlans}",
         record.received, record.sent
     )
 }
@@ -57,6 +62,7 @@ mod tests {
             index: 2,
             mode: Some("tc".to_owned()),
             vlan_visible: Some(true),
+            link: LinkState::Up,
             error: None,
             received: 12,
             sent: 3,
@@ -64,6 +70,11 @@ mod tests {
         assert_eq!(
             describe(&record),
             "eth0             tc       12 received, 3 sent"
+        );
+        record.link = LinkState::Down;
+        assert_eq!(
+            describe(&record),
+            "eth0             tc       LINK DOWN: no frames arrive; 12 received, 3 sent"
         );
         record.vlan_visible = Some(false);
         assert!(describe(&record).ends_with("VLANs cannot be told apart"));

@@ -21,6 +21,7 @@ mod notify;
 mod output;
 mod pools;
 mod probing;
+mod release_xdp;
 mod reload;
 mod run;
 mod session;
@@ -62,6 +63,8 @@ enum CliCommand {
     Bindings(bindings::BindingsArguments),
     /// Show what the daemon watches, and how
     Interfaces(interfaces::InterfacesArguments),
+    /// Release the XDP slot for another program: the daemon continues with TC until it is restarted
+    ReleaseXdp(release_xdp::ReleaseXdpArguments),
     /// Show the findings that the daemon remembers
     History(history::HistoryArguments),
     /// Check address pools as they are written down, before they are applied; needs no root and no network
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         CliCommand::Conflicts(arguments) => conflicts::run(&arguments),
         CliCommand::Bindings(arguments) => bindings::run(&arguments),
         CliCommand::Interfaces(arguments) => interfaces::run(&arguments),
+        CliCommand::ReleaseXdp(arguments) => release_xdp::run(&arguments),
         CliCommand::History(arguments) => history::run(&arguments),
         CliCommand::Pools(command) => pools::run(&command),
         CliCommand::Drift(arguments) => drift::run(&arguments),

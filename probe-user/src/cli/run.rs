@@ -10,16 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Command, FromArgMatches as _};
-use probe_datapath::{self, capabilities};
-use probe_kubernetes::ClusterHandle;
+use probe_datapath::{capabilities, descriptors};
+use probe_kubernetes::{ClusterHandle, ClusterTasks};
 use probe_model::{FindingKind, FindingRecord, Severity};
 use probe_network::neighbours::NeighbourReader;
-use probe_notify::NotificationCounts;
+use probe_notify::{NotificationCounts, Notifier};
 use probe_prober::ProberState;
 use sd_notify::NotifyState;
-use tokio::sync::{broadcast, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, oneshot, watch},
+    task::{AbortHandle, JoinHandle},
+    time::{MissedTickBehavior, interval, timeout},
+};
 
 use super::{
     Exit,
@@ -31,7 +36,10 @@ use super::{
     output::{is_closed, print_status},
     probing::ProberArguments,
     reload::Reloader,
-    session::{DaemonSignals, Session, StopSignal, block_on, init_logging},
+    session::{
+        DaemonSignals, Session, ShutdownGuard, StopSignal, block_on, exit_on_panic, health_runtime,
+        init_daemon_logging,
+    },
     source::SourceArguments,
     watch::NO_SOCKET,
 };
@@ -41,11 +49,14 @@ use crate::{
         drift_reconciler,
         drift_reconciler::ClusterStatusHandle,
         drill::DrillSlot,
+        health::{HealthEvaluator, HealthSources},
         history::FindingHistory,
         segments::SegmentName,
         serve,
-        serve::{ApiSocket, ApiSources, DEFAULT_PATH, MetricsSources},
+        serve::{ApiSocket, ApiSources, DEFAULT_PATH, MetricsSources, RefusedConnections},
+        supervisor::{DRIVER_STALL_LIMIT, Heartbeats, STALL_LIMIT, Supervisor},
     },
+    log_writer::LogWriter,
     settings::{Invocation, LoadedSettings, SettingsError},
 };
 
@@ -57,6 +68,12 @@ const VERB: &str = "run";
 
 /// One address is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How long the end may take, with a Lease to release and notifications to send.
+const STOP_LIMIT: Duration = Duration::from_secs(4);
+
+/// The watchdog is notified so many times in its period.
+const WATCHDOG_DIVISOR: u32 = 3;
 
 #[derive(Debug, Args)]
 #[command(
@@ -144,18 +161,71 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     if let Err(error) = arguments.notify.settings() {
         return Ok(print_config_error(&error));
     }
-    init_logging("info");
-    // First of all, so that whoever lacks everything is told of what matters.
+    // First of all, so that the most important reason is the one that is reported.
     probe_datapath::preflight::check()?;
-    // What only a fuller set of capabilities may read.
+    // Only a larger set of capabilities may read them.
     probe_datapath::program_list::read();
-    // Takes CAP_SYS_RESOURCE, which goes next.
+    // Takes CAP_SYS_RESOURCE, which is dropped next.
     probe_datapath::preflight::raise_memlock_limit();
-    // Before the runtime starts its threads, so that each of them has only what is kept.
+    // Before any thread is started, so that each of them has only the capabilities that are kept.
     let asking = arguments.asking.initial_state();
     capabilities::drop_others(asking == ProberState::On).context("cannot drop capabilities")?;
+    check_descriptors()?;
+    // Where a thread cannot be created, the runtime panics and leaves other threads waiting.
+    exit_on_panic();
+    let logs = DaemonLogs {
+        stderr: init_daemon_logging("info").context("cannot start the log writer")?,
+        stdout: LogWriter::start("stdout", io::stdout()).context("cannot start the log writer")?,
+    };
     warn_of_unknown_variables(&invocation, |text| tracing::warn!("{text}"));
-    block_on(daemon(arguments, asking, invocation, loaded))
+    let health = health_runtime()?;
+    let shared = DaemonParts {
+        logs: logs.clone(),
+        health: health.handle().clone(),
+    };
+    let result = block_on(daemon(arguments, asking, invocation, loaded, shared));
+    health.shutdown_background();
+    logs.flush();
+    result
+}
+
+/// What outlives the daemon.
+struct DaemonParts {
+    logs: DaemonLogs,
+    /// The runtime of what watches over the daemon.
+    health: Handle,
+}
+
+/// Standard output and standard error of the daemon, which never waits for their readers.
+#[derive(Clone, Debug)]
+struct DaemonLogs {
+    stderr: LogWriter,
+    stdout: LogWriter,
+}
+
+impl DaemonLogs {
+    fn all(&self) -> Vec<LogWriter> {
+        vec![self.stderr.clone(), self.stdout.clone()]
+    }
+
+    /// Waits a moment for the readers at the end.
+    fn flush(&self) {
+        for writer in self.all() {
+            writer.flush();
+        }
+    }
+}
+
+/// Raises the limit of descriptors, and refuses one that clients of the daemon could use up.
+fn check_descriptors() -> anyhow::Result<()> {
+    let limit = descriptors::raise_limit();
+    if let Some(limit) = limit.filter(|&limit| limit < descriptors::MIN_DESCRIPTORS) {
+        bail!(
+            "the limit of {limit} file descriptors is too low: the daemon needs {} (ulimit -n, LimitNOFILE=)",
+            descriptors::MIN_DESCRIPTORS
+        );
+    }
+    Ok(())
 }
 
 fn print_config_error(error: &anyhow::Error) -> Exit {
@@ -176,10 +246,15 @@ async fn daemon(
     asking: ProberState,
     invocation: Invocation,
     loaded: LoadedSettings,
+    DaemonParts {
+        logs,
+        health: health_runtime,
+    }: DaemonParts,
 ) -> anyhow::Result<Exit> {
     let signals = DaemonSignals::listen()?;
     let mut stop = StopSignal::listen()?;
-    let listener = serve::bind(arguments.listen).await.with_context(|| {
+    let guard = ShutdownGuard::start().context("cannot start the thread that bounds shutdown")?;
+    let listener = serve::bind(arguments.listen).with_context(|| {
         format!(
             "cannot listen on {} (another probe, or --listen another ADDR:PORT)",
             arguments.listen
@@ -190,7 +265,7 @@ async fn daemon(
     } else {
         Some(ApiSocket::bind(&arguments.socket)?)
     };
-    let (cluster, following) = arguments.kubernetes.start().await?;
+    let (cluster, cluster_tasks) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
     let asking = asking.map(|asking| asking.with_leadership(cluster.is_leader()));
     let mut session = Session::start(&arguments.source, asking).await?;
@@ -198,13 +273,22 @@ async fn daemon(
     let neighbours = NeighbourReader::open().context("cannot open a netlink socket")?;
     let annotator = session.watch_cluster(&cluster, neighbours.clone());
     let drills = DrillSlot::default();
-    tokio::spawn(log_conflicts(session.monitor.findings()));
+    let findings = session.monitor.findings();
+    session
+        .tasks
+        .spawn("conflict_log", log_conflicts(findings, logs.stdout.clone()));
     let reloader = Reloader::new(invocation, loaded, &session);
     let config = reloader.outcome();
-    tokio::spawn(signals.run(reloader, session.interface_commands.clone()));
+    let signals = signals.run(reloader, session.interface_commands.clone());
+    session
+        .tasks
+        .spawn_fallible("signals", DRIVER_STALL_LIMIT, async {
+            signals.await;
+            Ok::<_, String>(())
+        });
 
     let cluster_status =
-        start_drift_reconciler(&arguments.drift, &cluster, &session, annotator.clone());
+        start_drift_reconciler(&arguments.drift, &cluster, &mut session, annotator.clone());
     let notifications = Arc::<NotificationCounts>::default();
     let notifiers = NotifierSetup {
         findings: session.monitor.findings(),
@@ -213,14 +297,29 @@ async fn daemon(
         counts: notifications.clone(),
     };
     let notifiers = notifiers.start(&arguments.notify)?;
+    let refused_connections = Arc::<RefusedConnections>::default();
     let api = socket.map(|socket| {
         let known = (annotator.clone(), cluster_status.clone());
-        let serving = serve_api(socket, &session, drills.clone(), known);
-        tokio::spawn(serving)
+        let refused = refused_connections.clone();
+        serve_api(socket, &mut session, drills.clone(), known, refused)
     });
     session.start_monitor();
 
-    let (stop_serving, serving_stopped) = oneshot::channel::<()>();
+    let last_tasks = LastTasks::supervise(&mut session.tasks, cluster_tasks, notifiers);
+    let (health, registry) = HealthEvaluator::new(HealthSources {
+        monitor: session.monitor.clone(),
+        counters: session.counters.clone(),
+        watched: session.watched.clone(),
+        links: session.links.clone(),
+        selection: arguments.source.policy().selection,
+        cluster: cluster.clone(),
+        notifications: notifications.clone(),
+        heartbeats: session.tasks.heartbeats(),
+        log_writers: logs.all(),
+    });
+    session
+        .tasks
+        .spawn_on(&health_runtime, "health", health.run());
     let sources = MetricsSources {
         monitor: session.monitor.clone(),
         counters: session.counters.clone(),
@@ -233,40 +332,111 @@ async fn daemon(
         config,
         notifications,
         cluster,
-        cluster_status: cluster_status.clone(),
+        cluster_status,
+        health: registry,
+        log_writers: logs.all(),
+        refused_connections,
     };
-    let server = tokio::spawn(serve::serve(listener, sources, async {
-        // An error means the same: the sender is gone.
-        let _ = serving_stopped.await;
-    }));
+    let server = session.tasks.spawn_on(
+        &health_runtime,
+        "metrics_server",
+        serve::serve(listener, sources),
+    );
     tracing::info!(address = %arguments.listen, "serving /metrics, /healthz and /readyz");
+    if let Some(period) = sd_notify::watchdog_enabled() {
+        let heartbeats = session.tasks.heartbeats();
+        let watchdog = notify_watchdog(period / WATCHDOG_DIVISOR, heartbeats);
+        session
+            .tasks
+            .spawn_on(&health_runtime, "watchdog", watchdog);
+    }
 
     notify_service_manager(NotifyState::Ready);
-    stop.received().await;
+    let failure = tokio::select! {
+        () = stop.received() => None,
+        failure = session.tasks.failure() => Some(failure),
+    };
+    guard.begin();
     notify_service_manager(NotifyState::Stopping);
-    tracing::info!("stopping");
-    drop(stop_serving);
-    // The socket goes with its task: nobody shall find it and be left waiting.
+    match &failure {
+        Some(failure) => tracing::error!(%failure, "stopping"),
+        None => tracing::info!("stopping"),
+    }
+    // The socket is removed first: no client shall find it and be left waiting. A scrape that hangs does not keep the
+    // daemon either.
     if let Some(api) = api {
         api.abort();
-        let _ = api.await;
+        let _ = session.tasks.join(&api).await;
     }
-    // Releasing the Lease takes a response of the API server: nothing waits for it.
-    let (ended, ()) = tokio::join!(session.end(), following.stop());
-    ended?;
-    for notifier in notifiers {
-        notifier.stop().await;
-    }
-    // A scrape that hangs does not keep the daemon: what matters is detached by now.
     server.abort();
-    Ok(Exit::Success)
+    let stopped = timeout(STOP_LIMIT, async {
+        let ended = session.end().await;
+        last_tasks.end(&mut session.tasks).await;
+        ended
+    });
+    let ended = stopped.await;
+    if ended.is_err() {
+        tracing::warn!("the API server or a webhook did not reply in time: stopping without it");
+    }
+    match (failure, ended) {
+        (Some(failure), _) => Err(failure.into()),
+        (None, Ok(Err(error))) => Err(error),
+        (None, Ok(Ok(_)) | Err(_)) => Ok(Exit::Success),
+    }
 }
 
-/// Begins to look for drift, where there is a cluster.
+/// The tasks that end last: those that tell others what detection has found.
+struct LastTasks {
+    leadership: watch::Sender<bool>,
+    election: Option<AbortHandle>,
+    notifiers: Vec<(oneshot::Sender<()>, AbortHandle)>,
+}
+
+impl LastTasks {
+    /// Has them supervised.
+    fn supervise(tasks: &mut Supervisor, cluster: ClusterTasks, notifiers: Vec<Notifier>) -> Self {
+        let mut adopt =
+            |name: &str, task: JoinHandle<()>| tasks.spawn_fallible(name, STALL_LIMIT, task);
+        let (leadership, cluster) = cluster.into_parts();
+        let mut election = None;
+        for (name, task) in cluster {
+            let handle = adopt(name, task);
+            if name == ClusterTasks::LEADER_ELECTION {
+                election = Some(handle);
+            }
+        }
+        let notifiers = notifiers.into_iter().map(|notifier| {
+            let (channel, stop, task) = notifier.into_parts();
+            (stop, adopt(&format!("notifier_{}", channel.label()), task))
+        });
+        let notifiers = notifiers.collect();
+        Self {
+            leadership,
+            election,
+            notifiers,
+        }
+    }
+
+    /// Releases the Lease, sends what is left to be sent, and ends.
+    async fn end(self, tasks: &mut Supervisor) {
+        self.leadership.send_replace(true);
+        if let Some(election) = &self.election {
+            // How it ended makes no difference any more.
+            let _ = tasks.join(election).await;
+        }
+        for (stop, notifier) in self.notifiers {
+            // The task may have ended with the monitor.
+            let _ = stop.send(());
+            let _ = tasks.join(&notifier).await;
+        }
+    }
+}
+
+/// Starts the drift reconciler, where there is a cluster.
 fn start_drift_reconciler(
     arguments: &DriftArguments,
     cluster: &ClusterHandle,
-    session: &Session,
+    session: &mut Session,
     annotator: Option<Annotator>,
 ) -> ClusterStatusHandle {
     let Some(annotator) = annotator else {
@@ -278,40 +448,67 @@ fn start_drift_reconciler(
         monitor: session.monitor.clone(),
         watched: session.watched.clone(),
     };
-    drift_reconciler::start(sources, arguments.drift_after)
+    let (status, reconciler) = drift_reconciler::start(sources, arguments.drift_after);
+    session.tasks.spawn("drift_reconciler", reconciler);
+    status
 }
 
-/// Tells systemd, where that has started it and waits for word (`Type=notify`).
+/// Notifies systemd, where that has started the daemon and waits for it (`Type=notify`).
 fn notify_service_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot tell the service manager");
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Notifies the watchdog of systemd (`WatchdogSec=`) as long as every task has a recent heartbeat.
+async fn notify_watchdog(period: Duration, heartbeats: Heartbeats) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_recent = true;
+    loop {
+        ticks.tick().await;
+        let is_recent = heartbeats.are_all_recent();
+        if is_recent {
+            notify_service_manager(NotifyState::Watchdog);
+        } else if was_recent {
+            tracing::error!("a task is stuck: the watchdog is not notified");
+        }
+        was_recent = is_recent;
     }
 }
 
 /// Keeps the last findings, and serves them and the state of detection on the socket.
 fn serve_api(
     socket: ApiSocket,
-    session: &Session,
+    session: &mut Session,
     drills: DrillSlot,
     (annotator, cluster_status): (Option<Annotator>, ClusterStatusHandle),
-) -> impl Future<Output = ()> + use<> {
+    refused_connections: Arc<RefusedConnections>,
+) -> AbortHandle {
     let history = FindingHistory::default();
-    tokio::spawn(history.clone().record_findings(session.monitor.findings()));
+    let findings = session.monitor.findings();
+    session
+        .tasks
+        .spawn("history", history.clone().record_findings(findings));
     let sources = ApiSources {
         monitor: session.monitor.clone(),
         watched: session.watched.clone(),
         links: session.links.clone(),
+        interface_commands: session.interface_commands.clone(),
         history,
         drills,
         annotator,
         cluster_status,
+        refused_connections,
     };
     tracing::info!(socket = %socket.path().display(), "serving findings and state");
-    serve::serve_api(socket, sources)
+    session
+        .tasks
+        .spawn("api_server", serve::serve_api(socket, sources))
 }
 
 /// Writes opened and closed conflicts to standard output, one JSON object a line.
-async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
+async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>, out: LogWriter) {
     let mut last: HashMap<(String, String, IpAddr, FindingKind, Severity), Instant> =
         HashMap::new();
     loop {
@@ -333,14 +530,11 @@ async fn log_conflicts(mut findings: broadcast::Receiver<Arc<FindingRecord>>) {
             record.vlan.to_string(),
             record.ip,
             record.finding,
-            // What is told again because it matters more is not the same again.
+            // A finding that is repeated with a higher severity is not a repetition.
             record.severity,
         );
-        if last.insert(key, now).is_none()
-            && let Err(error) = writeln!(std::io::stdout().lock(), "{}", record.to_json())
-        {
-            tracing::warn!(%error, "standard output is gone: conflicts are no longer logged there");
-            return;
+        if last.insert(key, now).is_none() {
+            out.write_line(format!("{}\n", record.to_json()).as_bytes());
         }
     }
 }

@@ -1,6 +1,13 @@
-//! A running kernel side, joined to a monitor: what `run` and `watch` have in common.
+//! The loaded BPF programs and the monitor: what `run` and `watch` have in common.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    panic, process,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use probe_datapath::{
@@ -12,45 +19,69 @@ use probe_model::{BindingRecord, Links, watched::WatchedInterfaces};
 use probe_network::{links, neighbours::NeighbourReader};
 use probe_prober::{Prober, ProberState};
 use tokio::{
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, watch},
-    task::JoinHandle,
+    sync::{broadcast, oneshot, watch},
+    task::AbortHandle,
 };
+use tracing_subscriber::{EnvFilter, fmt, fmt::MakeWriter};
 
 use super::{reload::Reloader, source::SourceArguments};
-use crate::daemon::{
-    annotate,
-    annotate::Annotator,
-    monitor::{FINDING_CHANNEL_CAPACITY, Monitor, MonitorHandle},
-    segments::SegmentName,
+use crate::{
+    daemon::{
+        annotate,
+        annotate::Annotator,
+        monitor::{FINDING_CHANNEL_CAPACITY, Monitor, MonitorHandle},
+        segments::SegmentName,
+        supervisor::{DRIVER_STALL_LIMIT, STALL_LIMIT, Supervisor},
+    },
+    log_writer::LogWriter,
 };
 
-/// A running kernel side and its monitor.
+/// How long the end of the process may take; after that it ends however far it has come.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long blocked threads are waited for at the end.
+const BLOCKED_THREADS_LIMIT: Duration = Duration::from_millis(200);
+
+/// What a limit of threads is called.
+const THREADS_NEEDED: &str = "cannot create threads (limit of processes: ulimit -u, TasksMax=)";
+
+/// Threads of the runtime: one for detection, one for everything else.
+const WORKER_THREADS: usize = 2;
+
+/// The loaded BPF programs and their monitor.
 pub struct Session {
     pub monitor: MonitorHandle,
     pub counters: CounterReader,
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     pub links: watch::Receiver<Arc<Links>>,
     pub interface_commands: InterfacesHandle,
-    /// Until it begins.
+    /// All tasks.
+    pub tasks: Supervisor,
+    /// Until it starts.
     waiting: Option<Monitor>,
-    task: Option<JoinHandle<io::Result<Vec<BindingRecord>>>>,
-    interfaces: JoinHandle<()>,
+    detection: Option<(AbortHandle, oneshot::Receiver<Vec<BindingRecord>>)>,
+    interfaces: AbortHandle,
     stop: watch::Sender<bool>,
 }
 
 impl Session {
-    /// Loads and attaches, to ask or only to listen. Nothing is judged until [`Session::start_monitor`], so whoever listens
-    /// before that misses nothing.
+    /// Loads and attaches the programs. Detection starts with [`Session::start_monitor`]: who subscribes before that
+    /// misses nothing.
     pub async fn start(
         arguments: &SourceArguments,
         asking: Result<Prober, ProberState>,
     ) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
         kernel.watch_only(&arguments.networks()?)?;
-        kernel.forward_log();
+        let mut tasks = Supervisor::default();
+        if let Some(log) = kernel.forward_log() {
+            tasks.spawn_optional("bpf_log", log);
+        }
         let counters = kernel.counters();
-        let links = links::follow().await?;
+        let (links, link_watcher) = links::open().await?;
+        tasks.spawn("links", link_watcher);
         let (interfaces, interface_commands) =
             InterfaceManager::attach(kernel, arguments.policy(), links.clone()).await?;
         let watched = interfaces.watched();
@@ -61,28 +92,31 @@ impl Session {
             links.clone(),
             watched.clone(),
         )?;
+        let interfaces =
+            tasks.spawn_fallible("interfaces", DRIVER_STALL_LIMIT, interfaces.follow());
         Ok(Self {
             monitor: handle,
             counters,
             watched,
             links,
             interface_commands,
+            tasks,
             waiting: Some(monitor),
-            task: None,
-            interfaces: tokio::spawn(interfaces.follow()),
+            detection: None,
+            interfaces,
             stop: watch::Sender::new(false),
         })
     }
 
-    /// Takes the names that segments were given. To be called before it begins.
+    /// Sets the names of the segments. To be called before detection starts.
     pub fn name_segments(&mut self, names: Vec<SegmentName>) {
         if let Some(monitor) = &mut self.waiting {
             monitor.name_segments(names);
         }
     }
 
-    /// Follows a cluster, if there is one: expects the addresses of its services, and lets findings go through the
-    /// hands of who knows it. To be called before it begins, and before anybody listens.
+    /// Watches a cluster, if there is one: expects the addresses of its services, and annotates findings. To be called
+    /// before detection starts, and before findings are subscribed to.
     pub fn watch_cluster(
         &mut self,
         cluster: &ClusterHandle,
@@ -92,12 +126,13 @@ impl Session {
             return None;
         }
         let (links, watched) = (self.links.clone(), self.watched.clone());
-        let expected = crate::daemon::tracking::follow(
+        let (expected, tracking) = crate::daemon::tracking::follow(
             cluster.cluster(),
             links.clone(),
             watched.clone(),
             cluster.segment_coverage().clone(),
         );
+        self.tasks.spawn("tracking", tracking);
         if let Some(monitor) = &mut self.waiting {
             monitor.expect(expected);
         }
@@ -114,37 +149,49 @@ impl Session {
         let (public, _) = broadcast::channel(FINDING_CHANNEL_CAPACITY);
         let raw = self.monitor.findings();
         self.monitor = self.monitor.with_findings(public.clone());
-        tokio::spawn(annotator.clone().follow(raw, public));
+        self.tasks
+            .spawn("annotation", annotator.clone().follow(raw, public));
         Some(annotator)
     }
 
-    /// Begins to judge what the kernel side has seen since it was attached.
+    /// Starts detection, which begins with what the programs have seen since they were attached.
     pub fn start_monitor(&mut self) {
-        let mut stopped = self.stop.subscribe();
-        let run = |monitor: Monitor| {
-            tokio::spawn(monitor.run(async move {
-                // An error means that the session is gone: a reason to stop as well.
-                let _ = stopped.wait_for(|&stop| stop).await;
-            }))
+        let Some(monitor) = self.waiting.take() else {
+            return;
         };
-        self.task = self.waiting.take().map(run).or(self.task.take());
+        let mut stopped = self.stop.subscribe();
+        let run = monitor.run(async move {
+            // An error means that the session is gone: a reason to stop as well.
+            let _ = stopped.wait_for(|&stop| stop).await;
+        });
+        let (send, undecided) = oneshot::channel();
+        let detection = self.tasks.spawn_fallible("detection", STALL_LIMIT, async {
+            // The session may be gone.
+            let _ = send.send(run.await?);
+            Ok::<_, io::Error>(())
+        });
+        self.detection = Some((detection, undecided));
     }
 
-    /// Detaches, judges what is left in the rings and ends. Returns the bindings whose takeover is not decided.
-    pub async fn end(self) -> anyhow::Result<Vec<BindingRecord>> {
-        // Detaching comes first, so that nothing is emitted that nobody would read.
+    /// Detaches the programs, processes what is left in the rings and ends. Returns the bindings whose takeover is not
+    /// decided.
+    pub async fn end(&mut self) -> anyhow::Result<Vec<BindingRecord>> {
+        // Detaching comes first, so that no event is emitted that would not be read.
         self.interfaces.abort();
-        let _ = self.interfaces.await;
+        // It was told to end.
+        let _ = self.tasks.join(&self.interfaces).await;
         self.stop.send_replace(true);
-        match self.task {
-            Some(task) => Ok(task.await.context("the monitor broke down")??),
-            None => Ok(Vec::new()),
-        }
+        let Some((detection, undecided)) = self.detection.take() else {
+            return Ok(Vec::new());
+        };
+        self.tasks.join(&detection).await?;
+        // A task that has ended without an error has sent them.
+        Ok(undecided.await.unwrap_or_default())
     }
 }
 
-/// The signals of a daemon, listened to from when this is made: their default is to end the process, and
-/// whoever sends one does not know how far the start has come. What comes early is obeyed later.
+/// The signals of a daemon, handled from when this is made: their default is to end the process, and their sender does
+/// not know how far the start has come. A signal that comes early takes effect later.
 pub struct DaemonSignals {
     reload: Signal,
     release: Signal,
@@ -158,8 +205,8 @@ impl DaemonSignals {
         })
     }
 
-    /// Obeys: SIGHUP reads the settings and the watch filter again, SIGUSR1 releases the XDP slot for somebody
-    /// else. The settings are also read when their file changes.
+    /// SIGHUP reads the settings and the watch filter again, SIGUSR1 releases the XDP slot for another program. The
+    /// settings are also read when their file changes.
     pub async fn run(mut self, mut reloader: Reloader, interface_commands: InterfacesHandle) {
         loop {
             tokio::select! {
@@ -171,7 +218,7 @@ impl DaemonSignals {
     }
 }
 
-/// SIGTERM and SIGINT, listened to from when this is made: before anything is attached, so that a signal
+/// SIGTERM and SIGINT, handled from when this is made: before anything is attached, so that a signal
 /// at any time ends the program in good order.
 pub struct StopSignal {
     terminate: Signal,
@@ -201,27 +248,129 @@ fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
 
 /// The runtime of a verb that watches: one worker for detection, one for everything else.
 pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    check_threads().context(THREADS_NEEDED)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        // The first thread for blocking work is created below and stays: later work never finds none.
+        .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(future)
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        tokio::task::spawn_blocking(|| {})
+            .await
+            .context("cannot start the runtime")?;
+        future.await
+    });
+    // A thread that is blocked by a full pipe does not keep the process.
+    runtime.shutdown_timeout(BLOCKED_THREADS_LIMIT);
+    result
+}
+
+/// The runtime of what watches over the daemon: health, metrics and the watchdog. A worker of its own, because a task
+/// that blocks its worker also holds up other tasks that this worker was about to run.
+pub fn health_runtime() -> anyhow::Result<Runtime> {
+    check_threads().context(THREADS_NEEDED)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("health")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+/// Creates as many threads as the runtime will: it panics where one cannot be created.
+fn check_threads() -> io::Result<()> {
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    let mut threads = Vec::new();
+    let mut created = Ok(());
+    // The workers, one that blocks, and one to spare.
+    for _ in 0..WORKER_THREADS + 2 {
+        let wait = wait.clone();
+        let thread = thread::Builder::new().spawn(move || {
+            // Until the sender is gone.
+            drop(wait.lock().map(|wait| wait.recv()));
+        });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                created = Err(error);
+                break;
+            }
+        }
+    }
+    drop(release);
+    for thread in threads {
+        // It does nothing that could panic.
+        let _ = thread.join();
+    }
+    created
+}
+
+/// Ends the process five seconds after SIGTERM, SIGINT or [`ShutdownGuard::begin`], should it be stuck: on a thread of
+/// its own, which needs nothing of the runtime.
+#[derive(Debug)]
+pub struct ShutdownGuard(UnixStream);
+
+impl ShutdownGuard {
+    /// Starts the thread.
+    pub fn start() -> io::Result<Self> {
+        let (trigger, mut triggered) = UnixStream::pair()?;
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            signal_hook::low_level::pipe::register(signal, trigger.try_clone()?)?;
+        }
+        thread::Builder::new()
+            .name("shutdown".to_owned())
+            .spawn(move || {
+                // An error is no reason to end the process.
+                if triggered.read_exact(&mut [0]).is_ok() {
+                    thread::sleep(SHUTDOWN_LIMIT);
+                    signal_hook::low_level::exit(super::Exit::Failed as i32);
+                }
+            })?;
+        Ok(Self(trigger))
+    }
+
+    /// Starts the five seconds.
+    pub fn begin(&self) {
+        // It fails only if they have been started already many times.
+        let _ = (&self.0).write(&[0]);
+    }
 }
 
 /// Logs to standard error; `RUST_LOG` chooses what.
 pub fn init_logging(default: &str) {
-    use std::io::IsTerminal as _;
+    init_logging_to(default, io::stderr);
+}
 
-    use tracing_subscriber::{EnvFilter, fmt};
-    // When a question to netlink is dropped with who asked it, as at the end, its answer is of no use. What the client of
-    // Kubernetes cannot do is said by who asked it, once and not at each try.
+/// The same for the daemon, which never waits for the reader of its log. Panics are logged as well, instead of written
+/// to standard error, where they could wait.
+pub fn init_daemon_logging(default: &str) -> io::Result<LogWriter> {
+    let writer = LogWriter::start("stderr", io::stderr())?;
+    init_logging_to(default, writer.clone());
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    Ok(writer)
+}
+
+fn init_logging_to(default: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
+    // A netlink request that is dropped, as at the end, has an answer that is not needed. Errors of the Kubernetes
+    // client are logged by its callers, once and not at each try.
     let default = format!("{default},netlink_proto=error,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Set once at start; a second subscriber would be a mistake of ours, not a reason to stop.
     let _ = fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(writer)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .try_init();
+}
+
+/// Ends the process where a thread panics: for the start, when a panic may leave others waiting.
+pub fn exit_on_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        process::exit(super::Exit::Failed as i32);
+    }));
 }

@@ -105,7 +105,7 @@ pub fn age(span: jiff::SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::serve::InterfaceRecord;
+    use crate::daemon::serve::{InterfaceRecord, LinkState};
 
     fn interface(name: &str, mode: Option<&str>) -> InterfaceRecord {
         InterfaceRecord {
@@ -113,6 +113,7 @@ mod tests {
             index: 1,
             mode: mode.map(str::to_owned),
             vlan_visible: None,
+            link: LinkState::Up,
             error: None,
             received: 0,
             sent: 0,

@@ -108,7 +108,13 @@ impl ClusterStatusHandle {
 }
 
 /// Looks from now on. What has lasted for `patience` is told.
-pub fn start(sources: DriftReconcilerSources, patience: Duration) -> ClusterStatusHandle {
+pub fn start(
+    sources: DriftReconcilerSources,
+    patience: Duration,
+) -> (
+    ClusterStatusHandle,
+    impl Future<Output = ()> + Send + 'static,
+) {
     let (publish, drifts) = watch::channel(Arc::default());
     let standing = ClusterStatusHandle {
         is_on: sources.handle.is_on(),
@@ -126,8 +132,7 @@ pub fn start(sources: DriftReconcilerSources, patience: Duration) -> ClusterStat
         endpoints: HashMap::new(),
         logged: BTreeSet::new(),
     };
-    task::spawn(watchdog.run(publish));
-    standing
+    (standing, watchdog.run(publish))
 }
 
 struct DriftReconciler {

@@ -107,18 +107,25 @@ impl MonitorHandle {
         self.request(MonitorRequest::Snapshot).await
     }
 
-    /// All bindings, asked for in parts so that no frame waits for them: one that comes or goes meanwhile may be
-    /// missing, or be there twice.
+    /// All bindings, read in pages. For those who need all of them at once; a client gets them page by page.
     pub async fn bindings(&self) -> Result<Vec<BindingView>, MonitorStopped> {
         let (mut all, mut next) = (Vec::new(), Some(TableCursor::default()));
         while let Some(from) = next {
-            let part;
-            (part, next) = self
-                .request(|sender| MonitorRequest::Bindings(from, sender))
-                .await?;
-            all.extend(part);
+            let page;
+            (page, next) = self.bindings_page(from).await?;
+            all.extend(page);
         }
         Ok(all)
+    }
+
+    /// A page of all bindings, and where the next begins: short, so that no frame waits for it. A binding that comes or
+    /// goes between two pages may be missing, or be there twice.
+    pub async fn bindings_page(
+        &self,
+        from: TableCursor,
+    ) -> Result<(Vec<BindingView>, Option<TableCursor>), MonitorStopped> {
+        self.request(|sender| MonitorRequest::Bindings(from, sender))
+            .await
     }
 
     /// The bindings with an open conflict.

@@ -18,10 +18,13 @@ pub fn follow(
     mut links: watch::Receiver<Arc<Links>>,
     mut watched: watch::Receiver<Arc<WatchedInterfaces>>,
     sight: watch::Sender<Option<SegmentCoverage>>,
-) -> watch::Receiver<Arc<ExpectedAddresses>> {
+) -> (
+    watch::Receiver<Arc<ExpectedAddresses>>,
+    impl Future<Output = ()> + Send + 'static,
+) {
     let (sender, receiver) = watch::channel(Arc::default());
     let listens_since = Timestamp::now();
-    tokio::spawn(async move {
+    let task = async move {
         loop {
             let (known, on_link) = {
                 let known = cluster.borrow_and_update().clone();
@@ -52,6 +55,6 @@ pub fn follow(
                 () = sender.closed() => return,
             }
         }
-    });
-    receiver
+    };
+    (receiver, task)
 }

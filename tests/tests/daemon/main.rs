@@ -8,5 +8,7 @@ mod lifecycle;
 mod memory;
 mod metrics;
 mod notifications;
+mod overload;
 mod settings;
 mod socket;
+mod supervision;

@@ -9,8 +9,8 @@ use probe_common::{counter::Direction, event_filter::Settings};
 use probe_datapath::{Attachment, EventRings, Kernel, LoadOptions};
 use probe_model::{Link, watched::AttachedMode};
 use probe_tests::{
-    Daemon, Frame, Host, INTERFACE, Lab, Ledger, Metrics, Process, ScatteringSender, Stream,
-    eventually,
+    Daemon, Frame, Host, INTERFACE, Lab, Ledger, Metrics, Process, ScatteringSender, SocketPlace,
+    Stream, eventually,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -221,6 +221,20 @@ fn another_xdp_program_stays_and_auto_sees_the_frames_in_tc() {
     daemon.wait_until_digested(1).unwrap();
     assert_eq!(how(&daemon.metrics().unwrap()).unwrap().0, "tc");
     assert_eq!(monitor.link().unwrap().xdp_programs(), before);
+}
+
+#[test]
+fn the_verb_frees_the_xdp_slot_and_shows_the_interfaces_as_they_are_then() {
+    let lab = Lab::new().unwrap();
+    let place = SocketPlace::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon = monitor.ready_daemon(&["--socket", place.word()]).unwrap();
+    let words = ["release-xdp", "--socket", place.word()];
+    let released = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    let shown = released.success().unwrap();
+    assert!(shown.contains(" tc "), "{shown}");
+    assert!(monitor.link().unwrap().xdp_programs().is_empty());
+    wait_for_mode(&daemon, "tc", "released");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod selection;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -28,7 +29,8 @@ pub use self::{
     selection::{InterfaceSelection, NamePattern, NamePatternError},
 };
 use crate::{
-    Attachment, ClsactFilters, CounterReader, DisplacedProgram, Kernel, KernelError, preflight,
+    Attachment, AttachmentStatus, ClsactFilters, CounterReader, DescriptorReserve,
+    DisplacedProgram, Kernel, KernelError, preflight,
 };
 
 /// How often attachments are looked after.
@@ -64,6 +66,11 @@ pub enum InterfaceError {
         /// What there is.
         there: Vec<String>,
     },
+    /// No descriptors could be reserved.
+    #[error(
+        "cannot reserve file descriptors for detection: {0} (raise the limit: ulimit -n, LimitNOFILE=)"
+    )]
+    Descriptors(#[source] io::Error),
     /// The programs could not be attached.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -111,6 +118,11 @@ pub enum WatchOnlyError {
     ShuttingDown,
 }
 
+/// Changes of interfaces are not known any more.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("changes of interfaces are not known any more: the netlink connection ended")]
+pub struct FollowError;
+
 /// What to watch and how.
 #[derive(Clone, Debug, Default)]
 pub struct WatchPolicy {
@@ -140,12 +152,15 @@ pub struct InterfaceManager {
     links: watch::Receiver<Arc<Links>>,
     watched: watch::Sender<Arc<WatchedInterfaces>>,
     interface_commands: mpsc::Receiver<InterfaceCommand>,
+    descriptors: DescriptorReserve,
 }
 
 struct AttachedInterface {
     attachment: Attachment,
     plan: AttachPlan,
     vlan_visible: bool,
+    /// Whether the last check of it failed, so that a lasting error is logged once.
+    unchecked: bool,
 }
 
 impl InterfaceManager {
@@ -160,6 +175,7 @@ impl InterfaceManager {
         links: watch::Receiver<Arc<Links>>,
     ) -> Result<(Self, InterfacesHandle), InterfaceError> {
         let (sender, interface_commands) = mpsc::channel(COMMAND_QUEUE);
+        let descriptors = DescriptorReserve::new().map_err(InterfaceError::Descriptors)?;
         let mut interfaces = Self {
             counters: kernel.counters(),
             kernel,
@@ -171,6 +187,7 @@ impl InterfaceManager {
             links,
             watched: watch::Sender::default(),
             interface_commands,
+            descriptors,
         };
         let links = interfaces.links.borrow_and_update().clone();
         interfaces.check_selection(&links)?;
@@ -210,22 +227,35 @@ impl InterfaceManager {
         self.watched.subscribe()
     }
 
-    /// Follows the interfaces of the host until dropped.
-    pub async fn follow(mut self) {
+    /// Follows the interfaces of the host until dropped, or until their changes are not known any more.
+    ///
+    /// # Errors
+    ///
+    /// [`FollowError`], when the source of the interfaces has ended.
+    pub async fn follow(mut self) -> Result<(), FollowError> {
         let mut checks = interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut netlink_lives = true;
         loop {
-            tokio::select! {
-                changed = self.links.changed(), if netlink_lives => if changed.is_err() {
-                    tracing::error!("netlink has ended: changes of interfaces are no longer seen");
-                    netlink_lives = false;
+            let due = tokio::select! {
+                changed = self.links.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return Err(FollowError),
                 },
-                _ = checks.tick() => self.check_attachments().await,
-                Some(order) = self.interface_commands.recv() => self.apply_command(order),
+                _ = checks.tick() => true,
+                Some(order) = self.interface_commands.recv() => {
+                    self.apply_command(order);
+                    false
+                }
+            };
+            self.descriptors.release();
+            if due {
+                self.check_attachments().await;
             }
             let links = self.links.borrow_and_update().clone();
             self.reconcile(&links).await;
+            if let Err(error) = self.descriptors.fill() {
+                tracing::debug!(%error, "not all descriptors could be reserved again");
+            }
             self.publish(&links);
         }
     }
@@ -243,19 +273,33 @@ impl InterfaceManager {
         }
     }
 
-    /// Notices what others have detached, and puts TC programs back in front.
+    /// Notices what others have detached, and puts TC programs back in front. What cannot be checked stays attached.
     async fn check_attachments(&mut self) {
         let mut lost = Vec::new();
-        for (&index, attached) in &self.attached {
+        for (&index, attached) in &mut self.attached {
             let filters = if attached.attachment.has_filters() {
-                ClsactFilters::read(index).await.ok()
+                ClsactFilters::read(index).await
             } else {
-                None
+                Ok(ClsactFilters::default())
             };
-            let displaced = self
+            match self
                 .kernel
-                .displaced(&attached.attachment, filters.as_ref());
-            lost.extend(displaced.map(|reason| (index, reason)));
+                .attachment_status(&attached.attachment, &filters)
+            {
+                AttachmentStatus::InPlace => attached.unchecked = false,
+                AttachmentStatus::Displaced(reason) => lost.push((index, reason)),
+                AttachmentStatus::Unknown(error) => {
+                    if !attached.unchecked {
+                        let interface = &attached.attachment.name;
+                        tracing::warn!(
+                            interface,
+                            %error,
+                            "cannot check whether the programs are still attached; they stay as they are"
+                        );
+                    }
+                    attached.unchecked = true;
+                }
+            }
         }
         for (index, reason) in lost {
             let previous = self.failed.get(&index);
@@ -387,6 +431,7 @@ impl InterfaceManager {
                 attachment,
                 plan,
                 vlan_visible,
+                unchecked: false,
             },
         );
         Ok(())
@@ -474,11 +519,13 @@ impl AttachFailure {
 pub async fn link_environment(link: &Link, links: &Links) -> LinkEnvironment {
     let read = offload::read(&link.name).await;
     let offloads = read.unwrap_or(Offloads::WORST);
+    let driver = offload::driver(&link.name);
+    let driver_known = driver.is_ok();
     LinkEnvironment {
         kind: link.kind.clone(),
-        driver: offload::driver(&link.name),
+        driver: driver.unwrap_or_default(),
         mtu: link.mtu,
-        offloads_known: read.is_some(),
+        offloads_known: read.is_some() && driver_known,
         strips_vlan_tags: offloads.strips_vlan_tags,
         filters_vlans: offloads.filters_vlans && !link.promiscuous,
         has_vlans: links

@@ -1,6 +1,6 @@
 //! What a network card does to frames before the kernel sees them. Only read, never changed.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, io, path::Path};
 
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr, EthtoolFeatureBit};
 use futures_util::TryStreamExt as _;
@@ -65,12 +65,20 @@ async fn features(interface: &str) -> anyhow::Result<Vec<EthtoolFeatureBit>> {
 }
 
 /// The name of the driver behind an interface; virtual ones have none.
-pub fn driver(interface: &str) -> Option<String> {
+///
+/// # Errors
+///
+/// It could not be read, which does not mean that there is none.
+pub fn driver(interface: &str) -> io::Result<Option<String>> {
     let link = Path::new("/sys/class/net")
         .join(interface)
         .join("device/driver");
-    let target = fs::read_link(link).ok()?;
-    Some(target.file_name()?.to_str()?.to_owned())
+    let target = match fs::read_link(link) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        target => target?,
+    };
+    let name = target.file_name().and_then(OsStr::to_str);
+    Ok(name.map(str::to_owned))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use probe_common::event::ArpEvent;
 use probe_model::{BindingRecord, ClaimRecord, FindingRecord, Timestamp};
 use probe_prober::ProberState;
@@ -123,7 +123,8 @@ impl Feed {
                 };
                 let snapshot = session.monitor.snapshot().await?;
                 let watched = session.watched.borrow().clone();
-                Ok(StatusRecord::new(&watched, &snapshot))
+                let links = session.links.borrow().clone();
+                Ok(StatusRecord::new(&watched, &links, &snapshot))
             }
             Self::Daemon(daemon) => match daemon.client.get("/v1/status").await?.record().await? {
                 Some(status) => Ok(status),
@@ -152,7 +153,7 @@ impl Feed {
     /// The next item; `None` at the end. Can be dropped at any time without losing one.
     pub async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         match self {
-            Self::Attached(attached) => Ok(attached.next().await),
+            Self::Attached(attached) => attached.next().await,
             Self::Daemon(daemon) => daemon.next().await,
         }
     }
@@ -162,7 +163,7 @@ impl Feed {
     pub async fn stop(&mut self) -> anyhow::Result<Vec<BindingRecord>> {
         match self {
             Self::Attached(attached) => match attached.session.take() {
-                Some(session) => session.end().await,
+                Some(mut session) => session.end().await,
                 None => Ok(Vec::new()),
             },
             Self::Daemon(daemon) => {
@@ -189,9 +190,12 @@ impl Feed {
 }
 
 impl AttachedFeed {
-    async fn next(&mut self) -> Option<FeedItem> {
+    async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         loop {
-            let (claims, session) = (&mut self.claims, &self.session);
+            let (claims, session) = (&mut self.claims, &mut self.session);
+            let Some(session) = session else {
+                return Ok(None);
+            };
             let claim = async {
                 match claims {
                     Some(claims) => claims.recv().await,
@@ -199,21 +203,22 @@ impl AttachedFeed {
                 }
             };
             tokio::select! {
-                finding = self.findings.recv() => return match finding {
+                finding = self.findings.recv() => return Ok(match finding {
                     Ok(record) => Some(FeedItem::Finding(record, None)),
                     Err(RecvError::Lagged(missed)) => Some(FeedItem::Missed(missed)),
                     Err(RecvError::Closed) => None,
-                },
+                }),
+                failure = session.tasks.failure() => return Err(failure.into()),
                 event = claim => match event {
                     Ok(event) => {
-                        let name = session.as_ref()?.watched.borrow().name_of(event.ifindex);
+                        let name = session.watched.borrow().name_of(event.ifindex);
                         let time = probe_datapath::clock::MONOTONIC.to_wall_clock(Timestamp(event.ktime_ns));
                         if let Some(claim) = ClaimRecord::new(&event, name, time) {
-                            return Some(FeedItem::Claim(Box::new(claim)));
+                            return Ok(Some(FeedItem::Claim(Box::new(claim))));
                         }
                     }
-                    Err(RecvError::Lagged(missed)) => return Some(FeedItem::Missed(missed)),
-                    Err(RecvError::Closed) => return None,
+                    Err(RecvError::Lagged(missed)) => return Ok(Some(FeedItem::Missed(missed))),
+                    Err(RecvError::Closed) => return Ok(None),
                 },
             }
         }
@@ -229,7 +234,7 @@ impl DaemonFeed {
                 None => std::future::pending().await,
             }
         };
-        Ok(tokio::select! {
+        let item = tokio::select! {
             line = self.findings.record::<HistoryLine>() => line?.map(|line| match line {
                 HistoryLine::Missed(missed) => FeedItem::Missed(missed.missed),
                 HistoryLine::Finding(finding) => {
@@ -240,7 +245,9 @@ impl DaemonFeed {
                 ClaimLine::Missed(missed) => FeedItem::Missed(missed.missed),
                 ClaimLine::Claim(claim) => FeedItem::Claim(claim),
             }),
-        })
+        };
+        ensure!(item.is_some(), "the daemon ended");
+        Ok(item)
     }
 
     /// Its client, and the query that it was asked with.

@@ -26,7 +26,7 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
         Feed::Daemon(_) => FindingOrigin::Daemon,
     };
     let mut show = WatchPrinter::new(arguments, origin)?;
-    let file = match &arguments.write {
+    let mut file = match &arguments.write {
         Some(path) => Some(CaptureFile::create(path, &feed, &show.filter).await?),
         None => None,
     };
@@ -45,6 +45,12 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
         if show.is_done() {
             break Ok(());
         }
+        let file_failure = async {
+            match &mut file {
+                Some(file) => file.failure().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stop.received() => break Ok(()),
             () = &mut timeout => break Ok(()),
@@ -55,9 +61,10 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
             }
             item = feed.next() => match item {
                 Ok(Some(item)) => show_item(&mut show, item)?,
-                Ok(None) => break Err(anyhow::anyhow!("whoever watched has ended")),
+                Ok(None) => break Err(anyhow::anyhow!("detection ended")),
                 Err(error) => break Err(error),
             },
+            error = file_failure => break Err(error),
         }
     };
     let end = Timestamp::now();
@@ -72,7 +79,7 @@ pub async fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
     }
     show.undecided(&undecided, end)
         .context("cannot write to standard output")?;
-    if let Some(file) = file {
+    if let (Some(file), true) = (file, outcome.is_ok()) {
         let recorded = file.finish().await?;
         show.tally.add_missed(recorded.missed);
         if show.printer.is_human_output() {

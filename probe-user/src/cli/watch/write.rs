@@ -1,4 +1,4 @@
-//! The file of `--write`.
+//! The file of `watch --write`.
 
 use std::{
     fs::File,
@@ -20,14 +20,15 @@ use crate::{client::ResponseStream, daemon::recording::RecordingSummary, filter:
 
 /// Pieces that wait for a slow disk.
 const PIECES: usize = 64;
-/// How long the daemon may be silent after the end, until everything that it had to send has come.
+/// How long the daemon may send nothing after the end, until all of its pieces are taken to have come.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// A file that is being written.
 pub struct CaptureFile {
     path: PathBuf,
     source: JoinHandle<io::Result<RecordingSummary>>,
-    writer: JoinHandle<io::Result<()>>,
+    /// Until it has ended.
+    writer: Option<JoinHandle<io::Result<()>>>,
     /// Dropped to end what comes from the daemon.
     ending: oneshot::Sender<()>,
 }
@@ -51,9 +52,25 @@ impl CaptureFile {
         Ok(Self {
             path: path.to_owned(),
             source,
-            writer: spawn_blocking(move || write(file, receiver)),
+            writer: Some(spawn_blocking(move || write(file, receiver))),
             ending,
         })
+    }
+
+    /// Waits until the file cannot be written any more. Safe to drop at any point.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        let Some(writer) = &mut self.writer else {
+            return std::future::pending().await;
+        };
+        let ended = writer.await;
+        self.writer = None;
+        let error = match ended {
+            Ok(Err(error)) => error.into(),
+            Err(error) => error.into(),
+            // Its source has ended: that is reported with the end of the feed.
+            Ok(Ok(())) => return std::future::pending().await,
+        };
+        anyhow::Error::context(error, format!("cannot write {}", self.path.display()))
     }
 
     /// Writes the rest, once the feed has been stopped.
@@ -67,7 +84,9 @@ impl CaptureFile {
         drop(ending);
         let recorded = source.await;
         let failed = || format!("cannot write {}", path.display());
-        writer.await.with_context(failed)?.with_context(failed)?;
+        if let Some(writer) = writer {
+            writer.await.with_context(failed)?.with_context(failed)?;
+        }
         recorded.with_context(failed)?.with_context(failed)
     }
 }

@@ -2,16 +2,26 @@
 //! for everyone on it: that is on the Unix socket ([`serve_api`]).
 
 mod api;
+mod connections;
 mod metrics;
 mod socket;
 mod state;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
-    Router,
+    Extension, Json, Router,
     body::Body,
-    extract::State,
+    extract::{RawQuery, State},
     http::{
         StatusCode,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
@@ -29,27 +39,54 @@ use probe_notify::NotificationCounts;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
-    time::timeout,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
 };
 
-use self::metrics::{AddressMetrics, MetricsInputs};
+pub use self::connections::SlotRefusal;
 pub use self::{
-    api::{ApiSources, ClusterObjectsRecord, MissedRecord, serve as serve_api},
+    api::{
+        ApiSources, ClusterObjectsRecord, MAX_API_CONNECTIONS, MissedRecord, serve as serve_api,
+    },
     socket::{ApiSocket, ApiSocketError, DEFAULT_PATH},
-    state::{InterfaceRecord, StatusRecord},
+    state::{InterfaceRecord, LinkState, StatusRecord},
+};
+use self::{
+    connections::{ClientSlots, peer_of, serve_connection},
+    metrics::{AddressMetrics, MetricsInputs},
 };
 use crate::daemon::{
     annotate::{Annotator, NodeListSource},
     drift_reconciler::ClusterStatusHandle,
     drill::DrillSlot,
+    health::{HealthRegistry, HealthReport},
     monitor::{MonitorHandle, MonitorStopped},
 };
+use crate::log_writer::LogWriter;
 
-/// How long the monitor may take to answer before it counts as stuck.
+/// How long a scrape may wait for its turn, and how long detection may take to reply.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Scrapes at once. More wait.
-const MAX_SCRAPES: usize = 1;
+/// Pages of metrics that are encoded at once. More wait.
+const MAX_ENCODINGS: usize = 1;
+
+/// Pages of metrics that are in memory at once, until they are sent. More wait.
+const MAX_PAGES: usize = 4;
+
+/// TCP connections at once. More are closed.
+pub const MAX_TCP_CONNECTIONS: usize = 128;
+
+/// TCP connections from one host at once. More are closed.
+const MAX_TCP_CONNECTIONS_PER_PEER: usize = 16;
+
+/// How long a TCP connection lasts at most: a Prometheus server then makes a new one.
+const TCP_CONNECTION_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a client of TCP may read nothing.
+const TCP_STALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait when no connection can be accepted, for want of descriptors most likely.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What the handlers read from.
 #[derive(Clone)]
@@ -78,6 +115,44 @@ pub struct MetricsSources {
     pub config: watch::Receiver<ConfigOutcome>,
     /// What is known of the cluster.
     pub cluster: ClusterHandle,
+    /// The health of the components.
+    pub health: HealthRegistry,
+    /// Standard output and standard error.
+    pub log_writers: Vec<LogWriter>,
+    /// Connections that were refused.
+    pub refused_connections: Arc<RefusedConnections>,
+}
+
+/// Connections that were closed because there were too many.
+#[derive(Debug, Default)]
+pub struct RefusedConnections {
+    per_peer: AtomicU64,
+    total: AtomicU64,
+    api: AtomicU64,
+}
+
+impl RefusedConnections {
+    fn count(&self, refusal: SlotRefusal) {
+        let count = match refusal {
+            SlotRefusal::PerPeer => &self.per_peer,
+            SlotRefusal::Total => &self.total,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_api(&self) {
+        self.api.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts, by server and reason.
+    fn all(&self) -> [([&'static str; 2], u64); 3] {
+        [
+            (["metrics", "per_peer"], &self.per_peer),
+            (["metrics", "total"], &self.total),
+            (["api", "total"], &self.api),
+        ]
+        .map(|(labels, count)| (labels, count.load(Ordering::Relaxed)))
+    }
 }
 
 /// What came of reading the settings.
@@ -93,57 +168,117 @@ pub struct ConfigOutcome {
 #[derive(Clone)]
 struct MetricsServer {
     sources: MetricsSources,
-    scrapes: Arc<Semaphore>,
+    encodings: Arc<Semaphore>,
+    pages: ClientSlots<IpAddr>,
 }
 
 /// Binds the address, so that a port that is taken is an error at start.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
-/// Serves until `stop` completes.
-pub async fn serve(
-    listener: TcpListener,
-    sources: MetricsSources,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+/// Serves for as long as the listener works, on the runtime that it runs on.
+pub async fn serve(listener: std::net::TcpListener, sources: MetricsSources) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "cannot serve /metrics, /healthz and /readyz");
+            return;
+        }
+    };
+    let refused = sources.refused_connections.clone();
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(MetricsServer {
             sources,
-            scrapes: Arc::new(Semaphore::new(MAX_SCRAPES)),
+            encodings: Arc::new(Semaphore::new(MAX_ENCODINGS)),
+            pages: ClientSlots::new(MAX_PAGES, 1),
         });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
+    let slots = ClientSlots::new(MAX_TCP_CONNECTIONS, MAX_TCP_CONNECTIONS_PER_PEER);
+    // They end with the server.
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "no connection accepted");
+                sleep(ACCEPT_RETRY_DELAY).await;
+                continue;
+            }
+        };
+        let peer = peer_of(address.ip());
+        let slot = match slots.take(peer) {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                refused.count(refusal);
+                continue;
+            }
+        };
+        let router = router.clone().layer(Extension(Peer(peer)));
+        connections.spawn(async move {
+            let connection = serve_connection(stream, router, TCP_STALL_LIMIT);
+            match timeout(TCP_CONNECTION_LIMIT, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection broke off"),
+                Err(_) => tracing::debug!(%peer, "a connection took too long"),
+            }
+            drop(slot);
+        });
+    }
 }
 
-async fn metrics(State(server): State<MetricsServer>) -> Response {
-    // Whoever reaches the port may scrape as often as they like, and takes one core at most.
-    let Ok(Ok(_turn)) = timeout(SCRAPE_TIMEOUT, server.scrapes.acquire()).await else {
-        return unavailable("too many want to scrape");
+/// The host that a request comes from.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
+async fn metrics(
+    State(server): State<MetricsServer>,
+    Extension(Peer(peer)): Extension<Peer>,
+) -> Response {
+    // One host has one page at a time: the pages of one that does not read leave room for others.
+    let deadline = Instant::now() + SCRAPE_TIMEOUT;
+    let page = match server.pages.take_until(peer, deadline).await {
+        Ok(page) => page,
+        Err(refusal) => {
+            server.sources.refused_connections.count(refusal);
+            return unavailable("too many scrapes at once");
+        }
+    };
+    // Scraping takes one core at most.
+    let Ok(Ok(_turn)) = timeout(SCRAPE_TIMEOUT, server.encodings.acquire()).await else {
+        return unavailable("too many scrapes at once");
     };
     let Ok(Ok(inputs)) = timeout(SCRAPE_TIMEOUT, material(server.sources)).await else {
-        return unavailable("the monitor does not answer");
+        return unavailable("detection does not reply");
     };
     // Reading the maps and encoding keep no other task from running.
     let encoded = tokio::task::spawn_blocking(move || metrics::encode(&inputs));
     match encoded.await {
-        Ok(Ok(pieces)) => text(pieces),
+        Ok(Ok(pieces)) => text(pieces, page),
         Ok(Err(error)) => unavailable(&error.to_string()),
         Err(error) => unavailable(&error.to_string()),
     }
 }
 
-fn text(pieces: Vec<String>) -> Response {
+/// The page as a response, with what is to be kept until it is sent.
+fn text(pieces: Vec<String>, kept: impl Send + 'static) -> Response {
     let length: usize = pieces.iter().map(String::len).sum();
     let head = [
         (CONTENT_TYPE, prometheus::TEXT_FORMAT.to_owned()),
         (CONTENT_LENGTH, length.to_string()),
     ];
-    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    let pieces = stream::unfold((pieces.into_iter(), kept), |(mut pieces, kept)| async {
+        let piece = pieces.next()?;
+        Some((Ok::<_, Infallible>(piece), (pieces, kept)))
+    });
     (head, Body::from_stream(pieces)).into_response()
 }
 
@@ -174,24 +309,35 @@ async fn material(sources: MetricsSources) -> Result<MetricsInputs, MonitorStopp
         config: *sources.config.borrow(),
         cluster: sources.cluster,
         counters: sources.counters,
+        log_writers: sources.log_writers,
+        refused_connections: sources.refused_connections,
     })
 }
 
-/// Alive: detection answers.
-async fn healthz(State(server): State<MetricsServer>) -> Response {
-    match timeout(SCRAPE_TIMEOUT, server.sources.monitor.snapshot()).await {
-        Ok(Ok(_)) => "ok\n".into_response(),
-        _ => unavailable("the monitor does not answer"),
-    }
+/// Alive: no component is in a state that only a restart may mend.
+async fn healthz(State(server): State<MetricsServer>, RawQuery(query): RawQuery) -> Response {
+    let report = server.sources.health.report().await;
+    health_response(&report, report.is_live(), query.as_deref())
 }
 
-/// Ready: the programs are attached wherever they should be.
-async fn readyz(State(server): State<MetricsServer>) -> Response {
-    if server.sources.watched.borrow().is_any_attached() {
-        "ok\n".into_response()
+/// Ready: the daemon sees frames wherever it should, and detection works.
+async fn readyz(State(server): State<MetricsServer>, RawQuery(query): RawQuery) -> Response {
+    let report = server.sources.health.report().await;
+    health_response(&report, report.is_ready(), query.as_deref())
+}
+
+fn health_response(report: &HealthReport, is_good: bool, query: Option<&str>) -> Response {
+    let status = if is_good {
+        StatusCode::OK
     } else {
-        unavailable("not every interface that should be watched is")
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let is_verbose = query.is_some_and(|query| query.split('&').any(|word| word == "verbose"));
+    if is_verbose {
+        return (status, Json(report)).into_response();
     }
+    let first = if is_good { "ok" } else { "not ok" };
+    (status, format!("{first}\n{}", report.problems())).into_response()
 }
 
 fn unavailable(reason: &str) -> Response {

@@ -99,7 +99,24 @@ impl ApiSocket {
         })
     }
 
-    /// Waits for somebody.
+    /// Creates the file of the socket again if somebody removed it. One that another program has put there stays.
+    pub fn restore(&mut self) {
+        match fs::symlink_metadata(&self.name.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It is there, or it is not known whether it is.
+            _ => return,
+        }
+        let path = self.name.path.clone();
+        match Self::bind(&path) {
+            Ok(socket) => {
+                tracing::warn!(socket = %path.display(), "the socket file was removed, and was created again");
+                *self = socket;
+            }
+            Err(error) => tracing::debug!(%error, "the socket file was removed"),
+        }
+    }
+
+    /// Waits for a client.
     pub async fn accept(&self) -> io::Result<tokio::net::UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
@@ -209,6 +226,23 @@ mod tests {
         let error = ApiSocket::bind(&path).unwrap_err();
         assert!(matches!(error, ApiSocketError::NotASocket(_)), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_removed_file_is_created_again_and_anothers_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/probe.sock");
+        let mut socket = ApiSocket::bind(&path).unwrap();
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        socket.restore();
+        assert_eq!(mode(&path), 0o660);
+        let _client = UnixStream::connect(&path).unwrap();
+        socket.accept().await.unwrap();
+
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        socket.restore();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
     }
 
     #[tokio::test]

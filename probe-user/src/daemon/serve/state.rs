@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use probe_common::counter::Direction;
-use probe_model::watched::{WatchState, WatchedInterface, WatchedInterfaces};
+use probe_model::{
+    Link, Links,
+    watched::{WatchState, WatchedInterface, WatchedInterfaces},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::monitor::MonitorSnapshot;
@@ -20,6 +23,9 @@ pub struct InterfaceRecord {
     /// Whether the VLAN of an arriving frame can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_visible: Option<bool>,
+    /// Whether its link is up: `up` or `down`. Where it is down, no frame arrives.
+    #[serde(default = "LinkState::unreported")]
+    pub link: LinkState,
     /// Why it is not watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -27,6 +33,31 @@ pub struct InterfaceRecord {
     pub received: u64,
     /// Frames that this host sent and that were reported by the kernel side.
     pub sent: u64,
+}
+
+/// Whether an interface is administratively up and has a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// It is.
+    Up,
+    /// It is not, or it is gone.
+    Down,
+}
+
+impl LinkState {
+    /// What an older daemon, which does not report it, is taken to mean.
+    const fn unreported() -> Self {
+        Self::Up
+    }
+
+    fn of(link: Option<&Link>) -> Self {
+        if link.is_some_and(Link::is_operational) {
+            Self::Up
+        } else {
+            Self::Down
+        }
+    }
 }
 
 /// How the watching goes: one JSON object. Names are stable; fields may be added.
@@ -44,7 +75,7 @@ pub struct StatusRecord {
 }
 
 impl InterfaceRecord {
-    fn new(watched: &WatchedInterface, snapshot: &MonitorSnapshot) -> Self {
+    fn new(watched: &WatchedInterface, links: &Links, snapshot: &MonitorSnapshot) -> Self {
         let received = |direction| {
             let key = (watched.ifindex, direction);
             snapshot.received.get(&key).copied().unwrap_or(0)
@@ -62,6 +93,7 @@ impl InterfaceRecord {
             index: watched.ifindex,
             mode,
             vlan_visible,
+            link: LinkState::of(links.get(watched.ifindex)),
             error,
             received: received(Direction::Ingress),
             sent: received(Direction::Egress),
@@ -71,10 +103,10 @@ impl InterfaceRecord {
 
 impl StatusRecord {
     /// How it goes now.
-    pub fn new(watched: &WatchedInterfaces, snapshot: &MonitorSnapshot) -> Self {
+    pub fn new(watched: &WatchedInterfaces, links: &Links, snapshot: &MonitorSnapshot) -> Self {
         let interfaces = watched
             .iter()
-            .map(|watched| InterfaceRecord::new(watched, snapshot));
+            .map(|watched| InterfaceRecord::new(watched, links, snapshot));
         Self {
             interfaces: interfaces.collect(),
             addresses: snapshot.statistics.bindings,

@@ -1,12 +1,14 @@
 //! HTTP on a Unix socket: what the daemon found and knows, one JSON object a line.
 //!
-//! A reader costs a connection and no queue; there are at most so many, and each may take its time.
+//! A client costs a connection and at most a page of records. Clients are limited, and one that reads nothing for a
+//! minute is disconnected.
 
 mod cluster;
 mod drift;
 mod drill;
 mod state;
 mod streams;
+mod xdp;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,16 +19,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use probe_datapath::interfaces::InterfacesHandle;
 use probe_model::{Links, watched::WatchedInterfaces};
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::UnixStream,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
 
 pub use self::{cluster::ClusterObjectsRecord, streams::MissedRecord};
-use super::ApiSocket;
+use super::{
+    ACCEPT_RETRY_DELAY, ApiSocket, RefusedConnections,
+    connections::{ClientSlots, serve_connection},
+};
 use crate::{
     daemon::{
         annotate::Annotator,
@@ -38,16 +45,20 @@ use crate::{
     filter::{FilterError, RecordFilter},
 };
 
-/// Connections at once. More wait.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to say what it wants.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the monitor may take to answer before it counts as stuck.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait when no connection can be accepted, for want of descriptors most likely.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Recordings at once: each keeps frames in mind.
+/// Connections at once. More are refused with a message.
+pub const MAX_API_CONNECTIONS: usize = 64;
+/// How long a client may read nothing: `probe conflicts | less` may wait for its reader.
+const STALL_LIMIT: Duration = Duration::from_mins(1);
+/// How long detection may take to reply.
+const MONITOR_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a refused client may take to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often it is checked that the file of the socket is there.
+const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Recordings at once: each keeps frames in memory.
 const MAX_RECORDINGS: usize = 4;
+/// Lists of conflicts that are in memory at once. More wait.
+const MAX_CONFLICT_LISTS: usize = 2;
 
 const LINES: &str = "application/x-ndjson";
 
@@ -60,6 +71,8 @@ pub struct ApiSources {
     pub watched: watch::Receiver<Arc<WatchedInterfaces>>,
     /// All interfaces.
     pub links: watch::Receiver<Arc<Links>>,
+    /// Commands to the attached programs.
+    pub interface_commands: InterfacesHandle,
     /// The last findings.
     pub history: FindingHistory,
     /// The exercise that goes on.
@@ -68,6 +81,8 @@ pub struct ApiSources {
     pub annotator: Option<Annotator>,
     /// How it stands with the cluster.
     pub cluster_status: ClusterStatusHandle,
+    /// Connections that were refused.
+    pub refused_connections: Arc<RefusedConnections>,
 }
 
 /// What the handlers share.
@@ -75,34 +90,69 @@ pub struct ApiSources {
 struct Api {
     sources: ApiSources,
     recordings: Arc<Semaphore>,
+    conflict_lists: Arc<Semaphore>,
 }
 
-/// Serves for ever.
-pub async fn serve(socket: ApiSocket, sources: ApiSources) {
-    let service = TowerToHyperService::new(router(sources));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves for ever. A socket file that somebody removed is created again.
+pub async fn serve(mut socket: ApiSocket, sources: ApiSources) {
+    let refused = sources.refused_connections.clone();
+    let router = router(sources);
+    let slots = ClientSlots::new(MAX_API_CONNECTIONS, MAX_API_CONNECTIONS);
+    let mut checks = interval(SOCKET_CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // They end with the server.
+    let mut connections = JoinSet::new();
     loop {
-        // Closed never.
-        let slot = slots.clone().acquire_owned().await;
-        let stream = match socket.accept().await {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "no connection accepted");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = checks.tick() => {
+                socket.restore();
                 continue;
             }
         };
-        let service = service.clone();
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a client of the socket went away");
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "no connection accepted");
+                sleep(ACCEPT_RETRY_DELAY).await;
+                continue;
+            }
+        };
+        let Ok(slot) = slots.take(()) else {
+            refused.count_api();
+            refuse(stream).await;
+            continue;
+        };
+        let router = router.clone();
+        connections.spawn(async move {
+            if let Err(error) = serve_connection(stream, router, STALL_LIMIT).await {
+                report_end(&error);
             }
             drop(slot);
         });
+    }
+}
+
+/// Says to a client that there are too many.
+async fn refuse(mut stream: UnixStream) {
+    let text = format!("{MAX_API_CONNECTIONS} clients are connected already: end one first\n");
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len()
+    );
+    // It is closed in any case.
+    let _ = timeout(REFUSAL_TIMEOUT, stream.write_all(response.as_bytes())).await;
+}
+
+fn report_end(error: &hyper::Error) {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    match cause {
+        Some(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
+            tracing::warn!(error = %cause, "a client of the socket was disconnected");
+        }
+        _ => tracing::debug!(%error, "a client of the socket went away"),
     }
 }
 
@@ -119,9 +169,11 @@ fn router(sources: ApiSources) -> Router {
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/drift", get(drift::drift))
         .route("/v1/drill", post(drill::drill))
+        .route("/v1/release-xdp", post(xdp::release))
         .with_state(Api {
             sources,
             recordings: Arc::new(Semaphore::new(MAX_RECORDINGS)),
+            conflict_lists: Arc::new(Semaphore::new(MAX_CONFLICT_LISTS)),
         })
 }
 
@@ -143,10 +195,14 @@ enum ApiError {
          kubectl -n arp-monitor get lease arp-monitor names it"
     )]
     NotLeader,
-    #[error("the monitor does not answer")]
+    #[error("the XDP slot is not released yet: see `probe interfaces`, and the log of the daemon")]
+    NotReleased,
+    #[error("detection does not reply")]
     MonitorTimeout,
     #[error("there are {MAX_RECORDINGS} recordings already: end one first")]
     TooMany,
+    #[error("too many clients list the conflicts at once: try again")]
+    TooManyLists,
 }
 
 impl From<MonitorStopped> for ApiError {
@@ -162,7 +218,9 @@ impl IntoResponse for ApiError {
             Self::Drill(_) => StatusCode::CONFLICT,
             Self::NotLeader => StatusCode::MISDIRECTED_REQUEST,
             Self::NoCluster => StatusCode::NOT_FOUND,
-            Self::MonitorTimeout | Self::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MonitorTimeout | Self::TooMany | Self::TooManyLists | Self::NotReleased => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         (status, format!("{self}\n")).into_response()
     }

@@ -1,14 +1,19 @@
 //! What is known at the moment when somebody asks.
 
+use std::convert::Infallible;
+
 use axum::{
+    body::Body,
     extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
 };
+use futures_util::stream;
+use probe_detect::TableCursor;
 use probe_model::{BindingRecord, BindingView, to_json, watched::WatchedInterfaces};
 use tokio::time::timeout;
 
-use super::{Api, ApiError, ApiSources, LINES, Parameters, WRITE_TIMEOUT, filter_of};
+use super::{Api, ApiError, ApiSources, LINES, MONITOR_TIMEOUT, Parameters, filter_of};
 use crate::{
     daemon::{monitor::MonitorSnapshot, serve::StatusRecord},
     filter::RecordFilter,
@@ -20,8 +25,20 @@ pub(super) async fn conflicts(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
+    let turn = timeout(MONITOR_TIMEOUT, api.conflict_lists.acquire_owned()).await;
+    let turn = turn.map_err(|_| ApiError::TooManyLists)?;
     let conflicts = open_conflict_views(&api.sources).await?;
-    Ok(listed(&conflicts, &api.sources, &filter).await)
+    let records = records(&conflicts, &api.sources).await;
+    drop(conflicts);
+    // The list and its turn last until all of it is sent.
+    let lines = stream::unfold((records.into_iter(), turn), move |(mut records, turn)| {
+        let line = records
+            .by_ref()
+            .find(|record| filter.matches_binding(record))
+            .map(|record| to_json(&record) + "\n");
+        async move { Some((Ok::<_, Infallible>(line?), (records, turn))) }
+    });
+    Ok(([(CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response())
 }
 
 /// The bindings with a takeover that is not decided.
@@ -30,29 +47,65 @@ pub(super) async fn takeovers(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let asked = timeout(WRITE_TIMEOUT, api.sources.monitor.pending_takeovers()).await;
+    let asked = timeout(MONITOR_TIMEOUT, api.sources.monitor.pending_takeovers()).await;
     let takeovers = asked.map_err(|_| ApiError::MonitorTimeout)??;
-    Ok(listed(&takeovers, &api.sources, &filter).await)
+    let records = records(&takeovers, &api.sources).await;
+    let wanted = records
+        .iter()
+        .filter(|record| filter.matches_binding(record));
+    Ok(lines(wanted.map(|record| to_json(record) + "\n").collect()))
 }
 
-/// All bindings.
+/// All bindings, in no order: a page is read from detection when the client has taken the one before. One that comes
+/// or goes meanwhile may be missing, or be there twice.
 pub(super) async fn bindings(
     State(api): State<Api>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filter = filter_of(&parameters)?;
-    let asked = timeout(WRITE_TIMEOUT, api.sources.monitor.bindings()).await;
-    let mut bindings = asked.map_err(|_| ApiError::MonitorTimeout)??;
-    bindings.sort_unstable_by_key(|binding| binding.key);
-    Ok(listed(&bindings, &api.sources, &filter).await)
+    let first = binding_page(&api.sources, &filter, TableCursor::default()).await?;
+    let sources = api.sources;
+    let pages = stream::unfold(BindingPages::Page(first), move |pages| {
+        let (sources, filter) = (sources.clone(), filter.clone());
+        async move {
+            let (text, next) = match pages {
+                BindingPages::Page(page) => page,
+                BindingPages::From(cursor) => match binding_page(&sources, &filter, cursor).await {
+                    Ok(page) => page,
+                    // The client sees that the list broke off.
+                    Err(error) => return Some((Err(error), BindingPages::End)),
+                },
+                BindingPages::End => return None,
+            };
+            Some((Ok(text), next.map_or(BindingPages::End, BindingPages::From)))
+        }
+    });
+    Ok(([(CONTENT_TYPE, LINES)], Body::from_stream(pages)).into_response())
 }
 
-async fn listed(views: &[BindingView], sources: &ApiSources, filter: &RecordFilter) -> Response {
-    let records = records(views, sources).await;
+/// What comes next of the bindings.
+enum BindingPages {
+    /// A page that has been read.
+    Page((String, Option<TableCursor>)),
+    /// The page from here on.
+    From(TableCursor),
+    /// Nothing.
+    End,
+}
+
+/// The lines of a page of bindings, and where the next page begins.
+async fn binding_page(
+    sources: &ApiSources,
+    filter: &RecordFilter,
+    from: TableCursor,
+) -> Result<(String, Option<TableCursor>), ApiError> {
+    let page = timeout(MONITOR_TIMEOUT, sources.monitor.bindings_page(from)).await;
+    let (views, next) = page.map_err(|_| ApiError::MonitorTimeout)??;
+    let records = records(&views, sources).await;
     let wanted = records
         .iter()
         .filter(|record| filter.matches_binding(record));
-    lines(wanted.map(|record| to_json(record) + "\n").collect())
+    Ok((wanted.map(|record| to_json(record) + "\n").collect(), next))
 }
 
 /// With what the cluster knows of them.
@@ -72,7 +125,7 @@ pub(super) async fn open_conflicts(sources: &ApiSources) -> Result<Vec<BindingRe
 }
 
 async fn open_conflict_views(sources: &ApiSources) -> Result<Vec<BindingView>, ApiError> {
-    let asked = timeout(WRITE_TIMEOUT, sources.monitor.open_conflicts()).await;
+    let asked = timeout(MONITOR_TIMEOUT, sources.monitor.open_conflicts()).await;
     Ok(asked.map_err(|_| ApiError::MonitorTimeout)??)
 }
 
@@ -98,14 +151,15 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, ApiError>
     Ok(lines(to_json(&current_status(&api.sources).await?) + "\n"))
 }
 
-async fn current_status(sources: &ApiSources) -> Result<StatusRecord, ApiError> {
+pub(super) async fn current_status(sources: &ApiSources) -> Result<StatusRecord, ApiError> {
     let snapshot = snapshot(sources).await?;
     let watched = sources.watched.borrow().clone();
-    Ok(StatusRecord::new(&watched, &snapshot))
+    let links = sources.links.borrow().clone();
+    Ok(StatusRecord::new(&watched, &links, &snapshot))
 }
 
 async fn snapshot(sources: &ApiSources) -> Result<MonitorSnapshot, ApiError> {
-    let asked = timeout(WRITE_TIMEOUT, sources.monitor.snapshot()).await;
+    let asked = timeout(MONITOR_TIMEOUT, sources.monitor.snapshot()).await;
     Ok(asked.map_err(|_| ApiError::MonitorTimeout)??)
 }
 

@@ -9,7 +9,7 @@ use probe_common::{
 };
 use probe_datapath::{CounterReader, KernelError};
 use probe_model::{
-    Links, on_link,
+    Link, Links, on_link,
     watched::{WatchState, WatchedInterfaces},
 };
 
@@ -75,8 +75,11 @@ pub fn counters(
 pub fn info(watched: &WatchedInterfaces, links: &Links) -> String {
     let mut info = MetricFamily::new(list::INTERFACE_INFO);
     let mut attached = MetricFamily::new(list::INTERFACE_ATTACHED);
+    let mut link_up = MetricFamily::new(list::INTERFACE_LINK_UP);
     for interface in watched.iter() {
         let name = interface.name.as_str();
+        let link = links.get(interface.ifindex);
+        link_up.add([name], bool_value(link.is_some_and(Link::is_operational)));
         match &interface.state {
             WatchState::Attached { plan, vlan_visible } => {
                 let visible = if *vlan_visible { "1" } else { "0" };
@@ -90,7 +93,13 @@ pub fn info(watched: &WatchedInterfaces, links: &Links) -> String {
     for (interface, mac) in local_macs(watched, links) {
         macs.add([interface, &mac], 1);
     }
-    [info.finish(), attached.finish(), macs.finish()].concat()
+    [
+        info.finish(),
+        attached.finish(),
+        link_up.finish(),
+        macs.finish(),
+    ]
+    .concat()
 }
 
 /// The MACs that this host claims addresses with: those of the watched interfaces and of what is stacked on

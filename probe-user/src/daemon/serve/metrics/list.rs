@@ -67,6 +67,8 @@ metrics! {
         "1 for each watched interface, with how its arriving frames are seen, why so, and whether their VLAN can be told.";
     INTERFACE_ATTACHED = Gauge "interface_attached" ["interface"]
         "Whether the programs are attached to an interface that should be watched.";
+    INTERFACE_LINK_UP = Gauge "interface_link_up" ["interface"]
+        "Whether a watched interface is up and has a carrier.";
     LOCAL_MAC_INFO = Gauge "local_mac_info" ["interface", "mac"]
         "1 for each MAC address of this host on a watched network, to tell whose an owner is.";
 
@@ -158,6 +160,10 @@ metrics! {
         "Whether the settings could be used when they were last read; if not, the ones before hold.";
     CONFIG_SUCCESS = Gauge "config_last_reload_success_timestamp_seconds" []
         "When settings that could be used were last read, since 1970.";
+    LOG_DROPPED = Counter "log_lines_dropped_total" ["stream"]
+        "Lines of stdout (conflicts) or stderr (log) that were dropped because their reader was too slow or writing failed.";
+    CONNECTIONS_REFUSED = Counter "connections_refused_total" ["server", "reason"]
+        "Connections that were closed because there were too many: of the metrics port from one host or in all, or of the API socket.";
     BUILD_INFO = Gauge "build_info" ["version"]
         "1, with the version of this program.";
 }

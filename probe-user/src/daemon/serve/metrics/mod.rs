@@ -23,9 +23,10 @@ use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCo
 
 pub use self::addresses::AddressMetrics;
 use self::family::MetricFamily;
-use super::ConfigOutcome;
-use crate::daemon::{
-    annotate::ClusterView, drift_reconciler::ClusterStatus, monitor::MonitorSnapshot,
+use super::{ConfigOutcome, RefusedConnections};
+use crate::{
+    daemon::{annotate::ClusterView, drift_reconciler::ClusterStatus, monitor::MonitorSnapshot},
+    log_writer::LogWriter,
 };
 
 /// Why the metrics could not be made.
@@ -67,6 +68,10 @@ pub struct MetricsInputs {
     pub cluster: ClusterHandle,
     /// Reads the kernel's counters.
     pub counters: CounterReader,
+    /// Standard output and standard error.
+    pub log_writers: Vec<LogWriter>,
+    /// Connections that were refused.
+    pub refused_connections: Arc<RefusedConnections>,
 }
 
 /// The text of a scrape, in pieces: it may be megabytes, which are not copied together for nothing.
@@ -96,6 +101,7 @@ pub fn encode(inputs: &MetricsInputs) -> Result<Vec<String>, MetricsError> {
         inputs.most,
     ));
     pieces.push(config(inputs.config));
+    pieces.push(overload(inputs));
     pieces.push(process()?);
     Ok(pieces)
 }
@@ -106,6 +112,20 @@ fn config(outcome: ConfigOutcome) -> String {
     let mut success = MetricFamily::new(list::CONFIG_SUCCESS);
     success.add([], u64::try_from(outcome.success.as_second()).unwrap_or(0));
     [successful.finish(), success.finish()].concat()
+}
+
+/// What was dropped or refused to bound what it costs.
+fn overload(inputs: &MetricsInputs) -> String {
+    let mut dropped = MetricFamily::new(list::LOG_DROPPED);
+    for writer in &inputs.log_writers {
+        let health = writer.health();
+        dropped.add([health.name], health.dropped);
+    }
+    let mut refused = MetricFamily::new(list::CONNECTIONS_REFUSED);
+    for (labels, count) in inputs.refused_connections.all() {
+        refused.add(labels, count);
+    }
+    [dropped.finish(), refused.finish()].concat()
 }
 
 /// What this process takes, under the names that Prometheus' own libraries use.

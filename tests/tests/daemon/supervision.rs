@@ -1,0 +1,190 @@
+//! A daemon that has lost a part of itself ends, and one that does not work says so.
+
+use std::{
+    os::unix::net::UnixDatagram,
+    time::{Duration, Instant},
+};
+
+use probe_tests::{Daemon, Finished, Host, INTERFACE, Lab, SocketPlace, eventually};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The end of these is logged, and nothing else.
+const OPTIONAL: [&str; 1] = ["bpf_log"];
+
+fn options(place: &SocketPlace) -> Vec<&str> {
+    vec!["-i", INTERFACE, "--attach", "tc", "--socket", place.word()]
+}
+
+/// A daemon one of whose tasks fails a second after its start.
+fn faulty<'a>(host: &'a Host, place: &SocketPlace, fault: &str) -> Daemon<'a> {
+    let fault = format!("PROBE_INJECT_FAULT={fault}");
+    host.daemon_under(&["env", &fault], &options(place))
+        .unwrap()
+}
+
+fn health(daemon: &Daemon) -> (u16, Value) {
+    let answer = daemon.get("/readyz?verbose").unwrap();
+    (answer.status, serde_json::from_str(&answer.body).unwrap())
+}
+
+fn component(health: &Value, name: &str) -> Value {
+    let components = health["components"].as_array().unwrap();
+    let found = components.iter().find(|found| found["component"] == name);
+    found
+        .unwrap_or_else(|| panic!("no {name} in {health}"))
+        .clone()
+}
+
+/// The names of its tasks, as the daemon lists them itself: none can be forgotten here.
+fn tasks(host: &Host, place: &SocketPlace) -> Vec<String> {
+    let daemon = host.ready_bare_daemon(&options(place)).unwrap();
+    // The last that is started.
+    let health = eventually("all tasks to be evaluated", SOON, || {
+        let (_, health) = health(&daemon);
+        let listed = health.to_string().contains("task/metrics_server");
+        Ok(listed.then_some(health))
+    })
+    .unwrap();
+    daemon.terminate().unwrap();
+    let components = health["components"].as_array().unwrap();
+    let names = components.iter().filter_map(|component| {
+        let name = component["component"].as_str()?.strip_prefix("task/")?;
+        Some(name.to_owned())
+    });
+    names.collect()
+}
+
+fn ended(daemon: Daemon) -> Finished {
+    daemon.ended(SOON).unwrap()
+}
+
+#[test]
+fn the_end_of_any_essential_task_ends_the_process_with_its_name() {
+    let lab = Lab::new().unwrap();
+    let place = SocketPlace::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let tasks = tasks(&monitor, &place);
+    assert!(tasks.len() >= 9, "{tasks:?}");
+    for (number, task) in tasks.iter().enumerate() {
+        if OPTIONAL.contains(&task.as_str()) {
+            continue;
+        }
+        let kind = ["panic", "end"][number % 2];
+        let finished = ended(faulty(&monitor, &place, &format!("{task}={kind}")));
+        assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+        assert!(
+            finished.stderr.contains(&format!("the task {task} ")),
+            "{finished:?}"
+        );
+        assert!(!place.path().exists(), "{task} left the socket");
+    }
+}
+
+#[test]
+fn a_stuck_detection_is_neither_live_nor_ready_until_it_goes_on() {
+    let directory = TempDir::new().unwrap();
+    let manager_path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&manager_path).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let receive = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&message[..length]).into_owned())
+    };
+    let lab = Lab::new().unwrap();
+    let place = SocketPlace::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let notify = format!("NOTIFY_SOCKET={}", manager_path.display());
+    let wrapper = [
+        "env",
+        "PROBE_INJECT_FAULT=detection=stall",
+        "WATCHDOG_USEC=900000",
+        &notify,
+    ];
+    let daemon = monitor.daemon_under(&wrapper, &options(&place)).unwrap();
+    assert_eq!(receive().unwrap().trim(), "READY=1");
+    assert_eq!(receive().unwrap().trim(), "WATCHDOG=1");
+
+    let state = eventually("detection to be unhealthy", SOON, || {
+        let (status, health) = health(&daemon);
+        Ok((status == 503).then_some(health))
+    })
+    .unwrap();
+    assert_eq!(state["status"], "unhealthy");
+    let task = component(&state, "task/detection");
+    assert_eq!(task["state"], "unhealthy");
+    let since: jiff::Timestamp = task["since"].as_str().unwrap().parse().unwrap();
+    assert!(since <= jiff::Timestamp::now());
+    let live = daemon.get("/healthz").unwrap();
+    assert_eq!(live.status, 503);
+    assert!(live.body.contains("task/detection: unhealthy"), "{live:?}");
+
+    // What was sent before it got stuck; then nothing, for three times the period.
+    manager
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
+    while receive().is_ok() {}
+    manager
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let quiet = receive();
+    assert!(quiet.is_err(), "{quiet:?}");
+
+    daemon.wait_until_ready().unwrap();
+    let (_, state) = health(&daemon);
+    assert_eq!(component(&state, "task/detection")["state"], "healthy");
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(receive().unwrap().trim(), "WATCHDOG=1");
+}
+
+#[test]
+fn a_link_that_is_down_is_shown_and_not_ready() {
+    let lab = Lab::new().unwrap();
+    let place = SocketPlace::new().unwrap();
+    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
+    let up = |metrics: &probe_tests::Metrics| {
+        metrics.get("arp_monitor_interface_link_up", &[("interface", INTERFACE)])
+    };
+    assert_eq!(up(&daemon.metrics().unwrap()), Some(1.0));
+    wire.ip(["link", "set", INTERFACE, "down"]).unwrap();
+    let state = eventually("it not to be ready", SOON, || {
+        let (status, health) = health(&daemon);
+        Ok((status == 503).then_some(health))
+    })
+    .unwrap();
+    let link = component(&state, &format!("link/{INTERFACE}"));
+    assert_eq!(
+        (link["state"].as_str(), link["reason"].as_str()),
+        (Some("unhealthy"), Some("the link is down"))
+    );
+    // A restart would not help.
+    assert_eq!(daemon.get("/healthz").unwrap().status, 200);
+    assert_eq!(up(&daemon.metrics().unwrap()), Some(0.0));
+    let words = ["interfaces", "--socket", place.word()];
+    let shown = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    assert!(shown.stdout.contains("LINK DOWN"), "{shown:?}");
+
+    wire.ip(["link", "set", INTERFACE, "up"]).unwrap();
+    daemon.wait_until_ready().unwrap();
+}
+
+#[test]
+fn after_a_pause_of_the_whole_process_nothing_counts_as_stuck() {
+    let lab = Lab::new().unwrap();
+    let place = SocketPlace::new().unwrap();
+    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
+    daemon.process().pause().unwrap();
+    // Longer than a task may be without a heartbeat.
+    std::thread::sleep(Duration::from_secs(7));
+    daemon.process().resume().unwrap();
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        let live = daemon.get("/healthz").unwrap();
+        assert_eq!(live.status, 200, "{live:?}");
+    }
+}
