@@ -288,7 +288,7 @@ mod tests {
             counters.increment(counter);
         }
         assert_eq!(counters.frames(), 3);
-        assert_eq!(counters.malformed(), 5);
+        assert_eq!(counters.malformed(), 6);
         assert_eq!(counters.of_kind(Kind::Bogus), 7);
         assert_eq!(counters.outcomes(Kind::Probe), [1; 5]);
         assert_eq!(counters.emitted(), 3);

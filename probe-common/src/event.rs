@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of every layout that kernel and user space share.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 label_enum! {
     /// Where the kernel side saw a frame.
@@ -58,6 +58,8 @@ pub mod form {
     pub const UNICAST: u8 = 1 << 2;
     /// Sent by this host.
     pub const EGRESS: u8 = 1 << 3;
+    /// It, or a claim after the last emitted one, was not emitted because of the rate limit.
+    pub const RATE_LIMITED: u8 = 1 << 4;
 }
 
 /// A claim as the kernel side remembers it: who, when, how, and in answer to what.

@@ -9,7 +9,7 @@ use core::mem::size_of;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    event::Sighting,
+    event::{Sighting, form},
     wire::{ArpFrame, MacAddr, Vlan},
 };
 
@@ -26,7 +26,7 @@ pub struct Settings {
     /// A claim that says nothing new is emitted again after this time; 0 emits every claim and every
     /// ARP probe.
     pub refresh_ns: u64,
-    /// Changes of one address.
+    /// Changes of one address, for announcements, replies and duplicate replies each.
     pub change: Rate,
     /// Addresses not seen before, per CPU.
     pub new_address: Rate,
@@ -136,11 +136,25 @@ pub struct ClaimState {
     emitted_mac: u64,
     /// The last claim seen, emitted or not.
     seen: Sighting,
-    /// Budget for changes.
-    bucket: Bucket,
+    /// The last reply to a known request, emitted or not. Kept beside the last claim, so that announcements between two
+    /// replies to one request do not hide the first.
+    replied: Sighting,
+    /// Budgets for changes.
+    buckets: ChangeBuckets,
     /// The last request for the address: kept here and not in a map of its own, so that a reply is tied to
     /// its request without another lookup. Requests for addresses that nobody has claimed have that map.
     pub asked: AskedState,
+}
+
+/// The token buckets for changes of one address. Replies to a known request have budgets of their own, because a flood
+/// of announcements must not hide the owners that reply; and so has the reply of a second owner to one request,
+/// because replies of two owners at the rate of one bucket lock with it, and one owner vanishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+struct ChangeBuckets {
+    announcement: Bucket,
+    reply: Bucket,
+    duplicate_reply: Bucket,
 }
 
 /// What the rules say of a frame.
@@ -160,31 +174,62 @@ impl ClaimState {
     /// The state of an address that nobody has claimed before, and that was asked for like this.
     #[inline(always)]
     pub fn new(sighting: Sighting, asked: AskedState) -> Self {
-        Self {
+        let mut state = Self {
             seen: sighting,
             asked,
             ..Self::zeroed()
+        };
+        if sighting.request_ns != 0 {
+            state.replied = sighting;
         }
+        state
     }
 
-    /// The last claim seen.
+    /// The claim that the event of the next claim carries: the reply of another MAC to the same request, else the last
+    /// claim seen.
     #[inline(always)]
-    pub const fn seen(&self) -> Sighting {
-        self.seen
+    pub const fn previous(&self, next: &Sighting) -> Sighting {
+        if !self.is_duplicate_reply(next) {
+            return self.seen;
+        }
+        let mut previous = self.replied;
+        previous.form |= self.seen.form & form::RATE_LIMITED;
+        previous
     }
 
-    /// Judges the next claim and remembers it. The claim before it is what [`Self::seen`] said until now.
-    /// `answers_probe`: whoever asks by ARP probe wants to hear every answer, also from a known owner.
+    #[inline(always)]
+    const fn is_duplicate_reply(&self, next: &Sighting) -> bool {
+        next.request_ns != 0
+            && next.request_ns == self.replied.request_ns
+            && next.mac.to_u64() != self.replied.mac.to_u64()
+    }
+
+    /// Judges the next claim and records it. [`Self::previous`] is called before. `answers_probe`: every reply to an
+    /// ARP probe is of interest, also from a known owner.
     #[inline(always)]
     pub fn judge(&mut self, next: Sighting, answers_probe: bool, settings: &Settings) -> Verdict {
-        let previous = self.seen;
+        let verdict = self.verdict(&next, answers_probe, settings);
+        let unreported = match verdict {
+            Verdict::Unchanged => self.seen.form & form::RATE_LIMITED,
+            Verdict::RateLimited => form::RATE_LIMITED,
+            Verdict::Emit | Verdict::Refresh => 0,
+        };
         self.seen = next;
+        self.seen.form |= unreported;
+        if next.request_ns != 0 {
+            self.replied = next;
+        }
+        verdict
+    }
+
+    #[inline(always)]
+    fn verdict(&mut self, next: &Sighting, answers_probe: bool, settings: &Settings) -> Verdict {
         let refresh_due = next.ktime_ns.wrapping_sub(self.emitted_ns) >= settings.refresh_ns;
         let changed = self.emitted_mac != next.mac.to_u64();
         // Two answers by one MAC to one request: of a virtual MAC that is a sign of two masters.
         let repeated = next.request_ns != 0
-            && next.request_ns == previous.request_ns
-            && next.mac == previous.mac;
+            && next.request_ns == self.replied.request_ns
+            && next.mac == self.replied.mac;
         if settings.refresh_ns == 0 {
             Verdict::Emit
         } else if refresh_due && !changed {
@@ -195,10 +240,21 @@ impl ClaimState {
             }
         } else if !(changed || repeated || answers_probe) {
             Verdict::Unchanged
-        } else if self.bucket.take(settings.change, next.ktime_ns) {
+        } else if self.bucket_for(next).take(settings.change, next.ktime_ns) {
             Verdict::Emit
         } else {
             Verdict::RateLimited
+        }
+    }
+
+    #[inline(always)]
+    const fn bucket_for(&mut self, next: &Sighting) -> &mut Bucket {
+        if self.is_duplicate_reply(next) {
+            &mut self.buckets.duplicate_reply
+        } else if next.request_ns != 0 {
+            &mut self.buckets.reply
+        } else {
+            &mut self.buckets.announcement
         }
     }
 
@@ -302,7 +358,6 @@ pub const fn is_question(frame: &ArpFrame) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::form;
 
     const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
     const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
@@ -330,7 +385,7 @@ mod tests {
                     (Sighting::default(), Verdict::Emit)
                 }
                 Some(state) => {
-                    let previous = state.seen();
+                    let previous = state.previous(&claim);
                     (previous, state.judge(claim, false, &settings))
                 }
             };
@@ -414,6 +469,70 @@ mod tests {
             sighting(B, request + 2 * MS, request),
         ]);
         assert_eq!(out.len(), 3);
+    }
+
+    /// Twenty announcements by random MACs and ten requests a second, each with replies by A and B.
+    fn flood(seconds: u64) -> Vec<Sighting> {
+        let mut claims = Vec::new();
+        for tick in 0..seconds * 20 {
+            let at = SECOND_NS + tick * 50 * MS;
+            if tick % 2 == 0 {
+                claims.push(sighting(A, at + MS, at));
+            }
+            let random = MacAddr([2, 1, 0, 0, (tick >> 8) as u8, tick as u8]);
+            claims.push(sighting(random, at + MS + 20_000, 0));
+            if tick % 2 == 0 {
+                claims.push(sighting(B, at + MS + 50_000, at));
+            }
+        }
+        claims
+    }
+
+    #[test]
+    fn a_flood_of_announcements_hides_no_reply_and_no_duplicate_reply() {
+        let out = run(flood(60));
+        for second in 1..=60 {
+            let duplicates = out.iter().filter(|(previous, claim)| {
+                claim.ktime_ns / SECOND_NS == second
+                    && (previous.mac, claim.mac) == (A, B)
+                    && previous.request_ns == claim.request_ns
+            });
+            assert!(duplicates.count() >= 9, "second {second}");
+        }
+        assert!(out.len() <= 60 * 31 + 30, "bounded: {}", out.len());
+    }
+
+    #[test]
+    fn an_event_says_that_claims_before_it_were_rate_limited() {
+        let is_limited =
+            |(previous, _): &(Sighting, Sighting)| previous.has_form(form::RATE_LIMITED);
+        assert!(
+            run(flood(60))
+                .iter()
+                .filter(|event| is_limited(event))
+                .count()
+                > 100
+        );
+        // Ten changes a second are within the limit.
+        let alternating = (0..600).map(|tick| {
+            let mac = if tick % 2 == 0 { A } else { B };
+            sighting(mac, SECOND_NS + tick * 100 * MS, 0)
+        });
+        assert!(!run(alternating).iter().any(|event| is_limited(event)));
+        // An unchanged claim in between does not hide it.
+        let (mut state, settings) = (
+            ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default()),
+            Settings::default(),
+        );
+        state.emitted(sighting(A, SECOND_NS, 0));
+        let limited = (1..=11).filter(|tick| {
+            let claim = sighting(B, SECOND_NS + tick * 1_000, 0);
+            state.judge(claim, false, &settings) == Verdict::RateLimited
+        });
+        assert_eq!(limited.count(), 1);
+        let unchanged = sighting(A, SECOND_NS + MS, 0);
+        assert_eq!(state.judge(unchanged, false, &settings), Verdict::Unchanged);
+        assert!(state.previous(&unchanged).has_form(form::RATE_LIMITED));
     }
 
     #[test]

@@ -28,6 +28,8 @@ label_enum! {
         AddressLength = "address_length",
         /// `oper` is neither request nor reply (RARP, InARP, garbage).
         Operation = "operation",
+        /// ARP behind a VLAN tag with a TPID of before IEEE 802.1ad, 0x9100 or 0x9200: not a tag that Linux knows.
+        VlanProtocol = "vlan_protocol",
     }
 }
 
@@ -77,6 +79,8 @@ mod network_order {
     pub const ARP: u16 = EtherType::Arp as u16;
     pub const VLAN: u16 = EtherType::Ieee8021q as u16;
     pub const QINQ: u16 = EtherType::Ieee8021ad as u16;
+    /// TPIDs of provider tags before IEEE 802.1ad.
+    pub const OLD_QINQ: [u16; 2] = [0x9100_u16.to_be(), 0x9200_u16.to_be()];
 }
 
 /// Parses a frame from its Ethernet header on. `stripped` is the tag that the network card or the kernel
@@ -95,6 +99,31 @@ pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
     match ether_type {
         network_order::ARP => parse_arp(bytes, PAYLOAD, [stripped, VlanTag::NONE]),
         tpid @ (network_order::VLAN | network_order::QINQ) => parse_tagged(bytes, stripped, tpid),
+        tpid if tpid == network_order::OLD_QINQ[0] || tpid == network_order::OLD_QINQ[1] => {
+            parse_old_tag(bytes, tpid)
+        }
+        _ => Parsed::NotArp,
+    }
+}
+
+/// Parses a frame whose outermost tag is no VLAN tag to Linux: ARP behind it, and behind one inner tag, is counted and
+/// not read.
+#[inline(always)]
+fn parse_old_tag<B: FrameBytes>(bytes: &B, tpid: u16) -> Parsed {
+    let Some((_, next)) = load_tag(bytes, PAYLOAD, tpid) else {
+        return Parsed::Malformed(Malformed::Truncated);
+    };
+    let next = match next {
+        network_order::VLAN | network_order::QINQ => {
+            let Some((_, next)) = load_tag(bytes, PAYLOAD + TAG, next) else {
+                return Parsed::Malformed(Malformed::Truncated);
+            };
+            next
+        }
+        next => next,
+    };
+    match next {
+        network_order::ARP => Parsed::Malformed(Malformed::VlanProtocol),
         _ => Parsed::NotArp,
     }
 }
@@ -233,6 +262,21 @@ mod tests {
             };
             assert_eq!(arp.vlan().to_string(), vlan, "{tags:?}, {stripped:?}");
         }
+    }
+
+    #[test]
+    fn arp_behind_a_tag_of_another_tpid_is_counted() {
+        for tags in [
+            &[(0x9100, 5)][..],
+            &[(0x9200, 5)],
+            &[(0x9100, 5), (0x8100, 6)],
+        ] {
+            let expected = Parsed::Malformed(Malformed::VlanProtocol);
+            assert_eq!(parse(&&frame(tags)[..], VlanTag::NONE), expected);
+        }
+        let mut other = frame(&[(0x9100, 5)]);
+        other[16..18].copy_from_slice(&[8, 0]);
+        assert_eq!(parse(&&other[..], VlanTag::NONE), Parsed::NotArp);
     }
 
     #[test]

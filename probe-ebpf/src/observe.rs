@@ -144,7 +144,7 @@ impl<C: EbpfContext> Observer<'_, C> {
         let (sighting, answers_probe) = self.sighting(&state.request().get());
         let settings = self.settings.get();
         let (previous, verdict) = state.update(|state| {
-            let previous = state.seen();
+            let previous = state.previous(&sighting);
             (previous, state.judge(sighting, answers_probe, &settings))
         });
         let outcome = match verdict {

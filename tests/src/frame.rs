@@ -253,6 +253,7 @@ mod tests {
             (frame.clone().hlen(8), Malformed::AddressLength),
             (frame.clone().plen(16), Malformed::AddressLength),
             (frame.clone().oper(3), Malformed::Operation),
+            (frame.clone().tagged_as(0x9100, 5), Malformed::VlanProtocol),
         ] {
             assert_eq!(read(&wrong), Parsed::Malformed(reason));
         }

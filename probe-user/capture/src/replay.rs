@@ -77,7 +77,7 @@ impl KernelReplay {
         let direction = event.hook().map_or(Direction::Ingress, Hook::direction);
         let sighting = Sighting::of(&frame, direction, now, request_ns);
         if let Some(state) = self.claims.get_mut(&key) {
-            event.previous = state.seen();
+            event.previous = state.previous(&sighting);
             state.judge(sighting, answers_probe, &self.settings);
             state.emitted(sighting);
         } else {

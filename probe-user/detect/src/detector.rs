@@ -436,6 +436,7 @@ impl Detector {
             ignored: context.rules.config.ignored(entry.key.ip, now).is_some(),
             holder: binding.current(&context),
             silent: binding.is_silent(&context),
+            rate_limited: binding.is_rate_limited(&context, now),
             stale_announcement: binding.has_stale_announcement(),
             contested: binding.is_contested(&context, now),
             parties: binding
@@ -537,6 +538,9 @@ impl Detector {
             state: &mut self.state,
             findings,
         };
+        if claim.rate_limited {
+            entry.binding.record_rate_limit(at);
+        }
         entry.binding.check_source(claim, &mut turn);
         if let Some(prober) = claim.reply.filter(|reply| reply.to_probe) {
             let (prober, config) = (prober.asker, &self.environment.rules.config);

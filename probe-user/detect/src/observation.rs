@@ -48,6 +48,8 @@ pub struct Claim {
     pub reply: Option<ProbeReply>,
     /// The claim on the same address before this one, whether or not it was an observation itself.
     pub previous: Option<PreviousClaim>,
+    /// Claims on this address since the last event were not emitted because of the kernel's rate limit.
+    pub rate_limited: bool,
 }
 
 /// What a claim looked like.
@@ -192,6 +194,7 @@ fn claim(event: &ArpEvent) -> Claim {
             .previous
             .is_some()
             .then(|| PreviousClaim::from(&event.previous)),
+        rate_limited: event.previous.has_form(form::RATE_LIMITED),
     }
 }
 

@@ -49,6 +49,8 @@ pub struct AddressView {
     pub holder: Option<CurrentOwner>,
     /// Whether its silence has been reported and lasts.
     pub silent: bool,
+    /// Whether claims were lately not observed because of the kernel's rate limit.
+    pub rate_limited: bool,
     /// Whether neighbour caches may hold the MAC of a host that announced it and does not reply for it.
     pub stale_announcement: bool,
     /// Whether owners have taken turns lately.

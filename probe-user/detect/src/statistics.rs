@@ -29,6 +29,8 @@ pub struct DetectorStatistics {
     pub rejected_claims: u64,
     /// MACs forgotten to make room in their binding.
     pub evicted_macs: u64,
+    /// Those of them that were claimants of a tracked address.
+    pub evicted_tracked_macs: u64,
     /// Asks dropped because nobody fetched them.
     pub dropped_asks: u64,
     /// Times that the clock was set back.
@@ -36,6 +38,12 @@ pub struct DetectorStatistics {
 }
 
 impl DetectorStatistics {
+    /// Counts a MAC that was evicted from a binding.
+    pub(super) const fn count_evicted_mac(&mut self, tracked: bool) {
+        self.evicted_macs += 1;
+        self.evicted_tracked_macs += tracked as u64;
+    }
+
     /// Findings reported of one kind and severity.
     pub const fn findings(&self, kind: FindingKind, severity: Severity) -> u64 {
         self.findings[kind.number() as usize][severity.number() as usize]

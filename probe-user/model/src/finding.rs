@@ -161,6 +161,8 @@ label_enum! {
         Local = "local",
         /// Asked, two owners answered.
         Confirmed = "confirmed",
+        /// More owners claim the address than are remembered.
+        ManyOwners = "many_owners",
     }
 }
 

@@ -228,6 +228,7 @@ fn answer(key: BindingKey, node: usize, at: Timestamp) -> Observation {
                 request: Some(RequestId(at)),
             }),
             previous: None,
+            rate_limited: false,
         }),
     }
 }

@@ -204,6 +204,7 @@ fn answer(key: BindingKey, mac: MacAddr, asked: Timestamp) -> Claim {
             request: Some(RequestId(asked)),
         }),
         previous: None,
+        rate_limited: false,
     }
 }
 

@@ -78,6 +78,9 @@ pub fn what(record: &FindingRecord) -> String {
 fn conflict(record: &FindingRecord) -> String {
     let machines = match record.owners.len() {
         0..=2 => "two owners have this address at once".to_owned(),
+        number if record.evidence == Some(Evidence::ManyOwners) => {
+            format!("{number} or more owners have this address at once")
+        }
         number => format!("{number} owners have this address at once"),
     };
     match record.evidence {
@@ -93,6 +96,7 @@ pub fn evidence_sentence(evidence: Evidence) -> &'static str {
         Evidence::Alternation => "they keep taking it from each other",
         Evidence::Local => "this host holds it, and another machine goes on claiming it",
         Evidence::Confirmed => "asked who has it, each of them answered",
+        Evidence::ManyOwners => "more hosts claim it in turn than are remembered (--max-macs)",
     }
 }
 

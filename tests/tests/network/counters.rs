@@ -27,6 +27,7 @@ fn malformed(reason: Malformed) -> Frame {
         Malformed::ProtocolType => good().ptype(ethertype::ARP),
         Malformed::AddressLength => good().plen(16),
         Malformed::Operation => good().oper(3),
+        Malformed::VlanProtocol => good().tagged_as(0x9100, 5),
     }
 }
 

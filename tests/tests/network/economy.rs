@@ -66,6 +66,7 @@ fn mixed(number: u32) -> Frame {
             Malformed::ProtocolType => valid.ptype(1),
             Malformed::AddressLength => valid.plen(16),
             Malformed::Operation => valid.oper(3),
+            Malformed::VlanProtocol => valid.tagged_as(0x9200, 5),
         },
         _ => match Bogus::ALL[pick % Bogus::COUNT] {
             Bogus::ShaZero => valid.sha(MacAddr::ZERO),

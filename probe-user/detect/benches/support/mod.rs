@@ -89,6 +89,7 @@ fn claim(
             form,
             reply,
             previous: None,
+            rate_limited: false,
         }),
     }
 }

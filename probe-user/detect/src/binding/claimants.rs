@@ -204,17 +204,22 @@ impl Claimants {
     }
 
     /// Forgets the least recently seen if there are more than `max`; never one of `keep`.
-    pub fn evict_beyond(&mut self, max: usize, keep: [Option<MacAddr>; 3]) -> Option<MacAddr> {
+    pub fn evict_beyond(&mut self, max: usize, keep: [Option<MacAddr>; 3]) -> Option<Claimant> {
         if self.0.len() <= max {
             return None;
         }
         let evictable = self.0.iter().enumerate();
-        let (place, mac, _) = evictable
-            .map(|(place, claimant)| (place, claimant.mac, claimant.last_seen))
-            .filter(|(_, mac, _)| !keep.contains(&Some(*mac)))
-            .min_by_key(|&(_, _, last_seen)| last_seen)?;
-        self.0.remove(place);
-        Some(mac)
+        let (place, _) = evictable
+            .filter(|(_, claimant)| !keep.contains(&Some(claimant.mac)))
+            .min_by_key(|(_, claimant)| claimant.last_seen)?;
+        Some(self.0.remove(place))
+    }
+
+    /// Those that `is_back` picks take part, also where the address settled with another owner since their last claim.
+    pub fn readmit(&mut self, is_back: impl Fn(&Claimant) -> bool) {
+        for claimant in &mut self.0 {
+            claimant.present |= is_back(claimant);
+        }
     }
 
     /// Those that `is_left` does not pick no longer take part.

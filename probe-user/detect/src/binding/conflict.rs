@@ -86,7 +86,7 @@ impl OpenConflict {
         match evidence {
             Evidence::DuplicateReply if request == self.suppressed_since_report => {}
             Evidence::DuplicateReply => self.counts.duplicate_replies += 1,
-            Evidence::Alternation => {}
+            Evidence::Alternation | Evidence::ManyOwners => {}
             Evidence::Local => self.counts.local += 1,
             Evidence::Confirmed => self.counts.confirmed += 1,
         }

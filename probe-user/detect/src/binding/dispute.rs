@@ -28,6 +28,10 @@ pub(super) struct Dispute {
     pub start_up: Option<StartUpAnnouncement>,
     /// The start-up announcements that were undone, with their time.
     undone: SmallVec<[(MacAddr, Timestamp); 2]>,
+    /// When more owners had claimed the address lately than are remembered.
+    pub surplus: Option<Timestamp>,
+    /// When claims were last not emitted because of the kernel's rate limit.
+    pub rate_limited: Option<Timestamp>,
     /// An announcement that neighbour caches may still hold, by a host that does not reply for the address.
     pub stale: Option<StaleAnnouncement>,
 }
@@ -253,6 +257,7 @@ impl Dispute {
     pub fn settle(&mut self) {
         *self = Self {
             concurrent: self.concurrent,
+            rate_limited: self.rate_limited,
             ..Self::default()
         };
     }
@@ -269,9 +274,10 @@ impl Dispute {
         let counted = self.returns.back().copied().unwrap_or_default();
         let pending = self.pending.map_or(counted, |pending| pending.at);
         let undone = self.undone.last().map(|&(_, at)| at).unwrap_or_default();
-        let contested = self.contested.unwrap_or_default();
-        let slow = counted.max(pending) + config.slow_alternation_window;
-        Some(slow.max(contested.max(undone) + config.quiet_after))
+        let surplus = self.surplus.unwrap_or_default();
+        let slow = counted.max(pending).max(surplus) + config.slow_alternation_window;
+        let recent = self.contested.max(self.rate_limited).unwrap_or_default();
+        Some(slow.max(recent.max(undone) + config.quiet_after))
     }
 
     /// Nothing lies in the future: called when the clock was set back to `now`.
@@ -292,6 +298,9 @@ impl Dispute {
         }
         if let Some(contested) = &mut self.contested {
             clamp(contested);
+        }
+        for at in [&mut self.surplus, &mut self.rate_limited] {
+            at.iter_mut().for_each(clamp);
         }
         if let Some(stale) = &mut self.stale {
             clamp(&mut stale.last);

@@ -2,6 +2,8 @@
 
 use probe_model::{Evidence, FindingKind, Hint, OwnerView};
 
+use smallvec::SmallVec;
+
 use super::{Binding, claimants::Claimant, conflict::OpenConflict};
 use crate::{
     RequestId,
@@ -55,6 +57,33 @@ impl Binding {
             self.claimants = before;
         } else if let Some(conflict) = self.conflict_mut() {
             conflict.forget_reported_owners();
+        }
+    }
+
+    /// More owners have claimed the address lately than are remembered: the first time it is contested, then a
+    /// conflict. Without this, owners in rotation would each be evicted just before they claim again.
+    pub(super) fn report_surplus(&mut self, turn: &mut BindingTransition) {
+        let (at, context, config) = (turn.at, turn.context, &turn.context.rules.config);
+        let is_recent =
+            |claimant: &Claimant| at.since(claimant.last_seen) < config.slow_alternation_window;
+        let mut owners: SmallVec<[_; 8]> = SmallVec::new();
+        for claimant in self.claimants.iter().filter(|claimant| is_recent(claimant)) {
+            let owner = self.owner_of(claimant.mac, &context);
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        if owners.len() < config.max_macs {
+            // Several MACs of one owner.
+            return;
+        }
+        self.claimants.readmit(is_recent);
+        let dispute = self.dispute.get_or_insert_default();
+        let last = dispute.surplus.replace(at);
+        if last.is_some_and(|last| at.since(last) < config.slow_alternation_window) {
+            self.evidence(Evidence::ManyOwners, None, None, turn);
+        } else {
+            self.report_contested(None, turn);
         }
     }
 

@@ -23,7 +23,7 @@ use probe_common::wire::MacAddr;
 use probe_model::{Finding, FindingKind, OwnerRole, OwnerView, Timestamp};
 
 use self::{
-    claimants::Claimants,
+    claimants::{Claimants, PriorClaimantState},
     conflict::OpenConflict,
     dispute::{Contest, Dispute},
 };
@@ -38,6 +38,15 @@ use super::{
 
 /// Whoever answers a question does so within this.
 const REPLY_WINDOW: Duration = Duration::from_millis(1_500);
+
+/// Whether claimants beyond the bound were evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnerSurplus {
+    /// None, or such as have not claimed the address for long.
+    None,
+    /// One that has claimed the address lately.
+    Recent,
+}
 
 /// What is known of one address.
 #[derive(Debug)]
@@ -76,10 +85,25 @@ impl Binding {
         let mac = heard.mac;
         let before = self.claimants.record(heard);
         self.silent_reported = false;
+        let mut surplus = OwnerSurplus::None;
         if !before.known {
             turn.state.holders.add(turn.context.key, mac);
-            self.evict_surplus(Some(mac), turn);
+            surplus = self.evict_surplus(Some(mac), turn);
         }
+        self.apply_claim(heard, before, turn);
+        if surplus == OwnerSurplus::Recent {
+            self.report_surplus(turn);
+        }
+    }
+
+    /// Concludes from a recorded claim who owns the address.
+    fn apply_claim(
+        &mut self,
+        heard: &ObservedClaim,
+        before: PriorClaimantState,
+        turn: &mut BindingTransition,
+    ) {
+        let mac = heard.mac;
         let Some(holder) = self.holder else {
             self.first_claim(mac, turn);
             self.check_local(mac, before, turn);
@@ -123,14 +147,25 @@ impl Binding {
         turn.report(finding);
     }
 
-    /// Forgets claimants beyond the bound: whoever was there before `newest`.
-    fn evict_surplus(&mut self, newest: Option<MacAddr>, turn: &mut BindingTransition) {
+    /// Evicts claimants beyond the bound, never `newest`.
+    fn evict_surplus(
+        &mut self,
+        newest: Option<MacAddr>,
+        turn: &mut BindingTransition,
+    ) -> OwnerSurplus {
         let keep = [newest, self.holder, self.router(&turn.context)];
-        let max = turn.context.rules.config.max_macs;
-        while let Some(evicted) = self.claimants.evict_beyond(max, keep) {
-            turn.state.holders.remove(turn.context.key, evicted);
-            turn.state.statistics.evicted_macs += 1;
+        let config = &turn.context.rules.config;
+        let mut surplus = OwnerSurplus::None;
+        while let Some(evicted) = self.claimants.evict_beyond(config.max_macs, keep) {
+            turn.state.holders.remove(turn.context.key, evicted.mac);
+            turn.state
+                .statistics
+                .count_evicted_mac(turn.context.tracked);
+            if turn.at.since(evicted.last_seen) < config.slow_alternation_window {
+                surplus = OwnerSurplus::Recent;
+            }
         }
+        surplus
     }
 
     /// Reports, once for each MAC, that its claims come from another Ethernet source, where that is not
@@ -396,6 +431,21 @@ impl Binding {
         let last = self.dispute.as_ref().and_then(|dispute| dispute.contested);
         let lasts = |at| now.since(at) < context.rules.config.quiet_after;
         self.conflict().is_none() && last.is_some_and(lasts)
+    }
+
+    /// Claims were not observed because of the kernel's rate limit.
+    pub fn record_rate_limit(&mut self, at: Timestamp) {
+        let dispute = self.dispute.get_or_insert_default();
+        dispute.rate_limited = dispute.rate_limited.max(Some(at));
+    }
+
+    /// Whether claims were lately not observed because of the kernel's rate limit.
+    pub fn is_rate_limited(&self, context: &BindingContext, now: Timestamp) -> bool {
+        let last = self
+            .dispute
+            .as_ref()
+            .and_then(|dispute| dispute.rate_limited);
+        last.is_some_and(|last| now.since(last) < context.rules.config.quiet_after)
     }
 
     fn conflict_mut(&mut self) -> Option<&mut OpenConflict> {

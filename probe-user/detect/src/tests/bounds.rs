@@ -1,10 +1,10 @@
 //! Memory is bounded, and what matters is not forgotten for it.
 
 use probe_common::{counter::Direction, wire::MacAddr};
-use probe_model::{BindingKey, FindingKind::*};
+use probe_model::{BindingKey, Evidence, FindingKind::*};
 
 use super::lab::*;
-use crate::{Claim, DetectConfig, ObservationBody, TableCursor};
+use crate::{AddressGroup, Claim, DetectConfig, ObservationBody, TableCursor};
 
 fn small(max_bindings: usize) -> DetectConfig {
     DetectConfig {
@@ -214,4 +214,96 @@ fn all_bindings_can_be_read_part_by_part() {
         read.sort();
         assert_eq!(read, (0..100).map(ip).collect::<Vec<_>>(), "{most}");
     }
+}
+
+fn mac(number: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 3, number])
+}
+
+#[test]
+fn more_owners_in_rotation_than_are_remembered_are_contested_and_then_a_conflict() {
+    for (hosts, every) in [(9, 3), (9, 20), (12, 10), (30, 5)] {
+        let mut lab = Lab::new();
+        let turns = (0..3 * hosts).map(|turn| (u64::from(turn) * every * S, mac(turn % hosts)));
+        let mut kinds = Vec::new();
+        let mut conflict = None;
+        for (at, mac) in turns {
+            lab.see(at, announce(mac));
+            for finding in lab.take() {
+                kinds.push(finding.kind);
+                if finding.kind == Conflict {
+                    conflict = conflict.or(Some(finding));
+                }
+            }
+        }
+        let conflict = conflict.expect("a conflict");
+        assert_eq!(conflict.evidence, Some(Evidence::ManyOwners));
+        assert_eq!(conflict.owners.len(), 8, "{hosts} hosts, every {every} s");
+        let contested = kinds.iter().position(|&kind| kind == Contested);
+        assert!(contested < kinds.iter().position(|&kind| kind == Conflict));
+    }
+}
+
+#[test]
+fn many_owners_over_a_long_time_are_no_conflict() {
+    let mut lab = Lab::new();
+    for turn in 0..40_u8 {
+        lab.see(u64::from(turn) * 100 * S, announce(mac(turn)));
+    }
+    lab.wait(5_000 * S);
+    assert!(lab.kinds().iter().all(|&kind| kind == Moved));
+}
+
+#[test]
+fn many_macs_of_one_owner_are_no_conflict() {
+    let mut lab = Lab::with(DetectConfig {
+        same_owner: vec![(0..20).map(mac).collect()],
+        ..DetectConfig::default()
+    });
+    for turn in 0..60_u8 {
+        lab.see(u64::from(turn) * 3 * S, announce(mac(turn % 20)));
+    }
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn evicted_owners_of_tracked_addresses_are_counted_apart() {
+    for (tracked, count) in [(false, 0), (true, 2)] {
+        let mut lab = Lab::with(DetectConfig {
+            tracked: tracked.then(|| key().ip.into()).into_iter().collect(),
+            ..DetectConfig::default()
+        });
+        for turn in 0..10_u8 {
+            lab.see(u64::from(turn) * S, announce(mac(turn)));
+        }
+        let statistics = lab.detector.statistics();
+        assert_eq!(
+            (statistics.evicted_macs, statistics.evicted_tracked_macs),
+            (2, count)
+        );
+    }
+}
+
+#[test]
+fn an_address_whose_claims_exceed_the_rate_limit_says_so_for_a_minute() {
+    let mut lab = Lab::with(DetectConfig {
+        tracked: vec![key().ip.into()],
+        ..DetectConfig::default()
+    });
+    let is_limited = |lab: &Lab| {
+        let from = TableCursor::default();
+        let page = lab.detector.page(AddressGroup::Tracked, from, 1);
+        page.addresses[0].rate_limited
+    };
+    lab.see(0, announce(A));
+    assert!(!is_limited(&lab));
+    let rate_limited = Claim {
+        rate_limited: true,
+        ..announce(A)
+    };
+    lab.see(S, rate_limited);
+    lab.wait(60 * S);
+    assert!(is_limited(&lab));
+    lab.wait(61 * S);
+    assert!(!is_limited(&lab));
 }

@@ -61,6 +61,7 @@ fn claim(mac: MacAddr, form: ClaimFlags) -> Claim {
         form,
         reply: None,
         previous: None,
+        rate_limited: false,
     }
 }
 

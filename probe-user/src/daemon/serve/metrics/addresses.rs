@@ -360,6 +360,7 @@ fn claims(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>)
 
 fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>) -> Vec<String> {
     let mut silent = MetricFamily::with_room(list::TRACKED_SILENT, addresses.len());
+    let mut limited = MetricFamily::with_room(list::TRACKED_RATE_LIMITED, addresses.len());
     let mut stale = MetricFamily::with_room(list::TRACKED_STALE, addresses.len());
     let mut findings =
         MetricFamily::with_room(list::TRACKED_FINDINGS, addresses.len() * CountedKind::COUNT);
@@ -380,6 +381,7 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
         } = &place;
         let labels: [&str; 7] = [segment, interface, vlan, ip, namespace, service, pool];
         silent.add(labels, bool_value(address.silent));
+        limited.add(labels, bool_value(address.rate_limited));
         stale.add(
             labels,
             bool_value(address.stale_announcement && !address.ignored),
@@ -400,6 +402,7 @@ fn tracked(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>
     }
     vec![
         silent.finish(),
+        limited.finish(),
         stale.finish(),
         findings.finish(),
         mismatches.finish(),

@@ -42,6 +42,10 @@ pub fn families(snapshot: &MonitorSnapshot) -> String {
     for &state in ProberState::ALL {
         asking.add([state.label()], u64::from(state == snapshot.asking.state));
     }
+    let mut evicted_macs = MetricFamily::new(list::EVICTED_MACS);
+    let tracked = statistics.evicted_tracked_macs;
+    evicted_macs.add(["true"], tracked);
+    evicted_macs.add(["false"], statistics.evicted_macs - tracked);
     let mut build = MetricFamily::new(list::BUILD_INFO);
     build.add([env!("CARGO_PKG_VERSION")], 1);
     [
@@ -49,7 +53,7 @@ pub fn families(snapshot: &MonitorSnapshot) -> String {
         delays(&snapshot.detection_latency),
         single(list::BINDINGS, statistics.bindings as u64),
         single(list::EVICTED, statistics.evicted_bindings),
-        single(list::EVICTED_MACS, statistics.evicted_macs),
+        evicted_macs.finish(),
         single(list::TURNED_AWAY, statistics.rejected_claims),
         single(list::CLOCK_STEPS, statistics.clock_steps),
         findings.finish(),

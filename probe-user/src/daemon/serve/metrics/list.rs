@@ -76,8 +76,8 @@ metrics! {
         "Addresses whose owners are remembered.";
     EVICTED = Counter "evicted_bindings_total" []
         "Addresses forgotten to make room for others.";
-    EVICTED_MACS = Counter "evicted_macs_total" []
-        "MAC addresses forgotten to make room in the memory of one address.";
+    EVICTED_MACS = Counter "evicted_macs_total" ["tracked"]
+        "MAC addresses evicted to make room among the owners of one address.";
     TURNED_AWAY = Counter "claims_dropped_total" []
         "Claims not followed because every remembered address is tracked or has an open conflict.";
     CLOCK_STEPS = Counter "clock_steps_total" []
@@ -106,6 +106,8 @@ metrics! {
         "When the current owner of a tracked address last claimed it, since 1970. The owner is one MAC address also where it has several.";
     TRACKED_SILENT = Gauge "tracked_silent" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
         "Whether nobody has claimed a tracked address for the time after which it counts as silent.";
+    TRACKED_RATE_LIMITED = Gauge "tracked_rate_limited" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
+        "1 while claims of a tracked address exceed the kernel's rate limit: some are not observed.";
     TRACKED_STALE = Gauge "tracked_stale_announcement" ["segment", "interface", "vlan", "ip", "service_namespace", "service_name", "pool"]
         "1 while neighbour caches may hold the MAC address of a host that announced a tracked address and does not reply for it.";
     TRACKED_FINDINGS = Counter "tracked_findings_total" ["segment", "interface", "vlan", "ip", "finding", "service_namespace", "service_name", "pool"]
