@@ -115,7 +115,11 @@ impl ProbeHistory {
         at: Timestamp,
         config: &DetectConfig,
     ) -> ProbeDenial {
-        let Some(&(asked, _)) = self.asked.get(&key).filter(|(_, probes)| probes.prober == asker) else {
+        let Some(&(asked, _)) = self
+            .asked
+            .get(&key)
+            .filter(|(_, probes)| probes.prober == asker)
+        else {
             return ProbeDenial::None;
         };
         if owner == asker || at.since(asked) > config.probe_denied_window {

@@ -255,7 +255,11 @@ mod tests {
         assert_eq!(schema.fields("/properties"), fields(&written));
         assert_eq!(
             schema.fields("/$defs/owner/properties"),
-            fields(written.iter().flat_map(|line| line["owners"].as_array().unwrap()))
+            fields(
+                written
+                    .iter()
+                    .flat_map(|line| line["owners"].as_array().unwrap())
+            )
         );
         assert_eq!(
             schema.fields("/properties/neighbor/properties"),

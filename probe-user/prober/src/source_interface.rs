@@ -70,7 +70,8 @@ impl SourceInterfaces {
             return Err(NotSentReason::OffLink);
         };
         let connections = self.0.get(&key.segment).into_iter().flatten();
-        let mut reaching = connections.filter(|connection| on_link::has_host(connection.network, ip));
+        let mut reaching =
+            connections.filter(|connection| on_link::has_host(connection.network, ip));
         let first = reaching.next().ok_or(NotSentReason::OffLink)?;
         let working = [first].into_iter().chain(reaching).find(|way| way.works);
         working

@@ -518,7 +518,7 @@ fn each_address_that_matters_is_asked_about_within_a_minute_and_then_every_five(
 }
 
 #[test]
-fn a_question_of_another_node_is_one_less_for_this_one() {
+fn a_probe_of_another_agent_postpones_the_own_one_at_most_to_the_end_of_the_turn() {
     let mut lab = Lab::new();
     lab.owners.insert(key(80), vec![A]);
     lab.care(&[key(80)]);
@@ -528,15 +528,16 @@ fn a_question_of_another_node_is_one_less_for_this_one() {
         lab.run(minute * 60_000);
         lab.other_asks(key(80), OTHER_NODE);
     }
-    lab.run(470_000);
-    assert_eq!(lab.shots.len(), before, "three in a row are left to others");
-    assert_eq!(lab.asker.counts().not_sent(NotSentReason::NotSelected), 3);
-    lab.run(700_000);
+    // Two intervals of 300 s, of which at least three quarters are left to others.
+    lab.run(450_000);
+    assert_eq!(lab.shots.len(), before);
+    assert!(lab.asker.counts().not_sent(NotSentReason::NotSelected) > 0);
+    lab.run(662_000);
     assert!(lab.shots.len() > before);
 }
 
 #[test]
-fn who_leads_asks_about_every_address_of_the_cluster_whoever_else_does() {
+fn the_leader_probes_every_address_of_the_cluster_whoever_else_does() {
     let mut lab = Lab::with(&ProbeSchedulerConfig {
         fleet: Some(5_000),
         ..ProbeSchedulerConfig::default()
@@ -555,7 +556,8 @@ fn who_leads_asks_about_every_address_of_the_cluster_whoever_else_does() {
     }
     for key in &keys {
         let of_key = lab.shots.iter().filter(|(_, shot)| shot.key == *key);
-        assert_eq!(of_key.count(), 2, "{key:?}");
+        // First within a minute, then every 240 to 360 s.
+        assert!((2..=3).contains(&of_key.count()), "{key:?}");
     }
     let before = lab.shots.len();
     lab.asker.set_leading(false);

@@ -254,9 +254,19 @@ fn what_a_load_balancer_on_this_host_announces_is_not_silent_though_it_does_not_
             .contains("on another node")
     );
     let unheard = on_node_1(asked(&[]), Vec::new());
-    assert_eq!(unheard.status, AddressStatus::Unknown, "{}", unheard.summary);
+    assert_eq!(
+        unheard.status,
+        AddressStatus::Unknown,
+        "{}",
+        unheard.summary
+    );
     let anothers = on_node_1(asked(&[]), vec![binding(&[DELL], false)]);
-    assert_eq!(anothers.status, AddressStatus::Silent, "{}", anothers.summary);
+    assert_eq!(
+        anothers.status,
+        AddressStatus::Silent,
+        "{}",
+        anothers.summary
+    );
 }
 
 #[test]
@@ -387,16 +397,13 @@ fn status(probe_availability: ProbeAvailability, cluster: Option<ClusterInputs>)
 
 #[test]
 fn each_situation_is_told_from_the_others() {
-    use AddressStatus::{Claimed, Conflict, Free, OneOwner, NotLocal, Silent, WrongOwner, Unknown};
+    use AddressStatus::{Claimed, Conflict, Free, NotLocal, OneOwner, Silent, Unknown, WrongOwner};
     let unassigned = || cluster(&[], "L2Advertisement");
     let by_bgp = || cluster(&[("shop/frontend", IP)], "BGPAdvertisement");
     assert_eq!(status(asked(&[NODE_1]), Some(frontend())), OneOwner);
     assert_eq!(status(asked(&[DELL]), Some(frontend())), WrongOwner);
     assert_eq!(status(asked(&[]), Some(frontend())), Silent);
-    assert_eq!(
-        status(asked(&[NODE_1, NODE_2]), Some(frontend())),
-        Conflict
-    );
+    assert_eq!(status(asked(&[NODE_1, NODE_2]), Some(frontend())), Conflict);
     assert_eq!(status(asked(&[NODE_1]), Some(unassigned())), Claimed);
     assert_eq!(status(asked(&[]), Some(unassigned())), Free);
     assert_eq!(status(asked(&[]), Some(by_bgp())), NotLocal);
@@ -452,7 +459,12 @@ fn a_conflict_that_has_just_ended_is_still_open() {
     };
     let told = explain(&ended);
     assert_eq!(told.status, AddressStatus::Conflict);
-    assert!(told.summary.contains("only one of them replies to this node"), "{}", told.summary);
+    assert!(
+        told.summary
+            .contains("only one of them replies to this node"),
+        "{}",
+        told.summary
+    );
     assert!(told.next[0].command.contains("--for 60s"));
 }
 

@@ -41,9 +41,7 @@ impl KubernetesArguments {
             return Ok(off());
         }
         if context.is_none() && !ApiConnection::is_configured() {
-            tracing::info!(
-                "Kubernetes: not configured (no service account, no KUBECONFIG)"
-            );
+            tracing::info!("Kubernetes: not configured (no service account, no KUBECONFIG)");
             return Ok(off());
         }
         match ApiConnection::open(context).await {

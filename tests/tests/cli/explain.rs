@@ -87,10 +87,7 @@ fn without_a_daemon_and_a_cluster_the_wire_is_asked() {
     let told = |ip: &str| json(&hosts.client, &[&nowhere[..], &[ip]].concat());
 
     let (exit, conflict) = told(SHARED_ADDRESS);
-    assert_eq!(
-        (exit, &conflict["status"]),
-        (CONFLICT, &"conflict".into())
-    );
+    assert_eq!((exit, &conflict["status"]), (CONFLICT, &"conflict".into()));
     assert_eq!(macs(&conflict), both(&hosts));
     assert_eq!(conflict["check"]["verdict"], "conflict");
 

@@ -11,8 +11,9 @@ use probe_model::{
 use probe_pools::Pool;
 
 use super::{
-    ClusterInputs, ClusterSourceRecord, ExplainInputs, ExplainedOwnerRecord, ExplainedPoolRecord,
-    ExplainedServiceRecord, Explanation, OwnerActivity, ProbeAvailability, AddressStatus, next_steps,
+    AddressStatus, ClusterInputs, ClusterSourceRecord, ExplainInputs, ExplainedOwnerRecord,
+    ExplainedPoolRecord, ExplainedServiceRecord, Explanation, OwnerActivity, ProbeAvailability,
+    next_steps,
 };
 use crate::{
     ClusterSnapshot, cause,
@@ -295,9 +296,7 @@ impl ExplainCase<'_> {
             ),
             (Some(services), _) if is_external => (
                 AddressStatus::WrongOwner,
-                format!(
-                    "It belongs to {services}, and its owner is no node of the cluster."
-                ),
+                format!("It belongs to {services}, and its owner is no node of the cluster."),
             ),
             (Some(services), _) => {
                 let sure = match name {
@@ -493,7 +492,10 @@ impl ExplainCase<'_> {
                     match freshness.known {
                         ResourceState::Current | ResourceState::NotInstalled => {}
                         ResourceState::Stale => {
-                            gaps.push(format!("{resource} may be out of date{}{error}", self.age(freshness)));
+                            gaps.push(format!(
+                                "{resource} may be out of date{}{error}",
+                                self.age(freshness)
+                            ));
                         }
                         ResourceState::NeverRead | ResourceState::Forbidden => {
                             gaps.push(format!("{resource} could not be read{error}"));

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use probe_common::label_enum;
 use probe_model::{BindingRecord, CheckRecord, FindingRecord};
 pub use record::{
-    ClusterSourceRecord, ExplainedOwnerRecord, ExplainedPoolRecord, ExplainedServiceRecord,
-    Explanation, OwnerActivity, AddressStatus,
+    AddressStatus, ClusterSourceRecord, ExplainedOwnerRecord, ExplainedPoolRecord,
+    ExplainedServiceRecord, Explanation, OwnerActivity,
 };
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ use probe_model::{
     after_check, cause_step, identify_hosts,
 };
 
-use super::{Explanation, OwnerActivity, AddressStatus};
+use super::{AddressStatus, Explanation, OwnerActivity};
 
 /// Why an address was not probed that was not to be.
 pub(super) const NO_PROBE: &str = "--no-probe";
@@ -210,7 +210,10 @@ fn unknown_steps(explanation: &Explanation) -> Vec<NextStep> {
     }
     let not_probed = explanation.not_probed.as_deref().unwrap_or_default();
     if !not_probed.contains("CAP_NET_RAW") && not_probed != NO_PROBE {
-        return vec![NextStep::new("see the state of the interfaces:", "ip -br link")];
+        return vec![NextStep::new(
+            "see the state of the interfaces:",
+            "ip -br link",
+        )];
     }
     vec![NextStep::new(
         "run it as root or with CAP_NET_RAW:",

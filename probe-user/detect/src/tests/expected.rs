@@ -90,7 +90,10 @@ fn a_host_that_replies_to_requests_is_not_silent_because_it_replies_to_no_probe(
     assert!(is_silent_when_asked(&mut lab, 700 * S), "no claim for long");
     lab.see(701 * S, answer_to_probe(CLIENT, A, 701 * S));
     lab.take();
-    assert!(is_silent_when_asked(&mut lab, 760 * S), "it replies to probes");
+    assert!(
+        is_silent_when_asked(&mut lab, 760 * S),
+        "it replies to probes"
+    );
 }
 
 fn with_silence() -> Lab {

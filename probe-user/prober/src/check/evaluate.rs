@@ -201,7 +201,9 @@ impl CheckEvaluator {
             let replying = || host.responders.iter().filter(|one| one.replies > 0);
             if replying().any(|one| is_router(&one) && one.repeats > 0) {
                 Some(Hint::TwoMasters)
-            } else if replying().any(|one| is_router(&one)) && !replying().all(|one| is_router(&one)) {
+            } else if replying().any(|one| is_router(&one))
+                && !replying().all(|one| is_router(&one))
+            {
                 Some(Hint::RouterAndHost)
             } else {
                 None
@@ -407,7 +409,10 @@ mod tests {
     fn what_this_host_holds_it_owns() {
         use probe_model::CheckVerdict::{Conflict, OneOwner};
         let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
-        assert_eq!(evaluated(&evaluator, &[], Some(A), &[A]), (OneOwner, 1, None));
+        assert_eq!(
+            evaluated(&evaluator, &[], Some(A), &[A]),
+            (OneOwner, 1, None)
+        );
         let other = [replying(B, 5, 5)];
         assert_eq!(
             evaluated(&evaluator, &other, Some(A), &[A]),
@@ -454,7 +459,10 @@ mod tests {
         };
         let evaluator = CheckEvaluator::new(config, CheckMode::Once);
         let declared = [replying(A, 1, 3), replying(B, 1, 3)];
-        assert_eq!(evaluated(&evaluator, &declared, None, &[]), (OneOwner, 1, None));
+        assert_eq!(
+            evaluated(&evaluator, &declared, None, &[]),
+            (OneOwner, 1, None)
+        );
         let groups = [replying(VRRP, 1, 3), replying("00:00:5e:00:01:08", 1, 3)];
         let two_groups = Some(Hint::TwoRouterGroups);
         assert_eq!(once(&groups), (CheckVerdict::Conflict, 2, two_groups));
@@ -472,7 +480,10 @@ mod tests {
             Conflict
         );
         assert_eq!(watched(&[replying(A, 1, 60)]).0, OneOwner);
-        assert_eq!(watched(&[replying(A, 1, 60), requesting(B, 3, 50)]).0, OneOwner);
+        assert_eq!(
+            watched(&[replying(A, 1, 60), requesting(B, 3, 50)]).0,
+            OneOwner
+        );
     }
 
     #[test]
@@ -483,7 +494,10 @@ mod tests {
             Conflict
         );
         // The burst of a handover, and the answer of the owner before.
-        assert_eq!(watched(&[replying(A, 1, 20), announcing(B, 20, 25)]).0, Moved);
+        assert_eq!(
+            watched(&[replying(A, 1, 20), announcing(B, 20, 25)]).0,
+            Moved
+        );
         assert_eq!(once(&[replying(A, 1, 1), announcing(B, 1, 1)]).0, OneOwner);
         assert_eq!(once(&[announcing(A, 1, 1)]).0, OneOwner);
     }
@@ -506,8 +520,12 @@ mod tests {
             more: 0,
         };
         let announced = Some(LocalAddress::Announced(mac(A)));
-        let result =
-            evaluator.evaluate(&responses, announced, &HashSet::new(), &SharedReplies::default());
+        let result = evaluator.evaluate(
+            &responses,
+            announced,
+            &HashSet::new(),
+            &SharedReplies::default(),
+        );
         assert_eq!(result.verdict, Conflict);
     }
 
@@ -523,7 +541,11 @@ mod tests {
             shared.record(mac(A), address.into());
             shared.record(mac(B), address.into());
         }
-        let evaluate = |shared: &SharedReplies| evaluator.evaluate(&responses, None, &HashSet::new(), shared).hint;
+        let evaluate = |shared: &SharedReplies| {
+            evaluator
+                .evaluate(&responses, None, &HashSet::new(), shared)
+                .hint
+        };
         assert_eq!(evaluate(&shared), Some(Hint::ArpFlux));
         shared.record(mac(A), [192, 0, 2, 12].into());
         assert_eq!(evaluate(&shared), None);

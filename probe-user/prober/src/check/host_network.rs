@@ -53,8 +53,14 @@ impl EgressInterface {
     /// The address to send an ordinary ARP request for `target` with, as the kernel would: the first address of this
     /// interface in the target's network. A request for the address itself would be an announcement.
     pub fn source_for(&self, target: Ipv4Addr) -> Option<Ipv4Addr> {
-        let mut sources = self.sources.iter().filter(|source| source.contains(&target));
-        sources.next().map(Ipv4Net::addr).filter(|source| *source != target)
+        let mut sources = self
+            .sources
+            .iter()
+            .filter(|source| source.contains(&target));
+        sources
+            .next()
+            .map(Ipv4Net::addr)
+            .filter(|source| *source != target)
     }
 }
 
@@ -535,7 +541,11 @@ impl HostNetwork {
             let segments = || on_link::segments(&self.links, link, &|index| index == ifindex);
             link.arp && link.mac == Some(mac) && segments().contains(&here)
         };
-        let addresses = self.links.iter().filter(is_here).flat_map(|link| &link.addresses);
+        let addresses = self
+            .links
+            .iter()
+            .filter(is_here)
+            .flat_map(|link| &link.addresses);
         addresses
             .filter_map(|network| match network {
                 IpNet::V4(network) if network.prefix_len() < 32 => Some(*network),

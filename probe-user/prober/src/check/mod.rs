@@ -28,9 +28,7 @@ pub use host_network::{
     EgressInterface, EgressNeighbours, HostNetwork, HostNetworkError, TargetRoute,
 };
 pub use record::{CheckDetails, check_record};
-pub use response_table::{
-    AddressResponses, ProbeForm, RespondingMac, ResponseTable, SentProbe,
-};
+pub use response_table::{AddressResponses, ProbeForm, RespondingMac, ResponseTable, SentProbe};
 pub use schedule::{CheckSchedule, ScheduleAction, ScheduleMode};
 pub use shared_replies::SharedReplies;
 pub use shuffle::seed;

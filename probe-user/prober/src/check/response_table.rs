@@ -335,10 +335,7 @@ mod tests {
         assert_eq!((b.replies, b.announcements, b.requests), (0, 1, 1));
         assert_eq!(b.replies_to_others, 1);
         assert_eq!((b.first, b.last), (at(206), at(208)));
-        assert!(
-            !table.record_frame(1, &reply(B), OWN, at(300)),
-            "too late"
-        );
+        assert!(!table.record_frame(1, &reply(B), OWN, at(300)), "too late");
         assert_eq!(table.late(), 1);
     }
 

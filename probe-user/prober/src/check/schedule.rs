@@ -222,7 +222,11 @@ impl CheckSchedule {
 
     /// How many probes were sent for this address.
     pub fn probes_sent(&self, number: u32) -> u32 {
-        self.sent_to.get(number as usize).copied().unwrap_or(0).into()
+        self.sent_to
+            .get(number as usize)
+            .copied()
+            .unwrap_or(0)
+            .into()
     }
 
     /// How many addresses were probed.
@@ -280,9 +284,7 @@ impl CheckSchedule {
             let wanted = match self.mode {
                 ScheduleMode::Watch { .. } => true,
                 ScheduleMode::Sweep => self.pass == 0 || !replied,
-                ScheduleMode::Burst => {
-                    halves == 1 || replied == (self.next_position >= self.total)
-                }
+                ScheduleMode::Burst => halves == 1 || replied == (self.next_position >= self.total),
             };
             if wanted {
                 return Some(number);

@@ -34,9 +34,7 @@ impl SharedReplies {
     /// Whether two MACs reply for each other's addresses: at least two addresses, and the same ones.
     pub fn are_one_host(&self, one: MacAddr, other: MacAddr) -> bool {
         match (self.0.get(&one), self.0.get(&other)) {
-            (Some(one), Some(other)) => {
-                (2..=MAX_ADDRESSES).contains(&one.len()) && one == other
-            }
+            (Some(one), Some(other)) => (2..=MAX_ADDRESSES).contains(&one.len()) && one == other,
             _ => false,
         }
     }
@@ -60,9 +58,15 @@ mod tests {
     #[test]
     fn two_macs_that_reply_for_the_same_addresses_and_no_other_are_one_host() {
         assert!(replies(&[(A, 1), (B, 1), (A, 2), (B, 2)]).are_one_host(A, B));
-        assert!(!replies(&[(A, 1), (B, 1)]).are_one_host(A, B), "a duplicate");
+        assert!(
+            !replies(&[(A, 1), (B, 1)]).are_one_host(A, B),
+            "a duplicate"
+        );
         let own = [(A, 1), (B, 1), (A, 2), (B, 2), (A, 3)];
-        assert!(!replies(&own).are_one_host(A, B), "A has an address of its own");
+        assert!(
+            !replies(&own).are_one_host(A, B),
+            "A has an address of its own"
+        );
         let many: Vec<_> = (0..=64).flat_map(|last| [(A, last), (B, last)]).collect();
         assert!(!replies(&many).are_one_host(A, B), "two proxies");
     }

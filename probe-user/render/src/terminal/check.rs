@@ -59,7 +59,9 @@ impl Terminal {
             self.labelled(out, "", &text)?;
         }
         if let Some(prober) = record.probed_by {
-            let text = format!("{prober} sends ARP probes for it: a booting host, an ARP monitor or a stuck client");
+            let text = format!(
+                "{prober} sends ARP probes for it: a booting host, an ARP monitor or a stuck client"
+            );
             self.labelled(out, "prober", &text)?;
         }
         self.neighbour(out, record, brief)?;
@@ -124,11 +126,7 @@ impl Terminal {
                 "replies to other hosts",
             ),
             (owner.announcements, "announcement", "announcements"),
-            (
-                owner.requests,
-                "request of its own",
-                "requests of its own",
-            ),
+            (owner.requests, "request of its own", "requests of its own"),
         ] {
             if number > 0 {
                 parts.push(format!("{number} {}", if number == 1 { one } else { many }));
@@ -213,7 +211,7 @@ fn style(record: &CheckRecord) -> Style {
         _ if record.expected == Some(false) => color(AnsiColor::Yellow).bold(),
         CheckVerdict::Moved | CheckVerdict::Contested | CheckVerdict::NotProbed => {
             color(AnsiColor::Yellow).bold()
-        },
+        }
         CheckVerdict::OneOwner => color(AnsiColor::Green),
         CheckVerdict::NoReply => Style::new(),
     }

@@ -6,8 +6,8 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use probe_cluster::{
     explain::{
-        ClusterSource, ClusterSourceRecord, ExplainedOwnerRecord, ExplainedServiceRecord,
-        Explanation, OwnerActivity, AddressStatus,
+        AddressStatus, ClusterSource, ClusterSourceRecord, ExplainedOwnerRecord,
+        ExplainedServiceRecord, Explanation, OwnerActivity,
     },
     snapshot::ResourceState,
 };
@@ -362,7 +362,9 @@ fn drift_words(drift: &serde_json::Value) -> String {
 fn knowledge(known: &ClusterSourceRecord, now: Timestamp) -> String {
     let source = match (known.source, &known.context) {
         (ClusterSource::Daemon, _) => "from the daemon".to_owned(),
-        (ClusterSource::Kubeconfig, Some(context)) => format!("from the API server, context {context}"),
+        (ClusterSource::Kubeconfig, Some(context)) => {
+            format!("from the API server, context {context}")
+        }
         (ClusterSource::Kubeconfig, None) => "from the API server, by kubeconfig".to_owned(),
         (ClusterSource::Pod, _) => "from the API server, as this pod".to_owned(),
     };

@@ -608,7 +608,11 @@ mod check {
         let mut out = Vec::new();
         terminal.check(&mut out, &record, "", false).unwrap();
         let out = String::from_utf8(out).unwrap();
-        assert!(out.contains("to ARP requests only, not to ARP probes"), "{out}");
+        let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            out.contains("to ARP requests only, not to ARP probes"),
+            "{out}"
+        );
         assert!(out.contains(&format!("sent by {A}")), "{out}");
         assert_eq!(out.matches("ARP requests only").count(), 1, "{out}");
     }

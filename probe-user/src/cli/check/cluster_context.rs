@@ -115,12 +115,7 @@ impl ClusterCheckContext {
         record.cluster = annotate::context(&self.cluster, record.ip.into()).map(Box::new);
     }
 
-    fn is_met(
-        &self,
-        record: &CheckRecord,
-        result: &CheckResult,
-        mode: CheckMode,
-    ) -> Option<bool> {
+    fn is_met(&self, record: &CheckRecord, result: &CheckResult, mode: CheckMode) -> Option<bool> {
         let met =
             |expectation: ExpectedVerdict| expectation.is_met(result, mode, record.probes_sent);
         let ip = record.ip.into();

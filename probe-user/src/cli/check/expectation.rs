@@ -72,9 +72,7 @@ mod tests {
 
     use probe_detect::DetectConfig;
     use probe_model::Timestamp;
-    use probe_prober::check::{
-        AddressResponses, CheckEvaluator, RespondingMac, SharedReplies,
-    };
+    use probe_prober::check::{AddressResponses, CheckEvaluator, RespondingMac, SharedReplies};
     use smallvec::{SmallVec, smallvec};
 
     use super::*;

@@ -89,7 +89,9 @@ fn print_target_summary(
     off: usize,
 ) {
     let [assigned, free] = [assigned, free].map(|ranges| {
-        let sizes = ranges.iter().map(|range| u64::from(range.last - range.first) + 1);
+        let sizes = ranges
+            .iter()
+            .map(|range| u64::from(range.last - range.first) + 1);
         sizes.sum::<u64>()
     });
     let mut left_out = Vec::new();

@@ -317,7 +317,9 @@ impl CheckRun {
 
     /// Whether a frame that this host sent is a request as this program sends them.
     fn is_own_request(&self, frame: &ArpFrame, egress: &EgressInterface) -> bool {
-        let source = self.source_ip.or_else(|| egress.source_for(frame.tpa.into()));
+        let source = self
+            .source_ip
+            .or_else(|| egress.source_for(frame.tpa.into()));
         frame.operation() == Operation::Request
             && source.is_some_and(|source| source.octets() == frame.spa)
     }
@@ -325,7 +327,10 @@ impl CheckRun {
     /// The address to send the next probe for a target with: `None` for an ARP probe.
     fn source(&self, number: u32, target: Ipv4Addr, egress: &EgressInterface) -> Option<Ipv4Addr> {
         let is_request = self.mode != ScheduleMode::Sweep
-            && self.schedule.probes_sent(number).is_multiple_of(REQUEST_EVERY);
+            && self
+                .schedule
+                .probes_sent(number)
+                .is_multiple_of(REQUEST_EVERY);
         let own = || egress.source_for(target).filter(|_| is_request);
         self.source_ip.or_else(own)
     }
@@ -443,10 +448,16 @@ impl CheckRun {
         let none = AddressResponses::default();
         let responses = responses.unwrap_or(&none);
         let held = egress.held.get(&ip).copied().map(LocalAddress::Configured);
-        let announced = || self.context.locally_announced(ip).map(LocalAddress::Announced);
+        let announced = || {
+            self.context
+                .locally_announced(ip)
+                .map(LocalAddress::Announced)
+        };
         let held = held.or_else(announced);
         let probes_sent = self.schedule.probes_sent(number);
-        let mut result = self.evaluator.evaluate(responses, held, &self.own_macs, &self.shared);
+        let mut result = self
+            .evaluator
+            .evaluate(responses, held, &self.own_macs, &self.shared);
         if result.verdict != CheckVerdict::Conflict
             && (probes_sent == 0 || self.is_stopped() && result.verdict == CheckVerdict::NoReply)
         {
@@ -554,7 +565,11 @@ impl CheckRun {
         if self.source_ip.is_some() || !self.output.is_printed() || self.requests_missing == 0 {
             return None;
         }
-        let sources = self.network.ports().iter().flat_map(|egress| &egress.sources);
+        let sources = self
+            .network
+            .ports()
+            .iter()
+            .flat_map(|egress| &egress.sources);
         let source = sources.map(|source| source.addr().to_string()).next();
         Some(source.unwrap_or_else(|| "IP".to_owned()))
     }

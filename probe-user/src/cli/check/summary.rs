@@ -45,10 +45,7 @@ impl CheckSummary {
             Exit::Failed
         } else if self.count_of(CheckVerdict::Conflict) > 0 {
             Exit::Conflict
-        } else if self.failed
-            || self.count_of(CheckVerdict::NotProbed) > 0
-            || self.unfinished > 0
-        {
+        } else if self.failed || self.count_of(CheckVerdict::NotProbed) > 0 || self.unfinished > 0 {
             Exit::Failed
         } else if self.expectations_failed > 0 {
             Exit::ExpectationFailed

@@ -75,9 +75,8 @@ impl<'a> InputCollector<'a> {
         let daemon = self.daemon().await;
         let now = Timestamp::now();
         let speaker = local_announcements(cluster.as_ref().ok(), daemon.as_ref().ok(), &own, now);
-        let (probe_availability, networks, frames) = self
-            .probe_address(cluster.as_mut().ok(), &speaker)
-            .await?;
+        let (probe_availability, networks, frames) =
+            self.probe_address(cluster.as_mut().ok(), &speaker).await?;
         if let Ok(known) = &mut cluster {
             known.drifts = self.drifts().await;
         }
@@ -111,9 +110,7 @@ impl<'a> InputCollector<'a> {
             Ok(known) => known,
             Err(ClusterUnavailable::None(why)) => {
                 let why = why.trim_start_matches("no cluster to ask: ");
-                return Err(Some(format!(
-                    "{why}; --kubernetes off: without a cluster"
-                )));
+                return Err(Some(format!("{why}; --kubernetes off: without a cluster")));
             }
             Err(ClusterUnavailable::Failed(why)) => return Err(Some(why)),
         };
@@ -199,7 +196,9 @@ impl<'a> InputCollector<'a> {
             Err(why) => return Ok((why, networks, Vec::new())),
         };
         let Some(record) = collector.records.into_iter().next() else {
-            return nothing(ProbeAvailability::Impossible("it was not probed".to_owned()));
+            return nothing(ProbeAvailability::Impossible(
+                "it was not probed".to_owned(),
+            ));
         };
         if let Some(known) = cluster {
             self.probe_nodes(known, &record, &networks).await?;

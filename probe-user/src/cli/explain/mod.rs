@@ -7,7 +7,7 @@ use std::{io::Write as _, net::IpAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use probe_cluster::explain::{Explanation, AddressStatus, explain};
+use probe_cluster::explain::{AddressStatus, Explanation, explain};
 use probe_common::wire::Vlan;
 use probe_datapath::capabilities;
 use probe_model::{FindingOrigin, to_json};
@@ -154,7 +154,9 @@ fn exit(explanation: &Explanation, probe_failed: bool) -> Exit {
         | AddressStatus::Silent
         | AddressStatus::Claimed => Exit::ExpectationFailed,
         AddressStatus::Unknown => Exit::Failed,
-        AddressStatus::OneOwner | AddressStatus::Free | AddressStatus::NotLocal if probe_failed => Exit::Failed,
+        AddressStatus::OneOwner | AddressStatus::Free | AddressStatus::NotLocal if probe_failed => {
+            Exit::Failed
+        }
         AddressStatus::OneOwner | AddressStatus::Free | AddressStatus::NotLocal => Exit::Success,
     }
 }

@@ -117,7 +117,9 @@ fn the_silent_ones_of_a_handful_go_first() {
             burst.record_reply(number);
         }
     });
-    let twice: Vec<_> = (0..10).filter(|number| burst.probes_sent(*number) > 1).collect();
+    let twice: Vec<_> = (0..10)
+        .filter(|number| burst.probes_sent(*number) > 1)
+        .collect();
     assert_eq!((asked.len(), twice), (12, vec![4, 5]));
 }
 
