@@ -1,8 +1,8 @@
-//! What the kernel and user space have in common: the wire format of ARP, its parser, the economy
-//! that decides which frames become events, the event itself, and the names of every counter.
+//! What the kernel side and user space share: the wire format of ARP, its parser, the event filter that decides which
+//! frames become events, the event itself, and the name of every counter.
 //!
-//! Everything here is pure and `no_std`, so the code that the verifier checks is the code that the unit
-//! tests, the fuzzer and `probe watch --read` run. Only [`header`] contains `unsafe` code.
+//! Pure and `no_std`; must not depend on any other crate of this workspace. The code that the verifier checks is the code
+//! that the unit tests, the fuzzer and `probe watch --read` run. Only [`header`] contains `unsafe` code.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! The daemon and the command line tool `probe`.
+//! The program `probe`: the daemon, the command line and the settings.
 //!
-//! Assembles the crates below: frames become events in the kernel (`datapath`), findings in `detect`; the daemon
-//! publishes them, and the verbs of the command line show them.
+//! Assembles the other crates: frames become events in the kernel (`datapath`) and findings in `detect`; the daemon
+//! publishes them, and the verbs of the command line show them. No other crate may depend on this one.
 
 pub mod cli;
 pub mod client;

@@ -1,7 +1,8 @@
-//! Captures: the frames behind findings as pcapng, and findings from any capture.
+//! Captures: writes the frames behind findings as pcapng, and runs detection over any capture.
 //!
-//! What is written has everything that the kernel side said of a frame, so reading it back gives the same
-//! findings. For other captures, what the kernel would have said is derived by its own rules.
+//! A file that is written contains everything that the kernel side knew about each frame, so reading it gives the same
+//! findings. For other captures that knowledge is derived by the kernel side's own rules. Must not depend on tokio, on
+//! sockets or on bpf.
 
 mod blocks;
 mod decode;

@@ -1,19 +1,17 @@
-//! Detection: who owns an address, and is it a conflict?
+//! The detection state machine: the owners of each address, and whether they are in conflict.
 //!
-//! Must not depend on anything but `model` and `probe-common`.
-//!
-//! A pure state machine. It does no I/O and has no clock: time comes with what it is told, and the same
-//! input gives the same findings. What goes in:
+//! Pure. Must not depend on anything but `model` and `probe-common`, on tokio, on sockets or on files. It has no clock:
+//! every input carries its time, and the same inputs give the same findings. Inputs:
 //!
 //! - [`Detector::observe`]: one frame, an [`Observation`];
-//! - [`Detector::learn`]: what the host and the cluster know that no frame says, [`HostFacts`];
-//! - [`Detector::set_expected`]: which single addresses are expected, those of a cluster's services;
-//! - [`Detector::reconfigure`]: other numbers and rules to go by, [`DetectConfig`];
+//! - [`Detector::learn`]: facts about the host that no frame contains, [`HostFacts`];
+//! - [`Detector::set_expected`]: the addresses of a cluster's services;
+//! - [`Detector::reconfigure`]: other settings, [`DetectConfig`];
 //! - [`Detector::record_replies`]: the replies to a [`ProbeRequest`];
-//! - [`Detector::tick`]: that time has passed. What is due is also judged before each frame, so ticks only
-//!   spare the wait for the next one.
+//! - [`Detector::tick`]: time has passed. What is due is also evaluated before each frame, so ticks only avoid waiting
+//!   for the next one.
 //!
-//! What comes out: [`Finding`](probe_model::Finding)s, [`ProbeRequest`]s, and views of what is known.
+//! Outputs: [`Finding`](probe_model::Finding)s, [`ProbeRequest`]s, and views of the state.
 //!
 //! # The life of a binding
 //!

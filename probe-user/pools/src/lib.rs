@@ -1,8 +1,10 @@
-//! Pools of addresses as they are written down, before anything is on the network: which overlap, which are
-//! not what they seem, and what is left when an address is taken out.
+//! Address pool files: parses manifests, finds overlaps and mistakes, and takes addresses out of a pool.
 //!
-//! Pure: texts go in ([`manifest`], [`AddressPlan`]), become what they mean ([`PoolInventory`]) and are checked ([`check_pools`]). Nothing here opens a file or a socket, so that a cluster's answer can be judged in
-//! the same way as a repository.
+//! Pure. Must not depend on anything but `model` and `probe-common`, on tokio, on sockets or on files. Texts go in
+//! ([`manifest`], [`AddressPlan`]), become a [`PoolInventory`] and are evaluated ([`check_pools`]), so a repository and the
+//! answer of an API server are checked in the same way.
+
+#![forbid(unsafe_code)]
 
 mod evaluate;
 pub mod exclude;

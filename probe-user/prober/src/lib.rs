@@ -1,11 +1,12 @@
-//! Asking: who answers for an address?
+//! Active probing: sends ARP probes (RFC 5227) and evaluates the replies, for the daemon and for `probe check`.
 //!
-//! What this program sends, all of it, is a [`ArpProbe`]: an ARP request. It never answers, never announces, and
-//! never sends with an address that is not this host's; by default it sends with none at all, an ARP probe
-//! (RFC 5227 section 1.1), which changes no cache on the network.
+//! Every frame that this program sends is an [`ArpProbe`]: an ARP request. It never replies, never announces, and never
+//! uses an address that is not this host's; by default it uses none, which changes no cache on the network (RFC 5227
+//! section 1.1).
 //!
-//! A daemon asks by [`Prober`]: detection wishes, the pure [`ProbeScheduler`] chooses the time and keeps the rules,
-//! [`SourceInterfaces`] says whence, and the answers come back as frames like any others.
+//! The daemon uses a [`Prober`]: detection requests probes, the pure [`ProbeScheduler`] chooses the time and enforces
+//! the rules, [`SourceInterfaces`] selects the egress interface, and replies arrive as frames like any others. Must not
+//! depend on `datapath`, `kubernetes`, `notify` or `render`.
 
 mod agents;
 mod arp_probe;

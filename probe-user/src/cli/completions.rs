@@ -17,7 +17,7 @@ pub struct CompletionsArguments {
 
 #[derive(Debug, Args)]
 pub struct ManArguments {
-    /// The directory to write probe.1, probe-watch.1 and so on to
+    /// Directory for probe.1, probe-watch.1 and so on
     directory: PathBuf,
 }
 

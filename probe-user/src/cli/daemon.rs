@@ -11,20 +11,20 @@ use tokio::runtime;
 use super::output::{OutputFormat, Printer, is_closed};
 use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
-/// Where the daemon is, and how its records are written.
+/// The socket of the daemon, and the output format.
 #[derive(Clone, Debug, Args)]
 pub struct DaemonArguments {
-    /// How it is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// The socket of the daemon
+    /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 }
 
 impl DaemonArguments {
-    /// Reads records from the daemon, and writes each.
+    /// Requests records from the daemon, and writes each.
     ///
     /// # Errors
     ///

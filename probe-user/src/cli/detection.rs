@@ -14,83 +14,84 @@ use probe_model::Clock;
 
 use super::source::duration;
 
-/// How detection judges.
+/// The settings of detection.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Detection")]
 pub struct DetectionArguments {
-    /// Addresses that matter: a conflict on one is critical. Gateways and this host's own always do
+    /// Track these addresses: a conflict of one is critical, and it is probed periodically. Gateways and this host's own
+    /// addresses are always tracked
     #[arg(long = "track", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     tracked: Vec<IpNet>,
 
-    /// MACs that are one machine; repeat it for each machine
+    /// MACs of one host; repeat the flag for each host
     #[arg(long = "same-owner", value_name = "MAC,MAC…")]
     same_owner: Vec<MacSet>,
 
-    /// Disputes that are known to be fine: counted, not reported. With @DATE or @TIME until then
+    /// Count disputes of these addresses without reporting them; with @DATE or @TIME until then
     #[arg(long = "ignore", value_name = "CIDR[@EXPIRES]=REASON")]
     ignored: Vec<IgnoreArgument>,
 
-    /// Silence of the owner before, until an address counts as moved
+    /// Report `moved` when the previous owner has been silent for this time
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     settle: Duration,
 
-    /// Time after a takeover in which claims by earlier owners mean nothing
+    /// Ignore claims by earlier owners for this time after a takeover
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
     takeover_grace: Duration,
 
-    /// Time after a request in which an answer to it counts
+    /// Count replies to a request for this time
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
     reply_window: Duration,
 
-    /// Returns in the alternation window that are a conflict
+    /// Report a conflict after this number of returns in the alternation window
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one(), hide_short_help = true)]
     alternation_returns: usize,
 
-    /// The alternation window
+    /// Length of the alternation window
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, hide_short_help = true)]
     alternation_window: Duration,
 
-    /// Returns in the slow alternation window that are a conflict
+    /// Report a conflict after this number of returns in the slow alternation window
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one(), hide_short_help = true)]
     slow_alternation_returns: usize,
 
-    /// The slow alternation window
+    /// Length of the slow alternation window
     #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = duration, hide_short_help = true)]
     slow_alternation_window: Duration,
 
-    /// Time that this host has to let go of an address that a stranger claims
+    /// Grace period for this host to release an address that another host claims
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
     local_grace: Duration,
 
-    /// Time without evidence, until the end of a conflict is looked for
+    /// Check whether a conflict is over when there has been no evidence for this time
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     quiet_after: Duration,
 
-    /// Time without a second owner, until a quiet conflict ends
+    /// Expire a quiet conflict when no second owner has claimed the address for this time
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     expire_after: Duration,
 
-    /// Time after a newcomer's ARP probe in which an answer denies it the address
+    /// Report `probe_denied` for replies within this time after another host's ARP probe
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, hide_short_help = true)]
     probe_denied_window: Duration,
 
-    /// How often one address is reported as denied to one prober
+    /// Report `probe_denied` for an address and a probing host at most once in this time
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration, hide_short_help = true)]
     probe_denied_interval: Duration,
 
-    /// How often a sender's bogus frames of one sort are reported
+    /// Report `bogus_claim` for a sender and a reason at most once in this time
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration, hide_short_help = true)]
     bogus_interval: Duration,
 
-    /// Time without a claim, until a tracked address is silent [default: never]
+    /// Report a tracked address as silent when it has not been claimed for this time [default: never]
     #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
     silent_after: Option<Duration>,
 
-    /// MACs that are remembered for one address
+    /// Maximum number of MACs of one address
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(2..=64), hide_short_help = true)]
     max_macs: usize,
 
-    /// Addresses that are remembered
+    /// Maximum number of addresses
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least_one(), hide_short_help = true)]
     max_bindings: usize,
 }
@@ -100,7 +101,7 @@ fn at_least_one() -> ValueParser {
 }
 
 impl DetectionArguments {
-    /// What detection goes by, for time stamps of this clock.
+    /// The settings for the detector, with time stamps of this clock.
     pub fn config(&self, clock: Clock) -> DetectConfig {
         DetectConfig {
             settle: self.settle,
@@ -131,7 +132,7 @@ impl DetectionArguments {
     }
 }
 
-/// MACs that are one machine.
+/// The MACs of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MacSet(pub Vec<MacAddr>);
 

@@ -24,14 +24,14 @@ use crate::doctor::{DoctorReport, HostEnvironment, InterfaceEnvironment, Process
 
 #[derive(Debug, Args)]
 pub struct DoctorArguments {
-    /// How the picture is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = DoctorOutput::Human)]
     output: DoctorOutput,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DoctorOutput {
-    /// Lines for people
+    /// Text for people
     Human,
     /// One JSON object
     Json,
@@ -60,7 +60,7 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
     })
 }
 
-/// Everything that a bug report needs.
+/// The report for `probe doctor` and for bundles.
 pub async fn report() -> DoctorReport {
     DoctorReport::new(read_environment().await)
 }
@@ -104,7 +104,7 @@ fn is_identity(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Loads everything and lets go of it again.
+/// Loads the BPF programs as a test, and unloads them.
 fn load() -> anyhow::Result<()> {
     let options = LoadOptions {
         ring_memory: 0,

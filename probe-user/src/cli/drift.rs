@@ -14,11 +14,11 @@ pub struct DriftStatusArguments {
     daemon: DaemonArguments,
 }
 
-/// When the daemon tells of drift.
+/// When the daemon reports drift.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct DriftArguments {
-    /// How long the cluster and the wire have to have drifted apart until it is told: a rollout takes a while
+    /// Report drift between Kubernetes objects and network when it has lasted for this time, as rollouts take a while
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub drift_after: Duration,
 }

@@ -17,15 +17,15 @@ use crate::{client::Client, daemon::serve::DEFAULT_PATH};
 
 #[derive(Debug, Args)]
 pub struct DrillArguments {
-    /// How long it lasts; long enough for a scrape, a rule and a page. Ctrl-C ends it earlier
+    /// Duration; long enough for a scrape, an alert rule and a page. Ctrl-C ends it earlier
     #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     duration: Duration,
 
-    /// How it is written
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Human)]
     output: OutputFormat,
 
-    /// The socket of the daemon
+    /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 }

@@ -11,33 +11,33 @@ use probe_model::{FindingKind, Severity};
 
 use crate::filter::{FilterError, MacPrefix, RecordFilter, ServicePattern, network};
 
-/// Which addresses, whose, where.
+/// Selects by address, MAC, VLAN and service.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Show only")]
+#[command(next_help_heading = "Filters")]
 pub struct AddressArguments {
-    /// Addresses or networks; repeat it or separate with commas
+    /// Only these addresses or networks; repeatable, or separated by commas
     #[arg(long, value_name = "IP|CIDR", value_delimiter = ',', value_parser = parse_network)]
     ip: Vec<IpNet>,
 
-    /// MACs or how they begin (00:00:5e); repeat it or separate with commas
+    /// Only these MACs or MAC prefixes (00:00:5e); repeatable, or separated by commas
     #[arg(long, value_name = "MAC", value_delimiter = ',')]
     mac: Vec<MacPrefix>,
 
-    /// VLANs: 0 for untagged, 100, 100.200; repeat it or separate with commas
+    /// Only these VLANs: 0 for untagged, 100, 100.200; repeatable, or separated by commas
     #[arg(long, value_name = "VLAN", value_delimiter = ',')]
     vlan: Vec<Vlan>,
 
-    /// Addresses of services of the cluster: NAMESPACE/NAME, or NAMESPACE/ for all of one; repeat it or separate with
-    /// commas
+    /// Only addresses of these services: NAMESPACE/NAME, or NAMESPACE/ for a whole namespace; repeatable, or separated
+    /// by commas
     #[arg(long, value_name = "NS/NAME", value_delimiter = ',')]
     service: Vec<ServicePattern>,
 }
 
-/// Which findings.
+/// Selects by kind and severity.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Show only")]
+#[command(next_help_heading = "Filters")]
 pub struct FindingArguments {
-    /// Findings of these kinds; repeat it or separate with commas
+    /// Only findings of these kinds; repeatable, or separated by commas
     #[arg(
         long, value_name = "KIND", value_delimiter = ',',
         value_parser = PossibleValuesParser::new(FindingKind::LABELS)
@@ -45,7 +45,7 @@ pub struct FindingArguments {
     )]
     finding: Vec<FindingKind>,
 
-    /// Findings of this severity or more
+    /// Only findings of this severity or higher
     #[arg(
         long, value_name = "SEVERITY",
         value_parser = PossibleValuesParser::new(Severity::LABELS)
@@ -54,15 +54,15 @@ pub struct FindingArguments {
     severity: Option<Severity>,
 }
 
-/// Which interfaces, for those verbs to which the flag means nothing else.
+/// Selects by interface, for verbs where `--interface` has no other meaning.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Show only")]
+#[command(next_help_heading = "Filters")]
 pub struct InterfaceArguments {
-    /// Interfaces, by name or pattern (eth*); repeat it for more
+    /// Only these interfaces, by name or pattern (eth*); repeatable
     #[arg(short, long = "interface", value_name = "IFACE")]
     interfaces: Vec<NamePattern>,
 
-    /// No interface of this name or pattern; repeat it for more
+    /// Exclude these interfaces, by name or pattern; repeatable
     #[arg(short = 'x', long = "exclude", value_name = "IFACE")]
     excluded: Vec<NamePattern>,
 }

@@ -21,8 +21,7 @@ pub struct HistoryArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
 
-    /// From when on: a time span (2h, 3d), a time (2026-11-20T02:00:00Z), or after the finding with this
-    /// number
+    /// Only findings since: a time span (2h, 3d), a time (2026-11-20T02:00:00Z), or the number of a finding
     #[arg(long, value_name = "SINCE", default_value = "0")]
     since: SinceArgument,
 
@@ -36,7 +35,7 @@ pub struct HistoryArguments {
     findings: FindingArguments,
 }
 
-/// From when on.
+/// The value of `--since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SinceArgument {
     Ago(SignedDuration),
@@ -64,7 +63,7 @@ impl FromStr for SinceArgument {
 }
 
 impl SinceArgument {
-    /// As the daemon reads it.
+    /// The parameter of the request to the daemon.
     fn parameter(self, now: Timestamp) -> String {
         match self {
             Self::Sequence(sequence) => sequence.to_string(),
@@ -77,11 +76,11 @@ impl SinceArgument {
     }
 }
 
-/// A line of the daemon's.
+/// A line of the daemon's response.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum HistoryLine {
-    /// Some are not there.
+    /// The number of findings that are missing.
     Missed(MissedRecord),
     /// A finding.
     Finding(Box<SequencedRecord<FindingRecord>>),

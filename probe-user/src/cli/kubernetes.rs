@@ -3,41 +3,43 @@
 use clap::{Args, ValueEnum};
 use probe_kubernetes::{ApiConnection, ClusterHandle, ClusterTasks, ConnectError};
 
-/// Whether to follow a cluster, and which.
+/// Whether to watch the Kubernetes API, and of which cluster.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct KubernetesArguments {
-    /// Whether to follow the cluster's services and pools, to say whose address is in dispute. `auto` does in a
-    /// pod that has a service account's token, and where `KUBECONFIG` names a file
+    /// Watch the Kubernetes API: track the addresses of services, and name service, pool and node in findings
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = KubernetesMode::Auto)]
     kubernetes: KubernetesMode,
 
-    /// The context of the kubeconfig. With one, a cluster that cannot be followed is an error
+    /// Use this context of the kubeconfig; failing to connect is then an error
     #[arg(long, value_name = "NAME")]
     kubernetes_context: Option<String>,
 
-    /// What the cluster calls this node [default: the host's name]
+    /// Name of this node in the cluster [default: the host name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
 }
 
-/// When to follow a cluster.
+/// When to watch the Kubernetes API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum KubernetesMode {
-    /// If one is at hand.
+    /// In a pod with a service account token, or if KUBECONFIG names a file.
     Auto,
     /// Never.
     Off,
 }
 
 impl KubernetesArguments {
-    /// Follows the cluster, if that is wanted and one is at hand; says which, once. Only what was named and cannot be
-    /// had is an error: the monitor does without a cluster.
+    /// Starts to watch the API server, if that is wanted and one is configured, and logs which.
+    ///
+    /// # Errors
+    ///
+    /// A context that was named and cannot be used. Otherwise the daemon runs without a cluster.
     pub async fn start(&self) -> Result<(ClusterHandle, ClusterTasks), ConnectError> {
         let context = self.kubernetes_context.as_deref();
         let off = || (ClusterHandle::off(), ClusterTasks::default());
         if self.kubernetes == KubernetesMode::Off {
-            tracing::info!("Kubernetes: off (--kubernetes off)");
+            tracing::info!("Kubernetes: disabled by --kubernetes off");
             return Ok(off());
         }
         if context.is_none() && !ApiConnection::is_configured() {
@@ -46,18 +48,21 @@ impl KubernetesArguments {
         }
         match ApiConnection::open(context).await {
             Ok(connection) => {
-                tracing::info!(server = connection.server(), "watching the Kubernetes API");
+                tracing::info!(
+                    server = connection.server(),
+                    "Kubernetes: watching the API server"
+                );
                 Ok(ClusterHandle::start(connection, self.node_name()))
             }
             Err(error) if context.is_none() => {
-                tracing::error!(%error, "not watching the Kubernetes API");
+                tracing::error!(%error, "Kubernetes: disabled");
                 Ok(off())
             }
             Err(error) => Err(error),
         }
     }
 
-    /// What the cluster calls this node: usually its host name.
+    /// The name of this node in the cluster: usually its host name.
     fn node_name(&self) -> Option<String> {
         let host = || {
             let name = rustix::system::uname();

@@ -1,4 +1,4 @@
-//! The command line: a file a verb.
+//! The command line: a file for each verb.
 
 mod bindings;
 mod check;
@@ -40,7 +40,7 @@ pub use exit::Exit;
 #[command(name = "probe", version, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 as expected, 1 conflict or overlap found, 2 usage, 3 an expectation not met, \
-                        4 could not do it or not completely."
+                        4 failed or incomplete."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -49,37 +49,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Watch interfaces as a daemon: metrics on HTTP, conflicts as JSON lines on standard output
+    /// Run the daemon: watch interfaces, serve metrics over HTTP, log conflicts as JSON lines
     Run(Box<run::RunArguments>),
-    /// Watch interfaces from a terminal: findings live, or from a capture
+    /// Show findings live, or from a capture
     Watch(Box<watch::WatchArguments>),
-    /// Ask now who answers for an address, a range or a pool: one owner, a conflict, or nobody
+    /// Send ARP probes for addresses, ranges or pools and list the replies
     Check(Box<check::CheckArguments>),
-    /// Tell everything about one address on one screen: who has it, who should, since when, why, and what to do
+    /// Explain one address: who has it, who should, since when, why, and what to do
     Explain(Box<explain::ExplainArguments>),
-    /// Show the open conflicts that the daemon knows; ends with 1 if there are any
+    /// Show the open conflicts of this node; exits 1 if there are any
     Conflicts(conflicts::ConflictsArguments),
-    /// Show which address is at which MAC, as the daemon knows it
+    /// Show the addresses that the daemon knows, with their owners
     Bindings(bindings::BindingsArguments),
-    /// Show what the daemon watches, and how
+    /// Show the interfaces that the daemon watches, and how
     Interfaces(interfaces::InterfacesArguments),
     /// Release the XDP slot for another program: the daemon continues with TC until it is restarted
     ReleaseXdp(release_xdp::ReleaseXdpArguments),
-    /// Show the findings that the daemon remembers
+    /// Show the last findings of the daemon
     History(history::HistoryArguments),
-    /// Check address pools as they are written down, before they are applied; needs no root and no network
+    /// Check address pools in manifests and live clusters; needs no root
     #[command(subcommand)]
     Pools(pools::PoolsCommand),
-    /// Show where the cluster and the wire have drifted apart without a conflict; ends with 3 if they have
+    /// Show drift between the Kubernetes objects and the network; exits 3 if there is any
     Drift(drift::DriftStatusArguments),
-    /// Make the daemon report a conflict that nobody has, to see who is told of a real one
+    /// Make the daemon report a simulated conflict, to test alerts and notifications
     Drill(drill::DrillArguments),
-    /// Print the completions for a shell
+    /// Print shell completions
     Completions(completions::CompletionsArguments),
     /// Write the man pages
     #[command(hide = true)]
     Man(completions::ManArguments),
-    /// Show what this host offers and what is missing: everything that a bug report needs
+    /// Check what this host offers and lacks, for a bug report too
     Doctor(doctor::DoctorArguments),
 }
 
@@ -111,5 +111,51 @@ pub fn main() -> ExitCode {
             exit::print_error(&error);
             Exit::Failed.into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use clap::Command;
+
+    use super::*;
+
+    /// The long flags of a command and of its verbs.
+    fn flags(command: &Command) -> BTreeSet<String> {
+        let own = command.get_arguments().filter_map(|flag| flag.get_long());
+        let own = own.map(str::to_owned);
+        own.chain(command.get_subcommands().flat_map(flags))
+            .collect()
+    }
+
+    #[test]
+    fn every_flag_in_the_documentation_exists() {
+        let mut known = flags(&Cli::command());
+        known.extend(["help", "version"].map(str::to_owned));
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let mut checked = 0;
+        for entry in fs::read_dir(docs).unwrap() {
+            let path = entry.unwrap().path();
+            // Benchmarks run other programs, and so does the page about building.
+            let is_of_others = ["benchmarks.md", "development.md"].map(|name| path.ends_with(name));
+            if path.extension().is_none_or(|extension| extension != "md")
+                || is_of_others.contains(&true)
+            {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let prose: String = text.split("```").step_by(2).collect();
+            for span in prose.split('`').skip(1).step_by(2) {
+                let Some(flag) = span.strip_prefix("--") else {
+                    continue;
+                };
+                let flag = flag.split([' ', '=', ',']).next().unwrap();
+                checked += 1;
+                assert!(known.contains(flag), "{}: --{flag}", path.display());
+            }
+        }
+        assert!(checked > 100, "{checked}");
     }
 }

@@ -14,43 +14,41 @@ use tokio::{sync::broadcast, task};
 
 use crate::daemon::drift_reconciler::ClusterStatusHandle;
 
-/// Where notifications are sent.
+/// The settings of notifications.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Notifications")]
 pub struct NotifyArguments {
-    /// Send conflict notifications to this URL (HTTP POST): when a conflict opens, is quiet, is over. In Kubernetes the
-    /// leader sends, elsewhere every agent. Every user of this host can read it here: a URL that is itself a secret, as
-    /// those of chats are, goes into a file (--webhook-url-file)
+    /// Send conflict notifications to this URL (HTTP POST). In Kubernetes the leader sends, elsewhere every daemon. The
+    /// flag is visible in the process list: for a secret URL use --webhook-url-file
     #[arg(long, value_name = "URL", conflicts_with = "webhook_url_file")]
     webhook_url: Option<String>,
 
-    /// The same with the URL in a file, which is read for each message
+    /// Read the webhook's URL from this file, for each message anew
     #[arg(long, value_name = "FILE")]
     webhook_url_file: Option<PathBuf>,
 
-    /// The format: json (docs/notifications.md), or slack, text for Slack, Mattermost, Rocket.Chat and others
+    /// Format of the messages
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = WebhookFormat::Json)]
     webhook_format: WebhookFormat,
 
-    /// A file with a token that is sent as `Authorization: Bearer …`, read for each message
+    /// Send the token in this file as `Authorization: Bearer …`; read for each message anew
     #[arg(long, value_name = "FILE")]
     webhook_bearer_token_file: Option<PathBuf>,
 
-    /// A file with the certificate authorities (PEM) to trust, and no others. Default: those of the system; in an image
-    /// without any, those of Mozilla
+    /// Verify the receiver's certificate with the certificates in this file (PEM) only [default: those of the system;
+    /// in an image without any, Mozilla's]
     #[arg(long, value_name = "FILE")]
     webhook_ca_file: Option<PathBuf>,
 
-    /// The conflicts that are sent: all (warning), or only those on tracked addresses (critical)
+    /// Minimum severity of the conflicts that are sent
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = MinimumSeverity::Warning)]
     webhook_severity: MinimumSeverity,
 
-    /// The number of messages a minute; further notifications wait, and become one message
+    /// Maximum number of messages a minute; further notifications wait and are merged
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
     webhook_per_minute: usize,
 
-    /// Whether to write Kubernetes Events on the Services whose addresses are in conflict or drift, as `kubectl describe
-    /// service` shows them. `auto` does where the Kubernetes API is watched; the leader writes them
+    /// Write Kubernetes Events on the Services whose addresses are in conflict or drift; the leader writes them
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = EventsMode::Auto)]
     kubernetes_events: EventsMode,
 }
@@ -58,7 +56,7 @@ pub struct NotifyArguments {
 /// When to write Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum EventsMode {
-    /// If there is a cluster.
+    /// If the Kubernetes API is watched.
     Auto,
     /// Never.
     Off,
@@ -69,7 +67,7 @@ enum EventsMode {
 enum MinimumSeverity {
     /// Every conflict.
     Warning,
-    /// Those on tracked addresses.
+    /// Conflicts of tracked addresses.
     Critical,
 }
 
@@ -107,7 +105,7 @@ impl NotifyArguments {
         }
     }
 
-    /// Checks the settings, and that the files are usable.
+    /// Checks the settings and the files that they name.
     pub fn check(&self) -> anyhow::Result<()> {
         if let Some(settings) = self.settings()? {
             Webhook::new(settings).check()?;
@@ -118,13 +116,13 @@ impl NotifyArguments {
 
 /// Starts the notifiers.
 pub struct NotifierSetup<'a> {
-    /// The findings, annotated with what is known of the cluster.
+    /// The findings, annotated with the cluster.
     pub findings: broadcast::Receiver<Arc<FindingRecord>>,
-    /// The cluster, if one is watched.
+    /// The cluster, if there is one.
     pub cluster: &'a ClusterHandle,
-    /// The drifts of the cluster.
+    /// Its drifts.
     pub cluster_status: &'a ClusterStatusHandle,
-    /// The counters.
+    /// The counters for the metrics.
     pub counts: Arc<NotificationCounts>,
 }
 

@@ -1,4 +1,4 @@
-//! The flags of asking.
+//! The flags of active probing.
 
 use std::time::Duration;
 
@@ -8,40 +8,39 @@ use probe_prober::{ArpSocket, ProbeSchedulerConfig, Prober, ProberState};
 
 use super::source::duration;
 
-/// Shorter would be a sweep, not care.
+/// A shorter interval would be a sweep.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Whether to ask, and how.
+/// Whether and how to send ARP probes.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Asking")]
+#[command(next_help_heading = "Active probing")]
 pub struct ProberArguments {
-    /// Whether to ask by ARP probe who answers for an address, where listening leaves that open: after a
-    /// takeover, when a conflict seems over, and now and then about each address that matters. At most five
-    /// frames a second; `auto` asks if this process has the capability to (`CAP_NET_RAW`)
+    /// Send ARP probes after a takeover, when a conflict may be over, and periodically for tracked addresses; at most
+    /// five frames a second
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ConfirmMode::Auto)]
     active_probing: ConfirmMode,
 
-    /// How often each address that matters is asked about, by this node or another
+    /// Interval at which each tracked address is probed, by this node or another
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = ValueParser::new(interval))]
     probe_interval: Duration,
 
-    /// Nodes that run this program on one segment; in a large fleet a few of them ask, chosen by lot
-    /// [default: as many as are heard]
+    /// Number of nodes that run this program on one segment; in a large fleet a few nodes, chosen at random, send the
+    /// probes [default: estimated]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     fleet_size: Option<u32>,
 }
 
-/// When to ask.
+/// When to send ARP probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ConfirmMode {
-    /// If this process may.
+    /// If this process has CAP_NET_RAW.
     Auto,
-    /// Never: only listen.
+    /// Never.
     Off,
 }
 
 impl ProberArguments {
-    /// Whether this process is to ask: by what it was told, and what it may.
+    /// Whether this process sends probes: by its settings and its capabilities.
     pub fn initial_state(&self) -> ProberState {
         match self.active_probing {
             ConfirmMode::Off => ProberState::Off,
@@ -50,27 +49,26 @@ impl ProberArguments {
         }
     }
 
-    /// Opens what it takes to ask, if the state is that it asks; says so, once.
+    /// Opens the socket, if probing is on, and logs the state.
     pub fn open(&self, state: ProberState) -> Result<Prober, ProberState> {
         match state {
             ProberState::Off => {
-                tracing::info!("only listening, as --active-probing off wants it");
+                tracing::info!("active ARP probing disabled by --active-probing off");
                 return Err(state);
             }
             ProberState::NotPermitted => {
                 tracing::warn!(
-                    "only listening: asking takes CAP_NET_RAW, which this process lacks; grant it, or say \
-                     --active-probing off"
+                    "active ARP probing disabled: CAP_NET_RAW is missing; grant it, or set --active-probing off"
                 );
                 return Err(state);
             }
             ProberState::On => {}
         }
         let socket = ArpSocket::sender().map_err(|error| {
-            tracing::warn!(error = %anyhow::Error::new(error), "only listening");
+            tracing::warn!(error = %anyhow::Error::new(error), "active ARP probing disabled");
             ProberState::NotPermitted
         })?;
-        tracing::info!(every = ?self.probe_interval, "asking about what listening leaves open");
+        tracing::info!(interval = ?self.probe_interval, "active ARP probing enabled");
         let config = ProbeSchedulerConfig {
             every: self.probe_interval,
             fleet: self.fleet_size,

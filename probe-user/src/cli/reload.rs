@@ -13,18 +13,18 @@ use crate::{
     settings::{EffectiveSetting, FileWatcher, Invocation, LoadedSettings, changed},
 };
 
-/// Keys, beside those of detection, that take effect while it runs. All others want a restart.
+/// Keys, besides those of detection, that take effect without a restart.
 const RELOADABLE_GROUPS: [&str; 3] = ["filter", "filter-file", "segment"];
 
-/// Reads the settings again and puts them into force.
+/// Reloads the settings and applies them.
 pub struct Reloader {
     invocation: Invocation,
     follower: Option<FileWatcher>,
     at_once: BTreeSet<String>,
-    /// What the daemon was started with: what wants a restart stays so.
+    /// The settings at start; those that need a restart keep these values.
     started: Vec<EffectiveSetting>,
     effective: Vec<EffectiveSetting>,
-    /// For what a restart was last asked, and with which values.
+    /// The settings, with values, for which the need of a restart was logged last.
     restart_warned_for: Vec<(String, Vec<OsString>)>,
     monitor: MonitorHandle,
     interface_commands: InterfacesHandle,
@@ -32,7 +32,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// For a daemon that runs with these settings.
+    /// Creates the reloader of a daemon that runs with these settings.
     pub fn new(invocation: Invocation, loaded: LoadedSettings, session: &Session) -> Self {
         let follower = loaded
             .file
@@ -53,12 +53,12 @@ impl Reloader {
         }
     }
 
-    /// What came of reading them, for the metrics.
+    /// The outcome of the last load, for the metrics.
     pub fn outcome(&self) -> watch::Receiver<ConfigOutcome> {
         self.outcome.subscribe()
     }
 
-    /// Completes when the file says something else.
+    /// Completes when the file has changed.
     pub async fn changed(&mut self) {
         match &mut self.follower {
             Some(follower) => follower.changed().await,
@@ -66,7 +66,7 @@ impl Reloader {
         }
     }
 
-    /// Reads the settings, and the file of the watch filter, again. What is wrong leaves everything as it was.
+    /// Reloads the settings and the file of the watch filter. Invalid settings change nothing.
     pub async fn reload(&mut self) {
         // What is read now is no news later.
         if let Some(follower) = &mut self.follower {
@@ -117,7 +117,7 @@ impl Reloader {
         Ok(count)
     }
 
-    /// Says, once for each set of values, what does not take effect before a restart.
+    /// Logs, once for each set of values, which settings need a restart.
     fn warn_restart_needed(&mut self, settings: &[EffectiveSetting]) {
         let mut keys = changed(&self.started, settings);
         keys.retain(|key| !self.at_once.contains(key));
@@ -136,7 +136,7 @@ impl Reloader {
     }
 }
 
-/// The keys that take effect at once.
+/// The keys that take effect without a restart.
 fn reloadable_settings() -> BTreeSet<String> {
     let detection = DetectionArguments::augment_args(Command::new(""));
     let keys = detection.get_arguments().filter_map(|flag| flag.get_long());

@@ -77,25 +77,23 @@ const WATCHDOG_DIVISOR: u32 = 3;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every flag has an environment variable, ARP_MONITOR_ and its name (ARP_MONITOR_LISTEN), and a \
-                  key in the file of settings, its name without dashes (listen). A flag goes before the \
-                  variable, the variable before the file."
+    after_help = "Each flag is also an environment variable (--listen: ARP_MONITOR_LISTEN) and a key of the settings \
+                  file (listen). Flags override environment variables, which override the file."
 )]
 pub struct RunArguments {
-    /// The file of settings, in YAML. When it changes, or by SIGHUP, it is read again
+    /// Read settings from this YAML file. It is reloaded when it changes, and on SIGHUP
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Show the settings in force and where each comes from, and end: with 2 if they are wrong
+    /// Print the settings in force with their sources, and exit; exits 2 if they are invalid
     #[arg(long)]
     check_config: bool,
 
-    /// Where to serve /metrics, /healthz and /readyz
+    /// Serve /metrics, /healthz and /readyz on this address
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
     listen: SocketAddr,
 
-    /// The Unix socket on which findings, conflicts, bindings and interfaces are served, to root and its
-    /// group; `none` for no socket
+    /// Serve findings and state on this Unix socket, to root and its group; `none` for no socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     socket: PathBuf,
 
@@ -120,12 +118,12 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    /// What to watch, and how.
+    /// The interfaces, kernel-side settings and detection settings.
     pub const fn source(&self) -> &SourceArguments {
         &self.source
     }
 
-    /// What segments are called.
+    /// The names of segments.
     pub fn segments(&self) -> &[SegmentName] {
         &self.metrics.segments
     }
@@ -477,7 +475,7 @@ async fn notify_watchdog(period: Duration, heartbeats: Heartbeats) {
     }
 }
 
-/// Keeps the last findings, and serves them and the state of detection on the socket.
+/// Records the last findings, and serves them and the state of detection on the socket.
 fn serve_api(
     socket: ApiSocket,
     session: &mut Session,
@@ -552,7 +550,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../../deploy/config.example.yaml");
     const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 
-    /// What is no flag that a file could give a value.
+    /// Flags that are not settings of the file.
     const NO_SETTINGS: [&str; 3] = ["config", "check-config", "help"];
 
     fn flags() -> BTreeSet<String> {

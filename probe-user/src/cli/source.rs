@@ -14,15 +14,15 @@ use probe_detect::DetectConfig;
 
 use super::detection::DetectionArguments;
 
-/// What to watch, and how.
+/// The interfaces to watch, and how.
 #[derive(Clone, Debug, Args)]
 pub struct SourceArguments {
-    /// Interface to watch, by name or pattern (eth*); repeat it or separate with commas. Without it: every network card,
-    /// bond masters instead of their ports, and what carries the default route
+    /// Watch these interfaces, by name or pattern (eth*); repeatable, or separated by commas [default: physical network
+    /// cards, bond masters instead of their ports, and the interface of the default route]
     #[arg(short, long = "interface", value_name = "IFACE", value_delimiter = ',')]
     interfaces: Vec<NamePattern>,
 
-    /// Interface not to watch, by name or pattern
+    /// Exclude these interfaces, by name or pattern
     #[arg(
         short = 'x',
         long = "exclude",
@@ -31,7 +31,7 @@ pub struct SourceArguments {
     )]
     excluded: Vec<NamePattern>,
 
-    /// How arriving frames are seen
+    /// How to attach for received frames. Some drivers interrupt the link for a moment when an XDP program is attached
     #[arg(long, value_enum, value_name = "MODE", default_value_t = AttachMode::Auto)]
     attach: AttachMode,
 
@@ -42,41 +42,41 @@ pub struct SourceArguments {
     detection: DetectionArguments,
 }
 
-/// What the kernel side looks at, and how much memory it may take.
+/// The settings of the kernel side.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kernel side")]
 struct KernelArguments {
-    /// How often an unchanged claim is reported by the kernel side; 0s reports every frame
+    /// Report an unchanged claim at most once in this time; 0s reports every frame
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     refresh: Duration,
 
-    /// Watch only these addresses; repeat it or separate with commas
+    /// Observe only these addresses; repeatable, or separated by commas
     #[arg(long = "filter", value_name = "CIDR", value_delimiter = ',', value_parser = ipv4_network)]
     filter: Vec<Ipv4Net>,
 
-    /// Watch only the addresses in this file too, one CIDR a line, # for comments; SIGHUP reads it again
+    /// Observe the addresses in this file too, one CIDR a line, # for comments; reloaded on SIGHUP
     #[arg(long, value_name = "FILE")]
     filter_file: Option<PathBuf>,
 
-    /// CIDRs that fit into the filter
+    /// Maximum number of CIDRs in the filter
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     filter_capacity: u32,
 
-    /// Memory for the rings of all CPUs together, in MiB
+    /// Memory of the ring buffers of all CPUs together, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     ring_memory: u32,
 
-    /// Addresses whose claims and requests the kernel side remembers
+    /// Maximum number of addresses whose claims and requests the kernel side keeps
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(256..=4_194_304))]
     kernel_addresses: u32,
 
-    /// Addresses not seen before that each CPU reports in a second; what is beyond is counted
+    /// Maximum number of new addresses that each CPU reports in a second; the rest is counted
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     new_address_rate: u32,
 }
 
 impl SourceArguments {
-    /// Which interfaces, and how.
+    /// The selection of interfaces and the attach mode.
     pub fn policy(&self) -> WatchPolicy {
         let selection = InterfaceSelection {
             include: self.interfaces.clone(),
@@ -88,12 +88,12 @@ impl SourceArguments {
         }
     }
 
-    /// What the kernel side reports.
+    /// The settings of the kernel side.
     pub fn settings(&self) -> Settings {
         self.kernel.settings()
     }
 
-    /// What the kernel side takes.
+    /// The sizes of the maps.
     pub fn load_options(&self) -> LoadOptions {
         self.kernel.load_options()
     }
@@ -103,7 +103,7 @@ impl SourceArguments {
         self.kernel.networks()
     }
 
-    /// How detection judges.
+    /// The settings of detection.
     pub fn detect_config(&self) -> DetectConfig {
         self.detection.config(probe_datapath::clock::MONOTONIC)
     }

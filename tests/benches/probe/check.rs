@@ -72,13 +72,12 @@ struct Network {
 
 pub fn run() -> Result<Section> {
     let mut section = Section::new(
-        "Asking about a network",
+        "Probing a network",
         format!(
             "`cargo xtask bench check`: a network on a switch of namespaces; every {OWNED}th address has an owner, of {DUPLICATED} \
              of these one has two, on {MACHINES} hosts whose kernels answer. Each program by itself at the same rate, {ROUNDS} \
              rounds: the quicker one, and the worse count. An owner is an address with a MAC. arp-scan is run with \
-             `--interval`, arping as `arping -c 1 -w 1`, started for each address at that rate; it asks once, the others ask \
-             silent addresses twice. The time is that of the process, from its start to its end.\n",
+             `--interval`, arping as `arping -c 1 -w 1`, started for each address at that rate; it probes once, the others probe addresses without a reply twice. The time is that of the process, from its start to its end.\n",
         ),
         &[
             "program",
@@ -141,7 +140,7 @@ pub fn run() -> Result<Section> {
             probe.time <= arp_scan.time,
         );
     }
-    section.note("arping ends with the first answer, and so does not see a second owner.");
+    section.note("arping ends with the first reply, and so does not find a second owner.");
     Ok(section)
 }
 

@@ -109,7 +109,7 @@ fn section(cases: &[Case], times: &[Vec<Vec<Duration>>]) -> Section {
         "What a frame costs",
         format!(
             "`cargo xtask bench frame-cost`: `BPF_PROG_TEST_RUN`, {QUIET_REPEAT} runs a round ({EMITTED_REPEAT} where \
-             each becomes an event, its ring drained between rounds), best of {ROUNDS} rounds that take turns, in ns \
+             each becomes an event, its ring drained between rounds), best of {ROUNDS} interleaved rounds, in ns \
              a frame.\n"
         ),
         &["frame", "XDP", "over empty", "TC", "over empty"],

@@ -28,9 +28,9 @@ pub fn run() -> Result<Section> {
     let mut section = Section::new(
         "Latency",
         format!(
-            "`cargo xtask bench latency`: a request and two answers by different machines, {} addresses one every {} ms; from \
-             the kernel's time stamp of the second answer to the line of `probe watch -o json` in the reader's hands, in µs. \
-             The load: {} announcements a second of {} addresses by a third party, on the same two cores.\n",
+            "`cargo xtask bench latency`: a request and two replies by different hosts, {} addresses one every {} ms; from \
+             the kernel's time stamp of the second reply to the line of `probe watch -o json` at the reader, in µs. \
+             The load: {} announcements a second of {} addresses by a third host, on the same two cores.\n",
             u32::from(CONFLICTS) * u32::from(RUNS),
             PACE.as_millis(),
             LOAD.0,
@@ -66,8 +66,7 @@ pub fn run() -> Result<Section> {
     }
     section.note(
         "Up to 200 µs of it is the window in which events of several CPUs are put in order (`order.rs`). The time stamp is \
-         translated to the time of day when the finding is published; both clocks are read one after the other, and whatever \
-         comes between adds to the latency seen here.",
+         translated to the time of day when the finding is published; both clocks are read one after the other, and the time between adds to the latency.",
     );
     Ok(section)
 }

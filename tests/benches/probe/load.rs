@@ -37,7 +37,7 @@ where
     Ok(program.try_into()?)
 }
 
-/// Addresses that have two owners who take turns.
+/// Addresses that have two alternating owners.
 pub const PLANTED: usize = 100;
 
 /// The address with this number.

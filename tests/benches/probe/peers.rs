@@ -91,10 +91,10 @@ fn section(outcomes: &[Outcome]) -> Section {
         "Beside other programs",
         format!(
             "`cargo xtask bench peers`: {RATE} announcements a second for {} s (`sendmmsg`, one veth pair) of {ADDRESSES} addresses, \
-             {PLANTED} of which have two owners who take turns every 100 ms; each program by itself, {ROUNDS} rounds, the quieter one. \
+             {PLANTED} of which have two alternating owners every 100 ms; each program by itself, {ROUNDS} rounds, the quieter one. \
              CPU seconds of the process; of everything that the frames cause (sender, program, softirq threads; softirqs on \
              their time included); of the whole machine from /proc/stat, whoever used it; and what the last two are over \
-             the slice in which nobody watches.\n",
+             the slice without any program.\n",
             DURATION.as_secs()
         ),
         &[

@@ -39,9 +39,9 @@ pub fn run() -> Result<Section> {
         "A scrape",
         format!(
             "`cargo xtask bench scrape`: `probe run` with {ADDRESSES} tracked addresses, {CONFLICTS} of them with an open \
-             conflict; a scrape is timed from before it connects until the last byte is read, {SCRAPES} times. Then \
-             {PLANTED} more conflicts, one every {} ms; from the kernel's time stamp of the second answer to the line of \
-             the log in the reader's hands.\n",
+             conflict; a scrape is timed from before it connects to the last byte, {SCRAPES} times. Then \
+             {PLANTED} more conflicts, one every {} ms; from the kernel's time stamp of the second reply to the line of \
+             the log at the reader.\n",
             PACE.as_millis()
         ),
         &["what", "p50, ms", "p90, ms", "p99, ms", "max, ms"],

@@ -28,9 +28,8 @@ pub fn run() -> Result<Section> {
         "A storm",
         format!(
             "`cargo xtask bench storm`: `BPF_PROG_TEST_RUN` with live frames makes announcements as fast as one core can, \
-             for {} s, and sends them through a veth pair to `probe run --attach native`; the kernel remembers 65 536 addresses. \
-             Of the addresses, {PLANTED} have two owners who take turns. Counted: frames in the ledger of the daemon over \
-             frames that the network card received.\n",
+             for {} s, and sends them through a veth pair to `probe run --attach native`; the kernel side keeps 65 536 addresses. \
+             Of the addresses, {PLANTED} have two alternating owners. Counted: frames in the daemon's metrics over frames that the network card received.\n",
             DURATION.as_secs()
         ),
         &[

@@ -1,4 +1,4 @@
-//! What the rest of the traffic loses while the programs are attached.
+//! Effect on other traffic while the programs are attached.
 
 use anyhow::{Context as _, Result};
 use probe_tests::{Host, Lab, Process, Stream};
@@ -20,10 +20,10 @@ const MODES: [(&str, Option<&str>); 4] = [
 
 pub fn run() -> Result<Section> {
     let mut section = Section::new(
-        "What the rest of the traffic loses",
+        "Effect on other traffic",
         format!(
             "`cargo xtask bench traffic`: iperf3 over a veth pair for {SECONDS} s, `probe run` attached to the receiving end; \
-             the best of {ROUNDS} rounds that take turns. A veth pair has no wire that would be the limit, so this shows every \
+             the best of {ROUNDS} interleaved rounds. A veth pair has no wire that would be the limit, so this shows every \
              nanosecond of the CPU.\n"
         ),
         &[

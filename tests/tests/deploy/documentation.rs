@@ -1,4 +1,5 @@
-//! The documentation: its links lead somewhere, and it names only metrics and alerts that there are.
+//! The documentation: its links lead somewhere, it names only metrics and alerts that exist, and the crates depend on
+//! each other as it says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -118,6 +119,75 @@ fn every_metric_that_is_named_exists() {
                 "{}: arp_monitor_{name}",
                 page.display()
             );
+        }
+    }
+}
+
+/// The crates of the architecture's table, with the crates of the workspace that each depends on.
+fn documented_dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let page = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = page.split_once("## Crates\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.filter_map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let name = cells[0].trim_matches('`');
+        let manifest = workspace().join(format!("probe-user/{name}/Cargo.toml"));
+        let dependencies = cells[2].split(", ").map(str::to_owned).collect();
+        manifest.exists().then(|| (name.to_owned(), dependencies))
+    })
+    .collect()
+}
+
+/// The names in a manifest's section of dependencies.
+fn dependencies(name: &str) -> BTreeSet<String> {
+    let manifest = workspace().join(format!("probe-user/{name}/Cargo.toml"));
+    let manifest = fs::read_to_string(manifest).unwrap();
+    let (_, section) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let names = section
+        .lines()
+        .filter_map(|line| line.split(['.', ' ', '=']).next());
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_architecture_names_the_crates_that_each_crate_depends_on() {
+    let documented = documented_dependencies();
+    assert_eq!(documented.len(), 11);
+    for (name, expected) in documented {
+        let actual: BTreeSet<_> = dependencies(&name)
+            .iter()
+            .filter_map(|dependency| dependency.strip_prefix("probe-"))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(actual, expected, "{name}");
+    }
+}
+
+#[test]
+fn pure_crates_use_no_sockets_files_or_async_runtime() {
+    let impure = [
+        "hyper",
+        "kube",
+        "libc",
+        "nix",
+        "reqwest",
+        "rtnetlink",
+        "rustix",
+        "socket2",
+        "tokio",
+    ];
+    for name in ["model", "detect", "pools", "cluster"] {
+        let library = workspace().join(format!("probe-user/{name}/src/lib.rs"));
+        let library = fs::read_to_string(library).unwrap();
+        assert!(library.contains("#![forbid(unsafe_code)]"), "{name}");
+        let used = dependencies(name);
+        for package in impure {
+            assert!(!used.contains(package), "{name} uses {package}");
         }
     }
 }

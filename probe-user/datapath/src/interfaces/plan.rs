@@ -8,18 +8,18 @@ use crate::attach::LARGEST_SINGLE_BUFFER_MTU;
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
-    /// Native XDP where it is free, else TC
+    /// Native XDP where it is possible without harm, else TC
     #[default]
     Auto,
     /// XDP in the driver
     Native,
-    /// TC ingress: gets along with every other program
+    /// TC ingress: works beside other programs
     Tc,
-    /// XDP after the socket buffer is made; costs all traffic
+    /// XDP after the socket buffer is allocated; slows down all traffic
     Generic,
 }
 
-/// What the decision goes by.
+/// The facts that the decision depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
