@@ -479,7 +479,8 @@ mod tests {
             if tick % 2 == 0 {
                 claims.push(sighting(A, at + MS, at));
             }
-            let random = MacAddr([2, 1, 0, 0, (tick >> 8) as u8, tick as u8]);
+            let [.., high, low] = tick.to_be_bytes();
+            let random = MacAddr([2, 1, 0, 0, high, low]);
             claims.push(sighting(random, at + MS + 20_000, 0));
             if tick % 2 == 0 {
                 claims.push(sighting(B, at + MS + 50_000, at));

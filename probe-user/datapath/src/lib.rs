@@ -34,9 +34,13 @@ use probe_common::{event::ABI_VERSION, event_filter::Settings};
 
 use self::filter::AddressFilter;
 pub use self::{
-    attach::Attachment, clsact::ClsactFilters, counters::CounterReader,
-    descriptors::DescriptorReserve, device::AttachmentStatus, device::DisplacedProgram,
-    error::KernelError, rings::EventRings,
+    attach::Attachment,
+    clsact::ClsactFilters,
+    counters::CounterReader,
+    descriptors::DescriptorReserve,
+    device::{AttachmentStatus, DisplacedProgram},
+    error::KernelError,
+    rings::EventRings,
 };
 
 /// The programs, as built from `probe-ebpf`.

@@ -11,8 +11,10 @@ use std::{
 
 use jiff::Timestamp;
 use probe_cluster::snapshot::ResourceState;
-use probe_common::counter::{Direction, Outcome};
-use probe_common::wire::Kind;
+use probe_common::{
+    counter::{Direction, Outcome},
+    wire::Kind,
+};
 use probe_datapath::{
     CounterReader,
     interfaces::{InterfaceSelection, NamePattern},

@@ -33,9 +33,8 @@ fn health(daemon: &Daemon) -> (u16, Value) {
 fn component(health: &Value, name: &str) -> Value {
     let components = health["components"].as_array().unwrap();
     let found = components.iter().find(|found| found["component"] == name);
-    found
-        .unwrap_or_else(|| panic!("no {name} in {health}"))
-        .clone()
+    assert!(found.is_some(), "no {name} in {health}");
+    found.unwrap().clone()
 }
 
 /// The names of its tasks, as the daemon lists them itself: none can be forgotten here.

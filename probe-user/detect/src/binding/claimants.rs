@@ -9,6 +9,10 @@ use crate::{ClaimFlags, RequestId};
 
 /// One MAC that has claimed the address.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, each of which is asked for by itself"
+)]
 pub(super) struct Claimant {
     pub mac: MacAddr,
     /// It takes part in the present state of affairs: since the address last settled with another owner,

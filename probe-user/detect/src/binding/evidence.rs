@@ -1,7 +1,6 @@
 //! What opens a conflict, and what is less than one.
 
 use probe_model::{Evidence, FindingKind, Hint, OwnerView};
-
 use smallvec::SmallVec;
 
 use super::{Binding, claimants::Claimant, conflict::OpenConflict};

@@ -43,11 +43,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-pub use self::connections::SlotRefusal;
 pub use self::{
     api::{
         ApiSources, ClusterObjectsRecord, MAX_API_CONNECTIONS, MissedRecord, serve as serve_api,
     },
+    connections::SlotRefusal,
     socket::{ApiSocket, ApiSocketError, DEFAULT_PATH},
     state::{InterfaceRecord, LinkState, StatusRecord},
 };
@@ -55,14 +55,16 @@ use self::{
     connections::{ClientSlots, peer_of, serve_connection},
     metrics::{AddressMetrics, MetricsInputs},
 };
-use crate::daemon::{
-    annotate::{Annotator, NodeListSource},
-    drift_reconciler::ClusterStatusHandle,
-    drill::DrillSlot,
-    health::{HealthRegistry, HealthReport},
-    monitor::{MonitorHandle, MonitorStopped},
+use crate::{
+    daemon::{
+        annotate::{Annotator, NodeListSource},
+        drift_reconciler::ClusterStatusHandle,
+        drill::DrillSlot,
+        health::{HealthRegistry, HealthReport},
+        monitor::{MonitorHandle, MonitorStopped},
+    },
+    log_writer::LogWriter,
 };
-use crate::log_writer::LogWriter;
 
 /// How long a scrape may wait for its turn, and how long detection may take to reply.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
