@@ -5,23 +5,54 @@ use std::collections::BTreeMap;
 use probe_pools::Labels;
 use serde_json::Value;
 
+/// What is known of a label of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelValue<'a> {
+    /// The object has it.
+    Value(&'a str),
+    /// The object does not have it.
+    Absent,
+    /// It was not read.
+    Unknown,
+}
+
+impl<'a> LabelValue<'a> {
+    /// The value, `None` if the label is absent. `Err` if it was not read.
+    fn known(self) -> Result<Option<&'a str>, UnknownLabel> {
+        match self {
+            Self::Value(value) => Ok(Some(value)),
+            Self::Absent => Ok(None),
+            Self::Unknown => Err(UnknownLabel),
+        }
+    }
+}
+
+/// A label that was not read.
+#[derive(Debug)]
+struct UnknownLabel;
+
 /// The labels of an object, as far as they were read.
 pub trait ObjectLabels {
-    /// The value of a label, `Some(None)` if the object does not have it; `None` if that was not read.
-    fn value(&self, key: &str) -> Option<Option<&str>>;
+    /// What is known of a label.
+    fn value(&self, key: &str) -> LabelValue<'_>;
 }
 
 /// All labels of an object.
 impl ObjectLabels for Labels {
-    fn value(&self, key: &str) -> Option<Option<&str>> {
-        Some(self.get(key).map(String::as_str))
+    fn value(&self, key: &str) -> LabelValue<'_> {
+        self.get(key)
+            .map_or(LabelValue::Absent, |value| LabelValue::Value(value))
     }
 }
 
 /// Those labels of an object that selectors name; `None` of those that it does not have.
 impl ObjectLabels for BTreeMap<String, Option<String>> {
-    fn value(&self, key: &str) -> Option<Option<&str>> {
-        self.get(key).map(Option::as_deref)
+    fn value(&self, key: &str) -> LabelValue<'_> {
+        match self.get(key) {
+            Some(Some(value)) => LabelValue::Value(value),
+            Some(None) => LabelValue::Absent,
+            None => LabelValue::Unknown,
+        }
     }
 }
 
@@ -29,7 +60,7 @@ impl ObjectLabels for BTreeMap<String, Option<String>> {
 pub fn selects(selector: &Value, labels: &impl ObjectLabels) -> Option<bool> {
     if let Some(wanted) = selector.get("matchLabels").filter(|one| !one.is_null()) {
         for (key, value) in wanted.as_object()? {
-            if labels.value(key)? != value.as_str() {
+            if labels.value(key).known().ok()? != value.as_str() {
                 return Some(false);
             }
         }
@@ -43,7 +74,7 @@ pub fn selects(selector: &Value, labels: &impl ObjectLabels) -> Option<bool> {
     for expression in expressions.as_array()? {
         let key = expression.get("key")?.as_str()?;
         let values = expression.get("values").and_then(Value::as_array);
-        let label = labels.value(key)?;
+        let label = labels.value(key).known().ok()?;
         let is_listed = values.is_some_and(|values| {
             label.is_some() && values.iter().any(|value| value.as_str() == label)
         });

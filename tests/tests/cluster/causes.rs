@@ -275,6 +275,8 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
     ] {
         host.add_address(&format!("{}/24", ip(last)))?;
     }
+    // As hosts announce an address that they get: without that it might be a speaker's from before the daemon's start.
+    two.run(["arping", "-U", "-c3", "-I", "eth0", &ip(NODE_ADDRESS)])?;
     for speaker in &mut speakers {
         speaker.wait_for_burst()?;
     }

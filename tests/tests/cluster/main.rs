@@ -10,4 +10,5 @@ mod drift;
 mod drift_reconciler;
 mod events;
 mod expected_owner;
+mod speakers;
 mod watchers;

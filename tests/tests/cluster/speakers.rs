@@ -1,0 +1,244 @@
+//! MetalLB's speakers in trouble: all of them down, and two leaders that delete each other's status while the API server
+//! restarts.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use probe_tests::{
+    Daemon, Host, Kubernetes, Lab, MetalLbSpeaker, SocketPlace, Switch, eventually,
+    install_metallb, l2_status, metallb, namespace, node, pool, service,
+};
+use serde_json::{Value, json};
+
+/// Lists, leader election, ARP probes without a reply, and the grace period of drift.
+const PATIENCE: Duration = Duration::from_secs(120);
+const IP: &str = "192.0.2.240";
+
+/// A cluster with two nodes and a service, and a host that runs the daemon.
+struct Stage {
+    kubernetes: Kubernetes,
+    nodes: Vec<Host>,
+    client: Host,
+    watcher: Host,
+    service: Value,
+    _switch: Switch,
+}
+
+impl Stage {
+    fn new(lab: &Lab) -> Result<Self> {
+        let switch = lab.hub()?;
+        let host = |name: &str, last: u8| -> Result<Host> {
+            let host = switch.host(name)?;
+            host.add_address(&format!("192.0.2.{last}/24"))?;
+            Ok(host)
+        };
+        let nodes = vec![host("node-1", 11)?, host("node-2", 12)?];
+        let (client, watcher) = (host("client", 50)?, host("watcher", 1)?);
+        let kubernetes = lab.kubernetes()?;
+        let api = kubernetes.api()?;
+        install_metallb(&api, true)?;
+        api.create(&pool("production", &["192.0.2.240/28"]))?;
+        let advertised = json!({ "ipAddressPools": ["production"] });
+        api.create(&metallb("L2Advertisement", "all", &advertised))?;
+        for (name, address) in [("node-1", "192.0.2.11"), ("node-2", "192.0.2.12")] {
+            let object = node(name, address);
+            api.create(&object)?;
+            api.patch_status(&object, &object["status"])?;
+        }
+        api.create(&namespace("shop"))?;
+        let service = service("shop", "frontend");
+        api.create(&service)?;
+        api.assign(&service, &[IP])?;
+        Ok(Self {
+            kubernetes,
+            nodes,
+            client,
+            watcher,
+            service,
+            _switch: switch,
+        })
+    }
+
+    fn daemon(&self, socket: &SocketPlace) -> Result<Daemon<'_>> {
+        let account = self.kubernetes.deployed_account()?;
+        let access = self.kubernetes.deploy_to(&self.watcher, &account)?;
+        let options = [
+            "-i",
+            "eth0",
+            "--attach",
+            "native",
+            "--active-probing",
+            "auto",
+            "--probe-interval",
+            "3s",
+            "--drift-after",
+            "2s",
+            "--socket",
+            socket.word(),
+        ];
+        let daemon = self.watcher.daemon_under(&access.words(), &options)?;
+        daemon.wait_until_ready()?;
+        daemon.wait_for_metrics("the address to be tracked", PATIENCE, |metrics| {
+            Ok(metrics
+                .get("arp_monitor_tracked_addresses", &[])
+                .is_some_and(|number| number > 0.0)
+                && metrics
+                    .select("arp_monitor_tracked_silent", &[("ip", IP)])
+                    .next()
+                    .is_some())
+        })?;
+        for host in &self.nodes {
+            host.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
+        }
+        Ok(daemon)
+    }
+}
+
+fn speaker(host: &Host) -> Result<MetalLbSpeaker> {
+    let mut speaker = MetalLbSpeaker::start(host, [192, 0, 2, 240])?;
+    speaker.announce()?;
+    speaker.wait_for_burst()?;
+    Ok(speaker)
+}
+
+fn lines(socket: &SocketPlace, path: &str) -> Vec<Value> {
+    let Ok(lines) = socket.get(path) else {
+        return Vec::new();
+    };
+    let values = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    values
+        .flat_map(|value| match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        })
+        .collect()
+}
+
+fn of_address(mut values: Vec<Value>) -> Vec<Value> {
+    values.retain(|value| value["ip"] == IP);
+    values
+}
+
+#[test]
+fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -> Result<()> {
+    let lab = Lab::new()?;
+    let stage = Stage::new(&lab)?;
+    let socket = SocketPlace::new()?;
+    let _daemon = stage.daemon(&socket)?;
+    let [one, two] = &stage.nodes[..] else {
+        unreachable!()
+    };
+    let speakers = [speaker(one)?];
+    // The backup's speaker announces nothing; it goes down with the other.
+    drop(speakers);
+    let not_announced = || -> Vec<Value> {
+        let mut drifts = of_address(lines(&socket, "/v1/drift"));
+        drifts.retain(|drift| drift["drift"] == "not_announced");
+        drifts
+    };
+    let mut looks = 0_u32;
+    eventually("the service not to be announced", PATIENCE, || {
+        if looks.is_multiple_of(100) {
+            // The daemon may announce it itself for all it knows, until another host asks in vain.
+            stage
+                .client
+                .run(["arping", "-D", "-c1", "-w1", "-I", "eth0", IP])?;
+        }
+        looks += 1;
+        Ok(not_announced().pop())
+    })
+    .with_context(|| format!("{:#?}", lines(&socket, "/v1/drift")))?;
+    let conflicts = of_address(lines(&socket, "/v1/conflicts"));
+    ensure!(conflicts.is_empty(), "{conflicts:?}");
+    let _back = speaker(two)?;
+    eventually("the drift to end", PATIENCE, || {
+        Ok(not_announced().is_empty().then_some(()))
+    })
+}
+
+/// Two leaders: each creates its own status and deletes the other's, until `stop`. Returns how many changes were made.
+fn delete_each_others_status(
+    kubernetes: &Kubernetes,
+    service: &Value,
+    stop: &AtomicBool,
+    changes: &AtomicU32,
+) {
+    let statuses = ["node-1", "node-2"].map(|node| l2_status(&format!("l2-{node}"), node, service));
+    while !stop.load(Ordering::Relaxed) {
+        for (mine, others) in [(&statuses[0], &statuses[1]), (&statuses[1], &statuses[0])] {
+            // The API server is away for a part of the time.
+            let Ok(api) = kubernetes.api() else { continue };
+            let made = [api.create(mine).is_ok(), api.delete(others).is_ok()];
+            changes.fetch_add(
+                made.iter().map(|&made| u32::from(made)).sum(),
+                Ordering::Relaxed,
+            );
+        }
+    }
+}
+
+#[test]
+fn two_leaders_that_delete_each_others_status_are_a_split_brain_also_across_a_restart_of_the_api_server()
+-> Result<()> {
+    let lab = Lab::new()?;
+    let mut stage = Stage::new(&lab)?;
+    let socket = SocketPlace::new()?;
+    let hosts = std::mem::take(&mut stage.nodes);
+    stage.nodes = hosts;
+    let daemon = stage.daemon(&socket)?;
+    let [one, two] = &stage.nodes[..] else {
+        unreachable!()
+    };
+    let mut speakers =
+        [one, two].map(|host| MetalLbSpeaker::start(host, [192, 0, 2, 240]).unwrap());
+    for speaker in &mut speakers {
+        speaker.announce()?;
+    }
+    for speaker in &mut speakers {
+        speaker.wait_for_burst()?;
+    }
+    let (stop, changes) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let cause = || -> Option<String> {
+        let conflict = of_address(lines(&socket, "/v1/conflicts")).pop()?;
+        let kind = &conflict["cluster"]["cause"]["kind"];
+        Some(kind.as_str().unwrap_or("none").to_owned())
+    };
+    thread::scope(|scope| -> Result<()> {
+        let storm = scope.spawn(|| {
+            delete_each_others_status(&stage.kubernetes, &stage.service, &stop, &changes);
+        });
+        let checks = || -> Result<()> {
+            eventually("a split brain", PATIENCE, || {
+                stage.client.ask(IP)?;
+                Ok((cause().as_deref() == Some("split_brain")).then_some(()))
+            })
+            .with_context(|| format!("{:?}", cause()))?;
+            let before = changes.load(Ordering::Relaxed);
+            // At each of these moments the status names one of them, both or none.
+            let mut causes = Vec::new();
+            eventually("hundreds of changes", PATIENCE, || {
+                causes.push(cause());
+                Ok((changes.load(Ordering::Relaxed) > before + 300).then_some(()))
+            })?;
+            causes.dedup();
+            ensure!(causes == [Some("split_brain".to_owned())], "{causes:?}");
+            Ok(())
+        };
+        let result = checks();
+        stop.store(true, Ordering::Relaxed);
+        ensure!(storm.join().is_ok(), "the storm ended in a panic");
+        result
+    })?;
+    drop(daemon);
+    Ok(())
+}
