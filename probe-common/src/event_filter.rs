@@ -519,7 +519,7 @@ mod tests {
             let mac = if tick % 2 == 0 { A } else { B };
             sighting(mac, SECOND_NS + tick * 100 * MS, 0)
         });
-        assert!(!run(alternating).iter().any(|event| is_limited(event)));
+        assert!(!run(alternating).iter().any(is_limited));
         // An unchanged claim in between does not hide it.
         let (mut state, settings) = (
             ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default()),

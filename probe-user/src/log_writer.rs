@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_and_still_a_line() {
-        let line = cut(&[b'x'; MAX_LINE_BYTES + 1]);
+        let line = cut(&vec![b'x'; MAX_LINE_BYTES + 1]);
         assert_eq!(line.len(), MAX_LINE_BYTES);
         assert!(line.ends_with(b"x\n"));
     }

@@ -19,7 +19,7 @@
 //! node that is said to announce the address, and may do so through another interface, is missing among the owners.
 //!
 //! What MetalLB says about who announces (`ServiceL2Status`), and kube-vip (`vipHost`), is a witness: it may tell two
-//! announcers apart, and never makes two of none. [`NodeOwner`] says when a node counts as a speaker, and when as a host.
+//! announcers apart, and never makes two of none. `NodeOwner` says when a node counts as a speaker, and when as a host.
 //!
 //! Two nodes that contest an address briefly have no cause: a rollout of the speakers looks like that.
 

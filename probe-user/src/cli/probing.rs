@@ -33,7 +33,7 @@ pub struct ProberArguments {
 /// When to send ARP probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ConfirmMode {
-    /// If this process has CAP_NET_RAW.
+    /// If this process has `CAP_NET_RAW`.
     Auto,
     /// Never.
     Off,

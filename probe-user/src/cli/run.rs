@@ -54,7 +54,7 @@ use crate::{
         segments::SegmentName,
         serve,
         serve::{ApiSocket, ApiSources, DEFAULT_PATH, MetricsSources, RefusedConnections},
-        supervisor::{DRIVER_STALL_LIMIT, Heartbeats, STALL_LIMIT, Supervisor},
+        supervisor::{DRIVER_STALL_LIMIT, Heartbeats, STALL_LIMIT, Supervisor, TaskFailure},
     },
     log_writer::LogWriter,
     settings::{Invocation, LoadedSettings, SettingsError},
@@ -258,11 +258,9 @@ async fn daemon(
             arguments.listen
         )
     })?;
-    let socket = if arguments.socket.as_os_str() == NO_SOCKET {
-        None
-    } else {
-        Some(ApiSocket::bind(&arguments.socket)?)
-    };
+    let has_socket = arguments.socket.as_os_str() != NO_SOCKET;
+    let socket = has_socket.then(|| ApiSocket::bind(&arguments.socket));
+    let socket = socket.transpose()?;
     let (cluster, cluster_tasks) = arguments.kubernetes.start().await?;
     let asking = arguments.asking.open(asking);
     let asking = asking.map(|asking| asking.with_leadership(cluster.is_leader()));
@@ -284,7 +282,6 @@ async fn daemon(
             signals.await;
             Ok::<_, String>(())
         });
-
     let cluster_status =
         start_drift_reconciler(&arguments.drift, &cluster, &mut session, annotator.clone());
     let notifications = Arc::<NotificationCounts>::default();
@@ -293,8 +290,8 @@ async fn daemon(
         cluster: &cluster,
         cluster_status: &cluster_status,
         counts: notifications.clone(),
-    };
-    let notifiers = notifiers.start(&arguments.notify)?;
+    }
+    .start(&arguments.notify)?;
     let refused_connections = Arc::<RefusedConnections>::default();
     let api = socket.map(|socket| {
         let known = (annotator.clone(), cluster_status.clone());
@@ -341,32 +338,35 @@ async fn daemon(
         serve::serve(listener, sources),
     );
     tracing::info!(address = %arguments.listen, "serving /metrics, /healthz and /readyz");
-    if let Some(period) = sd_notify::watchdog_enabled() {
-        let heartbeats = session.tasks.heartbeats();
-        let watchdog = notify_watchdog(period / WATCHDOG_DIVISOR, heartbeats);
-        session
-            .tasks
-            .spawn_on(&health_runtime, "watchdog", watchdog);
-    }
-
+    start_watchdog(&mut session.tasks, &health_runtime);
     notify_service_manager(NotifyState::Ready);
     let failure = tokio::select! {
         () = stop.received() => None,
         failure = session.tasks.failure() => Some(failure),
     };
     guard.begin();
+    server.abort();
+    shut_down(session, api, last_tasks, failure).await
+}
+
+/// Ends all tasks in their order, within [`STOP_LIMIT`].
+async fn shut_down(
+    mut session: Session,
+    api: Option<AbortHandle>,
+    last_tasks: LastTasks,
+    failure: Option<TaskFailure>,
+) -> anyhow::Result<Exit> {
     notify_service_manager(NotifyState::Stopping);
-    match &failure {
-        Some(failure) => tracing::error!(%failure, "stopping"),
-        None => tracing::info!("stopping"),
+    if let Some(failure) = &failure {
+        tracing::error!(%failure, "stopping");
+    } else {
+        tracing::info!("stopping");
     }
-    // The socket is removed first: no client shall find it and be left waiting. A scrape that hangs does not keep the
-    // daemon either.
+    // The socket is removed first: no client shall find it and be left waiting.
     if let Some(api) = api {
         api.abort();
         let _ = session.tasks.join(&api).await;
     }
-    server.abort();
     let stopped = timeout(STOP_LIMIT, async {
         let ended = session.end().await;
         last_tasks.end(&mut session.tasks).await;
@@ -376,11 +376,13 @@ async fn daemon(
     if ended.is_err() {
         tracing::warn!("the API server or a webhook did not reply in time: stopping without it");
     }
-    match (failure, ended) {
-        (Some(failure), _) => Err(failure.into()),
-        (None, Ok(Err(error))) => Err(error),
-        (None, Ok(Ok(_)) | Err(_)) => Ok(Exit::Success),
+    if let Some(failure) = failure {
+        return Err(failure.into());
     }
+    if let Ok(Err(error)) = ended {
+        return Err(error);
+    }
+    Ok(Exit::Success)
 }
 
 /// The tasks that end last: those that tell others what detection has found.
@@ -455,6 +457,14 @@ fn start_drift_reconciler(
 fn notify_service_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Starts to notify the watchdog of systemd, if there is one.
+fn start_watchdog(tasks: &mut Supervisor, runtime: &Handle) {
+    if let Some(period) = sd_notify::watchdog_enabled() {
+        let watchdog = notify_watchdog(period / WATCHDOG_DIVISOR, tasks.heartbeats());
+        tasks.spawn_on(runtime, "watchdog", watchdog);
     }
 }
 

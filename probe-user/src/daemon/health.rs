@@ -124,22 +124,27 @@ impl HealthReport {
 
     /// A line for each component that is not healthy.
     pub fn problems(&self) -> String {
-        self.components
-            .iter()
-            .filter(|component| component.state != HealthState::Healthy)
-            .map(|component| {
-                let state = match component.state {
-                    HealthState::Healthy => "healthy",
-                    HealthState::Degraded => "degraded",
-                    HealthState::Unhealthy => "unhealthy",
-                };
-                let reason = component.reason.as_deref().unwrap_or_default();
-                format!(
-                    "{}: {state} since {}: {reason}\n",
-                    component.component, component.since
-                )
-            })
-            .collect()
+        let mut text = String::new();
+        for component in &self.components {
+            let state = match component.state {
+                HealthState::Healthy => continue,
+                HealthState::Degraded => "degraded",
+                HealthState::Unhealthy => "unhealthy",
+            };
+            let reason = component.reason.as_deref().unwrap_or_default();
+            let (name, since) = (component.component.as_str(), component.since);
+            text.extend([
+                name,
+                ": ",
+                state,
+                " since ",
+                &since.to_string(),
+                ": ",
+                reason,
+                "\n",
+            ]);
+        }
+        text
     }
 }
 

@@ -1,5 +1,4 @@
-//! MetalLB's speakers in trouble: all of them down, and two leaders that delete each other's status while the API server
-//! restarts.
+//! MetalLB's speakers in trouble: all of them down, and two leaders that delete each other's status.
 
 use std::{
     sync::{
@@ -18,7 +17,7 @@ use probe_tests::{
 use serde_json::{Value, json};
 
 /// Lists, leader election, ARP probes without a reply, and the grace period of drift.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const IP: &str = "192.0.2.240";
 
 /// A cluster with two nodes and a service, and a host that runs the daemon.
@@ -173,7 +172,6 @@ fn delete_each_others_status(
     let statuses = ["node-1", "node-2"].map(|node| l2_status(&format!("l2-{node}"), node, service));
     while !stop.load(Ordering::Relaxed) {
         for (mine, others) in [(&statuses[0], &statuses[1]), (&statuses[1], &statuses[0])] {
-            // The API server is away for a part of the time.
             let Ok(api) = kubernetes.api() else { continue };
             let made = [api.create(mine).is_ok(), api.delete(others).is_ok()];
             changes.fetch_add(
@@ -185,13 +183,10 @@ fn delete_each_others_status(
 }
 
 #[test]
-fn two_leaders_that_delete_each_others_status_are_a_split_brain_also_across_a_restart_of_the_api_server()
--> Result<()> {
+fn two_leaders_that_delete_each_others_status_are_a_split_brain() -> Result<()> {
     let lab = Lab::new()?;
-    let mut stage = Stage::new(&lab)?;
+    let stage = Stage::new(&lab)?;
     let socket = SocketPlace::new()?;
-    let hosts = std::mem::take(&mut stage.nodes);
-    stage.nodes = hosts;
     let daemon = stage.daemon(&socket)?;
     let [one, two] = &stage.nodes[..] else {
         unreachable!()
