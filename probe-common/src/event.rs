@@ -79,6 +79,15 @@ pub struct Sighting {
 }
 
 impl Sighting {
+    /// No claim.
+    pub const NONE: Self = Self {
+        ktime_ns: 0,
+        request_ns: 0,
+        mac: MacAddr([0; 6]),
+        form: 0,
+        padding: 0,
+    };
+
     /// The sighting of `frame` at `ktime_ns` on a hook of this direction.
     #[inline(always)]
     pub const fn of(

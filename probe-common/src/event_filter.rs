@@ -135,26 +135,59 @@ pub struct ClaimState {
     /// alternation would lock with the bucket and one owner would vanish.
     emitted_mac: u64,
     /// The last claim seen, emitted or not.
-    seen: Sighting,
+    pub seen: Sighting,
     /// The last reply to a known request, emitted or not. Kept beside the last claim, so that announcements between two
     /// replies to one request do not hide the first.
-    replied: Sighting,
+    pub replied: Sighting,
     /// Budgets for changes.
-    buckets: ChangeBuckets,
+    pub buckets: ChangeBuckets,
     /// The last request for the address: kept here and not in a map of its own, so that a reply is tied to
     /// its request without another lookup. Requests for addresses that nobody has claimed have that map.
     pub asked: AskedState,
 }
 
-/// The token buckets for changes of one address. Replies to a known request have budgets of their own, because a flood
-/// of announcements must not hide the owners that reply; and so has the reply of a second owner to one request,
-/// because replies of two owners at the rate of one bucket lock with it, and one owner vanishes.
+/// The token buckets for changes of one address, one of each [`ChangeClass`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-struct ChangeBuckets {
-    announcement: Bucket,
-    reply: Bucket,
-    duplicate_reply: Bucket,
+pub struct ChangeBuckets {
+    /// Announcements, and claims in answer to no known request.
+    pub announcement: Bucket,
+    /// Replies to a known request.
+    pub reply: Bucket,
+    /// Replies to a request that another MAC has replied to.
+    pub duplicate_reply: Bucket,
+}
+
+impl ChangeBuckets {
+    /// The bucket of a class.
+    pub const fn of(&mut self, class: ChangeClass) -> &mut Bucket {
+        match class {
+            ChangeClass::Announcement => &mut self.announcement,
+            ChangeClass::Reply => &mut self.reply,
+            ChangeClass::DuplicateReply => &mut self.duplicate_reply,
+        }
+    }
+}
+
+/// A class of changes with a budget of its own: a flood of announcements must not hide the owners that reply; and replies
+/// of two owners at the rate of one bucket would lock with it, so that one owner vanishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeClass {
+    /// An announcement, or a claim in answer to no known request.
+    Announcement,
+    /// A reply to a known request.
+    Reply,
+    /// A reply to a request that another MAC has replied to.
+    DuplicateReply,
+}
+
+/// The first step of filtering a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterStep {
+    /// The result, which takes no token.
+    Decided(Verdict),
+    /// A change, which is emitted if it gets a token of its class.
+    NeedsToken(ChangeClass),
 }
 
 /// What the rules say of a frame.
@@ -170,35 +203,56 @@ pub enum Verdict {
     RateLimited,
 }
 
-impl ClaimState {
-    /// The state of an address that nobody has claimed before, and that was asked for like this.
+impl Verdict {
+    /// The verdict on a change, which may have got a token.
     #[inline(always)]
-    pub fn new(sighting: Sighting, asked: AskedState) -> Self {
-        let mut state = Self {
-            seen: sighting,
-            asked,
-            ..Self::zeroed()
-        };
-        if sighting.request_ns != 0 {
-            state.replied = sighting;
+    pub const fn of_change(has_token: bool) -> Self {
+        if has_token {
+            Self::Emit
+        } else {
+            Self::RateLimited
         }
+    }
+}
+
+impl ClaimState {
+    /// The state of an address that was neither claimed nor asked for.
+    pub const EMPTY: Self = Self {
+        emitted_ns: 0,
+        emitted_mac: 0,
+        seen: Sighting::NONE,
+        replied: Sighting::NONE,
+        buckets: ChangeBuckets {
+            announcement: Bucket { full_at_ns: 0 },
+            reply: Bucket { full_at_ns: 0 },
+            duplicate_reply: Bucket { full_at_ns: 0 },
+        },
+        asked: AskedState::NONE,
+    };
+
+    /// The state of an address after its first claim, and that was asked for like this.
+    pub const fn new(sighting: Sighting, asked: AskedState) -> Self {
+        let mut state = Self {
+            asked,
+            ..Self::EMPTY
+        };
+        state.record(sighting, Verdict::Emit);
         state
     }
 
     /// The claim that the event of the next claim carries: the reply of another MAC to the same request, else the last
     /// claim seen.
-    #[inline(always)]
     pub const fn previous(&self, next: &Sighting) -> Sighting {
-        if !self.is_duplicate_reply(next) {
-            return self.seen;
+        if self.is_duplicate_reply(next) {
+            self.replied
+        } else {
+            self.seen
         }
-        let mut previous = self.replied;
-        previous.form |= self.seen.form & form::RATE_LIMITED;
-        previous
     }
 
+    /// Whether a claim replies to a request that another MAC has replied to.
     #[inline(always)]
-    const fn is_duplicate_reply(&self, next: &Sighting) -> bool {
+    pub const fn is_duplicate_reply(&self, next: &Sighting) -> bool {
         next.request_ns != 0
             && next.request_ns == self.replied.request_ns
             && next.mac.to_u64() != self.replied.mac.to_u64()
@@ -206,9 +260,54 @@ impl ClaimState {
 
     /// Judges the next claim and records it. [`Self::previous`] is called before. `answers_probe`: every reply to an
     /// ARP probe is of interest, also from a known owner.
-    #[inline(always)]
     pub fn judge(&mut self, next: Sighting, answers_probe: bool, settings: &Settings) -> Verdict {
-        let verdict = self.verdict(&next, answers_probe, settings);
+        let verdict = match self.filter_step(&next, answers_probe, settings) {
+            FilterStep::Decided(verdict) => verdict,
+            FilterStep::NeedsToken(class) => {
+                Verdict::of_change(self.buckets.of(class).take(settings.change, next.ktime_ns))
+            }
+        };
+        self.record(next, verdict);
+        verdict
+    }
+
+    /// The first step of [`Self::judge`]. The eBPF programs take its steps one by one, because a copy of the whole state
+    /// has no room on their stack.
+    #[inline(always)]
+    pub const fn filter_step(
+        &self,
+        next: &Sighting,
+        answers_probe: bool,
+        settings: &Settings,
+    ) -> FilterStep {
+        let refresh_due = next.ktime_ns.wrapping_sub(self.emitted_ns) >= settings.refresh_ns;
+        let changed = self.emitted_mac != next.mac.to_u64();
+        let is_duplicate = self.is_duplicate_reply(next);
+        // Two answers by one MAC to one request: of a virtual MAC that is a sign of two masters.
+        let repeated =
+            !is_duplicate && next.request_ns != 0 && next.request_ns == self.replied.request_ns;
+        if settings.refresh_ns == 0 {
+            FilterStep::Decided(Verdict::Emit)
+        } else if refresh_due && !changed {
+            FilterStep::Decided(if repeated || answers_probe {
+                Verdict::Emit
+            } else {
+                Verdict::Refresh
+            })
+        } else if !(changed || repeated || answers_probe) {
+            FilterStep::Decided(Verdict::Unchanged)
+        } else if is_duplicate {
+            FilterStep::NeedsToken(ChangeClass::DuplicateReply)
+        } else if next.request_ns != 0 {
+            FilterStep::NeedsToken(ChangeClass::Reply)
+        } else {
+            FilterStep::NeedsToken(ChangeClass::Announcement)
+        }
+    }
+
+    /// The last step of [`Self::judge`]: records the next claim and the result.
+    #[inline(always)]
+    pub const fn record(&mut self, next: Sighting, verdict: Verdict) {
         let unreported = match verdict {
             Verdict::Unchanged => self.seen.form & form::RATE_LIMITED,
             Verdict::RateLimited => form::RATE_LIMITED,
@@ -219,43 +318,7 @@ impl ClaimState {
         if next.request_ns != 0 {
             self.replied = next;
         }
-        verdict
-    }
-
-    #[inline(always)]
-    fn verdict(&mut self, next: &Sighting, answers_probe: bool, settings: &Settings) -> Verdict {
-        let refresh_due = next.ktime_ns.wrapping_sub(self.emitted_ns) >= settings.refresh_ns;
-        let changed = self.emitted_mac != next.mac.to_u64();
-        // Two answers by one MAC to one request: of a virtual MAC that is a sign of two masters.
-        let repeated = next.request_ns != 0
-            && next.request_ns == self.replied.request_ns
-            && next.mac == self.replied.mac;
-        if settings.refresh_ns == 0 {
-            Verdict::Emit
-        } else if refresh_due && !changed {
-            if repeated || answers_probe {
-                Verdict::Emit
-            } else {
-                Verdict::Refresh
-            }
-        } else if !(changed || repeated || answers_probe) {
-            Verdict::Unchanged
-        } else if self.bucket_for(next).take(settings.change, next.ktime_ns) {
-            Verdict::Emit
-        } else {
-            Verdict::RateLimited
-        }
-    }
-
-    #[inline(always)]
-    const fn bucket_for(&mut self, next: &Sighting) -> &mut Bucket {
-        if self.is_duplicate_reply(next) {
-            &mut self.buckets.duplicate_reply
-        } else if next.request_ns != 0 {
-            &mut self.buckets.reply
-        } else {
-            &mut self.buckets.announcement
-        }
+        self.replied.form = self.replied.form & !form::RATE_LIMITED | unreported;
     }
 
     /// Remembers that the claim last judged went out. Where the ring had no room this is not called, and
@@ -288,6 +351,17 @@ pub struct AskedState {
 }
 
 impl AskedState {
+    /// No request.
+    pub const NONE: Self = Self {
+        request_ns: 0,
+        probe_emitted_ns: 0,
+        asker: MacAddr([0; 6]),
+        probing: 0,
+        padding: 0,
+        prober: MacAddr([0; 6]),
+        padding_end: [0; 2],
+    };
+
     /// The state after the first request for an address.
     #[inline(always)]
     pub fn new(request: &ArpFrame, now_ns: u64) -> Self {

@@ -15,8 +15,8 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use probe_common::{
     counter::{COUNTERS_PLACES, Counter, Counters, Direction, counters_key, counters_places},
-    event::ArpEvent,
-    event_filter::{AddressKey, AskedState, ClaimState, CpuBuckets, Settings},
+    event::{ArpEvent, Sighting},
+    event_filter::{AddressKey, AskedState, Bucket, ChangeClass, ClaimState, CpuBuckets, Settings},
 };
 
 /// A ring buffer of events.
@@ -84,14 +84,20 @@ impl<T: Pod> MapValue<T> {
         unsafe { self.0.read() }
     }
 
+    /// Replaces the value.
+    #[inline(always)]
+    pub fn set(self, value: T) {
+        // SAFETY: as for `get`.
+        unsafe { self.0.write(value) };
+    }
+
     /// Changes a copy of the value and writes it back. The compiler writes only the fields that `change` changes, as
     /// long as `change` calls no helper.
     #[inline(always)]
     pub fn update<R>(self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut value = self.get();
         let result = change(&mut value);
-        // SAFETY: as for `get`.
-        unsafe { self.0.write(value) };
+        self.set(value);
         result
     }
 }
@@ -102,6 +108,32 @@ impl MapValue<ClaimState> {
     pub fn request(self) -> MapValue<AskedState> {
         // SAFETY: the pointer is to a `ClaimState`, which has the field; nothing is read.
         MapValue(unsafe { ptr::addr_of_mut!((*self.0).asked) })
+    }
+
+    /// [`ClaimState::previous`] in place.
+    #[inline(always)]
+    pub fn previous(self, is_duplicate_reply: bool) -> MapValue<Sighting> {
+        // SAFETY: as for `request`.
+        MapValue(if is_duplicate_reply {
+            unsafe { ptr::addr_of_mut!((*self.0).replied) }
+        } else {
+            unsafe { ptr::addr_of_mut!((*self.0).seen) }
+        })
+    }
+
+    /// The token bucket for changes of a class.
+    #[inline(always)]
+    pub fn change_bucket(self, class: ChangeClass) -> MapValue<Bucket> {
+        // SAFETY: as for `request`.
+        MapValue(match class {
+            ChangeClass::Announcement => unsafe {
+                ptr::addr_of_mut!((*self.0).buckets.announcement)
+            },
+            ChangeClass::Reply => unsafe { ptr::addr_of_mut!((*self.0).buckets.reply) },
+            ChangeClass::DuplicateReply => unsafe {
+                ptr::addr_of_mut!((*self.0).buckets.duplicate_reply)
+            },
+        })
     }
 }
 
@@ -167,12 +199,17 @@ pub fn claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
     CLAIMS.get_ptr_mut(key).map(MapValue)
 }
 
-/// Stores the first claim on an address. If two CPUs do so at the same time, the second one overwrites the first.
+/// The state of an address without claims. In read-only data: on the stack there is no room for it.
+static NO_CLAIMS: ClaimState = ClaimState::EMPTY;
+
+/// Inserts the state of an address without claims, to be filled in. If two CPUs do so at the same time, the second one
+/// overwrites the first.
 #[inline(always)]
-pub fn insert_claim(key: &AddressKey, state: &ClaimState) {
+pub fn insert_claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
     // An LRU map evicts an element where it is full, so this fails only if every node is in flight. The
     // claim was counted and emitted before.
-    let _ = CLAIMS.insert(key, state, 0);
+    let _ = CLAIMS.insert(key, &NO_CLAIMS, 0);
+    claim(key)
 }
 
 /// The state of the requests for an address that nobody has claimed.

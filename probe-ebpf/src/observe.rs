@@ -5,7 +5,9 @@ use aya_log_ebpf::warn;
 use probe_common::{
     counter::{Counter, Counters, Outcome},
     event::{ArpEvent, Hook, Sighting},
-    event_filter::{self, AddressKey, AskedState, ClaimState, Rate, SECOND_NS, Settings, Verdict},
+    event_filter::{
+        self, AddressKey, AskedState, Bucket, FilterStep, Rate, SECOND_NS, Settings, Verdict,
+    },
     parse::{FrameBytes, Parsed, parse},
     wire::{ArpFrame, Kind, Operation, VlanTag},
 };
@@ -143,19 +145,26 @@ impl<C: EbpfContext> Observer<'_, C> {
         };
         let (sighting, answers_probe) = self.sighting(&state.request().get());
         let settings = self.settings.get();
-        let (previous, verdict) = state.update(|state| {
-            let previous = state.previous(&sighting);
-            (previous, state.judge(sighting, answers_probe, &settings))
-        });
+        let before = state.get();
+        let previous = state.previous(before.is_duplicate_reply(&sighting));
+        let verdict = match before.filter_step(&sighting, answers_probe, &settings) {
+            FilterStep::Decided(verdict) => verdict,
+            FilterStep::NeedsToken(class) => {
+                let rate = settings.change;
+                let take = |bucket: &mut Bucket| bucket.take(rate, self.now_ns);
+                Verdict::of_change(state.change_bucket(class).update(take))
+            }
+        };
         let outcome = match verdict {
-            Verdict::Unchanged => return Outcome::Unchanged,
-            Verdict::RateLimited => return Outcome::RateLimited,
-            Verdict::Emit => self.emit(Kind::Claim, previous, sighting.request_ns),
+            Verdict::Unchanged => Outcome::Unchanged,
+            Verdict::RateLimited => Outcome::RateLimited,
+            Verdict::Emit => self.emit(Kind::Claim, previous.get(), sighting.request_ns),
             Verdict::Refresh => {
-                let event = self.event(Kind::Claim, previous, sighting.request_ns);
+                let event = self.event(Kind::Claim, previous.get(), sighting.request_ns);
                 submit(event, maps::refresh_ring())
             }
         };
+        state.update(|state| state.record(sighting, verdict));
         if matches!(outcome, Outcome::Emitted) {
             state.update(|state| state.emitted(sighting));
         }
@@ -186,12 +195,17 @@ impl<C: EbpfContext> Observer<'_, C> {
         }
         let asked = maps::request(key).map_or_else(AskedState::default, MapValue::get);
         let (sighting, _) = self.sighting(&asked);
-        let mut state = ClaimState::new(sighting, asked);
-        let outcome = self.emit(Kind::Claim, Sighting::default(), sighting.request_ns);
-        if matches!(outcome, Outcome::Emitted) {
-            state.emitted(sighting);
+        let state = maps::insert_claim(key);
+        if let Some(state) = state {
+            state.request().set(asked);
+            state.update(|state| state.record(sighting, Verdict::Emit));
         }
-        maps::insert_claim(key, &state);
+        let outcome = self.emit(Kind::Claim, Sighting::NONE, sighting.request_ns);
+        if let Some(state) = state
+            && matches!(outcome, Outcome::Emitted)
+        {
+            state.update(|state| state.emitted(sighting));
+        }
         outcome
     }
 

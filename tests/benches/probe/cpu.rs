@@ -22,11 +22,6 @@ pub fn of_process(pid: u32) -> Result<Duration> {
     Ok(total)
 }
 
-/// CPU time of the calling thread so far.
-pub fn of_this_thread() -> Result<Duration> {
-    on_cpu(&fs::read_to_string("/proc/thread-self/schedstat").context("cannot read schedstat")?)
-}
-
 fn on_cpu(schedstat: &str) -> Result<Duration> {
     let nanos = schedstat
         .split(' ')
@@ -34,20 +29,6 @@ fn on_cpu(schedstat: &str) -> Result<Duration> {
         .and_then(|nanos| nanos.parse().ok())
         .with_context(|| format!("unexpected schedstat {schedstat:?}"))?;
     Ok(Duration::from_nanos(nanos))
-}
-
-/// CPU time of the kernel's softirq threads so far.
-pub fn of_softirq_threads() -> Result<Duration> {
-    let mut total = Duration::ZERO;
-    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
-        let path = entry?.path();
-        let is_ksoftirqd =
-            fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
-        if is_ksoftirqd && let Ok(text) = fs::read_to_string(path.join("schedstat")) {
-            total += on_cpu(&text)?;
-        }
-    }
-    Ok(total)
 }
 
 /// What the whole machine did so far (proc(5), `/proc/stat`).

@@ -16,8 +16,6 @@ use aya::{
 use probe_common::wire::MacAddr;
 use probe_tests::{BatchSender, Frame, Host};
 
-use crate::cpu;
-
 /// What is in the object of the benchmarks' own programs.
 pub fn programs() -> Result<Ebpf> {
     let path = env::var_os("PROBE_BENCH_OBJECT").context(
@@ -74,8 +72,6 @@ pub fn announcements(addresses: usize) -> Vec<Vec<u8>> {
 pub struct Sent {
     pub frames: u64,
     pub took: Duration,
-    /// CPU time of the sender, with what the kernel did in its name.
-    pub cpu: Duration,
 }
 
 /// Sends `frames` round and round, `rate` a second, for `duration` or until told to stop.
@@ -93,7 +89,6 @@ pub fn steady(
         "a load out of bounds"
     );
     let sender = BatchSender::try_from(host.sender()?)?;
-    let cpu = cpu::of_this_thread()?;
     let started = Instant::now();
     let (mut sent, mut place) = (0, 0);
     while started.elapsed() < duration && !stop.load(Ordering::Relaxed) {
@@ -114,7 +109,6 @@ pub fn steady(
     Ok(Sent {
         frames: sent,
         took: started.elapsed(),
-        cpu: cpu::of_this_thread()?.saturating_sub(cpu),
     })
 }
 
@@ -150,8 +144,7 @@ impl Storm {
             .of_length(Frame::MINIMUM)
             .bytes();
         // The program's interfaces are those of the namespace that it is run from.
-        let (took, cpu) = host.enter(|| {
-            let cpu = cpu::of_this_thread()?;
+        let took = host.enter(|| {
             let started = Instant::now();
             while started.elapsed() < duration {
                 storm.test_run(TestRunOptions {
@@ -161,12 +154,9 @@ impl Storm {
                     ..TestRunOptions::default()
                 })?;
             }
-            Ok((
-                started.elapsed(),
-                cpu::of_this_thread()?.saturating_sub(cpu),
-            ))
+            Ok(started.elapsed())
         })?;
         let [.., frames] = self.words.get(&0, 0)?;
-        Ok(Sent { frames, took, cpu })
+        Ok(Sent { frames, took })
     }
 }
