@@ -114,25 +114,30 @@ impl MapValue<ClaimState> {
     #[inline(always)]
     pub fn previous(self, is_duplicate_reply: bool) -> MapValue<Sighting> {
         // SAFETY: as for `request`.
-        MapValue(if is_duplicate_reply {
-            unsafe { ptr::addr_of_mut!((*self.0).replied) }
-        } else {
-            unsafe { ptr::addr_of_mut!((*self.0).seen) }
-        })
+        let (replied, seen) = unsafe {
+            (
+                ptr::addr_of_mut!((*self.0).replied),
+                ptr::addr_of_mut!((*self.0).seen),
+            )
+        };
+        MapValue(if is_duplicate_reply { replied } else { seen })
     }
 
     /// The token bucket for changes of a class.
     #[inline(always)]
     pub fn change_bucket(self, class: ChangeClass) -> MapValue<Bucket> {
         // SAFETY: as for `request`.
+        let (announcement, reply, duplicate_reply) = unsafe {
+            (
+                ptr::addr_of_mut!((*self.0).buckets.announcement),
+                ptr::addr_of_mut!((*self.0).buckets.reply),
+                ptr::addr_of_mut!((*self.0).buckets.duplicate_reply),
+            )
+        };
         MapValue(match class {
-            ChangeClass::Announcement => unsafe {
-                ptr::addr_of_mut!((*self.0).buckets.announcement)
-            },
-            ChangeClass::Reply => unsafe { ptr::addr_of_mut!((*self.0).buckets.reply) },
-            ChangeClass::DuplicateReply => unsafe {
-                ptr::addr_of_mut!((*self.0).buckets.duplicate_reply)
-            },
+            ChangeClass::Announcement => announcement,
+            ChangeClass::Reply => reply,
+            ChangeClass::DuplicateReply => duplicate_reply,
         })
     }
 }
