@@ -1,8 +1,8 @@
-//! A container, from the image and a pod's specification, as a node would run it.
+//! A container that is started from the image and a pod's specification as a node would start it.
 //!
-//! What Kubernetes and the runtime between it and runc make of a specification is done here: for the fields that
-//! this project's DaemonSet has, and for no others. A field that is not known here is an error, so that no test holds
-//! for another container than the DaemonSet's.
+//! This module does what Kubernetes and the container runtime do with a specification, but only for the fields that
+//! the DaemonSet of this project uses. An unknown field is an error, so that no test passes for a container that
+//! differs from the DaemonSet's.
 
 use std::{
     fs,
@@ -26,10 +26,10 @@ use crate::{
     wait::eventually,
 };
 
-/// For the runtime and the verifier, on a machine that is busy with other tests.
+/// Timeout for the runtime and the BPF verifier on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the tests look at by hand, or what has no meaning outside a cluster.
+/// Fields that the tests check separately, or that have no meaning outside a cluster.
 const LEFT_OUT: [&str; 6] = [
     "imagePullPolicy",
     "livenessProbe",
@@ -39,26 +39,26 @@ const LEFT_OUT: [&str; 6] = [
     "resources",
 ];
 
-/// A container on a host of the lab, in the host's network.
+/// A container that runs in the network namespace of a host.
 #[derive(Debug)]
 pub struct Container<'a> {
-    // Before its place, which is removed when it is dropped.
+    // Declared before `directory`, so that the process ends before the directory is removed.
     process: Process,
     remover: Remover,
     host: &'a Host,
-    place: TempDir,
+    directory: TempDir,
 }
 
-/// What a container does not get although its specification asks for it.
+/// Privileges that a test withholds although the specification requests them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Withheld<'a> {
-    /// Capabilities, as a specification names them: `NET_ADMIN`.
+    /// Capabilities by their names in a specification, for example `NET_ADMIN`.
     pub capabilities: &'a [&'a str],
-    /// System calls that the seccomp profile refuses as well.
+    /// System calls that the seccomp profile denies in addition.
     pub system_calls: &'a [&'a str],
 }
 
-/// Removes a container with all that runs in it.
+/// Removes a container and all its processes on drop.
 #[derive(Debug)]
 struct Remover {
     state: PathBuf,
@@ -66,8 +66,8 @@ struct Remover {
 }
 
 impl Host {
-    /// Runs the one container of a pod. `objects` are those that it may refer to; `address` is that of the node;
-    /// `withheld` is what the container does not get although the specification asks for it.
+    /// Starts the only container of a pod. `objects` are the objects that the pod may reference, `address` is the
+    /// address of the node, and `withheld` lists privileges that the container does not get.
     pub fn container(
         &self,
         pod: &Value,
@@ -76,19 +76,19 @@ impl Host {
         withheld: Withheld,
     ) -> anyhow::Result<Container<'_>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let place = TempDir::new()?;
-        let bundle = place.path().join("bundle");
+        let directory = TempDir::new()?;
+        let bundle = directory.path().join("bundle");
         unpack(&bundle)?;
         let config = bundle.join("config.json");
         let mut runtime: Value = serde_json::from_str(&fs::read_to_string(&config)?)?;
         ensure!(
             pod["hostNetwork"] == true,
-            "the pod has a network of its own"
+            "the pod does not use the host network"
         );
         let [container] = pod["containers"].as_array().map_or(&[][..], Vec::as_slice) else {
             bail!("the pod has not just one container");
         };
-        let volumes = volumes(pod, objects, place.path())?;
+        let volumes = volumes(pod, objects, directory.path())?;
         configure(&mut runtime, container, &volumes, address, withheld)?;
         runtime["linux"]["namespaces"] = json!([
             { "type": "pid" },
@@ -96,21 +96,21 @@ impl Host {
             { "type": "mount" },
             { "type": "network", "path": format!("/var/run/netns/{}", self.namespace()) },
         ]);
-        // It is the node's, as the network is.
+        // The container uses the node's host name, as it uses the node's network.
         if let Some(runtime) = runtime.as_object_mut() {
             runtime.remove("hostname");
         }
         fs::write(&config, runtime.to_string())?;
 
         let remover = Remover {
-            state: place.path().join("state"),
+            state: directory.path().join("state"),
             id: format!(
                 "{}-{}",
                 self.namespace(),
                 NEXT.fetch_add(1, Ordering::Relaxed)
             ),
         };
-        // Not by way of the host: there the runtime would not find the machine's cgroups.
+        // The runtime does not run in the host's namespace: it would not find the cgroups of the machine there.
         let mut run = remover.command(&["run", "--bundle"]);
         run.arg(bundle).arg(&remover.id);
         let title = format!("container on {}", self.name());
@@ -119,18 +119,18 @@ impl Host {
             process,
             remover,
             host: self,
-            place,
+            directory,
         })
     }
 }
 
 impl Container<'_> {
-    /// What runs it, with what is written in it.
+    /// The process of the runtime, with the output of the container.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Waits for its end, and says how it came.
+    /// Waits until the container exits and returns its status and output.
     pub fn finish(self, within: Duration) -> anyhow::Result<Finished> {
         let Self {
             process,
@@ -140,30 +140,30 @@ impl Container<'_> {
         process.finish(within)
     }
 
-    /// The directory that is a volume of the host's.
+    /// The directory behind a `hostPath` volume.
     pub fn host_path(&self, volume: &str) -> PathBuf {
-        self.place.path().join(volume)
+        self.directory.path().join(volume)
     }
 
-    /// Waits until it says that it is attached.
+    /// Waits until the daemon in the container is ready.
     pub fn wait_until_ready(&self, server: SocketAddr) -> anyhow::Result<()> {
         eventually("the container to be ready", READY_DEADLINE, || {
             if self.process.has_ended() {
-                bail!("the container ended:\n{}", self.process.said());
+                bail!("the container ended:\n{}", self.process.written_output());
             }
-            let answer = self.get(server, "/readyz");
-            Ok(answer
-                .is_ok_and(|answer| answer.status == 200)
+            let response = self.get(server, "/readyz");
+            Ok(response
+                .is_ok_and(|response| response.status == 200)
                 .then_some(()))
         })
     }
 
-    /// Asks it for a page.
+    /// Sends an HTTP GET request to the daemon in the container.
     pub fn get(&self, server: SocketAddr, path: &str) -> anyhow::Result<Response> {
         self.host.http_get(server, path)
     }
 
-    /// Runs a command in it, as `kubectl exec` does.
+    /// Runs a command in the container, as `kubectl exec` does.
     pub fn exec(&self, words: &[&str]) -> anyhow::Result<Process> {
         let mut exec = self.remover.command(&["exec", &self.remover.id]);
         exec.args(words);
@@ -186,7 +186,7 @@ impl Remover {
 
 impl Drop for Remover {
     fn drop(&mut self) {
-        // Nothing is left to do if it is gone.
+        // An error only means that the container no longer exists.
         let _ = self
             .command(&["delete", "--force", &self.id])
             .stdout(Stdio::null())
@@ -195,7 +195,7 @@ impl Drop for Remover {
     }
 }
 
-/// The image as a bundle for a runtime.
+/// Unpacks the image into a runtime bundle.
 fn unpack(bundle: &Path) -> anyhow::Result<()> {
     let layout = image_layout()?;
     let index = fs::read_to_string(layout.join("index.json")).with_context(|| {
@@ -222,15 +222,19 @@ fn unpack(bundle: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A directory for each volume of the pod.
-fn volumes(pod: &Value, objects: &[Value], place: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+/// Creates a directory for each volume of the pod.
+fn volumes(
+    pod: &Value,
+    objects: &[Value],
+    directory: &Path,
+) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut volumes = Vec::new();
     for volume in pod["volumes"]
         .as_array()
         .context("the pod has no volumes")?
     {
         let name = text(volume, "name")?;
-        let directory = place.join(name);
+        let directory = directory.join(name);
         fs::create_dir(&directory)?;
         if let Some(source) = volume.get("configMap") {
             let map = objects
@@ -288,10 +292,7 @@ fn configure(
                     { "name": "HOST_IP", "valueFrom": field("status.hostIP") },
                     { "name": "ARP_MONITOR_NODE_NAME", "valueFrom": field("spec.nodeName") },
                 ]);
-                ensure!(
-                    *value == known,
-                    "an environment that is not known here: {value}"
-                );
+                ensure!(*value == known, "an unsupported environment: {value}");
                 if let Some(environment) = process["env"].as_array_mut() {
                     environment.push(json!(format!("HOST_IP={address}")));
                     environment.push(json!("ARP_MONITOR_NODE_NAME=node-1"));
@@ -319,7 +320,7 @@ fn configure(
                 }
             }
             known if LEFT_OUT.contains(&known) => {}
-            unknown => bail!("what a node makes of `{unknown}` is not known here"),
+            unknown => bail!("the field `{unknown}` is not supported by the tests"),
         }
     }
     runtime["mounts"]
@@ -331,19 +332,20 @@ fn configure(
     Ok(())
 }
 
-/// What a security context says of more than the process.
+/// The parts of a security context that do not belong to the process.
 #[derive(Default)]
 struct Security {
-    /// Nothing can be written to the root.
+    /// Whether the root file system is read-only.
     read_only: bool,
-    /// The seccomp profile in the runtime's form; `null` for none.
+    /// The seccomp profile in the format of the runtime; `null` for none.
     seccomp: Value,
 }
 
-/// As a runtime of Kubernetes does: the capabilities are in every set except the inheritable and the ambient one.
+/// Applies a security context as a Kubernetes runtime does: the capabilities go into every set except the
+/// inheritable and the ambient set.
 fn secure(process: &mut Value, context: &Value, withheld: Withheld) -> anyhow::Result<Security> {
     let mut security = Security::default();
-    let mut kept = Vec::new();
+    let mut capabilities = Vec::new();
     let mut profile = None;
     for (field, value) in context
         .as_object()
@@ -356,16 +358,16 @@ fn secure(process: &mut Value, context: &Value, withheld: Withheld) -> anyhow::R
             "capabilities" => {
                 ensure!(value["drop"] == json!(["ALL"]), "not all are dropped");
                 let added = value["add"].as_array().context("none is added")?.iter();
-                kept.extend(
+                capabilities.extend(
                     added
                         .filter_map(Value::as_str)
                         .filter(|name| !withheld.capabilities.contains(name))
                         .map(|name| format!("CAP_{name}")),
                 );
                 process["capabilities"] = json!({
-                    "bounding": kept,
-                    "effective": kept,
-                    "permitted": kept,
+                    "bounding": capabilities,
+                    "effective": capabilities,
+                    "permitted": capabilities,
                     "inheritable": [],
                     "ambient": [],
                 });
@@ -375,15 +377,15 @@ fn secure(process: &mut Value, context: &Value, withheld: Withheld) -> anyhow::R
             "runAsGroup" => process["user"]["gid"] = value.clone(),
             "runAsUser" => process["user"]["uid"] = value.clone(),
             "seccompProfile" => profile = Some(value),
-            unknown => bail!("what a node makes of `{unknown}` is not known here"),
+            unknown => bail!("the field `{unknown}` is not supported by the tests"),
         }
     }
-    let profile = profile.context("no seccomp profile is asked for")?;
+    let profile = profile.context("the container requests no seccomp profile")?;
     ensure!(
         *profile == json!({ "type": "RuntimeDefault" }),
-        "what a node makes of {profile} is not known here"
+        "the seccomp profile {profile} is not supported by the tests"
     );
-    security.seccomp = seccomp::runtime_default(&kept, withheld.system_calls);
+    security.seccomp = seccomp::runtime_default(&capabilities, withheld.system_calls);
     Ok(security)
 }
 

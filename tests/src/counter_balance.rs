@@ -1,4 +1,4 @@
-//! The kernel's counts of one interface and direction, and the equations between them.
+//! The kernel's frame counters of one direction, and a check that they add up.
 
 use anyhow::ensure;
 use probe_common::{
@@ -8,27 +8,27 @@ use probe_common::{
 
 use crate::metrics::Metrics;
 
-/// What one scrape says was counted.
+/// The frame counters of one scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// Everything with the ARP ethertype.
+pub struct CounterBalance {
+    /// Frames with the ARP ethertype.
     pub frames: u64,
-    /// What could not be read.
+    /// Frames that the parser rejected.
     pub malformed: u64,
-    /// What makes no valid claim.
+    /// Frames that are no valid claim.
     pub bogus: u64,
     /// Claims.
     pub claims: u64,
     /// ARP probes.
     pub probes: u64,
-    /// What became of each kind, in the order of [`Kind::ALL`] and [`Outcome::ALL`].
+    /// The outcomes of each kind, in the order of [`Kind::ALL`] and [`Outcome::ALL`].
     pub outcomes: [[u64; Outcome::COUNT]; Kind::COUNT],
-    /// What user space took out of the rings.
+    /// Events that user space received from the rings.
     pub received: u64,
 }
 
-impl Ledger {
-    /// Reads it from a scrape; of all interfaces together if there are several.
+impl CounterBalance {
+    /// Reads the counters from a scrape, summed over all interfaces.
     pub fn read(metrics: &Metrics, direction: Direction) -> anyhow::Result<Self> {
         let way = ("direction", direction.label());
         let count = |what: &str| metrics.count(&format!("arp_monitor_{what}_total"), &[way]);
@@ -50,12 +50,12 @@ impl Ledger {
         })
     }
 
-    /// How many of one kind had this outcome.
+    /// The number of frames of a kind with this outcome.
     pub fn outcome(&self, kind: Kind, outcome: Outcome) -> u64 {
         self.outcomes[usize::from(kind.number())][usize::from(outcome.number())]
     }
 
-    /// How many frames the kernel side handed to user space.
+    /// The number of frames that the kernel emitted to user space.
     pub fn emitted(&self) -> u64 {
         Kind::ALL
             .iter()
@@ -63,13 +63,13 @@ impl Ledger {
             .sum()
     }
 
-    /// Whether user space has everything that the kernel side handed to it. A scrape reads the counters a
-    /// moment before or after the rings, so this holds once the network is quiet.
+    /// Whether user space has received every emitted event. A scrape reads the counters shortly before or after the
+    /// rings, so this is only true on a quiet network.
     pub fn is_settled(&self) -> bool {
         self.emitted() == self.received
     }
 
-    /// Holds the counts against each other: nothing was lost, nothing counted twice.
+    /// Checks that no frame was lost or counted twice.
     pub fn check(&self) -> anyhow::Result<()> {
         ensure!(
             self.frames == self.malformed + self.bogus + self.claims + self.probes,
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// A scrape with two frames of each kind and one malformed; each kind has one outcome twice.
+    /// A scrape with two frames of each kind and one malformed frame; both frames of a kind have the same outcome.
     fn scrape(received: u64) -> Metrics {
         let mut text = String::new();
         for (what, value) in [
@@ -116,8 +116,8 @@ mod tests {
             .unwrap();
         }
         for kind in Kind::ALL {
-            for (place, outcome) in Outcome::ALL.iter().enumerate() {
-                let value = if place == usize::from(kind.number()) {
+            for (number, outcome) in Outcome::ALL.iter().enumerate() {
+                let value = if number == usize::from(kind.number()) {
                     2
                 } else {
                     0
@@ -134,36 +134,36 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_add_up_are_accepted() {
-        let ledger = Ledger::read(&scrape(2), Direction::Ingress).unwrap();
-        assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 2);
-        assert_eq!(ledger.outcome(Kind::Probe, Outcome::Unchanged), 2);
-        ledger.check().unwrap();
+    fn counters_that_add_up_are_accepted() {
+        let balance = CounterBalance::read(&scrape(2), Direction::Ingress).unwrap();
+        assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 2);
+        assert_eq!(balance.outcome(Kind::Probe, Outcome::Unchanged), 2);
+        balance.check().unwrap();
     }
 
     #[test]
-    fn each_equation_is_held() {
-        let ledger = Ledger::read(&scrape(2), Direction::Ingress).unwrap();
+    fn each_equation_is_checked() {
+        let balance = CounterBalance::read(&scrape(2), Direction::Ingress).unwrap();
         for (wrong, complaint) in [
             (
-                Ledger {
+                CounterBalance {
                     frames: 8,
-                    ..ledger
+                    ..balance
                 },
                 "frames are not",
             ),
             (
-                Ledger {
+                CounterBalance {
                     claims: 3,
                     probes: 1,
-                    ..ledger
+                    ..balance
                 },
                 "outcomes of each claim",
             ),
             (
-                Ledger {
+                CounterBalance {
                     received: 1,
-                    ..ledger
+                    ..balance
                 },
                 "emitted is not received",
             ),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direction_that_is_missing_is_an_error() {
-        assert!(Ledger::read(&scrape(2), Direction::Egress).is_err());
+    fn a_missing_direction_is_an_error() {
+        assert!(CounterBalance::read(&scrape(2), Direction::Egress).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The real binary, on a host.
+//! Starts the `probe` binary on a host.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use probe_common::counter::Direction;
 
 use crate::{
-    counter_balance::Ledger,
+    counter_balance::CounterBalance,
     finding::Finding,
     host::{Host, INTERFACE},
     http::Response,
@@ -21,23 +21,24 @@ use crate::{
     wait::eventually,
 };
 
-/// Where `probe run` serves its metrics. Every host has a loopback of its own, so they all use one port.
+/// The address on which `probe run` serves its metrics. Every host has its own loopback interface, so all daemons
+/// use the same port.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9790);
 
-/// What is watched here, and how. By name: what the binary chooses by itself on a virtual network card is
-/// a matter of its own.
+/// Options that select the interface and the attach mode explicitly, so that tests do not depend on the mode that
+/// the daemon would choose on a veth.
 const NATIVE: [&str; 4] = ["-i", INTERFACE, "--attach", "native"];
 
-/// For the verifier, on a machine that is busy with other tests.
+/// Timeout for loading and attaching the programs on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For frames that are on their way.
-const DIGEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Timeout for frames that are in flight.
+const PROCESSING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// For the way out.
+/// Timeout for a shutdown.
 const EXIT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The binary under test: `$PROBE_BIN`, or what `cargo xtask build` makes.
+/// The binary under test: `$PROBE_BIN`, or the output of `cargo xtask build`.
 pub fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = env::var_os("PROBE_BIN") {
         let path = PathBuf::from(path);
@@ -54,7 +55,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Where cargo puts what it builds.
+/// The target directory of cargo.
 pub(crate) fn target_directory() -> anyhow::Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -64,15 +65,16 @@ pub(crate) fn target_directory() -> anyhow::Result<PathBuf> {
 }
 
 impl Host {
-    /// Runs a verb of the binary on this host.
+    /// Runs a subcommand of `probe` on this host.
     pub fn probe(&self, words: &[&str]) -> anyhow::Result<Process> {
         self.probe_under(&[], words)
     }
 
-    /// The same by way of another program, which changes something about the process and then becomes it.
+    /// Runs a subcommand of `probe` through a wrapper program that changes the process and then executes it.
     pub fn probe_under(&self, wrapper: &[&str], words: &[&str]) -> anyhow::Result<Process> {
         let binary = binary()?;
-        // A daemon's socket is the machine's, not the namespace's: without a place of its own it gets none.
+        // The Unix socket is in the file system, which all namespaces share: without an explicit path, the socket
+        // is disabled.
         let socket = if words.first() == Some(&"run") {
             own_socket(words)
         } else {
@@ -83,23 +85,24 @@ impl Host {
         self.spawn(wrapper.chain([binary.as_path()]).chain(words))
     }
 
-    /// Starts `probe run` on this host's network card, as an XDP program in its driver. Like every daemon here
-    /// it only listens, unless `--active-probing` is among the options.
+    /// Starts `probe run` on this host's interface with native XDP. Active probing is off unless `--active-probing`
+    /// is among the options.
     pub fn daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         self.bare_daemon(&[&NATIVE[..], options].concat())
     }
 
-    /// Starts `probe run` on an interface of this host, in a mode.
+    /// Starts `probe run` on one interface of this host in the given attach mode.
     pub fn daemon_on(&self, interface: &str, mode: &str) -> anyhow::Result<Daemon<'_>> {
         self.bare_daemon(&["-i", interface, "--attach", mode])
     }
 
-    /// Starts `probe run` on this host; what it watches and how are among the options, or its own choice.
+    /// Starts `probe run` on this host. The options may select interfaces and attach mode; otherwise the daemon
+    /// chooses.
     pub fn bare_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         self.daemon_under(&[], options)
     }
 
-    /// The same by way of another program, which changes something about the process and then becomes it.
+    /// Starts `probe run` through a wrapper program that changes the process and then executes it.
     pub fn daemon_under(&self, wrapper: &[&str], options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let listen = LISTEN.to_string();
         let mut words = vec!["run", "--listen", &listen];
@@ -111,13 +114,13 @@ impl Host {
         })
     }
 
-    /// Starts `probe watch` on this host's network card, as an XDP program in its driver, and waits until it
-    /// sees frames both ways.
+    /// Starts `probe watch` on this host's interface with native XDP and waits until it receives frames in both
+    /// directions.
     pub fn watch(&self, options: &[&str]) -> anyhow::Result<Process> {
         self.bare_watch(&[&NATIVE[..], options].concat())
     }
 
-    /// The same, where what it watches and how are among the options.
+    /// Starts `probe watch` with these options, without a default for interface and attach mode.
     pub fn bare_watch(&self, options: &[&str]) -> anyhow::Result<Process> {
         let process = self.probe(&[&["watch"], own_socket(options), options].concat())?;
         process.wait_for_line(Stream::Stderr, READY_DEADLINE, |line| {
@@ -126,14 +129,14 @@ impl Host {
         Ok(process)
     }
 
-    /// Starts `probe run` with these options and waits until it sees frames.
+    /// Starts `probe run` with these options and waits until it is ready.
     pub fn ready_bare_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let daemon = self.bare_daemon(options)?;
         daemon.wait_until_ready()?;
         Ok(daemon)
     }
 
-    /// Starts `probe run` on this host's network card and waits until it sees frames.
+    /// Starts `probe run` on this host's interface and waits until it is ready.
     pub fn ready_daemon(&self, options: &[&str]) -> anyhow::Result<Daemon<'_>> {
         let daemon = self.daemon(options)?;
         daemon.wait_until_ready()?;
@@ -141,8 +144,8 @@ impl Host {
     }
 }
 
-/// Network namespaces have one file system: without a word on the socket there is none, so that tests that
-/// run side by side do not meet there.
+/// Disables the Unix socket unless the options name one: network namespaces share one file system, and parallel
+/// tests would use the same path.
 fn own_socket(options: &[&str]) -> &'static [&'static str] {
     if options.contains(&"--socket") {
         &[]
@@ -151,7 +154,7 @@ fn own_socket(options: &[&str]) -> &'static [&'static str] {
     }
 }
 
-/// Without a word on asking a daemon only listens, so that every frame that a test counts is the test's own.
+/// Disables active probing unless the options mention it, so that a test counts only the frames that it sent.
 fn only_listening(options: &[&str]) -> &'static [&'static str] {
     if options.contains(&"--active-probing") {
         &[]
@@ -160,7 +163,7 @@ fn only_listening(options: &[&str]) -> &'static [&'static str] {
     }
 }
 
-/// `probe run` on a host.
+/// A `probe run` process on a host.
 #[derive(Debug)]
 pub struct Daemon<'a> {
     host: &'a Host,
@@ -168,103 +171,106 @@ pub struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// The process.
+    /// The process of the daemon.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Waits until it says that it is attached.
+    /// Waits until the daemon is ready.
     pub fn wait_until_ready(&self) -> anyhow::Result<()> {
         eventually("`probe run` to be ready", READY_DEADLINE, || {
             Ok(self.is_ready()?.then_some(()))
         })
     }
 
-    /// Whether it says that it is attached. That it has ended is an error.
+    /// Whether the daemon is ready.
     pub fn is_ready(&self) -> anyhow::Result<bool> {
         if self.process.has_ended() {
-            bail!("`probe run` ended:\n{}", self.process.said());
+            bail!("`probe run` ended:\n{}", self.process.written_output());
         }
-        // Until it listens, there is nobody to ask.
-        Ok(self.get("/readyz").is_ok_and(|answer| answer.status == 200))
+        // The connection is refused until the daemon listens.
+        Ok(self
+            .get("/readyz")
+            .is_ok_and(|response| response.status == 200))
     }
 
-    /// Asks it for a page.
+    /// Sends an HTTP GET request to the daemon.
     pub fn get(&self, path: &str) -> anyhow::Result<Response> {
         self.host.http_get(LISTEN, path)
     }
 
-    /// Scrapes it.
+    /// Scrapes the metrics.
     pub fn metrics(&self) -> anyhow::Result<Metrics> {
         let response = self.get("/metrics")?;
         if response.status != 200 {
-            bail!("/metrics answered {response:?}");
+            bail!("unexpected response to /metrics: {response:?}");
         }
         Metrics::parse(&response.body)
     }
 
-    /// Scrapes it until the scrape is as wished, and returns that one; `what` names the wish.
+    /// Scrapes the metrics until they meet the condition and returns that scrape; `what` describes the condition in
+    /// the error message.
     pub fn wait_for_metrics(
         &self,
         what: &str,
         within: Duration,
-        mut wish: impl FnMut(&Metrics) -> anyhow::Result<bool>,
+        mut condition: impl FnMut(&Metrics) -> anyhow::Result<bool>,
     ) -> anyhow::Result<Metrics> {
         eventually(what, within, || {
             let metrics = self.metrics()?;
-            Ok(wish(&metrics)?.then_some(metrics))
+            Ok(condition(&metrics)?.then_some(metrics))
         })
     }
 
-    /// Waits until it has counted this many frames that arrived, or more, and has digested what the kernel
-    /// side handed to it. Returns the counts, which add up.
-    pub fn wait_until_digested(&self, frames: u64) -> anyhow::Result<Ledger> {
-        let what = format!("{frames} frames to be counted and digested");
-        let ledger = eventually(&what, DIGEST_DEADLINE, || {
-            let ledger = Ledger::read(&self.metrics()?, Direction::Ingress)?;
-            Ok((ledger.frames >= frames && ledger.is_settled()).then_some(ledger))
+    /// Waits until the daemon has counted at least this many received frames and has processed all emitted events.
+    /// Returns the counters, which add up.
+    pub fn wait_until_processed(&self, frames: u64) -> anyhow::Result<CounterBalance> {
+        let what = format!("{frames} frames to be counted and processed");
+        let balance = eventually(&what, PROCESSING_DEADLINE, || {
+            let balance = CounterBalance::read(&self.metrics()?, Direction::Ingress)?;
+            Ok((balance.frames >= frames && balance.is_settled()).then_some(balance))
         })
         .with_context(|| format!("the last scrape: {:?}", self.get("/metrics")))?;
-        ledger.check()?;
-        Ok(ledger)
+        balance.check()?;
+        Ok(balance)
     }
 
-    /// Waits for a finding of this name on its standard output.
+    /// Waits for a finding with this name on standard output.
     pub fn wait_for_finding(&self, name: &str, within: Duration) -> anyhow::Result<Finding> {
         self.process
             .wait_for_finding(within, |found| found.finding == name)
     }
 
-    /// The findings that it has reported so far.
+    /// The findings that the daemon has printed so far.
     pub fn findings(&self) -> anyhow::Result<Vec<Finding>> {
         let lines = self.process.lines(Stream::Stdout);
         lines.iter().map(|line| Finding::parse(line)).collect()
     }
 
-    /// Ends it as a service manager does, and waits for that.
+    /// Sends SIGTERM, as a service manager does, and waits for the exit status.
     pub fn terminate(mut self) -> anyhow::Result<ExitStatus> {
         self.process.terminate()?;
         self.process.exit_status(EXIT_DEADLINE)
     }
 
-    /// Ends it as a service manager does, and returns everything that it has written.
+    /// Sends SIGTERM, as a service manager does, and returns status and output.
     pub fn finish(self) -> anyhow::Result<Finished> {
         self.process.terminate()?;
         self.process.finish(EXIT_DEADLINE)
     }
 
-    /// Waits until it ends by itself, and returns everything that it has written.
+    /// Waits until the daemon exits by itself and returns status and output.
     pub fn ended(self, within: Duration) -> anyhow::Result<Finished> {
         self.process.finish(within)
     }
 
-    /// Ends it as Ctrl-C does, and waits for that.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the exit status.
     pub fn interrupt(mut self) -> anyhow::Result<ExitStatus> {
         self.process.interrupt()?;
         self.process.exit_status(EXIT_DEADLINE)
     }
 
-    /// Ends it the hard way, and waits for that.
+    /// Sends SIGKILL and waits for the exit status.
     pub fn kill(mut self) -> anyhow::Result<ExitStatus> {
         self.process.kill()?;
         self.process.exit_status(EXIT_DEADLINE)
@@ -272,7 +278,7 @@ impl Daemon<'_> {
 }
 
 impl Process {
-    /// Waits for a finding, as JSON on its standard output, that `wanted` accepts.
+    /// Waits for a JSON finding on standard output that `wanted` accepts.
     pub fn wait_for_finding(
         &self,
         within: Duration,

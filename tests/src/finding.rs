@@ -1,62 +1,61 @@
-//! A finding, as the binary prints it in JSON.
+//! A finding in the JSON format of `probe`.
 
 use anyhow::Context;
 use jiff::Timestamp;
 use probe_common::wire::MacAddr;
 use serde::Deserialize;
 
-/// What detection concluded; see the design for the words.
+/// A finding of the detector.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Finding {
-    /// When, as RFC 3339.
+    /// The time in RFC 3339 format.
     pub time: String,
-    /// `conflict`, `moved` and so on.
+    /// The kind: `conflict`, `moved` and so on.
     pub finding: String,
-    /// `critical`, `warning`, `notice` or `info`.
+    /// The severity: `critical`, `warning`, `notice` or `info`.
     pub severity: String,
-    /// Where.
+    /// The interface on which the frames arrived.
     pub interface: String,
-    /// `0` untagged, `100`, or `100.200`.
+    /// The VLAN: `0` for untagged frames, `100`, or `100.200`.
     pub vlan: String,
-    /// The address that it is about.
+    /// The IP address that the finding is about.
     pub ip: String,
-    /// Who claims it.
+    /// The owners of the address.
     #[serde(default)]
     pub owners: Vec<Owner>,
-    /// What it rests on, where it rests on something.
+    /// The evidence, for kinds that have one.
     #[serde(default)]
     pub evidence: serde_json::Value,
-    /// What may be the cause.
+    /// The likely cause.
     #[serde(default)]
     pub hint: serde_json::Value,
-    /// How often what was seen.
+    /// Counters, for kinds that have them.
     #[serde(default)]
     pub counts: serde_json::Value,
 }
 
-/// One machine that claims an address.
+/// A host that claims an address.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Owner {
-    /// Its MAC addresses.
+    /// The MAC addresses of the host.
     pub macs: Vec<String>,
 }
 
 impl Finding {
-    /// Reads one line.
+    /// Parses one line of output.
     pub fn parse(line: &str) -> anyhow::Result<Self> {
         serde_json::from_str(line).with_context(|| format!("not a finding: {line}"))
     }
 
-    /// The same without its time: the clock of a live run is translated anew for each line, and a capture has
-    /// times of its own.
+    /// Returns the finding without its time: a live run and a capture have different clocks.
     #[must_use]
     pub fn without_time(mut self) -> Self {
         self.time.clear();
         self
     }
 
-    /// How long after `start` it became true, by the clock of whoever reports it: the time at which its last frame
-    /// arrived, not the one at which a test has read it. Negative if that was earlier.
+    /// Seconds between `start` and the time of the finding, by the daemon's clock. The time of a finding is the
+    /// arrival time of its last frame. The result is negative if the finding is older than `start`.
     pub fn seconds_after(&self, start: Timestamp) -> anyhow::Result<f64> {
         let time: Timestamp = self
             .time
@@ -65,12 +64,12 @@ impl Finding {
         Ok(time.duration_since(start).as_secs_f64())
     }
 
-    /// What it is about: the address and its VLAN.
+    /// The address and VLAN that the finding is about.
     pub fn address(&self) -> (&str, &str) {
         (&self.ip, &self.vlan)
     }
 
-    /// Every MAC address of every owner, in order.
+    /// The MAC addresses of all owners, sorted.
     pub fn macs(&self) -> anyhow::Result<Vec<MacAddr>> {
         let mut macs = self
             .owners

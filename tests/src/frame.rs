@@ -13,18 +13,20 @@ use probe_common::{
     wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, ethertype},
 };
 
-/// A builder of ARP frames. The frame is valid at first, as a Linux host sends it; each method changes one field.
+/// A builder of ARP frames. A new frame is valid and equal to what a Linux host sends; each method changes one
+/// field.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Its `ether_type` is that of the ARP header, also where tags precede that.
+    /// The Ethernet header. Its `ether_type` is ARP even if VLAN tags precede the ARP header.
     ethernet: EthHdr,
-    /// Each with its own TPID as `ether_type`; in the frame, that is the `ether_type` of the header before it.
+    /// The VLAN tags. `ether_type` holds the TPID of the tag itself; on the wire, the TPID is in the `ether_type`
+    /// of the preceding header.
     tags: Vec<VlanHdr>,
     arp: ArpHdr,
     length: Option<usize>,
 }
 
-/// Methods that each set one field of the headers. ARP fields have their names in RFC 826.
+/// Defines a setter for each header field. ARP fields have their RFC 826 names.
 macro_rules! fields {
     ($( $(#[$doc:meta])* $name:ident: $type:ty => $header:ident.$field:ident = $value:expr; )+) => {
         $(
@@ -61,12 +63,12 @@ impl Frame {
         }
     }
 
-    /// A broadcast request: "who has `target`? Tell `spa`".
+    /// A broadcast ARP request for `target`.
     pub fn request(sha: MacAddr, spa: impl Into<Ipv4Addr>, target: impl Into<Ipv4Addr>) -> Self {
         Self::new(ArpFrame::REQUEST, MacAddr::BROADCAST, sha, spa.into()).tpa(target)
     }
 
-    /// A unicast reply to the requester: "`spa` is at `sha`".
+    /// A unicast ARP reply to the requester: "`spa` is at `sha`".
     pub fn reply(
         sha: MacAddr,
         spa: impl Into<Ipv4Addr>,
@@ -84,13 +86,13 @@ impl Frame {
         Self::request(sha, spa, spa)
     }
 
-    /// A gratuitous reply, broadcast: the other form of an announcement.
+    /// A gratuitous ARP reply, sent to broadcast.
     pub fn announcing_reply(sha: MacAddr, spa: impl Into<Ipv4Addr>) -> Self {
         let spa = spa.into();
         Self::reply(sha, spa, MacAddr::BROADCAST, spa)
     }
 
-    /// An ARP probe (RFC 5227): requests an address and claims none.
+    /// An ARP probe (RFC 5227): a request with an unspecified sender address.
     pub fn probe(sha: MacAddr, target: impl Into<Ipv4Addr>) -> Self {
         Self::request(sha, Ipv4Addr::UNSPECIFIED, target)
     }
@@ -122,14 +124,13 @@ impl Frame {
         ethertype: u16 => ethernet.ether_type = ethertype.to_be();
     }
 
-    /// Adds an 802.1Q tag behind the tags that the frame has. `tci` is the VLAN in the lower twelve bits and the
-    /// priority above them.
+    /// Appends an 802.1Q tag. The lower twelve bits of `tci` are the VLAN ID, the bits above are the priority.
     #[must_use]
     pub fn tagged(self, tci: u16) -> Self {
         self.tagged_as(ethertype::VLAN, tci)
     }
 
-    /// Adds a tag with any TPID behind the tags that the frame has.
+    /// Appends a VLAN tag with any TPID.
     #[must_use]
     pub fn tagged_as(mut self, tpid: u16, tci: u16) -> Self {
         self.tags.push(VlanHdr {
@@ -139,7 +140,7 @@ impl Frame {
         self
     }
 
-    /// Sets the length of the frame: it is truncated or padded with zeros.
+    /// Sets the length of the frame, which is truncated or padded with zeros.
     #[must_use]
     pub fn of_length(mut self, length: usize) -> Self {
         self.length = Some(length);
@@ -168,7 +169,7 @@ impl Frame {
     }
 }
 
-/// The headers of `network-types` cannot be compared; their bytes can.
+/// The headers of `network-types` do not implement comparison, so the bytes are compared.
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
         self.bytes() == other.bytes()
@@ -188,8 +189,8 @@ mod tests {
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
     const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
-    const HERE: [u8; 4] = [192, 0, 2, 1];
-    const THERE: [u8; 4] = [192, 0, 2, 2];
+    const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+    const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
     fn read(frame: &Frame) -> Parsed {
         parse(&frame.bytes().as_slice(), VlanTag::NONE)
@@ -203,39 +204,45 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_frame_is_what_its_name_says() {
-        let request = arp(&Frame::request(MAC, HERE, THERE));
-        assert_eq!((request.oper, request.spa, request.tpa), (1, HERE, THERE));
+    fn each_constructor_builds_its_kind_of_frame() {
+        let request = arp(&Frame::request(MAC, ADDRESS, OTHER_ADDRESS));
+        assert_eq!(
+            (request.oper, request.spa, request.tpa),
+            (1, ADDRESS, OTHER_ADDRESS)
+        );
         assert_eq!(request.kind(), Kind::Claim);
 
-        let reply = arp(&Frame::reply(MAC, HERE, OTHER, THERE));
+        let reply = arp(&Frame::reply(MAC, ADDRESS, OTHER, OTHER_ADDRESS));
         assert_eq!((reply.oper, reply.eth_dst, reply.tha), (2, OTHER, OTHER));
         assert!(reply.is_unicast() && !reply.is_announcement());
 
         for announcement in [
-            Frame::announcement(MAC, HERE),
-            Frame::announcing_reply(MAC, HERE),
+            Frame::announcement(MAC, ADDRESS),
+            Frame::announcing_reply(MAC, ADDRESS),
         ] {
             let announcement = arp(&announcement);
             assert!(announcement.is_announcement() && !announcement.is_unicast());
             assert_eq!(announcement.kind(), Kind::Claim);
         }
 
-        let probe = arp(&Frame::probe(MAC, THERE));
-        assert_eq!((probe.kind(), probe.subject()), (Kind::Probe, THERE));
+        let probe = arp(&Frame::probe(MAC, OTHER_ADDRESS));
+        assert_eq!(
+            (probe.kind(), probe.subject()),
+            (Kind::Probe, OTHER_ADDRESS)
+        );
     }
 
     #[test]
     fn tags_are_outer_first() {
-        let frame = Frame::probe(MAC, THERE)
+        let frame = Frame::probe(MAC, OTHER_ADDRESS)
             .tagged_as(ethertype::QINQ, 0xe064)
             .tagged(200);
         assert_eq!(arp(&frame).vlan().to_string(), "100.200");
     }
 
     #[test]
-    fn a_length_cuts_or_pads() {
-        let frame = Frame::request(MAC, HERE, THERE);
+    fn setting_the_length_truncates_or_pads() {
+        let frame = Frame::request(MAC, ADDRESS, OTHER_ADDRESS);
         assert_eq!(frame.bytes().len(), 42);
         assert_eq!(arp(&frame.clone().of_length(60)), arp(&frame));
         assert_eq!(
@@ -245,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn one_field_at_a_time_can_be_wrong() {
-        let frame = Frame::request(MAC, HERE, THERE);
+    fn each_field_can_be_made_invalid() {
+        let frame = Frame::request(MAC, ADDRESS, OTHER_ADDRESS);
         for (wrong, reason) in [
             (frame.clone().htype(6), Malformed::HardwareType),
             (frame.clone().ptype(0x86dd), Malformed::ProtocolType),

@@ -1,4 +1,4 @@
-//! A host: a namespace with one network card.
+//! A host: a network namespace with one interface.
 
 use std::{
     ffi::OsStr, fs, net::SocketAddr, path::Path, process::Command, sync::Arc, time::Duration,
@@ -17,16 +17,16 @@ use crate::{
     wait::eventually,
 };
 
-/// The name of every host's network card.
+/// The name of the interface of every host.
 pub const INTERFACE: &str = "eth0";
 
-/// For a state of a link that the kernel is about to reach.
+/// Timeout for a change of the link state.
 const LINK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// For a tool that runs and ends on its own.
+/// Timeout for a tool that exits by itself.
 const EXEC_DEADLINE: Duration = Duration::from_secs(30);
 
-/// One machine of the network.
+/// A host of the network.
 #[derive(Debug)]
 pub struct Host {
     name: String,
@@ -35,7 +35,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host without a network card yet.
+    /// Creates a host without an interface.
     pub(crate) fn new(numbers: &Numbers, name: &str) -> anyhow::Result<Self> {
         Ok(Self {
             name: name.to_owned(),
@@ -44,7 +44,7 @@ impl Host {
         })
     }
 
-    /// Its name in the lab.
+    /// The name of the host in the lab.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -54,12 +54,12 @@ impl Host {
         self.namespace.name()
     }
 
-    /// The address of its network card.
+    /// The MAC address of the interface.
     pub fn mac(&self) -> MacAddr {
         self.mac
     }
 
-    /// Gives its network card another address.
+    /// Changes the MAC address of the interface.
     pub fn set_mac(&mut self, mac: MacAddr) -> anyhow::Result<()> {
         self.mac = mac;
         self.apply_mac()
@@ -75,8 +75,8 @@ impl Host {
         self.ip(["link", "set", "dev", INTERFACE, "up"])
     }
 
-    /// Configures an IP address (with its prefix length). The kernel announces nothing; it answers
-    /// whoever asks.
+    /// Adds an IP address (with prefix length) to the interface. The kernel does not announce it, but replies to
+    /// ARP requests for it.
     pub fn add_address(&self, address: &str) -> anyhow::Result<()> {
         self.ip(["address", "add", address, "dev", INTERFACE])
     }
@@ -86,19 +86,19 @@ impl Host {
         self.ip(["address", "del", address, "dev", INTERFACE])
     }
 
-    /// Forgets the neighbours that it knows, so that it asks for the next one anew.
-    pub fn forget_neighbours(&self) -> anyhow::Result<()> {
+    /// Flushes the neighbour table, so that the kernel resolves the next address again.
+    pub fn flush_neighbours(&self) -> anyhow::Result<()> {
         self.ip(["neighbour", "flush", "all"])
     }
 
-    /// Asks for an address anew, by a real ping. The outcome is the ping's: with two owners, whether it is
-    /// answered is a matter of luck.
-    pub fn ask(&self, address: &str) -> anyhow::Result<Finished> {
-        self.forget_neighbours()?;
+    /// Flushes the neighbour table and pings an address, so that the kernel sends an ARP request. Returns the
+    /// result of the ping; with two owners it may succeed or fail.
+    pub fn resolve(&self, address: &str) -> anyhow::Result<Finished> {
+        self.flush_neighbours()?;
         self.run(["ping", "-c1", "-W1", address])
     }
 
-    /// Sets a parameter of the kernel, by its path below `/proc/sys/net`.
+    /// Sets a kernel parameter by its path below `/proc/sys/net`.
     pub fn set_parameter(&self, path: &str, value: &str) -> anyhow::Result<()> {
         self.enter(|| {
             let path = Path::new("/proc/sys/net").join(path);
@@ -106,13 +106,12 @@ impl Host {
         })
     }
 
-    /// Runs `ip` on it.
+    /// Runs `ip` in the namespace of the host.
     pub fn ip<'a>(&'a self, words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
         self.namespace.ip(words).map(drop)
     }
 
-    /// Does something on it: sockets that are opened and questions that are put to the kernel there are
-    /// this host's.
+    /// Runs a closure in the namespace of the host: sockets that it opens belong to the host.
     pub fn enter<T: Send>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send,
@@ -120,29 +119,30 @@ impl Host {
         self.namespace.enter(work)
     }
 
-    /// What the kernel says of its network card now.
+    /// The current state of the interface.
     pub fn link(&self) -> anyhow::Result<Link> {
         self.link_of(INTERFACE)
     }
 
-    /// What the kernel says of another interface of the host now.
+    /// The current state of another interface of the host.
     pub fn link_of(&self, interface: &str) -> anyhow::Result<Link> {
         Link::read(&self.namespace, interface)
     }
 
-    /// Waits for its network card to be as wished; `what` names the wish.
+    /// Waits until the state of the interface meets the condition; `what` describes the condition in the error
+    /// message.
     pub fn wait_for_link(
         &self,
         what: &str,
-        mut wish: impl FnMut(&Link) -> bool,
+        mut condition: impl FnMut(&Link) -> bool,
     ) -> anyhow::Result<Link> {
         let what = format!("{what} on {} of {}", INTERFACE, self.name);
         eventually(&what, LINK_DEADLINE, || {
-            Ok(Some(self.link()?).filter(&mut wish))
+            Ok(Some(self.link()?).filter(&mut condition))
         })
     }
 
-    /// Starts a program on it: the program first, then its arguments.
+    /// Starts a program on the host. The first word is the program, the others are its arguments.
     pub fn spawn<S: AsRef<OsStr>>(
         &self,
         words: impl IntoIterator<Item = S>,
@@ -158,7 +158,7 @@ impl Host {
         Process::spawn(title, command)
     }
 
-    /// Runs a program on it to its end, whatever that is.
+    /// Runs a program on the host and waits until it exits, with any status.
     pub fn run<S: AsRef<OsStr>>(
         &self,
         words: impl IntoIterator<Item = S>,
@@ -166,7 +166,7 @@ impl Host {
         self.spawn(words)?.finish(EXEC_DEADLINE)
     }
 
-    /// Runs a program on it that must succeed, and returns what it printed.
+    /// Runs a program on the host that must succeed and returns its standard output.
     pub fn exec<S: AsRef<OsStr>>(
         &self,
         words: impl IntoIterator<Item = S>,
@@ -174,23 +174,23 @@ impl Host {
         self.run(words)?.success()
     }
 
-    /// A socket that sends whatever bytes it is given through its network card.
+    /// A raw socket that sends frames through the interface.
     pub fn sender(&self) -> anyhow::Result<Sender> {
         self.sender_on(INTERFACE)
     }
 
-    /// The same through another interface of the host.
+    /// A raw socket that sends frames through another interface of the host.
     pub fn sender_on(&self, interface: &str) -> anyhow::Result<Sender> {
         Sender::open(&self.namespace, interface)
     }
 
-    /// A socket through which frames leave whose headers are not in one piece of memory with the start of
-    /// the buffer, as a driver that splits headers delivers them.
+    /// A socket that sends nonlinear buffers: the headers are not in the linear part, as with drivers that split
+    /// headers.
     pub fn scattering_sender(&self) -> anyhow::Result<ScatteringSender> {
         ScatteringSender::open(&self.namespace, INTERFACE)
     }
 
-    /// Adds a cable with both ends plugged into this host: what is sent into one arrives at the other.
+    /// Adds a veth pair with both ends on this host: a frame that is sent into one end is received at the other.
     pub fn add_cable(&self, end: &str, other_end: &str) -> anyhow::Result<()> {
         self.ip([
             "link", "add", end, "type", "veth", "peer", "name", other_end,
@@ -201,12 +201,12 @@ impl Host {
         Ok(())
     }
 
-    /// Starts to listen to every frame on its network card.
+    /// Starts to capture every frame on the interface.
     pub fn capture(&self) -> anyhow::Result<Capture> {
         Capture::open(&self.namespace, INTERFACE)
     }
 
-    /// Asks an HTTP server for a page, from this host.
+    /// Sends an HTTP GET request from this host.
     pub fn http_get(&self, server: SocketAddr, path: &str) -> anyhow::Result<Response> {
         let stream = self.namespace.enter(|| http::connect(server))?;
         http::get(stream, path)

@@ -1,4 +1,4 @@
-//! The little of HTTP that a scrape takes.
+//! A minimal HTTP client.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -8,18 +8,18 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-/// For each step: connecting, sending, each piece of the answer.
+/// Timeout for each step: connect, send, and each read of the response.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A server that sends more than this is broken.
+/// The largest response that is accepted, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// What a server answered.
+/// An HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// 200 and so on.
+    /// The status code.
     pub status: u16,
-    /// Without the headers.
+    /// The body without the headers.
     pub body: String,
 }
 
@@ -29,27 +29,27 @@ pub fn connect(server: SocketAddr) -> anyhow::Result<TcpStream> {
         .with_context(|| format!("cannot connect to {server}"))
 }
 
-/// Asks for one page and closes the connection.
+/// Sends a GET request and closes the connection.
 pub fn get(stream: TcpStream, path: &str) -> anyhow::Result<Response> {
     set_deadlines(&stream)?;
     request(stream, &format!("GET {path}"), &[], "")
 }
 
-/// Lets no step take for ever.
+/// Sets the read and write timeouts of a connection.
 pub fn set_deadlines(stream: &TcpStream) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
     Ok(())
 }
 
-/// Asks for something (`GET /path`) and reads the answer to its end.
+/// Sends a request (`GET /path`) and reads the complete response.
 pub fn request(
     mut stream: impl Read + Write,
     what: &str,
     headers: &[(&str, &str)],
     body: &str,
 ) -> anyhow::Result<Response> {
-    // Version 1.0, so that the answer's end is the connection's end and there are no chunks to join.
+    // HTTP/1.0, so that the end of the connection ends the response and there are no chunks to join.
     let mut head = format!("{what} HTTP/1.0\r\nHost: localhost\r\n");
     for (name, value) in headers {
         head = format!("{head}{name}: {value}\r\n");
@@ -59,18 +59,21 @@ pub fn request(
     }
     write!(stream, "{head}\r\n{body}")?;
     stream.flush()?;
-    let mut answer = Vec::new();
-    match stream.take(LIMIT).read_to_end(&mut answer) {
-        // A server that closes a TLS connection without a word: whether that is all, the body has to tell.
+    let mut response = Vec::new();
+    match stream.take(LIMIT).read_to_end(&mut response) {
+        // The server closed the TLS connection without `close_notify`. Whether the response is complete depends on
+        // the body.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
-        end => drop(end.with_context(|| format!("no complete answer to {what}"))?),
+        end => drop(end.with_context(|| format!("no complete response to {what}"))?),
     }
-    let answer = String::from_utf8(answer).context("an answer that is no text")?;
-    parse(&answer).with_context(|| format!("not an HTTP answer to {what}: {answer:?}"))
+    let response = String::from_utf8(response).context("the response is not UTF-8")?;
+    parse(&response).with_context(|| format!("not an HTTP response to {what}: {response:?}"))
 }
 
-fn parse(answer: &str) -> anyhow::Result<Response> {
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of headers")?;
+fn parse(response: &str) -> anyhow::Result<Response> {
+    let (head, body) = response
+        .split_once("\r\n\r\n")
+        .context("no end of headers")?;
     let mut status_line = head.split(' ');
     let version = status_line.next().unwrap_or_default();
     ensure!(version.starts_with("HTTP/1."), "unknown version {version}");
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_an_error() {
+    fn a_response_that_is_not_http_is_an_error() {
         for bad in ["", "SSH-2.0\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! A lab: where its parts get their names and numbers from.
+//! The lab, an isolated test network made of network namespaces.
 
 use std::sync::{
     Arc, Once,
@@ -15,14 +15,13 @@ use crate::{
     tool::ip,
 };
 
-/// A network of its own. Its parts live as long as they are held; tests that run side by side each have
-/// their own.
+/// An isolated test network. Its parts exist as long as they are held; parallel tests have separate labs.
 #[derive(Debug)]
 pub struct Lab {
     numbers: Arc<Numbers>,
 }
 
-/// What makes the names and MAC addresses of one lab unique.
+/// Assigns unique names and MAC addresses within one lab.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     lab: u32,
@@ -34,8 +33,8 @@ impl Numbers {
         Namespace::new(self.lab, part)
     }
 
-    /// 02:00:00:00:00:01, …:02 and so on, in the order in which hosts are made: easy to read and the
-    /// same in every run.
+    /// The next MAC address: 02:00:00:00:00:01, …:02 and so on, in the order in which hosts are created, so that
+    /// every run uses the same addresses.
     pub(crate) fn mac(&self) -> anyhow::Result<MacAddr> {
         let number = self.next_mac.fetch_add(1, Ordering::Relaxed);
         ensure!(number > 0, "a lab has room for 255 hosts");
@@ -44,7 +43,7 @@ impl Numbers {
 }
 
 impl Lab {
-    /// An empty lab.
+    /// Creates an empty lab.
     pub fn new() -> anyhow::Result<Self> {
         static SWEEP: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -57,19 +56,17 @@ impl Lab {
         })
     }
 
-    /// A switch as they are everywhere: it learns which MAC is behind which port, so a host sees
-    /// broadcasts and what is meant for it.
+    /// Adds a learning switch: a host receives broadcasts and the frames that are addressed to it.
     pub fn bridge(&self) -> anyhow::Result<Switch> {
         Switch::new(&self.numbers, true)
     }
 
-    /// A switch that learns nothing and sends every frame to every port: each host sees everything, as
-    /// on a mirror port.
+    /// Adds a hub: every host receives every frame, as on a mirror port.
     pub fn hub(&self) -> anyhow::Result<Switch> {
         Switch::new(&self.numbers, false)
     }
 
-    /// A host whose network card is a device of this machine. When the host goes, the device comes back.
+    /// Creates a host whose interface is a device of this machine. The device is returned when the host is dropped.
     pub fn adopt(&self, name: &str, device: &str) -> anyhow::Result<Host> {
         let host = Host::new(&self.numbers, name)?;
         ip([
@@ -86,13 +83,13 @@ impl Lab {
         Ok(host)
     }
 
-    /// A host without a network card.
-    pub(crate) fn lonely_host(&self, name: &str) -> anyhow::Result<Host> {
+    /// Creates a host without an interface.
+    pub(crate) fn host_without_interface(&self, name: &str) -> anyhow::Result<Host> {
         Host::new(&self.numbers, name)
     }
 
-    /// Two hosts with a cable between them and nothing else: each sees exactly what the other sends,
-    /// VLAN tags included (a bridge moves the tag out of the frame's bytes).
+    /// Creates two hosts that are connected by a veth pair: each receives exactly the frames that the other sends,
+    /// including VLAN tags (a bridge moves the tag out of the frame).
     pub fn pair(&self, left: &str, right: &str) -> anyhow::Result<[Host; 2]> {
         let hosts = [
             Host::new(&self.numbers, left)?,

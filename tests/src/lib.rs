@@ -1,11 +1,10 @@
-//! The lab: a network made of namespaces, with real hosts, raw frames and the real binary in it.
+//! The lab: a test network made of network namespaces, with hosts that send real frames and run the real binary.
 //!
-//! The end-to-end tests and `cargo xtask demo` are built on it. It knows the binary only from outside, as
-//! its users do: arguments, output, exit status and HTTP.
+//! The end-to-end tests and `cargo xtask demo` use it. It uses only the public interface of the binary: arguments,
+//! output, exit status and HTTP.
 //!
-//! What always holds: nothing outside the namespaces that a lab made is touched, and what it made goes when
-//! it is dropped, whether the test passed, failed or panicked. What a killed run left behind goes when the
-//! next lab is made.
+//! A lab changes nothing outside its own namespaces and removes them when it is dropped, even if the test fails or
+//! panics. The next lab removes what a killed run left behind.
 //!
 //! ```no_run
 //! use probe_tests::{Lab, Frame};
@@ -23,7 +22,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod actor;
 mod container;
 mod counter_balance;
 mod cpu;
@@ -39,6 +37,7 @@ mod manifest;
 mod metrics;
 mod monitoring;
 mod namespace;
+mod network_programs;
 mod packet;
 mod pcap;
 mod process;
@@ -47,18 +46,14 @@ mod receiver;
 mod scenario;
 mod seccomp;
 mod socket;
-mod stage;
 mod switch;
+mod three_hosts;
 mod tool;
 mod tool_cache;
 mod wait;
 
-pub use actor::{
-    DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
-    Ucarp,
-};
 pub use container::{Container, Withheld};
-pub use counter_balance::Ledger;
+pub use counter_balance::CounterBalance;
 pub use cpu::{cpus, pin_this_thread};
 pub use daemon::{Daemon, LISTEN, binary};
 pub use finding::Finding;
@@ -66,7 +61,7 @@ pub use frame::Frame;
 pub use host::{Host, INTERFACE};
 pub use http::Response;
 pub use kubernetes::{
-    Access, Account, Api, AuditEvent, Kubernetes, Liar, Lie, MANAGEMENT, install_metallb,
+    Access, Account, Api, AuditEvent, Fault, FaultyServer, Kubernetes, MANAGEMENT, install_metallb,
     l2_status, metallb, metallb_definitions, namespace, node, pool, service,
 };
 pub use lab::Lab;
@@ -74,15 +69,19 @@ pub use link::Link;
 pub use manifest::{Chart, deploy, kustomize, objects, valid_objects};
 pub use metrics::{Metrics, Sample};
 pub use monitoring::{Alert, Monitoring, Notification, QueryResult};
+pub use network_programs::{
+    DeviceTracking, DhcpClient, DhcpServer, Keepalived, KubeVip, MetalLbSpeaker, Router, RouterMac,
+    Ucarp,
+};
 pub use packet::{BatchSender, Capture, Captured, ScatteringSender, Sender};
 pub use pcap::pcap;
 pub use process::{Finished, Process, Stream};
 pub use public_copy::{PublicCopy, install};
-pub use receiver::{Answer, Authority, ReceivedMessage, Receiver};
-pub use scenario::{CLIENT_ADDRESS, Duplicate, SHARED_ADDRESS};
-pub use socket::SocketPlace;
-pub use stage::{Expected, Scenario, Stage, Wires};
+pub use receiver::{Authority, ReceivedMessage, Receiver, ReceiverResponse};
+pub use scenario::{ExpectedFinding, Scenario, ScenarioRun, Topology};
+pub use socket::DaemonSocket;
 pub use switch::Switch;
+pub use three_hosts::{CLIENT_ADDRESS, SHARED_ADDRESS, ThreeHosts};
 pub use tool_cache::{
     DASHBOARD, KUBERNETES, PROMETHEUS, PYTHON_REQUIREMENTS, dashboard_tools, distribution,
     image_layout, kubernetes_program, prometheus_program, python_environment, python_tool,

@@ -1,11 +1,11 @@
-//! What the kernel says of an interface.
+//! The state of an interface.
 
 use anyhow::Context;
 use serde_json::Value;
 
 use crate::namespace::Namespace;
 
-/// One interface, as `ip -details -statistics link show` describes it.
+/// The state of one interface as `ip -details -statistics link show` prints it.
 #[derive(Clone, Debug)]
 pub struct Link(Value);
 
@@ -26,12 +26,12 @@ impl Link {
         Ok(Self(link))
     }
 
-    /// Whether it is up and has a carrier.
+    /// Whether the interface is up and has a carrier.
     pub fn is_up(&self) -> bool {
         self.0["operstate"] == "UP"
     }
 
-    /// Its index in its namespace.
+    /// The interface index.
     pub fn index(&self) -> anyhow::Result<u32> {
         let index = self.0["ifindex"]
             .as_u64()
@@ -39,19 +39,19 @@ impl Link {
         Ok(index.try_into()?)
     }
 
-    /// Frames that it has received, by the kernel's own count.
+    /// The number of received frames, counted by the kernel.
     pub fn received(&self) -> anyhow::Result<u64> {
         self.0["stats64"]["rx"]["packets"]
             .as_u64()
             .context("a link without statistics")
     }
 
-    /// Whether it is the port of a bridge and forwards.
+    /// Whether the interface is a bridge port in forwarding state.
     pub fn forwards(&self) -> bool {
         self.0["linkinfo"]["info_slave_data"]["state"] == "forwarding"
     }
 
-    /// The numbers of the XDP programs that are attached to it, in whatever mode.
+    /// The IDs of the attached XDP programs in any mode.
     pub fn xdp_programs(&self) -> Vec<u64> {
         let one = self.0["xdp"]["prog"]["id"].as_u64();
         let more = self.0["xdp"]["attached"].as_array();
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attached_program_is_seen_and_its_absence_too() {
+    fn attached_programs_are_listed() {
         let native = json!({"xdp": {"mode": 1, "prog": {"id": 7, "jited": 1}}});
         let several = json!({"xdp": {"mode": 4, "attached": [
             {"mode": 1, "prog": {"id": 7}}, {"mode": 2, "prog": {"id": 8}},

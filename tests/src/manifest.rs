@@ -1,4 +1,4 @@
-//! Manifests as the tools of their users read them: Helm, kubectl, and Kubernetes's own schemas.
+//! Manifests as rendered and validated by Helm, kubectl and the Kubernetes schemas.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::tool_cache::{kubectl, python, workspace};
 const HELM: &str = include_str!("../tools/helm.py");
 const OBJECTS: &str = include_str!("../tools/objects.py");
 
-/// A Helm chart, and Helm to do something with it.
+/// A Helm chart.
 #[derive(Debug)]
 pub struct Chart {
     directory: PathBuf,
@@ -31,8 +31,8 @@ impl Chart {
         }
     }
 
-    /// What `helm template` makes of it: the text of each template. Values that its schema does not allow are
-    /// an error.
+    /// Renders the chart like `helm template`: the text of each template. Values that violate the schema are an
+    /// error.
     pub fn render(
         &self,
         name: &str,
@@ -54,21 +54,21 @@ impl Chart {
             .collect())
     }
 
-    /// What `helm lint --strict` has to say against it.
+    /// The complaints of `helm lint --strict`.
     pub fn lint(&self, values: &Value) -> anyhow::Result<Vec<String>> {
         let report: Value = self.helm(json!({ "do": "lint", "values": values }))?;
         let messages = ["messages", "errors"]
             .iter()
             .filter_map(|part| report[part].as_array())
             .flatten();
-        // 1 is "information": that a chart has no icon.
+        // Severity 1 is informational, for example a missing icon.
         Ok(messages
             .filter(|message| message["severity"].as_u64() != Some(1))
             .map(Value::to_string)
             .collect())
     }
 
-    /// Packs it into a directory, as `helm package` does, with what its symbolic links lead to. Returns the file.
+    /// Packs the chart into a directory like `helm package`, with symbolic links resolved. Returns the file.
     pub fn package(&self, destination: &Path) -> anyhow::Result<PathBuf> {
         #[derive(serde::Deserialize)]
         struct Package {
@@ -80,34 +80,34 @@ impl Chart {
 
     fn helm<T: DeserializeOwned>(&self, mut request: Value) -> anyhow::Result<T> {
         request["chart"] = json!(self.directory);
-        let answer = run_python(HELM, &[], &request.to_string())?;
-        serde_json::from_str(&answer).context("Helm's answer is not what was asked for")
+        let output = run_python(HELM, &[], &request.to_string())?;
+        serde_json::from_str(&output).context("unexpected output of Helm")
     }
 }
 
-/// The directory of everything that is deployed.
+/// The `deploy` directory.
 pub fn deploy() -> PathBuf {
     workspace().join("deploy")
 }
 
-/// The objects of YAML text.
+/// Parses the objects in YAML text.
 pub fn objects(yaml: &str) -> anyhow::Result<Vec<Value>> {
     valid_objects(yaml, &[])
 }
 
-/// The objects of YAML text, which Kubernetes's schemas of these versions allow.
+/// Parses the objects in YAML text and validates them against the schemas of these Kubernetes versions.
 pub fn valid_objects(yaml: &str, versions: &[&str]) -> anyhow::Result<Vec<Value>> {
     let objects = run_python(OBJECTS, versions, yaml)?;
-    serde_json::from_str(&objects).context("these are no objects")
+    serde_json::from_str(&objects).context("the output contains no objects")
 }
 
-/// What `kubectl kustomize` makes of a directory: YAML text.
+/// The YAML output of `kubectl kustomize` for a directory.
 pub fn kustomize(directory: &Path) -> anyhow::Result<String> {
     output_of(
         Command::new(kubectl()?)
             .arg("kustomize")
             .arg(directory)
-            // Nobody's cluster is asked for anything.
+            // The command must not use the kubeconfig of the user.
             .env("KUBECONFIG", "/dev/null"),
         "",
     )
@@ -130,7 +130,7 @@ fn output_of(command: &mut Command, input: &str) -> anyhow::Result<String> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {}", program.display()))?;
-    // All of them read their input before they write anything.
+    // The tools read their whole input before they write output.
     child
         .stdin
         .take()
@@ -144,5 +144,5 @@ fn output_of(command: &mut Command, input: &str) -> anyhow::Result<String> {
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    String::from_utf8(output.stdout).context("what it says is no text")
+    String::from_utf8(output.stdout).context("the output is not UTF-8")
 }

@@ -1,4 +1,4 @@
-//! Reader of the Prometheus text format, as far as a test needs it.
+//! A minimal parser of the Prometheus text format.
 
 use std::collections::BTreeMap;
 
@@ -51,8 +51,8 @@ impl Metrics {
         samples.next().is_none().then_some(value)
     }
 
-    /// The sum of all samples of this name that have at least these labels, as a whole number. That
-    /// there is none is an error: it would hide a misspelt name.
+    /// The sum of all samples of this name that have at least these labels, as an integer. If there is no sample,
+    /// the result is an error, so that a misspelt name is noticed.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<u64> {
         let mut samples = self.select(name, labels).peekable();
         ensure!(
@@ -73,7 +73,7 @@ impl Sample {
             Some(rest) => parse_labels(rest)?,
             None => (BTreeMap::new(), rest),
         };
-        // A time stamp may follow the value.
+        // A timestamp may follow the value.
         let value = rest.split_whitespace().next().context("no value")?;
         Ok(Self {
             name: name.to_owned(),
@@ -82,9 +82,9 @@ impl Sample {
         })
     }
 
-    /// The value as a whole number.
+    /// The value as an integer.
     pub fn count(&self) -> anyhow::Result<u64> {
-        // Through its text: there is no conversion from f64 to u64 that refuses what does not fit.
+        // Converts through text because there is no fallible conversion from f64 to u64.
         self.value
             .to_string()
             .parse()
@@ -92,7 +92,7 @@ impl Sample {
     }
 }
 
-/// The labels up to the closing brace, and what follows it.
+/// Parses the labels up to the closing brace; returns them and the rest.
 fn parse_labels(mut text: &str) -> anyhow::Result<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {
@@ -109,7 +109,7 @@ fn parse_labels(mut text: &str) -> anyhow::Result<(BTreeMap<String, String>, &st
     }
 }
 
-/// The text up to the closing quote, and what follows it.
+/// Parses a string up to the closing quote; returns it and the rest.
 fn parse_quoted(text: &str) -> anyhow::Result<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -156,7 +156,7 @@ odd{text="a \"b\" \\ c\nd, e=\"}",} +Inf
     }
 
     #[test]
-    fn counts_add_up_over_what_was_not_asked_for() {
+    fn counts_are_summed_over_unspecified_labels() {
         let metrics = Metrics::parse(SCRAPE).unwrap();
         assert_eq!(
             metrics
@@ -174,14 +174,14 @@ odd{text="a \"b\" \\ c\nd, e=\"}",} +Inf
     }
 
     #[test]
-    fn escapes_in_labels_are_undone() {
+    fn escapes_in_labels_are_decoded() {
         let metrics = Metrics::parse(SCRAPE).unwrap();
         let odd = metrics.select("odd", &[]).next().unwrap();
         assert_eq!(odd.labels["text"], "a \"b\" \\ c\nd, e=\"}");
     }
 
     #[test]
-    fn what_is_no_sample_is_an_error() {
+    fn an_invalid_sample_is_an_error() {
         for bad in ["frames", "frames{a=\"b} 1", "frames{a} 1", "frames x"] {
             assert!(Metrics::parse(bad).is_err(), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! Prometheus, Alertmanager and whoever they call, on a host of the lab.
+//! Prometheus and Alertmanager with a webhook receiver, on a host of the lab.
 
 use std::{
     fmt::Write as _,
@@ -23,26 +23,26 @@ use crate::{
     wait::eventually,
 };
 
-/// Every host has a loopback of its own, so they all use one port each.
+/// Every host has its own loopback interface, so the ports are fixed.
 const PROMETHEUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 const ALERTMANAGER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9093);
 
-/// Debian's Alertmanager looks for its templates where its package has them, which is unpacked and not installed.
-/// `ip netns exec` gives every program mounts of its own.
+/// Debian's Alertmanager expects its templates at their installed path, but the package is only unpacked. `ip netns
+/// exec` runs every program in a separate mount namespace, so an overlay can provide them.
 const WITH_TEMPLATES: &str = "\
     test -e /usr/share/prometheus/alertmanager/default.tmpl || \
     mount -t overlay overlay -o \"lowerdir=$0/usr/share:/usr/share\" /usr/share; \
     exec \"$@\"";
 
-/// For programs that start, on a machine that is busy with other tests.
-const READY: Duration = Duration::from_secs(30);
-/// For a piece of a notification.
+/// Timeout for the start of a program on a busy machine.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout for each read of a notification.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A notification is smaller.
+/// The largest notification that is accepted, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// A Prometheus that scrapes the daemon of this host every second and runs the rules, with an Alertmanager that
-/// has one receiver.
+/// A Prometheus that scrapes the daemon of this host every second and evaluates the rules, and an Alertmanager with
+/// one webhook receiver.
 #[derive(Debug)]
 pub struct Monitoring<'a> {
     host: &'a Host,
@@ -52,12 +52,12 @@ pub struct Monitoring<'a> {
     _files: TempDir,
 }
 
-/// What the receiver was told.
+/// A notification that the receiver got.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Notification {
     /// `firing` or `resolved`.
     pub status: String,
-    /// About what.
+    /// The alerts of the notification.
     pub alerts: Vec<Alert>,
 }
 
@@ -66,13 +66,13 @@ pub struct Notification {
 pub struct Alert {
     /// `firing` or `resolved`.
     pub status: String,
-    /// What it is known by.
+    /// The labels.
     pub labels: std::collections::BTreeMap<String, String>,
-    /// What people read.
+    /// The annotations.
     pub annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// One result of a query: labels, and time and value.
+/// One result of a query.
 #[derive(Clone, Debug, Deserialize)]
 pub struct QueryResult {
     /// The labels.
@@ -82,7 +82,7 @@ pub struct QueryResult {
 }
 
 #[derive(Deserialize)]
-struct QueryAnswer {
+struct QueryResponse {
     data: QueryData,
 }
 
@@ -92,8 +92,8 @@ struct QueryData {
 }
 
 impl Host {
-    /// Starts both, with the rules and inhibitions as they are deployed; only minutes are seconds here, so that a
-    /// test can wait for an alert to end.
+    /// Starts Prometheus and Alertmanager with the deployed rules and inhibitions. Minutes are replaced by seconds,
+    /// so that a test can wait until an alert ends.
     pub fn monitoring(&self) -> anyhow::Result<Monitoring<'_>> {
         let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
         let at = |name: &str| files.path().join(name);
@@ -122,7 +122,7 @@ impl Host {
             option("--config.file", &at("alertmanager.yml")).as_ref(),
             option("--storage.path", &at("alertmanager")).as_ref(),
             format!("--web.listen-address={ALERTMANAGER}").as_ref(),
-            // Nobody to share with.
+            // Disables clustering.
             "--cluster.listen-address=".as_ref(),
         ])?;
         let prometheus = self.spawn([
@@ -149,13 +149,21 @@ impl Monitoring<'_> {
             (ALERTMANAGER, &self.alertmanager),
             (PROMETHEUS, &self.prometheus),
         ] {
-            eventually("Prometheus and Alertmanager to be ready", READY, || {
-                ensure!(!process.has_ended(), "it ended:\n{}", process.said());
-                let answer = self.host.http_get(server, "/-/ready");
-                Ok(answer
-                    .is_ok_and(|answer| answer.status == 200)
-                    .then_some(()))
-            })?;
+            eventually(
+                "Prometheus and Alertmanager to be ready",
+                READY_TIMEOUT,
+                || {
+                    ensure!(
+                        !process.has_ended(),
+                        "the process ended:\n{}",
+                        process.written_output()
+                    );
+                    let response = self.host.http_get(server, "/-/ready");
+                    Ok(response
+                        .is_ok_and(|response| response.status == 200)
+                        .then_some(()))
+                },
+            )?;
         }
         Ok(())
     }
@@ -166,19 +174,20 @@ impl Monitoring<'_> {
         for byte in expression.bytes() {
             write!(path, "%{byte:02x}")?;
         }
-        let answer = self.host.http_get(PROMETHEUS, &path)?;
-        ensure!(answer.status == 200, "{expression}: {}", answer.body);
-        let answer: QueryAnswer = serde_json::from_str(&answer.body).context(answer.body)?;
-        Ok(answer.data.result)
+        let response = self.host.http_get(PROMETHEUS, &path)?;
+        ensure!(response.status == 200, "{expression}: {}", response.body);
+        let response: QueryResponse =
+            serde_json::from_str(&response.body).context(response.body)?;
+        Ok(response.data.result)
     }
 
-    /// Everything that the receiver was told so far.
+    /// The notifications received so far.
     pub fn notifications(&self) -> Vec<Notification> {
         let received = self.received.lock();
         received.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the receiver to be told of an alert that `wanted` accepts.
+    /// Waits for a notification with an alert that `wanted` accepts.
     pub fn wait_for_alert(
         &self,
         what: &str,
@@ -187,10 +196,12 @@ impl Monitoring<'_> {
     ) -> anyhow::Result<Alert> {
         eventually(what, within, || {
             let notifications = self.notifications();
-            let mut alerts = notifications.into_iter().flat_map(|told| told.alerts);
+            let mut alerts = notifications
+                .into_iter()
+                .flat_map(|notification| notification.alerts);
             Ok(alerts.find(&wanted))
         })
-        .with_context(|| format!("what was told: {:#?}", self.notifications()))
+        .with_context(|| format!("notifications so far: {:#?}", self.notifications()))
     }
 }
 
@@ -203,7 +214,7 @@ fn deployed(name: &str) -> anyhow::Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The same rules, with seconds for minutes where a test would wait for them.
+/// Returns the rules with seconds instead of minutes where a test would have to wait.
 fn hurried(rules: &str) -> anyhow::Result<String> {
     ensure!(
         rules.contains("keep_firing_for: 10m"),
@@ -235,11 +246,11 @@ fn alertmanager_config(url: &str) -> anyhow::Result<String> {
     ))
 }
 
-/// Takes notifications until the test process ends.
+/// Receives notifications until the test process ends.
 fn receive(webhook: TcpListener, received: Arc<Mutex<Vec<Notification>>>) {
     thread::spawn(move || {
         for stream in webhook.incoming().flatten() {
-            // One that breaks off is sent again.
+            // Alertmanager retries an incomplete notification.
             if let Ok(notification) = take(stream) {
                 received
                     .lock()

@@ -1,4 +1,4 @@
-//! A network namespace that lasts as long as its owner.
+//! A network namespace that is removed when its owner drops it.
 
 use std::{
     fs::{self, File},
@@ -17,13 +17,13 @@ use rustix::{
 
 use crate::tool::ip;
 
-/// Where `ip netns` keeps its names.
+/// The directory of the names of `ip netns`.
 const DIRECTORY: &str = "/run/netns";
 
-/// What the name of every namespace of a lab begins with; the process that made it comes next.
+/// The prefix of the name of every namespace of a lab; the process ID follows.
 const PREFIX: &str = "probe-lab";
 
-/// A named network namespace: quiet (no IPv6) and with its loopback up.
+/// A named network namespace without IPv6 and with its loopback interface up.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -31,10 +31,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one. `lab` and `part` make the name unique within this process.
+    /// Creates a namespace. `lab` and `part` make the name unique within this process.
     pub fn new(lab: u32, part: &str) -> anyhow::Result<Arc<Self>> {
         if !geteuid().is_root() {
-            bail!("the lab is made of network namespaces, which takes root: run it with sudo");
+            bail!("the lab needs network namespaces and so root: run it with sudo");
         }
         let name = format!("{PREFIX}.{}.{lab}.{part}", std::process::id());
         ip(["netns", "add", &name])?;
@@ -49,18 +49,18 @@ impl Namespace {
         Ok(Arc::new(namespace))
     }
 
-    /// The name that `ip -n` and `ip netns exec` know it by.
+    /// The name for `ip -n` and `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `ip` in it.
+    /// Runs `ip` in the namespace.
     pub fn ip<'a>(&'a self, words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
         ip(["-n", &self.name].into_iter().chain(words))
     }
 
-    /// Does something inside it, on a thread of its own: a thread that has entered a namespace has no safe
-    /// way back. Sockets opened there stay there wherever they are used afterwards.
+    /// Runs a closure in the namespace on a separate thread, because a thread that has entered a namespace cannot
+    /// safely return. Sockets that it opens stay in the namespace.
     pub fn enter<T: Send>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send,
@@ -77,12 +77,12 @@ impl Namespace {
         })
     }
 
-    /// Keeps IPv6 from chattering: a test then sees only the frames that it caused.
+    /// Disables IPv6, so that the kernel sends no frames that the test did not cause.
     fn silence(&self) -> anyhow::Result<()> {
         self.enter(|| {
             for scope in ["all", "default"] {
                 let switch = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
-                // A kernel without IPv6 is quiet already.
+                // A kernel without IPv6 has no such file.
                 if Path::new(&switch).exists() {
                     fs::write(&switch, "1").with_context(|| format!("cannot write {switch}"))?;
                 }
@@ -98,10 +98,10 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes the namespaces, and ends the processes in them, of labs whose process is no more.
+/// Removes the namespaces of labs whose process no longer exists, and kills the processes in them.
 pub fn sweep() {
     let Ok(entries) = fs::read_dir(DIRECTORY) else {
-        return; // nobody has made a namespace yet
+        return; // no namespace exists
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -114,7 +114,7 @@ pub fn sweep() {
     }
 }
 
-/// The process that made the namespace of this name, if a lab did.
+/// The ID of the process that created this namespace, if it belongs to a lab.
 fn maker_of(name: &str) -> Option<&str> {
     let (maker, _) = name
         .strip_prefix(PREFIX)?
@@ -127,13 +127,13 @@ fn path_of(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
-/// Takes a namespace's name away. With it goes the namespace itself, unless a process or a socket still
-/// lives there. A failure has no one to hear it, and the next lab tries again.
+/// Removes the name of a namespace. The namespace itself exists until the last process or socket in it ends. An
+/// error is ignored because the next lab tries again.
 fn remove(name: &str) {
     let _ = ip(["netns", "del", name]);
 }
 
-/// Ends what runs in an abandoned namespace; its name says that a lab started it.
+/// Kills the processes in an abandoned namespace of a lab.
 fn end_processes_in(name: &str) {
     let (Ok(namespace), Ok(pids)) = (fs::metadata(path_of(name)), ip(["netns", "pids", name]))
     else {
@@ -143,15 +143,14 @@ fn end_processes_in(name: &str) {
         let Some(pid) = Pid::from_raw(pid) else {
             continue;
         };
-        // The descriptor pins the process; only then is it certain that the number was not given to
-        // another one in between.
+        // The file descriptor refers to the process: without it, the process ID could have been reused since.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
             continue;
         };
-        let lives_there = fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|its| {
+        let is_inside = fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|its| {
             its.st_ino() == namespace.st_ino() && its.st_dev() == namespace.st_dev()
         });
-        if lives_there {
+        if is_inside {
             let _ = pidfd_send_signal(&process, Signal::KILL);
         }
     }
@@ -165,7 +164,7 @@ mod tests {
     use crate::wait::eventually;
 
     #[test]
-    fn only_a_labs_own_names_are_recognised() {
+    fn only_namespaces_of_labs_are_recognised() {
         assert_eq!(maker_of("probe-lab.4711.0.a"), Some("4711"));
         for other in [
             "cni-4711",
@@ -178,10 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_goes_with_its_owner_and_an_abandoned_one_with_the_next_lab() {
+    fn a_namespace_is_removed_on_drop_and_an_abandoned_one_by_the_next_lab() {
         let namespace = Namespace::new(u32::MAX, "sweep").unwrap();
         let own = path_of(namespace.name());
-        // No process has this number: it is above the kernel's own limit (PID_MAX_LIMIT).
+        // No process has this ID: it exceeds the kernel's limit (PID_MAX_LIMIT).
         let abandoned = format!("{PREFIX}.4194305.{}.sweep", std::process::id());
         ip(["netns", "add", &abandoned]).unwrap();
         let foreign = format!("not-{PREFIX}.4194305.{}", std::process::id());
@@ -198,11 +197,14 @@ mod tests {
         sweep();
         let foreign_stays = path_of(&foreign).exists();
         remove(&foreign);
-        assert!(foreign_stays, "a stranger's namespace was removed");
-        assert!(!path_of(&abandoned).exists(), "an abandoned one stayed");
+        assert!(foreign_stays, "a namespace of another program was removed");
+        assert!(
+            !path_of(&abandoned).exists(),
+            "an abandoned namespace was not removed"
+        );
         assert_eq!(left_behind.wait().unwrap().signal(), Some(9));
-        assert!(own.exists(), "one that is in use was removed");
+        assert!(own.exists(), "a namespace in use was removed");
         drop(namespace);
-        assert!(!own.exists(), "one stayed after its owner");
+        assert!(!own.exists(), "a dropped namespace was not removed");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole Ethernet frames, as bytes: sending any, seeing all.
+//! Raw Ethernet frames: sending and capturing.
 
 use std::{
     io::IoSlice,
@@ -29,17 +29,17 @@ use rustix::{
 
 use crate::{frame::Frame, namespace::Namespace};
 
-/// More frames than this in one go are a mistake: tests share the machine with others.
+/// The largest number of frames in one call, because tests share the machine.
 const MOST_AT_ONCE: usize = 1_000_000;
 
-/// How long a frame may wait for room in a queue.
+/// Timeout for space in a transmit queue.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Bytes that may wait to be looked at: about 20 000 small frames, which the kernel counts with all their
-/// overhead. The default has room for a few hundred.
+/// The receive buffer in bytes: room for about 20 000 small frames with the kernel's overhead. The default has room
+/// for a few hundred.
 const BACKLOG: usize = 16 << 20;
 
-/// Larger than any frame here.
+/// The receive buffer of one frame in bytes, larger than any frame of the tests.
 const ROOM: usize = 2048;
 
 /// `pkttype` of frames that this host sent (`PACKET_OUTGOING`, `include/uapi/linux/if_packet.h`).
@@ -54,7 +54,7 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
-        // Protocol 0: it receives nothing, so nothing piles up.
+        // Protocol 0: the socket receives nothing.
         let (socket, link) = namespace.enter(|| open(interface, None))?;
         Ok(Self { socket, link })
     }
@@ -64,7 +64,7 @@ impl Sender {
         self.send_bytes(&frame.bytes())
     }
 
-    /// Sends frames, one after the other, none of them lost on the way to the other end of the cable.
+    /// Sends frames in order without loss up to the receiving end of the veth pair.
     pub fn send_all<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> anyhow::Result<()> {
         for (number, frame) in frames.into_iter().enumerate() {
             ensure!(number < MOST_AT_ONCE, "more than {MOST_AT_ONCE} frames");
@@ -73,7 +73,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends any bytes; the kernel wants at least the 14 of an Ethernet header.
+    /// Sends any bytes; the kernel requires at least the 14 bytes of an Ethernet header.
     pub fn send_bytes(&self, bytes: &[u8]) -> anyhow::Result<()> {
         let deadline = Instant::now() + QUEUE_DEADLINE;
         loop {
@@ -87,7 +87,7 @@ impl Sender {
                     ensure!(sent == bytes.len(), "sent {sent} of {}", bytes.len());
                     return Ok(());
                 }
-                // The receiving end's queue is full; the frame was dropped and we know it.
+                // The queue of the receiving end is full and the frame was dropped: send it again.
                 Err(Errno::ENOBUFS) if Instant::now() < deadline => thread::yield_now(),
                 Err(Errno::EINTR) => {}
                 Err(error) => {
@@ -111,13 +111,12 @@ nix::setsockopt_impl!(
     SetBool
 );
 
-/// Sends frames of which only the Ethernet header is in the linear part of the socket buffer, and all else in
-/// pages of its own.
+/// Sends frames whose socket buffer has only the Ethernet header in its linear part and the rest in pages.
 #[derive(Debug)]
 pub struct ScatteringSender(Sender);
 
 impl ScatteringSender {
-    /// The kernel puts shorter frames into one piece, whatever is wished (`packet_alloc_skb` in
+    /// The shortest frame that is sent nonlinear; the kernel makes shorter ones linear (`packet_alloc_skb` in
     /// `net/packet/af_packet.c`).
     pub const SHORTEST: usize = 4096;
 
@@ -126,11 +125,11 @@ impl ScatteringSender {
     pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
         let sender = Sender::open(namespace, interface)?;
         setsockopt(&sender.socket, VirtioHeader, &true)
-            .context("cannot ask for a virtio header on a packet socket")?;
+            .context("cannot enable the virtio header of a packet socket")?;
         Ok(Self(sender))
     }
 
-    /// Sends a frame, which has to be long enough.
+    /// Sends a frame of at least [`Self::SHORTEST`] bytes.
     pub fn send(&self, frame: &Frame) -> anyhow::Result<()> {
         let frame = frame.bytes();
         ensure!(
@@ -146,15 +145,15 @@ impl ScatteringSender {
     }
 }
 
-/// Sends frames many at a time, for loads.
+/// Sends frames in batches, to generate load.
 #[derive(Debug)]
 pub struct BatchSender(OwnedFd);
 
 impl BatchSender {
-    /// Frames that go out in one call.
+    /// The number of frames in a batch.
     pub const BATCH: usize = 64;
 
-    /// Sends as many of these frames as fit into a batch and find room in the queue; says how many.
+    /// Sends as many of these frames as fit into a batch and the queue; returns their number.
     pub fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> anyhow::Result<usize> {
         let slices: Vec<_> = frames
             .iter()
@@ -172,7 +171,7 @@ impl BatchSender {
             .collect();
         match sendmmsg(&self.0, &mut messages, SendFlags::empty()) {
             Ok(sent) => Ok(sent),
-            // The receiving end's queue is full, or a signal came.
+            // The queue of the receiving end is full, or a signal arrived.
             Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => Ok(0),
             Err(error) => Err(error).context("cannot send a batch of frames"),
         }
@@ -183,23 +182,23 @@ impl TryFrom<Sender> for BatchSender {
     type Error = anyhow::Error;
 
     fn try_from(sender: Sender) -> anyhow::Result<Self> {
-        // Bound to the interface, so that no message needs an address.
+        // Bound to the interface, so that messages need no address.
         bind(sender.socket.as_raw_fd(), &sender.link).context("cannot bind a packet socket")?;
         Ok(Self(sender.socket))
     }
 }
 
-/// A frame that was seen on an interface.
+/// A captured frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
-    /// Its bytes. The kernel takes the outermost VLAN tag of a received frame out of them.
+    /// The bytes of the frame. The kernel removes the outermost VLAN tag of a received frame.
     pub bytes: Vec<u8>,
-    /// Whether the host sent it, rather than received it.
+    /// Whether the host sent the frame.
     pub sent: bool,
 }
 
 impl Captured {
-    /// The frame as ARP, if it is that.
+    /// The frame parsed as ARP, if it is a valid ARP frame.
     pub fn arp(&self) -> Option<ArpFrame> {
         match parse(&self.bytes.as_slice(), VlanTag::NONE) {
             Parsed::Arp(frame) => Some(frame),
@@ -208,7 +207,7 @@ impl Captured {
     }
 }
 
-/// Sees every frame on one interface from the moment it was opened.
+/// Captures every frame on one interface since it was opened.
 #[derive(Debug)]
 pub struct Capture {
     socket: OwnedFd,
@@ -223,7 +222,7 @@ impl Capture {
         Ok(Self { socket, link })
     }
 
-    /// The next frame, or `None` if none comes in time.
+    /// The next frame, or `None` after the timeout.
     pub fn next(&self, within: Duration) -> anyhow::Result<Option<Captured>> {
         let deadline = Instant::now() + within;
         let mut room = [0; ROOM];
@@ -237,8 +236,8 @@ impl Capture {
                 Err(error) => return Err(error).context("cannot wait for a frame"),
             }
             let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut room)?;
-            // The socket is not bound to one interface (that would take an address which nix cannot make),
-            // and loopback has frames, too.
+            // The socket is not bound to an interface (nix cannot build the required address), so it also receives
+            // loopback frames.
             if let Some(from) = from
                 && from.ifindex() == self.link.ifindex()
             {
@@ -250,7 +249,7 @@ impl Capture {
         }
     }
 
-    /// The next ARP frame that `wanted` accepts; all others before it are passed over.
+    /// The next ARP frame that `wanted` accepts; other frames are skipped.
     pub fn wait_for_arp(
         &self,
         within: Duration,
@@ -268,7 +267,7 @@ impl Capture {
     }
 }
 
-/// A packet socket in the namespace of the calling thread, and the address of the interface.
+/// Opens a packet socket in the namespace of the calling thread; returns it with the address of the interface.
 fn open(interface: &str, protocol: Option<SockProtocol>) -> anyhow::Result<(OwnedFd, LinkAddr)> {
     let link = getifaddrs()
         .context("cannot list interfaces")?

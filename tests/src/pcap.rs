@@ -1,4 +1,4 @@
-//! Captures as tests want them, with times that nobody has to wait for.
+//! Writes pcap files with arbitrary timestamps.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::frame::Frame;
 /// 2023-11-14T22:13:20Z.
 const BEGINNING: Duration = Duration::from_secs(1_700_000_000);
 
-/// A pcap file (microseconds, little endian, Ethernet) of these frames, each so long after the beginning.
+/// A pcap file (microseconds, little endian, Ethernet) of these frames, with timestamps relative to a fixed start.
 pub fn pcap<'a>(frames: impl IntoIterator<Item = &'a (Duration, Frame)>) -> Vec<u8> {
     let mut file = Vec::new();
     let word = |file: &mut Vec<u8>, value: u32| file.extend(value.to_le_bytes());

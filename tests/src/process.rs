@@ -1,4 +1,4 @@
-//! A program that runs on a host, and what it says.
+//! A program on a host and its output.
 
 use std::{
     fmt, fs,
@@ -19,10 +19,10 @@ use rustix::{
 
 use crate::wait::eventually;
 
-/// Of the clock that processor time is counted in: `USER_HZ`, one number on every architecture.
+/// The unit of CPU time in `/proc` (`USER_HZ`), the same on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Which way a line came.
+/// The output stream of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -39,13 +39,13 @@ struct Line {
     arrived: SystemTime,
 }
 
-/// A running program. It is killed and reaped when dropped, and when that happens in a panic, what it
-/// had said is printed: the test's own message rarely tells why a program misbehaved.
+/// A running program. It is killed and reaped on drop. During a panic its output is printed, because the test's own
+/// message rarely explains a failure of the program.
 #[derive(Debug)]
 pub struct Process {
     title: String,
     child: Child,
-    /// Becomes readable when the program ends, and signals no other process than this.
+    /// A pidfd: readable when the program exits, and never refers to another process.
     handle: OwnedFd,
     output: Arc<Output>,
 }
@@ -63,21 +63,21 @@ struct State {
     open_streams: usize,
 }
 
-/// How a program ended and what it had written.
+/// The status and output of a program that has exited.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// What was run, and where.
+    /// The command and its host.
     pub title: String,
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Everything from its standard output.
+    /// The standard output.
     pub stdout: String,
-    /// Everything from its standard error.
+    /// The standard error output.
     pub stderr: String,
 }
 
 impl Process {
-    /// Starts a program; `title` is what messages call it.
+    /// Starts a program; `title` is its name in messages.
     pub(crate) fn spawn(title: String, mut command: Command) -> anyhow::Result<Self> {
         command
             .stdin(Stdio::null())
@@ -108,12 +108,12 @@ impl Process {
         }
     }
 
-    /// Its process number.
+    /// The process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The first line, from its start on, of which `pick` makes something.
+    /// Waits for the first line of a stream, including past lines, for which `pick` returns a value.
     pub fn wait_for<T>(
         &self,
         stream: Stream,
@@ -139,10 +139,10 @@ impl Process {
                 } else {
                     "before it ended".to_owned()
                 };
-                let said = state.to_string();
+                let output = state.to_string();
                 drop(state);
                 bail!(
-                    "{} did not say what was waited for {how}:\n{said}",
+                    "{} did not print the expected line {how}:\n{output}",
                     self.title
                 );
             }
@@ -150,7 +150,7 @@ impl Process {
         }
     }
 
-    /// The first line, from its start on, that `wanted` accepts.
+    /// Waits for the first line of a stream, including past lines, that `wanted` accepts.
     pub fn wait_for_line(
         &self,
         stream: Stream,
@@ -165,7 +165,7 @@ impl Process {
         self.output.lock().of(stream).map(str::to_owned).collect()
     }
 
-    /// The lines of one stream so far, each with when it arrived here.
+    /// The lines of one stream so far with their arrival times.
     pub fn arrivals(&self, stream: Stream) -> Vec<(SystemTime, String)> {
         let state = self.output.lock();
         let lines = state.lines.iter().filter(|line| line.stream == stream);
@@ -174,32 +174,32 @@ impl Process {
             .collect()
     }
 
-    /// Everything it has written so far, for a message.
-    pub fn said(&self) -> String {
+    /// The output so far, for error messages.
+    pub fn written_output(&self) -> String {
         self.output.lock().to_string()
     }
 
-    /// Whether it has ended: nobody holds its output any more.
+    /// Whether the program has exited: both output streams are closed.
     pub fn has_ended(&self) -> bool {
         self.output.lock().open_streams == 0
     }
 
-    /// Asks it to end: SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)
     }
 
-    /// Asks it to end as Ctrl-C does: SIGINT.
+    /// Sends SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) -> anyhow::Result<()> {
         self.signal(Signal::INT)
     }
 
-    /// Ends it without asking: SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)
     }
 
-    /// Sends SIGHUP: to a daemon, a wish that it reads its files again.
+    /// Sends SIGHUP, which makes a daemon reload its configuration.
     pub fn hang_up(&self) -> anyhow::Result<()> {
         self.signal(Signal::HUP)
     }
@@ -209,10 +209,10 @@ impl Process {
         self.signal(Signal::USR1)
     }
 
-    /// Stops it where it is, and waits until each of its threads stands still.
+    /// Stops the program with SIGSTOP and waits until all its threads are stopped.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)?;
-        let what = format!("{} to stand still", self.title);
+        let what = format!("{} to be stopped", self.title);
         eventually(&what, Duration::from_secs(5), || {
             let states = self.threads("State")?;
             Ok(states
@@ -222,17 +222,17 @@ impl Process {
         })
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Continues the program after [`Self::pause`].
     pub fn resume(&self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// What `/proc` says under this name of each of its threads (`proc_pid_status(5)`).
+    /// The value of this field in `/proc/PID/task/TID/status` of each thread (`proc_pid_status(5)`).
     pub fn threads(&self, name: &str) -> anyhow::Result<Vec<String>> {
         let tasks = format!("/proc/{}/task", self.id());
         let mut values = Vec::new();
         for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
-            // A thread may end while its line is looked for; that of a process that lives does not vanish.
+            // A thread may exit while it is read.
             let Ok(status) = fs::read_to_string(task?.path().join("status")) else {
                 continue;
             };
@@ -245,11 +245,12 @@ impl Process {
         Ok(values)
     }
 
-    /// Processor time that it has used so far.
+    /// The CPU time used so far.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let path = format!("/proc/{}/stat", self.id());
         let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        // The name, in parentheses, may hold anything; `utime` and `stime` are the 12th and 13th after it.
+        // The name in parentheses may contain any character; `utime` and `stime` are the 12th and 13th fields after
+        // it.
         let (_, fields) = stat
             .rsplit_once(')')
             .context("no name in a process's stat")?;
@@ -267,7 +268,7 @@ impl Process {
             .with_context(|| format!("cannot signal {}", self.title))
     }
 
-    /// Waits for it to end on its own or after a signal.
+    /// Waits until the program exits and returns its status.
     pub fn exit_status(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         if !self.ends(Instant::now() + within)? {
             bail!(
@@ -277,7 +278,7 @@ impl Process {
             );
         }
         let status = self.child.wait()?;
-        // What it wrote last may still be on its way through the pipes.
+        // The last lines may still be in the pipes.
         let deadline = Instant::now() + within;
         let mut state = self.output.lock();
         while state.open_streams > 0 {
@@ -290,7 +291,7 @@ impl Process {
         Ok(status)
     }
 
-    /// Waits for it to end, and takes stock.
+    /// Waits until the program exits and returns status and output.
     pub fn finish(mut self, within: Duration) -> anyhow::Result<Finished> {
         let status = self.exit_status(within)?;
         let state = self.output.lock();
@@ -302,7 +303,7 @@ impl Process {
         })
     }
 
-    /// Whether it ends before the deadline.
+    /// Whether the program exits before the deadline.
     fn ends(&self, deadline: Instant) -> anyhow::Result<bool> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -327,14 +328,14 @@ impl Drop for Process {
                 reason = "shown by the test runner with the failure"
             )]
             {
-                eprintln!("--- {} said:\n{}", self.title, self.output.lock());
+                eprintln!("--- output of {}:\n{}", self.title, self.output.lock());
             }
         }
     }
 }
 
 impl Finished {
-    /// What it printed, if it succeeded.
+    /// Returns the standard output if the program succeeded.
     pub fn success(self) -> anyhow::Result<String> {
         if !self.status.success() {
             bail!(
@@ -350,7 +351,7 @@ impl Finished {
 }
 
 impl Output {
-    /// Reads a stream to its end, on a thread of its own.
+    /// Reads a stream until it is closed, on a separate thread.
     fn collect(output: &Arc<Self>, stream: Stream, source: impl Read + Send + 'static) {
         output.lock().open_streams += 1;
         let output = Arc::clone(output);
@@ -372,7 +373,7 @@ impl Output {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Lines are only ever added: whoever panicked with the lock left nothing half done.
+        // Lines are only appended, so a panic while the lock was held leaves a consistent state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -403,11 +404,11 @@ impl fmt::Display for State {
             return f.write_str("    (nothing)");
         }
         for line in &self.lines {
-            let mark = match line.stream {
+            let prefix = match line.stream {
                 Stream::Stdout => "out",
                 Stream::Stderr => "err",
             };
-            writeln!(f, "    {mark}: {}", line.text)?;
+            writeln!(f, "    {prefix}: {}", line.text)?;
         }
         Ok(())
     }
@@ -435,14 +436,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_waited_for_on_its_own_stream() {
+    fn waiting_for_a_line_reads_only_the_given_stream() {
         let process = script("echo wanted >&2; echo other; echo wanted, too; exec sleep 60");
         let line = process.wait_for_line(Stream::Stdout, MINUTE, |line| line.contains("wanted"));
         assert_eq!(line.unwrap(), "wanted, too");
     }
 
     #[test]
-    fn a_line_that_never_comes_is_an_error_as_soon_as_that_is_certain() {
+    fn waiting_for_a_line_fails_as_soon_as_the_process_ends() {
         let process = script("echo something else");
         let error = process
             .wait_for_line(Stream::Stdout, MINUTE, |line| line == "wanted")
@@ -452,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_end_it_and_the_status_says_so() {
+    fn a_signal_ends_the_process_with_its_status() {
         let mut process =
             script("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done");
         process
@@ -465,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_process_is_dead_and_reaped() {
+    fn a_dropped_process_is_killed_and_reaped() {
         let process = script("echo ready; exec sleep 60");
         process
             .wait_for_line(Stream::Stdout, MINUTE, |line| line == "ready")
@@ -476,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_brings_everything_that_was_written() {
+    fn finish_returns_the_complete_output() {
         let finished = script("seq 1 5000; echo warning >&2; exit 3")
             .finish(10 * SECOND)
             .unwrap();

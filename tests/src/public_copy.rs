@@ -1,4 +1,4 @@
-//! The binary where everybody may run it.
+//! A copy of the binary that every user may execute.
 
 use std::{
     fs,
@@ -11,8 +11,8 @@ use anyhow::{Context, ensure};
 
 use crate::{daemon::binary, host::Host};
 
-/// A copy of the binary in a place that everybody may enter; the build directory may be root's alone. It goes
-/// when it is dropped.
+/// A copy of the binary in a directory that every user can enter; the build directory may belong to root. It is
+/// removed on drop.
 #[derive(Debug)]
 pub struct PublicCopy {
     directory: PathBuf,
@@ -20,7 +20,7 @@ pub struct PublicCopy {
 }
 
 impl PublicCopy {
-    /// Makes one; there is room for one for each host.
+    /// Creates a copy; there can be one for each host.
     pub fn new(host: &Host) -> anyhow::Result<Self> {
         let directory = std::env::temp_dir().join(host.namespace());
         fs::create_dir(&directory)
@@ -34,14 +34,15 @@ impl PublicCopy {
         Ok(copy)
     }
 
-    /// Where it is.
+    /// The path of the copy.
     pub fn path(&self) -> &Path {
         &self.binary
     }
 }
 
-/// Puts a copy of the binary there, for everybody to run. Another process writes it: a descriptor of this one would
-/// go on to whatever another thread starts just then, and what is open for writing cannot be run (`ETXTBSY`).
+/// Copies the binary to a path and makes it executable for every user. A separate process writes the file: another
+/// thread could inherit a descriptor of this process, and a file that is open for writing cannot be executed
+/// (`ETXTBSY`).
 pub fn install(copy: &Path) -> anyhow::Result<()> {
     let status = Command::new("install")
         .args(["-m", "755"])

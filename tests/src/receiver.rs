@@ -1,4 +1,4 @@
-//! The receiver of a webhook, over TLS and with a certificate of the test's own making, on a host of the lab.
+//! A webhook receiver with TLS and a test certificate, on a host of the lab.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,21 +22,21 @@ use serde_json::Value;
 
 use crate::{host::Host, wait::eventually};
 
-/// For each step of a conversation.
+/// Timeout for each read and write.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Messages are smaller.
+/// The largest message that is accepted, in bytes.
 const LONGEST: u64 = 1 << 20;
-/// What an answer without end is made of.
+/// The repeated part of an endless response.
 const CHUNK: [u8; 16 << 10] = [b'x'; 16 << 10];
-/// An answer without end has one, in case somebody reads it: 1 GiB.
+/// The limit of an endless response in chunks (1 GiB), in case the client reads it all.
 const CHUNKS: usize = 1 << 16;
 
-/// Who signs certificates.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// One that nobody knows.
+    /// Creates an authority that no client trusts by default.
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params
@@ -48,7 +48,7 @@ impl Authority {
         Ok(Self(issuer))
     }
 
-    /// Its own certificate, for those who are to trust it.
+    /// The authority's certificate in PEM format.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
@@ -66,39 +66,39 @@ impl Authority {
     }
 }
 
-/// What a receiver answers.
+/// A response of the receiver.
 #[derive(Clone, Debug)]
-pub enum Answer {
-    /// This status, with these headers (each with its end of line) and this body.
+pub enum ReceiverResponse {
+    /// A status code, headers (each with its line ending) and a body.
     Status(u16, &'static str, &'static str),
-    /// This status, and a body that does not end.
+    /// A status code and an endless body.
     Endless(u16),
-    /// Nothing, until the other end gives up.
-    Silence,
-    /// The end of the connection.
-    End,
+    /// No response until the client closes the connection.
+    NoResponse,
+    /// Closes the connection without a response.
+    Close,
 }
 
-/// What a receiver was told.
+/// A message that the receiver got.
 #[derive(Clone, Debug)]
 pub struct ReceivedMessage {
     /// The method and the path.
     pub request: String,
-    /// By their names in small letters.
+    /// The headers by lower-case name.
     pub headers: BTreeMap<String, String>,
-    /// The message.
+    /// The JSON body.
     pub body: Value,
-    /// When all of it was read, before it was answered.
+    /// The time at which the message was read completely, before the response.
     pub arrived: Instant,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    answers: VecDeque<Answer>,
+    responses: VecDeque<ReceiverResponse>,
     messages: Vec<ReceivedMessage>,
 }
 
-/// A receiver that is there until the test process ends.
+/// A webhook receiver that runs until the test process ends.
 #[derive(Clone, Debug)]
 pub struct Receiver {
     port: u16,
@@ -106,26 +106,26 @@ pub struct Receiver {
 }
 
 impl Host {
-    /// A port of this host's loopback on which nobody listens.
+    /// A free port on the loopback interface of this host.
     pub fn free_port(&self) -> anyhow::Result<u16> {
         let listener = self.enter(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
         Ok(listener.local_addr()?.port())
     }
 
-    /// A receiver on this host's loopback, at this port (0 for any), with a certificate of this authority. It gives
-    /// these answers, and after them 200.
+    /// Starts a receiver on this host's loopback interface at this port (0 for any) with a certificate of this
+    /// authority. It sends these responses in order, and then status 200.
     pub fn receiver(
         &self,
         authority: &Authority,
         port: u16,
-        answers: impl IntoIterator<Item = Answer>,
+        responses: impl IntoIterator<Item = ReceiverResponse>,
     ) -> anyhow::Result<Receiver> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = self.enter(|| Ok(TcpListener::bind(address)?))?;
         let receiver = Receiver {
             port: listener.local_addr()?.port(),
             state: Arc::new(Mutex::new(State {
-                answers: answers.into_iter().collect(),
+                responses: responses.into_iter().collect(),
                 messages: Vec::new(),
             })),
         };
@@ -133,7 +133,8 @@ impl Host {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (config, state) = (config.clone(), state.clone());
-                // A connection that waits does not block the others. What goes wrong shows as a missing message.
+                // Each connection has its own thread, so that one without response does not block others. Errors
+                // show as missing messages.
                 thread::spawn(move || converse(stream, config, &state));
             }
         });
@@ -142,7 +143,7 @@ impl Host {
 }
 
 impl Receiver {
-    /// Its address, by a name that its certificate has.
+    /// The URL of the receiver, with a host name of its certificate.
     pub fn url(&self) -> String {
         format!("https://localhost:{}/hook", self.port)
     }
@@ -152,9 +153,9 @@ impl Receiver {
         lock(&self.state).messages.clone()
     }
 
-    /// Gives this answer next.
-    pub fn answer(&self, answer: Answer) {
-        lock(&self.state).answers.push_back(answer);
+    /// Adds a response for the next message.
+    pub fn respond_with(&self, response: ReceiverResponse) {
+        lock(&self.state).responses.push_back(response);
     }
 
     /// Waits for this number of messages, and returns all of them.
@@ -206,29 +207,29 @@ fn converse(
     stream.set_write_timeout(Some(DEADLINE))?;
     let mut stream = StreamOwned::new(ServerConnection::new(config)?, stream);
     let message = read(&mut stream)?;
-    let answer = {
+    let response = {
         let mut state = lock(state);
         state.messages.push(message);
-        let answer = state.answers.pop_front();
-        answer.unwrap_or(Answer::Status(200, "", "ok"))
+        let response = state.responses.pop_front();
+        response.unwrap_or(ReceiverResponse::Status(200, "", "ok"))
     };
-    match answer {
-        Answer::Status(status, headers, body) => write!(
+    match response {
+        ReceiverResponse::Status(status, headers, body) => write!(
             stream,
             "HTTP/1.1 {status} x\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         )?,
-        Answer::Endless(status) => {
+        ReceiverResponse::Endless(status) => {
             write!(stream, "HTTP/1.1 {status} x\r\nConnection: close\r\n\r\n")?;
             for _ in 0..CHUNKS {
                 stream.write_all(&CHUNK)?;
             }
         }
-        Answer::Silence => {
-            // Until the other end gives up.
+        ReceiverResponse::NoResponse => {
+            // Waits until the client closes the connection.
             let _ = stream.read(&mut [0]);
         }
-        Answer::End => return Ok(()),
+        ReceiverResponse::Close => return Ok(()),
     }
     stream.conn.send_close_notify();
     stream.flush()?;

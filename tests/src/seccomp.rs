@@ -17,13 +17,13 @@ const FILES: &str = "\
     stat statfs statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat utime \
     utimensat utimes vmsplice write writev";
 
-/// Waiting for descriptors, and asynchronous input and output other than `io_uring`.
+/// Waiting for descriptors, and asynchronous I/O other than `io_uring`.
 const WAITING: &str = "\
     epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old \
     eventfd eventfd2 io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit poll ppoll pselect6 \
     select signalfd signalfd4";
 
-/// Memory.
+/// Memory management.
 const MEMORY: &str = "\
     brk madvise memfd_secret mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall \
     munmap pkey_alloc pkey_free pkey_mprotect process_madvise process_mrelease remap_file_pages";
@@ -47,7 +47,7 @@ const SIGNALS_AND_TIME: &str = "\
     rt_tgsigqueueinfo setitimer sigaltstack tgkill time timer_create timer_delete timer_getoverrun \
     timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill";
 
-/// Sockets, and communication between processes.
+/// Sockets and inter-process communication.
 const COMMUNICATION: &str = "\
     accept accept4 bind connect getpeername getsockname getsockopt listen mq_getsetattr mq_notify mq_open \
     mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd recvfrom recvmmsg recvmsg semctl \
@@ -57,14 +57,14 @@ const COMMUNICATION: &str = "\
 /// Calls that the profile allows to a process with a capability.
 const BY_CAPABILITY: [(&str, &str); 2] = [("CAP_BPF", "bpf"), ("CAP_PERFMON", "perf_event_open")];
 
-/// The flags of clone(2) that make namespaces: none of them may be set.
+/// The flags of clone(2) that create namespaces; none may be set.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 
 /// `EPERM` and `ENOSYS`; the second makes the C library use clone(2) instead of clone3(2).
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
-/// The profile for a container with these capabilities, without the calls that are `denied` besides.
+/// The profile for a container with these capabilities, without the calls in `denied`.
 pub fn runtime_default(capabilities: &[String], denied: &[&str]) -> Value {
     let by_capability = BY_CAPABILITY
         .iter()
@@ -84,7 +84,7 @@ pub fn runtime_default(capabilities: &[String], denied: &[&str]) -> Value {
         .chain(by_capability)
         .filter(|call| !denied.contains(call))
         .collect();
-    // Linux, its 32-bit form, and what a debugger asks which one it is.
+    // Linux, its 32-bit variant, and the query of the current personality.
     let personalities = [0_u64, 8, 0xffff_ffff].map(|personality| {
         json!({
             "names": ["personality"],
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn bpf_is_allowed_by_its_capability_only() {
+    fn bpf_is_allowed_only_with_its_capability() {
         let with = runtime_default(&["CAP_BPF".to_owned()], &[]);
         assert!(allowed(&with).contains(&"bpf"));
         assert!(!allowed(&with).contains(&"perf_event_open"));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_change_the_machine_are_never_allowed() {
+    fn system_calls_that_change_the_machine_are_never_allowed() {
         let everything = BY_CAPABILITY.map(|(capability, _)| capability.to_owned());
         let profile = runtime_default(&everything, &[]);
         for call in [

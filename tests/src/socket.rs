@@ -1,4 +1,4 @@
-//! The daemon's Unix socket, spoken to without the binary.
+//! The daemon's Unix socket and a client that does not use the binary.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -10,18 +10,18 @@ use std::{
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-/// For each piece of an answer.
+/// Timeout for each read of a response.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A place for the socket of one daemon.
+/// A unique path for the socket of one daemon.
 #[derive(Debug)]
-pub struct SocketPlace {
+pub struct DaemonSocket {
     _directory: TempDir,
     path: PathBuf,
 }
 
-impl SocketPlace {
-    /// A place that nobody else has. Its directory is the daemon's to make.
+impl DaemonSocket {
+    /// Creates a temporary directory for the socket. The daemon creates the subdirectory.
     pub fn new() -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("probe-test-")?;
         Ok(Self {
@@ -30,25 +30,25 @@ impl SocketPlace {
         })
     }
 
-    /// Where it is.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where it is, as a word of a command line.
-    pub fn word(&self) -> &str {
+    /// The path of the socket as a command line argument.
+    pub fn argument(&self) -> &str {
         self.path.to_str().unwrap_or_default()
     }
 
-    /// Asks for something and gives the lines of the answer as they are read: nothing is read before.
+    /// Sends a GET request and returns the lines of the response, which are read on demand.
     pub fn get(&self, target: &str) -> anyhow::Result<impl Iterator<Item = String> + use<>> {
         let mut stream = UnixStream::connect(&self.path).context("cannot connect")?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        // Version 1.0, so that there are no chunks to join.
+        // HTTP/1.0, so that there are no chunks to join.
         write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-        let status = lines.next().context("no answer")?;
-        ensure!(status.contains(" 200 "), "{target} answered {status}");
+        let status = lines.next().context("no response")?;
+        ensure!(status.contains(" 200 "), "{target}: {status}");
         ensure!(lines.any(|line| line.is_empty()), "no end of headers");
         Ok(lines)
     }

@@ -1,4 +1,4 @@
-//! A Linux bridge in a namespace of its own.
+//! A Linux bridge in its own namespace.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const BRIDGE: &str = "switch";
 
-/// A switch. It forwards at once: there is no spanning tree to wait for.
+/// A switch without spanning tree, so that ports forward immediately.
 #[derive(Debug)]
 pub struct Switch {
     numbers: Arc<Numbers>,
@@ -44,8 +44,8 @@ impl Switch {
         })
     }
 
-    /// Plugs a new host in and waits until its port forwards. The port has the host's name, so that one
-    /// is at most 15 characters long.
+    /// Connects a new host and waits until its port forwards. The port is named like the host, so the name has at
+    /// most 15 characters.
     pub fn host(&self, name: &str) -> anyhow::Result<Host> {
         let host = Host::new(&self.numbers, name)?;
         host.ip([
@@ -76,19 +76,18 @@ impl Switch {
         Ok(host)
     }
 
-    /// Pulls the plug of a host's port.
+    /// Disconnects the port of a host.
     pub fn unplug(&self, host: &Host) -> anyhow::Result<()> {
         self.set_port(host, &["down"])
     }
 
-    /// Plugs a host's port in again.
+    /// Connects the port of a host again.
     pub fn plug(&self, host: &Host) -> anyhow::Result<()> {
         self.set_port(host, &["up"])
     }
 
-    /// Keeps a host from every other that is kept apart, and from no one else: between two such hosts the
-    /// network is cut, and all others still reach both.
-    pub fn keep_apart(&self, host: &Host, apart: bool) -> anyhow::Result<()> {
+    /// Isolates the port of a host: two isolated hosts do not reach each other, but all others reach both.
+    pub fn set_isolated(&self, host: &Host, apart: bool) -> anyhow::Result<()> {
         let state = if apart { "on" } else { "off" };
         self.set_port(host, &["type", "bridge_slave", "isolated", state])
     }

@@ -1,4 +1,4 @@
-//! Short runs of system tools that configure the lab.
+//! Runs system tools that configure the lab.
 
 use std::{
     io::ErrorKind,
@@ -8,11 +8,10 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// Runs `ip` with these words and returns what it printed.
+/// Runs `ip` with these arguments and returns its standard output.
 pub fn ip<'a>(words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
     let mut command = Command::new("ip");
-    // In a process group of its own: a Ctrl-C is for whoever runs the lab, and must not hit the tool that
-    // is taking the lab down because of it.
+    // In a separate process group: Ctrl-C must not kill the tool that removes the lab because of it.
     command.args(words).stdin(Stdio::null()).process_group(0);
     let output = match command.output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {

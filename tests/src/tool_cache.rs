@@ -1,4 +1,4 @@
-//! Where programs are kept that tests need and nobody wants installed.
+//! The directory of programs that only tests need and that are not installed.
 
 use std::{
     env,
@@ -12,32 +12,32 @@ use crate::daemon::target_directory;
 /// Part of the tool cache with Prometheus, Alertmanager and promtool, unpacked from their packages.
 pub const PROMETHEUS: &str = "prometheus";
 
-/// Part of the tool cache with what checks the dashboard.
+/// Part of the tool cache with the tools that check the dashboard.
 pub const DASHBOARD: &str = "dashboard";
 
-/// Part of the tool cache with an API server of Kubernetes and its etcd. With the version, so that another one is
-/// built where an old one is kept.
+/// Part of the tool cache with kube-apiserver and etcd. The version is in the name, so that a new version is built
+/// beside an old one.
 pub const KUBERNETES: &str = "kubernetes-1.20";
 
-/// The pinned versions of what is installed from Python's package index.
+/// The pinned versions of the Python packages.
 pub const PYTHON_REQUIREMENTS: &str = include_str!("../tools/requirements.txt");
 
-/// The directory: `$PROBE_TOOL_CACHE`, or a part of the user's cache. Outside of the workspace, so that a clean
-/// clone does not pay again for what costs minutes to build or fetch.
+/// The tool cache: `$PROBE_TOOL_CACHE`, or a directory in the user's cache. It is outside of the workspace, so that
+/// a clean clone does not repeat builds and downloads of several minutes.
 pub fn tool_cache() -> anyhow::Result<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from);
     variable("PROBE_TOOL_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("arp-monitor")))
         .or_else(|| Some(variable("HOME")?.join(".cache/arp-monitor")))
-        .context("no place to keep tools in: set PROBE_TOOL_CACHE to a directory")
+        .context("no directory for the tool cache: set PROBE_TOOL_CACHE")
 }
 
-/// `prometheus`, `promtool` or `prometheus-alertmanager`: the one in the tool cache, or one that is installed.
+/// The path of `prometheus`, `promtool` or `prometheus-alertmanager`: in the tool cache, or installed.
 pub fn prometheus_program(name: &str) -> anyhow::Result<PathBuf> {
-    let kept = tool_cache()?.join(PROMETHEUS).join("usr/bin").join(name);
+    let cached = tool_cache()?.join(PROMETHEUS).join("usr/bin").join(name);
     let path = env::var_os("PATH").unwrap_or_default();
     let installed = env::split_paths(&path).map(|directory| directory.join(name));
-    match [kept]
+    match [cached]
         .into_iter()
         .chain(installed)
         .find(|file| file.is_file())
@@ -47,16 +47,16 @@ pub fn prometheus_program(name: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The directory with the `node_modules` that check the dashboard.
+/// The directory with the `node_modules` of the dashboard check.
 pub fn dashboard_tools() -> anyhow::Result<PathBuf> {
     let directory = tool_cache()?.join(DASHBOARD);
     if !directory.join("node_modules").is_dir() {
-        bail!("nothing to check a dashboard with: run `cargo xtask setup`");
+        bail!("the tools to check the dashboard are missing: run `cargo xtask setup`");
     }
     Ok(directory)
 }
 
-/// `kube-apiserver` or `etcd`, from the tool cache.
+/// The path of `kube-apiserver` or `etcd` in the tool cache.
 pub fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
     existing(&tool_cache()?.join(KUBERNETES).join("bin").join(name))
 }
@@ -67,34 +67,34 @@ pub fn workspace() -> &'static Path {
     tests.parent().unwrap_or(tests)
 }
 
-/// The environment of Python's tools, or where it belongs.
+/// The virtual environment of the Python tools.
 pub fn python_environment() -> anyhow::Result<PathBuf> {
     Ok(tool_cache()?.join("python"))
 }
 
-/// Where `cargo xtask dist` leaves what is given out.
+/// The output directory of `cargo xtask dist`.
 pub fn distribution() -> anyhow::Result<PathBuf> {
     Ok(target_directory()?.join("dist"))
 }
 
-/// Where `cargo xtask image` leaves the image: a directory in OCI's layout, with one image in it.
+/// The output directory of `cargo xtask image`: an OCI image layout with one image.
 pub fn image_layout() -> anyhow::Result<PathBuf> {
     Ok(target_directory()?.join("image/oci"))
 }
 
-/// A program that a package of Python's index brings, such as `node`.
+/// The path of a program from a Python package, such as `node`.
 pub fn python_tool(name: &str) -> anyhow::Result<PathBuf> {
     existing(&python_environment()?.join("bin").join(name))
 }
 
-/// The Python that has what the manifests are judged and rendered with.
+/// The Python interpreter with the packages that validate and render the manifests.
 pub(crate) fn python() -> anyhow::Result<PathBuf> {
     python_tool("python")
 }
 
-/// The kubectl of the cache, or else the machine's.
+/// kubectl from the tool cache, or the installed one.
 pub(crate) fn kubectl() -> anyhow::Result<PathBuf> {
-    // On a system without apt, an installed one has to do.
+    // Without apt, kubectl must be installed.
     Ok(existing(&tool_cache()?.join("kubectl/usr/bin/kubectl"))
         .unwrap_or_else(|_| "kubectl".into()))
 }

@@ -1,4 +1,4 @@
-//! Waiting for what announces itself to nobody: a state that can only be looked at.
+//! Polling for a state that has no notification.
 
 use std::{
     thread,
@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::bail;
 
-/// Between two looks. Short beside every deadline, long beside the cost of a look.
+/// The time between two polls: short compared with every deadline, long compared with the cost of a poll.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Looks again and again until there is something to see, at the latest at the deadline once more.
+/// Calls `look` repeatedly until it returns a value, at least once after the deadline.
 ///
-/// An error of `look` ends the wait: it says that waiting is of no use.
+/// An error of `look` ends the wait at once.
 pub fn eventually<T>(
     what: &str,
     within: Duration,
@@ -25,14 +25,14 @@ pub fn eventually<T>(
             return Ok(seen);
         }
         if last {
-            bail!("waited {within:?} in vain for {what}");
+            bail!("timed out after {within:?} waiting for {what}");
         }
         thread::sleep(PAUSE);
     }
 }
 
-/// Does something `count` times, each at its time: the first at once, each further one `interval` after the
-/// one before was due. For what has a pace of its own on a network; it waits for nobody.
+/// Calls a function `count` times at fixed times: the first call at once, each further one `interval` after the
+/// planned time of the previous one. For events that have their own timing.
 pub fn at_intervals(
     interval: Duration,
     count: u32,
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_a_pace_is_done_at_its_times() {
+    fn at_intervals_keeps_its_times() {
         let start = Instant::now();
         let mut times = Vec::new();
         at_intervals(Duration::from_millis(10), 5, |number| {
@@ -67,23 +67,26 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_what_was_seen() {
-        let mut looks = 0;
-        let seen = eventually("the third look", Duration::from_secs(5), || {
-            looks += 1;
-            Ok((looks == 3).then_some("seen"))
+    fn eventually_returns_the_first_value() {
+        let mut polls = 0;
+        let seen = eventually("the third poll", Duration::from_secs(5), || {
+            polls += 1;
+            Ok((polls == 3).then_some("seen"))
         });
         assert_eq!(seen.unwrap(), "seen");
     }
 
     #[test]
-    fn a_wait_in_vain_names_what_it_waited_for() {
-        let error = eventually("a blue moon", Duration::ZERO, || Ok(None::<()>)).unwrap_err();
-        assert_eq!(error.to_string(), "waited 0ns in vain for a blue moon");
+    fn a_timeout_names_the_condition() {
+        let error = eventually("the condition", Duration::ZERO, || Ok(None::<()>)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "timed out after 0ns waiting for the condition"
+        );
     }
 
     #[test]
-    fn an_error_ends_a_wait_at_once() {
+    fn an_error_ends_the_wait_at_once() {
         let error =
             eventually::<()>("anything", Duration::from_mins(1), || bail!("no")).unwrap_err();
         assert_eq!(error.to_string(), "no");

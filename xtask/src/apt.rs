@@ -1,4 +1,4 @@
-//! Installs Debian packages, or says what to type where it may not.
+//! Installs Debian packages, or prints the command if it may not.
 
 use std::{
     fs,
@@ -12,21 +12,22 @@ use crate::{
     executions, host,
     policy::NoServices,
     programs,
-    step::{self, say, slow_step, step},
+    step::{self, log, slow_step, step},
 };
 
-/// What unpacked programs use of the machine: its C library, which fits its kernel and its dynamic loader.
+/// Packages that unpacked programs use from the machine: the C library, which matches its kernel and its dynamic
+/// loader.
 const NOT_UNPACKED: [&str; 1] = ["libc6"];
 
-/// Options that a person would type too.
+/// The options of an interactive installation.
 const INSTALL: [&str; 2] = ["install", "--no-install-recommends"];
 
-/// Whether this system has packages of Debian's kind.
+/// Whether this system uses Debian packages.
 pub fn exists() -> bool {
     programs::find("apt-get").is_some()
 }
 
-/// The version that would be installed, when the package lists know one.
+/// The version that would be installed, if the package lists have one.
 pub fn candidate(package: &str) -> Option<String> {
     let policy = host::output_of(
         programs::command("apt-cache")
@@ -57,7 +58,7 @@ fn parse_candidate(policy: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Fetches the package lists, where that is allowed.
+/// Updates the package lists, if that is allowed.
 pub fn update() -> Result<()> {
     if !host::is_root() {
         return Ok(());
@@ -65,41 +66,39 @@ pub fn update() -> Result<()> {
     step("apt-get update", || run(apt_get()?.args(["-qq", "update"])))
 }
 
-/// Installs packages, and starts none of what is in them; where that is not allowed, the error says what to
-/// type.
+/// Installs packages without starting their services; if that is not allowed, the error contains the command.
 pub fn install(packages: &[String]) -> Result<()> {
     if !host::is_root() {
         bail!(
             "only root may install packages; type\n\n    {}\n",
-            what_to_type(packages)
+            install_command(packages)
         );
     }
     slow_step(&format!("install {}", packages.join(" ")), || {
-        let _no_services = NoServices::decree()?;
+        let _no_services = NoServices::install()?;
         let install = || {
             run(apt_get()?
                 .args(["-qq", "--yes"])
-                // Debian's Rust packages exclude each other: rather fail than take away the
-                // one that somebody works with.
+                // Debian's Rust packages exclude each other: fail rather than remove the installed one.
                 .arg("--no-remove")
                 .args(INSTALL)
                 .args(packages))
         };
         install().or_else(|_| {
-            say("that may be due to old package lists; fetching them and trying once more");
+            log("that may be due to old package lists; fetching them and trying once more");
             update()?;
             install()
         })
     })
 }
 
-/// Runs apt. What it runs itself, such as the scripts of packages and the hooks of this machine, is not recorded:
-/// Debian's packages depend on that, and this repository does not.
+/// Runs apt. Programs that apt itself runs, such as maintainer scripts and hooks, are not recorded: they are
+/// dependencies of Debian's packages and not of this repository.
 pub fn run(command: &mut Command) -> Result<()> {
     executions::paused(|| step::run(command))?
 }
 
-/// Unpacks every package in a directory into `root`, without its scripts, and removes the package.
+/// Unpacks every package in a directory into `root`, without maintainer scripts, and removes the package file.
 pub fn unpack(packages: &Path, root: &Path) -> Result<()> {
     let entries =
         fs::read_dir(packages).with_context(|| format!("cannot read {}", packages.display()))?;
@@ -117,7 +116,7 @@ pub fn unpack(packages: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the file, `NAME_VERSION_ARCHITECTURE.deb`, is not to be unpacked.
+/// Whether the file, `NAME_VERSION_ARCHITECTURE.deb`, must not be unpacked.
 fn is_left_out(package: &Path) -> bool {
     package
         .file_name()
@@ -126,7 +125,7 @@ fn is_left_out(package: &Path) -> bool {
 }
 
 /// The command that installs packages.
-pub fn what_to_type(packages: &[String]) -> String {
+pub fn install_command(packages: &[String]) -> String {
     format!("sudo apt-get {} {}", INSTALL.join(" "), packages.join(" "))
 }
 
@@ -134,7 +133,7 @@ fn apt_get() -> Result<Command> {
     let mut command = programs::command("apt-get")?;
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
-        // A machine that was just switched on is often installing updates.
+        // A machine often installs updates right after its boot.
         .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(["-o", "Dpkg::Use-Pty=0"]);
     Ok(command)
@@ -145,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_candidate_is_read_from_the_policy() {
+    fn the_candidate_version_is_parsed_from_apt_policy() {
         let policy = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1\n";
         assert_eq!(parse_candidate(policy).as_deref(), Some("1.96.0+dfsg1-1"));
     }

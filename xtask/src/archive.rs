@@ -1,7 +1,7 @@
-//! Packages of other Debian releases than this machine's, without a trace in its package lists.
+//! Packages of other Debian releases, without a change to the package lists of this machine.
 //!
-//! apt is given lists, a cache and sources of its own. The rest of its configuration is the machine's, and so
-//! are the addresses: what this machine gets its packages through, these come through as well.
+//! apt gets separate lists, caches and sources. All other settings are those of the machine, and so are the
+//! addresses: the packages come from the mirror that the machine uses.
 
 use std::{
     fs,
@@ -13,46 +13,46 @@ use anyhow::{Context as _, Result};
 
 use crate::{apt, host, programs};
 
-/// A part of Debian's archive: where it is, and its name.
+/// A part of Debian's archive: its site and name.
 pub type Suite = (Site, &'static str);
 
-/// The release whose packages the tool cache holds, whatever release this machine has.
+/// The release of the packages in the tool cache, independent of the machine's release.
 pub const RELEASE: [Suite; 2] = [
     (Site::Main, "bookworm"),
     (Site::Security, "bookworm-security"),
 ];
 
-/// Signs every Debian release; in Debian's `debian-archive-keyring`.
+/// The keys that sign every Debian release; in Debian's `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The two places from which Debian's packages come.
+/// The two sites of Debian's packages.
 #[derive(Clone, Copy)]
 pub enum Site {
     Main,
     Security,
 }
 
-/// An archive with lists of its own.
+/// An archive with separate package lists.
 pub struct Archive {
     directory: PathBuf,
 }
 
-/// What a line of apt's sources may offer.
+/// The type of a line in apt's sources.
 #[derive(Clone, Copy)]
 enum Offer {
-    /// Packages to install.
+    /// Binary packages.
     Binary,
-    /// What they are built from.
+    /// Source packages.
     Source,
 }
 
 impl Archive {
-    /// Fetches the lists of some suites into a directory.
+    /// Downloads the lists of some suites into a directory.
     pub fn open(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
         Self::open_for(directory, suites, &[Offer::Binary])
     }
 
-    /// The same, with the packages' sources.
+    /// The same, with source packages.
     pub fn open_with_sources(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
         Self::open_for(directory, suites, &[Offer::Binary, Offer::Source])
     }
@@ -71,7 +71,7 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The names of all packages that start like this.
+    /// The names of all packages with this prefix.
     pub fn names(&self, start: &str) -> Result<Vec<String>> {
         let names = host::output_of(self.command("apt-cache")?.args(["pkgnames", start]))
             .context("apt-cache does not list packages")?;
@@ -88,7 +88,7 @@ impl Archive {
         )
     }
 
-    /// Downloads packages into a directory, with all that they depend on.
+    /// Downloads packages and all their dependencies into a directory.
     pub fn download_with_dependencies(&self, packages: &[String], into: &Path) -> Result<()> {
         let partial = into.join("partial");
         fs::create_dir_all(&partial)
@@ -103,8 +103,8 @@ impl Archive {
         )
     }
 
-    /// Downloads a package's source into a directory, and unpacks none of it. apt has compared it with what Debian
-    /// signed.
+    /// Downloads a source package into a directory without unpacking it. apt has verified it against Debian's
+    /// signature.
     pub fn download_source(&self, package: &str, into: &Path) -> Result<()> {
         apt::run(
             self.command("apt-get")?
@@ -120,11 +120,11 @@ impl Archive {
             ("Dir::Etc::SourceList", own("sources.list")),
             ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
             ("Dir::State::Lists", own("lists")),
-            // Without what is installed here: apt would rather have that than what the suites have.
+            // Ignore the installed packages: apt would prefer them to those of the suites.
             ("Dir::State::Status", own("status")),
             ("Dir::Cache", own("cache")),
             ("Acquire::Languages", "none".to_owned()),
-            // apt's own user cannot write where the files of this one are.
+            // apt's own user cannot write to the directory of these files.
             ("APT::Sandbox::User", "root".to_owned()),
         ] {
             command.arg("-o").arg(format!("{option}={value}"));
@@ -140,29 +140,29 @@ pub fn mirror() -> Result<String> {
         .context("this machine gets no packages from Debian: run this on Debian")
 }
 
-/// Lines for apt that name suites at the addresses of this machine.
+/// Lines for apt's sources that name suites at the addresses of this machine.
 pub fn sources(suites: &[Suite]) -> Result<String> {
     sources_list(&targets()?, suites, &[Offer::Binary])
 }
 
-/// Where this machine gets its packages: a line of address, suite and origin each.
+/// The package sources of this machine: a line of address, suite and origin each.
 fn targets() -> Result<String> {
-    let ask = || {
+    let list = || {
         host::output_of(programs::command("apt-get")?.args([
             "indextargets",
             "--format",
             "$(SITE) $(RELEASE) $(ORIGIN)",
             "Created-By: Packages",
         ]))
-        .context("apt-get does not say where this machine gets its packages")
+        .context("cannot read the package sources of this machine from apt-get")
     };
-    let targets = ask()?;
+    let targets = list()?;
     if site(&targets, Site::Main).is_some() {
         return Ok(targets);
     }
-    // Whose packages they are is known once the lists are there.
+    // The origin is only known once the package lists exist.
     apt::update()?;
-    ask()
+    list()
 }
 
 fn sources_list(targets: &str, suites: &[Suite], offers: &[Offer]) -> Result<String> {
@@ -170,7 +170,7 @@ fn sources_list(targets: &str, suites: &[Suite], offers: &[Offer]) -> Result<Str
     for &(of, suite) in suites {
         let site = site(targets, of).with_context(|| {
             format!(
-                "this machine gets no packages from Debian that would tell where {suite} is: \
+                "this machine has no Debian package source, so the location of {suite} is unknown: \
                  run this on Debian"
             )
         })?;
@@ -215,7 +215,7 @@ http://security.example/updates bookworm-security Debian
 ";
 
     #[test]
-    fn the_sources_are_the_suites_at_this_machines_addresses() {
+    fn sources_use_the_mirror_of_this_machine() {
         let list = sources_list(TARGETS, &SUITES, &[Offer::Binary]).unwrap();
         let lines: Vec<_> = list.lines().collect();
         assert_eq!(lines.len(), SUITES.len());
@@ -224,7 +224,7 @@ http://security.example/updates bookworm-security Debian
     }
 
     #[test]
-    fn sources_come_from_where_the_packages_do() {
+    fn source_packages_use_the_same_mirror() {
         let offers = [Offer::Binary, Offer::Source];
         let list = sources_list(TARGETS, &SUITES[1..], &offers).unwrap();
         let kinds: Vec<_> = list.lines().map(|line| line.split(' ').next()).collect();
@@ -235,7 +235,7 @@ http://security.example/updates bookworm-security Debian
     }
 
     #[test]
-    fn a_machine_without_debians_packages_is_told_so() {
+    fn a_machine_without_debian_packages_is_an_error() {
         for targets in ["", "http://tools.example/apt stable Tools\n"] {
             let error = sources_list(targets, &SUITES, &[Offer::Binary])
                 .unwrap_err()

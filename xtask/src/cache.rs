@@ -1,10 +1,10 @@
-//! Where tools are kept that cost minutes to build or fetch.
+//! The cache of tools that take minutes to build or download.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// The directory: `$PROBE_TOOL_CACHE`, or a part of the user's cache.
+/// The tool cache: `$PROBE_TOOL_CACHE`, or a directory in the user's cache.
 pub fn directory() -> Result<PathBuf> {
     probe_tests::tool_cache()
 }

@@ -1,5 +1,5 @@
-//! What checks the dashboard: TypeScript and Grafana's schema from npm's registry, in the tool cache. Their versions are
-//! pinned in `tests/dashboard`.
+//! The tools that check the dashboard: TypeScript and Grafana's schema from npm's registry, in the tool cache.
+//! Their versions are pinned in `tests/dashboard`.
 
 use std::{fs, path::Path, process};
 

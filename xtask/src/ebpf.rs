@@ -28,7 +28,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Reads what setup wrote; an error says what to do about it.
+    /// Reads the file that setup wrote; an error contains the next step.
     pub fn read(workspace: &Path) -> Result<Self, String> {
         let toolchain: Self = fs::read_to_string(workspace.join(FILE))
             .map_err(|_| "no toolchain for the eBPF programs is set up yet".to_owned())
@@ -47,7 +47,7 @@ impl Toolchain {
     pub fn command(&self, program: &Path, verb: &str, host: Host, target_dir: &Path) -> Command {
         let target = host.bpf_target();
         let mut command = Command::new(program);
-        // What an outer cargo or rustup has set for itself would redirect this one.
+        // Variables of an outer cargo or rustup would redirect this one.
         for name in [
             "CARGO_BUILD_RUSTC",
             "CARGO_BUILD_RUSTC_WRAPPER",
@@ -63,7 +63,7 @@ impl Toolchain {
         command
             .env("CARGO", &self.cargo)
             .env("RUSTC", &self.rustc)
-            // Stable compilers refuse `-Z` without it; a nightly does not mind.
+            // Stable compilers refuse `-Z` without it; a nightly ignores it.
             .env("RUSTC_BOOTSTRAP", "1")
             .env(linker_variable(target), &self.linker)
             .env(
@@ -71,10 +71,10 @@ impl Toolchain {
                 [
                     // aya-ebpf lays out `pt_regs` for the machine that the programs run on.
                     format!("--cfg=bpf_target_arch=\"{}\"", host.arch).as_str(),
-                    // BTF is made from debug information.
+                    // BTF is generated from debug information.
                     "-Cdebuginfo=2",
                     "-Clink-arg=--btf",
-                    // Lets LLVM write out small copies and fills; else each is a call and a loop over bytes.
+                    // Makes LLVM inline small copies and fills; otherwise each is a call and a loop over bytes.
                     "-Clink-arg=--disable-expand-memcpy-in-order",
                 ]
                 .join("\x1f"),
@@ -103,14 +103,14 @@ impl Host<'_> {
     }
 }
 
-/// Where cargo puts what it builds for user space.
+/// The target directory of user space.
 pub fn cargo_target_dir(workspace: &Path) -> PathBuf {
-    // A relative one means the directory cargo was called in, which is the root for most people.
+    // A relative path refers to the directory in which cargo was called, usually the root.
     workspace.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// Where the kernel side is built: one directory for every profile of user space, so that debug,
-/// release and test builds share the object.
+/// The target directory of the kernel side: one for every profile of user space, so that debug, release and test
+/// builds share the object.
 pub fn target_dir(workspace: &Path) -> PathBuf {
     cargo_target_dir(workspace).join("ebpf")
 }

@@ -1,5 +1,5 @@
-//! The packages that this project was asked to build on: each is a direct dependency of a crate that is shipped, and
-//! that crate's source uses it.
+//! The required packages of this project: each is a direct dependency of a crate that is shipped, and that crate's
+//! source uses it.
 
 use std::{
     fs,
@@ -23,10 +23,10 @@ const GIVEN: [&str; 8] = [
     "tokio",
 ];
 
-/// Workspace members that are not shipped: what they use does not count.
+/// Workspace members that are not shipped: their dependencies do not count.
 const NOT_SHIPPED: [&str; 2] = ["probe-tests", "xtask"];
 
-/// What is read of `cargo metadata`.
+/// The relevant fields of `cargo metadata`.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -180,7 +180,7 @@ mod tests {
         ));
     }
 
-    /// A directory of a crate, removed at the end.
+    /// A crate directory, removed on drop.
     struct Crate(PathBuf);
 
     impl Crate {

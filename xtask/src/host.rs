@@ -1,4 +1,4 @@
-//! The machine, the workspace and the cargo that this runs on, in and under.
+//! The machine, the workspace and the current cargo.
 
 use std::{
     env, fs,
@@ -17,12 +17,12 @@ pub fn workspace() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
-/// Where cargo puts what it builds.
+/// The target directory of cargo.
 pub fn target_dir() -> PathBuf {
     ebpf::cargo_target_dir(workspace())
 }
 
-/// The binary under test: `$PROBE_BIN`, or what `cargo xtask build` makes.
+/// The binary under test: `$PROBE_BIN`, or the output of `cargo xtask build`.
 pub fn probe() -> PathBuf {
     env::var_os("PROBE_BIN").map_or_else(|| target_dir().join("release/probe"), PathBuf::from)
 }
@@ -34,13 +34,13 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The commit that is checked out, where that is known.
+/// The commit that is checked out, if it is known.
 pub fn revision() -> String {
     git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// When it was made, in seconds since 1970: the time of everything that is made of it. `SOURCE_DATE_EPOCH` goes
-/// before it.
+/// The time of the commit in seconds since 1970, which is the timestamp of all build results. `SOURCE_DATE_EPOCH`
+/// overrides it.
 pub fn commit_time() -> u64 {
     env::var("SOURCE_DATE_EPOCH")
         .ok()
@@ -59,12 +59,12 @@ fn git(words: &[&str]) -> Option<String> {
     Some(output.trim().to_owned())
 }
 
-/// Whether this may install packages and make network namespaces.
+/// Whether the process may install packages and create network namespaces.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// Puts a complete directory in the place of another, or of none.
+/// Replaces a directory, if it exists, by a complete one.
 pub fn replace_directory(new: &Path, old: &Path) -> Result<()> {
     if old.exists() {
         fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
@@ -72,7 +72,7 @@ pub fn replace_directory(new: &Path, old: &Path) -> Result<()> {
     fs::rename(new, old).with_context(|| format!("cannot make {}", old.display()))
 }
 
-/// What a command prints, when it succeeds.
+/// The standard output of a command that succeeds.
 pub fn output_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output

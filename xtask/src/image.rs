@@ -1,7 +1,7 @@
-//! The container image, as a directory in OCI's layout.
+//! The container image as an OCI image layout.
 //!
-//! Made of the very binary that the tests run, which is static. Nothing of the machine's own images and settings is
-//! used or changed: buildah is given a store in the target directory.
+//! It contains the static binary that the tests run. The images and settings of the machine are neither used nor
+//! changed: buildah uses a store in the target directory.
 
 use std::{
     fs,
@@ -17,25 +17,25 @@ use crate::{
     step::{self, step},
 };
 
-/// What the manifests name, with the version behind it.
+/// The image name in the manifests, without the version.
 const REPOSITORY: &str = "localhost/arp-monitor";
 
-/// What is in the image besides the binary.
+/// The licence files in the image.
 const LICENCES: [&str; 3] = ["LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
 
 /// An image that was built.
 pub struct Image {
-    /// With its tag.
+    /// The name with its tag.
     pub name: String,
-    /// The directory.
+    /// The directory of the layout.
     pub layout: PathBuf,
-    /// What a node pulls, in bytes.
+    /// The compressed size in bytes, which a node downloads.
     pub compressed: u64,
-    /// What it unpacks.
+    /// The unpacked size in bytes.
     pub unpacked: u64,
 }
 
-/// Builds it from the release build, which is there.
+/// Builds the image from the existing release build.
 pub fn build() -> Result<Image> {
     step("container image", || {
         let directory = host::target_dir().join("image");
@@ -69,7 +69,7 @@ pub fn build() -> Result<Image> {
                 .arg(&context)
                 .stdout(std::process::Stdio::null()),
         )?;
-        // One that is there would be added to.
+        // buildah would add to an existing layout.
         remove(&layout)?;
         step::run(
             buildah()?
@@ -91,7 +91,7 @@ pub fn build() -> Result<Image> {
     })
 }
 
-/// Lays out what the Containerfile copies, and says how much it is.
+/// Creates the build context of the Containerfile and returns its size.
 fn stage(context: &Path) -> Result<u64> {
     remove(context)?;
     fs::create_dir_all(context.join("target/release"))

@@ -18,10 +18,10 @@ use crate::{
     apt,
     archive::{Archive, RELEASE},
     cache, programs,
-    step::{self, say, slow_step},
+    step::{self, log, slow_step},
 };
 
-/// etcd, the compiler with its library, and a library in the version that fits that compiler.
+/// etcd, the compiler with its library, and a library in the version that matches that compiler.
 const PACKAGES: [&str; 4] = [
     "etcd-server",
     "golang-1.19-go",
@@ -45,12 +45,12 @@ const OPENAPI: &str = "pkg/generated/openapi";
 /// Marks the packages whose types are in the `OpenAPI` document.
 const OPENAPI_TAG: &str = "+k8s:openapi-gen=";
 
-/// The programs that are kept.
+/// The programs that stay in the cache.
 const PROGRAMS: [&str; 2] = ["etcd", "kube-apiserver"];
 
-/// Makes sure that both programs are in the tool cache.
+/// Ensures that both programs are in the tool cache.
 pub fn ensure() -> Result<()> {
-    if are_there() {
+    if exist() {
         return Ok(());
     }
     ensure!(
@@ -61,48 +61,51 @@ pub fn ensure() -> Result<()> {
     );
     let cache = cache::directory()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let place = cache.join(format!("{KUBERNETES}.unfinished"));
+    let build_directory = cache.join(format!("{KUBERNETES}.unfinished"));
     // Two concurrent builds would take twice as long for the same result.
-    let lock = File::create(place.with_extension("lock"))?;
+    let lock = File::create(build_directory.with_extension("lock"))?;
     lock.lock().context("cannot wait for another build")?;
-    if are_there() {
+    if exist() {
         return Ok(());
     }
-    slow_step("build kube-apiserver (about 3 min)", || make(&place))?;
+    slow_step("build kube-apiserver (about 3 min)", || {
+        make(&build_directory)
+    })?;
     // Complete or absent, also after an interruption.
     let directory = cache.join(KUBERNETES);
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
     }
-    fs::rename(place.join("kept"), &directory)
+    fs::rename(build_directory.join("finished"), &directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    discard(&place)?;
-    say(&format!("kube-apiserver is in {}", directory.display()));
+    discard(&build_directory)?;
+    log(&format!("kube-apiserver is in {}", directory.display()));
     Ok(())
 }
 
-fn are_there() -> bool {
+fn exist() -> bool {
     PROGRAMS.iter().all(|name| kubernetes_program(name).is_ok())
 }
 
-/// Downloads and builds everything below `place`, and leaves the programs in `place/kept`.
-fn make(place: &Path) -> Result<()> {
-    // From an interrupted build.
-    discard(place)?;
-    let [packages, root, kept] = ["packages", "root", "kept/bin"].map(|part| place.join(part));
-    for directory in [&packages, &root, &kept] {
+/// Downloads and builds everything below `build_directory`, with the programs in its subdirectory `finished`.
+fn make(build_directory: &Path) -> Result<()> {
+    // Left by an interrupted build.
+    discard(build_directory)?;
+    let [packages, root, finished] =
+        ["packages", "root", "finished/bin"].map(|part| build_directory.join(part));
+    for directory in [&packages, &root, &finished] {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    let archive = Archive::open_with_sources(place.join("apt"), &RELEASE)?;
+    let archive = Archive::open_with_sources(build_directory.join("apt"), &RELEASE)?;
     archive.download(&PACKAGES.map(str::to_owned), &packages)?;
     archive.download_source("kubernetes", &packages)?;
     apt::unpack(&packages, &root)?;
 
     let build = Build {
         go: root.join(GO),
-        workspace: place.join("go"),
-        home: place.to_owned(),
+        workspace: build_directory.join("go"),
+        home: build_directory.to_owned(),
     };
     let source = build.source();
     unpack_source(&packages, &source)?;
@@ -113,14 +116,14 @@ fn make(place: &Path) -> Result<()> {
     build.generate_openapi()?;
     build.compile(
         &["-tags=providerless"],
-        &kept.join("kube-apiserver"),
+        &finished.join("kube-apiserver"),
         "./cmd/kube-apiserver",
     )?;
     let etcd = root.join("usr/bin/etcd");
-    fs::copy(&etcd, kept.join("etcd"))
+    fs::copy(&etcd, finished.join("etcd"))
         .with_context(|| format!("there is no {}", etcd.display()))?;
     for name in PROGRAMS {
-        step::run(Command::new(kept.join(name)).arg("--version"))?;
+        step::run(Command::new(finished.join(name)).arg("--version"))?;
     }
     Ok(())
 }
@@ -152,8 +155,8 @@ impl Build {
         self.workspace.join("src").join(KUBERNETES_PACKAGE)
     }
 
-    /// Generates the `OpenAPI` definitions, as `make generated_files` does. The other generated files are in the source
-    /// package, and `make` would spend minutes on finding that out.
+    /// Generates the `OpenAPI` definitions, as `make generated_files` does. The other generated files are in the
+    /// source package, and `make` would take minutes to check that.
     fn generate_openapi(&self) -> Result<()> {
         let generator = self.workspace.join("openapi-gen");
         self.compile(
@@ -221,7 +224,7 @@ impl Build {
         )?;
         let output = command
             .current_dir(self.source())
-            // Without the settings of an installed Go.
+            // Ignore the settings of an installed Go.
             .env_clear()
             .env("PATH", path)
             .env("HOME", &self.home)
@@ -295,9 +298,10 @@ fn with_extension(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn discard(place: &Path) -> Result<()> {
-    if !place.exists() {
+fn discard(build_directory: &Path) -> Result<()> {
+    if !build_directory.exists() {
         return Ok(());
     }
-    fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))
+    fs::remove_dir_all(build_directory)
+        .with_context(|| format!("cannot remove {}", build_directory.display()))
 }

@@ -1,6 +1,7 @@
-//! What is done with this repository: `cargo xtask setup | build | demo | lint | test | bench | image | dist | manifests | run | fresh-root`.
+//! The tasks of this repository: `cargo xtask setup | build | demo | lint | test | bench | image | dist | manifests
+//! | run | fresh-root`.
 //!
-//! Each verb does what it needs first, so that nobody has to remember an order.
+//! Each verb first runs the steps that it depends on.
 
 mod apt;
 mod archive;
@@ -19,7 +20,7 @@ mod programs;
 mod python_tools;
 mod stages;
 mod step;
-mod tally;
+mod test_totals;
 mod toolchain;
 mod unpacked;
 mod verb;
@@ -49,7 +50,7 @@ enum Verb {
     },
     /// Run a command on a clean clone in a minimal Debian system (needs root)
     FreshRoot {
-        /// Keep the system in this directory, and use the one that is there
+        /// Keep the system in this directory, or use the existing one
         #[arg(long, value_name = "DIRECTORY")]
         keep: Option<PathBuf>,
         /// The command, such as `cargo xtask demo`
@@ -68,13 +69,13 @@ enum Verb {
     },
     /// Build the container image, into target/image
     Image,
-    /// Build what is given out, into target/dist: archives of the binary, the image and the chart
+    /// Build the release files in target/dist: archives of the binary, the image and the chart
     Dist,
     /// Write the manifests in deploy/kubernetes and deploy/kustomize, from the Helm chart
     Manifests,
     /// Build, then run probe with these arguments
     Run {
-        /// What probe is given
+        /// The arguments of probe
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -83,9 +84,10 @@ enum Verb {
 fn main() -> ExitCode {
     match perform(Verb::parse()) {
         Ok(status) => status,
-        // Not by returning it: with RUST_BACKTRACE set, the next step drowns in stack frames.
+        // Print it here instead of returning it: with RUST_BACKTRACE set, the next step would be lost between stack
+        // frames.
         Err(error) => {
-            step::say(&format!("error: {error:#}"));
+            step::log(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

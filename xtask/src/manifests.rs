@@ -1,7 +1,7 @@
-//! The plain manifests and the kustomize base: what the Helm chart gives with the values that it comes with.
+//! The plain manifests and the kustomize base: the Helm chart rendered with its default values.
 //!
-//! The chart is where they are written. What is generated from it is committed, so that `kubectl apply -f` takes
-//! nothing but kubectl; a test holds both equal.
+//! The chart is the source. The generated files are committed, so that `kubectl apply -f` needs only kubectl; a
+//! test compares them.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result};
 use probe_tests::Chart;
 use serde_json::{Value, json};
 
-/// Of the release, and so of every object.
+/// The name of the release, and so of every object.
 const NAME: &str = "arp-monitor";
 
 const HEADER: &str =
     "# Made from deploy/helm/arp-monitor by `cargo xtask manifests`: change it there.\n";
 
-/// The templates that everybody takes, in the order in which they are to be applied.
+/// The templates of the base, in the order in which they are applied.
 const BASE: [&str; 5] = [
     "namespace.yaml",
     "service-account.yaml",
@@ -24,7 +24,7 @@ const BASE: [&str; 5] = [
     "daemonset.yaml",
 ];
 
-/// The templates that some take besides, and the switch of each among the values.
+/// The optional templates, each with its switch in the values.
 const EXTRAS: [(&str, &str); 5] = [
     ("dashboard.yaml", "dashboard"),
     ("pod-monitor.yaml", "podMonitor"),
@@ -36,7 +36,7 @@ const EXTRAS: [(&str, &str); 5] = [
     ),
 ];
 
-/// Every generated file, by its place below `deploy`.
+/// Every generated file, by its path below `deploy`.
 pub fn generate(chart: &Chart) -> Result<BTreeMap<PathBuf, String>> {
     let rendered = chart.render(NAME, NAME, &values())?;
     let template = |name: &str| {
@@ -68,7 +68,7 @@ pub fn generate(chart: &Chart) -> Result<BTreeMap<PathBuf, String>> {
     Ok(files)
 }
 
-/// What the chart comes with, and every switch on.
+/// The default values with every switch on.
 fn values() -> Value {
     let mut values = json!({ "namespace": { "create": true } });
     for (_, switch) in EXTRAS {
@@ -77,8 +77,7 @@ fn values() -> Value {
     values
 }
 
-/// A document as Helm leaves it, without the blank lines of what was left out around it and the indentation of empty
-/// ones.
+/// Cleans a rendered document: removes blank lines of omitted parts and trailing indentation.
 fn document(rendered: &str) -> String {
     let text = rendered.trim().trim_start_matches("---").trim();
     text.lines()
@@ -95,15 +94,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_committed_is_what_the_chart_gives() {
+    fn the_committed_manifests_equal_the_rendered_chart() {
         let generated = generate(&Chart::of_this_repository()).unwrap();
         assert!(generated.len() > BASE.len() + EXTRAS.len());
-        for (place, text) in generated {
-            let committed = fs::read_to_string(deploy().join(&place));
-            let place = place.display();
+        for (path, text) in generated {
+            let committed = fs::read_to_string(deploy().join(&path));
+            let path = path.display();
             assert!(
                 committed.is_ok_and(|committed| committed == text),
-                "deploy/{place} is not what the chart gives: run `cargo xtask manifests`"
+                "deploy/{path} is not what the chart gives: run `cargo xtask manifests`"
             );
         }
     }

@@ -1,8 +1,8 @@
-//! Installing a program must not start it.
+//! Prevents the start of services during package installation.
 //!
-//! Debian's packages start their services when they are installed, unless `policy-rc.d` says no: a script that
-//! both `invoke-rc.d` (System V) and `deb-systemd-invoke` (systemd) ask. A machine that has one keeps it: its
-//! owner has decided. Elsewhere there is one for as long as an installation takes.
+//! Debian's packages start their services when they are installed, unless `policy-rc.d` exits 101: a script that
+//! both `invoke-rc.d` (System V) and `deb-systemd-invoke` (systemd) run. An existing script is kept, because the
+//! owner of the machine has decided. Otherwise there is one for the duration of an installation.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,71 +14,71 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Where Debian's tools look for it.
-const PLACE: &str = "/usr/sbin/policy-rc.d";
+/// The path of the script.
+const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
 
-/// How one that an earlier run had no time to remove is recognised.
-const MARK: &str = "# Made by `cargo xtask`";
+/// Identifies a script that an earlier run did not remove.
+const SIGNATURE: &str = "# Made by `cargo xtask`";
 
-/// Packages start nothing as long as this is held.
+/// A guard: services are not started while it exists.
 pub struct NoServices {
     ours: Option<PathBuf>,
 }
 
 impl NoServices {
-    /// Forbids it, where nobody else has said anything about it.
-    pub fn decree() -> Result<Self> {
-        Self::at(Path::new(PLACE))
+    /// Installs the script, unless the machine has one.
+    pub fn install() -> Result<Self> {
+        Self::at(Path::new(POLICY_PATH))
     }
 
-    fn at(place: &Path) -> Result<Self> {
-        if is_left_behind(place) {
-            fs::remove_file(place)
-                .with_context(|| format!("cannot remove the old {}", place.display()))?;
+    fn at(path: &Path) -> Result<Self> {
+        if is_stale(path) {
+            fs::remove_file(path)
+                .with_context(|| format!("cannot remove the old {}", path.display()))?;
         }
-        match write(place) {
+        match write(path) {
             Ok(()) => Ok(Self {
-                ours: Some(place.to_owned()),
+                ours: Some(path.to_owned()),
             }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Self { ours: None }),
-            Err(error) => Err(error).with_context(|| format!("cannot write {}", place.display())),
+            Err(error) => Err(error).with_context(|| format!("cannot write {}", path.display())),
         }
     }
 }
 
 impl Drop for NoServices {
     fn drop(&mut self) {
-        if let Some(place) = &self.ours {
-            // If it stays, it allows everything as soon as this process is gone.
-            let _ = fs::remove_file(place);
+        if let Some(path) = &self.ours {
+            // If the script stays, it allows everything as soon as this process has exited.
+            let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Says no (101) while this process lives, and yes (0) after that, so that one that is left behind by a
-/// killed run stops nothing.
+/// A script that exits 101 (denied) while this process lives, and 0 after that, so that a script left behind by a
+/// killed run has no effect.
 fn script() -> String {
     let process = process::id();
     format!(
         "#!/bin/sh\n\
-         {MARK} (process {process}), which installs programs for its tests and wants none started.\n\
+         {SIGNATURE} (process {process}), which installs programs for tests and prevents their services from starting.\n\
          # Without that process it may be deleted.\n\
          [ -d /proc/{process} ] && exit 101\n\
          exit 0\n"
     )
 }
 
-fn write(place: &Path) -> io::Result<()> {
+fn write(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o755)
-        .open(place)?;
+        .open(path)?;
     file.write_all(script().as_bytes())
 }
 
-fn is_left_behind(place: &Path) -> bool {
-    fs::read_to_string(place).is_ok_and(|text| text.contains(MARK))
+fn is_stale(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains(SIGNATURE))
 }
 
 #[cfg(test)]
@@ -87,39 +87,39 @@ mod tests {
 
     use super::*;
 
-    fn place(name: &str) -> PathBuf {
+    fn path(name: &str) -> PathBuf {
         env::temp_dir().join(format!("policy-rc.d.{}.{name}", process::id()))
     }
 
     #[test]
-    fn services_are_forbidden_while_it_is_held() {
-        let place = place("held");
-        let decree = NoServices::at(&place).unwrap();
-        let verdict = Command::new("sh").arg(&place).status();
-        drop(decree);
-        assert_eq!(verdict.unwrap().code(), Some(101));
-        assert!(!place.exists());
+    fn services_are_forbidden_while_the_guard_exists() {
+        let path = path("held");
+        let install = NoServices::at(&path).unwrap();
+        let status = Command::new("sh").arg(&path).status();
+        drop(install);
+        assert_eq!(status.unwrap().code(), Some(101));
+        assert!(!path.exists());
     }
 
     #[test]
-    fn what_the_machines_owner_says_stays() {
-        let place = place("owner");
-        fs::write(&place, "#!/bin/sh\nexit 0\n").unwrap();
-        drop(NoServices::at(&place).unwrap());
-        let text = fs::read_to_string(&place).unwrap();
-        fs::remove_file(&place).unwrap();
+    fn an_existing_policy_of_the_machine_is_kept() {
+        let path = path("owner");
+        fs::write(&path, "#!/bin/sh\nexit 0\n").unwrap();
+        drop(NoServices::at(&path).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        fs::remove_file(&path).unwrap();
         assert_eq!(text, "#!/bin/sh\nexit 0\n");
     }
 
     #[test]
-    fn one_that_a_killed_run_left_behind_is_replaced_and_goes() {
-        let place = place("left");
+    fn the_policy_of_a_killed_run_is_replaced_and_removed() {
+        let path = path("left");
         // No process has this number: it is above the kernel's own limit (PID_MAX_LIMIT).
         let old = script().replace(&process::id().to_string(), "4194305");
-        fs::write(&place, old).unwrap();
-        let replaced = NoServices::at(&place).unwrap();
+        fs::write(&path, old).unwrap();
+        let replaced = NoServices::at(&path).unwrap();
         assert!(replaced.ours.is_some());
         drop(replaced);
-        assert!(!place.exists());
+        assert!(!path.exists());
     }
 }

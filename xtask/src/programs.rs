@@ -1,8 +1,7 @@
 //! Every external program that this repository runs, and the Debian package that has it.
 //!
-//! The only list of its kind: set-up installs from it, `command` finds programs by it, and `cargo xtask test` compares
-//! it with the programs that were executed (`executions`). Rust's own programs are not external: they are needed to
-//! build this one.
+//! Set-up installs from this table, `command` finds programs by it, and `cargo xtask test` compares it with the
+//! executed programs (`executions`). Rust's own programs are not external: they are needed to build this one.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -17,28 +16,28 @@ use crate::{
 /// A program that is run by its name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The name of its file.
+    /// The file name.
     pub name: &'static str,
     /// The Debian package.
     pub package: &'static str,
     /// How set-up provides the package.
     pub source: Source,
-    /// What needs the program.
+    /// The reasons for needing the program.
     pub uses: &'static [Use],
 }
 
-/// How a package gets onto this machine.
+/// The way a package is provided on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Part of every Debian system: essential, or apt itself.
     Base,
     /// Installed by apt.
     Installed,
-    /// Unpacked into the tool cache, with the libraries that it depends on.
+    /// Unpacked into the tool cache with the required libraries.
     Unpacked,
 }
 
-/// What a program is needed for.
+/// The purpose of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     Bench,
@@ -87,13 +86,13 @@ pub const PROGRAMS: &[Program] = &[
     program("tar",                "tar",               Base,      &[Build, Test]),
     program("xz",                 "xz-utils",          Installed, &[Guest]),
     program("zstd",               "zstd",              Installed, &[Guest]),
-    // The network of namespaces.
+    // The network namespaces of the tests.
     program("arping",             "iputils-arping",    Installed, &[Demo, Test, Bench]),
     program("ip",                 "iproute2",          Installed, &[Demo, Test, Bench, Guest]),
     program("ping",               "iputils-ping",      Installed, &[Demo, Test, Bench]),
     program("tc",                 "iproute2",          Installed, &[Test, Guest]),
     program("tcpdump",            "tcpdump",           Installed, &[Demo, Test, Bench]),
-    // Tests: programs that results are compared with, and actors of the scenarios.
+    // Tests: programs for comparison, and programs of the scenarios.
     program("arp-scan",           "arp-scan",          Installed, &[Test, Bench]),
     program("bash",               "bash",              Base,      &[Test]),
     program("bpftool",            "bpftool",           Installed, &[Test]),
@@ -133,7 +132,7 @@ pub const PROGRAMS: &[Program] = &[
     program("rm",                 "coreutils",         Base,      &[FreshRoot]),
 ];
 
-/// Packages that are needed for other files than programs, and what needs them.
+/// Packages that are needed for files other than programs, with their purposes.
 pub const LIBRARIES: &[(&str, &[Use])] = &[
     // Certificates for the package registries.
     ("ca-certificates", &[Build]),
@@ -143,13 +142,13 @@ pub const LIBRARIES: &[(&str, &[Use])] = &[
     ("python3-venv", &[PythonTools]),
 ];
 
-/// Debian's newest compiler, which builds the eBPF programs where rustup has none that will do.
+/// Debian's newest compiler, which builds the eBPF programs if rustup has no suitable one.
 pub const COMPILER_PACKAGES: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", CLIPPY_PACKAGE];
 
 /// The lints that come with that compiler.
 pub const CLIPPY_PACKAGE: &str = "rust-web-clippy";
 
-/// Where distributions install programs.
+/// The directories in which distributions install programs.
 const DISTRIBUTION: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// A command that runs a program of the table.
@@ -182,7 +181,7 @@ fn path(program: &Program) -> Option<PathBuf> {
         .or_else(|| installed(program.name))
 }
 
-/// An installed program, the distribution's before others: the table names the distribution's package.
+/// An installed program; the distribution's comes first, because the table names the distribution's package.
 fn installed(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     DISTRIBUTION
@@ -199,8 +198,8 @@ fn unpacked_root(program: &Program) -> Option<&'static unpacked::Root> {
         .flatten()
 }
 
-/// Installs or unpacks what these uses need and this machine lacks; where that is not possible, the error says what
-/// to do.
+/// Installs or unpacks the missing packages for these purposes; if that is not possible, the error contains the
+/// next step.
 pub fn ensure(uses: &[Use]) -> Result<()> {
     let needed = |its: &[Use]| its.iter().any(|its| uses.contains(its));
     let (names, packages) = missing(uses, |name| installed(name).is_some());
@@ -228,7 +227,7 @@ pub fn ensure(uses: &[Use]) -> Result<()> {
     }
     for program in PROGRAMS.iter().filter(|program| needed(program.uses)) {
         if let Some(root) = unpacked_root(program)
-            // Elsewhere than on Debian, an installed one has to do.
+            // On systems other than Debian, an installed one is used.
             && (apt::exists() || path(program).is_none())
         {
             root.ensure()?;
@@ -237,7 +236,7 @@ pub fn ensure(uses: &[Use]) -> Result<()> {
     Ok(())
 }
 
-/// Names and packages of what is to be installed.
+/// Names and packages of missing programs.
 fn missing(
     uses: &[Use],
     is_installed: impl Fn(&str) -> bool,
@@ -273,7 +272,7 @@ mod tests {
     use crate::host;
 
     #[test]
-    fn only_what_is_missing_is_installed() {
+    fn only_missing_packages_are_installed() {
         let (names, packages) = missing(&[Use::Demo], |name| name != "arping");
         assert_eq!(names, ["arping"]);
         assert_eq!(packages, ["iputils-arping"]);
@@ -292,7 +291,7 @@ mod tests {
         assert!(error.contains("not in the table"), "{error}");
     }
 
-    /// Programs whose names are in the sources of the tests and of this program, as the first word of a command.
+    /// Program names in the sources of the tests and of this program: the first argument of a command.
     #[test]
     fn every_program_that_the_sources_name_is_in_the_table() {
         let mut unlisted = BTreeSet::new();

@@ -12,15 +12,16 @@ use crate::{
     step::{self, slow_step},
 };
 
-/// A file in the environment: the requirements that it was made for.
-const MARK: &str = "requirements.txt";
+/// A file in the environment with the requirements that were installed.
+const INSTALLED_REQUIREMENTS: &str = "requirements.txt";
 
-/// Makes sure that the environment has the tools.
+/// Ensures that the environment has the tools.
 pub fn ensure() -> Result<()> {
     programs::ensure(&[Use::PythonTools])?;
     let environment = python_environment()?;
-    let mark = environment.join(MARK);
-    if fs::read_to_string(&mark).is_ok_and(|made_for| made_for == PYTHON_REQUIREMENTS) {
+    let installed = environment.join(INSTALLED_REQUIREMENTS);
+    if fs::read_to_string(&installed).is_ok_and(|requirements| requirements == PYTHON_REQUIREMENTS)
+    {
         return Ok(());
     }
     slow_step("install tools from Python's package index", || {
@@ -34,8 +35,8 @@ pub fn ensure() -> Result<()> {
                 .args(["--disable-pip-version-check", "--only-binary=:all:", "-r"])
                 .arg(&requirements),
         )?;
-        // Last, so that an interrupted environment is made again.
-        fs::rename(&requirements, &mark).context("cannot note what is installed")
+        // Written last, so that an interrupted environment is created again.
+        fs::rename(&requirements, &installed).context("cannot record the installed requirements")
     })
 }
 

@@ -1,4 +1,4 @@
-//! The stages of a long verb: what comes, how long it takes, and how far it is.
+//! The stages of a long verb, with their estimated and elapsed time.
 
 use std::{
     fmt::Write as _,
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::step::{say, step};
+use crate::step::{log, step};
 
 /// A part of a verb.
 pub struct Stage {
@@ -16,7 +16,7 @@ pub struct Stage {
     pub minutes: u32,
 }
 
-/// A verb on its way through its stages.
+/// The progress of a verb through its stages.
 pub struct Stages {
     all: &'static [Stage],
     done: usize,
@@ -26,7 +26,7 @@ pub struct Stages {
 impl Stages {
     /// Prints the stages with their estimates.
     pub fn start(all: &'static [Stage]) -> Self {
-        say(&overview(all));
+        log(&overview(all));
         Self {
             all,
             done: 0,
@@ -34,12 +34,12 @@ impl Stages {
         }
     }
 
-    /// Does the work of the next stage.
+    /// Runs the next stage.
     pub fn next<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let Some(stage) = self.all.get(self.done) else {
             return work();
         };
-        say(&announcement(self.all, self.done, self.started.elapsed()));
+        log(&announcement(self.all, self.done, self.started.elapsed()));
         self.done += 1;
         step(stage.name, work)
     }
@@ -82,7 +82,7 @@ mod tests {
     ];
 
     #[test]
-    fn stages_are_printed_with_what_they_take() {
+    fn stages_are_printed_with_their_estimates() {
         assert_eq!(
             overview(&ALL),
             "2 stages, estimated for two idle cores: lint 3 min, tests 8 min, together 11 min"

@@ -1,8 +1,8 @@
-//! Tells the person waiting what runs and how long it took.
+//! Prints the running step and its duration.
 
 #![allow(
     clippy::print_stderr,
-    reason = "progress is for the person at the terminal; stdout belongs to what is run"
+    reason = "progress goes to the terminal; stdout belongs to the commands"
 )]
 
 use std::{
@@ -16,20 +16,20 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Does one named thing and says how it went.
+/// Runs a named step and prints its result and duration.
 pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    say(name);
+    log(name);
     let started = Instant::now();
     let outcome = work();
-    let verdict = if outcome.is_ok() { "done" } else { "failed" };
-    say(&format!(
-        "{name}: {verdict} in {:.1} s",
+    let result = if outcome.is_ok() { "done" } else { "failed" };
+    log(&format!(
+        "{name}: {result} in {:.1} s",
         started.elapsed().as_secs_f32()
     ));
     outcome
 }
 
-/// A step that says nothing for long: shows that it is still at work.
+/// Runs a long step and prints its progress periodically.
 pub fn slow_step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     const SILENCE: Duration = Duration::from_secs(10);
     step(name, || {
@@ -38,7 +38,7 @@ pub fn slow_step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
             let (finished, wait) = mpsc::channel::<()>();
             scope.spawn(move || {
                 while wait.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
-                    say(&format!("{name}: {} s", started.elapsed().as_secs()));
+                    log(&format!("{name}: {} s", started.elapsed().as_secs()));
                 }
             });
             let outcome = work();
@@ -48,8 +48,8 @@ pub fn slow_step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// A line among what the tools print, told apart by its arrow.
-pub fn say(line: &str) {
+/// Prints a line with an arrow, which distinguishes it from the output of tools.
+pub fn log(line: &str) {
     eprintln!("==> {line}");
 }
 
@@ -63,7 +63,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// As a person would type it.
+/// The command line as a user would type it.
 fn command_line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let words: Vec<_> = program

@@ -1,7 +1,7 @@
-//! Debian packages that are unpacked into the tool cache, and not installed.
+//! Debian packages that are unpacked into the tool cache without being installed.
 //!
-//! For programs that are large or that the tests need in one version: they come from one Debian release, whatever
-//! release the machine has, they conflict with no installed package, and their services do not exist.
+//! For programs that are large or that the tests need in one version: they come from one Debian release on every
+//! machine, conflict with no installed package, and start no services.
 
 use std::{
     env,
@@ -32,7 +32,7 @@ pub struct Root {
     has_dependencies: bool,
 }
 
-/// All of them. Every package of the table of programs that is unpacked is in one.
+/// All directories. Every unpacked package of the table of programs is in one.
 const ROOTS: &[Root] = &[
     Root {
         directory: PROMETHEUS,
@@ -49,7 +49,7 @@ const ROOTS: &[Root] = &[
     Root {
         directory: "kubectl",
         packages: &["kubectl"],
-        // The first release whose kubectl knows the components of kustomizations.
+        // The first release whose kubectl supports kustomize components.
         suites: &[(Site::Main, "trixie")],
         has_dependencies: false,
     },
@@ -67,12 +67,12 @@ pub fn root_of(package: &str) -> Option<&'static Root> {
 }
 
 impl Root {
-    /// Where it is, or would be.
+    /// The path of the directory, whether or not it exists.
     pub fn path(&self) -> Result<PathBuf> {
         Ok(cache::directory()?.join(self.directory))
     }
 
-    /// The file of a program in it.
+    /// The file of a program in the directory.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let root = self.path().ok()?;
         ["usr/bin", "usr/sbin", "bin", "sbin"]
@@ -81,7 +81,7 @@ impl Root {
             .find(|file| file.is_file())
     }
 
-    /// The environment in which its programs find their libraries and one another.
+    /// The environment variables with which the programs find their libraries and each other.
     pub fn environment(&self) -> Result<Vec<(&'static str, OsString)>> {
         if !self.has_dependencies {
             return Ok(Vec::new());
@@ -99,7 +99,7 @@ impl Root {
         ])
     }
 
-    /// Downloads and unpacks its packages, unless they are there.
+    /// Downloads and unpacks the packages, unless they exist.
     pub fn ensure(&self) -> Result<()> {
         let directory = self.path()?;
         if directory.join("usr").is_dir() {
@@ -133,7 +133,7 @@ impl Root {
     }
 }
 
-/// Every directory below `usr/lib` and `lib` in which Debian keeps shared libraries of this architecture.
+/// Every directory below `usr/lib` and `lib` that contains shared libraries of this architecture in Debian.
 fn library_directories(root: &Path) -> Vec<PathBuf> {
     let triplet = format!("{}-linux-gnu", env::consts::ARCH);
     ["usr/lib", "lib"]

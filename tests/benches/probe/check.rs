@@ -1,4 +1,4 @@
-//! Asking about whole networks: `probe check`, arp-scan and arping, one after the other, at the same rate.
+//! Scans of whole networks: `probe check`, arp-scan and arping, one after the other at the same rate.
 
 use std::{
     collections::BTreeSet,
@@ -13,28 +13,28 @@ use serde_json::Value;
 
 use crate::report::Section;
 
-/// Of 198.18.0.0/15, which is for benchmarks (RFC 2544).
+/// The first address of 198.18.0.0/15, the range for benchmarks (RFC 2544).
 const NETWORK: u32 = 0xc612_0000;
 
-/// Who asks.
-const ASKER: u32 = NETWORK + 1;
+/// The address of the scanning host.
+const REQUESTER: u32 = NETWORK + 1;
 
-/// How many machines share the addresses.
+/// The number of hosts that share the addresses.
 const MACHINES: usize = 8;
 
-/// Every so many addresses has an owner, and of these every so many has two.
+/// Every `OWNED`th address has an owner, and every `OWNED`th of these has two.
 const OWNED: u32 = 4;
 const DUPLICATED: u32 = 10;
 
 const ROUNDS: usize = 2;
 
-/// For a program to end.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// Timeout for a program to exit.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Prefix length and questions a second.
+/// Prefix length and requests per second.
 const SIZES: [(u8, u32); 2] = [(24, 100), (20, 1000)];
 
-/// Who has which address.
+/// Addresses with the MAC of each owner.
 type Owners = BTreeSet<(Ipv4Addr, String)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,21 +50,21 @@ const SCANNERS: [(&str, Scanner); 3] = [
     ("arping, once for each address", Scanner::Arping),
 ];
 
-/// What a scan did.
+/// The result of a scan.
 #[derive(Clone, Copy)]
 struct Outcome {
     time: Duration,
-    /// The frames that everybody heard.
-    questions: u64,
+    /// The number of broadcast frames that the observer received.
+    probes: u64,
     missed: usize,
-    invented: usize,
+    spurious: usize,
 }
 
 /// The network that is scanned.
 struct Network {
-    asker: Host,
-    /// Owns nothing, and hears every broadcast.
-    bystander: Host,
+    requester: Host,
+    /// A host without an address that receives every broadcast.
+    observer: Host,
     _machines: Vec<Host>,
     _switch: Switch,
     owners: Owners,
@@ -87,7 +87,7 @@ pub fn run() -> Result<Section> {
             "questions",
             "owners",
             "missed",
-            "invented",
+            "spurious",
         ],
     );
     for (prefix, rate) in SIZES {
@@ -96,7 +96,7 @@ pub fn run() -> Result<Section> {
         let mut times = [None; SCANNERS.len()];
         for ((name, scanner), time) in SCANNERS.iter().zip(&mut times) {
             if *scanner == Scanner::Arping && prefix < 24 {
-                // Thousands of processes would measure the machine.
+                // Thousands of processes would measure the machine instead.
                 continue;
             }
             let mut best: Option<Outcome> = None;
@@ -104,9 +104,9 @@ pub fn run() -> Result<Section> {
                 let outcome = network.scan(*scanner, prefix, rate)?;
                 best = Some(best.map_or(outcome, |best| Outcome {
                     time: best.time.min(outcome.time),
-                    questions: best.questions.max(outcome.questions),
+                    probes: best.probes.max(outcome.probes),
                     missed: best.missed.max(outcome.missed),
-                    invented: best.invented.max(outcome.invented),
+                    spurious: best.spurious.max(outcome.spurious),
                 }));
             }
             let outcome = best.context("no round")?;
@@ -116,21 +116,21 @@ pub fn run() -> Result<Section> {
                 format!("/{prefix}"),
                 format!("{rate}/s"),
                 format!("{:.2}", outcome.time.as_secs_f64()),
-                outcome.questions.to_string(),
+                outcome.probes.to_string(),
                 network.owners.len().to_string(),
                 outcome.missed.to_string(),
-                outcome.invented.to_string(),
+                outcome.spurious.to_string(),
             ]);
         }
         let [Some(probe), Some(arp_scan), _] = times else {
             anyhow::bail!("a program was not measured");
         };
-        section.aim(
-            format!("/{prefix}: no owner missed, none invented"),
-            format!("{} missed, {} invented", probe.missed, probe.invented),
-            probe.missed == 0 && probe.invented == 0,
+        section.target(
+            format!("/{prefix}: no owner missed, none spurious"),
+            format!("{} missed, {} spurious", probe.missed, probe.spurious),
+            probe.missed == 0 && probe.spurious == 0,
         );
-        section.aim(
+        section.target(
             format!("/{prefix}: no slower than arp-scan"),
             format!(
                 "{:.2} s, arp-scan {:.2} s",
@@ -147,10 +147,10 @@ pub fn run() -> Result<Section> {
 impl Network {
     fn new(lab: &Lab, prefix: u8) -> Result<Self> {
         let switch = lab.bridge()?;
-        let asker = switch.host("asker")?;
-        let asks_with = Ipv4Addr::from(ASKER);
-        asker.add_address(&format!("{asks_with}/{prefix}"))?;
-        let bystander = switch.host("bystander")?;
+        let requester = switch.host("requester")?;
+        let source_address = Ipv4Addr::from(REQUESTER);
+        requester.add_address(&format!("{source_address}/{prefix}"))?;
+        let observer = switch.host("observer")?;
         let machines: Vec<_> = (0..MACHINES)
             .map(|number| switch.host(&format!("machine{number}")))
             .collect::<Result<_>>()?;
@@ -180,8 +180,8 @@ impl Network {
             machine.exec(["ip", "-batch", path])?;
         }
         Ok(Self {
-            asker,
-            bystander,
+            requester,
+            observer,
             _machines: machines,
             _switch: switch,
             owners,
@@ -189,7 +189,7 @@ impl Network {
     }
 
     fn scan(&self, scanner: Scanner, prefix: u8, rate: u32) -> Result<Outcome> {
-        let before = self.bystander.link()?.received()?;
+        let before = self.observer.link()?.received()?;
         let network = format!("{}/{prefix}", Ipv4Addr::from(NETWORK));
         let begin = Instant::now();
         let found = match scanner {
@@ -198,26 +198,26 @@ impl Network {
                 let probe = probe.to_str().context("a path that is no text")?;
                 let rate = rate.to_string();
                 let words = [probe, "check", "-o", "json", "--rate", &rate, &network];
-                let finished = self.asker.spawn(words)?.finish(PATIENCE)?;
-                // 1: there are conflicts, as planted.
+                let finished = self.requester.spawn(words)?.finish(TIMEOUT)?;
+                // Exit status 1: there are conflicts, as configured.
                 ensure!(finished.status.code() == Some(1), "{finished:?}");
                 of_probe(&finished)?
             }
             Scanner::ArpScan => {
                 let interval = format!("--interval={}u", 1_000_000 / rate);
                 let words = ["arp-scan", "-I", INTERFACE, "--plain", &interval, &network];
-                let finished = self.asker.spawn(words)?.finish(PATIENCE)?;
+                let finished = self.requester.spawn(words)?.finish(TIMEOUT)?;
                 of_arp_scan(&finished.success()?)?
             }
             Scanner::Arping => self.arping(prefix, rate)?,
         };
         let time = begin.elapsed();
-        let questions = self.bystander.link()?.received()? - before;
+        let probes = self.observer.link()?.received()? - before;
         Ok(Outcome {
             time,
-            questions,
+            probes,
             missed: self.owners.difference(&found).count(),
-            invented: found.difference(&self.owners).count(),
+            spurious: found.difference(&self.owners).count(),
         })
     }
 
@@ -229,12 +229,12 @@ impl Network {
             let address = all[number as usize];
             let text = address.to_string();
             let words = ["arping", "-c", "1", "-w", "1", "-I", INTERFACE, &text];
-            running.push((address, self.asker.spawn(words)?));
+            running.push((address, self.requester.spawn(words)?));
             Ok(())
         })?;
         let mut found = Owners::new();
         for (address, process) in running {
-            for line in process.finish(PATIENCE)?.stdout.lines() {
+            for line in process.finish(TIMEOUT)?.stdout.lines() {
                 let mac = line.split(['[', ']']).nth(1);
                 if let (Some(mac), true) = (mac, line.contains("reply from")) {
                     found.insert((address, mac.to_lowercase()));
@@ -245,10 +245,10 @@ impl Network {
     }
 }
 
-/// All that a machine can have, but the one of whoever asks.
+/// All host addresses of the prefix, except the one of the scanning host.
 fn addresses(prefix: u8) -> impl Iterator<Item = Ipv4Addr> {
     let last = NETWORK + (1 << (32 - u32::from(prefix))) - 2;
-    (ASKER + 1..=last).map(Ipv4Addr::from)
+    (REQUESTER + 1..=last).map(Ipv4Addr::from)
 }
 
 fn of_probe(finished: &Finished) -> Result<Owners> {
@@ -257,7 +257,7 @@ fn of_probe(finished: &Finished) -> Result<Owners> {
         let record: Value = serde_json::from_str(line)?;
         let ip: Ipv4Addr = record["ip"].as_str().context("no ip")?.parse()?;
         for owner in record["owners"].as_array().context("no owners")? {
-            // It knows its own address without asking.
+            // The host knows its own address without a request.
             if owner["local"] == true {
                 continue;
             }
@@ -269,9 +269,10 @@ fn of_probe(finished: &Finished) -> Result<Owners> {
     Ok(found)
 }
 
-/// Address and MAC, with tabs between.
-fn of_arp_scan(said: &str) -> Result<Owners> {
-    said.lines()
+/// Parses lines of address and MAC, separated by tabs.
+fn of_arp_scan(output: &str) -> Result<Owners> {
+    output
+        .lines()
         .map(|line| {
             let mut fields = line.split('\t');
             let (ip, mac) = (fields.next(), fields.next());

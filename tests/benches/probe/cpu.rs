@@ -1,20 +1,20 @@
-//! Who used how much of the CPUs.
+//! CPU time of processes and of the machine.
 
 use std::{fs, ops::Sub, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Ticks of `/proc/stat` in a second: `USER_HZ` of every architecture that this runs on.
+/// Clock ticks of `/proc/stat` per second: `USER_HZ` of every supported architecture.
 const USER_HZ: u64 = 100;
 
-/// CPU time of a process so far, of all its threads. What the kernel does in its name is included, and so
-/// are softirqs that run on its time (kernels without IRQ time accounting).
+/// The CPU time of all threads of a process so far. It includes kernel time and softirqs that run in the context of
+/// the process (on kernels without IRQ time accounting).
 pub fn of_process(pid: u32) -> Result<Duration> {
     let mut total = Duration::ZERO;
     let tasks = format!("/proc/{pid}/task");
     for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
         let path = task?.path().join("schedstat");
-        // A thread may end between being listed and being read.
+        // A thread may exit after it was listed.
         if let Ok(text) = fs::read_to_string(path) {
             total += on_cpu(&text)?;
         }
@@ -31,7 +31,7 @@ fn on_cpu(schedstat: &str) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// What the whole machine did so far (proc(5), `/proc/stat`).
+/// The CPU time of the whole machine so far (proc(5), `/proc/stat`).
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     pub busy: Duration,
@@ -71,7 +71,7 @@ impl Sub for Machine {
     }
 }
 
-/// The most memory that a process ever had (proc(5), `VmHWM`), in MiB.
+/// The peak memory of a process (proc(5), `VmHWM`), in MiB.
 pub fn peak_memory(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

@@ -1,4 +1,4 @@
-//! What one frame costs at each hook: `BPF_PROG_TEST_RUN`, against a program that does nothing.
+//! The cost of one frame at each hook: `BPF_PROG_TEST_RUN`, compared with an empty program.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use probe_tests::Frame;
 use crate::{load, report::Section};
 
 const ROUNDS: usize = 25;
-/// Runs a round, for frames that stay in the kernel.
+/// Repetitions per round, for frames that stay in the kernel.
 const QUIET_REPEAT: u32 = 100_000;
-/// Runs a round, for frames that become events: what a ring of a mebibyte holds.
+/// Repetitions per round, for frames that become events: the capacity of a ring of a mebibyte.
 const EMITTED_REPEAT: u32 = 9_000;
 
 const OWNER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
-const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
-const HERE: [u8; 4] = [192, 0, 2, 1];
-const THERE: [u8; 4] = [192, 0, 2, 2];
+const REQUESTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
+const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
 const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::TcIngress];
 
@@ -35,25 +35,25 @@ const UNLIMITED: Rate = Rate {
     ahead_ns: u64::MAX,
 };
 
-/// A frame, and what is to come of it.
+/// A frame and its expected outcome.
 struct Case {
     name: &'static str,
     frame: Vec<u8>,
     emitted: bool,
-    /// The most that it may cost over the empty program, in ns.
-    aim: Option<i64>,
+    /// The largest cost over the empty program, in ns.
+    target: Option<i64>,
 }
 
 fn cases() -> Vec<Case> {
-    let case = |name, frame: Frame, emitted, aim| Case {
+    let case = |name, frame: Frame, emitted, target| Case {
         name,
         frame: frame.of_length(Frame::MINIMUM).bytes(),
         emitted,
-        aim,
+        target,
     };
-    let reply = || Frame::reply(OWNER, HERE, ASKER, THERE);
-    let announcement = || Frame::announcement(OWNER, HERE);
-    let request = || Frame::request(OWNER, HERE, THERE);
+    let reply = || Frame::reply(OWNER, ADDRESS, REQUESTER, OTHER_ADDRESS);
+    let announcement = || Frame::announcement(OWNER, ADDRESS);
+    let request = || Frame::request(OWNER, ADDRESS, OTHER_ADDRESS);
     vec![
         case("not ARP", announcement().ethertype(0x0800), false, Some(2)),
         case(
@@ -106,7 +106,7 @@ pub fn run() -> Result<Section> {
 
 fn section(cases: &[Case], times: &[Vec<Vec<Duration>>]) -> Section {
     let mut section = Section::new(
-        "What a frame costs",
+        "Cost of a frame",
         format!(
             "`cargo xtask bench frame-cost`: `BPF_PROG_TEST_RUN`, {QUIET_REPEAT} runs a round ({EMITTED_REPEAT} where \
              each becomes an event, its ring drained between rounds), best of {ROUNDS} interleaved rounds, in ns \
@@ -135,24 +135,24 @@ fn section(cases: &[Case], times: &[Vec<Vec<Duration>>]) -> Section {
             best(1, row).to_string(),
             over[1].to_string(),
         ]);
-        if let Some(aim) = case.aim {
+        if let Some(target) = case.target {
             let worst = over[0].max(over[1]);
-            match groups.iter_mut().find(|(limit, _)| *limit == aim) {
+            match groups.iter_mut().find(|(limit, _)| *limit == target) {
                 Some((_, most)) => *most = worst.max(*most),
-                None => groups.push((aim, worst)),
+                None => groups.push((target, worst)),
             }
         }
     }
-    for (aim, worst) in groups {
-        let what = match aim {
+    for (target, worst) in groups {
+        let what = match target {
             2 => "not ARP",
             60 => "unchanged claim",
             _ => "claim with its event",
         };
-        section.aim(
-            format!("{what}: at most {aim} ns over the empty program"),
+        section.target(
+            format!("{what}: at most {target} ns over the empty program"),
             format!("at most {worst} ns"),
-            worst <= aim,
+            worst <= target,
         );
     }
     section
@@ -214,11 +214,11 @@ impl Bench {
             QUIET_REPEAT
         };
         if !case.emitted {
-            // The first of its kind may be news.
+            // The first frame of its kind may be emitted.
             self.kernel.test_run(hook, &case.frame, 2)?;
             self.drain();
         }
-        let trial = self.kernel.test_run(hook, &case.frame, repeat)?;
+        let test_run = self.kernel.test_run(hook, &case.frame, repeat)?;
         let events = self.drain();
         if events != if case.emitted { repeat } else { 0 } {
             bail!(
@@ -226,7 +226,7 @@ impl Bench {
                 case.name
             );
         }
-        Ok(trial.duration)
+        Ok(test_run.duration)
     }
 
     fn drain(&mut self) -> u32 {
@@ -237,7 +237,7 @@ impl Bench {
     }
 }
 
-/// Nothing is news for an hour, or everything is.
+/// Settings with which all frames are unchanged for an hour, or all are emitted.
 fn settings(emit_all: bool) -> Settings {
     Settings {
         refresh_ns: if emit_all { 0 } else { 3_600_000_000_000 },

@@ -1,4 +1,4 @@
-//! How long from a frame to the finding on the output: what a person at `probe watch` waits for.
+//! The latency from a frame to the printed finding, as a user of `probe watch` observes it.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -13,16 +13,16 @@ use serde::Deserialize;
 
 use crate::{load, report::Section, subject};
 
-/// Conflicts of a run.
+/// The number of conflicts in a run.
 const CONFLICTS: u8 = 200;
 const RUNS: u8 = 5;
 const PACE: Duration = Duration::from_millis(10);
 const AIM: Duration = Duration::from_millis(1);
 
-/// Frames a second, and how many addresses they announce.
+/// Frames per second, and the number of addresses that they announce.
 const LOAD: (u64, usize) = (100_000, 10_000);
 
-const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
+const REQUESTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
 
 pub fn run() -> Result<Section> {
     let mut section = Section::new(
@@ -58,7 +58,7 @@ pub fn run() -> Result<Section> {
             micros(at(99)),
             micros(at(100)),
         ]);
-        section.aim(
+        section.target(
             format!("{name}: p99 below {} µs", AIM.as_micros()),
             format!("{} µs", micros(at(99))),
             at(99) < AIM,
@@ -85,11 +85,11 @@ fn measure(mode: &str, loaded: bool, run: u8) -> Result<Vec<Duration>> {
             load::steady(&sender, &frames, LOAD.0, Duration::from_secs(30), &stop)
         });
         if loaded {
-            // The addresses are new but once; the latency of a steady state is wanted.
+            // The addresses are new only once, and the latency of the steady state is measured.
             wait_for_bindings(&watch, LOAD.1)?;
         }
         let sent = plant(&sender, run);
-        let all_there = sent.and_then(|()| {
+        let result = sent.and_then(|()| {
             eventually(
                 "the conflicts to be reported",
                 Duration::from_secs(20),
@@ -114,7 +114,7 @@ fn measure(mode: &str, loaded: bool, run: u8) -> Result<Vec<Duration>> {
                 "the load was only {rate:.0} frames/s"
             );
         }
-        all_there
+        result
     })?;
     watch.interrupt()?;
     watch.exit_status(Duration::from_secs(20))?;
@@ -134,18 +134,18 @@ fn wait_for_bindings(watch: &probe_tests::Process, bindings: usize) -> Result<()
     )
 }
 
-/// One request and two answers for each of many addresses.
+/// Sends one request and two replies for each of many addresses.
 fn plant(sender: &Host, run: u8) -> Result<()> {
     let socket = sender.sender()?;
     for number in 0..CONFLICTS {
         let address = [192, 0, 2, number];
         let owner = |which| MacAddr([2, 0, which, 0, run, number]);
-        socket.send(&Frame::request(ASKER, [198, 51, 100, 1], address))?;
+        socket.send(&Frame::request(REQUESTER, [198, 51, 100, 1], address))?;
         for which in [1, 2] {
             socket.send(&Frame::reply(
                 owner(which),
                 address,
-                ASKER,
+                REQUESTER,
                 [198, 51, 100, 1],
             ))?;
         }
@@ -158,7 +158,7 @@ pub fn is_conflict(line: &str) -> bool {
     line.contains(r#""finding":"conflict""#)
 }
 
-/// What of a finding matters here. Its time is that of the frame that made it true.
+/// The relevant fields of a finding. Its time is that of the frame that caused it.
 #[derive(Deserialize)]
 struct Stamped {
     time: jiff::Timestamp,
@@ -168,6 +168,6 @@ pub fn latency(arrived: SystemTime, line: &str) -> Result<Duration> {
     let Stamped { time } =
         serde_json::from_str(line).with_context(|| format!("not a finding: {line}"))?;
     let stamped = SystemTime::from(time);
-    // The clock's own reading error may exceed a very short way.
+    // The error of reading the clock may exceed a very short latency.
     Ok(arrived.duration_since(stamped).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Frames, many of them: made in the kernel as fast as it can, or sent at a steady pace.
+//! Load generators: frames made in the kernel at the highest rate, or sent at a constant rate.
 
 use std::{
     env, fs,
@@ -16,7 +16,7 @@ use aya::{
 use probe_common::wire::MacAddr;
 use probe_tests::{BatchSender, Frame, Host};
 
-/// What is in the object of the benchmarks' own programs.
+/// Loads the BPF programs of the benchmarks.
 pub fn programs() -> Result<Ebpf> {
     let path = env::var_os("PROBE_BENCH_OBJECT").context(
         "PROBE_BENCH_OBJECT does not name the benchmarks' programs: run `cargo xtask bench`",
@@ -35,7 +35,7 @@ where
     Ok(program.try_into()?)
 }
 
-/// Addresses that have two alternating owners.
+/// The number of addresses with two alternating owners.
 pub const PLANTED: usize = 100;
 
 /// The address with this number.
@@ -44,8 +44,8 @@ pub fn address(number: usize) -> [u8; 4] {
     [10, high, middle, low]
 }
 
-/// Announcements of `addresses` addresses, one after the other; the first [`PLANTED`] come from another
-/// owner the second time round.
+/// Announcements of `addresses` addresses in order; every second round, another owner announces the first
+/// [`PLANTED`].
 pub fn announcements(addresses: usize) -> Vec<Vec<u8>> {
     let frame = |second: bool, number| {
         let [_, high, middle, low] = address(number);
@@ -67,14 +67,14 @@ pub fn announcements(addresses: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What a load was.
+/// The result of a load.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
     pub frames: u64,
     pub took: Duration,
 }
 
-/// Sends `frames` round and round, `rate` a second, for `duration` or until told to stop.
+/// Sends `frames` repeatedly at `rate` per second, for `duration` or until `stop` is set.
 pub fn steady(
     host: &Host,
     frames: &[Vec<u8>],
@@ -90,15 +90,15 @@ pub fn steady(
     );
     let sender = BatchSender::try_from(host.sender()?)?;
     let started = Instant::now();
-    let (mut sent, mut place) = (0, 0);
+    let (mut sent, mut position) = (0, 0);
     while started.elapsed() < duration && !stop.load(Ordering::Relaxed) {
         let due = u64::try_from(started.elapsed().as_nanos())? * rate / 1_000_000_000;
         while sent < due {
             let most = usize::try_from(due - sent)?
                 .min(BatchSender::BATCH)
-                .min(frames.len() - place);
-            let done = sender.send(&frames[place..place + most])?;
-            place = (place + done) % frames.len();
+                .min(frames.len() - position);
+            let done = sender.send(&frames[position..position + most])?;
+            position = (position + done) % frames.len();
             sent += done as u64;
             if done == 0 {
                 thread::yield_now();
@@ -112,20 +112,20 @@ pub fn steady(
     })
 }
 
-/// A program that makes announcements in the kernel and sends them through a host's network card.
+/// A program that generates announcements in the kernel and sends them through a host's interface.
 pub struct Storm {
     ebpf: Ebpf,
     words: Array<MapData, [u64; WORDS]>,
 }
 
-/// As in the program.
+/// The same value as in the BPF program.
 const WORDS: usize = 4;
 
 impl Storm {
-    /// Frames of a call: short enough to look at the clock in between.
+    /// Frames per call: few enough to check the clock in between.
     const CHUNK: u32 = 100_000;
 
-    /// `addresses` of 0 makes all of them random.
+    /// If `addresses` is 0, all addresses are random.
     pub fn new(host: &Host, addresses: u64, planted: u64) -> Result<Self> {
         let mut ebpf = programs()?;
         program::<Xdp>(&mut ebpf, "storm")?.load()?;
@@ -136,14 +136,14 @@ impl Storm {
         Ok(Self { ebpf, words })
     }
 
-    /// Lets it rage for this long. Returns how many frames were made.
+    /// Runs the storm for this duration. Returns the number of frames.
     pub fn rage(&mut self, host: &Host, duration: Duration) -> Result<Sent> {
         ensure!(duration <= Duration::from_mins(1), "a storm out of bounds");
         let storm = program::<Xdp>(&mut self.ebpf, "storm")?;
         let template = Frame::announcement(MacAddr::ZERO, [0; 4])
             .of_length(Frame::MINIMUM)
             .bytes();
-        // The program's interfaces are those of the namespace that it is run from.
+        // Interface indexes belong to the namespace in which the program is run.
         let took = host.enter(|| {
             let started = Instant::now();
             while started.elapsed() < duration {

@@ -1,10 +1,10 @@
-//! What the figures were measured on.
+//! The machine on which the benchmarks run.
 
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result};
 
-/// The machine in a line, and how busy it was before the benchmark began.
+/// Describes the machine and its load before the benchmark in one line.
 pub fn shape() -> Result<String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
     let field = |name: &str| {
@@ -18,7 +18,7 @@ pub fn shape() -> Result<String> {
     let cores = thread::available_parallelism().context("cannot count CPUs")?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
         .context("cannot read the kernel's version")?;
-    // Only the numbers: the rest is whoever built it.
+    // Only the version numbers, without the builder.
     let kernel: String = kernel
         .chars()
         .take_while(|c| c.is_ascii_digit() || *c == '.')

@@ -1,14 +1,14 @@
-//! The benchmarks, each a part of its own: what a frame costs, what the rest of the traffic loses, a storm,
-//! the comparison with other programs, the latency, a scrape, asking.
+//! The benchmarks, in separate parts: the cost of a frame, the effect on other traffic, a storm, the comparison
+//! with other programs, the latency, a scrape, and scans.
 //!
-//! `cargo xtask bench [NAME…]` sets up what they need and runs them. Every load is bounded in number and
-//! time and stays inside namespaces that the benchmark made. What is measured here is compared within one
-//! run; machines differ, ratios travel.
+//! `cargo xtask bench [NAME…]` installs the required programs and runs them. Every load is limited in number and
+//! time and stays inside namespaces of the benchmark. Results are compared within one run, because ratios depend
+//! less on the machine than absolute values.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::cast_precision_loss,
-    reason = "figures are what this program is for, and a percent more or less is below their noise"
+    reason = "results are printed as numbers, and rounding errors are below their noise"
 )]
 
 mod check;
@@ -29,7 +29,7 @@ use std::{env, process::ExitCode};
 use anyhow::{Result, bail};
 use report::Section;
 
-/// A benchmark: its name, and what makes its section.
+/// A benchmark: its name, and the function that returns its section.
 type Part = (&'static str, fn() -> Result<Section>);
 
 const PARTS: [Part; 7] = [

@@ -1,4 +1,4 @@
-//! The same traffic through other programs that watch ARP, one after the other.
+//! The same traffic monitored by other ARP monitors, one after the other.
 
 use std::{
     collections::BTreeSet,
@@ -27,12 +27,12 @@ const ADDRESSES: usize = 10_000;
 const DURATION: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 2;
 
-/// For a program to be ready, and to write what it knows when it ends.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for a program to start, and to write its results when it exits.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watcher {
-    Nobody,
+    Baseline,
     TcpdumpToFile,
     TcpdumpDecoding,
     Arpwatch,
@@ -41,7 +41,7 @@ enum Watcher {
 }
 
 const WATCHERS: [(&str, Watcher); 7] = [
-    ("(nobody)", Watcher::Nobody),
+    ("(no monitor)", Watcher::Baseline),
     ("tcpdump -w /dev/null", Watcher::TcpdumpToFile),
     ("tcpdump, decoding", Watcher::TcpdumpDecoding),
     ("arpwatch", Watcher::Arpwatch),
@@ -50,16 +50,16 @@ const WATCHERS: [(&str, Watcher); 7] = [
     ("probe, native XDP", Watcher::Probe("native")),
 ];
 
-/// What one watcher did with the traffic.
+/// The result of one monitor.
 #[derive(Clone, Copy, Default)]
 struct Outcome {
     process: Duration,
-    /// Of the whole machine, from /proc/stat.
+    /// The CPU time of the whole machine, from /proc/stat.
     machine: Duration,
     softirq: Duration,
     seen: Option<f64>,
     found: Option<usize>,
-    invented: usize,
+    spurious: usize,
 }
 
 pub fn run() -> Result<Section> {
@@ -91,27 +91,27 @@ fn section(outcomes: &[Outcome]) -> Section {
             "program",
             "process",
             "machine",
-            "over nobody",
+            "vs baseline",
             "of it softirq",
             "seen",
             "conflicts",
-            "invented",
+            "spurious",
         ],
     );
-    let nobody = outcomes[0];
+    let baseline = outcomes[0];
     let seconds = |time: Duration| format!("{:.2}", time.as_secs_f64());
     let over =
         |time: Duration, base: Duration| format!("{:+.2}", time.as_secs_f64() - base.as_secs_f64());
     for ((name, watcher), outcome) in WATCHERS.iter().zip(outcomes) {
-        let nobody_here = *watcher == Watcher::Nobody;
+        let is_baseline = *watcher == Watcher::Baseline;
         section.row([
             (*name).to_owned(),
             seconds(outcome.process),
             seconds(outcome.machine),
-            if nobody_here {
+            if is_baseline {
                 String::new()
             } else {
-                over(outcome.machine, nobody.machine)
+                over(outcome.machine, baseline.machine)
             },
             seconds(outcome.softirq),
             outcome
@@ -120,28 +120,28 @@ fn section(outcomes: &[Outcome]) -> Section {
             outcome
                 .found
                 .map_or_else(|| "–".to_owned(), |found| format!("{found} of {PLANTED}")),
-            outcome.invented.to_string(),
+            outcome.spurious.to_string(),
         ]);
     }
     let of = |wanted: Watcher| {
-        let place = WATCHERS.iter().position(|(_, watcher)| *watcher == wanted);
-        place.map_or_else(Outcome::default, |place| outcomes[place])
+        let scratch = WATCHERS.iter().position(|(_, watcher)| *watcher == wanted);
+        scratch.map_or_else(Outcome::default, |scratch| outcomes[scratch])
     };
     let (probe, arpwatch) = (of(Watcher::Probe("tc")), of(Watcher::Arpwatch));
     let ratio = arpwatch.process.as_secs_f64() / probe.process.as_secs_f64();
     let seen = probe.seen.unwrap_or_default();
-    section.aim(
+    section.target(
         "probe sees every frame",
         format!("{:.2} %", 100.0 * seen),
         seen >= 1.0,
     );
     let found = probe.found.unwrap_or_default();
-    section.aim(
+    section.target(
         format!("and finds {PLANTED} of {PLANTED} conflicts"),
-        format!("{found}, {} invented", probe.invented),
-        found == PLANTED && probe.invented == 0,
+        format!("{found}, {} spurious", probe.spurious),
+        found == PLANTED && probe.spurious == 0,
     );
-    section.aim(
+    section.target(
         "at least 50 times less CPU of the process than arpwatch",
         format!("{ratio:.0} times less"),
         ratio >= 50.0,
@@ -174,10 +174,10 @@ fn section(outcomes: &[Outcome]) -> Section {
 fn measure(watcher: Watcher) -> Result<Outcome> {
     let lab = Lab::new()?;
     let [monitor, sender] = lab.pair("monitor", "sender")?;
-    // arpwatch looks at what its own network holds.
+    // arpwatch only monitors addresses of its own network.
     monitor.add_address("10.255.255.254/8")?;
-    let place = Scratch::new(&monitor)?;
-    let process = start(watcher, &monitor, &place.0)?;
+    let scratch = Scratch::new(&monitor)?;
+    let process = start(watcher, &monitor, &scratch.0)?;
     let used = |process: &Option<Process>| {
         process
             .as_ref()
@@ -201,12 +201,19 @@ fn measure(watcher: Watcher) -> Result<Outcome> {
         ..Outcome::default()
     };
     if let Some(process) = process {
-        judge(watcher, &monitor, process, &place.0, received, &mut outcome)?;
+        read_outcome(
+            watcher,
+            &monitor,
+            process,
+            &scratch.0,
+            received,
+            &mut outcome,
+        )?;
     }
     Ok(outcome)
 }
 
-/// A directory for what a program keeps, and a namespace without DNS.
+/// A directory for the files of a program, and a namespace configuration without DNS.
 struct Scratch(PathBuf, PathBuf);
 
 impl Scratch {
@@ -219,14 +226,14 @@ impl Scratch {
             fs::create_dir_all(directory)
                 .with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        // `ip netns exec` puts these in place of the machine's (ip-netns(8)).
+        // `ip netns exec` mounts these over the files of the machine (ip-netns(8)).
         fs::write(scratch.1.join("nsswitch.conf"), "hosts: files\n")?;
         fs::write(scratch.1.join("resolv.conf"), "")?;
         for empty in ["arp.dat", "allow", "deny", "leases", "oui"] {
             fs::write(scratch.0.join(empty), "")?;
         }
         let path = |name: &str| scratch.0.join(name).display().to_string();
-        // Its own defaults, but for where files are and that it says what it sees here.
+        // The program's defaults, except for the paths of files and the output of findings.
         let conf = format!(
             "maclist file = \"{}\"\nmaclist alert file = \"{}\"\nmaclist leases file = \"{}\"\nlock file = \"{}\"\nmac vendor file = \"{}\"\n\
              use syslog = false\nuser = root\nlog level = 6\ndaemon = false\ndump inter = 5\ncatch only arp = true\nmax entry = 1000000\n\
@@ -250,31 +257,31 @@ impl Drop for Scratch {
     }
 }
 
-fn start(watcher: Watcher, host: &Host, place: &Path) -> Result<Option<Process>> {
-    let file = |name: &str| place.join(name).display().to_string();
+fn start(watcher: Watcher, host: &Host, scratch: &Path) -> Result<Option<Process>> {
+    let file = |name: &str| scratch.join(name).display().to_string();
     let tcpdump = |options: &str| -> Result<Process> {
         let process = host.spawn([
             "sh",
             "-c",
             &format!("exec tcpdump -i {INTERFACE} -n {options} arp > /dev/null"),
         ])?;
-        process.wait_for_line(Stream::Stderr, PATIENCE, |line| {
+        process.wait_for_line(Stream::Stderr, TIMEOUT, |line| {
             line.contains("listening on")
         })?;
         Ok(process)
     };
-    // What these two say goes to a file: reading it is not to cost anybody anything.
+    // The output of these two programs goes to a file, so that reading it costs no CPU time here.
     let quiet = |command: String, ready: &str| -> Result<Process> {
         let process = host.spawn([
             "sh",
             "-c",
-            &format!("exec {command} > {} 2>&1", file("said")),
+            &format!("exec {command} > {} 2>&1", file("output")),
         ])?;
         wait_for_packet_socket(host, ready)?;
         Ok(process)
     };
     Ok(Some(match watcher {
-        Watcher::Nobody => return Ok(None),
+        Watcher::Baseline => return Ok(None),
         Watcher::TcpdumpToFile => tcpdump("-w /dev/null")?,
         Watcher::TcpdumpDecoding => tcpdump("")?,
         Watcher::Arpwatch => quiet(
@@ -289,58 +296,59 @@ fn start(watcher: Watcher, host: &Host, place: &Path) -> Result<Option<Process>>
     }))
 }
 
-/// A program that listens has a packet socket in its namespace.
+/// A program that captures has a packet socket in its namespace.
 fn wait_for_packet_socket(host: &Host, name: &str) -> Result<()> {
-    probe_tests::eventually(&format!("{name} to listen"), PATIENCE, || {
+    probe_tests::eventually(&format!("{name} to listen"), TIMEOUT, || {
         let sockets = host.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/packet")?))?;
         Ok((sockets.lines().count() > 1).then_some(()))
     })
 }
 
-/// Ends the program and reads what it has seen and found.
-fn judge(
+/// Stops the program and reads the number of captured frames and the conflicts.
+fn read_outcome(
     watcher: Watcher,
     host: &Host,
     mut process: Process,
-    place: &Path,
+    scratch: &Path,
     received: u64,
     outcome: &mut Outcome,
 ) -> Result<()> {
     if let Watcher::Probe(_) = watcher {
-        let ledger = subject::digested(host, received)?;
-        outcome.seen = Some(ledger.frames as f64 / received as f64);
+        let balance = subject::wait_until_processed(host, received)?;
+        outcome.seen = Some(balance.frames as f64 / received as f64);
     }
     process.interrupt()?;
-    if process.exit_status(PATIENCE).is_err() {
+    if process.exit_status(TIMEOUT).is_err() {
         process.kill()?;
     }
     let found: BTreeSet<_> = match watcher {
-        Watcher::Nobody => return Ok(()),
+        Watcher::Baseline => return Ok(()),
         Watcher::TcpdumpToFile | Watcher::TcpdumpDecoding => {
             let captured = process
                 .lines(Stream::Stderr)
                 .iter()
                 .find_map(|line| line.strip_suffix(" packets captured")?.parse::<f64>().ok())
-                .context("tcpdump did not say what it captured")?;
+                .context("tcpdump did not print the number of captured frames")?;
             outcome.seen = Some(captured / received as f64);
             return Ok(());
         }
-        Watcher::Arpwatch => arpwatch_conflicts(&fs::read_to_string(place.join("said"))?),
-        Watcher::Arpalert => arpalert_conflicts(&fs::read_to_string(place.join("said"))?),
+        Watcher::Arpwatch => arpwatch_conflicts(&fs::read_to_string(scratch.join("output"))?),
+        Watcher::Arpalert => arpalert_conflicts(&fs::read_to_string(scratch.join("output"))?),
         Watcher::Probe(_) => conflicts(&process.lines(Stream::Stdout))?,
     };
     let expected: BTreeSet<_> = (0..PLANTED)
         .map(|number| ip(load::address(number)))
         .collect();
     outcome.found = Some(found.intersection(&expected).count());
-    outcome.invented = found.difference(&expected).count();
+    outcome.spurious = found.difference(&expected).count();
     Ok(())
 }
 
-/// Its reports look like mails: a subject, then fields.
-fn arpwatch_conflicts(said: &str) -> BTreeSet<String> {
+/// The reports have the format of mails: a subject, then fields.
+fn arpwatch_conflicts(output: &str) -> BTreeSet<String> {
     let mut conflict = false;
-    said.lines()
+    output
+        .lines()
         .filter_map(|line| {
             if let Some(subject) = line.strip_prefix("Subject: ") {
                 conflict = ["flip flop", "changed ethernet address"]
@@ -354,8 +362,9 @@ fn arpwatch_conflicts(said: &str) -> BTreeSet<String> {
 }
 
 /// Lines of `name=value` pairs.
-fn arpalert_conflicts(said: &str) -> BTreeSet<String> {
-    said.lines()
+fn arpalert_conflicts(output: &str) -> BTreeSet<String> {
+    output
+        .lines()
         .filter(|line| {
             ["mac_change", "ip_change"]
                 .iter()

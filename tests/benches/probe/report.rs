@@ -1,13 +1,13 @@
-//! A section of figures, on the terminal and in `docs/benchmarks.md`.
+//! A section of results, printed and written to `docs/benchmarks.md`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// One table and what it says.
+/// A table with its description.
 pub struct Section {
     title: &'static str,
-    /// What was done, in a sentence or two.
+    /// The method, in a sentence or two.
     method: String,
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
@@ -15,9 +15,9 @@ pub struct Section {
     notes: Vec<String>,
 }
 
-/// What was wanted, and what came of it.
+/// A target and its result.
 struct Aim {
-    wish: String,
+    target: String,
     result: String,
     met: bool,
 }
@@ -38,9 +38,9 @@ impl Section {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub fn aim(&mut self, wish: impl Into<String>, result: impl Into<String>, met: bool) {
+    pub fn target(&mut self, target: impl Into<String>, result: impl Into<String>, met: bool) {
         self.aims.push(Aim {
-            wish: wish.into(),
+            target: target.into(),
             result: result.into(),
             met,
         });
@@ -50,7 +50,7 @@ impl Section {
         self.notes.push(note.into());
     }
 
-    /// As Markdown that is a table in a terminal, too.
+    /// The section as Markdown that is readable in a terminal, too.
     pub fn text(&self, shape: &str) -> String {
         let mut text = format!(
             "## {}\n\n{}\nMeasured on: {shape}.\n\n",
@@ -61,9 +61,9 @@ impl Section {
             let rows: Vec<_> = self
                 .aims
                 .iter()
-                .map(|aim| {
-                    let met = if aim.met { "met" } else { "**missed**" };
-                    vec![aim.wish.clone(), aim.result.clone(), met.to_owned()]
+                .map(|target| {
+                    let met = if target.met { "met" } else { "**missed**" };
+                    vec![target.target.clone(), target.result.clone(), met.to_owned()]
                 })
                 .collect();
             text.push('\n');
@@ -115,7 +115,7 @@ fn table(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// Replaces a part's section in the document, or adds it at the end.
+/// Replaces the section in the document, or appends it.
 pub fn write(name: &str, section: &str) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let document =

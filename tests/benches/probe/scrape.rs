@@ -1,4 +1,4 @@
-//! What a scrape costs that has much to tell, and what detection feels of it.
+//! The cost of a large scrape, and its effect on the detection latency.
 
 use std::{
     collections::HashSet,
@@ -13,21 +13,21 @@ use probe_tests::{Frame, Host, LISTEN, Lab, Metrics, Process, Sender, Stream, ev
 
 use crate::{cpu, latency, load, report::Section, subject};
 
-/// Tracked addresses, and how many of them have an open conflict.
+/// The number of tracked addresses, and of those with an open conflict.
 const ADDRESSES: usize = 10_000;
 const CONFLICTS: usize = 1_000;
 const SCRAPES: usize = 100;
 const AIM: Duration = Duration::from_millis(20);
 
-/// Conflicts whose latency is measured, in each case.
+/// The number of conflicts whose latency is measured, in each case.
 const PLANTED: u16 = 1_000;
 const PACE: Duration = Duration::from_millis(10);
 const DETECTION_AIM: Duration = Duration::from_millis(1);
 
-const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
-const PATIENCE: Duration = Duration::from_mins(1);
+const REQUESTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xc]);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The pause between two scrapes; none is no scrape at all.
+/// The pause between two scrapes, or no scrapes at all.
 const CASES: [(&str, Option<Duration>); 3] = [
     ("not scraped", None),
     ("scraped every second", Some(Duration::from_secs(1))),
@@ -47,10 +47,10 @@ pub fn run() -> Result<Section> {
         &["what", "p50, ms", "p90, ms", "p99, ms", "max, ms"],
     );
     let lab = Lab::new()?;
-    let [monitor, wire] = lab.pair("monitor", "wire")?;
+    let [monitor, peer] = lab.pair("monitor", "peer")?;
     let everything = ["--track", "0.0.0.0/0", "--metrics-addresses", "20000"];
     let mut daemon = subject::daemon(&monitor, "native", &everything)?;
-    populate(&monitor, &wire, &daemon)?;
+    populate(&monitor, &peer, &daemon)?;
 
     let cpu = cpu::of_process(daemon.id())?;
     let mut scrapes = Vec::new();
@@ -62,22 +62,22 @@ pub fn run() -> Result<Section> {
     }
     let cpu = cpu::of_process(daemon.id())?.saturating_sub(cpu) / u32::try_from(SCRAPES)?;
     let p99 = row(&mut section, "a scrape", &mut scrapes);
-    section.aim(
+    section.target(
         format!("a scrape: p99 below {} ms", AIM.as_millis()),
         format!("{} ms", millis(p99)),
         p99 < AIM,
     );
-    // What a machine that is busy with other things does not change.
-    section.aim(
+    // Values that do not depend on the load of the machine.
+    section.target(
         format!("a scrape: below {} ms of processor time", AIM.as_millis()),
         format!("{} ms", millis(cpu)),
         cpu < AIM,
     );
     for (number, (name, pause)) in (1..).zip(CASES) {
-        let mut latencies = detection(&monitor, &wire, &daemon, number, pause)?;
+        let mut latencies = detection(&monitor, &peer, &daemon, number, pause)?;
         let name = format!("detection, {name}");
         let p99 = row(&mut section, &name, &mut latencies);
-        section.aim(
+        section.target(
             format!("{name}: p99 below {} ms", DETECTION_AIM.as_millis()),
             format!("{} ms", millis(p99)),
             p99 < DETECTION_AIM,
@@ -89,39 +89,43 @@ pub fn run() -> Result<Section> {
         millis(cpu)
     ));
     daemon.interrupt()?;
-    daemon.exit_status(PATIENCE)?;
+    daemon.exit_status(TIMEOUT)?;
     Ok(section)
 }
 
-/// Makes the addresses known, and some of them shared.
-fn populate(monitor: &Host, wire: &Host, daemon: &Process) -> Result<()> {
+/// Creates the bindings and the conflicts.
+fn populate(monitor: &Host, peer: &Host, daemon: &Process) -> Result<()> {
     let frames = load::announcements(ADDRESSES);
     let frames = &frames[..ADDRESSES];
     let announced = Duration::from_secs(2);
-    load::steady(wire, frames, 10_000, announced, &AtomicBool::new(false))?;
-    let sender = wire.sender()?;
+    load::steady(peer, frames, 10_000, announced, &AtomicBool::new(false))?;
+    let sender = peer.sender()?;
     for number in 0..CONFLICTS {
         conflict(&sender, load::address(number), 0)?;
     }
-    eventually("the addresses and conflicts to be known", PATIENCE, || {
+    eventually("the addresses and conflicts to be known", TIMEOUT, || {
         let metrics = Metrics::parse(&monitor.http_get(LISTEN, "/metrics")?.body)?;
         let claims = metrics.select("arp_monitor_tracked_claim_timestamp_seconds", &[]);
         let conflicts = metrics.select("arp_monitor_conflict_owners", &[]);
         let known = claims.count() >= ADDRESSES && conflicts.count() == CONFLICTS;
         Ok(known.then_some(()))
     })?;
-    ensure!(!daemon.has_ended(), "the daemon ended:\n{}", daemon.said());
+    ensure!(
+        !daemon.has_ended(),
+        "the daemon ended:\n{}",
+        daemon.written_output()
+    );
     Ok(())
 }
 
-/// A request, and answers by two machines.
+/// Sends a request and replies by two hosts.
 fn conflict(sender: &Sender, address: [u8; 4], case: u8) -> Result<()> {
     let from = [198, 51, 100, 1];
-    sender.send(&Frame::request(ASKER, from, address))?;
+    sender.send(&Frame::request(REQUESTER, from, address))?;
     for which in [1, 2] {
         let [_, high, middle, low] = address;
         let owner = MacAddr([2, which, case, high, middle, low]);
-        sender.send(&Frame::reply(owner, address, ASKER, from))?;
+        sender.send(&Frame::reply(owner, address, REQUESTER, from))?;
     }
     Ok(())
 }
@@ -134,16 +138,16 @@ fn scrape(monitor: &Host) -> Result<(Duration, usize)> {
     Ok((took, response.body.len()))
 }
 
-/// How long conflicts take to be told while somebody scrapes.
+/// Measures the latency of conflicts while scrapes run.
 fn detection(
     monitor: &Host,
-    wire: &Host,
+    peer: &Host,
     daemon: &Process,
     case: u8,
     pause: Option<Duration>,
 ) -> Result<Vec<Duration>> {
     let stop = AtomicBool::new(false);
-    // For benchmarks (RFC 2544).
+    // The range for benchmarks (RFC 2544).
     let addresses: Vec<_> = (0..PLANTED)
         .map(|number| {
             let [high, low] = number.to_be_bytes();
@@ -154,7 +158,7 @@ fn detection(
         .iter()
         .map(|&address| format!(r#""ip":"{}""#, std::net::Ipv4Addr::from(address)))
         .collect();
-    let told = || {
+    let reported = || {
         let arrivals = daemon.arrivals(Stream::Stdout).into_iter();
         arrivals.filter(|(_, line)| {
             latency::is_conflict(line) && names.iter().any(|name| line.contains(name))
@@ -169,14 +173,14 @@ fn detection(
             }
             Ok(())
         });
-        let sender = wire.sender()?;
+        let sender = peer.sender()?;
         let planted = addresses.iter().try_for_each(|&address| {
             conflict(&sender, address, case)?;
             thread::sleep(PACE);
             Ok(())
         });
-        let all_told = planted.and_then(|()| {
-            eventually("the conflicts to be told", PATIENCE, || {
+        let result = planted.and_then(|()| {
+            eventually("the conflicts to be reported", TIMEOUT, || {
                 let lines = daemon.lines(Stream::Stdout);
                 let so_far = lines.iter().filter(|line| latency::is_conflict(line));
                 let expected = CONFLICTS + usize::from(PLANTED) * usize::from(case);
@@ -186,9 +190,9 @@ fn detection(
         stop.store(true, Ordering::Relaxed);
         let scraped = scraper.join();
         scraped.map_err(|_| anyhow::anyhow!("the scraper panicked"))??;
-        all_told
+        result
     })?;
-    told()
+    reported()
         .map(|(arrived, line)| latency::latency(arrived, &line))
         .collect()
 }

@@ -1,5 +1,5 @@
-//! Announcements as fast as the kernel can make them: is everything counted, every conflict found and none
-//! invented, and what does it cost?
+//! Announcements at the highest rate of the kernel: whether every frame is counted, every conflict is found and no
+//! other is reported, and the cost.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const DURATION: Duration = Duration::from_secs(10);
 
-/// Name, addresses (0: random ones), addresses with two owners.
+/// Name, number of addresses (0: random ones), and number of addresses with two owners.
 const STORMS: [(&str, u64, usize); 3] = [
     ("10 000 addresses", 10_000, PLANTED),
     ("100 000 addresses", 100_000, PLANTED),
@@ -39,12 +39,12 @@ pub fn run() -> Result<Section> {
             "events, thousand/s",
             "ring full",
             "conflicts",
-            "invented",
+            "spurious",
             "CPU s/million frames",
             "peak memory, MiB",
         ],
     );
-    let (mut all_counted, mut all_found, mut none_invented) = (true, true, true);
+    let (mut all_counted, mut all_found, mut none_spurious) = (true, true, true);
     for (name, addresses, planted) in STORMS {
         let lab = Lab::new()?;
         let [monitor, sender] = lab.pair("monitor", "sender")?;
@@ -52,7 +52,7 @@ pub fn run() -> Result<Section> {
         let before = (monitor.link()?.received()?, cpu::of_process(daemon.id())?);
         let sent = Storm::new(&sender, addresses, planted as u64)?.rage(&sender, DURATION)?;
         let received = monitor.link()?.received()? - before.0;
-        let ledger = subject::digested(&monitor, received)?;
+        let balance = subject::wait_until_processed(&monitor, received)?;
         let cpu = cpu::of_process(daemon.id())?.saturating_sub(before.1);
         let memory = cpu::peak_memory(daemon.id())?;
         daemon.interrupt()?;
@@ -63,26 +63,26 @@ pub fn run() -> Result<Section> {
             .map(|number| ip(load::address(number)))
             .collect();
         let found = conflicts.intersection(&expected).count();
-        let invented = conflicts.difference(&expected).count();
-        all_counted &= ledger.frames == received && received > 0;
+        let spurious = conflicts.difference(&expected).count();
+        all_counted &= balance.frames == received && received > 0;
         all_found &= found == planted;
-        none_invented &= invented == 0;
+        none_spurious &= spurious == 0;
         let million = received as f64 / 1e6;
         let ring_full: u64 = Kind::ALL
             .iter()
-            .map(|&kind| ledger.outcome(kind, Outcome::RingFull))
+            .map(|&kind| balance.outcome(kind, Outcome::RingFull))
             .sum();
         section.row([
             name.to_owned(),
             format!("{:.2}", million / sent.took.as_secs_f64()),
-            format!("{:.4} %", 100.0 * ledger.frames as f64 / received as f64),
+            format!("{:.4} %", 100.0 * balance.frames as f64 / received as f64),
             format!(
                 "{:.1}",
-                ledger.emitted() as f64 / 1e3 / sent.took.as_secs_f64()
+                balance.emitted() as f64 / 1e3 / sent.took.as_secs_f64()
             ),
             ring_full.to_string(),
             format!("{found} of {planted}"),
-            invented.to_string(),
+            spurious.to_string(),
             format!("{:.3}", cpu.as_secs_f64() / million),
             format!("{memory:.1}"),
         ]);
@@ -94,22 +94,22 @@ pub fn run() -> Result<Section> {
             ));
         }
     }
-    let said = |met: bool| if met { "yes" } else { "no" };
-    section.aim(
+    let yes_or_no = |met: bool| if met { "yes" } else { "no" };
+    section.target(
         "every frame that arrived is counted, and the counts add up",
-        said(all_counted),
+        yes_or_no(all_counted),
         all_counted,
     );
-    section.aim(
+    section.target(
         "every planted conflict is found",
-        said(all_found),
+        yes_or_no(all_found),
         all_found,
     );
-    section.aim("none is invented", said(none_invented), none_invented);
+    section.target("none is spurious", yes_or_no(none_spurious), none_spurious);
     Ok(section)
 }
 
-/// The addresses with a conflict among these findings.
+/// The addresses with a conflict in these findings.
 pub fn conflicts(lines: &[String]) -> Result<BTreeSet<String>> {
     lines
         .iter()
@@ -119,7 +119,7 @@ pub fn conflicts(lines: &[String]) -> Result<BTreeSet<String>> {
         .collect()
 }
 
-/// An address as people write it.
+/// An address in dotted notation.
 pub fn ip(address: [u8; 4]) -> String {
     std::net::Ipv4Addr::from(address).to_string()
 }

@@ -1,15 +1,17 @@
-//! The binary that is measured.
+//! The `probe` process that is measured.
 
 use std::{path::Path, time::Duration};
 
 use anyhow::Result;
 use probe_common::counter::Direction;
-use probe_tests::{Host, INTERFACE, LISTEN, Ledger, Metrics, Process, Stream, binary, eventually};
+use probe_tests::{
+    CounterBalance, Host, INTERFACE, LISTEN, Metrics, Process, Stream, binary, eventually,
+};
 
-/// Until it has loaded and attached.
-const READY: Duration = Duration::from_mins(1);
+/// Timeout for loading and attaching.
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Starts a verb that attaches by `mode`, and waits until it watches.
+/// Starts a subcommand that attaches in `mode`, and waits until it is ready.
 pub fn start(host: &Host, verb: &str, mode: &str, options: &[&str]) -> Result<Process> {
     let binary = binary()?;
     let words = ["env", "RUST_LOG=info"].map(Path::new);
@@ -21,7 +23,7 @@ pub fn start(host: &Host, verb: &str, mode: &str, options: &[&str]) -> Result<Pr
             .chain(verb)
             .chain(options.iter().map(Path::new)),
     )?;
-    process.wait_for_line(Stream::Stderr, READY, |line| {
+    process.wait_for_line(Stream::Stderr, READY_TIMEOUT, |line| {
         line.contains("interface is watched")
     })?;
     Ok(process)
@@ -34,22 +36,22 @@ pub fn daemon(host: &Host, mode: &str, options: &[&str]) -> Result<Process> {
     start(host, "run", mode, &options)
 }
 
-/// Waits until the daemon has digested this many frames that arrived, and returns its counts, which add up.
-pub fn digested(host: &Host, frames: u64) -> Result<Ledger> {
-    let mut last = Ledger::default();
-    let ledger = eventually(
-        "the frames to be counted and digested",
+/// Waits until the daemon has processed this many received frames, and returns its counters, which add up.
+pub fn wait_until_processed(host: &Host, frames: u64) -> Result<CounterBalance> {
+    let mut last = CounterBalance::default();
+    let balance = eventually(
+        "the frames to be counted and processed",
         Duration::from_mins(1),
         || {
-            last = Ledger::read(&scrape(host)?, Direction::Ingress)?;
+            last = CounterBalance::read(&scrape(host)?, Direction::Ingress)?;
             Ok((last.frames >= frames && last.is_settled()).then_some(last))
         },
     );
-    let ledger = ledger.map_err(|error| {
+    let balance = balance.map_err(|error| {
         error.context(format!("{frames} frames arrived, last scrape: {last:?}"))
     })?;
-    ledger.check()?;
-    Ok(ledger)
+    balance.check()?;
+    Ok(balance)
 }
 
 fn scrape(host: &Host) -> Result<Metrics> {

@@ -10,7 +10,7 @@ const ROUNDS: usize = 3;
 const SECONDS: &str = "3";
 const SERVER: &str = "192.0.2.1";
 
-/// How probe is attached to the server, if at all.
+/// The attach mode of probe on the server, if any.
 const MODES: [(&str, Option<&str>); 4] = [
     ("nothing", None),
     ("TC", Some("tc")),
@@ -59,7 +59,7 @@ pub fn run() -> Result<Section> {
     Ok(section)
 }
 
-/// Bits a second of TCP, and small packets a second that arrived.
+/// TCP throughput in bits per second, and small packets received per second.
 fn measure(mode: Option<&str>) -> Result<[f64; 2]> {
     let lab = Lab::new()?;
     let [server, client] = lab.pair("server", "client")?;
@@ -85,6 +85,6 @@ fn iperf(server: &Host, client: &Host, options: &[&str]) -> Result<Value> {
         line.contains("listening")
     })?;
     let words = ["iperf3", "--client", SERVER, "--time", SECONDS, "--json"];
-    let said = client.exec(words.iter().chain(options))?;
-    serde_json::from_str(&said).context("iperf3 did not answer in JSON")
+    let output = client.exec(words.iter().chain(options))?;
+    serde_json::from_str(&output).context("the output of iperf3 is not JSON")
 }

@@ -1,4 +1,4 @@
-//! How a program on a host gets to ask the API server: as in a pod, or by a kubeconfig.
+//! Access to the API server for programs on a host: with a service account as in a pod, or with a kubeconfig.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     manifest::{deploy, objects},
 };
 
-/// The kinds of objects by which the deployment lets the daemon ask, and nothing else of it.
+/// The objects of the deployment that grant the daemon access to the API server.
 const KINDS: [&str; 6] = [
     "Namespace",
     "ServiceAccount",
@@ -25,30 +25,30 @@ const KINDS: [&str; 6] = [
     "RoleBinding",
 ];
 
-/// The deployment's namespace and service account.
+/// The namespace and the service account of the deployment.
 const NAME: &str = "arp-monitor";
 
-/// For a token; the API server gives none for less.
+/// The lifetime of a token; the API server issues none with a shorter one.
 const TOKEN_SECONDS: u32 = 600;
 
-/// Gives a program the files that a kubelet would mount, where it would: in a mount namespace of its own with nothing
-/// else in `/run`.
+/// Mounts the files that a kubelet would mount into a pod, in a separate mount namespace whose `/run` is otherwise
+/// empty.
 const AS_IN_A_POD: &str = "set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/secrets/kubernetes.io/serviceaccount
 mount --bind \"$0\" /run/secrets/kubernetes.io/serviceaccount
 exec \"$@\"";
 
-/// A service account, with what the deployment allows it and nothing else.
+/// A service account with the rights that the deployment grants.
 #[derive(Debug)]
 pub struct Account {
-    /// What the API server calls it.
+    /// The user name in the API server.
     pub user: String,
-    /// What it shows the API server.
+    /// The bearer token.
     pub token: String,
 }
 
-/// What stands before a program so that it reaches the API server.
+/// A command prefix that gives a program access to the API server.
 #[derive(Debug)]
 pub struct Access {
     words: Vec<String>,
@@ -56,12 +56,12 @@ pub struct Access {
 }
 
 impl Access {
-    /// The words, to put before the program's.
+    /// The command prefix.
     pub fn words(&self) -> Vec<&str> {
         self.words.iter().map(String::as_str).collect()
     }
 
-    /// The same with further variables of the environment (`NAME=value`).
+    /// The command prefix with more environment variables (`NAME=value`).
     pub fn words_with<'a>(&'a self, variables: &[&'a str]) -> Vec<&'a str> {
         let mut words = self.words();
         words.push("env");
@@ -69,12 +69,12 @@ impl Access {
         words
     }
 
-    /// The directory with what the program reads: a test may change it.
+    /// The directory with the credentials; a test may change its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Lets programs reach whatever answers at a URL, by a kubeconfig.
+    /// Access with a kubeconfig to any server at a URL.
     pub fn to(url: &str) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("probe-test-")?;
         Self::by_kubeconfig(directory, &json!({ "server": url }), &json!({}))
@@ -98,14 +98,14 @@ impl Access {
         })
     }
 
-    /// The kubeconfig, or where it would be.
+    /// The path of the kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("kubeconfig")
     }
 }
 
 impl Kubernetes {
-    /// Makes the deployment's service account, with exactly the roles that `deploy/kubernetes` gives it.
+    /// Creates the service account of the deployment with exactly the roles of `deploy/kubernetes`.
     pub fn deployed_account(&self) -> anyhow::Result<Account> {
         let path = deploy().join("kubernetes/arp-monitor.yaml");
         let manifest =
@@ -119,15 +119,18 @@ impl Kubernetes {
         self.token_of(NAME, NAME)
     }
 
-    /// A token of a service account, as a kubelet gets it.
+    /// Requests a token of a service account, as a kubelet does.
     pub fn token_of(&self, namespace: &str, name: &str) -> anyhow::Result<Account> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
-        let wish = json!({
+        let request = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": { "audiences": [], "expirationSeconds": TOKEN_SECONDS },
         });
-        let token = self.api()?.ask("POST", &path, Some(&wish))?.success()?;
+        let token = self
+            .api()?
+            .request("POST", &path, Some(&request))?
+            .success()?;
         Ok(Account {
             user: format!("system:serviceaccount:{namespace}:{name}"),
             token: token["status"]["token"]
@@ -137,7 +140,7 @@ impl Kubernetes {
         })
     }
 
-    /// Lets programs on a host reach the API server as in a pod of this account.
+    /// Access as in a pod with this service account.
     pub fn as_in_a_pod(&self, account: &Account) -> anyhow::Result<Access> {
         let directory = TempDir::with_prefix("probe-test-")?;
         for (name, contents) in [
@@ -158,7 +161,7 @@ impl Kubernetes {
         Ok(Access { words, directory })
     }
 
-    /// Lets programs on a host reach the API server by a kubeconfig with this token.
+    /// Access with a kubeconfig and this token.
     pub fn by_kubeconfig(&self, token: &str) -> anyhow::Result<Access> {
         let directory = TempDir::with_prefix("probe-test-")?;
         let authority = directory.path().join("ca.crt");
@@ -170,12 +173,12 @@ impl Kubernetes {
         Access::by_kubeconfig(directory, &cluster, &json!({ "token": token }))
     }
 
-    /// The same, as who may do everything.
+    /// Access with a kubeconfig and all rights.
     pub fn as_administrator(&self) -> anyhow::Result<Access> {
         self.by_kubeconfig(ADMINISTRATOR)
     }
 
-    /// Connects a host to the management network and lets programs on it ask as the deployment does.
+    /// Connects a host to the management network and returns the access of the deployed daemon.
     pub fn deploy_to(&self, host: &Host, account: &Account) -> anyhow::Result<Access> {
         self.connect(host)?;
         self.as_in_a_pod(account)

@@ -1,4 +1,4 @@
-//! A client of the API, as much of it as a test needs.
+//! A minimal client of the Kubernetes API.
 
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ pub struct Api<'a> {
     token: String,
 }
 
-/// What the API server answered.
+/// A response of the API server.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// 200 and so on.
+pub struct ApiResponse {
+    /// The status code.
     pub status: u16,
-    /// The object.
+    /// The JSON body.
     pub body: Value,
 }
 
-impl Answer {
-    /// The object, if the API server did as it was told.
+impl ApiResponse {
+    /// Returns the body if the request succeeded.
     pub fn success(self) -> anyhow::Result<Value> {
         ensure!(self.status < 300, "{}: {}", self.status, self.body);
         Ok(self.body)
@@ -46,24 +46,24 @@ impl<'a> Api<'a> {
         }
     }
 
-    /// Asks for something that is no object.
+    /// Sends a GET request whose response is text.
     pub fn get_text(&self, path: &str) -> anyhow::Result<Response> {
         self.send("GET", path, "application/json", "")
     }
 
-    /// Asks for something: an object, or a list of them.
-    pub fn get(&self, path: &str) -> anyhow::Result<Answer> {
-        self.ask("GET", path, None)
+    /// Sends a GET request for an object or a list.
+    pub fn get(&self, path: &str) -> anyhow::Result<ApiResponse> {
+        self.request("GET", path, None)
     }
 
-    /// Makes an object.
+    /// Creates an object.
     pub fn create(&self, object: &Value) -> anyhow::Result<Value> {
-        self.ask("POST", &collection(object)?, Some(object))?
+        self.request("POST", &collection(object)?, Some(object))?
             .success()
             .with_context(|| format!("cannot make {object}"))
     }
 
-    /// Makes objects, one after the other.
+    /// Creates several objects in order.
     pub fn create_all<'o>(
         &self,
         objects: impl IntoIterator<Item = &'o Value>,
@@ -73,45 +73,50 @@ impl<'a> Api<'a> {
             .try_for_each(|object| self.create(object).map(drop))
     }
 
-    /// Changes an object: what is in the patch replaces what is there, `null` removes it.
+    /// Applies a JSON merge patch to an object.
     pub fn patch(&self, object: &Value, patch: &Value) -> anyhow::Result<Value> {
-        self.merge(&place(object)?, patch)
+        self.merge(&object_path(object)?, patch)
     }
 
-    /// Changes an object's status, by its subresource.
+    /// Applies a JSON merge patch to the status subresource.
     pub fn patch_status(&self, object: &Value, status: &Value) -> anyhow::Result<Value> {
-        let path = format!("{}/status", place(object)?);
+        let path = format!("{}/status", object_path(object)?);
         self.merge(&path, &json!({ "status": status }))
     }
 
-    /// Gives a Service of type `LoadBalancer` its addresses, as a controller does.
+    /// Sets the addresses in the status of a Service of type `LoadBalancer`, as a controller does.
     pub fn assign(&self, service: &Value, addresses: &[&str]) -> anyhow::Result<()> {
         let ingress: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
         self.patch_status(service, &json!({ "loadBalancer": { "ingress": ingress } }))
             .map(drop)
     }
 
-    /// The object as it is now.
+    /// Reads the current object.
     pub fn read(&self, object: &Value) -> anyhow::Result<Value> {
-        self.get(&place(object)?)?.success()
+        self.get(&object_path(object)?)?.success()
     }
 
-    /// Removes an object.
+    /// Deletes an object.
     pub fn delete(&self, object: &Value) -> anyhow::Result<()> {
-        self.ask("DELETE", &place(object)?, None)?
+        self.request("DELETE", &object_path(object)?, None)?
             .success()
             .map(drop)
     }
 
-    /// Asks for something with any method.
-    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+    /// Sends a request with any method.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<ApiResponse> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        answer(&self.send(method, path, "application/json", &body)?)
+        response(&self.send(method, path, "application/json", &body)?)
     }
 
     fn merge(&self, path: &str, patch: &Value) -> anyhow::Result<Value> {
         let kind = "application/merge-patch+json";
-        answer(&self.send("PATCH", path, kind, &patch.to_string())?)?
+        response(&self.send("PATCH", path, kind, &patch.to_string())?)?
             .success()
             .with_context(|| format!("cannot change {path}"))
     }
@@ -135,16 +140,16 @@ impl<'a> Api<'a> {
     }
 }
 
-fn answer(response: &Response) -> anyhow::Result<Answer> {
+fn response(response: &Response) -> anyhow::Result<ApiResponse> {
     let body =
         serde_json::from_str(&response.body).with_context(|| format!("not JSON: {response:?}"))?;
-    Ok(Answer {
+    Ok(ApiResponse {
         status: response.status,
         body,
     })
 }
 
-/// Where the objects of an object's kind and namespace are.
+/// The API path of the collection that contains an object.
 fn collection(object: &Value) -> anyhow::Result<String> {
     let version = text(object, "/apiVersion")?;
     let root = if version.contains('/') { "apis" } else { "api" };
@@ -159,8 +164,8 @@ fn collection(object: &Value) -> anyhow::Result<String> {
     Ok(format!("/{root}/{version}{namespace}/{}", plural(&kind)))
 }
 
-/// Where an object is.
-fn place(object: &Value) -> anyhow::Result<String> {
+/// The API path of an object.
+fn object_path(object: &Value) -> anyhow::Result<String> {
     Ok(format!(
         "{}/{}",
         collection(object)?,
@@ -193,19 +198,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_objects_place_follows_from_what_it_says_of_itself() {
+    fn the_path_of_an_object_follows_from_its_kind_and_metadata() {
         let status = json!({
             "apiVersion": "metallb.io/v1beta1",
             "kind": "ServiceL2Status",
             "metadata": { "namespace": "metallb-system", "name": "l2-1" },
         });
         assert_eq!(
-            place(&status).unwrap(),
+            object_path(&status).unwrap(),
             "/apis/metallb.io/v1beta1/namespaces/metallb-system/servicel2statuses/l2-1"
         );
         let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-1" } });
-        assert_eq!(place(&node).unwrap(), "/api/v1/nodes/node-1");
+        assert_eq!(object_path(&node).unwrap(), "/api/v1/nodes/node-1");
         assert_eq!(plural("endpoints"), "endpoints");
-        assert!(place(&json!({ "kind": "Node" })).is_err());
+        assert!(object_path(&json!({ "kind": "Node" })).is_err());
     }
 }

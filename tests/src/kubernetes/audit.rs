@@ -1,20 +1,20 @@
-//! What an API server was asked for.
+//! The audit log of an API server.
 
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// One request that was answered.
+/// A request in the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// Who asked: `system:serviceaccount:NAMESPACE:NAME`.
+    /// The user name, for example `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
-    /// `get`, `list`, `watch` and so on.
+    /// The verb: `get`, `list`, `watch` and so on.
     pub verb: String,
-    /// What for, with the query.
+    /// The path with the query.
     pub uri: String,
-    /// 200 and so on.
+    /// The status code of the response.
     pub status: u16,
 }
 
@@ -41,11 +41,11 @@ struct Status {
     code: u16,
 }
 
-/// Reads the log, as far as it is written.
+/// Reads the complete lines of the log.
 pub fn read(path: &Path) -> anyhow::Result<Vec<AuditEvent>> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    // The last line may be on its way.
+    // The last line may be incomplete.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole
         .lines()

@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 
-/// A certificate that a server shows, and the authority that vouches for it.
+/// A server certificate and the authority that signed it.
 #[derive(Debug)]
 pub struct Certificates {
     authority: rcgen::Certificate,
@@ -18,7 +18,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// For a server at these addresses, by an authority of its own.
+    /// Creates a certificate for a server at these addresses, signed by a new authority.
     pub fn new(addresses: &[IpAddr]) -> anyhow::Result<Self> {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,22 +43,22 @@ impl Certificates {
         })
     }
 
-    /// The authority's certificate, as a file has it.
+    /// The authority's certificate in PEM format.
     pub fn authority(&self) -> String {
         self.authority.pem()
     }
 
-    /// The server's, as a file has it.
+    /// The server's certificate in PEM format.
     pub fn server(&self) -> String {
         self.server.pem()
     }
 
-    /// The server's key, as a file has it.
+    /// The server's private key in PEM format.
     pub fn key(&self) -> String {
         self.key.serialize_pem()
     }
 
-    /// What a client needs that trusts this authority only.
+    /// A TLS client configuration that trusts only this authority.
     pub fn client(&self) -> anyhow::Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(self.authority.der().to_vec()))?;
@@ -72,7 +72,7 @@ impl Certificates {
     }
 }
 
-/// A key to sign tokens with, and the one to verify them with, as files have them.
+/// A private key to sign tokens and the matching public key, in PEM format.
 pub fn signing_keys() -> anyhow::Result<[String; 2]> {
     let key = KeyPair::generate()?;
     Ok([key.serialize_pem(), key.public_key_pem()])

@@ -1,4 +1,4 @@
-//! What answers as if it were an API server, with whatever a test wishes.
+//! A fake API server whose responses a test defines.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -11,71 +11,77 @@ use std::{
 use super::access::Access;
 use crate::host::Host;
 
-/// For each step of a connection.
+/// Timeout for each read and write.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// An answer.
+/// A response of the fake server.
 #[derive(Clone, Debug)]
-pub enum Lie {
-    /// A status, a type of content and a body.
-    Says(u16, &'static str, String),
-    /// The beginning of a body that is announced as longer, and then the connection's end.
-    BreaksOff(String),
-    /// The beginning of a body, and then this again and again until nobody reads it any more.
-    Endless(String, String),
-    /// This head, and a body of one piece that is never followed by another.
-    StaysOpen(String),
-    /// Bytes that are no HTTP.
-    Noise,
-    /// Nothing at all, and the connection stays open.
-    Silence,
+pub enum Fault {
+    /// A status code, a content type and a body.
+    Response(u16, &'static str, String),
+    /// The beginning of a body that is shorter than its content length; then the connection is closed.
+    TruncatedBody(String),
+    /// The beginning of a body, followed by a text that is repeated until the client closes the connection.
+    EndlessBody(String, String),
+    /// A body whose connection is kept open without more data.
+    HeldOpen(String),
+    /// Bytes that are not HTTP.
+    NotHttp,
+    /// No response; the connection is kept open.
+    NoResponse,
 }
 
-type Script = Box<dyn Fn(&str) -> Lie + Send>;
+type Script = Box<dyn Fn(&str) -> Fault + Send>;
 
-/// A server on a host that answers by a script, whatever it is asked.
-pub struct Liar {
+/// A server on a host whose script defines the response to each request.
+pub struct FaultyServer {
     address: SocketAddr,
     script: Arc<Mutex<Script>>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Host {
-    /// Starts such a server on this host, for programs on it. The script gets the path with the query.
-    pub fn liar(&self, script: impl Fn(&str) -> Lie + Send + 'static) -> anyhow::Result<Liar> {
+    /// Starts a fake server on the loopback interface of this host. The script gets the path with the query.
+    pub fn faulty_server(
+        &self,
+        script: impl Fn(&str) -> Fault + Send + 'static,
+    ) -> anyhow::Result<FaultyServer> {
         let listener = self.enter(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
-        let liar = Liar {
+        let faulty_server = FaultyServer {
             address: listener.local_addr()?,
             script: Arc::new(Mutex::new(Box::new(script))),
             requests: Arc::default(),
         };
-        let (script, requests) = (Arc::clone(&liar.script), Arc::clone(&liar.requests));
-        // It ends with the test's process, as do all its connections.
+        let (script, requests) = (
+            Arc::clone(&faulty_server.script),
+            Arc::clone(&faulty_server.requests),
+        );
+        // The thread and its connections end with the test process.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (script, requests) = (Arc::clone(&script), Arc::clone(&requests));
                 thread::spawn(move || {
-                    // Whoever is lied to may well break off.
+                    // The client may close the connection at any time.
                     let _ = serve(stream, &script, &requests);
                 });
             }
         });
-        Ok(liar)
+        Ok(faulty_server)
     }
 }
 
-impl Liar {
-    /// Lets programs on the host ask it.
+impl FaultyServer {
+    /// Access to this server for programs on the host.
     pub fn access(&self) -> anyhow::Result<Access> {
         Access::to(&format!("http://{}", self.address))
     }
 
-    /// From now on it answers by this.
-    pub fn set(&self, script: impl Fn(&str) -> Lie + Send + 'static) {
+    /// Replaces the script.
+    pub fn set(&self, script: impl Fn(&str) -> Fault + Send + 'static) {
         *lock(&self.script) = Box::new(script);
     }
 
-    /// What it was asked for so far: method, path and query.
+    /// The requests so far: method, path and query.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.requests).clone()
     }
@@ -85,7 +91,7 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Answers one request.
+/// Handles one request.
 fn serve(
     stream: TcpStream,
     script: &Mutex<Script>,
@@ -107,42 +113,42 @@ fn serve(
             length = value.trim().parse().unwrap_or(0);
         }
     }
-    // What is left unread makes the kernel reset the connection, and the answer may be lost.
+    // Unread data makes the kernel reset the connection, which can lose the response.
     std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
     let mut words = first.split_whitespace();
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     lock(requests).push(format!("{method} {path}"));
-    let lie = lock(script)(path);
+    let fault = lock(script)(path);
     let mut stream = reader.into_inner();
     let json = "Content-Type: application/json\r\nConnection: close";
-    match lie {
-        Lie::Says(status, kind, body) => write!(
+    match fault {
+        Fault::Response(status, kind, body) => write!(
             stream,
-            "HTTP/1.1 {status} Said\r\nContent-Type: {kind}\r\nConnection: close\r\n\
+            "HTTP/1.1 {status} Status\r\nContent-Type: {kind}\r\nConnection: close\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         ),
-        Lie::BreaksOff(body) => write!(
+        Fault::TruncatedBody(body) => write!(
             stream,
             "HTTP/1.1 200 OK\r\n{json}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len() + 1000
         ),
-        Lie::Endless(start, more) => {
+        Fault::EndlessBody(start, more) => {
             write!(stream, "HTTP/1.1 200 OK\r\n{json}\r\n\r\n{start}")?;
             loop {
                 stream.write_all(more.as_bytes())?;
             }
         }
-        Lie::StaysOpen(body) => {
+        Fault::HeldOpen(body) => {
             write!(stream, "HTTP/1.1 200 OK\r\n{json}\r\n\r\n{body}")?;
             wait_for_the_end(stream)
         }
-        Lie::Noise => stream.write_all(&[0, 159, 146, 150, 13, 10, 255, 255]),
-        Lie::Silence => wait_for_the_end(stream),
+        Fault::NotHttp => stream.write_all(&[0, 159, 146, 150, 13, 10, 255, 255]),
+        Fault::NoResponse => wait_for_the_end(stream),
     }
 }
 
-/// Waits until the other side has enough.
+/// Waits until the client closes the connection.
 fn wait_for_the_end(stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(None)?;
     BufReader::new(stream)

@@ -1,8 +1,9 @@
 //! A Kubernetes control plane: a real API server with its etcd, on a host of its own.
 //!
-//! Nothing else of a cluster is there: no controllers, no kubelets. A test makes the objects that those would make;
-//! actors on hosts play what nodes do on the wire. The hosts that ask it reach it by a management network, apart from
-//! the network that is watched. For what a real API server does not do there is a [`Liar`].
+//! There are no controllers and no kubelets: a test creates the objects that they would create, and simulated hosts
+//! send the frames that nodes would send. Clients reach the API server through a management network that is
+//! separate from the monitored network. A [`FaultyServer`] sends the responses that a real API server does not
+//! send.
 
 mod access;
 mod api;
@@ -16,7 +17,7 @@ pub use self::{
     access::{Access, Account},
     api::Api,
     audit::AuditEvent,
-    faulty_server::{Liar, Lie},
+    faulty_server::{Fault, FaultyServer},
     object::{
         install_metallb, l2_status, metallb, metallb_definitions, namespace, node, pool, service,
     },

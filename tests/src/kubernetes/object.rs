@@ -1,4 +1,4 @@
-//! The objects that a cluster with MetalLB has.
+//! The objects of a cluster with MetalLB.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use super::api::Api;
 use crate::wait::eventually;
 
-/// Where MetalLB's objects are.
+/// The namespace of MetalLB.
 const METALLB: &str = "metallb-system";
 
-/// For definitions to be served.
-const SERVED: Duration = Duration::from_secs(20);
+/// Timeout until custom resources are served.
+const SERVED_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Kind and plural of what MetalLB defines, as far as it is read.
+/// Kind and plural of the MetalLB resources that the daemon reads.
 const KINDS: [(&str, &str); 4] = [
     ("IPAddressPool", "ipaddresspools"),
     ("L2Advertisement", "l2advertisements"),
@@ -21,8 +21,8 @@ const KINDS: [(&str, &str); 4] = [
     ("ServiceL2Status", "servicel2statuses"),
 ];
 
-/// The definitions of MetalLB's resources: with the schema of what is read, or, where not `strict`, with none, so that
-/// the API server takes any nonsense for an object.
+/// The custom resource definitions of MetalLB. If `strict` is false, they have no schema, so that the API server
+/// accepts invalid objects.
 pub fn metallb_definitions(strict: bool) -> Vec<Value> {
     KINDS
         .iter()
@@ -60,7 +60,7 @@ pub fn metallb_definitions(strict: bool) -> Vec<Value> {
 fn schema(kind: &str) -> Value {
     let text = json!({ "type": "string" });
     let texts = json!({ "type": "array", "items": text });
-    // Selectors by label, and what else is only handed on.
+    // Label selectors and other fields that are not validated.
     let whatever = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
     let selectors = json!({ "type": "array", "items": whatever });
     let (spec, status) = match kind {
@@ -117,17 +117,17 @@ fn schema(kind: &str) -> Value {
     })
 }
 
-/// Makes MetalLB's namespace and definitions, and waits until they are served.
+/// Creates the namespace and the resource definitions of MetalLB and waits until they are served.
 pub fn install_metallb(api: &Api, strict: bool) -> anyhow::Result<()> {
     api.create(&namespace(METALLB))?;
     api.create_all(&metallb_definitions(strict))?;
     for (_, plural) in KINDS {
-        eventually(&format!("{plural} to be served"), SERVED, || {
+        eventually(&format!("{plural} to be served"), SERVED_TIMEOUT, || {
             let path = format!("/apis/metallb.io/v1beta1/{plural}");
-            // Before it is, the answer is text.
+            // The response is plain text until the resource is served.
             Ok(api
                 .get(&path)
-                .is_ok_and(|answer| answer.status == 200)
+                .is_ok_and(|response| response.status == 200)
                 .then_some(()))
         })?;
     }
@@ -139,12 +139,12 @@ pub fn namespace(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
 }
 
-/// A pool of MetalLB's.
+/// An `IPAddressPool` of MetalLB.
 pub fn pool(name: &str, addresses: &[&str]) -> Value {
     metallb("IPAddressPool", name, &json!({ "addresses": addresses }))
 }
 
-/// An object of MetalLB's with a specification, such as an advertisement.
+/// A MetalLB object with a specification, for example an advertisement.
 pub fn metallb(kind: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "metallb.io/v1beta1",
@@ -154,7 +154,7 @@ pub fn metallb(kind: &str, name: &str, spec: &Value) -> Value {
     })
 }
 
-/// MetalLB's word on which node announces a service.
+/// A `ServiceL2Status`: the node that announces a service.
 pub fn l2_status(name: &str, node: &str, service: &Value) -> Value {
     json!({
         "apiVersion": "metallb.io/v1beta1",

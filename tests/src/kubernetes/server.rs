@@ -22,31 +22,31 @@ use crate::{
     wait::eventually,
 };
 
-/// The interface of a host on the management network, which no test watches.
+/// The interface of a host on the management network, which is not monitored.
 pub const MANAGEMENT: &str = "mgmt0";
 
-/// The API server there (TEST-NET-3, RFC 5737).
+/// The address of the API server on the management network (TEST-NET-3, RFC 5737).
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
-/// What the API server's host has the network on.
+/// The bridge of the management network on the API server's host.
 const BRIDGE: &str = "management";
 
-/// The API server.
+/// The address and port of the API server.
 pub(super) const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(ADDRESS), 6443);
 
-/// etcd, for the API server alone.
+/// The address and port of etcd, which only the API server uses.
 const ETCD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
 
-/// What the test itself shows the API server, which lets it do everything.
-pub(super) const ADMINISTRATOR: &str = "the-test-itself";
+/// The token of the test, which has all rights.
+pub(super) const ADMINISTRATOR: &str = "administrator";
 
-/// For the API server, on a machine that is busy with other tests.
-const READY: Duration = Duration::from_mins(1);
+/// Timeout for the start of the API server on a busy machine.
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// For a link that the kernel is about to bring up.
-const LINK: Duration = Duration::from_secs(5);
+/// Timeout for a link to come up.
+const LINK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes down who asked for what and what came of it, once for each request.
+/// Logs the user, the verb and the status of each request once.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -56,14 +56,14 @@ rules: [{level: Metadata}]
 /// An API server with its etcd.
 #[derive(Debug)]
 pub struct Kubernetes {
-    // In the order in which they end: the server first, then what it stands on.
+    // Fields are dropped in this order: the API server first, then etcd.
     server: Option<Process>,
     _etcd: Process,
     host: Host,
     next_address: AtomicU8,
     certificates: Certificates,
     options: Vec<String>,
-    place: TempDir,
+    directory: TempDir,
 }
 
 impl Lab {
@@ -72,9 +72,9 @@ impl Lab {
         self.kubernetes_with(&[])
     }
 
-    /// The same, with further options of the API server.
+    /// Starts a control plane with more options of the API server.
     pub fn kubernetes_with(&self, options: &[&str]) -> anyhow::Result<Kubernetes> {
-        let host = self.lonely_host("kubernetes")?;
+        let host = self.host_without_interface("kubernetes")?;
         for words in [
             "link add management type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             "address add 203.0.113.1/24 dev management",
@@ -82,7 +82,7 @@ impl Lab {
         ] {
             host.ip(words.split(' '))?;
         }
-        let place = TempDir::with_prefix("probe-kubernetes-")?;
+        let directory = TempDir::with_prefix("probe-kubernetes-")?;
         let certificates = Certificates::new(&[IpAddr::V4(ADDRESS), Ipv4Addr::LOCALHOST.into()])?;
         let [tokens_key, tokens_public] = signing_keys()?;
         for (name, contents) in [
@@ -96,9 +96,9 @@ impl Lab {
                 format!("{ADMINISTRATOR},administrator,administrator,system:masters\n"),
             ),
         ] {
-            fs::write(place.path().join(name), contents)?;
+            fs::write(directory.path().join(name), contents)?;
         }
-        let etcd = start_etcd(&host, place.path())?;
+        let etcd = start_etcd(&host, directory.path())?;
         let mut kubernetes = Kubernetes {
             server: None,
             _etcd: etcd,
@@ -106,7 +106,7 @@ impl Lab {
             next_address: AtomicU8::new(2),
             certificates,
             options: options.iter().map(ToString::to_string).collect(),
-            place,
+            directory,
         };
         kubernetes.start()?;
         Ok(kubernetes)
@@ -114,13 +114,13 @@ impl Lab {
 }
 
 impl Kubernetes {
-    /// Starts the API server, with the data that there is, and waits until it is ready.
+    /// Starts the API server with the existing data and waits until it is ready.
     pub fn start(&mut self) -> anyhow::Result<()> {
         self.start_unready()?;
         self.wait_until_ready()
     }
 
-    /// Starts the API server and does not wait for it.
+    /// Starts the API server without waiting until it is ready.
     pub fn start_unready(&mut self) -> anyhow::Result<()> {
         ensure!(self.server.is_none(), "the API server runs already");
         let file = |name| self.file(name).display().to_string();
@@ -132,18 +132,18 @@ impl Kubernetes {
             format!("--audit-policy-file={}", file("audit.yaml")),
             "--authorization-mode=RBAC".to_owned(),
             "--bind-address=0.0.0.0".to_owned(),
-            format!("--cert-dir={}", self.place.path().display()),
-            // For what a test sees at once and not after minutes: what is old is thrown away when a test says so.
+            format!("--cert-dir={}", self.directory.path().display()),
+            // Disables periodic compaction: a test compacts explicitly with `compact`.
             "--etcd-compaction-interval=0".to_owned(),
             format!("--etcd-servers=http://{ETCD}"),
-            // It would want to be in its own Service.
+            // The reconciler would publish the API server in its own Service.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--secure-port={}", SERVER.port()),
             format!("--service-account-key-file={}", file("tokens.pub")),
             format!("--service-account-signing-key-file={}", file("tokens.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--service-cluster-ip-range=198.51.100.0/24".to_owned(),
-            // Connections that a client holds are not waited for when it ends.
+            // The API server does not wait for open connections when it ends.
             "--shutdown-delay-duration=0s".to_owned(),
             format!("--tls-cert-file={}", file("server.pem")),
             format!("--tls-private-key-file={}", file("server.key")),
@@ -154,29 +154,33 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Waits until the API server says that it is ready.
+    /// Waits until the API server is ready.
     pub fn wait_until_ready(&self) -> anyhow::Result<()> {
         let api = self.api()?;
-        eventually("the API server to be ready", READY, || {
+        eventually("the API server to be ready", READY_TIMEOUT, || {
             let server = self.server()?;
-            ensure!(!server.has_ended(), "it ended:\n{}", server.said());
+            ensure!(
+                !server.has_ended(),
+                "the process ended:\n{}",
+                server.written_output()
+            );
             Ok(api
                 .get_text("/readyz")
-                .is_ok_and(|answer| answer.status == 200)
+                .is_ok_and(|response| response.status == 200)
                 .then_some(()))
         })
     }
 
-    /// Ends the API server at once, as a crash does; what it was told stays in etcd.
+    /// Kills the API server, as in a crash. The objects stay in etcd.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        let mut server = self.server.take().context("there is no API server")?;
+        let mut server = self.server.take().context("the API server does not run")?;
         server.kill()?;
-        server.exit_status(READY).map(drop)
+        server.exit_status(READY_TIMEOUT).map(drop)
     }
 
     /// The API server's process.
     pub fn server(&self) -> anyhow::Result<&Process> {
-        self.server.as_ref().context("there is no API server")
+        self.server.as_ref().context("the API server does not run")
     }
 
     /// The host that the API server is on.
@@ -205,50 +209,50 @@ impl Kubernetes {
         let address = format!("203.0.113.{number}/24");
         host.ip(["address", "add", &address, "dev", MANAGEMENT])?;
         host.ip(["link", "set", "dev", MANAGEMENT, "up"])?;
-        eventually("the management network to be up", LINK, || {
+        eventually("the management network to be up", LINK_TIMEOUT, || {
             Ok(Link::is_up(&host.link_of(MANAGEMENT)?).then_some(()))
         })
     }
 
-    /// Cuts the management network, or mends it: packets get lost, and nobody is told.
+    /// Cuts or restores the management network: packets are lost without an error.
     pub fn set_reachable(&self, reachable: bool) -> anyhow::Result<()> {
         let state = if reachable { "up" } else { "down" };
         self.host.ip(["link", "set", "dev", BRIDGE, state])
     }
 
-    /// A client that may do everything.
+    /// A client with all rights.
     pub fn api(&self) -> anyhow::Result<Api<'_>> {
         self.api_as(ADMINISTRATOR)
     }
 
-    /// A client with a token of its own.
+    /// A client with this token.
     pub fn api_as(&self, token: &str) -> anyhow::Result<Api<'_>> {
         let tls = self.certificates.client()?;
         Ok(Api::new(&self.host, tls, token))
     }
 
-    /// Makes etcd forget everything but what is now: who asks for what came after an older state is told that it is
-    /// gone, as soon as the API server itself has forgotten it, which is when it starts anew.
+    /// Compacts etcd to the current revision. After a restart of the API server, a watch from an older resource
+    /// version fails with 410 Gone.
     pub fn compact(&self) -> anyhow::Result<()> {
         let range: Value =
-            serde_json::from_str(&self.ask_etcd("/v3/kv/range", r#"{"key":"AA=="}"#)?)?;
+            serde_json::from_str(&self.request_etcd("/v3/kv/range", r#"{"key":"AA=="}"#)?)?;
         let revision = range["header"]["revision"]
             .as_str()
             .context("etcd names no revision")?;
-        let wish = json!({ "revision": revision, "physical": true });
-        self.ask_etcd("/v3/kv/compaction", &wish.to_string())
+        let request = json!({ "revision": revision, "physical": true });
+        self.request_etcd("/v3/kv/compaction", &request.to_string())
             .map(drop)
     }
 
-    fn ask_etcd(&self, path: &str, body: &str) -> anyhow::Result<String> {
+    fn request_etcd(&self, path: &str, body: &str) -> anyhow::Result<String> {
         let stream = self.host.enter(|| http::connect(ETCD))?;
         http::set_deadlines(&stream)?;
-        let answer = http::request(stream, &format!("POST {path}"), &[], body)?;
-        ensure!(answer.status == 200, "etcd: {answer:?}");
-        Ok(answer.body)
+        let response = http::request(stream, &format!("POST {path}"), &[], body)?;
+        ensure!(response.status == 200, "etcd: {response:?}");
+        Ok(response.body)
     }
 
-    /// Everything that anybody has asked the API server for so far, with what came of it.
+    /// The requests in the audit log so far.
     pub fn audit(&self) -> anyhow::Result<Vec<AuditEvent>> {
         audit::read(&self.file("audit.log"))
     }
@@ -258,18 +262,18 @@ impl Kubernetes {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+        self.directory.path().join(name)
     }
 }
 
-fn start_etcd(host: &Host, place: &Path) -> anyhow::Result<Process> {
+fn start_etcd(host: &Host, directory: &Path) -> anyhow::Result<Process> {
     let url = format!("http://{ETCD}");
     let etcd = kubernetes_program("etcd")?;
     let etcd = host.spawn([
         etcd.as_os_str(),
         "--data-dir".as_ref(),
-        place.join("etcd").as_os_str(),
-        // What a test writes need not survive the machine.
+        directory.join("etcd").as_os_str(),
+        // The data need not survive a crash of the machine.
         "--unsafe-no-fsync".as_ref(),
         "--log-level=error".as_ref(),
         "--listen-client-urls".as_ref(),
@@ -279,11 +283,15 @@ fn start_etcd(host: &Host, place: &Path) -> anyhow::Result<Process> {
         "--listen-peer-urls".as_ref(),
         "http://127.0.0.1:2380".as_ref(),
     ])?;
-    eventually("etcd to be healthy", READY, || {
-        ensure!(!etcd.has_ended(), "it ended:\n{}", etcd.said());
+    eventually("etcd to be healthy", READY_TIMEOUT, || {
+        ensure!(
+            !etcd.has_ended(),
+            "the process ended:\n{}",
+            etcd.written_output()
+        );
         Ok(host
             .http_get(ETCD, "/health")
-            .is_ok_and(|answer| answer.status == 200)
+            .is_ok_and(|response| response.status == 200)
             .then_some(()))
     })?;
     Ok(etcd)

@@ -1,4 +1,4 @@
-//! `--write` and `--read`: what was recorded gives the same findings again, and so do other tools' captures.
+//! `--write` and `--read`: a recording and the captures of other tools give the same findings as the live run.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
@@ -6,12 +6,12 @@ use probe_common::wire::MacAddr;
 use probe_tests::{Finding, Finished, Frame, Lab, SHARED_ADDRESS, Stream, binary, pcap};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const ADDRESS: [u8; 4] = [192, 0, 2, 10];
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
 
-/// Runs the binary outside any lab: reading touches no network.
+/// Runs the binary outside of any lab, because reading a file uses no network.
 fn read(file: &Path, options: &[&str]) -> Finished {
     read_as("json", file, options)
 }
@@ -42,32 +42,32 @@ fn kinds(lines: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_was_written_gives_the_same_findings_again() {
+fn a_recording_gives_the_same_findings_as_the_live_run() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("conflict.pcapng");
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let options = ["-o", "json", "--write", file.to_str().unwrap()];
     let watch = hosts.client.watch(&options).unwrap();
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     watch
-        .wait_for_finding(SOON, |finding| finding.finding == "conflict")
+        .wait_for_finding(TIMEOUT, |finding| finding.finding == "conflict")
         .unwrap();
-    // A stranger takes the address that the watching host holds: a finding that no frame alone shows.
-    let stranger = hosts.server.sender().unwrap();
+    // Another host claims the address of the monitoring host: a finding that frames alone do not show.
+    let unknown_host = hosts.server.sender().unwrap();
     let claim = Frame::announcement(hosts.server.mac(), [192, 0, 2, 1]);
-    stranger.send(&claim).unwrap();
-    stranger.send(&claim.clone().tagged(100)).unwrap();
+    unknown_host.send(&claim).unwrap();
+    unknown_host.send(&claim.clone().tagged(100)).unwrap();
     let mut resend = true;
     let is_local = |finding: &Finding| finding.evidence == "local";
     while resend {
-        stranger.send(&claim).unwrap();
+        unknown_host.send(&claim).unwrap();
         resend = watch
             .wait_for_finding(Duration::from_millis(300), is_local)
             .is_err();
     }
     watch.interrupt().unwrap();
-    let live = watch.finish(SOON).unwrap().success().unwrap();
+    let live = watch.finish(TIMEOUT).unwrap().success().unwrap();
     assert!(live.contains("\"local\""), "{live}");
 
     let again = read(&file, &[]).success().unwrap();
@@ -75,7 +75,7 @@ fn what_was_written_gives_the_same_findings_again() {
 }
 
 #[test]
-fn only_the_frames_behind_findings_that_are_wanted_are_written() {
+fn only_frames_of_selected_findings_are_written() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("conflict.pcapng");
     let lab = Lab::new().unwrap();
@@ -96,8 +96,8 @@ fn only_the_frames_behind_findings_that_are_wanted_are_written() {
         let frame = Frame::announcement(hosts.server.mac(), [192, 0, 2, last]);
         other.send(&frame).unwrap();
     }
-    hosts.ask().unwrap();
-    let live = watch.finish(SOON).unwrap().success().unwrap();
+    hosts.resolve().unwrap();
+    let live = watch.finish(TIMEOUT).unwrap().success().unwrap();
     let again = read(&file, &[]).success().unwrap();
     let addresses: BTreeSet<_> = essence(&again).into_iter().map(|found| found.ip).collect();
     assert_eq!(addresses, BTreeSet::from([SHARED_ADDRESS.to_owned()]));
@@ -113,12 +113,12 @@ fn tshark_reads_interface_direction_and_comment() {
     let hosts = lab.three_hosts().unwrap();
     let options = ["-o", "json", "--write", file.to_str().unwrap()];
     let watch = hosts.client.watch(&options).unwrap();
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     watch
-        .wait_for_finding(SOON, |finding| finding.finding == "conflict")
+        .wait_for_finding(TIMEOUT, |finding| finding.finding == "conflict")
         .unwrap();
     watch.interrupt().unwrap();
-    watch.finish(SOON).unwrap().success().unwrap();
+    watch.finish(TIMEOUT).unwrap().success().unwrap();
     let output = Command::new("tshark")
         .args(["-n", "-T", "fields", "-r"])
         .arg(&file)
@@ -139,7 +139,7 @@ fn tshark_reads_interface_direction_and_comment() {
     for packet in &packets {
         assert_eq!(packet[0], "eth0", "{text}");
         assert!(packet[3].starts_with("probe: hook="), "{text}");
-        // A request of this host's goes out, and a reply comes in.
+        // This host sends a request and receives a reply.
         let direction = packet[1].trim_start_matches("0x").trim_start_matches('0');
         assert_eq!(
             direction,
@@ -150,7 +150,7 @@ fn tshark_reads_interface_direction_and_comment() {
 }
 
 #[test]
-fn tcpdumps_own_capture_gives_the_conflict_too() {
+fn a_capture_of_tcpdump_gives_the_conflict_too() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("tcpdump.pcap");
     let lab = Lab::new().unwrap();
@@ -168,11 +168,13 @@ fn tcpdumps_own_capture_gives_the_conflict_too() {
     ];
     let tcpdump = hosts.client.spawn(words).unwrap();
     tcpdump
-        .wait_for_line(Stream::Stderr, SOON, |line| line.contains("listening on"))
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
+            line.contains("listening on")
+        })
         .unwrap();
-    // Until the capture has both answers: tcpdump says nothing of what it has seen.
-    let found = probe_tests::eventually("both answers in the capture", SOON, || {
-        hosts.ask()?;
+    // tcpdump does not report what it has captured, so wait until the file contains both replies.
+    let found = probe_tests::eventually("both replies in the capture", TIMEOUT, || {
+        hosts.resolve()?;
         let read = read(&file, &[]);
         Ok(read
             .stdout
@@ -188,45 +190,45 @@ fn tcpdumps_own_capture_gives_the_conflict_too() {
     assert_eq!(conflict.ip, SHARED_ADDRESS);
     assert_eq!(
         conflict.macs().unwrap(),
-        [hosts.server.mac(), hosts.rival.mac()]
+        [hosts.server.mac(), hosts.duplicate.mac()]
     );
 }
 
-/// A capture in which everything happens that frames alone can make happen.
+/// A capture with every kind of finding that frames alone can cause.
 fn everything() -> Vec<(Duration, Frame)> {
     let mut frames = Vec::new();
     let mut at =
         |seconds: f64, frame: Frame| frames.push((Duration::from_secs_f64(seconds), frame));
-    let newcomer = MacAddr([2, 0, 0, 0, 0, 0xc]);
-    // A handover that stays: moved.
+    let prober = MacAddr([2, 0, 0, 0, 0, 0xc]);
+    // A permanent handover: moved.
     at(0.0, Frame::announcement(A, [192, 0, 2, 1]));
     at(5.0, Frame::announcement(B, [192, 0, 2, 1]));
-    // The owner uses the address again within the settle time, without an announcement: contested.
+    // The previous owner uses the address again within the settle time, without an announcement: contested.
     at(20.0, Frame::announcement(A, [192, 0, 2, 2]));
     at(22.0, Frame::announcement(B, [192, 0, 2, 2]));
     at(24.0, Frame::request(A, [192, 0, 2, 2], [192, 0, 2, 99]));
-    // A newcomer that asks for a used address.
+    // A probing host requests an address that is in use.
     at(40.0, Frame::announcement(A, ADDRESS));
-    at(41.0, Frame::probe(newcomer, ADDRESS));
-    at(41.1, Frame::reply(A, ADDRESS, newcomer, [0, 0, 0, 0]));
-    // Frames that are odd.
+    at(41.0, Frame::probe(prober, ADDRESS));
+    at(41.1, Frame::reply(A, ADDRESS, prober, [0, 0, 0, 0]));
+    // Invalid and unusual frames.
     at(
         50.0,
         Frame::announcement(MacAddr::BROADCAST, [192, 0, 2, 3]).eth_src(A),
     );
     at(51.0, Frame::announcement(A, [192, 0, 2, 4]).eth_src(B));
-    // Two answers to one request: conflict, which becomes quiet and expires.
-    at(60.0, Frame::request(newcomer, [192, 0, 2, 99], ADDRESS));
-    at(60.001, Frame::reply(A, ADDRESS, newcomer, [192, 0, 2, 99]));
-    at(60.002, Frame::reply(B, ADDRESS, newcomer, [192, 0, 2, 99]));
-    // Somebody who is not heard of again: silent, if that is asked for.
+    // Two replies to one request: a conflict, which becomes quiet and expires.
+    at(60.0, Frame::request(prober, [192, 0, 2, 99], ADDRESS));
+    at(60.001, Frame::reply(A, ADDRESS, prober, [192, 0, 2, 99]));
+    at(60.002, Frame::reply(B, ADDRESS, prober, [192, 0, 2, 99]));
+    // A host that sends no more frames: silent, if this is enabled.
     at(2000.0, Frame::announcement(A, [192, 0, 2, 5]));
     at(2100.0, Frame::announcement(A, [192, 0, 2, 6]));
     frames
 }
 
 #[test]
-fn the_json_of_every_kind_that_frames_can_cause_is_valid_by_the_schema() {
+fn the_json_of_every_finding_is_valid_by_the_schema() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("everything.pcap");
     fs::write(&file, pcap(&everything())).unwrap();
@@ -258,7 +260,7 @@ fn the_json_of_every_kind_that_frames_can_cause_is_valid_by_the_schema() {
 }
 
 #[test]
-fn filters_choose_what_is_shown_of_a_capture() {
+fn filters_select_the_findings_of_a_capture() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("everything.pcap");
     fs::write(&file, pcap(&everything())).unwrap();
@@ -280,7 +282,7 @@ fn filters_choose_what_is_shown_of_a_capture() {
 }
 
 #[test]
-fn a_conflict_in_a_capture_can_be_the_exit_status() {
+fn a_conflict_in_a_capture_can_set_the_exit_status() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("everything.pcap");
     fs::write(&file, pcap(&everything())).unwrap();
@@ -306,7 +308,7 @@ fn short_takeover() -> Vec<(Duration, Frame)> {
 }
 
 #[test]
-fn a_takeover_that_is_not_decided_when_the_capture_ends_is_reported() {
+fn an_undecided_takeover_at_the_end_of_a_capture_is_reported() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("takeover.pcap");
     fs::write(&file, pcap(&short_takeover())).unwrap();
@@ -369,7 +371,7 @@ fn the_summary_distinguishes_open_conflicts_from_ended_ones() {
 }
 
 #[test]
-fn a_capture_that_was_cut_off_gives_what_it_has_and_says_so() {
+fn a_truncated_capture_gives_its_findings_and_a_warning() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("cut.pcap");
     let whole = pcap(&everything());
@@ -382,12 +384,12 @@ fn a_capture_that_was_cut_off_gives_what_it_has_and_says_so() {
 }
 
 #[test]
-fn what_is_no_capture_of_ethernet_gets_a_clear_error() {
+fn a_file_that_is_no_ethernet_capture_is_an_error() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("file");
     let mut wrong_link = pcap(&everything());
     wrong_link[20] = 113;
-    for (content, said) in [
+    for (content, messages) in [
         (b"hello".to_vec(), "no pcap or pcapng"),
         (Vec::new(), "no pcap or pcapng"),
         (wrong_link, "link type 113"),
@@ -395,7 +397,7 @@ fn what_is_no_capture_of_ethernet_gets_a_clear_error() {
         fs::write(&file, content).unwrap();
         let finished = read(&file, &[]);
         assert_eq!(finished.status.code(), Some(4), "{finished:?}");
-        assert!(finished.stderr.contains(said), "{finished:?}");
+        assert!(finished.stderr.contains(messages), "{finished:?}");
     }
     let finished = read(&directory.path().join("missing"), &[]);
     assert_eq!(finished.status.code(), Some(4));
@@ -403,11 +405,11 @@ fn what_is_no_capture_of_ethernet_gets_a_clear_error() {
 }
 
 #[test]
-fn reading_takes_no_privileges() {
+fn reading_a_capture_needs_no_privileges() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("everything.pcap");
     fs::write(&file, pcap(&everything())).unwrap();
-    // Without any capability, and with nothing to see in /sys/fs/bpf.
+    // Without capabilities, and with an empty /sys/fs/bpf.
     let output = Command::new("setpriv")
         .args([
             "--bounding-set=-all",

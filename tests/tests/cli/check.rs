@@ -1,4 +1,4 @@
-//! `probe check`: asking, on real kernels' and on odd machines' networks.
+//! `probe check` with the replies of real kernels and of simulated hosts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +18,10 @@ use probe_tests::{
 };
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Exit statuses.
-const FINE: i32 = 0;
+const SUCCESS: i32 = 0;
 const CONFLICT: i32 = 1;
 const USAGE: i32 = 2;
 const UNMET: i32 = 3;
@@ -29,7 +29,7 @@ const FAILED: i32 = 4;
 
 fn check(host: &Host, words: &[&str]) -> Finished {
     let words = [&["check"], words].concat();
-    let finished = host.probe(&words).unwrap().finish(SOON).unwrap();
+    let finished = host.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert!(!finished.stderr.contains("panicked"), "{finished:?}");
     finished
 }
@@ -38,7 +38,7 @@ fn status(finished: &Finished) -> i32 {
     finished.status.code().unwrap()
 }
 
-/// Checks, and reads the records; each of them is as the schema says.
+/// Runs `probe check` and returns the records, each validated against the schema.
 fn records(host: &Host, words: &[&str]) -> (i32, Vec<Value>) {
     let finished = check(host, &[&["-o", "json"], words].concat());
     let schema = include_str!("../../../docs/check.schema.json");
@@ -62,7 +62,7 @@ fn records(host: &Host, words: &[&str]) -> (i32, Vec<Value>) {
     (status(&finished), records)
 }
 
-/// Of one address: exit status and record.
+/// Checks one address; returns exit status and record.
 fn record(host: &Host, words: &[&str]) -> (i32, Value) {
     let (status, mut records) = records(host, words);
     assert_eq!(records.len(), 1, "{records:?}");
@@ -82,16 +82,16 @@ fn set<const N: usize>(hosts: [&Host; N]) -> BTreeSet<String> {
     hosts.map(|host| host.mac().to_string()).into()
 }
 
-/// A machine that is made of frames: what it answers to each ARP frame that it hears, and how much later.
-struct Machine {
+/// A simulated host with a function that returns the replies to an ARP frame and their delays.
+struct ReplyingHost {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-impl Machine {
+impl ReplyingHost {
     fn new(
         host: &Host,
-        answers: impl Fn(&ArpFrame) -> Vec<(Duration, Frame)> + Send + 'static,
+        replies: impl Fn(&ArpFrame) -> Vec<(Duration, Frame)> + Send + 'static,
     ) -> Self {
         let (sender, capture) = (host.sender().unwrap(), host.capture().unwrap());
         let stop = Arc::new(AtomicBool::new(false));
@@ -99,14 +99,14 @@ impl Machine {
         let thread = thread::spawn(move || {
             let mut due: Vec<(Instant, Frame)> = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let heard = capture.next(Duration::from_millis(1))?;
+                let frame = capture.next(Duration::from_millis(1))?;
                 let now = Instant::now();
-                if let Some(arp) = heard
-                    .filter(|heard| !heard.sent)
-                    .and_then(|heard| heard.arp())
+                if let Some(arp) = frame
+                    .filter(|frame| !frame.sent)
+                    .and_then(|frame| frame.arp())
                 {
                     due.extend(
-                        answers(&arp)
+                        replies(&arp)
                             .into_iter()
                             .map(|(after, frame)| (now + after, frame)),
                     );
@@ -123,22 +123,25 @@ impl Machine {
         }
     }
 
-    /// Answers for an address with these MACs, each after its time.
-    fn answering(host: &Host, address: &'static str, replies: Vec<(Duration, MacAddr)>) -> Self {
+    /// Replies to requests for an address with these MACs, each after its delay.
+    fn with_replies(host: &Host, address: &'static str, replies: Vec<(Duration, MacAddr)>) -> Self {
         let address: Ipv4Addr = address.parse().unwrap();
-        Self::new(host, move |asked| {
-            if !asks_for(asked, address) {
+        Self::new(host, move |request| {
+            if !is_request_for(request, address) {
                 return Vec::new();
             }
             let reply = |(after, mac): &(Duration, MacAddr)| {
-                (*after, Frame::reply(*mac, address, asked.sha, asked.spa))
+                (
+                    *after,
+                    Frame::reply(*mac, address, request.sha, request.spa),
+                )
             };
             replies.iter().map(reply).collect()
         })
     }
 }
 
-impl Drop for Machine {
+impl Drop for ReplyingHost {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -150,7 +153,7 @@ impl Drop for Machine {
     }
 }
 
-fn asks_for(frame: &ArpFrame, address: Ipv4Addr) -> bool {
+fn is_request_for(frame: &ArpFrame, address: Ipv4Addr) -> bool {
     frame.oper == ArpFrame::REQUEST && frame.tpa == address.octets()
 }
 
@@ -169,7 +172,7 @@ fn host(switch: &Switch, name: &str, address: &str) -> Host {
 }
 
 #[test]
-fn one_owner_a_duplicate_and_nobody_are_told_apart_within_a_second() {
+fn one_owner_a_duplicate_and_no_reply_are_distinguished_within_a_second() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let lone = host(&hosts.switch, "lone", "192.0.2.11");
@@ -178,7 +181,7 @@ fn one_owner_a_duplicate_and_nobody_are_told_apart_within_a_second() {
     assert_eq!(status, CONFLICT);
     let verdicts: Vec<_> = records.iter().map(|record| &record["verdict"]).collect();
     assert_eq!(verdicts, ["conflict", "one_owner", "no_reply"]);
-    assert_eq!(macs(&records[0]), set([&hosts.server, &hosts.rival]));
+    assert_eq!(macs(&records[0]), set([&hosts.server, &hosts.duplicate]));
     assert_eq!(macs(&records[1]), set([&lone]));
     assert_eq!(records[1]["owners"][0]["probes_answered"], 3);
     assert_eq!(records[2]["probes_sent"], 3);
@@ -189,7 +192,7 @@ fn one_owner_a_duplicate_and_nobody_are_told_apart_within_a_second() {
         "conflict",
         SHARED_ADDRESS,
         "Two machines have this address at once.",
-        &hosts.rival.mac().to_string(),
+        &hosts.duplicate.mac().to_string(),
         "answered 3 of 3",
     ] {
         assert!(text.stdout.contains(word), "{word}: {text:?}");
@@ -197,7 +200,7 @@ fn one_owner_a_duplicate_and_nobody_are_told_apart_within_a_second() {
     assert!(text.stdout.lines().all(|line| line.chars().count() <= 80));
     assert!(!text.stdout.contains('\u{1b}'), "no colour in a pipe");
 
-    // The binary reports its own time. The best of three, because the machine is busy with other tests.
+    // The binary reports its own time. The best of three runs counts, because the machine is busy with other tests.
     let took = [(); 3].map(|()| {
         let summary = check(&hosts.client, &targets).stderr;
         let took = summary.rsplit("questions in ").next().unwrap();
@@ -211,11 +214,11 @@ fn a_silent_duplicate_that_listening_cannot_see_is_found() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let daemon = hosts.client.ready_daemon(&[]).unwrap();
-    // Something is heard, and it is not the duplicate.
+    // A host is found by listening, and it is not the duplicate.
     let other = host(&hosts.switch, "other", "192.0.2.77");
     let announcement = Frame::announcement(other.mac(), [192, 0, 2, 77]);
     other.sender().unwrap().send(&announcement).unwrap();
-    daemon.wait_until_digested(1).unwrap();
+    daemon.wait_until_processed(1).unwrap();
     assert!(daemon.findings().unwrap().is_empty());
 
     let (status, record) = record(&hosts.client, &[SHARED_ADDRESS]);
@@ -223,52 +226,69 @@ fn a_silent_duplicate_that_listening_cannot_see_is_found() {
 }
 
 #[test]
-fn slow_and_talkative_machines_and_many_macs_of_one_are_what_they_are() {
+fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
-    let odd = switch.host("odd").unwrap();
+    let simulated = switch.host("odd").unwrap();
     let milliseconds = Duration::from_millis;
     let mac = |last| MacAddr([2, 0, 0, 0, 9, last]);
 
-    let slow = Machine::answering(&odd, "192.0.2.21", vec![(milliseconds(420), mac(1))]);
-    let (exit, answer) = record(&client, &["192.0.2.21"]);
-    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
+    let slow =
+        ReplyingHost::with_replies(&simulated, "192.0.2.21", vec![(milliseconds(420), mac(1))]);
+    let (exit, record_of) = record(&client, &["192.0.2.21"]);
+    assert_eq!(
+        (exit, &record_of["verdict"]),
+        (SUCCESS, &"one_owner".into())
+    );
     drop(slow);
 
-    // The quick one is not the only one.
+    // The first reply is not the only one.
     let replies = vec![(milliseconds(0), mac(1)), (milliseconds(400), mac(2))];
-    let quick_and_slow = Machine::answering(&odd, "192.0.2.22", replies);
-    let (exit, answer) = record(&client, &["192.0.2.22"]);
-    assert_eq!((exit, &answer["verdict"]), (CONFLICT, &"conflict".into()));
-    drop(quick_and_slow);
+    let fast_and_slow = ReplyingHost::with_replies(&simulated, "192.0.2.22", replies);
+    let (exit, record_of) = record(&client, &["192.0.2.22"]);
+    assert_eq!(
+        (exit, &record_of["verdict"]),
+        (CONFLICT, &"conflict".into())
+    );
+    drop(fast_and_slow);
 
-    let talkative = Machine::answering(&odd, "192.0.2.23", vec![(milliseconds(0), mac(3)); 5]);
-    let (exit, answer) = record(&client, &["192.0.2.23"]);
-    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
-    assert_eq!(answer["owners"][0]["probes_answered"], 3);
-    assert_eq!(answer["owners"][0]["replies"], 15);
-    drop(talkative);
+    let repeating =
+        ReplyingHost::with_replies(&simulated, "192.0.2.23", vec![(milliseconds(0), mac(3)); 5]);
+    let (exit, record_of) = record(&client, &["192.0.2.23"]);
+    assert_eq!(
+        (exit, &record_of["verdict"]),
+        (SUCCESS, &"one_owner".into())
+    );
+    assert_eq!(record_of["owners"][0]["probes_answered"], 3);
+    assert_eq!(record_of["owners"][0]["replies"], 15);
+    drop(repeating);
 
-    // A router answers with its virtual MAC and with its own.
+    // A router replies with its virtual MAC and with its own MAC.
     let router = MacAddr([0, 0, 0x5e, 0, 1, 7]);
     let replies = vec![(milliseconds(0), router), (milliseconds(1), mac(4))];
-    let virtual_router = Machine::answering(&odd, "192.0.2.24", replies);
-    let (exit, answer) = record(&client, &["192.0.2.24"]);
-    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
-    assert_eq!(answer["hint"], "router_and_host");
+    let virtual_router = ReplyingHost::with_replies(&simulated, "192.0.2.24", replies);
+    let (exit, record_of) = record(&client, &["192.0.2.24"]);
+    assert_eq!(
+        (exit, &record_of["verdict"]),
+        (SUCCESS, &"one_owner".into())
+    );
+    assert_eq!(record_of["hint"], "router_and_host");
     drop(virtual_router);
 
-    // Two MACs are two machines, unless somebody knows better.
+    // Two MACs are two hosts unless they are declared to be one.
     let replies = vec![(milliseconds(0), mac(5)), (milliseconds(0), mac(6))];
-    let _pair = Machine::answering(&odd, "192.0.2.25", replies);
+    let _pair = ReplyingHost::with_replies(&simulated, "192.0.2.25", replies);
     assert_eq!(record(&client, &["192.0.2.25"]).0, CONFLICT);
     let same = format!("{},{}", mac(5), mac(6));
-    let (exit, answer) = record(&client, &["192.0.2.25", "--same-owner", &same]);
-    assert_eq!((exit, &answer["verdict"]), (FINE, &"one_owner".into()));
+    let (exit, record_of) = record(&client, &["192.0.2.25", "--same-owner", &same]);
+    assert_eq!(
+        (exit, &record_of["verdict"]),
+        (SUCCESS, &"one_owner".into())
+    );
 }
 
 #[test]
-fn nodes_that_all_answer_for_a_service_are_a_conflict_with_its_likely_cause() {
+fn several_nodes_that_reply_for_a_service_are_a_conflict_with_its_cause() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let nodes = ["node1", "node2", "node3", "node4"];
@@ -277,7 +297,7 @@ fn nodes_that_all_answer_for_a_service_are_a_conflict_with_its_likely_cause() {
         .zip(2..)
         .map(|(name, number)| {
             let node = host(&switch, name, &format!("192.0.2.{number}"));
-            // As kube-proxy has it without strictARP.
+            // The state that kube-proxy without strictARP creates.
             node.ip(["address", "add", "192.0.2.200/32", "dev", "lo"])
                 .unwrap();
             node
@@ -290,7 +310,7 @@ fn nodes_that_all_answer_for_a_service_are_a_conflict_with_its_likely_cause() {
 }
 
 #[test]
-fn a_proxy_answers_only_a_real_sender_and_many_addresses_of_one_mac_are_no_conflict() {
+fn a_proxy_replies_only_to_a_real_sender_and_many_addresses_of_one_mac_are_no_conflict() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let proxy = host(&switch, "proxy", "192.0.2.2");
@@ -307,14 +327,14 @@ fn a_proxy_answers_only_a_real_sender_and_many_addresses_of_one_mac_are_no_confl
     }
     let targets = ["192.0.2.65", "192.0.2.66"];
     let (status, silent) = records(&client, &targets);
-    assert_eq!(status, FINE);
+    assert_eq!(status, SUCCESS);
     assert!(silent.iter().all(|record| record["verdict"] == "no_reply"));
 
     let (status, found) = records(
         &client,
         &[&["--source-ip", CLIENT_ADDRESS], &targets[..]].concat(),
     );
-    assert_eq!(status, FINE);
+    assert_eq!(status, SUCCESS);
     for record in found {
         assert_eq!(record["verdict"], "one_owner", "{record}");
         assert_eq!(macs(&record), set([&proxy]));
@@ -322,20 +342,20 @@ fn a_proxy_answers_only_a_real_sender_and_many_addresses_of_one_mac_are_no_confl
 }
 
 #[test]
-fn this_hosts_own_address_has_an_owner_and_a_stranger_makes_it_a_conflict() {
+fn this_host_owns_its_address_and_another_owner_is_a_conflict() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let (exit, record) = self::record(&client, &["--expect-owner", CLIENT_ADDRESS]);
-    assert_eq!((exit, &record["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!((exit, &record["verdict"]), (SUCCESS, &"one_owner".into()));
     assert_eq!(record["owners"][0]["holds"], true);
     assert_eq!(macs(&record), set([&client]));
     let finished = check(&client, &["--expect-free", CLIENT_ADDRESS]);
     assert_eq!(status(&finished), UNMET);
 
-    let stranger = host(&switch, "stranger", CLIENT_ADDRESS);
+    let unknown_host = host(&switch, "unknown", CLIENT_ADDRESS);
     let (exit, record) = self::record(&client, &[CLIENT_ADDRESS]);
     assert_eq!((exit, &record["verdict"]), (CONFLICT, &"conflict".into()));
-    assert_eq!(macs(&record), set([&client, &stranger]));
+    assert_eq!(macs(&record), set([&client, &unknown_host]));
 }
 
 #[test]
@@ -343,15 +363,15 @@ fn every_expectation_has_its_exit_status() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let lone = host(&hosts.switch, "lone", "192.0.2.11");
-    let (mac, wrong) = (lone.mac().to_string(), hosts.rival.mac().to_string());
+    let (mac, wrong) = (lone.mac().to_string(), hosts.duplicate.mac().to_string());
     for (words, expected) in [
-        (&["192.0.2.11"][..], FINE),
-        (&["192.0.2.12"], FINE),
-        (&["--expect-owner", "192.0.2.11"], FINE),
+        (&["192.0.2.11"][..], SUCCESS),
+        (&["192.0.2.12"], SUCCESS),
+        (&["--expect-owner", "192.0.2.11"], SUCCESS),
         (&["--expect-owner", "192.0.2.12"], UNMET),
-        (&["--expect-free", "192.0.2.12"], FINE),
+        (&["--expect-free", "192.0.2.12"], SUCCESS),
         (&["--expect-free", "192.0.2.11"], UNMET),
-        (&["--expect-mac", &mac, "192.0.2.11"], FINE),
+        (&["--expect-mac", &mac, "192.0.2.11"], SUCCESS),
         (&["--expect-mac", &wrong, "192.0.2.11"], UNMET),
         (&["--expect-owner", "192.0.2.11", "192.0.2.12"], UNMET),
         (&["--expect-owner", SHARED_ADDRESS], CONFLICT),
@@ -379,7 +399,7 @@ fn every_expectation_has_its_exit_status() {
 }
 
 #[test]
-fn the_neighbour_entry_of_this_host_is_held_against_the_wire() {
+fn the_neighbour_entry_of_this_host_is_compared_with_the_replies() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let lone = host(&switch, "lone", "192.0.2.11");
@@ -410,8 +430,8 @@ fn the_neighbour_entry_of_this_host_is_held_against_the_wire() {
     );
 }
 
-/// What a host believes of its neighbours.
-fn beliefs(host: &Host) -> BTreeMap<String, String> {
+/// The neighbour table of a host.
+fn neighbour_table(host: &Host) -> BTreeMap<String, String> {
     let entries = host.exec(["ip", "-json", "neighbour", "show"]).unwrap();
     let entries: Vec<Value> = serde_json::from_str(&entries).unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -422,7 +442,7 @@ fn beliefs(host: &Host) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_sweep_changes_no_cache_of_anybody() {
+fn a_sweep_changes_no_neighbour_table() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let bystanders = [
@@ -430,11 +450,11 @@ fn a_sweep_changes_no_cache_of_anybody() {
         host(&hosts.switch, "second", "192.0.2.32"),
     ];
     let [first, second] = &bystanders;
-    // Even one that believes every claim of a stranger.
+    // Even a host that accepts unsolicited claims of unknown hosts.
     first
         .set_parameter("ipv4/conf/eth0/arp_accept", "1")
         .unwrap();
-    // One knows the client by its right MAC, one by a wrong one; both know each other and the server.
+    // One host has the client's MAC in its table, one a wrong MAC; both have each other and the server.
     let mac = hosts.client.mac().to_string();
     for (host, client, other) in [
         (first, mac.as_str(), second),
@@ -465,8 +485,14 @@ fn a_sweep_changes_no_cache_of_anybody() {
             host.ip(words).unwrap();
         }
     }
-    let everybody = [first, second, &hosts.server, &hosts.rival, &hosts.client];
-    let before = everybody.map(beliefs);
+    let hosts_with_tables = [
+        first,
+        second,
+        &hosts.server,
+        &hosts.duplicate,
+        &hosts.client,
+    ];
+    let before = hosts_with_tables.map(neighbour_table);
     assert_eq!(before[0].len(), 3, "{before:?}");
     let (status, records) = records(&hosts.client, &["--rate", "300", "192.0.2.0/25"]);
     assert_eq!((status, records.len()), (CONFLICT, 127));
@@ -474,11 +500,11 @@ fn a_sweep_changes_no_cache_of_anybody() {
         .iter()
         .filter(|record| record["verdict"] != "no_reply");
     assert_eq!(found.count(), 4, "client, server and rival, first, second");
-    assert_eq!(everybody.map(beliefs), before);
+    assert_eq!(hosts_with_tables.map(neighbour_table), before);
 }
 
 #[test]
-fn a_host_that_boots_beside_a_check_keeps_its_address() {
+fn a_host_that_boots_during_a_check_keeps_its_address() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let booting = switch.host("booting").unwrap();
@@ -486,17 +512,17 @@ fn a_host_that_boots_beside_a_check_keeps_its_address() {
     let address = [192, 0, 2, 40];
     let words = ["check", "-o", "json", "--for", "15s", "192.0.2.40"];
     let watching = client.probe(&words).unwrap();
-    // It asks, as long as nobody else does.
-    let asked = capture
-        .wait_for_arp(SOON, |frame| frame.tpa == address)
+    // The check sends requests as long as no other host probes for the address.
+    let request = capture
+        .wait_for_arp(TIMEOUT, |frame| frame.tpa == address)
         .unwrap();
-    assert_eq!((asked.sha, asked.kind()), (client.mac(), Kind::Probe));
+    assert_eq!((request.sha, request.kind()), (client.mac(), Kind::Probe));
 
-    // RFC 5227 section 2.1.1: three probes, and two seconds in which nobody else may probe for the address.
+    // RFC 5227 section 2.1.1: three probes, and two seconds in which no other host may probe for the address.
     let begin = Instant::now();
     let probe = Frame::probe(booting.mac(), address);
     sender.send(&probe).unwrap();
-    // One question may have been on its way already.
+    // One request may already have been sent.
     let (mut probes, mut on_its_way) = (1, 0);
     while begin.elapsed() < Duration::from_secs(4) {
         let due = begin + Duration::from_secs(1) * probes;
@@ -504,23 +530,23 @@ fn a_host_that_boots_beside_a_check_keeps_its_address() {
             sender.send(&probe).unwrap();
             probes += 1;
         }
-        let heard = capture.next(Duration::from_millis(20)).unwrap();
-        let arp = heard.filter(|heard| !heard.sent);
-        if let Some(arp) = arp.and_then(|heard| heard.arp()) {
-            let is_rival = asks_for(&arp, address.into());
-            on_its_way += u32::from(is_rival);
+        let frame = capture.next(Duration::from_millis(20)).unwrap();
+        let arp = frame.filter(|frame| !frame.sent);
+        if let Some(arp) = arp.and_then(|frame| frame.arp()) {
+            let is_duplicate = is_request_for(&arp, address.into());
+            on_its_way += u32::from(is_duplicate);
             assert!(on_its_way <= 1, "a rival: {arp:?}");
         }
     }
     booting.add_address("192.0.2.40/24").unwrap();
-    let finished = watching.finish(SOON).unwrap();
+    let finished = watching.finish(TIMEOUT).unwrap();
     let record: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(record["verdict"], "one_owner", "{record}");
     assert_eq!(macs(&record), set([&booting]));
 }
 
 #[test]
-fn watching_for_a_time_tells_a_lasting_owner_from_a_move_and_from_a_conflict() {
+fn listening_for_a_period_distinguishes_one_owner_a_move_and_a_conflict() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watch = |words: &[&str]| {
@@ -529,8 +555,8 @@ fn watching_for_a_time_tells_a_lasting_owner_from_a_move_and_from_a_conflict() {
     };
     let capture = hosts.client.capture().unwrap();
     let wait_for_answer = |mac| {
-        let answers = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.sha == mac;
-        capture.wait_for_arp(SOON, answers).unwrap();
+        let replies = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.sha == mac;
+        capture.wait_for_arp(TIMEOUT, replies).unwrap();
     };
     let read = |finished: Finished| -> (i32, Value) {
         (
@@ -539,16 +565,16 @@ fn watching_for_a_time_tells_a_lasting_owner_from_a_move_and_from_a_conflict() {
         )
     };
 
-    let conflict = watch(&[SHARED_ADDRESS]).finish(SOON).unwrap();
+    let conflict = watch(&[SHARED_ADDRESS]).finish(TIMEOUT).unwrap();
     let (exit, record) = read(conflict);
     assert_eq!((exit, &record["verdict"]), (CONFLICT, &"conflict".into()));
 
-    hosts.remove_rival().unwrap();
+    hosts.remove_duplicate().unwrap();
     let fixed = watch(&["--expect-owner", SHARED_ADDRESS])
-        .finish(SOON)
+        .finish(TIMEOUT)
         .unwrap();
     let (exit, record) = read(fixed);
-    assert_eq!((exit, &record["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!((exit, &record["verdict"]), (SUCCESS, &"one_owner".into()));
     assert!(
         record["owners"][0]["probes_answered"].as_u64().unwrap() >= 3,
         "{record}"
@@ -560,32 +586,32 @@ fn watching_for_a_time_tells_a_lasting_owner_from_a_move_and_from_a_conflict() {
 
     let moving = watch(&[SHARED_ADDRESS]);
     let drained = Instant::now();
-    while capture.next(Duration::ZERO).unwrap().is_some() && drained.elapsed() < SOON {}
+    while capture.next(Duration::ZERO).unwrap().is_some() && drained.elapsed() < TIMEOUT {}
     wait_for_answer(hosts.server.mac());
     hosts
         .server
         .remove_address(&format!("{SHARED_ADDRESS}/24"))
         .unwrap();
     hosts
-        .rival
+        .duplicate
         .add_address(&format!("{SHARED_ADDRESS}/24"))
         .unwrap();
-    let (exit, record) = read(moving.finish(SOON).unwrap());
+    let (exit, record) = read(moving.finish(TIMEOUT).unwrap());
     assert_eq!(
         (exit, &record["verdict"]),
         (UNMET, &"moved".into()),
         "{record}"
     );
-    assert_eq!(macs(&record), set([&hosts.server, &hosts.rival]));
+    assert_eq!(macs(&record), set([&hosts.server, &hosts.duplicate]));
     assert_eq!(
         record["owners"][0]["macs"][0],
-        hosts.rival.mac().to_string(),
+        hosts.duplicate.mac().to_string(),
         "the last one first"
     );
 }
 
 #[test]
-fn ctrl_c_in_a_sweep_prints_what_is_known_and_ends_with_4() {
+fn ctrl_c_during_a_sweep_prints_the_results_and_exits_4() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let words = [
@@ -596,22 +622,22 @@ fn ctrl_c_in_a_sweep_prints_what_is_known_and_ends_with_4() {
         "192.0.2.0/24",
         "192.0.2.64/26",
     ];
-    // The order is another one each time; the conflict is in it sooner or later, and long before the end.
+    // The order is random; the conflict is found at some point, well before the end.
     let words = [&words[..], &["--timeout", "20s"]].concat();
     let sweep = hosts.client.probe(&words).unwrap();
     let capture = hosts.client.capture().unwrap();
     let shared: Ipv4Addr = SHARED_ADDRESS.parse().unwrap();
-    let mut answered = BTreeSet::new();
+    let mut replying_macs = BTreeSet::new();
     capture
-        .wait_for_arp(SOON, |frame| {
+        .wait_for_arp(TIMEOUT, |frame| {
             if frame.spa == shared.octets() {
-                answered.insert(frame.sha);
+                replying_macs.insert(frame.sha);
             }
-            answered.len() == 2
+            replying_macs.len() == 2
         })
         .unwrap();
     sweep.interrupt().unwrap();
-    let finished = sweep.finish(SOON).unwrap();
+    let finished = sweep.finish(TIMEOUT).unwrap();
     assert_eq!(status(&finished), FAILED, "{finished:?}");
     assert!(finished.stdout.contains("conflict"), "{finished:?}");
     for word in ["stopped; 254 addresses", SHARED_ADDRESS, "not asked"] {
@@ -622,27 +648,27 @@ fn ctrl_c_in_a_sweep_prints_what_is_known_and_ends_with_4() {
         .probe(&["check", "--for", "1m", "192.0.2.99"])
         .unwrap();
     capture
-        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 99])
+        .wait_for_arp(TIMEOUT, |frame| frame.tpa == [192, 0, 2, 99])
         .unwrap();
     single.interrupt().unwrap();
-    assert_eq!(status(&single.finish(SOON).unwrap()), FAILED);
+    assert_eq!(status(&single.finish(TIMEOUT).unwrap()), FAILED);
 }
 
-/// The questions that a capture has seen: at least as many as expected, and what more comes within a moment.
-fn questions(capture: &probe_tests::Capture, expected: usize) -> usize {
-    let is_question = |frame: &ArpFrame| frame.oper == ArpFrame::REQUEST;
+/// The number of ARP probes in a capture: waits for the expected number and for more shortly after.
+fn count_probes(capture: &probe_tests::Capture, expected: usize) -> usize {
+    let is_request = |frame: &ArpFrame| frame.oper == ArpFrame::REQUEST;
     for _ in 0..expected {
-        capture.wait_for_arp(SOON, is_question).unwrap();
+        capture.wait_for_arp(TIMEOUT, is_request).unwrap();
     }
     let mut number = expected;
     while let Some(frame) = capture.next(Duration::from_millis(50)).unwrap() {
-        number += usize::from(frame.arp().is_some_and(|arp| is_question(&arp)));
+        number += usize::from(frame.arp().is_some_and(|arp| is_request(&arp)));
     }
     number
 }
 
 #[test]
-fn what_is_refused_is_refused_before_anything_is_sent() {
+fn invalid_targets_are_refused_before_any_probe_is_sent() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let other = host(&switch, "other", "192.0.2.11");
@@ -687,54 +713,54 @@ fn what_is_refused_is_refused_before_anything_is_sent() {
         let process = client
             .probe_under(&wrapper, &["check", "192.0.2.11"])
             .unwrap();
-        let finished = process.finish(SOON).unwrap();
+        let finished = process.finish(TIMEOUT).unwrap();
         assert_eq!(status(&finished), FAILED);
         for word in ["CAP_NET_RAW", "root"] {
             assert!(finished.stderr.contains(word), "{finished:?}");
         }
     }
-    assert_eq!(questions(&capture, 0), 0);
+    assert_eq!(count_probes(&capture, 0), 0);
 }
 
 #[test]
-fn what_is_named_with_its_interface_is_taken_at_its_word_if_it_is_little() {
+fn few_addresses_with_an_explicit_interface_are_probed_without_a_route() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let other = switch.host("other").unwrap();
-    // A pool in a network of its own, as MetalLB may have it.
+    // A pool on a separate network, as is possible with MetalLB.
     other.add_address("203.0.113.7/32").unwrap();
     let (status, record) = record(&client, &["-i", "eth0", "203.0.113.7"]);
-    assert_eq!((status, &record["verdict"]), (FINE, &"one_owner".into()));
+    assert_eq!((status, &record["verdict"]), (SUCCESS, &"one_owner".into()));
     assert_eq!(macs(&record), set([&other]));
-    // A port without an address of its own cannot know what is on-link there.
+    // Without an address on the interface, the host cannot know which addresses are on-link there.
     client
         .remove_address(&format!("{CLIENT_ADDRESS}/24"))
         .unwrap();
     let words = ["-i", "eth0", "--rate", "500", "203.0.113.0/27"];
     let (status, records) = records(&client, &words);
-    assert_eq!((status, records.len()), (FINE, 32));
+    assert_eq!((status, records.len()), (SUCCESS, 32));
 }
 
 #[test]
-fn a_handful_is_no_burst_that_a_switch_would_shut_a_port_for() {
+fn few_addresses_are_not_probed_in_a_burst() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
-    let bystander = host(&switch, "bystander", "192.0.2.11");
-    let capture = bystander.capture().unwrap();
+    let observer = host(&switch, "observer", "192.0.2.11");
+    let capture = observer.capture().unwrap();
     let finished = check(&client, &["192.0.2.20-29", "--rate", "1"]);
-    assert_eq!(status(&finished), FINE, "{finished:?}");
-    assert_eq!(questions(&capture, 12), 12);
+    assert_eq!(status(&finished), SUCCESS, "{finished:?}");
+    assert_eq!(count_probes(&capture, 12), 12);
     check(&client, &["192.0.2.20-22"]);
-    assert_eq!(questions(&capture, 9), 9);
+    assert_eq!(count_probes(&capture, 9), 9);
 }
 
 #[test]
-fn each_address_is_asked_about_where_its_route_leads() {
+fn each_address_is_probed_on_the_interface_of_its_route() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
-    let [here, there] = ["here", "there"].map(|name| switch.host(name).unwrap());
-    here.add_address("192.0.2.11/24").unwrap();
-    there.add_address("198.51.100.11/24").unwrap();
+    let [first_host, second_host] = ["here", "there"].map(|name| switch.host(name).unwrap());
+    first_host.add_address("192.0.2.11/24").unwrap();
+    second_host.add_address("198.51.100.11/24").unwrap();
     let link = [
         "link", "add", "second", "link", INTERFACE, "type", "macvlan", "mode", "bridge",
     ];
@@ -744,8 +770,10 @@ fn each_address_is_asked_about_where_its_route_leads() {
         .unwrap();
     client.ip(["link", "set", "dev", "second", "up"]).unwrap();
     let (status, records) = records(&client, &["192.0.2.11", "198.51.100.11"]);
-    assert_eq!(status, FINE);
-    for (record, (interface, owner)) in records.iter().zip([(INTERFACE, &here), ("second", &there)])
+    assert_eq!(status, SUCCESS);
+    for (record, (interface, owner)) in records
+        .iter()
+        .zip([(INTERFACE, &first_host), ("second", &second_host)])
     {
         assert_eq!(record["verdict"], "one_owner", "{record}");
         assert_eq!(record["interface"], interface);
@@ -754,7 +782,7 @@ fn each_address_is_asked_about_where_its_route_leads() {
 }
 
 #[test]
-fn an_interface_that_goes_down_in_a_check_ends_it_with_4() {
+fn an_interface_that_goes_down_during_a_check_makes_it_exit_4() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let _other = host(&switch, "other", "192.0.2.11");
@@ -762,23 +790,24 @@ fn an_interface_that_goes_down_in_a_check_ends_it_with_4() {
         .probe(&["check", "--for", "1m", "192.0.2.11"])
         .unwrap();
     let capture = client.capture().unwrap();
-    let answer = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
-    capture.wait_for_arp(SOON, answer).unwrap();
+    let record_of =
+        |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
+    capture.wait_for_arp(TIMEOUT, record_of).unwrap();
     client
         .ip(["link", "set", "dev", INTERFACE, "down"])
         .unwrap();
-    let finished = process.finish(SOON).unwrap();
+    let finished = process.finish(TIMEOUT).unwrap();
     assert_eq!(status(&finished), FAILED, "{finished:?}");
     assert!(finished.stderr.contains("down"), "{finished:?}");
     assert!(
         finished.stdout.contains("192.0.2.11"),
-        "what is known: {finished:?}"
+        "the results so far: {finished:?}"
     );
 }
 
-/// Silence on a dead cable is no free address.
+/// No reply without a carrier does not mean that an address is free.
 #[test]
-fn without_a_carrier_nothing_is_said_to_be_free() {
+fn without_a_carrier_no_address_is_reported_as_free() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let _other = host(&switch, "other", "192.0.2.11");
@@ -786,17 +815,17 @@ fn without_a_carrier_nothing_is_said_to_be_free() {
     let process = client.probe(&words).unwrap();
     let capture = client.capture().unwrap();
     capture
-        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 99])
+        .wait_for_arp(TIMEOUT, |frame| frame.tpa == [192, 0, 2, 99])
         .unwrap();
     switch.unplug(&client).unwrap();
-    let finished = process.finish(SOON).unwrap();
+    let finished = process.finish(TIMEOUT).unwrap();
     assert_eq!(status(&finished), FAILED, "{finished:?}");
     assert!(finished.stderr.contains("no carrier"), "{finished:?}");
     assert!(finished.stdout.contains("not asked"), "{finished:?}");
 
     for address in ["192.0.2.99", "192.0.2.11"] {
         let words = ["check", "--expect-free", address];
-        let finished = client.probe(&words).unwrap().finish(SOON).unwrap();
+        let finished = client.probe(&words).unwrap().finish(TIMEOUT).unwrap();
         assert_eq!(status(&finished), FAILED, "{finished:?}");
         assert!(finished.stderr.contains("no carrier"), "{finished:?}");
     }
@@ -804,7 +833,7 @@ fn without_a_carrier_nothing_is_said_to_be_free() {
         .ip(["link", "set", "dev", INTERFACE, "down"])
         .unwrap();
     let words = ["check", "192.0.2.11"];
-    let finished = client.probe(&words).unwrap().finish(SOON).unwrap();
+    let finished = client.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert_eq!(status(&finished), FAILED, "{finished:?}");
     assert!(
         finished.stderr.contains(&format!("{INTERFACE} is down")),
@@ -813,7 +842,7 @@ fn without_a_carrier_nothing_is_said_to_be_free() {
 }
 
 #[test]
-fn with_only_the_one_capability_it_asks_and_keeps_none() {
+fn check_needs_one_capability_and_drops_it() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
     let _other = host(&switch, "other", "192.0.2.11");
@@ -822,21 +851,21 @@ fn with_only_the_one_capability_it_asks_and_keeps_none() {
     let process = client.probe_under(&wrapper, &words).unwrap();
     let capture = client.capture().unwrap();
     capture
-        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 11])
+        .wait_for_arp(TIMEOUT, |frame| frame.tpa == [192, 0, 2, 11])
         .unwrap();
     for name in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
         for mask in process.threads(name).unwrap() {
             assert_eq!(u64::from_str_radix(&mask, 16).unwrap(), 0, "{name}");
         }
     }
-    let finished = process.finish(SOON).unwrap();
-    assert_eq!(status(&finished), FINE, "{finished:?}");
+    let finished = process.finish(TIMEOUT).unwrap();
+    assert_eq!(status(&finished), SUCCESS, "{finished:?}");
 
-    // Nobody at all, with the capability on the file.
+    // An unprivileged user, with the capability on the file.
     let copy = PublicCopy::new(&client).unwrap();
     let path = copy.path().to_str().unwrap();
     client.exec(["setcap", "cap_net_raw+ep", path]).unwrap();
-    let nobody = [
+    let unprivileged = [
         "setpriv",
         "--reuid=65534",
         "--regid=65534",
@@ -845,28 +874,28 @@ fn with_only_the_one_capability_it_asks_and_keeps_none() {
     ];
     let words = ["check", "--expect-owner", "192.0.2.11"];
     let finished = client
-        .run(nobody.iter().chain([&path]).chain(&words))
+        .run(unprivileged.iter().chain([&path]).chain(&words))
         .unwrap();
-    assert_eq!(status(&finished), FINE, "{finished:?}");
+    assert_eq!(status(&finished), SUCCESS, "{finished:?}");
 }
 
-/// Answers with its tags for a question in these tags, and wrongly in others.
-fn vlan_machine(
+/// Replies with these tags to a request in these tags, and with another MAC in other tags.
+fn replying_host_in_vlan(
     host: &Host,
     address: [u8; 4],
     tags: &'static [(u16, u16)],
     wrong: MacAddr,
-) -> Machine {
+) -> ReplyingHost {
     let mac = host.mac();
     let vids: Vec<u16> = tags.iter().map(|(_, vid)| *vid).collect();
-    Machine::new(host, move |asked| {
-        // What the kernel has taken out of the bytes, a capture does not show: the inner tag, or none.
-        let shown = asked.vlan().0[0];
-        if !asks_for(asked, address.into()) || shown != vids.get(1).copied().unwrap_or(0) {
+    ReplyingHost::new(host, move |request| {
+        // A capture does not show the tag that the kernel has removed: it shows the inner tag, or none.
+        let shown = request.vlan().0[0];
+        if !is_request_for(request, address.into()) || shown != vids.get(1).copied().unwrap_or(0) {
             return Vec::new();
         }
         let tagged = |mac, tags: &[(u16, u16)]| {
-            let frame = Frame::reply(mac, address, asked.sha, [0; 4]);
+            let frame = Frame::reply(mac, address, request.sha, [0; 4]);
             let frame = tags
                 .iter()
                 .fold(frame, |frame, &(tpid, vid)| frame.tagged_as(tpid, vid));
@@ -881,38 +910,39 @@ fn vlan_machine(
 }
 
 #[test]
-fn in_a_vlan_only_answers_from_that_vlan_count() {
+fn only_replies_from_the_probed_vlan_count() {
     let lab = Lab::new().unwrap();
-    let [client, wire] = lab.pair("client", "wire").unwrap();
+    let [client, peer] = lab.pair("client", "peer").unwrap();
     client.add_address("192.0.2.1/24").unwrap();
     let wrong = MacAddr([2, 0, 0, 0, 9, 9]);
     for (vlan, tags) in [
         ("100", &[(ethertype::VLAN, 100)][..]),
         ("300.200", &[(ethertype::QINQ, 300), (ethertype::VLAN, 200)]),
     ] {
-        let _machine = vlan_machine(&wire, [198, 51, 100, 7], tags, wrong);
+        let _replying_host = replying_host_in_vlan(&peer, [198, 51, 100, 7], tags, wrong);
         let words = ["-i", "eth0", "--vlan", vlan, "198.51.100.7"];
         let (status, record) = record(&client, &words);
         assert_eq!(
             (status, &record["verdict"]),
-            (FINE, &"one_owner".into()),
+            (SUCCESS, &"one_owner".into()),
             "{record}"
         );
-        assert_eq!(macs(&record), set([&wire]));
+        assert_eq!(macs(&record), set([&peer]));
         assert_eq!(record["vlan"], vlan);
     }
-    // And those are not heard where nobody asked in a VLAN.
-    let _machine = vlan_machine(&wire, [192, 0, 2, 7], &[(ethertype::VLAN, 100)], wrong);
-    let capture = wire.capture().unwrap();
+    // Those replies are ignored when no request was sent in a VLAN.
+    let _replying_host =
+        replying_host_in_vlan(&peer, [192, 0, 2, 7], &[(ethertype::VLAN, 100)], wrong);
+    let capture = peer.capture().unwrap();
     let (_, record) = record(&client, &["192.0.2.7"]);
     assert_eq!(macs(&record), [wrong.to_string()].into());
     capture
-        .wait_for_arp(SOON, |frame| frame.tpa == [192, 0, 2, 7])
+        .wait_for_arp(TIMEOUT, |frame| frame.tpa == [192, 0, 2, 7])
         .unwrap();
 }
 
 #[test]
-fn it_works_beside_a_daemon_in_the_driver_and_one_in_tc_at_once() {
+fn check_works_beside_daemons_in_native_xdp_and_in_tc() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let native = hosts.client.ready_daemon(&[]).unwrap();
@@ -927,18 +957,18 @@ fn it_works_beside_a_daemon_in_the_driver_and_one_in_tc_at_once() {
     ];
     let tc = hosts.client.probe(&words).unwrap();
     let address = "127.0.0.1:9791".parse().unwrap();
-    eventually("the second daemon to be ready", SOON, || {
-        anyhow::ensure!(!tc.has_ended(), "it ended: {}", tc.said());
-        let answer = hosts.client.http_get(address, "/readyz");
-        Ok(answer
-            .is_ok_and(|answer| answer.status == 200)
+    eventually("the second daemon to be ready", TIMEOUT, || {
+        anyhow::ensure!(!tc.has_ended(), "it ended: {}", tc.written_output());
+        let record_of = hosts.client.http_get(address, "/readyz");
+        Ok(record_of
+            .is_ok_and(|record_of| record_of.status == 200)
             .then_some(()))
     })
     .unwrap();
     let (status, record) = record(&hosts.client, &[SHARED_ADDRESS]);
     assert_eq!((status, &record["verdict"]), (CONFLICT, &"conflict".into()));
-    assert_eq!(macs(&record), set([&hosts.server, &hosts.rival]));
-    // What was asked is no newcomer's wish for the address.
+    assert_eq!(macs(&record), set([&hosts.server, &hosts.duplicate]));
+    // The requests of the check are not reported as a host that probes for the address.
     let denied = native.findings().unwrap();
     assert!(
         denied
@@ -975,19 +1005,19 @@ fn a_list_and_pools_are_read_from_standard_input_and_from_files() {
     assert!(pool.stderr.contains("IPv6"), "{pool:?}");
     let broken = run(r"192.0.2.10\nnonsense\n");
     assert_eq!(status(&broken), FAILED);
-    assert!(broken.stdout.is_empty(), "nothing was asked: {broken:?}");
+    assert!(broken.stdout.is_empty(), "a probe was sent: {broken:?}");
     assert!(broken.stderr.contains("line 2"), "{broken:?}");
 }
 
 #[test]
-fn its_verdicts_are_those_of_arping_and_arp_scan() {
+fn the_results_agree_with_arping_and_arp_scan() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let _others = [
         host(&hosts.switch, "first", "192.0.2.3"),
         host(&hosts.switch, "second", "192.0.2.14"),
     ];
-    // arp-scan leaves out this host's own address unless it answers, which it does not.
+    // arp-scan omits this host's own address unless it replies, which it does not.
     let (_, records) = records(&hosts.client, &["--rate", "100", "192.0.2.2-192.0.2.30"]);
     let mut ours: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for record in records {
@@ -1015,7 +1045,7 @@ fn its_verdicts_are_those_of_arping_and_arp_scan() {
     assert_eq!(ours.len(), 3, "{ours:?}");
     assert_eq!(ours, theirs, "{scan}");
 
-    // arping -D ends with 1 for an address that somebody has.
+    // arping -D exits 1 for an address that is in use.
     for (address, taken) in [(SHARED_ADDRESS, 1), ("192.0.2.3", 1), ("192.0.2.4", 0)] {
         let words = [
             "arping", "-D", "-c", "2", "-w", "2", "-I", INTERFACE, address,
@@ -1023,7 +1053,7 @@ fn its_verdicts_are_those_of_arping_and_arp_scan() {
         let finished = hosts.client.run(words).unwrap();
         assert_eq!(status(&finished), taken, "{finished:?}");
         let free = check(&hosts.client, &["--expect-free", address]);
-        assert_eq!(status(&free) != FINE, taken == 1, "{free:?}");
+        assert_eq!(status(&free) != SUCCESS, taken == 1, "{free:?}");
     }
     let words = [
         "arping",
@@ -1036,14 +1066,14 @@ fn its_verdicts_are_those_of_arping_and_arp_scan() {
         INTERFACE,
         SHARED_ADDRESS,
     ];
-    let answers = hosts.client.run(words).unwrap().stdout;
+    let replies = hosts.client.run(words).unwrap().stdout;
     for mac in &ours[SHARED_ADDRESS] {
-        assert!(answers.to_lowercase().contains(mac), "{answers}");
+        assert!(replies.to_lowercase().contains(mac), "{replies}");
     }
 }
 
 #[test]
-fn nothing_of_it_is_left_where_nobody_reads() {
+fn a_closed_output_ends_the_check() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let probe = binary().unwrap();
@@ -1053,7 +1083,7 @@ fn nothing_of_it_is_left_where_nobody_reads() {
     );
     let process = hosts.client.spawn(["sh", "-c", &script]).unwrap();
     process
-        .wait_for_line(Stream::Stdout, SOON, |line| line == "ended")
+        .wait_for_line(Stream::Stdout, TIMEOUT, |line| line == "ended")
         .unwrap();
-    assert!(!process.finish(SOON).unwrap().stderr.contains("panicked"));
+    assert!(!process.finish(TIMEOUT).unwrap().stderr.contains("panicked"));
 }

@@ -1,17 +1,17 @@
-//! `probe completions` and `probe man`, held against `--help`: every verb, and every flag of each.
+//! `probe completions` and `probe man` list every subcommand and flag of `--help`.
 
 use std::{collections::BTreeSet, fs, process::Command};
 
 use probe_tests::binary;
 use tempfile::TempDir;
 
-/// A verb, or one below another: `["pools", "check"]`. The program itself is the empty list.
+/// A subcommand path: `["pools", "check"]`. The program itself is the empty path.
 type Path = Vec<String>;
 
-/// What `--help` says of a verb.
+/// The help of a subcommand.
 struct Help {
     path: Path,
-    /// With their dashes: `--fail-on-conflict`.
+    /// The flags with dashes: `--fail-on-conflict`.
     flags: BTreeSet<String>,
 }
 
@@ -22,7 +22,7 @@ fn run(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Reads the help of a verb and of all below it.
+/// Reads the help of a subcommand and its subcommands.
 fn helps(path: Path, all: &mut Vec<Help>) {
     let words: Vec<_> = path.iter().map(String::as_str).chain(["--help"]).collect();
     let text = run(&words);
@@ -65,7 +65,7 @@ fn all_helps() -> Vec<Help> {
     all
 }
 
-/// The flags among these words.
+/// The flags in a text.
 fn flags(text: &str) -> BTreeSet<String> {
     let words = text.split_whitespace();
     let flags = words.filter(|word| word.starts_with("--"));
@@ -121,7 +121,7 @@ fn completions_of_zsh_have_every_verb_and_flag() {
             .lines()
             .flat_map(|line| [line.trim_start(), "\n"])
             .collect();
-        // One verb may be below several others.
+        // Several subcommands may have a subcommand of the same name.
         let has_all = trimmed
             .split("&& ret=0")
             .filter_map(|section| section.split_once(&label))

@@ -1,17 +1,17 @@
-//! `probe doctor`: the whole picture, for whoever helps from afar.
+//! `probe doctor`: a full report for remote support.
 
 use std::{fs, time::Duration};
 
 use probe_tests::{Host, INTERFACE, Lab, PublicCopy};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn json(host: &Host, wrapper: &[&str], status: i32) -> Value {
     let process = host
         .probe_under(wrapper, &["doctor", "-o", "json"])
         .unwrap();
-    let finished = process.finish(SOON).unwrap();
+    let finished = process.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(status), "{finished:?}");
     serde_json::from_str(&finished.stdout).unwrap()
 }
@@ -30,9 +30,9 @@ fn interface<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn as_root_everything_needed_is_there_and_it_ends_with_0() {
+fn with_root_all_checks_pass_and_doctor_exits_0() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     monitor
         .ip(["route", "add", "default", "via", "192.0.2.254"])
@@ -40,7 +40,7 @@ fn as_root_everything_needed_is_there_and_it_ends_with_0() {
     let text = monitor
         .probe(&["doctor"])
         .unwrap()
-        .finish(SOON)
+        .finish(TIMEOUT)
         .unwrap()
         .success()
         .unwrap();
@@ -63,9 +63,9 @@ fn as_root_everything_needed_is_there_and_it_ends_with_0() {
 }
 
 #[test]
-fn it_attaches_nothing_and_sees_who_has() {
+fn doctor_attaches_no_program_and_lists_attached_ones() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let before = json(&monitor, &[], 0);
     assert_eq!(interface(&before, INTERFACE)["xdp_program"], Value::Null);
     assert_eq!(interface(&before, INTERFACE)["kind"], "veth");
@@ -80,23 +80,23 @@ fn it_attaches_nothing_and_sees_who_has() {
 }
 
 #[test]
-fn without_root_it_shows_what_it_can_names_what_is_missing_and_ends_with_4() {
+fn without_root_doctor_names_missing_capabilities_and_exits_4() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let copy = PublicCopy::new(&monitor).unwrap();
-    let nobody = [
+    let unprivileged = [
         "setpriv",
         "--reuid=65534",
         "--regid=65534",
         "--clear-groups",
         "--",
     ];
-    let words = nobody.into_iter().map(std::ffi::OsStr::new);
+    let words = unprivileged.into_iter().map(std::ffi::OsStr::new);
     let verb = ["doctor"].map(std::ffi::OsStr::new);
     let process = monitor
         .spawn(words.chain([copy.path().as_os_str()]).chain(verb))
         .unwrap();
-    let finished = process.finish(SOON).unwrap();
+    let finished = process.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     for word in [
         "MISSING",
@@ -117,7 +117,7 @@ fn without_root_it_shows_what_it_can_names_what_is_missing_and_ends_with_4() {
 #[test]
 fn a_missing_capability_is_named_in_json_too() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let report = json(
         &monitor,
         &["setpriv", "--bounding-set=-all,+bpf,+net_admin", "--"],
@@ -133,9 +133,9 @@ fn a_missing_capability_is_named_in_json_too() {
 }
 
 #[test]
-fn in_a_user_namespace_capabilities_do_not_count_and_it_says_so() {
+fn in_a_user_namespace_doctor_reports_capabilities_as_insufficient() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let report = json(&monitor, &["unshare", "--user", "--map-root-user", "--"], 4);
     assert_eq!(check(&report, "user ns")["standing"], "missing");
 }

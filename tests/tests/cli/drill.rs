@@ -1,24 +1,26 @@
-//! Drills: labelled everywhere, for root and its group, one at a time, and gone with whoever wanted them.
+//! Drills: labelled in every output, allowed for root and the group of the socket, one at a time, and ended with
+//! their client.
 
 use std::{os::unix::net::UnixStream, time::Duration};
 
-use probe_tests::{Daemon, Finding, Host, Lab, Process, SocketPlace, Stream, eventually};
+use probe_tests::{Daemon, DaemonSocket, Finding, Host, Lab, Process, Stream, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-fn daemon<'a>(host: &'a Host, place: &SocketPlace) -> Daemon<'a> {
-    host.ready_daemon(&["--socket", place.word()]).unwrap()
+fn daemon<'a>(host: &'a Host, daemon_socket: &DaemonSocket) -> Daemon<'a> {
+    host.ready_daemon(&["--socket", daemon_socket.argument()])
+        .unwrap()
 }
 
-fn drill(host: &Host, place: &SocketPlace, options: &[&str]) -> Process {
-    let words = [&["drill", "--socket", place.word()], options].concat();
+fn drill(host: &Host, daemon_socket: &DaemonSocket, options: &[&str]) -> Process {
+    let words = [&["drill", "--socket", daemon_socket.argument()], options].concat();
     host.probe(&words).unwrap()
 }
 
 fn wait_for_series(daemon: &Daemon<'_>, number: usize) {
     let labels = [("drill", "true")];
     daemon
-        .wait_for_metrics(&format!("{number} drills"), SOON, |metrics| {
+        .wait_for_metrics(&format!("{number} drills"), TIMEOUT, |metrics| {
             let series = metrics.select("arp_monitor_conflict_owners", &labels);
             Ok(series.count() == number)
         })
@@ -36,28 +38,33 @@ fn drills(lines: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_drill_is_a_finding_and_a_series_that_say_so_and_both_are_taken_back() {
+fn a_drill_creates_a_labelled_finding_and_series_and_removes_both() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = daemon(&monitor, &place);
-    let watch = ["watch", "--socket", place.word(), "--fail-on-conflict"];
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = daemon(&monitor, &daemon_socket);
+    let watch = [
+        "watch",
+        "--socket",
+        daemon_socket.argument(),
+        "--fail-on-conflict",
+    ];
     let mut watch = monitor.probe(&watch).unwrap();
     watch
-        .wait_for_line(Stream::Stderr, SOON, |line| line.starts_with("watching"))
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.starts_with("watching"))
         .unwrap();
 
-    let finished = drill(&monitor, &place, &["--for", "3s", "-o", "json"]);
+    let finished = drill(&monitor, &daemon_socket, &["--for", "3s", "-o", "json"]);
     wait_for_series(&daemon, 1);
     let metrics = daemon.metrics().unwrap();
-    // What is real stays what it is.
+    // Real findings are not labelled.
     assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(0.0));
     let found = [("finding", "conflict")];
     assert_eq!(
         metrics.count("arp_monitor_findings_total", &found).unwrap(),
         0
     );
-    let lines = finished.finish(SOON).unwrap().success().unwrap();
+    let lines = finished.finish(TIMEOUT).unwrap().success().unwrap();
     let lines: Vec<_> = lines.lines().map(str::to_owned).collect();
     assert_eq!(drills(&lines), ["conflict", "conflict_resolved"]);
     wait_for_series(&daemon, 0);
@@ -65,51 +72,53 @@ fn a_drill_is_a_finding_and_a_series_that_say_so_and_both_are_taken_back() {
     let logged = daemon.process().lines(Stream::Stdout);
     assert_eq!(drills(&logged), ["conflict", "conflict_resolved"]);
     watch
-        .wait_for_line(Stream::Stdout, SOON, |line| {
+        .wait_for_line(Stream::Stdout, TIMEOUT, |line| {
             line.contains("DRILL/conflict_resolved")
         })
         .unwrap();
-    assert!(watch.said().contains("DRILL, not real"));
+    assert!(watch.written_output().contains("DRILL, not real"));
     watch.interrupt().unwrap();
-    assert_eq!(watch.exit_status(SOON).unwrap().code(), Some(0));
+    assert_eq!(watch.exit_status(TIMEOUT).unwrap().code(), Some(0));
 }
 
 #[test]
-fn one_drill_goes_on_at_a_time_and_a_killed_one_is_taken_back() {
+fn only_one_drill_runs_at_a_time_and_a_killed_one_is_removed() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = daemon(&monitor, &place);
-    let first = drill(&monitor, &place, &[]);
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = daemon(&monitor, &daemon_socket);
+    let first = drill(&monitor, &daemon_socket, &[]);
     wait_for_series(&daemon, 1);
-    let second = drill(&monitor, &place, &[]).finish(SOON).unwrap();
+    let second = drill(&monitor, &daemon_socket, &[])
+        .finish(TIMEOUT)
+        .unwrap();
     assert_eq!(second.status.code(), Some(4));
     assert!(second.stderr.contains("goes on already"), "{second:?}");
     first.kill().unwrap();
     wait_for_series(&daemon, 0);
-    let _third = drill(&monitor, &place, &[]);
+    let _third = drill(&monitor, &daemon_socket, &[]);
     wait_for_series(&daemon, 1);
 }
 
 #[test]
-fn a_crash_forgets_a_drill() {
+fn a_restart_of_the_daemon_removes_a_drill() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let killed = daemon(&monitor, &place);
-    let drill = drill(&monitor, &place, &[]);
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let killed = daemon(&monitor, &daemon_socket);
+    let drill = drill(&monitor, &daemon_socket, &[]);
     wait_for_series(&killed, 1);
     killed.kill().unwrap();
-    assert_eq!(drill.finish(SOON).unwrap().status.code(), Some(4));
-    wait_for_series(&daemon(&monitor, &place), 0);
+    assert_eq!(drill.finish(TIMEOUT).unwrap().status.code(), Some(4));
+    wait_for_series(&daemon(&monitor, &daemon_socket), 0);
 }
 
 #[test]
-fn what_is_no_drill_begins_none() {
+fn an_invalid_drill_request_is_refused() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = daemon(&monitor, &place);
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = daemon(&monitor, &daemon_socket);
     for (method, target, status) in [
         ("GET", "/v1/drill?for=5", "405"),
         ("POST", "/v1/drill", "400"),
@@ -117,26 +126,26 @@ fn what_is_no_drill_begins_none() {
         ("POST", "/v1/drill?for=-1", "400"),
         ("POST", "/v1/drill?for=99999999999999999999", "400"),
     ] {
-        let answer = ask(&place, method, target);
-        assert!(answer.contains(status), "{method} {target}: {answer}");
+        let response = send_request(&daemon_socket, method, target);
+        assert!(response.contains(status), "{method} {target}: {response}");
     }
-    let finished = drill(&monitor, &place, &["--for", "0s"]).finish(SOON);
+    let finished = drill(&monitor, &daemon_socket, &["--for", "0s"]).finish(TIMEOUT);
     assert_eq!(finished.unwrap().status.code(), Some(4));
     wait_for_series(&daemon, 0);
 }
 
-fn ask(place: &SocketPlace, method: &str, target: &str) -> String {
+fn send_request(daemon_socket: &DaemonSocket, method: &str, target: &str) -> String {
     use std::io::{Read as _, Write as _};
-    eventually("an answer", SOON, || {
-        let mut stream = UnixStream::connect(place.path())?;
-        stream.set_read_timeout(Some(SOON))?;
+    eventually("a response", TIMEOUT, || {
+        let mut stream = UnixStream::connect(daemon_socket.path())?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(
             stream,
             "{method} {target} HTTP/1.0\r\nHost: localhost\r\n\r\n"
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(Some(answer))
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(Some(response))
     })
     .unwrap()
 }

@@ -1,17 +1,17 @@
-//! When it cannot work, it says why and what to do, and ends with status 4.
+//! Errors name the cause and the next step, and the exit status is 4.
 
 use std::{net::TcpListener, time::Duration};
 
 use probe_tests::{Finished, INTERFACE, LISTEN, Lab, Process, PublicCopy};
 
-/// "Could not do it."
+/// The exit status of a refusal.
 const REFUSED: i32 = 4;
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Waits for a refusal, and holds what every one has in common.
+/// Waits until the process exits and checks what all refusals have in common.
 fn refusal(process: Process) -> Finished {
-    let finished = process.finish(SOON).unwrap();
+    let finished = process.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(REFUSED), "{finished:?}");
     assert_eq!(finished.stdout, "", "findings only");
     assert!(!finished.stderr.contains("panicked"), "{finished:?}");
@@ -19,9 +19,9 @@ fn refusal(process: Process) -> Finished {
 }
 
 #[test]
-fn without_root_it_names_what_is_missing_and_what_to_do() {
+fn without_root_the_error_names_the_capabilities_and_the_next_step() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let copy = PublicCopy::new(&monitor).unwrap();
     let probe = copy.path();
     let words = [
@@ -46,14 +46,14 @@ fn without_root_it_names_what_is_missing_and_what_to_do() {
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_named() {
+fn the_error_names_a_missing_interface() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let finished = refusal(monitor.probe(&["run", "-i", "eth7"]).unwrap());
     assert!(finished.stderr.contains("eth7"), "{}", finished.stderr);
     assert!(
         finished.stderr.contains(INTERFACE),
-        "it names those that there are: {}",
+        "the error lists the interfaces: {}",
         finished.stderr
     );
 }
@@ -61,7 +61,7 @@ fn an_interface_that_does_not_exist_is_named() {
 #[test]
 fn an_interface_without_ethernet_is_refused_by_name() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     monitor
         .ip(["tuntap", "add", "dev", "tun0", "mode", "tun"])
         .unwrap();
@@ -73,9 +73,9 @@ fn an_interface_without_ethernet_is_refused_by_name() {
 }
 
 #[test]
-fn where_nothing_is_worth_watching_it_asks_for_a_name() {
+fn without_a_matching_interface_the_error_suggests_the_option() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let finished = refusal(monitor.probe(&["run"]).unwrap());
     for word in ["name one with -i", INTERFACE] {
         assert!(finished.stderr.contains(word), "{}", finished.stderr);
@@ -83,9 +83,9 @@ fn where_nothing_is_worth_watching_it_asks_for_a_name() {
 }
 
 #[test]
-fn another_xdp_program_stays_and_is_named() {
+fn another_xdp_program_stays_attached_and_is_named() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let first = monitor.ready_daemon(&[]).unwrap();
     let before = monitor.link().unwrap().xdp_programs();
     let second = [
@@ -104,9 +104,9 @@ fn another_xdp_program_stays_and_is_named() {
 }
 
 #[test]
-fn a_port_in_use_is_named_and_nothing_stays_attached() {
+fn a_port_in_use_is_named_and_no_program_stays_attached() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let _holder = monitor.enter(|| Ok(TcpListener::bind(LISTEN)?)).unwrap();
     let listen = LISTEN.to_string();
     let words = ["run", "-i", INTERFACE, "--listen", &listen];

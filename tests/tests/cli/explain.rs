@@ -1,21 +1,21 @@
-//! `probe explain`: one address on one screen, with and without a daemon, and what goes into a ticket.
+//! `probe explain`: one address on one screen, with and without a daemon, and the support bundle.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
-use probe_tests::{CLIENT_ADDRESS, Duplicate, Finished, Host, Lab, SHARED_ADDRESS, SocketPlace};
+use probe_tests::{CLIENT_ADDRESS, DaemonSocket, Finished, Host, Lab, SHARED_ADDRESS, ThreeHosts};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Exit statuses.
-const FINE: i32 = 0;
+const SUCCESS: i32 = 0;
 const CONFLICT: i32 = 1;
 const FAILED: i32 = 4;
 
 fn explain_under(host: &Host, wrapper: &[&str], words: &[&str]) -> Finished {
     let words = [&["explain", "--kubernetes", "off"], words].concat();
     let process = host.probe_under(wrapper, &words).unwrap();
-    let finished = process.finish(SOON).unwrap();
+    let finished = process.finish(TIMEOUT).unwrap();
     assert!(!finished.stderr.contains("panicked"), "{finished:?}");
     finished
 }
@@ -28,7 +28,7 @@ fn status(finished: &Finished) -> i32 {
     finished.status.code().unwrap()
 }
 
-/// The object, which is as the schema says.
+/// The JSON object, validated against the schema.
 fn object(finished: &Finished) -> Value {
     let value: Value = serde_json::from_str(&finished.stdout).unwrap();
     valid(&value);
@@ -63,13 +63,13 @@ fn macs(value: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-fn both(hosts: &Duplicate) -> BTreeSet<String> {
-    [&hosts.server, &hosts.rival]
+fn both(hosts: &ThreeHosts) -> BTreeSet<String> {
+    [&hosts.server, &hosts.duplicate]
         .map(|host| host.mac().to_string())
         .into()
 }
 
-/// What people see: one screen of an ordinary terminal.
+/// The text output fits on one screen of an ordinary terminal.
 fn assert_one_screen(text: &str) {
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
@@ -80,26 +80,26 @@ fn assert_one_screen(text: &str) {
 }
 
 #[test]
-fn without_a_daemon_and_a_cluster_the_wire_is_asked() {
+fn without_a_daemon_and_a_cluster_arp_probes_are_sent() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let nowhere = ["--socket", "/nonexistent/socket"];
-    let told = |ip: &str| json(&hosts.client, &[&nowhere[..], &[ip]].concat());
+    let explain_json = |ip: &str| json(&hosts.client, &[&nowhere[..], &[ip]].concat());
 
-    let (exit, conflict) = told(SHARED_ADDRESS);
+    let (exit, conflict) = explain_json(SHARED_ADDRESS);
     assert_eq!((exit, &conflict["status"]), (CONFLICT, &"conflict".into()));
     assert_eq!(macs(&conflict), both(&hosts));
     assert_eq!(conflict["check"]["verdict"], "conflict");
 
-    let (exit, own) = told(CLIENT_ADDRESS);
-    assert_eq!((exit, &own["status"]), (FINE, &"one_owner".into()));
+    let (exit, own) = explain_json(CLIENT_ADDRESS);
+    assert_eq!((exit, &own["status"]), (SUCCESS, &"one_owner".into()));
     assert_eq!(own["owners"][0]["activity"], "holds");
-    let (exit, free) = told("192.0.2.99");
-    assert_eq!((exit, &free["status"]), (FINE, &"free".into()));
-    // Another segment's, and nothing that has ARP.
+    let (exit, free) = explain_json("192.0.2.99");
+    assert_eq!((exit, &free["status"]), (SUCCESS, &"free".into()));
+    // An address of another segment, and one on an interface without ARP.
     for elsewhere in ["203.0.113.7", "2001:db8::1"] {
-        let (exit, value) = told(elsewhere);
-        assert_eq!((exit, &value["status"]), (FINE, &"not_local".into()));
+        let (exit, value) = explain_json(elsewhere);
+        assert_eq!((exit, &value["status"]), (SUCCESS, &"not_local".into()));
     }
 
     let text = explain(&hosts.client, &[&nowhere[..], &[SHARED_ADDRESS]].concat());
@@ -108,7 +108,7 @@ fn without_a_daemon_and_a_cluster_the_wire_is_asked() {
     for words in [
         "CONFLICT",
         "Two machines have this address at once.",
-        &hosts.rival.mac().to_string(),
+        &hosts.duplicate.mac().to_string(),
         "no daemon at /nonexistent/socket",
         "ip neigh | grep",
     ] {
@@ -117,50 +117,65 @@ fn without_a_daemon_and_a_cluster_the_wire_is_asked() {
 }
 
 #[test]
-fn where_it_cannot_ask_it_says_so_and_goes_on() {
+fn without_raw_sockets_explain_reports_the_gap_and_continues() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let words = ["--socket", place.word(), SHARED_ADDRESS];
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let words = ["--socket", daemon_socket.argument(), SHARED_ADDRESS];
     let powerless = [
         "setpriv",
         "--bounding-set=-net_raw",
         "--inh-caps=-all",
         "--",
     ];
-    let blind = explain_under(&hosts.client, &powerless, &words);
-    assert_eq!(status(&blind), FAILED);
-    assert!(blind.stdout.contains("CAP_NET_RAW"), "{blind:?}");
+    let without_raw_socket = explain_under(&hosts.client, &powerless, &words);
+    assert_eq!(status(&without_raw_socket), FAILED);
+    assert!(
+        without_raw_socket.stdout.contains("CAP_NET_RAW"),
+        "{without_raw_socket:?}"
+    );
 
     let not_probed = explain(&hosts.client, &[&["--no-probe"], &words[..]].concat());
     assert_eq!(status(&not_probed), FAILED, "{not_probed:?}");
     assert!(not_probed.stdout.contains("not known"), "{not_probed:?}");
 
-    // What the daemon knows it tells all the same.
+    // What the daemon knows is still reported.
     let daemon = hosts
         .client
-        .ready_daemon(&["--socket", place.word()])
+        .ready_daemon(&["--socket", daemon_socket.argument()])
         .unwrap();
-    hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", SOON).unwrap();
-    let blind = explain_under(&hosts.client, &powerless, &words);
-    assert_eq!(status(&blind), CONFLICT, "{blind:?}");
-    assert!(blind.stdout.contains("CAP_NET_RAW"), "{blind:?}");
-    assert_one_screen(&blind.stdout);
+    hosts.resolve().unwrap();
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
+    let without_raw_socket = explain_under(&hosts.client, &powerless, &words);
+    assert_eq!(
+        status(&without_raw_socket),
+        CONFLICT,
+        "{without_raw_socket:?}"
+    );
+    assert!(
+        without_raw_socket.stdout.contains("CAP_NET_RAW"),
+        "{without_raw_socket:?}"
+    );
+    assert_one_screen(&without_raw_socket.stdout);
 }
 
 #[test]
-fn the_daemon_tells_how_it_came_to_this() {
+fn explain_shows_the_history_of_the_daemon() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let place = SocketPlace::new().unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
     let daemon = hosts
         .client
-        .ready_daemon(&["--socket", place.word()])
+        .ready_daemon(&["--socket", daemon_socket.argument()])
         .unwrap();
-    hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", SOON).unwrap();
-    let words = ["--socket", place.word(), "--no-probe", SHARED_ADDRESS];
+    hosts.resolve().unwrap();
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
+    let words = [
+        "--socket",
+        daemon_socket.argument(),
+        "--no-probe",
+        SHARED_ADDRESS,
+    ];
     let (exit, value) = json(&hosts.client, &words);
     assert_eq!(exit, CONFLICT);
     assert_eq!(value["conflict"]["evidence"], "duplicate_reply");
@@ -168,7 +183,7 @@ fn the_daemon_tells_how_it_came_to_this() {
     let history = value["history"].as_array().unwrap();
     assert!(history.iter().any(|one| one["finding"] == "conflict"));
     assert!(history.iter().all(|one| one["ip"] == SHARED_ADDRESS));
-    assert!(value.get("check").is_none(), "nobody was asked: {value}");
+    assert!(value.get("check").is_none(), "no probe was sent: {value}");
 
     let text = explain(&hosts.client, &words);
     assert_one_screen(&text.stdout);
@@ -176,7 +191,7 @@ fn the_daemon_tells_how_it_came_to_this() {
     assert!(text.stdout.contains("probe bindings --mac"), "{text:?}");
 }
 
-/// The files of an archive.
+/// The files in an archive.
 fn unpacked(archive: &Path, folder: &Path) -> Vec<String> {
     let output = Command::new("tar")
         .arg("-xvf")
@@ -191,20 +206,26 @@ fn unpacked(archive: &Path, folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
+fn a_bundle_contains_the_report_and_overwrites_no_file() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let place = SocketPlace::new().unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
     let daemon = hosts
         .client
-        .ready_daemon(&["--socket", place.word()])
+        .ready_daemon(&["--socket", daemon_socket.argument()])
         .unwrap();
-    hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", SOON).unwrap();
+    hosts.resolve().unwrap();
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     let files = tempfile::tempdir().unwrap();
     let archive = files.path().join("ticket.tar");
     let path = archive.to_str().unwrap();
-    let words = ["--socket", place.word(), "--bundle", path, SHARED_ADDRESS];
+    let words = [
+        "--socket",
+        daemon_socket.argument(),
+        "--bundle",
+        path,
+        SHARED_ADDRESS,
+    ];
     let written = explain(&hosts.client, &words);
     assert_eq!(status(&written), CONFLICT, "{written:?}");
 
@@ -237,15 +258,21 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
         "{interfaces:?}"
     );
 
-    // Where no file can be written.
-    let to_stdout = ["--socket", place.word(), "--bundle", "-", SHARED_ADDRESS];
+    // A directory in which no file can be created.
+    let to_stdout = [
+        "--socket",
+        daemon_socket.argument(),
+        "--bundle",
+        "-",
+        SHARED_ADDRESS,
+    ];
     let piped = explain(&hosts.client, &to_stdout);
     assert_eq!(status(&piped), CONFLICT, "{piped:?}");
     assert!(piped.stdout.contains(&format!("{folder}/explain.json")));
     assert!(piped.stderr.contains("CONFLICT"), "{}", piped.stderr);
     assert!(!piped.stderr.contains('\u{1b}'), "{}", piped.stderr);
 
-    // The frames tell the same again.
+    // The recorded frames give the same result.
     let frames = files.path().join(&folder).join("frames.pcapng");
     let replayed = hosts
         .client
@@ -258,7 +285,7 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
             "json",
         ])
         .unwrap()
-        .finish(SOON)
+        .finish(TIMEOUT)
         .unwrap();
     for mac in both(&hosts) {
         assert!(replayed.stdout.contains(&mac), "{mac}: {replayed:?}");
@@ -275,6 +302,6 @@ fn a_bundle_has_what_a_ticket_needs_and_replaces_nothing() {
     let left = fs::read_dir(files.path()).unwrap().count();
     assert_eq!(
         left, 2,
-        "the archive and what was unpacked, and nothing half done"
+        "the archive and the unpacked files, and no temporary file"
     );
 }

@@ -1,4 +1,4 @@
-//! The verbs that a person runs: output, exit status and effects.
+//! The subcommands for people: output, exit status and effects.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 

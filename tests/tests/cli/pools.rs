@@ -44,7 +44,7 @@ impl Repository {
         Self { folder }
     }
 
-    /// Runs `probe pools` there, as nobody, and without a network.
+    /// Runs `probe pools` in it as an unprivileged user and without a network.
     fn pools(&self, words: &[&str], stdin: &str) -> Output {
         let public = public_copy(self.folder.path());
         let mut child = Command::new("unshare")
@@ -61,7 +61,7 @@ impl Repository {
             .spawn()
             .unwrap();
         let mut pipe = child.stdin.take().unwrap();
-        // Who does not read it closes it.
+        // A program that does not read its standard input closes it.
         let _ = pipe.write_all(stdin.as_bytes());
         drop(pipe);
         child.wait_with_output().unwrap()
@@ -79,15 +79,15 @@ impl Repository {
     }
 }
 
-/// The binary where anybody may run it, hidden from a walk through the folder.
+/// A copy of the binary that any user may run, hidden from a walk through the directory.
 fn public_copy(folder: &Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
-    let place = folder.join(".bin");
-    let copy = place.join("probe");
+    let directory = folder.join(".bin");
+    let copy = directory.join("probe");
     if !copy.exists() {
-        fs::create_dir_all(&place).unwrap();
+        fs::create_dir_all(&directory).unwrap();
         install(&copy).unwrap();
-        for path in [folder, &place] {
+        for path in [folder, &directory] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
@@ -103,7 +103,7 @@ fn codes(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn clusters_that_keep_apart_are_fine() {
+fn separate_pools_of_clusters_are_valid() {
     let west = EAST.replace("192.0.2.0/26", "192.0.2.64/26");
     let repository = Repository::new(&[("east/pool.yaml", EAST), ("west/a/b/pool.yml", &west)]);
     let shown = repository.ends_with(0, &["check", "east", "west"]);
@@ -115,7 +115,7 @@ fn clusters_that_keep_apart_are_fine() {
 }
 
 #[test]
-fn an_overlap_ends_with_1_and_names_both_places() {
+fn an_overlap_exits_1_and_names_both_locations() {
     let repository = Repository::new(&[
         ("clusters/east/pool.yaml", EAST),
         ("clusters/west/pool.yaml", EAST),
@@ -128,7 +128,7 @@ fn an_overlap_ends_with_1_and_names_both_places() {
     ] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
-    // One cluster, if that is what they are.
+    // One cluster, if the files belong to one.
     let report = repository.json(
         1,
         &[
@@ -142,7 +142,7 @@ fn an_overlap_ends_with_1_and_names_both_places() {
 }
 
 #[test]
-fn what_helm_writes_is_read_from_standard_input() {
+fn helm_output_is_read_from_standard_input() {
     let repository = Repository::new(&[("west.yaml", EAST)]);
     let text = format!("---\n# Source: pools/templates/a.yaml\n{EAST}");
     let output = repository.pools(&["check", "-", "west.yaml", "-o", "json"], &text);
@@ -152,7 +152,7 @@ fn what_helm_writes_is_read_from_standard_input() {
     assert_eq!(places[0]["file"], "stdin");
     assert_eq!(places[0]["line"], 9);
     assert_eq!(places[1]["file"], "west.yaml");
-    // A pipe whose other end failed.
+    // A pipe whose writer failed.
     let output = repository.pools(&["check", "-"], "");
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let output = repository.pools(&["check", "-", "-"], EAST);
@@ -160,7 +160,7 @@ fn what_helm_writes_is_read_from_standard_input() {
 }
 
 #[test]
-fn what_cannot_be_read_ends_with_4_and_the_rest_is_still_judged() {
+fn an_unreadable_file_exits_4_and_the_others_are_still_checked() {
     let broken = format!(
         "{EAST}---\n{BROKEN}---\n{}",
         EAST.replace("default", "again")
@@ -198,7 +198,7 @@ fn a_template_is_sent_through_helm() {
 }
 
 #[test]
-fn files_that_have_nothing_to_do_with_pools_are_nobodys_business() {
+fn files_without_pools_are_ignored() {
     let repository = Repository::new(&[
         ("east/pool.yaml", EAST),
         (
@@ -214,12 +214,12 @@ fn files_that_have_nothing_to_do_with_pools_are_nobodys_business() {
         ),
     ]);
     repository.ends_with(0, &["check", "east"]);
-    // Whoever names a file wants it read.
+    // A file that is named explicitly is read.
     repository.ends_with(4, &["check", "east", "east/broken.json"]);
 }
 
 #[test]
-fn links_to_folders_are_followed_once_also_in_a_circle() {
+fn links_to_directories_are_followed_once_even_in_a_cycle() {
     let repository = Repository::new(&[
         ("shared/pool.yaml", EAST),
         ("east/kustomization.yaml", "a: b"),
@@ -231,7 +231,7 @@ fn links_to_folders_are_followed_once_also_in_a_circle() {
     let report = repository.json(0, &["east"]);
     assert_eq!(report["pools"].as_array().unwrap().len(), 1);
     assert_eq!(report["pools"][0]["file"], "east/again/pool.yaml");
-    // Nobody waits for what a device has to say.
+    // Devices are not read, because reading them may block.
     symlink("/dev/zero", at("east/zero.yaml")).unwrap();
     let report = repository.json(4, &["east"]);
     let unread = &report["unread"][0];
@@ -259,20 +259,20 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn a_plan_is_kept_to_or_it_ends_with_1() {
+fn a_violation_of_the_address_plan_exits_1() {
     let plan = "clusters: {east: {ranges: [192.0.2.0/27]}}\ndhcp: [192.0.2.9]\n";
     let repository = Repository::new(&[("east/pool.yaml", EAST), ("plan.yaml", plan)]);
     let report = repository.json(1, &["east", "--plan", "plan.yaml"]);
     assert_eq!(codes(&report), ["reserved_overlap", "outside_plan"]);
     let east = &report["clusters"][0];
     assert_eq!(east["planned"]["ipv4"], 32);
-    // The pool keeps .0 back.
+    // The pool excludes .0.
     assert_eq!(east["planned_used"]["ipv4"], 31);
     assert_eq!(east["addresses"]["ipv4"], 63);
 }
 
 #[test]
-fn warnings_end_with_0_unless_it_is_strict() {
+fn warnings_exit_0_unless_strict_is_set() {
     let (pool, _) = EAST.split_once("---\n").unwrap();
     let repository = Repository::new(&[("east.yaml", pool)]);
     let report = repository.json(0, &["east.yaml"]);
@@ -288,13 +288,13 @@ fn sarif_names_rule_file_and_line() {
     assert_eq!(log["version"], "2.1.0");
     let result = &log["runs"][0]["results"][0];
     assert_eq!(result["ruleId"], "cluster_overlap");
-    let place = &result["locations"][0]["physicalLocation"];
-    assert_eq!(place["artifactLocation"]["uri"], "a%20b/pool.yaml");
-    assert_eq!(place["region"]["startLine"], 7);
+    let directory = &result["locations"][0]["physicalLocation"];
+    assert_eq!(directory["artifactLocation"]["uri"], "a%20b/pool.yaml");
+    assert_eq!(directory["region"]["startLine"], 7);
 }
 
 #[test]
-fn an_address_is_taken_out_and_what_is_printed_is_fine() {
+fn an_excluded_address_leaves_a_valid_pool() {
     let repository = Repository::new(&[("pool.yaml", EAST)]);
     let split = repository.ends_with(0, &["exclude", "192.0.2.9", "pool.yaml"]);
     assert!(
@@ -312,7 +312,7 @@ fn an_address_is_taken_out_and_what_is_printed_is_fine() {
 }
 
 #[test]
-fn an_address_that_is_in_no_pool_cannot_be_taken_out() {
+fn an_address_outside_of_all_pools_cannot_be_excluded() {
     let repository = Repository::new(&[("pool.yaml", EAST)]);
     for (words, status, why) in [
         (
@@ -334,13 +334,13 @@ fn an_address_that_is_in_no_pool_cannot_be_taken_out() {
     ] {
         let output = repository.pools(&words, "");
         assert_eq!(output.status.code(), Some(status), "{words:?}: {output:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains(why), "{said}");
+        let messages = String::from_utf8(output.stderr).unwrap();
+        assert!(messages.contains(why), "{messages}");
     }
 }
 
 #[test]
-fn a_key_that_is_there_twice_ends_with_4_in_manifests_and_in_the_plan() {
+fn a_duplicate_key_exits_4_in_manifests_and_in_the_plan() {
     let twice = EAST.replace(
         "- 192.0.2.0/26",
         "- 192.0.2.0/28\n  addresses:\n  - 198.51.100.0/28",
@@ -361,12 +361,15 @@ fn a_key_that_is_there_twice_ends_with_4_in_manifests_and_in_the_plan() {
     assert_eq!(report["unread"][0]["line"], 3);
     let output = repository.pools(&["exclude", "192.0.2.9", "twice/pool.yaml"], "");
     assert_eq!(output.status.code(), Some(4), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("twice/pool.yaml:8:3: the key"), "{said}");
+    let messages = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        messages.contains("twice/pool.yaml:8:3: the key"),
+        "{messages}"
+    );
 }
 
 #[test]
-fn another_name_for_the_folder_does_not_turn_the_plan_off() {
+fn the_plan_applies_to_every_path_of_the_directory() {
     let plan = "clusters: {east: {ranges: [198.51.100.0/24]}, west: {}}\n";
     let repository = Repository::new(&[
         ("east/pool.yaml", EAST),
@@ -393,7 +396,7 @@ fn another_name_for_the_folder_does_not_turn_the_plan_off() {
 }
 
 #[test]
-fn a_manifest_writes_no_lines_of_its_own() {
+fn control_characters_in_a_manifest_are_escaped() {
     let hostile = EAST
         .replace("name: default", "name: \"x\\n::error::injected \\e[31m\"")
         .replace("- 192.0.2.0/26", "- \"192.0.2.0/26\\r\\n::error::range\"");
@@ -422,7 +425,7 @@ fn a_manifest_writes_no_lines_of_its_own() {
 }
 
 #[test]
-fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back() {
+fn free_addresses_are_valid_by_the_schema_and_omit_excluded_ones() {
     let schema = include_str!("../../../docs/free.schema.json");
     let schema: Value = serde_json::from_str(schema).unwrap();
     let validator = jsonschema::options()
@@ -439,7 +442,7 @@ fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back()
         .collect();
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(free["pools"][0]["addresses"], 63);
-    // As checking counts.
+    // The number that `check` counts.
     let report = repository.json(0, &["east.yaml"]);
     assert_eq!(report["pools"][0]["addresses"]["ipv4"], 63);
     let words = ["free", "--no-probe", "large.yaml", "--count", "256"];
@@ -450,12 +453,12 @@ fn what_is_free_is_valid_by_its_schema_and_leaves_out_what_the_pool_keeps_back()
     let repository = Repository::new(&[("huge.yaml", &huge)]);
     let output = repository.pools(&["free", "--no-probe", "huge.yaml"], "");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("--count"), "{said}");
+    let messages = String::from_utf8(output.stderr).unwrap();
+    assert!(messages.contains("--count"), "{messages}");
 }
 
 #[test]
-fn what_is_in_a_config_map_is_named_and_ends_with_4() {
+fn pools_in_a_config_map_are_named_and_exit_4() {
     let kube_vip = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip}\n\
                     data: {range-shop: 192.0.2.9-192.0.2.10}\n";
     let both = format!("{EAST}{kube_vip}");
@@ -465,14 +468,14 @@ fn what_is_in_a_config_map_is_named_and_ends_with_4() {
         assert_eq!(output.status.code(), Some(4), "{output:?}");
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(printed.matches("kind: ").count(), manifests, "{printed}");
-        let said = String::from_utf8(output.stderr).unwrap();
+        let messages = String::from_utf8(output.stderr).unwrap();
         let expected = "192.0.2.9 is in pool range-shop of a kube-vip ConfigMap: take it out there";
-        assert!(said.contains(expected), "{said}");
+        assert!(messages.contains(expected), "{messages}");
     }
 }
 
 #[test]
-fn blocks_of_cilium_are_taken_apart_too() {
+fn blocks_of_cilium_can_be_split_too() {
     let cilium = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: blue}\n\
                   spec: {blocks: [{cidr: 192.0.2.0/28}]}\n";
     let repository = Repository::new(&[("blue.yaml", cilium), ("east.yaml", EAST)]);

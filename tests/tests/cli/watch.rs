@@ -1,20 +1,20 @@
-//! `probe watch`: findings as they happen.
+//! `probe watch`: findings are printed as they occur.
 
 use std::time::Duration;
 
 use probe_common::wire::MacAddr;
 use probe_tests::{Finding, Frame, Lab, SHARED_ADDRESS, Stream, binary};
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_conflict_appears_live_with_all_that_a_fresh_reader_needs() {
+fn a_conflict_is_printed_live_with_owners_evidence_and_next_step() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watch = hosts.client.watch(&[]).unwrap();
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     let command = watch
-        .wait_for(Stream::Stdout, SOON, |line| {
+        .wait_for(Stream::Stdout, TIMEOUT, |line| {
             line.trim()
                 .starts_with("ip neigh")
                 .then(|| line.trim().to_owned())
@@ -29,12 +29,12 @@ fn a_conflict_appears_live_with_all_that_a_fresh_reader_needs() {
         headline.contains(SHARED_ADDRESS) && headline.contains("eth0"),
         "{headline}"
     );
-    for owner in [&hosts.server, &hosts.rival] {
+    for owner in [&hosts.server, &hosts.duplicate] {
         assert!(shown.contains(&owner.mac().to_string()), "{shown}");
         assert!(command.contains(&owner.mac().to_string()), "{command}");
     }
     assert!(shown.contains("answered the same"), "{shown}");
-    // The command is one that can be run.
+    // The suggested command can be run.
     hosts.client.exec(["sh", "-c", &command]).unwrap();
     assert!(
         shown.lines().all(|line| line.chars().count() <= 80),
@@ -42,7 +42,7 @@ fn a_conflict_appears_live_with_all_that_a_fresh_reader_needs() {
     );
     assert!(
         !shown.contains('\u{1b}'),
-        "no colour where nobody sees it: {shown}"
+        "no colour outside of a terminal: {shown}"
     );
 }
 
@@ -51,9 +51,9 @@ fn json_is_one_object_a_line() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watch = hosts.client.watch(&["-o", "json"]).unwrap();
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     watch
-        .wait_for_finding(SOON, |finding| finding.finding == "conflict")
+        .wait_for_finding(TIMEOUT, |finding| finding.finding == "conflict")
         .unwrap();
     for line in watch.lines(Stream::Stdout) {
         Finding::parse(&line).unwrap();
@@ -61,19 +61,19 @@ fn json_is_one_object_a_line() {
 }
 
 #[test]
-fn claims_are_shown_to_those_who_want_them() {
+fn claims_are_printed_on_request() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let watch = monitor
         .watch(&["-o", "json", "--claims", "--refresh", "0s"])
         .unwrap();
-    let socket = wire.sender().unwrap();
-    let claim = Frame::announcement(wire.mac(), [192, 0, 2, 7]);
+    let socket = peer.sender().unwrap();
+    let claim = Frame::announcement(peer.mac(), [192, 0, 2, 7]);
     for _ in 0..3 {
         socket.send(&claim).unwrap();
     }
     let mut claims = 0;
-    let last = watch.wait_for_line(Stream::Stdout, SOON, |line| {
+    let last = watch.wait_for_line(Stream::Stdout, TIMEOUT, |line| {
         claims += u32::from(line.contains("\"claim\":\"announcement\""));
         claims == 3
     });
@@ -82,13 +82,13 @@ fn claims_are_shown_to_those_who_want_them() {
         (&last["ip"], &last["direction"]),
         (&"192.0.2.7".into(), &"ingress".into())
     );
-    assert_eq!(last["mac"], wire.mac().to_string());
+    assert_eq!(last["mac"], peer.mac().to_string());
 }
 
 #[test]
-fn only_what_the_filter_wants_is_shown() {
+fn only_findings_that_match_the_filter_are_printed() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let options = [
         "-o",
         "json",
@@ -100,14 +100,14 @@ fn only_what_the_filter_wants_is_shown() {
         "2",
     ];
     let watch = monitor.watch(&options).unwrap();
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     for number in 1..=5 {
-        let claim = Frame::announcement(wire.mac(), [192, 0, 2, number]);
+        let claim = Frame::announcement(peer.mac(), [192, 0, 2, number]);
         socket
             .send_all(&[claim.clone().tagged(99), claim.tagged(100)])
             .unwrap();
     }
-    let shown = watch.finish(SOON).unwrap().success().unwrap();
+    let shown = watch.finish(TIMEOUT).unwrap().success().unwrap();
     let found = shown.lines().map(|line| Finding::parse(line).unwrap());
     let found: Vec<_> = found.map(|found| (found.ip, found.vlan)).collect();
     let expected = ["192.0.2.4", "192.0.2.5"].map(|ip| (ip.to_owned(), "100".to_owned()));
@@ -115,40 +115,40 @@ fn only_what_the_filter_wants_is_shown() {
 }
 
 #[test]
-fn it_ends_after_the_number_of_findings_that_was_asked_for() {
+fn watch_exits_after_the_requested_number_of_findings() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let watch = monitor.watch(&["-o", "json", "--count", "2"]).unwrap();
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     for number in 1..=5 {
         socket
-            .send(&Frame::announcement(wire.mac(), [192, 0, 2, number]))
+            .send(&Frame::announcement(peer.mac(), [192, 0, 2, number]))
             .unwrap();
     }
-    let finished = watch.finish(SOON).unwrap();
+    let finished = watch.finish(TIMEOUT).unwrap();
     assert_eq!(finished.success().unwrap().lines().count(), 2);
     assert!(monitor.link().unwrap().xdp_programs().is_empty());
 }
 
 #[test]
-fn it_ends_after_the_time_that_was_asked_for() {
+fn watch_exits_after_the_requested_time() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let watch = monitor.watch(&["--for", "1s"]).unwrap();
-    watch.finish(SOON).unwrap().success().unwrap();
+    watch.finish(TIMEOUT).unwrap().success().unwrap();
 }
 
 #[test]
-fn ctrl_c_ends_it_with_a_summary_and_leaves_no_program() {
+fn ctrl_c_prints_a_summary_and_detaches_the_programs() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watch = hosts.client.watch(&["--fail-on-conflict"]).unwrap();
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     watch
-        .wait_for_line(Stream::Stdout, SOON, |line| line.contains("conflict"))
+        .wait_for_line(Stream::Stdout, TIMEOUT, |line| line.contains("conflict"))
         .unwrap();
     watch.interrupt().unwrap();
-    let finished = watch.finish(SOON).unwrap();
+    let finished = watch.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
     let summary = finished.stderr.lines().last().unwrap();
     assert!(
@@ -159,10 +159,10 @@ fn ctrl_c_ends_it_with_a_summary_and_leaves_no_program() {
 }
 
 #[test]
-fn a_takeover_that_is_not_decided_is_reported_however_the_watching_ends() {
+fn an_undecided_takeover_is_reported_at_every_kind_of_exit() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let socket = wire.sender().unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let socket = peer.sender().unwrap();
     let [old, new] = [0xa, 0xb].map(|last| MacAddr([2, 0, 0, 0, 0, last]));
     for ending in [&["--for", "5s"][..], &["--count", "2"], &[]] {
         let options = [&["--fail-on-conflict"], ending].concat();
@@ -175,12 +175,12 @@ fn a_takeover_that_is_not_decided_is_reported_however_the_watching_ends() {
             ])
             .unwrap();
         watch
-            .wait_for_line(Stream::Stdout, SOON, |line| line.contains("192.0.2.8"))
+            .wait_for_line(Stream::Stdout, TIMEOUT, |line| line.contains("192.0.2.8"))
             .unwrap();
         if ending.is_empty() {
             watch.interrupt().unwrap();
         }
-        let finished = watch.finish(SOON).unwrap();
+        let finished = watch.finish(TIMEOUT).unwrap();
         assert_eq!(finished.status.code(), Some(4), "{finished:?}");
         let undecided = format!("undecided at the end: 192.0.2.7 on eth0: {old} \u{2192} {new}, ");
         assert!(finished.stdout.contains(&undecided), "{finished:?}");
@@ -190,43 +190,43 @@ fn a_takeover_that_is_not_decided_is_reported_however_the_watching_ends() {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let binary = binary().unwrap();
-    // What head leaves unread breaks the pipe; the status is that of the first in it.
+    // head closes the pipe early; `pipefail` reports the status of the first command.
     let script = format!(
         "set -o pipefail; {} watch -i eth0 --socket none -o json | head -n 1",
         binary.display()
     );
     let shell = monitor.spawn(["bash", "-c", &script]).unwrap();
     shell
-        .wait_for_line(Stream::Stderr, SOON, |line| line.starts_with("watching"))
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.starts_with("watching"))
         .unwrap();
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     let mut number = 0_u8;
-    probe_tests::eventually("the pipe to break", SOON, || {
+    probe_tests::eventually("the pipe to break", TIMEOUT, || {
         number = number.wrapping_add(1);
-        socket.send(&Frame::announcement(wire.mac(), [198, 51, 100, number]))?;
+        socket.send(&Frame::announcement(peer.mac(), [198, 51, 100, number]))?;
         Ok(shell.has_ended().then_some(()))
     })
     .unwrap();
-    let finished = shell.finish(SOON).unwrap();
+    let finished = shell.finish(TIMEOUT).unwrap();
     assert_eq!(finished.success().unwrap().lines().count(), 1);
 }
 
 #[test]
-fn on_a_terminal_silence_does_not_look_broken() {
+fn on_a_terminal_progress_is_shown_without_findings() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let binary = binary().unwrap();
     let words = format!("{} watch -i eth0 --socket none --for 2s", binary.display());
     let terminal = ["env", "TERM=xterm", "script", "-qec", &words, "/dev/null"];
-    let finished = monitor.spawn(terminal).unwrap().finish(SOON).unwrap();
+    let finished = monitor.spawn(terminal).unwrap().finish(TIMEOUT).unwrap();
     let shown = finished.success().unwrap();
     assert!(
         shown.contains("0 addresses, 0 conflicts, no frame yet"),
         "{shown:?}"
     );
-    // Each text is taken away before the next one: nothing of it is left in the end.
+    // Removes each expected text in turn; nothing may be left.
     let lines = shown.split('\n');
     let left = lines.map(|line| line.rsplit("\u{1b}[2K").next().unwrap_or_default());
     let left: Vec<_> = left

@@ -1,24 +1,24 @@
-//! On the node that announces an address: whoever answers from user space does not hear what his own host asks, so
-//! that nobody's answer there is no silence.
+//! The node that announces an address: a program that replies from user space does not receive the ARP probes of
+//! its own host, so a missing reply is no evidence of silence there.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Access, Daemon, Finished, Host, Lab, MetalLbSpeaker, Metrics, SocketPlace, install_metallb,
+    Access, Daemon, DaemonSocket, Finished, Host, Lab, MetalLbSpeaker, Metrics, install_metallb,
     metallb, namespace, node, pool, service,
 };
 use serde_json::Value;
 
-/// Starting, lists, and rounds of questions that have to keep clear of somebody who probes.
-const SOON: Duration = Duration::from_mins(1);
+/// Timeout for the start, lists, and rounds of ARP probes that are delayed by a probing host.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Announced by the node of the daemon, before that begins to listen.
+/// Announced by the node of the daemon, before the daemon starts.
 const ANNOUNCED: &str = "192.0.2.240";
-/// Announced by nobody.
+/// Not announced.
 const DEAD: &str = "192.0.2.241";
 
-const FINE: i32 = 0;
+const SUCCESS: i32 = 0;
 const UNMET: i32 = 3;
 
 fn silent(metrics: &Metrics, ip: &str) -> Option<f64> {
@@ -27,23 +27,23 @@ fn silent(metrics: &Metrics, ip: &str) -> Option<f64> {
     series.next().map(|series| series.value)
 }
 
-fn asks(metrics: &Metrics) -> f64 {
+fn probes_sent(metrics: &Metrics) -> f64 {
     let labels = [("purpose", "care")];
     metrics
         .get("arp_monitor_arp_probes_sent_total", &labels)
         .unwrap_or(0.0)
 }
 
-/// A host, and how a verb on it knows the cluster and the daemon.
-struct Place<'a> {
+/// A host, and its access to the cluster and the daemon.
+struct Client<'a> {
     host: &'a Host,
     access: Access,
 }
 
-impl Place<'_> {
+impl Client<'_> {
     fn run(&self, words: &[&str]) -> Result<(Option<i32>, Finished)> {
         let process = self.host.probe_under(&self.access.words(), words)?;
-        let finished = process.finish(SOON)?;
+        let finished = process.finish(TIMEOUT)?;
         Ok((finished.status.code(), finished))
     }
 
@@ -65,13 +65,16 @@ impl Place<'_> {
 
     fn explained(&self, socket: &str, ip: &str) -> Result<(Option<i32>, Value)> {
         let (status, finished) = self.run(&["explain", "--socket", socket, "-o", "json", ip])?;
-        let told = serde_json::from_str(&finished.stdout);
-        Ok((status, told.with_context(|| format!("{finished:?}"))?))
+        let explanation = serde_json::from_str(&finished.stdout);
+        Ok((
+            status,
+            explanation.with_context(|| format!("{finished:?}"))?,
+        ))
     }
 }
 
 #[test]
-fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Result<()> {
+fn an_address_announced_by_a_load_balancer_on_this_host_is_not_silent() -> Result<()> {
     let lab = Lab::new()?;
     let [one, two] = lab.pair("node-1", "node-2")?;
     let kubernetes = lab.kubernetes()?;
@@ -91,14 +94,14 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
         api.create(&service)?;
         api.assign(&service, &[address])?;
     }
-    // All of its announcing is over before anybody listens.
+    // The announcements end before the daemon starts.
     let mut speaker = MetalLbSpeaker::start(&one, [192, 0, 2, 240])?;
     speaker.announce()?;
     speaker.wait_for_burst()?;
 
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&one, &account)?;
-    let socket = SocketPlace::new()?;
+    let socket = DaemonSocket::new()?;
     let options = [
         "-i",
         "eth0",
@@ -111,53 +114,58 @@ fn what_a_load_balancer_on_this_host_announces_is_not_taken_for_silent() -> Resu
         "--probe-interval",
         "2s",
         "--socket",
-        socket.word(),
+        socket.argument(),
     ];
     let daemon: Daemon<'_> = one.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
-    // There is somebody on the wire.
+    // Another host is on the network.
     two.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
-    daemon.wait_for_metrics("the addresses to be expected", SOON, |metrics| {
+    daemon.wait_for_metrics("the addresses to be expected", TIMEOUT, |metrics| {
         Ok(silent(metrics, ANNOUNCED).is_some() && silent(metrics, DEAD).is_some())
     })?;
-    // Two questions without an answer are silence, elsewhere: of either address at least two of these ten are.
-    let metrics =
-        daemon.wait_for_metrics("questions", SOON, |metrics| Ok(asks(metrics) >= 10.0))?;
+    // On another node, two probes without a reply mean `silent`: of these ten probes, each address gets at least
+    // two.
+    let metrics = daemon.wait_for_metrics("ten ARP probes", TIMEOUT, |metrics| {
+        Ok(probes_sent(metrics) >= 10.0)
+    })?;
     assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));
-    assert_eq!(silent(&metrics, DEAD), Some(0.0), "nobody can know yet");
+    assert_eq!(silent(&metrics, DEAD), Some(0.0), "not enough evidence yet");
 
-    let place = Place { host: &one, access };
+    let client = Client { host: &one, access };
     for ip in [ANNOUNCED, DEAD] {
-        let (status, record) = place.checked("/nonexistent", ip)?;
+        let (status, record) = client.checked("/nonexistent", ip)?;
         assert_eq!(record["verdict"], "no_reply", "{record:#}");
-        assert_eq!((status, record.get("expected")), (Some(FINE), None));
-        let (_, told) = place.explained(socket.word(), ip)?;
-        assert_eq!(told["status"], "unknown", "{told:#}");
+        assert_eq!((status, record.get("expected")), (Some(SUCCESS), None));
+        let (_, explanation) = client.explained(socket.argument(), ip)?;
+        assert_eq!(explanation["status"], "unknown", "{explanation:#}");
     }
 
-    // Another host asks: the one is answered for, the other is not.
+    // Another host resolves both addresses: one has a reply, the other has none.
     for ip in [ANNOUNCED, DEAD] {
         two.run(["arping", "-D", "-c1", "-w2", "-I", "eth0", ip])?;
     }
-    let metrics = daemon.wait_for_metrics("the silence of one", SOON, |metrics| {
+    let metrics = daemon.wait_for_metrics("the silence of one", TIMEOUT, |metrics| {
         Ok(silent(metrics, DEAD) == Some(1.0))
     })?;
     assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));
     for (ip, verdict, expected, situation, status) in [
-        (ANNOUNCED, "one_owner", true, "one_owner", FINE),
+        (ANNOUNCED, "one_owner", true, "one_owner", SUCCESS),
         (DEAD, "no_reply", false, "silent", UNMET),
     ] {
-        let (exit, record) = place.checked(socket.word(), ip)?;
+        let (exit, record) = client.checked(socket.argument(), ip)?;
         assert_eq!(record["verdict"], verdict, "{record:#}");
         assert_eq!(
             (exit, &record["expected"]),
             (Some(status), &expected.into())
         );
-        let (exit, told) = place.explained(socket.word(), ip)?;
-        assert_eq!(told["status"], situation, "{told:#}");
+        let (exit, explanation) = client.explained(socket.argument(), ip)?;
+        assert_eq!(explanation["status"], situation, "{explanation:#}");
         assert_eq!(exit, Some(status));
     }
-    let (_, told) = place.explained(socket.word(), ANNOUNCED)?;
-    assert_eq!(told["owners"][0]["node"], "node-1", "{told:#}");
+    let (_, explanation) = client.explained(socket.argument(), ANNOUNCED)?;
+    assert_eq!(
+        explanation["owners"][0]["node"], "node-1",
+        "{explanation:#}"
+    );
     Ok(())
 }

@@ -1,23 +1,23 @@
-//! Why an address of a cluster is in dispute: a real API server, and hosts that play nodes and others on the wire.
+//! Causes of conflicts on service addresses: a real API server, and simulated nodes and other hosts.
 //!
-//! One cluster and one network for all, and an address for each cause: they happen side by side.
+//! All causes share one cluster and one network, with one address per cause, so that they occur at the same time.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Daemon, Host, Kubernetes, Lab, MetalLbSpeaker, SocketPlace, Switch, eventually,
+    Daemon, DaemonSocket, Host, Kubernetes, Lab, MetalLbSpeaker, Switch, eventually,
     install_metallb, l2_status, metallb, namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
-/// To be followed from the start.
-const SOON: Duration = Duration::from_secs(30);
+/// Timeout for the first watch.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For what takes questions, answers, and a list of nodes that is not older than a minute.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout for probes, replies, and a node list that is at most a minute old.
+const LONG_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The last bytes of addresses in 192.0.2.0/24, by what happens to them.
+/// The last bytes of the addresses in 192.0.2.0/24, by their cause.
 const SPLIT_BRAIN: u8 = 225;
 const STALE_SPEAKER: u8 = 226;
 const EXTERNAL_DEVICE: u8 = 227;
@@ -27,29 +27,29 @@ const NODE_ADDRESS: u8 = 230;
 const IPVS: u8 = 231;
 const SEVERAL_INSTALLS: u8 = 232;
 const ARP_FLUX: u8 = 233;
-/// The node that should announce it has it, and was not heard to announce it.
+/// The expected node has the address and was not observed announcing it.
 const STALE_BY_WORD: u8 = 234;
-/// kube-vip has a lease for it, with a MAC of its own.
+/// kube-vip has a Lease for it, with a MAC of its own.
 const LEASED: u8 = 235;
-/// It is announced through a network card by which nodes are not known, and the node that should is not known to be
-/// among those who have it.
+/// It is announced through an interface that belongs to no known node, and the expected node is not among the known
+/// owners.
 const OTHER_CARD: u8 = 223;
 
 fn ip(last: u8) -> String {
     format!("192.0.2.{last}")
 }
 
-/// A cluster whose services have the addresses, and its nodes on the wire.
-struct Stage {
+/// A cluster whose services have the addresses, and its nodes on the network.
+struct Environment {
     kubernetes: Kubernetes,
     watcher: Host,
     nodes: Vec<Host>,
     device: Host,
-    stranger: Host,
+    unknown_host: Host,
     _switch: Switch,
 }
 
-impl Stage {
+impl Environment {
     fn new(lab: &Lab) -> Result<Self> {
         let switch = lab.hub()?;
         let host = |name: &str, last: u8| -> Result<Host> {
@@ -82,7 +82,7 @@ impl Stage {
             api.create(&object)?;
             api.patch_status(&object, &object["status"])?;
         }
-        // Two cards in one network, and the kernel's default: each answers for the addresses of both.
+        // Two interfaces on one network with the kernel's defaults: each replies for the addresses of both.
         for words in [
             "link add link eth0 name eth1 type macvlan mode bridge",
             "address add 192.0.2.24/24 dev eth1",
@@ -90,8 +90,8 @@ impl Stage {
         ] {
             nodes[3].ip(words.split(' '))?;
         }
-        let [device, stranger, watcher] =
-            [("device", 50), ("stranger", 51), ("watcher", 1)].map(|(name, last)| host(name, last));
+        let [device, unknown_host, watcher] =
+            [("device", 50), ("unknown", 51), ("watcher", 1)].map(|(name, last)| host(name, last));
         api.create(&namespace("shop"))?;
         api.create(&namespace("other-metallb"))?;
         Ok(Self {
@@ -99,12 +99,12 @@ impl Stage {
             watcher: watcher?,
             nodes,
             device: device?,
-            stranger: stranger?,
+            unknown_host: unknown_host?,
             _switch: switch,
         })
     }
 
-    /// Makes a service that has an address.
+    /// Creates a service with an address.
     fn service(&self, name: &str, last: u8) -> Result<Value> {
         let api = self.kubernetes.api()?;
         let object = service("shop", name);
@@ -113,7 +113,7 @@ impl Stage {
         Ok(object)
     }
 
-    /// The services, and what MetalLB says of two of them.
+    /// Creates the services and the MetalLB status of two of them.
     fn assign(&self) -> Result<()> {
         let api = self.kubernetes.api()?;
         self.service("split", SPLIT_BRAIN)?;
@@ -145,9 +145,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets everybody be heard with the addresses that they have for themselves.
-    fn greet(&self) -> Result<()> {
-        for host in self.nodes.iter().chain([&self.device, &self.stranger]) {
+    /// Makes every host announce its own addresses.
+    fn announce_hosts(&self) -> Result<()> {
+        for host in self.nodes.iter().chain([&self.device, &self.unknown_host]) {
             host.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
         }
         self.nodes[3].run(["ping", "-c1", "-W1", "-I", "eth1", "192.0.2.1"])?;
@@ -164,7 +164,7 @@ fn announce(host: &Host, last: u8) -> Result<MetalLbSpeaker> {
 fn start<'a>(
     watcher: &'a Host,
     kubernetes: &Kubernetes,
-    socket: &SocketPlace,
+    socket: &DaemonSocket,
 ) -> Result<Daemon<'a>> {
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(watcher, &account)?;
@@ -176,28 +176,28 @@ fn start<'a>(
         "--active-probing",
         "auto",
     ];
-    let options = [&options[..], &["--socket", socket.word()]].concat();
+    let options = [&options[..], &["--socket", socket.argument()]].concat();
     let daemon = watcher.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
-    daemon.wait_for_metrics("the services to be followed", SOON, |metrics| {
+    daemon.wait_for_metrics("the services to be followed", TIMEOUT, |metrics| {
         let labels = [("resource", "servicel2statuses")];
         Ok(metrics.get("arp_monitor_kubernetes_objects", &labels) > Some(0.0))
     })?;
     Ok(daemon)
 }
 
-/// The open conflict of an address, with what the cluster knows of it.
-fn conflict(socket: &SocketPlace, last: u8) -> Result<Option<Value>> {
+/// The open conflict of an address, with its annotations from the cluster.
+fn conflict(socket: &DaemonSocket, last: u8) -> Result<Option<Value>> {
     let ip = ip(last);
     let conflicts = socket.get("/v1/conflicts")?;
     let mut conflicts = conflicts.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
     Ok(conflicts.find(|conflict| conflict["ip"] == ip.as_str()))
 }
 
-/// Waits until the conflict of an address names its services, its owners and what its cause rests on.
-fn names_what_its_cause_rests_on(stage: &Stage, socket: &SocketPlace) -> Result<()> {
+/// Waits until the conflict of an address names its services, its owners and the evidence for its cause.
+fn wait_for_annotated_conflict(environment: &Environment, socket: &DaemonSocket) -> Result<()> {
     let wait_for = |what: &str, last: u8, wanted: &dyn Fn(&Value) -> bool| {
-        eventually(what, PATIENCE, || {
+        eventually(what, LONG_TIMEOUT, || {
             Ok(conflict(socket, last)?.filter(|conflict| wanted(conflict)))
         })
         .with_context(|| {
@@ -208,40 +208,40 @@ fn names_what_its_cause_rests_on(stage: &Stage, socket: &SocketPlace) -> Result<
         })
     };
     let evidence = |conflict: &Value| conflict["cluster"]["cause"]["evidence"].to_string();
-    let device = stage.device.mac().to_string();
+    let device = environment.device.mac().to_string();
     wait_for("an external device", EXTERNAL_DEVICE, &|conflict| {
         let context = &conflict["cluster"];
         context["services"] == json!([{ "namespace": "shop", "name": "taken" }])
             && context["pool"]["name"] == "production"
             && evidence(conflict).contains(&device)
-            // It came later than the address was assigned, which the API server dates.
+            // The conflict started after the address was assigned; the API server provides the time.
             && evidence(conflict).contains("after shop/taken got its addresses")
             && conflict["owners"].to_string().contains("node-1")
     })?;
-    // The MAC of the lease is that of the node that kube-vip names.
+    // The MAC address of the Lease is that of the node that kube-vip names.
     wait_for("the node of a lease", LEASED, &|conflict| {
         conflict["owners"].to_string().contains("node-2")
     })?;
-    // An unknown MAC may belong to the node that is missing.
-    let says = format!("{device} may be that node, through another network card");
+    // An unknown MAC may belong to the missing node.
+    let sentence = format!("{device} may be that node, through another network card");
     wait_for("another network card", OTHER_CARD, &|conflict| {
-        evidence(conflict).contains(&says)
+        evidence(conflict).contains(&sentence)
     })?;
     Ok(())
 }
 
 #[test]
-fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<()> {
+fn each_cause_is_found_from_frames_and_cluster_objects() -> Result<()> {
     let lab = Lab::new()?;
-    let stage = Stage::new(&lab)?;
-    let [one, two, three, four] = &stage.nodes[..] else {
+    let environment = Environment::new(&lab)?;
+    let [one, two, three, four] = &environment.nodes[..] else {
         unreachable!()
     };
-    stage.assign()?;
+    environment.assign()?;
 
-    let socket = SocketPlace::new()?;
-    let daemon = start(&stage.watcher, &stage.kubernetes, &socket)?;
-    stage.greet()?;
+    let socket = DaemonSocket::new()?;
+    let daemon = start(&environment.watcher, &environment.kubernetes, &socket)?;
+    environment.announce_hosts()?;
     let mut speakers = Vec::new();
     for (host, last) in [
         (one, SPLIT_BRAIN),
@@ -250,7 +250,7 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (two, STALE_SPEAKER),
         (one, EXTERNAL_DEVICE),
         (one, OTHER_CLUSTER),
-        (&stage.stranger, OTHER_CLUSTER),
+        (&environment.unknown_host, OTHER_CLUSTER),
         (one, SHARED_WITHOUT_KEY),
         (two, SHARED_WITHOUT_KEY),
         (one, NODE_ADDRESS),
@@ -258,24 +258,25 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (two, SEVERAL_INSTALLS),
         (one, STALE_BY_WORD),
         (one, LEASED),
-        (&stage.device, LEASED),
+        (&environment.device, LEASED),
         (one, OTHER_CARD),
     ] {
         speakers.push(announce(host, last)?);
     }
     for (host, last) in [
-        (&stage.device, EXTERNAL_DEVICE),
+        (&environment.device, EXTERNAL_DEVICE),
         (two, NODE_ADDRESS),
         (one, IPVS),
         (two, IPVS),
         (three, IPVS),
         (four, ARP_FLUX),
         (two, STALE_BY_WORD),
-        (&stage.device, OTHER_CARD),
+        (&environment.device, OTHER_CARD),
     ] {
         host.add_address(&format!("{}/24", ip(last)))?;
     }
-    // As hosts announce an address that they get: without that it might be a speaker's from before the daemon's start.
+    // Hosts announce a new address: without the announcement, the daemon could assume a speaker from before its
+    // start.
     two.run(["arping", "-U", "-c3", "-I", "eth0", &ip(NODE_ADDRESS)])?;
     for speaker in &mut speakers {
         speaker.wait_for_burst()?;
@@ -294,13 +295,13 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
         (LEASED, "stale_speaker", "internal"),
         (OTHER_CARD, "unknown", "unknown"),
     ] {
-        let mut asked = 0_u32;
-        eventually(&format!("{cause} on .{last}"), PATIENCE, || {
-            if asked.is_multiple_of(200) {
-                // Somebody wants to reach it.
-                stage.watcher.ask(&ip(last))?;
+        let mut round = 0_u32;
+        eventually(&format!("{cause} on .{last}"), LONG_TIMEOUT, || {
+            if round.is_multiple_of(200) {
+                // A client resolves the address.
+                environment.watcher.resolve(&ip(last))?;
             }
-            asked += 1;
+            round += 1;
             let conflict = conflict(&socket, last)?;
             Ok(conflict.filter(|conflict| {
                 let found = &conflict["cluster"]["cause"];
@@ -314,11 +315,11 @@ fn each_cause_is_found_from_what_is_on_the_wire_and_in_the_cluster() -> Result<(
             )
         })?;
     }
-    names_what_its_cause_rests_on(&stage, &socket)?;
-    // It was told as well, with the same words.
+    wait_for_annotated_conflict(&environment, &socket)?;
+    // The notification has the same words.
     daemon
         .process()
-        .wait_for_line(probe_tests::Stream::Stdout, SOON, |line| {
+        .wait_for_line(probe_tests::Stream::Stdout, TIMEOUT, |line| {
             line.contains(&ip(SPLIT_BRAIN))
                 && line.contains("\"services\"")
                 && line.contains("\"cause\"")

@@ -1,4 +1,5 @@
-//! The verbs that know a cluster, against a real API server: what it says is held against what hosts do on the wire.
+//! The subcommands that read a cluster, with a real API server: their result is compared with the frames that hosts
+//! send.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -9,20 +10,21 @@ use probe_tests::{
 };
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Exit statuses.
-const FINE: i32 = 0;
+const SUCCESS: i32 = 0;
 const CONFLICT: i32 = 1;
 const UNMET: i32 = 3;
 const FAILED: i32 = 4;
 
-/// A cluster of two nodes, and a machine that is none of it. Of the pool, `.64` is announced by node-1, `.65` by
-/// nobody, `.66` is the machine's although a service has it, and `.70` is the machine's and no service has it.
+/// A cluster of two nodes, and a foreign host. Of the pool, `.64` is announced by node-1 and `.65` by no node;
+/// `.66` belongs to the foreign host although a service has it, and `.70` belongs to the foreign host without a
+/// service.
 struct Cluster {
     kubernetes: Kubernetes,
     access: Access,
-    asker: Host,
+    requester: Host,
     nodes: Vec<Host>,
     foreign: Host,
     _switch: Switch,
@@ -71,12 +73,12 @@ impl Cluster {
             api.patch_status(&object, &object["status"])?;
         }
         let foreign = host("foreign", &["192.0.2.50", "192.0.2.66", "192.0.2.70"])?;
-        let asker = host("asker", &["192.0.2.1"])?;
-        kubernetes.connect(&asker)?;
+        let requester = host("requester", &["192.0.2.1"])?;
+        kubernetes.connect(&requester)?;
         Ok(Self {
             access: kubernetes.as_administrator()?,
             kubernetes,
-            asker,
+            requester,
             nodes,
             foreign,
             _switch: switch,
@@ -84,16 +86,19 @@ impl Cluster {
     }
 
     fn probe(&self, words: &[&str]) -> Finished {
-        let process = self.asker.probe_under(&self.access.words(), words).unwrap();
-        let finished = process.finish(SOON).unwrap();
+        let process = self
+            .requester
+            .probe_under(&self.access.words(), words)
+            .unwrap();
+        let finished = process.finish(TIMEOUT).unwrap();
         assert!(!finished.stderr.contains("panicked"), "{finished:?}");
         finished
     }
 
-    /// Exit status, and the objects that were written, by their address.
+    /// Exit status, and the JSON objects by address.
     fn checked(&self, words: &[&str]) -> (i32, BTreeMap<String, Value>) {
-        let nobody = ["--socket", "/nonexistent/socket", "-o", "json"];
-        let words = [&["check", "--kubernetes"], &nobody[..], words].concat();
+        let no_socket = ["--socket", "/nonexistent/socket", "-o", "json"];
+        let words = [&["check", "--kubernetes"], &no_socket[..], words].concat();
         let finished = self.probe(&words);
         let records = finished.stdout.lines().map(|line| {
             let record: Value = serde_json::from_str(line).unwrap();
@@ -123,7 +128,7 @@ fn status(finished: &Finished) -> i32 {
 }
 
 #[test]
-fn every_address_of_the_cluster_is_held_against_the_wire() -> Result<()> {
+fn every_address_of_the_cluster_is_compared_with_the_replies() -> Result<()> {
     let lab = Lab::new()?;
     let cluster = Cluster::new(&lab)?;
     let (exit, records) = cluster.checked(&[]);
@@ -152,9 +157,9 @@ fn every_address_of_the_cluster_is_held_against_the_wire() -> Result<()> {
     assert_eq!(frontend["cluster"]["announcers"], json!(["node-1"]));
     assert!(records["192.0.2.66"]["owners"][0].get("node").is_none());
 
-    // Only some, all of them as they should be.
+    // Only some addresses, all of them as expected.
     let (exit, some) = cluster.checked(&["192.0.2.64", "192.0.2.67-69"]);
-    assert_eq!((exit, some.len()), (FINE, 4), "{some:?}");
+    assert_eq!((exit, some.len()), (SUCCESS, 4), "{some:?}");
 
     let text = cluster.probe(&["check", "--kubernetes", "--socket", "/nonexistent"]);
     assert!(
@@ -180,45 +185,48 @@ fn every_address_of_the_cluster_is_held_against_the_wire() -> Result<()> {
 }
 
 #[test]
-fn an_address_is_explained_by_who_has_it_and_who_should() -> Result<()> {
+fn explain_names_the_current_and_the_expected_owner() -> Result<()> {
     let lab = Lab::new()?;
     let cluster = Cluster::new(&lab)?;
     for (ip, exit, situation) in [
-        ("192.0.2.64", FINE, "one_owner"),
+        ("192.0.2.64", SUCCESS, "one_owner"),
         ("192.0.2.65", UNMET, "silent"),
         ("192.0.2.66", UNMET, "wrong_owner"),
-        ("192.0.2.67", FINE, "free"),
+        ("192.0.2.67", SUCCESS, "free"),
         ("192.0.2.70", UNMET, "claimed"),
-        ("198.51.100.1", FINE, "not_local"),
+        ("198.51.100.1", SUCCESS, "not_local"),
     ] {
-        let (status, told) = cluster.explained(ip);
+        let (status, explanation) = cluster.explained(ip);
         assert_eq!(
-            (status, told["status"].as_str().unwrap()),
+            (status, explanation["status"].as_str().unwrap()),
             (exit, situation),
-            "{told:#}"
+            "{explanation:#}"
         );
     }
-    let (_, told) = cluster.explained("192.0.2.64");
-    assert_eq!(told["owners"][0]["node"], "node-1");
-    assert_eq!(told["services"][0]["name"], "frontend");
-    assert_eq!(told["services"][0]["requested"], false);
-    assert_eq!(told["pool"]["name"], "production");
-    assert_eq!(told["announcers"], json!(["node-1"]));
-    assert_eq!(told["cluster"]["source"], "kubeconfig");
-    assert_eq!(told["cluster"]["nodes"], 2);
+    let (_, explanation) = cluster.explained("192.0.2.64");
+    assert_eq!(explanation["owners"][0]["node"], "node-1");
+    assert_eq!(explanation["services"][0]["name"], "frontend");
+    assert_eq!(explanation["services"][0]["requested"], false);
+    assert_eq!(explanation["pool"]["name"], "production");
+    assert_eq!(explanation["announcers"], json!(["node-1"]));
+    assert_eq!(explanation["cluster"]["source"], "kubeconfig");
+    assert_eq!(explanation["cluster"]["nodes"], 2);
 
     cluster.foreign.add_address("192.0.2.64/24")?;
-    let (exit, told) = cluster.explained("192.0.2.64");
+    let (exit, explanation) = cluster.explained("192.0.2.64");
     assert_eq!(exit, CONFLICT);
-    assert_eq!(told["cause"]["kind"], "external_device", "{told:#}");
-    let strangers: Vec<_> = told["owners"]
+    assert_eq!(
+        explanation["cause"]["kind"], "external_device",
+        "{explanation:#}"
+    );
+    let unknown_hosts: Vec<_> = explanation["owners"]
         .as_array()
         .unwrap()
         .iter()
         .filter(|owner| owner["external"] == true)
         .map(|owner| owner["macs"][0].as_str().unwrap())
         .collect();
-    assert_eq!(strangers, [cluster.foreign.mac().to_string()]);
+    assert_eq!(unknown_hosts, [cluster.foreign.mac().to_string()]);
 
     let files = tempfile::tempdir()?;
     let archive = files.path().join("ticket.tar");
@@ -245,21 +253,21 @@ fn an_address_is_explained_by_who_has_it_and_who_should() -> Result<()> {
     );
     assert!(!objects.to_string().contains("managedFields"));
 
-    // The API server is away: what it cannot say is said, and the wire is asked all the same.
+    // The API server is unreachable: the gap is reported, and the ARP probes are sent nevertheless.
     cluster.kubernetes.set_reachable(false)?;
-    let (exit, told) = cluster.explained("192.0.2.64");
-    assert_eq!(exit, CONFLICT, "{told:#}");
-    let gaps = told["gaps"].to_string();
+    let (exit, explanation) = cluster.explained("192.0.2.64");
+    assert_eq!(exit, CONFLICT, "{explanation:#}");
+    let gaps = explanation["gaps"].to_string();
     assert!(gaps.contains("no cluster"), "{gaps}");
     Ok(())
 }
 
 #[test]
-fn live_pools_are_judged_as_a_repository_is_and_free_addresses_are_found() -> Result<()> {
+fn pools_of_a_live_cluster_are_checked_and_free_addresses_listed() -> Result<()> {
     let lab = Lab::new()?;
     let cluster = Cluster::new(&lab)?;
     let alone = cluster.probe(&["pools", "check", "--context", "lab", "-o", "json"]);
-    assert_eq!(status(&alone), FINE, "{alone:?}");
+    assert_eq!(status(&alone), SUCCESS, "{alone:?}");
     let report: Value = serde_json::from_str(&alone.stdout)?;
     assert_eq!(report["pools"].as_array().unwrap().len(), 2, "{report}");
     assert_eq!(report["complete"], true);
@@ -287,7 +295,7 @@ fn live_pools_are_judged_as_a_repository_is_and_free_addresses_are_found() -> Re
     assert!(unknown.stdout.contains("context nowhere"), "{unknown:?}");
 
     let free = |words: &[&str]| {
-        let nobody = [
+        let no_socket = [
             "pools",
             "free",
             "--socket",
@@ -295,15 +303,15 @@ fn live_pools_are_judged_as_a_repository_is_and_free_addresses_are_found() -> Re
             "--pool",
             "production",
         ];
-        cluster.probe(&[&nobody[..], words].concat())
+        cluster.probe(&[&no_socket[..], words].concat())
     };
     let two = free(&["--count", "2"]);
     assert_eq!(
         (status(&two), two.stdout.as_str()),
-        (FINE, "192.0.2.67\n192.0.2.68\n")
+        (SUCCESS, "192.0.2.67\n192.0.2.68\n")
     );
     let all = free(&["-o", "json"]);
-    assert_eq!(status(&all), FINE, "{all:?}");
+    assert_eq!(status(&all), SUCCESS, "{all:?}");
     let record: Value = serde_json::from_str(&all.stdout)?;
     let range = |first: &str, last: &str| json!({ "first": first, "last": last });
     assert_eq!(
@@ -318,7 +326,7 @@ fn live_pools_are_judged_as_a_repository_is_and_free_addresses_are_found() -> Re
     let many = free(&["--count", "5"]);
     assert_eq!(status(&many), UNMET, "{many:?}");
     let unasked = free(&["--no-probe"]);
-    assert_eq!(status(&unasked), FINE);
+    assert_eq!(status(&unasked), SUCCESS);
     assert!(
         unasked.stdout.starts_with("192.0.2.67-192.0.2.71"),
         "{unasked:?}"

@@ -1,17 +1,17 @@
-//! The lab's own control plane: what the tests of the daemon rely on.
+//! The control plane of the lab: the properties that the daemon's tests rely on.
 
 use anyhow::{Result, ensure};
 use probe_tests::{Kubernetes, Lab, install_metallb, metallb, namespace, pool, service};
 use serde_json::json;
 
-/// Asks for what came after a version, for a second at most.
+/// Watches changes since a version, for at most a second.
 fn watch_since(kubernetes: &Kubernetes, version: &str) -> Result<String> {
     let path = format!("/api/v1/services?watch=true&timeoutSeconds=1&resourceVersion={version}");
     Ok(kubernetes.api()?.get_text(&path)?.body)
 }
 
 #[test]
-fn what_was_made_is_there_after_a_restart_and_an_older_state_is_gone() -> Result<()> {
+fn objects_survive_a_restart_and_an_old_resource_version_expires() -> Result<()> {
     let mut kubernetes = Lab::new()?.kubernetes()?;
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
@@ -30,7 +30,7 @@ fn what_was_made_is_there_after_a_restart_and_an_older_state_is_gone() -> Result
     kubernetes.stop()?;
     assert!(
         kubernetes.api()?.read(&frontend).is_err(),
-        "it still answers"
+        "the API server still replies"
     );
     kubernetes.start()?;
     let api = kubernetes.api()?;
@@ -38,10 +38,10 @@ fn what_was_made_is_there_after_a_restart_and_an_older_state_is_gone() -> Result
         api.read(&frontend)?.pointer(path),
         Some(&json!("192.0.2.1"))
     );
-    let gone = watch_since(&kubernetes, old)?;
-    ensure!(gone.contains("\"code\":410"), "{gone}");
+    let expired = watch_since(&kubernetes, old)?;
+    ensure!(expired.contains("\"code\":410"), "{expired}");
 
-    // Its schema is held to.
+    // The schema is enforced.
     let nonsense = pool("nonsense", &[]);
     let refused = api.patch(
         &pool("production", &[]),
@@ -54,30 +54,33 @@ fn what_was_made_is_there_after_a_restart_and_an_older_state_is_gone() -> Result
 }
 
 #[test]
-fn a_program_on_a_host_asks_as_in_a_pod_and_may_do_what_the_deployment_lets_it() -> Result<()> {
+fn a_program_on_a_host_uses_the_service_account_of_the_deployment() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let kubernetes = lab.kubernetes()?;
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&node, &account)?;
     let files = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let ask = format!(
+    let command = format!(
         "curl --silent --cacert {files}/ca.crt --header \"Authorization: Bearer $(cat {files}/token)\" \
          https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/api/v1/secrets && cat {files}/namespace"
     );
-    let answer = node.exec([access.words(), vec!["sh", "-c", &ask]].concat())?;
-    // Known by its name, and nobody's secrets are its business.
-    assert!(answer.contains(&account.user), "{answer}");
-    assert!(answer.contains("\"code\": 403"), "{answer}");
-    assert!(answer.trim_end().ends_with("arp-monitor"), "{answer}");
-    let asked = kubernetes.audit()?;
-    let asked: Vec<_> = asked
+    let output = node.exec([access.words(), vec!["sh", "-c", &command]].concat())?;
+    // The account authenticates and may not read Secrets.
+    assert!(output.contains(&account.user), "{output}");
+    assert!(output.contains("\"code\": 403"), "{output}");
+    assert!(output.trim_end().ends_with("arp-monitor"), "{output}");
+    let requests = kubernetes.audit()?;
+    let requests: Vec<_> = requests
         .iter()
         .filter(|event| event.user == account.user)
         .collect();
-    assert_eq!(asked.len(), 1, "{asked:?}");
-    assert_eq!((asked[0].verb.as_str(), asked[0].status), ("list", 403));
-    // The machine itself has got nothing of it.
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!(
+        (requests[0].verb.as_str(), requests[0].status),
+        ("list", 403)
+    );
+    // The mounts are not visible outside of the mount namespace.
     assert!(!std::path::Path::new(files).exists());
     Ok(())
 }

@@ -1,25 +1,25 @@
-//! Where a cluster and the wire have drifted apart without a conflict: a real API server, and hosts on the wire.
+//! Drift between cluster and network without a conflict: a real API server, and real hosts.
 //!
-//! One cluster and one network for all, as for the causes. But for classes: the API server of these tests is 1.20, which
-//! does not know `loadBalancerClass`, so what has one is told by a server that only answers as one does.
+//! All kinds share one cluster and one network, like the causes. Load balancer classes need a fake server: the API
+//! server of these tests is 1.20 and does not know `loadBalancerClass`.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Api, Host, Lab, Lie, MetalLbSpeaker, SocketPlace, eventually, install_metallb, metallb,
+    Api, DaemonSocket, Fault, Host, Lab, MetalLbSpeaker, eventually, install_metallb, metallb,
     namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
-/// The Lease has to be taken, questions have to stay without an answer, and drifts are told once they have lasted: a
-/// quarter of it on a machine that is not busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout: acquiring the Lease, probes without a reply, and the grace period of drift take a quarter of it on an
+/// idle machine.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Looks between two claims of addresses that nobody has: a second or so.
+/// The number of polls between two claims for unused addresses: about a second.
 const LOOKS: u32 = 100;
 
-/// The kinds, what each is about, and the reason.
+/// The expected kinds with their objects and reasons.
 const EXPECTED: &[(&str, &str, Option<&str>)] = &[
     ("address_outside_pools", "192.0.2.100", None),
     ("announced_unassigned", "192.0.2.228", None),
@@ -47,13 +47,13 @@ const EXPECTED: &[(&str, &str, Option<&str>)] = &[
     ("pool_overlap", "two", None),
 ];
 
-fn drifts(socket: &SocketPlace) -> Vec<Value> {
-    // Another speaks for the cluster, until this one does.
+fn drifts(socket: &DaemonSocket) -> Vec<Value> {
+    // Another host is the leader until this one is.
     let Ok(lines) = socket.get("/v1/drift") else {
         return Vec::new();
     };
     let drifts = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-    // One a line, or all in a list.
+    // One JSON object per line, or a list.
     drifts
         .flat_map(|value| match value {
             Value::Array(values) => values,
@@ -62,7 +62,7 @@ fn drifts(socket: &SocketPlace) -> Vec<Value> {
         .collect()
 }
 
-/// What the cluster holds.
+/// Creates the objects of the cluster.
 fn fill(api: &Api) -> Result<()> {
     install_metallb(api, true)?;
     for pool in [
@@ -141,7 +141,7 @@ fn fill(api: &Api) -> Result<()> {
         "addressType": "IPv4",
         "endpoints": [{ "addresses": ["198.51.100.99"], "conditions": { "ready": true } }],
     }))?;
-    // Another load balancer's: it has what it waits for.
+    // The service of another load balancer, which has its addresses.
     let hosted = service("shop", "hosted");
     api.create(&hosted)?;
     let ingress = json!([{ "hostname": "lb.example.com" }]);
@@ -150,7 +150,7 @@ fn fill(api: &Api) -> Result<()> {
 }
 
 #[test]
-fn each_drift_is_told_with_its_reason() -> Result<()> {
+fn each_kind_of_drift_is_reported_with_its_reason() -> Result<()> {
     let lab = Lab::new()?;
     let switch = lab.bridge()?;
     let host = |name: &str, address: &str| -> Result<Host> {
@@ -170,7 +170,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
 
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&watcher, &account)?;
-    let socket = SocketPlace::new()?;
+    let socket = DaemonSocket::new()?;
     let usual = [
         "-i",
         "eth0",
@@ -182,7 +182,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     let options = [
         &usual[..],
         &["--drift-after", "2s", "--probe-interval", "3s"],
-        &["--socket", socket.word()],
+        &["--socket", socket.argument()],
     ]
     .concat();
     let daemon = watcher.daemon_under(&access.words(), &options)?;
@@ -190,7 +190,7 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     for host in [&one, &device] {
         host.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
     }
-    // The one address that is as it should be, and one that was given back and is announced still.
+    // An address in the expected state, and one that was released and is still announced.
     let mut speakers =
         [225, 228].map(|last| MetalLbSpeaker::start(&one, [192, 0, 2, last]).unwrap());
     for speaker in &mut speakers {
@@ -201,9 +201,10 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     for speaker in &mut speakers {
         speaker.wait_for_burst()?;
     }
-    // The watcher might announce them itself, for all it knows, until somebody else has asked in vain.
+    // The monitoring host might announce the addresses itself, so the daemon waits until another host resolves them
+    // without a reply.
     for ip in ["192.0.2.226", "192.0.2.227"] {
-        daemon.wait_for_metrics("an address to be expected", PATIENCE, |metrics| {
+        daemon.wait_for_metrics("an address to be expected", TIMEOUT, |metrics| {
             let labels = [("ip", ip)];
             Ok(metrics.get("arp_monitor_tracked_silent", &labels).is_some())
         })?;
@@ -211,9 +212,9 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
     }
     for &(kind, about, reason) in EXPECTED {
         let mut looks = 0_u32;
-        eventually(&format!("{kind} of {about}"), PATIENCE, || {
-            // What no service has is a drift only if it is seen again after it was first found: a speaker announces
-            // again whenever nodes come and go.
+        eventually(&format!("{kind} of {about}"), TIMEOUT, || {
+            // An address without a service is drift only if it is observed again later: speakers announce again
+            // whenever nodes join or leave.
             if kind.ends_with("_unassigned") && looks.is_multiple_of(LOOKS) {
                 speakers[1].announce()?;
                 device.run(["arping", "-U", "-c1", "-w1", "-I", "eth0", "192.0.2.229"])?;
@@ -226,31 +227,31 @@ fn each_drift_is_told_with_its_reason() -> Result<()> {
                     && reason.is_none_or(|reason| drift["reason"] == reason)
             }))
         })
-        .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
+        .with_context(|| format!("reported drift: {:#?}", drifts(&socket)))?;
     }
-    // Who announces what no service has is said, and who has it without being a node.
+    // The finding names the announcing node, and the owner that is no node.
     for (address, host, nodes) in [
         ("192.0.2.228", &one, json!(["node-1"])),
         ("192.0.2.229", &device, Value::Null),
     ] {
         let macs = json!([host.mac().to_string()]);
-        eventually(&format!("owner and nodes of {address}"), PATIENCE, || {
+        eventually(&format!("owner and nodes of {address}"), TIMEOUT, || {
             let found = drifts(&socket).into_iter().find(|drift| {
                 drift["ip"] == address && drift["macs"] == macs && drift["nodes"] == nodes
             });
             Ok(found)
         })
-        .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
+        .with_context(|| format!("reported drift: {:#?}", drifts(&socket)))?;
     }
     let found = drifts(&socket);
-    // What is as it should be has not drifted.
+    // An address in the expected state is no drift.
     let is_well =
         |drift: &&Value| drift["ip"] == "192.0.2.225" || drift["service"]["name"] == "hosted";
     assert_eq!(found.iter().filter(is_well).count(), 0, "{found:#?}");
     Ok(())
 }
 
-/// Services of a cluster whose MetalLB is for one class only.
+/// Services of a cluster whose MetalLB serves only one class.
 fn services_with_classes() -> Value {
     let of_class = |name: &str, class: &str| {
         let mut object = service("shop", name);
@@ -273,19 +274,19 @@ fn services_with_classes() -> Value {
 }
 
 #[test]
-fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
+fn services_of_another_load_balancer_class_are_no_drift() -> Result<()> {
     let lab = Lab::new()?;
     let [watcher, _other] = lab.pair("watcher", "other")?;
-    // Who sees nothing of the cluster is slow to speak for it.
+    // An agent that sees no objects delays its candidacy.
     watcher.add_address("192.0.2.1/24")?;
-    let liar = watcher.liar(|path| {
+    let faulty_server = watcher.faulty_server(|path| {
         if path.contains("watch=") {
-            return Lie::StaysOpen(String::new());
+            return Fault::HeldOpen(String::new());
         }
         if path.contains("/leases/") {
-            // Free whenever it is looked at, and whatever is written is taken.
+            // The Lease is always free, and every write is accepted.
             let lease = json!({ "metadata": { "resourceVersion": "1" }, "spec": {} });
-            return Lie::Says(200, "application/json", lease.to_string());
+            return Fault::Response(200, "application/json", lease.to_string());
         }
         let path = path.split('?').next().unwrap_or_default();
         let items = match path.rsplit('/').next() {
@@ -297,9 +298,9 @@ fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
         let metadata = json!({ "resourceVersion": "1" });
         let list =
             json!({ "apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items });
-        Lie::Says(200, "application/json", list.to_string())
+        Fault::Response(200, "application/json", list.to_string())
     })?;
-    let socket = SocketPlace::new()?;
+    let socket = DaemonSocket::new()?;
     let usual = [
         "-i",
         "eth0",
@@ -310,10 +311,10 @@ fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
     ];
     let options = [
         &usual[..],
-        &["--drift-after", "1s", "--socket", socket.word()],
+        &["--drift-after", "1s", "--socket", socket.argument()],
     ]
     .concat();
-    let access = liar.access()?;
+    let access = faulty_server.access()?;
     let daemon = watcher.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
     let expected = [
@@ -329,21 +330,21 @@ fn of_a_class_that_metallb_is_not_for_its_pools_say_nothing() -> Result<()> {
             "MetalLB gives addresses to the class example.com/metallb",
         ),
     ];
-    let is_pending = |drift: &Value, (name, reason, says): (&str, &str, &str)| {
+    let is_pending = |drift: &Value, (name, reason, text): (&str, &str, &str)| {
         drift["drift"] == "service_pending"
             && drift["service"]["name"] == name
             && drift["reason"] == reason
-            && drift["evidence"].to_string().contains(says)
+            && drift["evidence"].to_string().contains(text)
     };
-    let found = eventually("each service with its reason", PATIENCE, || {
+    let found = eventually("each service with its reason", TIMEOUT, || {
         let found = drifts(&socket);
         let all = expected
             .iter()
             .all(|&expected| found.iter().any(|drift| is_pending(drift, expected)));
         Ok(all.then_some(found))
     })
-    .with_context(|| format!("what is told: {:#?}", drifts(&socket)))?;
-    // What MetalLB did not give need not be in its pools.
+    .with_context(|| format!("reported drift: {:#?}", drifts(&socket)))?;
+    // An address that MetalLB did not assign need not be in its pools.
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     Ok(())
 }

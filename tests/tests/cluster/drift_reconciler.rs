@@ -1,13 +1,13 @@
-//! Drift on a real API server and a real wire: told when it has lasted, and over when it is mended.
+//! Drift with a real API server and real hosts: reported after the grace period, and over after the fix.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use probe_tests::{Lab, Metrics, SocketPlace, install_metallb, metallb, namespace, pool, service};
+use probe_tests::{DaemonSocket, Lab, Metrics, install_metallb, metallb, namespace, pool, service};
 use serde_json::{Value, json};
 
-/// The Lease, a list, what has to last, and a busy machine.
-const SOON: Duration = Duration::from_mins(1);
+/// Timeout for the Lease, a list and the grace period on a busy machine.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 fn drift(metrics: &Metrics, labels: &[(&str, &str)]) -> bool {
     metrics.get("arp_monitor_drift", labels) == Some(1.0)
@@ -19,7 +19,7 @@ fn in_pool(metrics: &Metrics, name: &str) -> Option<f64> {
 }
 
 #[test]
-fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mended() -> Result<()> {
+fn the_leader_reports_drift_until_it_is_fixed() -> Result<()> {
     let lab = Lab::new()?;
     let [node, other] = lab.pair("node", "other")?;
     let kubernetes = lab.kubernetes()?;
@@ -38,14 +38,14 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
 
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&node, &account)?;
-    let socket = SocketPlace::new()?;
+    let socket = DaemonSocket::new()?;
     let options = [
         "-i",
         "eth0",
         "--attach",
         "native",
         "--socket",
-        socket.word(),
+        socket.argument(),
         "--active-probing",
         "auto",
         "--drift-after",
@@ -67,13 +67,13 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
         ("ip", "192.0.2.240"),
     ];
     let in_use = [("drift", "claimed_unassigned"), ("ip", "192.0.2.245")];
-    // It announces what it has, as hosts do, once: after that the daemon has to ask. Nobody answers an announcement,
-    // which arping calls a failure.
+    // The host announces its address once; after that, the daemon has to send probes. An announcement gets no
+    // reply, which arping reports as a failure.
     other.run(["arping", "-c1", "-w1", "-U", "-I", "eth0", "192.0.2.245"])?;
     daemon
         .wait_for_metrics(
-            "all of it to be told, and the pool's addresses",
-            SOON,
+            "all drift and the pool's addresses to be reported",
+            TIMEOUT,
             |metrics| {
                 let all = [&unadvertised[..], &pending, &unannounced, &in_use];
                 Ok(all.iter().all(|labels| drift(metrics, labels))
@@ -82,23 +82,23 @@ fn what_has_drifted_apart_is_told_by_who_speaks_for_the_cluster_until_it_is_mend
             },
         )
         .with_context(|| format!("{:#?}", drifts(&socket)))?;
-    let told = drifts(&socket)?;
-    assert_eq!(told.len(), 4, "{told:#?}");
-    let stranger = told.iter().find(|one| one["ip"] == "192.0.2.245").unwrap();
-    assert_eq!(stranger["macs"][0], other.mac().to_string());
-    assert_eq!(told[0]["severity"], "critical", "{told:#?}");
+    let found = drifts(&socket)?;
+    assert_eq!(found.len(), 4, "{found:#?}");
+    let unknown_host = found.iter().find(|one| one["ip"] == "192.0.2.245").unwrap();
+    assert_eq!(unknown_host["macs"][0], other.mac().to_string());
+    assert_eq!(found[0]["severity"], "critical", "{found:#?}");
 
     let advertised = json!({ "ipAddressPools": ["production"] });
     api.create(&metallb("L2Advertisement", "all", &advertised))?;
     api.delete(&waiting)?;
-    daemon.wait_for_metrics("what was mended to be over", SOON, |metrics| {
+    daemon.wait_for_metrics("the fixed drift to be over", TIMEOUT, |metrics| {
         let over = [&unadvertised[..], &pending];
         Ok(!over.iter().any(|labels| drift(metrics, labels)))
     })?;
     Ok(())
 }
 
-fn drifts(socket: &SocketPlace) -> Result<Vec<Value>> {
+fn drifts(socket: &DaemonSocket) -> Result<Vec<Value>> {
     let lines = socket.get("/v1/drift")?;
     let drifts = lines.map(|line| serde_json::from_str(&line));
     Ok(drifts.collect::<Result<_, _>>()?)

@@ -1,20 +1,21 @@
-//! Notifications in a cluster: Events on the Service whose address is in conflict, and the webhook, by the leader.
+//! Notifications in a cluster, sent by the leader: Events on the Service whose address is in conflict, and the
+//! webhook.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use probe_common::wire::MacAddr;
 use probe_tests::{
-    Access, Answer, Authority, Daemon, Duplicate, Frame, Host, INTERFACE, Kubernetes, Lab,
-    Receiver, SHARED_ADDRESS, SocketPlace, eventually, install_metallb, metallb, namespace, node,
-    pool, service,
+    Access, Authority, Daemon, DaemonSocket, Frame, Host, INTERFACE, Kubernetes, Lab, Receiver,
+    ReceiverResponse, SHARED_ADDRESS, ThreeHosts, eventually, install_metallb, metallb, namespace,
+    node, pool, service,
 };
 use serde_json::{Value, json};
 
-/// A start, a list, a Lease, and a message, on a busy machine.
-const SOON: Duration = Duration::from_mins(1);
-/// The same, and a Lease that expires and is acquired.
-const TAKEOVER: Duration = Duration::from_secs(90);
+/// Timeout for a start, a list, a Lease and a message on a busy machine.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// The same, with a Lease that expires first.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn event(kubernetes: &Kubernetes, reason: &str) -> Result<Value> {
     event_with(kubernetes, reason, "")
@@ -22,7 +23,7 @@ fn event(kubernetes: &Kubernetes, reason: &str) -> Result<Value> {
 
 /// Waits for an Event whose note contains a text.
 fn event_with(kubernetes: &Kubernetes, reason: &str, text: &str) -> Result<Value> {
-    eventually(&format!("an Event {reason} {text}"), SOON, || {
+    eventually(&format!("an Event {reason} {text}"), TIMEOUT, || {
         let api = kubernetes.api()?;
         let events = api.get("/apis/events.k8s.io/v1/namespaces/shop/events")?;
         let events = events.success()?;
@@ -36,7 +37,7 @@ fn event_with(kubernetes: &Kubernetes, reason: &str, text: &str) -> Result<Value
 }
 
 fn notification(receiver: &Receiver, kind: &str) -> Result<Value> {
-    receiver.wait_for_notification(kind, SOON, |notification| {
+    receiver.wait_for_notification(kind, TIMEOUT, |notification| {
         notification["kind"] == kind && notification["finding"]["ip"] == SHARED_ADDRESS
     })
 }
@@ -49,10 +50,9 @@ fn refusals(daemon: &Daemon<'_>) -> Result<u64> {
 }
 
 #[test]
-fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_webhook()
--> Result<()> {
+fn the_leader_sends_a_conflict_and_its_end_as_events_and_to_the_webhook() -> Result<()> {
     let lab = Lab::new()?;
-    let hosts: Duplicate = lab.three_hosts()?;
+    let hosts: ThreeHosts = lab.three_hosts()?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
@@ -73,7 +73,9 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
     let access = kubernetes.deploy_to(&hosts.client, &account)?;
 
     let authority = probe_tests::Authority::new()?;
-    let receiver = hosts.client.receiver(&authority, 0, Vec::<Answer>::new())?;
+    let receiver = hosts
+        .client
+        .receiver(&authority, 0, Vec::<ReceiverResponse>::new())?;
     let files = tempfile::TempDir::new()?;
     let write = |name: &str, text: &str| -> Result<String> {
         let path = files.path().join(name);
@@ -82,7 +84,7 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
     };
     let url = write("url", &receiver.url())?;
     let ca = write("ca.pem", &authority.pem())?;
-    let socket = SocketPlace::new()?;
+    let socket = DaemonSocket::new()?;
     let options = [
         "-i",
         INTERFACE,
@@ -92,7 +94,7 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
         "auto",
         "--quiet-after=5s",
         "--socket",
-        socket.word(),
+        socket.argument(),
         "--node-name",
         &name,
         "--webhook-url-file",
@@ -102,13 +104,13 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
     ];
     let daemon = hosts.client.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
-    daemon.wait_for_metrics("the cluster to be known", SOON, |metrics| {
+    daemon.wait_for_metrics("the cluster to be known", TIMEOUT, |metrics| {
         let labels = [("service_name", "frontend")];
         let mut series = metrics.select("arp_monitor_tracked_silent", &labels);
         Ok(series.next().is_some())
     })?;
 
-    hosts.ask()?;
+    hosts.resolve()?;
     let opened = event(&kubernetes, "AddressConflict")?;
     assert_eq!(opened["type"], "Warning", "{opened:#}");
     assert_eq!(opened["regarding"]["name"], "frontend");
@@ -121,7 +123,7 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
         "shop/frontend",
         "probe ",
         &hosts.server.mac().to_string(),
-        &hosts.rival.mac().to_string(),
+        &hosts.duplicate.mac().to_string(),
     ] {
         assert!(note.contains(part), "{part}: {note}");
     }
@@ -131,13 +133,18 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
         "{sent:#}"
     );
 
-    hosts.remove_rival()?;
+    hosts.remove_duplicate()?;
     let over = event(&kubernetes, "AddressConflictResolved")?;
     assert_eq!(over["type"], "Normal");
     notification(&receiver, "conflict_resolved")?;
-    assert_eq!(refusals(&daemon)?, 0, "{}", daemon.process().said());
+    assert_eq!(
+        refusals(&daemon)?,
+        0,
+        "{}",
+        daemon.process().written_output()
+    );
 
-    // The roles of the deployment suffice.
+    // The roles of the deployment are sufficient.
     let refused = kubernetes.audit()?.into_iter().filter(|event| {
         event.user == account.user && event.uri.contains("/events") && event.status >= 400
     });
@@ -145,18 +152,18 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_on_the_service_and_to_the_w
     Ok(())
 }
 
-/// An agent with a webhook of its own.
+/// An agent with its own webhook.
 struct Agent<'a> {
     daemon: Daemon<'a>,
     receiver: Receiver,
     _files: tempfile::TempDir,
-    _socket: SocketPlace,
+    _socket: DaemonSocket,
 }
 
 impl<'a> Agent<'a> {
     fn start(host: &'a Host, access: &Access, name: &str) -> Result<Self> {
         let authority = Authority::new()?;
-        let receiver = host.receiver(&authority, 0, Vec::<Answer>::new())?;
+        let receiver = host.receiver(&authority, 0, Vec::<ReceiverResponse>::new())?;
         let files = tempfile::TempDir::new()?;
         let write = |name: &str, text: &str| -> Result<String> {
             let path = files.path().join(name);
@@ -165,7 +172,7 @@ impl<'a> Agent<'a> {
         };
         let url = write("url", &receiver.url())?;
         let ca = write("ca.pem", &authority.pem())?;
-        let socket = SocketPlace::new()?;
+        let socket = DaemonSocket::new()?;
         let options = [
             "-i",
             INTERFACE,
@@ -173,7 +180,7 @@ impl<'a> Agent<'a> {
             "tc",
             "--drift-after=2s",
             "--socket",
-            socket.word(),
+            socket.argument(),
             "--node-name",
             name,
             "--webhook-url-file",
@@ -194,14 +201,14 @@ impl<'a> Agent<'a> {
     fn wait_for(&self, kind: &str, pool: &str) -> Result<Value> {
         let what = format!("{kind} of the pool {pool}");
         self.receiver
-            .wait_for_notification(&what, TAKEOVER, |notification| {
+            .wait_for_notification(&what, TAKEOVER_TIMEOUT, |notification| {
                 notification["kind"] == kind && notification["drift"]["pool"]["name"] == pool
             })
     }
 
     fn wait_for_leadership(&self) -> Result<()> {
         self.daemon
-            .wait_for_metrics("the leader", TAKEOVER, |metrics| {
+            .wait_for_metrics("the leader", TAKEOVER_TIMEOUT, |metrics| {
                 Ok(metrics.get("arp_monitor_kubernetes_leader", &[]) == Some(1.0))
             })?;
         Ok(())
@@ -210,7 +217,7 @@ impl<'a> Agent<'a> {
     /// Waits until the agent knows the service.
     fn wait_for_service(&self, name: &str) -> Result<()> {
         self.daemon
-            .wait_for_metrics("the service", SOON, |metrics| {
+            .wait_for_metrics("the service", TIMEOUT, |metrics| {
                 let labels = [("service_name", name)];
                 let mut series = metrics.select("arp_monitor_tracked_silent", &labels);
                 Ok(series.next().is_some())
@@ -220,13 +227,13 @@ impl<'a> Agent<'a> {
 }
 
 #[test]
-fn a_new_leader_sends_what_it_finds_and_its_end_whatever_was_sent_before() -> Result<()> {
+fn a_new_leader_sends_its_open_conflict_and_its_end() -> Result<()> {
     let lab = Lab::new()?;
     let [one, other] = lab.pair("one", "other")?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
-    // Nothing advertises it, and there was no agent when that began.
+    // The address is not announced, and no agent ran when the conflict started.
     let old = pool("old", &["192.0.2.64/28"]);
     api.create(&old)?;
     let account = kubernetes.deployed_account()?;
@@ -238,7 +245,7 @@ fn a_new_leader_sends_what_it_finds_and_its_end_whatever_was_sent_before() -> Re
 
     let other = Agent::start(&other, &of_other, "node-2")?;
     one.daemon.kill()?;
-    // It begins while there is no leader.
+    // The conflict starts while there is no leader.
     api.create(&pool("new", &["192.0.2.80/28"]))?;
     other.wait_for("drift", "new")?;
     other.wait_for("drift", "old")?;
@@ -248,11 +255,11 @@ fn a_new_leader_sends_what_it_finds_and_its_end_whatever_was_sent_before() -> Re
 }
 
 /// Two hosts reply to one request for an address.
-fn duplicate(wire: &Host, ip: &str, owners: [u8; 2]) -> Result<[MacAddr; 2]> {
+fn duplicate(peer: &Host, ip: &str, owners: [u8; 2]) -> Result<[MacAddr; 2]> {
     let (ip, client): (std::net::Ipv4Addr, _) = (ip.parse()?, MacAddr([2, 0, 0, 0, 0, 0xcc]));
     let source = [192, 0, 2, 99];
     let owners = owners.map(|last| MacAddr([2, 0, 0, 0, 0, last]));
-    let sender = wire.sender()?;
+    let sender = peer.sender()?;
     sender.send(&Frame::request(client, source, ip))?;
     for owner in owners {
         sender.send(&Frame::reply(owner, ip, client, source))?;
@@ -263,7 +270,7 @@ fn duplicate(wire: &Host, ip: &str, owners: [u8; 2]) -> Result<[MacAddr; 2]> {
 #[test]
 fn after_a_restart_a_conflict_between_other_owners_is_sent_and_written_as_an_event() -> Result<()> {
     let lab = Lab::new()?;
-    let [host, wire] = lab.pair("node", "wire")?;
+    let [host, peer] = lab.pair("node", "peer")?;
     host.add_address("192.0.2.1/24")?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
@@ -283,12 +290,12 @@ fn after_a_restart_a_conflict_between_other_owners_is_sent_and_written_as_an_eve
         let agent = Agent::start(&host, &access, "node-1")?;
         agent.wait_for_leadership()?;
         agent.wait_for_service("frontend")?;
-        for owner in duplicate(&wire, SHARED_ADDRESS, owners)? {
+        for owner in duplicate(&peer, SHARED_ADDRESS, owners)? {
             let owner = owner.to_string();
             let what = format!("the conflict with {owner}");
             agent
                 .receiver
-                .wait_for_notification(&what, SOON, |notification| {
+                .wait_for_notification(&what, TIMEOUT, |notification| {
                     let owners = notification["finding"]["owners"].to_string();
                     notification["kind"] == "conflict" && owners.contains(&owner)
                 })?;

@@ -1,16 +1,16 @@
-//! Whose address it is: what a cluster makes the daemon expect, and what it adds to what the daemon finds.
+//! The expected owner: addresses that the daemon tracks because of the cluster, and annotations of its findings.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use probe_tests::{
-    Api, Daemon, Duplicate, INTERFACE, Lab, Metrics, SHARED_ADDRESS, SocketPlace, eventually,
+    Api, Daemon, DaemonSocket, INTERFACE, Lab, Metrics, SHARED_ADDRESS, ThreeHosts, eventually,
     install_metallb, metallb, namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
-/// A start, a list, and what is gathered before it is handed out, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+/// Timeout for a start, a list and the debounce of changes on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The address of the server as a node.
 const SERVER: &str = "192.0.2.2";
@@ -18,7 +18,7 @@ const SERVER: &str = "192.0.2.2";
 /// A daemon on the client, and its socket.
 struct Watched<'a> {
     daemon: Daemon<'a>,
-    socket: SocketPlace,
+    socket: DaemonSocket,
 }
 
 impl Watched<'_> {
@@ -31,7 +31,7 @@ impl Watched<'_> {
 
     /// The finding of this kind about the shared address.
     fn finding(&self, kind: &str) -> Result<Value> {
-        eventually(kind, SOON, || {
+        eventually(kind, TIMEOUT, || {
             let findings = self.lines("/v1/findings?since=0&follow=false")?;
             let found =
                 |finding: &&Value| finding["finding"] == kind && finding["ip"] == SHARED_ADDRESS;
@@ -39,9 +39,9 @@ impl Watched<'_> {
         })
     }
 
-    fn wait_for(&self, what: &str, wish: impl Fn(&Metrics) -> bool) -> Result<Metrics> {
+    fn wait_for(&self, what: &str, condition: impl Fn(&Metrics) -> bool) -> Result<Metrics> {
         self.daemon
-            .wait_for_metrics(what, SOON, |metrics| Ok(wish(metrics)))
+            .wait_for_metrics(what, TIMEOUT, |metrics| Ok(condition(metrics)))
             .with_context(|| {
                 let metrics = self.daemon.metrics().unwrap_or_default();
                 let cluster: String = self.socket.get("/v1/cluster").unwrap().collect();
@@ -52,7 +52,7 @@ impl Watched<'_> {
     }
 }
 
-/// The addresses whose silence is watched, but for this host's own and gateways.
+/// The addresses that are monitored for silence, without this host's own and the gateways.
 fn expected(metrics: &Metrics) -> Vec<String> {
     let series = metrics.select("arp_monitor_tracked_silent", &[]);
     let of_services = series.filter(|series| series.labels.contains_key("service_name"));
@@ -61,7 +61,7 @@ fn expected(metrics: &Metrics) -> Vec<String> {
         .collect()
 }
 
-/// A cluster with a pool on layer 2, one by BGP and one of another network, and a service of each.
+/// A cluster with a layer 2 pool, a BGP pool and a pool of another network, with one service each.
 fn fill(api: &Api<'_>) -> Result<()> {
     install_metallb(api, true)?;
     api.create(&node("client", "192.0.2.1"))?;
@@ -88,23 +88,23 @@ fn fill(api: &Api<'_>) -> Result<()> {
 }
 
 #[test]
-fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Result<()> {
+fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Result<()> {
     let lab = Lab::new()?;
-    let hosts: Duplicate = lab.three_hosts()?;
+    let hosts: ThreeHosts = lab.three_hosts()?;
     hosts.server.add_address(&format!("{SERVER}/24"))?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
     fill(&api)?;
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&hosts.client, &account)?;
-    let socket = SocketPlace::new()?;
+    let socket = DaemonSocket::new()?;
     let options = [
         "-i",
         INTERFACE,
         "--attach",
         "tc",
         "--socket",
-        socket.word(),
+        socket.argument(),
         "--node-name",
         "client",
     ];
@@ -112,15 +112,15 @@ fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Resu
     daemon.wait_until_ready()?;
     let watched = Watched { daemon, socket };
 
-    // What is routed or elsewhere would only ever be silent.
+    // Addresses that are routed or on another network would always be silent.
     let all = |metrics: &Metrics| expected(metrics) == [SHARED_ADDRESS, "192.0.2.19"];
     watched.wait_for("the addresses on layer 2 here", all)?;
 
-    // Which node has which MAC is seen on the wire.
-    hosts.client.ask(SERVER)?;
-    let conflict = eventually("a conflict", SOON, || {
-        hosts.client.forget_neighbours()?;
-        hosts.ask()?;
+    // The MAC addresses of the nodes are learnt from frames.
+    hosts.client.resolve(SERVER)?;
+    let conflict = eventually("a conflict", TIMEOUT, || {
+        hosts.client.flush_neighbours()?;
+        hosts.resolve()?;
         let conflicts = watched.lines("/v1/conflicts")?;
         Ok((!conflicts.is_empty()).then_some(()))
     })
@@ -138,7 +138,7 @@ fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Resu
     let owners = conflict["owners"].as_array().unwrap();
     for (host, name) in [
         (&hosts.server, json!("server")),
-        (&hosts.rival, Value::Null),
+        (&hosts.duplicate, Value::Null),
     ] {
         let mac = host.mac().to_string();
         let owner = owners.iter().find(|owner| owner["macs"][0] == mac.as_str());
@@ -165,14 +165,14 @@ fn a_conflict_on_a_services_address_names_service_pool_nodes_and_cause() -> Resu
         assert_eq!(found.len(), number, "{service}");
     }
 
-    // The service goes, and the conflict is still one.
+    // The service is deleted, and the conflict stays open.
     api.delete(&service("shop", "frontend"))?;
     watched.wait_for("it to be expected no longer", |metrics| {
         expected(metrics) == ["192.0.2.19"]
     })?;
     eventually(
         "the conflict of an address that only a pool has",
-        SOON,
+        TIMEOUT,
         || {
             let conflicts = watched.lines("/v1/conflicts")?;
             let [conflict] = &conflicts[..] else {

@@ -1,4 +1,5 @@
-//! The daemon and the verbs with a Kubernetes API server: a real control plane, and hosts that act as its nodes.
+//! The daemon and the subcommands with a Kubernetes API server: a real control plane, and hosts that act as its
+//! nodes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 

@@ -11,17 +11,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use probe_tests::{
-    Daemon, Host, Kubernetes, Lab, MetalLbSpeaker, SocketPlace, Switch, eventually,
+    Daemon, DaemonSocket, Host, Kubernetes, Lab, MetalLbSpeaker, Switch, eventually,
     install_metallb, l2_status, metallb, namespace, node, pool, service,
 };
 use serde_json::{Value, json};
 
 /// Lists, leader election, ARP probes without a reply, and the grace period of drift.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 const IP: &str = "192.0.2.240";
 
 /// A cluster with two nodes and a service, and a host that runs the daemon.
-struct Stage {
+struct Cluster {
     kubernetes: Kubernetes,
     nodes: Vec<Host>,
     client: Host,
@@ -30,7 +30,7 @@ struct Stage {
     _switch: Switch,
 }
 
-impl Stage {
+impl Cluster {
     fn new(lab: &Lab) -> Result<Self> {
         let switch = lab.hub()?;
         let host = |name: &str, last: u8| -> Result<Host> {
@@ -65,7 +65,7 @@ impl Stage {
         })
     }
 
-    fn daemon(&self, socket: &SocketPlace) -> Result<Daemon<'_>> {
+    fn daemon(&self, socket: &DaemonSocket) -> Result<Daemon<'_>> {
         let account = self.kubernetes.deployed_account()?;
         let access = self.kubernetes.deploy_to(&self.watcher, &account)?;
         let options = [
@@ -80,11 +80,11 @@ impl Stage {
             "--drift-after",
             "2s",
             "--socket",
-            socket.word(),
+            socket.argument(),
         ];
         let daemon = self.watcher.daemon_under(&access.words(), &options)?;
         daemon.wait_until_ready()?;
-        daemon.wait_for_metrics("the address to be tracked", PATIENCE, |metrics| {
+        daemon.wait_for_metrics("the address to be tracked", TIMEOUT, |metrics| {
             Ok(metrics
                 .get("arp_monitor_tracked_addresses", &[])
                 .is_some_and(|number| number > 0.0)
@@ -107,7 +107,7 @@ fn speaker(host: &Host) -> Result<MetalLbSpeaker> {
     Ok(speaker)
 }
 
-fn lines(socket: &SocketPlace, path: &str) -> Vec<Value> {
+fn lines(socket: &DaemonSocket, path: &str) -> Vec<Value> {
     let Ok(lines) = socket.get(path) else {
         return Vec::new();
     };
@@ -128,10 +128,10 @@ fn of_address(mut values: Vec<Value>) -> Vec<Value> {
 #[test]
 fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -> Result<()> {
     let lab = Lab::new()?;
-    let stage = Stage::new(&lab)?;
-    let socket = SocketPlace::new()?;
-    let _daemon = stage.daemon(&socket)?;
-    let [one, two] = &stage.nodes[..] else {
+    let cluster = Cluster::new(&lab)?;
+    let socket = DaemonSocket::new()?;
+    let _daemon = cluster.daemon(&socket)?;
+    let [one, two] = &cluster.nodes[..] else {
         unreachable!()
     };
     let speakers = [speaker(one)?];
@@ -143,10 +143,11 @@ fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -
         drifts
     };
     let mut looks = 0_u32;
-    eventually("the service not to be announced", PATIENCE, || {
+    eventually("the service not to be announced", TIMEOUT, || {
         if looks.is_multiple_of(100) {
-            // The daemon may announce it itself for all it knows, until another host asks in vain.
-            stage
+            // The monitoring host might announce the address itself, so the daemon waits until another host
+            // resolves it without a reply.
+            cluster
                 .client
                 .run(["arping", "-D", "-c1", "-w1", "-I", "eth0", IP])?;
         }
@@ -157,7 +158,7 @@ fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -
     let conflicts = of_address(lines(&socket, "/v1/conflicts"));
     ensure!(conflicts.is_empty(), "{conflicts:?}");
     let _back = speaker(two)?;
-    eventually("the drift to end", PATIENCE, || {
+    eventually("the drift to end", TIMEOUT, || {
         Ok(not_announced().is_empty().then_some(()))
     })
 }
@@ -185,10 +186,10 @@ fn delete_each_others_status(
 #[test]
 fn two_leaders_that_delete_each_others_status_are_a_split_brain() -> Result<()> {
     let lab = Lab::new()?;
-    let stage = Stage::new(&lab)?;
-    let socket = SocketPlace::new()?;
-    let daemon = stage.daemon(&socket)?;
-    let [one, two] = &stage.nodes[..] else {
+    let cluster = Cluster::new(&lab)?;
+    let socket = DaemonSocket::new()?;
+    let daemon = cluster.daemon(&socket)?;
+    let [one, two] = &cluster.nodes[..] else {
         unreachable!()
     };
     let mut speakers =
@@ -210,18 +211,18 @@ fn two_leaders_that_delete_each_others_status_are_a_split_brain() -> Result<()> 
     };
     thread::scope(|scope| -> Result<()> {
         let storm = scope.spawn(|| {
-            delete_each_others_status(&stage.kubernetes, &stage.service, &stop, &changes);
+            delete_each_others_status(&cluster.kubernetes, &cluster.service, &stop, &changes);
         });
         let checks = || -> Result<()> {
-            eventually("a split brain", PATIENCE, || {
-                stage.client.ask(IP)?;
+            eventually("a split brain", TIMEOUT, || {
+                cluster.client.resolve(IP)?;
                 Ok((cause().as_deref() == Some("split_brain")).then_some(()))
             })
             .with_context(|| format!("{:?}", cause()))?;
             let before = changes.load(Ordering::Relaxed);
-            // At each of these moments the status names one of them, both or none.
+            // At any time, the status names one of the nodes, both or none.
             let mut causes = Vec::new();
-            eventually("hundreds of changes", PATIENCE, || {
+            eventually("hundreds of changes", TIMEOUT, || {
                 causes.push(cause());
                 Ok((changes.load(Ordering::Relaxed) > before + 300).then_some(()))
             })?;

@@ -1,39 +1,40 @@
-//! The daemon follows a cluster: a real API server, as it is, away, back, forgetful and lying.
+//! The daemon watches a cluster through an API server that is available, unreachable, restarted without history, or
+//! faulty.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use probe_tests::{
-    Access, Account, Daemon, Host, Kubernetes, Lab, Lie, Metrics, SocketPlace, Stream, eventually,
-    install_metallb, metallb, namespace, pool, service,
+    Access, Account, Daemon, DaemonSocket, Fault, Host, Kubernetes, Lab, Metrics, Stream,
+    eventually, install_metallb, metallb, namespace, pool, service,
 };
 use serde_json::{Value, json};
 
-/// A start within 5 s, a list, and what is gathered before it is handed out, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+/// Timeout for a start within 5 s, a list and the debounce of changes on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is listed anew by a whole fleet is so within 30 s, after a back-off of as much.
-const EVENTUALLY: Duration = Duration::from_secs(90);
+/// Timeout for a new list: up to 30 s of jitter after a back-off of the same length.
+const RELIST_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Another holder of the Lease: it runs out, and somebody looks.
-const TAKEOVER: Duration = Duration::from_secs(90);
+/// Timeout for a Lease that expires and is acquired by another holder.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A daemon that follows a cluster, and its socket.
+/// A daemon that watches a cluster, and its socket.
 struct Follower<'a> {
     daemon: Daemon<'a>,
-    socket: SocketPlace,
+    socket: DaemonSocket,
 }
 
 impl<'a> Follower<'a> {
     fn start(host: &'a Host, access: &Access, options: &[&str]) -> Result<Self> {
-        let socket = SocketPlace::new()?;
+        let socket = DaemonSocket::new()?;
         let usual = [
             "-i",
             "eth0",
             "--attach",
             "native",
             "--socket",
-            socket.word(),
+            socket.argument(),
         ];
         let options = [&usual[..], options].concat();
         let daemon = host.daemon_under(&access.words(), &options)?;
@@ -41,27 +42,27 @@ impl<'a> Follower<'a> {
         Ok(Self { daemon, socket })
     }
 
-    /// What it knows of the cluster.
+    /// The daemon's view of the cluster.
     fn cluster(&self) -> Result<Value> {
         let text: String = self.socket.get("/v1/cluster")?.collect();
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
-    /// Waits until it knows this of the cluster.
+    /// Waits until the daemon's view of the cluster meets a condition.
     fn wait_for(
         &self,
         what: &str,
         within: Duration,
-        wish: impl Fn(&Value) -> bool,
+        condition: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
         eventually(what, within, || {
             let cluster = self.cluster()?;
-            Ok(wish(&cluster).then_some(cluster))
+            Ok(condition(&cluster).then_some(cluster))
         })
         .with_context(|| format!("it knows {:#}", self.cluster().unwrap_or_default()))
     }
 
-    /// Waits until each of these resources is known like this, by its metrics.
+    /// Waits until each of these resources has this state in the metrics.
     fn wait_for_state(&self, state: &str, resources: &[&str], within: Duration) -> Result<Metrics> {
         let what = format!("{resources:?} to be {state}");
         self.daemon
@@ -94,7 +95,7 @@ fn is(metrics: &Metrics, resource: &str, state: &str) -> bool {
     metrics.get("arp_monitor_kubernetes_resource_state", &labels) == Some(1.0)
 }
 
-/// How each resource is known, for a message.
+/// The state of each resource, for error messages.
 fn states(metrics: &Metrics) -> String {
     let states: Vec<_> = metrics
         .select("arp_monitor_kubernetes_resource_state", &[])
@@ -111,14 +112,14 @@ fn objects(metrics: &Metrics, resource: &str) -> Option<f64> {
     metrics.get("arp_monitor_kubernetes_objects", &[("resource", resource)])
 }
 
-/// The addresses of a service, as they are known.
+/// The known addresses of a service.
 fn addresses<'a>(cluster: &'a Value, name: &str) -> Option<&'a Value> {
     let services = cluster["services"].as_array()?;
     let service = services.iter().find(|service| service["name"] == name)?;
     Some(&service["addresses"])
 }
 
-/// Resource and name of each object that cannot be read.
+/// Resource and name of each invalid object.
 fn broken(cluster: &Value) -> BTreeSet<(String, String)> {
     let objects = cluster["broken"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -135,7 +136,7 @@ fn pools(cluster: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A cluster with MetalLB, a pool that is advertised, and a service with an address.
+/// A cluster with MetalLB, an advertised pool, and a service with an address.
 fn cluster(lab: &Lab) -> Result<(Kubernetes, Account)> {
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
@@ -151,17 +152,17 @@ fn cluster(lab: &Lab) -> Result<(Kubernetes, Account)> {
     Ok((kubernetes, account))
 }
 
-/// What the deployment's account asked for and was not given, but for what it has to try to know.
+/// The denied requests of the deployment's account, except those that are expected to fail.
 fn refusals(kubernetes: &Kubernetes, account: &Account) -> Result<Vec<String>> {
     let events = kubernetes.audit()?;
     let ours = events.iter().filter(|event| event.user == account.user);
     let refused = ours.filter(|event| {
         let is_try = match event.status {
-            // Servers before 1.31 or so do not know it.
+            // API servers before about 1.31 do not know the parameter.
             400 => event.uri.contains("fieldSelector"),
-            // MetalLB is not installed, or the Lease is not made yet.
+            // MetalLB is not installed, or the Lease does not exist yet.
             404 => event.uri.contains("metallb.io") || event.uri.contains("/leases/"),
-            // Another candidate for the Lease was faster.
+            // Another candidate acquired the Lease first.
             409 => event.uri.contains("/leases"),
             status => status < 400,
         };
@@ -171,16 +172,15 @@ fn refusals(kubernetes: &Kubernetes, account: &Account) -> Result<Vec<String>> {
 }
 
 #[test]
-fn what_is_in_the_cluster_is_known_as_it_comes_and_goes_with_no_more_rights_than_deployed()
--> Result<()> {
+fn objects_of_the_cluster_are_watched_with_the_rights_of_the_deployment() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let (kubernetes, account) = cluster(&lab)?;
     let access = kubernetes.deploy_to(&node, &account)?;
     let follower = Follower::start(&node, &access, &[])?;
     let all = [&["services"], &METALLBS[..]].concat();
-    follower.wait_for_state("current", &all, SOON)?;
-    let known = follower.wait_for("the service", SOON, |cluster| {
+    follower.wait_for_state("current", &all, TIMEOUT)?;
+    let known = follower.wait_for("the service", TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.240"]))
             && pools(cluster) == ["production"]
     })?;
@@ -189,7 +189,7 @@ fn what_is_in_the_cluster_is_known_as_it_comes_and_goes_with_no_more_rights_than
     assert_eq!(objects(&metrics, "services"), Some(1.0));
     assert_eq!(objects(&metrics, "ipaddresspools"), Some(1.0));
 
-    // What is no load balancer is nobody's business here.
+    // Services of other types are ignored.
     let api = kubernetes.api()?;
     let mut inner = service("shop", "inner");
     inner["spec"]["type"] = json!("ClusterIP");
@@ -198,7 +198,7 @@ fn what_is_in_the_cluster_is_known_as_it_comes_and_goes_with_no_more_rights_than
     api.assign(&frontend, &["192.0.2.241", "2001:db8::1"])?;
     api.create(&backend)?;
     api.create(&pool("spare", &["198.51.100.0/28"]))?;
-    let known = follower.wait_for("the changes", SOON, |cluster| {
+    let known = follower.wait_for("the changes", TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.241", "2001:db8::1"]))
             && addresses(cluster, "backend") == Some(&json!([]))
             && pools(cluster).len() == 2
@@ -207,9 +207,9 @@ fn what_is_in_the_cluster_is_known_as_it_comes_and_goes_with_no_more_rights_than
 
     api.delete(&backend)?;
     api.delete(&pool("spare", &[]))?;
-    // One that stops being a load balancer is as good as gone.
+    // A service that is no longer of type LoadBalancer is treated like a deleted one.
     api.patch(&frontend, &json!({ "spec": { "type": "ClusterIP" } }))?;
-    follower.wait_for("what is gone to be forgotten", SOON, |cluster| {
+    follower.wait_for("the deleted objects to be removed", TIMEOUT, |cluster| {
         cluster["services"] == json!([]) && pools(cluster) == ["production"]
     })?;
     assert_eq!(refusals(&kubernetes, &account)?, [""; 0]);
@@ -218,7 +218,7 @@ fn what_is_in_the_cluster_is_known_as_it_comes_and_goes_with_no_more_rights_than
 }
 
 #[test]
-fn what_is_known_is_kept_while_the_api_server_is_away_and_made_good_when_it_is_back() -> Result<()>
+fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterwards() -> Result<()>
 {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
@@ -226,13 +226,13 @@ fn what_is_known_is_kept_while_the_api_server_is_away_and_made_good_when_it_is_b
     let access = kubernetes.deploy_to(&node, &account)?;
     let follower = Follower::start(&node, &access, &[])?;
     let all = [&["services"], &METALLBS[..]].concat();
-    follower.wait_for_state("current", &all, SOON)?;
+    follower.wait_for_state("current", &all, TIMEOUT)?;
 
     kubernetes.compact()?;
     kubernetes.stop()?;
-    let metrics = follower.wait_for_state("stale", &all, SOON)?;
+    let metrics = follower.wait_for_state("stale", &all, TIMEOUT)?;
     assert_eq!(objects(&metrics, "services"), Some(1.0));
-    let known = follower.wait_for("the word that it is stale", SOON, |cluster| {
+    let known = follower.wait_for("the word that it is stale", TIMEOUT, |cluster| {
         cluster["freshness"]["services"]["known"] == "stale"
     })?;
     assert_eq!(
@@ -242,57 +242,59 @@ fn what_is_known_is_kept_while_the_api_server_is_away_and_made_good_when_it_is_b
     );
     assert!(known["freshness"]["services"]["error"].is_string());
     let monitoring = follower.daemon.is_ready()?;
-    ensure!(monitoring, "it watches frames no less");
+    ensure!(monitoring, "the daemon still monitors frames");
 
-    // What came meanwhile is not in any watch: the API server starts with no memory of what changed before.
+    // The API server starts without history, so no watch contains the changes made meanwhile.
     kubernetes.start()?;
     let api = kubernetes.api()?;
     api.assign(&service("shop", "frontend"), &["192.0.2.242"])?;
     api.delete(&pool("production", &[]))?;
-    follower.wait_for("the changes", EVENTUALLY, |cluster| {
+    follower.wait_for("the changes", RELIST_TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.242"]))
             && pools(cluster).is_empty()
             && cluster["freshness"]["services"]["known"] == "current"
     })?;
-    // An API server that starts refuses everybody for a moment: what it refused says nothing of rights here.
-    follower.wait_for_state("current", &all, EVENTUALLY)?;
+    // A starting API server denies every request for a moment, which says nothing about the rights.
+    follower.wait_for_state("current", &all, RELIST_TIMEOUT)?;
     Ok(())
 }
 
 #[test]
-fn a_cluster_without_metallb_is_followed_and_metallb_is_found_when_it_comes() -> Result<()> {
+fn metallb_is_found_when_it_is_installed_later() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let kubernetes = lab.kubernetes()?;
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&node, &account)?;
     let follower = Follower::start(&node, &access, &[])?;
-    follower.wait_for_state("current", &["services"], SOON)?;
-    follower.wait_for_state("missing", &METALLBS, SOON)?;
+    follower.wait_for_state("current", &["services"], TIMEOUT)?;
+    follower.wait_for_state("missing", &METALLBS, TIMEOUT)?;
 
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
     api.create(&pool("production", &["192.0.2.240/28"]))?;
-    // That a service has an address from a pool is what gives MetalLB away.
+    // An address from a pool shows that MetalLB is in use.
     api.create(&namespace("shop"))?;
     let mut frontend = service("shop", "frontend");
     frontend["metadata"]["annotations"] =
         json!({ "metallb.io/ip-allocated-from-pool": "production" });
     api.create(&frontend)?;
     api.assign(&frontend, &["192.0.2.240"])?;
-    follower.wait_for_state("current", &METALLBS, EVENTUALLY)?;
-    follower.wait_for("the pool", SOON, |cluster| pools(cluster) == ["production"])?;
+    follower.wait_for_state("current", &METALLBS, RELIST_TIMEOUT)?;
+    follower.wait_for("the pool", TIMEOUT, |cluster| {
+        pools(cluster) == ["production"]
+    })?;
     assert_eq!(refusals(&kubernetes, &account)?, [""; 0]);
     Ok(())
 }
 
 #[test]
-fn objects_that_nobody_can_read_are_named_and_those_beside_them_are_known() -> Result<()> {
+fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let kubernetes = lab.kubernetes()?;
     let api = kubernetes.api()?;
-    // With no schema, the API server takes anything.
+    // Without a schema, the API server accepts any object.
     install_metallb(&api, false)?;
     api.create(&pool("good", &["192.0.2.240/28"]))?;
     for (name, spec) in [
@@ -318,8 +320,8 @@ fn objects_that_nobody_can_read_are_named_and_those_beside_them_are_known() -> R
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&node, &account)?;
     let follower = Follower::start(&node, &access, &[])?;
-    follower.wait_for_state("current", &METALLBS, SOON)?;
-    // The API server drops a specification of null, so that "nothing" says nothing wrong.
+    follower.wait_for_state("current", &METALLBS, TIMEOUT)?;
+    // The API server drops a null specification, so that such an object is valid.
     let expected = [
         ("ipaddresspools", "backwards"),
         ("ipaddresspools", "nested"),
@@ -333,27 +335,29 @@ fn objects_that_nobody_can_read_are_named_and_those_beside_them_are_known() -> R
     .map(|(resource, name)| (resource.to_owned(), format!("metallb-system/{name}")));
     follower.wait_for(
         "the good one, and each of the others by name",
-        SOON,
+        TIMEOUT,
         |cluster| pools(cluster).contains(&"good") && broken(cluster) == expected.clone().into(),
     )?;
     for resource in METALLBS {
         let of_resource = expected.iter().filter(|(of, _)| of == resource).count();
         let labels = [("resource", resource)];
         let what = format!("{of_resource} {resource} to be counted as broken");
-        follower.daemon.wait_for_metrics(&what, SOON, |metrics| {
-            let number = metrics.count("arp_monitor_kubernetes_invalid_objects", &labels)?;
-            Ok(number == of_resource as u64)
-        })?;
+        follower
+            .daemon
+            .wait_for_metrics(&what, TIMEOUT, |metrics| {
+                let number = metrics.count("arp_monitor_kubernetes_invalid_objects", &labels)?;
+                Ok(number == of_resource as u64)
+            })?;
     }
     assert!(follower.daemon.is_ready()?);
     Ok(())
 }
 
 #[test]
-fn one_node_speaks_for_the_cluster_and_another_when_that_one_dies() -> Result<()> {
+fn one_node_is_the_leader_and_another_takes_over_when_it_dies() -> Result<()> {
     let lab = Lab::new()?;
     let [one, other] = lab.pair("one", "other")?;
-    // Whoever sees none of the cluster's addresses waits for others.
+    // An agent that sees no addresses of the cluster waits for other candidates.
     one.add_address("192.0.2.1/24")?;
     other.add_address("192.0.2.2/24")?;
     let (kubernetes, account) = cluster(&lab)?;
@@ -361,9 +365,9 @@ fn one_node_speaks_for_the_cluster_and_another_when_that_one_dies() -> Result<()
     let [of_one, of_other] =
         [&one, &other].map(|host| kubernetes.deploy_to(host, &account).unwrap());
     let one = Follower::start(&one, &of_one, &["--node-name", "node-1"])?;
-    eventually("a holder", SOON, || Ok(one.is_leader()?.then_some(())))?;
+    eventually("a holder", TIMEOUT, || Ok(one.is_leader()?.then_some(())))?;
     let other = Follower::start(&other, &of_other, &["--node-name", "node-2"])?;
-    other.wait_for_state("current", &["services"], SOON)?;
+    other.wait_for_state("current", &["services"], TIMEOUT)?;
     let leases = "/apis/coordination.k8s.io/v1/namespaces/arp-monitor/leases/arp-monitor";
     let holder = || -> Result<String> {
         let lease = api.get(leases)?.success()?;
@@ -377,20 +381,20 @@ fn one_node_speaks_for_the_cluster_and_another_when_that_one_dies() -> Result<()
     assert!(!other.is_leader()?, "two speak for it");
 
     one.daemon.kill()?;
-    eventually("another holder", TAKEOVER, || {
+    eventually("another holder", TAKEOVER_TIMEOUT, || {
         Ok(other.is_leader()?.then_some(()))
     })?;
     let second = holder()?;
     assert!(second.contains("node-2"), "{second}");
     assert_eq!(refusals(&kubernetes, &account)?, [""; 0]);
-    // One that ends in peace gives it back at once.
+    // An orderly shutdown releases the Lease at once.
     assert_eq!(other.daemon.terminate()?.code(), Some(0));
     assert_eq!(holder()?, "");
     Ok(())
 }
 
 #[test]
-fn without_rights_it_says_so_and_watches_frames_all_the_same() -> Result<()> {
+fn without_rights_the_daemon_reports_it_and_still_monitors_frames() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let kubernetes = lab.kubernetes()?;
@@ -400,44 +404,44 @@ fn without_rights_it_says_so_and_watches_frames_all_the_same() -> Result<()> {
     let account = json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": { "namespace": "elsewhere", "name": "nobody" },
+        "metadata": { "namespace": "elsewhere", "name": "unprivileged" },
     });
     api.create(&account)?;
-    let access = kubernetes.deploy_to(&node, &kubernetes.token_of("elsewhere", "nobody")?)?;
+    let access = kubernetes.deploy_to(&node, &kubernetes.token_of("elsewhere", "unprivileged")?)?;
     let follower = Follower::start(&node, &access, &[])?;
     let all = [&["services"], &METALLBS[..]].concat();
-    follower.wait_for_state("forbidden", &all, SOON)?;
+    follower.wait_for_state("forbidden", &all, TIMEOUT)?;
     follower
         .daemon
         .process()
-        .wait_for_line(Stream::Stderr, SOON, |line| line.contains("ClusterRole"))?;
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.contains("ClusterRole"))?;
     assert!(follower.daemon.is_ready()?);
     assert_eq!(follower.daemon.terminate()?.code(), Some(0));
     Ok(())
 }
 
-/// A daemon is told this by an API server, whatever it asks: it says in its metrics that `outcome` is what came of it,
-/// lives, and follows the cluster as soon as the truth is told.
-fn holds_out_against(lie: Lie, outcome: &str) -> Result<()> {
+/// With this fault on every request, the daemon reports `outcome` in its metrics, stays alive, and watches the
+/// cluster as soon as the server works.
+fn survives(fault: Fault, outcome: &str) -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
-    let liar = node.liar(move |_| lie.clone())?;
-    let follower = Follower::start(&node, &liar.access()?, &[])?;
+    let faulty_server = node.faulty_server(move |_| fault.clone())?;
+    let follower = Follower::start(&node, &faulty_server.access()?, &[])?;
     let labels = [("outcome", outcome)];
-    let what = format!("an answer to be {outcome}");
+    let what = format!("the outcome {outcome}");
     follower
         .daemon
-        .wait_for_metrics(&what, SOON, |metrics| {
+        .wait_for_metrics(&what, TIMEOUT, |metrics| {
             let requests = metrics.count("arp_monitor_kubernetes_requests_total", &labels)?;
             Ok(requests > 0)
         })
-        .with_context(|| follower.daemon.process().said())?;
+        .with_context(|| follower.daemon.process().written_output())?;
     assert_eq!(follower.cluster()?["services"], json!([]));
     assert!(follower.daemon.is_ready()?);
 
-    liar.set(|path| {
+    faulty_server.set(|path| {
         if path.contains("watch=") {
-            return Lie::StaysOpen(String::new());
+            return Fault::HeldOpen(String::new());
         }
         let items = if path.starts_with("/api/v1/services") {
             json!([service("shop", "frontend")])
@@ -445,9 +449,9 @@ fn holds_out_against(lie: Lie, outcome: &str) -> Result<()> {
             json!([])
         };
         let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": items });
-        Lie::Says(200, "application/json", list.to_string())
+        Fault::Response(200, "application/json", list.to_string())
     });
-    follower.wait_for("the truth", EVENTUALLY, |cluster| {
+    follower.wait_for("the truth", RELIST_TIMEOUT, |cluster| {
         addresses(cluster, "frontend").is_some()
     })?;
     assert_eq!(follower.daemon.terminate()?.code(), Some(0));
@@ -455,59 +459,62 @@ fn holds_out_against(lie: Lie, outcome: &str) -> Result<()> {
 }
 
 #[test]
-fn html_is_no_answer() -> Result<()> {
+fn an_html_response_is_an_error() -> Result<()> {
     let page = "<html><body>Sign in to continue</body></html>".to_owned();
-    holds_out_against(Lie::Says(200, "text/html", page), "garbage")
+    survives(Fault::Response(200, "text/html", page), "garbage")
 }
 
 #[test]
-fn an_answer_of_another_kind_is_no_answer() -> Result<()> {
+fn a_response_of_another_kind_is_an_error() -> Result<()> {
     let pod = json!({ "apiVersion": "v1", "kind": "Pod", "items": "many" }).to_string();
-    holds_out_against(Lie::Says(200, "application/json", pod), "garbage")
+    survives(Fault::Response(200, "application/json", pod), "garbage")
 }
 
 #[test]
-fn half_an_answer_is_no_answer() -> Result<()> {
+fn a_truncated_response_is_an_error() -> Result<()> {
     let half =
         r#"{"kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"na"#;
-    holds_out_against(Lie::BreaksOff(half.to_owned()), "unreachable")
+    survives(Fault::TruncatedBody(half.to_owned()), "unreachable")
 }
 
 #[test]
-fn an_answer_without_end_is_given_up_without_filling_the_memory() -> Result<()> {
+fn an_endless_response_is_aborted_with_bounded_memory() -> Result<()> {
     let start = r#"{"kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[{"x":""#;
-    holds_out_against(
-        Lie::Endless(start.to_owned(), "x".repeat(1 << 16)),
+    survives(
+        Fault::EndlessBody(start.to_owned(), "x".repeat(1 << 16)),
         "garbage",
     )
 }
 
 #[test]
-fn errors_of_the_server_are_waited_out() -> Result<()> {
+fn the_daemon_retries_after_server_errors() -> Result<()> {
     let status = json!({ "kind": "Status", "status": "Failure", "code": 500 }).to_string();
-    holds_out_against(Lie::Says(500, "application/json", status), "unavailable")
+    survives(
+        Fault::Response(500, "application/json", status),
+        "unavailable",
+    )
 }
 
 #[test]
-fn noise_is_no_answer() -> Result<()> {
-    holds_out_against(Lie::Noise, "unreachable")
+fn a_response_that_is_not_http_is_an_error() -> Result<()> {
+    survives(Fault::NotHttp, "unreachable")
 }
 
 #[test]
-fn whose_address_it_is_does_not_matter_to_who_is_told_not_to_ask() -> Result<()> {
+fn with_kubernetes_off_no_request_is_sent() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
-    let liar = node.liar(|_| Lie::Silence)?;
-    let follower = Follower::start(&node, &liar.access()?, &["--kubernetes", "off"])?;
+    let faulty_server = node.faulty_server(|_| Fault::NoResponse)?;
+    let follower = Follower::start(&node, &faulty_server.access()?, &["--kubernetes", "off"])?;
     let metrics = follower.daemon.metrics()?;
     assert!(states(&metrics).is_empty());
     follower
         .daemon
         .process()
-        .wait_for_line(Stream::Stderr, SOON, |line| {
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
             line.contains("--kubernetes off")
         })?;
     assert_eq!(follower.daemon.terminate()?.code(), Some(0));
-    assert_eq!(liar.requests(), [""; 0]);
+    assert_eq!(faulty_server.requests(), [""; 0]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The daemon that asks: what it finds by it, what it sends for it, and whom it leaves alone.
+//! Active probing: which findings it leads to, which frames it sends, and when it must not send.
 
 use std::{
     collections::BTreeSet,
@@ -8,25 +8,25 @@ use std::{
 use jiff::Timestamp;
 use probe_common::wire::MacAddr;
 use probe_tests::{
-    Daemon, Duplicate, Finding, Frame, Host, INTERFACE, Lab, Link, Metrics, Process,
-    SHARED_ADDRESS, SocketPlace, Stream, eventually,
+    Daemon, DaemonSocket, Finding, Frame, Host, INTERFACE, Lab, Link, Metrics, Process,
+    SHARED_ADDRESS, Stream, ThreeHosts, eventually,
 };
 
-/// [`SHARED_ADDRESS`], as frames have it.
+/// [`SHARED_ADDRESS`] as bytes.
 const SHARED: [u8; 4] = [192, 0, 2, 10];
-/// For something that comes at once, on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(10);
-/// The start's minute, and more.
-const LONG: Duration = Duration::from_secs(90);
-/// What `--probe-interval` has for tests that do not want to wait five minutes.
+/// Timeout for an immediate event on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for the first minute after a start, and more.
+const LONG_TIMEOUT: Duration = Duration::from_secs(90);
+/// A short `--probe-interval`, because the default is five minutes.
 const OFTEN: [&str; 2] = ["--probe-interval", "2s"];
-/// The last bytes of addresses that are taken over while several daemons watch.
+/// The last bytes of the addresses that are taken over while several daemons run.
 const TAKEN_OVER: [u8; 2] = [200, 201];
 
-/// A daemon with a socket of its own, of which every finding is seen, not only those that it logs.
+/// A daemon with its own socket, through which every finding is read, including those that are not logged.
 struct Watched<'a> {
     daemon: Daemon<'a>,
-    place: SocketPlace,
+    daemon_socket: DaemonSocket,
 }
 
 impl<'a> Watched<'a> {
@@ -38,21 +38,24 @@ impl<'a> Watched<'a> {
     }
 
     fn on(host: &'a Host, options: &[&str]) -> Self {
-        let place = SocketPlace::new().unwrap();
-        let asking = if options.contains(&"--active-probing") {
+        let daemon_socket = DaemonSocket::new().unwrap();
+        let probing = if options.contains(&"--active-probing") {
             &[][..]
         } else {
             &["--active-probing", "auto"]
         };
-        let options = [&["--socket", place.word()], asking, options].concat();
+        let options = [&["--socket", daemon_socket.argument()], probing, options].concat();
         Self {
             daemon: host.ready_bare_daemon(&options).unwrap(),
-            place,
+            daemon_socket,
         }
     }
 
     fn findings(&self) -> Vec<Finding> {
-        let lines = self.place.get("/v1/findings?since=0&follow=false").unwrap();
+        let lines = self
+            .daemon_socket
+            .get("/v1/findings?since=0&follow=false")
+            .unwrap();
         lines.map(|line| Finding::parse(&line).unwrap()).collect()
     }
 
@@ -72,24 +75,26 @@ impl<'a> Watched<'a> {
     }
 
     fn bindings(&self) -> Vec<serde_json::Value> {
-        let lines = self.place.get("/v1/bindings").unwrap();
+        let lines = self.daemon_socket.get("/v1/bindings").unwrap();
         lines
             .map(|line| serde_json::from_str(&line).unwrap())
             .collect()
     }
 
-    fn asked(&self, purpose: &str) -> u64 {
-        asked(&self.daemon.metrics().unwrap(), purpose)
+    fn probes_sent(&self, purpose: &str) -> u64 {
+        probes_sent(&self.daemon.metrics().unwrap(), purpose)
     }
 
-    fn wait_until_asked(&self, purpose: &str, frames: u64, within: Duration) {
+    fn wait_until_probed(&self, purpose: &str, frames: u64, within: Duration) {
         let what = format!("{frames} frames for {purpose}");
-        let wish = |metrics: &Metrics| Ok(asked(metrics, purpose) >= frames);
-        self.daemon.wait_for_metrics(&what, within, wish).unwrap();
+        let condition = |metrics: &Metrics| Ok(probes_sent(metrics, purpose) >= frames);
+        self.daemon
+            .wait_for_metrics(&what, within, condition)
+            .unwrap();
     }
 }
 
-fn asked(metrics: &Metrics, purpose: &str) -> u64 {
+fn probes_sent(metrics: &Metrics, purpose: &str) -> u64 {
     metrics
         .count("arp_monitor_arp_probes_sent_total", &[("purpose", purpose)])
         .unwrap()
@@ -104,20 +109,20 @@ fn not_sent(metrics: &Metrics, reason: &str) -> u64 {
         .unwrap()
 }
 
-/// Three hosts, of which the server has the address and the rival has not, yet.
-fn before_the_duplicate(lab: &Lab) -> Duplicate {
+/// Three hosts, of which only the server has the shared address so far.
+fn without_the_duplicate(lab: &Lab) -> ThreeHosts {
     let hosts = lab.three_hosts().unwrap();
-    hosts.remove_rival().unwrap();
+    hosts.remove_duplicate().unwrap();
     hosts
 }
 
-/// The rival takes the address and says so.
-fn take_over(hosts: &Duplicate) {
+/// The duplicate adds the address and announces it.
+fn take_over(hosts: &ThreeHosts) {
     hosts
-        .rival
+        .duplicate
         .add_address(&format!("{SHARED_ADDRESS}/24"))
         .unwrap();
-    announce(&hosts.rival);
+    announce(&hosts.duplicate);
 }
 
 fn announce(host: &Host) {
@@ -125,12 +130,12 @@ fn announce(host: &Host) {
     host.sender().unwrap().send(&frame).unwrap();
 }
 
-/// The ARP frames that pass a host's network card, as tcpdump tells them: with the time at which the kernel took
-/// them, and without what goes over the loopback meanwhile.
+/// The ARP frames on a host's interface as tcpdump prints them, with kernel timestamps and without loopback
+/// traffic.
 struct Tapped(Process);
 
 impl Tapped {
-    /// `direction` is `out` for what the host sends, `in` for what it receives.
+    /// `direction` is `out` for frames that the host sends, `in` for frames that it receives.
     fn start(host: &Host, direction: &str) -> Self {
         let words = [
             "tcpdump",
@@ -145,7 +150,9 @@ impl Tapped {
         let words = words.into_iter().chain(["-i", INTERFACE, "arp"]);
         let tcpdump = host.spawn(words).unwrap();
         tcpdump
-            .wait_for_line(Stream::Stderr, SOON, |line| line.contains("listening on"))
+            .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
+                line.contains("listening on")
+            })
             .unwrap();
         Self(tcpdump)
     }
@@ -154,26 +161,26 @@ impl Tapped {
         self.0.lines(Stream::Stdout)
     }
 
-    /// Questions of daemons.
-    fn questions(&self) -> Vec<Question> {
+    /// The ARP probes of daemons.
+    fn probes(&self) -> Vec<ArpProbe> {
         self.lines()
             .iter()
-            .filter_map(|line| question(line))
+            .filter_map(|line| parse_probe(line))
             .collect()
     }
 }
 
-/// An ARP probe of a daemon's.
+/// An ARP probe of a daemon.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Question {
-    /// When the kernel took it, in seconds.
+struct ArpProbe {
+    /// The kernel timestamp in seconds.
     at: f64,
     from: MacAddr,
     to: MacAddr,
 }
 
-/// A question of a daemon's in the words of tcpdump: an ARP probe with its mark, from its own MAC.
-fn question(line: &str) -> Option<Question> {
+/// Parses a line of tcpdump as an ARP probe of a daemon, which has a mark and the daemon's own MAC.
+fn parse_probe(line: &str) -> Option<ArpProbe> {
     let mut words = line.split_whitespace();
     let at = words.next()?.parse().ok()?;
     let source = words.next()?;
@@ -183,7 +190,7 @@ fn question(line: &str) -> Option<Question> {
     };
     let (_, what) = line.split_once(": Request who-has ")?;
     let is_marked = what.contains(&format!(" ({source}) tell 0.0.0.0, "));
-    is_marked.then_some(Question {
+    is_marked.then_some(ArpProbe {
         at,
         from: source.parse().ok()?,
         to,
@@ -193,39 +200,39 @@ fn question(line: &str) -> Option<Question> {
 #[test]
 fn two_hosts_that_keep_an_address_after_a_takeover_are_a_conflict_within_five_seconds() {
     let lab = Lab::new().unwrap();
-    let hosts = before_the_duplicate(&lab);
+    let hosts = without_the_duplicate(&lab);
     let watched = Watched::start(&hosts.client, &[]);
-    hosts.ask().unwrap();
-    watched.wait_for("new_binding", SHARED_ADDRESS, SOON);
+    hosts.resolve().unwrap();
+    watched.wait_for("new_binding", SHARED_ADDRESS, TIMEOUT);
     let changed = Timestamp::now();
     take_over(&hosts);
-    let conflict = watched.wait_for("conflict", SHARED_ADDRESS, SOON);
+    let conflict = watched.wait_for("conflict", SHARED_ADDRESS, TIMEOUT);
     let took = conflict.seconds_after(changed).unwrap();
     assert!((0.0..5.0).contains(&took), "{took}");
     assert_eq!(conflict.evidence, "confirmed");
     assert_eq!(conflict.counts["confirmed"], 1);
     assert_eq!(
         conflict.macs().unwrap(),
-        [hosts.server.mac(), hosts.rival.mac()]
+        [hosts.server.mac(), hosts.duplicate.mac()]
     );
-    watched.wait_until_asked("confirmation", 4, SOON);
-    assert_eq!(watched.asked("confirmation"), 4);
+    watched.wait_until_probed("confirmation", 4, TIMEOUT);
+    assert_eq!(watched.probes_sent("confirmation"), 4);
 }
 
 #[test]
-fn an_old_owner_that_does_not_answer_makes_it_a_move_before_its_ten_seconds() {
+fn a_previous_owner_without_a_reply_makes_it_a_move_before_ten_seconds() {
     let lab = Lab::new().unwrap();
-    let hosts = before_the_duplicate(&lab);
+    let hosts = without_the_duplicate(&lab);
     let watched = Watched::start(&hosts.client, &[]);
-    hosts.ask().unwrap();
-    watched.wait_for("new_binding", SHARED_ADDRESS, SOON);
+    hosts.resolve().unwrap();
+    watched.wait_for("new_binding", SHARED_ADDRESS, TIMEOUT);
     hosts
         .server
         .remove_address(&format!("{SHARED_ADDRESS}/24"))
         .unwrap();
     let changed = Timestamp::now();
     take_over(&hosts);
-    let moved = watched.wait_for("moved", SHARED_ADDRESS, SOON);
+    let moved = watched.wait_for("moved", SHARED_ADDRESS, TIMEOUT);
     let took = moved.seconds_after(changed).unwrap();
     assert!((0.0..8.0).contains(&took), "{took}");
     for bad in ["contested", "conflict"] {
@@ -233,42 +240,42 @@ fn an_old_owner_that_does_not_answer_makes_it_a_move_before_its_ten_seconds() {
     }
 }
 
-/// Nobody but the daemon ever asks for the address.
+/// Only the daemon ever requests the address.
 #[test]
-fn a_duplicate_that_nobody_asks_for_is_found_by_care() {
+fn periodic_probing_finds_an_unused_duplicate() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watched = Watched::start(
         &hosts.client,
         &["--track", "192.0.2.10/32", "--probe-interval", "2s"],
     );
-    let conflict = watched.wait_for("conflict", SHARED_ADDRESS, LONG);
+    let conflict = watched.wait_for("conflict", SHARED_ADDRESS, LONG_TIMEOUT);
     assert_eq!(conflict.severity, "critical");
     assert_eq!(conflict.evidence, "duplicate_reply");
     assert_eq!(
         conflict.macs().unwrap(),
-        [hosts.server.mac(), hosts.rival.mac()]
+        [hosts.server.mac(), hosts.duplicate.mac()]
     );
 }
 
-/// This host has it, and its own kernel neither answers the question nor minds it.
+/// This host has the address, and its own kernel neither replies to the probe nor is affected by it.
 #[test]
-fn a_stranger_on_an_address_of_this_host_is_found_by_care() {
+fn periodic_probing_finds_another_owner_of_this_hosts_address() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watched = Watched::start(&hosts.server, &OFTEN);
     let sent = Tapped::start(&hosts.server, "out");
-    let conflict = watched.wait_for("conflict", SHARED_ADDRESS, LONG);
+    let conflict = watched.wait_for("conflict", SHARED_ADDRESS, LONG_TIMEOUT);
     assert_eq!(
         (conflict.evidence.as_str(), conflict.severity.as_str()),
         (Some("local"), "critical")
     );
     let sent = sent.lines();
     assert!(
-        sent.iter().all(|line| question(line).is_some()),
+        sent.iter().all(|line| parse_probe(line).is_some()),
         "{sent:#?}"
     );
-    assert!(watched.asked("local") >= 1);
+    assert!(watched.probes_sent("local") >= 1);
     let address = hosts
         .server
         .exec(["ip", "-o", "address", "show", "dev", INTERFACE])
@@ -280,49 +287,49 @@ fn a_stranger_on_an_address_of_this_host_is_found_by_care() {
 }
 
 #[test]
-fn a_conflict_that_one_owner_leaves_is_resolved() {
+fn a_conflict_is_resolved_when_one_owner_leaves() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watched = Watched::start(&hosts.client, &["--quiet-after", "5s"]);
-    hosts.ask().unwrap();
-    watched.wait_for("conflict", SHARED_ADDRESS, SOON);
-    hosts.remove_rival().unwrap();
+    hosts.resolve().unwrap();
+    watched.wait_for("conflict", SHARED_ADDRESS, TIMEOUT);
+    hosts.remove_duplicate().unwrap();
     let resolved = watched.wait_for("conflict_resolved", SHARED_ADDRESS, Duration::from_secs(30));
     assert_eq!(resolved.owners[0].macs, [hosts.server.mac().to_string()]);
-    watched.wait_until_asked("resolution", 2, SOON);
-    assert_eq!(watched.asked("resolution"), 2);
+    watched.wait_until_probed("resolution", 2, TIMEOUT);
+    assert_eq!(watched.probes_sent("resolution"), 2);
     assert_eq!(watched.of("conflict_quiet"), []);
 }
 
 #[test]
-fn where_it_may_not_ask_a_conflict_becomes_quiet_and_does_not_hang() {
+fn a_conflict_on_an_off_link_address_becomes_quiet() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let watched = Watched::start(&hosts.client, &["--quiet-after", "3s"]);
-    hosts.ask().unwrap();
-    watched.wait_for("conflict", SHARED_ADDRESS, SOON);
-    // The address is on-link no more.
+    hosts.resolve().unwrap();
+    watched.wait_for("conflict", SHARED_ADDRESS, TIMEOUT);
+    // The address is no longer on-link.
     hosts.client.remove_address("192.0.2.1/24").unwrap();
     hosts.client.add_address("198.51.100.1/24").unwrap();
     watched.wait_for("conflict_quiet", SHARED_ADDRESS, Duration::from_secs(20));
-    let wish = |metrics: &Metrics| Ok(not_sent(metrics, "off_link") >= 1);
+    let condition = |metrics: &Metrics| Ok(not_sent(metrics, "off_link") >= 1);
     watched
         .daemon
-        .wait_for_metrics("a question that was not put", SOON, wish)
+        .wait_for_metrics("an ARP probe that was not sent", TIMEOUT, condition)
         .unwrap();
-    assert_eq!(watched.asked("resolution"), 0);
+    assert_eq!(watched.probes_sent("resolution"), 0);
 }
 
 #[test]
-fn an_address_that_matters_and_does_not_answer_is_silent_until_it_does() {
+fn a_tracked_address_without_replies_is_silent_until_it_replies() {
     let lab = Lab::new().unwrap();
-    let hosts = before_the_duplicate(&lab);
+    let hosts = without_the_duplicate(&lab);
     hosts.server.add_address("192.0.2.11/24").unwrap();
     let options = ["--track", "192.0.2.10/32", "--probe-interval", "2s"];
     let watched = Watched::start(&hosts.client, &options);
-    watched.wait_for("new_binding", SHARED_ADDRESS, LONG);
-    // So that there is somebody who would answer, too.
-    hosts.client.ask("192.0.2.11").unwrap();
+    watched.wait_for("new_binding", SHARED_ADDRESS, LONG_TIMEOUT);
+    // So that another host could reply, too.
+    hosts.client.resolve("192.0.2.11").unwrap();
     assert_eq!(watched.of("silent"), []);
 
     let address = format!("{SHARED_ADDRESS}/24");
@@ -350,7 +357,7 @@ fn an_address_that_matters_and_does_not_answer_is_silent_until_it_does() {
 #[test]
 fn an_unplugged_cable_is_not_silence() {
     let lab = Lab::new().unwrap();
-    let hosts = before_the_duplicate(&lab);
+    let hosts = without_the_duplicate(&lab);
     hosts.server.add_address("192.0.2.11/24").unwrap();
     let options = [
         "--track",
@@ -359,33 +366,33 @@ fn an_unplugged_cable_is_not_silence() {
         "1s",
     ];
     let watched = Watched::start(&hosts.client, &options);
-    watched.wait_for("new_binding", SHARED_ADDRESS, LONG);
-    watched.wait_for("new_binding", "192.0.2.11", LONG);
+    watched.wait_for("new_binding", SHARED_ADDRESS, LONG_TIMEOUT);
+    watched.wait_for("new_binding", "192.0.2.11", LONG_TIMEOUT);
     hosts.switch.unplug(&hosts.client).unwrap();
-    let wish = |metrics: &Metrics| Ok(not_sent(metrics, "link_down") >= 6);
+    let condition = |metrics: &Metrics| Ok(not_sent(metrics, "link_down") >= 6);
     watched
         .daemon
         .wait_for_metrics(
-            "questions that were not sent",
+            "ARP probes that were not sent",
             Duration::from_secs(30),
-            wish,
+            condition,
         )
         .unwrap();
-    // Nor is what is unplugged further away: the carrier stays, and nobody answers.
+    // An unplugged cable behind the switch is no silence either: the carrier stays, and no host replies.
     hosts.switch.plug(&hosts.client).unwrap();
     hosts
         .client
         .wait_for_link("its carrier", Link::is_up)
         .unwrap();
     hosts.switch.unplug(&hosts.server).unwrap();
-    let before = watched.asked("periodic");
-    watched.wait_until_asked("periodic", before + 12, Duration::from_secs(40));
+    let before = watched.probes_sent("periodic");
+    watched.wait_until_probed("periodic", before + 12, Duration::from_secs(40));
     assert_eq!(watched.of("silent"), []);
 }
 
-/// Its kernel is told to keep quiet, so that whatever the host sends is the daemon's.
+/// The kernel of the host sends no ARP, so that every ARP frame of the host is the daemon's.
 #[test]
-fn all_that_it_ever_sends_are_arp_probes_from_its_own_mac_five_a_second() {
+fn the_daemon_sends_only_arp_probes_from_its_own_mac_five_a_second() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let client = &hosts.client;
@@ -404,22 +411,22 @@ fn all_that_it_ever_sends_are_arp_probes_from_its_own_mac_five_a_second() {
             "2s",
         ],
     );
-    // Addresses to care for, a takeover, a conflict, and somebody who wants to know who this is.
-    let station = hosts.server.sender().unwrap();
+    // Tracked addresses, a takeover, a conflict, and a client that resolves the host's address.
+    let sender = hosts.server.sender().unwrap();
     for last in 100..140 {
         let frame = Frame::announcement(hosts.server.mac(), [192, 0, 2, last]);
-        station.send(&frame).unwrap();
+        sender.send(&frame).unwrap();
     }
     announce(&hosts.server);
-    announce(&hosts.rival);
-    station
+    announce(&hosts.duplicate);
+    sender
         .send(&Frame::request(hosts.server.mac(), SHARED, [192, 0, 2, 1]))
         .unwrap();
-    watched.wait_for("conflict", SHARED_ADDRESS, LONG);
-    watched.wait_until_asked("periodic", 150, LONG);
+    watched.wait_for("conflict", SHARED_ADDRESS, LONG_TIMEOUT);
+    watched.wait_until_probed("periodic", 150, LONG_TIMEOUT);
 
-    // tcpdump writes a frame a moment after it was counted.
-    let lines = eventually("more than 150 frames on the wire", SOON, || {
+    // tcpdump writes a frame shortly after it was counted.
+    let lines = eventually("more than 150 captured frames", TIMEOUT, || {
         let lines = sent.lines();
         Ok((lines.len() > 150).then_some(lines))
     })
@@ -428,24 +435,28 @@ fn all_that_it_ever_sends_are_arp_probes_from_its_own_mac_five_a_second() {
     let purposes = ["confirmation", "local", "resolution", "periodic"];
     let counted: u64 = purposes
         .iter()
-        .map(|purpose| asked(&metrics, purpose))
+        .map(|purpose| probes_sent(&metrics, purpose))
         .sum();
     assert!(
         lines.len() as u64 <= counted,
         "{} of {counted}",
         lines.len()
     );
-    let receivers = [MacAddr::BROADCAST, hosts.server.mac(), hosts.rival.mac()];
+    let receivers = [
+        MacAddr::BROADCAST,
+        hosts.server.mac(),
+        hosts.duplicate.mac(),
+    ];
     for line in &lines {
-        let question = question(line).unwrap_or_else(|| panic!("no question: {line}"));
-        assert_eq!(question.from, client.mac());
-        assert!(receivers.contains(&question.to), "{line}");
+        let parse_probe = parse_probe(line).unwrap_or_else(|| panic!("not an ARP probe: {line}"));
+        assert_eq!(parse_probe.from, client.mac());
+        assert!(receivers.contains(&parse_probe.to), "{line}");
     }
-    let times: Vec<_> = sent.questions().iter().map(|it| it.at).collect();
+    let times: Vec<_> = sent.probes().iter().map(|it| it.at).collect();
     assert!(most_within(&times, 0.99) <= 5);
 }
 
-/// The most frames within any time of this length, in seconds.
+/// The largest number of frames within any period of this length in seconds.
 fn most_within(times: &[f64], length: f64) -> usize {
     let within = |from: f64| {
         let inside = |at: &&f64| (from..from + length).contains(*at);
@@ -455,15 +466,15 @@ fn most_within(times: &[f64], length: f64) -> usize {
 }
 
 #[test]
-fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
+fn three_daemons_on_a_segment_share_one_probe_budget() {
     let lab = Lab::new().unwrap();
-    // So that a bystander sees what is for one host alone, too.
+    // So that the observer receives unicast frames of others, too.
     let switch = lab.hub().unwrap();
     let hosts: Vec<_> = (1..4)
         .map(|number| {
             let host = switch.host(&format!("node{number}")).unwrap();
             host.add_address(&format!("192.0.2.{number}/24")).unwrap();
-            // Each holds some of the addresses that all three care for.
+            // Each host owns some of the addresses that all three daemons track.
             for last in 0..20 {
                 let address = 100 + 20 * (number - 1) + last;
                 host.add_address(&format!("192.0.2.{address}/32")).unwrap();
@@ -471,25 +482,25 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
             host
         })
         .collect();
-    let bystander = switch.host("bystander").unwrap();
+    let observer = switch.host("observer").unwrap();
     let track: Vec<_> = (100..160)
         .map(|last| format!("192.0.2.{last}/32"))
         .collect();
     let track = track.join(",");
-    let tapped = Tapped::start(&bystander, "in");
-    // Nobody has ever heard a claim of any of them when the first question comes.
+    let tapped = Tapped::start(&observer, "in");
+    // No claim for any of them was observed before the first probe.
     let options = ["--track", track.as_str(), "--probe-interval", "15s"];
     let watched: Vec<_> = hosts
         .iter()
         .map(|host| Watched::start(host, &options))
         .collect();
-    let asked: Vec<_> = watched
+    let probes_sent: Vec<_> = watched
         .iter()
-        .map(|watched| watched.asked("periodic"))
+        .map(|watched| watched.probes_sent("periodic"))
         .collect();
-    // Meanwhile addresses are taken over by a MAC that answers nothing, which each of them asks about.
+    // Meanwhile, a MAC that never replies takes over addresses, and each daemon sends probes for them.
     let others = [MacAddr([2, 0, 0, 0, 9, 1]), MacAddr([2, 0, 0, 0, 9, 2])];
-    let sender = bystander.sender().unwrap();
+    let sender = observer.sender().unwrap();
     for mac in others {
         for last in TAKEN_OVER {
             let frame = Frame::announcement(mac, [192, 0, 2, last]);
@@ -500,21 +511,20 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
             .flat_map(|it| TAKEN_OVER.map(|last| (it, last)))
         {
             let ip = format!("192.0.2.{last}");
-            watched.wait_for("new_binding", &ip, SOON);
+            watched.wait_for("new_binding", &ip, TIMEOUT);
         }
     }
-    for (watched, asked) in watched.iter().zip(asked) {
-        watched.wait_until_asked("confirmation", 4, LONG);
-        watched.wait_until_asked("periodic", asked + 12, LONG);
+    for (watched, probes_sent) in watched.iter().zip(probes_sent) {
+        watched.wait_until_probed("confirmation", 4, LONG_TIMEOUT);
+        watched.wait_until_probed("periodic", probes_sent + 12, LONG_TIMEOUT);
     }
-    let questions = tapped.questions();
-    let times = |wanted: &dyn Fn(&Question) -> bool| -> Vec<_> {
-        let wanted = questions.iter().filter(|question| wanted(question));
-        wanted.map(|question| question.at).collect()
+    let probes = tapped.probes();
+    let times = |wanted: &dyn Fn(&ArpProbe) -> bool| -> Vec<_> {
+        let wanted = probes.iter().filter(|parse_probe| wanted(parse_probe));
+        wanted.map(|parse_probe| parse_probe.at).collect()
     };
-    // Five a second, by which all pay for what one sends to everybody. Each of the others may have decided to ask in
-    // the moment in which one did.
-    let to_all = times(&|question| question.to == MacAddr::BROADCAST);
+    // Five broadcasts a second, a budget that the daemons share. Several may decide to send in the same moment.
+    let to_all = times(&|parse_probe| parse_probe.to == MacAddr::BROADCAST);
     assert!(to_all.len() > 36, "{}", to_all.len());
     let overdraft = watched.len() - 1;
     let (burst, sustained) = (most_within(&to_all, 0.99), most_within(&to_all, 9.99));
@@ -522,16 +532,18 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
         burst <= 5 + overdraft && sustained <= 50 + overdraft,
         "{burst} in a second, {sustained} in ten"
     );
-    // What one sends, whatever it is for, is within the same budget.
+    // The frames of one daemon for all purposes are within the same budget.
     for host in &hosts {
-        let own = times(&|question| question.from == host.mac());
+        let own = times(&|parse_probe| parse_probe.from == host.mac());
         assert!(most_within(&own, 0.99) <= 5, "{own:?}");
-        let is_unicast =
-            |question: &&Question| question.from == host.mac() && others.contains(&question.to);
-        assert!(questions.iter().filter(is_unicast).count() >= 4);
+        let is_unicast = |parse_probe: &&ArpProbe| {
+            parse_probe.from == host.mac() && others.contains(&parse_probe.to)
+        };
+        assert!(probes.iter().filter(is_unicast).count() >= 4);
         assert!(
-            times(&|question| question.from == host.mac() && question.to == MacAddr::BROADCAST)
-                .len()
+            times(&|parse_probe| parse_probe.from == host.mac()
+                && parse_probe.to == MacAddr::BROADCAST)
+            .len()
                 > 1,
             "each has its turn"
         );
@@ -546,7 +558,8 @@ fn three_daemons_on_a_segment_stay_within_one_budget_and_know_each_other() {
     }
 }
 
-/// What a host does before it takes an address (RFC 5227 section 2.1.1). Says whether it may.
+/// Sends the ARP probes of a host that configures an address (RFC 5227 section 2.1.1). Returns whether the address
+/// is free.
 fn probe_for(host: &Host, address: [u8; 4]) -> bool {
     let (capture, sender) = (host.capture().unwrap(), host.sender().unwrap());
     let conflicts = |within: Duration| {
@@ -564,7 +577,7 @@ fn probe_for(host: &Host, address: [u8; 4]) -> bool {
         }
         false
     };
-    // PROBE_WAIT drawn as short as can be: the listening before the first probe is nobody's to foresee.
+    // PROBE_WAIT with its smallest value: no other host can foresee the time before the first probe.
     for wait in [1_000, 1_500, 2_000] {
         sender.send(&Frame::probe(host.mac(), address)).unwrap();
         if conflicts(Duration::from_millis(wait)) {
@@ -575,23 +588,23 @@ fn probe_for(host: &Host, address: [u8; 4]) -> bool {
 }
 
 #[test]
-fn a_host_that_boots_keeps_the_address_that_it_probes_for_while_the_daemon_would_ask() {
+fn a_booting_host_keeps_its_address_while_the_daemon_would_probe() {
     let lab = Lab::new().unwrap();
     let switch = lab.bridge().unwrap();
     let monitor = switch.host("monitor").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let booting = switch.host("booting").unwrap();
-    // Nobody has the address, and it matters: it is asked for every second.
+    // The address is tracked and unused: it is probed every second.
     let options = ["--track", "192.0.2.10/32", "--probe-interval", "1s"];
     let watched = Watched::start(&monitor, &options);
-    watched.wait_until_asked("periodic", 4, LONG);
+    watched.wait_until_probed("periodic", 4, LONG_TIMEOUT);
     for _ in 0..2 {
         assert!(probe_for(&booting, SHARED), "it was taken for a rival");
     }
-    let wish = |metrics: &Metrics| Ok(not_sent(metrics, "newcomer") >= 1);
+    let condition = |metrics: &Metrics| Ok(not_sent(metrics, "newcomer") >= 1);
     watched
         .daemon
-        .wait_for_metrics("a question that was put off", SOON, wish)
+        .wait_for_metrics("a delayed ARP probe", TIMEOUT, condition)
         .unwrap();
     let finished = booting
         .run([
@@ -605,28 +618,28 @@ fn a_host_that_boots_keeps_the_address_that_it_probes_for_while_the_daemon_would
         ])
         .unwrap();
     assert!(finished.status.success(), "{finished:?}");
-    // Put off, not dropped.
-    let before = watched.asked("periodic");
-    watched.wait_until_asked("periodic", before + 2, Duration::from_secs(30));
+    // Delayed, not dropped.
+    let before = watched.probes_sent("periodic");
+    watched.wait_until_probed("periodic", before + 2, Duration::from_secs(30));
     assert_eq!(watched.of("probe_denied"), []);
 }
 
-/// Servers that have the address for themselves only, and a router that answers for what is elsewhere.
+/// Servers that have the address on loopback only, and a router that replies for other networks.
 #[test]
-fn hidden_service_addresses_and_proxies_are_no_owners_when_asked() {
+fn hidden_service_addresses_and_proxies_are_no_owners_when_probed() {
     let lab = Lab::new().unwrap();
-    let hosts = before_the_duplicate(&lab);
-    hosts.rival.add_address("192.0.2.12/24").unwrap();
+    let hosts = without_the_duplicate(&lab);
+    hosts.duplicate.add_address("192.0.2.12/24").unwrap();
     hosts
-        .rival
+        .duplicate
         .set_parameter("ipv4/conf/all/arp_ignore", "1")
         .unwrap();
     hosts
-        .rival
+        .duplicate
         .set_parameter("ipv4/conf/all/arp_announce", "2")
         .unwrap();
     hosts
-        .rival
+        .duplicate
         .ip(["address", "add", "192.0.2.10/32", "dev", "lo"])
         .unwrap();
     let proxy = hosts.switch.host("proxy").unwrap();
@@ -645,22 +658,22 @@ fn hidden_service_addresses_and_proxies_are_no_owners_when_asked() {
     }
     let options = ["--track", "192.0.2.0/24", "--probe-interval", "1s"];
     let watched = Watched::start(&hosts.client, &options);
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     for address in ["192.0.2.12", "192.0.2.13"] {
-        hosts.client.ask(address).unwrap();
+        hosts.client.resolve(address).unwrap();
     }
-    // It answers an ordinary request for what it thinks is elsewhere.
-    hosts.client.ask("192.0.2.200").unwrap();
-    watched.wait_for("new_binding", "192.0.2.200", SOON);
+    // The router replies to an ordinary request for an address that it believes to be elsewhere.
+    hosts.client.resolve("192.0.2.200").unwrap();
+    watched.wait_for("new_binding", "192.0.2.200", TIMEOUT);
     take_over_and_back(&hosts, &watched);
-    watched.wait_until_asked("periodic", 30, LONG);
+    watched.wait_until_probed("periodic", 30, LONG_TIMEOUT);
     for bad in ["contested", "conflict"] {
         assert_eq!(watched.of(bad), [], "{bad}");
     }
 }
 
-/// The proxy gets the service address for a while, properly.
-fn take_over_and_back(hosts: &Duplicate, watched: &Watched) {
+/// The proxy adds the service address for a while.
+fn take_over_and_back(hosts: &ThreeHosts, watched: &Watched) {
     let address = format!("{SHARED_ADDRESS}/24");
     hosts.server.remove_address(&address).unwrap();
     let other = hosts.switch.host("other").unwrap();
@@ -677,9 +690,9 @@ fn take_over_and_back(hosts: &Duplicate, watched: &Watched) {
 }
 
 #[test]
-fn off_means_that_nothing_is_sent() {
+fn active_probing_off_sends_nothing() {
     let lab = Lab::new().unwrap();
-    let hosts = before_the_duplicate(&lab);
+    let hosts = without_the_duplicate(&lab);
     let sent = Tapped::start(&hosts.client, "out");
     let options = [
         "--active-probing",
@@ -693,7 +706,7 @@ fn off_means_that_nothing_is_sent() {
     announce(&hosts.server);
     take_over(&hosts);
     watched.wait_for("moved", SHARED_ADDRESS, Duration::from_secs(20));
-    assert_eq!(sent.questions(), []);
+    assert_eq!(sent.probes(), []);
     let metrics = watched.daemon.metrics().unwrap();
     assert_eq!(
         metrics.get("arp_monitor_active_probing", &[("state", "off")]),
@@ -701,9 +714,9 @@ fn off_means_that_nothing_is_sent() {
     );
 }
 
-/// The network is the bridge's or the macvlan's, the wire is the network card's.
+/// The IP network belongs to the bridge or macvlan, and the frames go through the interface below.
 #[test]
-fn who_has_the_network_asks_through_the_card_below_it() {
+fn the_interface_below_the_network_device_sends_the_probes() {
     let stacked = [
         vec![
             "link add over type bridge",
@@ -729,12 +742,12 @@ fn who_has_the_network_asks_through_the_card_below_it() {
             &monitor,
             &["--track", "192.0.2.10/32", "--probe-interval", "2s"],
         );
-        // Nobody else has asked, and the owner announces nothing: it has answered the daemon.
-        watched.wait_for("new_binding", SHARED_ADDRESS, LONG);
-        let questions = tapped.questions();
-        assert!(!questions.is_empty());
-        for question in questions {
-            let from = question.from.to_string();
+        // No other host has sent a request, and the owner announces nothing: it has replied to the daemon.
+        watched.wait_for("new_binding", SHARED_ADDRESS, LONG_TIMEOUT);
+        let probes = tapped.probes();
+        assert!(!probes.is_empty());
+        for parse_probe in probes {
+            let from = parse_probe.from.to_string();
             assert_eq!(from, "02:00:00:00:0b:01", "{commands:?}");
         }
         assert_eq!(watched.of("silent"), []);
@@ -742,7 +755,7 @@ fn who_has_the_network_asks_through_the_card_below_it() {
 }
 
 #[test]
-fn a_vlan_in_which_this_host_has_no_address_is_not_asked_on() {
+fn a_vlan_without_an_own_address_is_not_probed() {
     let lab = Lab::new().unwrap();
     let [monitor, other] = lab.pair("monitor", "other").unwrap();
     // An address in the untagged segment says nothing about the tagged one.
@@ -751,21 +764,24 @@ fn a_vlan_in_which_this_host_has_no_address_is_not_asked_on() {
         &monitor,
         &["--track", "192.0.2.0/24", "--probe-interval", "1s"],
     );
-    let station = other.sender().unwrap();
+    let sender = other.sender().unwrap();
     let capture = other.capture().unwrap();
     for mac in [other.mac(), MacAddr([2, 0, 0, 0, 9, 9])] {
-        station
+        sender
             .send(&Frame::announcement(mac, SHARED).tagged(100))
             .unwrap();
     }
-    let wish = |metrics: &Metrics| Ok(not_sent(metrics, "off_link") >= 1);
+    let condition = |metrics: &Metrics| Ok(not_sent(metrics, "off_link") >= 1);
     watched
         .daemon
-        .wait_for_metrics("a question that was not put", SOON, wish)
+        .wait_for_metrics("an ARP probe that was not sent", TIMEOUT, condition)
         .unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(frame) = capture.next(Duration::from_millis(200)).unwrap() {
-        heard.extend(frame.arp().filter(|_| !frame.sent));
+        received.extend(frame.arp().filter(|_| !frame.sent));
     }
-    assert!(heard.iter().all(|frame| frame.tpa != SHARED), "{heard:?}");
+    assert!(
+        received.iter().all(|frame| frame.tpa != SHARED),
+        "{received:?}"
+    );
 }

@@ -1,15 +1,15 @@
-//! What is documented of the kernel side's memory is what the kernel says.
+//! The documented memory of the kernel side is what the kernel reports.
 
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use probe_datapath::{Kernel, LoadOptions, memory};
 
-/// Memory of all maps that this process holds, by the kernel's own account (`bpf_map_show_fdinfo`).
+/// The memory of all maps of this process, as the kernel reports it (`bpf_map_show_fdinfo`).
 fn pinned() -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir("/proc/self/fdinfo").context("is /proc mounted?")? {
-        // The descriptor of the directory itself is gone by now.
+        // The descriptor of the directory itself is closed by now.
         let Ok(info) = fs::read_to_string(entry?.path()) else {
             continue;
         };
@@ -25,7 +25,7 @@ fn pinned() -> Result<u64> {
 }
 
 #[test]
-fn the_kernel_side_takes_the_memory_that_is_documented() -> Result<()> {
+fn the_kernel_side_uses_the_documented_memory() -> Result<()> {
     let options = LoadOptions::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -42,7 +42,7 @@ fn the_kernel_side_takes_the_memory_that_is_documented() -> Result<()> {
         .sum();
     ensure!(
         measured.abs_diff(computed) * 20 < computed,
-        "the kernel says {measured} bytes, computed were {computed}"
+        "the kernel reports {measured} bytes, the computed size is {computed}"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a scrape says of addresses, and for how long; and that Prometheus' own tool finds nothing wrong with it.
+//! The series of addresses and their lifetime, and a scrape that `promtool` accepts.
 
 use std::{
     io::Write as _,
@@ -11,54 +11,54 @@ use probe_tests::{
     Daemon, Frame, Host, Lab, Metrics, SHARED_ADDRESS, eventually, prometheus_program,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
 const VIRTUAL: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 7]);
 const ADDRESS: [u8; 4] = [192, 0, 2, 10];
 const IP: (&str, &str) = ("ip", "192.0.2.10");
 
-fn announce(wire: &Host, owner: MacAddr, address: [u8; 4]) {
+fn announce(peer: &Host, owner: MacAddr, address: [u8; 4]) {
     let frame = Frame::announcement(owner, address);
-    wire.sender().unwrap().send(&frame).unwrap();
+    peer.sender().unwrap().send(&frame).unwrap();
 }
 
-fn wait(daemon: &Daemon<'_>, what: &str, mut wish: impl FnMut(&Metrics) -> bool) -> Metrics {
+fn wait(daemon: &Daemon<'_>, what: &str, mut condition: impl FnMut(&Metrics) -> bool) -> Metrics {
     daemon
-        .wait_for_metrics(what, SOON, |metrics| Ok(wish(metrics)))
+        .wait_for_metrics(what, TIMEOUT, |metrics| Ok(condition(metrics)))
         .unwrap()
 }
 
-/// Two answers to one request, and a daemon that has found the conflict.
-fn conflict(wire: &Host) {
-    let asker = MacAddr([2, 0, 0, 0, 0, 0xc]);
-    let sender = wire.sender().unwrap();
+/// Sends two replies to one request and waits until the daemon reports the conflict.
+fn conflict(peer: &Host) {
+    let requester = MacAddr([2, 0, 0, 0, 0, 0xc]);
+    let sender = peer.sender().unwrap();
     sender
-        .send(&Frame::request(asker, [192, 0, 2, 1], ADDRESS))
+        .send(&Frame::request(requester, [192, 0, 2, 1], ADDRESS))
         .unwrap();
     for owner in [A, B] {
         sender
-            .send(&Frame::reply(owner, ADDRESS, asker, [192, 0, 2, 1]))
+            .send(&Frame::reply(owner, ADDRESS, requester, [192, 0, 2, 1]))
             .unwrap();
     }
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_a_scrape_that_has_everything_in_it() {
+fn promtool_accepts_a_scrape_with_every_metric() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let daemon = hosts
         .client
         .ready_daemon(&["--track", "192.0.2.0/24"])
         .unwrap();
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     let parts = [
         "arp_monitor_conflict_owner_info{",
         "arp_monitor_tracked_claim_timestamp_seconds{",
         "arp_monitor_neighbor_mismatch{",
         "process_cpu_seconds_total",
     ];
-    let scrape = eventually(&format!("a scrape with {parts:?}"), SOON, || {
+    let scrape = eventually(&format!("a scrape with {parts:?}"), TIMEOUT, || {
         let scrape = daemon.get("/metrics")?.body;
         Ok(parts
             .iter()
@@ -79,19 +79,22 @@ fn promtool_finds_nothing_wrong_with_a_scrape_that_has_everything_in_it() {
         .write_all(scrape.as_bytes())
         .unwrap();
     let finished = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8(finished.stderr).unwrap();
-    assert!(finished.status.success() && said.is_empty(), "{said}");
+    let messages = String::from_utf8(finished.stderr).unwrap();
+    assert!(
+        finished.status.success() && messages.is_empty(),
+        "{messages}"
+    );
 }
 
 #[test]
-fn a_conflict_has_series_while_it_is_open_and_none_after() {
+fn a_conflict_has_series_only_while_it_is_open() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let daemon = monitor
         .ready_daemon(&["--quiet-after", "1s", "--expire-after", "2s"])
         .unwrap();
-    conflict(&wire);
+    conflict(&peer);
     let open = wait(&daemon, "the conflict's series", |metrics| {
         metrics.get("arp_monitor_conflict_owners", &[IP]) == Some(2.0)
     });
@@ -132,9 +135,9 @@ fn a_conflict_has_series_while_it_is_open_and_none_after() {
 }
 
 #[test]
-fn a_tracked_address_has_its_owner_its_last_claim_and_its_findings_under_the_name_of_its_network() {
+fn series_of_a_tracked_address_have_its_owner_last_claim_and_findings() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let daemon = monitor
         .ready_daemon(&[
@@ -148,7 +151,7 @@ fn a_tracked_address_has_its_owner_its_last_claim_and_its_findings_under_the_nam
         .unwrap();
     let claims = "arp_monitor_tracked_claim_timestamp_seconds";
     let moved = ("finding", "moved");
-    announce(&wire, A, ADDRESS);
+    announce(&peer, A, ADDRESS);
     let a = A.to_string();
     let before = wait(&daemon, "the first owner", |metrics| {
         metrics
@@ -161,7 +164,7 @@ fn a_tracked_address_has_its_owner_its_last_claim_and_its_findings_under_the_nam
     let findings = "arp_monitor_tracked_findings_total";
     assert_eq!(before.get(findings, &[IP, moved]), Some(0.0));
 
-    announce(&wire, B, ADDRESS);
+    announce(&peer, B, ADDRESS);
     let b = B.to_string();
     let after = wait(&daemon, "the move", |metrics| {
         metrics.get(findings, &[IP, moved]) == Some(1.0)
@@ -171,14 +174,14 @@ fn a_tracked_address_has_its_owner_its_last_claim_and_its_findings_under_the_nam
 }
 
 #[test]
-fn a_virtual_router_and_the_machine_behind_it_are_one_owner() {
+fn a_virtual_router_and_its_host_are_one_owner() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor.ready_daemon(&["--track", "192.0.2.0/24"]).unwrap();
     let claims = "arp_monitor_tracked_claim_timestamp_seconds";
-    announce(&wire, VIRTUAL, ADDRESS);
-    announce(&wire, A, ADDRESS);
-    daemon.wait_until_digested(2).unwrap();
+    announce(&peer, VIRTUAL, ADDRESS);
+    announce(&peer, A, ADDRESS);
+    daemon.wait_until_processed(2).unwrap();
     let metrics = daemon.metrics().unwrap();
     let owner = VIRTUAL.to_string();
     assert!(metrics.get(claims, &[IP, ("owner", &owner)]).is_some());
@@ -186,14 +189,14 @@ fn a_virtual_router_and_the_machine_behind_it_are_one_owner() {
 }
 
 #[test]
-fn a_stale_neighbour_entry_of_this_host_shows_until_it_is_corrected() {
+fn a_stale_neighbour_entry_is_reported_until_it_is_corrected() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let daemon = monitor.ready_daemon(&["--track", "192.0.2.0/24"]).unwrap();
     let mismatch = "arp_monitor_neighbor_mismatch";
-    announce(&wire, A, ADDRESS);
-    daemon.wait_until_digested(1).unwrap();
+    announce(&peer, A, ADDRESS);
+    daemon.wait_until_processed(1).unwrap();
     assert_eq!(daemon.metrics().unwrap().select(mismatch, &[IP]).count(), 0);
     for (believed, expected) in [(B, 1.0), (A, 0.0)] {
         let mac = believed.to_string();
@@ -208,16 +211,16 @@ fn a_stale_neighbour_entry_of_this_host_shows_until_it_is_corrected() {
 }
 
 #[test]
-fn series_of_addresses_are_bounded_and_what_does_not_fit_is_counted() {
+fn address_series_are_bounded_and_omitted_ones_are_counted() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor
         .ready_daemon(&["--track", "192.0.2.0/24", "--metrics-addresses", "2"])
         .unwrap();
     for last in 11..16 {
-        announce(&wire, A, [192, 0, 2, last]);
+        announce(&peer, A, [192, 0, 2, last]);
     }
-    daemon.wait_until_digested(5).unwrap();
+    daemon.wait_until_processed(5).unwrap();
     let metrics = daemon.metrics().unwrap();
     let claims = metrics.select("arp_monitor_tracked_claim_timestamp_seconds", &[]);
     assert_eq!(claims.count(), 2);
@@ -231,12 +234,12 @@ fn series_of_addresses_are_bounded_and_what_does_not_fit_is_counted() {
 }
 
 #[test]
-fn a_host_says_which_macs_are_its_own_and_how_long_events_take() {
+fn the_metrics_contain_own_macs_and_event_latency() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let daemon = hosts.client.ready_daemon(&[]).unwrap();
-    hosts.client.ask(SHARED_ADDRESS).unwrap();
-    let metrics = eventually("an event to be judged", SOON, || {
+    hosts.client.resolve(SHARED_ADDRESS).unwrap();
+    let metrics = eventually("an event to be judged", TIMEOUT, || {
         let metrics = daemon.metrics()?;
         let count = metrics.count("arp_monitor_detection_latency_seconds_count", &[])?;
         Ok((count > 0).then_some(metrics))

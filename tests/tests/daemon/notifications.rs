@@ -1,21 +1,21 @@
-//! From the wire to a webhook, over TLS: what is sent, and what happens when the receiver misbehaves.
+//! From frames to a webhook over TLS: what is sent, and what happens when the receiver misbehaves.
 
 use std::{fs, path::Path, time::Duration};
 
 use probe_common::wire::MacAddr;
 use probe_tests::{
-    Answer, Authority, Daemon, Frame, Host, INTERFACE, Lab, Metrics, Process, Receiver,
-    SHARED_ADDRESS, SocketPlace, Stream,
+    Authority, Daemon, DaemonSocket, Frame, Host, INTERFACE, Lab, Metrics, Process, Receiver,
+    ReceiverResponse, SHARED_ADDRESS, Stream,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// For a message, on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(20);
-/// For a message after a timeout or a retry.
-const LATER: Duration = Duration::from_secs(40);
+/// Timeout for a message on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout for a message after a timeout or a retry.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// The files of the webhook's settings.
+/// The files of the webhook settings.
 struct Files(TempDir);
 
 impl Files {
@@ -27,7 +27,7 @@ impl Files {
     }
 
     fn write(&self, name: &str, text: &str) {
-        // Replaced by renaming, as a mounted Secret is.
+        // Replaced by renaming, as in a mounted Secret.
         let new = self.0.path().join("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, self.0.path().join(name)).unwrap();
@@ -48,18 +48,20 @@ fn start<'a>(host: &'a Host, options: &[String], more: &[&str]) -> Daemon<'a> {
     host.ready_daemon(&[&options, more].concat()).unwrap()
 }
 
-fn drill(host: &Host, place: &SocketPlace) -> Process {
-    let words = ["drill", "--for", "5m", "--socket", place.word()];
+fn drill(host: &Host, daemon_socket: &DaemonSocket) -> Process {
+    let words = ["drill", "--for", "5m", "--socket", daemon_socket.argument()];
     let drill = host.probe(&words).unwrap();
     drill
-        .wait_for_line(Stream::Stdout, SOON, |line| line.contains("DRILL/conflict"))
+        .wait_for_line(Stream::Stdout, TIMEOUT, |line| {
+            line.contains("DRILL/conflict")
+        })
         .unwrap();
     drill
 }
 
 fn end(mut drill: Process) {
     drill.interrupt().unwrap();
-    assert_eq!(drill.exit_status(SOON).unwrap().code(), Some(0));
+    assert_eq!(drill.exit_status(TIMEOUT).unwrap().code(), Some(0));
 }
 
 fn count(metrics: &Metrics, result: &str) -> u64 {
@@ -72,7 +74,9 @@ fn count(metrics: &Metrics, result: &str) -> u64 {
 fn wait_for_count(daemon: &Daemon<'_>, result: &str, number: u64) {
     let what = format!("{number} {result}");
     daemon
-        .wait_for_metrics(&what, LATER, |metrics| Ok(count(metrics, result) >= number))
+        .wait_for_metrics(&what, RETRY_TIMEOUT, |metrics| {
+            Ok(count(metrics, result) >= number)
+        })
         .unwrap();
 }
 
@@ -104,9 +108,9 @@ fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
         &[&more[..], &["--active-probing", "auto"]].concat(),
     );
 
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     let opened = receiver
-        .wait_for_notification("the conflict", SOON, |notification| {
+        .wait_for_notification("the conflict", TIMEOUT, |notification| {
             is(notification, "conflict", SHARED_ADDRESS)
         })
         .unwrap();
@@ -114,7 +118,7 @@ fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
         (&opened["severity"], &opened["drill"]),
         (&json!("critical"), &json!(false))
     );
-    for owner in [&hosts.server, &hosts.rival] {
+    for owner in [&hosts.server, &hosts.duplicate] {
         let mac = owner.mac().to_string();
         assert!(
             opened["finding"]["owners"].to_string().contains(&mac),
@@ -129,9 +133,9 @@ fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
 
     // A new token needs no restart.
     files.write("secret", "an0ther\n");
-    hosts.remove_rival().unwrap();
+    hosts.remove_duplicate().unwrap();
     receiver
-        .wait_for_notification("its end", LATER, |notification| {
+        .wait_for_notification("its end", RETRY_TIMEOUT, |notification| {
             is(notification, "conflict_resolved", SHARED_ADDRESS)
         })
         .unwrap();
@@ -143,33 +147,37 @@ fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
         (count(&metrics, "retried"), count(&metrics, "refused")),
         (0, 0)
     );
-    let said = daemon.process().said();
+    let messages = daemon.process().written_output();
     for secret in ["s3cret", "an0ther", "/hook"] {
-        assert!(!said.contains(secret), "{said}");
+        assert!(!messages.contains(secret), "{messages}");
     }
 }
 
 #[test]
 fn nothing_is_sent_to_a_receiver_with_an_untrusted_certificate() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let [authority, stranger] = [Authority::new().unwrap(), Authority::new().unwrap()];
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let [authority, unknown_host] = [Authority::new().unwrap(), Authority::new().unwrap()];
     let receiver = monitor.receiver(&authority, 0, []).unwrap();
-    let files = Files::new(&stranger, &receiver.url());
-    let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
-    let drill = drill(&monitor, &place);
+    let files = Files::new(&unknown_host, &receiver.url());
+    let daemon = start(
+        &monitor,
+        &files.options(),
+        &["--socket", daemon_socket.argument()],
+    );
+    let drill = drill(&monitor, &daemon_socket);
     wait_for_count(&daemon, "retried", 2);
     assert_eq!(receiver.messages().len(), 0);
     daemon
         .process()
-        .wait_for_line(Stream::Stderr, SOON, |line| {
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
             line.contains("invalid peer certificate") && line.contains("--webhook-ca-file")
         })
         .unwrap();
     files.write("ca.pem", &authority.pem());
     let received = receiver
-        .wait_for_notification("the drill", LATER, |notification| {
+        .wait_for_notification("the drill", RETRY_TIMEOUT, |notification| {
             is(notification, "conflict", "192.0.2.1")
         })
         .unwrap();
@@ -177,47 +185,55 @@ fn nothing_is_sent_to_a_receiver_with_an_untrusted_certificate() {
     assert!(received["text"].as_str().unwrap().starts_with("DRILL"));
     end(drill);
     receiver
-        .wait_for_notification("its end", SOON, |notification| {
+        .wait_for_notification("its end", TIMEOUT, |notification| {
             is(notification, "conflict_resolved", "192.0.2.1")
         })
         .unwrap();
 }
 
 #[test]
-fn the_authorities_of_the_system_do_not_trust_a_private_one() {
+fn system_authorities_do_not_trust_a_private_one() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
     let receiver = monitor.receiver(&authority, 0, []).unwrap();
     let files = Files::new(&authority, &receiver.url());
     let options = [files.option("url", "url")];
-    let daemon = start(&monitor, &options, &["--socket", place.word()]);
-    let _drill = drill(&monitor, &place);
+    let daemon = start(&monitor, &options, &["--socket", daemon_socket.argument()]);
+    let _drill = drill(&monitor, &daemon_socket);
     wait_for_count(&daemon, "retried", 1);
     assert_eq!(receiver.messages().len(), 0);
 }
 
 #[test]
-fn notifications_that_waited_for_a_receiver_are_one_message() {
+fn pending_notifications_are_sent_in_one_message() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
     let port = monitor.free_port().unwrap();
     let files = Files::new(&authority, &format!("https://localhost:{port}/hook"));
-    let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
-    let drill = drill(&monitor, &place);
+    let daemon = start(
+        &monitor,
+        &files.options(),
+        &["--socket", daemon_socket.argument()],
+    );
+    let drill = drill(&monitor, &daemon_socket);
     let waiting = [("channel", "webhook")];
     daemon
-        .wait_for_metrics("one that waits after two attempts", LATER, |metrics| {
-            let waiting = metrics.get("arp_monitor_notifications_pending", &waiting);
-            Ok(count(metrics, "retried") >= 2 && waiting == Some(1.0))
-        })
+        .wait_for_metrics(
+            "one that waits after two attempts",
+            RETRY_TIMEOUT,
+            |metrics| {
+                let waiting = metrics.get("arp_monitor_notifications_pending", &waiting);
+                Ok(count(metrics, "retried") >= 2 && waiting == Some(1.0))
+            },
+        )
         .unwrap();
     end(drill);
     let receiver = monitor.receiver(&authority, port, []).unwrap();
-    let received = receiver.wait_for(1, LATER).unwrap();
+    let received = receiver.wait_for(1, RETRY_TIMEOUT).unwrap();
     let notification = &received[0].body["notifications"];
     assert_eq!(notification.as_array().unwrap().len(), 1, "{received:#?}");
     assert_eq!(notification[0]["kind"], "conflict_resolved");
@@ -229,28 +245,32 @@ fn notifications_that_waited_for_a_receiver_are_one_message() {
 #[test]
 fn temporary_errors_are_retried_and_nothing_is_sent_twice_after_success() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
-    let answers = [
-        Answer::Status(500, "", "out of order"),
-        Answer::Status(429, "Retry-After: 3\r\n", ""),
-        Answer::End,
+    let responses = [
+        ReceiverResponse::Status(500, "", "out of order"),
+        ReceiverResponse::Status(429, "Retry-After: 3\r\n", ""),
+        ReceiverResponse::Close,
     ];
-    let receiver = monitor.receiver(&authority, 0, answers).unwrap();
+    let receiver = monitor.receiver(&authority, 0, responses).unwrap();
     let files = Files::new(&authority, &receiver.url());
-    let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
-    let drill = drill(&monitor, &place);
-    let received = receiver.wait_for(3, SOON).unwrap();
+    let daemon = start(
+        &monitor,
+        &files.options(),
+        &["--socket", daemon_socket.argument()],
+    );
+    let drill = drill(&monitor, &daemon_socket);
+    let received = receiver.wait_for(3, TIMEOUT).unwrap();
     let waited = received[2].arrived.duration_since(received[1].arrived);
     assert!(waited >= Duration::from_secs(3), "{waited:?}");
     wait_for_count(&daemon, "sent", 1);
     assert_eq!(count(&daemon.metrics().unwrap(), "retried"), 3);
     // The response to a secret URL may repeat it, and is not logged.
-    assert!(!daemon.process().said().contains("out of order"));
+    assert!(!daemon.process().written_output().contains("out of order"));
     end(drill);
     wait_for_count(&daemon, "sent", 2);
-    // Four attempts at one, and one at the other.
+    // Four attempts for one message, and one for the other.
     let conflict = json!("conflict");
     let expected = [
         conflict.clone(),
@@ -263,26 +283,34 @@ fn temporary_errors_are_retried_and_nothing_is_sent_twice_after_success() {
 }
 
 #[test]
-fn a_receiver_that_is_silent_or_endless_delays_nothing_else() {
+fn a_silent_or_endless_receiver_delays_nothing_else() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
-    let answers = [Answer::Silence, Answer::Endless(503), Answer::Endless(200)];
-    let receiver = monitor.receiver(&authority, 0, answers).unwrap();
+    let responses = [
+        ReceiverResponse::NoResponse,
+        ReceiverResponse::Endless(503),
+        ReceiverResponse::Endless(200),
+    ];
+    let receiver = monitor.receiver(&authority, 0, responses).unwrap();
     let files = Files::new(&authority, &receiver.url());
-    let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
-    let _drill = drill(&monitor, &place);
-    receiver.wait_for(1, SOON).unwrap();
-    // Detection goes on meanwhile.
-    conflicts(&wire, 1);
-    daemon.wait_for_finding("conflict", SOON).unwrap();
+    let daemon = start(
+        &monitor,
+        &files.options(),
+        &["--socket", daemon_socket.argument()],
+    );
+    let _drill = drill(&monitor, &daemon_socket);
+    receiver.wait_for(1, TIMEOUT).unwrap();
+    // Detection continues meanwhile.
+    conflicts(&peer, 1);
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
     assert_eq!(receiver.messages().len(), 1);
     wait_for_count(&daemon, "sent", 1);
     let received = receiver.messages();
     assert_eq!(received.len(), 3);
-    // What happened meanwhile is in the same message.
+    // The findings made meanwhile are in the same message.
     assert_eq!(
         received[2].body["notifications"].as_array().unwrap().len(),
         2
@@ -293,18 +321,22 @@ fn a_receiver_that_is_silent_or_endless_delays_nothing_else() {
 #[test]
 fn a_redirection_is_refused_and_not_followed() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
     let elsewhere = monitor.receiver(&authority, 8443, []).unwrap();
-    let answers = [
-        Answer::Status(307, "Location: https://localhost:8443/other\r\n", ""),
-        Answer::Status(403, "", "invalid_token"),
+    let responses = [
+        ReceiverResponse::Status(307, "Location: https://localhost:8443/other\r\n", ""),
+        ReceiverResponse::Status(403, "", "invalid_token"),
     ];
-    let receiver = monitor.receiver(&authority, 0, answers).unwrap();
+    let receiver = monitor.receiver(&authority, 0, responses).unwrap();
     let files = Files::new(&authority, &receiver.url());
-    let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
-    let drill = drill(&monitor, &place);
+    let daemon = start(
+        &monitor,
+        &files.options(),
+        &["--socket", daemon_socket.argument()],
+    );
+    let drill = drill(&monitor, &daemon_socket);
     wait_for_count(&daemon, "refused", 1);
     end(drill);
     wait_for_count(&daemon, "refused", 2);
@@ -314,29 +346,29 @@ fn a_redirection_is_refused_and_not_followed() {
         (count(&metrics, "sent"), count(&metrics, "retried")),
         (0, 0)
     );
-    let said = daemon.finish().unwrap().stderr;
-    assert!(said.contains("redirection"), "{said}");
-    assert!(said.contains("answered 403"), "{said}");
-    assert!(!said.contains("invalid_token"), "{said}");
+    let messages = daemon.finish().unwrap().stderr;
+    assert!(messages.contains("redirection"), "{messages}");
+    assert!(messages.contains("answered 403"), "{messages}");
+    assert!(!messages.contains("invalid_token"), "{messages}");
 }
 
 #[test]
-fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
+fn many_conflicts_are_one_message_that_counts_omitted_ones() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
-    // So that all of it has happened before the first message.
+    // The delay ensures that all findings are made before the first message.
     let receiver = monitor
         .receiver(
             &authority,
             0,
-            [Answer::Status(503, "Retry-After: 5\r\n", "")],
+            [ReceiverResponse::Status(503, "Retry-After: 5\r\n", "")],
         )
         .unwrap();
     let files = Files::new(&authority, &receiver.url());
     let daemon = start(&monitor, &files.options(), &[]);
-    conflicts(&wire, 200);
-    let received = receiver.wait_for(2, SOON).unwrap();
+    conflicts(&peer, 200);
+    let received = receiver.wait_for(2, TIMEOUT).unwrap();
     assert_eq!(
         received[1].body["notifications"].as_array().unwrap().len(),
         50
@@ -345,7 +377,7 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
     wait_for_count(&daemon, "sent", 1);
     let dropped = [("channel", "webhook")];
     let dropped = daemon
-        .wait_for_metrics("the others to be counted", SOON, |metrics| {
+        .wait_for_metrics("the others to be counted", TIMEOUT, |metrics| {
             Ok(metrics.get("arp_monitor_notifications_pending", &dropped) == Some(0.0))
         })
         .unwrap()
@@ -354,15 +386,15 @@ fn a_storm_is_one_message_that_counts_what_it_does_not_list() {
 }
 
 #[test]
-fn the_text_names_what_happened_where_and_the_next_step() {
+fn the_text_names_the_finding_the_location_and_the_next_step() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
     let receiver = monitor.receiver(&authority, 0, []).unwrap();
     let files = Files::new(&authority, &receiver.url());
     let _daemon = start(&monitor, &files.options(), &["--webhook-format=slack"]);
-    conflicts(&wire, 1);
-    let received = receiver.wait_for(1, SOON).unwrap();
+    conflicts(&peer, 1);
+    let received = receiver.wait_for(1, TIMEOUT).unwrap();
     let text = received[0].body["text"].as_str().unwrap();
     for part in [
         "*Warning: 198.18.0.0 has 2 owners*",
@@ -380,32 +412,39 @@ fn the_text_names_what_happened_where_and_the_next_step() {
 #[test]
 fn a_conflict_just_before_shutdown_is_sent() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let authority = Authority::new().unwrap();
     let receiver = monitor.receiver(&authority, 0, []).unwrap();
     let files = Files::new(&authority, &receiver.url());
-    let daemon = start(&monitor, &files.options(), &["--socket", place.word()]);
-    let drill = drill(&monitor, &place);
+    let daemon = start(
+        &monitor,
+        &files.options(),
+        &["--socket", daemon_socket.argument()],
+    );
+    let drill = drill(&monitor, &daemon_socket);
     assert!(daemon.terminate().unwrap().success());
     assert!(kinds(&receiver).contains(&json!("conflict")));
     drop(drill);
 }
 
-/// Two owners answer one request for each of so many addresses (198.18.0.0/15, RFC 2544).
-fn conflicts(wire: &Host, number: u32) {
-    let asker = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+/// Sends two replies by different owners to one request for each of this number of addresses (198.18.0.0/15, RFC
+/// 2544).
+fn conflicts(peer: &Host, number: u32) {
+    let requester = MacAddr([2, 0, 0, 0, 0, 0xcc]);
     let owners = [
         MacAddr([2, 0, 0, 0, 0, 0xaa]),
         MacAddr([2, 0, 0, 0, 0, 0xbb]),
     ];
-    let sender = wire.sender().unwrap();
+    let sender = peer.sender().unwrap();
     for number in 0..number {
         let ip = std::net::Ipv4Addr::from(0xc612_0000 + number);
-        let asked = [192, 0, 2, 99];
-        sender.send(&Frame::request(asker, asked, ip)).unwrap();
+        let requester_address = [192, 0, 2, 99];
+        sender
+            .send(&Frame::request(requester, requester_address, ip))
+            .unwrap();
         for owner in owners {
-            let reply = Frame::reply(owner, ip, asker, asked);
+            let reply = Frame::reply(owner, ip, requester, requester_address);
             sender.send(&reply).unwrap();
         }
     }

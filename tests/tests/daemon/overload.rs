@@ -1,4 +1,5 @@
-//! What clients, readers of its log and full disks may cost the daemon: bounded memory and time, and never detection.
+//! The cost of clients, log readers and full disks to the daemon: bounded memory and time, without effect on
+//! detection.
 
 use std::{
     fs::OpenOptions,
@@ -13,16 +14,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use probe_tests::{Daemon, Frame, Host, INTERFACE, LISTEN, Lab, SocketPlace, Stream, eventually};
+use probe_tests::{Daemon, DaemonSocket, Frame, Host, INTERFACE, LISTEN, Lab, Stream, eventually};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a shutdown may take, with a second for the machine.
+/// The largest duration of a shutdown, with a second for the machine.
 const SHUTDOWN: Duration = Duration::from_secs(6);
 
-fn options(place: &SocketPlace) -> Vec<&str> {
-    vec!["-i", INTERFACE, "--attach", "tc", "--socket", place.word()]
+fn options(daemon_socket: &DaemonSocket) -> Vec<&str> {
+    vec![
+        "-i",
+        INTERFACE,
+        "--attach",
+        "tc",
+        "--socket",
+        daemon_socket.argument(),
+    ]
 }
 
 fn open_conflicts(daemon: &Daemon) -> f64 {
@@ -33,11 +41,11 @@ fn open_conflicts(daemon: &Daemon) -> f64 {
 #[test]
 fn half_open_connections_do_not_detach_the_programs() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let daemon = hosts
         .client
-        .daemon_under(&["prlimit", "--nofile=600:600"], &options(&place))
+        .daemon_under(&["prlimit", "--nofile=600:600"], &options(&daemon_socket))
         .unwrap();
     daemon.wait_until_ready().unwrap();
     let connections: Vec<_> = hosts
@@ -47,32 +55,32 @@ fn half_open_connections_do_not_detach_the_programs() {
             Ok((0..700).map(connect).collect())
         })
         .unwrap();
-    // Not a wait for something to happen: attachments are checked every two seconds.
+    // A period and not a wait: attachments are checked every two seconds.
     thread::sleep(Duration::from_secs(5));
-    hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", SOON).unwrap();
+    hosts.resolve().unwrap();
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     drop(connections);
     daemon.wait_until_ready().unwrap();
-    let said = daemon.process().lines(Stream::Stderr).join("\n");
-    assert!(!said.contains("reattaching"), "{said}");
+    let messages = daemon.process().lines(Stream::Stderr).join("\n");
+    assert!(!messages.contains("reattaching"), "{messages}");
     let labels = [("server", "metrics"), ("reason", "per_peer")];
-    let refused = eventually("a scrape", SOON, || Ok(daemon.metrics().ok())).unwrap();
+    let refused = eventually("a scrape", TIMEOUT, || Ok(daemon.metrics().ok())).unwrap();
     let refused = refused.count("arp_monitor_connections_refused_total", &labels);
     assert!(refused.unwrap() > 600);
 }
 
 #[test]
-fn a_limit_of_descriptors_that_clients_could_use_up_is_refused() {
+fn a_descriptor_limit_that_clients_could_exhaust_is_refused() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let wrapper = ["prlimit", "--nofile=256:256"];
     let daemon = monitor.daemon_under(&wrapper, &["-i", INTERFACE]).unwrap();
-    let finished = daemon.ended(SOON).unwrap();
+    let finished = daemon.ended(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     assert!(finished.stderr.contains("LimitNOFILE="), "{finished:?}");
 }
 
-/// A pipe that is full and is never read.
+/// A full pipe that is never read.
 fn full_pipe(directory: &Path) -> (PathBuf, std::fs::File) {
     const O_NONBLOCK: i32 = 0o4000;
     let path = directory.join("pipe");
@@ -90,9 +98,14 @@ fn full_pipe(directory: &Path) -> (PathBuf, std::fs::File) {
     (path, pipe)
 }
 
-fn with_blocked<'a>(host: &'a Host, place: &SocketPlace, stream: &str, pipe: &Path) -> Daemon<'a> {
+fn with_blocked<'a>(
+    host: &'a Host,
+    daemon_socket: &DaemonSocket,
+    stream: &str,
+    pipe: &Path,
+) -> Daemon<'a> {
     let script = format!("exec \"$@\" {stream}>{}", pipe.display());
-    host.daemon_under(&["sh", "-c", &script, "sh"], &options(place))
+    host.daemon_under(&["sh", "-c", &script, "sh"], &options(daemon_socket))
         .unwrap()
 }
 
@@ -102,16 +115,16 @@ fn a_blocked_log_stops_neither_detection_nor_shutdown() {
         let directory = TempDir::new().unwrap();
         let (path, _pipe) = full_pipe(directory.path());
         let lab = Lab::new().unwrap();
-        let place = SocketPlace::new().unwrap();
+        let daemon_socket = DaemonSocket::new().unwrap();
         let hosts = lab.three_hosts().unwrap();
-        let daemon = with_blocked(&hosts.client, &place, stream, &path);
+        let daemon = with_blocked(&hosts.client, &daemon_socket, stream, &path);
         daemon.wait_until_ready().unwrap();
-        hosts.ask().unwrap();
-        eventually("the conflict to be found", SOON, || {
+        hosts.resolve().unwrap();
+        eventually("the conflict to be found", TIMEOUT, || {
             Ok((open_conflicts(&daemon) > 0.0).then_some(()))
         })
         .unwrap();
-        eventually("the blocked stream to be seen", SOON, || {
+        eventually("the blocked stream to be reported", TIMEOUT, || {
             let health = daemon.get("/readyz")?;
             let name = if stream == "1" {
                 "log/stdout"
@@ -132,9 +145,9 @@ fn a_blocked_log_stops_neither_detection_nor_shutdown() {
 #[test]
 fn a_capture_on_a_full_disk_ends_watch_with_the_reason() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let watch = monitor.watch(&["--write", "/dev/full"]).unwrap();
-    let finished = watch.finish(SOON).unwrap();
+    let finished = watch.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     assert!(
         finished.stderr.contains("cannot write /dev/full"),
@@ -142,27 +155,27 @@ fn a_capture_on_a_full_disk_ends_watch_with_the_reason() {
     );
 }
 
-/// A client that has asked for something and never reads.
-fn silent_client(place: &SocketPlace, target: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(place.path()).unwrap();
+/// A client that has sent a request and never reads.
+fn silent_client(daemon_socket: &DaemonSocket, target: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(daemon_socket.path()).unwrap();
     write!(stream, "GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream
 }
 
-fn fill_the_table(daemon: &Daemon, wire: &Host, addresses: u32) {
+fn fill_the_table(daemon: &Daemon, peer: &Host, addresses: u32) {
     const CHUNK: u32 = 1_000;
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     for chunk in 0..addresses / CHUNK {
         let frames: Vec<_> = (0..CHUNK)
             .map(|number| {
                 let [.., high, low] = (chunk * CHUNK + number).to_be_bytes();
-                Frame::announcement(wire.mac(), [10, 7, high, low])
+                Frame::announcement(peer.mac(), [10, 7, high, low])
             })
             .collect();
         socket.send_all(&frames).unwrap();
         let sent = f64::from((chunk + 1) * CHUNK);
         daemon
-            .wait_for_metrics("the claims to be digested", SOON, |metrics| {
+            .wait_for_metrics("the claims to be processed", TIMEOUT, |metrics| {
                 Ok(metrics.get("arp_monitor_bindings", &[]) >= Some(sent * 0.9))
             })
             .unwrap();
@@ -170,31 +183,31 @@ fn fill_the_table(daemon: &Daemon, wire: &Host, addresses: u32) {
 }
 
 #[test]
-fn clients_that_do_not_read_cost_a_page_each_and_there_are_at_most_so_many() {
+fn clients_that_do_not_read_are_limited_in_number_and_memory() {
     const CLIENTS: usize = 20;
     const PER_CLIENT: f64 = 1.0;
     const MIB: f64 = 1_048_576.0;
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
-    fill_the_table(&daemon, &wire, 30_000);
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = monitor.ready_bare_daemon(&options(&daemon_socket)).unwrap();
+    fill_the_table(&daemon, &peer, 30_000);
     let memory = || {
         let metrics = daemon.metrics().unwrap();
         metrics.get("process_resident_memory_bytes", &[]).unwrap() / MIB
     };
-    // The first scrape of a full table and the first list take their memory once.
+    // The first scrape of a full table and the first list allocate their memory once.
     let list = |words: &[&str]| {
-        let words = [words, &["--socket", place.word()]].concat();
-        monitor.probe(&words).unwrap().finish(SOON).unwrap()
+        let words = [words, &["--socket", daemon_socket.argument()]].concat();
+        monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap()
     };
     let bindings = list(&["bindings", "-o", "json"]).success().unwrap();
     assert!(bindings.lines().count() >= 27_000);
     let before = memory();
     let mut clients: Vec<_> = (0..CLIENTS)
-        .map(|_| silent_client(&place, "/v1/bindings"))
+        .map(|_| silent_client(&daemon_socket, "/v1/bindings"))
         .collect();
-    // Not a wait for something to happen: the time in which all that is sent would be made.
+    // A period and not a wait: the daemon would generate the whole response within it.
     thread::sleep(Duration::from_secs(3));
     #[allow(clippy::cast_precision_loss, reason = "a small number")]
     let allowed = CLIENTS as f64 * PER_CLIENT;
@@ -202,9 +215,9 @@ fn clients_that_do_not_read_cost_a_page_each_and_there_are_at_most_so_many() {
     assert!(grown < allowed, "{CLIENTS} clients took {grown} MiB");
 
     while clients.len() < 64 {
-        clients.push(silent_client(&place, "/v1/findings"));
+        clients.push(silent_client(&daemon_socket, "/v1/findings"));
     }
-    eventually("a client too many to be refused", SOON, || {
+    eventually("a client too many to be refused", TIMEOUT, || {
         let refused = list(&["interfaces"]);
         let is_refused =
             refused.status.code() == Some(4) && refused.stderr.contains("64 clients are connected");
@@ -212,27 +225,29 @@ fn clients_that_do_not_read_cost_a_page_each_and_there_are_at_most_so_many() {
     })
     .unwrap();
     drop(clients);
-    eventually("a client to be served again", SOON, || {
+    eventually("a client to be served again", TIMEOUT, || {
         Ok((list(&["interfaces"]).status.code() == Some(0)).then_some(()))
     })
     .unwrap();
 }
 
 #[test]
-fn a_verb_says_that_the_daemon_does_not_reply_or_has_ended() {
+fn a_subcommand_reports_that_the_daemon_does_not_reply_or_has_ended() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
-    let watch = monitor.watch(&["--socket", place.word()]).unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = monitor.ready_bare_daemon(&options(&daemon_socket)).unwrap();
+    let watch = monitor
+        .watch(&["--socket", daemon_socket.argument()])
+        .unwrap();
     daemon.process().pause().unwrap();
-    let words = ["interfaces", "--socket", place.word()];
-    let finished = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    let words = ["interfaces", "--socket", daemon_socket.argument()];
+    let finished = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     assert!(finished.stderr.contains("does not reply"), "{finished:?}");
     daemon.process().resume().unwrap();
     daemon.kill().unwrap();
-    let finished = watch.finish(SOON).unwrap();
+    let finished = watch.finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     assert!(finished.stderr.contains(" ended"), "{finished:?}");
 }
@@ -240,15 +255,15 @@ fn a_verb_says_that_the_daemon_does_not_reply_or_has_ended() {
 #[test]
 fn a_removed_socket_file_is_created_again() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let _daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
-    std::fs::remove_file(place.path()).unwrap();
-    eventually("the socket file", SOON, || {
-        Ok(place.path().exists().then_some(()))
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let _daemon = monitor.ready_bare_daemon(&options(&daemon_socket)).unwrap();
+    std::fs::remove_file(daemon_socket.path()).unwrap();
+    eventually("the socket file", TIMEOUT, || {
+        Ok(daemon_socket.path().exists().then_some(()))
     })
     .unwrap();
-    let words = ["interfaces", "--socket", place.word()];
-    let finished = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    let words = ["interfaces", "--socket", daemon_socket.argument()];
+    let finished = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     finished.success().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Settings from a file, and other ones while the daemon runs.
+//! Settings from a file, and changed settings while the daemon runs.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use probe_common::wire::MacAddr;
 use probe_tests::{Daemon, Finding, Frame, Host, Lab, PublicCopy, Stream};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const OWNERS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 0xa]), MacAddr([2, 0, 0, 0, 0, 0xb])];
@@ -23,7 +23,7 @@ const OTHER: &str = "192.0.2.20";
 const SUCCESSFUL: &str = "arp_monitor_config_last_reload_successful";
 const SUCCESS: &str = "arp_monitor_config_last_reload_success_timestamp_seconds";
 
-/// A directory with settings, which everybody may read.
+/// A directory with settings, readable for every user.
 struct Directory(TempDir);
 
 impl Directory {
@@ -37,7 +37,7 @@ impl Directory {
         self.0.path().join(name)
     }
 
-    /// With the file of settings in it.
+    /// Creates the directory with a settings file.
     fn with(text: &str) -> Self {
         let directory = Self::new();
         directory.rewrite(text);
@@ -57,7 +57,7 @@ impl Directory {
         fs::rename(self.at("config.yaml.new"), self.config()).unwrap();
     }
 
-    /// As a kubelet lays a `ConfigMap` out, and lays it out anew.
+    /// Writes the files as a kubelet lays out a `ConfigMap`, also for updates.
     fn publish(&self, version: &str, text: &str) {
         let directory = self.at(version);
         fs::create_dir(&directory).unwrap();
@@ -75,13 +75,13 @@ fn daemon<'a>(host: &'a Host, directory: &Directory) -> Daemon<'a> {
         .unwrap()
 }
 
-/// Somebody asks for an address, and both owners answer.
-fn answer_twice(wire: &Host, address: &str) {
+/// Sends a request for an address and the replies of both owners.
+fn send_two_replies(peer: &Host, address: &str) {
     let address: std::net::Ipv4Addr = address.parse().unwrap();
     let client = [192, 0, 2, 1];
     let mut frames = vec![Frame::request(CLIENT, client, address)];
     frames.extend(OWNERS.map(|owner| Frame::reply(owner, address, CLIENT, client)));
-    wire.sender().unwrap().send_all(&frames).unwrap();
+    peer.sender().unwrap().send_all(&frames).unwrap();
 }
 
 fn wait_for(daemon: &Daemon<'_>, finding: &str, ip: &str, severity: &str) -> Finding {
@@ -92,26 +92,26 @@ fn wait_for(daemon: &Daemon<'_>, finding: &str, ip: &str, severity: &str) -> Fin
             found.severity.as_str(),
         ) == (finding, ip, severity)
     };
-    daemon.process().wait_for_finding(SOON, wanted).unwrap()
+    daemon.process().wait_for_finding(TIMEOUT, wanted).unwrap()
 }
 
-fn wait_for_line(daemon: &Daemon<'_>, says: &str) -> String {
-    let says = |line: &str| line.contains(says);
+fn wait_for_line(daemon: &Daemon<'_>, text: &str) -> String {
+    let text = |line: &str| line.contains(text);
     daemon
         .process()
-        .wait_for_line(Stream::Stderr, SOON, says)
+        .wait_for_line(Stream::Stderr, TIMEOUT, text)
         .unwrap()
 }
 
-fn lines_that_say(daemon: &Daemon<'_>, says: &str) -> usize {
+fn lines_containing(daemon: &Daemon<'_>, text: &str) -> usize {
     let lines = daemon.process().lines(Stream::Stderr);
-    lines.iter().filter(|line| line.contains(says)).count()
+    lines.iter().filter(|line| line.contains(text)).count()
 }
 
 fn wait_for_outcome(daemon: &Daemon<'_>, successful: f64) {
-    let wish = format!("{SUCCESSFUL} to be {successful}");
+    let condition = format!("{SUCCESSFUL} to be {successful}");
     daemon
-        .wait_for_metrics(&wish, SOON, |metrics| {
+        .wait_for_metrics(&condition, TIMEOUT, |metrics| {
             Ok(metrics.get(SUCCESSFUL, &[]) == Some(successful))
         })
         .unwrap();
@@ -119,7 +119,7 @@ fn wait_for_outcome(daemon: &Daemon<'_>, successful: f64) {
 
 fn wait_for_open_conflicts(daemon: &Daemon<'_>, number: f64) {
     daemon
-        .wait_for_metrics(&format!("{number} open conflicts"), SOON, |metrics| {
+        .wait_for_metrics(&format!("{number} open conflicts"), TIMEOUT, |metrics| {
             Ok(metrics.get("arp_monitor_open_conflicts", &[]) == Some(number))
         })
         .unwrap();
@@ -128,10 +128,10 @@ fn wait_for_open_conflicts(daemon: &Daemon<'_>, number: f64) {
 #[test]
 fn a_conflict_becomes_critical_when_a_rewritten_file_tracks_its_address() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let directory = Directory::with("settle: 9s\n");
     let daemon = daemon(&monitor, &directory);
-    answer_twice(&wire, ONE);
+    send_two_replies(&peer, ONE);
     wait_for(&daemon, "conflict", ONE, "warning");
     directory.rewrite("settle: 9s\ntrack: [192.0.2.0/28]\n");
     let conflict = wait_for(&daemon, "conflict", ONE, "critical");
@@ -141,20 +141,20 @@ fn a_conflict_becomes_critical_when_a_rewritten_file_tracks_its_address() {
 }
 
 #[test]
-fn an_address_that_a_replaced_file_ignores_is_no_longer_reported() {
+fn an_address_ignored_by_a_replaced_file_is_no_longer_reported() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let directory = Directory::with("{}");
     let daemon = daemon(&monitor, &directory);
     directory.replace(
         "ignore:\n- cidr: 192.0.2.10\n  reason: two sites, one address\n  expires: 2999-01-31\n",
     );
     wait_for_line(&daemon, "other settings are in force");
-    answer_twice(&wire, ONE);
-    answer_twice(&wire, OTHER);
+    send_two_replies(&peer, ONE);
+    send_two_replies(&peer, OTHER);
     wait_for(&daemon, "conflict", OTHER, "warning");
     assert_eq!(daemon.findings().unwrap().len(), 1);
-    // It is followed nevertheless.
+    // The link is followed nevertheless.
     wait_for_open_conflicts(&daemon, 2.0);
 
     directory.replace("{}");
@@ -162,13 +162,13 @@ fn an_address_that_a_replaced_file_ignores_is_no_longer_reported() {
 }
 
 #[test]
-fn a_conflict_is_resolved_when_a_config_map_declares_its_owners_to_be_one_machine() {
+fn a_conflict_is_resolved_when_a_config_map_declares_its_owners_as_one_host() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let directory = Directory::new();
     directory.publish("..2027_01_01", "{}");
     let daemon = daemon(&monitor, &directory);
-    answer_twice(&wire, ONE);
+    send_two_replies(&peer, ONE);
     wait_for(&daemon, "conflict", ONE, "warning");
     let [first, second] = OWNERS;
     directory.publish(
@@ -180,18 +180,18 @@ fn a_conflict_is_resolved_when_a_config_map_declares_its_owners_to_be_one_machin
     assert_eq!(resolved.macs().unwrap(), OWNERS);
     wait_for_open_conflicts(&daemon, 0.0);
 
-    answer_twice(&wire, ONE);
-    answer_twice(&wire, ONE);
+    send_two_replies(&peer, ONE);
+    send_two_replies(&peer, ONE);
     directory.publish("..2027_01_03", "settle: 5s\n");
     wait_for_line(&daemon, "settle");
-    answer_twice(&wire, OTHER);
+    send_two_replies(&peer, OTHER);
     wait_for(&daemon, "conflict", OTHER, "warning");
 }
 
 #[test]
-fn a_bad_file_leaves_everything_as_it_was_and_says_so_until_it_is_good_again() {
+fn an_invalid_file_keeps_the_settings_and_is_reported_until_fixed() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let good = "ignore: {192.0.2.10: known}\nfilter: [192.0.2.0/24]\n";
     let directory = Directory::with(good);
     let daemon = daemon(&monitor, &directory);
@@ -216,10 +216,10 @@ fn a_bad_file_leaves_everything_as_it_was_and_says_so_until_it_is_good_again() {
     }
     fs::remove_file(directory.config()).unwrap();
     wait_for_line(&daemon, "cannot read the settings");
-    assert_eq!(lines_that_say(&daemon, "stays as it was"), bad.len() + 1);
-    answer_twice(&wire, "198.51.100.10");
-    answer_twice(&wire, ONE);
-    answer_twice(&wire, OTHER);
+    assert_eq!(lines_containing(&daemon, "stays as it was"), bad.len() + 1);
+    send_two_replies(&peer, "198.51.100.10");
+    send_two_replies(&peer, ONE);
+    send_two_replies(&peer, OTHER);
     wait_for(&daemon, "conflict", OTHER, "warning");
     assert_eq!(daemon.findings().unwrap().len(), 1);
 
@@ -229,21 +229,21 @@ fn a_bad_file_leaves_everything_as_it_was_and_says_so_until_it_is_good_again() {
 }
 
 #[test]
-fn what_takes_a_restart_is_said_once_and_stays_as_it_was() {
+fn a_setting_that_needs_a_restart_is_logged_once_and_not_applied() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let directory = Directory::with("refresh: 1s\n");
     let daemon = daemon(&monitor, &directory);
-    // What a flag says hides the key, so nothing waits there.
+    // A flag overrides the key, so a change of the key has no effect.
     directory.rewrite("refresh: 2s\nring-memory: 8\nattach: tc\nlisten: 127.0.0.1:9999\n");
-    let says = "started again";
-    let line = wait_for_line(&daemon, says);
+    let text = "started again";
+    let line = wait_for_line(&daemon, text);
     assert!(line.contains("changed=\"refresh, ring-memory\""), "{line}");
     daemon.process().hang_up().unwrap();
     directory.rewrite("refresh: 2s\nring-memory: 8\nsettle: 9s\n");
     let line = wait_for_line(&daemon, "other settings are in force");
     assert!(line.contains("changed=\"settle\""), "{line}");
-    assert_eq!(lines_that_say(&daemon, says), 1);
+    assert_eq!(lines_containing(&daemon, text), 1);
     let native = [("mode", "native")];
     let metrics = daemon.metrics().unwrap();
     assert_eq!(
@@ -253,20 +253,20 @@ fn what_takes_a_restart_is_said_once_and_stays_as_it_was() {
 }
 
 #[test]
-fn sighup_reads_the_file_again_even_if_it_says_the_same() {
+fn sighup_reloads_an_unchanged_file() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let directory = Directory::with("settle: 9s\n");
     let daemon = daemon(&monitor, &directory);
     daemon.process().hang_up().unwrap();
     wait_for_line(&daemon, "was read again");
-    assert_eq!(lines_that_say(&daemon, "other settings are in force"), 0);
+    assert_eq!(lines_containing(&daemon, "other settings are in force"), 0);
 }
 
 #[test]
-fn settings_are_checked_and_shown_without_privileges_and_without_attaching() {
+fn settings_are_validated_and_printed_without_privileges() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let copy = PublicCopy::new(&monitor).unwrap();
     let directory = Directory::with("attach: tc\nsettle: 9s\nexpire-after: 8m\n");
     let config = directory.config();
@@ -277,10 +277,10 @@ fn settings_are_checked_and_shown_without_privileges_and_without_attaching() {
             "ARP_MONITOR_SETTLE=8s",
             "setpriv",
         ];
-        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+        let unprivileged = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
         let probe = [copy.path().to_str().unwrap(), "run", "--check-config"];
-        let words = [&user[..], &nobody, &probe, words].concat();
-        monitor.spawn(words).unwrap().finish(SOON).unwrap()
+        let words = [&user[..], &unprivileged, &probe, words].concat();
+        monitor.spawn(words).unwrap().finish(TIMEOUT).unwrap()
     };
     let finished = check(&["--config", &config, "--settle", "7s"]);
     assert_eq!(finished.status.code(), Some(0), "{finished:?}");

@@ -1,33 +1,43 @@
-//! A daemon that has lost a part of itself ends, and one that does not work says so.
+//! Supervision: a daemon exits when an essential task ends, and reports when it is stuck.
 
 use std::{
     os::unix::net::UnixDatagram,
     time::{Duration, Instant},
 };
 
-use probe_tests::{Daemon, Finished, Host, INTERFACE, Lab, SocketPlace, eventually};
+use probe_tests::{Daemon, DaemonSocket, Finished, Host, INTERFACE, Lab, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The end of these is logged, and nothing else.
+/// The end of these tasks is only logged.
 const OPTIONAL: [&str; 1] = ["bpf_log"];
 
-fn options(place: &SocketPlace) -> Vec<&str> {
-    vec!["-i", INTERFACE, "--attach", "tc", "--socket", place.word()]
+fn options(daemon_socket: &DaemonSocket) -> Vec<&str> {
+    vec![
+        "-i",
+        INTERFACE,
+        "--attach",
+        "tc",
+        "--socket",
+        daemon_socket.argument(),
+    ]
 }
 
-/// A daemon one of whose tasks fails a second after its start.
-fn faulty<'a>(host: &'a Host, place: &SocketPlace, fault: &str) -> Daemon<'a> {
+/// A daemon in which one task fails a second after the start.
+fn faulty<'a>(host: &'a Host, daemon_socket: &DaemonSocket, fault: &str) -> Daemon<'a> {
     let fault = format!("PROBE_INJECT_FAULT={fault}");
-    host.daemon_under(&["env", &fault], &options(place))
+    host.daemon_under(&["env", &fault], &options(daemon_socket))
         .unwrap()
 }
 
 fn health(daemon: &Daemon) -> (u16, Value) {
-    let answer = daemon.get("/readyz?verbose").unwrap();
-    (answer.status, serde_json::from_str(&answer.body).unwrap())
+    let response = daemon.get("/readyz?verbose").unwrap();
+    (
+        response.status,
+        serde_json::from_str(&response.body).unwrap(),
+    )
 }
 
 fn component(health: &Value, name: &str) -> Value {
@@ -37,11 +47,11 @@ fn component(health: &Value, name: &str) -> Value {
     found.unwrap().clone()
 }
 
-/// The names of its tasks, as the daemon lists them itself: none can be forgotten here.
-fn tasks(host: &Host, place: &SocketPlace) -> Vec<String> {
-    let daemon = host.ready_bare_daemon(&options(place)).unwrap();
-    // The last that is started.
-    let health = eventually("all tasks to be evaluated", SOON, || {
+/// The names of the tasks as the daemon lists them, so that no task is missing here.
+fn tasks(host: &Host, daemon_socket: &DaemonSocket) -> Vec<String> {
+    let daemon = host.ready_bare_daemon(&options(daemon_socket)).unwrap();
+    // The task that is started last.
+    let health = eventually("all tasks to be evaluated", TIMEOUT, || {
         let (_, health) = health(&daemon);
         let listed = health.to_string().contains("task/metrics_server");
         Ok(listed.then_some(health))
@@ -57,45 +67,45 @@ fn tasks(host: &Host, place: &SocketPlace) -> Vec<String> {
 }
 
 fn ended(daemon: Daemon) -> Finished {
-    daemon.ended(SOON).unwrap()
+    daemon.ended(TIMEOUT).unwrap()
 }
 
 #[test]
 fn the_end_of_any_essential_task_ends_the_process_with_its_name() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let tasks = tasks(&monitor, &place);
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let tasks = tasks(&monitor, &daemon_socket);
     assert!(tasks.len() >= 9, "{tasks:?}");
     for (number, task) in tasks.iter().enumerate() {
         if OPTIONAL.contains(&task.as_str()) {
             continue;
         }
         let kind = ["panic", "end"][number % 2];
-        let finished = ended(faulty(&monitor, &place, &format!("{task}={kind}")));
+        let finished = ended(faulty(&monitor, &daemon_socket, &format!("{task}={kind}")));
         assert_eq!(finished.status.code(), Some(4), "{finished:?}");
         assert!(
             finished.stderr.contains(&format!("the task {task} ")),
             "{finished:?}"
         );
-        assert!(!place.path().exists(), "{task} left the socket");
+        assert!(!daemon_socket.path().exists(), "{task} left the socket");
     }
 }
 
 #[test]
-fn a_stuck_detection_is_neither_live_nor_ready_until_it_goes_on() {
+fn a_stuck_detector_is_neither_live_nor_ready_until_it_continues() {
     let directory = TempDir::new().unwrap();
     let manager_path = directory.path().join("notify");
     let manager = UnixDatagram::bind(&manager_path).unwrap();
-    manager.set_read_timeout(Some(SOON)).unwrap();
+    manager.set_read_timeout(Some(TIMEOUT)).unwrap();
     let receive = || {
         let mut message = [0; 256];
         let length = manager.recv(&mut message)?;
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&message[..length]).into_owned())
     };
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let notify = format!("NOTIFY_SOCKET={}", manager_path.display());
     let wrapper = [
         "env",
@@ -103,11 +113,13 @@ fn a_stuck_detection_is_neither_live_nor_ready_until_it_goes_on() {
         "WATCHDOG_USEC=900000",
         &notify,
     ];
-    let daemon = monitor.daemon_under(&wrapper, &options(&place)).unwrap();
+    let daemon = monitor
+        .daemon_under(&wrapper, &options(&daemon_socket))
+        .unwrap();
     assert_eq!(receive().unwrap().trim(), "READY=1");
     assert_eq!(receive().unwrap().trim(), "WATCHDOG=1");
 
-    let state = eventually("detection to be unhealthy", SOON, || {
+    let state = eventually("detection to be unhealthy", TIMEOUT, || {
         let (status, health) = health(&daemon);
         Ok((status == 503).then_some(health))
     })
@@ -121,7 +133,7 @@ fn a_stuck_detection_is_neither_live_nor_ready_until_it_goes_on() {
     assert_eq!(live.status, 503);
     assert!(live.body.contains("task/detection: unhealthy"), "{live:?}");
 
-    // What was sent before it got stuck; then nothing, for three times the period.
+    // Events that were sent before the task got stuck; then none for three times the period.
     manager
         .set_read_timeout(Some(Duration::from_millis(1)))
         .unwrap();
@@ -135,22 +147,22 @@ fn a_stuck_detection_is_neither_live_nor_ready_until_it_goes_on() {
     daemon.wait_until_ready().unwrap();
     let (_, state) = health(&daemon);
     assert_eq!(component(&state, "task/detection")["state"], "healthy");
-    manager.set_read_timeout(Some(SOON)).unwrap();
+    manager.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(receive().unwrap().trim(), "WATCHDOG=1");
 }
 
 #[test]
-fn a_link_that_is_down_is_shown_and_not_ready() {
+fn a_link_that_is_down_is_reported_and_not_ready() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = monitor.ready_bare_daemon(&options(&daemon_socket)).unwrap();
     let up = |metrics: &probe_tests::Metrics| {
         metrics.get("arp_monitor_interface_link_up", &[("interface", INTERFACE)])
     };
     assert_eq!(up(&daemon.metrics().unwrap()), Some(1.0));
-    wire.ip(["link", "set", INTERFACE, "down"]).unwrap();
-    let state = eventually("it not to be ready", SOON, || {
+    peer.ip(["link", "set", INTERFACE, "down"]).unwrap();
+    let state = eventually("it not to be ready", TIMEOUT, || {
         let (status, health) = health(&daemon);
         Ok((status == 503).then_some(health))
     })
@@ -160,23 +172,23 @@ fn a_link_that_is_down_is_shown_and_not_ready() {
         (link["state"].as_str(), link["reason"].as_str()),
         (Some("unhealthy"), Some("the link is down"))
     );
-    // A restart would not help.
+    // A restart would not fix it.
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
     assert_eq!(up(&daemon.metrics().unwrap()), Some(0.0));
-    let words = ["interfaces", "--socket", place.word()];
-    let shown = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    let words = ["interfaces", "--socket", daemon_socket.argument()];
+    let shown = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert!(shown.stdout.contains("LINK DOWN"), "{shown:?}");
 
-    wire.ip(["link", "set", INTERFACE, "up"]).unwrap();
+    peer.ip(["link", "set", INTERFACE, "up"]).unwrap();
     daemon.wait_until_ready().unwrap();
 }
 
 #[test]
-fn after_a_pause_of_the_whole_process_nothing_counts_as_stuck() {
+fn after_a_pause_of_the_process_no_task_counts_as_stuck() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_bare_daemon(&options(&place)).unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = monitor.ready_bare_daemon(&options(&daemon_socket)).unwrap();
     daemon.process().pause().unwrap();
     // Longer than a task may be without a heartbeat.
     std::thread::sleep(Duration::from_secs(7));

@@ -1,18 +1,18 @@
-//! From the wire to whoever is woken: the real daemon, Debian's Prometheus with the rules, Alertmanager, a webhook.
+//! From frames to an alert: the real daemon, Debian's Prometheus with the rules, Alertmanager and a webhook.
 
 use std::time::Duration;
 
-use probe_tests::{Alert, Daemon, Lab, Monitoring, SHARED_ADDRESS, SocketPlace, Stream};
+use probe_tests::{Alert, Daemon, DaemonSocket, Lab, Monitoring, SHARED_ADDRESS, Stream};
 
-/// A scrape, an evaluation and a group, on a machine that is busy with other tests.
-const PAGED: Duration = Duration::from_secs(40);
+/// Timeout for a scrape, an evaluation and a group on a busy machine.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn is(alert: &Alert, ip: &str, status: &str) -> bool {
     alert.labels.get("ip").map(String::as_str) == Some(ip) && alert.status == status
 }
 
-/// The names of the alerts that were told, in the order of the notifications.
-fn told(monitoring: &Monitoring<'_>) -> Vec<String> {
+/// The names of the alerts in the order of the notifications.
+fn notifications(monitoring: &Monitoring<'_>) -> Vec<String> {
     let alerts = monitoring
         .notifications()
         .into_iter()
@@ -24,7 +24,7 @@ fn told(monitoring: &Monitoring<'_>) -> Vec<String> {
 
 fn wait_for_scrapes(daemon: &Daemon<'_>, monitoring: &Monitoring<'_>) {
     daemon.wait_until_ready().unwrap();
-    probe_tests::eventually("the daemon to be scraped", PAGED, || {
+    probe_tests::eventually("the daemon to be scraped", ALERT_TIMEOUT, || {
         let up = monitoring.query("arp_monitor_build_info")?;
         Ok((!up.is_empty()).then_some(()))
     })
@@ -32,7 +32,7 @@ fn wait_for_scrapes(daemon: &Daemon<'_>, monitoring: &Monitoring<'_>) {
 }
 
 #[test]
-fn a_conflict_wakes_one_person_once_with_both_macs_and_its_end_is_told() {
+fn a_conflict_sends_one_alert_with_both_macs_and_its_resolution() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let options = ["--track", "192.0.2.0/24"];
@@ -44,9 +44,9 @@ fn a_conflict_wakes_one_person_once_with_both_macs_and_its_end_is_told() {
     let monitoring = hosts.client.monitoring().unwrap();
     wait_for_scrapes(&daemon, &monitoring);
 
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     let fired = monitoring
-        .wait_for_alert("the alert", PAGED, |alert| {
+        .wait_for_alert("the alert", ALERT_TIMEOUT, |alert| {
             is(alert, SHARED_ADDRESS, "firing")
         })
         .unwrap();
@@ -55,7 +55,7 @@ fn a_conflict_wakes_one_person_once_with_both_macs_and_its_end_is_told() {
     assert_eq!(fired.labels["segment"], "192.0.2.0/24");
     assert!(!fired.labels.contains_key("instance"), "{fired:?}");
     assert!(!fired.labels.contains_key("drill"), "{fired:?}");
-    for owner in [&hosts.server, &hosts.rival] {
+    for owner in [&hosts.server, &hosts.duplicate] {
         let mac = owner.mac().to_string();
         assert!(fired.annotations["owners"].contains(&mac), "{fired:?}");
     }
@@ -64,14 +64,14 @@ fn a_conflict_wakes_one_person_once_with_both_macs_and_its_end_is_told() {
         "{fired:?}"
     );
 
-    hosts.remove_rival().unwrap();
+    hosts.remove_duplicate().unwrap();
     monitoring
-        .wait_for_alert("its end", PAGED, |alert| {
+        .wait_for_alert("its end", ALERT_TIMEOUT, |alert| {
             is(alert, SHARED_ADDRESS, "resolved")
         })
         .unwrap();
     assert_eq!(
-        told(&monitoring),
+        notifications(&monitoring),
         [
             "ArpTrackedAddressConflict firing",
             "ArpTrackedAddressConflict resolved"
@@ -80,24 +80,28 @@ fn a_conflict_wakes_one_person_once_with_both_macs_and_its_end_is_told() {
 }
 
 #[test]
-fn a_drill_wakes_the_same_person_says_what_it_is_and_ends_with_ctrl_c() {
+fn a_drill_sends_a_labelled_alert_and_ends_with_ctrl_c() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_daemon(&["--socket", place.word()]).unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = monitor
+        .ready_daemon(&["--socket", daemon_socket.argument()])
+        .unwrap();
     let monitoring = monitor.monitoring().unwrap();
     wait_for_scrapes(&daemon, &monitoring);
 
     let mut drill = monitor
-        .probe(&["drill", "--for", "5m", "--socket", place.word()])
+        .probe(&["drill", "--for", "5m", "--socket", daemon_socket.argument()])
         .unwrap();
     drill
-        .wait_for_line(Stream::Stdout, PAGED, |line| {
+        .wait_for_line(Stream::Stdout, ALERT_TIMEOUT, |line| {
             line.contains("DRILL/conflict")
         })
         .unwrap();
     let fired = monitoring
-        .wait_for_alert("the alert", PAGED, |alert| is(alert, "192.0.2.1", "firing"))
+        .wait_for_alert("the alert", ALERT_TIMEOUT, |alert| {
+            is(alert, "192.0.2.1", "firing")
+        })
         .unwrap();
     assert_eq!(fired.labels["alertname"], "ArpTrackedAddressConflict");
     assert_eq!(fired.labels["drill"], "true");
@@ -105,8 +109,10 @@ fn a_drill_wakes_the_same_person_says_what_it_is_and_ends_with_ctrl_c() {
     assert!(fired.annotations["summary"].starts_with("DRILL, not real"));
 
     drill.interrupt().unwrap();
-    assert_eq!(drill.exit_status(PAGED).unwrap().code(), Some(0));
+    assert_eq!(drill.exit_status(ALERT_TIMEOUT).unwrap().code(), Some(0));
     monitoring
-        .wait_for_alert("its end", PAGED, |alert| is(alert, "192.0.2.1", "resolved"))
+        .wait_for_alert("its end", ALERT_TIMEOUT, |alert| {
+            is(alert, "192.0.2.1", "resolved")
+        })
         .unwrap();
 }

@@ -1,4 +1,4 @@
-//! The dashboard: valid by Grafana's own types, and every panel shows something.
+//! The dashboard: valid by Grafana's own types, and every panel shows data.
 
 use std::{
     collections::BTreeSet,
@@ -10,15 +10,15 @@ use std::{
 
 use anyhow::Result;
 use probe_tests::{
-    INTERFACE, Kubernetes, Lab, Monitoring, SocketPlace, dashboard_tools, eventually,
+    DaemonSocket, INTERFACE, Kubernetes, Lab, Monitoring, dashboard_tools, eventually,
     install_metallb, metallb, namespace, pool, python_tool, service, workspace,
 };
 use serde_json::{Value, json};
 
-/// A Lease, what has to last, two scrapes and an evaluation, on a machine that is busy with other tests.
-const SHOWN: Duration = Duration::from_secs(90);
+/// Timeout for a Lease, the grace period of drift, two scrapes and an evaluation on a busy machine.
+const PANEL_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A cluster with a pool, a service that has one of its addresses, and one that waits for a pool that there is not.
+/// Creates a cluster with a pool, a service with one of its addresses, and a service that waits for a missing pool.
 fn fill(kubernetes: &Kubernetes) -> Result<()> {
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
@@ -41,40 +41,40 @@ fn dashboard() -> Value {
     serde_json::from_str(&text()).unwrap()
 }
 
-/// What TypeScript says of a dashboard.
+/// The output of TypeScript for a dashboard.
 fn check(dashboard: &str) -> Output {
     let tools = dashboard_tools().unwrap();
-    let place = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     symlink(
         tools.join("node_modules"),
-        place.path().join("node_modules"),
+        directory.path().join("node_modules"),
     )
     .unwrap();
     let types = workspace().join("tests/dashboard/types.ts");
-    fs::copy(types, place.path().join("types.ts")).unwrap();
+    fs::copy(types, directory.path().join("types.ts")).unwrap();
     let source = format!(
         "import type {{ Checked }} from \"./types\";\nexport const dashboard: Checked = {dashboard};\n"
     );
-    fs::write(place.path().join("dashboard.ts"), source).unwrap();
+    fs::write(directory.path().join("dashboard.ts"), source).unwrap();
     Command::new(python_tool("node").unwrap())
         .args(["node_modules/typescript/bin/tsc", "--strict", "--noEmit"])
         .args(["--target", "es2022", "--module", "esnext"])
         .args(["--moduleResolution", "bundler", "--skipLibCheck"])
         .arg("dashboard.ts")
-        .current_dir(place.path())
+        .current_dir(directory.path())
         .output()
         .unwrap()
 }
 
 #[test]
-fn the_dashboard_is_one_by_grafanas_types() {
+fn the_dashboard_conforms_to_grafanas_types() {
     let output = check(&text());
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
+    let messages = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{messages}");
 }
 
 #[test]
-fn the_types_refuse_what_grafana_would_not_understand() {
+fn grafanas_types_reject_an_invalid_dashboard() {
     let text = text();
     for (right, wrong) in [
         ("\"mode\": \"absolute\"", "\"mode\": \"absolut\""),
@@ -89,14 +89,14 @@ fn the_types_refuse_what_grafana_would_not_understand() {
 }
 
 #[test]
-fn panels_have_numbers_of_their_own_and_do_not_overlap() {
+fn panels_have_unique_ids_and_do_not_overlap() {
     let dashboard = dashboard();
     let (mut numbers, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
         assert!(numbers.insert(panel["id"].as_u64().unwrap()), "{panel}");
-        let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
-        for x in place("x")..place("x") + place("w") {
-            for y in place("y")..place("y") + place("h") {
+        let directory = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        for x in directory("x")..directory("x") + directory("w") {
+            for y in directory("y")..directory("y") + directory("h") {
                 assert!(x < 24 && taken.insert((x, y)), "{panel}");
             }
         }
@@ -120,7 +120,7 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The metrics that the variables take their values from.
+/// The metrics that provide the values of the variables.
 fn variables(dashboard: &Value) -> Vec<(String, String)> {
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
     variables
@@ -133,7 +133,7 @@ fn variables(dashboard: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// As Grafana does it for a time span that a test has.
+/// Replaces the variables as Grafana does, with the time span of the test.
 fn filled_in(expression: &str) -> String {
     let filled = expression
         .replace("$__rate_interval", "10s")
@@ -146,7 +146,7 @@ fn filled_in(expression: &str) -> String {
 fn shows_something(monitoring: &Monitoring<'_>, title: &str, expression: &str) {
     let expression = filled_in(expression);
     let what = format!("{title} to show something: {expression}");
-    eventually(&what, SHOWN, || {
+    eventually(&what, PANEL_TIMEOUT, || {
         let result = monitoring.query(&expression)?;
         let is_number = |value: &str| value.parse::<f64>().is_ok_and(f64::is_finite);
         let shown = result.iter().any(|series| is_number(&series.value.1));
@@ -156,14 +156,14 @@ fn shows_something(monitoring: &Monitoring<'_>, title: &str, expression: &str) {
 }
 
 #[test]
-fn every_panel_shows_something_of_a_daemon_that_has_found_a_conflict_in_a_cluster() {
+fn every_panel_shows_data_of_a_daemon_with_a_conflict_in_a_cluster() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let kubernetes = lab.kubernetes().unwrap();
     fill(&kubernetes).unwrap();
     let account = kubernetes.deployed_account().unwrap();
     let access = kubernetes.deploy_to(&hosts.client, &account).unwrap();
-    let place = SocketPlace::new().unwrap();
+    let directory = DaemonSocket::new().unwrap();
     let usual = [
         "-i",
         INTERFACE,
@@ -172,36 +172,36 @@ fn every_panel_shows_something_of_a_daemon_that_has_found_a_conflict_in_a_cluste
         "--track",
         "192.0.2.0/24",
     ];
-    let own = ["--socket", place.word(), "--drift-after", "2s"];
+    let own = ["--socket", directory.argument(), "--drift-after", "2s"];
     let daemon = hosts
         .client
         .daemon_under(&access.words(), &[&usual[..], &own].concat())
         .unwrap();
     daemon.wait_until_ready().unwrap();
     let monitoring = hosts.client.monitoring().unwrap();
-    eventually("the daemon to be scraped", SHOWN, || {
+    eventually("the daemon to be scraped", PANEL_TIMEOUT, || {
         let scraped = monitoring.query("arp_monitor_build_info")?;
         Ok((!scraped.is_empty()).then_some(()))
     })
     .unwrap();
-    hosts.ask().unwrap();
-    daemon.wait_for_finding("conflict", SHOWN).unwrap();
+    hosts.resolve().unwrap();
+    daemon.wait_for_finding("conflict", PANEL_TIMEOUT).unwrap();
     let dashboard = dashboard();
     let (queries, variables) = (queries(&dashboard), variables(&dashboard));
     assert!(queries.len() > 20 && variables.len() == 2);
-    let mut asked_again = false;
+    let mut retried = false;
     for (title, expression) in queries.iter().chain(&variables) {
-        // A quantile of nothing is no number: frames must arrive while it is asked for.
-        if expression.contains("histogram_quantile") && !asked_again {
-            hosts.ask().unwrap();
-            asked_again = true;
+        // A quantile without observations is NaN: frames must arrive while it is evaluated.
+        if expression.contains("histogram_quantile") && !retried {
+            hosts.resolve().unwrap();
+            retried = true;
         }
         shows_something(&monitoring, title, expression);
     }
 }
 
 #[test]
-fn the_dashboard_knows_only_metrics_that_there_are() {
+fn the_dashboard_uses_only_existing_metrics() {
     let documented = fs::read_to_string(workspace().join("docs/metrics.md")).unwrap();
     let text = text();
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';

@@ -1,4 +1,4 @@
-//! What `cargo xtask dist` gives out. `cargo xtask test` makes it before it runs the tests.
+//! The output of `cargo xtask dist`. `cargo xtask test` creates it before it runs the tests.
 
 use std::{
     collections::BTreeSet,
@@ -31,17 +31,17 @@ fn run(command: &mut Command) -> Output {
 }
 
 fn unpacked(archive: &str) -> TempDir {
-    let place = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     run(Command::new("tar")
         .arg("--extract")
         .arg("--file")
         .arg(file(archive))
         .arg("--directory")
-        .arg(place.path()));
-    place
+        .arg(directory.path()));
+    directory
 }
 
-/// The paths of the files below a directory, in order.
+/// The paths of the files below a directory, sorted.
 fn files(directory: &Path) -> BTreeSet<String> {
     let listing = run(Command::new("find")
         .arg(directory)
@@ -51,23 +51,23 @@ fn files(directory: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_sums_are_those_of_all_files() {
+fn the_checksums_cover_all_files() {
     let sums = fs::read_to_string(file("SHA256SUMS")).unwrap();
     let named: BTreeSet<_> = sums
         .lines()
         .filter_map(|line| line.split_whitespace().nth(1))
         .map(str::to_owned)
         .collect();
-    let mut there = files(&distribution().unwrap());
-    assert!(there.remove("SHA256SUMS"));
-    assert_eq!(named, there);
+    let mut packed = files(&distribution().unwrap());
+    assert!(packed.remove("SHA256SUMS"));
+    assert_eq!(named, packed);
     let expected = [
         format!("arp-monitor-{VERSION}-linux-{ARCH}.tar.gz"),
         format!("arp-monitor-{VERSION}-image-{ARCH}.tar"),
         format!("arp-monitor-{VERSION}.tgz"),
         format!("arp-monitor-{VERSION}.yaml"),
     ];
-    assert_eq!(there, expected.into());
+    assert_eq!(packed, expected.into());
     run(Command::new("sha256sum")
         .args(["--check", "--strict", "SHA256SUMS"])
         .current_dir(distribution().unwrap()));
@@ -76,8 +76,8 @@ fn the_sums_are_those_of_all_files() {
 #[test]
 fn the_archive_holds_the_tested_binary_its_pages_completions_and_unit() {
     let name = format!("arp-monitor-{VERSION}-linux-{ARCH}");
-    let place = unpacked(&format!("{name}.tar.gz"));
-    let prefix = place.path().join(name);
+    let directory = unpacked(&format!("{name}.tar.gz"));
+    let prefix = directory.path().join(name);
     let probe = prefix.join("bin/probe");
     let read = |path: &Path| fs::read(path).unwrap();
     assert!(
@@ -125,10 +125,10 @@ fn the_archive_holds_the_tested_binary_its_pages_completions_and_unit() {
 
 #[test]
 fn the_image_archive_is_an_image_layout_with_the_version_as_its_tag() {
-    let place = unpacked(&format!("arp-monitor-{VERSION}-image-{ARCH}.tar"));
-    let layout = fs::read_to_string(place.path().join("oci-layout")).unwrap();
+    let directory = unpacked(&format!("arp-monitor-{VERSION}-image-{ARCH}.tar"));
+    let layout = fs::read_to_string(directory.path().join("oci-layout")).unwrap();
     assert!(layout.contains("imageLayoutVersion"), "{layout}");
-    let index = fs::read_to_string(place.path().join("index.json")).unwrap();
+    let index = fs::read_to_string(directory.path().join("index.json")).unwrap();
     let index: Value = serde_json::from_str(&index).unwrap();
     let [manifest] = &index["manifests"].as_array().unwrap()[..] else {
         panic!("{index:#}")
@@ -139,25 +139,25 @@ fn the_image_archive_is_an_image_layout_with_the_version_as_its_tag() {
         "{name}"
     );
     let digest = manifest["digest"].as_str().unwrap().replace(':', "/");
-    assert!(place.path().join("blobs").join(digest).is_file());
+    assert!(directory.path().join("blobs").join(digest).is_file());
 }
 
 #[test]
-fn the_chart_and_the_manifest_are_those_of_the_repository() {
+fn the_chart_and_the_manifest_equal_those_of_the_repository() {
     let manifest = fs::read_to_string(file(&format!("arp-monitor-{VERSION}.yaml"))).unwrap();
     let deployed = fs::read_to_string(deploy().join("kubernetes/arp-monitor.yaml")).unwrap();
     assert_eq!(manifest, deployed);
     assert!(!objects(&manifest).unwrap().is_empty());
 
-    let place = unpacked(&format!("arp-monitor-{VERSION}.tgz"));
-    let chart = place.path().join("arp-monitor");
+    let directory = unpacked(&format!("arp-monitor-{VERSION}.tgz"));
+    let chart = directory.path().join("arp-monitor");
     let description = fs::read_to_string(chart.join("Chart.yaml")).unwrap();
     assert!(
         description.contains(&format!("version: {VERSION}")),
         "{description}"
     );
     assert!(valid_objects(&description, &[]).is_ok());
-    // What links in the repository lead to is there.
+    // The targets of the repository's symbolic links are included.
     for part in ["files/prometheus", "files/grafana"] {
         let part = chart.join(part);
         assert!(!part.is_symlink() && !files(&part).is_empty(), "{part:?}");

@@ -1,5 +1,5 @@
-//! The documentation: its links lead somewhere, it names only metrics and alerts that exist, and the crates depend on
-//! each other as it says.
+//! The documentation: its links lead to existing files and headings, it names only metrics and alerts that exist,
+//! and the crates depend on each other as documented.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ fn pages() -> BTreeMap<PathBuf, String> {
         .collect()
 }
 
-/// The anchors of a page's headings, as the renderers of Markdown form them.
+/// The anchors of a page's headings, as Markdown renderers generate them.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     headings.map(anchor_of).collect()
@@ -35,14 +35,14 @@ fn anchors(page: &str) -> BTreeSet<String> {
 
 fn anchor_of(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = heading
+    let slug = heading
         .chars()
         .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.collect::<String>().replace(' ', "-")
+    slug.collect::<String>().replace(' ', "-")
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_leads_to_an_existing_file_and_heading() {
     let pages = pages();
     assert!(pages.len() > 10, "{pages:?}");
     for (page, text) in &pages {
@@ -56,8 +56,8 @@ fn every_link_leads_to_a_file_and_a_heading() {
                 "" => page.clone(),
                 file => normalized(&page.parent().unwrap().join(file)),
             };
-            let there = workspace().join(&target);
-            assert!(there.exists(), "{}: {link}", page.display());
+            let linked = workspace().join(&target);
+            assert!(linked.exists(), "{}: {link}", page.display());
             assert!(
                 anchor.is_empty() || anchors(&pages[&target]).contains(anchor),
                 "{}: {link}",
@@ -81,7 +81,7 @@ fn normalized(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn every_alert_that_is_named_exists() {
+fn every_documented_alert_exists() {
     let rules = ["", "-across-nodes", "-kubernetes"].map(|part| {
         let path = workspace().join(format!("deploy/prometheus/arp-monitor{part}.rules.yaml"));
         fs::read_to_string(path).unwrap()
@@ -94,7 +94,7 @@ fn every_alert_that_is_named_exists() {
     for (page, text) in pages() {
         for name in text.split('`').skip(1).step_by(2) {
             let is_alert = name.starts_with("Arp") && name.chars().all(char::is_alphanumeric);
-            // The event of the kernel side, and other types of the code, are not alerts.
+            // `ArpEvent` and other types of the code are not alerts.
             let is_type = matches!(name, "ArpEvent" | "ArpProbe");
             assert!(
                 !is_alert || is_type || alerts.contains(name),
@@ -106,7 +106,7 @@ fn every_alert_that_is_named_exists() {
 }
 
 #[test]
-fn every_metric_that_is_named_exists() {
+fn every_documented_metric_exists() {
     let pages = pages();
     let metrics = &pages[Path::new("docs/metrics.md")];
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
@@ -123,7 +123,7 @@ fn every_metric_that_is_named_exists() {
     }
 }
 
-/// The crates of the architecture's table, with the crates of the workspace that each depends on.
+/// The crates in the table of the architecture page, with their documented dependencies on crates of the workspace.
 fn documented_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let page = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
     let (_, section) = page.split_once("## Crates\n").unwrap();
@@ -139,7 +139,7 @@ fn documented_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     .collect()
 }
 
-/// The names in a manifest's section of dependencies.
+/// The names in the dependency section of a manifest.
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = workspace().join(format!("probe-user/{name}/Cargo.toml"));
     let manifest = fs::read_to_string(manifest).unwrap();

@@ -1,4 +1,4 @@
-//! What is deployed with the daemon: manifests, container, systemd unit, alerting rules and dashboard.
+//! The files that are deployed with the daemon: manifests, container, systemd unit, alerting rules and dashboard.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are part of the tests")]
 

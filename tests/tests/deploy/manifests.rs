@@ -1,4 +1,4 @@
-//! The manifests: what Helm, kubectl and Kubernetes's own schemas make of them, and what none of those looks at.
+//! The manifests: what Helm, kubectl and the Kubernetes schemas check, and what none of them checks.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -6,12 +6,12 @@ use probe_tests::{Chart, deploy, kustomize, objects, valid_objects};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The oldest that has schemas to compare with, and a new one.
+/// The oldest version that has schemas, and a new one.
 const KUBERNETES: [&str; 2] = ["1.25", "1.37"];
 
 const NAME: &str = "arp-monitor";
 
-/// What is there besides the base, and the switch of each among the chart's values.
+/// The objects beside the base, each with its switch in the values of the chart.
 const EXTRAS: [(&str, &str); 5] = [
     ("dashboard", "dashboard"),
     ("prometheus-rule", "prometheusRule"),
@@ -32,7 +32,7 @@ fn render(values: &Value) -> Vec<Value> {
     objects(&manifests.join("\n---\n")).unwrap()
 }
 
-/// Not so what Helm tells people after an installation.
+/// Whether a template is a manifest; the notes that Helm prints after an installation are not.
 fn is_manifest(template: &str) -> bool {
     Path::new(template)
         .extension()
@@ -51,7 +51,7 @@ fn kustomized(directory: &Path) -> Vec<Value> {
     objects(&kustomize(directory).unwrap()).unwrap()
 }
 
-/// Objects by kind and name: their order is the tools'.
+/// Objects by kind and name, because each tool has its own order.
 fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let number = objects.len();
     let named: BTreeMap<_, _> = objects
@@ -62,7 +62,7 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
     named
 }
 
-/// Names what differs: whole objects fill pages.
+/// Compares objects and names only those that differ: whole objects fill pages.
 fn assert_same(form: BTreeMap<String, Value>, chart: &BTreeMap<String, Value>) {
     let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&form), names(chart));
@@ -86,26 +86,26 @@ fn container(objects: &[Value]) -> &Value {
     &containers[0]
 }
 
-/// Bytes, of a quantity with one of the suffixes that are used here.
+/// The bytes of a quantity with one of the suffixes in use.
 fn bytes(quantity: &Value) -> u64 {
     let text = quantity.as_str().unwrap();
     let mebibytes: u64 = text.strip_suffix("Mi").unwrap().parse().unwrap();
     mebibytes << 20
 }
 
-/// What a kustomization makes that is not in the repository, as its users' are. Each `deploy` in it is the way to
-/// that directory.
+/// Renders a kustomization outside of the repository, as users have it. Each `deploy` in it is replaced by the path
+/// to that directory.
 fn kustomized_elsewhere(kustomization: &str) -> Vec<Value> {
-    let place = TempDir::new().unwrap();
-    // Kustomize takes no absolute path, and `..` of the root is the root.
+    let directory = TempDir::new().unwrap();
+    // Kustomize accepts no absolute path, and `..` of the root is the root.
     let way = format!("{}{}", "../".repeat(32), deploy().display());
     let kustomization = kustomization.replace("deploy", &way);
-    fs::write(place.path().join("kustomization.yaml"), kustomization).unwrap();
-    kustomized(place.path())
+    fs::write(directory.path().join("kustomization.yaml"), kustomization).unwrap();
+    kustomized(directory.path())
 }
 
 #[test]
-fn helm_has_nothing_to_say_against_the_chart() {
+fn helm_lint_accepts_the_chart() {
     let every_switch = json!({
         "ask": false,
         "kubernetes": { "enabled": false },
@@ -126,13 +126,13 @@ fn helm_has_nothing_to_say_against_the_chart() {
 }
 
 #[test]
-fn kubernetes_old_and_new_takes_every_object_and_every_field_in_it() {
+fn every_object_and_field_is_valid_for_old_and_new_kubernetes() {
     let files = EXTRAS.map(|(name, _)| format!("{name}.yaml"));
     let files = files.iter().map(String::as_str).chain(["arp-monitor.yaml"]);
     let all: Vec<_> = files.map(plain_text).collect();
     let objects = valid_objects(&all.join("\n---\n"), &KUBERNETES).unwrap();
     assert!(objects.len() > EXTRAS.len());
-    // Those schemas are strict, or they would be of no use.
+    // The schemas must be strict, otherwise they would be useless.
     let misspelt = plain_text("arp-monitor.yaml").replace("hostNetwork:", "hostNetworks:");
     let refusal = valid_objects(&misspelt, &KUBERNETES).unwrap_err();
     assert!(refusal.to_string().contains("hostNetworks"), "{refusal}");
@@ -163,7 +163,7 @@ fn the_chart_the_plain_manifests_and_the_kustomize_base_are_the_same_objects() {
 }
 
 #[test]
-fn what_is_added_by_a_switch_is_the_same_in_all_three_forms() {
+fn optional_objects_are_the_same_in_chart_manifests_and_kustomize() {
     for (name, switch) in EXTRAS {
         let without = by_name(render(&json!({})));
         let mut chart = by_name(render(&json!({ switch: { "enabled": true } })));
@@ -176,7 +176,7 @@ fn what_is_added_by_a_switch_is_the_same_in_all_three_forms() {
 }
 
 #[test]
-fn annotations_to_scrape_by_are_the_same_by_helm_and_by_kustomize() {
+fn scrape_annotations_are_the_same_in_helm_and_kustomize() {
     let kustomized = kustomized_elsewhere(
         "resources: [deploy/kustomize/base]\ncomponents: [deploy/kustomize/scrape-annotations]\n",
     );
@@ -193,7 +193,7 @@ fn annotations_to_scrape_by_are_the_same_by_helm_and_by_kustomize() {
 }
 
 #[test]
-fn a_webhook_is_the_same_by_helm_and_by_kustomize_but_for_what_the_settings_can_say() {
+fn a_webhook_is_the_same_in_helm_and_kustomize_except_for_settings() {
     let kustomized = kustomized_elsewhere(
         "resources: [deploy/kustomize/base]\ncomponents: [deploy/kustomize/webhook]\n",
     );
@@ -218,7 +218,7 @@ fn a_webhook_is_the_same_by_helm_and_by_kustomize_but_for_what_the_settings_can_
 }
 
 #[test]
-fn an_image_of_ones_own_is_named_by_repository_and_digest() {
+fn a_custom_image_is_set_by_repository_and_digest() {
     let digest = format!("sha256:{}", "5a".repeat(32));
     let chart = render(&json!({
         "image": { "repository": "registry.example/arp-monitor", "digest": digest },
@@ -237,7 +237,7 @@ fn an_image_of_ones_own_is_named_by_repository_and_digest() {
 }
 
 #[test]
-fn the_versions_are_the_workspaces() {
+fn the_versions_equal_the_version_of_the_workspace() {
     let chart = fs::read_to_string(deploy().join("helm/arp-monitor/Chart.yaml")).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     for field in ["version", "appVersion"] {
@@ -251,7 +251,7 @@ fn the_versions_are_the_workspaces() {
 }
 
 #[test]
-fn the_daemon_set_selects_its_own_pods_and_so_does_the_pod_monitor() {
+fn the_daemon_set_and_the_pod_monitor_select_the_pods() {
     let objects = render(&json!({
         "podLabels": { "more": "labels" },
         "podMonitor": { "enabled": true },
@@ -278,7 +278,7 @@ fn the_daemon_set_selects_its_own_pods_and_so_does_the_pod_monitor() {
 }
 
 #[test]
-fn what_is_requested_is_within_the_limits_and_leaves_room_for_the_maps() {
+fn requests_are_within_the_limits_and_leave_room_for_the_maps() {
     let objects = render(&json!({}));
     let resources = &container(&objects)["resources"];
     let (request, limit) = (&resources["requests"], &resources["limits"]);
@@ -287,7 +287,7 @@ fn what_is_requested_is_within_the_limits_and_leaves_room_for_the_maps() {
         limit.get("cpu").is_none(),
         "a monitor that is held up sees less"
     );
-    // docs/installation.md: the kernel side on 512 CPUs, and the bindings that are kept.
+    // docs/installation.md: the kernel side on 512 CPUs, and the binding table.
     assert!(bytes(&limit["memory"]) >= (165 + 15) << 20);
 }
 
@@ -328,7 +328,7 @@ fn the_pod_has_exactly_the_privileges_that_it_needs() {
     );
 }
 
-/// Each thing that may be done, as `VERB GROUP/RESOURCE[/NAME]`.
+/// Each granted right as `VERB GROUP/RESOURCE[/NAME]`.
 fn rights(role: &Value) -> Vec<String> {
     let list = |value: &Value| -> Vec<String> {
         let texts = value.as_array().into_iter().flatten();
@@ -362,7 +362,7 @@ fn rights(role: &Value) -> Vec<String> {
 }
 
 #[test]
-fn of_the_cluster_it_may_read_what_it_reads_and_write_a_lease_and_events() {
+fn the_roles_allow_reading_watched_objects_and_writing_a_lease_and_events() {
     let objects = render(&json!({}));
     assert_eq!(
         rights(the(&objects, "ClusterRole")),
@@ -418,7 +418,7 @@ fn of_the_cluster_it_may_read_what_it_reads_and_write_a_lease_and_events() {
 }
 
 #[test]
-fn told_to_do_without_the_cluster_it_has_neither_token_nor_roles() {
+fn with_kubernetes_off_the_pod_has_neither_token_nor_roles() {
     let objects = render(&json!({
         "kubernetes": { "enabled": false },
         "securityContextConstraints": { "enabled": true },
@@ -438,10 +438,10 @@ fn told_to_do_without_the_cluster_it_has_neither_token_nor_roles() {
 }
 
 #[test]
-fn what_openshift_allows_is_what_the_pod_asks_for() {
-    for ask in [true, false] {
+fn the_openshift_constraints_allow_exactly_what_the_pod_requests() {
+    for probing in [true, false] {
         let objects = render(&json!({
-            "ask": ask,
+            "ask": probing,
             "securityContextConstraints": { "enabled": true },
         }));
         let allowed = the(&objects, "SecurityContextConstraints");
@@ -464,7 +464,7 @@ fn what_openshift_allows_is_what_the_pod_asks_for() {
         );
         assert_eq!(allowed["users"], json!([user]));
         let pod = &the(&objects, "DaemonSet")["spec"]["template"]["spec"];
-        // The token comes in one, which no manifest names.
+        // The token is in a projected volume, which no manifest names.
         let volumes = allowed["volumes"].as_array().unwrap();
         assert!(volumes.contains(&json!("projected")));
         for volume in pod["volumes"].as_array().unwrap() {
@@ -481,7 +481,7 @@ fn what_openshift_allows_is_what_the_pod_asks_for() {
 }
 
 #[test]
-fn it_runs_on_every_node_and_one_is_replaced_at_a_time() {
+fn the_daemon_set_runs_on_every_node_and_replaces_one_pod_at_a_time() {
     let objects = render(&json!({}));
     let spec = &the(&objects, "DaemonSet")["spec"];
     let pod = &spec["template"]["spec"];
@@ -498,7 +498,7 @@ fn it_runs_on_every_node_and_one_is_replaced_at_a_time() {
 }
 
 #[test]
-fn the_port_is_the_one_that_it_listens_on_and_is_probed_at() {
+fn port_arguments_and_health_checks_agree() {
     for port in [10826, 9000] {
         let objects = render(&json!({ "metrics": { "port": port } }));
         let container = container(&objects);
@@ -520,8 +520,8 @@ fn the_port_is_the_one_that_it_listens_on_and_is_probed_at() {
 
 #[test]
 fn the_secret_of_a_webhook_is_mounted_where_the_daemon_reads_it() {
-    let told = |webhook: Value| render(&json!({ "notifications": { "webhook": webhook } }));
-    let without = told(json!({}));
+    let with_webhook = |webhook: Value| render(&json!({ "notifications": { "webhook": webhook } }));
+    let without = with_webhook(json!({}));
     let arguments = |objects: &[Value]| -> Vec<String> {
         let arguments = container(objects)["args"].as_array().unwrap().iter();
         let arguments = arguments.map(|argument| argument.as_str().unwrap().to_owned());
@@ -530,7 +530,9 @@ fn the_secret_of_a_webhook_is_mounted_where_the_daemon_reads_it() {
             .collect()
     };
     assert_eq!(arguments(&without), [""; 0]);
-    let with = told(json!({ "secretName": "chat", "format": "slack", "bearer": true, "ca": true }));
+    let with = with_webhook(
+        json!({ "secretName": "chat", "format": "slack", "bearer": true, "ca": true }),
+    );
     assert_eq!(
         arguments(&with),
         [
@@ -553,7 +555,7 @@ fn the_secret_of_a_webhook_is_mounted_where_the_daemon_reads_it() {
 }
 
 #[test]
-fn no_events_are_written_that_may_not_be() {
+fn without_the_role_no_events_are_written() {
     let off = render(&json!({ "kubernetes": { "events": false } }));
     let arguments = container(&off)["args"].as_array().unwrap();
     assert!(arguments.contains(&json!("--kubernetes-events=off")));
@@ -562,7 +564,7 @@ fn no_events_are_written_that_may_not_be() {
 }
 
 #[test]
-fn values_that_do_not_exist_or_fit_are_refused_by_name() {
+fn unknown_and_invalid_values_are_refused_by_name() {
     for (values, culprit) in [
         (json!({ "podMontior": { "enabled": true } }), "podMontior"),
         (json!({ "image": { "digest": "latest" } }), "digest"),
@@ -587,7 +589,7 @@ fn values_that_do_not_exist_or_fit_are_refused_by_name() {
 }
 
 #[test]
-fn a_release_of_another_name_and_namespace_holds_together() {
+fn a_release_with_another_name_and_namespace_is_consistent() {
     let templates = Chart::of_this_repository()
         .render(
             "edge",
@@ -614,7 +616,7 @@ fn a_release_of_another_name_and_namespace_holds_together() {
 }
 
 #[test]
-fn the_rules_are_those_that_prometheus_takes_from_the_files() {
+fn the_rules_equal_the_rule_files() {
     let objects = render(&json!({ "prometheusRule": { "enabled": true } }));
     let rules: Vec<_> = objects
         .iter()
@@ -635,7 +637,7 @@ fn the_rules_are_those_that_prometheus_takes_from_the_files() {
     }
 }
 
-/// One YAML document that is no Kubernetes object.
+/// Parses one YAML document that is no Kubernetes object.
 fn yaml(text: &str) -> Value {
     let documents = objects(text).unwrap();
     assert_eq!(documents.len(), 1);
@@ -643,7 +645,7 @@ fn yaml(text: &str) -> Value {
 }
 
 #[test]
-fn the_dashboard_is_the_file() {
+fn the_dashboard_equals_the_file() {
     let objects = render(&json!({ "dashboard": { "enabled": true } }));
     let map = objects
         .iter()

@@ -1,4 +1,4 @@
-//! The rules for Prometheus: they load, they fire when they should and only then, and each knows what to do next.
+//! The Prometheus rules: they load, each alert fires exactly when it should, and each has a section in the runbook.
 
 use std::{
     collections::BTreeSet,
@@ -38,15 +38,15 @@ fn run(program: &str, words: &[&str], files: &[PathBuf]) {
         .args(files)
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].concat();
+    let messages = [output.stdout, output.stderr].concat();
     assert!(
         output.status.success(),
         "{program} {words:?}:\n{}",
-        String::from_utf8_lossy(&said)
+        String::from_utf8_lossy(&messages)
     );
 }
 
-/// The values of a field, by its name with a colon.
+/// The values of a field, given its name with a colon.
 fn values<'a>(text: &'a str, field: &str) -> Vec<&'a str> {
     text.lines()
         .filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix(field))
@@ -55,19 +55,19 @@ fn values<'a>(text: &'a str, field: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn prometheus_takes_the_rules() {
+fn prometheus_accepts_the_rules() {
     let files = files(&deployed(), ".rules.yaml");
     run("promtool", &["check", "rules"], &files);
 }
 
 #[test]
-fn each_alert_fires_when_it_should_and_only_then() {
+fn each_alert_fires_exactly_when_expected() {
     let tests = files(&deployed().join("tests"), ".test.yaml");
     run("promtool", &["test", "rules"], &tests);
 }
 
 #[test]
-fn no_alert_is_without_a_test_that_it_fires_and_one_that_it_does_not() {
+fn every_alert_has_a_test_that_fires_and_one_that_does_not() {
     let tests: String = files(&deployed().join("tests"), ".test.yaml")
         .iter()
         .map(|file| fs::read_to_string(file).unwrap())
@@ -90,7 +90,7 @@ fn no_alert_is_without_a_test_that_it_fires_and_one_that_it_does_not() {
 }
 
 #[test]
-fn alertmanager_takes_the_inhibitions() {
+fn alertmanager_accepts_the_inhibitions() {
     let directory = tempfile::tempdir().unwrap();
     let snippet = fs::read_to_string(deployed().join("alertmanager-inhibit.yaml")).unwrap();
     let file = directory.path().join("alertmanager.yml");
@@ -110,7 +110,7 @@ fn alertmanager_takes_the_inhibitions() {
 }
 
 #[test]
-fn every_alert_has_its_section_in_the_runbook_and_every_section_says_whose_it_is() {
+fn every_alert_has_a_section_in_the_runbook_with_its_owner() {
     let rules = rules();
     let runbook = fs::read_to_string(workspace().join("docs/runbook.md")).unwrap();
     let alerts = values(&rules, "alert:");
@@ -130,13 +130,13 @@ fn every_alert_has_its_section_in_the_runbook_and_every_section_says_whose_it_is
     }
 }
 
-/// As the renderers of Markdown make it.
+/// The anchor of a heading, as Markdown renderers generate it.
 fn anchor_of(heading: &str) -> String {
     heading.trim().to_lowercase().replace(' ', "-")
 }
 
 #[test]
-fn the_rules_know_only_metrics_that_there_are() {
+fn the_rules_use_only_existing_metrics() {
     let documented = fs::read_to_string(workspace().join("docs/metrics.md")).unwrap();
     let rules = rules();
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';

@@ -1,6 +1,6 @@
-//! The systemd unit: valid, tight, and with everything that the daemon needs.
+//! The systemd unit: valid, restrictive, and sufficient for the daemon.
 //!
-//! systemd itself need not run here: what it would give the process is read from the unit and given by others.
+//! systemd itself need not run here: the test reads the settings from the unit and applies them by other means.
 
 use std::{
     collections::BTreeSet,
@@ -14,19 +14,20 @@ use std::{
 use probe_tests::{Frame, INTERFACE, Lab, PublicCopy, Stream, binary, deploy, eventually};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// As `systemd-analyze security` rates it, times ten: what loads programs and watches the host's network.
+/// The limit for the rating of `systemd-analyze security`, times ten: the daemon loads programs and monitors the
+/// host's network.
 const MAX_EXPOSURE: &str = "20";
 
-/// A user and a group that nobody has, as `DynamicUser=` takes one.
+/// An unused user and group ID, as `DynamicUser=` would assign.
 const NOBODY_ELSE: &str = "61234";
 
 fn unit() -> PathBuf {
     deploy().join("systemd/arp-monitor.service")
 }
 
-/// The values of a setting, in their order.
+/// The values of a setting, in order.
 fn settings(name: &str) -> Vec<String> {
     fs::read_to_string(unit())
         .unwrap()
@@ -36,7 +37,7 @@ fn settings(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// The words of a setting that is there once.
+/// The words of a setting that occurs once.
 fn words(name: &str) -> Vec<String> {
     let settings = settings(name);
     assert_eq!(settings.len(), 1, "{name}");
@@ -49,28 +50,31 @@ fn analyze(arguments: &[&str]) -> (bool, String) {
         .env("SYSTEMD_COLORS", "0")
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    let messages = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8(messages).unwrap(),
+    )
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_unit() {
-    let place = TempDir::new().unwrap();
-    let copy = place.path().join("arp-monitor.service");
+fn systemd_accepts_the_unit() {
+    let directory = TempDir::new().unwrap();
+    let copy = directory.path().join("arp-monitor.service");
     let text = fs::read_to_string(unit()).unwrap();
-    // What is installed elsewhere; the manual is there when it is.
+    // Files that are installed elsewhere; the manual exists after the installation.
     let installed = text
         .replace("/usr/local/bin/probe", binary().unwrap().to_str().unwrap())
         .replace("Documentation=man:probe-run(1)\n", "");
     assert_ne!(installed, text);
     fs::write(&copy, installed).unwrap();
-    let (valid, said) = analyze(&["verify", "--man=no", copy.to_str().unwrap()]);
-    assert!(valid, "{said}");
-    assert_eq!(said.trim(), "");
+    let (valid, messages) = analyze(&["verify", "--man=no", copy.to_str().unwrap()]);
+    assert!(valid, "{messages}");
+    assert_eq!(messages.trim(), "");
 }
 
 #[test]
-fn what_the_unit_leaves_exposed_is_little() {
+fn the_exposure_of_the_unit_is_low() {
     let unit = unit();
     let threshold = format!("--threshold={MAX_EXPOSURE}");
     let words = [
@@ -79,25 +83,25 @@ fn what_the_unit_leaves_exposed_is_little() {
         &threshold,
         unit.to_str().unwrap(),
     ];
-    let (tight, said) = analyze(&words);
-    assert!(tight, "{said}");
-    assert!(said.contains("Overall exposure level"), "{said}");
+    let (tight, messages) = analyze(&words);
+    assert!(tight, "{messages}");
+    assert!(messages.contains("Overall exposure level"), "{messages}");
 }
 
-/// The daemon, given by others what the unit says: another user, ambient capabilities, no new privileges, and
-/// somebody who waits for word that it is ready. strace writes down which system calls it makes.
+/// The daemon with the restrictions of the unit: another user, ambient capabilities, no new privileges, and a
+/// socket for readiness notifications. strace records its system calls.
 #[test]
-fn the_daemon_gets_along_with_what_the_unit_gives_it() {
+fn the_daemon_runs_with_the_restrictions_of_the_unit() {
     let lab = Lab::new().unwrap();
-    let [host, wire] = lab.pair("host", "wire").unwrap();
+    let [host, peer] = lab.pair("host", "peer").unwrap();
     let copy = PublicCopy::new(&host).unwrap();
-    let place = TempDir::new().unwrap();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let directory = TempDir::new().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let trace = path("trace");
     let manager = UnixDatagram::bind(path("notify")).unwrap();
     fs::set_permissions(path("notify"), fs::Permissions::from_mode(0o777)).unwrap();
-    manager.set_read_timeout(Some(SOON)).unwrap();
+    manager.set_read_timeout(Some(TIMEOUT)).unwrap();
 
     let bounding = words("CapabilityBoundingSet");
     assert_eq!(words("AmbientCapabilities"), bounding);
@@ -129,18 +133,18 @@ fn the_daemon_gets_along_with_what_the_unit_gives_it() {
     command.extend([daemon, "run", "--interface", INTERFACE, "--socket", &socket]);
     let mut process = host.spawn(command).unwrap();
 
-    assert_eq!(heard(&manager), "READY=1");
+    assert_eq!(receive_state(&manager), "READY=1");
     let server = "127.0.0.1:10826".parse().unwrap();
     let get = |page: &str| host.http_get(server, page).unwrap();
     assert_eq!(get("/readyz").status, 200);
-    wire.sender()
+    peer.sender()
         .unwrap()
-        .send(&Frame::announcement(wire.mac(), [192, 0, 2, 9]))
+        .send(&Frame::announcement(peer.mac(), [192, 0, 2, 9]))
         .unwrap();
-    eventually("the claim to be known", SOON, || {
+    eventually("the claim to be known", TIMEOUT, || {
         let bindings = host.probe(&["bindings", "--socket", &socket])?;
         Ok(bindings
-            .finish(SOON)?
+            .finish(TIMEOUT)?
             .stdout
             .contains("192.0.2.9")
             .then_some(()))
@@ -150,8 +154,8 @@ fn the_daemon_gets_along_with_what_the_unit_gives_it() {
     let daemon = traced_process(&trace, daemon);
     let interrupted = Command::new("kill").args(["-TERM", &daemon]).status();
     assert!(interrupted.unwrap().success());
-    assert_eq!(heard(&manager), "STOPPING=1");
-    let status = process.exit_status(SOON).unwrap();
+    assert_eq!(receive_state(&manager), "STOPPING=1");
+    let status = process.exit_status(TIMEOUT).unwrap();
     assert!(status.success(), "{:?}", process.lines(Stream::Stderr));
 
     let trace = fs::read_to_string(&trace).unwrap();
@@ -168,14 +172,14 @@ fn the_daemon_gets_along_with_what_the_unit_gives_it() {
     assert!(families.is_subset(&allowed), "{families:?}");
 }
 
-fn heard(manager: &UnixDatagram) -> String {
+fn receive_state(manager: &UnixDatagram) -> String {
     let mut message = [0; 256];
     let length = manager.recv(&mut message).unwrap();
     let text = String::from_utf8(message[..length].to_vec()).unwrap();
     text.trim_end().to_owned()
 }
 
-/// The number of the process that became this program.
+/// The ID of the process that executed this program.
 fn traced_process(trace: &str, program: &str) -> String {
     let trace = fs::read_to_string(trace).unwrap();
     let execution = format!("execve(\"{program}\"");
@@ -186,7 +190,7 @@ fn traced_process(trace: &str, program: &str) -> String {
     line.split_whitespace().next().unwrap().to_owned()
 }
 
-/// The system calls in a trace: a process number, a name and a parenthesis each.
+/// The system calls in a trace: each line has a process ID, a name and a parenthesis.
 fn calls(trace: &str) -> BTreeSet<String> {
     trace
         .lines()
@@ -199,7 +203,7 @@ fn calls(trace: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The families of the sockets in a trace.
+/// The address families of the sockets in a trace.
 fn families(trace: &str) -> BTreeSet<String> {
     trace
         .split(" socket(")
@@ -209,7 +213,7 @@ fn families(trace: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the lines of `SystemCallFilter=` come to, one after the other.
+/// Evaluates the lines of `SystemCallFilter=` in order.
 fn allowed_calls() -> BTreeSet<String> {
     let mut allowed = group("@default");
     for line in settings("SystemCallFilter") {

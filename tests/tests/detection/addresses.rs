@@ -1,99 +1,101 @@
-//! Addresses as people configure them, rightly and wrongly.
+//! Addresses that are configured correctly and incorrectly.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use probe_common::wire::MacAddr;
-use probe_tests::{DeviceTracking, Expected, Frame, Host, INTERFACE, Scenario, Stage, Wires};
+use probe_tests::{
+    DeviceTracking, ExpectedFinding, Frame, Host, INTERFACE, Scenario, ScenarioRun, Topology,
+};
 
 use crate::{CLIENT, FIRST, SECOND, SHARED, SHARED_BYTES, in_network};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        name: "static_duplicate_that_answers_only_when_asked_is_a_conflict_for_who_asks",
-        wires: Wires::Switch,
-        play: static_duplicate,
+        name: "static_duplicate_is_a_conflict_for_the_requester",
+        topology: Topology::Switch,
+        run: static_duplicate,
     },
     Scenario {
-        name: "own_address_claimed_by_a_stranger_is_a_conflict",
-        wires: Wires::Switch,
-        play: stranger_on_own_address,
+        name: "own_address_claimed_by_another_host_is_a_conflict",
+        topology: Topology::Switch,
+        run: foreign_claim_of_own_address,
     },
     Scenario {
-        name: "newcomer_that_probes_for_a_used_address_is_denied",
-        wires: Wires::Switch,
-        play: newcomer,
+        name: "host_that_probes_for_a_used_address_is_denied",
+        topology: Topology::Switch,
+        run: prober,
     },
     Scenario {
-        name: "ipvs_service_address_on_loopback_is_nothing_for_a_client",
-        wires: Wires::Switch,
-        play: ipvs_seen_by_a_client,
+        name: "ipvs_service_address_on_loopback_is_no_conflict_for_a_client",
+        topology: Topology::Switch,
+        run: ipvs_seen_by_a_client,
     },
     Scenario {
-        name: "ipvs_service_address_on_loopback_is_nothing_on_a_real_server",
-        wires: Wires::Switch,
-        play: ipvs_seen_by_a_real_server,
+        name: "ipvs_service_address_on_loopback_is_no_conflict_on_a_real_server",
+        topology: Topology::Switch,
+        run: ipvs_seen_by_a_real_server,
     },
     Scenario {
-        name: "switch_that_tracks_devices_is_nothing",
-        wires: Wires::Switch,
-        play: device_tracking,
+        name: "switch_with_device_tracking_is_no_conflict",
+        topology: Topology::Switch,
+        run: device_tracking,
     },
     Scenario {
-        name: "one_address_in_two_vlans_is_nothing",
-        wires: Wires::Switch,
-        play: two_vlans,
+        name: "scenario_with_one_address_in_two_vlans_is_no_conflict",
+        topology: Topology::Switch,
+        run: two_vlans,
     },
 ];
 
-/// Of a switch that tracks devices: the first comes at once, and the third after a minute.
+/// The number of probes of the switch: the first is sent at once, the third after a minute.
 const PROBES: u64 = 3;
 
-fn static_duplicate(stage: &mut Stage) -> Result<()> {
-    let client = stage.host("client", Some(&in_network(CLIENT)))?;
-    let first = stage.host("first", Some(&in_network(SHARED)))?;
-    let second = stage.host("second", Some(&in_network(SHARED)))?;
+fn static_duplicate(run: &mut ScenarioRun) -> Result<()> {
+    let client = run.host("client", Some(&in_network(CLIENT)))?;
+    let first = run.host("first", Some(&in_network(SHARED)))?;
+    let second = run.host("second", Some(&in_network(SHARED)))?;
     let both = [first.mac(), second.mac()];
-    stage.watch(&client, "native", &[])?;
-    client.ask(SHARED)?;
-    stage.wait_for("conflict", SHARED)?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &both),
-        Expected::conflict(SHARED, "duplicate_reply", &both),
+    run.watch(&client, "native", &[])?;
+    client.resolve(SHARED)?;
+    run.wait_for("conflict", SHARED)?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &both),
+        ExpectedFinding::conflict(SHARED, "duplicate_reply", &both),
     ])
 }
 
-fn stranger_on_own_address(stage: &mut Stage) -> Result<()> {
-    let client = stage.host("client", Some(&in_network(CLIENT)))?;
-    let stranger = stage.host("stranger", Some(&in_network(SECOND)))?;
-    stage.watch(&client, "tc", &[])?;
-    client.ask(SECOND)?.success()?;
+fn foreign_claim_of_own_address(run: &mut ScenarioRun) -> Result<()> {
+    let client = run.host("client", Some(&in_network(CLIENT)))?;
+    let unknown_host = run.host("unknown", Some(&in_network(SECOND)))?;
+    run.watch(&client, "tc", &[])?;
+    client.resolve(SECOND)?.success()?;
 
-    stranger.add_address(&in_network(CLIENT))?;
-    // Unsolicited ARP is answered by nobody, which arping calls a failure.
-    stranger.run(["arping", "-U", "-c3", "-w4", "-I", INTERFACE, CLIENT])?;
-    stage.wait_for("conflict", CLIENT)?;
-    stage.conclude(&[
-        Expected::new_binding(CLIENT, &[client.mac()]),
-        Expected::conflict(CLIENT, "local", &[client.mac(), stranger.mac()])
+    unknown_host.add_address(&in_network(CLIENT))?;
+    // Unsolicited ARP gets no reply, which arping reports as a failure.
+    unknown_host.run(["arping", "-U", "-c3", "-w4", "-I", INTERFACE, CLIENT])?;
+    run.wait_for("conflict", CLIENT)?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(CLIENT, &[client.mac()]),
+        ExpectedFinding::conflict(CLIENT, "local", &[client.mac(), unknown_host.mac()])
             .critical()
             .captured_as(&[]),
     ])
 }
 
-fn newcomer(stage: &mut Stage) -> Result<()> {
-    let client = stage.host("client", Some(&in_network(CLIENT)))?;
-    let newcomer = stage.host("newcomer", None)?;
-    stage.watch(&client, "tc", &[])?;
-    let asked = newcomer.run(["arping", "-D", "-c2", "-w5", "-I", INTERFACE, CLIENT])?;
-    ensure!(!asked.status.success(), "the address is free: {asked:?}");
-    stage.conclude(&[
-        Expected::new_binding(CLIENT, &[client.mac()]),
-        Expected::probe_denied(CLIENT, client.mac(), newcomer.mac()),
+fn prober(run: &mut ScenarioRun) -> Result<()> {
+    let client = run.host("client", Some(&in_network(CLIENT)))?;
+    let prober = run.host("prober", None)?;
+    run.watch(&client, "tc", &[])?;
+    let arping = prober.run(["arping", "-D", "-c2", "-w5", "-I", INTERFACE, CLIENT])?;
+    ensure!(!arping.status.success(), "the address is free: {arping:?}");
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(CLIENT, &[client.mac()]),
+        ExpectedFinding::probe_denied(CLIENT, client.mac(), prober.mac()),
     ])
 }
 
-/// A director that announces a service address, and two servers that have it for themselves only.
+/// A director that announces a service address, and two servers that have it on loopback only.
 struct Ipvs {
     client: Host,
     director: Host,
@@ -101,13 +103,13 @@ struct Ipvs {
 }
 
 impl Ipvs {
-    fn start(stage: &Stage) -> Result<Self> {
-        let host = |name, address| stage.host(name, Some(&in_network(address)));
+    fn start(run: &ScenarioRun) -> Result<Self> {
+        let host = |name, address| run.host(name, Some(&in_network(address)));
         let client = host("client", CLIENT)?;
         let director = host("director", "192.0.2.2")?;
         let servers = [host("first", FIRST)?, host("second", SECOND)?];
         for server in &servers {
-            // The settings that the documentation of LVS asks for.
+            // The settings from the LVS documentation.
             server.set_parameter("ipv4/conf/all/arp_ignore", "1")?;
             server.set_parameter("ipv4/conf/all/arp_announce", "2")?;
             server.ip(["address", "add", &format!("{SHARED}/32"), "dev", "lo"])?;
@@ -119,16 +121,16 @@ impl Ipvs {
         })
     }
 
-    /// The director takes the address, the client uses it, and the servers answer from it.
+    /// The director adds the address, the client uses it, and the servers send from it.
     fn serve(&self) -> Result<()> {
         self.director.add_address(&in_network(SHARED))?;
         self.director
             .run(["arping", "-U", "-c2", "-w3", "-I", INTERFACE, SHARED])?;
         for server in &self.servers {
-            self.client.ask(SHARED)?.success()?;
-            server.forget_neighbours()?;
-            // The answer goes to the director, who has the address on the network; that it is asked is
-            // what matters.
+            self.client.resolve(SHARED)?.success()?;
+            server.flush_neighbours()?;
+            // The reply goes to the director, which has the address on the network; only the ARP request matters
+            // here.
             server.run(["ping", "-c1", "-W1", "-I", SHARED, CLIENT])?;
         }
         self.director
@@ -137,26 +139,26 @@ impl Ipvs {
     }
 }
 
-fn ipvs_seen_by_a_client(stage: &mut Stage) -> Result<()> {
-    let ipvs = Ipvs::start(stage)?;
-    stage.watch(&ipvs.client, "tc", &[])?;
+fn ipvs_seen_by_a_client(run: &mut ScenarioRun) -> Result<()> {
+    let ipvs = Ipvs::start(run)?;
+    run.watch(&ipvs.client, "tc", &[])?;
     ipvs.serve()?;
-    stage.conclude(&[Expected::new_binding(SHARED, &[ipvs.director.mac()])])
+    run.expect_findings(&[ExpectedFinding::new_binding(SHARED, &[ipvs.director.mac()])])
 }
 
-/// It has the address, but not on the network: who announces it there is no stranger.
-fn ipvs_seen_by_a_real_server(stage: &mut Stage) -> Result<()> {
-    let ipvs = Ipvs::start(stage)?;
-    stage.watch(&ipvs.servers[0], "tc", &[])?;
+/// The server has the address on loopback only, so the host that announces it is a valid owner.
+fn ipvs_seen_by_a_real_server(run: &mut ScenarioRun) -> Result<()> {
+    let ipvs = Ipvs::start(run)?;
+    run.watch(&ipvs.servers[0], "tc", &[])?;
     ipvs.serve()?;
-    stage.conclude(&[Expected::new_binding(SHARED, &[ipvs.director.mac()])])
+    run.expect_findings(&[ExpectedFinding::new_binding(SHARED, &[ipvs.director.mac()])])
 }
 
-fn device_tracking(stage: &mut Stage) -> Result<()> {
-    let client = stage.host("client", Some(&in_network(CLIENT)))?;
-    let switch = stage.host("tracker", None)?;
+fn device_tracking(run: &mut ScenarioRun) -> Result<()> {
+    let client = run.host("client", Some(&in_network(CLIENT)))?;
+    let switch = run.host("tracker", None)?;
     let capture = switch.capture()?;
-    stage.watch(&client, "tc", &[])?;
+    run.watch(&client, "tc", &[])?;
     let devices = vec![(client.mac(), [192, 0, 2, 1])];
     // The interval of real switches.
     let mut tracking = DeviceTracking::start(&switch, devices, Duration::from_secs(30))?;
@@ -166,15 +168,15 @@ fn device_tracking(stage: &mut Stage) -> Result<()> {
             arp.sha == client.mac() && arp.oper == 2
         })?;
     }
-    stage.conclude(&[Expected::new_binding(CLIENT, &[client.mac()])])
+    run.expect_findings(&[ExpectedFinding::new_binding(CLIENT, &[client.mac()])])
 }
 
-fn two_vlans(stage: &mut Stage) -> Result<()> {
-    let client = stage.host("client", Some(&in_network(CLIENT)))?;
-    let first = stage.host("first", None)?;
-    let second = stage.host("second", None)?;
-    // The network card of the client strips the tags, as most do, so this takes a hook that still sees them.
-    stage.watch(&client, "tc", &[])?;
+fn two_vlans(run: &mut ScenarioRun) -> Result<()> {
+    let client = run.host("client", Some(&in_network(CLIENT)))?;
+    let first = run.host("first", None)?;
+    let second = run.host("second", None)?;
+    // The client's interface strips the tags, as most do, so this needs a hook that still sees them.
+    run.watch(&client, "tc", &[])?;
     let announce = |host: &Host, mac: MacAddr, vlan: u16| -> Result<()> {
         let frame = Frame::announcement(mac, SHARED_BYTES).tagged(vlan);
         host.sender()?.send(&frame)
@@ -183,8 +185,8 @@ fn two_vlans(stage: &mut Stage) -> Result<()> {
         announce(&first, first.mac(), 100)?;
         announce(&second, second.mac(), 200)?;
     }
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[first.mac()]).in_vlan(100),
-        Expected::new_binding(SHARED, &[second.mac()]).in_vlan(200),
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &[first.mac()]).in_vlan(100),
+        ExpectedFinding::new_binding(SHARED, &[second.mac()]).in_vlan(200),
     ])
 }

@@ -4,30 +4,32 @@ use std::time::Duration;
 
 use anyhow::Result;
 use probe_common::wire::MacAddr;
-use probe_tests::{Expected, Host, Keepalived, Router, RouterMac, Scenario, Stage, Wires};
+use probe_tests::{
+    ExpectedFinding, Host, Keepalived, Router, RouterMac, Scenario, ScenarioRun, Topology,
+};
 
 use crate::{CLIENT, FIRST, SECOND, SHARED, SHARED_BYTES, in_network};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "keepalived_failover_and_failback_are_two_moves",
-        wires: Wires::Switch,
-        play: failover_and_failback,
+        topology: Topology::Switch,
+        run: failover_and_failback,
     },
     Scenario {
-        name: "keepalived_masters_that_do_not_see_each_other_are_a_conflict_until_they_do",
-        wires: Wires::Switch,
-        play: split_brain,
+        name: "keepalived_split_brain_is_a_conflict_until_it_heals",
+        topology: Topology::Switch,
+        run: split_brain,
     },
     Scenario {
-        name: "keepalived_failover_of_a_virtual_mac_is_nothing",
-        wires: Wires::Switch,
-        play: virtual_mac,
+        name: "keepalived_failover_of_a_virtual_mac_is_no_conflict",
+        topology: Topology::Switch,
+        run: virtual_mac,
     },
     Scenario {
-        name: "keepalived_masters_that_answer_with_one_virtual_mac_are_contested",
-        wires: Wires::Switch,
-        play: split_brain_of_a_virtual_mac,
+        name: "keepalived_masters_with_one_virtual_mac_are_contested",
+        topology: Topology::Switch,
+        run: split_brain_of_a_virtual_mac,
     },
 ];
 
@@ -41,8 +43,8 @@ struct Group {
 }
 
 impl Group {
-    fn start(stage: &Stage, mac: RouterMac) -> Result<Self> {
-        let host = |name, address| stage.host(name, Some(&in_network(address)));
+    fn start(run: &ScenarioRun, mac: RouterMac) -> Result<Self> {
+        let host = |name, address| run.host(name, Some(&in_network(address)));
         let client = host("client", CLIENT)?;
         let first = host("first", FIRST)?;
         let second = host("second", SECOND)?;
@@ -64,94 +66,95 @@ impl Group {
         })
     }
 
-    /// Cuts the network between the routers, or heals it. The client reaches both all the time.
-    fn keep_apart(&self, stage: &Stage, apart: bool) -> Result<()> {
-        stage.switch().keep_apart(&self.first, apart)?;
-        stage.switch().keep_apart(&self.second, apart)
+    /// Isolates the routers from each other, or reconnects them. The client reaches both all the time.
+    fn set_isolated(&self, run: &ScenarioRun, apart: bool) -> Result<()> {
+        run.switch().set_isolated(&self.first, apart)?;
+        run.switch().set_isolated(&self.second, apart)
     }
 }
 
-pub fn failover_and_failback(stage: &mut Stage) -> Result<()> {
-    let group = Group::start(stage, RouterMac::Own)?;
+pub fn failover_and_failback(run: &mut ScenarioRun) -> Result<()> {
+    let group = Group::start(run, RouterMac::Own)?;
     let [first, second] = [group.first.mac(), group.second.mac()];
-    stage.watch(&group.client, "tc", &[])?;
-    group.client.ask(SHARED)?.success()?;
+    run.watch(&group.client, "tc", &[])?;
+    group.client.resolve(SHARED)?.success()?;
 
-    stage.switch().unplug(&group.first)?;
-    stage.wait_for("moved", SHARED)?;
-    group.client.ask(SHARED)?.success()?;
+    run.switch().unplug(&group.first)?;
+    run.wait_for("moved", SHARED)?;
+    group.client.resolve(SHARED)?.success()?;
 
-    stage.switch().plug(&group.first)?;
+    run.switch().plug(&group.first)?;
     group.master.wait_for_master(2)?;
-    stage.wait_for_more("moved", SHARED, 2)?;
-    group.client.ask(SHARED)?.success()?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[first]),
-        Expected::moved(SHARED, first, second),
-        Expected::moved(SHARED, second, first),
+    run.wait_for_more("moved", SHARED, 2)?;
+    group.client.resolve(SHARED)?.success()?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &[first]),
+        ExpectedFinding::moved(SHARED, first, second),
+        ExpectedFinding::moved(SHARED, second, first),
     ])
 }
 
-/// Both are masters, and a client whose gateway the address is, as it is for most groups of routers, gets two
-/// answers; then they hear each other again.
-fn split_and_heal(stage: &mut Stage, options: &[&str]) -> Result<Group> {
-    let group = Group::start(stage, RouterMac::Own)?;
+/// Both routers are masters, and a client that uses the address as its gateway gets two replies; then they reach
+/// each other again.
+fn split_and_heal(run: &mut ScenarioRun, options: &[&str]) -> Result<Group> {
+    let group = Group::start(run, RouterMac::Own)?;
     let gateway = ["route", "add", "default", "via", SHARED];
     group.client.ip(gateway)?;
-    stage.watch(&group.client, "tc", options)?;
-    group.client.ask(SHARED)?.success()?;
+    run.watch(&group.client, "tc", options)?;
+    group.client.resolve(SHARED)?.success()?;
 
-    group.keep_apart(stage, true)?;
+    group.set_isolated(run, true)?;
     group.backup.wait_for_master(1)?;
-    group.client.ask(SHARED)?;
-    stage.wait_for("conflict", SHARED)?;
+    group.client.resolve(SHARED)?;
+    run.wait_for("conflict", SHARED)?;
 
-    group.keep_apart(stage, false)?;
+    group.set_isolated(run, false)?;
     group.backup.wait_for_backup(2)?;
     Ok(group)
 }
 
-fn split_brain(stage: &mut Stage) -> Result<()> {
-    // It may not ask who is left, so it takes silence: longer than keepalived is silent between its bursts.
-    let group = split_and_heal(stage, &["--quiet-after", "8s", "--expire-after", "12s"])?;
+fn split_brain(run: &mut ScenarioRun) -> Result<()> {
+    // Without active probing, the end of the conflict takes a silence that is longer than the pause between
+    // keepalived's announcements.
+    let group = split_and_heal(run, &["--quiet-after", "8s", "--expire-after", "12s"])?;
     let both = [group.first.mac(), group.second.mac()];
-    stage.wait_for("conflict_quiet", SHARED)?;
-    stage.wait_for("conflict_expired", SHARED)?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[group.first.mac()]),
-        // If the answer of the old master is the first, and the new one has been master for a second.
-        Expected::contested(SHARED, &both).optional(),
-        Expected::conflict(SHARED, "duplicate_reply", &both).critical(),
-        Expected::conflict_quiet(SHARED, "duplicate_reply"),
-        Expected::conflict_expired(SHARED, "duplicate_reply"),
+    run.wait_for("conflict_quiet", SHARED)?;
+    run.wait_for("conflict_expired", SHARED)?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &[group.first.mac()]),
+        // If the old master replies first, and the new one has been master for a second.
+        ExpectedFinding::contested(SHARED, &both).optional(),
+        ExpectedFinding::conflict(SHARED, "duplicate_reply", &both).critical(),
+        ExpectedFinding::conflict_quiet(SHARED, "duplicate_reply"),
+        ExpectedFinding::conflict_expired(SHARED, "duplicate_reply"),
     ])
 }
 
-/// The same, watched by a daemon that asks: it knows who is left.
-pub fn split_brain_that_heals(stage: &mut Stage) -> Result<()> {
-    let group = split_and_heal(stage, &["--quiet-after", "8s"])?;
+/// The same with active probing, which determines the remaining owner.
+pub fn split_brain_that_heals(run: &mut ScenarioRun) -> Result<()> {
+    let group = split_and_heal(run, &["--quiet-after", "8s"])?;
     let both = [group.first.mac(), group.second.mac()];
-    stage.wait_for("conflict_resolved", SHARED)?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[group.first.mac()]),
-        Expected::contested(SHARED, &both).optional(),
-        Expected::conflict(SHARED, "duplicate_reply", &both).critical(),
-        Expected::conflict_resolved(SHARED, "duplicate_reply"),
+    run.wait_for("conflict_resolved", SHARED)?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &[group.first.mac()]),
+        ExpectedFinding::contested(SHARED, &both).optional(),
+        ExpectedFinding::conflict(SHARED, "duplicate_reply", &both).critical(),
+        ExpectedFinding::conflict_resolved(SHARED, "duplicate_reply"),
     ])
 }
 
-pub fn virtual_mac(stage: &mut Stage) -> Result<()> {
-    let group = Group::start(stage, RouterMac::Virtual)?;
+pub fn virtual_mac(run: &mut ScenarioRun) -> Result<()> {
+    let group = Group::start(run, RouterMac::Virtual)?;
     let shared_mac: MacAddr = Keepalived::VIRTUAL_MAC.parse()?;
-    stage.watch(&group.client, "native", &[])?;
+    run.watch(&group.client, "native", &[])?;
     let capture = group.client.capture()?;
-    // Whoever has the address answers with the virtual MAC, and asks with that of its network card.
+    // The master replies with the virtual MAC, and sends requests with the MAC of its interface.
     let use_address = |router: &Host| -> Result<()> {
-        group.client.ask(SHARED)?.success()?;
+        group.client.resolve(SHARED)?.success()?;
         capture.wait_for_arp(Duration::from_secs(5), |arp| {
             arp.spa == SHARED_BYTES && arp.oper == 2 && arp.sha == shared_mac
         })?;
-        router.forget_neighbours()?;
+        router.flush_neighbours()?;
         router
             .exec(["ping", "-c1", "-W5", "-I", SHARED, CLIENT])
             .map(drop)?;
@@ -162,26 +165,26 @@ pub fn virtual_mac(stage: &mut Stage) -> Result<()> {
             .map(drop)
     };
     use_address(&group.first)?;
-    stage.switch().unplug(&group.first)?;
+    run.switch().unplug(&group.first)?;
     group.backup.wait_for_master(1)?;
     use_address(&group.second)?;
-    stage.conclude(&[Expected::new_binding(SHARED, &[shared_mac])])
+    run.expect_findings(&[ExpectedFinding::new_binding(SHARED, &[shared_mac])])
 }
 
-/// There is one MAC only, so it is no conflict of MACs; but there are two answers.
-fn split_brain_of_a_virtual_mac(stage: &mut Stage) -> Result<()> {
-    let group = Group::start(stage, RouterMac::Virtual)?;
+/// There is only one MAC, so it is no conflict of MACs; but there are two replies.
+fn split_brain_of_a_virtual_mac(run: &mut ScenarioRun) -> Result<()> {
+    let group = Group::start(run, RouterMac::Virtual)?;
     let shared_mac: MacAddr = Keepalived::VIRTUAL_MAC.parse()?;
-    stage.watch(&group.client, "tc", &[])?;
-    group.keep_apart(stage, true)?;
+    run.watch(&group.client, "tc", &[])?;
+    group.set_isolated(run, true)?;
     group.backup.wait_for_master(1)?;
-    group.client.ask(SHARED)?;
-    stage.wait_for("contested", SHARED)?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[shared_mac]),
-        // Whoever gets the ping asks for the client, with the MAC of its network card.
-        Expected::contested(SHARED, &[shared_mac])
-            .perhaps_with(&[group.first.mac(), group.second.mac()])
-            .hinting("two_masters"),
+    group.client.resolve(SHARED)?;
+    run.wait_for("contested", SHARED)?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &[shared_mac]),
+        // The router that gets the ping requests the client's address with the MAC of its own interface.
+        ExpectedFinding::contested(SHARED, &[shared_mac])
+            .allowing_macs(&[group.first.mac(), group.second.mac()])
+            .with_hint("two_masters"),
     ])
 }

@@ -1,13 +1,12 @@
-//! What the binary concludes from what hosts and announcers do.
+//! Scenarios: findings about real and simulated hosts and announcers.
 //!
-//! Each entry of the lists below is a test, by its name. They are lists and no functions with an attribute because
-//! they spend nearly all their time waiting for protocols: unlike other tests, more of them run side by side than
-//! there are processors.
+//! Each entry of the lists below is a test. They are lists and not functions with an attribute because they spend
+//! nearly all their time waiting for protocols: more of them run in parallel than there are CPUs.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "all of this is tests, which the attribute would tell clippy"
+    reason = "the whole file is tests, but has no test attribute that clippy recognises"
 )]
 
 mod addresses;
@@ -25,25 +24,25 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use probe_tests::Scenario;
 
-/// The network of all scenarios (TEST-NET-1, RFC 5737): who asks…
+/// The client in the network of all scenarios (TEST-NET-1, RFC 5737).
 const CLIENT: &str = "192.0.2.1";
 
-/// …the first of two that matter…
+/// The first host.
 const FIRST: &str = "192.0.2.11";
 
-/// …the second…
+/// The second host.
 const SECOND: &str = "192.0.2.12";
 
-/// …and the address that they share, hand over or quarrel about.
+/// The address that the hosts share or hand over.
 const SHARED: &str = "192.0.2.10";
 
-/// The same, as frames have it.
+/// [`SHARED`] as bytes.
 const SHARED_BYTES: [u8; 4] = [192, 0, 2, 10];
 
-/// As many as two processors can start within the time that protocols give each other.
+/// The number of parallel tests: as many as two CPUs can start within the timing of the protocols.
 const SIDE_BY_SIDE: usize = 8;
 
-/// Functions that panic when what they hold is not so, as tests by their names.
+/// Tests from functions that panic on failure; the name of the function is the name of the test.
 macro_rules! functions {
     ($($module:ident: [$($function:ident),+ $(,)?]),+ $(,)?) => {
         [$($(Trial::test(stringify!($function), || {
@@ -56,24 +55,24 @@ macro_rules! functions {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(SIDE_BY_SIDE);
-    let trial = |scenario: Scenario, hold: fn(&Scenario) -> anyhow::Result<()>| {
+    let trial = |scenario: Scenario, run_passively: fn(&Scenario) -> anyhow::Result<()>| {
         Trial::test(scenario.name, move || {
-            hold(&scenario).map_err(|error| Failed::from(format!("{error:#}")))
+            run_passively(&scenario).map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
     let functions = functions![
         one_minute: [
-            two_owners_who_alternate_twenty_times_a_second_are_both_seen_to_the_end_of_a_minute,
-            a_double_answer_to_the_first_request_after_a_quiet_minute_is_evidence_at_once,
+            two_owners_that_alternate_fast_are_both_observed_for_a_minute,
+            two_replies_after_a_quiet_minute_are_immediate_evidence,
         ],
         conflicts: [
-            two_hosts_with_one_address_are_a_conflict_within_a_second_that_names_both,
-            one_conflict_is_reported_once_however_often_it_shows,
-            a_host_that_has_its_address_alone_is_no_conflict,
-            owners_that_go_on_claiming_an_address_in_turn_are_a_conflict,
+            two_hosts_with_one_address_are_a_conflict_of_both_within_a_second,
+            one_conflict_is_reported_once,
+            one_owner_is_no_conflict,
+            two_owners_that_alternate_are_a_conflict,
             a_failover_by_gratuitous_arp_is_a_move_and_no_conflict,
-            a_conflict_ends_some_time_after_the_rival_has_gone,
-            a_conflict_stays_open_while_both_owners_answer,
+            a_conflict_expires_after_the_duplicate_is_removed,
+            a_conflict_stays_open_while_both_owners_reply,
             one_address_in_two_vlans_is_no_conflict,
         ],
     ];
@@ -86,14 +85,16 @@ fn main() -> ExitCode {
         addresses::SCENARIOS,
     ]
     .concat();
-    let scenarios = scenarios.into_iter().map(|it| trial(it, Scenario::hold));
+    let scenarios = scenarios
+        .into_iter()
+        .map(|it| trial(it, Scenario::run_passively));
     let with_probing = with_probing::SCENARIOS.iter();
-    let with_probing = with_probing.map(|&it| trial(it, Scenario::hold_asking));
+    let with_probing = with_probing.map(|&it| trial(it, Scenario::run_with_probing));
     let trials = functions.into_iter().chain(scenarios).chain(with_probing);
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// With the prefix length of the network.
+/// Appends the prefix length of the network.
 fn in_network(address: &str) -> String {
     format!("{address}/24")
 }

@@ -1,4 +1,4 @@
-//! What shows only after a minute: the tests in this file run side by side, so that all of them take one.
+//! Findings that need a minute: the tests in this file run in parallel, so that all of them together take one.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
 const ADDRESS: [u8; 4] = [192, 0, 2, 10];
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
 const MINUTE: Duration = Duration::from_mins(1);
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn named<'a>(findings: &'a [Finding], name: &str) -> Vec<&'a Finding> {
     findings
@@ -19,13 +19,13 @@ fn named<'a>(findings: &'a [Finding], name: &str) -> Vec<&'a Finding> {
         .collect()
 }
 
-pub fn two_owners_who_alternate_twenty_times_a_second_are_both_seen_to_the_end_of_a_minute() {
+pub fn two_owners_that_alternate_fast_are_both_observed_for_a_minute() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    // A conflict without evidence for so long becomes quiet, and it would be without evidence as soon as
-    // one of the two were no longer seen.
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    // Without evidence for this time, a conflict becomes quiet, and there would be none if one of the two were no
+    // longer observed.
     let daemon = monitor.ready_daemon(&["--quiet-after", "4s"]).unwrap();
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     let mut ended_before = Vec::new();
     at_intervals(Duration::from_millis(50), 1200, |number| {
         let owner = if number % 2 == 0 { A } else { B };
@@ -43,31 +43,31 @@ pub fn two_owners_who_alternate_twenty_times_a_second_are_both_seen_to_the_end_o
     for end in ["conflict_quiet", "conflict_resolved", "conflict_expired"] {
         assert!(named(&ended_before, end).is_empty(), "{ended_before:?}");
     }
-    // And that would have shown: now that both are silent, it does.
-    daemon.wait_for_finding("conflict_quiet", SOON).unwrap();
-    let ledger = daemon.wait_until_digested(1200).unwrap();
+    // Now that both are silent, the conflict becomes quiet, which shows that the test would have failed.
+    daemon.wait_for_finding("conflict_quiet", TIMEOUT).unwrap();
+    let balance = daemon.wait_until_processed(1200).unwrap();
     assert!(
-        ledger.received < 12 * 60,
-        "the budget of an address bounds the events: {ledger:?}"
+        balance.received < 12 * 60,
+        "the budget of an address bounds the events: {balance:?}"
     );
 }
 
-pub fn a_double_answer_to_the_first_request_after_a_quiet_minute_is_evidence_at_once() {
+pub fn two_replies_after_a_quiet_minute_are_immediate_evidence() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor.ready_daemon(&[]).unwrap();
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     at_intervals(MINUTE, 2, |number| match number {
         0 => socket.send(&Frame::announcement(A, ADDRESS)),
         _ => socket.send_all(&[
-            Frame::request(wire.mac(), CLIENT, ADDRESS),
-            Frame::reply(A, ADDRESS, wire.mac(), CLIENT),
-            Frame::reply(B, ADDRESS, wire.mac(), CLIENT),
+            Frame::request(peer.mac(), CLIENT, ADDRESS),
+            Frame::reply(A, ADDRESS, peer.mac(), CLIENT),
+            Frame::reply(B, ADDRESS, peer.mac(), CLIENT),
         ]),
     })
     .unwrap();
-    let conflict = daemon.wait_for_finding("conflict", SOON).unwrap();
+    let conflict = daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(conflict.evidence, "duplicate_reply");
     assert_eq!(conflict.macs().unwrap(), [A, B]);
-    assert_eq!(daemon.wait_until_digested(4).unwrap().frames, 4);
+    assert_eq!(daemon.wait_until_processed(4).unwrap().frames, 4);
 }

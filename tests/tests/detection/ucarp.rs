@@ -1,32 +1,32 @@
 //! CARP, by ucarp.
 
 use anyhow::Result;
-use probe_tests::{Expected, Scenario, Stage, Ucarp, Wires};
+use probe_tests::{ExpectedFinding, Scenario, ScenarioRun, Topology, Ucarp};
 
 use crate::{CLIENT, FIRST, SECOND, SHARED, in_network};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "ucarp_failover_is_a_move",
-    wires: Wires::Switch,
-    play: failover,
+    topology: Topology::Switch,
+    run: failover,
 }];
 
-fn failover(stage: &mut Stage) -> Result<()> {
-    let client = stage.host("client", Some(&in_network(CLIENT)))?;
-    let first = stage.host("first", Some(&in_network(FIRST)))?;
-    let second = stage.host("second", Some(&in_network(SECOND)))?;
+fn failover(run: &mut ScenarioRun) -> Result<()> {
+    let client = run.host("client", Some(&in_network(CLIENT)))?;
+    let first = run.host("first", Some(&in_network(FIRST)))?;
+    let second = run.host("second", Some(&in_network(SECOND)))?;
     let master = Ucarp::start(&first, FIRST, SHARED, 0)?;
     master.wait_for_master()?;
     let backup = Ucarp::start(&second, SECOND, SHARED, 100)?;
-    stage.watch(&client, "tc", &[])?;
-    client.ask(SHARED)?.success()?;
+    run.watch(&client, "tc", &[])?;
+    client.resolve(SHARED)?.success()?;
 
-    stage.switch().unplug(&first)?;
+    run.switch().unplug(&first)?;
     backup.wait_for_master()?;
-    stage.wait_for("moved", SHARED)?;
-    client.ask(SHARED)?.success()?;
-    stage.conclude(&[
-        Expected::new_binding(SHARED, &[first.mac()]),
-        Expected::moved(SHARED, first.mac(), second.mac()),
+    run.wait_for("moved", SHARED)?;
+    client.resolve(SHARED)?.success()?;
+    run.expect_findings(&[
+        ExpectedFinding::new_binding(SHARED, &[first.mac()]),
+        ExpectedFinding::moved(SHARED, first.mac(), second.mac()),
     ])
 }

@@ -1,6 +1,7 @@
-//! What takes other kernels, or devices that not every machine has: runs in the guests of the kernel matrix.
+//! Tests that need other kernels or devices that not every machine has; they run in the guests of the kernel
+//! matrix.
 //!
-//! A guest has nothing else in it and runs one test at a time, so a test may look at the whole machine.
+//! A guest runs nothing else and one test at a time, so a test may use the state of the whole machine.
 
 use std::{fs, io, time::Duration};
 
@@ -10,10 +11,10 @@ use aya::{
     util::KernelVersion,
 };
 use probe_common::{counter::Direction, wire::MacAddr};
-use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Ledger, Stream, eventually};
+use probe_tests::{CounterBalance, Daemon, Frame, Host, INTERFACE, Lab, Stream, eventually};
 
-/// Emulated machines are slow.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout: emulated machines are slow.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const ADDRESS: [u8; 4] = [192, 0, 2, 10];
 const OWNERS: [MacAddr; 2] = [
@@ -21,20 +22,20 @@ const OWNERS: [MacAddr; 2] = [
     MacAddr([2, 0, 0, 0, 0, 0xbb]),
 ];
 
-/// What frames are sent through, and what `probe` watches on the other end.
+/// The sending side, and the interface that `probe` monitors on the other side.
 struct Network<'a> {
     monitor: &'a Host,
     watched: &'a str,
-    wire: &'a Host,
+    peer: &'a Host,
     sent_through: &'a str,
 }
 
 impl<'a> Network<'a> {
-    fn of_cards(monitor: &'a Host, wire: &'a Host) -> Self {
+    fn of_cards(monitor: &'a Host, peer: &'a Host) -> Self {
         Self {
             monitor,
             watched: INTERFACE,
-            wire,
+            peer,
             sent_through: INTERFACE,
         }
     }
@@ -46,13 +47,13 @@ impl<'a> Network<'a> {
     }
 
     fn send<'b>(&self, frames: impl IntoIterator<Item = &'b Frame>) {
-        let sender = self.wire.sender_on(self.sent_through).unwrap();
+        let sender = self.peer.sender_on(self.sent_through).unwrap();
         sender.send_all(frames).unwrap();
     }
 
-    /// Every frame is counted under its kind, in the direction that it goes, and the counts add up; a
-    /// question that gets two answers is a conflict, in the VLAN given. SIGTERM leaves nothing.
-    fn counts_and_finds(&self, mode: &str, vlan: &str) {
+    /// Every frame is counted under its kind and direction, and the counters add up; a request with two replies is
+    /// a conflict in the given VLAN. SIGTERM leaves no program.
+    fn assert_counts_frames_and_finds_conflicts(&self, mode: &str, vlan: &str) {
         let daemon = self.start(mode);
         let claims = (1..=100).map(|last| Frame::announcement(OWNERS[0], [192, 0, 2, last]));
         let probes = (1..=50).map(|last| Frame::probe(OWNERS[0], [198, 51, 100, last]));
@@ -60,9 +61,14 @@ impl<'a> Network<'a> {
         let malformed = vec![Frame::announcement(OWNERS[0], ADDRESS).htype(6); 10];
         self.send(&claims.chain(probes).collect::<Vec<_>>());
         self.send(bogus.iter().chain(&malformed));
-        let ledger = daemon.wait_until_digested(180).unwrap();
+        let balance = daemon.wait_until_processed(180).unwrap();
         assert_eq!(
-            (ledger.claims, ledger.probes, ledger.bogus, ledger.malformed),
+            (
+                balance.claims,
+                balance.probes,
+                balance.bogus,
+                balance.malformed
+            ),
             (100, 50, 20, 10)
         );
 
@@ -70,17 +76,17 @@ impl<'a> Network<'a> {
         let frame = Frame::announcement(self.monitor.mac(), [192, 0, 2, 200]);
         sender.send_all(&vec![frame; 5]).unwrap();
         let egress = daemon
-            .wait_for_metrics("5 frames to be seen going out", PATIENCE, |metrics| {
-                Ok(Ledger::read(metrics, Direction::Egress)?.frames == 5)
+            .wait_for_metrics("5 sent frames to be counted", TIMEOUT, |metrics| {
+                Ok(CounterBalance::read(metrics, Direction::Egress)?.frames == 5)
             })
             .unwrap();
-        Ledger::read(&egress, Direction::Egress)
+        CounterBalance::read(&egress, Direction::Egress)
             .unwrap()
             .check()
             .unwrap();
 
-        self.answer_twice();
-        let conflict = daemon.wait_for_finding("conflict", PATIENCE).unwrap();
+        self.send_two_replies();
+        let conflict = daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
         assert_eq!(
             (conflict.ip.as_str(), conflict.vlan.as_str()),
             ("192.0.2.10", vlan)
@@ -92,23 +98,23 @@ impl<'a> Network<'a> {
         wait_for_loaded(&[]);
     }
 
-    /// Somebody asks for the address, and two machines answer.
-    fn answer_twice(&self) {
-        let (asker, askers_address) = (MacAddr([2, 0, 0, 0, 0, 0xcc]), [192, 0, 2, 1]);
-        let answer = |owner| Frame::reply(owner, ADDRESS, asker, askers_address);
+    /// Sends a request for the address and two replies.
+    fn send_two_replies(&self) {
+        let (requester, requester_address) = (MacAddr([2, 0, 0, 0, 0, 0xcc]), [192, 0, 2, 1]);
+        let reply = |owner| Frame::reply(owner, ADDRESS, requester, requester_address);
         self.send(&[
-            Frame::request(asker, askers_address, ADDRESS),
-            answer(OWNERS[0]),
-            answer(OWNERS[1]),
+            Frame::request(requester, requester_address, ADDRESS),
+            reply(OWNERS[0]),
+            reply(OWNERS[1]),
         ]);
     }
 }
 
-/// Names of the programs of ours that the kernel holds, sorted.
+/// The names of our programs in the kernel, sorted.
 fn loaded() -> Vec<String> {
     let mut names: Vec<_> = loaded_programs()
         .filter_map(|program| match program {
-            // It went between the look at its number and the look at the program.
+            // The program was freed after its ID was read.
             Err(ProgramError::SyscallError(error))
                 if error.io_error.kind() == io::ErrorKind::NotFound =>
             {
@@ -129,8 +135,8 @@ fn loaded() -> Vec<String> {
 }
 
 fn wait_for_loaded(names: &[&str]) {
-    // The kernel frees a program a moment after the last user is gone.
-    eventually(&format!("{names:?} alone to be loaded"), PATIENCE, || {
+    // The kernel frees a program shortly after its last user is gone.
+    eventually(&format!("{names:?} alone to be loaded"), TIMEOUT, || {
         Ok((loaded() == names).then_some(()))
     })
     .with_context(|| format!("there are {:?}", loaded()))
@@ -141,74 +147,74 @@ fn kernel_at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().unwrap() >= KernelVersion::new(major, minor, 0)
 }
 
-/// Whether TC programs are held by links, which end with their process.
+/// Whether TC programs are attached by links, which end with their process.
 fn has_tcx() -> bool {
     kernel_at_least(6, 6)
 }
 
 fn veth(mode: &str) {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    Network::of_cards(&monitor, &wire).counts_and_finds(mode, "0");
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    Network::of_cards(&monitor, &peer).assert_counts_frames_and_finds_conflicts(mode, "0");
 }
 
 #[test]
-fn native_on_veth_counts_and_finds() {
+fn native_xdp_on_veth_counts_frames_and_finds_conflicts() {
     veth("native");
 }
 
 #[test]
-fn generic_on_veth_counts_and_finds() {
+fn generic_xdp_on_veth_counts_frames_and_finds_conflicts() {
     veth("generic");
 }
 
 #[test]
-fn tc_on_veth_counts_and_finds() {
+fn tc_on_veth_counts_frames_and_finds_conflicts() {
     veth("tc");
 }
 
-/// The plain program will not do for an MTU above a page; the one that will, kernels know from 5.18 on.
+/// An MTU above a page needs the program with multi-buffer support, which kernels have since 5.18.
 #[test]
-fn native_on_a_jumbo_mtu_counts_and_finds_where_the_kernel_can() {
+fn native_xdp_with_a_jumbo_mtu_works_where_the_kernel_supports_it() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    for host in [&monitor, &wire] {
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    for host in [&monitor, &peer] {
         host.ip("link set dev eth0 mtu 9000".split(' ')).unwrap();
     }
     if kernel_at_least(5, 18) {
-        Network::of_cards(&monitor, &wire).counts_and_finds("native", "0");
+        Network::of_cards(&monitor, &peer).assert_counts_frames_and_finds_conflicts("native", "0");
     } else {
         assert_native_is_refused(&monitor);
-        Network::of_cards(&monitor, &wire).counts_and_finds("tc", "0");
+        Network::of_cards(&monitor, &peer).assert_counts_frames_and_finds_conflicts("tc", "0");
     }
 }
 
-/// Two network cards of the guest with a cable between them, which are hosts of the lab for the while.
+/// Two connected network cards of the guest, which become hosts of the lab.
 #[test]
-fn native_on_virtio_net_counts_and_finds() {
+fn native_xdp_on_virtio_net_counts_frames_and_finds_conflicts() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = cards(&lab);
-    Network::of_cards(&monitor, &wire).counts_and_finds("native", "0");
+    let [monitor, peer] = cards(&lab);
+    Network::of_cards(&monitor, &peer).assert_counts_frames_and_finds_conflicts("native", "0");
 }
 
-/// What a driver cannot do is said, with the way out, and nothing stays attached.
+/// A mode that the driver does not support is refused with an alternative, and no program stays attached.
 fn assert_native_is_refused(monitor: &Host) {
     let words = ["run", "-i", INTERFACE, "--attach", "native"];
-    let finished = monitor.probe(&words).unwrap().finish(PATIENCE).unwrap();
+    let finished = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     assert!(finished.stderr.contains("--attach tc"), "{finished:?}");
     wait_for_loaded(&[]);
 }
 
 #[test]
-fn tc_on_virtio_net_counts_and_finds() {
+fn tc_on_virtio_net_counts_frames_and_finds_conflicts() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = cards(&lab);
-    Network::of_cards(&monitor, &wire).counts_and_finds("tc", "0");
+    let [monitor, peer] = cards(&lab);
+    Network::of_cards(&monitor, &peer).assert_counts_frames_and_finds_conflicts("tc", "0");
 }
 
 fn cards(lab: &Lab) -> [Host; 2] {
-    ["monitor", "wire"].map(|name| {
+    ["monitor", "peer"].map(|name| {
         let host = card(lab, name, "virtio_net");
         // Like a real card, it would otherwise drop unicast frames for other hosts.
         host.ip("link set dev eth0 promisc on".split(' ')).unwrap();
@@ -216,11 +222,11 @@ fn cards(lab: &Lab) -> [Host; 2] {
     })
 }
 
-/// Makes a host of a network card of the guest that has this driver.
+/// Creates a host from a network card of the guest with this driver.
 fn card(lab: &Lab, name: &str, driver: &str) -> Host {
-    // A card that an earlier test used returns a moment after that test, and perhaps under another name.
+    // A card that an earlier test used returns a moment after that test, possibly under another name.
     let what = format!("a network card with the driver {driver}");
-    let card = eventually(&what, PATIENCE, || {
+    let card = eventually(&what, TIMEOUT, || {
         let mut interfaces =
             fs::read_dir("/sys/class/net")?.filter_map(|entry| Some(entry.ok()?.path()));
         let card = interfaces.find(|interface| {
@@ -233,14 +239,14 @@ fn card(lab: &Lab, name: &str, driver: &str) -> Host {
     lab.adopt(name, &card).unwrap()
 }
 
-/// The card removes the tags from frames before XDP. Without VLANs on it, it may be watched by native XDP; with a
-/// VLAN, it is watched in TC, and each frame is observed in its VLAN.
+/// The card removes the tags from frames before XDP. Without VLANs on it, it may be monitored by native XDP; with a
+/// VLAN, it is monitored in TC, and each frame is observed in its VLAN.
 #[test]
 fn auto_on_a_card_that_strips_tags_uses_tc_where_a_vlan_is_in_use() {
     let lab = Lab::new().unwrap();
     let monitor = card(&lab, "monitor", "vmxnet3");
-    let wire = card(&lab, "wire", "virtio_net");
-    let network = Network::of_cards(&monitor, &wire);
+    let peer = card(&lab, "peer", "virtio_net");
+    let network = Network::of_cards(&monitor, &peer);
 
     let reason = |daemon: &Daemon<'_>| {
         let metrics = daemon.metrics().unwrap();
@@ -261,7 +267,7 @@ fn auto_on_a_card_that_strips_tags_uses_tc_where_a_vlan_is_in_use() {
     let daemon = network.start("auto");
     let expected = ("tc".to_owned(), "vlan_offload".to_owned());
     assert_eq!(reason(&daemon), expected);
-    // One address with an owner in each of two VLANs is no conflict, and two owners in one VLAN are.
+    // One address with an owner in each of two VLANs is no conflict; two owners in one VLAN are.
     let requester = MacAddr([2, 0, 0, 0, 0, 0xcc]);
     let broadcast =
         |owner| Frame::reply(owner, ADDRESS, requester, [192, 0, 2, 1]).eth_dst(MacAddr::BROADCAST);
@@ -271,52 +277,52 @@ fn auto_on_a_card_that_strips_tags_uses_tc_where_a_vlan_is_in_use() {
         Frame::request(requester, [192, 0, 2, 1], ADDRESS).tagged(100),
         broadcast(OWNERS[1]).tagged(100),
     ]);
-    daemon.wait_until_digested(4).unwrap();
+    daemon.wait_until_processed(4).unwrap();
     assert!(daemon.findings().unwrap().is_empty());
     network.send(&[
         Frame::request(requester, [192, 0, 2, 1], ADDRESS).tagged(100),
         broadcast(OWNERS[1]).tagged(100),
         broadcast(OWNERS[0]).tagged(100),
     ]);
-    let conflict = daemon.wait_for_finding("conflict", PATIENCE).unwrap();
+    let conflict = daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(conflict.vlan, "100");
 }
 
-/// The sender's VLAN device leaves the tag to the card, and the cable hands it on beside the frame, as a card
+/// The sender's VLAN device leaves tagging to the card, and the veth passes the tag beside the frame, as a card
 /// does that strips tags.
 #[test]
 fn tc_sees_the_vlan_of_a_stripped_tag() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    for host in [&monitor, &wire] {
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    for host in [&monitor, &peer] {
         add_vlan(host);
     }
     let network = Network {
         sent_through: "eth0.100",
-        ..Network::of_cards(&monitor, &wire)
+        ..Network::of_cards(&monitor, &peer)
     };
     let daemon = network.start("tc");
-    network.answer_twice();
-    let conflict = daemon.wait_for_finding("conflict", PATIENCE).unwrap();
+    network.send_two_replies();
+    let conflict = daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(conflict.vlan, "100");
-    daemon.wait_until_digested(3).unwrap();
+    daemon.wait_until_processed(3).unwrap();
 }
 
 #[test]
 fn tc_sees_a_tag_that_is_in_the_bytes() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     add_vlan(&monitor);
-    let daemon = Network::of_cards(&monitor, &wire).start("tc");
+    let daemon = Network::of_cards(&monitor, &peer).start("tc");
     let claim = Frame::announcement(OWNERS[0], ADDRESS);
-    let rival = Frame::announcement(OWNERS[1], ADDRESS);
-    // One address in two VLANs, which is none of its owners' fault.
+    let duplicate = Frame::announcement(OWNERS[1], ADDRESS);
+    // One address in two VLANs, which is no conflict.
     for _ in 0..5 {
-        for frame in [claim.clone().tagged(100), rival.clone().tagged(200)] {
-            wire.sender().unwrap().send(&frame).unwrap();
+        for frame in [claim.clone().tagged(100), duplicate.clone().tagged(200)] {
+            peer.sender().unwrap().send(&frame).unwrap();
         }
     }
-    daemon.wait_until_digested(10).unwrap();
+    daemon.wait_until_processed(10).unwrap();
     let metrics = daemon.metrics().unwrap();
     assert_eq!(metrics.count("arp_monitor_bindings", &[]).unwrap(), 2);
     assert_eq!(metrics.count("arp_monitor_open_conflicts", &[]).unwrap(), 0);
@@ -329,31 +335,31 @@ fn add_vlan(host: &Host) {
 }
 
 #[test]
-fn tc_on_a_bond_counts_and_finds() {
+fn tc_on_a_bond_counts_frames_and_finds_conflicts() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = bonded(&monitor, &wire);
-    network.counts_and_finds("tc", "0");
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = bonded(&monitor, &peer);
+    network.assert_counts_frames_and_finds_conflicts("tc", "0");
 }
 
-/// A program on the bond's port runs before the frame is the bond's, and counts it as the port's.
+/// A program on the bond's port runs before the frame belongs to the bond, and counts it for the port.
 #[test]
 fn native_on_a_port_of_a_bond_counts_for_the_port() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let network = Network {
         watched: INTERFACE,
-        ..bonded(&monitor, &wire)
+        ..bonded(&monitor, &peer)
     };
     let daemon = network.start("native");
-    network.answer_twice();
-    let conflict = daemon.wait_for_finding("conflict", PATIENCE).unwrap();
+    network.send_two_replies();
+    let conflict = daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(conflict.interface, INTERFACE);
-    daemon.wait_until_digested(3).unwrap();
+    daemon.wait_until_processed(3).unwrap();
 }
 
-/// Makes the monitor's network card the port of a bond.
-fn bonded<'a>(monitor: &'a Host, wire: &'a Host) -> Network<'a> {
+/// Makes the monitor's interface a port of a bond.
+fn bonded<'a>(monitor: &'a Host, peer: &'a Host) -> Network<'a> {
     for words in [
         "link add bond0 type bond mode active-backup miimon 10",
         "link set dev eth0 down",
@@ -362,35 +368,35 @@ fn bonded<'a>(monitor: &'a Host, wire: &'a Host) -> Network<'a> {
     ] {
         monitor.ip(words.split(' ')).unwrap();
     }
-    eventually("the bond's carrier", PATIENCE, || {
+    eventually("the bond's carrier", TIMEOUT, || {
         Ok(monitor.link_of("bond0")?.is_up().then_some(()))
     })
     .unwrap();
     Network {
         watched: "bond0",
-        ..Network::of_cards(monitor, wire)
+        ..Network::of_cards(monitor, peer)
     }
 }
 
 const NATIVE: [&str; 2] = ["arp_tc_egress", "arp_xdp"];
 const TC: [&str; 2] = ["arp_tc_egress", "arp_tc_ingress"];
 
-/// XDP and TCX programs end with their process. The filters of clsact, below 6.6, pass every frame until the
-/// next start removes them; the qdisc stays, it may be somebody else's.
+/// XDP and TCX programs end with their process. The clsact filters, before 6.6, pass every frame until the next
+/// start removes them; the qdisc stays because others may use it.
 #[test]
-fn what_a_kill_leaves_the_next_start_removes() {
+fn the_next_start_removes_the_programs_of_a_killed_daemon() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = Network::of_cards(&monitor, &wire);
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = Network::of_cards(&monitor, &peer);
     for (mode, programs, filters) in [("native", NATIVE, &TC[..1]), ("tc", TC, &TC[..])] {
         network.start(mode).kill().unwrap();
         wait_for_loaded(if has_tcx() { &[] } else { filters });
 
         let daemon = network.start(mode);
         wait_for_loaded(&programs);
-        network.answer_twice();
-        let ledger = daemon.wait_until_digested(3).unwrap();
-        assert_eq!(ledger.frames, 3, "no frame is counted twice");
+        network.send_two_replies();
+        let balance = daemon.wait_until_processed(3).unwrap();
+        assert_eq!(balance.frames, 3, "no frame is counted twice");
         assert_eq!(daemon.terminate().unwrap().code(), Some(0));
         wait_for_loaded(&[]);
     }
@@ -402,12 +408,12 @@ fn what_a_kill_leaves_the_next_start_removes() {
     }
 }
 
-/// Below 6.6 the next start may be in another mode than the one that was killed.
+/// Before 6.6, the next start may be in another mode than the one that was killed.
 #[test]
-fn what_a_kill_in_another_mode_left_is_removed_too() {
+fn the_next_start_removes_programs_of_another_mode_too() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = Network::of_cards(&monitor, &wire);
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = Network::of_cards(&monitor, &peer);
     network.start("tc").kill().unwrap();
     let daemon = network.start("native");
     wait_for_loaded(&NATIVE);
@@ -415,9 +421,10 @@ fn what_a_kill_in_another_mode_left_is_removed_too() {
     wait_for_loaded(&[]);
 }
 
-/// `probe watch` runs beside `probe run`, and each may be killed: below 6.6 only what a dead one left is removed.
+/// `probe watch` runs beside `probe run`, and each may be killed: before 6.6, only the programs of a dead process
+/// are removed.
 #[test]
-fn what_a_living_probe_has_attached_is_left_alone_by_others() {
+fn programs_of_a_running_process_are_left_attached() {
     const TWICE: [&str; 4] = [
         "arp_tc_egress",
         "arp_tc_egress",
@@ -425,28 +432,28 @@ fn what_a_living_probe_has_attached_is_left_alone_by_others() {
         "arp_tc_ingress",
     ];
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = Network::of_cards(&monitor, &wire);
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = Network::of_cards(&monitor, &peer);
     let first = network.start("tc");
     for _ in 0..2 {
         let words = ["-i", INTERFACE, "--attach", "tc"];
         let beside = monitor.bare_watch(&words).unwrap();
         wait_for_loaded(&TWICE);
         beside.kill().unwrap();
-        beside.finish(PATIENCE).unwrap();
+        beside.finish(TIMEOUT).unwrap();
         wait_for_loaded(if has_tcx() { &TC } else { &TWICE });
     }
-    network.answer_twice();
-    first.wait_for_finding("conflict", PATIENCE).unwrap();
+    network.send_two_replies();
+    first.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(first.terminate().unwrap().code(), Some(0));
 }
 
-/// With TCX there are no filters to delete, which is all that is held there: `attachment.rs` takes links away.
+/// With TCX there are no filters to delete; `attachment.rs` tests detached links.
 #[test]
-fn a_filter_that_somebody_deleted_is_put_back_and_reported() {
+fn a_deleted_filter_is_restored_and_reported() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = Network::of_cards(&monitor, &wire);
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = Network::of_cards(&monitor, &peer);
     let daemon = network.start("tc");
     for direction in ["ingress", "egress"] {
         if has_tcx() {
@@ -461,28 +468,28 @@ fn a_filter_that_somebody_deleted_is_put_back_and_reported() {
         let mut reports = 0;
         daemon
             .process()
-            .wait_for_line(Stream::Stderr, PATIENCE, |line| {
+            .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
                 reports += usize::from(line.contains("somebody detached a program of ours"));
                 reports == if direction == "ingress" { 1 } else { 2 }
             })
             .unwrap();
         wait_for_loaded(&TC);
-        eventually("the filters to be back", PATIENCE, || {
+        eventually("the filters to be back", TIMEOUT, || {
             let words = ["tc", "filter", "show", "dev", INTERFACE, direction];
             Ok(monitor.exec(words)?.contains("arp_tc").then_some(()))
         })
         .unwrap();
     }
-    network.answer_twice();
-    daemon.wait_for_finding("conflict", PATIENCE).unwrap();
+    network.send_two_replies();
+    daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
 }
 
-/// What a living one attached is not taken for left behind by the next one.
+/// The programs of a running process are not mistaken for leftovers by the next one.
 #[test]
-fn two_at_once_do_not_get_in_each_others_way() {
+fn two_daemons_on_one_interface_work_independently() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = Network::of_cards(&monitor, &wire);
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = Network::of_cards(&monitor, &peer);
     let first = network.start("tc");
     let words = [
         "run",
@@ -495,23 +502,23 @@ fn two_at_once_do_not_get_in_each_others_way() {
     ];
     let mut second = monitor.probe(&words).unwrap();
     second
-        .wait_for_line(Stream::Stderr, PATIENCE, |line| line.contains("serving"))
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.contains("serving"))
         .unwrap();
     wait_for_loaded(&[TC[0], TC[0], TC[1], TC[1]]);
     second.terminate().unwrap();
-    second.exit_status(PATIENCE).unwrap();
+    second.exit_status(TIMEOUT).unwrap();
     wait_for_loaded(&TC);
-    network.answer_twice();
-    assert_eq!(first.wait_until_digested(3).unwrap().frames, 3);
+    network.send_two_replies();
+    assert_eq!(first.wait_until_processed(3).unwrap().frames, 3);
 }
 
-/// Below 6.6 the filters go with it, and no link is there to tell; so the daemon looks by itself. TCX programs
-/// do without, and stay.
+/// Before 6.6, the filters are deleted with it, and without a link there is no notification; so the daemon polls.
+/// TCX programs need no qdisc and stay.
 #[test]
-fn a_clsact_qdisc_that_somebody_deletes_is_no_loss_for_long() {
+fn a_deleted_clsact_qdisc_is_restored() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
-    let network = Network::of_cards(&monitor, &wire);
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
+    let network = Network::of_cards(&monitor, &peer);
     let daemon = network.start("tc");
     let qdisc = |verb| monitor.exec(["tc", "qdisc", verb, "dev", INTERFACE, "clsact"]);
     if has_tcx() {
@@ -519,9 +526,9 @@ fn a_clsact_qdisc_that_somebody_deletes_is_no_loss_for_long() {
     }
     qdisc("del").unwrap();
     daemon
-        .wait_for_metrics("frames to be counted again", PATIENCE, |metrics| {
-            network.answer_twice();
-            Ok(Ledger::read(metrics, Direction::Ingress)?.frames > 0)
+        .wait_for_metrics("frames to be counted again", TIMEOUT, |metrics| {
+            network.send_two_replies();
+            Ok(CounterBalance::read(metrics, Direction::Ingress)?.frames > 0)
         })
         .unwrap();
 }

@@ -1,5 +1,5 @@
-//! How it gets along with others on one interface: nobody's program is replaced or removed, it sees every
-//! frame all the same, and what is done to its own it notices and repairs.
+//! Coexistence with other programs on one interface: the daemon replaces and removes no program of others, sees
+//! every frame nevertheless, and notices and repairs changes to its own programs.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -9,14 +9,14 @@ use probe_common::{counter::Direction, event_filter::Settings};
 use probe_datapath::{Attachment, EventRings, Kernel, LoadOptions};
 use probe_model::{Link, watched::AttachedMode};
 use probe_tests::{
-    Daemon, Frame, Host, INTERFACE, Lab, Ledger, Metrics, Process, ScatteringSender, SocketPlace,
-    Stream, eventually,
+    CounterBalance, Daemon, DaemonSocket, Frame, Host, INTERFACE, Lab, Metrics, Process,
+    ScatteringSender, Stream, eventually,
 };
 use tokio::runtime::{Builder, Runtime};
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts the daemon in a mode.
+/// Starts the daemon in this mode.
 fn daemon<'a>(host: &'a Host, attach: &str) -> Daemon<'a> {
     host.ready_bare_daemon(&["-i", INTERFACE, "--attach", attach])
         .unwrap()
@@ -26,7 +26,7 @@ fn frame(host: &Host) -> Frame {
     Frame::announcement(host.mac(), [192, 0, 2, 1])
 }
 
-/// `AttachedMode` and reason, as the metrics have them.
+/// `AttachedMode` and reason from the metrics.
 fn how(metrics: &Metrics) -> Option<(String, String)> {
     let sample = metrics.select("arp_monitor_interface_info", &[]).next()?;
     Some((
@@ -38,30 +38,32 @@ fn how(metrics: &Metrics) -> Option<(String, String)> {
 fn wait_for_mode(daemon: &Daemon<'_>, mode: &str, reason: &str) {
     let wanted = Some((mode.to_owned(), reason.to_owned()));
     daemon
-        .wait_for_metrics(&format!("{mode} because of {reason}"), SOON, |metrics| {
+        .wait_for_metrics(&format!("{mode} because of {reason}"), TIMEOUT, |metrics| {
             Ok(how(metrics) == wanted)
         })
         .unwrap();
 }
 
-/// Frames that arrived, as far as they were counted.
+/// The number of received frames that were counted.
 fn counted(daemon: &Daemon<'_>) -> u64 {
     let metrics = daemon.metrics().unwrap();
-    Ledger::read(&metrics, Direction::Ingress).unwrap().frames
+    CounterBalance::read(&metrics, Direction::Ingress)
+        .unwrap()
+        .frames
 }
 
-/// Sends frames until one more is counted: while programs are exchanged, one may pass between them.
+/// Sends frames until one more is counted: while programs are exchanged, a frame may be missed.
 fn wait_until_it_counts(daemon: &Daemon<'_>, sender: &Host) {
     let before = counted(daemon);
     let socket = sender.sender().unwrap();
-    eventually("a frame to be counted", SOON, || {
+    eventually("a frame to be counted", TIMEOUT, || {
         socket.send(&frame(sender))?;
         Ok((counted(daemon) > before).then_some(()))
     })
     .unwrap();
 }
 
-/// Somebody else's program: another copy of ours, in this process, which does nothing about being displaced.
+/// A program of another owner: a copy of our program in this process, which does not react when it is displaced.
 struct Other {
     _attachment: Attachment,
     _kernel: Kernel,
@@ -98,7 +100,7 @@ impl Other {
     }
 }
 
-/// A BPF link that a process holds.
+/// A BPF link of a process.
 #[derive(Debug)]
 struct BpfLink {
     kind: String,
@@ -106,7 +108,7 @@ struct BpfLink {
     program: u64,
 }
 
-/// The links of a process, from what the kernel says of its descriptors.
+/// The links of a process, from its descriptors in /proc.
 fn bpf_links(process: &Process) -> Vec<BpfLink> {
     let directory = format!("/proc/{}/fdinfo", process.id());
     let mut links = Vec::new();
@@ -133,7 +135,7 @@ fn bpf_links(process: &Process) -> Vec<BpfLink> {
     links
 }
 
-/// Whether the first program that a frame meets in TC is one of the daemon's.
+/// Whether the first TC program of an interface is the daemon's.
 fn is_first(daemon: &Daemon<'_>, host: &Host, hook: TcAttachType) -> Result<bool> {
     let programs = host.enter(|| Ok(SchedClassifier::query_tcx(INTERFACE, hook)?.1))?;
     let first = programs.first().context("there is no TC program")?.id();
@@ -144,16 +146,16 @@ fn is_first(daemon: &Daemon<'_>, host: &Host, hook: TcAttachType) -> Result<bool
 
 const BOTH: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
 
-/// Takes a program away behind its owner's back.
+/// Detaches a program without its owner.
 fn detach(host: &Host, link: &BpfLink) {
     let id = link.id.to_string();
     host.exec(["bpftool", "link", "detach", "id", &id]).unwrap();
 }
 
 #[test]
-fn each_mode_counts_a_frame_and_says_why_it_was_chosen() {
+fn each_mode_counts_a_frame_and_reports_its_reason() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     for (attach, mode, reason) in [
         ("auto", "tc", "disables_offload"),
         ("native", "native", "requested"),
@@ -163,74 +165,84 @@ fn each_mode_counts_a_frame_and_says_why_it_was_chosen() {
         let daemon = daemon(&monitor, attach);
         let said = how(&daemon.metrics().unwrap());
         assert_eq!(said, Some((mode.to_owned(), reason.to_owned())), "{attach}");
-        wire.sender().unwrap().send(&frame(&wire)).unwrap();
-        assert_eq!(daemon.wait_until_digested(1).unwrap().claims, 1, "{attach}");
+        peer.sender().unwrap().send(&frame(&peer)).unwrap();
+        assert_eq!(
+            daemon.wait_until_processed(1).unwrap().claims,
+            1,
+            "{attach}"
+        );
         let expected = format!("reason={reason}");
         daemon
             .process()
-            .wait_for_line(Stream::Stderr, SOON, |line| line.contains(&expected))
+            .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.contains(&expected))
             .unwrap();
     }
 }
 
 #[test]
-fn its_tc_programs_are_first_although_others_were_there_before() {
+fn tc_programs_are_attached_before_existing_ones() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
     let daemon = daemon(&monitor, "tc");
     for hook in BOTH {
         assert!(is_first(&daemon, &monitor, hook).unwrap(), "{hook:?}");
     }
-    wire.sender().unwrap().send(&frame(&wire)).unwrap();
-    daemon.wait_until_digested(1).unwrap();
+    peer.sender().unwrap().send(&frame(&peer)).unwrap();
+    daemon.wait_until_processed(1).unwrap();
 }
 
 #[test]
-fn its_tc_programs_go_back_in_front_of_one_that_came_later() {
+fn tc_programs_move_before_one_that_was_attached_later() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = daemon(&monitor, "tc");
     let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
     for hook in BOTH {
-        eventually("ours to be first again and the other to stay", SOON, || {
-            let there =
-                monitor.enter(|| Ok(SchedClassifier::query_tcx(INTERFACE, hook)?.1.len()))?;
-            Ok((is_first(&daemon, &monitor, hook)? && there == 2).then_some(()))
-        })
+        eventually(
+            "ours to be first again and the other to stay",
+            TIMEOUT,
+            || {
+                let attached =
+                    monitor.enter(|| Ok(SchedClassifier::query_tcx(INTERFACE, hook)?.1.len()))?;
+                Ok((is_first(&daemon, &monitor, hook)? && attached == 2).then_some(()))
+            },
+        )
         .unwrap();
     }
     daemon
         .process()
-        .wait_for_line(Stream::Stderr, SOON, |line| {
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
             line.contains("in front of ours")
         })
         .unwrap();
-    wait_until_it_counts(&daemon, &wire);
+    wait_until_it_counts(&daemon, &peer);
 }
 
 #[test]
-fn another_xdp_program_stays_and_auto_sees_the_frames_in_tc() {
+fn auto_uses_tc_beside_another_xdp_program() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
     let before = monitor.link().unwrap().xdp_programs();
     assert_eq!(before.len(), 1);
     let daemon = daemon(&monitor, "auto");
-    wire.sender().unwrap().send(&frame(&wire)).unwrap();
-    daemon.wait_until_digested(1).unwrap();
+    peer.sender().unwrap().send(&frame(&peer)).unwrap();
+    daemon.wait_until_processed(1).unwrap();
     assert_eq!(how(&daemon.metrics().unwrap()).unwrap().0, "tc");
     assert_eq!(monitor.link().unwrap().xdp_programs(), before);
 }
 
 #[test]
-fn the_verb_frees_the_xdp_slot_and_shows_the_interfaces_as_they_are_then() {
+fn release_xdp_frees_the_slot_and_prints_the_new_interfaces() {
     let lab = Lab::new().unwrap();
-    let place = SocketPlace::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let daemon = monitor.ready_daemon(&["--socket", place.word()]).unwrap();
-    let words = ["release-xdp", "--socket", place.word()];
-    let released = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    let daemon_socket = DaemonSocket::new().unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let daemon = monitor
+        .ready_daemon(&["--socket", daemon_socket.argument()])
+        .unwrap();
+    let words = ["release-xdp", "--socket", daemon_socket.argument()];
+    let released = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     let shown = released.success().unwrap();
     assert!(shown.contains(" tc "), "{shown}");
     assert!(monitor.link().unwrap().xdp_programs().is_empty());
@@ -238,12 +250,12 @@ fn the_verb_frees_the_xdp_slot_and_shows_the_interfaces_as_they_are_then() {
 }
 
 #[test]
-fn on_sigusr1_the_xdp_slot_is_free_for_others_and_frames_are_seen_in_tc() {
+fn sigusr1_frees_the_xdp_slot_and_continues_in_tc() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = daemon(&monitor, "native");
-    wire.sender().unwrap().send(&frame(&wire)).unwrap();
-    daemon.wait_until_digested(1).unwrap();
+    peer.sender().unwrap().send(&frame(&peer)).unwrap();
+    daemon.wait_until_processed(1).unwrap();
     let refused = Other::attach(&monitor, AttachedMode::Native).err().unwrap();
     assert!(refused.to_string().contains("--attach tc"), "{refused}");
 
@@ -251,16 +263,16 @@ fn on_sigusr1_the_xdp_slot_is_free_for_others_and_frames_are_seen_in_tc() {
     wait_for_mode(&daemon, "tc", "released");
     assert!(monitor.link().unwrap().xdp_programs().is_empty());
     let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
-    wire.sender().unwrap().send(&frame(&wire)).unwrap();
-    let ledger = daemon.wait_until_digested(2).unwrap();
-    assert_eq!(ledger.claims, 2, "it counts on where it was");
+    peer.sender().unwrap().send(&frame(&peer)).unwrap();
+    let balance = daemon.wait_until_processed(2).unwrap();
+    assert_eq!(balance.claims, 2, "it counts on where it was");
     assert_eq!(daemon.get("/readyz").unwrap().status, 200);
 }
 
 #[test]
-fn a_program_that_somebody_detached_is_attached_again_within_seconds_and_reported() {
+fn a_detached_program_is_attached_again_within_seconds_and_reported() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     for (attach, kind) in [("native", "xdp"), ("tc", "tcx")] {
         let daemon = daemon(&monitor, attach);
         let links = bpf_links(daemon.process());
@@ -268,41 +280,41 @@ fn a_program_that_somebody_detached_is_attached_again_within_seconds_and_reporte
         detach(&monitor, link);
         daemon
             .process()
-            .wait_for_line(Stream::Stderr, SOON, |line| {
+            .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
                 line.contains("WARN") && line.contains("somebody detached a program of ours")
             })
             .unwrap();
-        // All of them are new, and none is left over.
+        // All links are new, and no old one is left.
         let old: Vec<_> = links.iter().map(|link| link.id).collect();
-        eventually("as many new links", SOON, || {
+        eventually("as many new links", TIMEOUT, || {
             let now = bpf_links(daemon.process());
             let new = now.iter().all(|link| !old.contains(&link.id));
             Ok((new && now.len() == old.len()).then_some(()))
         })
         .unwrap();
-        wait_until_it_counts(&daemon, &wire);
+        wait_until_it_counts(&daemon, &peer);
         assert_eq!(daemon.get("/readyz").unwrap().status, 200);
     }
 }
 
 #[test]
-fn whoever_detaches_it_again_and_again_meets_longer_and_longer_waits() {
+fn repeated_detaching_increases_the_back_off() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = daemon(&monitor, "tc");
-    let mut gone = Vec::new();
+    let mut detached = Vec::new();
     for times in 1..=3 {
-        // Only links that are new: a detached one stays in the list until the daemon lets go of it.
-        let link = eventually("a new link", SOON, || {
+        // Only new links: a detached one stays in the list until the daemon closes it.
+        let link = eventually("a new link", TIMEOUT, || {
             let links = bpf_links(daemon.process());
             Ok(links
                 .into_iter()
-                .find(|link| link.kind == "tcx" && !gone.contains(&link.id)))
+                .find(|link| link.kind == "tcx" && !detached.contains(&link.id)))
         })
         .unwrap();
-        gone.extend(bpf_links(daemon.process()).iter().map(|link| link.id));
+        detached.extend(bpf_links(daemon.process()).iter().map(|link| link.id));
         detach(&monitor, &link);
-        eventually("a report of it", SOON, || {
+        eventually("a report of it", TIMEOUT, || {
             let lines = daemon.process().lines(Stream::Stderr);
             let reports = lines.iter().filter(|line| line.contains("reattaching"));
             Ok((reports.count() == times).then_some(()))
@@ -318,13 +330,13 @@ fn whoever_detaches_it_again_and_again_meets_longer_and_longer_waits() {
     let [first, second, third] = waits[..] else {
         panic!("{waits:?}")
     };
-    // What is left of 0, 2 and 4 s when it is written.
+    // The remainder of 0, 2 and 4 s at the time of the log line.
     assert!(first == 0.0, "{waits:?}");
     assert!(0.0 < second && second <= 2.0, "{waits:?}");
     assert!(2.0 < third && third <= 4.0, "{waits:?}");
 }
 
-/// A duration as the log has it: a number and its unit.
+/// Parses a duration in the log: a number and its unit.
 fn seconds(text: &str) -> Option<f64> {
     let unit = text.find(|c: char| c.is_alphabetic() || c == 'µ')?;
     let number: f64 = text[..unit].parse().ok()?;
@@ -339,22 +351,22 @@ fn seconds(text: &str) -> Option<f64> {
 }
 
 #[test]
-fn ip_link_set_xdp_off_does_not_take_it_away() {
+fn ip_link_set_xdp_off_does_not_detach_the_program() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = daemon(&monitor, "native");
     let programs = monitor.link().unwrap().xdp_programs();
-    // The kernel refuses: the link holds the slot.
+    // The kernel refuses because the link holds the slot.
     let refused = monitor.ip(["link", "set", "dev", INTERFACE, "xdp", "off"]);
     assert!(refused.is_err());
     assert_eq!(monitor.link().unwrap().xdp_programs(), programs);
-    wire.sender().unwrap().send(&frame(&wire)).unwrap();
-    daemon.wait_until_digested(1).unwrap();
+    peer.sender().unwrap().send(&frame(&peer)).unwrap();
+    daemon.wait_until_processed(1).unwrap();
 }
 
-/// Two hosts on a cable that carries frames of 9000 bytes.
+/// Two connected hosts with an MTU of 9000 bytes.
 fn jumbo_pair(lab: &Lab) -> [Host; 2] {
-    let hosts = lab.pair("monitor", "wire").unwrap();
+    let hosts = lab.pair("monitor", "peer").unwrap();
     for host in &hosts {
         host.ip(["link", "set", "dev", INTERFACE, "mtu", "9000"])
             .unwrap();
@@ -363,54 +375,54 @@ fn jumbo_pair(lab: &Lab) -> [Host; 2] {
 }
 
 #[test]
-fn an_interface_with_a_jumbo_mtu_is_attached_natively_and_sees_small_and_large_frames() {
+fn native_xdp_with_a_jumbo_mtu_receives_small_and_large_frames() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = jumbo_pair(&lab);
+    let [monitor, peer] = jumbo_pair(&lab);
     let daemon = daemon(&monitor, "native");
     assert_eq!(monitor.link().unwrap().xdp_programs().len(), 1);
-    let socket = wire.sender().unwrap();
+    let socket = peer.sender().unwrap();
     for length in [42, 60, 1514, 4096, 9014] {
-        socket.send(&frame(&wire).of_length(length)).unwrap();
+        socket.send(&frame(&peer).of_length(length)).unwrap();
     }
-    assert_eq!(daemon.wait_until_digested(5).unwrap().claims, 5);
+    assert_eq!(daemon.wait_until_processed(5).unwrap().claims, 5);
 }
 
 #[test]
-fn headers_that_are_not_in_the_linear_part_of_a_buffer_are_read_in_every_mode() {
+fn headers_in_nonlinear_buffers_are_read_in_every_mode() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = jumbo_pair(&lab);
+    let [monitor, peer] = jumbo_pair(&lab);
     for attach in ["tc", "native", "generic"] {
         let daemon = daemon(&monitor, attach);
-        let socket = wire.scattering_sender().unwrap();
+        let socket = peer.scattering_sender().unwrap();
         for long in [
-            frame(&wire),
-            frame(&wire).tagged(100),
-            Frame::probe(wire.mac(), [192, 0, 2, 9]),
+            frame(&peer),
+            frame(&peer).tagged(100),
+            Frame::probe(peer.mac(), [192, 0, 2, 9]),
         ] {
             socket
                 .send(&long.of_length(ScatteringSender::SHORTEST))
                 .unwrap();
         }
-        let ledger = daemon.wait_until_digested(3).unwrap();
+        let balance = daemon.wait_until_processed(3).unwrap();
         assert_eq!(
-            (ledger.claims, ledger.probes),
+            (balance.claims, balance.probes),
             (2, 1),
-            "{attach}: {ledger:?}"
+            "{attach}: {balance:?}"
         );
     }
 }
 
 #[test]
-fn scattered_headers_of_what_the_host_sends_are_read() {
+fn nonlinear_headers_of_sent_frames_are_read() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = jumbo_pair(&lab);
+    let [monitor, _peer] = jumbo_pair(&lab);
     let daemon = daemon(&monitor, "tc");
     let socket = monitor.scattering_sender().unwrap();
     let long = frame(&monitor).of_length(ScatteringSender::SHORTEST);
     socket.send(&long).unwrap();
     daemon
-        .wait_for_metrics("a claim that was sent", SOON, |metrics| {
-            Ok(Ledger::read(metrics, Direction::Egress)?.claims == 1)
+        .wait_for_metrics("a claim that was sent", TIMEOUT, |metrics| {
+            Ok(CounterBalance::read(metrics, Direction::Egress)?.claims == 1)
         })
         .unwrap();
 }

@@ -1,31 +1,31 @@
-//! Which capabilities it takes, and that it keeps no others.
+//! The capabilities that the daemon needs; it keeps no others.
 
 use std::time::Duration;
 
 use probe_tests::{Frame, INTERFACE, Lab};
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Name for setpriv(1), and number (`include/uapi/linux/capability.h`).
 const NEEDED: [(&str, u32); 3] = [("net_admin", 12), ("perfmon", 38), ("bpf", 39)];
 
 const OPTIONS: [&str; 4] = ["-i", INTERFACE, "--attach", "native"];
 
-/// What asking takes beside them.
-const ASKING: (&str, u32) = ("net_raw", 13);
+/// The additional capability for active probing.
+const NET_RAW: (&str, u32) = ("net_raw", 13);
 
-/// As `/proc` writes exactly these capabilities.
+/// Exactly these capabilities in the format of `/proc`.
 fn mask(capabilities: &[(&str, u32)]) -> String {
     let mask: u64 = capabilities.iter().map(|(_, number)| 1 << number).sum();
     format!("{mask:016x}")
 }
 
-/// As `/proc` writes exactly the needed capabilities.
+/// Exactly the needed capabilities in the format of `/proc`.
 fn needed_mask() -> String {
     mask(&NEEDED)
 }
 
-/// A wrapper that leaves user 0 these capabilities and no others, as a container runtime does.
+/// A wrapper that leaves user 0 only these capabilities, as a container runtime does.
 fn only(names: impl IntoIterator<Item = &'static str>) -> Vec<String> {
     let mut bounding = "--bounding-set=-all".to_owned();
     for name in names {
@@ -42,9 +42,9 @@ fn as_words(words: &[String]) -> Vec<&str> {
 #[test]
 fn after_start_every_thread_has_the_needed_capabilities_and_no_others() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
-    let asking = [&NEEDED[..], &[ASKING]].concat();
-    for (confirm, kept) in [("off", &NEEDED[..]), ("auto", &asking)] {
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
+    let with_probing = [&NEEDED[..], &[NET_RAW]].concat();
+    for (confirm, capabilities) in [("off", &NEEDED[..]), ("auto", &with_probing)] {
         let daemon = monitor
             .ready_daemon(&["--active-probing", confirm])
             .unwrap();
@@ -55,7 +55,11 @@ fn after_start_every_thread_has_the_needed_capabilities_and_no_others() {
             let threads = process.threads(set).unwrap();
             assert!(threads.len() > 2, "{threads:?}");
             for thread in threads {
-                assert_eq!(thread, mask(kept), "{set} with --active-probing {confirm}");
+                assert_eq!(
+                    thread,
+                    mask(capabilities),
+                    "{set} with --active-probing {confirm}"
+                );
             }
         }
         for set in ["CapInh", "CapAmb"] {
@@ -67,9 +71,9 @@ fn after_start_every_thread_has_the_needed_capabilities_and_no_others() {
 }
 
 #[test]
-fn without_the_capability_for_asking_it_only_listens_and_says_so_once() {
+fn without_the_capability_for_probing_the_daemon_is_passive_and_logs_it_once() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let wrapper = only(NEEDED.map(|(name, _)| name));
     let options = [&OPTIONS[..], &["--active-probing", "auto"]].concat();
     let daemon = monitor.daemon_under(&as_words(&wrapper), &options).unwrap();
@@ -88,26 +92,30 @@ fn without_the_capability_for_asking_it_only_listens_and_says_so_once() {
 }
 
 #[test]
-fn with_exactly_the_needed_capabilities_it_attaches_and_counts_in_every_mode() {
+fn the_needed_capabilities_suffice_in_every_mode() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let wrapper = only(NEEDED.map(|(name, _)| name));
     for attach in ["native", "tc", "generic"] {
         let options = ["-i", INTERFACE, "--attach", attach];
         let daemon = monitor.daemon_under(&as_words(&wrapper), &options).unwrap();
         daemon.wait_until_ready().unwrap();
-        let frame = Frame::announcement(wire.mac(), [192, 0, 2, 1]);
-        wire.sender().unwrap().send(&frame).unwrap();
-        assert_eq!(daemon.wait_until_digested(1).unwrap().claims, 1, "{attach}");
+        let frame = Frame::announcement(peer.mac(), [192, 0, 2, 1]);
+        peer.sender().unwrap().send(&frame).unwrap();
+        assert_eq!(
+            daemon.wait_until_processed(1).unwrap().claims,
+            1,
+            "{attach}"
+        );
         let bounding = daemon.process().threads("CapBnd").unwrap();
         assert!(bounding.iter().all(|mask| *mask == needed_mask()));
     }
 }
 
 #[test]
-fn each_capability_that_is_missing_is_named() {
+fn each_missing_capability_is_named() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     for (missing, _) in NEEDED {
         let others = NEEDED
             .map(|(name, _)| name)
@@ -117,7 +125,7 @@ fn each_capability_that_is_missing_is_named() {
         let process = monitor
             .probe_under(&as_words(&only(others)), &words)
             .unwrap();
-        let finished = process.finish(SOON).unwrap();
+        let finished = process.finish(TIMEOUT).unwrap();
         assert_eq!(finished.status.code(), Some(4), "{finished:?}");
         let complaint = format!("this process lacks CAP_{}\n", missing.to_uppercase());
         assert!(finished.stderr.contains(&complaint), "{}", finished.stderr);

@@ -1,17 +1,16 @@
-//! Every frame is counted exactly once, under its cause: what was sent is held against what is scraped.
+//! Every frame is counted exactly once, under its cause: the sent frames are compared with the scrape.
 
 use probe_common::{
     counter::{Direction, Outcome},
     parse::Malformed,
     wire::{Bogus, Kind, MacAddr, Operation, ethertype},
 };
-use probe_tests::{Frame, Host, Lab, Ledger, Metrics};
+use probe_tests::{CounterBalance, Frame, Host, Lab, Metrics};
 
 const OWNER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const ADDRESS: [u8; 4] = [192, 0, 2, 1];
 
-/// A host that is watched, and one that sends to it, with nothing in between that could send as well or
-/// change a frame.
+/// A monitored host and a sender, connected directly, so that no other device sends or changes frames.
 fn monitor_and_sender(lab: &Lab) -> [Host; 2] {
     lab.pair("monitor", "sender").unwrap()
 }
@@ -43,7 +42,7 @@ fn bogus(reason: Bogus) -> Frame {
     }
 }
 
-/// `count` copies of each frame, in another number for each, so that a mix-up shows.
+/// `count` copies of each frame, with a different number for each, so that swapped counters are noticed.
 fn different_numbers_of<T: Copy>(
     causes: &[T],
     frame: impl Fn(T) -> Frame,
@@ -72,8 +71,8 @@ fn each_malformed_frame_is_counted_under_its_reason() {
     sender.sender().unwrap().send_all(&frames).unwrap();
 
     let sent = frames.len() as u64;
-    let ledger = daemon.wait_until_digested(sent).unwrap();
-    assert_eq!((ledger.frames, ledger.malformed), (sent, sent));
+    let balance = daemon.wait_until_processed(sent).unwrap();
+    assert_eq!((balance.frames, balance.malformed), (sent, sent));
     let metrics = daemon.metrics().unwrap();
     for (reason, number) in numbers {
         let name = "arp_monitor_malformed_frames_total";
@@ -94,8 +93,8 @@ fn each_bogus_frame_is_counted_under_its_reason() {
     sender.sender().unwrap().send_all(&frames).unwrap();
 
     let sent = frames.len() as u64;
-    let ledger = daemon.wait_until_digested(sent).unwrap();
-    assert_eq!((ledger.frames, ledger.bogus), (sent, sent));
+    let balance = daemon.wait_until_processed(sent).unwrap();
+    assert_eq!((balance.frames, balance.bogus), (sent, sent));
     let metrics = daemon.metrics().unwrap();
     for (reason, number) in numbers {
         let name = "arp_monitor_bogus_frames_total";
@@ -111,23 +110,23 @@ fn claims_and_probes_are_counted_by_operation_with_and_without_tags() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
-    let asker = sender.mac();
+    let requester = sender.mac();
     let requests = [
         good(),
         good().of_length(Frame::MINIMUM),
         good().tagged(100),
         good().tagged(0xe000),
         good().tagged_as(ethertype::QINQ, 100).tagged(200),
-        Frame::request(asker, [192, 0, 2, 2], ADDRESS),
+        Frame::request(requester, [192, 0, 2, 2], ADDRESS),
     ];
     let replies = [
-        Frame::reply(OWNER, ADDRESS, asker, [192, 0, 2, 2]),
+        Frame::reply(OWNER, ADDRESS, requester, [192, 0, 2, 2]),
         Frame::announcing_reply(OWNER, ADDRESS).tagged(100),
     ];
     let probes = [
-        Frame::probe(asker, ADDRESS),
-        Frame::probe(asker, ADDRESS).tagged(100),
-        Frame::probe(asker, [192, 0, 2, 9]),
+        Frame::probe(requester, ADDRESS),
+        Frame::probe(requester, ADDRESS).tagged(100),
+        Frame::probe(requester, [192, 0, 2, 9]),
     ];
     let not_arp = [
         good().ethertype(ethertype::IPV4),
@@ -139,8 +138,8 @@ fn claims_and_probes_are_counted_by_operation_with_and_without_tags() {
         socket.send_all(frames).unwrap();
     }
 
-    let ledger = daemon.wait_until_digested(11).unwrap();
-    assert_eq!((ledger.frames, ledger.claims, ledger.probes), (11, 8, 3));
+    let balance = daemon.wait_until_processed(11).unwrap();
+    assert_eq!((balance.frames, balance.claims, balance.probes), (11, 8, 3));
     let metrics = daemon.metrics().unwrap();
     let of = |operation: Operation| {
         let name = "arp_monitor_frames_total";
@@ -149,12 +148,12 @@ fn claims_and_probes_are_counted_by_operation_with_and_without_tags() {
     assert_eq!(of(Operation::Request), 9);
     assert_eq!(of(Operation::Reply), 2);
     assert_eq!(of(Operation::Other), 0);
-    // 192.0.2.1 untagged, in VLAN 100 and in VLAN 100.200; the asker's own 192.0.2.2.
+    // 192.0.2.1 untagged, in VLAN 100 and in VLAN 100.200; the requester's own 192.0.2.2.
     assert_eq!(metrics.count("arp_monitor_bindings", &[]).unwrap(), 4);
 }
 
 #[test]
-fn a_frame_of_every_length_is_counted_by_its_cause() {
+fn frames_of_every_length_are_counted_by_cause() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
@@ -174,8 +173,8 @@ fn a_frame_of_every_length_is_counted_by_its_cause() {
             }
         }
     }
-    let ledger = daemon.wait_until_digested(truncated + whole).unwrap();
-    assert_eq!((ledger.malformed, ledger.claims), (truncated, whole));
+    let balance = daemon.wait_until_processed(truncated + whole).unwrap();
+    assert_eq!((balance.malformed, balance.claims), (truncated, whole));
     let metrics = daemon.metrics().unwrap();
     let name = "arp_monitor_malformed_frames_total";
     let reason = Malformed::Truncated.label();
@@ -183,23 +182,23 @@ fn a_frame_of_every_length_is_counted_by_its_cause() {
 }
 
 #[test]
-fn claims_that_say_nothing_new_stay_in_the_kernel() {
+fn unchanged_claims_stay_in_the_kernel() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
-    // A refresh that does not come while the test runs.
+    // Longer than the test runs.
     let daemon = monitor.ready_daemon(&["--refresh", "1h"]).unwrap();
     sender
         .sender()
         .unwrap()
         .send_all(&vec![good(); 1000])
         .unwrap();
-    let ledger = daemon.wait_until_digested(1000).unwrap();
-    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 1);
-    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Unchanged), 999);
+    let balance = daemon.wait_until_processed(1000).unwrap();
+    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1);
+    assert_eq!(balance.outcome(Kind::Claim, Outcome::Unchanged), 999);
 }
 
 #[test]
-fn a_refresh_of_zero_hands_every_claim_to_user_space() {
+fn a_refresh_of_zero_emits_every_claim() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&["--refresh", "0s"]).unwrap();
@@ -208,17 +207,17 @@ fn a_refresh_of_zero_hands_every_claim_to_user_space() {
         .unwrap()
         .send_all(&vec![good(); 1000])
         .unwrap();
-    let ledger = daemon.wait_until_digested(1000).unwrap();
-    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 1000);
-    assert_eq!(ledger.received, 1000);
+    let balance = daemon.wait_until_processed(1000).unwrap();
+    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1000);
+    assert_eq!(balance.received, 1000);
 }
 
 #[test]
-fn a_burst_of_everything_adds_up() {
+fn counters_of_a_mixed_burst_add_up() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
-    // Owners that change, addresses that are new, and every way to be wrong, mixed.
+    // A mix of changing owners, new addresses, and every kind of invalid frame.
     let mixed = (0..20_000_u32).map(|number| {
         let [_, high, middle, low] = number.to_be_bytes();
         let owner = MacAddr([2, 0, 0, 0, 0, low % 3]);
@@ -232,15 +231,20 @@ fn a_burst_of_everything_adds_up() {
     });
     let frames: Vec<_> = mixed.collect();
     sender.sender().unwrap().send_all(&frames).unwrap();
-    let ledger = daemon.wait_until_digested(20_000).unwrap();
+    let balance = daemon.wait_until_processed(20_000).unwrap();
     let each = 4_000;
     assert_eq!(
-        (ledger.malformed, ledger.bogus, ledger.claims, ledger.probes),
+        (
+            balance.malformed,
+            balance.bogus,
+            balance.claims,
+            balance.probes
+        ),
         (each, each, 2 * each, each)
     );
     for kind in Kind::ALL {
         assert_eq!(
-            ledger.outcome(*kind, Outcome::Filtered),
+            balance.outcome(*kind, Outcome::Filtered),
             0,
             "no filter is set"
         );
@@ -248,7 +252,7 @@ fn a_burst_of_everything_adds_up() {
 }
 
 #[test]
-fn what_the_host_itself_sends_is_counted_as_egress() {
+fn frames_sent_by_the_host_are_counted_as_egress() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
@@ -258,22 +262,22 @@ fn what_the_host_itself_sends_is_counted_as_egress() {
         .send_all(&vec![good(); 3])
         .unwrap();
     sender.sender().unwrap().send_all(&vec![good(); 4]).unwrap();
-    let ingress = daemon.wait_until_digested(4).unwrap();
-    let egress = Ledger::read(&daemon.metrics().unwrap(), Direction::Egress).unwrap();
+    let ingress = daemon.wait_until_processed(4).unwrap();
+    let egress = CounterBalance::read(&daemon.metrics().unwrap(), Direction::Egress).unwrap();
     egress.check().unwrap();
     assert_eq!((ingress.frames, egress.frames), (4, 3));
 }
 
 #[test]
-fn every_series_is_there_before_the_first_frame() {
+fn every_series_exists_before_the_first_frame() {
     let lab = Lab::new().unwrap();
     let [monitor, _sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
     let metrics = daemon.metrics().unwrap();
     for &direction in Direction::ALL {
         assert_eq!(
-            Ledger::read(&metrics, direction).unwrap(),
-            Ledger::default()
+            CounterBalance::read(&metrics, direction).unwrap(),
+            CounterBalance::default()
         );
         let way = ("direction", direction.label());
         for reason in Malformed::ALL {

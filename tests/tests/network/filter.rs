@@ -1,4 +1,4 @@
-//! Watching only some addresses, many thousand networks of them, and changing one's mind while it runs.
+//! The address filter: some addresses, many thousand networks, and changes at run time.
 
 use std::{env, fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
@@ -8,10 +8,10 @@ use probe_common::{
 };
 use probe_tests::{Daemon, Frame, Host, Lab, Stream};
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const OWNER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 
-/// A file with networks, which goes with its test.
+/// A file with networks, removed on drop.
 struct List(PathBuf);
 
 impl List {
@@ -36,7 +36,7 @@ impl Drop for List {
     }
 }
 
-/// So many networks of 256 addresses each, from `first` on.
+/// This number of networks of 256 addresses each, starting at `first`.
 fn networks(first: Ipv4Addr, count: u32) -> String {
     use std::fmt::Write as _;
     let mut text = "# made by a test\n".to_owned();
@@ -47,33 +47,33 @@ fn networks(first: Ipv4Addr, count: u32) -> String {
     text
 }
 
-/// Sends a claim on each address, of which there were `before`, and returns how many claims were emitted and
-/// how many filtered since the start.
-fn claim(daemon: &Daemon<'_>, wire: &Host, before: u64, addresses: &[[u8; 4]]) -> (u64, u64) {
-    let socket = wire.sender().unwrap();
+/// Sends a claim for each address after `before` frames in total, and returns how many claims were emitted and how
+/// many filtered since the start.
+fn claim(daemon: &Daemon<'_>, peer: &Host, before: u64, addresses: &[[u8; 4]]) -> (u64, u64) {
+    let socket = peer.sender().unwrap();
     for &address in addresses {
         socket.send(&Frame::announcement(OWNER, address)).unwrap();
     }
-    let ledger = daemon
-        .wait_until_digested(before + addresses.len() as u64)
+    let balance = daemon
+        .wait_until_processed(before + addresses.len() as u64)
         .unwrap();
-    let outcome = |outcome| ledger.outcome(Kind::Claim, outcome);
+    let outcome = |outcome| balance.outcome(Kind::Claim, outcome);
     (outcome(Outcome::Emitted), outcome(Outcome::Filtered))
 }
 
-/// Has the file read again, and waits for the line that says how that went.
-fn reload(daemon: &Daemon<'_>, says: &str) -> String {
+/// Reloads the file and waits for the log line with the result.
+fn reload(daemon: &Daemon<'_>, text: &str) -> String {
     daemon.process().hang_up().unwrap();
     daemon
         .process()
-        .wait_for_line(Stream::Stderr, SOON, |line| line.contains(says))
+        .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.contains(text))
         .unwrap()
 }
 
 #[test]
-fn only_the_addresses_asked_for_are_reported_and_all_others_are_counted_as_filtered() {
+fn only_selected_addresses_are_reported_and_others_are_counted_as_filtered() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let options = [
         "--filter",
         "192.0.2.0/28,198.51.100.7/32",
@@ -81,57 +81,57 @@ fn only_the_addresses_asked_for_are_reported_and_all_others_are_counted_as_filte
         "203.0.113.0/24",
     ];
     let daemon = monitor.ready_daemon(&options).unwrap();
-    let asked_for = [[192, 0, 2, 15], [198, 51, 100, 7], [203, 0, 113, 255]];
+    let selected = [[192, 0, 2, 15], [198, 51, 100, 7], [203, 0, 113, 255]];
     let others = [
         [192, 0, 2, 16],
         [198, 51, 100, 6],
         [203, 0, 112, 255],
         [10, 0, 0, 1],
     ];
-    assert_eq!(claim(&daemon, &wire, 0, &asked_for), (3, 0));
-    assert_eq!(claim(&daemon, &wire, 3, &others), (3, 4));
+    assert_eq!(claim(&daemon, &peer, 0, &selected), (3, 0));
+    assert_eq!(claim(&daemon, &peer, 3, &others), (3, 4));
 
-    // A probe is about the address that it asks for, a bogus frame about the one it pretends to have.
-    let socket = wire.sender().unwrap();
-    for address in [asked_for[0], others[0]] {
+    // A probe is about its target address, a bogus frame about the address that it claims.
+    let socket = peer.sender().unwrap();
+    for address in [selected[0], others[0]] {
         let probe = Frame::probe(OWNER, address);
         let bogus = Frame::announcement(OWNER, address).sha(MacAddr::ZERO);
         socket.send_all(&[probe, bogus]).unwrap();
     }
-    let ledger = daemon.wait_until_digested(11).unwrap();
+    let balance = daemon.wait_until_processed(11).unwrap();
     for kind in [Kind::Probe, Kind::Bogus] {
-        let outcomes = [Outcome::Emitted, Outcome::Filtered].map(|what| ledger.outcome(kind, what));
+        let outcomes =
+            [Outcome::Emitted, Outcome::Filtered].map(|what| balance.outcome(kind, what));
         assert_eq!(outcomes, [1, 1], "{kind}");
     }
 }
 
 #[test]
-fn a_filter_of_many_thousand_networks_is_changed_while_it_runs() {
+fn a_filter_of_many_thousand_networks_is_changed_at_run_time() {
     const MANY: u32 = 10_000;
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let list = List::new(&monitor, &networks([10, 0, 0, 0].into(), MANY));
     let options = ["--filter-file", list.path(), "--refresh", "0s"];
     let daemon = monitor.ready_daemon(&options).unwrap();
-    // 10.39.15.0/24 is the last of them.
+    // 10.39.15.0/24 is the last network.
     let first_half = [[10, 0, 0, 1], [10, 39, 15, 255]];
     let second_half = [[11, 0, 0, 1], [11, 39, 15, 255]];
-    assert_eq!(claim(&daemon, &wire, 0, &first_half), (2, 0));
-    assert_eq!(claim(&daemon, &wire, 2, &second_half), (2, 2));
+    assert_eq!(claim(&daemon, &peer, 0, &first_half), (2, 0));
+    assert_eq!(claim(&daemon, &peer, 2, &second_half), (2, 2));
 
-    // All of them others: old and new together are more than the filter has room for, which matters to
-    // nobody.
+    // All networks are replaced: old and new together exceed the size of the filter, which must not matter.
     list.write(&networks([11, 0, 0, 0].into(), MANY));
     let line = reload(&daemon, "was read again");
     assert!(line.contains("networks=10000"), "{line}");
-    assert_eq!(claim(&daemon, &wire, 4, &first_half), (2, 4));
-    assert_eq!(claim(&daemon, &wire, 6, &second_half), (4, 4));
+    assert_eq!(claim(&daemon, &peer, 4, &first_half), (2, 4));
+    assert_eq!(claim(&daemon, &peer, 6, &second_half), (4, 4));
 }
 
 #[test]
-fn a_file_that_cannot_be_used_leaves_the_filter_as_it_was_and_says_so() {
+fn an_invalid_file_keeps_the_filter_and_is_logged() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let list = List::new(&monitor, "192.0.2.0/24\n");
     let options = [
         "--filter-file",
@@ -144,7 +144,7 @@ fn a_file_that_cannot_be_used_leaves_the_filter_as_it_was_and_says_so() {
     let daemon = monitor.ready_daemon(&options).unwrap();
     let mut sent = 0;
     let mut still_filters = || {
-        let (emitted, filtered) = claim(&daemon, &wire, sent, &[[192, 0, 2, 1], [10, 0, 0, 1]]);
+        let (emitted, filtered) = claim(&daemon, &peer, sent, &[[192, 0, 2, 1], [10, 0, 0, 1]]);
         sent += 2;
         assert_eq!((emitted, filtered), (sent / 2, sent / 2));
     };
@@ -168,9 +168,9 @@ fn a_file_that_cannot_be_used_leaves_the_filter_as_it_was_and_says_so() {
 }
 
 #[test]
-fn too_many_networks_are_refused_at_start_with_the_option_to_raise() {
+fn too_many_networks_are_refused_with_the_name_of_the_option() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let list = List::new(&monitor, &networks([10, 0, 0, 0].into(), 101));
     let options = ["--filter-file", list.path(), "--filter-capacity", "100"];
     let words = [
@@ -178,7 +178,7 @@ fn too_many_networks_are_refused_at_start_with_the_option_to_raise() {
         &options[..],
     ]
     .concat();
-    let finished = monitor.probe(&words).unwrap().finish(SOON).unwrap();
+    let finished = monitor.probe(&words).unwrap().finish(TIMEOUT).unwrap();
     assert_eq!(finished.status.code(), Some(4));
     for word in ["101", "100", "--filter-capacity"] {
         assert!(

@@ -1,16 +1,15 @@
-//! Interfaces are chosen by name, by pattern or by what is worth watching, and followed as they come, go and
-//! change.
+//! Interfaces are selected by name, by pattern or by default, and monitored as they appear, change and vanish.
 
 use std::{fs, time::Duration};
 
 use probe_common::wire::MacAddr;
 use probe_tests::{Daemon, Frame, Host, INTERFACE, Lab, Metrics, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
-const STRANGER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const UNKNOWN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const ADDRESS: [u8; 4] = [192, 0, 2, 1];
 
-/// The interfaces that are watched, by name.
+/// The monitored interfaces by name.
 fn watched(metrics: &Metrics) -> Vec<String> {
     let mut names: Vec<_> = metrics
         .select("arp_monitor_interface_attached", &[])
@@ -22,36 +21,36 @@ fn watched(metrics: &Metrics) -> Vec<String> {
 
 fn wait_until_watched(daemon: &Daemon<'_>, names: &[&str]) {
     daemon
-        .wait_for_metrics(&format!("{names:?} to be watched"), SOON, |metrics| {
+        .wait_for_metrics(&format!("{names:?} to be monitored"), TIMEOUT, |metrics| {
             Ok(watched(metrics) == names)
         })
         .unwrap();
 }
 
-/// Sends a frame into the other end of a cable, and waits for the interface to have counted so many.
+/// Sends a frame into the other end of a veth pair, and waits until the interface has counted this many.
 fn count(daemon: &Daemon<'_>, host: &Host, from: &str, interface: &str, frames: u64) {
-    let frame = Frame::announcement(STRANGER, ADDRESS);
+    let frame = Frame::announcement(UNKNOWN_MAC, ADDRESS);
     host.sender_on(from).unwrap().send(&frame).unwrap();
     let labels = [("interface", interface), ("direction", "ingress")];
     daemon
         .wait_for_metrics(
             &format!("{frames} frames on {interface}"),
-            SOON,
+            TIMEOUT,
             |metrics| Ok(metrics.count("arp_monitor_frames_total", &labels)? == frames),
         )
         .unwrap();
 }
 
-/// Descriptors that the daemon has open.
+/// The number of open descriptors of the daemon.
 fn descriptors(daemon: &Daemon<'_>) -> usize {
     let path = format!("/proc/{}/fd", daemon.process().id());
     fs::read_dir(path).unwrap().count()
 }
 
 #[test]
-fn patterns_choose_and_exclusions_have_the_last_word() {
+fn exclusions_override_patterns() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     for (end, other) in [("port0", "wire0"), ("port1", "wire1"), ("port2", "wire2")] {
         monitor.add_cable(end, other).unwrap();
     }
@@ -73,9 +72,9 @@ fn patterns_choose_and_exclusions_have_the_last_word() {
 }
 
 #[test]
-fn by_default_it_watches_what_carries_the_default_route_and_no_other_cable() {
+fn by_default_interfaces_of_the_default_route_are_monitored() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_cable("veth1234", "veth5678").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     monitor
@@ -83,15 +82,15 @@ fn by_default_it_watches_what_carries_the_default_route_and_no_other_cable() {
         .unwrap();
     let daemon = monitor.ready_bare_daemon(&[]).unwrap();
     wait_until_watched(&daemon, &[INTERFACE]);
-    let frame = Frame::announcement(wire.mac(), [192, 0, 2, 2]);
-    wire.sender().unwrap().send(&frame).unwrap();
-    daemon.wait_until_digested(1).unwrap();
+    let frame = Frame::announcement(peer.mac(), [192, 0, 2, 2]);
+    peer.sender().unwrap().send(&frame).unwrap();
+    daemon.wait_until_processed(1).unwrap();
 }
 
 #[test]
-fn an_interface_is_watched_when_it_appears_and_forgotten_when_it_vanishes() {
+fn an_interface_is_monitored_from_its_creation_to_its_removal() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor
         .ready_bare_daemon(&["-i", "eth0", "-i", "port*"])
         .unwrap();
@@ -99,7 +98,7 @@ fn an_interface_is_watched_when_it_appears_and_forgotten_when_it_vanishes() {
     for round in 0..5 {
         monitor.add_cable("port0", "far0").unwrap();
         wait_until_watched(&daemon, &["eth0", "port0"]);
-        // It goes on where the last one of its name left off: no counter falls.
+        // The counters continue after the previous interface of this name: no counter decreases.
         count(&daemon, &monitor, "far0", "port0", round + 1);
         monitor.ip(["link", "del", "port0"]).unwrap();
         wait_until_watched(&daemon, &["eth0"]);
@@ -110,27 +109,27 @@ fn an_interface_is_watched_when_it_appears_and_forgotten_when_it_vanishes() {
             assert_eq!(left, 0, "{name} in round {round}");
         }
     }
-    eventually("no descriptor to be left over", SOON, || {
+    eventually("no descriptor to be left over", TIMEOUT, || {
         Ok((descriptors(&daemon) <= at_first).then_some(()))
     })
     .unwrap();
 }
 
 #[test]
-fn without_its_interface_it_is_not_ready_and_idle_and_goes_on_when_it_is_back() {
+fn without_its_interface_the_daemon_is_not_ready_until_it_returns() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_cable("port0", "far0").unwrap();
     let daemon = monitor.ready_bare_daemon(&["-i", "port0"]).unwrap();
     monitor.ip(["link", "del", "port0"]).unwrap();
     wait_until_watched(&daemon, &[]);
-    eventually("it not to be ready", SOON, || {
+    eventually("it not to be ready", TIMEOUT, || {
         Ok((daemon.get("/readyz")?.status == 503).then_some(()))
     })
     .unwrap();
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
 
-    // Not a wait for something to happen: the time over which nothing may.
+    // A period and not a wait: nothing may happen within it.
     let before = daemon.process().cpu_time().unwrap();
     std::thread::sleep(Duration::from_secs(3));
     let used = daemon.process().cpu_time().unwrap().saturating_sub(before);
@@ -145,9 +144,9 @@ fn without_its_interface_it_is_not_ready_and_idle_and_goes_on_when_it_is_back() 
 }
 
 #[test]
-fn a_new_name_is_followed_and_its_counts_go_on() {
+fn a_renamed_interface_keeps_its_counters() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_cable("port0", "far0").unwrap();
     let daemon = monitor.ready_bare_daemon(&["-i", "port*"]).unwrap();
     count(&daemon, &monitor, "far0", "port0", 1);
@@ -163,9 +162,9 @@ fn a_new_name_is_followed_and_its_counts_go_on() {
 }
 
 #[test]
-fn one_that_is_renamed_to_an_excluded_name_is_let_go_of() {
+fn an_interface_renamed_to_an_excluded_name_is_released() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_cable("port0", "far0").unwrap();
     let options = ["-i", "eth0", "-i", "port*", "--attach", "native"];
     let daemon = monitor.ready_bare_daemon(&options).unwrap();
@@ -176,11 +175,11 @@ fn one_that_is_renamed_to_an_excluded_name_is_let_go_of() {
     wait_until_watched(&daemon, &["eth0"]);
 }
 
-/// Has a stranger claim the address until that is a conflict, and returns the MACs of its owners.
-fn claim_until_conflict(daemon: &Daemon<'_>, wire: &Host) -> Vec<MacAddr> {
-    let socket = wire.sender().unwrap();
-    let conflict = eventually("a conflict", SOON, || {
-        socket.send(&Frame::announcement(STRANGER, ADDRESS))?;
+/// Sends claims of another host until there is a conflict, and returns the MACs of its owners.
+fn claim_until_conflict(daemon: &Daemon<'_>, peer: &Host) -> Vec<MacAddr> {
+    let socket = peer.sender().unwrap();
+    let conflict = eventually("a conflict", TIMEOUT, || {
+        socket.send(&Frame::announcement(UNKNOWN_MAC, ADDRESS))?;
         let findings = daemon.findings()?;
         Ok(findings
             .into_iter()
@@ -192,24 +191,24 @@ fn claim_until_conflict(daemon: &Daemon<'_>, wire: &Host) -> Vec<MacAddr> {
 }
 
 #[test]
-fn an_address_that_the_host_gets_later_is_known_as_its_own() {
+fn an_address_added_later_is_known_as_the_hosts_own() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor.ready_bare_daemon(&["-i", INTERFACE]).unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
-    let owners = claim_until_conflict(&daemon, &wire);
-    assert_eq!(owners, [monitor.mac(), STRANGER]);
+    let owners = claim_until_conflict(&daemon, &peer);
+    assert_eq!(owners, [monitor.mac(), UNKNOWN_MAC]);
 }
 
 #[test]
-fn a_new_mac_of_the_host_is_known_as_its_own() {
+fn a_changed_mac_is_known_as_the_hosts_own() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     monitor.add_address("192.0.2.1/24").unwrap();
     let daemon = monitor.ready_bare_daemon(&["-i", INTERFACE]).unwrap();
     let new = MacAddr([2, 0, 0, 0, 0, 0x77]);
     monitor
         .ip(["link", "set", "dev", INTERFACE, "address", &new.to_string()])
         .unwrap();
-    assert_eq!(claim_until_conflict(&daemon, &wire), [new, STRANGER]);
+    assert_eq!(claim_until_conflict(&daemon, &peer), [new, UNKNOWN_MAC]);
 }

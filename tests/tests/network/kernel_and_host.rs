@@ -1,5 +1,5 @@
-//! The programs in the kernel and the parser on the host see the same in every frame, and the programs
-//! leave it as it is. Frames go through `BPF_PROG_TEST_RUN`: no network is involved.
+//! The programs in the kernel and the parser on the host agree on every frame, and the programs do not change it.
+//! Frames go through `BPF_PROG_TEST_RUN`: no network is involved.
 
 use std::{
     collections::HashMap,
@@ -26,22 +26,22 @@ use proptest::{
 
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
-const HERE: [u8; 4] = [192, 0, 2, 1];
-const THERE: [u8; 4] = [192, 0, 2, 2];
+const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
-/// The loaded programs, set to emit everything that they can read.
+/// The loaded programs, configured to emit every valid frame.
 struct Bench {
     kernel: Kernel,
     rings: EventRings,
     runtime: tokio::runtime::Runtime,
-    /// What each direction had counted after the last comparison.
+    /// The counters of each direction after the last comparison.
     counted: HashMap<Direction, Counters>,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Bench {
     fn new() -> Result<Self> {
-        // Loading takes memory and time; one at a time is kinder to small machines.
+        // Loading takes memory and time; one at a time is easier on small machines.
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let unlimited = Rate {
@@ -88,15 +88,15 @@ impl Bench {
         events
     }
 
-    /// Runs one frame through one hook and compares everything with what the host parser says.
+    /// Runs one frame through one hook and compares the result with the host parser.
     fn compare(&mut self, hook: Hook, frame: &[u8]) -> Result<()> {
-        let trial = self.kernel.test_run(hook, frame, 1)?;
+        let test_run = self.kernel.test_run(hook, frame, 1)?;
         assert_eq!(
-            trial.verdict,
+            test_run.verdict,
             TestRun::pass_verdict(hook),
             "{hook} let the frame go: {frame:02x?}"
         );
-        assert_eq!(trial.frame, frame, "{hook} left the frame as it was");
+        assert_eq!(test_run.frame, frame, "{hook} left the frame as it was");
 
         let counted = self.counted.entry(hook.direction()).or_default();
         let mut expected = *counted;
@@ -136,17 +136,17 @@ impl Bench {
     }
 }
 
-/// Frames that are right, tagged, and wrong in one way each.
+/// Valid frames, tagged frames, and frames that are invalid in one way each.
 fn corpus() -> Vec<Frame> {
-    let request = Frame::request(A, HERE, THERE);
-    let reply = Frame::reply(B, THERE, A, HERE);
+    let request = Frame::request(A, ADDRESS, OTHER_ADDRESS);
+    let reply = Frame::reply(B, OTHER_ADDRESS, A, ADDRESS);
     let mut frames = vec![
         request.clone(),
         reply.clone(),
-        Frame::announcement(A, HERE),
-        Frame::announcing_reply(A, HERE),
-        Frame::probe(A, THERE),
-        // Not IP: of those the kernel only takes whole headers into a socket buffer.
+        Frame::announcement(A, ADDRESS),
+        Frame::announcing_reply(A, ADDRESS),
+        Frame::probe(A, OTHER_ADDRESS),
+        // Not IP: of IP frames, the kernel only takes complete headers into a socket buffer.
         request.clone().ethertype(0x88cc),
         request.clone().htype(6),
         request.clone().ptype(0x86dd),
@@ -187,7 +187,7 @@ fn corpus() -> Vec<Frame> {
 }
 
 #[test]
-fn frames_of_every_length_are_judged_alike() -> Result<()> {
+fn frames_of_every_length_have_the_same_result() -> Result<()> {
     let mut bench = Bench::new()?;
     for frame in corpus() {
         for &hook in Hook::ALL {
@@ -203,7 +203,7 @@ fn frames_of_every_length_are_judged_alike() -> Result<()> {
 fn every_ethertype_is_parsed_alike_at_every_hook() -> Result<()> {
     let mut bench = Bench::new()?;
     // Long enough for an IPv6 header: with its ethertype, a shorter frame never becomes a socket buffer.
-    let frame = Frame::request(A, HERE, THERE).of_length(64);
+    let frame = Frame::request(A, ADDRESS, OTHER_ADDRESS).of_length(64);
     for ethertype in 0..=u16::MAX {
         let bytes = frame.clone().ethertype(ethertype).bytes();
         for &hook in Hook::ALL {
@@ -217,7 +217,7 @@ fn every_ethertype_is_parsed_alike_at_every_hook() -> Result<()> {
 #[test]
 fn every_ethertype_behind_tags_is_parsed_alike_at_every_hook() -> Result<()> {
     let mut bench = Bench::new()?;
-    let frame = Frame::request(A, HERE, THERE).of_length(64);
+    let frame = Frame::request(A, ADDRESS, OTHER_ADDRESS).of_length(64);
     let tagged = [
         frame.clone().tagged(100),
         frame.tagged_as(ethertype::QINQ, 300).tagged(100),
@@ -228,7 +228,7 @@ fn every_ethertype_behind_tags_is_parsed_alike_at_every_hook() -> Result<()> {
             bench.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
         }
     }
-    // What matters goes through each hook.
+    // The interesting ones go through each hook.
     for ethertype in [ethertype::ARP, ethertype::VLAN, ethertype::QINQ] {
         for &hook in Hook::ALL {
             for frame in &tagged {
@@ -239,10 +239,10 @@ fn every_ethertype_behind_tags_is_parsed_alike_at_every_hook() -> Result<()> {
     Ok(())
 }
 
-/// A million, each through one of the hooks. Reproducible: the generator always starts with the same seed.
+/// A million frames, each through one of the hooks. Reproducible: the generator always starts with the same seed.
 #[test]
-fn a_million_random_frames_are_judged_alike() -> Result<()> {
-    /// Mostly ARP, because random ethertypes seldom are.
+fn a_million_random_frames_have_the_same_result() -> Result<()> {
+    /// Mostly ARP, because random ethertypes rarely are.
     const STARTS: [&[u8]; 5] = [
         &[],
         &[8, 6],
@@ -260,7 +260,7 @@ fn a_million_random_frames_are_judged_alike() -> Result<()> {
         let rest = 3 + usize::from(room[127]) % 77;
         room[12..12 + start.len()].copy_from_slice(start);
         let frame = &room[..12 + start.len() + rest];
-        // Of IP the kernel only takes whole headers into a socket buffer.
+        // Of IP frames, the kernel only takes complete headers into a socket buffer.
         if matches!(frame[12..14], [0x08, 0] | [0x86, 0xdd]) {
             continue;
         }

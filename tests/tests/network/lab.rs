@@ -1,13 +1,13 @@
-//! The lab itself: what the other tests take for granted.
+//! The lab itself: the properties that the other tests rely on.
 
 use std::time::Duration;
 
 use probe_common::wire::MacAddr;
 use probe_tests::{Frame, Lab};
 
-const SOON: Duration = Duration::from_secs(5);
-const HERE: [u8; 4] = [192, 0, 2, 1];
-const THERE: [u8; 4] = [192, 0, 2, 2];
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ADDRESS: [u8; 4] = [192, 0, 2, 1];
+const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
 #[test]
 fn hosts_on_a_switch_reach_each_other() {
@@ -20,58 +20,58 @@ fn hosts_on_a_switch_reach_each_other() {
 }
 
 #[test]
-fn a_host_that_is_unplugged_answers_no_more() {
+fn an_unplugged_host_does_not_reply() {
     let lab = Lab::new().unwrap();
     let switch = lab.bridge().unwrap();
     let [left, right] = ["left", "right"].map(|name| switch.host(name).unwrap());
     left.add_address("192.0.2.1/24").unwrap();
     right.add_address("192.0.2.2/24").unwrap();
     switch.unplug(&right).unwrap();
-    let asked = left
+    let arping = left
         .run(["arping", "-c1", "-w1", "-I", "eth0", "192.0.2.2"])
         .unwrap();
-    assert!(asked.stdout.contains("Received 0 response"), "{asked:?}");
+    assert!(arping.stdout.contains("Received 0 response"), "{arping:?}");
 }
 
 #[test]
-fn two_hosts_with_one_address_both_answer() {
+fn two_hosts_with_one_address_both_reply() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
     let capture = hosts.client.capture().unwrap();
-    hosts.ask().unwrap();
-    let mut answering = [(); 2].map(|()| {
-        let reply = capture.wait_for_arp(SOON, |arp| arp.oper == 2).unwrap();
+    hosts.resolve().unwrap();
+    let mut replying = [(); 2].map(|()| {
+        let reply = capture.wait_for_arp(TIMEOUT, |arp| arp.oper == 2).unwrap();
         reply.sha
     });
-    answering.sort_unstable();
-    assert_eq!(answering, [hosts.server.mac(), hosts.rival.mac()]);
+    replying.sort_unstable();
+    assert_eq!(replying, [hosts.server.mac(), hosts.duplicate.mac()]);
 }
 
 #[test]
-fn a_bystander_on_a_hub_sees_replies_to_others() {
+fn a_host_on_a_hub_receives_replies_to_others() {
     let lab = Lab::new().unwrap();
     let hub = lab.hub().unwrap();
-    let [asker, owner, bystander] =
-        ["asker", "owner", "bystander"].map(|name| hub.host(name).unwrap());
-    asker.add_address("192.0.2.1/24").unwrap();
+    let [requester, owner, observer] =
+        ["requester", "owner", "observer"].map(|name| hub.host(name).unwrap());
+    requester.add_address("192.0.2.1/24").unwrap();
     owner.add_address("192.0.2.2/24").unwrap();
-    let capture = bystander.capture().unwrap();
-    asker.exec(["ping", "-c1", "-W5", "192.0.2.2"]).unwrap();
-    let reply = capture.wait_for_arp(SOON, |arp| arp.oper == 2).unwrap();
-    assert_eq!((reply.sha, reply.tha), (owner.mac(), asker.mac()));
+    let capture = observer.capture().unwrap();
+    requester.exec(["ping", "-c1", "-W5", "192.0.2.2"]).unwrap();
+    let reply = capture.wait_for_arp(TIMEOUT, |arp| arp.oper == 2).unwrap();
+    assert_eq!((reply.sha, reply.tha), (owner.mac(), requester.mac()));
 }
 
 #[test]
-fn a_host_on_a_learning_switch_sees_no_replies_to_others() {
+fn a_host_on_a_learning_switch_receives_no_replies_to_others() {
     let lab = Lab::new().unwrap();
     let switch = lab.bridge().unwrap();
-    let [asker, owner, bystander] =
-        ["asker", "owner", "bystander"].map(|name| switch.host(name).unwrap());
-    asker.add_address("192.0.2.1/24").unwrap();
+    let [requester, owner, observer] =
+        ["requester", "owner", "observer"].map(|name| switch.host(name).unwrap());
+    requester.add_address("192.0.2.1/24").unwrap();
     owner.add_address("192.0.2.2/24").unwrap();
-    let capture = bystander.capture().unwrap();
-    asker.exec(["ping", "-c1", "-W5", "192.0.2.2"]).unwrap();
-    // What comes after the reply shows that the reply would have been there.
+    let capture = observer.capture().unwrap();
+    requester.exec(["ping", "-c1", "-W5", "192.0.2.2"]).unwrap();
+    // A later frame shows that the reply would have been received.
     owner
         .sender()
         .unwrap()
@@ -79,24 +79,24 @@ fn a_host_on_a_learning_switch_sees_no_replies_to_others() {
         .unwrap();
     let mut seen = Vec::new();
     capture
-        .wait_for_arp(SOON, |arp| {
+        .wait_for_arp(TIMEOUT, |arp| {
             seen.push((arp.oper, arp.sha));
             arp.is_announcement()
         })
         .unwrap();
-    assert_eq!(seen, [(1, asker.mac()), (1, owner.mac())]);
+    assert_eq!(seen, [(1, requester.mac()), (1, owner.mac())]);
 }
 
 #[test]
-fn what_is_sent_over_a_cable_arrives_as_it_was() {
+fn a_veth_pair_transmits_frames_unchanged() {
     let lab = Lab::new().unwrap();
     let [left, right] = lab.pair("left", "right").unwrap();
     let (sender, capture) = (left.sender().unwrap(), right.capture().unwrap());
-    let frame = Frame::reply(left.mac(), HERE, right.mac(), THERE);
+    let frame = Frame::reply(left.mac(), ADDRESS, right.mac(), OTHER_ADDRESS);
     for length in [14, 41, 42, 60, 1514] {
         let sent = frame.clone().of_length(length).bytes();
         sender.send_bytes(&sent).unwrap();
-        let arrived = capture.next(SOON).unwrap().unwrap();
+        let arrived = capture.next(TIMEOUT).unwrap().unwrap();
         assert_eq!((arrived.bytes, arrived.sent), (sent, false));
     }
 }
@@ -115,13 +115,13 @@ fn a_thousand_frames_arrive_in_order() {
         .collect();
     sender.send_all(&frames).unwrap();
     for number in 0..1000 {
-        let arrived = capture.wait_for_arp(SOON, |_| true).unwrap();
+        let arrived = capture.wait_for_arp(TIMEOUT, |_| true).unwrap();
         assert_eq!(arrived.spa, address(number));
     }
 }
 
 #[test]
-fn a_host_can_be_given_another_mac() {
+fn the_mac_of_a_host_can_be_changed() {
     let lab = Lab::new().unwrap();
     let [mut left, right] = lab.pair("left", "right").unwrap();
     let virtual_router: MacAddr = "00:00:5e:00:01:2a".parse().unwrap();
@@ -130,12 +130,15 @@ fn a_host_can_be_given_another_mac() {
     right.add_address("192.0.2.2/24").unwrap();
     let capture = right.capture().unwrap();
     left.exec(["ping", "-c1", "-W5", "192.0.2.2"]).unwrap();
-    let asked = capture.wait_for_arp(SOON, |arp| arp.oper == 1).unwrap();
-    assert_eq!((asked.sha, asked.eth_src), (virtual_router, virtual_router));
+    let arping = capture.wait_for_arp(TIMEOUT, |arp| arp.oper == 1).unwrap();
+    assert_eq!(
+        (arping.sha, arping.eth_src),
+        (virtual_router, virtual_router)
+    );
 }
 
 #[test]
-fn nothing_is_left_after_a_panic() {
+fn a_panic_leaves_no_namespace_and_no_process() {
     let name = std::thread::spawn(|| {
         let lab = Lab::new().unwrap();
         let [left, _right] = lab.pair("left", "right").unwrap();

@@ -5,7 +5,7 @@
 mod attachment;
 mod capabilities;
 mod counters;
-mod economy;
+mod event_filter;
 mod filter;
 mod interfaces;
 mod kernel_and_host;

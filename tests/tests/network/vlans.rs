@@ -1,16 +1,16 @@
-//! A claim is judged in its own VLAN, also where the kernel has moved the tag from the frame into the socket
-//! buffer before the hook, as it does with every tagged frame that arrives.
+//! A claim belongs to its own VLAN, also where the kernel has moved the tag from the frame into the socket buffer
+//! before the hook, as it does with every received tagged frame.
 
 use std::time::Duration;
 
 use probe_common::wire::{MacAddr, ethertype};
 use probe_tests::{Frame, Host, Lab, SHARED_ADDRESS};
 
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
 
-/// Ways to tag a frame, each with the VLAN that it is in.
+/// The ways to tag a frame, each with the resulting VLAN.
 fn tagged(frame: &Frame) -> [(Frame, &'static str); 9] {
     let with = |tags: &[(u16, u16)]| {
         tags.iter().fold(frame.clone(), |frame, &(tpid, tci)| {
@@ -32,29 +32,29 @@ fn tagged(frame: &Frame) -> [(Frame, &'static str); 9] {
     ]
 }
 
-fn sees_each_frame_in_its_vlan(attach: &str, from: impl Fn(&[Host; 2]) -> &Host) {
+fn assert_each_frame_is_observed_in_its_vlan(attach: &str, from: impl Fn(&[Host; 2]) -> &Host) {
     let lab = Lab::new().unwrap();
-    let hosts = lab.pair("monitor", "wire").unwrap();
+    let hosts = lab.pair("monitor", "peer").unwrap();
     let [monitor, _] = &hosts;
     let watch = monitor
         .bare_watch(&["-i", "eth0", "--attach", attach, "-o", "json"])
         .unwrap();
     let socket = from(&hosts).sender().unwrap();
     for number in 1..=9_u8 {
-        // An address of its own for each, so that each is a new binding.
+        // Each has its own address, so that each is a new binding.
         let ways = tagged(&Frame::announcement(A, [192, 0, 2, number]));
         let (frame, vlan) = &ways[usize::from(number) - 1];
         socket.send(frame).unwrap();
         let ip = format!("192.0.2.{number}");
         let finding = watch
-            .wait_for_finding(SOON, |finding| finding.ip == ip)
+            .wait_for_finding(TIMEOUT, |finding| finding.ip == ip)
             .unwrap();
         assert_eq!(finding.vlan, *vlan, "{finding:?}");
     }
 }
 
-fn the_wire([_, wire]: &[Host; 2]) -> &Host {
-    wire
+fn peer([_, peer]: &[Host; 2]) -> &Host {
+    peer
 }
 
 fn the_monitor([monitor, _]: &[Host; 2]) -> &Host {
@@ -62,43 +62,43 @@ fn the_monitor([monitor, _]: &[Host; 2]) -> &Host {
 }
 
 #[test]
-fn in_tc_each_frame_is_seen_in_its_vlan() {
-    sees_each_frame_in_its_vlan("tc", the_wire);
+fn tc_observes_each_frame_in_its_vlan() {
+    assert_each_frame_is_observed_in_its_vlan("tc", peer);
 }
 
 #[test]
-fn in_auto_each_frame_is_seen_in_its_vlan() {
-    sees_each_frame_in_its_vlan("auto", the_wire);
+fn auto_observes_each_frame_in_its_vlan() {
+    assert_each_frame_is_observed_in_its_vlan("auto", peer);
 }
 
 #[test]
-fn what_the_host_sends_is_seen_in_its_vlan() {
-    sees_each_frame_in_its_vlan("tc", the_monitor);
+fn sent_frames_are_observed_in_their_vlan() {
+    assert_each_frame_is_observed_in_its_vlan("tc", the_monitor);
 }
 
 #[test]
 fn one_address_in_two_vlans_is_no_conflict_and_two_owners_in_one_are() {
     let lab = Lab::new().unwrap();
-    let [monitor, wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = monitor
         .ready_bare_daemon(&["-i", "eth0", "--attach", "auto"])
         .unwrap();
-    let socket = wire.sender().unwrap();
-    let client = wire.mac();
+    let socket = peer.sender().unwrap();
+    let client = peer.mac();
     let address: std::net::Ipv4Addr = SHARED_ADDRESS.parse().unwrap();
-    let ask = |tci| Frame::request(client, [192, 0, 2, 1], address).tagged(tci);
-    let answer = |by, tci| Frame::reply(by, address, client, [192, 0, 2, 1]).tagged(tci);
-    // Each VLAN has its owner, and both answer at the same time.
+    let request = |tci| Frame::request(client, [192, 0, 2, 1], address).tagged(tci);
+    let reply = |by, tci| Frame::reply(by, address, client, [192, 0, 2, 1]).tagged(tci);
+    // Each VLAN has its owner, and both reply at the same time.
     socket
-        .send_all(&[ask(100), ask(200), answer(A, 100), answer(B, 200)])
+        .send_all(&[request(100), request(200), reply(A, 100), reply(B, 200)])
         .unwrap();
-    daemon.wait_until_digested(4).unwrap();
+    daemon.wait_until_processed(4).unwrap();
     assert!(daemon.findings().unwrap().is_empty());
 
     socket
-        .send_all(&[ask(100), answer(A, 100), answer(B, 100)])
+        .send_all(&[request(100), reply(A, 100), reply(B, 100)])
         .unwrap();
-    let conflict = daemon.wait_for_finding("conflict", SOON).unwrap();
+    let conflict = daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(
         (conflict.vlan.as_str(), conflict.ip.as_str()),
         ("100", SHARED_ADDRESS)
@@ -106,9 +106,9 @@ fn one_address_in_two_vlans_is_no_conflict_and_two_owners_in_one_are() {
 }
 
 #[test]
-fn native_xdp_on_a_card_that_strips_tags_warns_and_says_so_in_the_metrics() {
+fn native_xdp_on_an_interface_that_strips_tags_is_logged_and_in_the_metrics() {
     let lab = Lab::new().unwrap();
-    let [monitor, _wire] = lab.pair("monitor", "wire").unwrap();
+    let [monitor, _peer] = lab.pair("monitor", "peer").unwrap();
     let visible = |attach: &str| {
         let daemon = monitor
             .ready_bare_daemon(&["-i", "eth0", "--attach", attach])

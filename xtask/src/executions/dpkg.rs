@@ -1,4 +1,4 @@
-//! What dpkg knows of installed packages and their files.
+//! Installed packages and their files, as dpkg lists them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result};
 
 use crate::{host, programs};
 
-/// A package in a line: name, whether it is essential, what it depends on, what it provides.
+/// The format of a package: name, essential flag, dependencies, provided names.
 const FORMAT: &str = "${Package}\t${Essential}\t${Pre-Depends}, ${Depends}\t${Provides}\n";
 
-/// The directories that `/usr` has taken over. Packages still list their files in the old ones.
+/// The directories that were merged into `/usr`. Packages still list their files in the old ones.
 const MERGED: [&str; 4] = ["/bin", "/lib", "/lib64", "/sbin"];
 
 /// Installed packages, and the owners of some files.
@@ -22,7 +22,7 @@ pub struct Database {
     essential: BTreeSet<String>,
     /// The alternatives of all dependencies of a package.
     dependencies: BTreeMap<String, BTreeSet<String>>,
-    /// The packages that provide a name, itself included.
+    /// The packages that provide a name, including the package itself.
     providers: BTreeMap<String, BTreeSet<String>>,
     owners: BTreeMap<PathBuf, String>,
 }
@@ -38,7 +38,7 @@ impl Database {
             .arg("--search")
             .args(files.iter().flat_map(|file| spellings(file)))
             .env("LC_ALL", "C")
-            // It fails if one of the files has no owner, and still prints those of the others.
+            // dpkg fails if one of the files has no owner, and still prints the others.
             .stderr(Stdio::null())
             .output()
             .context("cannot run dpkg-query")?;
@@ -65,7 +65,7 @@ impl Database {
                 let providers = database.providers.entry(provided).or_default();
                 providers.insert(name.to_owned());
             }
-            // Of several architectures, if there are.
+            // A package may be installed for several architectures.
             let known = database.dependencies.entry(name.to_owned());
             known.or_default().extend(depends);
         }
@@ -81,7 +81,7 @@ impl Database {
         database
     }
 
-    /// The package that has a file.
+    /// The package that owns a file.
     pub fn owner(&self, file: &Path) -> Option<&str> {
         spellings(file)
             .iter()
@@ -89,7 +89,7 @@ impl Database {
             .map(String::as_str)
     }
 
-    /// These packages and the essential ones, with all that they depend on, as far as it is installed.
+    /// These packages and the essential ones, with all installed dependencies.
     pub fn with_dependencies(&self, packages: &[String]) -> BTreeSet<&str> {
         let mut names: Vec<&str> = packages
             .iter()
@@ -150,7 +150,7 @@ rsync\tno\t, \t
 ";
 
     #[test]
-    fn what_packages_depend_on_is_installed_with_them() {
+    fn dependencies_of_packages_are_installed() {
         let database = Database::parse(PACKAGES, "");
         let all = database.with_dependencies(&["gcc".to_owned()]);
         for package in ["gcc", "gcc-12", "binutils"] {
@@ -160,14 +160,14 @@ rsync\tno\t, \t
     }
 
     #[test]
-    fn what_essential_packages_depend_on_is_on_every_debian() {
+    fn dependencies_of_essential_packages_are_always_installed() {
         let database = Database::parse(PACKAGES, "");
         let all = database.with_dependencies(&[]);
         assert_eq!(all, ["base-files", "libc6", "mawk"].into());
     }
 
     #[test]
-    fn a_file_is_found_where_its_package_lists_it() {
+    fn the_owner_of_a_file_is_found() {
         let database = Database::parse(
             PACKAGES,
             "rsync: /usr/bin/rsync\nlibc6:amd64, libc6:i386: /lib/x/ld.so\ndiversion by a from: /usr/bin/b\n",

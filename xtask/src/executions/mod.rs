@@ -1,11 +1,11 @@
 //! Compares the programs that a verb executes with the table of programs.
 //!
-//! A program that set-up does not install may be there by chance, where this was developed, and not elsewhere. So the
-//! kernel reports what is executed (fanotify, `FAN_OPEN_EXEC`), and each file has to belong to a package of the table, to
-//! a package that one of those depends on, or to Debian's essential ones.
+//! A program that set-up does not install may exist on the development machine by chance, and be missing elsewhere.
+//! So the kernel reports executed files (fanotify, `FAN_OPEN_EXEC`), and each file has to belong to a package of
+//! the table, to a dependency of one, or to Debian's essential packages.
 //!
-//! The verb runs in a PID namespace of its own: fanotify reports process 0 for processes outside of it, which tells
-//! the verb's processes from those of the rest of the machine, also after they have exited.
+//! The verb runs in a separate PID namespace: fanotify reports process 0 for processes outside of it, which
+//! distinguishes the verb's processes from others, also after they have exited.
 
 mod dpkg;
 
@@ -39,10 +39,10 @@ const PSEUDO_FILESYSTEMS: [&str; 14] = [
     "mqueue", "nsfs", "proc", "sysfs", "tracefs",
 ];
 
-/// What is being recorded.
+/// The fanotify group of the recording.
 static GROUP: OnceLock<Group> = OnceLock::new();
 
-/// Becomes this program with other arguments, in a PID namespace of its own. Returns only where that fails.
+/// Executes this program with other arguments in a new PID namespace. Returns only on failure.
 pub fn enter_namespace(arguments: &[&str]) -> Result<()> {
     let this = env::current_exe().context("this program has no path")?;
     let error = programs::command("unshare")?
@@ -54,7 +54,7 @@ pub fn enter_namespace(arguments: &[&str]) -> Result<()> {
     Err(error).context("cannot run unshare")
 }
 
-/// A fanotify group with marks on all filesystems that hold programs.
+/// A fanotify group with marks on all filesystems that contain programs.
 #[derive(Clone)]
 struct Group {
     fanotify: Arc<Fanotify>,
@@ -71,7 +71,8 @@ impl Group {
                 Some(mount.as_path()),
             );
             match marked {
-                // Not the root's: some filesystems have no identity, and some mounts are hidden below others.
+                // Not the root of the mount namespace: some filesystems have no identity, and some mounts are
+                // hidden below others.
                 Err(_) if mount != Path::new("/") => {}
                 result => result.with_context(|| format!("cannot watch {}", mount.display()))?,
             }
@@ -80,7 +81,7 @@ impl Group {
     }
 }
 
-/// Does what is not to be recorded.
+/// Runs a function without recording.
 pub fn paused<T>(work: impl FnOnce() -> T) -> Result<T> {
     let Some(group) = GROUP.get() else {
         return Ok(work());
@@ -98,10 +99,10 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Starts recording, in a PID namespace that was entered before; nothing on a system without dpkg.
+    /// Starts recording in a PID namespace that was entered before; returns nothing on a system without dpkg.
     pub fn start() -> Result<Option<Self>> {
         if programs::find("dpkg-query").is_none() {
-            step::say("executed programs are not compared with the table: this system has no dpkg");
+            step::log("executed programs are not compared with the table: this system has no dpkg");
             return Ok(None);
         }
         let fanotify = Fanotify::init(
@@ -127,9 +128,9 @@ impl Recording {
         Ok(Some(Self { reader, last }))
     }
 
-    /// Stops recording and compares: an error names what is not in the table.
+    /// Stops recording and compares: the error lists programs that are not in the table.
     pub fn finish(self) -> Result<()> {
-        // Events come in order, so this one comes after all others.
+        // Events are ordered, so this one is the last.
         step::run(&mut Command::new(&self.last))?;
         let executed = self
             .reader
@@ -176,13 +177,13 @@ fn read(fanotify: &Fanotify, last: &Path) -> Result<BTreeSet<PathBuf>> {
     }
 }
 
-/// A program that is executed at the end, and by nobody else.
+/// A program that is executed only at the end.
 fn last_program() -> Result<PathBuf> {
     let directory = host::target_dir();
     fs::create_dir_all(&directory)?;
     let path = fs::canonicalize(directory)?.join("last-program");
-    let nothing = programs::find("true").context("there is no `true`")?;
-    fs::copy(nothing, &path).with_context(|| format!("cannot write {}", path.display()))?;
+    let last = programs::find("true").context("there is no `true`")?;
+    fs::copy(last, &path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
@@ -199,8 +200,8 @@ fn mounts(mountinfo: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where programs belong to no package, and need not: what is built, what set-up puts into the tool cache, Rust's
-/// toolchains, and what tests write.
+/// Directories whose programs belong to no package: build output, the tool cache, Rust's toolchains, and files of
+/// tests.
 fn own_directories() -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let variable = |name| env::var_os(name).map(PathBuf::from);
@@ -211,7 +212,7 @@ fn own_directories() -> Vec<PathBuf> {
         cache::directory().ok(),
         Some(variable("CARGO_HOME").unwrap_or_else(|| home.join(".cargo"))),
         Some(variable("RUSTUP_HOME").unwrap_or_else(|| home.join(".rustup"))),
-        // Of a Rust that is in neither, unless a package has it.
+        // The directory of another Rust, unless a package owns it.
         cargo.filter(|toolchain| toolchain != Path::new("/usr")),
         Some(env::temp_dir()),
         Some("/tmp".into()),
@@ -244,8 +245,8 @@ fn compare(executed: &BTreeSet<PathBuf>, database: &Database) -> Result<()> {
             wrong.join("\n")
         );
     }
-    step::say(&format!(
-        "all of the {} system programs that were executed are in the table of programs, or come with Debian",
+    step::log(&format!(
+        "all of the {} executed system programs are in the table of programs or part of Debian's base",
         executed.len()
     ));
     Ok(())
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_belongs_to_no_package() {
+    fn built_files_belong_to_no_package() {
         let directories = [PathBuf::from("/src/target")];
         assert!(is_own(Path::new("/src/target/debug/x"), &directories));
         assert!(!is_own(Path::new("/usr/bin/x"), &directories));

@@ -1,4 +1,4 @@
-//! The test binary that guests run.
+//! The test binary for guests.
 
 use std::{path::PathBuf, process::Command};
 
@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use crate::host;
 
-/// Tests that hold on every kernel, and tests of what only guests have.
+/// Tests that hold on every kernel, and tests of devices that only guests have.
 const TESTS: [&str; 1] = ["guests"];
 
-/// One line of what cargo says of its work, as far as it matters here.
+/// The relevant fields of a message of cargo.
 #[derive(Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
@@ -22,7 +22,7 @@ struct Target {
     name: String,
 }
 
-/// Builds them as `tests`, a `cargo test` of the workspace, would, and says where they are.
+/// Builds the binaries with `tests`, a `cargo test` of the workspace, and returns their paths.
 pub fn build(mut tests: Command) -> Result<Vec<PathBuf>> {
     for test in TESTS {
         tests.args(["--test", test]);

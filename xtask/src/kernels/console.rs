@@ -1,9 +1,9 @@
-//! What a guest says of itself, between the lines of the tests.
+//! The status lines of a guest between the output of the tests.
 
-/// The beginning of those lines; `init.sh` writes them.
-const MARK: &str = "guest: ";
+/// The prefix of a status line; `init.sh` prints it.
+const PREFIX: &str = "guest: ";
 
-/// How the test binaries ended, as far as the guest has said.
+/// The results of the test binaries so far.
 #[derive(Debug, Default)]
 pub struct Console {
     succeeded: usize,
@@ -11,19 +11,19 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes in one line of the console.
+    /// Processes one line of the console.
     pub fn observe(&mut self, line: &str) {
-        let Some(news) = line.strip_prefix(MARK) else {
+        let Some(event) = line.strip_prefix(PREFIX) else {
             return;
         };
-        if news.ends_with(" ended with 0") {
+        if event.ends_with(" ended with 0") {
             self.succeeded += 1;
         } else {
             self.failed += 1;
         }
     }
 
-    /// Whether so many test binaries ran to their end, and each said that all is well.
+    /// Whether this many test binaries ran and all of them succeeded.
     pub const fn all_well(&self, binaries: usize) -> bool {
         self.failed == 0 && self.succeeded == binaries
     }
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn every_binary_must_end_well() {
+    fn every_test_binary_must_succeed() {
         let both = [
             "guest: a ended with 0",
             "test x ... ok",
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_lacks_something_is_not_well() {
+    fn a_guest_without_a_module_fails() {
         let lines = ["guest: no module veth", "guest: a ended with 0"];
         assert!(!console(&lines).all_well(1));
     }

@@ -1,4 +1,4 @@
-//! The file tree of a guest, in the format that the kernel unpacks at boot: cpio, "new ASCII".
+//! The file tree of a guest as a cpio archive in the "new ASCII" format, which the kernel unpacks at boot.
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst` of the kernel)
 
 use std::{collections::BTreeMap, path::Path};
@@ -7,15 +7,15 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const LINK: u32 = 0o120_777;
 
-/// What ends an archive.
+/// The name of the last entry of an archive.
 const TRAILER: &str = "TRAILER!!!";
 
-/// A file tree in the making. What is in it is root's, and executable.
+/// A file tree under construction. Its files belong to root and are executable.
 #[derive(Default)]
 pub struct Tree(BTreeMap<String, (u32, Vec<u8>)>);
 
 impl Tree {
-    /// Adds a file, and the directories that it is in.
+    /// Adds a file and its parent directories.
     pub fn file(&mut self, path: impl AsRef<Path>, contents: Vec<u8>) {
         self.add(path.as_ref(), PROGRAM, contents);
     }
@@ -40,7 +40,7 @@ impl Tree {
     /// The archive.
     pub fn bytes(&self) -> Vec<u8> {
         let mut archive = Vec::new();
-        // In alphabetical order, so that every directory comes before what is in it.
+        // In alphabetical order, so that every directory comes before its entries.
         for (inode, (name, (mode, contents))) in (1..).zip(&self.0) {
             append(&mut archive, inode, name, *mode, contents);
         }
@@ -49,7 +49,7 @@ impl Tree {
     }
 }
 
-/// A path as an archive has it: without the root.
+/// The name of a path in the archive: without the root.
 fn name(path: &Path) -> String {
     path.to_string_lossy().trim_start_matches('/').to_owned()
 }
@@ -57,7 +57,7 @@ fn name(path: &Path) -> String {
 fn append(archive: &mut Vec<u8>, inode: u32, name: &str, mode: u32, contents: &[u8]) {
     archive.extend_from_slice(b"070701");
     let name_size = name.len() + 1;
-    // Inode, mode, owner, group, links, time, size, device, device it stands for, name's size, checksum.
+    // Inode, mode, owner, group, links, time, size, device, rdev, length of the name, checksum.
     for field in [
         inode as usize,
         mode as usize,

@@ -1,4 +1,4 @@
-//! A kernel as Debian ships it, unpacked in the tool cache.
+//! A Debian kernel, unpacked in the tool cache.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use super::release;
 use crate::{
     apt,
     archive::{Archive, Site, Suite},
-    step::{say, step},
+    step::{log, step},
 };
 
-/// The suites that hold the kernels of the matrix. Those of security updates are small, and have the newest.
+/// The suites with the kernels of the matrix. Those of security updates are small and have the newest versions.
 const SUITES: [Suite; 3] = [
     (Site::Security, "bullseye-security"),
     (Site::Security, "bookworm-security"),
@@ -30,7 +30,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel from the cache, or else fetched into it.
+    /// Returns the kernel from the cache, or downloads it.
     pub fn find_or_fetch(version: &str, cache: &Path) -> Result<Self> {
         let directory = cache.join(version);
         if !directory.is_dir() {
@@ -45,7 +45,7 @@ impl Kernel {
         })
     }
 
-    /// Its version, as it was asked for.
+    /// The requested version.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -55,7 +55,7 @@ impl Kernel {
         self.find(|name| name.starts_with("vmlinuz"))
     }
 
-    /// A module, by its name with underscores, compressed as it may be.
+    /// The file of a module, by its name with underscores, possibly compressed.
     pub fn module(&self, module: &str) -> Option<&Path> {
         self.find(|name| {
             name.split_once(".ko")
@@ -64,7 +64,7 @@ impl Kernel {
         .ok()
     }
 
-    /// The list of modules that are built in.
+    /// The list of built-in modules.
     pub fn built_in(&self) -> Result<String> {
         let path = self.find(|name| name == "modules.builtin")?;
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
@@ -102,17 +102,17 @@ fn fetch(version: &str, cache: &Path, directory: &Path) -> Result<()> {
     let Some(newest) = release::newest(version, names.iter().copied()) else {
         bail!("Debian has no cloud kernel {version}: the versions are like 6.12");
     };
-    say(&format!("newest is {newest}"));
+    log(&format!("newest is {newest}"));
     let mut packages = release::packages(newest);
     packages.retain(|package| names.contains(&package.as_str()));
 
-    // Complete or not there at all, also when this is interrupted.
+    // Complete or absent, also after an interruption.
     let unfinished = cache.join(format!("{version}.{}", process::id()));
     fs::create_dir_all(&unfinished)
         .with_context(|| format!("cannot make {}", unfinished.display()))?;
     archive.download(&packages, &unfinished)?;
     apt::unpack(&unfinished, &unfinished)?;
-    // Somebody else's may have come first, and is as good.
+    // A concurrent run may have created the same directory first.
     if fs::rename(&unfinished, directory).is_err() {
         ensure!(directory.is_dir(), "cannot make {}", directory.display());
         fs::remove_dir_all(&unfinished)?;
@@ -129,7 +129,7 @@ fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
             .with_context(|| format!("cannot read {}", directory.display()))?;
         for entry in entries {
             let entry = entry?;
-            // A link is neither: what it points to is elsewhere.
+            // A symbolic link is neither: its target is elsewhere.
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 directories.push(entry.path());

@@ -1,8 +1,8 @@
-//! A guest under QEMU, from its start to its end.
+//! A guest under QEMU.
 
 #![allow(
     clippy::print_stdout,
-    reason = "the lines of the tests in the guest are the result of those who run them"
+    reason = "the output of the tests in the guest is the result of the command"
 )]
 
 use std::{
@@ -18,10 +18,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::image::Image;
 use crate::programs;
 
-/// Several times what a slow and busy machine takes.
+/// Several times the duration on a slow and busy machine.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// A running guest; it ends when dropped.
+/// A running guest; it is killed on drop.
 pub struct Guest {
     qemu: Child,
     console: Receiver<String>,
@@ -29,12 +29,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Switches a guest on.
+    /// Starts a guest.
     pub fn start(image: &Image) -> Result<Self> {
         let mut command = programs::command("qemu-system-x86_64")?;
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
-            // Two, so that the rings of several CPUs and the order between them are part of it.
+            // Two CPUs, so that the rings of several CPUs and the order between them are tested.
             .args(["-smp", "2", "-m", "1024"])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
@@ -42,9 +42,9 @@ impl Guest {
             .arg(&image.kernel)
             .arg("-initrd")
             .arg(&image.tree)
-            // A panic ends it at once.
+            // The guest exits on a panic.
             .args(["-append", "console=ttyS0 quiet panic=-1"]);
-        // Three network cards at one hub, without boot code. The third one strips VLAN tags from frames.
+        // Three network cards on one hub, without boot code. The third one strips VLAN tags from frames.
         for (card, model) in [
             ("left", "virtio-net-pci"),
             ("right", "virtio-net-pci"),
@@ -69,7 +69,7 @@ impl Guest {
         })
     }
 
-    /// Shows what it says, and tells `observe`, until it ends.
+    /// Prints the console and passes each line to `observe` until the guest ends.
     pub fn run(mut self, mut observe: impl FnMut(&str)) -> Result<()> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -94,13 +94,13 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The guest may have exited by itself.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }
 }
 
-/// The lines of the console, which ends them as a terminal wants it.
+/// The lines of the console, with CRLF line endings.
 fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {

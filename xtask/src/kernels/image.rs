@@ -1,4 +1,4 @@
-//! What a guest boots: a kernel, and a file tree in memory.
+//! The boot image of a guest: a kernel and an initramfs.
 
 use std::{
     fs,
@@ -12,20 +12,20 @@ use crate::host;
 
 const INIT: &str = include_str!("init.sh");
 
-/// The programs that the tests and the first process run.
+/// The programs for the tests and the init process.
 const TOOLS: [&str; 3] = ["busybox", "ip", "tc"];
 
-/// What the first process mounts something on, or the tests write to.
+/// Mount points, and directories that the tests write to.
 const DIRECTORIES: [&str; 6] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/var"];
 
-/// A kernel and the file with its tree.
+/// A kernel and the file with its initramfs.
 pub struct Image {
     pub kernel: PathBuf,
     pub tree: PathBuf,
 }
 
 impl Image {
-    /// Puts together what the test binaries need on this kernel.
+    /// Builds the image with everything that the test binaries need on this kernel.
     pub fn new(kernel: &Kernel, tests: &[PathBuf]) -> Result<Self> {
         let tree = tree(kernel, tests)?;
         let directory = host::target_dir().join("guests");
@@ -65,8 +65,8 @@ fn tree(kernel: &Kernel, tests: &[PathBuf]) -> Result<Tree> {
     Ok(tree)
 }
 
-fn add_program(tree: &mut Tree, place: &str, program: &Path) -> Result<()> {
-    tree.file(place, read(program)?);
+fn add_program(tree: &mut Tree, path: &str, program: &Path) -> Result<()> {
+    tree.file(path, read(program)?);
     for library in programs::libraries(program)? {
         tree.file(&library, read(&library)?);
     }

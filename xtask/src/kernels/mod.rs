@@ -1,7 +1,7 @@
-//! The kernel matrix: tests that run on other kernels than this machine's, in guests under QEMU.
+//! The kernel matrix: tests in QEMU guests with other kernels than the machine's.
 //!
-//! Emulated in full, so neither KVM nor anything of the machine's is needed. A guest runs the very binaries
-//! that were built for this machine, with the libraries that they name; only its kernel is another one.
+//! The guests are fully emulated, so neither KVM nor devices of the machine are needed. A guest runs the binaries
+//! that were built for this machine, with their libraries; only the kernel differs.
 
 pub mod binaries;
 mod console;
@@ -21,13 +21,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use self::{debian::Kernel, guest::Guest, image::Image};
-use crate::{cache, step::step, tally::Tally};
+use crate::{cache, step::step, test_totals::TestTotals};
 
-/// The kernels of every run: the oldest that the programs support, and Debian's at the time of writing.
+/// The kernels of every run: the oldest supported one, and Debian's current ones.
 pub const MATRIX: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 
-/// Runs the test binaries on each kernel; their results go into the tally. Returns whether all went well.
-pub fn run(versions: &[String], tests: &[PathBuf], tally: &mut Tally) -> Result<bool> {
+/// Runs the test binaries on each kernel and adds their results to the totals. Returns whether all succeeded.
+pub fn run(versions: &[String], tests: &[PathBuf], test_totals: &mut TestTotals) -> Result<bool> {
     ensure!(
         ARCH == "x86_64",
         "the guests are x86-64 machines and run this machine's binaries, which are {ARCH}"
@@ -37,24 +37,26 @@ pub fn run(versions: &[String], tests: &[PathBuf], tally: &mut Tally) -> Result<
         let kernel = Kernel::find_or_fetch(version, &cache::directory()?.join("kernels"))?;
         let image = Image::new(&kernel, tests)
             .with_context(|| format!("cannot make an image for Linux {version}"))?;
-        all_well &= step(&format!("Linux {version}"), || boot(&image, tests, tally))?;
+        all_well &= step(&format!("Linux {version}"), || {
+            boot(&image, tests, test_totals)
+        })?;
     }
     Ok(all_well)
 }
 
-fn boot(image: &Image, tests: &[PathBuf], tally: &mut Tally) -> Result<bool> {
+fn boot(image: &Image, tests: &[PathBuf], test_totals: &mut TestTotals) -> Result<bool> {
     let mut console = console::Console::default();
     let outcome = Guest::start(image)?.run(|line| {
         console.observe(line);
-        tally.observe(line);
+        test_totals.observe(line);
     });
-    tally.settle();
+    test_totals.fail_pending();
     outcome?;
     let names = tests.iter().map(PathBuf::as_path).map(name_of);
     Ok(console.all_well(names.count()))
 }
 
-/// What a test binary is called: `counters` for `…/counters-0123456789abcdef`.
+/// The name of a test binary: `counters` for `…/counters-0123456789abcdef`.
 fn name_of(binary: &Path) -> &str {
     let stem = binary.file_name().and_then(|name| name.to_str());
     let stem = stem.unwrap_or("test");

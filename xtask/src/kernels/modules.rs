@@ -1,4 +1,4 @@
-//! The modules that a guest loads, in an order in which each finds what it needs.
+//! The modules that a guest loads, in the order of their dependencies.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::debian::Kernel;
 use crate::programs;
 
-/// What the tests make their networks of, and what TC needs where there is no TCX.
+/// The modules for the networks of the tests, and for TC without TCX.
 const WANTED: [&str; 9] = [
     "8021q",
     "bonding",
@@ -20,16 +20,16 @@ const WANTED: [&str; 9] = [
     "vmxnet3",
 ];
 
-/// How to decompress a module, by how its name ends.
+/// The decompressor of a module by its file extension.
 const DECOMPRESSORS: [(&str, &str); 3] = [("gz", "gzip"), ("xz", "xz"), ("zst", "zstd")];
 
-/// A module, ready to be loaded.
+/// An uncompressed module.
 pub struct Module {
     pub name: String,
     pub contents: Vec<u8>,
 }
 
-/// All modules that are wanted and are not built into the kernel.
+/// All wanted modules that are not built into the kernel.
 pub fn of(kernel: &Kernel) -> Result<Vec<Module>> {
     let built_in = kernel.built_in()?;
     in_order(&WANTED, |name| {
@@ -45,7 +45,7 @@ pub fn of(kernel: &Kernel) -> Result<Vec<Module>> {
     })
 }
 
-/// What is wanted with all that it needs, and that first. `read` has nothing for what is built in.
+/// The wanted modules after their dependencies. `read` returns nothing for a built-in module.
 fn in_order(
     wanted: &[&str],
     read: impl Fn(&str) -> Result<Option<Vec<u8>>>,
@@ -77,8 +77,7 @@ fn in_order(
     Ok(modules)
 }
 
-/// What a module says of itself that it needs: `depends=` in its `.modinfo` section, which is a list of
-/// strings with a zero byte after each.
+/// The dependencies of a module: `depends=` in its `.modinfo` section, a list of NUL-terminated strings.
 fn needed_by(module: &[u8]) -> Vec<String> {
     module
         .split(|&byte| byte == 0)
@@ -91,7 +90,7 @@ fn needed_by(module: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Whether the text of `modules.builtin` has the module.
+/// Whether the text of `modules.builtin` lists the module.
 fn is_listed(built_in: &str, module: &str) -> bool {
     built_in
         .lines()
@@ -124,7 +123,7 @@ fn decompress(path: &Path) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// 8021q needs garp and mrp; garp needs stp, which needs llc; mrp is built in.
+    /// 8021q depends on garp and mrp, garp on stp, and stp on llc; mrp is built in.
     fn read(name: &str) -> Result<Option<Vec<u8>>> {
         let needs = match name {
             "8021q" => "mrp,garp",
@@ -140,19 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn what_a_module_needs_is_loaded_before_it_and_once() {
+    fn dependencies_of_a_module_are_loaded_once_and_first() {
         let modules = in_order(&["garp", "8021q"], read).unwrap();
         let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
         assert_eq!(names, ["llc", "stp", "garp", "8021q"]);
     }
 
     #[test]
-    fn what_is_nowhere_is_an_error() {
+    fn a_missing_module_is_an_error() {
         assert!(in_order(&["nonsense"], read).is_err());
     }
 
     #[test]
-    fn what_is_built_in_is_recognised_in_either_spelling() {
+    fn built_in_modules_are_recognised_in_both_spellings() {
         let list = "kernel/drivers/virtio/virtio-pci.ko\nkernel/net/core/failover.ko\n";
         assert!(is_listed(list, "virtio_pci"));
         assert!(is_listed(list, "failover"));

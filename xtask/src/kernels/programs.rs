@@ -1,4 +1,4 @@
-//! Programs of this machine for a guest, with the libraries that they name.
+//! Programs of this machine for a guest, with their libraries.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::programs;
 
-/// The libraries of a program; none of a static one.
+/// The libraries of a program; a static one has none.
 pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = programs::command("ldd")?
         .arg(program)
         .env("LC_ALL", "C")
         .output()
         .context("cannot run ldd")?;
-    // It fails for a static program, and names no library then.
+    // ldd fails for a static program and lists no library.
     parse(&String::from_utf8_lossy(&output.stdout))
         .with_context(|| format!("{} does not run here", program.display()))
 }
 
-/// The file that a name stands for; `packages` has made sure that there is one.
+/// The file of a program; `packages` ensures that it exists.
 pub fn path(name: &str) -> Result<PathBuf> {
     programs::find(name).with_context(|| format!("{name} is not installed"))
 }
@@ -29,7 +29,7 @@ fn parse(ldd: &str) -> Result<Vec<PathBuf>> {
         if line.contains("not found") {
             bail!("a library is missing: {}", line.trim());
         }
-        // `libc.so.6 => /lib/libc.so.6 (0x…)`, `/lib64/ld-linux.so.2 (0x…)`; the kernel's own has no path.
+        // `libc.so.6 => /lib/libc.so.6 (0x…)`, `/lib64/ld-linux.so.2 (0x…)`; the vDSO has no path.
         if let Some(path) = line.split_whitespace().find(|word| word.starts_with('/')) {
             libraries.push(path.into());
         }

@@ -1,17 +1,17 @@
-//! Which of Debian's kernel packages is the newest of a version. Pure.
+//! Selects the newest of Debian's kernel packages of a version. Pure.
 
 const PREFIX: &str = "linux-image-";
 const SUFFIX: &str = "-cloud-amd64";
 
-/// What a kernel's packages have in their names, `6.1.0-56-cloud-amd64`, of the newest release of a version
-/// such as `6.1`. Point releases replace each other in the archive, so no release is named here.
+/// The suffix of the package names, `6.1.0-56-cloud-amd64`, of the newest release of a version such as `6.1`. Point
+/// releases replace each other in the archive, so no release is pinned here.
 pub fn newest<'a>(version: &str, packages: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     packages
         .into_iter()
         .filter_map(|package| {
             let name = package.strip_prefix(PREFIX)?;
             let release = name.strip_suffix(SUFFIX)?;
-            // A point follows, or it is another version (7.20) or a package of no release (6.1).
+            // Without a point after it, it is another version (7.20) or a package of no release (6.1).
             release.strip_prefix(version)?.strip_prefix('.')?;
             Some((numbers(release), name))
         })
@@ -19,9 +19,9 @@ pub fn newest<'a>(version: &str, packages: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, name)| name)
 }
 
-/// A kernel's packages, of which each Debian release has some.
+/// The packages of a kernel, some of which each Debian release has.
 pub fn packages(release: &str) -> Vec<String> {
-    // Debian 13 splits off what was in the first one.
+    // Debian 13 splits the first package.
     ["image", "base", "binary", "modules"]
         .iter()
         .map(|part| format!("linux-{part}-{release}"))
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_compared_whole() {
+    fn versions_are_compared_completely() {
         assert_eq!(newest("7.2", PACKAGES), None);
         assert_eq!(newest("6", PACKAGES), Some("6.12.117+deb12-cloud-amd64"));
     }

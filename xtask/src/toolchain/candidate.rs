@@ -1,4 +1,4 @@
-//! Compilers that this machine has, in the order in which they are preferred.
+//! The compilers of this machine in order of preference.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use super::version::Version;
 use crate::{ebpf, host};
 
-/// A compiler, and what decides whether it will do.
+/// A compiler, with the properties that decide whether it is suitable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     pub rustc: PathBuf,
@@ -24,7 +24,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Looks at a compiler; one that cannot be run or says nothing sensible is none.
+    /// Inspects a compiler; one that cannot be run or has unexpected output is ignored.
     fn look_at(rustc: PathBuf, cargo: Option<PathBuf>) -> Option<Self> {
         let cargo = cargo.unwrap_or_else(|| rustc.with_file_name("cargo"));
         Some(Self {
@@ -44,7 +44,7 @@ impl Display for Candidate {
     }
 }
 
-/// All there are. An override excludes the others: who sets it means it.
+/// All compilers. An override excludes the others.
 pub fn all() -> Result<Vec<Candidate>> {
     if let Some(rustc) = rustc_override() {
         let candidate = Candidate::look_at(rustc.clone(), cargo_override())
@@ -59,18 +59,19 @@ pub fn all() -> Result<Vec<Candidate>> {
         .collect())
 }
 
-/// Whether a toolchain found earlier is still what it was, and what the overrides ask for.
+/// Whether a recorded toolchain is unchanged and matches the overrides.
 pub fn is_current(toolchain: &ebpf::Toolchain) -> bool {
-    let is_asked_for = |path, asked: Option<PathBuf>| asked.is_none_or(|asked| asked == path);
-    is_asked_for(toolchain.rustc.clone(), rustc_override())
-        && is_asked_for(toolchain.cargo.clone(), cargo_override())
+    let matches_override =
+        |path, wanted: Option<PathBuf>| wanted.is_none_or(|wanted| wanted == path);
+    matches_override(toolchain.rustc.clone(), rustc_override())
+        && matches_override(toolchain.cargo.clone(), cargo_override())
         && has_sources(&toolchain.rustc)
         && version(&toolchain.rustc).is_some_and(|version| {
             version.release == toolchain.release && version.llvm == toolchain.llvm
         })
 }
 
-/// A compiler that the person asks for.
+/// The compiler in the override variable.
 pub fn rustc_override() -> Option<PathBuf> {
     env::var_os("PROBE_EBPF_RUSTC").map(PathBuf::from)
 }
@@ -79,9 +80,9 @@ fn cargo_override() -> Option<PathBuf> {
     env::var_os("PROBE_EBPF_CARGO").map(PathBuf::from)
 }
 
-/// The compilers of rustup's toolchains, those people install for eBPF first.
+/// The compilers of rustup's toolchains; those that are usually installed for eBPF come first.
 ///
-/// Their files rather than rustup's proxies: those would obey this workspace's pinned toolchain.
+/// The compilers themselves and not rustup's proxies, which would use this workspace's pinned toolchain.
 fn rustup_compilers() -> Vec<PathBuf> {
     let Some(home) = host::output_of(Command::new("rustup").args(["show", "home"])) else {
         return Vec::new();
@@ -108,7 +109,7 @@ fn version(rustc: &Path) -> Option<Version> {
         .ok()
 }
 
-/// Whether the library sources that belong to this compiler are installed with it.
+/// Whether the library sources of this compiler are installed.
 fn has_sources(rustc: &Path) -> bool {
     host::output_of(Command::new(rustc).args(["--print", "sysroot"])).is_some_and(|sysroot| {
         Path::new(sysroot.trim())

@@ -1,14 +1,14 @@
-//! Which compiler to take, and what to install where none will do. Pure: the machine is a parameter.
+//! Chooses a compiler, or the packages to install if none is suitable. Pure: the machine is a parameter.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::{candidate::Candidate, linker, version};
 use crate::programs::COMPILER_PACKAGES;
 
-/// The LLVM of that compiler today. Should it change, setup installs the right one next.
+/// The LLVM version of that compiler today. If it changes, setup installs the right one next.
 const DISTRIBUTION_LLVM: u32 = 22;
 
-/// Why a compiler will not do.
+/// The reason for which a compiler is not suitable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     TooOld,
@@ -33,7 +33,7 @@ impl Display for Unfit {
     }
 }
 
-/// Candidates that will not do, and why.
+/// Rejected candidates with their reasons.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rejected(pub Vec<(Candidate, Unfit)>);
 
@@ -51,8 +51,8 @@ impl Display for Rejected {
     }
 }
 
-/// Takes the first candidate that will do. `has_linker` tells whether a linker for an LLVM major
-/// is there or can be built.
+/// Returns the first suitable candidate. `has_linker` returns whether a linker for an LLVM major version exists or
+/// can be built.
 pub fn choose(
     candidates: Vec<Candidate>,
     has_linker: impl Fn(u32) -> bool,
@@ -84,9 +84,8 @@ fn unfit(candidate: &Candidate, has_linker: impl Fn(u32) -> bool) -> Option<Unfi
     }
 }
 
-/// The Debian packages that help: the LLVM of a candidate that lacks nothing else, or, unless
-/// the compiler is given, another one with everything. `available` gives a package's version,
-/// where there is one.
+/// The Debian packages to install: the LLVM of a candidate that lacks only that, or, unless the compiler is
+/// overridden, another compiler with everything. `available` returns a package's version, if there is one.
 pub fn remedy(
     rejected: &Rejected,
     compiler_is_given: bool,
@@ -106,7 +105,7 @@ pub fn remedy(
     (!compiler_is_given && is_new_enough()).then(distribution_packages)
 }
 
-/// Everything that Debian's own compiler needs to build the kernel side.
+/// The packages of Debian's own compiler with everything that the kernel side needs.
 pub fn distribution_packages() -> Vec<String> {
     COMPILER_PACKAGES
         .map(str::to_owned)
@@ -160,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_will_do_is_taken() {
+    fn the_first_suitable_compiler_is_chosen() {
         let chosen = choose(vec![nightly(), distribution()], |_| true);
         assert_eq!(chosen, Ok(nightly()));
     }
 
     #[test]
-    fn a_compiler_whose_llvm_is_not_installed_is_passed_over() {
+    fn a_compiler_without_installed_llvm_is_skipped() {
         let chosen = choose(vec![nightly(), distribution()], |llvm| llvm == 22);
         assert_eq!(chosen, Ok(distribution()));
     }
@@ -200,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn a_linker_that_is_there_needs_no_llvm_that_can_be_built_with() {
+    fn an_existing_linker_needs_no_llvm() {
         let chosen = choose(vec![compiler("future", "1.120.0", 26)], |_| true);
         assert!(chosen.is_ok());
     }
 
     #[test]
-    fn a_bare_debian_gets_the_compiler_with_everything() {
+    fn a_minimal_debian_gets_the_compiler_with_all_packages() {
         let packages = remedy(&Rejected(Vec::new()), false, bookworm).unwrap();
         assert_eq!(
             packages.join(" "),
@@ -215,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn a_compiler_that_lacks_only_llvm_gets_that() {
+    fn a_compiler_without_llvm_gets_only_llvm() {
         let rejected = Rejected(vec![(distribution(), Unfit::NoLlvm)]);
         assert_eq!(remedy(&rejected, false, bookworm).unwrap(), ["llvm-22-dev"]);
     }
 
     #[test]
-    fn an_llvm_that_debian_does_not_have_is_no_remedy() {
+    fn an_llvm_that_debian_lacks_is_no_remedy() {
         let rejected = Rejected(vec![(nightly(), Unfit::NoLlvm)]);
         assert_eq!(
             remedy(&rejected, false, bookworm),

@@ -17,10 +17,10 @@ use crate::{
 
 const VERSION: &str = "0.13.0";
 
-/// The LLVM majors that this version can be built for.
+/// The LLVM major versions that this version can be built for.
 pub const SUPPORTED_LLVM: [u32; 3] = [21, 22, 23];
 
-/// Where the linker for an LLVM major is, or would be.
+/// The path of the linker for an LLVM major version, whether or not it exists.
 fn path(llvm: u32) -> Result<PathBuf> {
     if let Some(linker) = linker_override() {
         return Ok(linker);
@@ -28,21 +28,22 @@ fn path(llvm: u32) -> Result<PathBuf> {
     Ok(root(llvm)?.join("bin/bpf-linker"))
 }
 
-/// Whether a linker found earlier still works, and is what the overrides ask for.
+/// Whether a recorded linker still works and matches the overrides.
 pub fn is_current(linker: &Path, llvm: u32) -> bool {
-    let asks = ["PROBE_BPF_LINKER", "PROBE_TOOL_CACHE"]
+    let is_overridden = ["PROBE_BPF_LINKER", "PROBE_TOOL_CACHE"]
         .iter()
         .any(|name| env::var_os(name).is_some());
-    (!asks || path(llvm).is_ok_and(|asked| asked == linker)) && works(linker)
+    (!is_overridden || path(llvm).is_ok_and(|override_path| override_path == linker))
+        && works(linker)
 }
 
-/// Whether there is a linker for this LLVM, or it can be built.
+/// Whether a linker for this LLVM exists or can be built.
 pub fn is_possible(llvm: u32) -> bool {
     path(llvm).is_ok_and(|linker| works(&linker))
         || (SUPPORTED_LLVM.contains(&llvm) && llvm_prefix(llvm).is_some())
 }
 
-/// Whether the linker is of the right version and runs, its libLLVM included.
+/// Whether the linker has the right version and runs with its libLLVM.
 fn works(linker: &Path) -> bool {
     host::output_of(Command::new(linker).arg("--version"))
         .is_some_and(|version| version.trim().ends_with(VERSION))
@@ -69,15 +70,15 @@ pub fn ensure(llvm: u32) -> Result<PathBuf> {
                     .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
                     .args(["--no-default-features", "--features"])
                     .arg(format!("llvm-{llvm}"))
-                    // Its work is done by LLVM: optimising the rest makes it no faster, but takes
-                    // three times as long to build.
+                    // LLVM does the work: optimising the rest makes it no faster, but takes three times as long to
+                    // build.
                     .arg("--debug")
                     .env("CARGO_PROFILE_DEV_DEBUG", "false")
                     // Replaces one that no longer runs.
                     .args(["--quiet", "--force", "--root"])
                     .arg(root(llvm)?)
                     .env("LLVM_PREFIX", prefix)
-                    // Its objects are of no use afterwards and do not belong among ours.
+                    // The objects are not needed afterwards and do not belong in our target directory.
                     .env_remove("CARGO_TARGET_DIR"),
             )
         },
@@ -89,29 +90,29 @@ fn linker_override() -> Option<PathBuf> {
     env::var_os("PROBE_BPF_LINKER").map(PathBuf::from)
 }
 
-/// What `cargo install` takes for its root.
+/// The root directory for `cargo install`.
 fn root(llvm: u32) -> Result<PathBuf> {
     Ok(cache::directory()?.join(format!("bpf-linker-{VERSION}-llvm-{llvm}")))
 }
 
-/// Where an LLVM of this major version with a shared library to link against is installed.
+/// The prefix of an installed LLVM of this major version with a shared library.
 fn llvm_prefix(llvm: u32) -> Option<PathBuf> {
     let given = env::var_os("LLVM_PREFIX").map(PathBuf::from);
     let debian = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
-    let asked = [format!("llvm-config-{llvm}"), "llvm-config".to_owned()]
+    let override_path = [format!("llvm-config-{llvm}"), "llvm-config".to_owned()]
         .into_iter()
         .filter_map(|config| host::output_of(Command::new(config).arg("--prefix")))
         .map(|prefix| PathBuf::from(prefix.trim()));
     given
         .into_iter()
         .chain([debian])
-        .chain(asked)
+        .chain(override_path)
         .find(|prefix| has_library(prefix, llvm))
 }
 
 fn has_library(prefix: &Path, llvm: u32) -> bool {
     ["lib64", "lib"].into_iter().any(|directory| {
-        // A link to the real file, whose name tells the version.
+        // A link to the real file, whose name contains the version.
         fs::canonicalize(prefix.join(directory).join("libLLVM.so"))
             .is_ok_and(|library| library.file_name().is_some_and(|name| is_major(name, llvm)))
     })
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_the_library_tells_its_major_version() {
+    fn the_major_version_is_parsed_from_the_library_name() {
         let is_major = |name: &str, llvm| is_major(OsStr::new(name), llvm);
         assert!(is_major("libLLVM.so.22.1", 22));
         assert!(is_major("libLLVM.so.22.1-rust-1.95.0-stable", 22));

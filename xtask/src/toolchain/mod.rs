@@ -1,7 +1,7 @@
-//! Finds a toolchain for the kernel side, or installs one, and writes down where it is.
+//! Finds or installs a toolchain for the kernel side, and records its location.
 //!
-//! What is needed fits together or does not work at all: a compiler, the library sources of that
-//! very compiler (`core` is built for the BPF target), and a bpf-linker for its LLVM.
+//! The parts must match: a compiler, the library sources of the same compiler (`core` is built for the BPF target),
+//! and a bpf-linker for its LLVM.
 
 mod candidate;
 pub mod choice;
@@ -24,17 +24,17 @@ use crate::{
     ebpf::{self, Toolchain},
     host,
     programs::CLIPPY_PACKAGE,
-    step::say,
+    step::log,
 };
 
-/// The toolchain that was set up before, or else one that is set up now.
+/// The recorded toolchain, or a new one.
 pub fn ensure() -> Result<Toolchain> {
     if let Some(toolchain) = recorded() {
         return Ok(toolchain);
     }
-    say("looking for a compiler for the eBPF programs");
+    log("looking for a compiler for the eBPF programs");
     let candidate = find_or_install()?;
-    say(&format!("using {candidate}"));
+    log(&format!("using {candidate}"));
     let llvm = candidate.version.llvm;
     let toolchain = Toolchain {
         linker: linker::ensure(llvm)?,
@@ -49,7 +49,7 @@ pub fn ensure() -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-/// The toolchain of the last setup, unless something about it has changed.
+/// The toolchain of the last setup, unless it has changed.
 fn recorded() -> Option<Toolchain> {
     let toolchain = Toolchain::read(host::workspace()).ok()?;
     let is_current =
@@ -66,14 +66,14 @@ fn find_or_install() -> Result<Candidate> {
         };
         let packages = debian_remedy(&rejected)?.filter(|packages| *packages != installed);
         let Some(packages) = packages else {
-            bail!(what_to_do(&rejected));
+            bail!(next_step(&rejected));
         };
         apt::install(&packages)?;
         installed = packages;
     }
 }
 
-/// What to install on a Debian, whose package lists may be missing or old.
+/// The packages to install on Debian, whose package lists may be missing or old.
 fn debian_remedy(rejected: &Rejected) -> Result<Option<Vec<String>>> {
     if !apt::exists() {
         return Ok(None);
@@ -89,7 +89,7 @@ fn debian_remedy(rejected: &Rejected) -> Result<Option<Vec<String>>> {
     Ok(remedy())
 }
 
-fn what_to_do(rejected: &Rejected) -> String {
+fn next_step(rejected: &Rejected) -> String {
     format!(
         "no compiler here can build the eBPF programs:\n\
          {rejected}\n\
@@ -104,7 +104,7 @@ fn what_to_do(rejected: &Rejected) -> String {
          `rustc +nightly -vV` names,\n\
          or set PROBE_EBPF_RUSTC to a rustc that has both, and LLVM_PREFIX to where that LLVM is. \
          Then try again.",
-        apt::what_to_type(&distribution_packages())
+        apt::install_command(&distribution_packages())
     )
 }
 
@@ -113,7 +113,7 @@ pub fn clippy(toolchain: &Toolchain) -> PathBuf {
     toolchain.rustc.with_file_name("cargo-clippy")
 }
 
-/// Makes sure that the kernel side can be linted too.
+/// Ensures that the kernel side can be linted.
 pub fn ensure_clippy(toolchain: &Toolchain) -> Result<()> {
     if clippy(toolchain).is_file() {
         return Ok(());

@@ -1,26 +1,26 @@
-//! What a compiler says it is.
+//! The version of a compiler.
 
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error};
 
-/// The parts of `rustc -vV` that matter here.
+/// The relevant fields of `rustc -vV`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Such as `1.96.0` or `1.97.0-nightly`.
+    /// The release, such as `1.96.0` or `1.97.0-nightly`.
     pub release: String,
     /// The major version of its LLVM.
     pub llvm: u32,
 }
 
 impl Version {
-    /// Whether this workspace says that it builds with this compiler.
+    /// Whether this workspace supports this compiler.
     pub fn is_new_enough(&self) -> bool {
         is_new_enough(&self.release)
     }
 }
 
-/// Whether a version, rustc's or of a package of it, is one this workspace builds with.
+/// Whether this workspace supports a version of rustc or of its package.
 pub fn is_new_enough(version: &str) -> bool {
     major_minor(version) >= major_minor(env!("CARGO_PKG_RUST_VERSION"))
 }

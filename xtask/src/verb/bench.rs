@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what is measured is the release build, by the benchmarks of `tests/benches/probe`.
+//! `cargo xtask bench`: measures the release build with the benchmarks of `tests/benches/probe`.
 
 use std::env::consts::ARCH;
 
@@ -13,7 +13,7 @@ use crate::{
     verb::build,
 };
 
-/// The programs that only benchmarks load.
+/// The object with the BPF programs of the benchmarks.
 const OBJECT: &str = "probe-ebpf-bench";
 
 pub fn run(names: &[String]) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the binary that people run.
+//! `cargo xtask build`: builds the release binary.
 
 use anyhow::Result;
 
@@ -13,14 +13,14 @@ pub fn run() -> Result<()> {
     release()
 }
 
-/// The release build alone, once the toolchain is there.
+/// Builds the release binary with an existing toolchain.
 pub fn release() -> Result<()> {
     step("release build", || {
         step::run(
             host::cargo()
                 .args(["rustc", "--release", "--package=probe-user", "--bin=probe"])
-                // Static, so that what is tested here runs everywhere, and alone in a container. The flag is
-                // for the last step only, where it counts: that is linking.
+                // Static, so that the tested binary runs everywhere, and alone in a container. The flag is only for
+                // the last step, linking.
                 .args(["--", "-Ctarget-feature=+crt-static"]),
         )
     })

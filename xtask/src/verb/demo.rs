@@ -1,12 +1,9 @@
-//! `cargo xtask demo`: a duplicate address, made for real and found for real, in a few seconds.
+//! `cargo xtask demo`: creates a duplicate address and shows how probe finds it, in a few seconds.
 //!
-//! Everything that is shown happens: hosts in network namespaces, a ping, the release binary, its
-//! findings and its metrics. Ctrl-C ends the story at any moment, and the lab goes with it.
+//! Nothing is simulated: hosts in network namespaces, a ping, the release binary, its findings and its metrics.
+//! Ctrl-C ends the demo at any time and removes the lab.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "what is shown is what this verb is for"
-)]
+#![allow(clippy::print_stdout, reason = "printing is the purpose of this verb")]
 
 use std::{
     process::ExitCode,
@@ -19,7 +16,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use probe_tests::{
-    CLIENT_ADDRESS, Duplicate, Host, INTERFACE, LISTEN, Lab, Process, SHARED_ADDRESS, Stream,
+    CLIENT_ADDRESS, Host, INTERFACE, LISTEN, Lab, Process, SHARED_ADDRESS, Stream, ThreeHosts,
     eventually,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -30,34 +27,33 @@ use crate::{
     verb::build,
 };
 
-/// For each thing that the story waits for: much longer than it takes.
+/// Timeout for each step of the demo.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// As a shell has it for a program that Ctrl-C ended: 128 + SIGINT.
+/// The exit status of a shell for a program that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// The lines of a scrape that tell the story: name, and a part of it.
-const TELLING: [(&str, &str); 3] = [
+/// The lines of the scrape that are shown: name, and a part of it.
+const SHOWN_SAMPLES: [(&str, &str); 3] = [
     ("arp_monitor_claims_total", "ingress"),
     ("arp_monitor_open_conflicts", ""),
     ("arp_monitor_conflict_owners", ""),
 ];
 
 const EXPLANATION: &str = "
-What you saw
+Result
 
-  The client asked the network: who has 192.0.2.10? Two machines answered. The
-  ping got through all the same: the client keeps one answer and forgets the
-  other. Its neighbour may keep the other one, and the client may, in a minute.
-  That is why it works from here and not from there, and flips.
+  The client sent an ARP request: who has 192.0.2.10? Two hosts replied. The ping
+  succeeded anyway: the client keeps one reply and discards the other. Another
+  client may keep the other reply, and so may this one in a minute. That is why
+  the address works for one client, fails for another, and changes.
 
-  probe saw both answers in the kernel, knew them for answers to one question,
-  and named both machines. Where an address only moves to another machine, the
-  old one has stopped answering, and there is no such report.
+  probe observed both replies in the kernel, matched them to one request, and
+  reported both hosts. When an address only moves to another host, the previous
+  host no longer replies, and there is no such finding.
 
-  `probe watch` is for a person at a terminal. `probe run` is for every node,
-  all the time: Prometheus scrapes it, and arp_monitor_open_conflicts is what
-  pages you.";
+  `probe watch` is for interactive use. `probe run` is the daemon for every node:
+  Prometheus scrapes it, and the alerts use arp_monitor_open_conflicts.";
 
 pub fn run() -> Result<ExitCode> {
     ensure!(
@@ -69,19 +65,19 @@ pub fn run() -> Result<ExitCode> {
     build::run()?;
 
     let interrupt = Interrupt::listen()?;
-    // The lab lives and ends inside `tell`, so that the last line is true.
-    let told = tell(&interrupt);
+    // The lab is dropped inside `demonstrate`, so that the last line is true.
+    let demonstrated = demonstrate(&interrupt);
     if interrupt.has_come() {
-        println!("\nInterrupted. The lab is gone, nothing is left of it.");
+        println!("\nInterrupted. The test network has been removed.");
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    told?;
-    println!("\nThe lab is gone, nothing is left of it.");
+    demonstrated?;
+    println!("\nThe test network has been removed.");
     Ok(ExitCode::SUCCESS)
 }
 
-/// The story.
-fn tell(interrupt: &Interrupt) -> Result<()> {
+/// Runs the demo.
+fn demonstrate(interrupt: &Interrupt) -> Result<()> {
     let lab = Lab::new()?;
     let hosts = lab.three_hosts()?;
     introduce(&hosts);
@@ -91,25 +87,25 @@ fn tell(interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
-fn introduce(hosts: &Duplicate) {
-    println!("\nOne switch, three hosts, one mistake\n");
+fn introduce(hosts: &ThreeHosts) {
+    println!("\nOne switch, three hosts, one duplicate address\n");
     for (host, address, remark) in [
         (&hosts.client, CLIENT_ADDRESS, "   probe runs here"),
         (&hosts.server, SHARED_ADDRESS, ""),
-        (&hosts.rival, SHARED_ADDRESS, "   the same address"),
+        (&hosts.duplicate, SHARED_ADDRESS, "   the same address"),
     ] {
         println!("  {:<8} {address:<12} {}{remark}", host.name(), host.mac());
     }
 }
 
-/// First act, as a person at a terminal sees it.
+/// First part: `probe watch` in a terminal.
 fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
     prompt(&format!("probe watch -i {INTERFACE} --attach native &"));
     let mut watch = client.watch(&[])?;
     interrupt.check()?;
 
     prompt(&format!("ping -c 3 {SHARED_ADDRESS}"));
-    let asked = Instant::now();
+    let started = Instant::now();
     let mut ping = ping(client)?;
     let mut found = None;
     {
@@ -117,7 +113,7 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
         interrupt.wait_for("the conflict to be found", || {
             shown.iter_mut().for_each(Shown::catch_up);
             if found.is_none() && reports_conflict(&watch) {
-                found = Some(asked.elapsed());
+                found = Some(started.elapsed());
             }
             Ok(found.filter(|_| ping.has_ended()))
         })?;
@@ -131,7 +127,7 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
-/// Second act, as Prometheus sees it.
+/// Second part: the metrics for Prometheus.
 fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
     prompt(&format!(
         "probe run -i {INTERFACE} --attach native --listen {LISTEN} &"
@@ -142,7 +138,7 @@ fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
     })?;
 
     prompt(&format!("ping -c 3 {SHARED_ADDRESS} > /dev/null"));
-    client.forget_neighbours()?;
+    client.flush_neighbours()?;
     let ping = ping(client)?;
     interrupt.wait_for("the conflict to be logged", || {
         Ok(reports_conflict(daemon.process()).then_some(()))
@@ -151,7 +147,7 @@ fn scrape(client: &Host, interrupt: &Interrupt) -> Result<()> {
 
     prompt(&format!("curl http://{LISTEN}/metrics"));
     for line in daemon.get("/metrics")?.body.lines() {
-        if TELLING
+        if SHOWN_SAMPLES
             .iter()
             .any(|(name, part)| is_sample(line, name) && line.contains(part))
         {
@@ -173,18 +169,18 @@ fn reports_conflict(process: &Process) -> bool {
         .any(|line| line.contains("conflict"))
 }
 
-/// Whether a line of a scrape is a sample of just this metric.
+/// Whether a line of a scrape is a sample of exactly this metric.
 fn is_sample(line: &str, name: &str) -> bool {
     line.strip_prefix(name)
         .is_some_and(|rest| rest.starts_with(['{', ' ']))
 }
 
-/// What is typed on the client.
+/// Prints a command of the client.
 fn prompt(line: &str) {
     println!("\nclient# {line}");
 }
 
-/// A process's output, and how much of it has been shown.
+/// The output of a process, and the number of lines that were printed.
 struct Shown<'a> {
     process: &'a Process,
     lines: usize,
@@ -195,7 +191,7 @@ impl<'a> Shown<'a> {
         Self { process, lines: 0 }
     }
 
-    /// Shows what is new.
+    /// Prints new lines.
     fn catch_up(&mut self) {
         for line in &self.process.lines(Stream::Stdout)[self.lines..] {
             println!("{}", indented(line));
@@ -208,7 +204,7 @@ fn indented(line: &str) -> String {
     format!("  {line}").trim_end().to_owned()
 }
 
-/// Ctrl-C and its relatives, as a flag: the story stops where it waits, and what it holds is dropped.
+/// A flag that Ctrl-C and other signals set: the demo stops at its next wait and drops its resources.
 struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
@@ -231,7 +227,7 @@ impl Interrupt {
         Ok(())
     }
 
-    /// Waits for something in the story, or for the person who has seen enough.
+    /// Waits for a condition or for the interrupt.
     fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         eventually(what, PATIENCE, || {
             self.check()?;

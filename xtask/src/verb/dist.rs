@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is given out. The same commit and compiler give the same bytes.
+//! `cargo xtask dist`: the release files. The same commit and compiler give the same bytes.
 
 use std::{
     env::consts::ARCH,
@@ -14,20 +14,20 @@ use crate::{
     host, image,
     programs::{self, Use},
     python_tools,
-    step::{self, say, step},
+    step::{self, log, step},
     verb::build,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where a shell looks for completions, below the prefix.
+/// The directories of shell completions, below the prefix.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "share/bash-completion/completions/probe"),
     ("fish", "share/fish/vendor_completions.d/probe.fish"),
     ("zsh", "share/zsh/site-functions/_probe"),
 ];
 
-/// Files of the repository, and where they go below the prefix.
+/// Files of the repository with their destinations below the prefix.
 const FILES: [(&str, &str); 6] = [
     (
         "deploy/systemd/arp-monitor.service",
@@ -47,7 +47,7 @@ pub fn run() -> Result<()> {
     assemble()
 }
 
-/// Puts together what is given out, the image too; the release build is there.
+/// Assembles the release files, including the image, from the existing release build.
 pub fn assemble() -> Result<()> {
     let image = image::build()?;
     step("distribution", || {
@@ -59,7 +59,7 @@ pub fn assemble() -> Result<()> {
         let name = format!("arp-monitor-{VERSION}-linux-{ARCH}");
         stage(&scratch.join(&name))?;
         pack(&scratch, &name, &directory.join(format!("{name}.tar.gz")))?;
-        // As `ctr images import` and `podman load` take it.
+        // In the format of `ctr images import` and `podman load`.
         pack(
             &image.layout,
             ".",
@@ -72,12 +72,12 @@ pub fn assemble() -> Result<()> {
         )?;
         sum(&directory)?;
         fs::remove_dir_all(&scratch)?;
-        say(&format!("{} is ready", directory.display()));
+        log(&format!("{} is ready", directory.display()));
         Ok(())
     })
 }
 
-/// Lays out what is unpacked below a prefix, such as /usr/local.
+/// Creates the tree that is unpacked below a prefix, such as /usr/local.
 fn stage(prefix: &Path) -> Result<()> {
     let binary = prefix.join("bin/probe");
     copy(&host::probe(), &binary)?;
@@ -96,7 +96,7 @@ fn stage(prefix: &Path) -> Result<()> {
     step::run(Command::new(&binary).arg("man").arg(&pages))
 }
 
-/// Packs a directory, or what is in it, in an order and with times and owners that are always the same.
+/// Packs a directory or its contents reproducibly: sorted, with fixed times and owners.
 fn pack(base: &Path, what: &str, archive: &Path) -> Result<()> {
     let mut tar = programs::command("tar")?;
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
@@ -115,7 +115,8 @@ fn pack(base: &Path, what: &str, archive: &Path) -> Result<()> {
     )
 }
 
-/// Has Helm pack the chart, for what its symbolic links lead to, and packs that again: Helm writes today's date.
+/// Lets Helm pack the chart, which resolves its symbolic links, and packs the result again, because Helm writes the
+/// current date.
 fn pack_chart(scratch: &Path, directory: &Path) -> Result<()> {
     let package = Chart::of_this_repository().package(scratch)?;
     step::run(

@@ -1,7 +1,8 @@
-//! `cargo xtask fresh-root`: a command on a clean clone in a minimal Debian system, which shows what set-up forgets.
+//! `cargo xtask fresh-root`: runs a command on a clean clone in a minimal Debian system, which shows missing parts
+//! of set-up.
 //!
 //! The system has Debian's minimal base, a C compiler with its library (Rust needs them), git and certificates, and
-//! this cargo's toolchain. It runs on this machine's kernel.
+//! this cargo's toolchain. It uses the kernel of this machine.
 
 use std::{
     env,
@@ -29,7 +30,7 @@ const PACKAGES: &str = "ca-certificates,gcc,git,libc6-dev";
 /// Certificates of this machine, which a package registry may need.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Settings that the command inherits.
+/// Environment variables that the command inherits.
 const INHERITED: [&str; 10] = [
     "CARGO_HTTP_CAINFO",
     "CI",
@@ -63,7 +64,7 @@ pub fn run(keep: Option<PathBuf>, command: &[OsString]) -> Result<ExitCode> {
     outcome
 }
 
-/// Makes the system, unless it is there, and clones this repository's HEAD into it.
+/// Creates the system, unless it exists, and clones this repository's HEAD into it.
 fn make(root: &Path) -> Result<PathBuf> {
     fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
     let root = fs::canonicalize(root)?;
@@ -71,11 +72,11 @@ fn make(root: &Path) -> Result<PathBuf> {
         slow_step("make a minimal Debian system", || bootstrap(&root))?;
     }
     for file in ["/etc/resolv.conf", CERTIFICATES] {
-        copy_if_there(Path::new(file), &root)?;
+        copy_if_exists(Path::new(file), &root)?;
     }
     let checkout = root.join("src/checkout");
     let built = root.join("src/target");
-    // What was built before is used again.
+    // Existing build results are reused.
     if checkout.join("target").exists() {
         host::replace_directory(&checkout.join("target"), &built)?;
     }
@@ -110,7 +111,7 @@ fn bootstrap(root: &Path) -> Result<()> {
             ])
             .arg(root)
             .arg(mirror)
-            // Its progress is for nobody; errors are in its log.
+            // The progress is not shown; errors are in the log.
             .stdout(process::Stdio::null()),
     )?;
     fs::write(
@@ -120,8 +121,8 @@ fn bootstrap(root: &Path) -> Result<()> {
     .context("cannot write the package sources")
 }
 
-/// Copies the contents of a file, which may be a link, to the same path below `root`.
-fn copy_if_there(file: &Path, root: &Path) -> Result<()> {
+/// Copies the contents of a file, which may be a link, to the same path below `root`, if it exists.
+fn copy_if_exists(file: &Path, root: &Path) -> Result<()> {
     let Ok(contents) = fs::read(file) else {
         return Ok(());
     };
@@ -158,7 +159,7 @@ fn enter(root: &Path, command: &[OsString]) -> Result<ExitCode> {
         .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// The root of the toolchain that this cargo belongs to.
+/// The root of the toolchain of this cargo.
 fn toolchain() -> Result<PathBuf> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let sysroot = host::output_of(

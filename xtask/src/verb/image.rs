@@ -1,11 +1,11 @@
-//! `cargo xtask image`: the container image, from the binary that the tests run.
+//! `cargo xtask image`: builds the container image from the tested binary.
 
 use anyhow::Result;
 
 use crate::{
     image,
     programs::{self, Use},
-    step::say,
+    step::log,
     verb::build,
 };
 
@@ -13,7 +13,7 @@ pub fn run() -> Result<()> {
     programs::ensure(&[Use::Image])?;
     build::run()?;
     let image = image::build()?;
-    say(&format!(
+    log(&format!(
         "{} is {}: {:.1} MiB to pull, {:.1} MiB unpacked",
         image.name,
         image.layout.display(),

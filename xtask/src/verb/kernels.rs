@@ -13,7 +13,7 @@ use crate::{
     kernels::{self, MATRIX, binaries},
     programs::{self, Use},
     step::step,
-    tally::Tally,
+    test_totals::TestTotals,
     toolchain,
     verb::{build, test},
 };
@@ -22,22 +22,22 @@ pub fn run(versions: Vec<String>) -> Result<ExitCode> {
     toolchain::ensure()?;
     programs::ensure(&[Use::Test])?;
     build::release()?;
-    let mut tally = Tally::default();
-    let all_well = matrix(versions, &mut tally)?;
-    println!("{tally}");
-    Ok(if all_well && tally.is_success() {
+    let mut test_totals = TestTotals::default();
+    let all_well = matrix(versions, &mut test_totals)?;
+    println!("{test_totals}");
+    Ok(if all_well && test_totals.is_success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// The tests on these kernels, or else on all of the matrix; the release build is there.
-pub fn matrix(mut versions: Vec<String>, tally: &mut Tally) -> Result<bool> {
+/// Runs the tests on these kernels, or on the whole matrix, with the existing release build.
+pub fn matrix(mut versions: Vec<String>, test_totals: &mut TestTotals) -> Result<bool> {
     programs::ensure(&[Use::Guest])?;
     let tests = step("test build for guests", || binaries::build(test::tests()))?;
     if versions.is_empty() {
         versions.extend(MATRIX.map(str::to_owned));
     }
-    kernels::run(&versions, &tests, tally)
+    kernels::run(&versions, &tests, test_totals)
 }

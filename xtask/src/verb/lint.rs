@@ -11,7 +11,7 @@ use crate::{
     toolchain,
 };
 
-/// Everything but the kernel side, which no compiler for the host can build.
+/// All packages except the kernel side, which no compiler for the host can build.
 const USER_SPACE: [&str; 2] = ["--workspace", "--exclude=probe-ebpf"];
 
 pub fn run() -> Result<()> {
@@ -21,7 +21,7 @@ pub fn run() -> Result<()> {
     check(&toolchain)
 }
 
-/// The checks alone, once the toolchain is there.
+/// Runs the checks with an existing toolchain.
 pub fn check(toolchain: &Toolchain) -> Result<()> {
     step("format", || {
         step::run(host::cargo().args(["fmt", "--all", "--check"]))
@@ -51,7 +51,7 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
     })?;
     step("given packages", given_packages::check)?;
     step("clippy, user space", || {
-        // The test of what only guests have is not among cargo's "all".
+        // The test binary for guests is not part of cargo's `--all-targets`.
         ["--all-targets", "--test=guests"]
             .iter()
             .try_for_each(|targets| {

@@ -1,4 +1,4 @@
-//! `cargo xtask manifests`: writes what is generated from the Helm chart.
+//! `cargo xtask manifests`: writes the files that are generated from the Helm chart.
 
 use std::fs;
 
@@ -9,15 +9,15 @@ use crate::{
     manifests,
     programs::{self, Use},
     python_tools,
-    step::say,
+    step::log,
 };
 
 pub fn run() -> Result<()> {
     programs::ensure(&[Use::Manifests])?;
     python_tools::ensure()?;
-    for (place, text) in manifests::generate(&Chart::of_this_repository())? {
-        let path = deploy().join(place);
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+    for (relative, text) in manifests::generate(&Chart::of_this_repository())? {
+        let path = deploy().join(relative);
+        if fs::read_to_string(&path).is_ok_and(|existing| existing == text) {
             continue;
         }
         if let Some(directory) = path.parent() {
@@ -25,7 +25,7 @@ pub fn run() -> Result<()> {
                 .with_context(|| format!("cannot make {}", directory.display()))?;
         }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        say(&format!("wrote {}", path.display()));
+        log(&format!("wrote {}", path.display()));
     }
     Ok(())
 }

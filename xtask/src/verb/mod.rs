@@ -1,4 +1,4 @@
-//! The verbs, a file each.
+//! The verbs, one module each.
 
 pub mod bench;
 pub mod build;

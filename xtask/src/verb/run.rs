@@ -1,4 +1,4 @@
-//! `cargo xtask run`: build, then become probe.
+//! `cargo xtask run`: builds probe and executes it.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 

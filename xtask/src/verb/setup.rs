@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: everything that building, linting and testing needs.
+//! `cargo xtask setup`: installs everything that building, linting and testing needs.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::{
     dashboard_tools, kube_apiserver,
     programs::{self, Use},
     python_tools,
-    step::say,
+    step::log,
     toolchain,
 };
 
@@ -14,7 +14,7 @@ pub fn run() -> Result<()> {
     let toolchain = toolchain::ensure()?;
     toolchain::ensure_clippy(&toolchain)?;
     ensure_for_tests()?;
-    say(&format!(
+    log(&format!(
         "ready: {} ({}) and {} for the eBPF programs",
         toolchain.rustc.display(),
         toolchain.release,
@@ -23,7 +23,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// What linting and testing need besides the toolchain.
+/// Installs what linting and testing need in addition to the toolchain.
 pub fn ensure_for_tests() -> Result<()> {
     programs::ensure(&[Use::Build, Use::Demo, Use::Test, Use::Image, Use::Guest])?;
     python_tools::ensure()?;

@@ -16,13 +16,13 @@ use crate::{
     executions::{self, Recording},
     host,
     stages::{Stage, Stages},
-    step::{self, say},
-    tally::Tally,
+    step::{self, log},
+    test_totals::TestTotals,
     toolchain,
     verb::{build, dist, kernels, lint, setup},
 };
 
-/// What the verb does, in this order.
+/// The stages of the verb, in this order.
 const STAGES: [Stage; 7] = [
     Stage {
         name: "set-up",
@@ -54,7 +54,7 @@ const STAGES: [Stage; 7] = [
     },
 ];
 
-/// Runs in a PID namespace of its own, in which executed programs are recorded.
+/// Runs in a separate PID namespace, in which executed programs are recorded.
 pub fn run(in_namespace: bool) -> Result<ExitCode> {
     ensure!(
         host::is_root(),
@@ -74,17 +74,17 @@ pub fn run(in_namespace: bool) -> Result<ExitCode> {
     })?;
     stages.next(|| lint::check(&toolchain))?;
 
-    // Two profiles on purpose. The end-to-end tests run the binary that people run. The tests
-    // themselves want the dev profile's overflow and debug assertions; compiling the dependencies
-    // for it costs about what linking every test binary with LTO would.
+    // Two profiles on purpose: the end-to-end tests run the release binary, while the tests themselves use the
+    // overflow and debug assertions of the dev profile. Compiling the dependencies for it costs about as much as
+    // linking every test binary with LTO.
     stages.next(build::release)?;
     stages.next(dist::assemble)?;
     stages.next(|| step::run(tests().arg("--no-run")))?;
-    let (mut tally, mut all_well) = stages.next(run_tests)?;
-    all_well &= stages.next(|| kernels::matrix(Vec::new(), &mut tally))?;
-    println!("{tally}");
+    let (mut test_totals, mut all_well) = stages.next(run_tests)?;
+    all_well &= stages.next(|| kernels::matrix(Vec::new(), &mut test_totals))?;
+    println!("{test_totals}");
     recording.map_or(Ok(()), Recording::finish)?;
-    Ok(if all_well && tally.is_success() {
+    Ok(if all_well && test_totals.is_success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -103,23 +103,23 @@ pub fn tests() -> Command {
     command
 }
 
-/// Runs the tests, passes the runner's lines on, and adds up its results.
-fn run_tests() -> Result<(Tally, bool)> {
+/// Runs the tests, prints the runner's lines, and sums up its results.
+fn run_tests() -> Result<(TestTotals, bool)> {
     let mut runner = tests()
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo test")?;
-    let mut tally = Tally::default();
+    let mut test_totals = TestTotals::default();
     if let Some(stdout) = runner.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.context("cannot read what the test runner prints")?;
             println!("{line}");
-            tally.observe(&line);
+            test_totals.observe(&line);
             if line.starts_with("test result: ") {
-                say(&format!("{tally} so far"));
+                log(&format!("{test_totals} so far"));
             }
         }
     }
     let status = runner.wait().context("cannot wait for cargo test")?;
-    Ok((tally, status.success()))
+    Ok((test_totals, status.success()))
 }

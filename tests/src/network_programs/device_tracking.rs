@@ -4,21 +4,21 @@ use std::time::{Duration, Instant};
 
 use probe_common::wire::{ArpFrame, MacAddr};
 
-use super::host_emulation::{Behaviour, Never, Station};
+use super::simulated_host::{Behaviour, NoCommand, SimulatedHost};
 use crate::{frame::Frame, host::Host};
 
-/// A switch that sends each device that it knows a unicast ARP probe at an interval.
+/// A switch that sends unicast ARP probes to its known devices at an interval.
 #[derive(Debug)]
-pub struct DeviceTracking(Station<Never>);
+pub struct DeviceTracking(SimulatedHost<NoCommand>);
 
 impl DeviceTracking {
-    /// Starts to probe every `interval`. Real switches probe every 30 s.
+    /// Starts to send probes every `interval`. Real switches send one every 30 s.
     pub fn start(
         host: &Host,
         devices: Vec<(MacAddr, [u8; 4])>,
         interval: Duration,
     ) -> anyhow::Result<Self> {
-        Ok(Self(Station::start(
+        Ok(Self(SimulatedHost::start(
             host,
             Tracker {
                 mac: host.mac(),
@@ -29,9 +29,9 @@ impl DeviceTracking {
         )?))
     }
 
-    /// Waits up to two minutes until it has sent this many probes.
+    /// Waits up to two minutes until this many probes were sent.
     pub fn wait_for_probes(&mut self, count: u64) -> anyhow::Result<()> {
-        self.0.wait_until_acted(count, Duration::from_mins(2))
+        self.0.wait_until_sent(count, Duration::from_mins(2))
     }
 }
 
@@ -44,17 +44,17 @@ struct Tracker {
 }
 
 impl Behaviour for Tracker {
-    type Order = Never;
+    type Command = NoCommand;
 
-    fn obey(&mut self, order: Never, _now: Instant) {
+    fn handle_command(&mut self, order: NoCommand, _now: Instant) {
         match order {}
     }
 
-    fn due(&self) -> Option<Instant> {
+    fn next_send(&self) -> Option<Instant> {
         Some(self.next)
     }
 
-    fn act(&mut self, now: Instant) -> Vec<Frame> {
+    fn send_due(&mut self, now: Instant) -> Vec<Frame> {
         self.next = now + self.interval;
         self.devices
             .iter()
@@ -62,7 +62,7 @@ impl Behaviour for Tracker {
             .collect()
     }
 
-    fn answer(&self, _heard: &ArpFrame) -> Option<Frame> {
+    fn reply(&self, _received: &ArpFrame) -> Option<Frame> {
         None
     }
 }

@@ -11,30 +11,30 @@ use crate::{
     process::{Process, Stream},
 };
 
-/// For an election: the master's silence is noticed after 3 to 4 s.
+/// Timeout for an election: a failed master is detected after 3 to 4 s.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How a router answers for the group's address.
+/// The MAC address with which a router replies for the group's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterMac {
-    /// With the MAC of its network card, as keepalived does by default.
+    /// The MAC address of its interface, keepalived's default.
     Own,
-    /// With the group's virtual MAC (RFC 9568), on a macvlan: `use_vmac`.
+    /// The virtual MAC address of the group (RFC 9568), on a macvlan: `use_vmac`.
     Virtual,
 }
 
-/// One router of a group. All groups here have the number 51.
+/// A router of the VRRP group 51.
 #[derive(Clone, Copy, Debug)]
 pub struct Router<'a> {
     /// The address that the group shares, with its prefix length.
     pub address: &'a str,
-    /// The highest priority wins, also when it comes back.
+    /// The priority: the router with the highest one is master, with preemption.
     pub priority: u8,
-    /// How it answers for the address.
+    /// The MAC address of its replies.
     pub mac: RouterMac,
 }
 
-/// keepalived on a host.
+/// A keepalived process on a host.
 #[derive(Debug)]
 pub struct Keepalived {
     process: Process,
@@ -42,10 +42,10 @@ pub struct Keepalived {
 }
 
 impl Keepalived {
-    /// The virtual MAC of the group.
+    /// The virtual MAC address of the group.
     pub const VIRTUAL_MAC: &str = "00:00:5e:00:01:33";
 
-    /// Starts it. Everything that is not said here is keepalived's default, the announcements above all.
+    /// Starts keepalived with its default settings, in particular for announcements.
     pub fn start(host: &Host, router: Router) -> anyhow::Result<Self> {
         let Router {
             address, priority, ..
@@ -96,12 +96,12 @@ impl Keepalived {
         })
     }
 
-    /// Waits until it has become master so often since it was started.
+    /// Waits until it has become master this many times since its start.
     pub fn wait_for_master(&self, times: usize) -> anyhow::Result<()> {
         self.wait_for_state("MASTER", times)
     }
 
-    /// Waits until it has become backup so often since it was started. It starts as one.
+    /// Waits until it has become backup this many times since its start. Its first state is backup.
     pub fn wait_for_backup(&self, times: usize) -> anyhow::Result<()> {
         self.wait_for_state("BACKUP", times)
     }

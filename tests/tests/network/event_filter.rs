@@ -1,5 +1,5 @@
-//! The kernel side reports changes, not traffic, and accounts for every frame it keeps to itself: under load,
-//! on two processors at once, with a ring that is full, and with every budget exhausted.
+//! The event filter: the kernel side emits changes and accounts for every frame that it suppresses: under load, on
+//! two CPUs at once, with a full ring, and with every budget exhausted.
 
 use std::{net::Ipv4Addr, thread, time::Instant};
 
@@ -14,7 +14,7 @@ const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
 const ADDRESS: [u8; 4] = [192, 0, 2, 1];
 
-/// A refresh that does not come while a test runs.
+/// Longer than a test runs.
 const NO_REFRESH: [&str; 2] = ["--refresh", "1h"];
 
 fn monitor_and_sender(lab: &Lab) -> [Host; 2] {
@@ -31,8 +31,8 @@ fn mac(number: u32) -> MacAddr {
     MacAddr([2, 1, a, b, c, d])
 }
 
-/// Does the same on two processors at once, each with a sender of its own and told its number, 0 or 1.
-/// On a machine with one processor both are on that.
+/// Runs a function on two CPUs at once, each with its own sender and number, 0 or 1. On a machine with one CPU,
+/// both run on that.
 fn on_two_processors(host: &Host, work: impl Fn(u32, &Sender) + Sync) {
     let cpus = cpus().unwrap();
     thread::scope(|scope| {
@@ -47,8 +47,8 @@ fn on_two_processors(host: &Host, work: impl Fn(u32, &Sender) + Sync) {
     });
 }
 
-/// The `number`th frame of a mixture: owners that change and that do not, addresses that are new, questions
-/// with their answers, ARP probes, and every way to be wrong.
+/// The `number`th frame of a mix: constant and changing owners, new addresses, requests with replies, ARP probes,
+/// and every kind of invalid frame.
 fn mixed(number: u32) -> Frame {
     let owner = mac(number % 3);
     let pick = number as usize / 8;
@@ -93,25 +93,25 @@ fn every_frame_of_a_load_on_two_processors_is_accounted_for(attach: &str) {
         }
     });
     let sent = 2 * u64::from(EACH);
-    let ledger = daemon.wait_until_digested(sent).unwrap();
+    let balance = daemon.wait_until_processed(sent).unwrap();
     let eighth = sent / 8;
     assert_eq!(
         (
-            ledger.frames,
-            ledger.malformed,
-            ledger.bogus,
-            ledger.claims,
-            ledger.probes
+            balance.frames,
+            balance.malformed,
+            balance.bogus,
+            balance.claims,
+            balance.probes
         ),
         (sent, eighth, eighth, 5 * eighth, eighth)
     );
     for kind in [Kind::Claim, Kind::Probe] {
         for outcome in [Outcome::Emitted, Outcome::Unchanged] {
-            assert!(ledger.outcome(kind, outcome) > 0, "{kind} {outcome}");
+            assert!(balance.outcome(kind, outcome) > 0, "{kind} {outcome}");
         }
     }
     for outcome in [Outcome::Emitted, Outcome::RateLimited] {
-        assert!(ledger.outcome(Kind::Bogus, outcome) > 0, "{outcome}");
+        assert!(balance.outcome(Kind::Bogus, outcome) > 0, "{outcome}");
     }
 }
 
@@ -126,8 +126,8 @@ fn every_frame_of_a_load_on_two_processors_is_accounted_for_in_native_xdp() {
 }
 
 #[test]
-fn what_finds_a_ring_full_is_counted_as_that_and_told_with_the_next_claim() {
-    // Far more than fits into the rings of a mebibyte.
+fn a_full_ring_is_counted_and_the_next_claim_is_emitted() {
+    // Far more than the rings of a mebibyte can hold.
     const EACH: u32 = 20_000;
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
@@ -145,26 +145,26 @@ fn what_finds_a_ring_full_is_counted_as_that_and_told_with_the_next_claim() {
     daemon.process().resume().unwrap();
 
     let sent = 2 * EACH;
-    let before = daemon.wait_until_digested(sent.into()).unwrap();
+    let before = daemon.wait_until_processed(sent.into()).unwrap();
     let lost = before.outcome(Kind::Claim, Outcome::RingFull);
     assert!(lost > 0, "{before:?}");
     assert_eq!(lost + before.received, u64::from(sent));
 
-    // Nothing was taken out of the rings while they filled, so the last one was lost.
+    // The rings were not drained while they filled, so the last event was lost.
     let last = Frame::announcement(A, address(sent - 1));
     sender.sender().unwrap().send(&last).unwrap();
-    let after = daemon.wait_until_digested(u64::from(sent) + 1).unwrap();
+    let after = daemon.wait_until_processed(u64::from(sent) + 1).unwrap();
     assert_eq!(after.received, before.received + 1);
     assert_eq!(after.outcome(Kind::Claim, Outcome::RingFull), lost);
 }
 
 #[test]
-fn bogus_frames_and_probes_leave_what_is_known_of_a_claim_as_it_was() {
+fn bogus_frames_and_probes_do_not_change_the_state_of_a_claim() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&NO_REFRESH).unwrap();
     let claim = Frame::announcement(A, ADDRESS);
-    let strangers = [
+    let unknown_hosts = [
         Frame::probe(B, ADDRESS),
         Frame::announcement(B, ADDRESS).sha(MacAddr::ZERO),
         Frame::announcement(B, ADDRESS).sha(MacAddr::BROADCAST),
@@ -172,17 +172,17 @@ fn bogus_frames_and_probes_leave_what_is_known_of_a_claim_as_it_was() {
     ];
     let socket = sender.sender().unwrap();
     socket.send(&claim).unwrap();
-    socket.send_all(&strangers).unwrap();
+    socket.send_all(&unknown_hosts).unwrap();
     socket.send(&claim).unwrap();
 
-    let ledger = daemon.wait_until_digested(6).unwrap();
-    assert_eq!((ledger.claims, ledger.probes, ledger.bogus), (2, 1, 3));
-    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 1);
-    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Unchanged), 1);
+    let balance = daemon.wait_until_processed(6).unwrap();
+    assert_eq!((balance.claims, balance.probes, balance.bogus), (2, 1, 3));
+    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1);
+    assert_eq!(balance.outcome(Kind::Claim, Outcome::Unchanged), 1);
 }
 
-/// Sends a flood from one processor, and says how many at most get through at `rate` a second with a burst of
-/// as many.
+/// Sends a flood from one CPU, and returns the largest number of frames that pass a limit of `rate` per second with
+/// a burst of the same size.
 fn flood(host: &Host, rate: u64, frames: impl Iterator<Item = Frame> + Send) -> u64 {
     let start = Instant::now();
     thread::scope(|scope| {
@@ -199,7 +199,7 @@ fn flood(host: &Host, rate: u64, frames: impl Iterator<Item = Frame> + Send) -> 
 }
 
 #[test]
-fn floods_of_bogus_frames_and_probes_are_bounded_and_take_nothing_from_claims() {
+fn floods_of_bogus_frames_and_probes_are_limited_separately_from_claims() {
     const FLOOD: u32 = 20_000;
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
@@ -214,25 +214,25 @@ fn floods_of_bogus_frames_and_probes_are_bounded_and_take_nothing_from_claims() 
         1_000,
         (0..FLOOD).map(|number| Frame::probe(mac(number), address(number))),
     );
-    // The first claim, and as many changes as come in a burst.
+    // The first claim, and as many changes as a burst allows.
     let changes =
         (0..11).map(|number| Frame::announcement(if number % 2 == 0 { A } else { B }, ADDRESS));
     let changes: Vec<_> = changes.collect();
     sender.sender().unwrap().send_all(&changes).unwrap();
 
     let sent = 2 * u64::from(FLOOD) + 11;
-    let ledger = daemon.wait_until_digested(sent).unwrap();
+    let balance = daemon.wait_until_processed(sent).unwrap();
     for (kind, most) in [(Kind::Bogus, bogus), (Kind::Probe, probes)] {
-        let emitted = ledger.outcome(kind, Outcome::Emitted);
+        let emitted = balance.outcome(kind, Outcome::Emitted);
         assert!((1..=most).contains(&emitted), "{kind}: {emitted} of {most}");
-        let limited = ledger.outcome(kind, Outcome::RateLimited);
+        let limited = balance.outcome(kind, Outcome::RateLimited);
         assert_eq!(limited + emitted, u64::from(FLOOD), "{kind}");
     }
-    assert_eq!(ledger.outcome(Kind::Claim, Outcome::Emitted), 11);
+    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 11);
 }
 
 #[test]
-fn a_flood_of_random_addresses_is_counted_and_bounded_and_drives_out_nobody() {
+fn a_flood_of_random_addresses_is_limited_and_evicts_no_known_address() {
     const FLOOD: u32 = 100_000;
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
@@ -241,8 +241,8 @@ fn a_flood_of_random_addresses_is_counted_and_bounded_and_drives_out_nobody() {
     let socket = sender.sender().unwrap();
     let claim = Frame::announcement(A, ADDRESS);
     socket.send(&claim).unwrap();
-    daemon.wait_until_digested(1).unwrap();
-    // A multiplication by an odd number visits every address once, in no order.
+    daemon.wait_until_processed(1).unwrap();
+    // A multiplication by an odd number visits every address once, in pseudo-random order.
     let random = |number: u32| address(number.wrapping_mul(0x9e37_79b1) & 0x00ff_ffff);
     let most = flood(
         &sender,
@@ -252,17 +252,17 @@ fn a_flood_of_random_addresses_is_counted_and_bounded_and_drives_out_nobody() {
     socket.send(&claim).unwrap();
 
     let sent = u64::from(FLOOD) + 2;
-    let ledger = daemon.wait_until_digested(sent).unwrap();
-    let emitted = ledger.outcome(Kind::Claim, Outcome::Emitted);
+    let balance = daemon.wait_until_processed(sent).unwrap();
+    let emitted = balance.outcome(Kind::Claim, Outcome::Emitted);
     assert!((2..=most + 1).contains(&emitted), "{emitted} of {most}");
-    let limited = ledger.outcome(Kind::Claim, Outcome::RateLimited);
+    let limited = balance.outcome(Kind::Claim, Outcome::RateLimited);
     assert_eq!(limited + emitted + 1, sent);
-    let unchanged = ledger.outcome(Kind::Claim, Outcome::Unchanged);
+    let unchanged = balance.outcome(Kind::Claim, Outcome::Unchanged);
     assert_eq!(unchanged, 1, "the address from before is still known");
 }
 
 #[test]
-fn a_refresh_of_zero_hands_every_probe_to_user_space_too() {
+fn a_refresh_of_zero_emits_every_probe() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&["--refresh", "0s"]).unwrap();
@@ -270,6 +270,6 @@ fn a_refresh_of_zero_hands_every_probe_to_user_space_too() {
     socket
         .send_all(&vec![Frame::probe(A, ADDRESS); 2_000])
         .unwrap();
-    let ledger = daemon.wait_until_digested(2_000).unwrap();
-    assert_eq!(ledger.outcome(Kind::Probe, Outcome::Emitted), 2_000);
+    let balance = daemon.wait_until_processed(2_000).unwrap();
+    assert_eq!(balance.outcome(Kind::Probe, Outcome::Emitted), 2_000);
 }

@@ -10,10 +10,10 @@ use crate::{
     process::{Process, Stream},
 };
 
-/// For an election: the master's silence is noticed after 3 to 4 s.
+/// Timeout for an election: a failed master is detected after 3 to 4 s.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(30);
 
-/// ucarp on a host. All groups here have the number 51.
+/// A ucarp process on a host, in group 51.
 #[derive(Debug)]
 pub struct Ucarp {
     process: Process,
@@ -21,8 +21,8 @@ pub struct Ucarp {
 }
 
 impl Ucarp {
-    /// Starts it. `own` and `shared` are addresses without a prefix length; among several, the one with the
-    /// least `skew` becomes master.
+    /// Starts ucarp. `own` and `shared` are addresses without prefix length; the host with the lowest `skew`
+    /// becomes master.
     pub fn start(host: &Host, own: &str, shared: &str, skew: u8) -> anyhow::Result<Self> {
         let files = directory()?;
         let change = |verb| format!("exec ip address {verb} {shared}/24 dev {INTERFACE}\n");

@@ -1,26 +1,26 @@
-//! kube-vip, as it was seen on the wire.
+//! kube-vip, simulated from captures of the real program.
 
 use std::time::{Duration, Instant};
 
 use probe_common::wire::{ArpFrame, MacAddr};
 
-use super::host_emulation::{Behaviour, Never, Station};
+use super::simulated_host::{Behaviour, NoCommand, SimulatedHost};
 use crate::{frame::Frame, host::Host};
 
-/// It announces this often, for as long as it has the address.
+/// The interval of announcements.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// kube-vip on a node that has the address.
+/// A simulated kube-vip on the node that owns the address.
 #[derive(Debug)]
-pub struct KubeVip(Station<Never>);
+pub struct KubeVip(SimulatedHost<NoCommand>);
 
 impl KubeVip {
-    /// Starts to announce: the address is configured, so the kernel answers whoever asks, and every three
-    /// seconds a gratuitous frame goes out, a request and a reply in turn.
+    /// Adds the address to the host, whose kernel replies to requests, and sends a gratuitous ARP frame every three
+    /// seconds, alternately a request and a reply.
     pub fn start(host: &Host, address: [u8; 4]) -> anyhow::Result<Self> {
         let [a, b, c, d] = address;
         host.add_address(&format!("{a}.{b}.{c}.{d}/32"))?;
-        Ok(Self(Station::start(
+        Ok(Self(SimulatedHost::start(
             host,
             Announcer {
                 mac: host.mac(),
@@ -31,10 +31,10 @@ impl KubeVip {
         )?))
     }
 
-    /// Waits until it has announced so often.
+    /// Waits until this many announcements were sent.
     pub fn wait_for_announcements(&mut self, count: u64) -> anyhow::Result<()> {
         let patience = INTERVAL * u32::try_from(count)? + Duration::from_secs(10);
-        self.0.wait_until_acted(count, patience)
+        self.0.wait_until_sent(count, patience)
     }
 }
 
@@ -47,17 +47,17 @@ struct Announcer {
 }
 
 impl Behaviour for Announcer {
-    type Order = Never;
+    type Command = NoCommand;
 
-    fn obey(&mut self, order: Never, _now: Instant) {
+    fn handle_command(&mut self, order: NoCommand, _now: Instant) {
         match order {}
     }
 
-    fn due(&self) -> Option<Instant> {
+    fn next_send(&self) -> Option<Instant> {
         Some(self.next)
     }
 
-    fn act(&mut self, now: Instant) -> Vec<Frame> {
+    fn send_due(&mut self, now: Instant) -> Vec<Frame> {
         self.next = now + INTERVAL;
         self.as_reply = !self.as_reply;
         vec![if self.as_reply {
@@ -67,7 +67,7 @@ impl Behaviour for Announcer {
         }]
     }
 
-    fn answer(&self, _heard: &ArpFrame) -> Option<Frame> {
+    fn reply(&self, _received: &ArpFrame) -> Option<Frame> {
         None
     }
 }

@@ -1,5 +1,5 @@
-//! Who plays in a scenario: real programs as Debian has them, and stations that send, frame by frame, what
-//! other programs were seen to send.
+//! Programs that use the network in scenarios: real ones from Debian packages, and simulated hosts that send the
+//! frames of programs which are not packaged.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 mod device_tracking;
 mod dhcp;
-mod host_emulation;
 mod keepalived;
 mod kube_vip;
 mod metallb;
+mod simulated_host;
 mod ucarp;
 
 pub use device_tracking::DeviceTracking;
@@ -25,7 +25,7 @@ pub use kube_vip::KubeVip;
 pub use metallb::MetalLbSpeaker;
 pub use ucarp::Ucarp;
 
-/// For the files of one program; it lasts as long as its owner.
+/// Creates a directory for the files of one program; it is removed on drop.
 fn directory() -> anyhow::Result<TempDir> {
     TempDir::with_prefix("probe-test-").context("cannot make a directory")
 }

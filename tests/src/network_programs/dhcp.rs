@@ -11,13 +11,13 @@ use crate::{
     process::{Process, Stream},
 };
 
-/// For a lease: the server and the client both make sure first that nobody has the address.
+/// Timeout for a lease: the server and the client first check that the address is free.
 const LEASE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For a start or an end.
+/// Timeout for a start or an exit.
 const PROCESS_DEADLINE: Duration = Duration::from_secs(10);
 
-/// dnsmasq on a host, as nothing but a DHCP server.
+/// A dnsmasq process as DHCP server.
 #[derive(Debug)]
 pub struct DhcpServer {
     _process: Process,
@@ -25,7 +25,7 @@ pub struct DhcpServer {
 }
 
 impl DhcpServer {
-    /// Starts a server that has one address to give, and waits until it serves.
+    /// Starts a server that leases one address and waits until it is ready.
     pub fn start(host: &Host, address: &str) -> anyhow::Result<Self> {
         let files = directory()?;
         let leases = format!("--dhcp-leasefile={}", files.path().join("leases").display());
@@ -51,7 +51,7 @@ impl DhcpServer {
     }
 }
 
-/// udhcpc on a host.
+/// A udhcpc process.
 #[derive(Debug)]
 pub struct DhcpClient {
     process: Process,
@@ -59,7 +59,7 @@ pub struct DhcpClient {
 }
 
 impl DhcpClient {
-    /// Starts a client and waits until it has an address, which it returns.
+    /// Starts a client, waits for its lease and returns the address.
     pub fn start(host: &Host) -> anyhow::Result<(Self, String)> {
         let files = directory()?;
         let script = script(
@@ -76,7 +76,7 @@ impl DhcpClient {
             OsStr::new("busybox"),
             "udhcpc".as_ref(),
             "-f".as_ref(),
-            // Asks by ARP probe whether the address is free, and gives it back at the end.
+            // The client checks with an ARP probe that the address is free (-a) and releases it on exit (-R).
             "-a".as_ref(),
             "-R".as_ref(),
             "-i".as_ref(),
@@ -96,12 +96,12 @@ impl DhcpClient {
         ))
     }
 
-    /// Lets it give its address back and end.
+    /// Makes the client release its address and exit.
     pub fn release(mut self) -> anyhow::Result<()> {
         self.process.terminate()?;
         self.process
             .exit_status(PROCESS_DEADLINE)
-            .context("udhcpc did not give its address back")
+            .context("udhcpc did not release its address")
             .map(drop)
     }
 }

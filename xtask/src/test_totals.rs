@@ -1,23 +1,22 @@
-//! Adds up what the test runner says, one result a test binary, to one line.
+//! Sums up the results of the test binaries in the output of the test runner.
 
 use std::fmt::{self, Display, Formatter};
 
 /// The sum over all test binaries so far.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct TestTotals {
     passed: usize,
     failed: usize,
     ignored: usize,
-    /// Announced by a binary that has not given its result. A binary that crashes never does;
-    /// what it announced then counts as failed.
+    /// Tests of a binary that has not printed its result. If the binary crashes, they count as failed.
     pending: usize,
 }
 
-impl Tally {
-    /// Takes in one line of the runner's output; most say nothing of interest.
+impl TestTotals {
+    /// Processes one line of the runner's output; most lines are ignored.
     pub fn observe(&mut self, line: &str) {
         if let Some(announced) = announced(line) {
-            self.settle();
+            self.fail_pending();
             self.pending = announced;
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += count(result, "passed");
@@ -27,19 +26,19 @@ impl Tally {
         }
     }
 
-    /// Nothing more will come from what runs now.
-    pub const fn settle(&mut self) {
+    /// Counts the pending tests as failed, because the binary has ended.
+    pub const fn fail_pending(&mut self) {
         self.failed += self.pending;
         self.pending = 0;
     }
 
-    /// No failure, and not for want of tests.
+    /// Whether there were tests and none of them failed.
     pub const fn is_success(&self) -> bool {
         self.failed + self.pending == 0 && self.passed > 0
     }
 }
 
-impl Display for Tally {
+impl Display for TestTotals {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -73,10 +72,10 @@ fn count(result: &str, word: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn tally(output: &str) -> Tally {
-        let mut tally = Tally::default();
-        output.lines().for_each(|line| tally.observe(line));
-        tally
+    fn test_totals(output: &str) -> TestTotals {
+        let mut test_totals = TestTotals::default();
+        output.lines().for_each(|line| test_totals.observe(line));
+        test_totals
     }
 
     const PASSED: &str = "\
@@ -93,30 +92,30 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 running 3 tests
 test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.02s
 ";
-        let tally = tally(&[PASSED, failed].concat());
-        assert_eq!(tally.to_string(), "3 passed, 1 failed, 1 ignored");
-        assert!(!tally.is_success());
+        let test_totals = test_totals(&[PASSED, failed].concat());
+        assert_eq!(test_totals.to_string(), "3 passed, 1 failed, 1 ignored");
+        assert!(!test_totals.is_success());
     }
 
     #[test]
     fn all_passed_is_success() {
-        let tally = tally(PASSED);
-        assert_eq!(tally.to_string(), "2 passed, 0 failed");
-        assert!(tally.is_success());
+        let test_totals = test_totals(PASSED);
+        assert_eq!(test_totals.to_string(), "2 passed, 0 failed");
+        assert!(test_totals.is_success());
     }
 
     #[test]
-    fn tests_of_a_binary_that_died_count_as_failed() {
+    fn tests_of_a_crashed_binary_count_as_failed() {
         let died = "running 5 tests\ntest a ... ok\n";
         for output in [[PASSED, died].concat(), [died, PASSED].concat()] {
-            let tally = tally(&output);
-            assert_eq!(tally.to_string(), "2 passed, 5 failed");
-            assert!(!tally.is_success());
+            let test_totals = test_totals(&output);
+            assert_eq!(test_totals.to_string(), "2 passed, 5 failed");
+            assert!(!test_totals.is_success());
         }
     }
 
     #[test]
     fn no_tests_at_all_is_no_success() {
-        assert!(!tally("").is_success());
+        assert!(!test_totals("").is_success());
     }
 }
