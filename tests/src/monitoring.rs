@@ -106,7 +106,7 @@ impl Host {
             "arp-monitor-across-nodes.rules.yaml",
             "arp-monitor-kubernetes.rules.yaml",
         ] {
-            fs::write(at(name), hurried(&deployed(name)?)?)?;
+            fs::write(at(name), with_short_durations(&deployed(name)?)?)?;
         }
         let received = Arc::new(Mutex::new(Vec::new()));
         receive(webhook, received.clone());
@@ -215,7 +215,7 @@ fn deployed(name: &str) -> anyhow::Result<String> {
 }
 
 /// Returns the rules with seconds instead of minutes where a test would have to wait.
-fn hurried(rules: &str) -> anyhow::Result<String> {
+fn with_short_durations(rules: &str) -> anyhow::Result<String> {
     ensure!(
         rules.contains("keep_firing_for: 10m"),
         "the rules have changed"

@@ -44,7 +44,7 @@ impl Namespace {
                 handle,
             })
             .with_context(|| format!("cannot open the namespace {name}"))?;
-        namespace.silence()?;
+        namespace.disable_ipv6()?;
         namespace.ip(["link", "set", "dev", "lo", "up"])?;
         Ok(Arc::new(namespace))
     }
@@ -78,7 +78,7 @@ impl Namespace {
     }
 
     /// Disables IPv6, so that the kernel sends no frames that the test did not cause.
-    fn silence(&self) -> anyhow::Result<()> {
+    fn disable_ipv6(&self) -> anyhow::Result<()> {
         self.enter(|| {
             for scope in ["all", "default"] {
                 let switch = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
@@ -106,7 +106,7 @@ pub fn sweep() {
     for entry in entries.flatten() {
         let name = entry.file_name();
         if let Some(name) = name.to_str()
-            && maker_of(name).is_some_and(|maker| !Path::new("/proc").join(maker).exists())
+            && creator_of(name).is_some_and(|creator| !Path::new("/proc").join(creator).exists())
         {
             end_processes_in(name);
             remove(name);
@@ -115,12 +115,12 @@ pub fn sweep() {
 }
 
 /// The ID of the process that created this namespace, if it belongs to a lab.
-fn maker_of(name: &str) -> Option<&str> {
-    let (maker, _) = name
+fn creator_of(name: &str) -> Option<&str> {
+    let (creator, _) = name
         .strip_prefix(PREFIX)?
         .strip_prefix('.')?
         .split_once('.')?;
-    maker.parse::<u32>().is_ok().then_some(maker)
+    creator.parse::<u32>().is_ok().then_some(creator)
 }
 
 fn path_of(name: &str) -> PathBuf {
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn only_namespaces_of_labs_are_recognised() {
-        assert_eq!(maker_of("probe-lab.4711.0.a"), Some("4711"));
+        assert_eq!(creator_of("probe-lab.4711.0.a"), Some("4711"));
         for other in [
             "cni-4711",
             "probe-lab",
             "probe-lab.x.0.a",
             "probe-lab4711.0.a",
         ] {
-            assert_eq!(maker_of(other), None, "{other}");
+            assert_eq!(creator_of(other), None, "{other}");
         }
     }
 

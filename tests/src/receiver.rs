@@ -135,7 +135,7 @@ impl Host {
                 let (config, state) = (config.clone(), state.clone());
                 // Each connection has its own thread, so that one without response does not block others. Errors
                 // show as missing messages.
-                thread::spawn(move || converse(stream, config, &state));
+                thread::spawn(move || handle_connection(stream, config, &state));
             }
         });
         Ok(receiver)
@@ -198,7 +198,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn converse(
+fn handle_connection(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     state: &Mutex<State>,

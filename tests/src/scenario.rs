@@ -92,7 +92,7 @@ impl ProbingDaemon {
     fn start(host: &Host, attach: &str, options: &[&str]) -> anyhow::Result<Self> {
         let (socket, listen) = (DaemonSocket::new()?, LISTEN.to_string());
         let words = ["run", "--active-probing", "auto", "--listen", &listen];
-        let where_and_how = [
+        let attachment = [
             "--socket",
             socket.argument(),
             "-i",
@@ -100,7 +100,7 @@ impl ProbingDaemon {
             "--attach",
             attach,
         ];
-        let process = host.probe(&[&words[..], &where_and_how, options].concat())?;
+        let process = host.probe(&[&words[..], &attachment, options].concat())?;
         eventually(
             "a daemon with active probing to be ready",
             PROCESS_DEADLINE,

@@ -137,7 +137,7 @@ impl Storm {
     }
 
     /// Runs the storm for this duration. Returns the number of frames.
-    pub fn rage(&mut self, host: &Host, duration: Duration) -> Result<Sent> {
+    pub fn run(&mut self, host: &Host, duration: Duration) -> Result<Sent> {
         ensure!(duration <= Duration::from_mins(1), "a storm out of bounds");
         let storm = program::<Xdp>(&mut self.ebpf, "storm")?;
         let template = Frame::announcement(MacAddr::ZERO, [0; 4])

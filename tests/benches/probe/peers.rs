@@ -124,8 +124,8 @@ fn section(outcomes: &[Outcome]) -> Section {
         ]);
     }
     let of = |wanted: Watcher| {
-        let scratch = WATCHERS.iter().position(|(_, watcher)| *watcher == wanted);
-        scratch.map_or_else(Outcome::default, |scratch| outcomes[scratch])
+        let index = WATCHERS.iter().position(|(_, watcher)| *watcher == wanted);
+        index.map_or_else(Outcome::default, |index| outcomes[index])
     };
     let (probe, arpwatch) = (of(Watcher::Probe("tc")), of(Watcher::Arpwatch));
     let ratio = arpwatch.process.as_secs_f64() / probe.process.as_secs_f64();
@@ -149,14 +149,14 @@ fn section(outcomes: &[Outcome]) -> Section {
     let peers = WATCHERS
         .iter()
         .zip(outcomes)
-        .filter(|((_, watcher), _)| !matches!(watcher, Watcher::Nobody | Watcher::Probe(_)));
+        .filter(|((_, watcher), _)| !matches!(watcher, Watcher::Baseline | Watcher::Probe(_)));
     let least = peers
         .map(|(_, peer)| peer.machine)
         .min()
         .unwrap_or_default();
     for ((name, watcher), outcome) in WATCHERS.iter().zip(outcomes) {
         if matches!(watcher, Watcher::Probe(_)) {
-            section.aim(
+            section.target(
                 format!("{name}: less CPU of the whole machine than any other program"),
                 format!(
                     "{} s, the least of the others {} s",
@@ -167,7 +167,7 @@ fn section(outcomes: &[Outcome]) -> Section {
             );
         }
     }
-    section.note("\"?\": the program does not say. arpwatch reports to its standard error here (`-d`) and resolves no names; as installed it sends a mail for each report and waits for DNS.");
+    section.note("\"?\": not reported by the program. arpwatch reports to its standard error here (`-d`) and resolves no names; as installed it sends a mail for each report and waits for DNS.");
     section
 }
 

@@ -67,7 +67,7 @@ impl Section {
                 })
                 .collect();
             text.push('\n');
-            table(&mut text, &["aim", "result", ""], &rows);
+            table(&mut text, &["target", "result", ""], &rows);
         }
         for note in &self.notes {
             let _ = write!(text, "\n{note}\n");

@@ -50,7 +50,7 @@ pub fn run() -> Result<Section> {
         let [monitor, sender] = lab.pair("monitor", "sender")?;
         let mut daemon = subject::daemon(&monitor, "native", &[])?;
         let before = (monitor.link()?.received()?, cpu::of_process(daemon.id())?);
-        let sent = Storm::new(&sender, addresses, planted as u64)?.rage(&sender, DURATION)?;
+        let sent = Storm::new(&sender, addresses, planted as u64)?.run(&sender, DURATION)?;
         let received = monitor.link()?.received()? - before.0;
         let balance = subject::wait_until_processed(&monitor, received)?;
         let cpu = cpu::of_process(daemon.id())?.saturating_sub(before.1);

@@ -141,15 +141,15 @@ fn serve(
         }
         Fault::HeldOpen(body) => {
             write!(stream, "HTTP/1.1 200 OK\r\n{json}\r\n\r\n{body}")?;
-            wait_for_the_end(stream)
+            wait_for_close(stream)
         }
         Fault::NotHttp => stream.write_all(&[0, 159, 146, 150, 13, 10, 255, 255]),
-        Fault::NoResponse => wait_for_the_end(stream),
+        Fault::NoResponse => wait_for_close(stream),
     }
 }
 
 /// Waits until the client closes the connection.
-fn wait_for_the_end(stream: TcpStream) -> std::io::Result<()> {
+fn wait_for_close(stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(None)?;
     BufReader::new(stream)
         .read_line(&mut String::new())

@@ -46,8 +46,8 @@ struct Tracker {
 impl Behaviour for Tracker {
     type Command = NoCommand;
 
-    fn handle_command(&mut self, order: NoCommand, _now: Instant) {
-        match order {}
+    fn handle_command(&mut self, command: NoCommand, _now: Instant) {
+        match command {}
     }
 
     fn next_send(&self) -> Option<Instant> {

@@ -49,8 +49,8 @@ struct Announcer {
 impl Behaviour for Announcer {
     type Command = NoCommand;
 
-    fn handle_command(&mut self, order: NoCommand, _now: Instant) {
-        match order {}
+    fn handle_command(&mut self, command: NoCommand, _now: Instant) {
+        match command {}
     }
 
     fn next_send(&self) -> Option<Instant> {

@@ -98,8 +98,8 @@ struct Speaker {
 impl Behaviour for Speaker {
     type Command = Command;
 
-    fn handle_command(&mut self, order: Command, now: Instant) {
-        match order {
+    fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
             Command::Announce { after } => self.next = Some((now + after, ROUNDS)),
             Command::Stop => {
                 self.announcing = false;

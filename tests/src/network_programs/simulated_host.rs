@@ -25,7 +25,7 @@ pub(crate) trait Behaviour: Send + 'static {
     type Command: Send + 'static;
 
     /// Handles a command.
-    fn handle_command(&mut self, order: Self::Command, now: Instant);
+    fn handle_command(&mut self, command: Self::Command, now: Instant);
 
     /// The time of the next scheduled frames.
     fn next_send(&self) -> Option<Instant>;
@@ -44,14 +44,14 @@ pub(crate) enum NoCommand {}
 /// A running simulated host. It stops when it is dropped.
 #[derive(Debug)]
 pub(crate) struct SimulatedHost<O> {
-    orders: Sender<O>,
+    commands: Sender<O>,
     counts: Arc<Counts>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    sent_unprompted: AtomicU64,
+    scheduled_sent: AtomicU64,
     replied: AtomicU64,
 }
 
@@ -59,14 +59,14 @@ impl<O: Send + 'static> SimulatedHost<O> {
     /// Starts a simulated host on the interface of a host. The kernel of the host does not take part.
     pub fn start(host: &Host, mut behaviour: impl Behaviour<Command = O>) -> anyhow::Result<Self> {
         let (socket, capture) = (host.sender()?, host.capture()?);
-        let (orders, inbox) = mpsc::channel();
+        let (commands, inbox) = mpsc::channel();
         let counts = Arc::new(Counts::default());
         let counted = Arc::clone(&counts);
         let thread = thread::spawn(move || {
             loop {
                 let now = Instant::now();
                 match inbox.try_recv() {
-                    Ok(order) => behaviour.handle_command(order, now),
+                    Ok(command) => behaviour.handle_command(command, now),
                     Err(TryRecvError::Empty) => {}
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
@@ -74,7 +74,7 @@ impl<O: Send + 'static> SimulatedHost<O> {
                 if next_send.is_some_and(|next_send| next_send <= now) {
                     for frame in behaviour.send_due(now) {
                         socket.send(&frame)?;
-                        counted.sent_unprompted.fetch_add(1, Ordering::Relaxed);
+                        counted.scheduled_sent.fetch_add(1, Ordering::Relaxed);
                     }
                     continue;
                 }
@@ -90,22 +90,22 @@ impl<O: Send + 'static> SimulatedHost<O> {
             }
         });
         Ok(Self {
-            orders,
+            commands,
             counts,
             thread: Some(thread),
         })
     }
 
     /// Sends a command to the simulated host.
-    pub fn send_command(&self, order: O) -> anyhow::Result<()> {
-        self.orders
-            .send(order)
+    pub fn send_command(&self, command: O) -> anyhow::Result<()> {
+        self.commands
+            .send(command)
             .map_err(|_| anyhow::anyhow!("the simulated host has stopped"))
     }
 
     /// The number of scheduled frames sent.
-    pub fn sent_unprompted(&self) -> u64 {
-        self.counts.sent_unprompted.load(Ordering::Relaxed)
+    pub fn scheduled_sent(&self) -> u64 {
+        self.counts.scheduled_sent.load(Ordering::Relaxed)
     }
 
     /// The number of replies sent.
@@ -116,7 +116,7 @@ impl<O: Send + 'static> SimulatedHost<O> {
     /// Waits until this many scheduled frames were sent.
     pub fn wait_until_sent(&mut self, frames: u64, within: Duration) -> anyhow::Result<()> {
         self.wait_until("send scheduled frames", within, |simulated_host| {
-            simulated_host.sent_unprompted() >= frames
+            simulated_host.scheduled_sent() >= frames
         })
     }
 
@@ -145,7 +145,7 @@ impl<O: Send + 'static> SimulatedHost<O> {
     /// Stops the thread and returns its result.
     fn end(&mut self) -> anyhow::Result<()> {
         // Closing the command channel ends the thread.
-        drop(mem::replace(&mut self.orders, mpsc::channel().0));
+        drop(mem::replace(&mut self.commands, mpsc::channel().0));
         match self.thread.take().map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(error),
@@ -156,7 +156,7 @@ impl<O: Send + 'static> SimulatedHost<O> {
 
 impl<O> Drop for SimulatedHost<O> {
     fn drop(&mut self) {
-        drop(mem::replace(&mut self.orders, mpsc::channel().0));
+        drop(mem::replace(&mut self.commands, mpsc::channel().0));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

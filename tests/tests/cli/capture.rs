@@ -31,7 +31,7 @@ fn read_as(output: &str, file: &Path, options: &[&str]) -> Finished {
     }
 }
 
-fn essence(lines: &str) -> Vec<Finding> {
+fn findings_without_time(lines: &str) -> Vec<Finding> {
     let findings = lines.lines().map(|line| Finding::parse(line).unwrap());
     findings.map(Finding::without_time).collect()
 }
@@ -71,7 +71,7 @@ fn a_recording_gives_the_same_findings_as_the_live_run() {
     assert!(live.contains("\"local\""), "{live}");
 
     let again = read(&file, &[]).success().unwrap();
-    assert_eq!(essence(&again), essence(&live));
+    assert_eq!(findings_without_time(&again), findings_without_time(&live));
 }
 
 #[test]
@@ -99,10 +99,13 @@ fn only_frames_of_selected_findings_are_written() {
     hosts.resolve().unwrap();
     let live = watch.finish(TIMEOUT).unwrap().success().unwrap();
     let again = read(&file, &[]).success().unwrap();
-    let addresses: BTreeSet<_> = essence(&again).into_iter().map(|found| found.ip).collect();
+    let addresses: BTreeSet<_> = findings_without_time(&again)
+        .into_iter()
+        .map(|found| found.ip)
+        .collect();
     assert_eq!(addresses, BTreeSet::from([SHARED_ADDRESS.to_owned()]));
     let again = read(&file, &["--finding", "conflict"]).success().unwrap();
-    assert_eq!(essence(&again), essence(&live));
+    assert_eq!(findings_without_time(&again), findings_without_time(&live));
 }
 
 #[test]
@@ -264,7 +267,8 @@ fn filters_select_the_findings_of_a_capture() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("everything.pcap");
     fs::write(&file, pcap(&everything())).unwrap();
-    let shown = |options: &[&str]| essence(&read(&file, options).success().unwrap()).len();
+    let shown =
+        |options: &[&str]| findings_without_time(&read(&file, options).success().unwrap()).len();
     let all = shown(&[]);
     assert_eq!(shown(&["--severity", "info"]), all);
     assert_eq!(shown(&["--finding", "moved"]), 1);

@@ -63,7 +63,7 @@ fn macs(value: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-fn both(hosts: &ThreeHosts) -> BTreeSet<String> {
+fn both_macs(hosts: &ThreeHosts) -> BTreeSet<String> {
     [&hosts.server, &hosts.duplicate]
         .map(|host| host.mac().to_string())
         .into()
@@ -88,7 +88,7 @@ fn without_a_daemon_and_a_cluster_arp_probes_are_sent() {
 
     let (exit, conflict) = explain_json(SHARED_ADDRESS);
     assert_eq!((exit, &conflict["status"]), (CONFLICT, &"conflict".into()));
-    assert_eq!(macs(&conflict), both(&hosts));
+    assert_eq!(macs(&conflict), both_macs(&hosts));
     assert_eq!(conflict["check"]["verdict"], "conflict");
 
     let (exit, own) = explain_json(CLIENT_ADDRESS);
@@ -179,7 +179,7 @@ fn explain_shows_the_history_of_the_daemon() {
     let (exit, value) = json(&hosts.client, &words);
     assert_eq!(exit, CONFLICT);
     assert_eq!(value["conflict"]["evidence"], "duplicate_reply");
-    assert_eq!(macs(&value), both(&hosts));
+    assert_eq!(macs(&value), both_macs(&hosts));
     let history = value["history"].as_array().unwrap();
     assert!(history.iter().any(|one| one["finding"] == "conflict"));
     assert!(history.iter().all(|one| one["ip"] == SHARED_ADDRESS));
@@ -287,7 +287,7 @@ fn a_bundle_contains_the_report_and_overwrites_no_file() {
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
-    for mac in both(&hosts) {
+    for mac in both_macs(&hosts) {
         assert!(replayed.stdout.contains(&mac), "{mac}: {replayed:?}");
     }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The number of polls between two claims for unused addresses: about a second.
-const LOOKS: u32 = 100;
+const POLLS: u32 = 100;
 
 /// The expected kinds with their objects and reasons.
 const EXPECTED: &[(&str, &str, Option<&str>)] = &[
@@ -211,15 +211,15 @@ fn each_kind_of_drift_is_reported_with_its_reason() -> Result<()> {
         device.run(["arping", "-D", "-c1", "-w1", "-I", "eth0", ip])?;
     }
     for &(kind, about, reason) in EXPECTED {
-        let mut looks = 0_u32;
+        let mut polls = 0_u32;
         eventually(&format!("{kind} of {about}"), TIMEOUT, || {
             // An address without a service is drift only if it is observed again later: speakers announce again
             // whenever nodes join or leave.
-            if kind.ends_with("_unassigned") && looks.is_multiple_of(LOOKS) {
+            if kind.ends_with("_unassigned") && polls.is_multiple_of(POLLS) {
                 speakers[1].announce()?;
                 device.run(["arping", "-U", "-c1", "-w1", "-I", "eth0", "192.0.2.229"])?;
             }
-            looks += 1;
+            polls += 1;
             let found = drifts(&socket);
             Ok(found.into_iter().find(|drift| {
                 drift["drift"] == kind

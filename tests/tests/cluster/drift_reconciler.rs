@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use probe_tests::{DaemonSocket, Lab, Metrics, install_metallb, metallb, namespace, pool, service};
+use probe_tests::{
+    DaemonSocket, Lab, Metrics, eventually, install_metallb, metallb, namespace, pool, service,
+};
 use serde_json::{Value, json};
 
 /// Timeout for the Lease, a list and the grace period on a busy machine.
@@ -82,8 +84,11 @@ fn the_leader_reports_drift_until_it_is_fixed() -> Result<()> {
             },
         )
         .with_context(|| format!("{:#?}", drifts(&socket)))?;
-    let found = drifts(&socket)?;
-    assert_eq!(found.len(), 4, "{found:#?}");
+    let found = eventually("four drifts in the list", TIMEOUT, || {
+        let found = drifts(&socket)?;
+        Ok((found.len() == 4).then_some(found))
+    })
+    .with_context(|| format!("{:#?}", drifts(&socket)))?;
     let unknown_host = found.iter().find(|one| one["ip"] == "192.0.2.245").unwrap();
     assert_eq!(unknown_host["macs"][0], other.mac().to_string());
     assert_eq!(found[0]["severity"], "critical", "{found:#?}");

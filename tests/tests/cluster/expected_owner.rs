@@ -47,7 +47,7 @@ impl Watched<'_> {
                 let cluster: String = self.socket.get("/v1/cluster").unwrap().collect();
                 let series = metrics.select("arp_monitor_tracked_silent", &[]);
                 let series: Vec<_> = series.collect();
-                format!("there is {series:#?}; it knows {cluster}")
+                format!("series: {series:#?}; cluster: {cluster}")
             })
     }
 }
@@ -118,11 +118,12 @@ fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Resul
 
     // The MAC addresses of the nodes are learnt from frames.
     hosts.client.resolve(SERVER)?;
-    let conflict = eventually("a conflict", TIMEOUT, || {
+    let conflict = eventually("a conflict on the shared address", TIMEOUT, || {
         hosts.client.flush_neighbours()?;
         hosts.resolve()?;
         let conflicts = watched.lines("/v1/conflicts")?;
-        Ok((!conflicts.is_empty()).then_some(()))
+        let is_open = conflicts.iter().any(|open| open["ip"] == SHARED_ADDRESS);
+        Ok(is_open.then_some(()))
     })
     .and_then(|()| watched.finding("conflict"))?;
     assert_eq!(conflict["severity"], "critical", "{conflict:#}");
@@ -167,7 +168,7 @@ fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Resul
 
     // The service is deleted, and the conflict stays open.
     api.delete(&service("shop", "frontend"))?;
-    watched.wait_for("it to be expected no longer", |metrics| {
+    watched.wait_for("the address to be untracked", |metrics| {
         expected(metrics) == ["192.0.2.19"]
     })?;
     eventually(

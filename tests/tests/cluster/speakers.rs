@@ -142,16 +142,16 @@ fn when_all_speakers_are_down_the_service_is_not_announced_until_one_is_back() -
         drifts.retain(|drift| drift["drift"] == "not_announced");
         drifts
     };
-    let mut looks = 0_u32;
+    let mut polls = 0_u32;
     eventually("the service not to be announced", TIMEOUT, || {
-        if looks.is_multiple_of(100) {
+        if polls.is_multiple_of(100) {
             // The monitoring host might announce the address itself, so the daemon waits until another host
             // resolves it without a reply.
             cluster
                 .client
                 .run(["arping", "-D", "-c1", "-w1", "-I", "eth0", IP])?;
         }
-        looks += 1;
+        polls += 1;
         Ok(not_announced().pop())
     })
     .with_context(|| format!("{:#?}", lines(&socket, "/v1/drift")))?;

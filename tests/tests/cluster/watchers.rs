@@ -120,7 +120,7 @@ fn addresses<'a>(cluster: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// Resource and name of each invalid object.
-fn broken(cluster: &Value) -> BTreeSet<(String, String)> {
+fn invalid_objects(cluster: &Value) -> BTreeSet<(String, String)> {
     let objects = cluster["broken"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     objects
@@ -336,7 +336,9 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
     follower.wait_for(
         "the good one, and each of the others by name",
         TIMEOUT,
-        |cluster| pools(cluster).contains(&"good") && broken(cluster) == expected.clone().into(),
+        |cluster| {
+            pools(cluster).contains(&"good") && invalid_objects(cluster) == expected.clone().into()
+        },
     )?;
     for resource in METALLBS {
         let of_resource = expected.iter().filter(|(of, _)| of == resource).count();

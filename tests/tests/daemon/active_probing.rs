@@ -453,11 +453,11 @@ fn the_daemon_sends_only_arp_probes_from_its_own_mac_five_a_second() {
         assert!(receivers.contains(&parse_probe.to), "{line}");
     }
     let times: Vec<_> = sent.probes().iter().map(|it| it.at).collect();
-    assert!(most_within(&times, 0.99) <= 5);
+    assert!(max_within(&times, 0.99) <= 5);
 }
 
 /// The largest number of frames within any period of this length in seconds.
-fn most_within(times: &[f64], length: f64) -> usize {
+fn max_within(times: &[f64], length: f64) -> usize {
     let within = |from: f64| {
         let inside = |at: &&f64| (from..from + length).contains(*at);
         times.iter().filter(inside).count()
@@ -527,7 +527,7 @@ fn three_daemons_on_a_segment_share_one_probe_budget() {
     let to_all = times(&|parse_probe| parse_probe.to == MacAddr::BROADCAST);
     assert!(to_all.len() > 36, "{}", to_all.len());
     let overdraft = watched.len() - 1;
-    let (burst, sustained) = (most_within(&to_all, 0.99), most_within(&to_all, 9.99));
+    let (burst, sustained) = (max_within(&to_all, 0.99), max_within(&to_all, 9.99));
     assert!(
         burst <= 5 + overdraft && sustained <= 50 + overdraft,
         "{burst} in a second, {sustained} in ten"
@@ -535,7 +535,7 @@ fn three_daemons_on_a_segment_share_one_probe_budget() {
     // The frames of one daemon for all purposes are within the same budget.
     for host in &hosts {
         let own = times(&|parse_probe| parse_probe.from == host.mac());
-        assert!(most_within(&own, 0.99) <= 5, "{own:?}");
+        assert!(max_within(&own, 0.99) <= 5, "{own:?}");
         let is_unicast = |parse_probe: &&ArpProbe| {
             parse_probe.from == host.mac() && others.contains(&parse_probe.to)
         };

@@ -239,15 +239,14 @@ fn the_metrics_contain_own_macs_and_event_latency() {
     let hosts = lab.three_hosts().unwrap();
     let daemon = hosts.client.ready_daemon(&[]).unwrap();
     hosts.client.resolve(SHARED_ADDRESS).unwrap();
-    let metrics = eventually("an event to be judged", TIMEOUT, || {
-        let metrics = daemon.metrics()?;
-        let count = metrics.count("arp_monitor_detection_latency_seconds_count", &[])?;
-        Ok((count > 0).then_some(metrics))
-    })
-    .unwrap();
     let mac = hosts.client.mac().to_string();
     let own = [("interface", "eth0"), ("mac", mac.as_str())];
-    assert_eq!(metrics.get("arp_monitor_local_mac_info", &own), Some(1.0));
+    let metrics = wait(&daemon, "an event and the own MAC", |metrics| {
+        metrics
+            .count("arp_monitor_detection_latency_seconds_count", &[])
+            .is_ok_and(|count| count > 0)
+            && metrics.get("arp_monitor_local_mac_info", &own) == Some(1.0)
+    });
     let buckets = "arp_monitor_detection_latency_seconds_bucket";
     assert_eq!(
         metrics.count(buckets, &[("le", "+Inf")]).unwrap(),

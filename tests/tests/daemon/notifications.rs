@@ -375,14 +375,18 @@ fn many_conflicts_are_one_message_that_counts_omitted_ones() {
     );
     assert_eq!(received[1].body["more"], json!({ "conflict": 150 }));
     wait_for_count(&daemon, "sent", 1);
-    let dropped = [("channel", "webhook")];
-    let dropped = daemon
-        .wait_for_metrics("the others to be counted", TIMEOUT, |metrics| {
-            Ok(metrics.get("arp_monitor_notifications_pending", &dropped) == Some(0.0))
-        })
-        .unwrap()
-        .get("arp_monitor_notifications_dropped_total", &dropped);
-    assert_eq!(dropped, Some(150.0));
+    let webhook = [("channel", "webhook")];
+    daemon
+        .wait_for_metrics(
+            "the omitted notifications to be counted",
+            TIMEOUT,
+            |metrics| {
+                let get = |name| metrics.get(name, &webhook);
+                Ok(get("arp_monitor_notifications_pending") == Some(0.0)
+                    && get("arp_monitor_notifications_dropped_total") == Some(150.0))
+            },
+        )
+        .unwrap();
 }
 
 #[test]

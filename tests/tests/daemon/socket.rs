@@ -21,7 +21,7 @@ fn daemon<'a>(host: &'a Host, daemon_socket: &DaemonSocket) -> Daemon<'a> {
 /// A daemon that has found the conflict of the three hosts.
 fn daemon_with_conflict<'a>(hosts: &'a ThreeHosts, daemon_socket: &DaemonSocket) -> Daemon<'a> {
     let daemon = daemon(&hosts.client, daemon_socket);
-    hosts.query().unwrap();
+    hosts.resolve().unwrap();
     daemon.wait_for_finding("conflict", TIMEOUT).unwrap();
     daemon
 }
@@ -195,7 +195,7 @@ fn watch_reads_from_the_daemon_and_attaches_no_program() {
             line.contains("through the daemon")
         })
         .unwrap();
-    hosts.query().unwrap();
+    hosts.resolve().unwrap();
     watch
         .wait_for_line(Stream::Stdout, TIMEOUT, |line| {
             line.contains("\"finding\":\"conflict\"")
@@ -300,7 +300,7 @@ fn watch_writes_frames_beside_a_daemon() {
         daemon_socket.argument(),
     ];
     let watch = hosts.client.watch(&options).unwrap();
-    hosts.query().unwrap();
+    hosts.resolve().unwrap();
     watch
         .wait_for_line(Stream::Stdout, TIMEOUT, |line| {
             line.contains("\"finding\":\"conflict\"")
@@ -396,7 +396,7 @@ fn hostile_clients_do_not_disturb_the_daemon() {
             stream
         })
         .collect();
-    hosts.query().unwrap();
+    hosts.resolve().unwrap();
     running.wait_for_finding("conflict", TIMEOUT).unwrap();
     assert_eq!(
         query(&hosts.client, &daemon_socket, &["conflicts"])

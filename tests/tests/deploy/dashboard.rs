@@ -134,7 +134,7 @@ fn variables(dashboard: &Value) -> Vec<(String, String)> {
 }
 
 /// Replaces the variables as Grafana does, with the time span of the test.
-fn filled_in(expression: &str) -> String {
+fn with_variables(expression: &str) -> String {
     let filled = expression
         .replace("$__rate_interval", "10s")
         .replace("$segment", ".*")
@@ -143,8 +143,8 @@ fn filled_in(expression: &str) -> String {
     filled
 }
 
-fn shows_something(monitoring: &Monitoring<'_>, title: &str, expression: &str) {
-    let expression = filled_in(expression);
+fn has_data(monitoring: &Monitoring<'_>, title: &str, expression: &str) {
+    let expression = with_variables(expression);
     let what = format!("{title} to show something: {expression}");
     eventually(&what, PANEL_TIMEOUT, || {
         let result = monitoring.query(&expression)?;
@@ -196,7 +196,7 @@ fn every_panel_shows_data_of_a_daemon_with_a_conflict_in_a_cluster() {
             hosts.resolve().unwrap();
             retried = true;
         }
-        shows_something(&monitoring, title, expression);
+        has_data(&monitoring, title, expression);
     }
 }
 

@@ -24,7 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "host_that_probes_for_a_used_address_is_denied",
         topology: Topology::Switch,
-        run: prober,
+        run: denied_probe,
     },
     Scenario {
         name: "ipvs_service_address_on_loopback_is_no_conflict_for_a_client",
@@ -83,7 +83,7 @@ fn foreign_claim_of_own_address(run: &mut ScenarioRun) -> Result<()> {
     ])
 }
 
-fn prober(run: &mut ScenarioRun) -> Result<()> {
+fn denied_probe(run: &mut ScenarioRun) -> Result<()> {
     let client = run.host("client", Some(&in_network(CLIENT)))?;
     let prober = run.host("prober", None)?;
     run.watch(&client, "tc", &[])?;

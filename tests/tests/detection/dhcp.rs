@@ -8,10 +8,10 @@ use crate::{CLIENT, SHARED, in_network};
 pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "dhcp_address_leased_to_another_client_is_a_move",
     topology: Topology::Switch,
-    run: reuse,
+    run: lease_to_another_client,
 }];
 
-fn reuse(run: &mut ScenarioRun) -> Result<()> {
+fn lease_to_another_client(run: &mut ScenarioRun) -> Result<()> {
     let client = run.host("client", Some(&in_network(CLIENT)))?;
     let server = run.host("server", Some("192.0.2.2/24"))?;
     let first = run.host("first", None)?;

@@ -27,7 +27,7 @@ fn frame(host: &Host) -> Frame {
 }
 
 /// `AttachedMode` and reason from the metrics.
-fn how(metrics: &Metrics) -> Option<(String, String)> {
+fn mode_and_reason(metrics: &Metrics) -> Option<(String, String)> {
     let sample = metrics.select("arp_monitor_interface_info", &[]).next()?;
     Some((
         sample.labels["mode"].clone(),
@@ -39,7 +39,7 @@ fn wait_for_mode(daemon: &Daemon<'_>, mode: &str, reason: &str) {
     let wanted = Some((mode.to_owned(), reason.to_owned()));
     daemon
         .wait_for_metrics(&format!("{mode} because of {reason}"), TIMEOUT, |metrics| {
-            Ok(how(metrics) == wanted)
+            Ok(mode_and_reason(metrics) == wanted)
         })
         .unwrap();
 }
@@ -163,7 +163,7 @@ fn each_mode_counts_a_frame_and_reports_its_reason() {
         ("generic", "generic", "requested"),
     ] {
         let daemon = daemon(&monitor, attach);
-        let said = how(&daemon.metrics().unwrap());
+        let said = mode_and_reason(&daemon.metrics().unwrap());
         assert_eq!(said, Some((mode.to_owned(), reason.to_owned())), "{attach}");
         peer.sender().unwrap().send(&frame(&peer)).unwrap();
         assert_eq!(
@@ -229,7 +229,7 @@ fn auto_uses_tc_beside_another_xdp_program() {
     let daemon = daemon(&monitor, "auto");
     peer.sender().unwrap().send(&frame(&peer)).unwrap();
     daemon.wait_until_processed(1).unwrap();
-    assert_eq!(how(&daemon.metrics().unwrap()).unwrap().0, "tc");
+    assert_eq!(mode_and_reason(&daemon.metrics().unwrap()).unwrap().0, "tc");
     assert_eq!(monitor.link().unwrap().xdp_programs(), before);
 }
 

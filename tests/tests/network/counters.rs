@@ -15,30 +15,30 @@ fn monitor_and_sender(lab: &Lab) -> [Host; 2] {
     lab.pair("monitor", "sender").unwrap()
 }
 
-fn good() -> Frame {
+fn valid_frame() -> Frame {
     Frame::announcement(OWNER, ADDRESS)
 }
 
 fn malformed(reason: Malformed) -> Frame {
     match reason {
-        Malformed::Truncated => good().of_length(41),
-        Malformed::HardwareType => good().htype(6),
-        Malformed::ProtocolType => good().ptype(ethertype::ARP),
-        Malformed::AddressLength => good().plen(16),
-        Malformed::Operation => good().oper(3),
-        Malformed::VlanProtocol => good().tagged_as(0x9100, 5),
+        Malformed::Truncated => valid_frame().of_length(41),
+        Malformed::HardwareType => valid_frame().htype(6),
+        Malformed::ProtocolType => valid_frame().ptype(ethertype::ARP),
+        Malformed::AddressLength => valid_frame().plen(16),
+        Malformed::Operation => valid_frame().oper(3),
+        Malformed::VlanProtocol => valid_frame().tagged_as(0x9100, 5),
     }
 }
 
 fn bogus(reason: Bogus) -> Frame {
     match reason {
-        Bogus::ShaZero => good().sha(MacAddr::ZERO),
-        Bogus::ShaBroadcast => good().sha(MacAddr::BROADCAST),
-        Bogus::ShaMulticast => good().sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
-        Bogus::SpaUnspecified => good().oper(2).spa([0; 4]),
-        Bogus::SpaBroadcast => good().spa([255; 4]),
-        Bogus::SpaMulticast => good().spa([224, 0, 0, 18]),
-        Bogus::SpaLoopback => good().spa([127, 0, 0, 1]),
+        Bogus::ShaZero => valid_frame().sha(MacAddr::ZERO),
+        Bogus::ShaBroadcast => valid_frame().sha(MacAddr::BROADCAST),
+        Bogus::ShaMulticast => valid_frame().sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+        Bogus::SpaUnspecified => valid_frame().oper(2).spa([0; 4]),
+        Bogus::SpaBroadcast => valid_frame().spa([255; 4]),
+        Bogus::SpaMulticast => valid_frame().spa([224, 0, 0, 18]),
+        Bogus::SpaLoopback => valid_frame().spa([127, 0, 0, 1]),
     }
 }
 
@@ -112,11 +112,11 @@ fn claims_and_probes_are_counted_by_operation_with_and_without_tags() {
     let daemon = monitor.ready_daemon(&[]).unwrap();
     let requester = sender.mac();
     let requests = [
-        good(),
-        good().of_length(Frame::MINIMUM),
-        good().tagged(100),
-        good().tagged(0xe000),
-        good().tagged_as(ethertype::QINQ, 100).tagged(200),
+        valid_frame(),
+        valid_frame().of_length(Frame::MINIMUM),
+        valid_frame().tagged(100),
+        valid_frame().tagged(0xe000),
+        valid_frame().tagged_as(ethertype::QINQ, 100).tagged(200),
         Frame::request(requester, [192, 0, 2, 2], ADDRESS),
     ];
     let replies = [
@@ -129,8 +129,8 @@ fn claims_and_probes_are_counted_by_operation_with_and_without_tags() {
         Frame::probe(requester, [192, 0, 2, 9]),
     ];
     let not_arp = [
-        good().ethertype(ethertype::IPV4),
-        good().tagged(1).tagged(2).tagged(3),
+        valid_frame().ethertype(ethertype::IPV4),
+        valid_frame().tagged(1).tagged(2).tagged(3),
     ];
     let socket = sender.sender().unwrap();
     socket.send_all(&not_arp).unwrap();
@@ -160,9 +160,9 @@ fn frames_of_every_length_are_counted_by_cause() {
     let socket = sender.sender().unwrap();
     let (mut truncated, mut whole) = (0, 0);
     for (frame, shortest) in [
-        (good(), 42),
-        (good().tagged(5), 46),
-        (good().tagged_as(ethertype::QINQ, 5).tagged(6), 50),
+        (valid_frame(), 42),
+        (valid_frame().tagged(5), 46),
+        (valid_frame().tagged_as(ethertype::QINQ, 5).tagged(6), 50),
     ] {
         for length in 14..=64 {
             socket.send(&frame.clone().of_length(length)).unwrap();
@@ -190,7 +190,7 @@ fn unchanged_claims_stay_in_the_kernel() {
     sender
         .sender()
         .unwrap()
-        .send_all(&vec![good(); 1000])
+        .send_all(&vec![valid_frame(); 1000])
         .unwrap();
     let balance = daemon.wait_until_processed(1000).unwrap();
     assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1);
@@ -205,7 +205,7 @@ fn a_refresh_of_zero_emits_every_claim() {
     sender
         .sender()
         .unwrap()
-        .send_all(&vec![good(); 1000])
+        .send_all(&vec![valid_frame(); 1000])
         .unwrap();
     let balance = daemon.wait_until_processed(1000).unwrap();
     assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1000);
@@ -259,9 +259,13 @@ fn frames_sent_by_the_host_are_counted_as_egress() {
     monitor
         .sender()
         .unwrap()
-        .send_all(&vec![good(); 3])
+        .send_all(&vec![valid_frame(); 3])
         .unwrap();
-    sender.sender().unwrap().send_all(&vec![good(); 4]).unwrap();
+    sender
+        .sender()
+        .unwrap()
+        .send_all(&vec![valid_frame(); 4])
+        .unwrap();
     let ingress = daemon.wait_until_processed(4).unwrap();
     let egress = CounterBalance::read(&daemon.metrics().unwrap(), Direction::Egress).unwrap();
     egress.check().unwrap();

@@ -19,7 +19,7 @@ fn watched(metrics: &Metrics) -> Vec<String> {
     names
 }
 
-fn wait_until_watched(daemon: &Daemon<'_>, names: &[&str]) {
+fn wait_until_monitored(daemon: &Daemon<'_>, names: &[&str]) {
     daemon
         .wait_for_metrics(&format!("{names:?} to be monitored"), TIMEOUT, |metrics| {
             Ok(watched(metrics) == names)
@@ -67,7 +67,7 @@ fn exclusions_override_patterns() {
         ),
     ] {
         let daemon = monitor.ready_bare_daemon(options).unwrap();
-        wait_until_watched(&daemon, expected);
+        wait_until_monitored(&daemon, expected);
     }
 }
 
@@ -81,7 +81,7 @@ fn by_default_interfaces_of_the_default_route_are_monitored() {
         .ip(["route", "add", "default", "via", "192.0.2.254"])
         .unwrap();
     let daemon = monitor.ready_bare_daemon(&[]).unwrap();
-    wait_until_watched(&daemon, &[INTERFACE]);
+    wait_until_monitored(&daemon, &[INTERFACE]);
     let frame = Frame::announcement(peer.mac(), [192, 0, 2, 2]);
     peer.sender().unwrap().send(&frame).unwrap();
     daemon.wait_until_processed(1).unwrap();
@@ -97,11 +97,11 @@ fn an_interface_is_monitored_from_its_creation_to_its_removal() {
     let at_first = descriptors(&daemon);
     for round in 0..5 {
         monitor.add_cable("port0", "far0").unwrap();
-        wait_until_watched(&daemon, &["eth0", "port0"]);
+        wait_until_monitored(&daemon, &["eth0", "port0"]);
         // The counters continue after the previous interface of this name: no counter decreases.
         count(&daemon, &monitor, "far0", "port0", round + 1);
         monitor.ip(["link", "del", "port0"]).unwrap();
-        wait_until_watched(&daemon, &["eth0"]);
+        wait_until_monitored(&daemon, &["eth0"]);
         let metrics = daemon.metrics().unwrap();
         for name in ["frames", "claims", "outcomes", "events_received"] {
             let name = format!("arp_monitor_{name}_total");
@@ -122,7 +122,7 @@ fn without_its_interface_the_daemon_is_not_ready_until_it_returns() {
     monitor.add_cable("port0", "far0").unwrap();
     let daemon = monitor.ready_bare_daemon(&["-i", "port0"]).unwrap();
     monitor.ip(["link", "del", "port0"]).unwrap();
-    wait_until_watched(&daemon, &[]);
+    wait_until_monitored(&daemon, &[]);
     eventually("it not to be ready", TIMEOUT, || {
         Ok((daemon.get("/readyz")?.status == 503).then_some(()))
     })
@@ -157,7 +157,7 @@ fn a_renamed_interface_keeps_its_counters() {
     ] {
         monitor.ip(words.iter().copied()).unwrap();
     }
-    wait_until_watched(&daemon, &["port9"]);
+    wait_until_monitored(&daemon, &["port9"]);
     count(&daemon, &monitor, "far0", "port9", 2);
 }
 
@@ -172,7 +172,7 @@ fn an_interface_renamed_to_an_excluded_name_is_released() {
     monitor
         .ip(["link", "set", "dev", "port0", "name", "mgmt0"])
         .unwrap();
-    wait_until_watched(&daemon, &["eth0"]);
+    wait_until_monitored(&daemon, &["eth0"]);
 }
 
 /// Sends claims of another host until there is a conflict, and returns the MACs of its owners.

@@ -57,7 +57,7 @@ fn peer([_, peer]: &[Host; 2]) -> &Host {
     peer
 }
 
-fn the_monitor([monitor, _]: &[Host; 2]) -> &Host {
+fn monitor_of([monitor, _]: &[Host; 2]) -> &Host {
     monitor
 }
 
@@ -73,7 +73,7 @@ fn auto_observes_each_frame_in_its_vlan() {
 
 #[test]
 fn sent_frames_are_observed_in_their_vlan() {
-    assert_each_frame_is_observed_in_its_vlan("tc", the_monitor);
+    assert_each_frame_is_observed_in_its_vlan("tc", monitor_of);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Inspects a compiler; one that cannot be run or has unexpected output is ignored.
-    fn look_at(rustc: PathBuf, cargo: Option<PathBuf>) -> Option<Self> {
+    fn inspect(rustc: PathBuf, cargo: Option<PathBuf>) -> Option<Self> {
         let cargo = cargo.unwrap_or_else(|| rustc.with_file_name("cargo"));
         Some(Self {
             version: version(&rustc)?,
@@ -47,7 +47,7 @@ impl Display for Candidate {
 /// All compilers. An override excludes the others.
 pub fn all() -> Result<Vec<Candidate>> {
     if let Some(rustc) = rustc_override() {
-        let candidate = Candidate::look_at(rustc.clone(), cargo_override())
+        let candidate = Candidate::inspect(rustc.clone(), cargo_override())
             .with_context(|| format!("PROBE_EBPF_RUSTC={} is no compiler", rustc.display()))?;
         return Ok(vec![candidate]);
     }
@@ -55,7 +55,7 @@ pub fn all() -> Result<Vec<Candidate>> {
     Ok(rustup_compilers()
         .into_iter()
         .chain([distribution])
-        .filter_map(|rustc| Candidate::look_at(rustc, cargo_override()))
+        .filter_map(|rustc| Candidate::inspect(rustc, cargo_override()))
         .collect())
 }
 

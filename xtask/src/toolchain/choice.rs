@@ -10,7 +10,7 @@ const DISTRIBUTION_LLVM: u32 = 22;
 
 /// The reason for which a compiler is not suitable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum RejectionReason {
     TooOld,
     NoCargo,
     NoSources,
@@ -19,7 +19,7 @@ pub enum Unfit {
     NoLlvm,
 }
 
-impl Display for Unfit {
+impl Display for RejectionReason {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooOld => write!(f, "older than {}", env!("CARGO_PKG_RUST_VERSION")),
@@ -35,7 +35,7 @@ impl Display for Unfit {
 
 /// Rejected candidates with their reasons.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rejected(pub Vec<(Candidate, Unfit)>);
+pub struct Rejected(pub Vec<(Candidate, RejectionReason)>);
 
 impl Display for Rejected {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -59,7 +59,7 @@ pub fn choose(
 ) -> Result<Candidate, Rejected> {
     let mut rejected = Vec::new();
     for candidate in candidates {
-        match unfit(&candidate, &has_linker) {
+        match rejection(&candidate, &has_linker) {
             None => return Ok(candidate),
             Some(why) => rejected.push((candidate, why)),
         }
@@ -67,20 +67,20 @@ pub fn choose(
     Err(Rejected(rejected))
 }
 
-fn unfit(candidate: &Candidate, has_linker: impl Fn(u32) -> bool) -> Option<Unfit> {
+fn rejection(candidate: &Candidate, has_linker: impl Fn(u32) -> bool) -> Option<RejectionReason> {
     let llvm = candidate.version.llvm;
     if !candidate.version.is_new_enough() {
-        Some(Unfit::TooOld)
+        Some(RejectionReason::TooOld)
     } else if !candidate.has_cargo {
-        Some(Unfit::NoCargo)
+        Some(RejectionReason::NoCargo)
     } else if !candidate.has_sources {
-        Some(Unfit::NoSources)
+        Some(RejectionReason::NoSources)
     } else if has_linker(llvm) {
         None
     } else if linker::SUPPORTED_LLVM.contains(&llvm) {
-        Some(Unfit::NoLlvm)
+        Some(RejectionReason::NoLlvm)
     } else {
-        Some(Unfit::UnsupportedLlvm)
+        Some(RejectionReason::UnsupportedLlvm)
     }
 }
 
@@ -94,7 +94,7 @@ pub fn remedy(
     let missing_llvm = rejected
         .0
         .iter()
-        .filter(|(_, why)| *why == Unfit::NoLlvm)
+        .filter(|(_, why)| *why == RejectionReason::NoLlvm)
         .map(|(candidate, _)| llvm_package(candidate.version.llvm))
         .find(|package| available(package).is_some());
     if let Some(package) = missing_llvm {
@@ -145,7 +145,7 @@ mod tests {
         compiler("distribution", "1.96.0", 22)
     }
 
-    fn reasons(rejected: &Rejected) -> Vec<Unfit> {
+    fn reasons(rejected: &Rejected) -> Vec<RejectionReason> {
         rejected.0.iter().map(|(_, why)| *why).collect()
     }
 
@@ -189,11 +189,11 @@ mod tests {
         assert_eq!(
             reasons(&rejected),
             [
-                Unfit::TooOld,
-                Unfit::NoCargo,
-                Unfit::NoSources,
-                Unfit::UnsupportedLlvm,
-                Unfit::NoLlvm
+                RejectionReason::TooOld,
+                RejectionReason::NoCargo,
+                RejectionReason::NoSources,
+                RejectionReason::UnsupportedLlvm,
+                RejectionReason::NoLlvm
             ]
         );
     }
@@ -215,13 +215,13 @@ mod tests {
 
     #[test]
     fn a_compiler_without_llvm_gets_only_llvm() {
-        let rejected = Rejected(vec![(distribution(), Unfit::NoLlvm)]);
+        let rejected = Rejected(vec![(distribution(), RejectionReason::NoLlvm)]);
         assert_eq!(remedy(&rejected, false, bookworm).unwrap(), ["llvm-22-dev"]);
     }
 
     #[test]
     fn an_llvm_that_debian_lacks_is_no_remedy() {
-        let rejected = Rejected(vec![(nightly(), Unfit::NoLlvm)]);
+        let rejected = Rejected(vec![(nightly(), RejectionReason::NoLlvm)]);
         assert_eq!(
             remedy(&rejected, false, bookworm),
             Some(distribution_packages())
@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn no_other_compiler_is_installed_when_one_is_given() {
-        let without_sources = Rejected(vec![(nightly(), Unfit::NoSources)]);
+        let without_sources = Rejected(vec![(nightly(), RejectionReason::NoSources)]);
         assert_eq!(remedy(&without_sources, true, bookworm), None);
-        let without_llvm = Rejected(vec![(distribution(), Unfit::NoLlvm)]);
+        let without_llvm = Rejected(vec![(distribution(), RejectionReason::NoLlvm)]);
         assert!(remedy(&without_llvm, true, bookworm).is_some());
     }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_rejection_names_compiler_and_reason() {
-        let rejected = Rejected(vec![(distribution(), Unfit::NoSources)]);
+        let rejected = Rejected(vec![(distribution(), RejectionReason::NoSources)]);
         assert_eq!(
             rejected.to_string(),
             "    distribution (1.96.0, LLVM 22): has no library sources (rust-src)"

@@ -67,7 +67,7 @@ pub fn run() -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     // The lab is dropped inside `demonstrate`, so that the last line is true.
     let demonstrated = demonstrate(&interrupt);
-    if interrupt.has_come() {
+    if interrupt.is_set() {
         println!("\nInterrupted. The test network has been removed.");
         return Ok(ExitCode::from(INTERRUPTED));
     }
@@ -80,14 +80,14 @@ pub fn run() -> Result<ExitCode> {
 fn demonstrate(interrupt: &Interrupt) -> Result<()> {
     let lab = Lab::new()?;
     let hosts = lab.three_hosts()?;
-    introduce(&hosts);
+    print_network(&hosts);
     watch_live(&hosts.client, interrupt)?;
     scrape(&hosts.client, interrupt)?;
     println!("{EXPLANATION}");
     Ok(())
 }
 
-fn introduce(hosts: &ThreeHosts) {
+fn print_network(hosts: &ThreeHosts) {
     println!("\nOne switch, three hosts, one duplicate address\n");
     for (host, address, remark) in [
         (&hosts.client, CLIENT_ADDRESS, "   probe runs here"),
@@ -111,7 +111,7 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
     {
         let mut shown = [Shown::new(&ping), Shown::new(&watch)];
         interrupt.wait_for("the conflict to be found", || {
-            shown.iter_mut().for_each(Shown::catch_up);
+            shown.iter_mut().for_each(Shown::print_new_lines);
             if found.is_none() && reports_conflict(&watch) {
                 found = Some(started.elapsed());
             }
@@ -192,7 +192,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Prints new lines.
-    fn catch_up(&mut self) {
+    fn print_new_lines(&mut self) {
         for line in &self.process.lines(Stream::Stdout)[self.lines..] {
             println!("{}", indented(line));
             self.lines += 1;
@@ -216,12 +216,12 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
-    fn has_come(&self) -> bool {
+    fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
     fn check(&self) -> Result<()> {
-        if self.has_come() {
+        if self.is_set() {
             bail!("interrupted");
         }
         Ok(())

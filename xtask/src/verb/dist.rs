@@ -52,9 +52,9 @@ pub fn assemble() -> Result<()> {
     let image = image::build()?;
     step("distribution", || {
         let directory = host::target_dir().join("dist");
-        start_afresh(&directory)?;
+        recreate(&directory)?;
         let scratch = host::target_dir().join("dist.scratch");
-        start_afresh(&scratch)?;
+        recreate(&scratch)?;
 
         let name = format!("arp-monitor-{VERSION}-linux-{ARCH}");
         stage(&scratch.join(&name))?;
@@ -161,7 +161,7 @@ fn make_parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))
 }
 
-fn start_afresh(directory: &Path) -> Result<()> {
+fn recreate(directory: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(directory);
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
