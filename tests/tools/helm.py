@@ -1,4 +1,4 @@
-"""Helm, as a library: a JSON request on standard input, a JSON answer on standard output.
+"""Helm, as a library: a JSON request on standard input, a JSON response on standard output.
 
 {"do": "render", "chart": …, "values": …, "name": …, "namespace": …} → {template: text, …}
 {"do": "lint", "chart": …, "values": …} → {"messages": […], "errors": […]}

@@ -12,7 +12,7 @@ import yaml
 
 
 class Once(yaml.CSafeLoader):
-    """Takes no key twice: what Kubernetes makes of that is anybody's guess."""
+    """Rejects duplicate keys, which parsers treat differently."""
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]

@@ -229,15 +229,15 @@ fn a_silent_duplicate_that_listening_cannot_see_is_found() {
 fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     let lab = Lab::new().unwrap();
     let (switch, client) = client(&lab);
-    let simulated = switch.host("odd").unwrap();
+    let simulated = switch.host("simulated").unwrap();
     let milliseconds = Duration::from_millis;
     let mac = |last| MacAddr([2, 0, 0, 0, 9, last]);
 
     let slow =
         ReplyingHost::with_replies(&simulated, "192.0.2.21", vec![(milliseconds(420), mac(1))]);
-    let (exit, record_of) = record(&client, &["192.0.2.21"]);
+    let (exit, result) = record(&client, &["192.0.2.21"]);
     assert_eq!(
-        (exit, &record_of["verdict"]),
+        (exit, &result["verdict"]),
         (SUCCESS, &"one_owner".into())
     );
     drop(slow);
@@ -245,34 +245,34 @@ fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     // The first reply is not the only one.
     let replies = vec![(milliseconds(0), mac(1)), (milliseconds(400), mac(2))];
     let fast_and_slow = ReplyingHost::with_replies(&simulated, "192.0.2.22", replies);
-    let (exit, record_of) = record(&client, &["192.0.2.22"]);
+    let (exit, result) = record(&client, &["192.0.2.22"]);
     assert_eq!(
-        (exit, &record_of["verdict"]),
+        (exit, &result["verdict"]),
         (CONFLICT, &"conflict".into())
     );
     drop(fast_and_slow);
 
     let repeating =
         ReplyingHost::with_replies(&simulated, "192.0.2.23", vec![(milliseconds(0), mac(3)); 5]);
-    let (exit, record_of) = record(&client, &["192.0.2.23"]);
+    let (exit, result) = record(&client, &["192.0.2.23"]);
     assert_eq!(
-        (exit, &record_of["verdict"]),
+        (exit, &result["verdict"]),
         (SUCCESS, &"one_owner".into())
     );
-    assert_eq!(record_of["owners"][0]["probes_answered"], 3);
-    assert_eq!(record_of["owners"][0]["replies"], 15);
+    assert_eq!(result["owners"][0]["probes_answered"], 3);
+    assert_eq!(result["owners"][0]["replies"], 15);
     drop(repeating);
 
     // A router replies with its virtual MAC and with its own MAC.
     let router = MacAddr([0, 0, 0x5e, 0, 1, 7]);
     let replies = vec![(milliseconds(0), router), (milliseconds(1), mac(4))];
     let virtual_router = ReplyingHost::with_replies(&simulated, "192.0.2.24", replies);
-    let (exit, record_of) = record(&client, &["192.0.2.24"]);
+    let (exit, result) = record(&client, &["192.0.2.24"]);
     assert_eq!(
-        (exit, &record_of["verdict"]),
+        (exit, &result["verdict"]),
         (SUCCESS, &"one_owner".into())
     );
-    assert_eq!(record_of["hint"], "router_and_host");
+    assert_eq!(result["hint"], "router_and_host");
     drop(virtual_router);
 
     // Two MACs are two hosts unless they are declared to be one.
@@ -280,9 +280,9 @@ fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     let _pair = ReplyingHost::with_replies(&simulated, "192.0.2.25", replies);
     assert_eq!(record(&client, &["192.0.2.25"]).0, CONFLICT);
     let same = format!("{},{}", mac(5), mac(6));
-    let (exit, record_of) = record(&client, &["192.0.2.25", "--same-owner", &same]);
+    let (exit, result) = record(&client, &["192.0.2.25", "--same-owner", &same]);
     assert_eq!(
-        (exit, &record_of["verdict"]),
+        (exit, &result["verdict"]),
         (SUCCESS, &"one_owner".into())
     );
 }
@@ -790,9 +790,9 @@ fn an_interface_that_goes_down_during_a_check_makes_it_exit_4() {
         .probe(&["check", "--for", "1m", "192.0.2.11"])
         .unwrap();
     let capture = client.capture().unwrap();
-    let record_of =
+    let result =
         |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
-    capture.wait_for_arp(TIMEOUT, record_of).unwrap();
+    capture.wait_for_arp(TIMEOUT, result).unwrap();
     client
         .ip(["link", "set", "dev", INTERFACE, "down"])
         .unwrap();
@@ -959,9 +959,9 @@ fn check_works_beside_daemons_in_native_xdp_and_in_tc() {
     let address = "127.0.0.1:9791".parse().unwrap();
     eventually("the second daemon to be ready", TIMEOUT, || {
         anyhow::ensure!(!tc.has_ended(), "it ended: {}", tc.written_output());
-        let record_of = hosts.client.http_get(address, "/readyz");
-        Ok(record_of
-            .is_ok_and(|record_of| record_of.status == 200)
+        let result = hosts.client.http_get(address, "/readyz");
+        Ok(result
+            .is_ok_and(|result| result.status == 200)
             .then_some(()))
     })
     .unwrap();

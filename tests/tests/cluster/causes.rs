@@ -28,7 +28,7 @@ const IPVS: u8 = 231;
 const SEVERAL_INSTALLS: u8 = 232;
 const ARP_FLUX: u8 = 233;
 /// The expected node has the address and was not observed announcing it.
-const STALE_BY_WORD: u8 = 234;
+const STALE_STATUS: u8 = 234;
 /// kube-vip has a Lease for it, with a MAC of its own.
 const LEASED: u8 = 235;
 /// It is announced through an interface that belongs to no known node, and the expected node is not among the known
@@ -131,8 +131,8 @@ impl Environment {
         other["metadata"]["namespace"] = json!("other-metallb");
         api.create(&other)?;
         self.service("flux", ARP_FLUX)?;
-        let unheard = self.service("unheard", STALE_BY_WORD)?;
-        api.create(&l2_status("l2-unheard", "node-2", &unheard))?;
+        let unobserved = self.service("unobserved", STALE_STATUS)?;
+        api.create(&l2_status("l2-unobserved", "node-2", &unobserved))?;
         let mut leased = service("shop", "leased");
         leased["metadata"]["annotations"] = json!({
             "kube-vip.io/vipHost": "node-2",
@@ -179,7 +179,7 @@ fn start<'a>(
     let options = [&options[..], &["--socket", socket.argument()]].concat();
     let daemon = watcher.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
-    daemon.wait_for_metrics("the services to be followed", TIMEOUT, |metrics| {
+    daemon.wait_for_metrics("the service statuses to be watched", TIMEOUT, |metrics| {
         let labels = [("resource", "servicel2statuses")];
         Ok(metrics.get("arp_monitor_kubernetes_objects", &labels) > Some(0.0))
     })?;
@@ -256,7 +256,7 @@ fn each_cause_is_found_from_frames_and_cluster_objects() -> Result<()> {
         (one, NODE_ADDRESS),
         (one, SEVERAL_INSTALLS),
         (two, SEVERAL_INSTALLS),
-        (one, STALE_BY_WORD),
+        (one, STALE_STATUS),
         (one, LEASED),
         (&environment.device, LEASED),
         (one, OTHER_CARD),
@@ -270,7 +270,7 @@ fn each_cause_is_found_from_frames_and_cluster_objects() -> Result<()> {
         (two, IPVS),
         (three, IPVS),
         (four, ARP_FLUX),
-        (two, STALE_BY_WORD),
+        (two, STALE_STATUS),
         (&environment.device, OTHER_CARD),
     ] {
         host.add_address(&format!("{}/24", ip(last)))?;
@@ -291,7 +291,7 @@ fn each_cause_is_found_from_frames_and_cluster_objects() -> Result<()> {
         (IPVS, "ipvs_strict_arp", "internal"),
         (SEVERAL_INSTALLS, "multiple_installations", "internal"),
         (ARP_FLUX, "arp_flux", "internal"),
-        (STALE_BY_WORD, "stale_speaker", "internal"),
+        (STALE_STATUS, "stale_speaker", "internal"),
         (LEASED, "stale_speaker", "internal"),
         (OTHER_CARD, "unknown", "unknown"),
     ] {

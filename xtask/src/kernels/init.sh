@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The first process of a guest: makes the system just complete enough for the tests, runs them, ends it.
+# The init process of a guest: prepares a minimal system, runs the tests, and powers off.
 
 mount() { busybox mount -t "$1" "$1" "$2"; }
 mount proc /proc
@@ -15,10 +15,10 @@ while read -r module; do
 done </modules/order
 
 for test in /tests/*; do
-    # One after the other: what is emulated is slow, and the tests have deadlines.
+    # One after the other: emulation is slow, and the tests have timeouts.
     "$test" --test-threads=1 </dev/null 2>&1
     echo "guest: ${test##*/} ended with $?"
 done
 
-# QEMU is told not to reboot, and ends instead.
+# QEMU runs with -no-reboot and exits instead.
 busybox reboot -f

@@ -1,5 +1,5 @@
-# Runs a command in another root file system, in mount and process namespaces of its own: what it mounts or leaves
-# running ends with it. The kernel, its network namespaces and BPF are the machine's.
+# Runs a command in another root file system, in separate mount and process namespaces: its mounts and processes end
+# with it. The kernel, its network namespaces and BPF are shared with the machine.
 # Arguments: the root, Rust's toolchain, then a command.
 set -eu
 root=$1 toolchain=$2
