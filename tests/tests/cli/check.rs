@@ -236,29 +236,20 @@ fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     let slow =
         ReplyingHost::with_replies(&simulated, "192.0.2.21", vec![(milliseconds(420), mac(1))]);
     let (exit, result) = record(&client, &["192.0.2.21"]);
-    assert_eq!(
-        (exit, &result["verdict"]),
-        (SUCCESS, &"one_owner".into())
-    );
+    assert_eq!((exit, &result["verdict"]), (SUCCESS, &"one_owner".into()));
     drop(slow);
 
     // The first reply is not the only one.
     let replies = vec![(milliseconds(0), mac(1)), (milliseconds(400), mac(2))];
     let fast_and_slow = ReplyingHost::with_replies(&simulated, "192.0.2.22", replies);
     let (exit, result) = record(&client, &["192.0.2.22"]);
-    assert_eq!(
-        (exit, &result["verdict"]),
-        (CONFLICT, &"conflict".into())
-    );
+    assert_eq!((exit, &result["verdict"]), (CONFLICT, &"conflict".into()));
     drop(fast_and_slow);
 
     let repeating =
         ReplyingHost::with_replies(&simulated, "192.0.2.23", vec![(milliseconds(0), mac(3)); 5]);
     let (exit, result) = record(&client, &["192.0.2.23"]);
-    assert_eq!(
-        (exit, &result["verdict"]),
-        (SUCCESS, &"one_owner".into())
-    );
+    assert_eq!((exit, &result["verdict"]), (SUCCESS, &"one_owner".into()));
     assert_eq!(result["owners"][0]["probes_answered"], 3);
     assert_eq!(result["owners"][0]["replies"], 15);
     drop(repeating);
@@ -268,10 +259,7 @@ fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     let replies = vec![(milliseconds(0), router), (milliseconds(1), mac(4))];
     let virtual_router = ReplyingHost::with_replies(&simulated, "192.0.2.24", replies);
     let (exit, result) = record(&client, &["192.0.2.24"]);
-    assert_eq!(
-        (exit, &result["verdict"]),
-        (SUCCESS, &"one_owner".into())
-    );
+    assert_eq!((exit, &result["verdict"]), (SUCCESS, &"one_owner".into()));
     assert_eq!(result["hint"], "router_and_host");
     drop(virtual_router);
 
@@ -281,10 +269,7 @@ fn slow_and_repeated_replies_and_several_macs_of_one_host_are_classified() {
     assert_eq!(record(&client, &["192.0.2.25"]).0, CONFLICT);
     let same = format!("{},{}", mac(5), mac(6));
     let (exit, result) = record(&client, &["192.0.2.25", "--same-owner", &same]);
-    assert_eq!(
-        (exit, &result["verdict"]),
-        (SUCCESS, &"one_owner".into())
-    );
+    assert_eq!((exit, &result["verdict"]), (SUCCESS, &"one_owner".into()));
 }
 
 #[test]
@@ -790,8 +775,7 @@ fn an_interface_that_goes_down_during_a_check_makes_it_exit_4() {
         .probe(&["check", "--for", "1m", "192.0.2.11"])
         .unwrap();
     let capture = client.capture().unwrap();
-    let result =
-        |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
+    let result = |frame: &ArpFrame| frame.oper == ArpFrame::REPLY && frame.spa == [192, 0, 2, 11];
     capture.wait_for_arp(TIMEOUT, result).unwrap();
     client
         .ip(["link", "set", "dev", INTERFACE, "down"])
