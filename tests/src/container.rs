@@ -86,7 +86,7 @@ impl Host {
             "the pod does not use the host network"
         );
         let [container] = pod["containers"].as_array().map_or(&[][..], Vec::as_slice) else {
-            bail!("the pod has not just one container");
+            bail!("the pod must have exactly one container");
         };
         let volumes = volumes(pod, objects, directory.path())?;
         configure(&mut runtime, container, &volumes, address, withheld)?;
@@ -268,7 +268,7 @@ fn configure(
     let mut mounts = Vec::new();
     for (field, value) in container
         .as_object()
-        .context("the container is no object")?
+        .context("the container is not an object")?
     {
         match field.as_str() {
             "image" => {}
@@ -356,8 +356,14 @@ fn secure(process: &mut Value, context: &Value, withheld: Withheld) -> anyhow::R
                 process["noNewPrivileges"] = json!(!value.as_bool().unwrap_or(true));
             }
             "capabilities" => {
-                ensure!(value["drop"] == json!(["ALL"]), "not all are dropped");
-                let added = value["add"].as_array().context("none is added")?.iter();
+                ensure!(
+                    value["drop"] == json!(["ALL"]),
+                    "the container must drop all capabilities"
+                );
+                let added = value["add"]
+                    .as_array()
+                    .context("the container adds no capabilities")?
+                    .iter();
                 capabilities.extend(
                     added
                         .filter_map(Value::as_str)
@@ -372,7 +378,7 @@ fn secure(process: &mut Value, context: &Value, withheld: Withheld) -> anyhow::R
                     "ambient": [],
                 });
             }
-            "privileged" => ensure!(*value == false, "it is privileged"),
+            "privileged" => ensure!(*value == false, "the container is privileged"),
             "readOnlyRootFilesystem" => security.read_only = *value == true,
             "runAsGroup" => process["user"]["gid"] = value.clone(),
             "runAsUser" => process["user"]["uid"] = value.clone(),

@@ -45,7 +45,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
         return if path.is_file() {
             Ok(path)
         } else {
-            bail!("PROBE_BIN names {}, which is no file", path.display())
+            bail!("PROBE_BIN names {}, which is not a file", path.display())
         };
     }
     let path = target_directory()?.join("release/probe");

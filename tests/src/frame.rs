@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(bogus.bogus(), Some(Bogus::ShaBroadcast));
         assert_eq!(
             bogus.eth_src, MAC,
-            "the Ethernet header is a matter of its own"
+            "the Ethernet source is independent of sha"
         );
     }
 }

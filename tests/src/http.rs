@@ -79,7 +79,7 @@ fn parse(response: &str) -> anyhow::Result<Response> {
     ensure!(version.starts_with("HTTP/1."), "unknown version {version}");
     let status = status_line.next().context("no status")?;
     Ok(Response {
-        status: status.parse().context("the status is no number")?,
+        status: status.parse().context("the status is not a number")?,
         body: body.to_owned(),
     })
 }

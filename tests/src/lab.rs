@@ -112,7 +112,7 @@ impl Lab {
             host.set_link_up()?;
         }
         for host in &hosts {
-            host.wait_for_link("its carrier", crate::Link::is_up)?;
+            host.wait_for_link("the carrier", crate::Link::is_up)?;
         }
         Ok(hosts)
     }

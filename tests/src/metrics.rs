@@ -78,7 +78,7 @@ impl Sample {
         Ok(Self {
             name: name.to_owned(),
             labels,
-            value: value.parse().context("the value is no number")?,
+            value: value.parse().context("the value is not a number")?,
         })
     }
 
@@ -88,7 +88,7 @@ impl Sample {
         self.value
             .to_string()
             .parse()
-            .with_context(|| format!("{} of {} is no count", self.value, self.name))
+            .with_context(|| format!("{} of {} is not a count", self.value, self.name))
     }
 }
 
@@ -103,7 +103,7 @@ fn parse_labels(mut text: &str) -> anyhow::Result<(BTreeMap<String, String>, &st
         let (name, rest) = text.split_once("=\"").context("a label without a value")?;
         let (value, rest) = parse_quoted(rest)?;
         if labels.insert(name.to_owned(), value).is_some() {
-            bail!("two labels {name}");
+            bail!("duplicate label {name}");
         }
         text = rest;
     }
@@ -116,14 +116,14 @@ fn parse_quoted(text: &str) -> anyhow::Result<(String, &str)> {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Ok((value, &text[at + 1..])),
-            '\\' => match characters.next().context("an escape of nothing")?.1 {
+            '\\' => match characters.next().context("an incomplete escape")?.1 {
                 'n' => value.push('\n'),
                 escaped => value.push(escaped),
             },
             _ => value.push(character),
         }
     }
-    bail!("a label's value does not end")
+    bail!("a label's value without a closing quote")
 }
 
 #[cfg(test)]
@@ -170,7 +170,10 @@ odd{text="a \"b\" \\ c\nd, e=\"}",} +Inf
                 .count("frames_total", &[("interface", "eth2")])
                 .is_err()
         );
-        assert!(metrics.count("odd", &[]).is_err(), "infinity is no count");
+        assert!(
+            metrics.count("odd", &[]).is_err(),
+            "infinity is not a count"
+        );
     }
 
     #[test]

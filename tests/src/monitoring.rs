@@ -95,7 +95,7 @@ impl Host {
     /// Starts Prometheus and Alertmanager with the deployed rules and inhibitions. Minutes are replaced by seconds,
     /// so that a test can wait until an alert ends.
     pub fn monitoring(&self) -> anyhow::Result<Monitoring<'_>> {
-        let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
+        let files = TempDir::with_prefix("probe-test-").context("cannot create a directory")?;
         let at = |name: &str| files.path().join(name);
         let webhook = self.enter(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
         let url = format!("http://{}/", webhook.local_addr()?);

@@ -134,7 +134,7 @@ impl ScatteringSender {
         let frame = frame.bytes();
         ensure!(
             frame.len() >= Self::SHORTEST,
-            "{} bytes are sent in one piece",
+            "a frame of {} bytes would be linear",
             frame.len()
         );
         // flags and gso_type 0; hdr_len; gso_size, csum_start and csum_offset 0.
@@ -218,7 +218,7 @@ impl Capture {
     pub(crate) fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
         let (socket, link) = namespace.enter(|| open(interface, Some(SockProtocol::EthAll)))?;
         setsockopt(&socket, RcvBufForce, &BACKLOG)
-            .context("cannot enlarge a receive buffer (it takes CAP_NET_ADMIN)")?;
+            .context("cannot enlarge a receive buffer (needs CAP_NET_ADMIN)")?;
         Ok(Self { socket, link })
     }
 
@@ -280,6 +280,6 @@ fn open(interface: &str, protocol: Option<SockProtocol>) -> anyhow::Result<(Owne
         SockFlag::SOCK_CLOEXEC,
         protocol,
     )
-    .context("cannot open a packet socket (it takes CAP_NET_RAW)")?;
+    .context("cannot open a packet socket (needs CAP_NET_RAW)")?;
     Ok((socket, link))
 }

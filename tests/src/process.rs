@@ -240,7 +240,7 @@ impl Process {
                 .lines()
                 .filter_map(|line| line.split_once(':'))
                 .find_map(|(key, value)| (key == name).then(|| value.trim().to_owned()));
-            values.push(value.with_context(|| format!("no {name} of a thread"))?);
+            values.push(value.with_context(|| format!("a thread without the field {name}"))?);
         }
         Ok(values)
     }
@@ -251,9 +251,7 @@ impl Process {
         let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         // The name in parentheses may contain any character; `utime` and `stime` are the 12th and 13th fields after
         // it.
-        let (_, fields) = stat
-            .rsplit_once(')')
-            .context("no name in a process's stat")?;
+        let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
         let ticks = fields
             .split_whitespace()
             .skip(11)
@@ -284,7 +282,10 @@ impl Process {
         while state.open_streams > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{} ended, but a child of it holds its output", self.title);
+                bail!(
+                    "{} exited, but a child process keeps its output open",
+                    self.title
+                );
             }
             state = self.output.wait(state, left);
         }

@@ -248,12 +248,12 @@ fn read(stream: &mut impl Read) -> anyhow::Result<ReceivedMessage> {
         if line.is_empty() {
             break;
         }
-        let (name, value) = line.split_once(':').context("no header")?;
+        let (name, value) = line.split_once(':').context("an invalid header")?;
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").context("no length")?;
+    let length = headers.get("content-length").context("no content-length")?;
     let length: u64 = length.parse()?;
-    ensure!(length < LONGEST, "too long");
+    ensure!(length < LONGEST, "the message is too long");
     let mut body = vec![0; usize::try_from(length)?];
     reader.read_exact(&mut body)?;
     Ok(ReceivedMessage {

@@ -278,7 +278,7 @@ impl Observers {
         options: &[&str],
         daemon: Option<ProbingDaemon>,
     ) -> anyhow::Result<Self> {
-        let files = TempDir::with_prefix("probe-test-").context("cannot make a directory")?;
+        let files = TempDir::with_prefix("probe-test-").context("cannot create a directory")?;
         let [recording, capture] = [RECORDING, CAPTURE].map(|name| files.path().join(name));
         let write = ["-o", "json", "--write", path_argument(&recording)?];
         let watch = if let Some(daemon) = &daemon {

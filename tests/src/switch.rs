@@ -67,7 +67,7 @@ impl Switch {
         }
         self.plug(&host)?;
         host.set_link_up()?;
-        host.wait_for_link("its carrier", Link::is_up)?;
+        host.wait_for_link("the carrier", Link::is_up)?;
         eventually(
             &format!("the port of {name} to forward"),
             Duration::from_secs(5),

@@ -102,7 +102,7 @@ mod tests {
             let path = path.display();
             assert!(
                 committed.is_ok_and(|committed| committed == text),
-                "deploy/{path} is not what the chart gives: run `cargo xtask manifests`"
+                "deploy/{path} differs from the rendered chart: run `cargo xtask manifests`"
             );
         }
     }

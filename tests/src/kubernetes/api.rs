@@ -60,7 +60,7 @@ impl<'a> Api<'a> {
     pub fn create(&self, object: &Value) -> anyhow::Result<Value> {
         self.request("POST", &collection(object)?, Some(object))?
             .success()
-            .with_context(|| format!("cannot make {object}"))
+            .with_context(|| format!("cannot create {object}"))
     }
 
     /// Creates several objects in order.

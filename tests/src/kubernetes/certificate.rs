@@ -65,7 +65,7 @@ impl Certificates {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .context("no version of TLS")?
+            .context("no supported TLS version")?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Arc::new(config))

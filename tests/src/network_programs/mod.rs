@@ -27,7 +27,7 @@ pub use ucarp::Ucarp;
 
 /// Creates a directory for the files of one program; it is removed on drop.
 fn directory() -> anyhow::Result<TempDir> {
-    TempDir::with_prefix("probe-test-").context("cannot make a directory")
+    TempDir::with_prefix("probe-test-").context("cannot create a directory")
 }
 
 /// Writes a file.

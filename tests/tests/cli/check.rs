@@ -484,7 +484,11 @@ fn a_sweep_changes_no_neighbour_table() {
     let found = records
         .iter()
         .filter(|record| record["verdict"] != "no_reply");
-    assert_eq!(found.count(), 4, "client, server and rival, first, second");
+    assert_eq!(
+        found.count(),
+        4,
+        "client, server and duplicate, first, second"
+    );
     assert_eq!(hosts_with_tables.map(neighbour_table), before);
 }
 
@@ -520,7 +524,7 @@ fn a_host_that_boots_during_a_check_keeps_its_address() {
         if let Some(arp) = arp.and_then(|frame| frame.arp()) {
             let is_duplicate = is_request_for(&arp, address.into());
             on_its_way += u32::from(is_duplicate);
-            assert!(on_its_way <= 1, "a rival: {arp:?}");
+            assert!(on_its_way <= 1, "an ARP probe of another host: {arp:?}");
         }
     }
     booting.add_address("192.0.2.40/24").unwrap();
@@ -942,7 +946,7 @@ fn check_works_beside_daemons_in_native_xdp_and_in_tc() {
     let tc = hosts.client.probe(&words).unwrap();
     let address = "127.0.0.1:9791".parse().unwrap();
     eventually("the second daemon to be ready", TIMEOUT, || {
-        anyhow::ensure!(!tc.has_ended(), "it ended: {}", tc.written_output());
+        anyhow::ensure!(!tc.has_ended(), "the daemon ended: {}", tc.written_output());
         let result = hosts.client.http_get(address, "/readyz");
         Ok(result
             .is_ok_and(|result| result.status == 200)

@@ -236,7 +236,7 @@ fn links_to_directories_are_followed_once_even_in_a_cycle() {
     let report = repository.json(4, &["east"]);
     let unread = &report["unread"][0];
     assert_eq!(unread["file"], "east/zero.yaml");
-    assert_eq!(unread["reason"], "it is no regular file");
+    assert_eq!(unread["reason"], "not a regular file");
 }
 
 #[test]

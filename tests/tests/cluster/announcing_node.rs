@@ -120,7 +120,7 @@ fn an_address_announced_by_a_load_balancer_on_this_host_is_not_silent() -> Resul
     daemon.wait_until_ready()?;
     // Another host is on the network.
     two.run(["ping", "-c1", "-W1", "192.0.2.1"])?;
-    daemon.wait_for_metrics("the addresses to be expected", TIMEOUT, |metrics| {
+    daemon.wait_for_metrics("the addresses to be tracked", TIMEOUT, |metrics| {
         Ok(silent(metrics, ANNOUNCED).is_some() && silent(metrics, DEAD).is_some())
     })?;
     // On another node, two probes without a reply mean `silent`: of these ten probes, each address gets at least
@@ -144,7 +144,7 @@ fn an_address_announced_by_a_load_balancer_on_this_host_is_not_silent() -> Resul
     for ip in [ANNOUNCED, DEAD] {
         two.run(["arping", "-D", "-c1", "-w2", "-I", "eth0", ip])?;
     }
-    let metrics = daemon.wait_for_metrics("the silence of one", TIMEOUT, |metrics| {
+    let metrics = daemon.wait_for_metrics("the silence of one address", TIMEOUT, |metrics| {
         Ok(silent(metrics, DEAD) == Some(1.0))
     })?;
     assert_eq!(silent(&metrics, ANNOUNCED), Some(0.0));

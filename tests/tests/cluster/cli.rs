@@ -135,10 +135,7 @@ fn every_address_of_the_cluster_is_compared_with_the_replies() -> Result<()> {
     assert_eq!(exit, UNMET, "{records:?}");
     let ips: Vec<_> = records.keys().map(String::as_str).collect();
     let whole: Vec<_> = (64..=71).map(|last| format!("192.0.2.{last}")).collect();
-    assert_eq!(
-        ips, whole,
-        "all of the pool that is announced by ARP, and nothing else"
-    );
+    assert_eq!(ips, whole, "exactly the addresses of the layer 2 pool");
     for (ip, verdict, expected) in [
         ("192.0.2.64", "one_owner", true),
         ("192.0.2.65", "no_reply", false),

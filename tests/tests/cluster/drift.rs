@@ -204,7 +204,7 @@ fn each_kind_of_drift_is_reported_with_its_reason() -> Result<()> {
     // The monitoring host might announce the addresses itself, so the daemon waits until another host resolves them
     // without a reply.
     for ip in ["192.0.2.226", "192.0.2.227"] {
-        daemon.wait_for_metrics("an address to be expected", TIMEOUT, |metrics| {
+        daemon.wait_for_metrics("an address to be tracked", TIMEOUT, |metrics| {
             let labels = [("ip", ip)];
             Ok(metrics.get("arp_monitor_tracked_silent", &labels).is_some())
         })?;

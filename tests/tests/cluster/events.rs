@@ -104,7 +104,7 @@ fn the_leader_sends_a_conflict_and_its_end_as_events_and_to_the_webhook() -> Res
     ];
     let daemon = hosts.client.daemon_under(&access.words(), &options)?;
     daemon.wait_until_ready()?;
-    daemon.wait_for_metrics("the cluster to be known", TIMEOUT, |metrics| {
+    daemon.wait_for_metrics("the cluster to be watched", TIMEOUT, |metrics| {
         let labels = [("service_name", "frontend")];
         let mut series = metrics.select("arp_monitor_tracked_silent", &labels);
         Ok(series.next().is_some())

@@ -172,12 +172,12 @@ fn a_conflict_on_a_service_address_names_service_pool_nodes_and_cause() -> Resul
         expected(metrics) == ["192.0.2.19"]
     })?;
     eventually(
-        "the conflict of an address that only a pool has",
+        "the conflict of an address of a pool without a service",
         TIMEOUT,
         || {
             let conflicts = watched.lines("/v1/conflicts")?;
             let [conflict] = &conflicts[..] else {
-                anyhow::bail!("not one conflict: {conflicts:#?}")
+                anyhow::bail!("expected one conflict: {conflicts:#?}")
             };
             let is_known = conflict["tracked"] == false
                 && conflict["cluster"]["pool"]["name"] == "production"

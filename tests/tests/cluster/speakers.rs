@@ -232,7 +232,10 @@ fn two_leaders_that_delete_each_others_status_are_a_split_brain() -> Result<()> 
         };
         let result = checks();
         stop.store(true, Ordering::Relaxed);
-        ensure!(storm.join().is_ok(), "the storm ended in a panic");
+        ensure!(
+            storm.join().is_ok(),
+            "the thread that changes the status panicked"
+        );
         result
     })?;
     drop(daemon);

@@ -59,7 +59,12 @@ impl<'a> Follower<'a> {
             let cluster = self.cluster()?;
             Ok(condition(&cluster).then_some(cluster))
         })
-        .with_context(|| format!("it knows {:#}", self.cluster().unwrap_or_default()))
+        .with_context(|| {
+            format!(
+                "the cluster as the daemon knows it: {:#}",
+                self.cluster().unwrap_or_default()
+            )
+        })
     }
 
     /// Waits until each of these resources has this state in the metrics.
@@ -367,7 +372,9 @@ fn one_node_is_the_leader_and_another_takes_over_when_it_dies() -> Result<()> {
     let [of_one, of_other] =
         [&one, &other].map(|host| kubernetes.deploy_to(host, &account).unwrap());
     let one = Follower::start(&one, &of_one, &["--node-name", "node-1"])?;
-    eventually("a holder", TIMEOUT, || Ok(one.is_leader()?.then_some(())))?;
+    eventually("a holder of the Lease", TIMEOUT, || {
+        Ok(one.is_leader()?.then_some(()))
+    })?;
     let other = Follower::start(&other, &of_other, &["--node-name", "node-2"])?;
     other.wait_for_state("current", &["services"], TIMEOUT)?;
     let leases = "/apis/coordination.k8s.io/v1/namespaces/arp-monitor/leases/arp-monitor";
@@ -380,10 +387,10 @@ fn one_node_is_the_leader_and_another_takes_over_when_it_dies() -> Result<()> {
     };
     let first = holder()?;
     assert!(first.contains("node-1"), "{first}");
-    assert!(!other.is_leader()?, "two speak for it");
+    assert!(!other.is_leader()?, "two leaders");
 
     one.daemon.kill()?;
-    eventually("another holder", TAKEOVER_TIMEOUT, || {
+    eventually("another holder of the Lease", TAKEOVER_TIMEOUT, || {
         Ok(other.is_leader()?.then_some(()))
     })?;
     let second = holder()?;

@@ -346,7 +346,7 @@ fn a_tracked_address_without_replies_is_silent_until_it_replies() {
 
     hosts.server.add_address(&address).unwrap();
     eventually(
-        "the address to speak again",
+        "the address to reply again",
         Duration::from_secs(20),
         || Ok((!is_silent()).then_some(())),
     )
@@ -382,7 +382,7 @@ fn an_unplugged_cable_is_not_silence() {
     hosts.switch.plug(&hosts.client).unwrap();
     hosts
         .client
-        .wait_for_link("its carrier", Link::is_up)
+        .wait_for_link("the carrier", Link::is_up)
         .unwrap();
     hosts.switch.unplug(&hosts.server).unwrap();
     let before = watched.probes_sent("periodic");
@@ -599,7 +599,10 @@ fn a_booting_host_keeps_its_address_while_the_daemon_would_probe() {
     let watched = Watched::start(&monitor, &options);
     watched.wait_until_probed("periodic", 4, LONG_TIMEOUT);
     for _ in 0..2 {
-        assert!(probe_for(&booting, SHARED), "it was taken for a rival");
+        assert!(
+            probe_for(&booting, SHARED),
+            "the daemon must not prevent the configuration of the address"
+        );
     }
     let condition = |metrics: &Metrics| Ok(not_sent(metrics, "newcomer") >= 1);
     watched

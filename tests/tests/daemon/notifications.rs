@@ -135,7 +135,7 @@ fn a_conflict_is_sent_with_both_macs_and_so_is_its_end() {
     files.write("secret", "an0ther\n");
     hosts.remove_duplicate().unwrap();
     receiver
-        .wait_for_notification("its end", RETRY_TIMEOUT, |notification| {
+        .wait_for_notification("the end of the conflict", RETRY_TIMEOUT, |notification| {
             is(notification, "conflict_resolved", SHARED_ADDRESS)
         })
         .unwrap();
@@ -185,7 +185,7 @@ fn nothing_is_sent_to_a_receiver_with_an_untrusted_certificate() {
     assert!(received["text"].as_str().unwrap().starts_with("DRILL"));
     end(drill);
     receiver
-        .wait_for_notification("its end", TIMEOUT, |notification| {
+        .wait_for_notification("the end of the conflict", TIMEOUT, |notification| {
             is(notification, "conflict_resolved", "192.0.2.1")
         })
         .unwrap();
@@ -223,7 +223,7 @@ fn pending_notifications_are_sent_in_one_message() {
     let waiting = [("channel", "webhook")];
     daemon
         .wait_for_metrics(
-            "one that waits after two attempts",
+            "a pending notification after two attempts",
             RETRY_TIMEOUT,
             |metrics| {
                 let waiting = metrics.get("arp_monitor_notifications_pending", &waiting);

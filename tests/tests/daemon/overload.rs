@@ -217,7 +217,7 @@ fn clients_that_do_not_read_are_limited_in_number_and_memory() {
     while clients.len() < 64 {
         clients.push(silent_client(&daemon_socket, "/v1/findings"));
     }
-    eventually("a client too many to be refused", TIMEOUT, || {
+    eventually("the client above the limit to be refused", TIMEOUT, || {
         let refused = list(&["interfaces"]);
         let is_refused =
             refused.status.code() == Some(4) && refused.stderr.contains("64 clients are connected");

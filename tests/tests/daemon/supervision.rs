@@ -88,7 +88,10 @@ fn the_end_of_any_essential_task_ends_the_process_with_its_name() {
             finished.stderr.contains(&format!("the task {task} ")),
             "{finished:?}"
         );
-        assert!(!daemon_socket.path().exists(), "{task} left the socket");
+        assert!(
+            !daemon_socket.path().exists(),
+            "{task}: the socket was not removed"
+        );
     }
 }
 
@@ -162,7 +165,7 @@ fn a_link_that_is_down_is_reported_and_not_ready() {
     };
     assert_eq!(up(&daemon.metrics().unwrap()), Some(1.0));
     peer.ip(["link", "set", INTERFACE, "down"]).unwrap();
-    let state = eventually("it not to be ready", TIMEOUT, || {
+    let state = eventually("the daemon not to be ready", TIMEOUT, || {
         let (status, health) = health(&daemon);
         Ok((status == 503).then_some(health))
     })

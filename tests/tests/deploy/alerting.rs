@@ -66,7 +66,7 @@ fn a_conflict_sends_one_alert_with_both_macs_and_its_resolution() {
 
     hosts.remove_duplicate().unwrap();
     monitoring
-        .wait_for_alert("its end", ALERT_TIMEOUT, |alert| {
+        .wait_for_alert("the resolved alert", ALERT_TIMEOUT, |alert| {
             is(alert, SHARED_ADDRESS, "resolved")
         })
         .unwrap();
@@ -111,7 +111,7 @@ fn a_drill_sends_a_labelled_alert_and_ends_with_ctrl_c() {
     drill.interrupt().unwrap();
     assert_eq!(drill.exit_status(ALERT_TIMEOUT).unwrap().code(), Some(0));
     monitoring
-        .wait_for_alert("its end", ALERT_TIMEOUT, |alert| {
+        .wait_for_alert("the resolved alert", ALERT_TIMEOUT, |alert| {
             is(alert, "192.0.2.1", "resolved")
         })
         .unwrap();

@@ -84,7 +84,7 @@ fn grafanas_types_reject_an_invalid_dashboard() {
     ] {
         assert!(text.contains(right), "{right}");
         let output = check(&text.replace(right, wrong));
-        assert!(!output.status.success(), "{wrong} passes");
+        assert!(!output.status.success(), "{wrong} is accepted");
     }
 }
 
@@ -111,7 +111,7 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
         .flat_map(|panel| {
             let title = panel["title"].as_str().unwrap();
             let targets = panel["targets"].as_array().unwrap();
-            assert!(!targets.is_empty(), "{title} shows nothing");
+            assert!(!targets.is_empty(), "{title} has no data");
             targets.iter().map(move |target| {
                 let expression = target["expr"].as_str().unwrap();
                 (title.to_owned(), expression.to_owned())

@@ -82,7 +82,7 @@ fn the_archive_holds_the_tested_binary_its_pages_completions_and_unit() {
     let read = |path: &Path| fs::read(path).unwrap();
     assert!(
         read(&probe) == read(&binary().unwrap()),
-        "it is another binary than the one that is tested"
+        "the archive contains another binary than the tested one"
     );
     let version = run(Command::new(&probe).arg("--version"));
     assert_eq!(

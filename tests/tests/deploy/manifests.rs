@@ -58,7 +58,7 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
         .into_iter()
         .map(|one| (format!("{} {}", one["kind"], one["metadata"]["name"]), one))
         .collect();
-    assert_eq!(named.len(), number, "two of one name");
+    assert_eq!(named.len(), number, "two objects with the same name");
     named
 }
 
@@ -69,7 +69,7 @@ fn assert_same(form: BTreeMap<String, Value>, chart: &BTreeMap<String, Value>) {
     for (name, object) in form {
         assert!(
             chart[&name] == object,
-            "{name} is not what the chart gives: run `cargo xtask manifests`"
+            "{name} differs from the rendered chart: run `cargo xtask manifests`"
         );
     }
 }
@@ -285,7 +285,7 @@ fn requests_are_within_the_limits_and_leave_room_for_the_maps() {
     assert!(bytes(&request["memory"]) <= bytes(&limit["memory"]));
     assert!(
         limit.get("cpu").is_none(),
-        "a monitor that is held up sees less"
+        "a CPU limit would delay detection"
     );
     // docs/installation.md: the kernel side on 512 CPUs, and the binding table.
     assert!(bytes(&limit["memory"]) >= (165 + 15) << 20);

@@ -84,8 +84,11 @@ fn every_alert_has_a_test_that_fires_and_one_that_does_not() {
         let (silent, fires): (Vec<_>, Vec<_>) = checks
             .into_iter()
             .partition(|check| check.contains("exp_alerts: []"));
-        assert!(!silent.is_empty(), "{alert} is never expected to be silent");
-        assert!(!fires.is_empty(), "{alert} is never expected to fire");
+        assert!(
+            !silent.is_empty(),
+            "no test expects that {alert} does not fire"
+        );
+        assert!(!fires.is_empty(), "no test expects that {alert} fires");
     }
 }
 
@@ -104,7 +107,7 @@ fn alertmanager_accepts_the_inhibitions() {
     for list in snippet.lines().filter(|line| line.contains("alertname")) {
         let names = list.split('"').nth(1).unwrap();
         for name in names.split('|') {
-            assert!(known.contains(name), "{name} is no alert");
+            assert!(known.contains(name), "{name} is not an alert");
         }
     }
 }

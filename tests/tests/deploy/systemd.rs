@@ -141,7 +141,7 @@ fn the_daemon_runs_with_the_restrictions_of_the_unit() {
         .unwrap()
         .send(&Frame::announcement(peer.mac(), [192, 0, 2, 9]))
         .unwrap();
-    eventually("the claim to be known", TIMEOUT, || {
+    eventually("the claim to be counted", TIMEOUT, || {
         let bindings = host.probe(&["bindings", "--socket", &socket])?;
         Ok(bindings
             .finish(TIMEOUT)?

@@ -114,7 +114,7 @@ pub fn two_owners_that_alternate_are_a_conflict() {
                 .wait_for_finding("conflict", Duration::from_millis(1200))
                 .ok()
         })
-        .expect("eight claims in ten seconds, by two owners in turn");
+        .expect("a conflict within eight alternating claims in ten seconds");
     assert_eq!(conflict.macs().unwrap(), [first, second]);
     assert!(
         conflict.evidence.to_string().contains("alternation"),
@@ -169,7 +169,11 @@ pub fn a_conflict_expires_after_the_duplicate_is_removed() {
     let metrics = daemon.metrics().unwrap();
     assert_eq!(metrics.get("arp_monitor_open_conflicts", &[]), Some(0.0));
     let owners = metrics.select("arp_monitor_conflict_owners", &[]);
-    assert_eq!(owners.count(), 0, "the series of a closed conflict is gone");
+    assert_eq!(
+        owners.count(),
+        0,
+        "the series of a closed conflict is removed"
+    );
 }
 
 pub fn a_conflict_stays_open_while_both_owners_reply() {

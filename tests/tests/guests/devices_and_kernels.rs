@@ -136,10 +136,10 @@ fn loaded() -> Vec<String> {
 
 fn wait_for_loaded(names: &[&str]) {
     // The kernel frees a program shortly after its last user is gone.
-    eventually(&format!("{names:?} alone to be loaded"), TIMEOUT, || {
+    eventually(&format!("only {names:?} to be loaded"), TIMEOUT, || {
         Ok((loaded() == names).then_some(()))
     })
-    .with_context(|| format!("there are {:?}", loaded()))
+    .with_context(|| format!("loaded programs: {:?}", loaded()))
     .unwrap();
 }
 
@@ -474,7 +474,7 @@ fn a_deleted_filter_is_restored_and_reported() {
             })
             .unwrap();
         wait_for_loaded(&TC);
-        eventually("the filters to be back", TIMEOUT, || {
+        eventually("the filters to be restored", TIMEOUT, || {
             let words = ["tc", "filter", "show", "dev", INTERFACE, direction];
             Ok(monitor.exec(words)?.contains("arp_tc").then_some(()))
         })

@@ -200,7 +200,7 @@ fn tc_programs_move_before_one_that_was_attached_later() {
     let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
     for hook in BOTH {
         eventually(
-            "ours to be first again and the other to stay",
+            "our program to be first and the other one to stay",
             TIMEOUT,
             || {
                 let attached =
@@ -265,7 +265,7 @@ fn sigusr1_frees_the_xdp_slot_and_continues_in_tc() {
     let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
     peer.sender().unwrap().send(&frame(&peer)).unwrap();
     let balance = daemon.wait_until_processed(2).unwrap();
-    assert_eq!(balance.claims, 2, "it counts on where it was");
+    assert_eq!(balance.claims, 2, "the counters continue");
     assert_eq!(daemon.get("/readyz").unwrap().status, 200);
 }
 
@@ -314,7 +314,7 @@ fn repeated_detaching_increases_the_back_off() {
         .unwrap();
         detached.extend(bpf_links(daemon.process()).iter().map(|link| link.id));
         detach(&monitor, &link);
-        eventually("a report of it", TIMEOUT, || {
+        eventually("the log line", TIMEOUT, || {
             let lines = daemon.process().lines(Stream::Stderr);
             let reports = lines.iter().filter(|line| line.contains("reattaching"));
             Ok((reports.count() == times).then_some(()))
@@ -421,7 +421,7 @@ fn nonlinear_headers_of_sent_frames_are_read() {
     let long = frame(&monitor).of_length(ScatteringSender::SHORTEST);
     socket.send(&long).unwrap();
     daemon
-        .wait_for_metrics("a claim that was sent", TIMEOUT, |metrics| {
+        .wait_for_metrics("a sent claim", TIMEOUT, |metrics| {
             Ok(CounterBalance::read(metrics, Direction::Egress)?.claims == 1)
         })
         .unwrap();

@@ -102,7 +102,7 @@ fn each_bogus_frame_is_counted_under_its_reason() {
         assert_eq!(counted, number, "{reason}");
     }
     let bindings = metrics.count("arp_monitor_bindings", &[]).unwrap();
-    assert_eq!(bindings, 0, "a bogus frame binds nothing");
+    assert_eq!(bindings, 0, "a bogus frame creates no binding");
 }
 
 #[test]

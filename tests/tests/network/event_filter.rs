@@ -258,7 +258,7 @@ fn a_flood_of_random_addresses_is_limited_and_evicts_no_known_address() {
     let limited = balance.outcome(Kind::Claim, Outcome::RateLimited);
     assert_eq!(limited + emitted + 1, sent);
     let unchanged = balance.outcome(Kind::Claim, Outcome::Unchanged);
-    assert_eq!(unchanged, 1, "the address from before is still known");
+    assert_eq!(unchanged, 1, "the address was not evicted");
 }
 
 #[test]

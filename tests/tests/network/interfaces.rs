@@ -109,7 +109,7 @@ fn an_interface_is_monitored_from_its_creation_to_its_removal() {
             assert_eq!(left, 0, "{name} in round {round}");
         }
     }
-    eventually("no descriptor to be left over", TIMEOUT, || {
+    eventually("no descriptor to stay open", TIMEOUT, || {
         Ok((descriptors(&daemon) <= at_first).then_some(()))
     })
     .unwrap();
@@ -123,7 +123,7 @@ fn without_its_interface_the_daemon_is_not_ready_until_it_returns() {
     let daemon = monitor.ready_bare_daemon(&["-i", "port0"]).unwrap();
     monitor.ip(["link", "del", "port0"]).unwrap();
     wait_until_monitored(&daemon, &[]);
-    eventually("it not to be ready", TIMEOUT, || {
+    eventually("the daemon not to be ready", TIMEOUT, || {
         Ok((daemon.get("/readyz")?.status == 503).then_some(()))
     })
     .unwrap();
@@ -135,7 +135,7 @@ fn without_its_interface_the_daemon_is_not_ready_until_it_returns() {
     let used = daemon.process().cpu_time().unwrap().saturating_sub(before);
     assert!(
         used < Duration::from_millis(300),
-        "{used:?} in 3 s of nothing"
+        "{used:?} of CPU time in 3 idle seconds"
     );
 
     monitor.add_cable("port0", "far0").unwrap();

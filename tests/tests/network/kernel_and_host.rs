@@ -96,7 +96,7 @@ impl Bench {
             TestRun::pass_verdict(hook),
             "{hook} let the frame go: {frame:02x?}"
         );
-        assert_eq!(test_run.frame, frame, "{hook} left the frame as it was");
+        assert_eq!(test_run.frame, frame, "{hook} must not change the frame");
 
         let counted = self.counted.entry(hook.direction()).or_default();
         let mut expected = *counted;
