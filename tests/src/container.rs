@@ -30,7 +30,7 @@ use crate::{
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Fields that the tests check separately, or that have no meaning outside a cluster.
-const LEFT_OUT: [&str; 6] = [
+const IGNORED_FIELDS: [&str; 6] = [
     "imagePullPolicy",
     "livenessProbe",
     "name",
@@ -319,7 +319,7 @@ fn configure(
                     }));
                 }
             }
-            known if LEFT_OUT.contains(&known) => {}
+            known if IGNORED_FIELDS.contains(&known) => {}
             unknown => bail!("the field `{unknown}` is not supported by the tests"),
         }
     }

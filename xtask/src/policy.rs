@@ -94,9 +94,9 @@ mod tests {
     #[test]
     fn services_are_forbidden_while_the_guard_exists() {
         let path = path("held");
-        let install = NoServices::at(&path).unwrap();
+        let guard = NoServices::at(&path).unwrap();
         let status = Command::new("sh").arg(&path).status();
-        drop(install);
+        drop(guard);
         assert_eq!(status.unwrap().code(), Some(101));
         assert!(!path.exists());
     }

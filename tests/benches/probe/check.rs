@@ -20,7 +20,7 @@ const NETWORK: u32 = 0xc612_0000;
 const REQUESTER: u32 = NETWORK + 1;
 
 /// The number of hosts that share the addresses.
-const MACHINES: usize = 8;
+const HOSTS: usize = 8;
 
 /// Every `OWNED`th address has an owner, and every `OWNED`th of these has two.
 const OWNED: u32 = 4;
@@ -65,7 +65,7 @@ struct Network {
     requester: Host,
     /// A host without an address that receives every broadcast.
     observer: Host,
-    _machines: Vec<Host>,
+    _hosts: Vec<Host>,
     _switch: Switch,
     owners: Owners,
 }
@@ -75,7 +75,7 @@ pub fn run() -> Result<Section> {
         "Probing a network",
         format!(
             "`cargo xtask bench check`: a network on a switch of namespaces; every {OWNED}th address has an owner, of {DUPLICATED} \
-             of these one has two, on {MACHINES} hosts whose kernels answer. Each program by itself at the same rate, {ROUNDS} \
+             of these one has two, on {HOSTS} hosts whose kernels answer. Each program by itself at the same rate, {ROUNDS} \
              rounds: the quicker one, and the worse count. An owner is an address with a MAC. arp-scan is run with \
              `--interval`, arping as `arping -c 1 -w 1`, started for each address at that rate; it probes once, the others probe addresses without a reply twice. The time is that of the process, from its start to its end.\n",
         ),
@@ -151,38 +151,38 @@ impl Network {
         let source_address = Ipv4Addr::from(REQUESTER);
         requester.add_address(&format!("{source_address}/{prefix}"))?;
         let observer = switch.host("observer")?;
-        let machines: Vec<_> = (0..MACHINES)
-            .map(|number| switch.host(&format!("machine{number}")))
+        let hosts: Vec<_> = (0..HOSTS)
+            .map(|number| switch.host(&format!("host{number}")))
             .collect::<Result<_>>()?;
         let mut owners = Owners::new();
-        let mut batches = vec![String::new(); MACHINES];
+        let mut batches = vec![String::new(); HOSTS];
         for (number, address) in addresses(prefix).enumerate() {
             if !u32::from(address).is_multiple_of(OWNED) {
                 continue;
             }
             let number = number / OWNED as usize;
-            let mut having = vec![number % MACHINES];
+            let mut having = vec![number % HOSTS];
             if number.is_multiple_of(DUPLICATED as usize) {
-                having.push((number + 1) % MACHINES);
+                having.push((number + 1) % HOSTS);
             }
-            for machine in having {
+            for host in having {
                 writeln!(
-                    batches[machine],
+                    batches[host],
                     "address add {address}/{prefix} dev {INTERFACE}"
                 )?;
-                owners.insert((address, machines[machine].mac().to_string()));
+                owners.insert((address, hosts[host].mac().to_string()));
             }
         }
         let file = tempfile::NamedTempFile::new()?;
-        for (machine, batch) in machines.iter().zip(batches) {
+        for (host, batch) in hosts.iter().zip(batches) {
             std::fs::write(file.path(), batch)?;
-            let path = file.path().to_str().context("a path that is no text")?;
-            machine.exec(["ip", "-batch", path])?;
+            let path = file.path().to_str().context("the path is not UTF-8")?;
+            host.exec(["ip", "-batch", path])?;
         }
         Ok(Self {
             requester,
             observer,
-            _machines: machines,
+            _hosts: hosts,
             _switch: switch,
             owners,
         })
@@ -195,7 +195,7 @@ impl Network {
         let found = match scanner {
             Scanner::Probe => {
                 let probe = binary()?;
-                let probe = probe.to_str().context("a path that is no text")?;
+                let probe = probe.to_str().context("the path is not UTF-8")?;
                 let rate = rate.to_string();
                 let words = [probe, "check", "-o", "json", "--rate", &rate, &network];
                 let finished = self.requester.spawn(words)?.finish(TIMEOUT)?;

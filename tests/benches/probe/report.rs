@@ -11,12 +11,12 @@ pub struct Section {
     method: String,
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
-    aims: Vec<Aim>,
+    aims: Vec<BenchTarget>,
     notes: Vec<String>,
 }
 
 /// A target and its result.
-struct Aim {
+struct BenchTarget {
     target: String,
     result: String,
     met: bool,
@@ -39,7 +39,7 @@ impl Section {
     }
 
     pub fn target(&mut self, target: impl Into<String>, result: impl Into<String>, met: bool) {
-        self.aims.push(Aim {
+        self.aims.push(BenchTarget {
             target: target.into(),
             result: result.into(),
             met,

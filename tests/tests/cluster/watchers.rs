@@ -20,12 +20,12 @@ const RELIST_TIMEOUT: Duration = Duration::from_secs(90);
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A daemon that watches a cluster, and its socket.
-struct Follower<'a> {
+struct ClusterWatcher<'a> {
     daemon: Daemon<'a>,
     socket: DaemonSocket,
 }
 
-impl<'a> Follower<'a> {
+impl<'a> ClusterWatcher<'a> {
     fn start(host: &'a Host, access: &Access, options: &[&str]) -> Result<Self> {
         let socket = DaemonSocket::new()?;
         let usual = [
@@ -182,15 +182,15 @@ fn objects_of_the_cluster_are_watched_with_the_rights_of_the_deployment() -> Res
     let [node, _other] = lab.pair("node", "other")?;
     let (kubernetes, account) = cluster(&lab)?;
     let access = kubernetes.deploy_to(&node, &account)?;
-    let follower = Follower::start(&node, &access, &[])?;
+    let watcher = ClusterWatcher::start(&node, &access, &[])?;
     let all = [&["services"], &METALLBS[..]].concat();
-    follower.wait_for_state("current", &all, TIMEOUT)?;
-    let known = follower.wait_for("the service", TIMEOUT, |cluster| {
+    watcher.wait_for_state("current", &all, TIMEOUT)?;
+    let known = watcher.wait_for("the service", TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.240"]))
             && pools(cluster) == ["production"]
     })?;
     assert_eq!(known["freshness"]["services"]["known"], "current");
-    let metrics = follower.daemon.metrics()?;
+    let metrics = watcher.daemon.metrics()?;
     assert_eq!(objects(&metrics, "services"), Some(1.0));
     assert_eq!(objects(&metrics, "ipaddresspools"), Some(1.0));
 
@@ -203,7 +203,7 @@ fn objects_of_the_cluster_are_watched_with_the_rights_of_the_deployment() -> Res
     api.assign(&frontend, &["192.0.2.241", "2001:db8::1"])?;
     api.create(&backend)?;
     api.create(&pool("spare", &["198.51.100.0/28"]))?;
-    let known = follower.wait_for("the changes", TIMEOUT, |cluster| {
+    let known = watcher.wait_for("the changes", TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.241", "2001:db8::1"]))
             && addresses(cluster, "backend") == Some(&json!([]))
             && pools(cluster).len() == 2
@@ -214,11 +214,11 @@ fn objects_of_the_cluster_are_watched_with_the_rights_of_the_deployment() -> Res
     api.delete(&pool("spare", &[]))?;
     // A service that is no longer of type LoadBalancer is treated like a deleted one.
     api.patch(&frontend, &json!({ "spec": { "type": "ClusterIP" } }))?;
-    follower.wait_for("the deleted objects to be removed", TIMEOUT, |cluster| {
+    watcher.wait_for("the deleted objects to be removed", TIMEOUT, |cluster| {
         cluster["services"] == json!([]) && pools(cluster) == ["production"]
     })?;
     assert_eq!(refusals(&kubernetes, &account)?, [""; 0]);
-    assert_eq!(follower.daemon.terminate()?.code(), Some(0));
+    assert_eq!(watcher.daemon.terminate()?.code(), Some(0));
     Ok(())
 }
 
@@ -229,15 +229,15 @@ fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterw
     let [node, _other] = lab.pair("node", "other")?;
     let (mut kubernetes, account) = cluster(&lab)?;
     let access = kubernetes.deploy_to(&node, &account)?;
-    let follower = Follower::start(&node, &access, &[])?;
+    let watcher = ClusterWatcher::start(&node, &access, &[])?;
     let all = [&["services"], &METALLBS[..]].concat();
-    follower.wait_for_state("current", &all, TIMEOUT)?;
+    watcher.wait_for_state("current", &all, TIMEOUT)?;
 
     kubernetes.compact()?;
     kubernetes.stop()?;
-    let metrics = follower.wait_for_state("stale", &all, TIMEOUT)?;
+    let metrics = watcher.wait_for_state("stale", &all, TIMEOUT)?;
     assert_eq!(objects(&metrics, "services"), Some(1.0));
-    let known = follower.wait_for("the word that it is stale", TIMEOUT, |cluster| {
+    let known = watcher.wait_for("the word that it is stale", TIMEOUT, |cluster| {
         cluster["freshness"]["services"]["known"] == "stale"
     })?;
     assert_eq!(
@@ -246,7 +246,7 @@ fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterw
         "{known:#}"
     );
     assert!(known["freshness"]["services"]["error"].is_string());
-    let monitoring = follower.daemon.is_ready()?;
+    let monitoring = watcher.daemon.is_ready()?;
     ensure!(monitoring, "the daemon still monitors frames");
 
     // The API server starts without history, so no watch contains the changes made meanwhile.
@@ -254,13 +254,13 @@ fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterw
     let api = kubernetes.api()?;
     api.assign(&service("shop", "frontend"), &["192.0.2.242"])?;
     api.delete(&pool("production", &[]))?;
-    follower.wait_for("the changes", RELIST_TIMEOUT, |cluster| {
+    watcher.wait_for("the changes", RELIST_TIMEOUT, |cluster| {
         addresses(cluster, "frontend") == Some(&json!(["192.0.2.242"]))
             && pools(cluster).is_empty()
             && cluster["freshness"]["services"]["known"] == "current"
     })?;
     // A starting API server denies every request for a moment, which says nothing about the rights.
-    follower.wait_for_state("current", &all, RELIST_TIMEOUT)?;
+    watcher.wait_for_state("current", &all, RELIST_TIMEOUT)?;
     Ok(())
 }
 
@@ -271,9 +271,9 @@ fn metallb_is_found_when_it_is_installed_later() -> Result<()> {
     let kubernetes = lab.kubernetes()?;
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&node, &account)?;
-    let follower = Follower::start(&node, &access, &[])?;
-    follower.wait_for_state("current", &["services"], TIMEOUT)?;
-    follower.wait_for_state("missing", &METALLBS, TIMEOUT)?;
+    let watcher = ClusterWatcher::start(&node, &access, &[])?;
+    watcher.wait_for_state("current", &["services"], TIMEOUT)?;
+    watcher.wait_for_state("missing", &METALLBS, TIMEOUT)?;
 
     let api = kubernetes.api()?;
     install_metallb(&api, true)?;
@@ -285,8 +285,8 @@ fn metallb_is_found_when_it_is_installed_later() -> Result<()> {
         json!({ "metallb.io/ip-allocated-from-pool": "production" });
     api.create(&frontend)?;
     api.assign(&frontend, &["192.0.2.240"])?;
-    follower.wait_for_state("current", &METALLBS, RELIST_TIMEOUT)?;
-    follower.wait_for("the pool", TIMEOUT, |cluster| {
+    watcher.wait_for_state("current", &METALLBS, RELIST_TIMEOUT)?;
+    watcher.wait_for("the pool", TIMEOUT, |cluster| {
         pools(cluster) == ["production"]
     })?;
     assert_eq!(refusals(&kubernetes, &account)?, [""; 0]);
@@ -324,8 +324,8 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
     api.create(&status)?;
     let account = kubernetes.deployed_account()?;
     let access = kubernetes.deploy_to(&node, &account)?;
-    let follower = Follower::start(&node, &access, &[])?;
-    follower.wait_for_state("current", &METALLBS, TIMEOUT)?;
+    let watcher = ClusterWatcher::start(&node, &access, &[])?;
+    watcher.wait_for_state("current", &METALLBS, TIMEOUT)?;
     // The API server drops a null specification, so that such an object is valid.
     let expected = [
         ("ipaddresspools", "backwards"),
@@ -338,7 +338,7 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
         ("servicel2statuses", "worst"),
     ]
     .map(|(resource, name)| (resource.to_owned(), format!("metallb-system/{name}")));
-    follower.wait_for(
+    watcher.wait_for(
         "the good one, and each of the others by name",
         TIMEOUT,
         |cluster| {
@@ -349,14 +349,12 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
         let of_resource = expected.iter().filter(|(of, _)| of == resource).count();
         let labels = [("resource", resource)];
         let what = format!("{of_resource} {resource} to be counted as broken");
-        follower
-            .daemon
-            .wait_for_metrics(&what, TIMEOUT, |metrics| {
-                let number = metrics.count("arp_monitor_kubernetes_invalid_objects", &labels)?;
-                Ok(number == of_resource as u64)
-            })?;
+        watcher.daemon.wait_for_metrics(&what, TIMEOUT, |metrics| {
+            let number = metrics.count("arp_monitor_kubernetes_invalid_objects", &labels)?;
+            Ok(number == of_resource as u64)
+        })?;
     }
-    assert!(follower.daemon.is_ready()?);
+    assert!(watcher.daemon.is_ready()?);
     Ok(())
 }
 
@@ -371,11 +369,11 @@ fn one_node_is_the_leader_and_another_takes_over_when_it_dies() -> Result<()> {
     let api = kubernetes.api()?;
     let [of_one, of_other] =
         [&one, &other].map(|host| kubernetes.deploy_to(host, &account).unwrap());
-    let one = Follower::start(&one, &of_one, &["--node-name", "node-1"])?;
+    let one = ClusterWatcher::start(&one, &of_one, &["--node-name", "node-1"])?;
     eventually("a holder of the Lease", TIMEOUT, || {
         Ok(one.is_leader()?.then_some(()))
     })?;
-    let other = Follower::start(&other, &of_other, &["--node-name", "node-2"])?;
+    let other = ClusterWatcher::start(&other, &of_other, &["--node-name", "node-2"])?;
     other.wait_for_state("current", &["services"], TIMEOUT)?;
     let leases = "/apis/coordination.k8s.io/v1/namespaces/arp-monitor/leases/arp-monitor";
     let holder = || -> Result<String> {
@@ -417,15 +415,15 @@ fn without_rights_the_daemon_reports_it_and_still_monitors_frames() -> Result<()
     });
     api.create(&account)?;
     let access = kubernetes.deploy_to(&node, &kubernetes.token_of("elsewhere", "unprivileged")?)?;
-    let follower = Follower::start(&node, &access, &[])?;
+    let watcher = ClusterWatcher::start(&node, &access, &[])?;
     let all = [&["services"], &METALLBS[..]].concat();
-    follower.wait_for_state("forbidden", &all, TIMEOUT)?;
-    follower
+    watcher.wait_for_state("forbidden", &all, TIMEOUT)?;
+    watcher
         .daemon
         .process()
         .wait_for_line(Stream::Stderr, TIMEOUT, |line| line.contains("ClusterRole"))?;
-    assert!(follower.daemon.is_ready()?);
-    assert_eq!(follower.daemon.terminate()?.code(), Some(0));
+    assert!(watcher.daemon.is_ready()?);
+    assert_eq!(watcher.daemon.terminate()?.code(), Some(0));
     Ok(())
 }
 
@@ -435,18 +433,18 @@ fn survives(fault: Fault, outcome: &str) -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let faulty_server = node.faulty_server(move |_| fault.clone())?;
-    let follower = Follower::start(&node, &faulty_server.access()?, &[])?;
+    let watcher = ClusterWatcher::start(&node, &faulty_server.access()?, &[])?;
     let labels = [("outcome", outcome)];
     let what = format!("the outcome {outcome}");
-    follower
+    watcher
         .daemon
         .wait_for_metrics(&what, TIMEOUT, |metrics| {
             let requests = metrics.count("arp_monitor_kubernetes_requests_total", &labels)?;
             Ok(requests > 0)
         })
-        .with_context(|| follower.daemon.process().written_output())?;
-    assert_eq!(follower.cluster()?["services"], json!([]));
-    assert!(follower.daemon.is_ready()?);
+        .with_context(|| watcher.daemon.process().written_output())?;
+    assert_eq!(watcher.cluster()?["services"], json!([]));
+    assert!(watcher.daemon.is_ready()?);
 
     faulty_server.set(|path| {
         if path.contains("watch=") {
@@ -460,10 +458,10 @@ fn survives(fault: Fault, outcome: &str) -> Result<()> {
         let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": items });
         Fault::Response(200, "application/json", list.to_string())
     });
-    follower.wait_for("the truth", RELIST_TIMEOUT, |cluster| {
+    watcher.wait_for("the truth", RELIST_TIMEOUT, |cluster| {
         addresses(cluster, "frontend").is_some()
     })?;
-    assert_eq!(follower.daemon.terminate()?.code(), Some(0));
+    assert_eq!(watcher.daemon.terminate()?.code(), Some(0));
     Ok(())
 }
 
@@ -514,16 +512,16 @@ fn with_kubernetes_off_no_request_is_sent() -> Result<()> {
     let lab = Lab::new()?;
     let [node, _other] = lab.pair("node", "other")?;
     let faulty_server = node.faulty_server(|_| Fault::NoResponse)?;
-    let follower = Follower::start(&node, &faulty_server.access()?, &["--kubernetes", "off"])?;
-    let metrics = follower.daemon.metrics()?;
+    let watcher = ClusterWatcher::start(&node, &faulty_server.access()?, &["--kubernetes", "off"])?;
+    let metrics = watcher.daemon.metrics()?;
     assert!(states(&metrics).is_empty());
-    follower
+    watcher
         .daemon
         .process()
         .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
             line.contains("--kubernetes off")
         })?;
-    assert_eq!(follower.daemon.terminate()?.code(), Some(0));
+    assert_eq!(watcher.daemon.terminate()?.code(), Some(0));
     assert_eq!(faulty_server.requests(), [""; 0]);
     Ok(())
 }

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the first minute after a start, and more.
 const LONG_TIMEOUT: Duration = Duration::from_secs(90);
 /// A short `--probe-interval`, because the default is five minutes.
-const OFTEN: [&str; 2] = ["--probe-interval", "2s"];
+const SHORT_INTERVAL: [&str; 2] = ["--probe-interval", "2s"];
 /// The last bytes of the addresses that are taken over while several daemons run.
 const TAKEN_OVER: [u8; 2] = [200, 201];
 
@@ -132,9 +132,9 @@ fn announce(host: &Host) {
 
 /// The ARP frames on a host's interface as tcpdump prints them, with kernel timestamps and without loopback
 /// traffic.
-struct Tapped(Process);
+struct ArpCapture(Process);
 
-impl Tapped {
+impl ArpCapture {
     /// `direction` is `out` for frames that the host sends, `in` for frames that it receives.
     fn start(host: &Host, direction: &str) -> Self {
         let words = [
@@ -263,8 +263,8 @@ fn periodic_probing_finds_an_unused_duplicate() {
 fn periodic_probing_finds_another_owner_of_this_hosts_address() {
     let lab = Lab::new().unwrap();
     let hosts = lab.three_hosts().unwrap();
-    let watched = Watched::start(&hosts.server, &OFTEN);
-    let sent = Tapped::start(&hosts.server, "out");
+    let watched = Watched::start(&hosts.server, &SHORT_INTERVAL);
+    let sent = ArpCapture::start(&hosts.server, "out");
     let conflict = watched.wait_for("conflict", SHARED_ADDRESS, LONG_TIMEOUT);
     assert_eq!(
         (conflict.evidence.as_str(), conflict.severity.as_str()),
@@ -399,7 +399,7 @@ fn the_daemon_sends_only_arp_probes_from_its_own_mac_five_a_second() {
     client
         .set_parameter("ipv4/conf/all/arp_ignore", "8")
         .unwrap();
-    let sent = Tapped::start(client, "out");
+    let sent = ArpCapture::start(client, "out");
     let watched = Watched::start(
         client,
         &[
@@ -487,7 +487,7 @@ fn three_daemons_on_a_segment_share_one_probe_budget() {
         .map(|last| format!("192.0.2.{last}/32"))
         .collect();
     let track = track.join(",");
-    let tapped = Tapped::start(&observer, "in");
+    let captured = ArpCapture::start(&observer, "in");
     // No claim for any of them was observed before the first probe.
     let options = ["--track", track.as_str(), "--probe-interval", "15s"];
     let watched: Vec<_> = hosts
@@ -518,7 +518,7 @@ fn three_daemons_on_a_segment_share_one_probe_budget() {
         watched.wait_until_probed("confirmation", 4, LONG_TIMEOUT);
         watched.wait_until_probed("periodic", probes_sent + 12, LONG_TIMEOUT);
     }
-    let probes = tapped.probes();
+    let probes = captured.probes();
     let times = |wanted: &dyn Fn(&ArpProbe) -> bool| -> Vec<_> {
         let wanted = probes.iter().filter(|parse_probe| wanted(parse_probe));
         wanted.map(|parse_probe| parse_probe.at).collect()
@@ -696,7 +696,7 @@ fn take_over_and_back(hosts: &ThreeHosts, watched: &Watched) {
 fn active_probing_off_sends_nothing() {
     let lab = Lab::new().unwrap();
     let hosts = without_the_duplicate(&lab);
-    let sent = Tapped::start(&hosts.client, "out");
+    let sent = ArpCapture::start(&hosts.client, "out");
     let options = [
         "--active-probing",
         "off",
@@ -740,14 +740,14 @@ fn the_interface_below_the_network_device_sends_the_probes() {
             monitor.ip(command.split(' ')).unwrap();
         }
         server.add_address(&format!("{SHARED_ADDRESS}/24")).unwrap();
-        let tapped = Tapped::start(&server, "in");
+        let captured = ArpCapture::start(&server, "in");
         let watched = Watched::start(
             &monitor,
             &["--track", "192.0.2.10/32", "--probe-interval", "2s"],
         );
         // No other host has sent a request, and the owner announces nothing: it has replied to the daemon.
         watched.wait_for("new_binding", SHARED_ADDRESS, LONG_TIMEOUT);
-        let probes = tapped.probes();
+        let probes = captured.probes();
         assert!(!probes.is_empty());
         for parse_probe in probes {
             let from = parse_probe.from.to_string();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Three times the number of findings that the daemon keeps.
 const FLOOD: u32 = 30_000;
-const A_FLOOD: Duration = Duration::from_mins(1);
+const FLOOD_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn daemon<'a>(host: &'a Host, daemon_socket: &DaemonSocket) -> Daemon<'a> {
     host.ready_daemon(&["--socket", daemon_socket.argument()])
@@ -348,7 +348,7 @@ fn a_slow_reader_has_a_bounded_buffer_and_gets_the_number_of_missed_findings() {
         socket.send_all(&frames).unwrap();
         let sent = u64::from((chunk + 1) * 1000);
         running
-            .wait_for_metrics("the flood to be processed", A_FLOOD, |_| {
+            .wait_for_metrics("the flood to be processed", FLOOD_TIMEOUT, |_| {
                 Ok(findings() >= sent * 9 / 10)
             })
             .unwrap();

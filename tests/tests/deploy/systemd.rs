@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_EXPOSURE: &str = "20";
 
 /// An unused user and group ID, as `DynamicUser=` would assign.
-const NOBODY_ELSE: &str = "61234";
+const UNUSED_ID: &str = "61234";
 
 fn unit() -> PathBuf {
     deploy().join("systemd/arp-monitor.service")
@@ -111,8 +111,8 @@ fn the_daemon_runs_with_the_restrictions_of_the_unit() {
         capabilities += &name.strip_prefix("CAP_").unwrap().to_lowercase();
     }
     let identity = [
-        format!("--reuid={NOBODY_ELSE}"),
-        format!("--regid={NOBODY_ELSE}"),
+        format!("--reuid={UNUSED_ID}"),
+        format!("--regid={UNUSED_ID}"),
         format!("--bounding-set={capabilities}"),
         format!("--inh-caps={capabilities}"),
         format!("--ambient-caps={capabilities}"),

@@ -40,7 +40,7 @@ const SHARED: &str = "192.0.2.10";
 const SHARED_BYTES: [u8; 4] = [192, 0, 2, 10];
 
 /// The number of parallel tests: as many as two CPUs can start within the timing of the protocols.
-const SIDE_BY_SIDE: usize = 8;
+const PARALLEL_TESTS: usize = 8;
 
 /// Tests from functions that panic on failure; the name of the function is the name of the test.
 macro_rules! functions {
@@ -54,7 +54,7 @@ macro_rules! functions {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(SIDE_BY_SIDE);
+    arguments.test_threads.get_or_insert(PARALLEL_TESTS);
     let trial = |scenario: Scenario, run_passively: fn(&Scenario) -> anyhow::Result<()>| {
         Trial::test(scenario.name, move || {
             run_passively(&scenario).map_err(|error| Failed::from(format!("{error:#}")))

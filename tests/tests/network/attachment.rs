@@ -64,14 +64,14 @@ fn wait_until_it_counts(daemon: &Daemon<'_>, sender: &Host) {
 }
 
 /// A program of another owner: a copy of our program in this process, which does not react when it is displaced.
-struct Other {
+struct OtherProgram {
     _attachment: Attachment,
     _kernel: Kernel,
     _rings: EventRings,
     _runtime: Runtime,
 }
 
-impl Other {
+impl OtherProgram {
     fn attach(host: &Host, mode: AttachedMode) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = LoadOptions {
@@ -144,7 +144,7 @@ fn is_first(daemon: &Daemon<'_>, host: &Host, hook: TcAttachType) -> Result<bool
         .any(|link| link.program == u64::from(first)))
 }
 
-const BOTH: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
+const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
 
 /// Detaches a program without its owner.
 fn detach(host: &Host, link: &BpfLink) {
@@ -163,8 +163,12 @@ fn each_mode_counts_a_frame_and_reports_its_reason() {
         ("generic", "generic", "requested"),
     ] {
         let daemon = daemon(&monitor, attach);
-        let said = mode_and_reason(&daemon.metrics().unwrap());
-        assert_eq!(said, Some((mode.to_owned(), reason.to_owned())), "{attach}");
+        let actual = mode_and_reason(&daemon.metrics().unwrap());
+        assert_eq!(
+            actual,
+            Some((mode.to_owned(), reason.to_owned())),
+            "{attach}"
+        );
         peer.sender().unwrap().send(&frame(&peer)).unwrap();
         assert_eq!(
             daemon.wait_until_processed(1).unwrap().claims,
@@ -183,9 +187,9 @@ fn each_mode_counts_a_frame_and_reports_its_reason() {
 fn tc_programs_are_attached_before_existing_ones() {
     let lab = Lab::new().unwrap();
     let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
-    let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
+    let _other = OtherProgram::attach(&monitor, AttachedMode::Tc).unwrap();
     let daemon = daemon(&monitor, "tc");
-    for hook in BOTH {
+    for hook in DIRECTIONS {
         assert!(is_first(&daemon, &monitor, hook).unwrap(), "{hook:?}");
     }
     peer.sender().unwrap().send(&frame(&peer)).unwrap();
@@ -197,8 +201,8 @@ fn tc_programs_move_before_one_that_was_attached_later() {
     let lab = Lab::new().unwrap();
     let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
     let daemon = daemon(&monitor, "tc");
-    let _other = Other::attach(&monitor, AttachedMode::Tc).unwrap();
-    for hook in BOTH {
+    let _other = OtherProgram::attach(&monitor, AttachedMode::Tc).unwrap();
+    for hook in DIRECTIONS {
         eventually(
             "our program to be first and the other one to stay",
             TIMEOUT,
@@ -223,7 +227,7 @@ fn tc_programs_move_before_one_that_was_attached_later() {
 fn auto_uses_tc_beside_another_xdp_program() {
     let lab = Lab::new().unwrap();
     let [monitor, peer] = lab.pair("monitor", "peer").unwrap();
-    let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
+    let _other = OtherProgram::attach(&monitor, AttachedMode::Native).unwrap();
     let before = monitor.link().unwrap().xdp_programs();
     assert_eq!(before.len(), 1);
     let daemon = daemon(&monitor, "auto");
@@ -256,13 +260,15 @@ fn sigusr1_frees_the_xdp_slot_and_continues_in_tc() {
     let daemon = daemon(&monitor, "native");
     peer.sender().unwrap().send(&frame(&peer)).unwrap();
     daemon.wait_until_processed(1).unwrap();
-    let refused = Other::attach(&monitor, AttachedMode::Native).err().unwrap();
+    let refused = OtherProgram::attach(&monitor, AttachedMode::Native)
+        .err()
+        .unwrap();
     assert!(refused.to_string().contains("--attach tc"), "{refused}");
 
     daemon.process().user_signal().unwrap();
     wait_for_mode(&daemon, "tc", "released");
     assert!(monitor.link().unwrap().xdp_programs().is_empty());
-    let _other = Other::attach(&monitor, AttachedMode::Native).unwrap();
+    let _other = OtherProgram::attach(&monitor, AttachedMode::Native).unwrap();
     peer.sender().unwrap().send(&frame(&peer)).unwrap();
     let balance = daemon.wait_until_processed(2).unwrap();
     assert_eq!(balance.claims, 2, "the counters continue");

@@ -33,7 +33,7 @@ fn mac(number: u32) -> MacAddr {
 
 /// Runs a function on two CPUs at once, each with its own sender and number, 0 or 1. On a machine with one CPU,
 /// both run on that.
-fn on_two_processors(host: &Host, work: impl Fn(u32, &Sender) + Sync) {
+fn on_two_cpus(host: &Host, work: impl Fn(u32, &Sender) + Sync) {
     let cpus = cpus().unwrap();
     thread::scope(|scope| {
         for (number, cpu) in (0..2).zip(cpus.into_iter().cycle()) {
@@ -80,14 +80,14 @@ fn mixed(number: u32) -> Frame {
     }
 }
 
-fn every_frame_of_a_load_on_two_processors_is_accounted_for(attach: &str) {
+fn every_frame_of_a_load_on_two_cpus_is_accounted_for(attach: &str) {
     const EACH: u32 = 104_000;
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor
         .ready_bare_daemon(&["-i", "eth0", "--attach", attach])
         .unwrap();
-    on_two_processors(&sender, |number, socket| {
+    on_two_cpus(&sender, |number, socket| {
         for frame in 0..EACH {
             socket.send(&mixed(number * EACH + frame)).unwrap();
         }
@@ -116,13 +116,13 @@ fn every_frame_of_a_load_on_two_processors_is_accounted_for(attach: &str) {
 }
 
 #[test]
-fn every_frame_of_a_load_on_two_processors_is_accounted_for_in_tc() {
-    every_frame_of_a_load_on_two_processors_is_accounted_for("tc");
+fn every_frame_of_a_load_on_two_cpus_is_accounted_for_in_tc() {
+    every_frame_of_a_load_on_two_cpus_is_accounted_for("tc");
 }
 
 #[test]
-fn every_frame_of_a_load_on_two_processors_is_accounted_for_in_native_xdp() {
-    every_frame_of_a_load_on_two_processors_is_accounted_for("native");
+fn every_frame_of_a_load_on_two_cpus_is_accounted_for_in_native_xdp() {
+    every_frame_of_a_load_on_two_cpus_is_accounted_for("native");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_full_ring_is_counted_and_the_next_claim_is_emitted() {
     let daemon = monitor.ready_daemon(&options).unwrap();
 
     daemon.process().pause().unwrap();
-    on_two_processors(&sender, |number, socket| {
+    on_two_cpus(&sender, |number, socket| {
         for frame in number * EACH..(number + 1) * EACH {
             socket
                 .send(&Frame::announcement(A, address(frame)))

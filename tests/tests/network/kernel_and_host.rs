@@ -30,7 +30,7 @@ const ADDRESS: [u8; 4] = [192, 0, 2, 1];
 const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
 /// The loaded programs, configured to emit every valid frame.
-struct Bench {
+struct LoadedPrograms {
     kernel: Kernel,
     rings: EventRings,
     runtime: tokio::runtime::Runtime,
@@ -39,7 +39,7 @@ struct Bench {
     _alone: MutexGuard<'static, ()>,
 }
 
-impl Bench {
+impl LoadedPrograms {
     fn new() -> Result<Self> {
         // Loading takes memory and time; one at a time is easier on small machines.
         static ALONE: Mutex<()> = Mutex::new(());
@@ -188,11 +188,11 @@ fn corpus() -> Vec<Frame> {
 
 #[test]
 fn frames_of_every_length_have_the_same_result() -> Result<()> {
-    let mut bench = Bench::new()?;
+    let mut programs = LoadedPrograms::new()?;
     for frame in corpus() {
         for &hook in Hook::ALL {
             for length in min_test_frame(hook)..=64 {
-                bench.compare(hook, &frame.clone().of_length(length).bytes())?;
+                programs.compare(hook, &frame.clone().of_length(length).bytes())?;
             }
         }
     }
@@ -201,13 +201,13 @@ fn frames_of_every_length_have_the_same_result() -> Result<()> {
 
 #[test]
 fn every_ethertype_is_parsed_alike_at_every_hook() -> Result<()> {
-    let mut bench = Bench::new()?;
+    let mut programs = LoadedPrograms::new()?;
     // Long enough for an IPv6 header: with its ethertype, a shorter frame never becomes a socket buffer.
     let frame = Frame::request(A, ADDRESS, OTHER_ADDRESS).of_length(64);
     for ethertype in 0..=u16::MAX {
         let bytes = frame.clone().ethertype(ethertype).bytes();
         for &hook in Hook::ALL {
-            bench.compare(hook, &bytes)?;
+            programs.compare(hook, &bytes)?;
         }
     }
     Ok(())
@@ -216,7 +216,7 @@ fn every_ethertype_is_parsed_alike_at_every_hook() -> Result<()> {
 /// The ethertype behind one tag, and behind two.
 #[test]
 fn every_ethertype_behind_tags_is_parsed_alike_at_every_hook() -> Result<()> {
-    let mut bench = Bench::new()?;
+    let mut programs = LoadedPrograms::new()?;
     let frame = Frame::request(A, ADDRESS, OTHER_ADDRESS).of_length(64);
     let tagged = [
         frame.clone().tagged(100),
@@ -225,14 +225,14 @@ fn every_ethertype_behind_tags_is_parsed_alike_at_every_hook() -> Result<()> {
     let hooks = Hook::ALL.iter().cycle();
     for (ethertype, &hook) in (0..=u16::MAX).zip(hooks) {
         for frame in &tagged {
-            bench.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
+            programs.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
         }
     }
     // The interesting ones go through each hook.
     for ethertype in [ethertype::ARP, ethertype::VLAN, ethertype::QINQ] {
         for &hook in Hook::ALL {
             for frame in &tagged {
-                bench.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
+                programs.compare(hook, &frame.clone().ethertype(ethertype).bytes())?;
             }
         }
     }
@@ -250,7 +250,7 @@ fn a_million_random_frames_have_the_same_result() -> Result<()> {
         &[0x81, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0],
         &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0],
     ];
-    let mut bench = Bench::new()?;
+    let mut programs = LoadedPrograms::new()?;
     let mut random = TestRng::deterministic_rng(RngAlgorithm::XorShift);
     let mut room = [0; 128];
     let hooks = Hook::ALL.iter().cycle();
@@ -264,7 +264,7 @@ fn a_million_random_frames_have_the_same_result() -> Result<()> {
         if matches!(frame[12..14], [0x08, 0] | [0x86, 0xdd]) {
             continue;
         }
-        bench.compare(hook, frame)?;
+        programs.compare(hook, frame)?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Timeout for each step of the demo.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The exit status of a shell for a program that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -118,12 +118,12 @@ fn watch_live(client: &Host, interrupt: &Interrupt) -> Result<()> {
             Ok(found.filter(|_| ping.has_ended()))
         })?;
     }
-    ping.exit_status(PATIENCE)?;
+    ping.exit_status(TIMEOUT)?;
     if let Some(found) = found {
         println!("\nFound {} ms after ping was started.", found.as_millis());
     }
     watch.interrupt()?;
-    watch.exit_status(PATIENCE)?;
+    watch.exit_status(TIMEOUT)?;
     Ok(())
 }
 
@@ -229,7 +229,7 @@ impl Interrupt {
 
     /// Waits for a condition or for the interrupt.
     fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-        eventually(what, PATIENCE, || {
+        eventually(what, TIMEOUT, || {
             self.check()?;
             look()
         })

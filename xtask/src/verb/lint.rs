@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     ebpf::{self, Host, Toolchain},
-    given_packages, host, python_tools,
+    host, python_tools, required_packages,
     step::{self, slow_step, step},
     toolchain,
 };
@@ -49,7 +49,7 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
                 .current_dir(host::workspace()),
         )
     })?;
-    step("given packages", given_packages::check)?;
+    step("required packages", required_packages::check)?;
     step("clippy, user space", || {
         // The test binary for guests is not part of cargo's `--all-targets`.
         ["--all-targets", "--test=guests"]

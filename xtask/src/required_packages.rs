@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::host;
 
 /// The packages, as Cargo names them.
-const GIVEN: [&str; 8] = [
+const REQUIRED: [&str; 8] = [
     "anyhow",
     "aya",
     "aya-log",
@@ -46,7 +46,7 @@ struct Dependency {
     kind: Option<String>,
 }
 
-/// Checks all given packages.
+/// Checks all required packages.
 ///
 /// # Errors
 ///
@@ -72,9 +72,9 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// The given packages that no shipped crate depends on and uses.
+/// The required packages that no shipped crate depends on and uses.
 fn unused(packages: &[Package]) -> Result<Vec<&'static str>> {
-    let mut unused = GIVEN.to_vec();
+    let mut unused = REQUIRED.to_vec();
     for package in packages {
         if NOT_SHIPPED.contains(&package.name.as_str()) {
             continue;
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_workspace_uses_every_given_package() {
+    fn this_workspace_uses_every_required_package() {
         check().unwrap();
     }
 
@@ -186,7 +186,7 @@ mod tests {
     impl Crate {
         fn new(name: &str, source: &str) -> Self {
             let directory =
-                env::temp_dir().join(format!("given-packages.{}.{name}", process::id()));
+                env::temp_dir().join(format!("required-packages.{}.{name}", process::id()));
             fs::create_dir_all(directory.join("src")).unwrap();
             fs::write(directory.join("src/lib.rs"), source).unwrap();
             Self(directory)
