@@ -5,7 +5,7 @@ mod reconfigure;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use probe_common::wire::MacAddr;
+use probe_common::{counter::Direction, wire::MacAddr};
 use probe_model::{
     BindingKey, BindingView, BogusReason, Finding, FindingKind, OwnerRole, Segment, Timestamp,
 };
@@ -19,6 +19,7 @@ use super::{
     bogus::BogusSenders,
     environment::DetectorEnvironment,
     host_facts::{HostState, LocalAddress},
+    local_replies::{LocalReplies, LocalReply},
     owner::OwnerRules,
     probes::{ProbeDenial, ProbeHistory},
     table::{BindingEntry, BindingSlot, BindingTable},
@@ -36,6 +37,7 @@ pub struct Detector {
     table: BindingTable,
     state: DetectorState,
     probes: ProbeHistory,
+    local_replies: LocalReplies,
     bogus_senders: BogusSenders,
     /// How often it was told which addresses matter.
     reported_count: u64,
@@ -53,6 +55,7 @@ impl Detector {
             },
             state: DetectorState::default(),
             probes: ProbeHistory::default(),
+            local_replies: LocalReplies::default(),
             bogus_senders: BogusSenders::default(),
             reported_count: 0,
         }
@@ -69,6 +72,9 @@ impl Detector {
                 self.carried_claim(claim, at, segment, findings);
                 self.advance(at, findings);
                 self.observe_carried_claim(claim, at, segment, findings);
+                if observation.direction == Direction::Egress {
+                    self.compare_local_replies(claim, at, segment, findings);
+                }
             }
             ObservationBody::Probe(probe) => {
                 self.advance(at, findings);
@@ -413,6 +419,12 @@ impl Detector {
         }
     }
 
+    /// How many deadlines have been processed.
+    #[cfg(test)]
+    pub(super) const fn processed_deadlines(&self) -> u64 {
+        self.state.processed_deadlines
+    }
+
     /// What it goes by.
     pub const fn config(&self) -> &DetectConfig {
         &self.environment.rules.config
@@ -449,8 +461,12 @@ impl Detector {
     /// Judges, in the order of time, everything that became due until `now`. Every input ends with it too:
     /// what it changes can be long due, as the expiry of a conflict whose owners turn out to be one.
     fn advance(&mut self, now: Timestamp, findings: &mut Vec<Finding>) {
-        while let Some((at, slot)) = self.table.pop_due(now) {
-            self.state.now = self.state.now.max(at);
+        while let Some((due, slot)) = self.table.pop_due(now) {
+            // A claim that a later one carries may be hours old and leave deadlines in the past. They are processed
+            // now: replaying the time since then would repeat what is periodic, for as long as that is.
+            let at = due.max(self.state.now);
+            self.state.now = at;
+            self.state.processed_deadlines += 1;
             if let Some(entry) = self.table.get_mut(slot) {
                 entry.binding.expire(&mut BindingTransition {
                     at,
@@ -459,7 +475,9 @@ impl Detector {
                     findings,
                 });
             }
-            self.refresh(slot);
+            // `expire` leaves nothing that is due at `at`, so every deadline of a binding is processed later than the
+            // one before it.
+            self.refresh_from(slot, Timestamp(at.0.saturating_add(1)));
         }
         self.state.now = self.state.now.max(now);
     }
@@ -474,6 +492,7 @@ impl Detector {
         self.state.now = now;
         self.environment.facts.forget_future(now);
         self.probes.clear();
+        self.local_replies.clear();
         self.bogus_senders.clear();
         for slot in self.table.slots() {
             if let Some(entry) = self.table.get_mut(slot) {
@@ -555,6 +574,53 @@ impl Detector {
         }
     }
 
+    /// Compares a reply that this host sent with its replies on other interfaces: where two interfaces with different
+    /// MACs reply to one host for one address, both are in one network and both reply for it (ARP flux). The other
+    /// MAC's reply is then a claim on the segment that has the address.
+    fn compare_local_replies(
+        &mut self,
+        claim: &Claim,
+        at: Timestamp,
+        segment: Segment,
+        findings: &mut Vec<Finding>,
+    ) {
+        let facts = &self.environment.facts;
+        let window = self.environment.rules.config.reply_window;
+        let Some(reply) = claim.reply.filter(|_| facts.is_local(claim.mac)) else {
+            return;
+        };
+        let latest = LocalReply {
+            segment,
+            mac: claim.mac,
+            claim: ObservedClaim::new_claim(claim, at, &self.environment),
+        };
+        let Some(earlier) = self
+            .local_replies
+            .record(claim.ip, reply.asker, latest, window)
+        else {
+            return;
+        };
+        let has_address = |reply: &LocalReply| {
+            let (segment, ip) = (reply.segment, claim.ip);
+            facts.local_address(&BindingKey { segment, ip }).is_some()
+        };
+        let (owner, other) = if has_address(&earlier) {
+            (earlier, latest)
+        } else {
+            (latest, earlier)
+        };
+        let key = BindingKey {
+            segment: owner.segment,
+            ip: claim.ip,
+        };
+        let other = ObservedClaim {
+            at,
+            request: owner.claim.request,
+            ..other.claim
+        };
+        self.observe_claim(key, &other, findings);
+    }
+
     /// Lets a binding hear a claim, and says which; `None` if there is no room for it.
     fn observe_claim(
         &mut self,
@@ -591,10 +657,21 @@ impl Detector {
         }
         let newcomer = !probe.has_sender_ip
             && !self.environment.facts.is_local(probe.prober)
-            && !self.state.holders.holds_any(segment, probe.prober);
+            && !self.state.holders.holds_any(segment, probe.prober)
+            && !self.is_router_address(&key);
         if newcomer && !probe.unicast {
             self.probes.record_probe(key, probe.prober, at);
         }
+    }
+
+    /// Whether the address is a gateway's or a virtual router's. A host without an address looks its gateway up by
+    /// requests like those of a booting host that probes for its future address.
+    fn is_router_address(&self, key: &BindingKey) -> bool {
+        self.environment.facts.is_gateway(key)
+            || self.entry(key).is_some_and(|entry| {
+                let context = self.environment.context(entry.key, entry.tracked);
+                entry.binding.has_virtual_router(&context)
+            })
     }
 
     fn observe_bogus(

@@ -111,6 +111,11 @@ impl HostState {
         self.facts.broadcasts.contains(key)
     }
 
+    /// Whether the address is a gateway's.
+    pub fn is_gateway(&self, key: &BindingKey) -> bool {
+        self.facts.gateways.contains(key)
+    }
+
     /// Whether the address matters by what the facts say.
     pub fn is_tracked(&self, key: &BindingKey) -> bool {
         self.facts.gateways.contains(key)

@@ -59,6 +59,7 @@ mod config;
 mod detector;
 mod environment;
 mod host_facts;
+mod local_replies;
 mod observation;
 mod owner;
 mod page;

@@ -37,6 +37,8 @@ pub(super) struct BindingTransition<'a> {
 pub(super) struct DetectorState {
     /// The time up to which everything is judged.
     pub now: Timestamp,
+    /// How many deadlines have been processed.
+    pub processed_deadlines: u64,
     pub statistics: DetectorStatistics,
     pub probe_requests: Vec<ProbeRequest>,
     pub holders: HolderIndex,
@@ -134,6 +136,17 @@ impl HolderIndex {
         let [one, other] = [one, other].map(|mac| self.0.get(&(segment, mac)));
         let both = one.zip(other);
         both.is_some_and(|(one, other)| one.holds_one_not_of(other) && other.holds_one_not_of(one))
+    }
+
+    /// Whether two MACs have claimed the same addresses, two or more. `false` where that is not known.
+    pub fn share_all_addresses(&self, segment: Segment, one: MacAddr, other: MacAddr) -> bool {
+        let [one, other] = [one, other].map(|mac| self.0.get(&(segment, mac)));
+        one.zip(other).is_some_and(|(one, other)| {
+            one.is_complete()
+                && one.count > 1
+                && one.count == other.count
+                && one.listed.iter().all(|ip| other.listed.contains(ip))
+        })
     }
 
     /// The host has claimed the address for the first time.

@@ -144,6 +144,11 @@ impl Claimant {
         self.announces
     }
 
+    /// Whether it has replied to a request or an ARP probe.
+    pub const fn replies(&self) -> bool {
+        self.replies_to_probes || self.replies_to_requests
+    }
+
     /// Whether it has replied by unicast without a request that was observed.
     pub const fn replies_unasked(&self) -> bool {
         self.replies_unasked

@@ -1,5 +1,7 @@
 //! The life of an open conflict: evidence, silence, asking, and its end.
 
+use std::time::Duration;
+
 use probe_model::{BindingKey, Evidence, EvidenceCounts, Hint, Timestamp};
 
 use crate::{DetectConfig, ProbePurpose, ProbeRequest, RequestId, owner::OwnerIdentity};
@@ -22,7 +24,14 @@ pub(crate) struct OpenConflict {
     /// The request whose answers were last counted: three answers are one piece of evidence.
     suppressed_since_report: Option<RequestId>,
     inquiry: Option<ConflictInquiry>,
+    /// How often there was new evidence after it had become quiet.
+    reopened: u32,
+    /// The inquiries in succession to which no host replied.
+    pub unanswered_inquiries: u32,
 }
+
+/// The number of times that a conflict that reopens again and again takes twice as long to become quiet.
+const MAX_DOUBLINGS: u32 = 3;
 
 /// The two rounds of asking who is left.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +57,9 @@ pub(super) enum InquiryConclusion {
     OneLeft(OwnerIdentity),
     /// There is more than one still.
     StillShared,
-    /// Nobody answered, or not both times: silence is no all-clear.
+    /// No host replied to either.
+    NoneLeft,
+    /// One replied to one of them, or another one to each.
     Unclear,
 }
 
@@ -69,6 +80,8 @@ impl OpenConflict {
             unreported: false,
             suppressed_since_report: None,
             inquiry: None,
+            reopened: 0,
+            unanswered_inquiries: 0,
         }
     }
 
@@ -93,6 +106,8 @@ impl OpenConflict {
         self.suppressed_since_report = request.or(self.suppressed_since_report);
         self.last_evidence = self.last_evidence.max(at);
         self.inquiry = None;
+        self.unanswered_inquiries = 0;
+        self.reopened += u32::from(self.quiet_since.is_some());
         let tell = owners > self.reported_owners
             || self.quiet_since.is_some()
             || self.unreported && !ignored;
@@ -113,17 +128,23 @@ impl OpenConflict {
         expires_at: impl FnOnce() -> Timestamp,
         config: &DetectConfig,
     ) -> Timestamp {
-        let quiet = config.quiet_after;
         // Asked before the configuration forbade it, and never again: nobody waits for an answer.
         let inquiry = self.inquiry.filter(|_| config.can_probe);
+        let repeated = |inquiry: ConflictInquiry| inquiry.requested_for + inquiry_timeout(config);
         match (inquiry, self.quiet_since) {
-            (None, None) => self.last_evidence + quiet,
-            (Some(inquiry), None) => inquiry.requested_for + quiet,
-            (Some(inquiry), Some(since)) => {
-                (inquiry.requested_for + quiet).min(expires_at().max(since))
-            }
+            (None, None) if config.can_probe => self.last_evidence + config.quiet_after,
+            (None, None) => self.quiet_at(config),
+            (Some(inquiry), None) => repeated(inquiry),
+            (Some(inquiry), Some(since)) => repeated(inquiry).min(expires_at().max(since)),
             (None, Some(since)) => expires_at().max(since),
         }
+    }
+
+    /// When it becomes quiet without further evidence. Evidence at intervals a little longer than that would reopen it
+    /// every time, so it takes twice as long after each of the first reopenings.
+    pub fn quiet_at(&self, config: &DetectConfig) -> Timestamp {
+        let delay = config.quiet_after * 2_u32.pow(self.reopened.min(MAX_DOUBLINGS));
+        self.last_evidence + delay.min(config.expire_after.max(config.quiet_after))
     }
 
     /// Starts asking who is left, anew if need be.
@@ -180,6 +201,7 @@ impl OpenConflict {
             [Some(ReplyCount::One(first)), Some(ReplyCount::One(second))] if first == second => {
                 InquiryConclusion::OneLeft(first)
             }
+            [Some(ReplyCount::None), Some(ReplyCount::None)] => InquiryConclusion::NoneLeft,
             [
                 Some(ReplyCount::One(_) | ReplyCount::None),
                 Some(ReplyCount::One(_) | ReplyCount::None),
@@ -215,4 +237,9 @@ impl OpenConflict {
             inquiry.requested_for = inquiry.requested_for.min(now);
         }
     }
+}
+
+/// How long the replies to an inquiry are awaited before it is repeated: two rounds, a gap before and after the second.
+fn inquiry_timeout(config: &DetectConfig) -> Duration {
+    config.quiet_after.max(config.resolution_gap * 5)
 }

@@ -30,6 +30,8 @@ pub(super) struct Dispute {
     undone: SmallVec<[(MacAddr, Timestamp); 2]>,
     /// When more owners had claimed the address lately than are remembered.
     pub surplus: Option<Timestamp>,
+    /// When two hosts last replied with one virtual-router MAC.
+    pub two_masters: Option<Timestamp>,
     /// When claims were last not emitted because of the kernel's rate limit.
     pub rate_limited: Option<Timestamp>,
     /// An announcement that neighbour caches may still hold, by a host that does not reply for the address.
@@ -299,7 +301,11 @@ impl Dispute {
         if let Some(contested) = &mut self.contested {
             clamp(contested);
         }
-        for at in [&mut self.surplus, &mut self.rate_limited] {
+        for at in [
+            &mut self.surplus,
+            &mut self.rate_limited,
+            &mut self.two_masters,
+        ] {
             at.iter_mut().for_each(clamp);
         }
         if let Some(stale) = &mut self.stale {

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, time::Duration};
 
 use probe_common::wire::MacAddr;
-use probe_model::{Evidence, FindingKind, Timestamp};
+use probe_model::{Evidence, FindingKind, OwnerRole, Timestamp};
 use smallvec::SmallVec;
 
 use super::{
@@ -18,6 +18,9 @@ use crate::{
 
 /// How soon the owners of a new conflict are probed: one of them may be gone a moment later.
 const BASELINE_WITHIN: Duration = Duration::from_millis(300);
+
+/// The inquiries, each of two rounds of probes, to which no host replies before the owners are gone: one may be lost.
+const INQUIRIES_WITHOUT_REPLY: u32 = 2;
 
 impl Binding {
     pub(super) fn conflict_deadline(&self, context: &BindingContext) -> Option<Timestamp> {
@@ -66,7 +69,7 @@ impl Binding {
             }
         }
         if unanswered || !config.can_probe {
-            self.mark_quiet(turn);
+            self.mark_quiet_if_due(turn);
         }
     }
 
@@ -97,25 +100,48 @@ impl Binding {
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
-        match conflict.record_replies(ask, answered) {
+        let started_at = conflict.inquiry_started_at();
+        let conclusion = conflict.record_replies(ask, answered);
+        if conclusion == InquiryConclusion::NoneLeft {
+            conflict.unanswered_inquiries += 1;
+        } else if conclusion != InquiryConclusion::Waiting {
+            conflict.unanswered_inquiries = 0;
+        }
+        let none_left = conflict.unanswered_inquiries >= INQUIRIES_WITHOUT_REPLY;
+        match conclusion {
             InquiryConclusion::Waiting => {}
             InquiryConclusion::OneLeft(owner)
-                if !unheard && !self.has_unproven_silence(owner, &context) =>
+                if !unheard
+                    && !self.has_unproven_silence(Some(owner), &context)
+                    && !self.has_two_masters(owner, started_at) =>
             {
                 self.end_conflict(FindingKind::ConflictResolved, Some(owner), turn);
             }
-            InquiryConclusion::OneLeft(_) | InquiryConclusion::Unclear => self.mark_quiet(turn),
+            InquiryConclusion::NoneLeft
+                if none_left && !unheard && !self.has_unproven_silence(None, &context) =>
+            {
+                self.end_conflict(FindingKind::ConflictResolved, None, turn);
+            }
+            InquiryConclusion::OneLeft(_)
+            | InquiryConclusion::NoneLeft
+            | InquiryConclusion::Unclear => self.mark_quiet_if_due(turn),
             InquiryConclusion::StillShared => self.evidence(Evidence::Confirmed, None, None, turn),
         }
     }
 
+    /// Whether two hosts replied with the MAC of the virtual router that is left, since the inquiry was started.
+    fn has_two_masters(&self, left: OwnerIdentity, started_at: Option<Timestamp>) -> bool {
+        let last = self.dispute.as_ref().and_then(|it| it.two_masters);
+        matches!(left, OwnerIdentity::VirtualRouter(_)) && last.is_some() && last >= started_at
+    }
+
     /// Whether an owner other than `left` was never observed to reply to an ARP probe: that it did not reply now does
     /// not show that it is gone.
-    fn has_unproven_silence(&self, left: OwnerIdentity, context: &BindingContext) -> bool {
+    fn has_unproven_silence(&self, left: Option<OwnerIdentity>, context: &BindingContext) -> bool {
         let mut others = self
             .claimants
             .present()
-            .filter(|claimant| self.owner_of(claimant.mac, context) != left);
+            .filter(|claimant| Some(self.owner_of(claimant.mac, context)) != left);
         others.any(|claimant| {
             let owner = self.owner_of(claimant.mac, context);
             !self.replies_to_probes(owner, context)
@@ -158,18 +184,21 @@ impl Binding {
         present.any(|claimant| context.facts.is_local(claimant.mac))
     }
 
-    pub(super) fn mark_quiet(&mut self, turn: &mut BindingTransition) {
+    /// The conflict is quiet if there was no evidence for long enough.
+    pub(super) fn mark_quiet_if_due(&mut self, turn: &mut BindingTransition) {
+        let config = &turn.context.rules.config;
         let Some(conflict) = self.conflict_mut() else {
             return;
         };
-        if conflict.quiet_since.is_none() {
+        if conflict.quiet_since.is_none() && conflict.quiet_at(config) <= turn.at {
             conflict.quiet_since = Some(turn.at);
             let evidence = conflict.evidence;
             self.report_conflict(FindingKind::ConflictQuiet, evidence, turn);
         }
     }
 
-    /// The conflict is over; `left` is the owner that is known to be left.
+    /// The conflict is over; `left` is the owner that is known to be left. None is known to be left of an expired
+    /// conflict, and none is left of a resolved one whose owners do not reply any more.
     pub(super) fn end_conflict(
         &mut self,
         kind: FindingKind,
@@ -179,8 +208,15 @@ impl Binding {
         if let Some(left) = left {
             self.holder = self.latest_mac_of(left, &turn.context).or(self.holder);
         }
-        if let Some(evidence) = self.conflict().map(|conflict| conflict.evidence) {
-            self.report_conflict(kind, evidence, turn);
+        let evidence = self.conflict().map(|conflict| conflict.evidence);
+        let finding = evidence.and_then(|evidence| self.conflict_finding(kind, evidence, turn));
+        if let Some(mut finding) = finding {
+            if kind == FindingKind::ConflictResolved && left.is_none() {
+                for owner in &mut finding.owners {
+                    owner.role = OwnerRole::Earlier;
+                }
+            }
+            turn.report(finding);
         }
         if let Some(dispute) = &mut self.dispute {
             dispute.settle();

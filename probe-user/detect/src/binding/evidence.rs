@@ -1,6 +1,6 @@
 //! What opens a conflict, and what is less than one.
 
-use probe_model::{Evidence, FindingKind, Hint, OwnerView};
+use probe_model::{Evidence, Finding, FindingKind, Hint, OwnerView};
 use smallvec::SmallVec;
 
 use super::{Binding, claimants::Claimant, conflict::OpenConflict};
@@ -30,9 +30,19 @@ impl Binding {
             .conflict
             .get_or_insert_with(|| OpenConflict::new(evidence, turn.at, returns));
         conflict.hint = hint.or(conflict.hint);
-        if conflict.add_evidence(evidence, turn.at, request, owners, turn.is_ignored()) {
+        let is_unexplained = conflict.hint.is_none();
+        let is_new = conflict.add_evidence(evidence, turn.at, request, owners, turn.is_ignored());
+        if is_new {
             self.report_conflict(FindingKind::Conflict, evidence, turn);
             self.request_baseline(turn);
+        } else if is_unexplained && self.is_arp_flux(turn) {
+            self.set_hint(Hint::ArpFlux);
+        }
+    }
+
+    fn set_hint(&mut self, hint: Hint) {
+        if let Some(conflict) = self.conflict_mut() {
+            conflict.hint = Some(hint);
         }
     }
 
@@ -120,12 +130,23 @@ impl Binding {
         evidence: Evidence,
         turn: &mut BindingTransition,
     ) {
+        let finding = self.conflict_finding(kind, evidence, turn);
+        finding.into_iter().for_each(|finding| turn.report(finding));
+    }
+
+    /// A finding about the open conflict, with its present owners and hint.
+    pub(super) fn conflict_finding(
+        &mut self,
+        kind: FindingKind,
+        evidence: Evidence,
+        turn: &BindingTransition,
+    ) -> Option<Finding> {
         let owners = self.parties_at(&turn.context, turn.at);
         let announcers = self.hint_of_announcers(&owners);
-        let Some(conflict) = self.conflict_mut() else {
-            return;
-        };
+        let flux = self.is_arp_flux(turn).then_some(Hint::ArpFlux);
+        let conflict = self.conflict_mut()?;
         conflict.hint = hint_of_parties(&owners, &turn.context)
+            .or(flux)
             .or_else(|| conflict.hint.filter(|&hint| !names_announcers(hint)))
             .or(announcers)
             .or(conflict.hint);
@@ -134,7 +155,28 @@ impl Binding {
         finding.evidence = Some(evidence);
         finding.counts = conflict.counts;
         finding.hint = conflict.hint;
-        turn.report(finding);
+        Some(finding)
+    }
+
+    /// Whether the two owners are probably one host with two interfaces in one network, which replies on each for the
+    /// addresses of both: both have claimed the same addresses, two or more. Two load balancers' nodes that both
+    /// announce the same addresses are not meant.
+    fn is_arp_flux(&self, turn: &BindingTransition) -> bool {
+        let mut present = self.claimants.present();
+        let (Some(one), Some(other), None) = (present.next(), present.next(), present.next())
+        else {
+            return false;
+        };
+        let (context, segment) = (&turn.context, turn.context.key.segment);
+        let both = [one, other];
+        both.iter().all(|claimant| claimant.replies())
+            && !both.iter().all(|claimant| claimant.announces())
+            && self.owner_of(one.mac, context) != self.owner_of(other.mac, context)
+            && context.facts.is_local(one.mac) == context.facts.is_local(other.mac)
+            && turn
+                .state
+                .holders
+                .share_all_addresses(segment, one.mac, other.mac)
     }
 
     /// What it suggests that owners announce the address, or do not.

@@ -39,6 +39,10 @@ use super::{
 /// Whoever answers a question does so within this.
 const REPLY_WINDOW: Duration = Duration::from_millis(1_500);
 
+/// The steps that can be due at one time: a contest settles, a conflict becomes quiet and expires, its address is silent,
+/// a stale announcement ends, and what is left of the dispute is dropped.
+const MAX_STEPS: usize = 8;
+
 /// Whether claimants beyond the bound were evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnerSurplus {
@@ -224,7 +228,9 @@ impl Binding {
     /// Takes that a round of asking will not be: what waits for an answer goes the way of those who only listen.
     pub fn record_not_probed(&mut self, ask: &ProbeRequest, turn: &mut BindingTransition) {
         match ask.purpose {
-            ProbePurpose::Resolution if self.is_wanted(ask, &turn.context) => self.mark_quiet(turn),
+            ProbePurpose::Resolution if self.is_wanted(ask, &turn.context) => {
+                self.mark_quiet_if_due(turn);
+            }
             // A move settles, and a stranger claims again, without anybody's asking.
             ProbePurpose::Resolution
             | ProbePurpose::Confirmation
@@ -269,8 +275,22 @@ impl Binding {
         .filter(|&at| at < Timestamp(u64::MAX))
     }
 
-    /// Does the first thing that is due, which [`Self::next_deadline`] said would be.
+    /// Does everything that is due.
     pub fn expire(&mut self, turn: &mut BindingTransition) {
+        // What one step leaves due, the next one ends: a quiet conflict whose owners are long gone expires at once.
+        for _ in 0..MAX_STEPS {
+            if self
+                .next_deadline(&turn.context)
+                .is_none_or(|at| at > turn.at)
+            {
+                return;
+            }
+            self.expire_first(turn);
+        }
+    }
+
+    /// Does the first thing that is due.
+    fn expire_first(&mut self, turn: &mut BindingTransition) {
         let at = turn.at;
         let due = |deadline: Option<Timestamp>| deadline.is_some_and(|deadline| deadline <= at);
         if due(self.settles_at(&turn.context)) {

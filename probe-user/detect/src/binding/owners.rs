@@ -34,6 +34,11 @@ impl Binding {
             .map(|claimant| claimant.mac)
     }
 
+    /// Whether a virtual-router MAC has claimed the address.
+    pub fn has_virtual_router(&self, context: &BindingContext) -> bool {
+        self.router(context).is_some()
+    }
+
     /// Who asked: an owner of this address, if it is one, else whoever the MAC stands for.
     pub(super) fn owner_requesting(
         &self,

@@ -51,6 +51,10 @@ impl Binding {
             hint = Some(Hint::TwoMasters);
         }
         if hint.is_some() {
+            if hint == Some(Hint::TwoMasters) {
+                let dispute = self.dispute.get_or_insert_default();
+                dispute.two_masters = dispute.two_masters.max(Some(heard.at));
+            }
             self.report_contested(hint, turn);
         }
     }

@@ -60,7 +60,7 @@ impl Detector {
     }
 
     /// Brings the table up to date; nothing is due before `at`.
-    fn refresh_from(&mut self, slot: BindingSlot, at: Timestamp) {
+    pub(super) fn refresh_from(&mut self, slot: BindingSlot, at: Timestamp) {
         let Some(entry) = self.table.get(slot) else {
             return;
         };

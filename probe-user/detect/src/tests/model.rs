@@ -85,6 +85,8 @@ struct Conflict {
     evidence: Timestamp,
     quiet: Option<Timestamp>,
     owners: usize,
+    /// How often it reopened after it had become quiet.
+    reopened: u32,
 }
 
 impl Address {
@@ -166,7 +168,10 @@ impl Address {
     fn expire_conflict(&self, config: &DetectConfig) -> Option<Timestamp> {
         let conflict = self.conflict.as_ref()?;
         Some(match conflict.quiet {
-            None => conflict.evidence + config.quiet_after,
+            None => {
+                let delay = config.quiet_after * 2_u32.pow(conflict.reopened.min(3));
+                conflict.evidence + delay.min(config.expire_after)
+            }
             Some(quiet) => {
                 let mut last: Vec<_> = self
                     .present()
@@ -358,10 +363,15 @@ impl Model {
         }
         let owners = address.present().len();
         assert!(owners >= 2, "evidence needs two");
-        let before = address.conflict.replace(Conflict {
+        let before = address.conflict.take();
+        let reopened = before.as_ref().map_or(0, |before| {
+            before.reopened + u32::from(before.quiet.is_some())
+        });
+        address.conflict = Some(Conflict {
             evidence: at,
             quiet: None,
             owners,
+            reopened,
         });
         let news = before.is_none_or(|before| before.quiet.is_some() || owners > before.owners);
         if news {

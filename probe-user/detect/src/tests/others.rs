@@ -74,6 +74,24 @@ fn our_own_probes_and_those_of_stations_that_hold_an_address_are_no_newcomers() 
 }
 
 #[test]
+fn a_host_without_an_address_that_looks_for_its_gateway_is_no_booting_host() {
+    for gateway in [true, false] {
+        let mut lab = Lab::new();
+        let owner = if gateway { A } else { V };
+        let facts = HostFacts {
+            gateways: gateway.then(key).into_iter().collect(),
+            ..HostFacts::default()
+        };
+        lab.learn(0, facts);
+        lab.see(0, announce(owner));
+        lab.probe(10 * S, CLIENT, false);
+        assert_eq!(lab.detector.quiet_until(&key(), time(10 * S)), None);
+        lab.see(10 * S + 50, answer_to_probe(CLIENT, owner, 10 * S));
+        assert_eq!(lab.kinds(), []);
+    }
+}
+
+#[test]
 fn a_booting_host_is_left_alone_for_ten_seconds() {
     let mut lab = Lab::new();
     lab.probe(0, CLIENT, false);

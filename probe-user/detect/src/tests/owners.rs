@@ -197,3 +197,88 @@ fn both_interfaces_of_this_host_that_answer_are_arp_flux() {
         (Conflict, Some(Hint::ArpFlux))
     );
 }
+
+fn for_address(last: u8, claim: crate::Claim) -> crate::Claim {
+    crate::Claim {
+        ip: ip(last),
+        ..claim
+    }
+}
+
+#[test]
+fn two_macs_of_another_host_that_reply_for_each_others_addresses_are_arp_flux() {
+    let conflicts = |own: bool, announced: bool| {
+        let mut lab = Lab::new();
+        if own {
+            lab.see(0, for_address(1, asking(A)));
+            lab.see(0, for_address(2, asking(B)));
+        }
+        if announced {
+            lab.see(S, for_address(80, announce(A)));
+            lab.see(3 * S, for_address(81, announce(B)));
+            lab.see(4 * S, for_address(81, announce(A)));
+        }
+        for (round, last) in [(10, 80), (20, 81), (30, 80)] {
+            let at = round * S;
+            lab.see(at, for_address(last, answer(A, at)));
+            lab.see(at + 5, for_address(last, answer(B, at)));
+        }
+        let conflict_hint = |last| {
+            let key = probe_model::BindingKey {
+                ip: ip(last),
+                ..key()
+            };
+            lab.detector.binding(&key).unwrap().conflict.unwrap().hint
+        };
+        let hints = [conflict_hint(80), conflict_hint(81)];
+        let findings = lab.take();
+        let reported = findings.iter().filter(|finding| finding.kind == Conflict);
+        (
+            hints,
+            reported.map(|finding| finding.hint).collect::<Vec<_>>(),
+        )
+    };
+    let flux = Some(Hint::ArpFlux);
+    assert_eq!(conflicts(false, false), ([flux, flux], vec![None, flux]));
+    assert_eq!(conflicts(true, false), ([None, None], vec![None, None]));
+    // Two hosts that both announce the address are no host with two interfaces.
+    let (hints, _) = conflicts(false, true);
+    assert_eq!(hints[1], None);
+}
+
+/// On the host itself each interface only has its own reply.
+#[test]
+fn this_host_replying_on_two_interfaces_of_one_network_is_arp_flux() {
+    let other = probe_model::Segment {
+        interface: SEGMENT.interface + 1,
+        ..SEGMENT
+    };
+    let replies = [(SEGMENT, HOST), (other, HOST_TOO)];
+    for (order, client, conflict) in [
+        ([0, 1], CLIENT, true),
+        ([1, 0], CLIENT, true),
+        // On another network another host asks.
+        ([0, 1], C, false),
+    ] {
+        let mut lab = Lab::new();
+        lab.host(0, true);
+        for (place, at, asker) in [(order[0], 0, CLIENT), (order[1], 30, client)] {
+            let (segment, mac) = replies[place];
+            lab.observe(
+                S + at,
+                probe_common::counter::Direction::Egress,
+                segment,
+                crate::ObservationBody::Claim(answer_to(asker, mac, S)),
+            );
+        }
+        let mut findings = lab.take();
+        findings.retain(|finding| finding.kind == Conflict);
+        assert_eq!(!findings.is_empty(), conflict, "{findings:#?}");
+        for finding in findings {
+            assert_eq!(finding.segment, SEGMENT, "where the address is configured");
+            assert_eq!(finding.hint, Some(Hint::ArpFlux));
+            assert!(finding.owners.iter().all(|owner| owner.local));
+            assert_eq!(finding.owners.len(), 2);
+        }
+    }
+}

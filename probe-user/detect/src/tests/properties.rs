@@ -314,6 +314,10 @@ fn place(number: u8) -> BindingKey {
     }
 }
 
+/// More deadlines than one input can make due: until each of at most 11 conflicts expires, its inquiry is repeated every
+/// five seconds or more, and there are a few others.
+const MAX_DEADLINES: u64 = 11 * (600 / 5 + 30);
+
 /// A machine under any input, watched.
 struct Chaos {
     detector: Detector,
@@ -347,7 +351,13 @@ impl Chaos {
             Clock::To(now) => Timestamp(now),
         };
         let mut findings = Vec::new();
+        let before = self.detector.processed_deadlines();
         self.input(input, &mut findings);
+        let processed = self.detector.processed_deadlines() - before;
+        assert!(
+            processed <= MAX_DEADLINES,
+            "{processed} deadlines processed for {input:?}"
+        );
         self.check(&findings);
         self.asks.extend(self.detector.take_probe_requests());
         self.findings.append(&mut findings);

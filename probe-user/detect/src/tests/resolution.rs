@@ -1,6 +1,6 @@
 //! How conflicts end, and what is asked.
 
-use probe_model::{Evidence, FindingKind::*, Severity};
+use probe_model::{Evidence, FindingKind::*, OwnerRole, OwnerView, Severity};
 
 use super::lab::*;
 use crate::{DetectConfig, IgnoreRule, ProbePurpose, ProbeRequest};
@@ -364,4 +364,127 @@ fn a_listed_dispute_is_counted_and_not_reported() {
     // The entry ends, the conflict goes on.
     duplicate(&mut lab, 300 * S);
     assert_eq!(lab.kinds(), [Conflict]);
+}
+
+#[test]
+fn evidence_once_a_minute_does_not_open_a_quiet_conflict_again_and_again() {
+    for (every, most) in [(61, 2), (110, 2), (300, 4)] {
+        let mut lab = Lab::new();
+        for round in 0..60 {
+            duplicate(&mut lab, round * every * S);
+        }
+        let opened = lab.kinds().iter().filter(|&&kind| kind == Conflict).count();
+        assert!(opened <= most, "every {every} s: reported {opened} times");
+    }
+}
+
+#[test]
+fn a_conflict_that_reopens_for_long_is_probed_after_each_evidence_all_the_same() {
+    let mut lab = Lab::asking();
+    for round in 0..10 {
+        duplicate(&mut lab, round * 65 * S);
+    }
+    lab.detector.take_probe_requests();
+    lab.wait(9 * 65 * S + 60 * S + 5);
+    inquiry(&mut lab);
+}
+
+/// A conflict of two hosts that have replied to ARP probes.
+fn conflict_of_proven_owners() -> Lab {
+    let mut lab = Lab::asking();
+    duplicate(&mut lab, 0);
+    assert_eq!(lab.kinds(), [Conflict]);
+    lab
+}
+
+#[test]
+fn a_conflict_ends_when_none_of_its_owners_replies_to_two_inquiries() {
+    let mut lab = conflict_of_proven_owners();
+    for (from, expected) in [(60, vec![ConflictQuiet]), (120, vec![ConflictResolved])] {
+        lab.wait(from * S + 5);
+        let [first, second] = inquiry(&mut lab);
+        lab.record_replies((from + 1) * S, &first, &[]);
+        lab.record_replies((from + 3) * S, &second, &[]);
+        let findings = lab.take();
+        let kinds: Vec<_> = findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(kinds, expected);
+        if let [resolved] = &findings[..]
+            && resolved.kind == ConflictResolved
+        {
+            let is_current = |owner: &OwnerView| owner.role == OwnerRole::Current;
+            assert!(!resolved.owners.iter().any(is_current), "{resolved:#?}");
+            assert_eq!(resolved.owners.len(), 2);
+        }
+    }
+    assert_eq!(lab.detector.statistics().open_conflicts, 0);
+    lab.wait(10_000 * S);
+    assert_eq!(lab.kinds(), []);
+}
+
+#[test]
+fn a_reply_between_two_unanswered_inquiries_keeps_a_conflict_open() {
+    let mut lab = conflict_of_proven_owners();
+    for (from, by) in [(60, &[][..]), (120, &[A]), (180, &[])] {
+        lab.wait(from * S + 5);
+        let [first, second] = inquiry(&mut lab);
+        lab.record_replies((from + 1) * S, &first, by);
+        lab.record_replies((from + 3) * S, &second, &[]);
+    }
+    assert_eq!(lab.kinds(), [ConflictQuiet]);
+}
+
+#[test]
+fn owners_that_never_replied_to_a_probe_are_not_gone_because_they_do_not_reply() {
+    let mut lab = Lab::asking();
+    lab.see(0, answer(A, 0));
+    lab.see(5, answer(B, 0));
+    for from in [60, 120, 180] {
+        lab.wait(from * S + 5);
+        let [first, second] = inquiry(&mut lab);
+        lab.record_replies((from + 1) * S, &first, &[]);
+        lab.record_replies((from + 3) * S, &second, &[]);
+    }
+    assert_eq!(lab.kinds(), [Conflict, ConflictQuiet]);
+}
+
+#[test]
+fn two_masters_on_one_virtual_mac_are_not_exactly_one_owner() {
+    for (repeats, end) in [(false, ConflictResolved), (true, ConflictQuiet)] {
+        let mut lab = Lab::asking();
+        lab.host(0, false);
+        lab.see(0, answer_to_probe(CLIENT, V, 0));
+        lab.see(5, answer_to_probe(CLIENT, V2, 0));
+        assert_eq!(lab.kinds(), [Conflict]);
+        lab.wait(60 * S + 5);
+        let [first, second] = inquiry(&mut lab);
+        for (at, ask) in [(61 * S, &first), (63 * S, &second)] {
+            lab.see(at + 10, answer_to_probe(HOST, V, at));
+            if repeats {
+                lab.see(at + 20, answer_to_probe(HOST, V, at));
+            }
+            lab.record_replies(at + 500 * MS, ask, &[V]);
+        }
+        assert_eq!(lab.kinds(), [end], "two replies: {repeats}");
+    }
+}
+
+/// A claim may carry an earlier one, that the kernel suppressed, from hours ago.
+#[test]
+fn evidence_from_hours_ago_is_not_probed_about_for_all_the_time_since() {
+    let mut lab = Lab::asking();
+    lab.host(0, true);
+    lab.see(7_200 * S, after(announce(B), 10 * S, announce(A)));
+    lab.detector.take_probe_requests();
+    let before = lab.detector.processed_deadlines();
+    lab.see(7_201 * S, after(announce(B), 20 * S, announce(A)));
+    assert!(lab.kinds().contains(&Conflict));
+    let processed = lab.detector.processed_deadlines() - before;
+    assert!(processed < 5, "{processed}");
+    let mut requests = lab.detector.take_probe_requests();
+    requests.retain(|ask| ask.purpose == ProbePurpose::Resolution);
+    let now = time(7_200 * S);
+    assert!(
+        requests.iter().all(|ask| ask.requested_for >= now),
+        "{requests:#?}"
+    );
 }
