@@ -39,6 +39,9 @@ pub struct Finding {
 pub struct Owner {
     /// The MAC addresses of the host.
     pub macs: Vec<String>,
+    /// Its role in the finding.
+    #[serde(default)]
+    pub role: String,
 }
 
 impl Finding {

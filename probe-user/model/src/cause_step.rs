@@ -75,11 +75,11 @@ pub fn cause_step(kind: CauseKind, blamed: CauseSubject<'_>) -> Option<NextStep>
     Some(NextStep { purpose, command })
 }
 
-/// One machine answers on several interfaces.
+/// One host replies on several interfaces of one network.
 pub fn arp_flux() -> NextStep {
     NextStep::new(
-        "on that machine: with 1, each interface answers for its own addresses only:",
-        "sysctl net.ipv4.conf.all.arp_ignore",
+        "on that host, set arp_ignore=1 and arp_announce=2, or arp_filter=1 with routes by source:",
+        "sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.all.arp_announce net.ipv4.conf.all.arp_filter",
     )
 }
 

@@ -21,7 +21,7 @@ label_enum! {
         Conflict = "conflict",
         /// No evidence of the conflict for a while, and no proof that it is resolved: it stays open.
         ConflictQuiet = "conflict_quiet",
-        /// Probed twice, exactly one owner replied: the conflict is over.
+        /// Probed twice, exactly one owner replied; or no owner replied to any of four probes: the conflict is over.
         ConflictResolved = "conflict_resolved",
         /// No second owner has claimed the address for so long that the conflict is no longer kept open.
         ConflictExpired = "conflict_expired",
@@ -172,7 +172,8 @@ label_enum! {
         /// Three or more stations answer one request: kube-proxy in IPVS mode without `strictARP`, which
         /// makes every node answer for every service address.
         IpvsStrictArp = "ipvs_strict_arp",
-        /// Both owners are this host: it answers on several interfaces of one segment (`arp_ignore`).
+        /// Both owners are this host, or two MACs that reply for the same addresses, two or more: one host replies on
+        /// several interfaces of one network (`arp_ignore`).
         ArpFlux = "arp_flux",
         /// Two machines answer with one virtual-router MAC, or two machines beside it take turns: two
         /// VRRP, CARP or HSRP masters.

@@ -40,6 +40,9 @@ pub fn what(record: &FindingRecord) -> String {
         FindingKind::ConflictQuiet => "no new evidence for a while, and no proof that it is over: \
             the conflict stays open"
             .to_owned(),
+        FindingKind::ConflictResolved if !has_current_owner(record) => {
+            "the conflict is over: no host replies to ARP probes any more".to_owned()
+        }
         FindingKind::ConflictResolved => {
             "the conflict is over: asked twice, exactly one owner answered".to_owned()
         }
@@ -63,7 +66,10 @@ pub fn what(record: &FindingRecord) -> String {
         FindingKind::SourceMismatch => "claims for this address name one MAC and come from \
             another: a proxy, a bond, a load balancer, or somebody who pretends"
             .to_owned(),
-        FindingKind::Silent => "nobody has claimed this address or answered for it".to_owned(),
+        FindingKind::Silent if record.owners.is_empty() => {
+            "no host has claimed this address or replied for it".to_owned()
+        }
+        FindingKind::Silent => "no host claims this address or replies for it any more".to_owned(),
     };
     if record.drill {
         return format!("DRILL, not real: {sentence}.");
@@ -73,6 +79,11 @@ pub fn what(record: &FindingRecord) -> String {
         Severity::Warning => format!("Warning: {sentence}."),
         Severity::Notice | Severity::Info => format!("{}.", capitalised(&sentence)),
     }
+}
+
+fn has_current_owner(record: &FindingRecord) -> bool {
+    let mut owners = record.owners.iter();
+    owners.any(|owner| owner.role == OwnerRole::Current)
 }
 
 fn conflict(record: &FindingRecord) -> String {
@@ -108,7 +119,8 @@ pub fn cause(hint: Hint) -> &'static str {
              every node answers for every service address"
         }
         Hint::ArpFlux => {
-            "both owners are this host: it answers on several interfaces of one network (ARP flux)"
+            "both owners are probably one host that replies on several interfaces of one network \
+             (ARP flux)"
         }
         Hint::TwoMasters => {
             "two routers are master at once (VRRP, CARP, HSRP): they do not hear each other"

@@ -79,6 +79,36 @@ fn a_conflict_sends_one_alert_with_both_macs_and_its_resolution() {
     );
 }
 
+/// Nobody replies any more, and the probes show it: long before the conflict would expire.
+#[test]
+fn the_alert_about_a_conflict_whose_owners_are_both_gone_ends_by_probes() {
+    let lab = Lab::new().unwrap();
+    let hosts = lab.three_hosts().unwrap();
+    let options = ["--track", "192.0.2.0/24", "--quiet-after", "1s"];
+    let probing = ["--active-probing", "auto", "--expire-after", "1h"];
+    let daemon = hosts
+        .client
+        .ready_daemon(&[options, probing].concat())
+        .unwrap();
+    let monitoring = hosts.client.monitoring().unwrap();
+    wait_for_scrapes(&daemon, &monitoring);
+
+    hosts.ask().unwrap();
+    let is_firing = |alert: &Alert| is(alert, SHARED_ADDRESS, "firing");
+    monitoring
+        .wait_for_alert("the alert", PAGED, is_firing)
+        .unwrap();
+
+    hosts.remove_rival().unwrap();
+    hosts.remove_server().unwrap();
+    let resolved = daemon.wait_for_finding("conflict_resolved", PAGED).unwrap();
+    assert!(resolved.owners.iter().all(|owner| owner.role == "earlier"));
+    let is_over = |alert: &Alert| is(alert, SHARED_ADDRESS, "resolved");
+    monitoring
+        .wait_for_alert("its end", PAGED, is_over)
+        .unwrap();
+}
+
 #[test]
 fn a_drill_sends_a_labelled_alert_and_ends_with_ctrl_c() {
     let lab = Lab::new().unwrap();

@@ -307,3 +307,33 @@ fn an_address_whose_claims_exceed_the_rate_limit_says_so_for_a_minute() {
     lab.wait(61 * S);
     assert!(!is_limited(&lab));
 }
+
+#[test]
+fn twenty_random_macs_a_second_hide_no_two_owners_that_reply() {
+    let mut lab = Lab::new();
+    let mut conflicts = Vec::new();
+    for tenth in 0..600_u64 {
+        let at = tenth * 100 * MS;
+        for random in 0..2 {
+            let [.., high, low] = (2 * tenth + random).to_be_bytes();
+            lab.see(at + random, announce(MacAddr([2, 1, 0, 0, high, low])));
+        }
+        for owner in [A, B] {
+            lab.see(at + 50 * MS, answer(owner, at + 50 * MS));
+        }
+        conflicts.extend(
+            lab.take()
+                .into_iter()
+                .filter(|found| found.kind == Conflict),
+        );
+    }
+    let first = conflicts.first().unwrap();
+    assert_eq!(first.evidence, Some(Evidence::DuplicateReply));
+    assert!(first.at < time(S), "{first:#?}");
+    for owner in [A, B] {
+        assert!(macs(first).contains(&owner));
+    }
+    let view = lab.detector.binding(&key()).unwrap().conflict.unwrap();
+    assert!(!view.quiet);
+    assert!(view.last_evidence >= time(59 * S));
+}

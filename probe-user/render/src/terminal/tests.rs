@@ -323,7 +323,7 @@ fn silence_says_since_when() {
         &finding(FindingKind::Silent, Severity::Warning, owners),
         "
 02:13:07  silent             192.0.2.10       eth0
-          Warning: nobody has claimed this address or answered for it.
+          Warning: no host claims this address or replies for it any more.
           now       02:00:00:00:00:0b  made up (VM, container or bond)
                     3 claims since 02:13:05, last 02:13:06
           since     02:13:06
