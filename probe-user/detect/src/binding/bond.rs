@@ -21,13 +21,14 @@ impl Binding {
         let Some([requester, replier]) = self.requester_and_replier(context) else {
             return false;
         };
-        let both = [requester, replier];
-        let announced = both.iter().any(|claimant| claimant.announces());
+        let announced = self.claimants.present().any(Claimant::announces);
         let [one_is_local, other_is_local] =
-            both.map(|claimant| context.facts.is_local(claimant.mac));
+            [requester, replier].map(|claimant| context.facts.is_local(claimant.mac));
         let segment: Segment = context.key.segment;
         let apart = holders.hold_own_addresses(segment, requester.mac, replier.mac);
-        let updates_clients = context.rules.config.can_probe || replier.replies_unasked();
+        let mut present = self.claimants.present();
+        let updates_clients =
+            context.rules.config.can_probe || present.any(Claimant::replies_unasked);
         !announced && one_is_local == other_is_local && !apart && updates_clients
     }
 

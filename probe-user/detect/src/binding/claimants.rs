@@ -243,13 +243,6 @@ impl Claimants {
         }
     }
 
-    /// The MAC no longer takes part.
-    pub fn set_absent(&mut self, mac: MacAddr) {
-        if let Some(claimant) = self.get_mut(mac) {
-            claimant.present = false;
-        }
-    }
-
     /// Whether it is yet to be reported that this MAC's frames come from another source. It is, once.
     pub fn mark_mismatch_reported(&mut self, mac: MacAddr) -> bool {
         self.get_mut(mac)

@@ -27,7 +27,7 @@ pub(super) struct Dispute {
     /// The last takeover, while it may be a start-up announcement.
     pub start_up: Option<StartUpAnnouncement>,
     /// The start-up announcements that were undone, with their time.
-    undone: SmallVec<[(MacAddr, Timestamp); 2]>,
+    undone: SmallVec<[(OwnerIdentity, Timestamp); 2]>,
     /// When more owners had claimed the address lately than are remembered.
     pub surplus: Option<Timestamp>,
     /// When two hosts last replied with one virtual-router MAC.
@@ -108,8 +108,8 @@ pub(super) struct ConcurrentClaimant {
 /// previous owner goes on, the takeover is undone from this.
 #[derive(Clone, Debug)]
 pub(super) struct StartUpAnnouncement {
-    /// The MAC that took over.
-    pub by: MacAddr,
+    /// The owner that took over.
+    pub by: OwnerIdentity,
     /// The time of the takeover.
     pub at: Timestamp,
     /// The forms in which it has announced the address since.
@@ -244,7 +244,7 @@ impl Dispute {
         let start_up = self.start_up.take()?;
         self.undone
             .retain(|&mut (_, undone)| at.since(undone) < config.quiet_after);
-        let repeated = self.undone.iter().any(|&(mac, _)| mac == start_up.by);
+        let repeated = self.undone.iter().any(|&(by, _)| by == start_up.by);
         if repeated || !start_up.operations.in_both_forms() {
             return None;
         }

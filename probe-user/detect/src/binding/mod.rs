@@ -117,25 +117,47 @@ impl Binding {
         let owner = self.owner_of(mac, &turn.context);
         let is_current = owner == self.owner_of(holder, &turn.context);
         self.update_stale_announcement(owner, heard);
-        if mac == holder {
+        if is_current {
             if let Some(dispute) = &mut self.dispute {
                 dispute.observe_holder(heard, &turn.context.rules.config);
+            }
+            if mac != holder {
+                self.holder = Some(mac);
+                self.check_router(mac, before, turn);
             }
             self.check_local(mac, before, turn);
             return;
         }
-        if is_current {
-            self.holder = Some(mac);
-            self.check_router(mac, before, turn);
-        } else if heard.solicited && before.known && self.is_disputed() {
+        let owner_before = self.prior_state_of_owner(mac, before, &turn.context);
+        if heard.solicited && owner_before.known && self.is_disputed() {
             self.confirm_current(turn.at);
-        } else if self.overlaps(turn) && (before.known || heard.is_probe_reply()) {
+        } else if self.overlaps(turn) && (owner_before.known || heard.is_probe_reply()) {
             // An earlier owner that has not let go yet: remembered, and nothing else.
             return;
         } else {
-            self.take_over(heard, holder, before, turn);
+            self.take_over(heard, holder, owner_before, turn);
         }
         self.check_local(mac, before, turn);
+    }
+
+    /// The state of an owner before a claim by one of its MACs.
+    fn prior_state_of_owner(
+        &self,
+        mac: MacAddr,
+        before: PriorClaimantState,
+        context: &BindingContext,
+    ) -> PriorClaimantState {
+        let owner = self.owner_of(mac, context);
+        let others = || {
+            self.claimants.iter().filter(|claimant| {
+                claimant.mac != mac && self.owner_of(claimant.mac, context) == owner
+            })
+        };
+        PriorClaimantState {
+            known: before.known || others().next().is_some(),
+            present: before.present || others().any(|claimant| claimant.present),
+            ..before
+        }
     }
 
     /// Whether an owner has taken over so lately that others may not know.

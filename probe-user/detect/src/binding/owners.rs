@@ -98,6 +98,17 @@ impl Binding {
         self.claimants.retain_only(|mac| left.contains(&mac));
     }
 
+    /// `owner` takes no part any more.
+    pub(super) fn set_absent(&mut self, owner: OwnerIdentity, context: &BindingContext) {
+        let stays: SmallVec<[MacAddr; 8]> = self
+            .claimants
+            .present()
+            .map(|claimant| claimant.mac)
+            .filter(|&mac| self.owner_of(mac, context) != owner)
+            .collect();
+        self.claimants.retain_only(|mac| stays.contains(&mac));
+    }
+
     /// Everybody remembered.
     pub(super) fn owners(&self, context: &BindingContext) -> Vec<OwnerView> {
         self.owners_among(context, |_| true)

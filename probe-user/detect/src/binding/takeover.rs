@@ -38,11 +38,12 @@ impl Binding {
         let tenure = at.since(self.since);
         let holder_since = std::mem::replace(&mut self.since, at);
         self.holder = Some(mac);
+        let owner = self.owner_of(mac, &turn.context);
         let dispute = self.dispute.get_or_insert_default();
         dispute.start_up = claim.form.is_broadcast_announcement().then(|| {
             let (contest, pending) = (dispute.contest, dispute.pending);
             StartUpAnnouncement {
-                by: mac,
+                by: owner,
                 at,
                 operations: AnnouncementOperations::of(claim.form),
                 was_present: before.present,
@@ -98,7 +99,7 @@ impl Binding {
             return false;
         };
         let is_undone = !claim.form.unicast
-            && self.holder == Some(start_up.by)
+            && self.holder.map(|holder| self.owner_of(holder, context)) == Some(start_up.by)
             && self.conflict().is_none()
             && self.owner_of(start_up.holder, context) == owner;
         let Some(dispute) = self.dispute.as_mut().filter(|_| is_undone) else {
@@ -120,7 +121,7 @@ impl Binding {
         self.holder = Some(claim.mac);
         self.since = start_up.holder_since;
         if !start_up.was_present {
-            self.claimants.set_absent(start_up.by);
+            self.set_absent(start_up.by, context);
         }
         if start_up.contest.is_none() {
             self.retain_only(owner, context);
@@ -383,6 +384,9 @@ impl Binding {
             // This host kept silent, but it still holds the address.
             self.report_contested(None, turn);
             self.holder = Some(contest.settled_owner);
+            if let Some(dispute) = &mut self.dispute {
+                dispute.record_move();
+            }
             return;
         }
         let (now, then) = (

@@ -1,5 +1,5 @@
 //! The same rules once more, slow and obvious: every claim is kept for ever, and every question is answered by looking
-//! through all of them. Hosts only, no probes, nothing is known of the own host.
+//! through all of them. Only hosts, each with one MAC; `properties.rs` compares several MACs of one owner with one MAC.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,23 @@ pub type Told = (Timestamp, std::net::IpAddr, FindingKind);
 
 #[derive(Default)]
 pub struct Model {
-    config: DetectConfig,
+    pub config: DetectConfig,
+    /// The address that this host has, with the MAC.
+    pub local: Option<(std::net::IpAddr, MacAddr)>,
     addresses: BTreeMap<std::net::IpAddr, Address>,
+    probes: Vec<Probe>,
+    /// The denials that were reported: when, to which host, of which address.
+    denials: Vec<(Timestamp, MacAddr, std::net::IpAddr)>,
     pub told: Vec<Told>,
+}
+
+/// An ARP probe, and whether its host had claimed no address before.
+#[derive(Clone, Copy)]
+struct Probe {
+    at: Timestamp,
+    ip: std::net::IpAddr,
+    prober: MacAddr,
+    is_unknown: bool,
 }
 
 #[derive(Default)]
@@ -36,6 +50,12 @@ struct Address {
     undone: Vec<(Timestamp, MacAddr)>,
     contested: Vec<Timestamp>,
     conflict: Option<Conflict>,
+    /// The MAC that this host has the address with.
+    local: Option<MacAddr>,
+    /// The MAC of this host, whether it has the address or not.
+    host: Option<MacAddr>,
+    /// Since when the address is silent.
+    silent: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy)]
@@ -110,6 +130,51 @@ impl Address {
         on_stage.map(|said| said.mac).collect()
     }
 
+    /// The owners that take part, this host included if it has the address.
+    fn parties(&self) -> BTreeSet<MacAddr> {
+        self.present().into_iter().chain(self.local).collect()
+    }
+
+    fn is_local(&self, mac: MacAddr) -> bool {
+        self.local == Some(mac)
+    }
+
+    /// The first claim of a MAC since it last left the stage.
+    fn since(&self, mac: MacAddr) -> Timestamp {
+        let left = self.left(mac);
+        let claims = self.claims_of(mac).map(|said| said.at);
+        claims.filter(|&at| at >= left).min().unwrap()
+    }
+
+    /// Whether an owner took the address back since it last settled.
+    fn has_returned(&self) -> bool {
+        let kind = self.pending().and_then(|at| self.holders[at].returns);
+        let pending = kind.is_some_and(|it| it.kind != Kind::FromSettled);
+        self.opening().is_some() && (self.contest_returns() > 0 || pending)
+    }
+
+    /// Whether a claim by `mac` shows that it and this host both have the address.
+    fn is_local_evidence(
+        &self,
+        mac: MacAddr,
+        was_present: bool,
+        at: Timestamp,
+        config: &DetectConfig,
+    ) -> bool {
+        let mut since = self.since(mac);
+        if self.has_returned() && self.holder().mac == mac {
+            since = since.max(self.holder().at);
+        }
+        let is_other = self.local.is_some_and(|local| local != mac);
+        is_other && was_present && at.since(since) >= config.local_grace
+    }
+
+    fn silent_at(&self, config: &DetectConfig) -> Option<Timestamp> {
+        let last = self.claims.iter().map(|said| said.at).max()?;
+        let is_silent = self.local.is_some() || self.silent.is_some();
+        Some(last + config.silent_after.filter(|_| !is_silent)?)
+    }
+
     fn claims_of(&self, mac: MacAddr) -> impl Iterator<Item = &Said> {
         self.claims.iter().filter(move |said| said.mac == mac)
     }
@@ -173,11 +238,14 @@ impl Address {
                 conflict.evidence + delay.min(config.expire_after)
             }
             Some(quiet) => {
-                let mut last: Vec<_> = self
-                    .present()
-                    .into_iter()
-                    .map(|mac| self.last_claim(mac))
-                    .collect();
+                let last_claim = |mac| {
+                    if self.is_local(mac) {
+                        Timestamp(u64::MAX)
+                    } else {
+                        self.last_claim(mac)
+                    }
+                };
+                let mut last: Vec<_> = self.parties().into_iter().map(last_claim).collect();
                 last.sort_unstable();
                 quiet.max(last[last.len() - 2] + config.expire_after)
             }
@@ -201,7 +269,8 @@ impl Address {
         };
         let bond = |asks, replies| only(asks, false) && only(replies, true) && unasked(replies);
         let silent = !announces(one) && !announces(other);
-        silent && (bond(one, other) || bond(other, one))
+        let apart = (self.host == Some(one)) != (self.host == Some(other));
+        silent && !apart && (bond(one, other) || bond(other, one))
     }
 
     /// Whether the last takeover was a start-up announcement, and `mac` is the owner before it.
@@ -248,9 +317,60 @@ impl Model {
     /// Takes one claim, in the order of time.
     pub fn observe(&mut self, at: Timestamp, claim: &Claim) {
         self.wait(at);
+        self.take_over(at, claim);
+        self.deny(at, claim);
+    }
+
+    /// An ARP probe for an address.
+    pub fn probe(&mut self, at: Timestamp, ip: std::net::IpAddr, prober: MacAddr) {
+        self.wait(at);
+        let mut addresses = self.addresses.values();
+        let is_known = addresses.any(|address| address.claims_of(prober).next().is_some());
+        self.probes.push(Probe {
+            at,
+            ip,
+            prober,
+            is_unknown: !is_known,
+        });
+    }
+
+    /// A reply to an ARP probe denies its host the address.
+    fn deny(&mut self, at: Timestamp, claim: &Claim) {
+        let Some(reply) = claim.reply.filter(|reply| reply.to_probe) else {
+            return;
+        };
+        let unknown = |probe: &&Probe| probe.ip == claim.ip && probe.is_unknown;
+        let Some(probe) = self.probes.iter().rev().find(unknown) else {
+            return;
+        };
+        let to_it = probe.prober == reply.asker && reply.asker != claim.mac;
+        let in_time = at.since(probe.at) <= self.config.probe_denied_window;
+        let lately = self.denials.iter().any(|&(denied, prober, ip)| {
+            (prober, ip) == (reply.asker, claim.ip)
+                && at.since(denied) < self.config.probe_denied_interval
+        });
+        if to_it && in_time && !lately {
+            self.denials.push((at, reply.asker, claim.ip));
+            self.tell(at, claim.ip, FindingKind::ProbeDenied);
+        }
+    }
+
+    /// Disputes about an ignored address are not reported.
+    fn tell(&mut self, at: Timestamp, ip: std::net::IpAddr, kind: FindingKind) {
+        let is_ignored = self.config.ignored(ip, at).is_some();
+        if !(is_ignored && kind.is_dispute()) {
+            self.told.push((at, ip, kind));
+        }
+    }
+
+    fn take_over(&mut self, at: Timestamp, claim: &Claim) {
         let config = self.config.clone();
         let ip = claim.ip;
         let address = self.addresses.entry(ip).or_default();
+        let local = self.local.filter(|&(local, _)| local == ip);
+        address.local = local.map(|(_, mac)| mac);
+        address.host = self.local.map(|(_, mac)| mac);
+        address.silent = None;
         let mac = claim.mac;
         let known = address.claims_of(mac).next().is_some();
         let was_present = address.present().contains(&mac);
@@ -274,7 +394,7 @@ impl Model {
         if address.holders.is_empty() {
             address.holders.push(takeover);
             address.settled = true;
-            self.told.push((at, ip, FindingKind::NewBinding));
+            self.tell(at, ip, FindingKind::NewBinding);
             return;
         }
         let rival = address.claims.iter().any(|said| {
@@ -292,9 +412,29 @@ impl Model {
         let overlap_reply = claim.form.reply && claim.form.unicast && claim.form.announcement;
         let tenure = at.since(address.holder().at);
         let overlap = tenure < config.takeover_grace;
-        if mac == address.holder().mac || overlap && (known || overlap_reply) {
+        if mac == address.holder().mac {
+            if address.is_local_evidence(mac, was_present, at, &config) {
+                self.evidence(at, ip);
+            }
             return;
         }
+        if overlap && (known || overlap_reply) {
+            return;
+        }
+        self.change_owner(at, claim, takeover);
+        let address = &self.addresses[&ip];
+        if address.is_local_evidence(mac, was_present, at, &config) {
+            self.evidence(at, ip);
+        }
+    }
+
+    /// Another owner claims the address.
+    fn change_owner(&mut self, at: Timestamp, claim: &Claim, takeover: Takeover) {
+        let config = self.config.clone();
+        let (ip, mac, was_present) = (claim.ip, claim.mac, takeover.was_present);
+        let address = self.addresses.get_mut(&ip).unwrap();
+        let known = address.claims_of(mac).count() > 1;
+        let tenure = at.since(address.holder().at);
         if !claim.form.unicast && address.is_start_up(mac, at, &config) {
             address.undo(at);
             return;
@@ -356,12 +496,15 @@ impl Model {
             .is_some_and(|conflict| conflict.quiet.is_some())
         {
             let mut stay = address.present();
-            stay.retain(|&mac| at.since(address.last_claim(mac)) < quiet_after);
-            if stay.len() > 1 {
+            stay.retain(|&mac| {
+                address.host == Some(mac) || at.since(address.last_claim(mac)) < quiet_after
+            });
+            let parties: BTreeSet<_> = stay.iter().copied().chain(address.local).collect();
+            if parties.len() > 1 {
                 address.left.push((at, stay));
             }
         }
-        let owners = address.present().len();
+        let owners = address.parties().len();
         assert!(owners >= 2, "evidence needs two");
         let before = address.conflict.take();
         let reopened = before.as_ref().map_or(0, |before| {
@@ -375,7 +518,7 @@ impl Model {
         });
         let news = before.is_none_or(|before| before.quiet.is_some() || owners > before.owners);
         if news {
-            self.told.push((at, ip, FindingKind::Conflict));
+            self.tell(at, ip, FindingKind::Conflict);
         }
     }
 
@@ -388,7 +531,7 @@ impl Model {
         let last = address.contested.last().copied();
         address.contested.push(at);
         if last.is_none_or(|last| at.since(last) >= quiet) {
-            self.told.push((at, ip, FindingKind::Contested));
+            self.tell(at, ip, FindingKind::Contested);
         }
     }
 
@@ -400,6 +543,7 @@ impl Model {
                 let due = [
                     address.settles_at(&config),
                     address.expire_conflict(&config),
+                    address.silent_at(&config),
                 ];
                 due.into_iter().flatten().min()
             };
@@ -412,15 +556,23 @@ impl Model {
             };
             let address = self.addresses.get_mut(&ip).unwrap();
             if address.settles_at(&config) == Some(at) {
-                let told = address.settle(at);
-                self.told.extend(told.map(|kind| (at, ip, kind)));
+                match address.settle(at) {
+                    Some(FindingKind::Contested) => self.contested(at, ip),
+                    Some(kind) => self.tell(at, ip, kind),
+                    None => {}
+                }
+                continue;
+            }
+            if address.expire_conflict(&config) != Some(at) {
+                address.silent = Some(at);
+                self.tell(at, ip, FindingKind::Silent);
                 continue;
             }
             let holder = address.holder();
             let conflict = address.conflict.as_mut().unwrap();
             if conflict.quiet.is_none() {
                 conflict.quiet = Some(at);
-                self.told.push((at, ip, FindingKind::ConflictQuiet));
+                self.tell(at, ip, FindingKind::ConflictQuiet);
             } else {
                 address.conflict = None;
                 address.settled = true;
@@ -438,7 +590,7 @@ impl Model {
                     counts: None,
                     ..holder
                 });
-                self.told.push((at, ip, FindingKind::ConflictExpired));
+                self.tell(at, ip, FindingKind::ConflictExpired);
             }
         }
     }
@@ -451,6 +603,20 @@ impl Address {
         let in_contest = self.contest_returns();
         let (before, holder) = (self.holders[opening - 1].mac, self.holder().mac);
         self.settled = true;
+        if self.conflict.is_none() && self.is_local(before) && !self.is_local(holder) {
+            // This host still has the address.
+            if let Some(pending) = self.pending() {
+                self.holders[pending].returns.as_mut().unwrap().kind = Kind::FromSettled;
+            }
+            self.holders.push(Takeover {
+                mac: before,
+                opens: false,
+                returns: None,
+                counts: None,
+                ..self.holder()
+            });
+            return Some(FindingKind::Contested);
+        }
         if self.conflict.is_none() {
             self.left.push((at, [holder].into()));
         }

@@ -6,7 +6,7 @@ use probe_common::{
     counter::Direction,
     wire::{Bogus, MacAddr, Vlan},
 };
-use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Segment, Timestamp};
+use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Hint, Segment, Timestamp};
 use proptest::prelude::*;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     model::{Model, Told},
 };
 use crate::{
-    BogusFrame, Claim, DetectConfig, Detector, HostFacts, Observation, ObservationBody,
+    BogusFrame, Claim, DetectConfig, Detector, HostFacts, IgnoreRule, Observation, ObservationBody,
     ObservedProbe, ProbeRequest,
 };
 
@@ -120,6 +120,118 @@ proptest! {
         model.wait(time(end + 10_000 * S));
         model.told.sort();
         prop_assert_eq!(told(&run(&claims, DetectConfig::default())), model.told);
+    }
+
+    #[test]
+    fn the_machine_finds_what_the_model_finds_on_addresses_of_this_host_and_ignored_and_silent_ones(
+        steps in steps(&[A, B, HOST]),
+        holds: bool,
+        ignored: bool,
+        silent: bool,
+    ) {
+        let config = DetectConfig {
+            silent_after: silent.then_some(Duration::from_secs(90)),
+            tracked: vec!["192.0.2.0/24".parse().unwrap()],
+            ignore: ignored
+                .then(|| IgnoreRule {
+                    network: "192.0.2.80/32".parse().unwrap(),
+                    reason: "a test".into(),
+                    expires: None,
+                })
+                .into_iter()
+                .collect(),
+            ..DetectConfig::default()
+        };
+        let mut lab = Lab::with(config.clone());
+        let mut model = Model::default();
+        model.config = config;
+        model.local = holds.then(|| (key().ip, HOST));
+        // Without the address, HOST is a host like any other.
+        if holds {
+            lab.host(0, true);
+        }
+        let claims = claims(&steps);
+        for (at, claim) in &claims {
+            // Long after this host got the address.
+            let at = at + 10 * S;
+            model.observe(time(at), claim);
+            lab.see(at, *claim);
+        }
+        let end = claims.last().map_or(0, |&(at, _)| at) + 10_000 * S;
+        model.wait(time(end));
+        lab.wait(end);
+        model.told.sort();
+        prop_assert_eq!(told(&lab.take()), model.told);
+    }
+
+    #[test]
+    fn the_machine_finds_the_denials_that_the_model_finds(
+        steps in prop::collection::vec(
+            (gap(), 0usize..4, 80u8..82, 0usize..3, prop::sample::select(vec![0, 50 * MS, S, S + 1])),
+            0..60,
+        ),
+    ) {
+        let hosts = [A, B, C, CLIENT];
+        let (mut lab, mut model, mut at) = (Lab::new(), Model::default(), 0);
+        for (gap, prober, last, owner, delay) in steps {
+            let (prober, ip) = (hosts[prober], ip(last));
+            at += gap;
+            model.probe(time(at), ip, prober);
+            let probe = ObservedProbe {
+                target: ip,
+                prober,
+                unicast: false,
+                has_sender_ip: false,
+            };
+            lab.observe(at, Direction::Ingress, SEGMENT, ObservationBody::Probe(probe));
+            let reply = Claim {
+                ip,
+                ..answer_to_probe(prober, hosts[owner], at)
+            };
+            at += delay;
+            model.observe(time(at), &reply);
+            lab.see(at, reply);
+        }
+        model.told.sort();
+        prop_assert_eq!(told(&lab.take()), model.told);
+    }
+
+    #[test]
+    fn declared_macs_are_treated_as_one_mac(steps in steps(&[A, B, C])) {
+        let config = DetectConfig {
+            same_owner: vec![vec![A, B]],
+            ..DetectConfig::default()
+        };
+        let claims = claims(&steps);
+        let as_one: Vec<_> = claims
+            .iter()
+            .map(|&(at, claim)| {
+                let mac = if claim.mac == B { A } else { claim.mac };
+                (at, Claim { mac, eth_src: mac, ..claim })
+            })
+            .collect();
+        prop_assert_eq!(
+            told(&run(&claims, config)),
+            told(&run(&as_one, DetectConfig::default()))
+        );
+    }
+
+    #[test]
+    fn behind_a_virtual_mac_only_two_masters_are_reported(steps in steps(&[V, A, B])) {
+        let mut claims = claims(&steps);
+        for last in [80, 81] {
+            claims.insert(0, (0, Claim { ip: ip(last), ..announce(V) }));
+        }
+        for finding in run(&claims, DetectConfig::default()) {
+            match finding.kind {
+                FindingKind::NewBinding => {}
+                FindingKind::Contested => {
+                    let hints = [Hint::TwoMasters, Hint::RouterAndHost];
+                    prop_assert!(finding.hint.is_some_and(|hint| hints.contains(&hint)));
+                }
+                kind => prop_assert!(false, "{kind:?}"),
+            }
+        }
     }
 
     #[test]

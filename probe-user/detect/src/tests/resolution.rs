@@ -1,6 +1,9 @@
 //! How conflicts end, and what is asked.
 
-use probe_model::{Evidence, FindingKind::*, OwnerRole, OwnerView, Severity};
+use std::time::Duration;
+
+use probe_common::wire::MacAddr;
+use probe_model::{Evidence, FindingKind, FindingKind::*, OwnerRole, OwnerView, Severity};
 
 use super::lab::*;
 use crate::{DetectConfig, IgnoreRule, ProbePurpose, ProbeRequest};
@@ -487,4 +490,109 @@ fn evidence_from_hours_ago_is_not_probed_about_for_all_the_time_since() {
         requests.iter().all(|ask| ask.requested_for >= now),
         "{requests:#?}"
     );
+}
+
+/// The subsets of two owners.
+const SUBSETS: [&[MacAddr]; 4] = [&[], &[A], &[B], &[A, B]];
+
+#[test]
+fn every_outcome_of_two_rounds_about_a_takeover_has_its_finding() {
+    for first in SUBSETS {
+        for second in SUBSETS {
+            let (mut lab, requests) = pending_move();
+            lab.record_replies(101 * S, &requests[0], first);
+            lab.record_replies(103 * S, &requests[1], second);
+            let replied = |mac| [first, second].map(|by| by.contains(&mac));
+            let expected = match (replied(A), replied(B)) {
+                ([true, true], [true, true]) => (Conflict, 103 * S),
+                ([_, true], [_, false]) => (StaleAnnouncement, 103 * S),
+                ([false, false], _) => (Moved, 103 * S),
+                _ => (Moved, 110 * S),
+            };
+            lab.wait(111 * S);
+            let finding = lab.only();
+            let (kind, at) = expected;
+            assert_eq!((finding.kind, finding.at), (kind, time(at)), "{first:?} {second:?}");
+        }
+    }
+}
+
+/// What the inquiries of a conflict since 0 s must conclude, replied to one and three seconds after they start.
+fn model_of_inquiries(replies: &[[&[MacAddr]; 2]]) -> Vec<(u64, FindingKind)> {
+    let (mut findings, mut evidence, mut reopened) = (vec![(0, Conflict)], 0, 0_u32);
+    let (mut start, mut unanswered, mut quiet, mut is_first) = (60, 0, None, true);
+    for [first, second] in replies {
+        let expires = quiet.map(|quiet: u64| quiet.max(600));
+        if let Some(expires) = expires.filter(|&expires| expires <= start) {
+            findings.push((expires, ConflictExpired));
+            return findings;
+        }
+        let mut become_quiet = |at: u64, findings: &mut Vec<_>| {
+            if quiet.is_none() && at >= evidence + 60 * 2_u64.pow(reopened.min(3)) {
+                quiet = Some(at);
+                findings.push((at, ConflictQuiet));
+            }
+        };
+        if !is_first {
+            become_quiet(start, &mut findings);
+        }
+        is_first = false;
+        let both = [first, second].map(|by| by.len() > 1);
+        if let Some(round) = both.iter().position(|&both| both) {
+            evidence = start + 1 + 2 * round as u64;
+            if quiet.take().is_some() {
+                reopened += 1;
+                findings.push((evidence, Conflict));
+            }
+            (start, unanswered, is_first) = (evidence + 60, 0, true);
+            continue;
+        }
+        let end = start + 3;
+        unanswered = if first.is_empty() && second.is_empty() { unanswered + 1 } else { 0 };
+        if unanswered == 2 || first == second && first.len() == 1 {
+            findings.push((end, ConflictResolved));
+            return findings;
+        }
+        become_quiet(end, &mut findings);
+        start += 60;
+    }
+    findings
+}
+
+proptest::proptest! {
+    #[test]
+    fn inquiries_conclude_what_the_model_concludes(
+        replies in proptest::collection::vec(proptest::array::uniform2(0usize..4), 1..12),
+    ) {
+        let replies: Vec<_> = replies.iter().map(|by| by.map(|by| SUBSETS[by])).collect();
+        let mut lab = Lab::asking();
+        lab.see(0, answer_to_probe(CLIENT, A, 0));
+        lab.see(0, answer_to_probe(CLIENT, B, 0));
+        lab.detector.take_probe_requests();
+        for by in &replies {
+            while let Some(due) = lab.detector.next_deadline() {
+                lab.detector.tick(due, &mut lab.findings);
+                let mut requests = lab.detector.take_probe_requests();
+                requests.retain(|request| request.purpose == ProbePurpose::Resolution);
+                if requests.is_empty() {
+                    continue;
+                }
+                for (request, (delay, by)) in requests.iter().zip([1, 3].into_iter().zip(by)) {
+                    if lab.detector.is_wanted(request) {
+                        let at = due + Duration::from_secs(delay);
+                        lab.detector.record_replies(request, at, by, &mut lab.findings);
+                    }
+                }
+                break;
+            }
+        }
+        let expected = model_of_inquiries(&replies);
+        let mut findings = lab.take();
+        findings.retain(|finding| finding.kind != NewBinding);
+        let found: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.at.since(time(0)).as_secs(), finding.kind))
+            .collect();
+        proptest::prop_assert_eq!(&found[..found.len().min(expected.len())], &expected[..]);
+    }
 }
