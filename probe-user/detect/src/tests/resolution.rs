@@ -512,7 +512,11 @@ fn every_outcome_of_two_rounds_about_a_takeover_has_its_finding() {
             lab.wait(111 * S);
             let finding = lab.only();
             let (kind, at) = expected;
-            assert_eq!((finding.kind, finding.at), (kind, time(at)), "{first:?} {second:?}");
+            assert_eq!(
+                (finding.kind, finding.at),
+                (kind, time(at)),
+                "{first:?} {second:?}"
+            );
         }
     }
 }
@@ -548,7 +552,11 @@ fn model_of_inquiries(replies: &[[&[MacAddr]; 2]]) -> Vec<(u64, FindingKind)> {
             continue;
         }
         let end = start + 3;
-        unanswered = if first.is_empty() && second.is_empty() { unanswered + 1 } else { 0 };
+        unanswered = if first.is_empty() && second.is_empty() {
+            unanswered + 1
+        } else {
+            0
+        };
         if unanswered == 2 || first == second && first.len() == 1 {
             findings.push((end, ConflictResolved));
             return findings;
