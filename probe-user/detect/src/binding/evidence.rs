@@ -130,8 +130,9 @@ impl Binding {
         evidence: Evidence,
         turn: &mut BindingTransition,
     ) {
-        let finding = self.conflict_finding(kind, evidence, turn);
-        finding.into_iter().for_each(|finding| turn.report(finding));
+        if let Some(finding) = self.conflict_finding(kind, evidence, turn) {
+            turn.report(finding);
+        }
     }
 
     /// A finding about the open conflict, with its present owners and hint.
