@@ -268,11 +268,6 @@ impl ScenarioRun {
             None => "before `watch` was called".to_owned(),
         }
     }
-
-    /// Removes the address from the server.
-    pub fn remove_server(&self) -> Result<()> {
-        self.server.remove_address(&with_prefix(SHARED_ADDRESS))
-    }
 }
 
 impl Observers {

@@ -78,6 +78,11 @@ impl ThreeHosts {
     pub fn remove_duplicate(&self) -> Result<()> {
         self.duplicate.remove_address(&with_prefix(SHARED_ADDRESS))
     }
+
+    /// Removes the address from the server.
+    pub fn remove_server(&self) -> Result<()> {
+        self.server.remove_address(&with_prefix(SHARED_ADDRESS))
+    }
 }
 
 fn with_prefix(address: &str) -> String {

@@ -79,7 +79,7 @@ fn a_conflict_sends_one_alert_with_both_macs_and_its_resolution() {
     );
 }
 
-/// Nobody replies any more, and the probes show it: long before the conflict would expire.
+/// No host replies to the probes any more, long before the conflict would expire.
 #[test]
 fn the_alert_about_a_conflict_whose_owners_are_both_gone_ends_by_probes() {
     let lab = Lab::new().unwrap();
@@ -93,19 +93,21 @@ fn the_alert_about_a_conflict_whose_owners_are_both_gone_ends_by_probes() {
     let monitoring = hosts.client.monitoring().unwrap();
     wait_for_scrapes(&daemon, &monitoring);
 
-    hosts.ask().unwrap();
+    hosts.resolve().unwrap();
     let is_firing = |alert: &Alert| is(alert, SHARED_ADDRESS, "firing");
     monitoring
-        .wait_for_alert("the alert", PAGED, is_firing)
+        .wait_for_alert("the alert", ALERT_TIMEOUT, is_firing)
         .unwrap();
 
-    hosts.remove_rival().unwrap();
+    hosts.remove_duplicate().unwrap();
     hosts.remove_server().unwrap();
-    let resolved = daemon.wait_for_finding("conflict_resolved", PAGED).unwrap();
+    let resolved = daemon
+        .wait_for_finding("conflict_resolved", ALERT_TIMEOUT)
+        .unwrap();
     assert!(resolved.owners.iter().all(|owner| owner.role == "earlier"));
     let is_over = |alert: &Alert| is(alert, SHARED_ADDRESS, "resolved");
     monitoring
-        .wait_for_alert("its end", PAGED, is_over)
+        .wait_for_alert("its end", ALERT_TIMEOUT, is_over)
         .unwrap();
 }
 
