@@ -190,9 +190,11 @@ fn objects_of_the_cluster_are_watched_with_the_rights_of_the_deployment() -> Res
             && pools(cluster) == ["production"]
     })?;
     assert_eq!(known["freshness"]["services"]["known"], "current");
-    let metrics = watcher.daemon.metrics()?;
-    assert_eq!(objects(&metrics, "services"), Some(1.0));
-    assert_eq!(objects(&metrics, "ipaddresspools"), Some(1.0));
+    let what = "one service and one pool to be counted";
+    watcher.daemon.wait_for_metrics(what, TIMEOUT, |metrics| {
+        Ok(objects(metrics, "services") == Some(1.0)
+            && objects(metrics, "ipaddresspools") == Some(1.0))
+    })?;
 
     // Services of other types are ignored.
     let api = kubernetes.api()?;
@@ -237,7 +239,7 @@ fn the_last_state_is_kept_while_the_api_server_is_unreachable_and_updated_afterw
     kubernetes.stop()?;
     let metrics = watcher.wait_for_state("stale", &all, TIMEOUT)?;
     assert_eq!(objects(&metrics, "services"), Some(1.0));
-    let known = watcher.wait_for("the word that it is stale", TIMEOUT, |cluster| {
+    let known = watcher.wait_for("the stale state", TIMEOUT, |cluster| {
         cluster["freshness"]["services"]["known"] == "stale"
     })?;
     assert_eq!(
@@ -301,7 +303,7 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
     let api = kubernetes.api()?;
     // Without a schema, the API server accepts any object.
     install_metallb(&api, false)?;
-    api.create(&pool("good", &["192.0.2.240/28"]))?;
+    api.create(&pool("valid", &["192.0.2.240/28"]))?;
     for (name, spec) in [
         ("number", json!({ "addresses": 7 })),
         ("nested", json!({ "addresses": [["192.0.2.1"], {}, null] })),
@@ -319,7 +321,7 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
         status["status"] = spec;
         api.create(&status)?;
     }
-    let mut status = metallb("ServiceL2Status", "worst", &json!({}));
+    let mut status = metallb("ServiceL2Status", "wrong-types", &json!({}));
     status["status"] = json!({ "node": 7, "serviceName": ["frontend"] });
     api.create(&status)?;
     let account = kubernetes.deployed_account()?;
@@ -335,20 +337,20 @@ fn invalid_objects_are_named_and_the_others_are_used() -> Result<()> {
         ("ipaddresspools", "words"),
         ("l2advertisements", "text"),
         ("servicel2statuses", "text"),
-        ("servicel2statuses", "worst"),
+        ("servicel2statuses", "wrong-types"),
     ]
     .map(|(resource, name)| (resource.to_owned(), format!("metallb-system/{name}")));
     watcher.wait_for(
-        "the good one, and each of the others by name",
+        "the valid pool, and each invalid object by name",
         TIMEOUT,
         |cluster| {
-            pools(cluster).contains(&"good") && invalid_objects(cluster) == expected.clone().into()
+            pools(cluster).contains(&"valid") && invalid_objects(cluster) == expected.clone().into()
         },
     )?;
     for resource in METALLBS {
         let of_resource = expected.iter().filter(|(of, _)| of == resource).count();
         let labels = [("resource", resource)];
-        let what = format!("{of_resource} {resource} to be counted as broken");
+        let what = format!("{of_resource} {resource} to be counted as invalid");
         watcher.daemon.wait_for_metrics(&what, TIMEOUT, |metrics| {
             let number = metrics.count("arp_monitor_kubernetes_invalid_objects", &labels)?;
             Ok(number == of_resource as u64)
@@ -458,7 +460,7 @@ fn survives(fault: Fault, outcome: &str) -> Result<()> {
         let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": items });
         Fault::Response(200, "application/json", list.to_string())
     });
-    watcher.wait_for("the truth", RELIST_TIMEOUT, |cluster| {
+    watcher.wait_for("the frontend service", RELIST_TIMEOUT, |cluster| {
         addresses(cluster, "frontend").is_some()
     })?;
     assert_eq!(watcher.daemon.terminate()?.code(), Some(0));
