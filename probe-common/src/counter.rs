@@ -1,25 +1,24 @@
-//! What the kernel counts, per interface, direction and CPU.
+//! The counters of the BPF programs, per interface, direction and CPU.
 //!
-//! The counts obey, for each interface and direction:
+//! For each interface and direction:
 //!
 //! ```text
 //! frames = malformed + bogus + claims + probes
 //! kind   = emitted + unchanged + rate_limited + filtered + ring_full   (kind: claims, probes, bogus)
 //! ```
 //!
-//! Both sides of each equation are counted on their own, so that a test can hold them against each
-//! other.
+//! Both sides of each equation are counted independently, so that a test can compare them.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
     label::label_enum,
-    parse::Malformed,
-    wire::{Bogus, Kind, Operation},
+    parse::MalformedReason,
+    wire::{BogusFrameReason, FrameKind, Operation},
 };
 
 label_enum! {
-    /// Which way a frame went, as the host sees it.
+    /// The direction of a frame, relative to this host.
     pub enum Direction {
         /// Received.
         Ingress = "ingress",
@@ -29,49 +28,49 @@ label_enum! {
 }
 
 label_enum! {
-    /// What became of a claim, an ARP probe or a bogus frame.
-    pub enum Outcome {
-        /// It went to user space.
+    /// Whether a claim, an ARP probe or a bogus frame was emitted as an event, or why not.
+    pub enum EmitOutcome {
+        /// The event was submitted to a ring.
         Emitted = "emitted",
-        /// It says what is known already.
+        /// The frame repeats what was emitted before.
         Unchanged = "unchanged",
-        /// It would have gone out, had its budget not been used up.
+        /// The token bucket for such frames was empty.
         RateLimited = "rate_limited",
-        /// The watch filter does not list its address.
+        /// The watch filter does not contain the address.
         Filtered = "filtered",
-        /// Lost: the ring was full, or the CPU has none.
+        /// The event was lost: the ring was full, or the CPU has no ring.
         RingFull = "ring_full",
     }
 }
 
-/// One thing that is counted.
+/// A counter of the BPF programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// Frames with the ARP ethertype, by operation.
     Frames(Operation),
-    /// Frames that could not be read, by reason.
-    Malformed(Malformed),
-    /// Frames that make no valid claim, by reason.
-    Bogus(Bogus),
+    /// Malformed frames, by reason.
+    Malformed(MalformedReason),
+    /// Bogus frames, by reason.
+    Bogus(BogusFrameReason),
     /// Claims.
     Claims,
     /// ARP probes.
     Probes,
-    /// What became of the frames of one kind.
-    Outcome(Kind, Outcome),
+    /// Frames of one kind, by outcome.
+    Outcome(FrameKind, EmitOutcome),
 }
 
 const MALFORMED: usize = Operation::COUNT;
-const BOGUS: usize = MALFORMED + Malformed::COUNT;
-const CLAIMS: usize = BOGUS + Bogus::COUNT;
+const BOGUS: usize = MALFORMED + MalformedReason::COUNT;
+const CLAIMS: usize = BOGUS + BogusFrameReason::COUNT;
 const PROBES: usize = CLAIMS + 1;
 const OUTCOMES: usize = PROBES + 1;
 
 impl Counter {
-    /// How many counters there are.
-    pub const COUNT: usize = OUTCOMES + Kind::COUNT * Outcome::COUNT;
+    /// Number of counters.
+    pub const COUNT: usize = OUTCOMES + FrameKind::COUNT * EmitOutcome::COUNT;
 
-    /// The counter's place in [`Counters`].
+    /// The index of the counter in [`Counters`].
     #[inline(always)]
     pub const fn index(self) -> usize {
         match self {
@@ -81,46 +80,47 @@ impl Counter {
             Self::Claims => CLAIMS,
             Self::Probes => PROBES,
             Self::Outcome(kind, outcome) => {
-                OUTCOMES + kind.number() as usize * Outcome::COUNT + outcome.number() as usize
+                OUTCOMES + kind.number() as usize * EmitOutcome::COUNT + outcome.number() as usize
             }
         }
     }
 }
 
-/// An interface and direction, as the owner of [`Counters`]; never 0.
+/// The key of the [`Counters`] of an interface and direction; never 0.
 #[inline(always)]
 pub const fn counters_key(ifindex: u32, direction: Direction) -> u32 {
     // Interface indexes are positive `int`s in the kernel, so the top bit is free.
     ifindex << 1 | direction.number() as u32
 }
 
-/// Counters in the kernel's array: interfaces and directions that can be counted at once.
-pub const COUNTERS_PLACES: u32 = 512;
+/// The size of the kernel's array of [`Counters`], one entry for each interface and direction.
+pub const COUNTERS_CAPACITY: u32 = 512;
 
-/// Places in the kernel's array where the counters of a key may be. An array and a place that follows from
-/// the key, because a hash table would cost each frame as much as all counting does; interfaces are numbered
-/// one after the other, so the first place is nearly always the one.
+/// The indexes in the kernel's array at which the counters of a key may be stored, in the order in which they are tried.
+///
+/// An array with indexes derived from the key, because a lookup in a hash map would cost each frame as much as all
+/// counting does. Interface indexes are consecutive, so the counters are nearly always at the first index.
 #[inline(always)]
-pub const fn counters_places(key: u32) -> [u32; 4] {
-    let mask = COUNTERS_PLACES - 1;
-    // Knuth's multiplicative hash, three times other bits of it.
-    let scattered = key.wrapping_mul(0x9e37_79b1);
+pub const fn counters_indexes(key: u32) -> [u32; 4] {
+    let mask = COUNTERS_CAPACITY - 1;
+    // Three ranges of bits of Knuth's multiplicative hash.
+    let hash = key.wrapping_mul(0x9e37_79b1);
     [
         key & mask,
-        scattered >> 23 & mask,
-        scattered >> 14 & mask,
-        scattered >> 5 & mask,
+        hash >> 23 & mask,
+        hash >> 14 & mask,
+        hash >> 5 & mask,
     ]
 }
 
-const _: () = assert!(COUNTERS_PLACES.is_power_of_two());
+const _: () = assert!(COUNTERS_CAPACITY.is_power_of_two());
 
-/// Numbers in [`Counters`]: a power of two, so that the kernel side bounds an index with a mask.
+/// The number of slots in [`Counters`]: a power of two, so that the BPF programs bound an index with a mask.
 const SLOTS: usize = 64;
-const _: () = assert!(SLOTS.is_power_of_two() && Counter::COUNT <= Counters::OWNER);
+const _: () = assert!(SLOTS.is_power_of_two() && Counter::COUNT <= Counters::KEY_SLOT);
 
-/// The counters of one interface and direction, on one CPU or summed over all; in the kernel with their
-/// owner.
+/// The counters of one interface and direction, on one CPU or summed over all CPUs. In the kernel, one slot stores the
+/// key of [`counters_key`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Counters([u64; SLOTS]);
@@ -132,34 +132,34 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// The index of the number that says whose counters they are.
-    pub const OWNER: usize = SLOTS - 1;
+    /// The index of the slot that stores the key.
+    pub const KEY_SLOT: usize = SLOTS - 1;
 
-    /// The index of a counter among the numbers that counters consist of, as the verifier of the kernel can bound it.
+    /// The index of the slot of a counter, masked so that the verifier can bound it.
     #[inline(always)]
     pub const fn slot(counter: Counter) -> usize {
         counter.index() & (SLOTS - 1)
     }
 
-    /// Zeros, owned by the interface and direction of this key.
-    pub fn of(key: u32) -> Self {
+    /// Counters of this key, all zero.
+    pub fn with_key(key: u32) -> Self {
         let mut counters = Self::default();
-        counters.0[Self::OWNER] = u64::from(key);
+        counters.0[Self::KEY_SLOT] = u64::from(key);
         counters
     }
 
-    /// Whether the interface and direction of this key own them.
+    /// Whether these are the counters of this key.
     #[inline(always)]
-    pub const fn belong_to(&self, key: u32) -> bool {
-        self.0[Self::OWNER] == key as u64
+    pub const fn has_key(&self, key: u32) -> bool {
+        self.0[Self::KEY_SLOT] == key as u64
     }
 
-    /// Whether nobody owns them.
-    pub const fn are_free(&self) -> bool {
-        self.0[Self::OWNER] == 0
+    /// Whether no interface uses this entry.
+    pub const fn is_unused(&self) -> bool {
+        self.0[Self::KEY_SLOT] == 0
     }
 
-    /// Adds one.
+    /// Increments a counter by one.
     #[inline(always)]
     pub const fn increment(&mut self, counter: Counter) {
         let slot = &mut self.0[Self::slot(counter)];
@@ -171,7 +171,7 @@ impl Counters {
         self.0[counter.index()]
     }
 
-    /// All frames with the ARP ethertype.
+    /// The number of frames with the ARP ethertype.
     pub fn frames(&self) -> u64 {
         Operation::ALL
             .iter()
@@ -179,40 +179,42 @@ impl Counters {
             .sum()
     }
 
-    /// All malformed frames.
+    /// The number of malformed frames.
     pub fn malformed(&self) -> u64 {
-        Malformed::ALL
+        MalformedReason::ALL
             .iter()
             .map(|&reason| self.get(Counter::Malformed(reason)))
             .sum()
     }
 
-    /// All frames of one kind.
-    pub fn of_kind(&self, kind: Kind) -> u64 {
+    /// The number of frames of one kind.
+    pub fn frames_of_kind(&self, kind: FrameKind) -> u64 {
         match kind {
-            Kind::Claim => self.get(Counter::Claims),
-            Kind::Probe => self.get(Counter::Probes),
-            Kind::Bogus => Bogus::ALL
+            FrameKind::Claim => self.get(Counter::Claims),
+            FrameKind::Probe => self.get(Counter::Probes),
+            FrameKind::Bogus => BogusFrameReason::ALL
                 .iter()
                 .map(|&reason| self.get(Counter::Bogus(reason)))
                 .sum(),
         }
     }
 
-    /// What became of the frames of one kind, in the order of [`Outcome::ALL`].
-    pub fn outcomes(&self, kind: Kind) -> [u64; Outcome::COUNT] {
-        core::array::from_fn(|number| self.0[Counter::Outcome(kind, Outcome::ALL[number]).index()])
+    /// The number of frames of one kind by outcome, in the order of [`EmitOutcome::ALL`].
+    pub fn outcomes(&self, kind: FrameKind) -> [u64; EmitOutcome::COUNT] {
+        core::array::from_fn(|number| {
+            self.0[Counter::Outcome(kind, EmitOutcome::ALL[number]).index()]
+        })
     }
 
-    /// Frames that went to user space.
+    /// The number of frames that were emitted as events.
     pub fn emitted(&self) -> u64 {
-        Kind::ALL
+        FrameKind::ALL
             .iter()
-            .map(|&kind| self.get(Counter::Outcome(kind, Outcome::Emitted)))
+            .map(|&kind| self.get(Counter::Outcome(kind, EmitOutcome::Emitted)))
             .sum()
     }
 
-    /// Adds another CPU's counts.
+    /// Adds the counts of another CPU.
     pub fn add(&mut self, other: &Self) {
         for (slot, value) in self.0[..Counter::COUNT].iter_mut().zip(other.0) {
             *slot = slot.wrapping_add(value);
@@ -224,21 +226,25 @@ impl Counters {
 mod tests {
     use super::*;
 
-    fn all() -> Vec<Counter> {
+    fn all_counters() -> Vec<Counter> {
         let mut all: Vec<_> = Operation::ALL
             .iter()
             .map(|&op| Counter::Frames(op))
             .collect();
         all.extend(
-            Malformed::ALL
+            MalformedReason::ALL
                 .iter()
                 .map(|&reason| Counter::Malformed(reason)),
         );
-        all.extend(Bogus::ALL.iter().map(|&reason| Counter::Bogus(reason)));
+        all.extend(
+            BogusFrameReason::ALL
+                .iter()
+                .map(|&reason| Counter::Bogus(reason)),
+        );
         all.extend([Counter::Claims, Counter::Probes]);
-        for &kind in Kind::ALL {
+        for &kind in FrameKind::ALL {
             all.extend(
-                Outcome::ALL
+                EmitOutcome::ALL
                     .iter()
                     .map(|&outcome| Counter::Outcome(kind, outcome)),
             );
@@ -247,50 +253,54 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_has_a_place_of_its_own() {
-        let places: Vec<_> = all().into_iter().map(Counter::index).collect();
-        assert_eq!(places, (0..Counter::COUNT).collect::<Vec<_>>());
+    fn every_counter_has_its_own_index() {
+        let indexes: Vec<_> = all_counters().into_iter().map(Counter::index).collect();
+        assert_eq!(indexes, (0..Counter::COUNT).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_key_has_places_of_its_own_and_few_share_one() {
+    fn consecutive_keys_have_different_first_indexes() {
         let keys = (1..=200).flat_map(|ifindex| {
             Direction::ALL
                 .iter()
-                .map(move |&way| counters_key(ifindex, way))
+                .map(move |&direction| counters_key(ifindex, direction))
         });
-        let first: Vec<_> = keys.map(|key| counters_places(key)[0]).collect();
+        let first: Vec<_> = keys.map(|key| counters_indexes(key)[0]).collect();
         let distinct: std::collections::BTreeSet<_> = first.iter().collect();
-        assert_eq!(distinct.len(), first.len(), "neighbours never collide");
-        // Interfaces a multiple of the array's size apart share their first place, not all of them.
-        for apart in [256, 512, 4096, 1 << 20] {
-            let [one, other] = [7, 7 + apart]
-                .map(|ifindex| counters_places(counters_key(ifindex, Direction::Ingress)));
+        assert_eq!(
+            distinct.len(),
+            first.len(),
+            "consecutive keys never collide"
+        );
+        // Interface indexes that differ by a multiple of the array size share the first index, not all.
+        for distance in [256, 512, 4096, 1 << 20] {
+            let [one, other] = [7, 7 + distance]
+                .map(|ifindex| counters_indexes(counters_key(ifindex, Direction::Ingress)));
             assert_eq!(one[0], other[0]);
             assert_ne!(one, other);
         }
     }
 
     #[test]
-    fn counters_know_their_owner_and_sums_do_not_add_it() {
+    fn counters_store_their_key_and_sums_do_not_add_it() {
         let key = counters_key(3, Direction::Egress);
-        let mut counters = Counters::of(key);
-        assert!(counters.belong_to(key) && !counters.are_free());
-        assert!(Counters::default().are_free());
-        counters.add(&Counters::of(key));
-        assert!(counters.belong_to(key));
+        let mut counters = Counters::with_key(key);
+        assert!(counters.has_key(key) && !counters.is_unused());
+        assert!(Counters::default().is_unused());
+        counters.add(&Counters::with_key(key));
+        assert!(counters.has_key(key));
     }
 
     #[test]
     fn sums_cover_each_counter_once() {
         let mut counters = Counters::default();
-        for counter in all() {
+        for counter in all_counters() {
             counters.increment(counter);
         }
         assert_eq!(counters.frames(), 3);
         assert_eq!(counters.malformed(), 6);
-        assert_eq!(counters.of_kind(Kind::Bogus), 7);
-        assert_eq!(counters.outcomes(Kind::Probe), [1; 5]);
+        assert_eq!(counters.frames_of_kind(FrameKind::Bogus), 7);
+        assert_eq!(counters.outcomes(FrameKind::Probe), [1; 5]);
         assert_eq!(counters.emitted(), 3);
         let once = counters;
         counters.add(&once);

@@ -1,4 +1,4 @@
-//! The bytes of an ARP frame: the inverse of the parser.
+//! Encodes ARP frames as bytes: the inverse of the parser.
 
 use core::{mem::size_of, ops::Deref};
 
@@ -10,18 +10,17 @@ use network_types::{
 };
 
 use crate::{
-    header::Header,
+    header::PodHeader,
     wire::{ArpFrame, HTYPE_ETHERNET, VlanTag, ethertype},
 };
 
-/// The length of the longest frame: Ethernet header, two tags, ARP.
-const LONGEST: usize = size_of::<EthHdr>() + 2 * size_of::<VlanHdr>() + size_of::<ArpHdr>();
+/// The maximum length of an encoded frame, in bytes: Ethernet header, two VLAN tags, ARP header.
+const MAX_LENGTH: usize = size_of::<EthHdr>() + 2 * size_of::<VlanHdr>() + size_of::<ArpHdr>();
 
-/// A frame as it is sent, VLAN tags included, up to the end of its ARP packet: without padding, and with a
-/// priority of 0 in each tag.
+/// The bytes of an ARP frame with its VLAN tags: without padding after the ARP header, and with priority 0 in each tag.
 #[derive(Clone, Copy, Debug)]
 pub struct EncodedFrame {
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_LENGTH],
     length: usize,
 }
 
@@ -29,24 +28,24 @@ impl EncodedFrame {
     /// Encodes a frame.
     pub fn new(frame: &ArpFrame) -> Self {
         let mut encoded = Self {
-            bytes: [0; LONGEST],
+            bytes: [0; MAX_LENGTH],
             length: 0,
         };
         let tags = frame.tags;
-        // The ethertype of the Ethernet header and of each tag is that of what follows.
-        let after = |tag: Option<&VlanTag>| match tag {
+        // Each header's ethertype is the type of the header that follows it.
+        let ethertype_before = |tag: Option<&VlanTag>| match tag {
             Some(tag) if tag.is_some() => tag.tpid.to_be(),
             _ => EtherType::Arp.into(),
         };
         encoded.push(EthHdr {
             dst_addr: frame.eth_dst.0,
             src_addr: frame.eth_src.0,
-            ether_type: after(tags.first()),
+            ether_type: ethertype_before(tags.first()),
         });
         for (number, tag) in tags.iter().enumerate().take_while(|(_, tag)| tag.is_some()) {
             encoded.push(VlanHdr {
                 tci: tag.vid.to_be_bytes(),
-                ether_type: after(tags.get(number + 1)),
+                ether_type: ethertype_before(tags.get(number + 1)),
             });
         }
         encoded.push(arp_header(frame));
@@ -55,9 +54,9 @@ impl EncodedFrame {
 
     fn push<H>(&mut self, header: H)
     where
-        Header<H>: Pod,
+        PodHeader<H>: Pod,
     {
-        let header = Header(header);
+        let header = PodHeader(header);
         let bytes = bytemuck::bytes_of(&header);
         let end = self.length + bytes.len();
         self.bytes[self.length..end].copy_from_slice(bytes);
@@ -73,7 +72,7 @@ impl Deref for EncodedFrame {
     }
 }
 
-/// The ARP header of a frame.
+/// Returns the ARP header of a frame.
 pub fn arp_header(frame: &ArpFrame) -> ArpHdr {
     let mut header = ArpHdr {
         hlen: 6,
@@ -96,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        parse::{Parsed, parse},
+        parse::{ParsedFrame, parse},
         wire::MacAddr,
     };
 
@@ -141,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_parser_reads_back_what_is_encoded(
+        fn the_parser_inverts_the_encoder(
             eth_dst: [u8; 6], eth_src: [u8; 6], tags in tags(), oper in 1u16..=2,
             sha: [u8; 6], spa: [u8; 4], tha: [u8; 6], tpa: [u8; 4],
         ) {
@@ -156,7 +155,7 @@ mod tests {
                 tpa,
             };
             let parsed = parse(&&*EncodedFrame::new(&frame), VlanTag::NONE);
-            prop_assert_eq!(parsed, Parsed::Arp(frame));
+            prop_assert_eq!(parsed, ParsedFrame::Arp(frame));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The ring-buffer ABI: what the kernel side tells user space about one frame.
+//! The ring-buffer ABI: the event with which a BPF program reports one frame to user space.
 //!
-//! Integers and byte arrays only, padding explicit and zero, offsets asserted. Whoever changes a layout
-//! here raises [`ABI_VERSION`]; the loader refuses an object that was built with another one.
+//! Integers and byte arrays only; padding is explicit and zero, offsets are asserted. A change of a layout here requires
+//! a new [`ABI_VERSION`]; the loader rejects an object that was built with another one.
 
 use core::mem::{offset_of, size_of};
 
@@ -10,14 +10,14 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     counter::Direction,
     label::label_enum,
-    wire::{ArpFrame, Bogus, Kind, MacAddr},
+    wire::{ArpFrame, BogusFrameReason, FrameKind, MacAddr},
 };
 
-/// Version of every layout that kernel and user space share.
+/// The version of all layouts that the BPF programs and user space share.
 pub const ABI_VERSION: u32 = 3;
 
 label_enum! {
-    /// Where the kernel side saw a frame.
+    /// The hook at which a BPF program observed a frame.
     pub enum Hook {
         /// XDP, in the driver or generic.
         Xdp = "xdp",
@@ -29,7 +29,7 @@ label_enum! {
 }
 
 impl Hook {
-    /// Which way the frames of this hook go.
+    /// The direction of the frames at this hook.
     #[inline(always)]
     pub const fn direction(self) -> Direction {
         match self {
@@ -48,103 +48,103 @@ impl Hook {
     }
 }
 
-/// What a claim looked like, as bits of [`Sighting::form`].
-pub mod form {
-    /// A reply; without it, a request.
+/// Properties of a claim, as bits of [`ClaimObservation::flags`].
+pub mod claim_flags {
+    /// The frame is a reply; if unset, a request.
     pub const REPLY: u8 = 1 << 0;
-    /// spa = tpa.
+    /// The frame is an announcement: spa = tpa.
     pub const ANNOUNCEMENT: u8 = 1 << 1;
-    /// Sent to one station.
+    /// The Ethernet destination is a unicast address.
     pub const UNICAST: u8 = 1 << 2;
-    /// Sent by this host.
+    /// This host sent the frame.
     pub const EGRESS: u8 = 1 << 3;
-    /// It, or a claim after the last emitted one, was not emitted because of the rate limit.
+    /// The rate limit dropped this claim or another one after the last emitted claim.
     pub const RATE_LIMITED: u8 = 1 << 4;
 }
 
-/// A claim as the kernel side remembers it: who, when, how, and in answer to what.
+/// An observed claim: its MAC, time and properties, and the request that it replies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Sighting {
-    /// When it was seen, `CLOCK_MONOTONIC` in nanoseconds; 0 if there was none.
+pub struct ClaimObservation {
+    /// The time of observation, `CLOCK_MONOTONIC` in nanoseconds; 0 if there was no claim.
     pub ktime_ns: u64,
-    /// When the request was seen that it answered; 0 if it answered none that is known.
+    /// The time at which the request was observed that the claim replies to; 0 if it replies to no known request.
     pub request_ns: u64,
     /// Sender hardware address of the claim.
     pub mac: MacAddr,
-    /// Bits of [`form`].
-    pub form: u8,
+    /// Bits of [`claim_flags`].
+    pub flags: u8,
     /// Zero.
     pub padding: u8,
 }
 
-impl Sighting {
+impl ClaimObservation {
     /// No claim.
     pub const NONE: Self = Self {
         ktime_ns: 0,
         request_ns: 0,
         mac: MacAddr([0; 6]),
-        form: 0,
+        flags: 0,
         padding: 0,
     };
 
-    /// The sighting of `frame` at `ktime_ns` on a hook of this direction.
+    /// The claim of `frame`, observed at `ktime_ns` on a hook of this direction.
     #[inline(always)]
-    pub const fn of(
+    pub const fn from_frame(
         frame: &ArpFrame,
         direction: Direction,
         ktime_ns: u64,
         request_ns: u64,
     ) -> Self {
-        let mut bits = 0;
+        let mut flags = 0;
         if frame.oper == ArpFrame::REPLY {
-            bits |= form::REPLY;
+            flags |= claim_flags::REPLY;
         }
         if frame.is_announcement() {
-            bits |= form::ANNOUNCEMENT;
+            flags |= claim_flags::ANNOUNCEMENT;
         }
         if frame.is_unicast() {
-            bits |= form::UNICAST;
+            flags |= claim_flags::UNICAST;
         }
         if matches!(direction, Direction::Egress) {
-            bits |= form::EGRESS;
+            flags |= claim_flags::EGRESS;
         }
         Self {
             ktime_ns,
             request_ns,
             mac: frame.sha,
-            form: bits,
+            flags,
             padding: 0,
         }
     }
 
-    /// Whether there was a claim at all.
+    /// Whether there was a claim.
     pub const fn is_some(&self) -> bool {
         self.ktime_ns != 0
     }
 
-    /// Whether all of these [`form`] bits are set.
-    pub const fn has_form(&self, bits: u8) -> bool {
-        self.form & bits == bits
+    /// Whether all of these [`claim_flags`] are set.
+    pub const fn has_flags(&self, bits: u8) -> bool {
+        self.flags & bits == bits
     }
 }
 
-/// One frame that user space gets to see.
+/// An observed frame that a BPF program reports to user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ArpEvent {
-    /// When the frame was seen, `CLOCK_MONOTONIC` in nanoseconds.
+    /// The time at which the frame was observed, `CLOCK_MONOTONIC` in nanoseconds.
     pub ktime_ns: u64,
-    /// When the request was seen that this reply answers; 0 if it answers none that is known. It
-    /// identifies the request: two replies with one `request_ns` answer the same one.
+    /// The time at which the request was observed that this frame replies to; 0 if it replies to no known request. It
+    /// identifies the request: frames with the same `request_ns` reply to the same request.
     pub request_ns: u64,
-    /// The claim on the same address seen before this one, whether or not it was emitted.
-    pub previous: Sighting,
+    /// The previous claim on the same address, whether or not it was emitted.
+    pub previous: ClaimObservation,
     /// Index of the interface.
     pub ifindex: u32,
-    /// Number of a [`Kind`].
+    /// The number of a [`FrameKind`].
     pub kind: u8,
-    /// Number of a [`Hook`].
+    /// The number of a [`Hook`].
     pub hook: u8,
     /// The frame.
     pub frame: ArpFrame,
@@ -152,7 +152,7 @@ pub struct ArpEvent {
 
 const _: () = {
     assert!(size_of::<ArpFrame>() == 42);
-    assert!(size_of::<Sighting>() == 24);
+    assert!(size_of::<ClaimObservation>() == 24);
     assert!(size_of::<ArpEvent>() == 88);
     assert!(offset_of!(ArpEvent, request_ns) == 8);
     assert!(offset_of!(ArpEvent, previous) == 16);
@@ -163,24 +163,24 @@ const _: () = {
 };
 
 impl ArpEvent {
-    /// What the frame does.
-    pub fn kind(&self) -> Option<Kind> {
-        Kind::from_number(self.kind)
+    /// The kind of the frame; `None` if the number is unknown.
+    pub fn kind(&self) -> Option<FrameKind> {
+        FrameKind::from_number(self.kind)
     }
 
-    /// The hook that saw the frame.
+    /// The hook that observed the frame; `None` if the number is unknown.
     pub fn hook(&self) -> Option<Hook> {
         Hook::from_number(self.hook)
     }
 
-    /// Why the frame makes no valid claim.
-    pub fn bogus(&self) -> Option<Bogus> {
+    /// Why the frame is bogus; `None` if it is not.
+    pub fn bogus(&self) -> Option<BogusFrameReason> {
         self.frame.bogus()
     }
 
-    /// This frame as a sighting: what a later claim's `previous` would say of it.
-    pub fn sighting(&self) -> Sighting {
+    /// The claim of this frame, as the event of a later claim contains it in `previous`.
+    pub fn claim_observation(&self) -> ClaimObservation {
         let direction = self.hook().map_or(Direction::Ingress, Hook::direction);
-        Sighting::of(&self.frame, direction, self.ktime_ns, self.request_ns)
+        ClaimObservation::from_frame(&self.frame, direction, self.ktime_ns, self.request_ns)
     }
 }

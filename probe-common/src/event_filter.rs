@@ -1,95 +1,94 @@
-//! Which frames become events: the rules that make user space work in proportion to changes, not to
-//! traffic, without hiding evidence.
+//! The event filter: decides which frames are emitted as events, so that user space works in proportion to changes, not
+//! to traffic, and no evidence of a conflict is hidden.
 //!
-//! The rules are pure functions over the values of the kernel's maps. The eBPF programs look the values
-//! up, ask here, and act.
+//! The rules are pure functions of the values of the BPF maps. The BPF programs look up the values, call these functions
+//! and emit.
 
 use core::mem::size_of;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    event::{Sighting, form},
+    event::{ClaimObservation, claim_flags},
     wire::{ArpFrame, MacAddr, Vlan},
 };
 
 /// Nanoseconds in a second.
 pub const SECOND_NS: u64 = 1_000_000_000;
 
-/// How long after a request a reply may still be an answer to it.
-pub const ANSWER_WINDOW_NS: u64 = SECOND_NS;
+/// The time after a request within which a reply is matched to it.
+pub const REPLY_WINDOW_NS: u64 = SECOND_NS;
 
-/// What can be set while the programs run. One value, in a map of its own.
+/// The settings of the event filter, which can change while the programs run. They are the only value of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Settings {
-    /// A claim that says nothing new is emitted again after this time; 0 emits every claim and every
-    /// ARP probe.
+pub struct FilterSettings {
+    /// The interval at which an unchanged claim or ARP probe is emitted again, in nanoseconds; 0 emits all of them.
     pub refresh_ns: u64,
-    /// Changes of one address, for announcements, replies and duplicate replies each.
-    pub change: Rate,
-    /// Addresses not seen before, per CPU.
-    pub new_address: Rate,
-    /// ARP probes, per CPU.
-    pub probe: Rate,
-    /// Bogus frames, per CPU.
-    pub bogus: Rate,
-    /// 1 if only the addresses in the filter are watched, else 0.
+    /// The limit for changes of one address: for announcements, replies and duplicate replies each.
+    pub change: RateLimit,
+    /// The limit for new addresses, per CPU.
+    pub new_address: RateLimit,
+    /// The limit for ARP probes, per CPU.
+    pub probe: RateLimit,
+    /// The limit for bogus frames, per CPU.
+    pub bogus: RateLimit,
+    /// 1 if only the addresses in the watch filter are watched, else 0.
     pub filter: u64,
 }
 
-impl Default for Settings {
+impl Default for FilterSettings {
     fn default() -> Self {
         Self {
             refresh_ns: SECOND_NS,
-            change: Rate::per_second(10, 10),
-            new_address: Rate::per_second(20_000, 20_000),
-            probe: Rate::per_second(1_000, 1_000),
-            bogus: Rate::per_second(100, 100),
+            change: RateLimit::per_second(10, 10),
+            new_address: RateLimit::per_second(20_000, 20_000),
+            probe: RateLimit::per_second(1_000, 1_000),
+            bogus: RateLimit::per_second(100, 100),
             filter: 0,
         }
     }
 }
 
-/// A rate with a burst, as the two numbers that [`Bucket::take`] needs.
+/// A rate limit with a burst, as the two numbers that [`TokenBucket::take`] requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Rate {
-    /// Nanoseconds that one token takes to come back.
+pub struct RateLimit {
+    /// The time after which one token is refilled, in nanoseconds.
     pub interval_ns: u64,
-    /// How far ahead of time tokens may be taken: (burst − 1) × interval.
-    pub ahead_ns: u64,
+    /// The tolerance of GCRA, in nanoseconds: (burst − 1) × interval.
+    pub tolerance_ns: u64,
 }
 
-impl Rate {
-    /// `rate` a second, and up to `burst` at once; both at least 1.
+impl RateLimit {
+    /// A limit of `rate` tokens per second and `burst` at once. Zero counts as 1.
     pub const fn per_second(rate: u32, burst: u32) -> Self {
         let interval_ns = SECOND_NS / if rate == 0 { 1 } else { rate as u64 };
         Self {
             interval_ns,
-            ahead_ns: interval_ns.saturating_mul((burst as u64).saturating_sub(1)),
+            tolerance_ns: interval_ns.saturating_mul((burst as u64).saturating_sub(1)),
         }
     }
 }
 
-/// A token bucket in one word (GCRA, ITU-T I.371): the time at which it would be full again. One word,
-/// so that two CPUs can at worst let one frame too many through.
+/// A token bucket in one word (GCRA, ITU-T I.371): the time at which it will be full. With one word, a race between two
+/// CPUs passes one frame too many at worst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct Bucket {
+pub struct TokenBucket {
     full_at_ns: u64,
 }
 
-impl Bucket {
-    /// Takes one token, if there is one.
+impl TokenBucket {
+    /// Takes a token; returns `false` if the bucket is empty.
     #[inline(always)]
-    pub const fn take(&mut self, rate: Rate, now_ns: u64) -> bool {
+    pub const fn take(&mut self, rate: RateLimit, now_ns: u64) -> bool {
         let full_at = if self.full_at_ns > now_ns {
             self.full_at_ns
         } else {
             now_ns
         };
-        if full_at - now_ns > rate.ahead_ns {
+        if full_at - now_ns > rate.tolerance_ns {
             return false;
         }
         self.full_at_ns = full_at.wrapping_add(rate.interval_ns);
@@ -97,70 +96,70 @@ impl Bucket {
     }
 }
 
-/// The buckets that the frames of one CPU share.
+/// The token buckets for all frames of one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct CpuBuckets {
-    /// Addresses not seen before.
-    pub new_address: Bucket,
-    /// ARP probes.
-    pub probe: Bucket,
-    /// Bogus frames.
-    pub bogus: Bucket,
-    /// Lines in the log of the kernel side.
-    pub log: Bucket,
+    /// For claims on new addresses.
+    pub new_address: TokenBucket,
+    /// For ARP probes.
+    pub probe: TokenBucket,
+    /// For bogus frames.
+    pub bogus: TokenBucket,
+    /// For log messages of the BPF programs.
+    pub log: TokenBucket,
 }
 
-/// What a claim or a request is remembered under.
+/// The key of the state of an address: interface, VLAN and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct AddressKey {
     /// Index of the interface.
     pub ifindex: u32,
-    /// VLAN of the frame.
+    /// The VLAN of the frame.
     pub vlan: Vlan,
-    /// The address claimed or asked for, network order.
+    /// The claimed or requested address, in network order.
     pub address: [u8; 4],
 }
 
 const _: () = assert!(size_of::<AddressKey>() == 12);
 
-/// What is remembered of the claims on one address.
+/// The state of the claims on one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ClaimState {
-    /// When a claim was last emitted; 0 if the last attempt found no room in the ring.
+    /// The time of the last emitted claim; 0 if none was emitted because the ring was full.
     emitted_ns: u64,
-    /// The MAC last *emitted*, in the low 48 bits. Were the criterion the MAC last *seen*, strict
-    /// alternation would lock with the bucket and one owner would vanish.
+    /// The MAC of the last *emitted* claim, in the low 48 bits. If the filter compared with the last *observed* claim,
+    /// strict alternation of two owners would synchronize with the token bucket, and one owner would never be emitted.
     emitted_mac: u64,
-    /// The last claim seen, emitted or not.
-    pub seen: Sighting,
-    /// The last reply to a known request, emitted or not. Kept beside the last claim, so that announcements between two
-    /// replies to one request do not hide the first.
-    pub replied: Sighting,
-    /// Budgets for changes.
+    /// The last observed claim, emitted or not.
+    pub last_claim: ClaimObservation,
+    /// The last reply to a known request, emitted or not. Separate from the last claim, so that announcements between
+    /// two replies to one request do not hide the first reply.
+    pub last_reply: ClaimObservation,
+    /// The token buckets for changes.
     pub buckets: ChangeBuckets,
-    /// The last request for the address: kept here and not in a map of its own, so that a reply is tied to
-    /// its request without another lookup. Requests for addresses that nobody has claimed have that map.
-    pub asked: AskedState,
+    /// The last request for the address. It is part of this state, so that a reply is matched without another lookup.
+    /// Requests for addresses without claims are in a map of their own.
+    pub request: RequestState,
 }
 
 /// The token buckets for changes of one address, one of each [`ChangeClass`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ChangeBuckets {
-    /// Announcements, and claims in answer to no known request.
-    pub announcement: Bucket,
-    /// Replies to a known request.
-    pub reply: Bucket,
-    /// Replies to a request that another MAC has replied to.
-    pub duplicate_reply: Bucket,
+    /// For announcements and other claims that reply to no known request.
+    pub announcement: TokenBucket,
+    /// For replies to a known request.
+    pub reply: TokenBucket,
+    /// For replies to a request that another MAC has replied to.
+    pub duplicate_reply: TokenBucket,
 }
 
 impl ChangeBuckets {
-    /// The bucket of a class.
-    pub const fn of(&mut self, class: ChangeClass) -> &mut Bucket {
+    /// The bucket for changes of this class.
+    pub const fn for_class(&mut self, class: ChangeClass) -> &mut TokenBucket {
         match class {
             ChangeClass::Announcement => &mut self.announcement,
             ChangeClass::Reply => &mut self.reply,
@@ -169,11 +168,13 @@ impl ChangeBuckets {
     }
 }
 
-/// A class of changes with a budget of its own: a flood of announcements must not hide the owners that reply; and replies
-/// of two owners at the rate of one bucket would lock with it, so that one owner vanishes.
+/// A class of changes with its own token bucket.
+///
+/// A flood of announcements must not hide the owners that reply. The second owner's reply to a request has its own bucket,
+/// because two owners that reply at the rate of one bucket synchronize with it, and only one of them would be emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeClass {
-    /// An announcement, or a claim in answer to no known request.
+    /// An announcement or another claim that replies to no known request.
     Announcement,
     /// A reply to a known request.
     Reply,
@@ -184,27 +185,27 @@ pub enum ChangeClass {
 /// The first step of filtering a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterStep {
-    /// The result, which takes no token.
-    Decided(Verdict),
-    /// A change, which is emitted if it gets a token of its class.
+    /// The decision, which takes no token.
+    Decided(FilterDecision),
+    /// A change, which is emitted if the bucket of its class has a token.
     NeedsToken(ChangeClass),
 }
 
-/// What the rules say of a frame.
+/// The decision of the event filter for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Tell user space at once.
+pub enum FilterDecision {
+    /// Emit a change event.
     Emit,
-    /// Tell user space when it has the time: the same as before, once again.
+    /// Emit a refresh event: nothing changed, and the refresh interval has passed.
     Refresh,
-    /// Nothing new.
+    /// Emit nothing: nothing changed.
     Unchanged,
-    /// Something new, but too often.
+    /// Emit nothing: the token bucket is empty.
     RateLimited,
 }
 
-impl Verdict {
-    /// The verdict on a change, which may have got a token.
+impl FilterDecision {
+    /// The decision on a change: emitted if it got a token.
     #[inline(always)]
     pub const fn of_change(has_token: bool) -> Self {
         if has_token {
@@ -216,86 +217,93 @@ impl Verdict {
 }
 
 impl ClaimState {
-    /// The state of an address that was neither claimed nor asked for.
+    /// The state of an address without claims and requests.
     pub const EMPTY: Self = Self {
         emitted_ns: 0,
         emitted_mac: 0,
-        seen: Sighting::NONE,
-        replied: Sighting::NONE,
+        last_claim: ClaimObservation::NONE,
+        last_reply: ClaimObservation::NONE,
         buckets: ChangeBuckets {
-            announcement: Bucket { full_at_ns: 0 },
-            reply: Bucket { full_at_ns: 0 },
-            duplicate_reply: Bucket { full_at_ns: 0 },
+            announcement: TokenBucket { full_at_ns: 0 },
+            reply: TokenBucket { full_at_ns: 0 },
+            duplicate_reply: TokenBucket { full_at_ns: 0 },
         },
-        asked: AskedState::NONE,
+        request: RequestState::NONE,
     };
 
-    /// The state of an address after its first claim, and that was asked for like this.
-    pub const fn new(sighting: Sighting, asked: AskedState) -> Self {
+    /// The state after the first claim on an address, with the requests for the address so far.
+    pub const fn new(claim: ClaimObservation, request: RequestState) -> Self {
         let mut state = Self {
-            asked,
+            request,
             ..Self::EMPTY
         };
-        state.record(sighting, Verdict::Emit);
+        state.record(claim, FilterDecision::Emit);
         state
     }
 
-    /// The claim that the event of the next claim carries: the reply of another MAC to the same request, else the last
-    /// claim seen.
-    pub const fn previous(&self, next: &Sighting) -> Sighting {
+    /// The previous claim for the event of the next claim: the reply of another MAC to the same request, else the last
+    /// observed claim. To be called before [`Self::filter`].
+    pub const fn previous(&self, next: &ClaimObservation) -> ClaimObservation {
         if self.is_duplicate_reply(next) {
-            self.replied
+            self.last_reply
         } else {
-            self.seen
+            self.last_claim
         }
     }
 
     /// Whether a claim replies to a request that another MAC has replied to.
     #[inline(always)]
-    pub const fn is_duplicate_reply(&self, next: &Sighting) -> bool {
+    pub const fn is_duplicate_reply(&self, next: &ClaimObservation) -> bool {
         next.request_ns != 0
-            && next.request_ns == self.replied.request_ns
-            && next.mac.to_u64() != self.replied.mac.to_u64()
+            && next.request_ns == self.last_reply.request_ns
+            && next.mac.to_u64() != self.last_reply.mac.to_u64()
     }
 
-    /// Judges the next claim and records it. [`Self::previous`] is called before. `answers_probe`: every reply to an
-    /// ARP probe is of interest, also from a known owner.
-    pub fn judge(&mut self, next: Sighting, answers_probe: bool, settings: &Settings) -> Verdict {
-        let verdict = match self.filter_step(&next, answers_probe, settings) {
-            FilterStep::Decided(verdict) => verdict,
-            FilterStep::NeedsToken(class) => {
-                Verdict::of_change(self.buckets.of(class).take(settings.change, next.ktime_ns))
-            }
+    /// Decides whether the next claim is emitted, and records the claim. If it replies to an ARP probe
+    /// (`replies_to_probe`), it is emitted even if nothing changed.
+    pub fn filter(
+        &mut self,
+        next: ClaimObservation,
+        replies_to_probe: bool,
+        settings: &FilterSettings,
+    ) -> FilterDecision {
+        let decision = match self.filter_step(&next, replies_to_probe, settings) {
+            FilterStep::Decided(decision) => decision,
+            FilterStep::NeedsToken(class) => FilterDecision::of_change(
+                self.buckets
+                    .for_class(class)
+                    .take(settings.change, next.ktime_ns),
+            ),
         };
-        self.record(next, verdict);
-        verdict
+        self.record(next, decision);
+        decision
     }
 
-    /// The first step of [`Self::judge`]. The eBPF programs take its steps one by one, because a copy of the whole state
-    /// has no room on their stack.
+    /// The first step of [`Self::filter`]. The BPF programs call the steps one by one, because a copy of the complete state
+    /// does not fit on their stack.
     #[inline(always)]
     pub const fn filter_step(
         &self,
-        next: &Sighting,
-        answers_probe: bool,
-        settings: &Settings,
+        next: &ClaimObservation,
+        replies_to_probe: bool,
+        settings: &FilterSettings,
     ) -> FilterStep {
         let refresh_due = next.ktime_ns.wrapping_sub(self.emitted_ns) >= settings.refresh_ns;
         let changed = self.emitted_mac != next.mac.to_u64();
         let is_duplicate = self.is_duplicate_reply(next);
-        // Two answers by one MAC to one request: of a virtual MAC that is a sign of two masters.
+        // Two replies by one virtual MAC to one request are evidence of two VRRP masters.
         let repeated =
-            !is_duplicate && next.request_ns != 0 && next.request_ns == self.replied.request_ns;
+            !is_duplicate && next.request_ns != 0 && next.request_ns == self.last_reply.request_ns;
         if settings.refresh_ns == 0 {
-            FilterStep::Decided(Verdict::Emit)
+            FilterStep::Decided(FilterDecision::Emit)
         } else if refresh_due && !changed {
-            FilterStep::Decided(if repeated || answers_probe {
-                Verdict::Emit
+            FilterStep::Decided(if repeated || replies_to_probe {
+                FilterDecision::Emit
             } else {
-                Verdict::Refresh
+                FilterDecision::Refresh
             })
-        } else if !(changed || repeated || answers_probe) {
-            FilterStep::Decided(Verdict::Unchanged)
+        } else if !(changed || repeated || replies_to_probe) {
+            FilterStep::Decided(FilterDecision::Unchanged)
         } else if is_duplicate {
             FilterStep::NeedsToken(ChangeClass::DuplicateReply)
         } else if next.request_ns != 0 {
@@ -305,58 +313,58 @@ impl ClaimState {
         }
     }
 
-    /// The last step of [`Self::judge`]: records the next claim and the result.
+    /// The last step of [`Self::filter`]: records the next claim and the decision.
     #[inline(always)]
-    pub const fn record(&mut self, next: Sighting, verdict: Verdict) {
-        let unreported = match verdict {
-            Verdict::Unchanged => self.seen.form & form::RATE_LIMITED,
-            Verdict::RateLimited => form::RATE_LIMITED,
-            Verdict::Emit | Verdict::Refresh => 0,
+    pub const fn record(&mut self, next: ClaimObservation, decision: FilterDecision) {
+        let unreported = match decision {
+            FilterDecision::Unchanged => self.last_claim.flags & claim_flags::RATE_LIMITED,
+            FilterDecision::RateLimited => claim_flags::RATE_LIMITED,
+            FilterDecision::Emit | FilterDecision::Refresh => 0,
         };
-        self.seen = next;
-        self.seen.form |= unreported;
+        self.last_claim = next;
+        self.last_claim.flags |= unreported;
         if next.request_ns != 0 {
-            self.replied = next;
+            self.last_reply = next;
         }
-        self.replied.form = self.replied.form & !form::RATE_LIMITED | unreported;
+        self.last_reply.flags = self.last_reply.flags & !claim_flags::RATE_LIMITED | unreported;
     }
 
-    /// Remembers that the claim last judged went out. Where the ring had no room this is not called, and
-    /// the next claim is a change again: a full ring delays evidence, it does not hide it.
+    /// Records that the last filtered claim was emitted. If the ring was full, this is not called, and the next claim is
+    /// a change again: a full ring delays evidence and does not hide it.
     #[inline(always)]
-    pub const fn emitted(&mut self, sighting: Sighting) {
-        self.emitted_ns = sighting.ktime_ns;
-        self.emitted_mac = sighting.mac.to_u64();
+    pub const fn record_emitted(&mut self, claim: ClaimObservation) {
+        self.emitted_ns = claim.ktime_ns;
+        self.emitted_mac = claim.mac.to_u64();
     }
 }
 
-/// What is remembered of the requests for one address; all zero if there was none.
+/// The state of the requests for one address; all zero if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct AskedState {
-    /// When somebody asked last.
+pub struct RequestState {
+    /// The time of the last request, ARP probes included.
     request_ns: u64,
-    /// When an ARP probe for the address was last emitted.
+    /// The time of the last emitted ARP probe.
     probe_emitted_ns: u64,
-    /// Who asked last.
-    asker: MacAddr,
+    /// The MAC that sent the last request.
+    requester: MacAddr,
     /// 1 if the last request was an ARP probe, else 0.
-    probing: u8,
+    is_probe: u8,
     /// Zero.
     padding: u8,
-    /// Who sent the ARP probe that was last emitted.
+    /// The MAC that sent the last emitted ARP probe.
     prober: MacAddr,
     /// Zero.
     padding_end: [u8; 2],
 }
 
-impl AskedState {
+impl RequestState {
     /// No request.
     pub const NONE: Self = Self {
         request_ns: 0,
         probe_emitted_ns: 0,
-        asker: MacAddr([0; 6]),
-        probing: 0,
+        requester: MacAddr([0; 6]),
+        is_probe: 0,
         padding: 0,
         prober: MacAddr([0; 6]),
         padding_end: [0; 2],
@@ -366,66 +374,67 @@ impl AskedState {
     #[inline(always)]
     pub fn new(request: &ArpFrame, now_ns: u64) -> Self {
         let mut state = Self::zeroed();
-        state.ask(request, now_ns);
+        state.record(request, now_ns);
         state
     }
 
-    /// Remembers a request.
+    /// Records a request.
     #[inline(always)]
-    pub fn ask(&mut self, request: &ArpFrame, now_ns: u64) {
-        self.asker = request.sha;
-        self.probing = u8::from(request.spa == [0; 4]);
+    pub fn record(&mut self, request: &ArpFrame, now_ns: u64) {
+        self.requester = request.sha;
+        self.is_probe = u8::from(request.spa == [0; 4]);
         self.request_ns = now_ns;
     }
 
-    /// The request that `reply` answers (its time, which identifies it, and whether it was an ARP probe),
-    /// if that request is known. A reply is tied to a request only when it is addressed to who asked
-    /// last, comes within [`ANSWER_WINDOW_NS`], and is no announcement: the answer to an announcement is
-    /// part of a handover.
+    /// Matches a reply to the last request. Returns the request's time, which identifies it, and whether it was an ARP
+    /// probe.
+    ///
+    /// A reply matches if it is addressed to the sender of the request, is observed within [`REPLY_WINDOW_NS`], and is no
+    /// announcement: a reply to an announcement is part of a handover.
     #[inline(always)]
-    pub fn answered_by(&self, reply: &ArpFrame, now_ns: u64) -> Option<(u64, bool)> {
-        let in_time = now_ns.wrapping_sub(self.request_ns) <= ANSWER_WINDOW_NS;
-        let is_answer = reply.oper == ArpFrame::REPLY
-            && reply.tha == self.asker
+    pub fn match_reply(&self, reply: &ArpFrame, now_ns: u64) -> Option<(u64, bool)> {
+        let in_time = now_ns.wrapping_sub(self.request_ns) <= REPLY_WINDOW_NS;
+        let is_reply = reply.oper == ArpFrame::REPLY
+            && reply.tha == self.requester
             && !reply.is_announcement()
             && self.request_ns != 0;
-        (in_time && is_answer).then_some((self.request_ns, self.probing != 0))
+        (in_time && is_reply).then_some((self.request_ns, self.is_probe != 0))
     }
 
-    /// Judges an ARP probe: the same question by the same station is news once per refresh.
+    /// Decides whether an ARP probe is emitted: if its sender differs from the last one, or the refresh interval has passed.
     #[inline(always)]
-    pub fn judge_probe(
+    pub fn filter_probe(
         &mut self,
         probe: &ArpFrame,
         now_ns: u64,
-        bucket: &mut Bucket,
-        settings: &Settings,
-    ) -> Verdict {
+        bucket: &mut TokenBucket,
+        settings: &FilterSettings,
+    ) -> FilterDecision {
         if settings.refresh_ns == 0 {
-            return Verdict::Emit;
+            return FilterDecision::Emit;
         }
         let recent = now_ns.wrapping_sub(self.probe_emitted_ns) < settings.refresh_ns;
         if recent && self.prober == probe.sha {
-            return Verdict::Unchanged;
+            return FilterDecision::Unchanged;
         }
         if bucket.take(settings.probe, now_ns) {
-            Verdict::Emit
+            FilterDecision::Emit
         } else {
-            Verdict::RateLimited
+            FilterDecision::RateLimited
         }
     }
 
-    /// Remembers that an ARP probe went out.
+    /// Records that an ARP probe was emitted.
     #[inline(always)]
-    pub const fn probe_emitted(&mut self, probe: &ArpFrame, now_ns: u64) {
+    pub const fn record_probe_emitted(&mut self, probe: &ArpFrame, now_ns: u64) {
         self.probe_emitted_ns = now_ns;
         self.prober = probe.sha;
     }
 }
 
-/// Whether the frame asks for an address that its sender does not claim: what [`AskedState`] records.
+/// Whether the frame is a request that resolves or probes an address: a request that is no announcement.
 #[inline(always)]
-pub const fn is_question(frame: &ArpFrame) -> bool {
+pub const fn is_resolution_request(frame: &ArpFrame) -> bool {
     frame.oper == ArpFrame::REQUEST && !frame.is_announcement()
 }
 
@@ -437,34 +446,36 @@ mod tests {
     const B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
     const MS: u64 = SECOND_NS / 1000;
 
-    fn sighting(mac: MacAddr, ktime_ns: u64, request_ns: u64) -> Sighting {
-        Sighting {
+    fn observed_claim(mac: MacAddr, ktime_ns: u64, request_ns: u64) -> ClaimObservation {
+        ClaimObservation {
             ktime_ns,
             request_ns,
             mac,
-            form: form::REPLY,
+            flags: claim_flags::REPLY,
             padding: 0,
         }
     }
 
-    /// Feeds claims to a fresh address as the kernel side does; returns what went out.
-    fn run(claims: impl IntoIterator<Item = Sighting>) -> Vec<(Sighting, Sighting)> {
-        let settings = Settings::default();
+    /// Filters claims on a new address as the BPF programs do; returns the emitted claims, each with its previous claim.
+    fn run(
+        claims: impl IntoIterator<Item = ClaimObservation>,
+    ) -> Vec<(ClaimObservation, ClaimObservation)> {
+        let settings = FilterSettings::default();
         let mut state: Option<ClaimState> = None;
         let mut out = Vec::new();
         for claim in claims {
-            let (previous, verdict) = match &mut state {
+            let (previous, decision) = match &mut state {
                 None => {
-                    state = Some(ClaimState::new(claim, AskedState::default()));
-                    (Sighting::default(), Verdict::Emit)
+                    state = Some(ClaimState::new(claim, RequestState::default()));
+                    (ClaimObservation::default(), FilterDecision::Emit)
                 }
                 Some(state) => {
                     let previous = state.previous(&claim);
-                    (previous, state.judge(claim, false, &settings))
+                    (previous, state.filter(claim, false, &settings))
                 }
             };
-            if matches!(verdict, Verdict::Emit | Verdict::Refresh) {
-                state.as_mut().unwrap().emitted(claim);
+            if matches!(decision, FilterDecision::Emit | FilterDecision::Refresh) {
+                state.as_mut().unwrap().record_emitted(claim);
                 out.push((previous, claim));
             }
         }
@@ -472,9 +483,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let rate = Rate::per_second(10, 10);
-        let mut bucket = Bucket::default();
+    fn a_bucket_passes_its_burst_and_then_its_rate() {
+        let rate = RateLimit::per_second(10, 10);
+        let mut bucket = TokenBucket::default();
         let now = 77 * SECOND_NS;
         assert_eq!((0..100).filter(|_| bucket.take(rate, now)).count(), 10);
         assert!(!bucket.take(rate, now + 99 * MS));
@@ -485,15 +496,15 @@ mod tests {
 
     #[test]
     fn a_bucket_survives_time_going_backwards() {
-        let rate = Rate::per_second(10, 1);
-        let mut bucket = Bucket::default();
+        let rate = RateLimit::per_second(10, 1);
+        let mut bucket = TokenBucket::default();
         assert!(bucket.take(rate, u64::MAX));
         bucket.take(rate, 0);
     }
 
     #[test]
-    fn the_same_owner_is_news_once_per_refresh() {
-        let out = run((0..=50).map(|tick| sighting(A, SECOND_NS + tick * 100 * MS, 0)));
+    fn an_unchanged_owner_is_emitted_once_per_refresh() {
+        let out = run((0..=50).map(|tick| observed_claim(A, SECOND_NS + tick * 100 * MS, 0)));
         let times: Vec<_> = out
             .iter()
             .map(|(_, claim)| claim.ktime_ns / (100 * MS))
@@ -502,9 +513,9 @@ mod tests {
     }
 
     #[test]
-    fn strict_alternation_faster_than_the_budget_shows_both_owners_to_the_end() {
+    fn strict_alternation_above_the_rate_limit_shows_both_owners_to_the_end() {
         let out = run((0..1200).map(|tick| {
-            sighting(
+            observed_claim(
                 if tick % 2 == 0 { A } else { B },
                 SECOND_NS + tick * 50 * MS,
                 0,
@@ -512,22 +523,26 @@ mod tests {
         }));
         for second in 2..=60 {
             for owner in [A, B] {
-                let heard = out
+                let emitted = out
                     .iter()
                     .any(|(_, claim)| claim.mac == owner && claim.ktime_ns / SECOND_NS == second);
-                assert!(heard, "{owner} in second {second}");
+                assert!(emitted, "{owner} in second {second}");
             }
         }
-        assert!(out.len() <= 60 * 12, "bounded by the budget: {}", out.len());
+        assert!(
+            out.len() <= 60 * 12,
+            "bounded by the rate limit: {}",
+            out.len()
+        );
     }
 
     #[test]
     fn a_change_carries_the_claim_that_was_suppressed_before_it() {
         let request = 5 * SECOND_NS;
         let out = run([
-            sighting(A, request - 300 * MS, 0),
-            sighting(A, request + MS, request),
-            sighting(B, request + 2 * MS, request),
+            observed_claim(A, request - 300 * MS, 0),
+            observed_claim(A, request + MS, request),
+            observed_claim(B, request + 2 * MS, request),
         ]);
         let (previous, claim) = out.last().unwrap();
         assert_eq!((previous.mac, previous.request_ns), (A, request));
@@ -535,29 +550,29 @@ mod tests {
     }
 
     #[test]
-    fn a_double_answer_after_a_quiet_minute_goes_out_whole() {
+    fn a_duplicate_reply_after_a_minute_without_claims_is_emitted() {
         let request = 90 * SECOND_NS;
         let out = run([
-            sighting(A, SECOND_NS, 0),
-            sighting(A, request + MS, request),
-            sighting(B, request + 2 * MS, request),
+            observed_claim(A, SECOND_NS, 0),
+            observed_claim(A, request + MS, request),
+            observed_claim(B, request + 2 * MS, request),
         ]);
         assert_eq!(out.len(), 3);
     }
 
     /// Twenty announcements by random MACs and ten requests a second, each with replies by A and B.
-    fn flood(seconds: u64) -> Vec<Sighting> {
+    fn flood(seconds: u64) -> Vec<ClaimObservation> {
         let mut claims = Vec::new();
         for tick in 0..seconds * 20 {
             let at = SECOND_NS + tick * 50 * MS;
             if tick % 2 == 0 {
-                claims.push(sighting(A, at + MS, at));
+                claims.push(observed_claim(A, at + MS, at));
             }
             let [.., high, low] = tick.to_be_bytes();
             let random = MacAddr([2, 1, 0, 0, high, low]);
-            claims.push(sighting(random, at + MS + 20_000, 0));
+            claims.push(observed_claim(random, at + MS + 20_000, 0));
             if tick % 2 == 0 {
-                claims.push(sighting(B, at + MS + 50_000, at));
+                claims.push(observed_claim(B, at + MS + 50_000, at));
             }
         }
         claims
@@ -578,9 +593,10 @@ mod tests {
     }
 
     #[test]
-    fn an_event_says_that_claims_before_it_were_rate_limited() {
-        let is_limited =
-            |(previous, _): &(Sighting, Sighting)| previous.has_form(form::RATE_LIMITED);
+    fn an_event_is_flagged_if_claims_before_it_were_rate_limited() {
+        let is_limited = |(previous, _): &(ClaimObservation, ClaimObservation)| {
+            previous.has_flags(claim_flags::RATE_LIMITED)
+        };
         assert!(
             run(flood(60))
                 .iter()
@@ -591,88 +607,110 @@ mod tests {
         // Ten changes a second are within the limit.
         let alternating = (0..600).map(|tick| {
             let mac = if tick % 2 == 0 { A } else { B };
-            sighting(mac, SECOND_NS + tick * 100 * MS, 0)
+            observed_claim(mac, SECOND_NS + tick * 100 * MS, 0)
         });
         assert!(!run(alternating).iter().any(is_limited));
-        // An unchanged claim in between does not hide it.
+        // An unchanged claim in between does not clear the flag.
         let (mut state, settings) = (
-            ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default()),
-            Settings::default(),
+            ClaimState::new(observed_claim(A, SECOND_NS, 0), RequestState::default()),
+            FilterSettings::default(),
         );
-        state.emitted(sighting(A, SECOND_NS, 0));
+        state.record_emitted(observed_claim(A, SECOND_NS, 0));
         let limited = (1..=11).filter(|tick| {
-            let claim = sighting(B, SECOND_NS + tick * 1_000, 0);
-            state.judge(claim, false, &settings) == Verdict::RateLimited
+            let claim = observed_claim(B, SECOND_NS + tick * 1_000, 0);
+            state.filter(claim, false, &settings) == FilterDecision::RateLimited
         });
         assert_eq!(limited.count(), 1);
-        let unchanged = sighting(A, SECOND_NS + MS, 0);
-        assert_eq!(state.judge(unchanged, false, &settings), Verdict::Unchanged);
-        assert!(state.previous(&unchanged).has_form(form::RATE_LIMITED));
+        let unchanged = observed_claim(A, SECOND_NS + MS, 0);
+        assert_eq!(
+            state.filter(unchanged, false, &settings),
+            FilterDecision::Unchanged
+        );
+        assert!(
+            state
+                .previous(&unchanged)
+                .has_flags(claim_flags::RATE_LIMITED)
+        );
     }
 
     #[test]
-    fn a_second_answer_by_one_mac_is_a_repeat() {
+    fn a_second_reply_by_one_mac_is_emitted_as_a_repeat() {
         let request = 5 * SECOND_NS;
         let out = run([
-            sighting(A, request + MS, request),
-            sighting(A, request + 2 * MS, request),
-            sighting(A, request + 3 * MS, 0),
+            observed_claim(A, request + MS, request),
+            observed_claim(A, request + 2 * MS, request),
+            observed_claim(A, request + 3 * MS, 0),
         ]);
         assert_eq!(out.len(), 2);
     }
 
     #[test]
-    fn a_claim_that_found_no_room_is_offered_again() {
-        let settings = Settings::default();
-        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default());
-        state.emitted(sighting(A, SECOND_NS, 0));
+    fn after_a_full_ring_the_next_claim_is_a_change_again() {
+        let settings = FilterSettings::default();
+        let mut state = ClaimState::new(observed_claim(A, SECOND_NS, 0), RequestState::default());
+        state.record_emitted(observed_claim(A, SECOND_NS, 0));
         assert_eq!(
-            state.judge(sighting(B, SECOND_NS + MS, 0), false, &settings),
-            Verdict::Emit
+            state.filter(observed_claim(B, SECOND_NS + MS, 0), false, &settings),
+            FilterDecision::Emit
         );
         // The ring was full: `emitted` is not called.
         assert_eq!(
-            state.judge(sighting(B, SECOND_NS + 2 * MS, 0), false, &settings),
-            Verdict::Emit
+            state.filter(observed_claim(B, SECOND_NS + 2 * MS, 0), false, &settings),
+            FilterDecision::Emit
         );
     }
 
     #[test]
-    fn an_unchanged_claim_is_a_refresh_unless_it_is_news() {
-        let settings = Settings::default();
-        let judge = |claim: Sighting, answers_probe| {
-            let before = sighting(A, SECOND_NS, 7);
-            let mut state = ClaimState::new(before, AskedState::default());
-            state.emitted(before);
-            state.judge(claim, answers_probe, &settings)
+    fn an_unchanged_claim_is_a_refresh_unless_it_is_evidence() {
+        let settings = FilterSettings::default();
+        let filter = |claim: ClaimObservation, replies_to_probe| {
+            let before = observed_claim(A, SECOND_NS, 7);
+            let mut state = ClaimState::new(before, RequestState::default());
+            state.record_emitted(before);
+            state.filter(claim, replies_to_probe, &settings)
         };
         let due = SECOND_NS + settings.refresh_ns;
-        assert_eq!(judge(sighting(A, due - 1, 0), false), Verdict::Unchanged);
-        assert_eq!(judge(sighting(A, due, 0), false), Verdict::Refresh);
-        // Another answer to the same request, an answer to an ARP probe, another owner.
-        assert_eq!(judge(sighting(A, due, 7), false), Verdict::Emit);
-        assert_eq!(judge(sighting(A, due, 0), true), Verdict::Emit);
-        assert_eq!(judge(sighting(B, due, 0), false), Verdict::Emit);
+        assert_eq!(
+            filter(observed_claim(A, due - 1, 0), false),
+            FilterDecision::Unchanged
+        );
+        assert_eq!(
+            filter(observed_claim(A, due, 0), false),
+            FilterDecision::Refresh
+        );
+        // Another reply to the same request, a reply to an ARP probe, another owner.
+        assert_eq!(
+            filter(observed_claim(A, due, 7), false),
+            FilterDecision::Emit
+        );
+        assert_eq!(
+            filter(observed_claim(A, due, 0), true),
+            FilterDecision::Emit
+        );
+        assert_eq!(
+            filter(observed_claim(B, due, 0), false),
+            FilterDecision::Emit
+        );
     }
 
     #[test]
     fn a_refresh_of_zero_emits_everything() {
-        let settings = Settings {
+        let settings = FilterSettings {
             refresh_ns: 0,
-            ..Settings::default()
+            ..FilterSettings::default()
         };
-        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default());
+        let mut state = ClaimState::new(observed_claim(A, SECOND_NS, 0), RequestState::default());
         for tick in 1..1000 {
-            let next = sighting(if tick % 2 == 0 { A } else { B }, SECOND_NS + tick, 0);
-            assert_eq!(state.judge(next, false, &settings), Verdict::Emit);
-            state.emitted(next);
+            let next = observed_claim(if tick % 2 == 0 { A } else { B }, SECOND_NS + tick, 0);
+            assert_eq!(state.filter(next, false, &settings), FilterDecision::Emit);
+            state.record_emitted(next);
         }
     }
 
-    fn request(asker: MacAddr, spa: [u8; 4]) -> ArpFrame {
+    fn request(requester: MacAddr, spa: [u8; 4]) -> ArpFrame {
         ArpFrame {
             oper: 1,
-            sha: asker,
+            sha: requester,
             spa,
             tpa: [192, 0, 2, 9],
             ..ArpFrame::default()
@@ -680,8 +718,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_tied_to_the_request_it_is_addressed_to() {
-        let asked = AskedState::new(&request(A, [192, 0, 2, 1]), 42);
+    fn a_reply_matches_the_request_of_the_host_that_it_is_addressed_to() {
+        let state = RequestState::new(&request(A, [192, 0, 2, 1]), 42);
         let reply = ArpFrame {
             oper: 2,
             sha: B,
@@ -690,21 +728,21 @@ mod tests {
             tpa: [192, 0, 2, 1],
             ..ArpFrame::default()
         };
-        assert_eq!(asked.answered_by(&reply, 43), Some((42, false)));
-        assert_eq!(asked.answered_by(&reply, 43 + SECOND_NS), None, "too late");
-        assert_eq!(asked.answered_by(&ArpFrame { tha: B, ..reply }, 43), None);
+        assert_eq!(state.match_reply(&reply, 43), Some((42, false)));
+        assert_eq!(state.match_reply(&reply, 43 + SECOND_NS), None, "too late");
+        assert_eq!(state.match_reply(&ArpFrame { tha: B, ..reply }, 43), None);
         let announcement = ArpFrame {
             tpa: reply.spa,
             ..reply
         };
         assert_eq!(
-            asked.answered_by(&announcement, 43),
+            state.match_reply(&announcement, 43),
             None,
-            "an answer to an announcement"
+            "a reply to an announcement"
         );
-        let probed = AskedState::new(&request(A, [0; 4]), 43);
+        let probed_state = RequestState::new(&request(A, [0; 4]), 43);
         assert_eq!(
-            probed.answered_by(
+            probed_state.match_reply(
                 &ArpFrame {
                     tpa: [0; 4],
                     ..reply
@@ -716,60 +754,66 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_asked_nothing_is_an_answer() {
+    fn without_a_request_no_reply_matches() {
         let reply = ArpFrame {
             oper: 2,
             spa: [192, 0, 2, 9],
             tpa: [192, 0, 2, 1],
             ..ArpFrame::default()
         };
-        // Shortly after the machine started, and to a station without a MAC.
-        assert_eq!(AskedState::default().answered_by(&reply, 7), None);
+        // Shortly after boot, and to a target without a MAC.
+        assert_eq!(RequestState::default().match_reply(&reply, 7), None);
     }
 
     #[test]
-    fn answers_to_an_arp_probe_are_not_suppressed_but_budgeted() {
-        let settings = Settings::default();
-        let mut state = ClaimState::new(sighting(A, SECOND_NS, 0), AskedState::default());
-        state.emitted(sighting(A, SECOND_NS, 0));
-        let verdicts: Vec<_> = (1..=20)
-            .map(|tick| state.judge(sighting(A, SECOND_NS + tick, tick), true, &settings))
+    fn replies_to_an_arp_probe_are_emitted_up_to_the_rate_limit() {
+        let settings = FilterSettings::default();
+        let mut state = ClaimState::new(observed_claim(A, SECOND_NS, 0), RequestState::default());
+        state.record_emitted(observed_claim(A, SECOND_NS, 0));
+        let decisions: Vec<_> = (1..=20)
+            .map(|tick| state.filter(observed_claim(A, SECOND_NS + tick, tick), true, &settings))
             .collect();
         assert_eq!(
-            verdicts
+            decisions
                 .iter()
-                .filter(|&&verdict| verdict == Verdict::Emit)
+                .filter(|&&decision| decision == FilterDecision::Emit)
                 .count(),
             10
         );
     }
 
     #[test]
-    fn the_same_probe_is_news_once_per_refresh_and_another_station_at_once() {
-        let settings = Settings::default();
-        let mut bucket = Bucket::default();
+    fn a_repeated_probe_is_emitted_once_per_refresh_and_another_hosts_at_once() {
+        let settings = FilterSettings::default();
+        let mut bucket = TokenBucket::default();
         let (from_a, from_b) = (request(A, [0; 4]), request(B, [0; 4]));
-        let mut asked = AskedState::new(&from_a, SECOND_NS);
-        let mut judge = |probe: &ArpFrame, now| {
-            let verdict = asked.judge_probe(probe, now, &mut bucket, &settings);
-            if verdict == Verdict::Emit {
-                asked.probe_emitted(probe, now);
+        let mut state = RequestState::new(&from_a, SECOND_NS);
+        let mut filter = |probe: &ArpFrame, now| {
+            let decision = state.filter_probe(probe, now, &mut bucket, &settings);
+            if decision == FilterDecision::Emit {
+                state.record_probe_emitted(probe, now);
             }
-            verdict
+            decision
         };
-        assert_eq!(judge(&from_a, SECOND_NS), Verdict::Emit);
-        assert_eq!(judge(&from_a, SECOND_NS + 999 * MS), Verdict::Unchanged);
-        assert_eq!(judge(&from_b, SECOND_NS + 999 * MS), Verdict::Emit);
-        assert_eq!(judge(&from_b, 2 * SECOND_NS), Verdict::Unchanged);
-        assert_eq!(judge(&from_b, 2 * SECOND_NS + 999 * MS), Verdict::Emit);
+        assert_eq!(filter(&from_a, SECOND_NS), FilterDecision::Emit);
+        assert_eq!(
+            filter(&from_a, SECOND_NS + 999 * MS),
+            FilterDecision::Unchanged
+        );
+        assert_eq!(filter(&from_b, SECOND_NS + 999 * MS), FilterDecision::Emit);
+        assert_eq!(filter(&from_b, 2 * SECOND_NS), FilterDecision::Unchanged);
+        assert_eq!(
+            filter(&from_b, 2 * SECOND_NS + 999 * MS),
+            FilterDecision::Emit
+        );
     }
 
     #[test]
-    fn announcements_and_replies_ask_nothing() {
-        assert!(is_question(&request(A, [192, 0, 2, 1])));
-        assert!(is_question(&request(A, [0; 4])));
-        assert!(!is_question(&request(A, [192, 0, 2, 9])));
-        assert!(!is_question(&ArpFrame {
+    fn announcements_and_replies_are_no_resolution_requests() {
+        assert!(is_resolution_request(&request(A, [192, 0, 2, 1])));
+        assert!(is_resolution_request(&request(A, [0; 4])));
+        assert!(!is_resolution_request(&request(A, [192, 0, 2, 9])));
+        assert!(!is_resolution_request(&ArpFrame {
             oper: 2,
             ..request(A, [192, 0, 2, 1])
         }));

@@ -1,37 +1,39 @@
-//! Reading values back from the text that they are written as, without an allocator.
+//! Deserializes values from their text form, without an allocator.
 
 use core::{fmt, marker::PhantomData};
 
 use serde::{Deserializer, de};
 
-/// Reads a string and gives it to `read`; `what` is what the error says was expected.
+/// Deserializes a string and parses it with `parse`. `expected` describes the expected text in errors.
 pub fn deserialize<'de, D: Deserializer<'de>, T>(
     deserializer: D,
-    what: &'static str,
-    read: impl FnOnce(&str) -> Option<T>,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, D::Error> {
-    deserializer.deserialize_str(Text {
-        what,
-        read,
+    deserializer.deserialize_str(TextVisitor {
+        expected,
+        parse,
         value: PhantomData,
     })
 }
 
-struct Text<F, T> {
-    what: &'static str,
-    read: F,
+struct TextVisitor<F, T> {
+    expected: &'static str,
+    parse: F,
     value: PhantomData<T>,
 }
 
-impl<T, F: FnOnce(&str) -> Option<T>> de::Visitor<'_> for Text<F, T> {
+impl<T, F: FnOnce(&str) -> Option<T>> de::Visitor<'_> for TextVisitor<F, T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.what)
+        f.write_str(self.expected)
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        let Self { what, read, .. } = self;
-        read(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &what))
+        let Self {
+            expected, parse, ..
+        } = self;
+        parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &expected))
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `network-types` 0.2 describes the headers and offers no conversion from and to bytes that fits here: its `wincode`
 //! feature does not compile for big-endian hosts, because [`EthHdr::ether_type`] and [`VlanHdr::ether_type`] are
-//! integers, and its derive macros would have to be built for every build of the kernel side. [`Header`] adds that
-//! conversion by `bytemuck`, as the event has it. It is the only `unsafe` code of this crate.
+//! integers, and its derive macros would have to be built for every build of the kernel side. [`PodHeader`] adds that
+//! conversion by `bytemuck`, as [`crate::event::ArpEvent`] does. It is the only `unsafe` code of this crate.
 
 #![allow(
     unsafe_code,
@@ -19,16 +19,16 @@ use network_types::{arp::ArpHdr, eth::EthHdr, vlan::VlanHdr};
 /// network order, as they are in the frame.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct Header<H>(pub H);
+pub struct PodHeader<H>(pub H);
 
 /// Implements bytemuck's traits for the header type `$header`, whose fields are listed with their types.
 macro_rules! plain_header {
     ($header:ident { $( $field:ident: $type:ty ),+ $(,)? }) => {
         // SAFETY: the function below compiles only if these are all fields with their types, and each of them is
         // valid with all bits zero.
-        unsafe impl Zeroable for Header<$header> {}
+        unsafe impl Zeroable for PodHeader<$header> {}
         // SAFETY: as above, any bits are valid in each field; the assertion below excludes padding.
-        unsafe impl Pod for Header<$header> {}
+        unsafe impl Pod for PodHeader<$header> {}
 
         const _: () = {
             #[expect(dead_code, reason = "it only has to compile")]

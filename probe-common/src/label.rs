@@ -1,6 +1,6 @@
-//! One enum, three uses: index in the kernel, label value in the metrics, word in the docs.
+//! Enums with labels: a variant is an index in the kernel, and its label is used in metrics, JSON and the docs.
 
-/// Defines a closed, dense enum whose variants carry the word that people and machines see.
+/// Defines an enum with consecutive numbers from 0, whose variants have a label.
 #[macro_export]
 macro_rules! label_enum {
     (
@@ -17,34 +17,34 @@ macro_rules! label_enum {
         }
 
         impl $name {
-            /// Every variant, in the order of its number.
+            /// All variants, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$( Self::$variant, )+];
 
-            /// How many variants there are.
+            /// The number of variants.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The words of all variants, in the order of their numbers.
+            /// The labels of all variants, in the order of their numbers.
             pub const LABELS: &'static [&'static str] = &[$( $label, )+];
 
-            /// The variant's number: dense, from 0.
+            /// The number of the variant, from 0.
             #[inline(always)]
             pub const fn number(self) -> u8 {
                 self as u8
             }
 
-            /// The variant with this number, if there is one.
+            /// The variant with this number, or `None`.
             pub const fn from_number(number: u8) -> Option<Self> {
                 if (number as usize) < Self::COUNT { Some(Self::ALL[number as usize]) } else { None }
             }
 
-            /// The word used in metrics, JSON and the docs.
+            /// The label in metrics, JSON and the docs.
             pub const fn label(self) -> &'static str {
                 match self {
                     $( Self::$variant => $label, )+
                 }
             }
 
-            /// The variant that this is the word of, if there is one.
+            /// The variant with this label, or `None`.
             pub fn from_label(label: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|variant| variant.label() == label)
             }
@@ -60,8 +60,8 @@ macro_rules! label_enum {
     };
 }
 
-/// Serializes a [`label_enum!`] as its word, and back. A macro of its own, because a `cfg` inside `label_enum!`
-/// would ask for a feature of the crate that uses it, not of this one.
+/// Serializes a [`label_enum!`] as its label and deserializes it. A separate macro, because a `cfg` inside `label_enum!`
+/// would refer to a feature of the crate that uses it, not of this one.
 #[cfg(feature = "serde")]
 #[doc(hidden)]
 #[macro_export]
@@ -90,7 +90,7 @@ macro_rules! serialize_label {
     };
 }
 
-/// Without serde there is nothing to serialize.
+/// Expands to nothing without the feature `serde`.
 #[cfg(not(feature = "serde"))]
 #[doc(hidden)]
 #[macro_export]

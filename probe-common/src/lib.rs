@@ -1,8 +1,8 @@
-//! What the kernel side and user space share: the wire format of ARP, its parser, the event filter that decides which
-//! frames become events, the event itself, and the name of every counter.
+//! Shared by the BPF programs and user space: the wire format of ARP, its parser, the event filter that decides which
+//! frames are emitted as events, the event ABI, and the counters.
 //!
-//! Pure and `no_std`; must not depend on any other crate of this workspace. The code that the verifier checks is the code
-//! that the unit tests, the fuzzer and `probe watch --read` run. Only [`header`] contains `unsafe` code.
+//! Pure and `no_std`; must not depend on any other crate of this workspace. The kernel runs the same code as the unit
+//! tests, the fuzzer and `probe watch --read`. Only [`header`] contains `unsafe` code.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! The one parser: Ethernet II, up to two VLAN tags, ARP for IPv4 over Ethernet.
+//! The frame parser: Ethernet II, up to two VLAN tags, ARP for IPv4 over Ethernet.
 //!
-//! It reads through [`FrameBytes`] and never trusts a length in the frame, so the same code serves an
-//! XDP buffer, a socket buffer, a slice and a capture.
+//! It reads through [`FrameBytes`] and never trusts a length in the frame, so the same code parses XDP buffers, socket
+//! buffers, slices and captured frames.
 
 use core::mem::{offset_of, size_of};
 
@@ -9,16 +9,15 @@ use bytemuck::{AnyBitPattern, Zeroable};
 use network_types::{arp::ArpHdr, eth::EthHdr, vlan::VlanHdr};
 
 use crate::{
-    header::Header,
+    header::PodHeader,
     label::label_enum,
     wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, VlanTag, ethertype},
 };
 
 label_enum! {
-    /// Why a frame with the ARP ethertype is not an ARP frame that this program reads.
-    pub enum Malformed {
-        /// It ends before the fields do. Frames that end before their ethertype count here as well,
-        /// because nobody can say what they were.
+    /// Why a frame with the ARP ethertype is malformed: not an ARP frame for IPv4 over Ethernet.
+    pub enum MalformedReason {
+        /// The frame ends before the ARP header does, or before its ethertype, so that its protocol is unknown.
         Truncated = "truncated",
         /// `htype` is not Ethernet.
         HardwareType = "hardware_type",
@@ -35,10 +34,10 @@ label_enum! {
 
 /// Bounds-checked access to the bytes of a frame.
 pub trait FrameBytes {
-    /// Copies the header at `offset` into `header` and says whether the frame has all of it.
+    /// Copies the header at `offset` into `header`. Returns `false` if the frame ends before the header does.
     ///
-    /// Not an `Option`: the payload of a `None` is undefined, LLVM moves undefined registers about,
-    /// and the verifier refuses every program that reads one.
+    /// The result is no `Option`, because the payload of a `None` is undefined, LLVM copies undefined registers, and the
+    /// verifier rejects every program that reads one.
     #[must_use]
     fn load<H: AnyBitPattern>(&self, offset: usize, header: &mut H) -> bool;
 }
@@ -58,14 +57,14 @@ impl FrameBytes for &[u8] {
     }
 }
 
-/// What a frame turned out to be.
+/// A parsed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// Another protocol, or ARP below more tags than two: none of this program's business.
+pub enum ParsedFrame {
+    /// A frame of another protocol, or ARP with more than two VLAN tags.
     NotArp,
-    /// The ARP ethertype, but not an ARP frame that can be read.
-    Malformed(Malformed),
-    /// A well-formed ARP frame, whether or not what it says makes sense.
+    /// A frame with the ARP ethertype that is no ARP frame for IPv4 over Ethernet.
+    Malformed(MalformedReason),
+    /// A well-formed ARP frame; its addresses may be bogus.
     Arp(ArpFrame),
 }
 
@@ -83,18 +82,17 @@ mod network_order {
     pub const OLD_QINQ: [u16; 2] = [0x9100_u16.to_be(), 0x9200_u16.to_be()];
 }
 
-/// Parses a frame from its Ethernet header on. `stripped` is the tag that the network card or the kernel
-/// took out of the bytes and keeps beside them ([`VlanTag::NONE`] where there is none); it is the
-/// outermost one.
+/// Parses a frame, from its Ethernet header on. `stripped` is the outermost VLAN tag if the network card or the kernel
+/// removed it from the bytes, else [`VlanTag::NONE`].
 #[inline(always)]
-pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
-    // Each level is a call of its own with a constant offset: the verifier of 5.10 loses track of a
-    // packet pointer whose offset was chosen at run time.
-    // Of a frame that is not ARP, only the ethertype is loaded: loading the whole header costs it 3 ns in TC,
-    // where a load may go through the stack.
+pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> ParsedFrame {
+    // Each header is loaded at a constant offset, because the verifier of Linux 5.10 does not track the bounds of a
+    // packet pointer with a variable offset.
+    // Only the ethertype is loaded first: loading the whole header costs each frame 3 ns in TC, where a load may go
+    // through the stack.
     let mut ether_type = 0;
     if !bytes.load(offset_of!(EthHdr, ether_type), &mut ether_type) {
-        return Parsed::Malformed(Malformed::Truncated);
+        return ParsedFrame::Malformed(MalformedReason::Truncated);
     }
     match ether_type {
         network_order::ARP => parse_arp(bytes, PAYLOAD, [stripped, VlanTag::NONE]),
@@ -102,37 +100,37 @@ pub fn parse<B: FrameBytes>(bytes: &B, stripped: VlanTag) -> Parsed {
         tpid if tpid == network_order::OLD_QINQ[0] || tpid == network_order::OLD_QINQ[1] => {
             parse_old_tag(bytes, tpid)
         }
-        _ => Parsed::NotArp,
+        _ => ParsedFrame::NotArp,
     }
 }
 
-/// Parses a frame whose outermost tag is no VLAN tag to Linux: ARP behind it, and behind one inner tag, is counted and
-/// not read.
+/// Parses a frame whose outermost tag has a TPID that Linux does not treat as a VLAN tag. ARP after it, or after one
+/// more tag, counts as malformed.
 #[inline(always)]
-fn parse_old_tag<B: FrameBytes>(bytes: &B, tpid: u16) -> Parsed {
+fn parse_old_tag<B: FrameBytes>(bytes: &B, tpid: u16) -> ParsedFrame {
     let Some((_, next)) = load_tag(bytes, PAYLOAD, tpid) else {
-        return Parsed::Malformed(Malformed::Truncated);
+        return ParsedFrame::Malformed(MalformedReason::Truncated);
     };
     let next = match next {
         network_order::VLAN | network_order::QINQ => {
             let Some((_, next)) = load_tag(bytes, PAYLOAD + TAG, next) else {
-                return Parsed::Malformed(Malformed::Truncated);
+                return ParsedFrame::Malformed(MalformedReason::Truncated);
             };
             next
         }
         next => next,
     };
     match next {
-        network_order::ARP => Parsed::Malformed(Malformed::VlanProtocol),
-        _ => Parsed::NotArp,
+        network_order::ARP => ParsedFrame::Malformed(MalformedReason::VlanProtocol),
+        _ => ParsedFrame::NotArp,
     }
 }
 
-/// Parses a frame whose outermost tag in the bytes has this `tpid`, in network order.
+/// Parses a frame whose outermost tag in the bytes has this TPID, in network order.
 #[inline(always)]
-fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parsed {
+fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> ParsedFrame {
     let Some((outer, next)) = load_tag(bytes, PAYLOAD, tpid) else {
-        return Parsed::Malformed(Malformed::Truncated);
+        return ParsedFrame::Malformed(MalformedReason::Truncated);
     };
     let tags = if stripped.is_some() {
         [stripped, outer]
@@ -143,25 +141,26 @@ fn parse_tagged<B: FrameBytes>(bytes: &B, stripped: VlanTag, tpid: u16) -> Parse
         network_order::ARP => parse_arp(bytes, PAYLOAD + TAG, tags),
         network_order::VLAN | network_order::QINQ if !stripped.is_some() => {
             let Some((inner, next)) = load_tag(bytes, PAYLOAD + TAG, next) else {
-                return Parsed::Malformed(Malformed::Truncated);
+                return ParsedFrame::Malformed(MalformedReason::Truncated);
             };
             match next {
                 network_order::ARP => parse_arp(bytes, PAYLOAD + 2 * TAG, [outer, inner]),
-                _ => Parsed::NotArp,
+                _ => ParsedFrame::NotArp,
             }
         }
-        _ => Parsed::NotArp,
+        _ => ParsedFrame::NotArp,
     }
 }
 
-/// Loads the tag at `offset`, and the ethertype after it in network order. `tpid` is the ethertype before it.
+/// Loads the VLAN tag at `offset`, and the ethertype after it in network order. `tpid` is the ethertype before the tag, in
+/// network order.
 #[inline(always)]
 fn load_tag<B: FrameBytes>(bytes: &B, offset: usize, tpid: u16) -> Option<(VlanTag, u16)> {
-    let mut tag = Header::<VlanHdr>::zeroed();
+    let mut tag = PodHeader::<VlanHdr>::zeroed();
     if !bytes.load(offset, &mut tag) {
         return None;
     }
-    let Header(tag) = tag;
+    let PodHeader(tag) = tag;
     let tpid = u16::from_be(tpid);
     let vid = tag.vid();
     Some((VlanTag { tpid, vid }, tag.ether_type))
@@ -169,32 +168,32 @@ fn load_tag<B: FrameBytes>(bytes: &B, offset: usize, tpid: u16) -> Option<(VlanT
 
 /// Parses the ARP header at `offset`; padding after it is ignored.
 #[inline(always)]
-fn parse_arp<B: FrameBytes>(bytes: &B, offset: usize, tags: [VlanTag; 2]) -> Parsed {
-    let mut ethernet = Header::<EthHdr>::zeroed();
-    let mut arp = Header::<ArpHdr>::zeroed();
+fn parse_arp<B: FrameBytes>(bytes: &B, offset: usize, tags: [VlanTag; 2]) -> ParsedFrame {
+    let mut ethernet = PodHeader::<EthHdr>::zeroed();
+    let mut arp = PodHeader::<ArpHdr>::zeroed();
     if !bytes.load(0, &mut ethernet) || !bytes.load(offset, &mut arp) {
-        return Parsed::Malformed(Malformed::Truncated);
+        return ParsedFrame::Malformed(MalformedReason::Truncated);
     }
-    let (Header(ethernet), Header(arp)) = (ethernet, arp);
+    let (PodHeader(ethernet), PodHeader(arp)) = (ethernet, arp);
     let oper = arp.oper();
 
     let malformed = if arp.htype() != HTYPE_ETHERNET {
-        Some(Malformed::HardwareType)
+        Some(MalformedReason::HardwareType)
     } else if arp.ptype() != ethertype::IPV4 {
-        Some(Malformed::ProtocolType)
+        Some(MalformedReason::ProtocolType)
     } else if (arp.hlen, arp.plen) != (6, 4) {
-        Some(Malformed::AddressLength)
+        Some(MalformedReason::AddressLength)
     } else {
         match oper {
             ArpFrame::REQUEST | ArpFrame::REPLY => None,
-            _ => Some(Malformed::Operation),
+            _ => Some(MalformedReason::Operation),
         }
     };
     if let Some(reason) = malformed {
-        return Parsed::Malformed(reason);
+        return ParsedFrame::Malformed(reason);
     }
 
-    Parsed::Arp(ArpFrame {
+    ParsedFrame::Arp(ArpFrame {
         eth_dst: MacAddr(ethernet.dst_addr),
         eth_src: MacAddr(ethernet.src_addr),
         tags,
@@ -213,7 +212,7 @@ mod tests {
     use super::*;
     use crate::wire::Vlan;
 
-    /// A reply as a host sends it, with `tags` as raw (tpid, tci) pairs.
+    /// The bytes of a reply with `tags`, each a TPID and a TCI.
     fn frame(tags: &[(u16, u16)]) -> Vec<u8> {
         let mut bytes = vec![2, 0, 0, 0, 0, 0xbb, 2, 0, 0, 0, 0, 0xaa];
         for (tpid, tci) in tags {
@@ -226,12 +225,12 @@ mod tests {
         bytes
     }
 
-    fn parsed(bytes: &[u8]) -> Parsed {
+    fn parse_untagged(bytes: &[u8]) -> ParsedFrame {
         parse(&bytes, VlanTag::NONE)
     }
 
     #[test]
-    fn every_field_of_a_frame_is_read() {
+    fn every_field_of_a_frame_is_parsed() {
         let expected = ArpFrame {
             eth_dst: MacAddr([2, 0, 0, 0, 0, 0xbb]),
             eth_src: MacAddr([2, 0, 0, 0, 0, 0xaa]),
@@ -242,11 +241,11 @@ mod tests {
             tha: MacAddr([2, 0, 0, 0, 0, 0xbb]),
             tpa: [192, 0, 2, 2],
         };
-        assert_eq!(parsed(&frame(&[])), Parsed::Arp(expected));
+        assert_eq!(parse_untagged(&frame(&[])), ParsedFrame::Arp(expected));
     }
 
     #[test]
-    fn up_to_two_tags_are_read_and_priority_bits_are_masked() {
+    fn up_to_two_tags_are_parsed_and_priority_bits_are_masked() {
         for (tags, stripped, vlan) in [
             (&[][..], VlanTag::NONE, "0"),
             (&[(0x8100, 100)], VlanTag::NONE, "100"),
@@ -257,7 +256,7 @@ mod tests {
             (&[], VlanTag::new(0x8100, 0x2007), "7"),
             (&[(0x8100, 200)], VlanTag::new(0x88a8, 100), "100.200"),
         ] {
-            let Parsed::Arp(arp) = parse(&&frame(tags)[..], stripped) else {
+            let ParsedFrame::Arp(arp) = parse(&&frame(tags)[..], stripped) else {
                 panic!("{tags:?} is ARP");
             };
             assert_eq!(arp.vlan().to_string(), vlan, "{tags:?}, {stripped:?}");
@@ -265,89 +264,100 @@ mod tests {
     }
 
     #[test]
-    fn arp_behind_a_tag_of_another_tpid_is_counted() {
+    fn arp_after_a_tag_with_another_tpid_is_malformed() {
         for tags in [
             &[(0x9100, 5)][..],
             &[(0x9200, 5)],
             &[(0x9100, 5), (0x8100, 6)],
         ] {
-            let expected = Parsed::Malformed(Malformed::VlanProtocol);
+            let expected = ParsedFrame::Malformed(MalformedReason::VlanProtocol);
             assert_eq!(parse(&&frame(tags)[..], VlanTag::NONE), expected);
         }
         let mut other = frame(&[(0x9100, 5)]);
         other[16..18].copy_from_slice(&[8, 0]);
-        assert_eq!(parse(&&other[..], VlanTag::NONE), Parsed::NotArp);
+        assert_eq!(parse(&&other[..], VlanTag::NONE), ParsedFrame::NotArp);
     }
 
     #[test]
-    fn more_than_two_tags_are_not_this_programs_business() {
+    fn arp_with_more_than_two_tags_is_ignored() {
         let three = frame(&[(0x88a8, 1), (0x8100, 2), (0x8100, 3)]);
-        assert_eq!(parsed(&three), Parsed::NotArp);
+        assert_eq!(parse_untagged(&three), ParsedFrame::NotArp);
         let two = frame(&[(0x8100, 2), (0x8100, 3)]);
-        assert_eq!(parse(&&two[..], VlanTag::new(0x88a8, 1)), Parsed::NotArp);
+        assert_eq!(
+            parse(&&two[..], VlanTag::new(0x88a8, 1)),
+            ParsedFrame::NotArp
+        );
     }
 
     #[test]
     fn every_shorter_length_is_truncated() {
         for tags in [&[][..], &[(0x8100, 1)], &[(0x88a8, 1), (0x8100, 2)]] {
-            let whole = frame(tags);
-            for length in 0..whole.len() {
-                let expected = Parsed::Malformed(Malformed::Truncated);
-                assert_eq!(parsed(&whole[..length]), expected, "{length} bytes");
+            let complete = frame(tags);
+            for length in 0..complete.len() {
+                let expected = ParsedFrame::Malformed(MalformedReason::Truncated);
+                assert_eq!(
+                    parse_untagged(&complete[..length]),
+                    expected,
+                    "{length} bytes"
+                );
             }
-            assert!(matches!(parsed(&whole), Parsed::Arp(_)));
+            assert!(matches!(parse_untagged(&complete), ParsedFrame::Arp(_)));
         }
     }
 
     #[test]
     fn each_wrong_field_has_its_own_reason() {
         for (offset, value, reason) in [
-            (15, 6, Malformed::HardwareType),
-            (16, 0x86, Malformed::ProtocolType),
-            (18, 8, Malformed::AddressLength),
-            (19, 16, Malformed::AddressLength),
-            (21, 0, Malformed::Operation),
-            (21, 3, Malformed::Operation),
-            (20, 1, Malformed::Operation),
+            (15, 6, MalformedReason::HardwareType),
+            (16, 0x86, MalformedReason::ProtocolType),
+            (18, 8, MalformedReason::AddressLength),
+            (19, 16, MalformedReason::AddressLength),
+            (21, 0, MalformedReason::Operation),
+            (21, 3, MalformedReason::Operation),
+            (20, 1, MalformedReason::Operation),
         ] {
             let mut bytes = frame(&[]);
             bytes[offset] = value;
             assert_eq!(
-                parsed(&bytes),
-                Parsed::Malformed(reason),
+                parse_untagged(&bytes),
+                ParsedFrame::Malformed(reason),
                 "byte {offset} = {value}"
             );
         }
     }
 
     #[test]
-    fn only_three_ethertypes_are_looked_into() {
+    fn only_three_ethertypes_are_parsed() {
         let mut bytes = frame(&[]);
         for ethertype in 0..=u16::MAX {
             bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
-            let looked_into = [0x0806, 0x8100, 0x88a8].contains(&ethertype);
-            if !looked_into {
-                assert_eq!(parsed(&bytes), Parsed::NotArp, "{ethertype:#06x}");
+            let is_parsed = [0x0806, 0x8100, 0x88a8].contains(&ethertype);
+            if !is_parsed {
+                assert_eq!(
+                    parse_untagged(&bytes),
+                    ParsedFrame::NotArp,
+                    "{ethertype:#06x}"
+                );
             }
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            parsed(&bytes);
+        fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            parse_untagged(&bytes);
         }
 
         #[test]
         fn padding_changes_nothing(padding in prop::collection::vec(any::<u8>(), 0..60)) {
             let mut bytes = frame(&[(0x8100, 5)]);
-            let expected = parsed(&bytes);
+            let expected = parse_untagged(&bytes);
             bytes.extend(padding);
-            prop_assert_eq!(parsed(&bytes), expected);
+            prop_assert_eq!(parse_untagged(&bytes), expected);
         }
 
         #[test]
-        fn what_is_read_is_what_was_written(
+        fn parsed_fields_equal_the_written_bytes(
             vid in 1u16..=4094, sha: [u8; 6], spa: [u8; 4], tha: [u8; 6], tpa: [u8; 4],
         ) {
             let mut bytes = frame(&[(0x8100, vid)]);
@@ -355,7 +365,7 @@ mod tests {
             bytes[32..36].copy_from_slice(&spa);
             bytes[36..42].copy_from_slice(&tha);
             bytes[42..46].copy_from_slice(&tpa);
-            let Parsed::Arp(arp) = parsed(&bytes) else { panic!("ARP") };
+            let ParsedFrame::Arp(arp) = parse_untagged(&bytes) else { panic!("ARP") };
             prop_assert_eq!(arp.vlan(), Vlan([vid, 0]));
             prop_assert_eq!((arp.sha.0, arp.spa, arp.tha.0, arp.tpa), (sha, spa, tha, tpa));
         }

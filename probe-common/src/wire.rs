@@ -1,6 +1,6 @@
-//! ARP over Ethernet as a value: RFC 826, RFC 5227, IEEE 802.1Q.
+//! The types of ARP over Ethernet: RFC 826, RFC 5227, IEEE 802.1Q.
 //!
-//! The headers on the wire are those of `network-types` (see [`crate::header`]). The types here are what it lacks:
+//! The headers on the wire are those of `network-types` (see [`crate::header`]). This module adds the types that it lacks:
 //! a MAC address that is formatted, compared and serialized, a VLAN with up to two tags in host order, and
 //! [`ArpFrame`], which is part of the event ABI.
 
@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::label::label_enum;
 
-/// Ethertypes (IEEE 802) in host order; `network-types` has them in network order.
+/// Ethertypes (IEEE 802), in host order; `network-types` has them in network order.
 pub mod ethertype {
     use network_types::eth::EtherType;
 
@@ -20,14 +20,14 @@ pub mod ethertype {
     pub const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
     /// 802.1ad service tag.
     pub const QINQ: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
-    /// IPv4, the only protocol type whose ARP is read.
+    /// IPv4, the only supported protocol type of ARP.
     pub const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
 }
 
 /// ARP hardware type of Ethernet (RFC 826, IANA "Hardware Types").
 pub const HTYPE_ETHERNET: u16 = 1;
 
-/// The largest VLAN identifier; the upper four bits of a tag are priority (PCP) and DEI.
+/// The bits of a TCI that are the VLAN identifier; the upper four bits are priority (PCP) and DEI.
 pub const VID_MASK: u16 = 0x0fff;
 
 /// A 48-bit MAC address, in network order.
@@ -36,9 +36,9 @@ pub const VID_MASK: u16 = 0x0fff;
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// All zeros: "unknown" in ARP, never an owner.
+    /// The address of all zeros: "unknown" in ARP, never an owner.
     pub const ZERO: Self = Self([0; 6]);
-    /// All ones.
+    /// The broadcast address.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
     /// Whether the group bit is set: multicast, broadcast included.
@@ -47,14 +47,14 @@ impl MacAddr {
         self.0[0] & 1 != 0
     }
 
-    /// Whether this is the multicast address of a Microsoft NLB cluster (03:bf:…), the one group
-    /// address that is a legitimate owner.
+    /// Whether this is the multicast address of a Microsoft NLB cluster (03:bf:…), the only group address that is a valid
+    /// owner.
     #[inline(always)]
     pub const fn is_ms_nlb_multicast(self) -> bool {
         self.0[0] == 0x03 && self.0[1] == 0xbf
     }
 
-    /// The address in the low 48 bits, so that the kernel side can store it in one piece.
+    /// The address in the low 48 bits of a word, which a BPF program can store at once.
     #[inline(always)]
     pub const fn to_u64(self) -> u64 {
         let bytes = &self.0;
@@ -79,7 +79,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// Why a text is not a MAC address.
+/// The text is not a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MacAddrError;
 
@@ -94,7 +94,7 @@ impl core::error::Error for MacAddrError {}
 impl FromStr for MacAddr {
     type Err = MacAddrError;
 
-    /// Reads `aa:bb:cc:dd:ee:ff`, also with dashes.
+    /// Parses `aa:bb:cc:dd:ee:ff`, also with dashes and with one digit per byte.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
@@ -126,13 +126,13 @@ impl<'de> serde::Deserialize<'de> for MacAddr {
     }
 }
 
-/// One VLAN tag without its priority bits. A `tpid` of 0 means that there is no tag.
+/// A VLAN tag without its priority bits, or no tag if `tpid` is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct VlanTag {
-    /// Tag protocol identifier, host order: [`ethertype::VLAN`] or [`ethertype::QINQ`].
+    /// The tag protocol identifier, in host order: [`ethertype::VLAN`] or [`ethertype::QINQ`].
     pub tpid: u16,
-    /// VLAN identifier, host order, 0 to 4095; 0 is a priority tag.
+    /// The VLAN identifier, in host order, 0 to 4095; 0 is a priority tag.
     pub vid: u16,
 }
 
@@ -140,7 +140,7 @@ impl VlanTag {
     /// No tag.
     pub const NONE: Self = Self { tpid: 0, vid: 0 };
 
-    /// A tag from its two fields as they are on the wire; PCP and DEI are masked.
+    /// A tag with this TPID and the VLAN identifier of this TCI.
     #[inline(always)]
     pub const fn new(tpid: u16, tci: u16) -> Self {
         Self {
@@ -149,15 +149,15 @@ impl VlanTag {
         }
     }
 
-    /// Whether there is a tag.
+    /// Whether this is a tag.
     #[inline(always)]
     pub const fn is_some(self) -> bool {
         self.tpid != 0
     }
 }
 
-/// The VLAN part of a segment's name: the identifiers of up to two tags, outer first. Tags with
-/// VID 0 only carry a priority and are left out, so a priority-tagged frame is untagged here.
+/// The VLAN of a frame: the identifiers of up to two tags, outer first. Priority tags (VID 0) are ignored, so a
+/// priority-tagged frame is untagged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Vlan(pub [u16; 2]);
@@ -166,9 +166,9 @@ impl Vlan {
     /// No VLAN.
     pub const UNTAGGED: Self = Self([0; 2]);
 
-    /// The VLAN that a frame with these tags is in.
+    /// The VLAN of a frame with these tags.
     #[inline(always)]
-    pub const fn of(tags: [VlanTag; 2]) -> Self {
+    pub const fn from_tags(tags: [VlanTag; 2]) -> Self {
         if tags[0].vid == 0 {
             Self([tags[1].vid, 0])
         } else {
@@ -178,7 +178,7 @@ impl Vlan {
 }
 
 impl fmt::Display for Vlan {
-    /// `0` untagged, `100`, or `100.200` outer first: the value of every `vlan` label.
+    /// Writes the value of a `vlan` label: `0` if untagged, `100`, or `100.200` with the outer identifier first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [outer, 0] => write!(f, "{outer}"),
@@ -187,7 +187,7 @@ impl fmt::Display for Vlan {
     }
 }
 
-/// Why a text is not a VLAN.
+/// The text is not a VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VlanError;
 
@@ -231,27 +231,27 @@ impl<'de> serde::Deserialize<'de> for Vlan {
 }
 
 label_enum! {
-    /// The ARP operations that are read (RFC 826 `ar$op`), and everything else.
+    /// An ARP operation (RFC 826 `ar$op`).
     pub enum Operation {
         /// `ares_op$REQUEST`, 1.
         Request = "request",
         /// `ares_op$REPLY`, 2.
         Reply = "reply",
-        /// Unknown, because the frame is malformed or the operation is another protocol's (RARP, InARP).
+        /// Any other: the frame is malformed, or its operation belongs to another protocol (RARP, InARP).
         Other = "other",
     }
 }
 
 label_enum! {
-    /// Why a well-formed ARP frame is no valid claim.
-    pub enum Bogus {
+    /// Why a well-formed ARP frame is bogus: neither a valid claim nor an ARP probe.
+    pub enum BogusFrameReason {
         /// The sender hardware address is 00:00:00:00:00:00.
         ShaZero = "sha_zero",
         /// The sender hardware address is ff:ff:ff:ff:ff:ff.
         ShaBroadcast = "sha_broadcast",
         /// The sender hardware address is multicast, and not Microsoft NLB's 03:bf:….
         ShaMulticast = "sha_multicast",
-        /// A reply from 0.0.0.0: only a request may say that (RFC 5227 ARP probe).
+        /// The sender protocol address of a reply is 0.0.0.0, which is only valid in a request (RFC 5227 ARP probe).
         SpaUnspecified = "spa_unspecified",
         /// The sender protocol address is 255.255.255.255.
         SpaBroadcast = "spa_broadcast",
@@ -263,29 +263,29 @@ label_enum! {
 }
 
 label_enum! {
-    /// What an ARP frame does, in the terms of RFC 5227.
-    pub enum Kind {
-        /// "spa is at sha": spa ≠ 0.0.0.0, request and reply alike.
+    /// The kind of an ARP frame, in the terms of RFC 5227.
+    pub enum FrameKind {
+        /// A claim that spa is at sha: a request or reply with spa ≠ 0.0.0.0.
         Claim = "claim",
-        /// ARP probe: a request with spa = 0.0.0.0; asks for tpa and claims nothing.
+        /// An ARP probe: a request for tpa with spa = 0.0.0.0, which claims nothing.
         Probe = "probe",
-        /// No valid claim; see [`Bogus`].
+        /// Neither of the two; see [`BogusFrameReason`].
         Bogus = "bogus",
     }
 }
 
-/// A well-formed ARP frame. Addresses are bytes in network order; numbers are in host order.
-/// Field names are RFC 826's.
+/// A well-formed ARP frame, with the field names of RFC 826. Addresses are bytes in network order; numbers are in host
+/// order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ArpFrame {
-    /// Ethernet destination.
+    /// Ethernet destination address.
     pub eth_dst: MacAddr,
-    /// Ethernet source; differs from `sha` in proxies, MS NLB, balance-alb and VRRP.
+    /// Ethernet source address. It differs from `sha` with proxies, MS NLB, balance-alb and VRRP.
     pub eth_src: MacAddr,
     /// The VLAN tags, outer first.
     pub tags: [VlanTag; 2],
-    /// 1 request, 2 reply.
+    /// The operation: [`Self::REQUEST`] or [`Self::REPLY`].
     pub oper: u16,
     /// Sender hardware address.
     pub sha: MacAddr,
@@ -298,9 +298,9 @@ pub struct ArpFrame {
 }
 
 impl ArpFrame {
-    /// `oper` of a request.
+    /// The operation of a request.
     pub const REQUEST: u16 = 1;
-    /// `oper` of a reply.
+    /// The operation of a reply.
     pub const REPLY: u16 = 2;
 
     /// The operation as an enum.
@@ -313,25 +313,25 @@ impl ArpFrame {
         }
     }
 
-    /// The VLAN that the frame is in.
+    /// The VLAN of the frame.
     #[inline(always)]
     pub const fn vlan(&self) -> Vlan {
-        Vlan::of(self.tags)
+        Vlan::from_tags(self.tags)
     }
 
-    /// Whether the frame announces (gratuitous ARP, request or reply form): spa = tpa.
+    /// Whether the frame is an announcement (gratuitous ARP, request or reply): spa = tpa.
     #[inline(always)]
     pub const fn is_announcement(&self) -> bool {
         u32::from_ne_bytes(self.spa) == u32::from_ne_bytes(self.tpa)
     }
 
-    /// Whether the Ethernet destination is one station.
+    /// Whether the Ethernet destination is a unicast address.
     #[inline(always)]
     pub const fn is_unicast(&self) -> bool {
         !self.eth_dst.is_group()
     }
 
-    /// The address that the frame is about: spa of a claim, tpa of an ARP probe.
+    /// The claimed or probed address: spa of a claim, tpa of an ARP probe.
     #[inline(always)]
     pub const fn subject(&self) -> [u8; 4] {
         if u32::from_ne_bytes(self.spa) == 0 {
@@ -341,41 +341,43 @@ impl ArpFrame {
         }
     }
 
-    /// Why the frame is no valid claim, or `None` where it is a claim or an ARP probe.
+    /// Why the frame is bogus; `None` if it is a claim or an ARP probe.
     ///
     /// The broadcast address of a connected network is bogus too, but only user space knows networks.
     #[inline(always)]
-    pub fn bogus(&self) -> Option<Bogus> {
+    pub fn bogus(&self) -> Option<BogusFrameReason> {
         if self.sha == MacAddr::ZERO {
-            return Some(Bogus::ShaZero);
+            return Some(BogusFrameReason::ShaZero);
         }
         if self.sha.is_group() && !self.sha.is_ms_nlb_multicast() {
             let broadcast = self.sha == MacAddr::BROADCAST;
             return Some(if broadcast {
-                Bogus::ShaBroadcast
+                BogusFrameReason::ShaBroadcast
             } else {
-                Bogus::ShaMulticast
+                BogusFrameReason::ShaMulticast
             });
         }
         let [first, ..] = self.spa;
         match first {
-            0 if self.spa == [0; 4] && self.oper == Self::REPLY => Some(Bogus::SpaUnspecified),
-            127 => Some(Bogus::SpaLoopback),
-            224..=239 => Some(Bogus::SpaMulticast),
-            255 if self.spa == [255; 4] => Some(Bogus::SpaBroadcast),
+            0 if self.spa == [0; 4] && self.oper == Self::REPLY => {
+                Some(BogusFrameReason::SpaUnspecified)
+            }
+            127 => Some(BogusFrameReason::SpaLoopback),
+            224..=239 => Some(BogusFrameReason::SpaMulticast),
+            255 if self.spa == [255; 4] => Some(BogusFrameReason::SpaBroadcast),
             _ => None,
         }
     }
 
-    /// What the frame does.
+    /// The kind of the frame.
     #[inline(always)]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FrameKind {
         if self.bogus().is_some() {
-            Kind::Bogus
+            FrameKind::Bogus
         } else if self.spa == [0; 4] {
-            Kind::Probe
+            FrameKind::Probe
         } else {
-            Kind::Claim
+            FrameKind::Claim
         }
     }
 }
@@ -385,7 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mac_addresses_read_back_what_they_print() {
+    fn the_text_form_of_a_mac_address_parses_to_the_address() {
         let mac = MacAddr([0x02, 0, 0x5e, 0x10, 0, 0xff]);
         assert_eq!(mac.to_string(), "02:00:5e:10:00:ff");
         assert_eq!("02:00:5e:10:00:ff".parse(), Ok(mac));
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vlan_names_its_tags_outer_first_and_leaves_out_priority_tags() {
+    fn a_vlan_lists_its_tags_outer_first_without_priority_tags() {
         let tag = |vid| VlanTag::new(ethertype::VLAN, vid);
         for (tags, name) in [
             ([VlanTag::NONE; 2], "0"),
@@ -414,8 +416,8 @@ mod tests {
             ([tag(0), tag(200)], "200"),
             ([tag(100), tag(0)], "100"),
         ] {
-            assert_eq!(Vlan::of(tags).to_string(), name);
-            assert_eq!(name.parse(), Ok(Vlan::of(tags)));
+            assert_eq!(Vlan::from_tags(tags).to_string(), name);
+            assert_eq!(name.parse(), Ok(Vlan::from_tags(tags)));
         }
         for bad in ["", "4095", "-1", "0.5", "1.", "1.2.3", "a"] {
             assert_eq!(bad.parse::<Vlan>(), Err(VlanError), "{bad}");
@@ -423,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn validity_is_judged_by_sender_addresses_only() {
+    fn only_sender_addresses_make_a_frame_bogus() {
         let claim = ArpFrame {
             oper: ArpFrame::REPLY,
             sha: MacAddr([2, 0, 0, 0, 0, 1]),
@@ -437,17 +439,29 @@ mod tests {
         let with_spa = |spa| ArpFrame { spa, ..claim };
         for (frame, expected) in [
             (claim, None),
-            (with_sha([0; 6]), Some(Bogus::ShaZero)),
-            (with_sha([0xff; 6]), Some(Bogus::ShaBroadcast)),
-            (with_sha([1, 0, 0x5e, 0, 0, 1]), Some(Bogus::ShaMulticast)),
+            (with_sha([0; 6]), Some(BogusFrameReason::ShaZero)),
+            (with_sha([0xff; 6]), Some(BogusFrameReason::ShaBroadcast)),
+            (
+                with_sha([1, 0, 0x5e, 0, 0, 1]),
+                Some(BogusFrameReason::ShaMulticast),
+            ),
             (with_sha([3, 0xbf, 192, 0, 2, 1]), None),
-            (with_spa([0; 4]), Some(Bogus::SpaUnspecified)),
+            (with_spa([0; 4]), Some(BogusFrameReason::SpaUnspecified)),
             (with_spa([0, 0, 0, 1]), None),
-            (with_spa([127, 0, 0, 1]), Some(Bogus::SpaLoopback)),
-            (with_spa([224, 0, 0, 1]), Some(Bogus::SpaMulticast)),
-            (with_spa([239, 255, 255, 255]), Some(Bogus::SpaMulticast)),
+            (
+                with_spa([127, 0, 0, 1]),
+                Some(BogusFrameReason::SpaLoopback),
+            ),
+            (
+                with_spa([224, 0, 0, 1]),
+                Some(BogusFrameReason::SpaMulticast),
+            ),
+            (
+                with_spa([239, 255, 255, 255]),
+                Some(BogusFrameReason::SpaMulticast),
+            ),
             (with_spa([240, 0, 0, 1]), None),
-            (with_spa([255; 4]), Some(Bogus::SpaBroadcast)),
+            (with_spa([255; 4]), Some(BogusFrameReason::SpaBroadcast)),
             (
                 ArpFrame {
                     oper: ArpFrame::REQUEST,
@@ -458,15 +472,15 @@ mod tests {
         ] {
             assert_eq!(frame.bogus(), expected, "{frame:?}");
         }
-        assert_eq!(claim.kind(), Kind::Claim);
+        assert_eq!(claim.kind(), FrameKind::Claim);
         assert_eq!(
             ArpFrame {
                 oper: 1,
                 ..with_spa([0; 4])
             }
             .kind(),
-            Kind::Probe
+            FrameKind::Probe
         );
-        assert_eq!(with_sha([0; 6]).kind(), Kind::Bogus);
+        assert_eq!(with_sha([0; 6]).kind(), FrameKind::Bogus);
     }
 }

@@ -35,10 +35,10 @@ mod storm {
     pub const INTERFACE: usize = 0;
     /// The number of addresses, which are announced in turn; 0 makes every address a random one.
     pub const ADDRESSES: usize = 1;
-    /// The number of addresses, from the first, that two owners announce in turn.
-    pub const PLANTED: usize = 2;
-    /// Frames generated so far.
-    pub const MADE: usize = 3;
+    /// The number of addresses, from the first, that two owners announce alternately.
+    pub const CONFLICTING: usize = 2;
+    /// The number of generated frames.
+    pub const GENERATED: usize = 3;
     pub const WORDS: usize = 4;
 }
 
@@ -61,8 +61,8 @@ pub fn storm(ctx: XdpContext) -> u32 {
     };
     // SAFETY: the value of an array stays allocated, and any bits are valid numbers.
     let mut words = unsafe { state.read() };
-    let number = words[storm::MADE];
-    words[storm::MADE] = number + 1;
+    let number = words[storm::GENERATED];
+    words[storm::GENERATED] = number + 1;
     // SAFETY: as above. One `BPF_PROG_TEST_RUN` at a time runs this program, so no frame is counted twice.
     unsafe { state.write(words) };
 
@@ -71,7 +71,10 @@ pub fn storm(ctx: XdpContext) -> u32 {
         None => (scatter(number), false),
         Some(turn) => {
             let address = number % addresses;
-            (address, address < words[storm::PLANTED] && turn % 2 == 1)
+            (
+                address,
+                address < words[storm::CONFLICTING] && turn % 2 == 1,
+            )
         }
     };
     // An address in 10.0.0.0/8, and a MAC derived from it.

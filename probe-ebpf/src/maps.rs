@@ -14,9 +14,11 @@ use aya_ebpf::{
 };
 use bytemuck::Pod;
 use probe_common::{
-    counter::{COUNTERS_PLACES, Counter, Counters, Direction, counters_key, counters_places},
-    event::{ArpEvent, Sighting},
-    event_filter::{AddressKey, AskedState, Bucket, ChangeClass, ClaimState, CpuBuckets, Settings},
+    counter::{COUNTERS_CAPACITY, Counter, Counters, Direction, counters_indexes, counters_key},
+    event::{ArpEvent, ClaimObservation},
+    event_filter::{
+        AddressKey, ChangeClass, ClaimState, CpuBuckets, FilterSettings, RequestState, TokenBucket,
+    },
 };
 
 /// A ring buffer of events.
@@ -35,23 +37,23 @@ static REFRESH_EVENTS: Ring = RingBuf::new();
 
 /// The counters of each watched interface and direction. Frames of an interface without counters are ignored.
 #[btf_map]
-static COUNTERS: PerCpuArray<Counters, { COUNTERS_PLACES as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counters, { COUNTERS_CAPACITY as usize }> = PerCpuArray::new();
 
 /// The claims on each address.
 #[btf_map]
 static CLAIMS: LruHashMap<AddressKey, ClaimState, 65_536> = LruHashMap::new();
 
-/// The requests for each address that nobody has claimed.
+/// The requests for each address without claims.
 #[btf_map]
-static REQUESTS: LruHashMap<AddressKey, AskedState, 65_536> = LruHashMap::new();
+static REQUESTS: LruHashMap<AddressKey, RequestState, 65_536> = LruHashMap::new();
 
-/// The addresses to watch, if [`Settings::filter`] is set.
+/// The addresses to watch, if [`FilterSettings::filter`] is set.
 #[btf_map]
 static FILTER: LpmTrie<[u8; 4], u32, 16_384> = LpmTrie::new();
 
-/// What user space may change while the programs run.
+/// The settings, which user space may change while the programs run.
 #[btf_map]
-static SETTINGS: Array<Settings, 1> = Array::new();
+static SETTINGS: Array<FilterSettings, 1> = Array::new();
 
 /// The token buckets of each CPU.
 #[btf_map]
@@ -60,8 +62,8 @@ static BUCKETS: PerCpuArray<CpuBuckets, 1> = PerCpuArray::new();
 /// A value in a map.
 ///
 /// Accesses are not synchronized, as those of any program on a shared map: if two CPUs write one value at the same
-/// time, each of its words is from one of them. All bits are a valid value, and such a mixture costs at most
-/// one event too many or one that the next claim makes up for.
+/// time, each of its words is from one of them. All bits are a valid value, and such a mixture causes one extra event at
+/// most, or delays an event until the next claim.
 ///
 /// The pointer is from a lookup by this program run, so the kernel keeps the memory allocated until the program
 /// returns, also if an LRU map gives the element to another key.
@@ -105,27 +107,31 @@ impl<T: Pod> MapValue<T> {
 impl MapValue<ClaimState> {
     /// The last request for the address.
     #[inline(always)]
-    pub fn request(self) -> MapValue<AskedState> {
+    pub fn request(self) -> MapValue<RequestState> {
         // SAFETY: the pointer is to a `ClaimState`, which has the field; nothing is read.
-        MapValue(unsafe { ptr::addr_of_mut!((*self.0).asked) })
+        MapValue(unsafe { ptr::addr_of_mut!((*self.0).request) })
     }
 
     /// [`ClaimState::previous`] in place.
     #[inline(always)]
-    pub fn previous(self, is_duplicate_reply: bool) -> MapValue<Sighting> {
+    pub fn previous(self, is_duplicate_reply: bool) -> MapValue<ClaimObservation> {
         // SAFETY: as for `request`.
-        let (replied, seen) = unsafe {
+        let (last_reply, last_claim) = unsafe {
             (
-                ptr::addr_of_mut!((*self.0).replied),
-                ptr::addr_of_mut!((*self.0).seen),
+                ptr::addr_of_mut!((*self.0).last_reply),
+                ptr::addr_of_mut!((*self.0).last_claim),
             )
         };
-        MapValue(if is_duplicate_reply { replied } else { seen })
+        MapValue(if is_duplicate_reply {
+            last_reply
+        } else {
+            last_claim
+        })
     }
 
     /// The token bucket for changes of a class.
     #[inline(always)]
-    pub fn change_bucket(self, class: ChangeClass) -> MapValue<Bucket> {
+    pub fn change_bucket(self, class: ChangeClass) -> MapValue<TokenBucket> {
         // SAFETY: as for `request`.
         let (announcement, reply, duplicate_reply) = unsafe {
             (
@@ -151,12 +157,12 @@ impl MapValue<Counters> {
         MapValue(slot).update(|count| *count = count.wrapping_add(1));
     }
 
-    /// Whether these are the counters of this interface and direction.
+    /// Whether these are the counters of this key.
     #[inline(always)]
-    fn belong_to(self, key: u32) -> bool {
+    fn has_key(self, key: u32) -> bool {
         // SAFETY: as for `increment`.
-        let owner = unsafe { self.0.cast::<u64>().add(Counters::OWNER) };
-        MapValue(owner).get() == u64::from(key)
+        let stored_key = unsafe { self.0.cast::<u64>().add(Counters::KEY_SLOT) };
+        MapValue(stored_key).get() == u64::from(key)
     }
 }
 
@@ -177,9 +183,9 @@ pub fn refresh_ring() -> &'static Ring {
 #[inline(always)]
 pub fn counters(ifindex: u32, direction: Direction) -> Option<MapValue<Counters>> {
     let key = counters_key(ifindex, direction);
-    for place in counters_places(key) {
-        let counters = MapValue(COUNTERS.get_ptr_mut(place)?);
-        if counters.belong_to(key) {
+    for index in counters_indexes(key) {
+        let counters = MapValue(COUNTERS.get_ptr_mut(index)?);
+        if counters.has_key(key) {
             return Some(counters);
         }
     }
@@ -188,11 +194,11 @@ pub fn counters(ifindex: u32, direction: Direction) -> Option<MapValue<Counters>
 
 /// The settings.
 #[inline(always)]
-pub fn settings() -> Option<MapValue<Settings>> {
+pub fn settings() -> Option<MapValue<FilterSettings>> {
     SETTINGS.get_ptr_mut(0).map(MapValue)
 }
 
-/// This CPU's token buckets. Ingress may interrupt egress; at worst one token is taken twice.
+/// This CPU's token buckets. Ingress may interrupt egress; at most one token is taken twice then.
 #[inline(always)]
 pub fn buckets() -> Option<MapValue<CpuBuckets>> {
     BUCKETS.get_ptr_mut(0).map(MapValue)
@@ -204,10 +210,10 @@ pub fn claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
     CLAIMS.get_ptr_mut(key).map(MapValue)
 }
 
-/// The state of an address without claims. In read-only data: on the stack there is no room for it.
+/// The state of an address without claims. It is in read-only data, because it does not fit on the stack.
 static NO_CLAIMS: ClaimState = ClaimState::EMPTY;
 
-/// Inserts the state of an address without claims, to be filled in. If two CPUs do so at the same time, the second one
+/// Inserts an empty state for an address, to be filled in. If two CPUs do so at the same time, the second one
 /// overwrites the first.
 #[inline(always)]
 pub fn insert_claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
@@ -217,15 +223,15 @@ pub fn insert_claim(key: &AddressKey) -> Option<MapValue<ClaimState>> {
     claim(key)
 }
 
-/// The state of the requests for an address that nobody has claimed.
+/// The state of the requests for an address without claims.
 #[inline(always)]
-pub fn request(key: &AddressKey) -> Option<MapValue<AskedState>> {
+pub fn request(key: &AddressKey) -> Option<MapValue<RequestState>> {
     REQUESTS.get_ptr_mut(key).map(MapValue)
 }
 
 /// Stores the first request for an address.
 #[inline(always)]
-pub fn insert_request(key: &AddressKey, state: &AskedState) {
+pub fn insert_request(key: &AddressKey, state: &RequestState) {
     // As for `insert_claim`: a request that is not stored is only not matched with its replies.
     let _ = REQUESTS.insert(key, state, 0);
 }

@@ -3,21 +3,22 @@
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::warn;
 use probe_common::{
-    counter::{Counter, Counters, Outcome},
-    event::{ArpEvent, Hook, Sighting},
+    counter::{Counter, Counters, EmitOutcome},
+    event::{ArpEvent, ClaimObservation, Hook},
     event_filter::{
-        self, AddressKey, AskedState, Bucket, FilterStep, Rate, SECOND_NS, Settings, Verdict,
+        self, AddressKey, FilterDecision, FilterSettings, FilterStep, RateLimit, RequestState,
+        SECOND_NS, TokenBucket,
     },
-    parse::{FrameBytes, Parsed, parse},
-    wire::{ArpFrame, Kind, Operation, VlanTag},
+    parse::{FrameBytes, ParsedFrame, parse},
+    wire::{ArpFrame, FrameKind, Operation, VlanTag},
 };
 
 use crate::maps::{self, MapValue, Ring};
 
 /// The rate of log lines per CPU: once a minute, because they report a misconfiguration.
-const LOG_RATE: Rate = Rate {
+const LOG_RATE: RateLimit = RateLimit {
     interval_ns: 60 * SECOND_NS,
-    ahead_ns: 0,
+    tolerance_ns: 0,
 };
 
 /// Observes one frame. A frame that is not ARP costs one comparison.
@@ -30,7 +31,7 @@ pub fn frame<B: FrameBytes, C: EbpfContext>(
     hook: Hook,
 ) {
     let parsed = parse(bytes, stripped);
-    if matches!(parsed, Parsed::NotArp) {
+    if matches!(parsed, ParsedFrame::NotArp) {
         return;
     }
     let (Some(counters), Some(settings)) =
@@ -39,12 +40,12 @@ pub fn frame<B: FrameBytes, C: EbpfContext>(
         return;
     };
     match parsed {
-        Parsed::NotArp => {}
-        Parsed::Malformed(reason) => {
+        ParsedFrame::NotArp => {}
+        ParsedFrame::Malformed(reason) => {
             counters.increment(Counter::Frames(Operation::Other));
             counters.increment(Counter::Malformed(reason));
         }
-        Parsed::Arp(frame) => {
+        ParsedFrame::Arp(frame) => {
             counters.increment(Counter::Frames(frame.operation()));
             // SAFETY: the helper only reads the clock.
             let now_ns = unsafe { bpf_ktime_get_ns() };
@@ -68,7 +69,7 @@ struct Observer<'a, C> {
     ifindex: u32,
     hook: Hook,
     now_ns: u64,
-    settings: MapValue<Settings>,
+    settings: MapValue<FilterSettings>,
 }
 
 impl<C: EbpfContext> Observer<'_, C> {
@@ -76,58 +77,58 @@ impl<C: EbpfContext> Observer<'_, C> {
     fn observe(&self, counters: MapValue<Counters>) {
         let (kind, outcome) = if let Some(reason) = self.frame.bogus() {
             counters.increment(Counter::Bogus(reason));
-            (Kind::Bogus, self.bogus())
+            (FrameKind::Bogus, self.bogus())
         } else if self.frame.spa == [0; 4] {
             counters.increment(Counter::Probes);
-            (Kind::Probe, self.probe())
+            (FrameKind::Probe, self.probe())
         } else {
             counters.increment(Counter::Claims);
-            if event_filter::is_question(self.frame) && self.watches(self.frame.tpa) {
+            if event_filter::is_resolution_request(self.frame) && self.watches(self.frame.tpa) {
                 self.record_request();
             }
-            (Kind::Claim, self.claim())
+            (FrameKind::Claim, self.claim())
         };
         counters.increment(Counter::Outcome(kind, outcome));
     }
 
     /// A bogus frame changes no state but its token bucket.
     #[inline(always)]
-    fn bogus(&self) -> Outcome {
+    fn bogus(&self) -> EmitOutcome {
         if !self.watches(self.frame.subject()) {
-            return Outcome::Filtered;
+            return EmitOutcome::Filtered;
         }
         let Some(buckets) = maps::buckets() else {
-            return Outcome::RateLimited;
+            return EmitOutcome::RateLimited;
         };
         let rate = self.settings.get().bogus;
         if buckets.update(|buckets| buckets.bogus.take(rate, self.now_ns)) {
-            self.emit(Kind::Bogus, Sighting::default(), 0)
+            self.emit(FrameKind::Bogus, ClaimObservation::default(), 0)
         } else {
-            Outcome::RateLimited
+            EmitOutcome::RateLimited
         }
     }
 
     #[inline(always)]
-    fn probe(&self) -> Outcome {
+    fn probe(&self) -> EmitOutcome {
         if !self.watches(self.frame.tpa) {
-            return Outcome::Filtered;
+            return EmitOutcome::Filtered;
         }
         let (Some(request), Some(buckets)) = (self.record_request(), maps::buckets()) else {
-            return Outcome::RateLimited;
+            return EmitOutcome::RateLimited;
         };
         let settings = self.settings.get();
-        let verdict = buckets.update(|buckets| {
+        let decision = buckets.update(|buckets| {
             let bucket = &mut buckets.probe;
             request
-                .update(|request| request.judge_probe(self.frame, self.now_ns, bucket, &settings))
+                .update(|request| request.filter_probe(self.frame, self.now_ns, bucket, &settings))
         });
-        match verdict {
-            Verdict::Unchanged => Outcome::Unchanged,
-            Verdict::RateLimited => Outcome::RateLimited,
-            Verdict::Emit | Verdict::Refresh => {
-                let outcome = self.emit(Kind::Probe, Sighting::default(), 0);
-                if matches!(outcome, Outcome::Emitted) {
-                    request.update(|request| request.probe_emitted(self.frame, self.now_ns));
+        match decision {
+            FilterDecision::Unchanged => EmitOutcome::Unchanged,
+            FilterDecision::RateLimited => EmitOutcome::RateLimited,
+            FilterDecision::Emit | FilterDecision::Refresh => {
+                let outcome = self.emit(FrameKind::Probe, ClaimObservation::default(), 0);
+                if matches!(outcome, EmitOutcome::Emitted) {
+                    request.update(|request| request.record_probe_emitted(self.frame, self.now_ns));
                 }
                 outcome
             }
@@ -135,93 +136,93 @@ impl<C: EbpfContext> Observer<'_, C> {
     }
 
     #[inline(always)]
-    fn claim(&self) -> Outcome {
+    fn claim(&self) -> EmitOutcome {
         if !self.watches(self.frame.spa) {
-            return Outcome::Filtered;
+            return EmitOutcome::Filtered;
         }
         let key = self.key(self.frame.spa);
         let Some(state) = maps::claim(&key) else {
             return self.first_claim(&key);
         };
-        let (sighting, answers_probe) = self.sighting(&state.request().get());
+        let (claim, replies_to_probe) = self.match_request(&state.request().get());
         let settings = self.settings.get();
         let before = state.get();
-        let previous = state.previous(before.is_duplicate_reply(&sighting));
-        let verdict = match before.filter_step(&sighting, answers_probe, &settings) {
-            FilterStep::Decided(verdict) => verdict,
+        let previous = state.previous(before.is_duplicate_reply(&claim));
+        let decision = match before.filter_step(&claim, replies_to_probe, &settings) {
+            FilterStep::Decided(decision) => decision,
             FilterStep::NeedsToken(class) => {
                 let rate = settings.change;
-                let take = |bucket: &mut Bucket| bucket.take(rate, self.now_ns);
-                Verdict::of_change(state.change_bucket(class).update(take))
+                let take = |bucket: &mut TokenBucket| bucket.take(rate, self.now_ns);
+                FilterDecision::of_change(state.change_bucket(class).update(take))
             }
         };
-        let outcome = match verdict {
-            Verdict::Unchanged => Outcome::Unchanged,
-            Verdict::RateLimited => Outcome::RateLimited,
-            Verdict::Emit => self.emit(Kind::Claim, previous.get(), sighting.request_ns),
-            Verdict::Refresh => {
-                let event = self.event(Kind::Claim, previous.get(), sighting.request_ns);
+        let outcome = match decision {
+            FilterDecision::Unchanged => EmitOutcome::Unchanged,
+            FilterDecision::RateLimited => EmitOutcome::RateLimited,
+            FilterDecision::Emit => self.emit(FrameKind::Claim, previous.get(), claim.request_ns),
+            FilterDecision::Refresh => {
+                let event = self.event(FrameKind::Claim, previous.get(), claim.request_ns);
                 submit(event, maps::refresh_ring())
             }
         };
-        state.update(|state| state.record(sighting, verdict));
-        if matches!(outcome, Outcome::Emitted) {
-            state.update(|state| state.emitted(sighting));
+        state.update(|state| state.record(claim, decision));
+        if matches!(outcome, EmitOutcome::Emitted) {
+            state.update(|state| state.record_emitted(claim));
         }
         outcome
     }
 
-    /// This claim with the request that it replies to, and whether that was an ARP probe.
+    /// Returns the claim with the request that it replies to, and whether the request was an ARP probe.
     #[inline(always)]
-    fn sighting(&self, asked: &AskedState) -> (Sighting, bool) {
-        let (request_ns, answers_probe) = asked
-            .answered_by(self.frame, self.now_ns)
+    fn match_request(&self, request: &RequestState) -> (ClaimObservation, bool) {
+        let (request_ns, replies_to_probe) = request
+            .match_reply(self.frame, self.now_ns)
             .unwrap_or((0, false));
         let direction = self.hook.direction();
-        let sighting = Sighting::of(self.frame, direction, self.now_ns, request_ns);
-        (sighting, answers_probe)
+        let claim = ClaimObservation::from_frame(self.frame, direction, self.now_ns, request_ns);
+        (claim, replies_to_probe)
     }
 
     /// A claim on an address without state. Above the rate limit it is not stored, so that a flood of random
     /// addresses neither costs an insertion each nor evicts other addresses.
     #[inline(always)]
-    fn first_claim(&self, key: &AddressKey) -> Outcome {
+    fn first_claim(&self, key: &AddressKey) -> EmitOutcome {
         let Some(buckets) = maps::buckets() else {
-            return Outcome::RateLimited;
+            return EmitOutcome::RateLimited;
         };
         let rate = self.settings.get().new_address;
         if !buckets.update(|buckets| buckets.new_address.take(rate, self.now_ns)) {
-            return Outcome::RateLimited;
+            return EmitOutcome::RateLimited;
         }
-        let asked = maps::request(key).map_or_else(AskedState::default, MapValue::get);
-        let (sighting, _) = self.sighting(&asked);
+        let request = maps::request(key).map_or_else(RequestState::default, MapValue::get);
+        let (claim, _) = self.match_request(&request);
         let state = maps::insert_claim(key);
         if let Some(state) = state {
-            state.request().set(asked);
-            state.update(|state| state.record(sighting, Verdict::Emit));
+            state.request().set(request);
+            state.update(|state| state.record(claim, FilterDecision::Emit));
         }
-        let outcome = self.emit(Kind::Claim, Sighting::NONE, sighting.request_ns);
+        let outcome = self.emit(FrameKind::Claim, ClaimObservation::NONE, claim.request_ns);
         if let Some(state) = state
-            && matches!(outcome, Outcome::Emitted)
+            && matches!(outcome, EmitOutcome::Emitted)
         {
-            state.update(|state| state.emitted(sighting));
+            state.update(|state| state.record_emitted(claim));
         }
         outcome
     }
 
     /// Records the request for the target address: in the state of its claims, if there are any.
     #[inline(always)]
-    fn record_request(&self) -> Option<MapValue<AskedState>> {
+    fn record_request(&self) -> Option<MapValue<RequestState>> {
         let key = self.key(self.frame.tpa);
         let known = match maps::claim(&key) {
             Some(state) => Some(state.request()),
             None => maps::request(&key),
         };
         if let Some(request) = known {
-            request.update(|request| request.ask(self.frame, self.now_ns));
+            request.update(|request| request.record(self.frame, self.now_ns));
             return Some(request);
         }
-        maps::insert_request(&key, &AskedState::new(self.frame, self.now_ns));
+        maps::insert_request(&key, &RequestState::new(self.frame, self.now_ns));
         maps::request(&key)
     }
 
@@ -241,16 +242,16 @@ impl<C: EbpfContext> Observer<'_, C> {
 
     /// Emits the frame as a change event.
     #[inline(always)]
-    fn emit(&self, kind: Kind, previous: Sighting, request_ns: u64) -> Outcome {
+    fn emit(&self, kind: FrameKind, previous: ClaimObservation, request_ns: u64) -> EmitOutcome {
         let Some(ring) = maps::change_ring() else {
             self.warn_of_missing_ring();
-            return Outcome::RingFull;
+            return EmitOutcome::RingFull;
         };
         submit(self.event(kind, previous, request_ns), ring)
     }
 
     #[inline(always)]
-    fn event(&self, kind: Kind, previous: Sighting, request_ns: u64) -> ArpEvent {
+    fn event(&self, kind: FrameKind, previous: ClaimObservation, request_ns: u64) -> ArpEvent {
         ArpEvent {
             ktime_ns: self.now_ns,
             request_ns,
@@ -278,11 +279,11 @@ impl<C: EbpfContext> Observer<'_, C> {
 
 /// Submits an event to a ring. The kernel wakes user space if the ring was empty.
 #[inline(always)]
-fn submit(event: ArpEvent, ring: &Ring) -> Outcome {
+fn submit(event: ArpEvent, ring: &Ring) -> EmitOutcome {
     let Some(mut entry) = ring.reserve(0) else {
-        return Outcome::RingFull;
+        return EmitOutcome::RingFull;
     };
     entry.write(event);
     entry.submit(0);
-    Outcome::Emitted
+    EmitOutcome::Emitted
 }

@@ -28,8 +28,8 @@ impl FrameBytes for XdpBuffer<'_> {
     }
 }
 
-/// Copies the header at `offset` of the packet memory between `data` and `data_end`, and says whether all of it is
-/// there.
+/// Copies the header at `offset` of the packet memory between `data` and `data_end`. Returns `false` if the packet
+/// ends before the header does.
 ///
 /// # Safety
 ///

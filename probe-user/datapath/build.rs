@@ -1,12 +1,12 @@
 //! Compiles the eBPF programs and leaves the object at `$OUT_DIR/probe-ebpf.o`, to be embedded.
 //!
-//! Cargo cannot do it by itself: the programs need another compiler, target and linker than the
-//! rest of the workspace. `cargo xtask setup` finds them.
+//! Cargo cannot compile them as a dependency, because they require another compiler, target and linker than the rest of
+//! the workspace. `cargo xtask setup` finds these.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "how a build script talks to cargo"
+    reason = "a build script communicates with cargo by its output"
 )]
 
 #[path = "../../xtask/src/ebpf.rs"]
@@ -70,8 +70,8 @@ fn compile(workspace: &Path) -> Result<PathBuf, String> {
         .map_err(|error| format!("cannot run {}: {error}", toolchain.cargo.display()))?;
     if !status.success() {
         return Err(
-            "the eBPF programs do not build; their compiler's messages are above. If it was \
-             upgraded since, run `cargo xtask setup`"
+            "the eBPF programs do not build; the messages of their compiler are above. If the compiler was \
+             upgraded, run `cargo xtask setup`"
                 .to_owned(),
         );
     }

@@ -2,8 +2,8 @@
 
 use anyhow::ensure;
 use probe_common::{
-    counter::{Direction, Outcome},
-    wire::Kind,
+    counter::{Direction, EmitOutcome},
+    wire::FrameKind,
 };
 
 use crate::metrics::Metrics;
@@ -21,8 +21,8 @@ pub struct CounterBalance {
     pub claims: u64,
     /// ARP probes.
     pub probes: u64,
-    /// The outcomes of each kind, in the order of [`Kind::ALL`] and [`Outcome::ALL`].
-    pub outcomes: [[u64; Outcome::COUNT]; Kind::COUNT],
+    /// The outcomes of each kind, in the order of [`FrameKind::ALL`] and [`EmitOutcome::ALL`].
+    pub outcomes: [[u64; EmitOutcome::COUNT]; FrameKind::COUNT],
     /// Events that user space received from the rings.
     pub received: u64,
 }
@@ -32,9 +32,9 @@ impl CounterBalance {
     pub fn read(metrics: &Metrics, direction: Direction) -> anyhow::Result<Self> {
         let way = ("direction", direction.label());
         let count = |what: &str| metrics.count(&format!("arp_monitor_{what}_total"), &[way]);
-        let mut outcomes = [[0; Outcome::COUNT]; Kind::COUNT];
-        for (kind, row) in Kind::ALL.iter().zip(&mut outcomes) {
-            for (outcome, value) in Outcome::ALL.iter().zip(row) {
+        let mut outcomes = [[0; EmitOutcome::COUNT]; FrameKind::COUNT];
+        for (kind, row) in FrameKind::ALL.iter().zip(&mut outcomes) {
+            for (outcome, value) in EmitOutcome::ALL.iter().zip(row) {
                 let labels = [way, ("kind", kind.label()), ("outcome", outcome.label())];
                 *value = metrics.count("arp_monitor_frame_outcomes_total", &labels)?;
             }
@@ -51,15 +51,15 @@ impl CounterBalance {
     }
 
     /// The number of frames of a kind with this outcome.
-    pub fn outcome(&self, kind: Kind, outcome: Outcome) -> u64 {
+    pub fn outcome(&self, kind: FrameKind, outcome: EmitOutcome) -> u64 {
         self.outcomes[usize::from(kind.number())][usize::from(outcome.number())]
     }
 
     /// The number of frames that the kernel emitted to user space.
     pub fn emitted(&self) -> u64 {
-        Kind::ALL
+        FrameKind::ALL
             .iter()
-            .map(|&kind| self.outcome(kind, Outcome::Emitted))
+            .map(|&kind| self.outcome(kind, EmitOutcome::Emitted))
             .sum()
     }
 
@@ -75,11 +75,11 @@ impl CounterBalance {
             self.frames == self.malformed + self.bogus + self.claims + self.probes,
             "frames are not malformed + bogus + claims + probes: {self:?}"
         );
-        for &kind in Kind::ALL {
+        for &kind in FrameKind::ALL {
             let counted = match kind {
-                Kind::Claim => self.claims,
-                Kind::Probe => self.probes,
-                Kind::Bogus => self.bogus,
+                FrameKind::Claim => self.claims,
+                FrameKind::Probe => self.probes,
+                FrameKind::Bogus => self.bogus,
             };
             let outcomes: u64 = self.outcomes[usize::from(kind.number())].iter().sum();
             ensure!(
@@ -115,8 +115,8 @@ mod tests {
             )
             .unwrap();
         }
-        for kind in Kind::ALL {
-            for (number, outcome) in Outcome::ALL.iter().enumerate() {
+        for kind in FrameKind::ALL {
+            for (number, outcome) in EmitOutcome::ALL.iter().enumerate() {
                 let value = if number == usize::from(kind.number()) {
                     2
                 } else {
@@ -136,8 +136,8 @@ mod tests {
     #[test]
     fn counters_that_add_up_are_accepted() {
         let balance = CounterBalance::read(&scrape(2), Direction::Ingress).unwrap();
-        assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 2);
-        assert_eq!(balance.outcome(Kind::Probe, Outcome::Unchanged), 2);
+        assert_eq!(balance.outcome(FrameKind::Claim, EmitOutcome::Emitted), 2);
+        assert_eq!(balance.outcome(FrameKind::Probe, EmitOutcome::Unchanged), 2);
         balance.check().unwrap();
     }
 

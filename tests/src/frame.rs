@@ -9,7 +9,7 @@ use network_types::{
     vlan::VlanHdr,
 };
 use probe_common::{
-    header::Header,
+    header::PodHeader,
     wire::{ArpFrame, HTYPE_ETHERNET, MacAddr, ethertype},
 };
 
@@ -156,12 +156,12 @@ impl Frame {
             ..self.ethernet
         };
         let mut bytes = Vec::with_capacity(Self::MINIMUM);
-        bytes.extend(bytes_of(&Header(ethernet)));
+        bytes.extend(bytes_of(&PodHeader(ethernet)));
         for (number, tag) in self.tags.iter().enumerate() {
             let ether_type = next(self.tags.get(number + 1));
-            bytes.extend(bytes_of(&Header(VlanHdr { ether_type, ..*tag })));
+            bytes.extend(bytes_of(&PodHeader(VlanHdr { ether_type, ..*tag })));
         }
-        bytes.extend(bytes_of(&Header(self.arp)));
+        bytes.extend(bytes_of(&PodHeader(self.arp)));
         if let Some(length) = self.length {
             bytes.resize(length, 0);
         }
@@ -181,8 +181,8 @@ impl Eq for Frame {}
 #[cfg(test)]
 mod tests {
     use probe_common::{
-        parse::{Malformed, Parsed, parse},
-        wire::{Bogus, Kind, VlanTag},
+        parse::{MalformedReason, ParsedFrame, parse},
+        wire::{BogusFrameReason, FrameKind, VlanTag},
     };
 
     use super::*;
@@ -192,13 +192,13 @@ mod tests {
     const ADDRESS: [u8; 4] = [192, 0, 2, 1];
     const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
-    fn read(frame: &Frame) -> Parsed {
+    fn read(frame: &Frame) -> ParsedFrame {
         parse(&frame.bytes().as_slice(), VlanTag::NONE)
     }
 
     fn arp(frame: &Frame) -> ArpFrame {
         match read(frame) {
-            Parsed::Arp(arp) => arp,
+            ParsedFrame::Arp(arp) => arp,
             other => panic!("{other:?}"),
         }
     }
@@ -210,7 +210,7 @@ mod tests {
             (request.oper, request.spa, request.tpa),
             (1, ADDRESS, OTHER_ADDRESS)
         );
-        assert_eq!(request.kind(), Kind::Claim);
+        assert_eq!(request.kind(), FrameKind::Claim);
 
         let reply = arp(&Frame::reply(MAC, ADDRESS, OTHER, OTHER_ADDRESS));
         assert_eq!((reply.oper, reply.eth_dst, reply.tha), (2, OTHER, OTHER));
@@ -222,13 +222,13 @@ mod tests {
         ] {
             let announcement = arp(&announcement);
             assert!(announcement.is_announcement() && !announcement.is_unicast());
-            assert_eq!(announcement.kind(), Kind::Claim);
+            assert_eq!(announcement.kind(), FrameKind::Claim);
         }
 
         let probe = arp(&Frame::probe(MAC, OTHER_ADDRESS));
         assert_eq!(
             (probe.kind(), probe.subject()),
-            (Kind::Probe, OTHER_ADDRESS)
+            (FrameKind::Probe, OTHER_ADDRESS)
         );
     }
 
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(arp(&frame.clone().of_length(60)), arp(&frame));
         assert_eq!(
             read(&frame.of_length(41)),
-            Parsed::Malformed(Malformed::Truncated)
+            ParsedFrame::Malformed(MalformedReason::Truncated)
         );
     }
 
@@ -255,17 +255,20 @@ mod tests {
     fn each_field_can_be_made_invalid() {
         let frame = Frame::request(MAC, ADDRESS, OTHER_ADDRESS);
         for (wrong, reason) in [
-            (frame.clone().htype(6), Malformed::HardwareType),
-            (frame.clone().ptype(0x86dd), Malformed::ProtocolType),
-            (frame.clone().hlen(8), Malformed::AddressLength),
-            (frame.clone().plen(16), Malformed::AddressLength),
-            (frame.clone().oper(3), Malformed::Operation),
-            (frame.clone().tagged_as(0x9100, 5), Malformed::VlanProtocol),
+            (frame.clone().htype(6), MalformedReason::HardwareType),
+            (frame.clone().ptype(0x86dd), MalformedReason::ProtocolType),
+            (frame.clone().hlen(8), MalformedReason::AddressLength),
+            (frame.clone().plen(16), MalformedReason::AddressLength),
+            (frame.clone().oper(3), MalformedReason::Operation),
+            (
+                frame.clone().tagged_as(0x9100, 5),
+                MalformedReason::VlanProtocol,
+            ),
         ] {
-            assert_eq!(read(&wrong), Parsed::Malformed(reason));
+            assert_eq!(read(&wrong), ParsedFrame::Malformed(reason));
         }
         let bogus = arp(&frame.sha(MacAddr::BROADCAST));
-        assert_eq!(bogus.bogus(), Some(Bogus::ShaBroadcast));
+        assert_eq!(bogus.bogus(), Some(BogusFrameReason::ShaBroadcast));
         assert_eq!(
             bogus.eth_src, MAC,
             "the Ethernet source is independent of sha"

@@ -19,7 +19,7 @@ use nix::{
     },
 };
 use probe_common::{
-    parse::{Parsed, parse},
+    parse::{ParsedFrame, parse},
     wire::{ArpFrame, VlanTag},
 };
 use rustix::{
@@ -201,8 +201,8 @@ impl Captured {
     /// The frame parsed as ARP, if it is a valid ARP frame.
     pub fn arp(&self) -> Option<ArpFrame> {
         match parse(&self.bytes.as_slice(), VlanTag::NONE) {
-            Parsed::Arp(frame) => Some(frame),
-            Parsed::Malformed(_) | Parsed::NotArp => None,
+            ParsedFrame::Arp(frame) => Some(frame),
+            ParsedFrame::Malformed(_) | ParsedFrame::NotArp => None,
         }
     }
 }

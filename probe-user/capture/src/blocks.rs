@@ -1,12 +1,11 @@
-//! Cuts a stream of pcapng that this program wrote into whole blocks, so that a copy of it never ends in
-//! the middle of one.
+//! Splits a pcapng stream of this program into complete blocks, so that a copy never ends within a block.
 
 use pcap_parser::{EPB_MAGIC, ISB_MAGIC, pcapng::parse_interfacestatisticsblock_le};
 
-/// Type and length of a block, and its length again at its end.
+/// The minimum length of a block: its type, its length, and its length again.
 const MIN_BLOCK_BYTES: usize = 12;
 
-/// A stream, as far as it has come.
+/// Splits a pcapng stream into blocks.
 #[derive(Clone, Debug, Default)]
 pub struct BlockSplitter {
     rest: Vec<u8>,
@@ -15,42 +14,43 @@ pub struct BlockSplitter {
 }
 
 impl BlockSplitter {
-    /// Takes more of the stream, and gives the blocks that are whole by now.
+    /// Appends bytes of the stream and returns all blocks that are complete now.
     pub fn split(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.rest.extend(bytes);
-        let mut whole = 0;
-        while let Some((kind, length)) = block_header(&self.rest[whole..]) {
-            if length < MIN_BLOCK_BYTES || self.rest.len() - whole < length {
+        let mut complete = 0;
+        while let Some((kind, length)) = block_header(&self.rest[complete..]) {
+            if length < MIN_BLOCK_BYTES || self.rest.len() - complete < length {
                 break;
             }
             self.packets += u64::from(kind == EPB_MAGIC);
             if kind == ISB_MAGIC {
-                self.missed = missed(&self.rest[whole..whole + length]).unwrap_or(self.missed);
+                self.missed =
+                    missed(&self.rest[complete..complete + length]).unwrap_or(self.missed);
             }
-            whole += length;
+            complete += length;
         }
-        let rest = self.rest.split_off(whole);
+        let rest = self.rest.split_off(complete);
         std::mem::replace(&mut self.rest, rest)
     }
 
-    /// How many of the blocks so far were packets.
+    /// The number of packet blocks so far.
     pub fn packets(&self) -> u64 {
         self.packets
     }
 
-    /// How many packets are missing so far, as the stream itself says.
+    /// The number of missing packets so far, as recorded in the stream.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 }
 
-/// What a block of statistics says of packets that are missing so far.
+/// The number of missing packets in an interface statistics block.
 fn missed(block: &[u8]) -> Option<u64> {
     let (_, statistics) = parse_interfacestatisticsblock_le(block).ok()?;
     statistics.isb_osdrop()?.ok()
 }
 
-/// Type and length of the block that begins here.
+/// The type and the length of the block at the start of `bytes`.
 fn block_header(bytes: &[u8]) -> Option<(u32, usize)> {
     let (kind, bytes) = bytes.split_first_chunk()?;
     let (length, _) = bytes.split_first_chunk()?;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_blocks_come_out_whatever_the_pieces() {
+    fn only_complete_blocks_are_returned_for_any_chunk_size() {
         let stream = [
             decode_block(1, 20),
             decode_block(EPB_MAGIC, 64),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stream_says_of_missing_packets_is_heard() {
+    fn the_number_of_missing_packets_is_read_from_the_stream() {
         let mut stream = CaptureWriter::new(Vec::new()).unwrap();
         stream.interface(1, &CapturedInterface::default()).unwrap();
         stream.missed(3, 1).unwrap();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_kept_back() {
+    fn invalid_bytes_are_not_returned() {
         let mut blocks = BlockSplitter::default();
         assert!(blocks.split(&[0; 100]).is_empty());
         assert!(blocks.split(&[0xff; 100]).is_empty());

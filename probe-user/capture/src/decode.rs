@@ -1,4 +1,4 @@
-//! What is in a capture, block by block: its interfaces, and the ARP frames that they saw.
+//! Decodes the blocks of a capture: interfaces and ARP frames.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use pcap_parser::{
 };
 use probe_common::{
     event::{ArpEvent, Hook},
-    parse::{Parsed, parse},
+    parse::{ParsedFrame, parse},
     wire::{ArpFrame, MacAddr, VlanTag},
 };
 
@@ -18,106 +18,106 @@ use super::{
     writer::{EPB_FLAGS, OUTBOUND},
 };
 
-/// Interfaces that a capture may have; the packets of more are left out.
+/// The maximum number of interfaces in a capture; packets of further interfaces are ignored.
 const MAX_INTERFACES: usize = 4_096;
-/// The name of the interface of a capture that names none.
+/// The name of an interface without a name in the capture.
 pub(super) const UNNAMED: &str = "capture";
 const NANOS: u128 = 1_000_000_000;
 
-/// How much was read.
+/// The amount of data that was read from a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureStatistics {
-    /// Bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Packets, of any protocol.
+    /// The number of packets of any protocol.
     pub packets: u64,
-    /// ARP frames.
+    /// The number of ARP frames.
     pub frames: u64,
-    /// Frames with the ARP ethertype that are none that can be read.
+    /// The number of malformed frames with the ARP ethertype.
     pub malformed: u64,
-    /// Packets of interfaces that are not Ethernet.
+    /// The number of packets of interfaces that are not Ethernet.
     pub other_link_type_packets: u64,
 }
 
-/// What is in a capture.
+/// A decoded item of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaptureItem {
-    /// Something that does not concern ARP.
+    /// An item without relation to ARP.
     Other,
     /// An ARP frame.
     Frame(CapturedFrame),
-    /// The host, as [`Reader::host`] gives it, is another now.
+    /// A change of the host's description, [`CaptureReader::host`].
     Host,
-    /// Until then was listened, in nanoseconds since 1970.
+    /// The end of the capture on an interface, in nanoseconds since 1970.
     End(u64),
 }
 
-/// An ARP frame and its circumstances.
+/// An ARP frame in a capture, with its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapturedFrame {
-    /// When, in nanoseconds since 1970; never 0.
+    /// The time of the frame, in nanoseconds since 1970; never 0.
     pub at_ns: u64,
-    /// On which interface of [`Reader::host`].
+    /// The index of the interface in [`CaptureReader::host`].
     pub interface: u32,
-    /// Received or sent. What does not say is taken for received.
+    /// The hook, which implies the direction. Ingress if the capture does not contain the direction.
     pub hook: Hook,
     /// The frame.
     pub frame: ArpFrame,
-    /// What the kernel side added, if this program wrote the capture.
-    pub note: Option<FrameComment>,
+    /// The metadata of the event, if this program wrote the capture.
+    pub comment: Option<FrameComment>,
 }
 
 impl CapturedFrame {
-    /// The event that the kernel side sent, if this program wrote the capture.
+    /// The event of the BPF programs, if this program wrote the capture.
     pub fn event(&self) -> Option<ArpEvent> {
-        let note = self.note?;
+        let comment = self.comment?;
         Some(ArpEvent {
             ktime_ns: self.at_ns,
-            request_ns: note.request_ns,
-            previous: note.previous,
+            request_ns: comment.request_ns,
+            previous: comment.previous,
             ifindex: self.interface,
             kind: self.frame.kind().number(),
-            hook: note.hook.number(),
+            hook: comment.hook.number(),
             frame: self.frame,
         })
     }
 }
 
-/// An interface as its section of the file describes it.
+/// An interface description of a section.
 #[derive(Clone, Copy, Debug)]
 struct DescribedInterface {
-    /// Its index in [`Reader::host`].
+    /// The index of the interface in [`CaptureReader::host`].
     index: u32,
     ethernet: bool,
-    /// Units in a second.
+    /// The resolution of time stamps, in units per second.
     resolution: u128,
-    /// Seconds.
+    /// The offset of time stamps, in seconds.
     offset: i64,
 }
 
-/// What is known of a capture so far.
+/// Decodes the blocks of a capture in order.
 #[derive(Debug, Default)]
 pub(super) struct CaptureDecoder {
     pub statistics: CaptureStatistics,
     pub host: CapturedHost,
-    /// Whether it has an Ethernet interface.
+    /// Whether an interface is Ethernet.
     pub ethernet: bool,
-    /// The link type of the first interface that is none.
+    /// The link type of the first interface that is not Ethernet.
     pub other_link: Option<i32>,
-    /// The interfaces of the present section.
+    /// The interfaces of the current section.
     section: Vec<DescribedInterface>,
-    /// The index of each interface, by its name.
+    /// The index of each interface, by name.
     indices: HashMap<String, u32>,
 }
 
 impl CaptureDecoder {
-    /// Takes the next block.
+    /// Decodes the next block; `None` if it is of no interest.
     pub fn decode_block(&mut self, block: PcapBlockOwned<'_>) -> Option<CaptureItem> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
                 let nanos = header.is_nanosecond_precision();
                 let resolution = if nanos { NANOS } else { 1_000_000 };
-                // The upper bits may say how long a frame check sequence is.
+                // The upper bits may contain the length of the frame check sequence.
                 let link = Linktype(header.network.0 & 0xffff);
                 self.describe_interface(UNNAMED, link, resolution, 0, CapturedInterface::default());
                 Some(CaptureItem::Host)
@@ -148,7 +148,7 @@ impl CaptureDecoder {
                     frame_comment(&packet),
                 )
             }
-            // It has no time: there is nothing to judge it by.
+            // Simple packets have no time stamp, which detection requires.
             PcapBlockOwned::NG(Block::SimplePacket(_)) => {
                 self.statistics.packets += 1;
                 None
@@ -200,7 +200,7 @@ impl CaptureDecoder {
         if self.indices.len() >= MAX_INTERFACES || self.section.len() >= MAX_INTERFACES {
             return;
         }
-        // Sections that were joined describe the same interfaces again.
+        // Concatenated sections describe the same interfaces again.
         let next = u32::try_from(self.indices.len()).unwrap_or(u32::MAX - 1) + 1;
         let index = *self.indices.entry(name.to_owned()).or_insert(next);
         let name = name.to_owned();
@@ -221,7 +221,7 @@ impl CaptureDecoder {
         units: u128,
         bytes: &[u8],
         hook: Hook,
-        note: Option<FrameComment>,
+        comment: Option<FrameComment>,
     ) -> Option<CaptureItem> {
         self.statistics.packets += 1;
         if !described.ethernet {
@@ -229,19 +229,19 @@ impl CaptureDecoder {
             return None;
         }
         match parse(&bytes, VlanTag::NONE) {
-            Parsed::NotArp => None,
-            Parsed::Malformed(_) => {
+            ParsedFrame::NotArp => None,
+            ParsedFrame::Malformed(_) => {
                 self.statistics.malformed += 1;
                 None
             }
-            Parsed::Arp(frame) => {
+            ParsedFrame::Arp(frame) => {
                 self.statistics.frames += 1;
                 Some(CaptureItem::Frame(CapturedFrame {
                     at_ns: described.nanos(units).max(1),
                     interface: described.index,
-                    hook: note.map_or(hook, |note| note.hook),
+                    hook: comment.map_or(hook, |comment| comment.hook),
                     frame,
-                    note,
+                    comment,
                 }))
             }
         }
@@ -250,10 +250,10 @@ impl CaptureDecoder {
 
 impl DescribedInterface {
     fn nanos(&self, units: u128) -> u64 {
-        let whole = (units / self.resolution).saturating_mul(NANOS);
-        // Finer than nanoseconds is rounded down; the product fits, because the rest is less than 2^64.
+        let seconds = (units / self.resolution).saturating_mul(NANOS);
+        // Higher resolutions are rounded down to nanoseconds. The product fits, because the remainder is below 2^64.
         let rest = (units % self.resolution) * NANOS / self.resolution;
-        let nanos = i128::try_from(whole.saturating_add(rest)).unwrap_or(i128::MAX);
+        let nanos = i128::try_from(seconds.saturating_add(rest)).unwrap_or(i128::MAX);
         let offset = i128::from(self.offset) * 1_000_000_000;
         u64::try_from(nanos.saturating_add(offset).max(0)).unwrap_or(u64::MAX)
     }
@@ -290,11 +290,11 @@ fn comments<'a>(
     options: &'a [PcapNGOption<'_>],
     code: OptionCode,
 ) -> impl Iterator<Item = &'a str> {
-    let wanted = options.iter().filter(move |option| option.code == code);
-    wanted.filter_map(|option| option.as_str().ok())
+    let matching = options.iter().filter(move |option| option.code == code);
+    matching.filter_map(|option| option.as_str().ok())
 }
 
-/// A name from a file that anybody may have written, for a terminal.
+/// Replaces control characters in a name from an untrusted file and limits its length.
 fn printable(name: &str) -> String {
     let letters = name.chars().take(64);
     letters

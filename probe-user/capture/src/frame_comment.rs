@@ -1,32 +1,31 @@
-//! What the kernel side added to a frame, as a comment on its packet.
+//! The metadata of an event beyond its frame, as a packet comment.
 //!
-//! Words and numbers, so that people can read it in Wireshark; times are nanoseconds since 1970, like the
-//! packet's own.
+//! The comment is text, so that it is readable in Wireshark. Times are nanoseconds since 1970, like the time of the packet.
 
 use std::{fmt, str::FromStr};
 
 use probe_common::{
-    event::{ArpEvent, Hook, Sighting},
+    event::{ArpEvent, ClaimObservation, Hook},
     wire::MacAddr,
 };
 
-/// How a comment of ours begins.
+/// The prefix of comments of this program.
 const COMMENT_PREFIX: &str = "probe:";
 
-/// What an [`ArpEvent`] has beyond its frame, its time and its interface.
+/// The fields of an [`ArpEvent`] beyond its frame, its time and its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameComment {
-    /// Where the frame was seen.
+    /// The hook that observed the frame.
     pub hook: Hook,
-    /// When the request was seen that it answers, or 0.
+    /// The time of the request that the frame replies to, or 0.
     pub request_ns: u64,
-    /// The claim before it.
-    pub previous: Sighting,
+    /// The previous claim.
+    pub previous: ClaimObservation,
 }
 
 impl FrameComment {
-    /// What is to be noted of an event.
-    pub fn of(event: &ArpEvent) -> Self {
+    /// The comment for an event.
+    pub fn from_event(event: &ArpEvent) -> Self {
         Self {
             hook: event.hook().unwrap_or(Hook::TcIngress),
             request_ns: event.request_ns,
@@ -39,14 +38,14 @@ impl fmt::Display for FrameComment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{COMMENT_PREFIX} hook={}", self.hook)?;
         if self.request_ns != 0 {
-            write!(f, " answers={}", self.request_ns)?;
+            write!(f, " request={}", self.request_ns)?;
         }
         let previous = &self.previous;
         if previous.is_some() {
             write!(
                 f,
-                " previous={} previous_mac={} previous_kind={}",
-                previous.ktime_ns, previous.mac, previous.form
+                " previous={} previous_mac={} previous_flags={}",
+                previous.ktime_ns, previous.mac, previous.flags
             )?;
             if previous.request_ns != 0 {
                 write!(f, " previous_request={}", previous.request_ns)?;
@@ -56,7 +55,7 @@ impl fmt::Display for FrameComment {
     }
 }
 
-/// The comment is not one of ours.
+/// The comment is not a frame comment of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidFrameComment;
 
@@ -66,7 +65,7 @@ impl FromStr for FrameComment {
     fn from_str(text: &str) -> Result<Self, InvalidFrameComment> {
         let mut hook = None;
         let mut request_ns = 0;
-        let mut previous = Sighting::default();
+        let mut previous = ClaimObservation::default();
         for word in text
             .strip_prefix(COMMENT_PREFIX)
             .ok_or(InvalidFrameComment)?
@@ -75,14 +74,14 @@ impl FromStr for FrameComment {
             let (name, value) = word.split_once('=').ok_or(InvalidFrameComment)?;
             match name {
                 "hook" => hook = Hook::ALL.iter().copied().find(|hook| hook.label() == value),
-                "answers" => request_ns = number(value)?,
+                "request" => request_ns = number(value)?,
                 "previous" => previous.ktime_ns = number(value)?,
                 "previous_mac" => {
                     previous.mac = value.parse::<MacAddr>().map_err(|_| InvalidFrameComment)?;
                 }
-                "previous_kind" => previous.form = number(value)?,
+                "previous_flags" => previous.flags = number(value)?,
                 "previous_request" => previous.request_ns = number(value)?,
-                // A newer version may have more to say.
+                // Newer versions may add fields.
                 _ => {}
             }
         }
@@ -106,27 +105,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_note_reads_back_what_it_says(
+        fn the_text_form_of_a_comment_parses_to_the_comment(
             hook in prop::sample::select(Hook::ALL), request_ns: u64, ktime_ns: u64, mac: [u8; 6],
-            form: u8, previous_request: u64,
+            flags: u8, previous_request: u64,
         ) {
             let previous = if ktime_ns == 0 {
-                Sighting::default()
+                ClaimObservation::default()
             } else {
-                Sighting {
+                ClaimObservation {
                     ktime_ns,
                     request_ns: previous_request,
                     mac: MacAddr(mac),
-                    form,
+                    flags,
                     padding: 0,
                 }
             };
-            let note = FrameComment { hook, request_ns, previous };
-            prop_assert_eq!(note.to_string().parse(), Ok(note));
+            let comment = FrameComment { hook, request_ns, previous };
+            prop_assert_eq!(comment.to_string().parse(), Ok(comment));
         }
 
         #[test]
-        fn other_comments_are_none(text: String) {
+        fn no_other_comment_causes_a_panic(text: String) {
             let _: Result<FrameComment, InvalidFrameComment> = text.parse();
             let _: Result<FrameComment, InvalidFrameComment> = format!("{COMMENT_PREFIX} {text}").parse();
         }

@@ -1,4 +1,4 @@
-//! A handful of frames as a file of their own.
+//! Writes a list of frames as a pcapng file.
 
 use std::io;
 
@@ -6,7 +6,8 @@ use probe_common::event::ArpEvent;
 
 use super::{host_comments::CapturedInterface, writer::CaptureWriter};
 
-/// Frames of an interface as pcapng; their times are moved by this, from their clock to the time since 1970.
+/// Returns a pcapng file with the frames of an interface. `offset_ns` is added to their time stamps to get the time since
+/// 1970, in nanoseconds.
 pub fn frames<'a>(
     events: impl IntoIterator<Item = &'a ArpEvent>,
     interface: &str,

@@ -1,5 +1,5 @@
-//! What a capture says of the host that it was made on: its interfaces, the addresses it held, and its
-//! gateways. Without that, "this host holds the address" and "this address matters" could not be judged again.
+//! The capturing host as comments in a capture: its interfaces with their addresses and gateways. Detection requires them
+//! to recognize addresses of the host and tracked addresses.
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
@@ -9,18 +9,18 @@ use probe_detect::HostFacts;
 use probe_model::{BindingKey, Links, Segment, watched::WatchedInterfaces};
 use probe_network::host_facts::host_facts;
 
-/// How a comment of ours on an interface begins, about an address that is held…
-const HOLDS_PREFIX: &str = "probe: holds";
-/// …and about a gateway.
+/// The prefix of an interface comment with an address of the host.
+const ADDRESS_PREFIX: &str = "probe: address";
+/// The prefix of an interface comment with a gateway.
 const GATEWAY_PREFIX: &str = "probe: gateway";
 
-/// The watched interfaces of a host, by their index.
+/// The watched interfaces of the capturing host, by index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapturedHost {
     pub(super) interfaces: BTreeMap<u32, CapturedInterface>,
 }
 
-/// One interface.
+/// An interface of the capturing host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CapturedInterface {
     pub name: String,
@@ -29,17 +29,17 @@ pub(super) struct CapturedInterface {
     pub gateways: Vec<CapturedGateway>,
 }
 
-/// An address that the host holds on an interface.
+/// An address of the capturing host on a segment of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CapturedAddress {
     pub ip: IpAddr,
     pub vlan: Vlan,
     pub mac: MacAddr,
-    /// The broadcast address of its network, if that has one.
+    /// The broadcast address of its network, if it has one.
     pub broadcast: Option<IpAddr>,
 }
 
-/// A gateway that the host reaches by an interface.
+/// A gateway of the capturing host on a segment of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CapturedGateway {
     pub vlan: Vlan,
@@ -47,7 +47,7 @@ pub(super) struct CapturedGateway {
 }
 
 impl CapturedHost {
-    /// The host as it is now.
+    /// The watched interfaces with the current addresses and gateways.
     pub fn new(links: &Links, watched: &WatchedInterfaces) -> Self {
         let facts = host_facts(links, |index| watched.contains(index));
         let interfaces = watched.iter().map(|interface| {
@@ -92,7 +92,7 @@ impl CapturedHost {
             .map(|(&index, _)| index)
     }
 
-    /// What detection can know of the host.
+    /// The detector's facts about the host.
     pub(super) fn facts(&self) -> HostFacts {
         let mut facts = HostFacts::default();
         for (&index, interface) in &self.interfaces {
@@ -135,32 +135,35 @@ impl CapturedAddress {
         }
     }
 
-    /// As a comment on the interface.
+    /// The interface comment.
     pub(super) fn comment(&self) -> String {
         let Self { ip, vlan, mac, .. } = self;
         let broadcast = self
             .broadcast
             .map(|broadcast| format!(" broadcast={broadcast}"));
         let broadcast = broadcast.unwrap_or_default();
-        format!("{HOLDS_PREFIX} ip={ip} vlan={vlan} mac={mac}{broadcast}")
+        format!("{ADDRESS_PREFIX} ip={ip} vlan={vlan} mac={mac}{broadcast}")
     }
 }
 
 impl CapturedGateway {
-    /// As a comment on the interface.
+    /// The interface comment.
     pub(super) fn comment(&self) -> String {
         let Self { ip, vlan } = self;
         format!("{GATEWAY_PREFIX} ip={ip} vlan={vlan}")
     }
 }
 
-/// The comment is not one of ours, or not of this sort.
+/// The comment is not of this program, or of another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UnknownComment;
 
-/// The names and values in a comment that begins with this mark.
-fn parse_fields<'a>(text: &'a str, mark: &str) -> Result<Vec<(&'a str, &'a str)>, UnknownComment> {
-    let words = text.strip_prefix(mark).ok_or(UnknownComment)?;
+/// Parses the names and values in a comment with this prefix.
+fn parse_fields<'a>(
+    text: &'a str,
+    prefix: &str,
+) -> Result<Vec<(&'a str, &'a str)>, UnknownComment> {
+    let words = text.strip_prefix(prefix).ok_or(UnknownComment)?;
     words
         .split_ascii_whitespace()
         .map(|word| word.split_once('=').ok_or(UnknownComment))
@@ -172,13 +175,13 @@ impl FromStr for CapturedAddress {
 
     fn from_str(text: &str) -> Result<Self, UnknownComment> {
         let (mut ip, mut vlan, mut mac, mut broadcast) = (None, None, None, None);
-        for (name, value) in parse_fields(text, HOLDS_PREFIX)? {
+        for (name, value) in parse_fields(text, ADDRESS_PREFIX)? {
             match name {
                 "ip" => ip = value.parse().ok(),
                 "vlan" => vlan = value.parse().ok(),
                 "mac" => mac = value.parse().ok(),
                 "broadcast" => broadcast = value.parse().ok(),
-                // A newer version may have more to say.
+                // Newer versions may add fields.
                 _ => {}
             }
         }
@@ -200,7 +203,7 @@ impl FromStr for CapturedGateway {
             match name {
                 "ip" => ip = value.parse().ok(),
                 "vlan" => vlan = value.parse().ok(),
-                // A newer version may have more to say.
+                // Newer versions may add fields.
                 _ => {}
             }
         }
@@ -216,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_reads_back_from_its_comment() {
+    fn an_address_is_parsed_from_its_comment() {
         let addresses = CapturedAddress {
             ip: "192.0.2.1".parse().unwrap(),
             vlan: Vlan([100, 0]),
@@ -226,11 +229,11 @@ mod tests {
         let comment = addresses.comment();
         assert_eq!(
             comment,
-            "probe: holds ip=192.0.2.1 vlan=100 mac=02:00:00:00:00:01 broadcast=192.0.2.255"
+            "probe: address ip=192.0.2.1 vlan=100 mac=02:00:00:00:00:01 broadcast=192.0.2.255"
         );
         assert_eq!(comment.parse(), Ok(addresses));
         assert_eq!(
-            "probe: holds ip=192.0.2.1".parse::<CapturedAddress>(),
+            "probe: address ip=192.0.2.1".parse::<CapturedAddress>(),
             Err(UnknownComment)
         );
         assert_eq!(
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_reads_back_from_its_comment() {
+    fn a_gateway_is_parsed_from_its_comment() {
         let gateway = CapturedGateway {
             vlan: Vlan::UNTAGGED,
             ip: "192.0.2.254".parse().unwrap(),
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn detection_learns_of_gateways_and_of_what_is_held() {
+    fn gateways_are_facts_for_detection() {
         let gateway = CapturedGateway {
             vlan: Vlan::UNTAGGED,
             ip: "192.0.2.254".parse().unwrap(),

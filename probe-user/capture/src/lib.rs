@@ -1,8 +1,7 @@
-//! Captures: writes the frames behind findings as pcapng, and runs detection over any capture.
+//! Writes frames of findings as pcapng, and runs detection over captures.
 //!
-//! A file that is written contains everything that the kernel side knew about each frame, so reading it gives the same
-//! findings. For other captures that knowledge is derived by the kernel side's own rules. Must not depend on tokio, on
-//! sockets or on bpf.
+//! A written file contains all fields of the events, so that detection over it gives the same findings. For other captures
+//! these fields are derived by the event filter of the BPF programs. Must not depend on tokio, on sockets or on bpf(2).
 
 mod blocks;
 mod decode;

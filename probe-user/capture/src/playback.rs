@@ -1,4 +1,4 @@
-//! Runs detection over a capture: in the order of time, with what the kernel side would have added.
+//! Runs detection over a capture, in the order of time.
 
 use std::{cmp::Reverse, collections::BinaryHeap, mem, ops::ControlFlow};
 
@@ -12,55 +12,55 @@ use super::{
     replay::KernelReplay,
 };
 
-/// Frames that may be out of order: those of several interfaces or queues, and those that this program
-/// wrote when a finding came. Bounds the memory that a capture takes.
+/// The maximum number of buffered frames for reordering. Frames of several interfaces or queues are out of order, and so
+/// are those that this program writes after a finding.
 const REORDER_CAPACITY: usize = 1 << 19;
-/// Things in the capture between two words on the progress.
+/// The number of items between two progress events.
 const ITEMS_PER_PROGRESS: u64 = 1 << 14;
 
-/// What a playback has to tell.
+/// An event of a playback.
 #[derive(Debug)]
 pub enum PlaybackEvent {
-    /// A claim; only if claims are wanted.
+    /// A claim; only if claims are enabled.
     Claim(ClaimRecord),
     /// A finding.
     Finding(FindingRecord),
-    /// At the end: the bindings whose takeover is not decided, and the time of the last judged frame.
+    /// The end: the bindings with an undecided takeover, and the time of the last processed frame.
     Undecided(Vec<BindingRecord>, Timestamp),
-    /// So much has been read.
+    /// The amount of data that has been read so far.
     BytesRead(CaptureStatistics),
 }
 
-/// Detection over a capture.
+/// Runs detection over a capture.
 pub struct Playback<'a> {
     reader: CaptureReader<'a>,
     detector: Detector,
     replay: KernelReplay,
-    waiting: BinaryHeap<Reverse<QueuedFrame>>,
+    queue: BinaryHeap<Reverse<QueuedFrame>>,
     claims: bool,
     arrivals: u64,
-    /// The host is described anew: detection has to learn of it.
-    host_dirty: bool,
+    /// Whether the description of the host changed since the last update of the detector.
+    host_changed: bool,
     end_ns: u64,
-    judged_until: Timestamp,
+    processed_until: Timestamp,
     findings: Vec<Finding>,
 }
 
-/// A frame with its place. Equal times keep their order in the file.
+/// A frame with its sort key. Frames with equal times stay in the order of the file.
 struct QueuedFrame {
     arrival: u64,
-    sighted: CapturedFrame,
+    captured: CapturedFrame,
 }
 
 impl QueuedFrame {
-    fn place(&self) -> (u64, u64) {
-        (self.sighted.at_ns, self.arrival)
+    fn sort_key(&self) -> (u64, u64) {
+        (self.captured.at_ns, self.arrival)
     }
 }
 
 impl PartialEq for QueuedFrame {
     fn eq(&self, other: &Self) -> bool {
-        self.place() == other.place()
+        self.sort_key() == other.sort_key()
     }
 }
 
@@ -74,134 +74,134 @@ impl PartialOrd for QueuedFrame {
 
 impl Ord for QueuedFrame {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.place().cmp(&other.place())
+        self.sort_key().cmp(&other.sort_key())
     }
 }
 
 impl<'a> Playback<'a> {
-    /// Judges what the reader gives by this configuration.
+    /// Creates a playback of the capture with this configuration of the detector. `claims` enables events for claims.
     pub fn new(reader: CaptureReader<'a>, config: DetectConfig, claims: bool) -> Self {
         Self {
             reader,
             detector: Detector::new(config),
             replay: KernelReplay::default(),
-            waiting: BinaryHeap::new(),
+            queue: BinaryHeap::new(),
             claims,
             arrivals: 0,
-            host_dirty: false,
+            host_changed: false,
             end_ns: 0,
-            judged_until: Timestamp::ZERO,
+            processed_until: Timestamp::ZERO,
             findings: Vec::new(),
         }
     }
 
-    /// Runs to the end of the capture, to the end of what can be read of it, or until `tell` breaks. Returns how much
-    /// was read, and why no more.
+    /// Runs detection until the end of the capture, the first error, or until `emit` breaks. Returns the amount of data
+    /// that was read, and the error.
     pub fn run(
         mut self,
-        mut tell: impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+        mut emit: impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> (CaptureStatistics, Result<(), CaptureError>) {
         let outcome = loop {
-            match self.reader.next_entry() {
+            match self.reader.next_item() {
                 Ok(Some(item)) => {
-                    if self.take(item, &mut tell).is_break() {
-                        self.publish_undecided(&mut tell);
-                        return (self.reader.tally(), Ok(()));
+                    if self.process_item(item, &mut emit).is_break() {
+                        self.publish_undecided(&mut emit);
+                        return (self.reader.statistics(), Ok(()));
                     }
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
-        let _ = self.finish(&mut tell);
-        self.publish_undecided(&mut tell);
-        (self.reader.tally(), outcome)
+        let _ = self.finish(&mut emit);
+        self.publish_undecided(&mut emit);
+        (self.reader.statistics(), outcome)
     }
 
-    fn publish_undecided(&self, tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>) {
+    fn publish_undecided(&self, emit: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>) {
         let views = self.detector.pending_takeovers();
         let bindings = views.map(|view| {
             let interface = self.reader.interface(view.key.segment.interface);
             BindingRecord::new(&view, interface.to_owned(), Clock::Epoch)
         });
-        // Nothing comes after it that could be stopped.
-        let _ = tell(PlaybackEvent::Undecided(
+        // This is the last event, so a break has no effect.
+        let _ = emit(PlaybackEvent::Undecided(
             bindings.collect(),
-            self.judged_until,
+            self.processed_until,
         ));
     }
 
-    fn take(
+    fn process_item(
         &mut self,
         item: CaptureItem,
-        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+        emit: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         self.arrivals += 1;
         match item {
             CaptureItem::Other => {}
-            CaptureItem::Host => self.host_dirty = true,
+            CaptureItem::Host => self.host_changed = true,
             CaptureItem::End(at_ns) => self.end_ns = self.end_ns.max(at_ns),
-            CaptureItem::Frame(sighted) => {
+            CaptureItem::Frame(captured) => {
                 let arrival = self.arrivals;
-                self.waiting.push(Reverse(QueuedFrame { arrival, sighted }));
-                if self.waiting.len() > REORDER_CAPACITY {
-                    self.process_next(tell)?;
+                self.queue.push(Reverse(QueuedFrame { arrival, captured }));
+                if self.queue.len() > REORDER_CAPACITY {
+                    self.process_next(emit)?;
                 }
             }
         }
         if self.arrivals.is_multiple_of(ITEMS_PER_PROGRESS) {
-            tell(PlaybackEvent::BytesRead(self.reader.tally()))?;
+            emit(PlaybackEvent::BytesRead(self.reader.statistics()))?;
         }
         ControlFlow::Continue(())
     }
 
     fn finish(
         &mut self,
-        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+        emit: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        while !self.waiting.is_empty() {
-            self.process_next(tell)?;
+        while !self.queue.is_empty() {
+            self.process_next(emit)?;
         }
-        // A capture that does not say when it ended ends with its last frame.
-        self.judged_until = self.judged_until.max(Timestamp(self.end_ns));
-        self.detector.tick(self.judged_until, &mut self.findings);
-        self.publish(tell)
+        // A capture without an end time ends with its last frame.
+        self.processed_until = self.processed_until.max(Timestamp(self.end_ns));
+        self.detector.tick(self.processed_until, &mut self.findings);
+        self.publish(emit)
     }
 
     fn process_next(
         &mut self,
-        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+        emit: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Some(Reverse(QueuedFrame { sighted, .. })) = self.waiting.pop() else {
+        let Some(Reverse(QueuedFrame { captured, .. })) = self.queue.pop() else {
             return ControlFlow::Continue(());
         };
-        self.judged_until = self.judged_until.max(Timestamp(sighted.at_ns));
-        if mem::take(&mut self.host_dirty) {
-            let (facts, at) = (self.reader.host().facts(), Timestamp(sighted.at_ns));
+        self.processed_until = self.processed_until.max(Timestamp(captured.at_ns));
+        if mem::take(&mut self.host_changed) {
+            let (facts, at) = (self.reader.host().facts(), Timestamp(captured.at_ns));
             self.detector.learn(facts, at, &mut self.findings);
         }
-        let event = self.event(&sighted);
+        let event = self.event(&captured);
         if self.claims
             && let Some(claim) = self.claim(&event)
         {
-            tell(PlaybackEvent::Claim(claim))?;
+            emit(PlaybackEvent::Claim(claim))?;
         }
         if let Ok(observation) = Observation::try_from(&event) {
             self.detector.observe(&observation, &mut self.findings);
         }
-        self.publish(tell)
+        self.publish(emit)
     }
 
-    fn event(&mut self, sighted: &CapturedFrame) -> ArpEvent {
+    fn event(&mut self, captured: &CapturedFrame) -> ArpEvent {
         let CapturedFrame {
             at_ns,
             interface,
             hook,
             frame,
             ..
-        } = sighted;
+        } = captured;
         let derived = self.replay.event(frame, *at_ns, *interface, *hook);
-        sighted.event().unwrap_or(derived)
+        captured.event().unwrap_or(derived)
     }
 
     fn claim(&self, event: &ArpEvent) -> Option<ClaimRecord> {
@@ -215,11 +215,11 @@ impl<'a> Playback<'a> {
 
     fn publish(
         &mut self,
-        tell: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
+        emit: &mut impl FnMut(PlaybackEvent) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for finding in mem::take(&mut self.findings) {
             let interface = self.reader.interface(finding.segment.interface).to_owned();
-            tell(PlaybackEvent::Finding(FindingRecord::new(
+            emit(PlaybackEvent::Finding(FindingRecord::new(
                 &finding,
                 interface,
                 Clock::Epoch,

@@ -1,4 +1,4 @@
-//! Reads pcap and pcapng: the frames of Ethernet interfaces, whatever the byte order and the unit of time.
+//! Reads pcap and pcapng in any byte order and time resolution: the ARP frames of Ethernet interfaces.
 
 use std::{fmt, io::Read};
 
@@ -9,88 +9,87 @@ use super::{
     host_comments::CapturedHost,
 };
 
-/// A block has to fit; the buffer grows for those that do not.
+/// The initial size of the buffer, in bytes. It grows for larger blocks.
 const BUFFER: usize = 1 << 20;
-/// A block larger than this is damage: tools write packets of at most 256 KiB.
+/// The maximum size of a block, in bytes. Tools write packets of at most 256 KiB, so larger blocks are corrupt.
 const LARGEST_BLOCK: usize = 16 << 20;
 
-/// Why a capture could not be read, or not to its end.
+/// Why a capture could not be read completely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
-    /// Not a capture at all.
-    #[error("this is no pcap or pcapng file (compressed ones have to be unpacked first)")]
+    /// The file is not a capture.
+    #[error("not a pcap or pcapng file (decompress compressed files first)")]
     NotACapture,
-    /// No packet in it starts with an Ethernet header.
+    /// No interface in the capture is Ethernet.
     #[error(
-        "its packets do not start with an Ethernet header (link type {0}): capture on one interface, \
+        "the packets have no Ethernet header (link type {0}): capture on one interface, \
          `tcpdump -i eth0 -w FILE arp`, not on `any`"
     )]
     LinkType(i32),
-    /// It ends in the middle of a packet.
-    #[error("it ends in the middle of a packet, after {0} whole ones: it was cut off")]
+    /// The capture ends within a packet.
+    #[error("the file is truncated: it ends within a packet, after {0} complete packets")]
     Truncated(u64),
-    /// It makes no sense from some point on.
-    #[error("it is damaged after {packets} packets, at byte {offset}")]
-    Damaged {
-        /// Packets that could be read.
+    /// The capture is corrupt.
+    #[error("the file is corrupt after {packets} packets, at byte {offset}")]
+    Corrupt {
+        /// The number of complete packets before.
         packets: u64,
-        /// Where what could be read ends.
+        /// The offset of the corrupt block, in bytes.
         offset: u64,
     },
     /// The file could not be read.
-    #[error("it could not be read after {0} packets: an error of the disk or the network")]
+    #[error("cannot read the file after {0} packets: disk or network error")]
     Unreadable(u64),
 }
 
 /// Reads a capture.
 pub struct CaptureReader<'a> {
     blocks: Box<dyn PcapReaderIterator + Send + 'a>,
-    content: CaptureDecoder,
+    decoder: CaptureDecoder,
 }
 
 impl fmt::Debug for CaptureReader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader")
-            .field("tally", &self.content.statistics)
+        f.debug_struct("CaptureReader")
+            .field("statistics", &self.decoder.statistics)
             .finish_non_exhaustive()
     }
 }
 
 impl<'a> CaptureReader<'a> {
-    /// Looks at the beginning of a capture.
+    /// Opens a capture and reads its header.
     pub fn new(source: impl Read + Send + 'a) -> Result<Self, CaptureError> {
-        let blocks =
-            create_reader(BUFFER, WithoutShortReads(source)).map_err(|error| match error {
-                PcapError::ReadError => CaptureError::Unreadable(0),
-                _ => CaptureError::NotACapture,
-            })?;
+        let blocks = create_reader(BUFFER, FullReads(source)).map_err(|error| match error {
+            PcapError::ReadError => CaptureError::Unreadable(0),
+            _ => CaptureError::NotACapture,
+        })?;
         Ok(Self {
             blocks,
-            content: CaptureDecoder::default(),
+            decoder: CaptureDecoder::default(),
         })
     }
 
-    /// How much was read.
-    pub fn tally(&self) -> CaptureStatistics {
-        self.content.statistics
+    /// The amount of data that was read so far.
+    pub fn statistics(&self) -> CaptureStatistics {
+        self.decoder.statistics
     }
 
-    /// What the capture says of the host that it was made on.
+    /// The description of the capturing host.
     pub fn host(&self) -> &CapturedHost {
-        &self.content.host
+        &self.decoder.host
     }
 
-    /// The name of an interface.
+    /// The name of the interface with this index.
     pub fn interface(&self, index: u32) -> &str {
-        let interface = self.content.host.interfaces.get(&index);
+        let interface = self.decoder.host.interfaces.get(&index);
         interface.map_or(UNNAMED, |interface| &interface.name)
     }
 
-    /// The next thing in the capture; `None` at the end.
-    pub fn next_entry(&mut self) -> Result<Option<CaptureItem>, CaptureError> {
+    /// Reads the next item of the capture; `None` at the end.
+    pub fn next_item(&mut self) -> Result<Option<CaptureItem>, CaptureError> {
         loop {
             let (length, item) = match self.blocks.next() {
-                Ok((length, block)) => (length, self.content.decode_block(block)),
+                Ok((length, block)) => (length, self.decoder.decode_block(block)),
                 Err(PcapError::Eof) => return self.end(),
                 Err(PcapError::Incomplete(_)) => {
                     self.refill()?;
@@ -101,15 +100,15 @@ impl<'a> CaptureReader<'a> {
                     continue;
                 }
                 Err(PcapError::UnexpectedEof) => {
-                    return Err(CaptureError::Truncated(self.content.statistics.packets));
+                    return Err(CaptureError::Truncated(self.decoder.statistics.packets));
                 }
                 Err(PcapError::ReadError) => return Err(self.unreadable()),
-                Err(_) => return Err(self.damaged()),
+                Err(_) => return Err(self.corrupt()),
             };
             if length == 0 {
-                return Err(self.damaged());
+                return Err(self.corrupt());
             }
-            self.content.statistics.bytes += length as u64;
+            self.decoder.statistics.bytes += length as u64;
             self.blocks.consume(length);
             return Ok(Some(item.unwrap_or(CaptureItem::Other)));
         }
@@ -120,7 +119,7 @@ impl<'a> CaptureReader<'a> {
         if self.blocks.refill().is_err() {
             return Err(self.unreadable());
         }
-        // Neither more data nor an end: what was announced does not fit.
+        // Neither more data nor the end: the block does not fit into the buffer.
         if self.blocks.data().len() == before && !self.blocks.reader_exhausted() {
             return self.grow();
         }
@@ -130,7 +129,7 @@ impl<'a> CaptureReader<'a> {
     fn grow(&mut self) -> Result<(), CaptureError> {
         let size = self.blocks.data().len().max(BUFFER) * 2;
         if size > LARGEST_BLOCK || !self.blocks.grow(size) {
-            return Err(self.damaged());
+            return Err(self.corrupt());
         }
         if self.blocks.refill().is_err() {
             return Err(self.unreadable());
@@ -139,28 +138,28 @@ impl<'a> CaptureReader<'a> {
     }
 
     fn end(&self) -> Result<Option<CaptureItem>, CaptureError> {
-        match self.content.other_link {
-            Some(link) if !self.content.ethernet => Err(CaptureError::LinkType(link)),
+        match self.decoder.other_link {
+            Some(link) if !self.decoder.ethernet => Err(CaptureError::LinkType(link)),
             _ => Ok(None),
         }
     }
 
     fn unreadable(&self) -> CaptureError {
-        CaptureError::Unreadable(self.content.statistics.packets)
+        CaptureError::Unreadable(self.decoder.statistics.packets)
     }
 
-    fn damaged(&self) -> CaptureError {
-        CaptureError::Damaged {
-            packets: self.content.statistics.packets,
-            offset: self.content.statistics.bytes,
+    fn corrupt(&self) -> CaptureError {
+        CaptureError::Corrupt {
+            packets: self.decoder.statistics.packets,
+            offset: self.decoder.statistics.bytes,
         }
     }
 }
 
-/// Reads as much as fits, so that the first look at a pipe sees enough.
-struct WithoutShortReads<R>(R);
+/// Fills the buffer in each read, so that the first read from a pipe contains the complete header.
+struct FullReads<R>(R);
 
-impl<R: Read> Read for WithoutShortReads<R> {
+impl<R: Read> Read for FullReads<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {

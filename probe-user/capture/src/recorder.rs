@@ -1,7 +1,7 @@
-//! Chooses the frames that belong to findings.
+//! Records the frames of findings.
 //!
-//! A frame belongs to a finding if it is about the finding's address, on its segment: those from before the
-//! finding, of which the last ones are kept in mind, and those after it.
+//! A frame is recorded if its address and segment are those of a finding: the last frames before the finding, which are
+//! buffered per address, and all frames after it.
 
 use std::{
     collections::VecDeque,
@@ -13,34 +13,34 @@ use std::{
 
 use lru::LruCache;
 use probe_common::{
-    event::{ArpEvent, Sighting},
+    event::{ArpEvent, ClaimObservation},
     wire::Vlan,
 };
 use probe_model::FindingRecord;
 
 use super::{host_comments::CapturedHost, writer::CaptureWriter};
 
-/// Addresses without a finding whose frames are kept in mind.
+/// The maximum number of addresses whose frames are buffered or recorded.
 const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
-/// Frames of an address that are kept in mind.
+/// The maximum number of buffered frames per address.
 const MAX_FRAMES_PER_ADDRESS: usize = 32;
 
-/// Descriptions of interfaces, after which none is described anew: a host whose addresses come and go fills no
-/// file with them, nor with more than a reader takes.
+/// The maximum number of interface descriptions. Changed interfaces are not described again after that, so that a host
+/// with frequent address changes does not fill the file with descriptions, and a reader accepts all of them.
 const MAX_DESCRIPTIONS: u32 = 1_024;
 
-/// Records to a pcapng file.
+/// Records the frames of findings to a pcapng file.
 #[derive(Debug)]
 pub struct CaptureRecorder<W: Write> {
     writer: CaptureWriter<W>,
     host: CapturedHost,
     addresses: LruCache<RecordedAddress, RecordingState>,
-    /// From the clock of the events to the time since 1970. One for all, so that a request keeps its
-    /// identity.
+    /// The offset from the events' clock to the time since 1970, in nanoseconds. It is constant, because the time of a
+    /// request is its identity.
     offset_ns: u64,
     frames: u64,
     missed: u64,
-    /// The time of the last event, on its own clock.
+    /// The time of the last event, on the events' clock.
     last_ns: u64,
 }
 
@@ -53,14 +53,14 @@ struct RecordedAddress {
 
 #[derive(Debug)]
 enum RecordingState {
-    /// No finding yet: the last frames.
-    Waiting(VecDeque<ArpEvent>),
-    /// There was one.
-    Recorded,
+    /// The address has no finding; its last frames are buffered.
+    Buffering(VecDeque<ArpEvent>),
+    /// The address has a finding; its frames are recorded.
+    Recording,
 }
 
 impl<W: Write> CaptureRecorder<W> {
-    /// Records on this host, whose clock is so far from the time since 1970.
+    /// Creates a recorder that writes to `out`. `offset_ns` is added to time stamps to get the time since 1970.
     pub fn new(out: W, host: CapturedHost, offset_ns: u64) -> io::Result<Self> {
         let mut writer = CaptureWriter::new(out)?;
         for (&index, interface) in &host.interfaces {
@@ -77,7 +77,7 @@ impl<W: Write> CaptureRecorder<W> {
         })
     }
 
-    /// Takes a frame.
+    /// Records or buffers the frame of an event.
     pub fn event(&mut self, event: &ArpEvent) -> io::Result<()> {
         self.last_ns = event.ktime_ns;
         let address = RecordedAddress {
@@ -85,10 +85,10 @@ impl<W: Write> CaptureRecorder<W> {
             vlan: event.frame.vlan(),
             ip: Ipv4Addr::from(event.frame.subject()).into(),
         };
-        let waiting = || RecordingState::Waiting(VecDeque::new());
-        match self.addresses.get_or_insert_mut(address, waiting) {
-            RecordingState::Recorded => self.write(event),
-            RecordingState::Waiting(frames) => {
+        let buffering = || RecordingState::Buffering(VecDeque::new());
+        match self.addresses.get_or_insert_mut(address, buffering) {
+            RecordingState::Recording => self.write(event),
+            RecordingState::Buffering(frames) => {
                 if frames.len() == MAX_FRAMES_PER_ADDRESS {
                     frames.pop_front();
                 }
@@ -98,7 +98,7 @@ impl<W: Write> CaptureRecorder<W> {
         }
     }
 
-    /// Takes a finding: the frames about its address are wanted.
+    /// Starts recording the frames of a finding's address, and writes those that are buffered.
     pub fn finding(&mut self, record: &FindingRecord) -> io::Result<()> {
         let Some(ifindex) = self.host.index_of(&record.interface) else {
             return Ok(());
@@ -108,18 +108,18 @@ impl<W: Write> CaptureRecorder<W> {
             vlan: record.vlan,
             ip: record.ip,
         };
-        let interest = self
+        let state = self
             .addresses
-            .get_or_insert_mut(address, || RecordingState::Recorded);
-        match mem::replace(interest, RecordingState::Recorded) {
-            RecordingState::Recorded => Ok(()),
-            RecordingState::Waiting(frames) => {
+            .get_or_insert_mut(address, || RecordingState::Recording);
+        match mem::replace(state, RecordingState::Recording) {
+            RecordingState::Recording => Ok(()),
+            RecordingState::Buffering(frames) => {
                 frames.iter().try_for_each(|event| self.write(event))
             }
         }
     }
 
-    /// Interfaces, or what is held on them, may have changed.
+    /// Updates the host: new interfaces and those with changes are described.
     pub fn set_host(&mut self, host: CapturedHost) -> io::Result<()> {
         for (&index, interface) in &host.interfaces {
             let changed = self.host.interfaces.get(&index) != Some(interface);
@@ -132,35 +132,35 @@ impl<W: Write> CaptureRecorder<W> {
         Ok(())
     }
 
-    /// So many frames or findings came too fast to be recorded.
+    /// Records that frames or findings were lost because the recorder was too slow.
     pub fn record_missed(&mut self, missed: u64) -> io::Result<()> {
         self.missed += missed;
         let at = self.last_ns.saturating_add(self.offset_ns);
         self.writer.missed(self.missed, at)
     }
 
-    /// How many frames and findings came too fast.
+    /// The number of lost frames and findings.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// What it writes to.
+    /// Returns the underlying writer.
     pub fn get_mut(&mut self) -> &mut W {
         self.writer.get_mut()
     }
 
-    /// How many frames were written.
+    /// The number of written frames.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Ends the file; `end_ns` is until when was listened.
+    /// Finishes the file. `end_ns` is the end of the recording, on the events' clock.
     pub fn finish(self, end_ns: u64) -> io::Result<W> {
         self.writer.finish(end_ns.saturating_add(self.offset_ns))
     }
 
     fn write(&mut self, event: &ArpEvent) -> io::Result<()> {
-        // Gone before its last frames came: there is nothing to file them under.
+        // The interface was removed before its last frames were read, and has no description.
         if !self.writer.has_interface(event.ifindex) {
             return Ok(());
         }
@@ -169,9 +169,9 @@ impl<W: Write> CaptureRecorder<W> {
     }
 }
 
-/// The event with all its times moved.
+/// Adds an offset to all times of an event.
 fn to_wall_clock(event: &ArpEvent, offset_ns: u64) -> ArpEvent {
-    let moved = |nanos: u64| {
+    let shift = |nanos: u64| {
         if nanos == 0 {
             0
         } else {
@@ -180,10 +180,10 @@ fn to_wall_clock(event: &ArpEvent, offset_ns: u64) -> ArpEvent {
     };
     ArpEvent {
         ktime_ns: event.ktime_ns.saturating_add(offset_ns),
-        request_ns: moved(event.request_ns),
-        previous: Sighting {
-            ktime_ns: moved(event.previous.ktime_ns),
-            request_ns: moved(event.previous.request_ns),
+        request_ns: shift(event.request_ns),
+        previous: ClaimObservation {
+            ktime_ns: shift(event.previous.ktime_ns),
+            request_ns: shift(event.previous.request_ns),
             ..event.previous
         },
         ..*event

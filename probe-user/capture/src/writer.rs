@@ -1,4 +1,4 @@
-//! Writes pcapng (draft-ietf-opsawg-pcapng): what there is of a host, then packets.
+//! Writes pcapng (draft-ietf-opsawg-pcapng): interface descriptions and packets.
 
 use std::{borrow::Cow, collections::HashMap, io, io::Write};
 
@@ -18,25 +18,25 @@ use super::{
     host_comments::{CapturedAddress, CapturedGateway, CapturedInterface},
 };
 
-/// Times are in nanoseconds: 10 to the minus 9.
+/// The value of `if_tsresol` for nanoseconds: 10^-9.
 const NANOSECONDS: u8 = 9;
-/// `epb_flags`, and its two lowest bits.
+/// The option `epb_flags`; its two lowest bits are the direction.
 pub(super) const EPB_FLAGS: OptionCode = OptionCode(2);
 pub(super) const INBOUND: u32 = 0b01;
 pub(super) const OUTBOUND: u32 = 0b10;
 
-/// Writes one section.
+/// Writes one pcapng section.
 #[derive(Debug)]
 pub struct CaptureWriter<W> {
     out: W,
-    /// The number in the file of each interface as described last, by its index on the host.
+    /// The number of the last description of each interface in the file, by its index on the host.
     numbers: HashMap<u32, u32>,
-    /// Descriptions of interfaces so far.
+    /// The number of interface descriptions so far.
     described: u32,
 }
 
 impl<W: Write> CaptureWriter<W> {
-    /// Begins a section.
+    /// Starts a section.
     pub fn new(out: W) -> io::Result<Self> {
         let mut writer = Self {
             out,
@@ -62,13 +62,12 @@ impl<W: Write> CaptureWriter<W> {
         self.numbers.contains_key(&index)
     }
 
-    /// How many descriptions of interfaces there are.
+    /// The number of interface descriptions so far.
     pub const fn described(&self) -> u32 {
         self.described
     }
 
-    /// Describes the interface with this index on the host, anew if something about it has changed: what is
-    /// written from now on refers to the description that was written last.
+    /// Writes a description of the interface with this index on the host. Later packets refer to the last description.
     pub fn interface(&mut self, index: u32, interface: &CapturedInterface) -> io::Result<()> {
         let mut options = vec![option(OptionCode::IfName, interface.name.as_bytes())];
         if let Some(mac) = &interface.mac {
@@ -94,11 +93,11 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
-    /// Writes the frame of an event, whose times are in nanoseconds since 1970.
+    /// Writes the frame of an event with times in nanoseconds since 1970.
     pub fn event(&mut self, event: &ArpEvent) -> io::Result<()> {
         let Some(&if_id) = self.numbers.get(&event.ifindex) else {
             return Err(io::Error::other(
-                "a frame of an interface that is not described",
+                "the interface of the frame has no description",
             ));
         };
         let data = EncodedFrame::new(&event.frame);
@@ -121,7 +120,7 @@ impl<W: Write> CaptureWriter<W> {
             options: vec![
                 owned(
                     OptionCode::Comment,
-                    FrameComment::of(event).to_string().into_bytes(),
+                    FrameComment::from_event(event).to_string().into_bytes(),
                 ),
                 owned(EPB_FLAGS, flags.to_le_bytes().to_vec()),
             ],
@@ -129,8 +128,8 @@ impl<W: Write> CaptureWriter<W> {
         })
     }
 
-    /// Says how many frames are missing by now, all in all. pcapng counts them by interface, and it is not known
-    /// of which they were: they are put down to the first.
+    /// Writes the total number of missing frames so far. pcapng counts them by interface; their interface is unknown, so
+    /// they count for the first.
     pub fn missed(&mut self, missed: u64, at_ns: u64) -> io::Result<()> {
         if self.described == 0 {
             return Ok(());
@@ -147,7 +146,7 @@ impl<W: Write> CaptureWriter<W> {
         })
     }
 
-    /// Says until when was listened, in nanoseconds since 1970, and ends.
+    /// Writes the end time of all interfaces, in nanoseconds since 1970, and finishes the file.
     pub fn finish(mut self, end_ns: u64) -> io::Result<W> {
         let mut numbers: Vec<_> = self.numbers.values().copied().collect();
         numbers.sort_unstable();
@@ -158,7 +157,7 @@ impl<W: Write> CaptureWriter<W> {
         Ok(self.out)
     }
 
-    /// What it writes to.
+    /// Returns the underlying writer.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.out
     }
@@ -171,7 +170,7 @@ impl<W: Write> CaptureWriter<W> {
     }
 }
 
-/// The block that says until when was listened on an interface, in nanoseconds since 1970.
+/// An interface statistics block with the end time of an interface, in nanoseconds since 1970.
 pub fn statistics_block(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
     let (ts_high, ts_low) = split_timestamp(end_ns);
     let end = [ts_high.to_le_bytes(), ts_low.to_le_bytes()].concat();
@@ -188,7 +187,7 @@ pub fn statistics_block(number: u32, end_ns: u64) -> io::Result<Vec<u8>> {
     bytes.map_err(|error| io::Error::other(error.to_string()))
 }
 
-/// A time as the two words that pcapng has for it.
+/// Splits a time into the two words of a pcapng time stamp.
 fn split_timestamp(nanos: u64) -> (u32, u32) {
     // Both halves have 32 bits.
     let half = |nanos: u64| u32::try_from(nanos & u64::from(u32::MAX)).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
-//! Attaching the programs to an interface, and letting go of it.
+//! Attaches the programs to an interface and detaches them.
 //!
-//! Nothing of ours may outlive the process, a `kill -9` included. So XDP and TCX programs are attached
-//! by `bpf_link` only: the kernel detaches them when the file descriptor closes, however that happens.
+//! No program may stay attached after the process exits, not even after a `kill -9`. So XDP and TCX programs are attached
+//! by `bpf_link` only: the kernel detaches them when the file descriptor is closed, for whatever reason.
 
 use std::{collections::hash_map::Entry, io};
 
@@ -23,28 +23,28 @@ use super::{
     preflight,
 };
 
-/// The programs on one interface. Dropping it detaches them.
+/// The programs that are attached to one interface. Dropping it detaches them.
 #[derive(Debug)]
 pub struct Attachment {
-    /// Index of the interface.
+    /// The index of the interface.
     pub ifindex: u32,
-    /// Its name when it was attached.
+    /// The name of the interface when the programs were attached.
     pub name: String,
-    /// How arriving frames are seen.
+    /// The mode in which received frames are observed.
     pub mode: AttachedMode,
     ingress: AttachmentHandle,
     egress: AttachmentHandle,
 }
 
-/// What keeps a program attached, and detaches it when dropped.
+/// The handle of an attached program. Dropping it detaches the program.
 #[derive(Debug)]
 enum AttachmentHandle {
-    /// XDP or TCX: the kernel detaches when the descriptor closes.
+    /// A BPF link (XDP or TCX): the kernel detaches the program when the descriptor is closed.
     Link {
         _link: FdLink,
         position: LinkPosition,
     },
-    /// clsact, below 6.6: detached on drop, and at the next start after a `kill -9`.
+    /// A clsact filter, below Linux 6.6: removed on drop, or at the next start after a `kill -9`.
     Filter {
         _filter: SchedClassifierLink,
         handle: u32,
@@ -62,32 +62,32 @@ impl AttachmentHandle {
 }
 
 impl Attachment {
-    /// Whether it is made of clsact filters, at least in part.
+    /// Whether it includes a clsact filter.
     pub fn has_filters(&self) -> bool {
-        let holds = [&self.ingress, &self.egress];
-        holds
+        let handles = [&self.ingress, &self.egress];
+        handles
             .iter()
-            .any(|hold| matches!(hold, AttachmentHandle::Filter { .. }))
+            .any(|handle| matches!(handle, AttachmentHandle::Filter { .. }))
     }
 }
 
-/// The MTU up to which a frame fits into one page beside XDP's headroom and the buffer's tail
-/// (`XDP_PACKET_HEADROOM`, `skb_shared_info`), so that the plain program will do.
+/// The largest MTU with which a frame fits into one page with XDP's headroom and the tail of the buffer
+/// (`XDP_PACKET_HEADROOM`, `skb_shared_info`). Above it, the multi-buffer program is required.
 pub const LARGEST_SINGLE_BUFFER_MTU: u32 = 3_498;
 
-/// The priority of clsact filters: before all others.
+/// The priority of clsact filters: the highest.
 const FILTER_PRIORITY: u16 = 1;
 
 const PLAIN_XDP: &str = Hook::Xdp.program();
 const MULTI_BUFFER_XDP: &str = "arp_xdp_frags";
 
 impl Kernel {
-    /// Attaches to an interface: ingress in the given mode, and egress.
+    /// Attaches the programs to an interface: ingress in the given mode, and egress.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Busy`] where another XDP program is attached, [`KernelError::Unsupported`] where the
-    /// driver cannot do the mode, and the kernel's own words otherwise. Nothing stays attached then.
+    /// [`KernelError::Busy`] if another XDP program is attached, [`KernelError::Unsupported`] if the driver does not
+    /// support the mode, and another [`KernelError`] otherwise. Nothing stays attached then.
     pub fn attach(&mut self, link: &Link, mode: AttachedMode) -> Result<Attachment, KernelError> {
         for &direction in Direction::ALL {
             self.counters.register(link.index, direction)?;
@@ -95,7 +95,7 @@ impl Kernel {
         if !preflight::kernel_at_least(6, 6) {
             self.prepare_clsact(link);
         }
-        // Egress first: an answer that arrives is only tied to a request that was seen going out.
+        // Egress first: a received reply is only matched to a sent request that was observed.
         let egress = self.attach_tc(link, Hook::TcEgress)?;
         let ingress = match mode {
             AttachedMode::Native => self.attach_xdp(link, mode, XdpMode::Driver),
@@ -111,7 +111,7 @@ impl Kernel {
         })
     }
 
-    /// Lets the verifier see every program that may be attached, and attaches none.
+    /// Loads every program that may be attached, so that the verifier checks it, and attaches none.
     pub fn verify(&mut self) -> Result<(), KernelError> {
         program::<SchedClassifier>(&mut self.ebpf, Hook::TcIngress.program())?;
         program::<SchedClassifier>(&mut self.ebpf, Hook::TcEgress.program())?;
@@ -122,8 +122,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether an attachment is as it was made. Filters below 6.6 ([`Attachment::has_filters`]) have to be listed
-    /// for that.
+    /// Whether the programs are still attached and first. `filters` are the clsact filters of the interface; they are only
+    /// used if the attachment has filters ([`Attachment::has_filters`]).
     pub fn attachment_status(
         &self,
         attachment: &Attachment,
@@ -165,7 +165,7 @@ impl Kernel {
         }
     }
 
-    /// Whether our program sees the frames of an interface before all others.
+    /// Whether our TCX program runs before all others on an interface.
     fn tcx_status(&self, ifindex: u32, direction: Direction) -> AttachmentStatus {
         let hook = match direction {
             Direction::Ingress => Hook::TcIngress,
@@ -177,26 +177,26 @@ impl Kernel {
         }
     }
 
-    /// Whether the XDP program with this number is ours.
+    /// Whether the XDP program with this ID is ours.
     pub fn owns_xdp_program(&self, id: u32) -> bool {
         [PLAIN_XDP, MULTI_BUFFER_XDP]
             .iter()
             .any(|name| self.program_ids.get(name) == Some(&id))
     }
 
-    /// Loads a program and remembers its number, so that no later check has to ask the kernel whose a program is.
+    /// Loads a program and stores its ID, so that later checks recognize it without a query.
     fn load_program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
     where
         P: LoadOnce,
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
     {
         let program: &mut P = program(&mut self.ebpf, name)?;
-        if let Entry::Vacant(unknown) = self.program_ids.entry(name) {
+        if let Entry::Vacant(entry) = self.program_ids.entry(name) {
             let id = program.id().map_err(|source| KernelError::Verifier {
                 name,
                 source: Box::new(source),
             })?;
-            unknown.insert(id);
+            entry.insert(id);
         }
         Ok(program)
     }
@@ -215,8 +215,8 @@ impl Kernel {
             .attach_to_if_index(link.index, xdp)
             .map_err(attach_error)?;
         let attached = program.take_link(id).map_err(attach_error)?;
-        // aya falls back to netlink where the kernel refuses a link; that would survive a `kill -9`, so
-        // the conversion fails then, and dropping the link detaches it again.
+        // aya falls back to netlink if the kernel rejects a link. Such a program would stay attached after a `kill -9`, so
+        // the conversion fails then, and dropping the link detaches the program again.
         let link = FdLink::try_from(attached).map_err(|_| KernelError::Unsupported {
             interface: link.name.clone(),
             mode,
@@ -224,8 +224,8 @@ impl Kernel {
         AttachmentHandle::link(link)
     }
 
-    /// Attaches one of the TC programs: TCX, or clsact below 6.6. First in both: behind a program that says
-    /// "pass" nothing would be seen.
+    /// Attaches a TC program, by TCX or, below Linux 6.6, by clsact. It is the first program in both cases, because a
+    /// program that returns `TCX_PASS` or `TC_ACT_OK` hides the frame from those after it.
     fn attach_tc(&mut self, link: &Link, hook: Hook) -> Result<AttachmentHandle, KernelError> {
         let attach_type = match hook.direction() {
             Direction::Ingress => TcAttachType::Ingress,
@@ -266,10 +266,9 @@ impl Kernel {
         }
     }
 
-    /// Makes an interface ready for filters: its qdisc, and nothing on it that a probe left behind, in whatever
-    /// mode that one was.
+    /// Prepares an interface for clsact filters: adds the qdisc and removes the filters that a killed process left.
     fn prepare_clsact(&mut self, link: &Link) {
-        // EEXIST is as good: the qdisc may be anybody's, and is never deleted.
+        // EEXIST is no failure. The qdisc may be shared with other programs, so it is never deleted.
         if let Err(error) = qdisc_add_clsact(&link.name) {
             tracing::debug!(interface = link.name, %error, "clsact was not added");
         }
@@ -285,20 +284,19 @@ impl Kernel {
     }
 }
 
-/// Removes a filter of ours that an earlier run left when it was killed. That there is none is the ordinary
-/// case.
+/// Removes a filter that an earlier process left when it was killed. Usually there is none.
 fn remove_filter(link: &Link, attach_type: TcAttachType, handle: TcHandle) {
     let filter =
         SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, handle, None);
     if filter.is_ok_and(|filter| filter.detach().is_ok()) {
         tracing::info!(
             interface = link.name,
-            "removed a filter that an earlier run left"
+            "removed a TC filter that an earlier process left"
         );
     }
 }
 
-/// The program of this name, loaded: the verifier only sees the programs that are wanted.
+/// Returns the program of this name and loads it if necessary: the verifier only checks the programs that are used.
 pub(super) fn program<'a, P>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
@@ -321,10 +319,11 @@ where
     }
 }
 
+/// A program that can be loaded without arguments.
 pub(super) trait LoadOnce {
     fn load_once(&mut self) -> Result<(), ProgramError>;
 
-    /// The number that the kernel has given to the loaded program.
+    /// The ID of the loaded program.
     fn id(&self) -> Result<u32, ProgramError>;
 }
 
@@ -348,8 +347,8 @@ impl LoadOnce for SchedClassifier {
     }
 }
 
-/// Whether our program is the first of these. A list without it, or a program of ours whose number is not known, says
-/// nothing about the order.
+/// Whether our program is the first of `programs`. A list without it, or an unknown ID of our program, does not prove that
+/// it is displaced.
 fn tcx_order_status(programs: &[u32], ours: Option<&u32>) -> AttachmentStatus {
     match (programs.first(), ours) {
         (Some(first), Some(ours)) if first != ours => {
@@ -373,10 +372,7 @@ mod tests {
         };
         assert!(behind(&[1, 2], Some(&2)));
         assert!(!behind(&[2, 1], Some(&2)));
-        assert!(
-            !behind(&[1], None),
-            "a number that is not known is no proof"
-        );
+        assert!(!behind(&[1], None), "an unknown ID is no proof");
         assert!(!behind(&[], Some(&2)));
     }
 }

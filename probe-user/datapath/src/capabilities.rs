@@ -1,25 +1,25 @@
-//! Capabilities: which are needed, which are there, and letting go of all others.
+//! Checks the required capabilities and drops all others.
 
 use std::collections::HashSet;
 
 use caps::{CapSet, Capability, errors::CapsError};
 
-/// A capability and what it is for; `docs/installation.md` has the same list.
+/// A required capability with its purpose; `docs/installation.md` has the same list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequiredCapability {
-    /// Which.
+    /// The capability.
     pub capability: Capability,
-    /// What for.
+    /// Its purpose, as an infinitive.
     pub purpose: &'static str,
     /// Whether `CAP_SYS_ADMIN` includes it (`include/linux/capability.h`).
     in_sys_admin: bool,
 }
 
-/// What loading, attaching and reading counters takes.
+/// The capabilities for loading and attaching programs and for reading counters.
 pub const REQUIRED_CAPABILITIES: [RequiredCapability; 3] = [
     RequiredCapability {
         capability: Capability::CAP_BPF,
-        purpose: "to make maps and load programs",
+        purpose: "to create maps and load programs",
         in_sys_admin: true,
     },
     RequiredCapability {
@@ -29,21 +29,20 @@ pub const REQUIRED_CAPABILITIES: [RequiredCapability; 3] = [
     },
     RequiredCapability {
         capability: Capability::CAP_PERFMON,
-        purpose: "to compare packet pointers, which the verifier refuses to others",
+        purpose: "to compare packet pointers, which the verifier otherwise rejects",
         in_sys_admin: true,
     },
 ];
 
-/// What asking takes, where it is wished for.
+/// The capability for sending ARP probes; only required if active probing is enabled.
 pub const PROBING_CAPABILITY: Capability = Capability::CAP_NET_RAW;
 
-/// Whether this process may ask.
+/// Whether this process may send ARP probes.
 pub fn can_send_probes() -> bool {
     caps::has_cap(None, CapSet::Effective, PROBING_CAPABILITY).unwrap_or(false)
 }
 
-/// The needs that this process cannot meet. Where capabilities cannot be read, none: the kernel will say
-/// so itself.
+/// The required capabilities that this process lacks. If they cannot be read, none: the kernel will return an error.
 pub fn missing() -> Vec<RequiredCapability> {
     match caps::read(None, CapSet::Effective) {
         Ok(effective) => missing_from(&effective),
@@ -55,42 +54,50 @@ fn missing_from(effective: &HashSet<Capability>) -> Vec<RequiredCapability> {
     let sys_admin = effective.contains(&Capability::CAP_SYS_ADMIN);
     REQUIRED_CAPABILITIES
         .into_iter()
-        .filter(|need| !(effective.contains(&need.capability) || need.in_sys_admin && sys_admin))
+        .filter(|required| {
+            !(effective.contains(&required.capability) || required.in_sys_admin && sys_admin)
+        })
         .collect()
 }
 
-/// Lets go of every capability that is not needed, for good; what asking takes is kept only if `asking`.
-/// Capabilities belong to threads, and a thread inherits its creator's: so this comes before any other thread
-/// is started.
-pub fn drop_others(asking: bool) -> Result<(), CapsError> {
-    let needs = REQUIRED_CAPABILITIES.iter().map(|need| need.capability);
-    let needed: HashSet<_> = needs.chain(asking.then_some(PROBING_CAPABILITY)).collect();
+/// Drops every capability that is not required, permanently. [`PROBING_CAPABILITY`] is kept if `keep_probing`.
+///
+/// Capabilities are an attribute of a thread, and a new thread inherits those of its creator. So this is to be called
+/// before other threads are started.
+pub fn drop_others(keep_probing: bool) -> Result<(), CapsError> {
+    let required = REQUIRED_CAPABILITIES
+        .iter()
+        .map(|required| required.capability);
+    let required: HashSet<_> = required
+        .chain(keep_probing.then_some(PROBING_CAPABILITY))
+        .collect();
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let mut kept: HashSet<_> = permitted.intersection(&needed).copied().collect();
-    // Where it stands in for the others.
+    let mut kept: HashSet<_> = permitted.intersection(&required).copied().collect();
+    // CAP_SYS_ADMIN includes some of those that are missing.
     if !missing_from(&kept).is_empty() && permitted.contains(&Capability::CAP_SYS_ADMIN) {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }
     keep_only(&kept)
 }
 
-/// Lets go of every capability, for good: for whoever has opened all that it needs. The same holds for threads.
+/// Drops every capability, permanently: for a process that has opened all its sockets and files. To be called before
+/// other threads are started.
 pub fn drop_all() -> Result<(), CapsError> {
     keep_only(&HashSet::new())
 }
 
-/// Lets go of every capability but what asking takes, and to reach files of others: for whoever asks and writes a
-/// file. The same holds for threads.
+/// Drops every capability except those for sending ARP probes and for accessing files of other users, permanently. To be
+/// called before other threads are started.
 pub fn drop_all_but_net_raw() -> Result<(), CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let needed = HashSet::from([PROBING_CAPABILITY, Capability::CAP_DAC_OVERRIDE]);
-    keep_only(&permitted.intersection(&needed).copied().collect())
+    let required = HashSet::from([PROBING_CAPABILITY, Capability::CAP_DAC_OVERRIDE]);
+    keep_only(&permitted.intersection(&required).copied().collect())
 }
 
 fn keep_only(kept: &HashSet<Capability>) -> Result<(), CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    // The bounding set first: emptying it takes CAP_SETPCAP, which goes below. Without it, a program that
-    // this process might execute could get more than it has; there is none.
+    // The bounding set first, because dropping from it requires CAP_SETPCAP, which is dropped below. If this is not
+    // permitted, a program that this process executes could gain capabilities; it executes none.
     if permitted.contains(&Capability::CAP_SETPCAP) {
         for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
             caps::drop(None, CapSet::Bounding, *capability)?;
@@ -110,7 +117,7 @@ mod tests {
         let effective = effective.iter().copied().collect();
         missing_from(&effective)
             .into_iter()
-            .map(|need| need.capability.to_string())
+            .map(|required| required.capability.to_string())
             .collect()
     }
 
@@ -129,7 +136,7 @@ mod tests {
         assert_eq!(
             missing_names(&[CAP_SYS_ADMIN]),
             ["CAP_NET_ADMIN"],
-            "it includes the other two"
+            "it includes the other two capabilities"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The memory limit of the cgroup that this process is in.
+//! Checks the memory limit of the cgroup of this process.
 
 use std::{
     fs,
@@ -7,11 +7,11 @@ use std::{
 
 use super::{KernelError, LoadOptions, cpus, memory, preflight};
 
-/// What user space takes at least while it works: its code, a table of bindings, the last findings and the queues of
-/// clients. `docs/installation.md` has more.
+/// The minimum memory of user space, in bytes: its code, the binding table, the last findings and the client queues.
+/// `docs/installation.md` has the details.
 const USER_SPACE_BYTES: u64 = 48 << 20;
 
-/// Refuses to start where the memory limit of the cgroup would end in an OOM kill.
+/// Returns an error if the memory limit of the cgroup is so low that the process would be killed (OOM).
 pub fn check_memory(options: &LoadOptions) -> Result<(), KernelError> {
     let Some(limit) = memory_limit(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"))
     else {
@@ -19,9 +19,9 @@ pub fn check_memory(options: &LoadOptions) -> Result<(), KernelError> {
     };
     let maps: u64 = if preflight::kernel_at_least(5, 11) {
         let cpus = cpus::possible()?;
-        memory::shares(options, cpus)
+        memory::map_memory(options, cpus)
             .iter()
-            .map(|share| share.bytes)
+            .map(|map| map.bytes)
             .sum()
     } else {
         0
@@ -37,7 +37,7 @@ fn check_limit(limit: u64, maps: u64) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The lowest limit of the cgroup and those above it, as far as they can be read. Both hierarchies of cgroups are known.
+/// The lowest memory limit of the cgroup and its ancestors, as far as they can be read, for cgroups v1 and v2.
 fn memory_limit(membership: &Path, root: &Path) -> Option<u64> {
     let text = fs::read_to_string(membership).ok()?;
     let limits = text.lines().filter_map(|line| {
@@ -47,17 +47,17 @@ fn memory_limit(membership: &Path, root: &Path) -> Option<u64> {
             .split(',')
             .any(|controller| controller == "memory");
         match (controllers.is_empty(), is_memory) {
-            (true, _) => lowest(root.to_owned(), path, "memory.max"),
-            (false, true) => lowest(root.join("memory"), path, "memory.limit_in_bytes"),
+            (true, _) => lowest_limit(root.to_owned(), path, "memory.max"),
+            (false, true) => lowest_limit(root.join("memory"), path, "memory.limit_in_bytes"),
             (false, false) => None,
         }
     });
     limits.min()
 }
 
-/// The lowest number in files of this name, from the root of a hierarchy down to a cgroup. A file that cannot be read, or
-/// says `max`, sets no limit: in a container the path is that of the host.
-fn lowest(root: PathBuf, path: &str, file: &str) -> Option<u64> {
+/// The lowest number in the files of this name, from the root of a hierarchy down to a cgroup. A file that cannot be read
+/// or that contains `max` sets no limit. (In a container, the path may be one of the host.)
+fn lowest_limit(root: PathBuf, path: &str, file: &str) -> Option<u64> {
     let mut directory = root;
     let parts = path.split('/').filter(|part| !part.is_empty());
     let mut limits = vec![read_limit(&directory.join(file))];
@@ -77,9 +77,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_limit_on_the_way_holds_in_both_hierarchies() {
-        let place = tempfile::tempdir().unwrap();
-        let root = place.path();
+    fn the_lowest_limit_of_all_ancestors_applies_in_both_hierarchies() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         let write = |file: &str, text: &str| {
             let path = root.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_would_end_in_an_oom_kill_is_refused_with_what_is_needed() {
+    fn a_limit_that_is_too_low_is_rejected_with_the_required_memory() {
         const MIB: u64 = 1 << 20;
         for limit in [48 * MIB, 64 * MIB] {
             let error = check_limit(limit, 20 * MIB).unwrap_err().to_string();

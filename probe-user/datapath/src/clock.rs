@@ -1,4 +1,4 @@
-//! The kernel's clock, a timer on it, and its translation for people.
+//! The clock of the events, a timer on it, and its conversion to wall-clock time.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::readiness;
 
-/// Now, on the clock that stamps the events (`bpf_ktime_get_ns`).
+/// The current time on the clock of the events' time stamps (`bpf_ktime_get_ns`).
 pub fn monotonic() -> Timestamp {
     to_timestamp(clock_gettime(ClockId::Monotonic))
 }
@@ -25,26 +25,26 @@ fn to_timestamp(time: Timespec) -> Timestamp {
 /// The clock of live events.
 pub const MONOTONIC: Clock = Clock::Monotonic(realtime_minus_monotonic);
 
-/// The time of day minus `CLOCK_MONOTONIC`, now, in nanoseconds.
+/// The current difference of `CLOCK_REALTIME` and `CLOCK_MONOTONIC`, in nanoseconds.
 fn realtime_minus_monotonic() -> i128 {
     let now = to_timestamp(clock_gettime(ClockId::Realtime));
     i128::from(now.0) - i128::from(monotonic().0)
 }
 
-/// What has to be added to a time stamp of the kernel's for the time since 1970, now, in nanoseconds.
-pub fn wall_clock_ns() -> u64 {
+/// The offset from a kernel time stamp to the time since 1970, as of now, in nanoseconds.
+pub fn wall_clock_offset_ns() -> u64 {
     let now = to_timestamp(clock_gettime(ClockId::Realtime));
     now.0.saturating_sub(monotonic().0)
 }
 
-/// A timer with the precision that ordering needs; tokio's own ticks in milliseconds.
+/// A timer with nanosecond resolution, which event ordering requires; tokio's timers have a resolution of milliseconds.
 pub struct Timer {
     timer: AsyncFd<OwnedFd>,
     armed: Option<Timestamp>,
 }
 
 impl Timer {
-    /// A timer that is not armed.
+    /// Creates a timer that is not armed.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -54,12 +54,12 @@ impl Timer {
         })
     }
 
-    /// Sets when it elapses, or that it does not.
+    /// Arms the timer to elapse at `at`, or disarms it.
     pub fn arm(&mut self, at: Option<Timestamp>) -> io::Result<()> {
         if self.armed == at {
             return Ok(());
         }
-        // All zero would disarm it, so the beginning of time is a nanosecond later.
+        // All zero would disarm the timer, so time zero becomes one nanosecond.
         let nanos = at.map_or(0, |at| at.0.max(1));
         let value = Timespec {
             tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
@@ -77,12 +77,12 @@ impl Timer {
         Ok(())
     }
 
-    /// Waits until it has elapsed. Safe to drop at any point.
+    /// Waits until the timer has elapsed. Cancel-safe.
     pub async fn elapsed(&mut self) -> io::Result<()> {
         self.timer.readable_mut().await?.clear_ready();
         let mut expirations = [0; size_of::<u64>()];
         match rustix::io::read(self.timer.get_ref(), &mut expirations) {
-            // Armed anew since: wait goes on at the next call.
+            // It was armed again in the meantime: the next call waits for it.
             Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
             Err(error) => return Err(error.into()),
         }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_read_once_translates_an_instant_to_one_time() {
+    fn a_clock_that_was_read_once_converts_an_instant_to_the_same_time() {
         let clock = MONOTONIC.read_once();
         let at = monotonic();
         let first = clock.to_wall_clock(at);

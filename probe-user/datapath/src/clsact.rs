@@ -1,13 +1,13 @@
-//! Filters where there is no TCX, below 6.6: which of those that are there belong to nobody any more.
+//! clsact filters, which are used below Linux 6.6 instead of TCX: recognizes those that a killed process left.
 //!
-//! A clsact filter outlives a process that is killed, so the next start removes it. A filter does not say
-//! whether its maker still lives, though, and that of a living one has to stay: `probe watch` runs beside
-//! `probe run`. So each process takes a slot: a name that it holds in the network namespace, an abstract Unix
-//! socket, which the kernel frees however the process ends; and the filter handle that goes with the name. A
-//! filter at the handle of a slot that nobody holds was left behind. That works across containers, too, where
-//! process numbers and files do not: whoever shares the interface shares the namespace of the names.
+//! A clsact filter stays attached after its process is killed, so the next start removes it. A filter does not record
+//! whether its process still runs, though, and the filter of a running process must stay: `probe watch` runs beside
+//! `probe run`. So each process reserves a slot: the name of an abstract Unix socket in the network namespace, which the
+//! kernel frees when the process exits for any reason, and the filter handle of the same number. A filter with the handle
+//! of a free slot was left by a killed process. This works across containers as well, where process IDs and files do
+//! not: processes that share the interface share the namespace of the names.
 //!
-//! There is no link that says whether a filter is still attached, so the filters are listed for that.
+//! A filter has no BPF link with a status, so the filters are listed to check whether one is still attached.
 
 use std::{
     io,
@@ -24,17 +24,17 @@ use rtnetlink::new_connection;
 
 use super::device::DisplacedProgram;
 
-/// How many probes may watch the interfaces of one network namespace at once; one more still attaches, but
-/// what it leaves behind is not recognised.
+/// The number of slots per network namespace. Further processes attach as well, but filters that they leave are not
+/// recognized.
 const SLOTS: u16 = 16;
 
-/// What marks a handle as ours: ARP's ethertype.
+/// The major number of our filter handles: the ethertype of ARP.
 const MAJOR: u16 = 0x0806;
 
-/// What the names begin with.
+/// The prefix of the socket names.
 const PREFIX: &str = "arp-monitor/clsact/";
 
-/// A slot, held by this process for as long as the value lives.
+/// A slot that this process has reserved. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct FilterHandleReservation {
     prefix: &'static str,
@@ -43,7 +43,7 @@ pub(super) struct FilterHandleReservation {
 }
 
 impl FilterHandleReservation {
-    /// Takes the first slot that is free, if there is one.
+    /// Reserves the first free slot; `None` if there is none.
     pub fn reserve() -> Option<Self> {
         Self::reserve_prefix(PREFIX)
     }
@@ -61,21 +61,21 @@ impl FilterHandleReservation {
             }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
             Err(error) => {
-                tracing::debug!(number, %error, "slot not taken");
+                tracing::debug!(number, %error, "cannot reserve the filter handle");
                 None
             }
         }
     }
 
-    /// The handle of this process's filters: one for each interface and direction.
+    /// The handle of the filters of this process, the same on all interfaces and in both directions.
     pub fn handle(&self) -> TcHandle {
         // 0 would let the kernel choose.
         TcHandle::new(MAJOR, self.number + 1)
     }
 
-    /// Calls `remove` for each handle at which a filter belongs to nobody: this slot's own, as long as
-    /// nothing was attached by it, and those of the slots that are free. They are held meanwhile, so that
-    /// nobody attaches there.
+    /// Calls `remove` with each handle whose filters were left by killed processes: the handle of this slot, and those of
+    /// the free slots. To be called before a filter is attached with this slot. Each free slot is reserved during the
+    /// call, so that no other process attaches with it.
     pub fn for_each_abandoned(&self, mut remove: impl FnMut(TcHandle)) {
         remove(self.handle());
         for number in (0..SLOTS).filter(|&number| number != self.number) {
@@ -86,8 +86,7 @@ impl FilterHandleReservation {
     }
 }
 
-/// The clsact filters of an interface in both directions: their handles, in the order in which they see a
-/// frame.
+/// The handles of the clsact filters of an interface in both directions, in the order in which they run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClsactFilters {
     ingress: Vec<u32>,
@@ -95,7 +94,7 @@ pub struct ClsactFilters {
 }
 
 impl ClsactFilters {
-    /// Lists them.
+    /// Lists the filters of an interface.
     pub async fn read(ifindex: u32) -> io::Result<Self> {
         let list = async |direction| handles(ifindex, direction).await.map_err(io::Error::other);
         Ok(Self {
@@ -104,7 +103,8 @@ impl ClsactFilters {
         })
     }
 
-    /// What has become of a filter of ours. Other probes may be in front of it: they let every frame go on.
+    /// Whether a filter of ours was removed or is behind another one. Filters of other probe processes may run before it,
+    /// because they pass every frame.
     pub(super) fn displaced(&self, direction: Direction, ours: u32) -> Option<DisplacedProgram> {
         let handles = match direction {
             Direction::Ingress => &self.ingress,
@@ -138,7 +138,7 @@ async fn handles(ifindex: u32, direction: Direction) -> anyhow::Result<Vec<u32>>
     Ok(messages?
         .into_iter()
         .map(|message| u32::from(message.header.handle))
-        // Each priority is announced by a message without a filter.
+        // The kernel sends a message without a filter for each priority.
         .filter(|&handle| handle != 0)
         .collect())
 }
@@ -160,21 +160,21 @@ mod tests {
         handles
     }
 
-    /// Names of this test alone: it may run beside others and beside a real probe.
+    /// A prefix for the names of this test only: it may run beside others and beside a probe process.
     fn prefix(test: &str) -> &'static str {
         format!("arp-monitor-test/{}/{test}/", std::process::id()).leak()
     }
 
     #[test]
-    fn a_filter_of_a_living_probe_is_left_alone_and_that_of_a_dead_one_is_not() {
+    fn a_filter_of_a_running_process_stays_and_that_of_a_killed_one_is_removed() {
         let prefix = prefix("living");
         let run = FilterHandleReservation::reserve_prefix(prefix).unwrap();
         let watch = FilterHandleReservation::reserve_prefix(prefix).unwrap();
         let (run_handle, watch_handle) = (u32::from(run.handle()), u32::from(watch.handle()));
         assert_ne!(run_handle, watch_handle);
 
-        assert!(!abandoned(&watch).contains(&run_handle), "run lives");
-        assert!(!abandoned(&run).contains(&watch_handle), "watch lives");
+        assert!(!abandoned(&watch).contains(&run_handle), "run is running");
+        assert!(!abandoned(&run).contains(&watch_handle), "watch is running");
         drop(run);
         assert!(abandoned(&watch).contains(&run_handle), "run was killed");
 
@@ -182,14 +182,14 @@ mod tests {
         assert_eq!(u32::from(next.handle()), run_handle);
         assert!(
             abandoned(&next).contains(&run_handle),
-            "what an earlier holder of the slot left there"
+            "a filter of the previous process with this slot"
         );
         assert!(!abandoned(&next).contains(&watch_handle));
     }
 
     #[test]
-    fn a_filter_that_is_gone_or_behind_a_strangers_is_noticed() {
-        let (ours, kin, stranger) = (0x0806_0001, 0x0806_0002, 1);
+    fn a_filter_that_was_removed_or_is_behind_a_foreign_one_is_displaced() {
+        let (ours, other_probe, foreign) = (0x0806_0001, 0x0806_0002, 1);
         let displaced = |ingress: &[u32]| {
             let filters = ClsactFilters {
                 ingress: ingress.to_vec(),
@@ -199,19 +199,19 @@ mod tests {
             filters.displaced(Direction::Ingress, ours)
         };
         assert_eq!(displaced(&[ours]), None);
-        assert_eq!(displaced(&[ours, stranger]), None);
-        assert_eq!(displaced(&[kin, ours, stranger]), None);
-        assert_eq!(displaced(&[stranger, ours]), Some(DisplacedProgram::Behind));
+        assert_eq!(displaced(&[ours, foreign]), None);
+        assert_eq!(displaced(&[other_probe, ours, foreign]), None);
+        assert_eq!(displaced(&[foreign, ours]), Some(DisplacedProgram::Behind));
         assert_eq!(
-            displaced(&[kin, stranger, ours]),
+            displaced(&[other_probe, foreign, ours]),
             Some(DisplacedProgram::Behind)
         );
-        assert_eq!(displaced(&[stranger]), Some(DisplacedProgram::Detached));
+        assert_eq!(displaced(&[foreign]), Some(DisplacedProgram::Detached));
         assert_eq!(displaced(&[]), Some(DisplacedProgram::Detached));
     }
 
     #[test]
-    fn handles_are_marked_and_never_left_to_the_kernel() {
+    fn handles_have_our_major_number_and_are_never_chosen_by_the_kernel() {
         let prefix = prefix("handles");
         let slots: Vec<_> =
             std::iter::from_fn(|| FilterHandleReservation::reserve_prefix(prefix)).collect();

@@ -1,4 +1,4 @@
-//! The kernel's counters, read when somebody wants them.
+//! Reads the counters of the BPF programs on demand.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,37 +7,38 @@ use aya::{
     util::nr_cpus,
 };
 use lru::LruCache;
-use probe_common::counter::{Counters, Direction, counters_key, counters_places};
+use probe_common::counter::{Counters, Direction, counters_indexes, counters_key};
 
 use super::KernelError;
 use crate::frame_counters::MAX_RETIRED;
 
-/// The map's value without a type, because only plain arrays are `aya::Pod` here.
-type Raw = [u64; size_of::<Counters>() / size_of::<u64>()];
+/// The value of the map as an array of numbers, because `Counters` does not implement `aya::Pod`.
+type RawCounters = [u64; size_of::<Counters>() / size_of::<u64>()];
 
 const MAP: &str = "COUNTERS";
 
 /// Reads and registers the counters of interfaces.
 #[derive(Clone)]
 pub struct CounterReader {
-    map: Arc<RwLock<Map>>,
-    /// Of interfaces that are gone, by name: one that is made anew goes on where it left off.
-    retired: Arc<RwLock<LruCache<String, Retired>>>,
+    map: Arc<RwLock<CountersMap>>,
+    /// The counters of removed interfaces, by name: if one is recreated, its counters continue.
+    retired: Arc<RwLock<LruCache<String, RetiredCounters>>>,
 }
 
-type Retired = [Counters; Direction::COUNT];
+/// The counters of a removed interface, by direction.
+type RetiredCounters = [Counters; Direction::COUNT];
 
-type Map = PerCpuArray<MapData, Raw>;
+type CountersMap = PerCpuArray<MapData, RawCounters>;
 
 impl CounterReader {
-    pub(super) fn new(map: Map) -> Self {
+    pub(super) fn new(map: CountersMap) -> Self {
         Self {
             map: Arc::new(RwLock::new(map)),
             retired: Arc::new(RwLock::new(LruCache::new(MAX_RETIRED))),
         }
     }
 
-    /// The counts of an interface and direction, summed over all CPUs. `None` where it is not watched.
+    /// Reads the counters of an interface and direction, summed over all CPUs. `None` if they are not registered.
     pub fn read(
         &self,
         ifindex: u32,
@@ -45,10 +46,10 @@ impl CounterReader {
     ) -> Result<Option<Counters>, KernelError> {
         let key = counters_key(ifindex, direction);
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        find(&map, key, |counters| counters.belong_to(key)).map(|found| found.map(|(_, sum)| sum))
+        find(&map, key, |counters| counters.has_key(key)).map(|found| found.map(|(_, sum)| sum))
     }
 
-    /// The same, with what was counted on earlier interfaces of this name.
+    /// Reads the counters like [`Self::read`] and adds those of removed interfaces with this name.
     pub fn read_named(
         &self,
         ifindex: u32,
@@ -63,27 +64,27 @@ impl CounterReader {
         Ok(counters)
     }
 
-    /// Starts to count for an interface and direction. Goes on where it left off if it was counted before,
-    /// so that reattaching turns no counter back.
+    /// Registers the counters of an interface and direction. Registered counters keep their values, so that reattaching
+    /// resets none.
     ///
     /// # Errors
     ///
-    /// [`KernelError::CountersFull`] where other interfaces have all the places that it may have.
+    /// [`KernelError::CountersFull`] if other interfaces use all entries at which these counters may be stored.
     pub(super) fn register(&self, ifindex: u32, direction: Direction) -> Result<(), KernelError> {
         let key = counters_key(ifindex, direction);
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        if find(&map, key, |counters| counters.belong_to(key))?.is_some() {
+        if find(&map, key, |counters| counters.has_key(key))?.is_some() {
             return Ok(());
         }
-        let (place, _) =
-            find(&map, key, Counters::are_free)?.ok_or(KernelError::CountersFull { ifindex })?;
-        add_entry(&mut map, place, &Counters::of(key))
+        let (index, _) =
+            find(&map, key, Counters::is_unused)?.ok_or(KernelError::CountersFull { ifindex })?;
+        set_counters(&mut map, index, &Counters::with_key(key))
     }
 
-    /// Gives the place of an interface that is gone to others, and keeps its counts for the next of its name.
+    /// Frees the counters of a removed interface, and keeps their values for the next interface with its name.
     pub fn retire(&self, ifindex: u32, name: &str) {
         let counts = Direction::ALL.iter().map(|&direction| {
-            // Whatever keeps it from being read keeps the next one from counting as well.
+            // If the counters cannot be read, those of the next interface cannot be registered either.
             self.read(ifindex, direction).ok().flatten()
         });
         let counts: Vec<_> = counts.map(Option::unwrap_or_default).collect();
@@ -96,45 +97,45 @@ impl CounterReader {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         for &direction in Direction::ALL {
             let key = counters_key(ifindex, direction);
-            // Not there is as good.
-            if let Ok(Some((place, _))) = find(&map, key, |counters| counters.belong_to(key)) {
-                let _ = add_entry(&mut map, place, &Counters::default());
+            // Counters that are not registered need not be freed.
+            if let Ok(Some((index, _))) = find(&map, key, |counters| counters.has_key(key)) {
+                let _ = set_counters(&mut map, index, &Counters::default());
             }
         }
     }
 }
 
-/// The first place of a key whose counters are as wanted, and their sum.
+/// Finds the first entry for a key whose counters match on all CPUs. Returns its index and the sum over the CPUs.
 fn find(
-    map: &Map,
+    map: &CountersMap,
     key: u32,
-    wanted: impl Fn(&Counters) -> bool,
+    matches: impl Fn(&Counters) -> bool,
 ) -> Result<Option<(u32, Counters)>, KernelError> {
-    for place in counters_places(key) {
-        let per_cpu = map.get(&place, 0).map_err(map_error)?;
+    for index in counters_indexes(key) {
+        let per_cpu = map.get(&index, 0).map_err(map_error)?;
         let mut sum = Counters::default();
-        let mut as_wanted = true;
+        let mut all_match = true;
         for raw in per_cpu.iter() {
             let counters: &Counters = bytemuck::cast_ref(raw);
-            as_wanted &= wanted(counters);
+            all_match &= matches(counters);
             sum.add(counters);
         }
-        if as_wanted {
-            return Ok(Some((place, sum)));
+        if all_match {
+            return Ok(Some((index, sum)));
         }
     }
     Ok(None)
 }
 
-fn add_entry(map: &mut Map, place: u32, counters: &Counters) -> Result<(), KernelError> {
+fn set_counters(map: &mut CountersMap, index: u32, counters: &Counters) -> Result<(), KernelError> {
     let cpus = nr_cpus().map_err(|(path, source)| KernelError::Cpus {
         path: path.to_owned(),
         problem: source.to_string(),
     })?;
-    let raw: Raw = bytemuck::cast(*counters);
+    let raw: RawCounters = bytemuck::cast(*counters);
     let values =
         PerCpuValues::try_from(vec![raw; cpus]).map_err(|error| map_error(error.into()))?;
-    map.set(place, values, 0).map_err(map_error)
+    map.set(index, values, 0).map_err(map_error)
 }
 
 const fn map_error(source: MapError) -> KernelError {

@@ -1,15 +1,16 @@
-//! Which CPUs there are, and which of them share a ring.
+//! Lists the CPUs and assigns rings to them.
 
 use std::fs;
 
 use super::KernelError;
 
-/// Smaller rings overflow in a burst that a single switch can cause.
+/// The minimum size of a ring, in bytes: smaller rings overflow in a burst that one switch can cause.
 const MIN_RING_BYTES: usize = 64 << 10;
-/// Larger ones only postpone a loss: at 20 000 new addresses a second this is half a second's worth.
+/// The maximum size of a ring, in bytes: the events of half a second at 20 000 new addresses a second. Larger rings only
+/// delay a loss.
 const MAX_RING_BYTES: usize = 1 << 20;
 
-/// How many rings there are, how large, and which slot (CPU number) uses which.
+/// The number of rings, their size, and the ring of each slot (CPU number).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingLayout {
     ring_bytes: usize,
@@ -18,23 +19,23 @@ pub struct RingLayout {
 }
 
 impl RingLayout {
-    /// The layout for this machine within `memory` bytes.
-    pub fn of_this_machine(memory: usize) -> Result<Self, KernelError> {
+    /// The layout for this host within `memory` bytes.
+    pub fn for_this_host(memory: usize) -> Result<Self, KernelError> {
         Ok(Self::new(&read("online")?, &read("possible")?, memory))
     }
 
-    /// One ring for each online CPU as long as they fit into `memory`, fewer beyond it. CPUs that are
-    /// possible but offline share from the start, so that none is without a ring when it comes online.
+    /// One ring for each online CPU if they fit into `memory` bytes, else fewer. CPUs that are possible but offline share
+    /// rings, so that each CPU has one when it comes online.
     pub fn new(online: &[usize], possible: &[usize], memory: usize) -> Self {
         let slots = possible
             .iter()
             .chain(online)
             .max()
             .map_or(1, |highest| highest + 1);
-        let wanted = online.len().max(1);
-        let rings = wanted.min(memory / MIN_RING_BYTES).max(1);
+        let online_count = online.len().max(1);
+        let rings = online_count.min(memory / MIN_RING_BYTES).max(1);
         let share = (memory / rings).clamp(MIN_RING_BYTES, MAX_RING_BYTES);
-        // The kernel wants a power of two.
+        // The kernel requires a power of two.
         let ring_bytes = 1 << share.ilog2();
 
         let mut ring_of_slot: Vec<_> = (0..slots).map(|slot| slot % rings).collect();
@@ -48,28 +49,28 @@ impl RingLayout {
         }
     }
 
-    /// Size of each ring, in bytes.
+    /// The size of each ring, in bytes.
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes
     }
 
-    /// Number of rings.
+    /// The number of rings.
     pub fn rings(&self) -> usize {
         self.rings
     }
 
-    /// Number of slots: the highest possible CPU number and one.
+    /// The number of slots: the highest possible CPU number + 1.
     pub fn slots(&self) -> u32 {
         u32::try_from(self.ring_of_slot.len()).unwrap_or(u32::MAX)
     }
 
-    /// The slots, each with the index of its ring.
+    /// All slots, each with the index of its ring.
     pub fn assignments(&self) -> impl Iterator<Item = (u32, usize)> {
         (0..).zip(self.ring_of_slot.iter().copied())
     }
 }
 
-/// The number of CPUs that the kernel thinks possible: maps have room for each of them.
+/// The number of possible CPUs, for each of which per-CPU maps have a value.
 pub fn possible() -> Result<u32, KernelError> {
     let possible = read("possible")?;
     Ok(u32::try_from(possible.len()).unwrap_or(u32::MAX))
@@ -87,9 +88,9 @@ fn read(which: &'static str) -> Result<Vec<usize>, KernelError> {
     })
 }
 
-/// Reads a list like `0-3,8` (`Documentation/admin-guide/cputopology.rst`).
+/// Parses a CPU list like `0-3,8` (`Documentation/admin-guide/cputopology.rst`).
 fn parse(text: &str) -> Option<Vec<usize>> {
-    /// No kernel is built for more (`CONFIG_NR_CPUS`).
+    /// The maximum of `CONFIG_NR_CPUS`.
     const MAX_CPUS: usize = 8192;
     let mut cpus = Vec::new();
     for range in text.trim().split(',') {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_lists_are_read_with_their_gaps() {
+    fn cpu_lists_are_parsed_with_gaps() {
         assert_eq!(parse("0\n"), Some(vec![0]));
         assert_eq!(parse("0-3,8,10-11\n"), Some(vec![0, 1, 2, 3, 8, 10, 11]));
         for bad in ["", "a", "3-1", "0-", "0-99999999999", "0-1000000"] {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_online_cpu_has_a_ring_of_its_own_while_memory_lasts() {
+    fn every_online_cpu_has_its_own_ring_within_the_memory_budget() {
         let layout = RingLayout::new(&range(2), &range(2), 16 * MIB);
         assert_eq!((layout.rings(), layout.ring_bytes()), (2, MIB));
         let layout = RingLayout::new(&range(64), &range(64), 16 * MIB);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_budget_cpus_share() {
+    fn above_the_memory_budget_cpus_share_rings() {
         let layout = RingLayout::new(&range(512), &range(512), 16 * MIB);
         assert_eq!((layout.rings(), layout.ring_bytes()), (256, MIB / 16));
         let users = layout.assignments().filter(|&(_, ring)| ring == 7).count();
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_reach_to_the_highest_possible_cpu_and_none_is_without_a_ring() {
+    fn every_slot_up_to_the_highest_possible_cpu_has_a_ring() {
         let layout = RingLayout::new(&[0, 2, 130], &range(256), MIB);
         assert_eq!(layout.slots(), 256);
         assert_eq!(layout.rings(), 3);

@@ -1,34 +1,34 @@
-//! File descriptors that are kept for detection, so that no client of the daemon can use them up.
+//! Reserves file descriptors for detection, so that clients of the daemon cannot exhaust them.
 
 use std::{fs::File, io, os::fd::OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What checking and attaching take at once: a netlink socket, directories, and the links, programs and files of one
-/// interface.
+/// The number of descriptors that checking and attaching require at once: a netlink socket, directories, and the links,
+/// programs and files of one interface.
 const RESERVED: usize = 16;
 
-/// The soft limit that the daemon works with at least: its connections, its rings, and two links on each interface.
+/// The minimum of the soft limit for the daemon: its connections, its rings, and two links on each interface.
 pub const MIN_DESCRIPTORS: u64 = 512;
 
-/// Descriptors that are open for nothing, until they are needed.
+/// Open descriptors of `/dev/null`, which are closed when others are needed.
 #[derive(Debug)]
 pub struct DescriptorReserve(Vec<OwnedFd>);
 
 impl DescriptorReserve {
-    /// Takes them.
+    /// Opens the descriptors.
     pub fn new() -> io::Result<Self> {
         let mut reserve = Self(Vec::with_capacity(RESERVED));
         reserve.fill()?;
         Ok(reserve)
     }
 
-    /// Gives them free, for what comes next.
+    /// Closes the descriptors, so that others can be opened.
     pub fn release(&mut self) {
         self.0.clear();
     }
 
-    /// Takes those back that are free.
+    /// Opens descriptors until all are reserved again.
     pub fn fill(&mut self) -> io::Result<()> {
         while self.0.len() < RESERVED {
             self.0.push(File::open("/dev/null")?.into());
@@ -37,8 +37,8 @@ impl DescriptorReserve {
     }
 }
 
-/// Raises the soft limit of descriptors to the hard limit, which takes no capability; a seccomp filter may refuse it.
-/// Returns the limit that holds then; `None` is unlimited.
+/// Raises the soft limit of descriptors to the hard limit, which requires no capability; a seccomp filter may reject it.
+/// Returns the resulting limit; `None` is unlimited.
 pub fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -49,7 +49,7 @@ pub fn raise_limit() -> Option<u64> {
         maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "RLIMIT_NOFILE stays as it is");
+        tracing::debug!(%error, "cannot raise RLIMIT_NOFILE");
         return current;
     }
     maximum
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_is_taken_back() {
+    fn released_descriptors_are_reserved_again() {
         let mut reserve = DescriptorReserve::new().unwrap();
         assert_eq!(reserve.0.len(), RESERVED);
         reserve.release();

@@ -1,4 +1,4 @@
-//! Whether an attached program is still attached, and is first. Others may detach it or attach before it.
+//! Checks whether a program is still attached and first. Other processes may detach it or attach before it.
 
 use std::{
     fs::{self, File},
@@ -13,30 +13,30 @@ use probe_common::counter::Direction;
 
 use super::KernelError;
 
-/// What happened to a program that is not where it was attached.
+/// How a program was displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DisplacedProgram {
-    /// It is not attached any more.
-    #[error("somebody detached a program of ours")]
+    /// It is no longer attached.
+    #[error("another process detached one of our programs")]
     Detached,
-    /// Another one sees frames first, and may keep them from ours.
-    #[error("another TC program went in front of ours, and may hide frames")]
+    /// Another program runs before it and may hide frames.
+    #[error("another TC program runs before ours and may hide frames")]
     Behind,
 }
 
-/// Whether an attachment is as it was made. An error while checking is no answer: nothing is detached because of it.
+/// The status of an attachment. After a failed check it is unknown, and nothing is detached.
 #[derive(Debug)]
 pub enum AttachmentStatus {
-    /// It is.
+    /// The programs are attached and first.
     InPlace,
-    /// It is not.
+    /// A program was displaced.
     Displaced(DisplacedProgram),
-    /// It could not be checked.
+    /// The check failed.
     Unknown(io::Error),
 }
 
 impl AttachmentStatus {
-    /// The status of two parts together: what is displaced wins over what is unknown.
+    /// The combined status of two parts: displaced takes precedence over unknown.
     pub(crate) fn and(self, other: impl FnOnce() -> Self) -> Self {
         match self {
             Self::Displaced(_) => self,
@@ -49,13 +49,13 @@ impl AttachmentStatus {
     }
 }
 
-/// The file in which the kernel says what a link of ours is attached to. Unlike a query for programs by their
-/// number, reading it takes no capability; and because it stays open, it takes no new descriptor either.
+/// The fdinfo file of a BPF link, which contains the interface that it is attached to. Unlike a query for programs by ID,
+/// reading it requires no capability; and because it stays open, no new descriptor.
 #[derive(Debug)]
 pub struct LinkPosition(File);
 
 impl LinkPosition {
-    /// Finds the file of a link that this process holds.
+    /// Opens the fdinfo file of a link of this process.
     pub fn of(link: &FdLink) -> Result<Self, KernelError> {
         let id = link.info().map_err(KernelError::Link)?.id();
         let entries = fs::read_dir("/proc/self/fdinfo").map_err(KernelError::LinkPosition)?;
@@ -68,8 +68,7 @@ impl LinkPosition {
         Err(KernelError::LinkPosition(io::ErrorKind::NotFound.into()))
     }
 
-    /// Whether the link is still attached to the interface. A link that somebody detached stays behind
-    /// with interface 0.
+    /// Whether the link is still attached to the interface. A detached link has interface index 0.
     pub fn status(&self, ifindex: u32) -> AttachmentStatus {
         match read_fdinfo(&self.0) {
             Err(error) => AttachmentStatus::Unknown(error),
@@ -82,15 +81,15 @@ fn link_status(fdinfo: &str, ifindex: u32) -> AttachmentStatus {
     match number(fdinfo, "ifindex") {
         Some(found) if found == ifindex => AttachmentStatus::InPlace,
         Some(_) => AttachmentStatus::Displaced(DisplacedProgram::Detached),
-        // A kernel that does not name the interface says nothing against it.
+        // This kernel does not report the interface.
         None => AttachmentStatus::InPlace,
     }
 }
 
-/// Opens a file of `/proc/self/fdinfo` if it is about the BPF link with this number.
+/// Opens a file of `/proc/self/fdinfo`; `None` if it is not that of the BPF link with this ID.
 fn open_if_link(path: &Path, id: u32) -> io::Result<Option<File>> {
     let file = match File::open(path) {
-        // A descriptor that another thread has closed meanwhile.
+        // Another thread has closed the descriptor in the meantime.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -101,7 +100,7 @@ fn open_if_link(path: &Path, id: u32) -> io::Result<Option<File>> {
     }
 }
 
-/// Reads a file of `/proc/self/fdinfo` from its start: the kernel writes it anew for each such read.
+/// Reads a file of `/proc/self/fdinfo` from its start; the kernel generates it for each such read.
 fn read_fdinfo(file: &File) -> io::Result<String> {
     /// The kernel writes less than a page.
     const MAX_BYTES: usize = 4_096;
@@ -110,7 +109,7 @@ fn read_fdinfo(file: &File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text[..read]).into_owned())
 }
 
-/// The number behind `name:`.
+/// The number after `name:`.
 fn number(fdinfo: &str, name: &str) -> Option<u32> {
     fdinfo
         .lines()
@@ -118,11 +117,11 @@ fn number(fdinfo: &str, name: &str) -> Option<u32> {
         .find_map(|(key, value)| (key == name).then(|| value.trim().parse().ok())?)
 }
 
-/// The programs attached by TCX, by number, in the order in which they see a frame.
+/// The IDs of the programs that are attached by TCX, in the order in which they run.
 ///
-/// aya has this as well, but goes on to open each program, which takes `CAP_SYS_ADMIN`.
+/// aya's function for this opens each program, which requires `CAP_SYS_ADMIN`.
 pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
-    /// More than anybody chains; the kernel says ENOSPC beyond.
+    /// More programs than are chained in practice; the kernel returns ENOSPC if there are more.
     const MAX_PROGRAMS: u32 = 64;
     let mut ids = [0_u32; MAX_PROGRAMS as usize];
     let attach_type = match direction {
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_detached_link_has_interface_0_and_an_older_kernel_names_none() {
+    fn a_detached_link_has_interface_0_and_an_older_kernel_reports_none() {
         let fdinfo =
             |ifindex| format!("pos:\t0\nlink_type:\ttcx\nlink_id:\t7\nifindex:\t{ifindex}\n");
         assert!(matches!(
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_no_proof_of_a_detached_program() {
+    fn an_unreadable_fdinfo_file_does_not_prove_that_a_program_is_detached() {
         let directory = tempfile::tempdir().unwrap();
         // Reading a directory is an error.
         let unreadable = LinkPosition(File::open(directory.path()).unwrap());
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_displaced_wins_over_what_is_unknown() {
+    fn displaced_takes_precedence_over_unknown() {
         let unknown = || AttachmentStatus::Unknown(io::ErrorKind::Other.into());
         let displaced = || AttachmentStatus::Displaced(DisplacedProgram::Behind);
         let in_place = || AttachmentStatus::InPlace;

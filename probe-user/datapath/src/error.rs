@@ -1,4 +1,4 @@
-//! What can go wrong between this program and the kernel, each with its next step.
+//! The errors of this crate, each with its likely cause and the next step.
 
 use std::io;
 
@@ -12,34 +12,34 @@ use thiserror::Error;
 
 use super::{capabilities, capabilities::RequiredCapability, preflight, program_list};
 
-/// Why the kernel side could not be set up.
+/// An error in loading, attaching or using the BPF programs.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// Capabilities are missing.
     #[error(
         "not permitted to load BPF programs: this process lacks {}\n\
-         run it as root (sudo probe …), or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-        missing.iter().map(|need| need.capability.to_string()).collect::<Vec<_>>().join(", ")
+         run it as root (sudo probe …), or grant it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        missing.iter().map(|required| required.capability.to_string()).collect::<Vec<_>>().join(", ")
     )]
     Permission {
-        /// Which, and what for.
+        /// The missing capabilities.
         missing: Vec<RequiredCapability>,
     },
-    /// Below 5.11 maps count against the limit of locked memory, and it is too low.
+    /// The limit of locked memory is too low for the maps. They only count against it below Linux 5.11.
     #[error(
-        "the kernel refuses BPF maps: Linux below 5.11 counts them as locked memory, and the limit of this process is \
+        "the kernel rejects BPF maps: Linux below 5.11 counts them as locked memory, and the limit of this process is \
          {} KiB\n\
-         raise it (systemd: LimitMEMLOCK=infinity, shell: ulimit -l unlimited), or give CAP_SYS_RESOURCE, with which \
-         probe raises it (Kubernetes: securityContext.capabilities.add: [SYS_RESOURCE])",
+         raise it (systemd: LimitMEMLOCK=infinity, shell: ulimit -l unlimited), or grant CAP_SYS_RESOURCE, so that \
+         probe can raise it (Kubernetes: securityContext.capabilities.add: [SYS_RESOURCE])",
         limit / 1024
     )]
     LockedMemory {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The memory cgroup is too small.
+    /// The memory limit of the cgroup is too low.
     #[error(
-        "the memory limit of {} MiB is too low: probe needs at least {} MiB here, of BPF maps and its own\n\
+        "the memory limit of {} MiB is too low: BPF maps and user space need at least {} MiB\n\
          raise it (systemd: MemoryMax=, Kubernetes: resources.limits.memory), or lower --kernel-addresses and --ring-memory",
         limit >> 20,
         needed >> 20
@@ -47,13 +47,13 @@ pub enum KernelError {
     MemoryLimit {
         /// The limit, in bytes.
         limit: u64,
-        /// What is needed, in bytes.
+        /// The required memory, in bytes.
         needed: u64,
     },
-    /// The capabilities are there, and the kernel says EPERM all the same.
+    /// The kernel returns EPERM although no capability is missing.
     #[error(
-        "the kernel refuses BPF programs although no capability is missing\n\
-         a seccomp or container profile may block bpf(2), or the kernel is locked down: look at \
+        "the kernel rejects BPF programs although no capability is missing\n\
+         a seccomp or container profile may block bpf(2), or the kernel may be locked down: check \
          /sys/kernel/security/lockdown, and in a container allow bpf in the seccomp profile"
     )]
     Blocked,
@@ -64,15 +64,15 @@ pub enum KernelError {
         preflight::OLDEST_KERNEL.1
     )]
     KernelTooOld {
-        /// Its version.
+        /// The version of the running kernel.
         found: String,
     },
     /// The object was built with another version of the event ABI.
     #[error(
-        "the eBPF object does not fit this program (its ABI version: {found:?}): rebuild both with `cargo xtask build`"
+        "the eBPF object has another ABI version ({found:?}) than this program: rebuild both with `cargo xtask build`"
     )]
     Abi {
-        /// The version that the object names.
+        /// The version in the object.
         found: Option<u32>,
     },
     /// A map of the object is missing.
@@ -90,12 +90,12 @@ pub enum KernelError {
     /// The object could not be loaded.
     #[error("cannot load the eBPF object: {}", error_chain(.0))]
     Load(Box<EbpfError>),
-    /// The verifier refused a program.
-    #[error("the kernel refuses the program {name}: {}", verifier_tail(source))]
+    /// The verifier rejected a program.
+    #[error("the kernel rejects the program {name}: {}", verifier_tail(source))]
     Verifier {
         /// Its name.
         name: &'static str,
-        /// What the kernel said; the whole log at debug level.
+        /// The kernel's error with the end of the verifier log.
         source: Box<ProgramError>,
     },
     /// A map operation failed.
@@ -103,94 +103,94 @@ pub enum KernelError {
     Map {
         /// Its name.
         name: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: MapError,
     },
-    /// The CPUs could not be counted.
-    #[error("cannot tell which CPUs there are from {path}: {problem}")]
+    /// The CPUs could not be listed.
+    #[error("cannot read the list of CPUs from {path}: {problem}")]
     Cpus {
-        /// The file that says it.
+        /// The file with the list.
         path: String,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: String,
     },
-    /// The rings cannot be waited for.
-    #[error("cannot wait for the rings: {0}")]
+    /// The rings cannot be polled.
+    #[error("cannot poll the rings: {0}")]
     Poll(#[source] io::Error),
-    /// Another XDP program has the interface.
+    /// Another XDP program is attached to the interface.
     #[error(
-        "{interface} already has an XDP program: {holder}\n\
-         it stays; use --attach tc, which gets along with it"
+        "{interface} already has an XDP program: {attached}\n\
+         probe never replaces it; use --attach tc, which works beside it"
     )]
     Busy {
-        /// Name of the interface.
+        /// The name of the interface.
         interface: String,
         /// The program that is attached.
-        holder: String,
+        attached: String,
     },
-    /// The interface cannot do this mode.
+    /// The interface does not support the mode.
     #[error(
-        "{interface} cannot do {mode} attachment: its driver or its settings (MTU, queues) refuse it\n\
-         use --attach tc, or --attach generic where XDP is a must"
+        "{interface} does not support {mode} attachment: its driver or its settings (MTU, queues) prevent it\n\
+         use --attach tc, or --attach generic if XDP is required"
     )]
     Unsupported {
-        /// Name of the interface.
+        /// The name of the interface.
         interface: String,
-        /// The mode that was asked for.
+        /// The requested mode.
         mode: AttachedMode,
     },
-    /// The interface is gone.
-    #[error("{interface} is gone")]
+    /// The interface was removed.
+    #[error("the interface {interface} was removed")]
     InterfaceGone {
         /// Its name.
         interface: String,
     },
-    /// More networks than the filter has room for.
+    /// The number of networks exceeds the capacity of the watch filter.
     #[error(
-        "{networks} networks do not fit into the watch filter, which has room for {capacity}: raise --filter-capacity"
+        "{networks} networks exceed the capacity of the watch filter, {capacity}: raise --filter-capacity"
     )]
     FilterTooLarge {
-        /// How many there would be.
+        /// The number of networks.
         networks: usize,
-        /// How many there may be.
+        /// The capacity of the filter.
         capacity: u32,
     },
-    /// More interfaces are watched than can be counted.
+    /// All counters are used by other interfaces.
     #[error(
-        "there is no room for the counters of interface number {ifindex}: watch fewer interfaces (--interface, --exclude)"
+        "no counters left for the interface with index {ifindex}: watch fewer interfaces (--interface, --exclude)"
     )]
     CountersFull {
-        /// Index of the interface.
+        /// The index of the interface.
         ifindex: u32,
     },
-    /// A link's state could not be read.
+    /// The state of a BPF link could not be read.
     #[error("cannot read the state of a BPF link: {0}")]
     Link(#[source] LinkError),
-    /// A link's place could not be found.
+    /// The fdinfo file of a BPF link was not found.
     #[error("cannot find a BPF link in /proc/self/fdinfo: {0}\nis /proc mounted?")]
     LinkPosition(#[source] io::Error),
-    /// A program could not be run on a frame.
+    /// A test run of a program failed.
     #[error("cannot run {name} on a frame: {}", error_chain(source))]
     TestRun {
         /// Its name.
         name: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: Box<ProgramError>,
     },
-    /// Attaching failed in another way.
+    /// Attaching failed for another reason.
     #[error("cannot attach to {interface} ({mode}): {}", error_chain(source))]
     Attach {
-        /// Name of the interface.
+        /// The name of the interface.
         interface: String,
-        /// The mode that was asked for.
+        /// The requested mode.
         mode: AttachedMode,
-        /// What the kernel said.
+        /// The kernel's error.
         source: Box<ProgramError>,
     },
 }
 
 impl KernelError {
-    /// Names the cause of a failed load where the evidence fits.
+    /// The error for a failed load, with its likely cause if the errno indicates one.
     pub(super) fn load(error: EbpfError) -> Self {
         if errno(&error) == Some(rustix::io::Errno::PERM) {
             Self::not_permitted()
@@ -199,17 +199,17 @@ impl KernelError {
         }
     }
 
-    /// Names the cause of a failed attachment where the evidence fits.
+    /// The error for a failed attachment, with its likely cause if the errno indicates one.
     pub(super) fn attach(link: &Link, mode: AttachedMode, source: ProgramError) -> Self {
         use rustix::io::Errno;
         let interface = link.name.clone();
         match errno(&source) {
             Some(Errno::BUSY | Errno::EXIST) if mode != AttachedMode::Tc => Self::Busy {
                 interface,
-                holder: holder(link),
+                attached: describe_xdp_program(link),
             },
             Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::RANGE) if mode != AttachedMode::Tc => {
-                tracing::debug!(interface, %mode, error = error_chain(&source), "attachment refused");
+                tracing::debug!(interface, %mode, error = error_chain(&source), "the kernel rejects the attachment");
                 Self::Unsupported { interface, mode }
             }
             Some(Errno::NODEV) => Self::InterfaceGone { interface },
@@ -222,7 +222,7 @@ impl KernelError {
         }
     }
 
-    /// Names the cause of a map that could not be created where the evidence fits.
+    /// The error for a map that could not be created, with its likely cause if the errno indicates one.
     pub(super) fn map(name: &'static str, source: MapError) -> Self {
         if errno(&source) == Some(rustix::io::Errno::PERM) {
             Self::not_permitted()
@@ -232,11 +232,14 @@ impl KernelError {
     }
 
     fn not_permitted() -> Self {
-        Self::refusal(capabilities::missing(), preflight::locked_memory_limit())
+        Self::permission_error(capabilities::missing(), preflight::locked_memory_limit())
     }
 
-    /// The most likely cause of EPERM, with the limit that maps are counted against, if there is one.
-    fn refusal(missing: Vec<RequiredCapability>, locked_memory_limit: Option<u64>) -> Self {
+    /// The error for EPERM by its most likely cause. `locked_memory_limit` is the limit that maps count against, if any.
+    fn permission_error(
+        missing: Vec<RequiredCapability>,
+        locked_memory_limit: Option<u64>,
+    ) -> Self {
         match (missing.is_empty(), locked_memory_limit) {
             (false, _) => Self::Permission { missing },
             (true, Some(limit)) => Self::LockedMemory { limit },
@@ -245,10 +248,10 @@ impl KernelError {
     }
 }
 
-/// The XDP program of an interface, in words.
-fn holder(link: &Link) -> String {
+/// Describes the XDP program of an interface.
+fn describe_xdp_program(link: &Link) -> String {
     let Some(id) = link.xdp_program else {
-        return "its name is not known (attached a moment ago?)".to_owned();
+        return "its name is unknown (attached a moment ago?)".to_owned();
     };
     match program_list::program_name(id) {
         Some(name) => format!("{name} (program id {id})"),
@@ -256,7 +259,7 @@ fn holder(link: &Link) -> String {
     }
 }
 
-/// The errno at the root of an error.
+/// The errno of an error or of its sources.
 fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -271,7 +274,7 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno>
     None
 }
 
-/// The last lines of a verifier log say why; all of it goes to the debug log.
+/// The last lines of a verifier log, which contain the reason. The complete log is logged at debug level.
 fn verifier_tail(error: &ProgramError) -> String {
     const LINES: usize = 3;
     let ProgramError::LoadError {
@@ -293,9 +296,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_capabilities_then_the_limit_of_locked_memory_then_a_profile() {
+    fn eperm_is_explained_by_capabilities_then_the_locked_memory_limit_then_a_profile() {
         let missing = capabilities::REQUIRED_CAPABILITIES.to_vec();
-        let text = |missing, limit| KernelError::refusal(missing, limit).to_string();
+        let text = |missing, limit| KernelError::permission_error(missing, limit).to_string();
         assert!(text(missing, Some(65_536)).contains("lacks CAP_BPF"));
         let limited = text(Vec::new(), Some(65_536));
         assert!(limited.contains("64 KiB") && limited.contains("CAP_SYS_RESOURCE"));
@@ -303,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_is_refused_is_no_riddle() {
-        let refused = |errno| MapError::CreateError {
+    fn eperm_for_a_map_is_explained() {
+        let create_error = |errno| MapError::CreateError {
             name: "RING".to_owned(),
             io_error: io::Error::from_raw_os_error(errno),
         };
-        let error = KernelError::map("RINGS", refused(1));
+        let error = KernelError::map("RINGS", create_error(1));
         assert!(!matches!(error, KernelError::Map { .. }), "{error}");
-        let error = KernelError::map("RINGS", refused(12));
+        let error = KernelError::map("RINGS", create_error(12));
         assert!(matches!(error, KernelError::Map { .. }), "{error}");
     }
 }

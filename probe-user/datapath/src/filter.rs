@@ -1,4 +1,4 @@
-//! The watch filter: which addresses the kernel side looks at.
+//! The watch filter: the addresses that the BPF programs watch.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use super::KernelError;
 
 const MAP: &str = "FILTER";
 
-/// The addresses to watch, as the kernel has them.
+/// The watch filter in the kernel.
 pub(super) struct AddressFilter {
     trie: LpmTrie<MapData, [u8; 4], u32>,
     networks: BTreeSet<Ipv4Net>,
     capacity: u32,
 }
 
-/// Entries of the map for a filter of `capacity` networks: while one filter replaces another, both are in it.
-/// An entry takes memory when it is used.
+/// The number of map entries for a filter of `capacity` networks: while one filter replaces another, the map contains
+/// both. An entry takes memory only when it is used.
 pub(super) const fn entries(capacity: u32) -> u32 {
     capacity.saturating_mul(2)
 }
@@ -31,14 +31,14 @@ impl AddressFilter {
         }
     }
 
-    /// Replaces the networks. What stays is never missing in between: additions come first.
+    /// Replaces the networks. Networks are added before others are removed, so that those in both filters always match.
     pub(super) fn replace(&mut self, networks: &[Ipv4Net]) -> Result<(), KernelError> {
-        let wanted: BTreeSet<_> = networks.iter().map(Ipv4Net::trunc).collect();
-        let added: Vec<_> = wanted.difference(&self.networks).copied().collect();
-        let removed: Vec<_> = self.networks.difference(&wanted).copied().collect();
-        if wanted.len() > self.capacity as usize {
+        let new: BTreeSet<_> = networks.iter().map(Ipv4Net::trunc).collect();
+        let added: Vec<_> = new.difference(&self.networks).copied().collect();
+        let removed: Vec<_> = self.networks.difference(&new).copied().collect();
+        if new.len() > self.capacity as usize {
             return Err(KernelError::FilterTooLarge {
-                networks: wanted.len(),
+                networks: new.len(),
                 capacity: self.capacity,
             });
         }

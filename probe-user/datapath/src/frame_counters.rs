@@ -1,5 +1,5 @@
-//! Events received, by interface and direction. An interface that is gone and made anew goes on where it left off:
-//! no counter falls.
+//! Counts received events by interface and direction. If an interface is removed and recreated, its counters continue, so
+//! that no counter decreases.
 
 use std::{collections::HashMap, num::NonZeroUsize};
 
@@ -7,21 +7,21 @@ use lru::LruCache;
 use probe_common::counter::Direction;
 use probe_model::watched::WatchedInterfaces;
 
-/// Interfaces that are gone and remembered, by name and by index. Cards and bonds are few; who watches what comes
-/// and goes under ever new names gets new counters.
+/// The number of removed interfaces whose counters are kept. Physical interfaces and bonds are few; for virtual interfaces
+/// with ever new names, the oldest counters are evicted.
 pub const MAX_RETIRED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// Counts by interface index and direction.
+/// The number of events by interface index and direction.
 pub type DirectionCounts = HashMap<(u32, Direction), u64>;
 
-/// The counts, with those of interfaces that are gone.
+/// The event counters of live and removed interfaces.
 #[derive(Debug)]
 pub struct FrameCounters {
     live: HashMap<u32, LiveInterface>,
-    /// By name.
+    /// The counters of removed interfaces, by name.
     retired: LruCache<String, [u64; Direction::COUNT]>,
-    /// Names of indexes that are gone: their last events may still be on their way.
-    gone: LruCache<u32, String>,
+    /// The names of removed interfaces, by index: their last events may still be in a ring.
+    removed: LruCache<u32, String>,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Default for FrameCounters {
         Self {
             live: HashMap::new(),
             retired: LruCache::new(MAX_RETIRED),
-            gone: LruCache::new(MAX_RETIRED),
+            removed: LruCache::new(MAX_RETIRED),
         }
     }
 }
@@ -43,20 +43,20 @@ impl Default for FrameCounters {
 impl FrameCounters {
     /// Counts an event.
     pub fn count(&mut self, ifindex: u32, direction: Direction) {
-        let place = usize::from(direction.number());
-        let gone = self.gone.get(&ifindex);
-        let retired = gone.and_then(|name| self.retired.get_mut(name));
+        let index = usize::from(direction.number());
+        let removed_name = self.removed.get(&ifindex);
+        let retired = removed_name.and_then(|name| self.retired.get_mut(name));
         match retired {
-            Some(retired) => retired[place] += 1,
-            None => self.live.entry(ifindex).or_default().counts[place] += 1,
+            Some(retired) => retired[index] += 1,
+            None => self.live.entry(ifindex).or_default().counts[index] += 1,
         }
     }
 
-    /// Takes note of what is watched now; gives the indexes of what no longer is.
-    pub fn learn(&mut self, watched: &WatchedInterfaces) -> Vec<u32> {
+    /// Updates the set of watched interfaces. Returns the indexes of those that are no longer watched.
+    pub fn update_watched(&mut self, watched: &WatchedInterfaces) -> Vec<u32> {
         let indexes = self.live.keys().copied();
-        let lost: Vec<u32> = indexes.filter(|&index| !watched.contains(index)).collect();
-        for &index in &lost {
+        let removed: Vec<u32> = indexes.filter(|&index| !watched.contains(index)).collect();
+        for &index in &removed {
             if let Some(LiveInterface {
                 name: Some(name),
                 counts,
@@ -68,26 +68,26 @@ impl FrameCounters {
                 for (sum, count) in retired.iter_mut().zip(counts) {
                     *sum += count;
                 }
-                self.gone.put(index, name);
+                self.removed.put(index, name);
             }
         }
         for interface in watched.iter() {
-            self.gone.pop(&interface.ifindex);
+            self.removed.pop(&interface.ifindex);
             let live = self.live.entry(interface.ifindex).or_default();
             live.name = Some(interface.name.clone());
         }
-        lost
+        removed
     }
 
-    /// The counts of what is watched.
+    /// The counts of the watched interfaces.
     pub fn counts(&self) -> DirectionCounts {
         let mut counts = DirectionCounts::new();
         for (&index, live) in &self.live {
             let retired = live.name.as_ref().and_then(|name| self.retired.peek(name));
             for &direction in Direction::ALL {
-                let place = usize::from(direction.number());
-                let before = retired.map_or(0, |retired| retired[place]);
-                counts.insert((index, direction), before + live.counts[place]);
+                let number = usize::from(direction.number());
+                let retired = retired.map_or(0, |retired| retired[number]);
+                counts.insert((index, direction), retired + live.counts[number]);
             }
         }
         counts
@@ -112,15 +112,15 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_made_anew_goes_on_where_it_left_off() {
+    fn the_counters_of_a_recreated_interface_continue() {
         let mut received = FrameCounters::default();
-        received.learn(&watched(&[(1, "eth0"), (2, "eth1")]));
+        received.update_watched(&watched(&[(1, "eth0"), (2, "eth1")]));
         received.count(2, Direction::Ingress);
-        assert_eq!(received.learn(&watched(&[(1, "eth0")])), [2]);
+        assert_eq!(received.update_watched(&watched(&[(1, "eth0")])), [2]);
         assert!(!received.counts().contains_key(&(2, Direction::Ingress)));
-        // One that was on its way.
+        // A late event of the removed interface.
         received.count(2, Direction::Ingress);
-        received.learn(&watched(&[(1, "eth0"), (3, "eth1")]));
+        received.update_watched(&watched(&[(1, "eth0"), (3, "eth1")]));
         received.count(3, Direction::Ingress);
         let counts = received.counts();
         assert_eq!(counts[&(3, Direction::Ingress)], 3);

@@ -1,6 +1,6 @@
-//! Loads and attaches the BPF programs, drains their rings and reads their counters. Nothing else touches bpf.
+//! Loads and attaches the BPF programs, drains their rings and reads their counters. No other crate uses bpf(2).
 //!
-//! Plain values leave this crate; maps do not. Must not depend on `detect` or on anything above `network`.
+//! The public API has plain values and no maps. Must not depend on `detect` or on any crate above `network`.
 
 pub mod attach;
 pub mod capabilities;
@@ -30,7 +30,7 @@ use aya::{
     maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
 };
 use ipnet::Ipv4Net;
-use probe_common::{event::ABI_VERSION, event_filter::Settings};
+use probe_common::{event::ABI_VERSION, event_filter::FilterSettings};
 
 use self::filter::AddressFilter;
 pub use self::{
@@ -43,20 +43,20 @@ pub use self::{
     rings::EventRings,
 };
 
-/// The programs, as built from `probe-ebpf`.
+/// The object with the programs, built from `probe-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
 
-/// The section in which the object names the version of its ABI.
+/// The section of the object that contains the version of its ABI.
 const ABI_SECTION: &str = "probe_abi";
 
-/// What is fixed when the programs are loaded.
+/// The options that cannot change after the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Memory for all rings together, in bytes.
+    /// The memory for all rings together, in bytes.
     pub ring_memory: usize,
-    /// Addresses whose claims and requests the kernel side remembers.
+    /// The number of addresses whose claims and requests the BPF programs store.
     pub addresses: u32,
-    /// CIDRs that fit into the watch filter.
+    /// The capacity of the watch filter, in CIDRs.
     pub filter_entries: u32,
 }
 
@@ -70,36 +70,36 @@ impl Default for LoadOptions {
     }
 }
 
-/// The loaded programs. Dropping it unloads them; attachments hold themselves.
+/// The loaded programs. Dropping it unloads them, except those of existing attachments.
 pub struct Kernel {
     ebpf: Ebpf,
-    settings_map: Array<MapData, [u8; size_of::<Settings>()]>,
+    settings_map: Array<MapData, [u8; size_of::<FilterSettings>()]>,
     counters: CounterReader,
     filter: AddressFilter,
-    current_settings: Settings,
-    /// Taken when the first clsact filter is attached; never where there is TCX.
+    current_settings: FilterSettings,
+    /// Reserved when the first clsact filter is attached; never with TCX.
     filter_handle: Option<clsact::FilterHandleReservation>,
-    /// The numbers of the loaded programs, by name.
+    /// The IDs of the loaded programs, by name.
     program_ids: HashMap<&'static str, u32>,
 }
 
 impl Kernel {
-    /// Loads the programs and makes their rings.
+    /// Loads the programs and creates their rings.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Permission`] where capabilities are missing, [`KernelError::Abi`] where the object
-    /// is another version's, and the kernel's own words otherwise.
+    /// [`KernelError::Permission`] if capabilities are missing, [`KernelError::Abi`] if the object has another version of
+    /// the ABI, and another [`KernelError`] otherwise.
     pub fn load(
         options: &LoadOptions,
-        settings: &Settings,
+        settings: &FilterSettings,
     ) -> Result<(Self, EventRings), KernelError> {
         preflight::check()?;
         check_abi(OBJECT)?;
         preflight::raise_memlock_limit();
         cgroup::check_memory(options)?;
 
-        let layout = cpus::RingLayout::of_this_machine(options.ring_memory)?;
+        let layout = cpus::RingLayout::for_this_host(options.ring_memory)?;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("RINGS", layout.slots())
             .map_max_entries("REFRESH_EVENTS", memory::REFRESH_RING_BYTES)
@@ -122,13 +122,13 @@ impl Kernel {
             filter_handle: None,
             program_ids: HashMap::new(),
         };
-        kernel.set(settings)?;
+        kernel.set_filter_settings(settings)?;
         Ok((kernel, rings))
     }
 
-    /// Puts settings into force; the programs use them from their next frame on.
-    pub fn set(&mut self, settings: &Settings) -> Result<(), KernelError> {
-        let bytes: [u8; size_of::<Settings>()] = bytemuck::cast(*settings);
+    /// Replaces the filter settings; the programs use them from their next frame on.
+    pub fn set_filter_settings(&mut self, settings: &FilterSettings) -> Result<(), KernelError> {
+        let bytes: [u8; size_of::<FilterSettings>()] = bytemuck::cast(*settings);
         self.settings_map
             .set(0, bytes, 0)
             .map_err(|source| KernelError::Map {
@@ -139,38 +139,38 @@ impl Kernel {
         Ok(())
     }
 
-    /// Watches only the addresses of these networks, or all addresses if there are none. Frames are seen
-    /// while it changes, and no address of both the old and the new networks is missed.
+    /// Replaces the watch filter: only addresses of `networks` are watched, or all if there are none. During the change,
+    /// addresses in both the old and the new networks are always watched.
     ///
     /// # Errors
     ///
-    /// [`KernelError::FilterTooLarge`] beyond [`LoadOptions::filter_entries`], and nothing has changed then.
-    pub fn watch_only(&mut self, networks: &[Ipv4Net]) -> Result<(), KernelError> {
-        let settings = Settings {
+    /// [`KernelError::FilterTooLarge`] if there are more than [`LoadOptions::filter_entries`]; nothing changes then.
+    pub fn set_watch_filter(&mut self, networks: &[Ipv4Net]) -> Result<(), KernelError> {
+        let settings = FilterSettings {
             filter: u64::from(!networks.is_empty()),
             ..self.current_settings
         };
         if networks.is_empty() {
-            self.set(&settings)?;
+            self.set_filter_settings(&settings)?;
             self.filter.replace(networks)
         } else {
             self.filter.replace(networks)?;
-            self.set(&settings)
+            self.set_filter_settings(&settings)
         }
     }
 
-    /// What the programs count. The reader works from any thread, also while frames are counted.
+    /// Returns a reader of the counters, which can be used in any thread.
     pub fn counters(&self) -> CounterReader {
         self.counters.clone()
     }
 
-    /// The task that forwards the rare log lines of the programs to the log; none where they cannot be read. Ends with
-    /// the programs.
+    /// Returns the task that forwards log messages of the programs to the log; `None` if they cannot be read. The task
+    /// ends when the programs are unloaded.
     pub fn forward_log(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         match aya_log::EbpfLogger::init(&mut self.ebpf) {
             Ok(logger) => Some(forward_log(logger)),
             Err(error) => {
-                tracing::warn!(%error, "the log of the BPF programs is not readable");
+                tracing::warn!(%error, "cannot read the log of the BPF programs");
                 None
             }
         }
@@ -182,7 +182,7 @@ async fn forward_log<T: log::Log>(logger: aya_log::EbpfLogger<T>) {
     let mut logger = match unsafe { readiness::readable_owner(logger) } {
         Ok(logger) => logger,
         Err(error) => {
-            tracing::warn!(%error, "the log of the BPF programs is not readable");
+            tracing::warn!(%error, "cannot read the log of the BPF programs");
             return;
         }
     };
@@ -202,7 +202,7 @@ fn take_map<M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     M::try_from(map).map_err(|source| KernelError::Map { name, source })
 }
 
-/// Refuses an object that lays its events out differently.
+/// Returns an error if the object has another version of the ABI.
 fn check_abi(object: &[u8]) -> Result<(), KernelError> {
     use object::{Object as _, ObjectSection as _};
     let found = object::File::parse(object)
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_without_an_abi_version_is_refused() {
+    fn an_object_without_an_abi_version_is_rejected() {
         let error = check_abi(b"no object").unwrap_err();
         assert!(matches!(error, KernelError::Abi { found: None }), "{error}");
     }

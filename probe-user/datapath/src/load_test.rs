@@ -1,4 +1,4 @@
-//! Running a program on one frame without a network: `BPF_PROG_TEST_RUN`, for tests and benchmarks.
+//! Runs a program on one frame without a network (`BPF_PROG_TEST_RUN`), for tests and benchmarks.
 
 use std::time::Duration;
 
@@ -7,11 +7,10 @@ use probe_common::event::Hook;
 
 use super::{Kernel, KernelError, attach::program};
 
-/// The interface that trial frames seem to arrive on: the loopback of the network namespace.
-pub const TRIAL_INTERFACE: u32 = 1;
+/// The ingress interface of test frames: the loopback interface of the network namespace.
+pub const TEST_RUN_INTERFACE: u32 = 1;
 
-/// The shortest frame that the kernel runs the program of a hook on: an Ethernet header, and for a socket
-/// buffer something in it (`net/bpf/test_run.c`).
+/// The minimum length of a test frame in bytes: an Ethernet header, and at TC hooks a payload (`net/bpf/test_run.c`).
 pub const fn min_test_frame(hook: Hook) -> usize {
     match hook {
         Hook::Xdp => 14,
@@ -19,19 +18,19 @@ pub const fn min_test_frame(hook: Hook) -> usize {
     }
 }
 
-/// How a trial ended.
+/// The result of a test run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestRun {
-    /// What the program returned.
+    /// The return value of the program.
     pub verdict: i32,
-    /// The frame afterwards.
+    /// The frame after the run.
     pub frame: Vec<u8>,
-    /// Mean time of a run.
+    /// The mean duration of a run.
     pub duration: Duration,
 }
 
 impl TestRun {
-    /// The only verdict that a hook may return: the frame goes on its way.
+    /// The return value with which a hook passes the frame: the only one that our programs use.
     pub const fn pass_verdict(hook: Hook) -> i32 {
         match hook {
             // XDP_PASS
@@ -43,18 +42,19 @@ impl TestRun {
 }
 
 impl Kernel {
-    /// Runs the program of `hook` on `frame`, `repeat` times in a row.
+    /// Runs the program of `hook` on `frame`, `repeat` times.
     ///
     /// # Errors
     ///
-    /// The kernel refuses frames below [`min_test_frame`] and above a page.
+    /// [`KernelError::TestRun`] for frames shorter than [`min_test_frame`] or longer than a page.
     pub fn test_run(
         &mut self,
         hook: Hook,
         frame: &[u8],
         repeat: u32,
     ) -> Result<TestRun, KernelError> {
-        self.counters.register(TRIAL_INTERFACE, hook.direction())?;
+        self.counters
+            .register(TEST_RUN_INTERFACE, hook.direction())?;
         let mut after = vec![0; frame.len()];
         let options = TestRunOptions {
             data_in: Some(frame),

@@ -1,4 +1,4 @@
-//! What has to be true before the kernel is asked for anything, so that a refusal names its cause.
+//! Checks the requirements before the programs are loaded, so that errors have a clear cause.
 
 use std::{path::Path, sync::OnceLock};
 
@@ -7,10 +7,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{KernelError, capabilities};
 
-/// The oldest kernel whose verifier takes the programs.
+/// The oldest supported kernel: its verifier accepts the programs.
 pub const OLDEST_KERNEL: (u8, u8) = (5, 10);
 
-/// Checks kernel version and capabilities.
+/// Checks the kernel version and the capabilities.
 pub fn check() -> Result<(), KernelError> {
     check_version(KernelVersion::current().ok())?;
     let missing = capabilities::missing();
@@ -33,9 +33,9 @@ fn check_version(version: Option<KernelVersion>) -> Result<(), KernelError> {
     }
 }
 
-/// Whether the running kernel is this version or newer; a version that cannot be read counts as new.
+/// Whether the running kernel has this version or a newer one; true if its version cannot be read.
 ///
-/// Read once: no later error may change how programs are attached.
+/// The version is read once, so that a later error cannot change the mode of attachment.
 pub fn kernel_at_least(major: u8, minor: u8) -> bool {
     static CURRENT: OnceLock<Option<KernelVersion>> = OnceLock::new();
     CURRENT
@@ -43,27 +43,27 @@ pub fn kernel_at_least(major: u8, minor: u8) -> bool {
         .is_none_or(|version| version >= KernelVersion::new(major, minor, 0))
 }
 
-/// What the running kernel can do.
+/// The features of a kernel that this program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts about one kernel"
 )]
 pub struct KernelFeatures {
-    /// Whether it is new enough.
+    /// Whether the kernel is new enough.
     pub supported: bool,
-    /// TC programs in an order (6.6); below, clsact filters.
+    /// TCX (6.6); older kernels use clsact filters.
     pub tcx: bool,
-    /// XDP on jumbo frames (5.18).
+    /// XDP programs for frames in several buffers, as jumbo frames require (5.18).
     pub multi_buffer_xdp: bool,
     /// Map memory counts against the control group (5.11), not against `RLIMIT_MEMLOCK`.
     pub cgroup_memory: bool,
-    /// Whether it describes its types; reported, never required.
+    /// Whether the kernel has BTF, which is reported but not required.
     pub btf: bool,
 }
 
 impl KernelFeatures {
-    /// Those of the running kernel, by its version.
+    /// The features of the running kernel, by its version.
     pub fn current() -> Self {
         Self {
             supported: check_version(KernelVersion::current().ok()).is_ok(),
@@ -75,19 +75,19 @@ impl KernelFeatures {
     }
 }
 
-/// Below 5.11 map memory counts against `RLIMIT_MEMLOCK`, whose default is far too small. Not fatal: newer
-/// kernels account to the cgroup, and where an older one lacks the room it says so when a map is made.
+/// Raises `RLIMIT_MEMLOCK`, which limits map memory below Linux 5.11 and whose default is far too low. A failure is not
+/// fatal: newer kernels account map memory to the cgroup, and older ones report the lack when a map is created.
 pub fn raise_memlock_limit() {
     let unlimited = Rlimit {
         current: None,
         maximum: None,
     };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
-        tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
+        tracing::debug!(%error, "cannot raise RLIMIT_MEMLOCK");
     }
 }
 
-/// The limit that maps count against, in bytes: none from 5.11 on, and none where it is unlimited.
+/// The limit of locked memory for maps, in bytes; `None` from Linux 5.11 on or if it is unlimited.
 pub(super) fn locked_memory_limit() -> Option<u64> {
     if kernel_at_least(5, 11) {
         return None;
@@ -100,13 +100,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_below_the_oldest_is_refused_with_both_versions() {
+    fn a_kernel_older_than_the_oldest_is_rejected_with_both_versions() {
         let error = check_version(Some(KernelVersion::new(5, 9, 16)))
             .unwrap_err()
             .to_string();
         assert_eq!(error, "Linux 5.9.16 is too old: probe needs 5.10 or newer");
-        for fine in [KernelVersion::new(5, 10, 0), KernelVersion::new(6, 18, 44)] {
-            check_version(Some(fine)).unwrap();
+        for supported in [KernelVersion::new(5, 10, 0), KernelVersion::new(6, 18, 44)] {
+            check_version(Some(supported)).unwrap();
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The names of the BPF programs that were there when this one started.
+//! The names of the BPF programs that were loaded when this process started.
 //!
-//! Opening somebody else's program takes `CAP_SYS_ADMIN`, which the daemon drops; an error that names the
-//! program in the way wants it nevertheless. So the names are read once, while that is still allowed.
+//! Opening a program of another process requires `CAP_SYS_ADMIN`, which the daemon drops. So the names are read once
+//! before that, for errors that name a conflicting program.
 
 use std::{collections::HashMap, sync::OnceLock};
 
@@ -9,7 +9,7 @@ use aya::programs::loaded_programs;
 
 static NAMES: OnceLock<HashMap<u32, String>> = OnceLock::new();
 
-/// Reads the names, as far as that is allowed. Later calls change nothing.
+/// Reads the names, as far as permitted. Later calls have no effect.
 pub fn read() {
     NAMES.get_or_init(|| {
         loaded_programs()
@@ -19,7 +19,7 @@ pub fn read() {
     });
 }
 
-/// The name of a program, by its number.
+/// The name of the program with this ID; `None` if it is unknown.
 pub(super) fn program_name(id: u32) -> Option<&'static str> {
     read();
     NAMES.get()?.get(&id).map(String::as_str)

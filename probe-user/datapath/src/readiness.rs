@@ -1,4 +1,4 @@
-//! Registration of descriptors with the runtime.
+//! Registers file descriptors with the async runtime.
 
 use std::{
     io,
@@ -7,13 +7,13 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Registers a descriptor, to wait until it is readable.
+/// Registers a descriptor to wait until it is readable.
 pub fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` has one descriptor, which is open as long as it lives.
     unsafe { readable_owner(descriptor) }
 }
 
-/// Registers the descriptor of `owner`, to wait until it is readable.
+/// Registers the descriptor of `owner` to wait until it is readable.
 ///
 /// # Safety
 ///

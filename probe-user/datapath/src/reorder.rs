@@ -1,25 +1,24 @@
-//! Puts the events of several rings into the order in which the frames were seen.
+//! Merges the events of several rings in the order of their time stamps.
 //!
-//! Each ring is in order by itself. An event is stamped before it is committed, so after all rings have
-//! been drained at a time T, whatever was stamped before T − [`WINDOW`] is here: nothing earlier can
-//! come any more.
+//! The events of one ring are in order. An event gets its time stamp before it is committed, so after all rings have been
+//! drained at a time T, all events with time stamps before T − [`WINDOW`] have been received.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use probe_common::event::ArpEvent;
 
-/// The longest time from an event's time stamp to its commit that is waited for. The programs take
-/// about a microsecond; an interrupt between the two may take a hundred.
+/// The maximum time between the time stamp of an event and its commit for which order is guaranteed. The programs take
+/// about 1 µs; an interrupt in between may take 100 µs.
 pub const WINDOW: Duration = Duration::from_micros(200);
 
-/// Events that wait until nothing earlier can come.
+/// A buffer of events until no earlier event can be received.
 #[derive(Default)]
 pub struct ReorderBuffer {
-    waiting: BinaryHeap<Reverse<BufferedEvent>>,
+    buffered: BinaryHeap<Reverse<BufferedEvent>>,
     arrivals: u64,
 }
 
-/// An event with its place. Equal time stamps keep the order of arrival.
+/// An event with its sort key. Events with equal time stamps stay in the order of arrival.
 struct BufferedEvent {
     ktime_ns: u64,
     arrival: u64,
@@ -27,14 +26,14 @@ struct BufferedEvent {
 }
 
 impl BufferedEvent {
-    fn place(&self) -> (u64, u64) {
+    fn sort_key(&self) -> (u64, u64) {
         (self.ktime_ns, self.arrival)
     }
 }
 
 impl PartialEq for BufferedEvent {
     fn eq(&self, other: &Self) -> bool {
-        self.place() == other.place()
+        self.sort_key() == other.sort_key()
     }
 }
 
@@ -48,14 +47,14 @@ impl PartialOrd for BufferedEvent {
 
 impl Ord for BufferedEvent {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.place().cmp(&other.place())
+        self.sort_key().cmp(&other.sort_key())
     }
 }
 
 impl ReorderBuffer {
-    /// Takes an event from a ring.
+    /// Adds an event from a ring.
     pub fn push(&mut self, event: ArpEvent) {
-        self.waiting.push(Reverse(BufferedEvent {
+        self.buffered.push(Reverse(BufferedEvent {
             ktime_ns: event.ktime_ns,
             arrival: self.arrivals,
             event,
@@ -63,23 +62,25 @@ impl ReorderBuffer {
         self.arrivals += 1;
     }
 
-    /// The next event in order, if all rings have been drained at `drained_at_ns` and nothing earlier
-    /// can come.
+    /// Removes the next event in order; `None` if an earlier one may still be received. All rings were last drained at
+    /// `drained_at_ns`.
     pub fn pop(&mut self, drained_at_ns: u64) -> Option<ArpEvent> {
         let horizon = drained_at_ns.saturating_sub(window_ns());
         if self.next_ktime_ns()? > horizon {
             return None;
         }
-        self.waiting.pop().map(|Reverse(waiting)| waiting.event)
+        self.buffered.pop().map(|Reverse(buffered)| buffered.event)
     }
 
-    /// When the rings have to be drained again so that the next event can leave; `None` if none waits.
+    /// The time at which the rings must be drained so that the next event can be removed; `None` if the buffer is empty.
     pub fn next_drain_ns(&self) -> Option<u64> {
         Some(self.next_ktime_ns()?.saturating_add(window_ns()))
     }
 
     fn next_ktime_ns(&self) -> Option<u64> {
-        self.waiting.peek().map(|Reverse(waiting)| waiting.ktime_ns)
+        self.buffered
+            .peek()
+            .map(|Reverse(buffered)| buffered.ktime_ns)
     }
 }
 
@@ -101,35 +102,35 @@ mod tests {
         }
     }
 
-    fn drain(order: &mut ReorderBuffer, at: u64) -> Vec<u64> {
-        std::iter::from_fn(|| order.pop(at))
+    fn drain(buffer: &mut ReorderBuffer, at: u64) -> Vec<u64> {
+        std::iter::from_fn(|| buffer.pop(at))
             .map(|event| event.ktime_ns)
             .collect()
     }
 
     #[test]
-    fn nothing_leaves_before_the_window_has_passed() {
-        let mut order = ReorderBuffer::default();
-        order.push(event(1_000_000, 1));
-        assert_eq!(order.next_drain_ns(), Some(1_200_000));
-        assert_eq!(drain(&mut order, 1_199_999), Vec::<u64>::new());
-        assert_eq!(drain(&mut order, 1_200_000), [1_000_000]);
-        assert_eq!(order.next_drain_ns(), None);
+    fn no_event_is_removed_before_the_window_has_passed() {
+        let mut buffer = ReorderBuffer::default();
+        buffer.push(event(1_000_000, 1));
+        assert_eq!(buffer.next_drain_ns(), Some(1_200_000));
+        assert_eq!(drain(&mut buffer, 1_199_999), Vec::<u64>::new());
+        assert_eq!(drain(&mut buffer, 1_200_000), [1_000_000]);
+        assert_eq!(buffer.next_drain_ns(), None);
     }
 
     #[test]
     fn equal_time_stamps_keep_the_order_of_arrival() {
-        let mut order = ReorderBuffer::default();
+        let mut buffer = ReorderBuffer::default();
         for ifindex in 0..100 {
-            order.push(event(5, ifindex));
+            buffer.push(event(5, ifindex));
         }
-        let order: Vec<_> = std::iter::from_fn(|| order.pop(u64::MAX))
+        let order: Vec<_> = std::iter::from_fn(|| buffer.pop(u64::MAX))
             .map(|event| event.ifindex)
             .collect();
         assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 
-    /// An event in a ring: stamped, and visible from its commit on.
+    /// An event in a ring, which is visible from its commit on.
     #[derive(Clone, Copy, Debug)]
     struct RingEvent {
         ktime_ns: u64,
@@ -160,9 +161,9 @@ mod tests {
     }
 
     proptest! {
-        /// Detection gets the same sequence of events whenever the rings are drained and whichever is drained first.
+        /// The detector gets the same sequence of events for any drain times and any order of rings.
         #[test]
-        fn drains_at_any_time_in_any_order_of_rings_give_the_events_in_the_order_of_their_time_stamps(
+        fn events_are_in_time_stamp_order_for_any_drain_times_and_any_order_of_rings(
             events in rings(),
             drains in prop::collection::vec((0..5_300_000_u64, any::<bool>()), 0..60),
         ) {

@@ -1,4 +1,4 @@
-//! The rings: made here, drained here.
+//! Creates the event rings and drains them.
 
 use std::{
     future::poll_fn,
@@ -21,23 +21,23 @@ use crate::readiness;
 
 const SLOTS_MAP: &str = "RINGS";
 
-/// How long what is no news may wait, so that many are taken at a time: waking up for each of them would cost
-/// more than all else that is done for it.
-const FAIRNESS_DELAY: Duration = Duration::from_millis(100);
+/// The maximum delay of refresh events, so that they are drained in batches: a wakeup for each of them would cost more than
+/// its processing.
+const REFRESH_DELAY: Duration = Duration::from_millis(100);
 
-/// All rings of the loaded programs.
+/// The event rings of the loaded programs.
 pub struct EventRings {
     change_events: Vec<AsyncFd<RingBuf<MapData>>>,
     refresh_events: AsyncFd<RingBuf<MapData>>,
-    /// While there are refreshes: until they are to be taken, unless news come first.
-    wait_timer: Option<Pin<Box<Sleep>>>,
-    /// Keeps the kernel's array of rings alive and filled.
+    /// While refresh events wait: the time until they are drained, unless change events come first.
+    refresh_timer: Option<Pin<Box<Sleep>>>,
+    /// Keeps the kernel's array of rings allocated.
     _slots: ArrayOfMaps<MapData>,
     undecodable: u64,
 }
 
 impl EventRings {
-    /// Makes the rings of `layout` for news and puts each into the slots of its CPUs.
+    /// Creates the rings for change events and stores each in the slots of its CPUs.
     pub(super) fn create(
         layout: &RingLayout,
         mut slots: ArrayOfMaps<MapData>,
@@ -59,77 +59,79 @@ impl EventRings {
         Ok(Self {
             change_events,
             refresh_events: readable(refresh_events)?,
-            wait_timer: None,
+            refresh_timer: None,
             _slots: slots,
             undecodable: 0,
         })
     }
 
-    /// Waits until there are news that [`Self::drain`] has not seen, or refreshes that have waited long enough.
+    /// Waits for change events that [`Self::drain`] has not read, or until refresh events have waited for their maximum
+    /// delay.
     ///
-    /// Safe to drop at any point: readiness is only consumed together with its return.
+    /// Cancel-safe: readiness is only cleared when the future completes.
     pub async fn readable(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_readable(context)).await
     }
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut any = false;
-        // Every ring is polled, so that each of them will wake the task.
+        let mut is_ready = false;
+        // Every ring is polled, so that each of them wakes the task.
         for ring in &mut self.change_events {
-            any |= take_readiness(ring, context)?;
+            is_ready |= take_readiness(ring, context)?;
         }
-        if take_readiness(&mut self.refresh_events, context)? && self.wait_timer.is_none() {
-            self.wait_timer = Some(Box::pin(sleep(FAIRNESS_DELAY)));
+        if take_readiness(&mut self.refresh_events, context)? && self.refresh_timer.is_none() {
+            self.refresh_timer = Some(Box::pin(sleep(REFRESH_DELAY)));
         }
-        if let Some(wait_timer) = &mut self.wait_timer {
-            any |= wait_timer.as_mut().poll(context).is_ready();
+        if let Some(refresh_timer) = &mut self.refresh_timer {
+            is_ready |= refresh_timer.as_mut().poll(context).is_ready();
         }
-        if any {
+        if is_ready {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending
         }
     }
 
-    /// Takes what is in the rings, up to `most` events of each, and hands it to `take`. Returns whether
-    /// all rings were emptied.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(ArpEvent)) -> bool {
+    /// Drains the rings, up to `max_per_ring` events each, and passes each event to `process`. Returns whether all rings
+    /// were emptied.
+    pub fn drain(&mut self, max_per_ring: usize, mut process: impl FnMut(ArpEvent)) -> bool {
         let mut emptied = true;
         for ring in self
             .change_events
             .iter_mut()
             .chain([&mut self.refresh_events])
         {
-            let mut left = most;
+            let mut left = max_per_ring;
             while left > 0 {
                 let Some(item) = ring.get_mut().next() else {
                     break;
                 };
                 match bytemuck::try_pod_read_unaligned(&item) {
-                    Ok(event) => take(event),
+                    Ok(event) => process(event),
                     Err(_) => self.undecodable += 1,
                 }
                 left -= 1;
             }
             emptied &= left > 0;
         }
-        self.wait_timer = None;
+        self.refresh_timer = None;
         emptied
     }
 
-    /// Entries of a wrong size: always 0 unless something else writes into the rings.
+    /// The number of entries with a wrong size: 0 unless another program writes into the rings.
     pub fn undecodable(&self) -> u64 {
         self.undecodable
     }
 }
 
-/// Registers a ring, to wait until it is readable.
+/// Registers a ring to wait until it is readable.
 fn readable(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
     // SAFETY: a ring has the descriptor of its `MapData`, which never changes.
     unsafe { readiness::readable_owner(ring) }.map_err(KernelError::Poll)
 }
 
-/// Whether a ring has become readable. It is cleared before it is drained: what comes later wakes again.
+/// Whether a ring has become readable; clears its readiness. This happens before the ring is drained, so later events wake
+/// the task again.
 fn take_readiness(
     ring: &mut AsyncFd<RingBuf<MapData>>,
     context: &mut Context<'_>,

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use probe_common::{
     counter::Direction,
-    event::{ArpEvent, Sighting, form},
-    wire::{Kind, MacAddr},
+    event::{ArpEvent, ClaimObservation, claim_flags},
+    wire::{FrameKind, MacAddr},
 };
 use probe_model::{BogusReason, Segment, Timestamp};
 
@@ -133,9 +133,9 @@ pub enum EventError {
     #[error("event of kind {declared} carries a frame that is a {derived}")]
     Contradiction {
         /// What the event says.
-        declared: Kind,
+        declared: FrameKind,
         /// What its frame says.
-        derived: Kind,
+        derived: FrameKind,
     },
 }
 
@@ -157,7 +157,7 @@ impl TryFrom<&ArpEvent> for Observation {
                 eth_src: frame.eth_src,
                 reason: BogusReason::Frame(reason),
             }),
-            None if declared == Kind::Probe => ObservationBody::Probe(ObservedProbe {
+            None if declared == FrameKind::Probe => ObservationBody::Probe(ObservedProbe {
                 target: ip(frame.tpa),
                 prober: frame.sha,
                 unicast: frame.is_unicast(),
@@ -179,7 +179,7 @@ impl TryFrom<&ArpEvent> for Observation {
 
 fn claim(event: &ArpEvent) -> Claim {
     let frame = &event.frame;
-    let form = ClaimFlags::of(&event.sighting());
+    let form = ClaimFlags::of(&event.claim_observation());
     Claim {
         ip: ip(frame.spa),
         mac: frame.sha,
@@ -194,7 +194,7 @@ fn claim(event: &ArpEvent) -> Claim {
             .previous
             .is_some()
             .then(|| PreviousClaim::from(&event.previous)),
-        rate_limited: event.previous.has_form(form::RATE_LIMITED),
+        rate_limited: event.previous.has_flags(claim_flags::RATE_LIMITED),
     }
 }
 
@@ -204,27 +204,27 @@ impl ClaimFlags {
         self.announcement && !self.unicast
     }
 
-    fn of(sighting: &Sighting) -> Self {
+    fn of(claim: &ClaimObservation) -> Self {
         Self {
-            reply: sighting.has_form(form::REPLY),
-            announcement: sighting.has_form(form::ANNOUNCEMENT),
-            unicast: sighting.has_form(form::UNICAST),
+            reply: claim.has_flags(claim_flags::REPLY),
+            announcement: claim.has_flags(claim_flags::ANNOUNCEMENT),
+            unicast: claim.has_flags(claim_flags::UNICAST),
         }
     }
 }
 
-impl From<&Sighting> for PreviousClaim {
-    fn from(sighting: &Sighting) -> Self {
+impl From<&ClaimObservation> for PreviousClaim {
+    fn from(claim: &ClaimObservation) -> Self {
         Self {
-            at: Timestamp(sighting.ktime_ns),
-            mac: sighting.mac,
-            form: ClaimFlags::of(sighting),
-            direction: if sighting.has_form(form::EGRESS) {
+            at: Timestamp(claim.ktime_ns),
+            mac: claim.mac,
+            form: ClaimFlags::of(claim),
+            direction: if claim.has_flags(claim_flags::EGRESS) {
                 Direction::Egress
             } else {
                 Direction::Ingress
             },
-            request: request(sighting.request_ns),
+            request: request(claim.request_ns),
         }
     }
 }

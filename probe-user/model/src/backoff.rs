@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The delays between attempts of something that keeps failing.
+/// An exponential back-off: computes the delays between failed attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     min_delay: Duration,
@@ -11,7 +11,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off whose first delay is `min_delay` and whose longest is `max_delay`.
+    /// Creates a back-off with a first delay of `min_delay` and a maximum of `max_delay`.
     pub const fn new(min_delay: Duration, max_delay: Duration) -> Self {
         Self {
             min_delay,

@@ -1,4 +1,4 @@
-//! A binding and its open conflict, with the names and times that the world outside knows.
+//! The JSON form of a binding with its open conflict or takeover.
 
 use std::net::IpAddr;
 
@@ -11,32 +11,32 @@ use crate::{
     AddressContext, BindingView, Clock, ConflictView, Evidence, FindingKind, Hint, TakeoverView,
 };
 
-/// One address on one segment, and who has claimed it: a line of JSON. Names are stable; fields may be
+/// A binding as a line of JSON: an address on a segment with the owners that claimed it. Names are stable; fields may be
 /// added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingRecord {
-    /// On which interface.
+    /// The name of the interface.
     pub interface: String,
-    /// In which VLAN: `0` untagged, `100`, `100.200`.
+    /// The VLAN: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
-    /// Which address.
+    /// The address.
     pub ip: IpAddr,
-    /// Whether the address matters.
+    /// Whether the address is tracked.
     pub tracked: bool,
-    /// Whether its disputes are on the ignore list.
+    /// Whether an ignore rule suppresses its disputes.
     pub ignored: bool,
-    /// Who: the current owner first. In an open conflict only those that take part.
+    /// The owners, the current one first. In an open conflict, only those that are part of it.
     pub owners: Vec<OwnerRecord>,
-    /// When it was last claimed, if it is silent: nobody answers for it.
+    /// The time of its last claim, if it is silent: no host replies for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent_since: Option<Timestamp>,
-    /// Its open conflict.
+    /// The open conflict of the binding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictRecord>,
-    /// Its takeover, if that is neither a move nor a conflict yet.
+    /// The takeover of the address, if it is neither a move nor a conflict yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takeover: Option<TakeoverRecord>,
-    /// Whose address it is, where a cluster knows.
+    /// The service and pool of the address, if the Kubernetes API has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Box<AddressContext>>,
 }
@@ -44,18 +44,18 @@ pub struct BindingRecord {
 /// An open conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictRecord {
-    /// Why it was opened.
+    /// The evidence that opened it.
     pub evidence: Evidence,
-    /// What may be the cause.
+    /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<Hint>,
-    /// When it was opened.
+    /// The time at which it was opened.
     pub since: Timestamp,
-    /// When there was last evidence.
+    /// The time of the last evidence.
     pub last_evidence: Timestamp,
-    /// Whether there has been no evidence for a while.
+    /// Whether there has been no evidence for the quiet time.
     pub quiet: bool,
-    /// How often there was evidence.
+    /// The number of observations of each kind of evidence.
     pub counts: CountsRecord,
 }
 
@@ -66,29 +66,29 @@ pub struct TakeoverRecord {
     pub from: MacAddr,
     /// The owner that claimed the address last.
     pub to: MacAddr,
-    /// When the last owner took the address over.
+    /// The time of the takeover.
     pub since: Timestamp,
 }
 
 /// A takeover that was not decided when the input ended: a line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndecidedRecord {
-    /// When the input ended.
+    /// The end of the input.
     pub time: Timestamp,
-    /// What is not decided.
+    /// The kind of decision that is missing.
     pub undecided: UndecidedKind,
-    /// On which interface.
+    /// The name of the interface.
     pub interface: String,
-    /// In which VLAN: `0` untagged, `100`, `100.200`.
+    /// The VLAN: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
-    /// Which address.
+    /// The address.
     pub ip: IpAddr,
-    /// The two owners, and since when.
+    /// The two owners and the time of the takeover.
     #[serde(flatten)]
     pub takeover: TakeoverRecord,
 }
 
-/// What can be undecided at the end of the input.
+/// A decision that can be missing at the end of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UndecidedKind {
@@ -97,7 +97,7 @@ pub enum UndecidedKind {
 }
 
 impl UndecidedRecord {
-    /// The takeover of a binding, if it is not decided at `time` and the address is not ignored.
+    /// The record of a binding's takeover that is undecided at `time`; `None` if there is none or the address is ignored.
     pub fn new(binding: &BindingRecord, time: Timestamp) -> Option<Self> {
         let takeover = binding.takeover.filter(|_| !binding.ignored)?;
         Some(Self {
@@ -122,7 +122,7 @@ impl TakeoverRecord {
 }
 
 impl BindingRecord {
-    /// Puts names and times to a binding.
+    /// Converts a binding to its JSON form.
     pub fn new(view: &BindingView, interface: String, clock: Clock) -> Self {
         Self {
             interface,
@@ -142,7 +142,7 @@ impl BindingRecord {
         }
     }
 
-    /// The finding that its conflict would be reported as now, if it has one.
+    /// The open conflict as a finding; `None` if there is none.
     pub fn as_finding(&self) -> Option<FindingRecord> {
         let conflict = self.conflict?;
         let finding = if conflict.quiet {

@@ -1,23 +1,23 @@
-//! The key of a binding: an address on one segment.
+//! The key of a binding.
 
 use std::net::IpAddr;
 
 use probe_common::wire::Vlan;
 use serde::Serialize;
 
-/// The part of the network in which an address is unique.
+/// A segment, in which an address is unique: an interface and a VLAN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Segment {
-    /// Index of the interface.
+    /// The index of the interface.
     pub interface: u32,
-    /// The VLAN on it.
+    /// The VLAN on the interface.
     pub vlan: Vlan,
 }
 
-/// What a binding is known under.
+/// The key of a binding: segment and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct BindingKey {
-    /// Where.
+    /// The segment.
     pub segment: Segment,
     /// The address.
     pub ip: IpAddr,

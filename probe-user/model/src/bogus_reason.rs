@@ -1,19 +1,19 @@
-//! Why a frame is not a valid claim.
+//! The reasons for which a frame is bogus.
 
-use probe_common::wire::Bogus;
+use probe_common::wire::BogusFrameReason;
 use serde::Serialize;
 
-/// Why a frame makes no valid claim.
+/// Why a frame is bogus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BogusReason {
-    /// The frame alone says so.
-    Frame(Bogus),
-    /// spa is the broadcast address of a connected network.
+    /// A reason in the frame itself.
+    Frame(BogusFrameReason),
+    /// The sender protocol address is the broadcast address of a connected network.
     SpaNetworkBroadcast,
 }
 
 impl BogusReason {
-    /// The word used in metrics, JSON and the docs.
+    /// The label in metrics, JSON and the docs.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Frame(reason) => reason.label(),

@@ -1,27 +1,27 @@
-//! What to do about a cause that the cluster knows: one table for findings and for `probe explain`.
+//! The next step for each cause in a cluster, for findings and for `probe explain`.
 
 use std::net::IpAddr;
 
 use super::next_step::{NextStep, quoted};
 use crate::CauseKind;
 
-/// A dispute whose cause is known, as far as a command needs it.
+/// The parameters of the next step for a dispute with a known cause.
 #[derive(Clone, Copy, Debug)]
 pub struct CauseSubject<'a> {
-    /// What is in dispute.
+    /// The address in dispute.
     pub ip: IpAddr,
-    /// Where the speakers live; MetalLB's usual place if it is not known.
+    /// The namespace of the speakers; if unknown, MetalLB's default is used.
     pub namespace: Option<&'a str>,
-    /// The node that should not have it, if it can be told.
+    /// The node that should not have the address, if known.
     pub node: Option<&'a str>,
-    /// The command that shows which machines the strangers are.
-    pub machines: &'a str,
+    /// The command that identifies the unknown hosts.
+    pub identify_command: &'a str,
 }
 
-/// The first step; `None` if the cause is not known.
-pub fn cause_step(kind: CauseKind, blamed: CauseSubject<'_>) -> Option<NextStep> {
-    let CauseSubject { ip, node, .. } = blamed;
-    let namespace = blamed.namespace.filter(|namespace| !namespace.is_empty());
+/// The next step for a cause; `None` if the cause is unknown.
+pub fn cause_step(kind: CauseKind, subject: CauseSubject<'_>) -> Option<NextStep> {
+    let CauseSubject { ip, node, .. } = subject;
+    let namespace = subject.namespace.filter(|namespace| !namespace.is_empty());
     let namespace = quoted(namespace.unwrap_or("metallb-system"));
     let (purpose, command) = match kind {
         CauseKind::NodeAddress => (
@@ -58,7 +58,7 @@ pub fn cause_step(kind: CauseKind, blamed: CauseSubject<'_>) -> Option<NextStep>
         CauseKind::ExternalDevice => (
             "see which machine the other one is; take the address off it, or out of the pool:"
                 .to_owned(),
-            blamed.machines.to_owned(),
+            subject.identify_command.to_owned(),
         ),
         CauseKind::OtherCluster => (
             "compare the pools of both clusters, and agree whose range it is:".to_owned(),
@@ -83,7 +83,7 @@ pub fn arp_flux() -> NextStep {
     )
 }
 
-/// All nodes answer for what kube-proxy has on a dummy interface.
+/// The next step if all nodes reply for the addresses that kube-proxy has configured on a dummy interface.
 pub fn ipvs_strict_arp() -> NextStep {
     NextStep::new(
         "in Kubernetes, see that strictARP is true:",

@@ -136,7 +136,7 @@ pub struct NeighborRecord {
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde wants"
+    reason = "the signature that serde requires"
 )]
 fn is_zero(number: &u32) -> bool {
     *number == 0
@@ -144,7 +144,7 @@ fn is_zero(number: &u32) -> bool {
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde wants"
+    reason = "the signature that serde requires"
 )]
 fn is_false(flag: &bool) -> bool {
     !flag
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// A record of every verdict, with every field and every word that it can have.
+    /// Records that together have every verdict, field and label.
     fn every_record() -> Vec<CheckRecord> {
         let number = CheckVerdict::ALL.len().max(Hint::ALL.len());
         (0..number)
@@ -233,7 +233,7 @@ mod tests {
             .collect()
     }
 
-    fn written() -> Vec<Value> {
+    fn json_values() -> Vec<Value> {
         let records = every_record().into_iter();
         records
             .map(|record| serde_json::to_value(record).unwrap())
@@ -241,38 +241,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_the_schema_says_and_reads_back() {
-        Schema::new(SCHEMA).assert_valid(&written());
+    fn records_are_valid_by_the_schema_and_deserialize() {
+        Schema::new(SCHEMA).assert_valid(&json_values());
         for record in every_record() {
-            let read: CheckRecord = serde_json::from_str(&to_json(&record)).unwrap();
-            assert_eq!(read, record);
+            let deserialized: CheckRecord = serde_json::from_str(&to_json(&record)).unwrap();
+            assert_eq!(deserialized, record);
         }
     }
 
     #[test]
-    fn the_schema_describes_every_field_and_word_and_no_other() {
-        let (schema, written) = (Schema::new(SCHEMA), written());
-        assert_eq!(schema.fields("/properties"), fields(&written));
+    fn the_schema_describes_exactly_the_fields_and_labels() {
+        let (schema, json) = (Schema::new(SCHEMA), json_values());
+        assert_eq!(schema.fields("/properties"), fields(&json));
         assert_eq!(
             schema.fields("/$defs/owner/properties"),
             fields(
-                written
-                    .iter()
+                json.iter()
                     .flat_map(|line| line["owners"].as_array().unwrap())
             )
         );
         assert_eq!(
             schema.fields("/properties/neighbor/properties"),
-            fields(written.iter().map(|line| &line["neighbor"]))
+            fields(json.iter().map(|line| &line["neighbor"]))
         );
         assert_eq!(
             schema.fields("/$defs/cluster/properties"),
-            fields(written.iter().map(|line| &line["cluster"]))
+            fields(json.iter().map(|line| &line["cluster"]))
         );
         assert_eq!(
-            schema.words("/properties/verdict/enum"),
+            schema.labels("/properties/verdict/enum"),
             CheckVerdict::LABELS
         );
-        assert_eq!(schema.words("/properties/hint/enum"), Hint::LABELS);
+        assert_eq!(schema.labels("/properties/hint/enum"), Hint::LABELS);
     }
 }

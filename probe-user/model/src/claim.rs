@@ -1,4 +1,4 @@
-//! A claim with the names and times that the world outside knows.
+//! The JSON form of a claim.
 
 use std::{
     borrow::Cow,
@@ -10,57 +10,57 @@ use probe_common::{
     counter::Direction,
     event::{ArpEvent, Hook},
     label_enum,
-    wire::{ArpFrame, Kind, MacAddr, Vlan},
+    wire::{ArpFrame, FrameKind, MacAddr, Vlan},
 };
 use serde::{Deserialize, Serialize};
 
 use super::vendor::vendor;
 
 label_enum! {
-    /// The forms of a claim.
+    /// The form of a claim.
     pub enum ClaimForm {
-        /// Its sender asks for another address, and says its own with it.
+        /// An ARP request for another address, which contains the sender's own.
         Request = "request",
-        /// Its sender answers.
+        /// An ARP reply.
         Reply = "reply",
-        /// Nobody asked: spa = tpa (gratuitous ARP), as request or reply.
+        /// An announcement (gratuitous ARP): a request or reply with spa = tpa.
         Announcement = "announcement",
     }
 }
 
-/// One claim: a line of JSON. Names are stable; fields may be added.
+/// A claim as a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRecord {
-    /// When it was seen.
+    /// The time at which it was observed.
     pub time: Timestamp,
-    /// What it looked like.
+    /// The form of the claim.
     pub claim: ClaimForm,
-    /// On which interface.
+    /// The name of the interface.
     pub interface: String,
-    /// In which VLAN: `0` untagged, `100`, `100.200`.
+    /// The VLAN: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
     /// Whether this host received (`ingress`) or sent (`egress`) it.
     pub direction: Direction,
-    /// spa: the address that is claimed.
+    /// The claimed address (spa).
     pub ip: IpAddr,
-    /// sha: who claims it.
+    /// The MAC that claims it (sha).
     pub mac: MacAddr,
-    /// The registered maker of `mac`.
+    /// The vendor of `mac`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Cow<'static, str>>,
-    /// tpa: the address that is asked for, or whose owner is answered.
+    /// The target address (tpa): the requested one, or in a reply that of the requester.
     pub target: IpAddr,
-    /// The Ethernet source.
+    /// The Ethernet source address.
     pub eth_src: MacAddr,
-    /// The Ethernet destination.
+    /// The Ethernet destination address.
     pub eth_dst: MacAddr,
 }
 
 impl ClaimRecord {
-    /// The claim that an event tells of, if it does.
+    /// The claim of an event; `None` if the event is no claim.
     pub fn new(event: &ArpEvent, interface: String, time: Timestamp) -> Option<Self> {
         let frame = &event.frame;
-        if event.kind() != Some(Kind::Claim) {
+        if event.kind() != Some(FrameKind::Claim) {
             return None;
         }
         Some(Self {

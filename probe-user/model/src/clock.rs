@@ -1,43 +1,42 @@
-//! Translates time stamps to the time of day.
+//! Converts time stamps to wall-clock time.
 
 use crate::Timestamp;
 
-/// How a [`Timestamp`] is read.
+/// The clock of a [`Timestamp`].
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
-    /// As `CLOCK_MONOTONIC`. The function reads the two clocks of the system and returns their difference, in
-    /// nanoseconds; it is called for each translation, because the time of day may be set at any time.
+    /// `CLOCK_MONOTONIC`. The function returns the current difference to `CLOCK_REALTIME`, in nanoseconds. It is called for
+    /// each conversion, because the wall clock may be set at any time.
     Monotonic(fn() -> i128),
-    /// As the time since 1970, read from a capture.
+    /// The time since 1970, as in captures.
     Epoch,
-    /// As `CLOCK_MONOTONIC`, with what has to be added for the time since 1970, in nanoseconds.
-    Shifted(i128),
+    /// `CLOCK_MONOTONIC`, with a fixed difference to the time since 1970, in nanoseconds.
+    FixedOffset(i128),
 }
 
 impl Clock {
-    /// The time of day of a time stamp. Translated when it is asked for, so that a clock that was set
-    /// meanwhile gives today's answer.
+    /// Converts a time stamp to wall-clock time, by the current setting of the wall clock.
     pub fn to_wall_clock(self, at: Timestamp) -> jiff::Timestamp {
         let epoch = i128::from(at.0) + self.offset_ns();
         jiff::Timestamp::from_nanosecond(epoch).unwrap_or(jiff::Timestamp::MAX)
     }
 
-    /// The same clock, read once: the two clocks cannot be read at the same instant, so a record whose
-    /// fields were each translated anew would show one moment as several, a few nanoseconds apart.
+    /// Returns this clock with a fixed offset. The two clocks cannot be read at the same instant, so repeated conversions
+    /// of one time stamp differ by nanoseconds; the fields of a record must not.
     #[must_use]
     pub fn read_once(self) -> Self {
-        Self::Shifted(self.offset_ns())
+        Self::FixedOffset(self.offset_ns())
     }
 
     fn offset_ns(self) -> i128 {
         match self {
             Self::Epoch => 0,
-            Self::Shifted(shift) => shift,
-            Self::Monotonic(read_shift) => read_shift(),
+            Self::FixedOffset(offset) => offset,
+            Self::Monotonic(read_offset) => read_offset(),
         }
     }
 
-    /// The time stamp of a time of day: the other way round.
+    /// Converts a wall-clock time to a time stamp.
     pub fn from_wall_clock(self, wall: jiff::Timestamp) -> Timestamp {
         let nanos = wall.as_nanosecond() - self.offset_ns();
         Timestamp(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))

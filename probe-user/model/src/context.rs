@@ -1,9 +1,9 @@
-//! What a cluster adds to a finding: whose address it is, and why it is in dispute.
+//! The Kubernetes context of a finding: the service and pool of its address, and the cause of a dispute.
 
 use probe_common::label_enum;
 use serde::{Deserialize, Serialize};
 
-/// A namespace and a name.
+/// The namespace and the name of a Kubernetes object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NamespacedName {
     /// The namespace.
@@ -12,93 +12,93 @@ pub struct NamespacedName {
     pub name: String,
 }
 
-/// As people write it: `shop/frontend`.
+/// Writes `namespace/name`.
 impl std::fmt::Display for NamespacedName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
-/// How an address is announced, by what the cluster says.
+/// How an address is announced, by the configuration of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnnouncementMode {
-    /// By ARP, perhaps by BGP as well.
+    /// By ARP, and possibly by BGP as well.
     Layer2,
-    /// By BGP only: nobody answers for it here.
+    /// By BGP only: no host replies for it on this segment.
     Bgp,
-    /// Its pool is advertised by nobody.
+    /// Not at all: no advertisement selects its pool.
     NotAnnounced,
-    /// Nothing says so: no pool of MetalLB's holds it.
+    /// Unknown: no MetalLB pool contains it.
     Unknown,
 }
 
-/// Whose address it is.
+/// The service, pool and announcement of an address in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressContext {
-    /// The services that have it: none, if it is only in a pool; several may share it.
+    /// The services with this address: none if it is only in a pool, several if they share it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<NamespacedName>,
-    /// The pool that it is from.
+    /// The pool of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<NamespacedName>,
-    /// How it is announced.
+    /// How the address is announced.
     pub announced: AnnouncementMode,
-    /// The nodes that MetalLB says announce it: a witness.
+    /// The nodes that announce it, by MetalLB's status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announcers: Vec<String>,
-    /// Why it is in dispute; only findings of that sort have it.
+    /// The cause of the dispute; only in findings of a dispute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<ClusterCause>,
 }
 
-/// Why an address is in dispute.
+/// The likely cause of a dispute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterCause {
-    /// The likely reason.
+    /// The kind of cause.
     pub kind: CauseKind,
-    /// Where the other owner belongs.
+    /// Whether the other owner is part of the cluster.
     pub scope: CauseScope,
-    /// What says so, a sentence each.
+    /// The evidence for the cause, one sentence each.
     pub evidence: Vec<String>,
 }
 
 label_enum! {
-    /// Likely reasons for an address of a cluster having more than one owner. Each has an entry in the runbook.
+    /// A likely cause for which an address of a cluster has more than one owner. Each has an entry in the runbook.
     pub enum CauseKind {
-        /// A node has the address on an interface, beside the node that announces it.
+        /// A node has the address configured on an interface, in addition to the node that announces it.
         NodeAddress = "node_address",
-        /// A speaker goes on announcing an address that is no longer its own.
+        /// A speaker continues to announce an address that another node announces now.
         StaleSpeaker = "stale_speaker",
-        /// More than one installation of an announcer is in the cluster.
+        /// The cluster has more than one installation of a load balancer's speakers.
         SeveralInstalls = "multiple_installations",
-        /// Two nodes announce the address because they do not see each other.
+        /// Two nodes announce the address because their speakers cannot communicate.
         SplitBrain = "split_brain",
-        /// A machine that is no node has the address.
+        /// A host outside the cluster has the address.
         ExternalDevice = "external_device",
-        /// The announcer of another cluster has the address.
+        /// A speaker of another cluster announces the address.
         OtherCluster = "other_cluster",
-        /// Services have one address without a key that lets them share it.
+        /// Several services have the same address without a common sharing key.
         SharedWithoutKey = "shared_without_key",
-        /// A node answers for addresses of all of its interfaces on each of them.
+        /// A node replies on each interface for the addresses of all its interfaces.
         ArpFlux = "arp_flux",
-        /// Every node answers for the addresses of services: kube-proxy in IPVS mode without `strictARP`.
+        /// Every node replies for the addresses of services: kube-proxy in IPVS mode without `strictARP`.
         IpvsStrictArp = "ipvs_strict_arp",
-        /// What is known does not say.
+        /// The cause is unknown.
         Unknown = "unknown",
     }
 }
 
 label_enum! {
-    /// Where those who dispute an address belong.
+    /// The relation of the owners in a dispute to the cluster.
     pub enum CauseScope {
-        /// All are nodes of this cluster.
+        /// All owners are nodes of this cluster.
         Internal = "internal",
-        /// One is no part of any cluster that is known.
+        /// One owner is not part of any known cluster.
         External = "external",
-        /// One is an announcer of another cluster.
+        /// One owner is a speaker of another cluster.
         CrossCluster = "cross_cluster",
-        /// It is not known which machines they are.
+        /// The owners are unknown hosts.
         Unknown = "unknown",
     }
 }

@@ -1,4 +1,4 @@
-//! The findings of a drill: a conflict that no host caused, to test who is notified of a real one.
+//! The findings of a drill: a simulated conflict, to test the notifications of a real one.
 //!
 //! Each record is marked as a drill, and its interface and segment have that name.
 
@@ -12,17 +12,17 @@ use crate::{
     Severity,
 };
 
-/// The address of every drill (TEST-NET-1, RFC 5737): nobody has it.
+/// The address of every drill (TEST-NET-1, RFC 5737), which no host has.
 pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// The interface and the segment of every drill.
+/// The name of the interface and the segment of every drill.
 pub const INTERFACE: &str = "drill";
-/// Who shares the address: made up, and readable as "drill" by those who read bytes.
+/// The owners in every drill: locally administered MACs that contain "drill" in ASCII.
 pub const MACS: [MacAddr; 2] = [
     MacAddr([0x02, b'd', b'r', b'i', b'l', 1]),
     MacAddr([0x02, b'd', b'r', b'i', b'l', 2]),
 ];
 
-/// What begins a drill.
+/// The finding that starts a drill.
 pub fn conflict(now: Timestamp) -> FindingRecord {
     let owner = |mac, role| OwnerRecord {
         node: None,
@@ -57,7 +57,7 @@ pub fn conflict(now: Timestamp) -> FindingRecord {
     }
 }
 
-/// What ends a drill.
+/// The finding that ends a drill.
 pub fn resolved(conflict: &FindingRecord, now: Timestamp) -> FindingRecord {
     FindingRecord {
         time: now,

@@ -1,45 +1,44 @@
-//! Texts of others in what people and CI systems read: what a stranger wrote into a manifest or a file name is shown, and
-//! does nothing.
+//! Escapes untrusted text, for example from manifests and file names, in output for people and CI systems.
 //!
-//! A terminal obeys escape sequences; a line break begins a line that looks like ours; some characters turn the order of
-//! letters round. CI systems obey what programs print: GitHub and its like lines that begin with `::word` or have `##[word]`
-//! (<https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs>), Azure and `TeamCity` `##word[`. They pass
-//! over spaces before it, so where lines are wrapped any word may be at the beginning of one.
+//! Terminals interpret escape sequences; a line break starts a line that looks like our output; some characters reverse
+//! the order of letters. CI systems interpret commands in the output: GitHub lines that start with `::word` or contain
+//! `##[word]` (<https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs>), Azure and `TeamCity`
+//! `##word[`. They skip leading spaces, so any word of a wrapped text may be at the start of a line.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// The text, with what would do something spelt out: `\n`, `\u{1b}`.
+/// Escapes control characters and the start of CI commands in a text, for example as `\n` or `\u{1b}`.
 pub fn escape_untrusted(text: &str) -> Cow<'_, str> {
     let is_command = text.contains("##") || text.contains("::");
     if !is_command && !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
-    let mut inert = String::with_capacity(text.len() + 8);
+    let mut escaped = String::with_capacity(text.len() + 8);
     for (at, letter) in text.char_indices() {
         if is_control(letter) {
-            inert.extend(letter.escape_default());
+            escaped.extend(letter.escape_default());
         } else if starts_command(&text[at..]) {
             // Writing to a String does not fail.
-            let _ = write!(inert, "{}", letter.escape_unicode());
+            let _ = write!(escaped, "{}", letter.escape_unicode());
         } else {
-            inert.push(letter);
+            escaped.push(letter);
         }
     }
-    Cow::Owned(inert)
+    Cow::Owned(escaped)
 }
 
-/// Whether a character does something instead of being shown.
+/// Whether a character controls the output instead of being shown.
 fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(
             letter,
-            // Line and paragraph separators, and what turns the order of letters round or takes no room.
+            // Line and paragraph separators, bidirectional controls and characters without width.
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
                 | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
         )
 }
 
-/// Whether this begins a command of a CI system. An IPv6 address is none.
+/// Whether the text starts with a command of a CI system. An IPv6 address is no command.
 fn starts_command(text: &str) -> bool {
     if text.starts_with("##") {
         return true;
@@ -49,7 +48,7 @@ fn starts_command(text: &str) -> bool {
     };
     let in_word = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'-';
     let mut word = rest.bytes().take_while(in_word);
-    // Every command has a letter that no address has.
+    // Every command has a letter that is no hexadecimal digit.
     word.any(|byte| byte.is_ascii_alphabetic() && !byte.is_ascii_hexdigit())
 }
 
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_do_something_is_spelt_out() {
+    fn control_characters_and_commands_are_escaped() {
         for (text, shown) in [
             ("a\u{1b}[31mX", "a\\u{1b}[31mX"),
             ("x\n::error::injected", "x\\n\\u{3a}:error\\u{3a}:injected"),
@@ -74,12 +73,12 @@ mod tests {
             ),
         ] {
             assert_eq!(escape_untrusted(text), shown);
-            assert_eq!(escape_untrusted(shown), shown, "twice is once");
+            assert_eq!(escape_untrusted(shown), shown, "escaping is idempotent");
         }
     }
 
     #[test]
-    fn what_does_nothing_stays_as_it_is() {
+    fn other_text_is_unchanged() {
         for text in [
             "pool default of cluster östlich: 株式",
             "::/0",

@@ -1,4 +1,4 @@
-//! What detection concludes: the only thing people and machines see of it.
+//! The findings of the detector, and their attributes.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{BindingKey, BogusReason, Segment, Timestamp};
 
 label_enum! {
-    /// The kinds of finding.
+    /// The kind of a finding.
     pub enum FindingKind {
         /// The first claim for an address on a segment.
         NewBinding = "new_binding",
@@ -30,19 +30,19 @@ label_enum! {
         StaleAnnouncement = "stale_announcement",
         /// A host probed for an address before using it and received a reply: the address is in use.
         ProbeDenied = "probe_denied",
-        /// A frame that makes no valid claim.
+        /// A bogus frame: it is no valid claim.
         BogusClaim = "bogus_claim",
         /// The Ethernet source of a claim is not its sender hardware address.
         SourceMismatch = "source_mismatch",
-        /// No claim for a tracked address, and no reply, for too long.
+        /// A tracked address without a claim or a reply for the configured time.
         Silent = "silent",
     }
 }
 
-/// What a finding says about the ownership of its address.
+/// The phase of a dispute that a finding reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisputePhase {
-    /// It is not about ownership.
+    /// The finding is not about ownership.
     None,
     /// The address has passed from one owner to another.
     Transfer,
@@ -63,21 +63,21 @@ pub enum FindingPublication {
     LogAndNotify,
 }
 
-/// What follows from the kind of a finding alone.
+/// The attributes of a finding that depend on its kind only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FindingAttributes {
     /// The severity on an address that is not tracked.
     pub severity: Severity,
     /// The severity on a tracked address.
     pub tracked_severity: Severity,
-    /// What it says about the ownership of the address.
+    /// The phase of a dispute that it reports.
     pub dispute: DisputePhase,
     /// Where it is published.
     pub publication: FindingPublication,
 }
 
 impl FindingKind {
-    /// The attributes of a kind: the one table of them.
+    /// The attributes of this kind.
     pub const fn attributes(self) -> FindingAttributes {
         use DisputePhase::{Contest, EndedConflict, OpenConflict, Transfer};
         use FindingPublication::{LogAndNotify, StreamOnly};
@@ -114,7 +114,7 @@ impl FindingKind {
         }
     }
 
-    /// Whether the finding is about who owns an address: what an ignore rule suppresses.
+    /// Whether the finding is about the ownership of an address, so that an ignore rule suppresses it.
     pub const fn is_dispute(self) -> bool {
         !matches!(self.attributes().dispute, DisputePhase::None)
     }
@@ -137,88 +137,88 @@ impl FindingKind {
 }
 
 label_enum! {
-    /// How much a finding matters.
+    /// The severity of a finding.
     pub enum Severity {
-        /// Good to know.
+        /// Information only.
         Info = "info",
-        /// Normal, but worth a line.
+        /// Normal, but significant.
         Notice = "notice",
-        /// Somebody should look.
+        /// To be investigated.
         Warning = "warning",
-        /// Somebody should look now.
+        /// To be investigated at once.
         Critical = "critical",
     }
 }
 
 label_enum! {
-    /// Why an address is said to have two owners.
+    /// The evidence that an address has two owners.
     pub enum Evidence {
-        /// Two owners answered the same request of a third party.
+        /// Two owners replied to the same request of another host.
         DuplicateReply = "duplicate_reply",
-        /// Owners keep taking the address from each other.
+        /// Owners repeatedly take the address over from each other.
         Alternation = "alternation",
-        /// This host holds the address, and a stranger goes on claiming it.
+        /// This host has the address, and another host continues to claim it.
         Local = "local",
-        /// Asked, two owners answered.
+        /// Two owners replied to ARP probes.
         Confirmed = "confirmed",
-        /// More owners claim the address than are remembered.
+        /// More owners claim the address than a binding stores.
         ManyOwners = "many_owners",
     }
 }
 
 label_enum! {
-    /// What the frames suggest as the cause.
+    /// The likely cause, by the observed frames.
     pub enum Hint {
-        /// Three or more stations answer one request: kube-proxy in IPVS mode without `strictARP`, which
-        /// makes every node answer for every service address.
+        /// Three or more hosts reply to one request: kube-proxy in IPVS mode without `strictARP`, with which every node
+        /// replies for every service address.
         IpvsStrictArp = "ipvs_strict_arp",
         /// Both owners are this host, or two MACs that reply for the same addresses, two or more: one host replies on
         /// several interfaces of one network (`arp_ignore`).
         ArpFlux = "arp_flux",
-        /// Two machines answer with one virtual-router MAC, or two machines beside it take turns: two
-        /// VRRP, CARP or HSRP masters.
+        /// Two VRRP, CARP or HSRP masters: two hosts reply with one virtual-router MAC, or two physical MACs in addition to
+        /// it alternate.
         TwoMasters = "two_masters",
-        /// A virtual-router MAC and an ordinary one answered the same request.
+        /// A virtual-router MAC and another MAC replied to the same request.
         RouterAndHost = "router_and_host",
         /// Two virtual-router MACs for one address: two groups (VRIDs) are configured with it.
         TwoRouterGroups = "two_router_groups",
-        /// One MAC only asks and the other only answers: bonding mode balance-alb.
+        /// One MAC only sends requests and the other only replies: bonding mode balance-alb.
         BalanceAlb = "balance_alb",
-        /// Two owners announce the address as the announcers of load balancers do, in both forms: two speakers
-        /// of MetalLB or kube-vip that do not know of each other.
+        /// Two owners announce the address as requests and replies, as speakers of load balancers do: two speakers of
+        /// MetalLB or kube-vip without a common leader.
         TwoAnnouncers = "two_announcers",
-        /// One owner announces the address so, and another merely has it: a static address or a DHCP lease
-        /// inside a pool.
+        /// One owner is such a speaker, and another one has the address configured: a static address or a DHCP lease in a
+        /// pool.
         AnnouncerAndHost = "announcer_and_host",
     }
 }
 
 label_enum! {
-    /// What part an owner plays in a finding.
+    /// The role of an owner in a finding.
     pub enum OwnerRole {
         /// It claimed the address last, or took it over.
         Current = "current",
         /// It claimed the address before.
         Earlier = "earlier",
-        /// It asked for the address.
+        /// It probed the address.
         Prober = "prober",
-        /// It sent the frame in question.
+        /// It sent the reported frame.
         Sender = "sender",
     }
 }
 
 label_enum! {
-    /// How an owner has announced an address to all hosts since it joined the present owners, from the weakest to the
+    /// How an owner has announced an address by broadcast since it joined the current owners, from the weakest to the
     /// strongest evidence of a load balancer's speaker.
     pub enum AnnouncementKind {
         /// It has not announced the address.
         None = "none",
-        /// It has not announced it since it joined; before that it did as a speaker does. A starting MetalLB speaker
-        /// announces every address for a moment.
+        /// It has not announced the address since it joined, but announced it as a speaker before. A starting MetalLB speaker
+        /// announces every address for a short time.
         Earlier = "earlier",
-        /// In one form, by requests or by replies, as hosts and routers do (RFC 5227 section 3, RFC 9568 section 8.1.2).
+        /// By requests only or by replies only, as hosts and routers do (RFC 5227 section 3, RFC 9568 section 8.1.2).
         Host = "host",
-        /// In both forms, as MetalLB and kube-vip do.
+        /// By requests and replies, as MetalLB and kube-vip do.
         Speaker = "speaker",
     }
 }
@@ -231,74 +231,73 @@ impl AnnouncementKind {
     }
 }
 
-/// One owner: a MAC, or the MACs that are one host.
+/// An owner in a finding: a MAC, or several MACs of one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OwnerView {
-    /// Its part in the finding.
+    /// Its role in the finding.
     pub role: OwnerRole,
-    /// Its MACs, the one seen last first. Never empty.
+    /// Its MACs, the last observed one first. Never empty.
     pub macs: Vec<MacAddr>,
     /// Whether it is this host.
     pub local: bool,
-    /// How it has announced the address since it joined the present owners.
+    /// How it has announced the address since it joined the current owners.
     pub announcement: AnnouncementKind,
-    /// When it first claimed the address, as far as is remembered.
+    /// The time of its first claim on the address, since the binding was stored.
     pub first_seen: Timestamp,
-    /// When it last claimed the address.
+    /// The time of its last claim on the address.
     pub last_seen: Timestamp,
-    /// How many of its claims were observed; what the kernel's economy held back is not among them.
+    /// The number of its claims that were emitted as events.
     pub claims: u64,
 }
 
-/// How often something happened.
+/// The number of observations of each kind of evidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EvidenceCounts {
-    /// Requests that two owners answered.
+    /// Requests to which two owners replied.
     pub duplicate_replies: u64,
-    /// Claims by an owner that had held the address before, after another had taken it.
+    /// Claims by an earlier owner after another owner's takeover.
     pub returns: u64,
-    /// Claims by a stranger to an address that this host holds.
+    /// Claims by other hosts on an address of this host.
     pub local: u64,
-    /// Rounds of asking that two owners answered.
+    /// Rounds of ARP probes to which two owners replied.
     pub confirmed: u64,
-    /// Findings like this one that were not reported since the last that was.
+    /// Suppressed findings of the same kind since the last one that was reported.
     pub suppressed: u64,
 }
 
-/// A conclusion.
+/// A finding of the detector about one address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What.
+    /// The kind of finding.
     pub kind: FindingKind,
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
-    /// When it became true.
+    /// The time of the finding.
     pub at: Timestamp,
-    /// Where.
+    /// The segment.
     #[serde(flatten)]
     pub segment: Segment,
     /// The address.
     pub ip: IpAddr,
-    /// When what it tells of began: the takeover of a move, the opening of a conflict, the last claim
-    /// before silence.
+    /// The start of the reported state: the takeover of a move, the opening of a conflict, the last claim before silence.
     pub since: Timestamp,
-    /// Who: the current owner first, then the others, the one seen last first.
+    /// The owners: the current one first, then the others, the last observed one first.
     pub owners: Vec<OwnerView>,
-    /// Why; only conflicts have it.
+    /// The evidence; only for conflicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
-    /// How often.
+    /// The number of observations of each kind of evidence.
     pub counts: EvidenceCounts,
-    /// What may be the cause.
+    /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<Hint>,
-    /// What is wrong with the frame; only [`FindingKind::BogusClaim`] has it.
+    /// Why the frame is bogus; only for [`FindingKind::BogusClaim`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bogus: Option<BogusReason>,
 }
 
 impl Finding {
-    /// The binding that this is about.
+    /// The key of the binding.
     pub const fn key(&self) -> BindingKey {
         BindingKey {
             segment: self.segment,

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use probe_common::wire::MacAddr;
 
-/// MACs that agree in some of their digits.
+/// A pattern of MAC addresses: some digits are fixed, the others arbitrary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MacPattern {
     value: u64,
@@ -22,7 +22,7 @@ impl MacPattern {
         Self::new(0x0005_73a0_0000, 0xffff_ffff_f000),
     ];
 
-    /// The MACs whose low 48 bits are `value` where `mask` has ones.
+    /// The pattern of the MACs whose bits under `mask` equal those of `value`.
     pub const fn new(value: u64, mask: u64) -> Self {
         Self {
             value: value & mask,
@@ -30,12 +30,12 @@ impl MacPattern {
         }
     }
 
-    /// Whether `mac` is one of them.
+    /// Whether the pattern matches `mac`.
     pub const fn matches(self, mac: MacAddr) -> bool {
         mac.to_u64() & self.mask == self.value
     }
 
-    /// Whether `mac` is a virtual router's by [`Self::VIRTUAL_ROUTERS`]: it passes from machine to machine.
+    /// Whether `mac` is a virtual-router MAC ([`Self::VIRTUAL_ROUTERS`]), which moves from host to host.
     pub fn is_virtual_router(mac: MacAddr) -> bool {
         let mut patterns = Self::VIRTUAL_ROUTERS.iter();
         patterns.any(|pattern| pattern.matches(mac))
@@ -59,7 +59,7 @@ impl fmt::Display for MacPattern {
     }
 }
 
-/// Why a text is not a MAC pattern.
+/// The text is not a MAC pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a MAC pattern: twelve hexadecimal digits, x for any, like 00:00:5e:00:01:xx")]
 pub struct MacPatternError;
@@ -67,7 +67,7 @@ pub struct MacPatternError;
 impl FromStr for MacPattern {
     type Err = MacPatternError;
 
-    /// Reads `00:00:5e:00:01:xx`, `x` for any digit.
+    /// Parses `00:00:5e:00:01:xx`, with `x` for any digit.
     fn from_str(text: &str) -> Result<Self, MacPatternError> {
         let (mut value, mut mask) = (0, 0);
         let mut bytes = 0;
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_reads_back_what_it_prints() {
+    fn the_text_form_of_a_pattern_parses_to_the_pattern() {
         for text in [
             "00:00:5e:00:01:xx",
             "00:00:0c:9f:fx:xx",
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_virtual_macs_of_every_protocol_are_known() {
+    fn the_virtual_macs_of_every_protocol_match() {
         for (mac, known) in [
             ("00:00:5e:00:01:33", true),
             ("00:00:5e:00:02:33", true),

@@ -1,4 +1,4 @@
-//! What to do about a finding: one command, and what it is for.
+//! The next step after a finding: a command with its purpose.
 
 use std::{borrow::Cow, path::PathBuf};
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{CauseKind, CheckVerdict, Evidence, FindingKind, Hint, OwnerRole};
 
-/// Where findings come from, which decides what can be asked next.
+/// The source of findings, on which the possible next steps depend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FindingOrigin {
-    /// This process watches by itself.
+    /// This process, with its own programs attached.
     Attached,
     /// The daemon on this host.
     Daemon,
@@ -22,17 +22,17 @@ pub enum FindingOrigin {
     Capture(PathBuf),
 }
 
-/// A command, and what it is for.
+/// A command for the reader of a finding, with its purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextStep {
-    /// Ends with a colon: the command follows.
+    /// The purpose; it ends with a colon, because the command follows.
     pub purpose: String,
-    /// For a shell.
+    /// The shell command.
     pub command: String,
 }
 
 impl NextStep {
-    /// For this, that command.
+    /// A step with this purpose and this command.
     pub fn new(purpose: impl Into<String>, command: impl Into<String>) -> Self {
         Self {
             purpose: purpose.into(),
@@ -41,7 +41,7 @@ impl NextStep {
     }
 }
 
-/// What to do about a finding, if there is something to do.
+/// The next step after a finding; `None` if nothing is to be done.
 pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextStep> {
     if record.drill {
         return None;
@@ -60,15 +60,15 @@ pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
         {
             Some(NextStep::new(
                 "a silent duplicate answers only when asked:",
-                check(record.ip, &record.interface, record.vlan, ""),
+                check_command(record.ip, &record.interface, record.vlan, ""),
             ))
         }
         FindingKind::Contested | FindingKind::Conflict | FindingKind::ConflictQuiet => {
-            Some(dispute(record, origin))
+            Some(dispute_step(record, origin))
         }
         FindingKind::ConflictResolved if can_be_probed(record, origin) => Some(NextStep::new(
             "nothing, or see whether it stays so:",
-            check(record.ip, &record.interface, record.vlan, " --for 60s"),
+            check_command(record.ip, &record.interface, record.vlan, " --for 60s"),
         )),
         FindingKind::ConflictResolved | FindingKind::ConflictExpired => Some(NextStep::new(
             "nothing, or see whether it stays so:",
@@ -98,7 +98,7 @@ pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
         )),
         FindingKind::Silent if can_be_probed(record, origin) => Some(NextStep::new(
             "ask for it:",
-            check(record.ip, &record.interface, record.vlan, ""),
+            check_command(record.ip, &record.interface, record.vlan, ""),
         )),
         FindingKind::Silent => Some(NextStep::new(
             "ask for it:",
@@ -107,12 +107,12 @@ pub fn next_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextS
     }
 }
 
-/// Whether the segment is at hand, and has ARP.
+/// Whether the address can be probed from this host: an IPv4 address that is not from a capture.
 fn can_be_probed(record: &FindingRecord, origin: &FindingOrigin) -> bool {
     record.ip.is_ipv4() && !matches!(origin, FindingOrigin::Capture(_))
 }
 
-/// What to do about what a check found out, if there is something to do.
+/// The next step after a check; `None` if nothing is to be done.
 pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
     let macs = |local: bool| -> Vec<_> {
         let owners = record.owners.iter().filter(|owner| owner.local == local);
@@ -122,7 +122,7 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
     };
     let by_hint = record
         .hint
-        .and_then(|hint| about_hint(hint, &record.interface, record.vlan));
+        .and_then(|hint| hint_step(hint, &record.interface, record.vlan));
     if by_hint.is_some() {
         return by_hint;
     }
@@ -142,14 +142,14 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
         )),
         CheckVerdict::Moved => Some(NextStep::new(
             "nothing, if somebody moved it; to see whether it stays:",
-            check(
+            check_command(
                 record.ip.into(),
                 &record.interface,
                 record.vlan,
                 " --for 60s",
             ),
         )),
-        // The hint names what to look at, or the two MACs do.
+        // Without a step for the hint, the MACs are to be identified.
         CheckVerdict::Contested => Some(NextStep::new(
             "see which hosts these are, and take the address off the one that is no router:",
             identify_hosts(
@@ -161,8 +161,8 @@ pub fn after_check(record: &CheckRecord) -> Option<NextStep> {
     }
 }
 
-/// Asks on the segment of an address who has it.
-fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> String {
+/// The command that probes an address on its segment.
+fn check_command(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> String {
     let vlan = match vlan {
         Vlan::UNTAGGED => String::new(),
         vlan => format!(" --vlan {vlan}"),
@@ -170,45 +170,45 @@ fn check(ip: std::net::IpAddr, interface: &str, vlan: Vlan, options: &str) -> St
     format!("probe check -i {}{vlan}{options} {ip}", quoted(interface))
 }
 
-fn dispute(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
+fn dispute_step(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
     if record.cluster.is_some() && *origin == FindingOrigin::Daemon {
         return NextStep::new(
             "see who has it now, who should, and what to do about it:",
             format!("probe explain {}", record.ip),
         );
     }
-    if let Some(step) = about_cluster(record, origin) {
+    if let Some(step) = cluster_step(record, origin) {
         return step;
     }
     let by_hint = record
         .hint
-        .and_then(|hint| about_hint(hint, &record.interface, record.vlan));
-    by_hint.unwrap_or_else(|| owners(record, origin))
+        .and_then(|hint| hint_step(hint, &record.interface, record.vlan));
+    by_hint.unwrap_or_else(|| owners_step(record, origin))
 }
 
-/// What to look at where the cluster knows the cause; `None` where what was seen says as much.
-fn about_cluster(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextStep> {
+/// The next step for the cause in the cluster; `None` if there is none.
+fn cluster_step(record: &FindingRecord, origin: &FindingOrigin) -> Option<NextStep> {
     let context = record.cluster.as_deref()?;
     let kind = context.cause.as_ref()?.kind;
     let pool = context.pool.as_ref();
-    // Whoever announces it as load balancers do is not the one that holds it besides.
-    let mut silent = record.owners.iter().filter(|owner| !owner.announces());
+    // The node with the address on an interface is not the one whose speaker announces it.
+    let mut not_announcing = record.owners.iter().filter(|owner| !owner.announces());
     let node = match kind {
-        CauseKind::NodeAddress => silent.find_map(|owner| owner.node.as_deref()),
+        CauseKind::NodeAddress => not_announcing.find_map(|owner| owner.node.as_deref()),
         _ => None,
     };
-    let strangers = macs_of(record, |owner| owner.node.is_none() && !owner.local);
-    let blamed = CauseSubject {
+    let unknown_hosts = macs_of(record, |owner| owner.node.is_none() && !owner.local);
+    let subject = CauseSubject {
         ip: record.ip,
         namespace: pool.map(|pool| pool.namespace.as_str()),
         node,
-        machines: &identify_hosts(&strangers, origin),
+        identify_command: &identify_hosts(&unknown_hosts, origin),
     };
-    cause_step(kind, blamed)
+    cause_step(kind, subject)
 }
 
-/// What to look at where a cause is likely; `None` where the owners themselves are the next step.
-fn about_hint(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
+/// The next step for a likely cause; `None` if the owners are to be identified.
+fn hint_step(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
     Some(match hint {
         Hint::IpvsStrictArp => ipvs_strict_arp(),
         Hint::ArpFlux => arp_flux(),
@@ -232,9 +232,9 @@ fn about_hint(hint: Hint, interface: &str, vlan: Vlan) -> Option<NextStep> {
     })
 }
 
-fn owners(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
+fn owners_step(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
     if record.evidence == Some(Evidence::Local) && *origin != FindingOrigin::Attached {
-        // The stranger is the unknown here; who holds the address is known.
+        // This host has the address, so only the other one is to be identified.
         return NextStep::new(
             "see which machine the other one is, and take the address off one of the two:",
             identify_hosts(&macs_of(record, |owner| !owner.local), origin),
@@ -252,7 +252,7 @@ fn owners(record: &FindingRecord, origin: &FindingOrigin) -> NextStep {
     )
 }
 
-/// Shows what else the machines with these MACs are known as.
+/// The command that shows the addresses of the hosts with these MACs.
 pub fn identify_hosts(macs: &[MacAddr], origin: &FindingOrigin) -> String {
     let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
     match origin {
@@ -283,7 +283,7 @@ fn keep_watching(record: &FindingRecord, origin: &FindingOrigin) -> String {
     }
 }
 
-/// VRRP and CARP are IP protocol 112.
+/// The command that captures VRRP and CARP advertisements (IP protocol 112).
 fn router_advertisements(interface: &str, vlan: Vlan) -> String {
     let tags: String = match vlan {
         Vlan([0, _]) => String::new(),
@@ -293,14 +293,14 @@ fn router_advertisements(interface: &str, vlan: Vlan) -> String {
     format!("tcpdump -c 10 -nvi {interface} {tags}ip proto 112")
 }
 
-fn macs_of(record: &FindingRecord, wanted: impl Fn(&OwnerRecord) -> bool) -> Vec<MacAddr> {
-    let wanted = record.owners.iter().filter(|owner| wanted(owner));
-    wanted
+fn macs_of(record: &FindingRecord, filter: impl Fn(&OwnerRecord) -> bool) -> Vec<MacAddr> {
+    let owners = record.owners.iter().filter(|owner| filter(owner));
+    owners
         .flat_map(|owner| owner.macs.iter().copied())
         .collect()
 }
 
-/// For a shell: as it is where that is safe, else in single quotes.
+/// Quotes a word for a shell, if necessary.
 pub(super) fn quoted(word: &str) -> Cow<'_, str> {
     let safe = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
     if !word.is_empty() && word.chars().all(safe) {
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_that_a_cluster_knows_has_a_step_of_its_own() {
+    fn each_cause_in_a_cluster_has_its_own_step() {
         let record = |kind: CauseKind| -> FindingRecord {
             serde_json::from_value(serde_json::json!({
                 "time": "2026-11-20T12:00:00Z", "finding": "conflict", "severity": "critical",
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_capture_survives_a_shell() {
+    fn words_are_quoted_for_a_shell() {
         assert_eq!(quoted("/tmp/a-1.pcapng"), "/tmp/a-1.pcapng");
         assert_eq!(quoted("two words"), "'two words'");
         assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");

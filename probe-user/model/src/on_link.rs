@@ -1,4 +1,4 @@
-//! What this host itself holds, in the terms of detection.
+//! The networks of this host by segment: the addresses that are on-link.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,15 +7,15 @@ use probe_common::wire::Vlan;
 
 use crate::{BindingKey, Link, Links, Segment};
 
-/// The IPv4 networks that this host is in on a segment of one interface.
+/// The IPv4 networks of this host on a segment of an interface.
 pub fn networks(links: &Links, interface: u32, vlan: Vlan) -> Vec<Ipv4Net> {
-    let here = Segment { interface, vlan };
-    let is_here = |link: &&Link| {
-        link.arp && segments(links, link, &|index| index == interface).contains(&here)
+    let segment = Segment { interface, vlan };
+    let is_on_segment = |link: &&Link| {
+        link.arp && segments(links, link, &|index| index == interface).contains(&segment)
     };
     let addresses = links
         .iter()
-        .filter(is_here)
+        .filter(is_on_segment)
         .flat_map(|link| &link.addresses);
     let mut networks: Vec<_> = addresses
         .filter_map(|network| match network {
@@ -28,23 +28,23 @@ pub fn networks(links: &Links, interface: u32, vlan: Vlan) -> Vec<Ipv4Net> {
     networks
 }
 
-/// The network and the broadcast address, which no host can have; a network of two addresses has neither (RFC 3021).
+/// The network and the broadcast address, which no host can have; `None` for a network without them (/31 or /32, RFC 3021).
 pub fn reserved_addresses(network: Ipv4Net) -> Option<[Ipv4Addr; 2]> {
     (network.prefix_len() < 31).then(|| [network.network(), network.broadcast()])
 }
 
-/// Whether a host in a network can have an address.
-pub fn has_host(network: Ipv4Net, address: Ipv4Addr) -> bool {
+/// Whether an address is a valid host address in a network.
+pub fn is_host_address(network: Ipv4Net, address: Ipv4Addr) -> bool {
     let is_reserved = || reserved_addresses(network).is_some_and(|two| two.contains(&address));
     network.contains(&address) && !is_reserved()
 }
 
-/// The IPv4 networks of this host, by watched segment: what is on-link.
+/// The on-link IPv4 networks of this host, by watched segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OnLinkNetworks(Vec<(Segment, Ipv4Net)>);
 
 impl OnLinkNetworks {
-    /// What these links say; only through the `watched` interfaces.
+    /// The networks of these links on the segments of `watched` interfaces.
     pub fn new(links: &Links, watched: impl Fn(u32) -> bool) -> Self {
         let mut on_link: Vec<_> = links
             .iter()
@@ -66,18 +66,18 @@ impl OnLinkNetworks {
         Self(on_link)
     }
 
-    /// The segments on which a host can have the address: usually one, or none.
+    /// The binding keys of an address, one for each segment on which a host can have it: usually one or none.
     pub fn keys(&self, ip: IpAddr) -> impl Iterator<Item = BindingKey> {
-        let here = self.0.iter().filter(move |(_, network)| match ip {
-            IpAddr::V4(ip) => has_host(*network, ip),
+        let networks = self.0.iter().filter(move |(_, network)| match ip {
+            IpAddr::V4(ip) => is_host_address(*network, ip),
             IpAddr::V6(_) => false,
         });
-        here.map(move |&(segment, _)| BindingKey { segment, ip })
+        networks.map(move |&(segment, _)| BindingKey { segment, ip })
     }
 }
 
-/// The watched segments on which an address of this interface is claimed: its own, or that of the parent
-/// or port that its frames pass.
+/// The watched segments on which addresses of an interface are claimed: its own, or those of the parent or the ports
+/// through which its frames pass.
 pub fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> Vec<Segment> {
     if watched(link.index) {
         return vec![Segment {
@@ -89,15 +89,15 @@ pub fn segments(links: &Links, link: &Link, watched: &impl Fn(u32) -> bool) -> V
     let parent = link.parent.and_then(|parent| links.get(parent));
     ports
         .chain(parent)
-        .filter(|below| watched(below.index))
-        .filter_map(|below| {
+        .filter(|lower| watched(lower.index))
+        .filter_map(|lower| {
             let vlan = match link.vlan {
-                Some(vid) if link.parent == Some(below.index) => Vlan([vid, 0]),
+                Some(vid) if link.parent == Some(lower.index) => Vlan([vid, 0]),
                 Some(_) => return None,
                 None => Vlan::UNTAGGED,
             };
             Some(Segment {
-                interface: below.index,
+                interface: lower.index,
                 vlan,
             })
         })
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_networks_of_a_segment_are_those_of_everything_that_speaks_there() {
+    fn the_networks_of_a_segment_include_those_of_vlan_children_and_macvlans() {
         let vlan = Link {
             parent: Some(1),
             vlan: Some(100),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_on_link_where_a_station_of_a_watched_network_can_have_it() {
+    fn an_address_is_on_link_where_a_host_of_a_watched_network_can_have_it() {
         let vlan = Link {
             parent: Some(1),
             vlan: Some(100),

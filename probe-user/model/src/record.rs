@@ -1,9 +1,9 @@
-//! A finding with the names and times that the world outside knows.
+//! The JSON form of a finding.
 
 use std::{borrow::Cow, net::IpAddr};
 
 use jiff::Timestamp;
-use probe_common::wire::{Bogus, MacAddr, Vlan};
+use probe_common::wire::{BogusFrameReason, MacAddr, Vlan};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::vendor::vendor;
@@ -12,97 +12,97 @@ use crate::{
     FindingKind, Hint, OwnerRole, OwnerView, Severity,
 };
 
-/// One finding: a line of JSON. Names are stable; fields may be added.
+/// A finding as a line of JSON. Names are stable; fields may be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingRecord {
-    /// When it became true.
+    /// The time of the finding.
     pub time: Timestamp,
-    /// What.
+    /// The kind of finding.
     pub finding: FindingKind,
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
-    /// On which interface.
+    /// The name of the interface.
     pub interface: String,
-    /// In which VLAN: `0` untagged, `100`, `100.200`.
+    /// The VLAN: `0` untagged, `100`, `100.200`.
     pub vlan: Vlan,
-    /// What the segment is called across nodes; a capture has no names.
+    /// The name of the segment across nodes; absent in captures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
-    /// Which address.
+    /// The address.
     pub ip: IpAddr,
-    /// An exercise: nobody claimed anything. Never said of anything real.
+    /// Whether the finding is a drill: simulated, without any claim.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drill: bool,
-    /// When what it tells of began.
+    /// The start of the reported state.
     pub since: Timestamp,
-    /// Who: the current owner first.
+    /// The owners, the current one first.
     pub owners: Vec<OwnerRecord>,
-    /// Why; only conflicts have it.
+    /// The evidence; only for conflicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
-    /// How often.
+    /// The number of observations of each kind of evidence.
     pub counts: CountsRecord,
-    /// What may be the cause.
+    /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<Hint>,
-    /// What is wrong with a bogus frame.
+    /// Why the frame is bogus; only for bogus frames.
     #[serde(
         default,
-        deserialize_with = "reason",
+        deserialize_with = "deserialize_reason",
         skip_serializing_if = "Option::is_none"
     )]
     pub reason: Option<BogusReason>,
-    /// Whose address it is, where a cluster knows.
+    /// The service and pool of the address, if the Kubernetes API has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Box<AddressContext>>,
 }
 
-/// One owner: a MAC, or the MACs that are one machine.
+/// An owner: a MAC, or several MACs of one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
-    /// Its MACs, the one seen last first.
+    /// Its MACs, the last observed one first.
     pub macs: Vec<MacAddr>,
-    /// The registered maker of the first MAC that has one.
+    /// The vendor of the first MAC that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Cow<'static, str>>,
-    /// The node of the cluster that it is.
+    /// Its node of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Its part in the finding.
+    /// Its role in the finding.
     pub role: OwnerRole,
     /// Whether it is this host.
     pub local: bool,
-    /// How it has announced the address since it joined the present owners.
+    /// How it has announced the address since it joined the current owners.
     #[serde(
         default = "not_announced",
         skip_serializing_if = "AnnouncementKind::is_none"
     )]
     pub announcement: AnnouncementKind,
-    /// When it first claimed the address.
+    /// The time of its first claim on the address.
     pub first_seen: Timestamp,
-    /// When it last claimed the address.
+    /// The time of its last claim on the address.
     pub last_seen: Timestamp,
-    /// How many of its claims were observed.
+    /// The number of its claims that were emitted as events.
     pub claims: u64,
 }
 
-/// How often something happened.
+/// The number of observations of each kind of evidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountsRecord {
-    /// Requests that two owners answered.
+    /// Requests to which two owners replied.
     pub duplicate_replies: u64,
-    /// Claims by an owner that had held the address before, after another had taken it.
+    /// Claims by an earlier owner after another owner's takeover.
     pub returns: u64,
-    /// Claims by a stranger to an address that this host holds.
+    /// Claims by other hosts on an address of this host.
     pub local: u64,
-    /// Rounds of asking that two owners answered.
+    /// Rounds of ARP probes to which two owners replied.
     pub confirmed: u64,
-    /// Findings like this one that were not reported since the last that was.
+    /// Suppressed findings of the same kind since the last one that was reported.
     pub suppressed: u64,
 }
 
 impl FindingRecord {
-    /// Puts names and times to a finding.
+    /// Converts a finding to its JSON form.
     pub fn new(finding: &Finding, interface: String, clock: Clock) -> Self {
         let clock = clock.read_once();
         Self {
@@ -124,7 +124,7 @@ impl FindingRecord {
         }
     }
 
-    /// The same, with the name of its segment.
+    /// Sets the name of the segment; an empty name removes it.
     #[must_use]
     pub fn with_segment(self, segment: String) -> Self {
         Self {
@@ -133,25 +133,25 @@ impl FindingRecord {
         }
     }
 
-    /// The line of JSON, without its end.
+    /// Serializes the record as a line of JSON, without the line end.
     pub fn to_json(&self) -> String {
         to_json(self)
     }
 }
 
-/// A record as a line of JSON, without its end.
+/// Serializes a record as a line of JSON, without the line end.
 pub fn to_json(record: &impl Serialize) -> String {
-    // Strings, numbers and lists of them: there is nothing in a record that JSON cannot say.
+    // Records consist of strings, numbers and lists, whose serialization does not fail.
     serde_json::to_string(record).unwrap_or_default()
 }
 
-/// What a record without the field says.
+/// The default of [`OwnerRecord::announcement`].
 const fn not_announced() -> AnnouncementKind {
     AnnouncementKind::None
 }
 
 impl OwnerRecord {
-    /// Whether it announces the address as a load balancer's speaker does.
+    /// Whether it announces the address as speakers of load balancers do.
     pub fn announces(&self) -> bool {
         self.announcement == AnnouncementKind::Speaker
     }
@@ -194,10 +194,12 @@ impl From<EvidenceCounts> for CountsRecord {
     }
 }
 
-fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BogusReason>, D::Error> {
-    probe_common::from_text::deserialize(deserializer, "what is wrong with a frame", |label| {
-        let of_the_frame = Bogus::from_label(label).map(BogusReason::Frame);
-        of_the_frame.or_else(|| {
+fn deserialize_reason<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BogusReason>, D::Error> {
+    probe_common::from_text::deserialize(deserializer, "the reason of a bogus frame", |label| {
+        let frame_reason = BogusFrameReason::from_label(label).map(BogusReason::Frame);
+        frame_reason.or_else(|| {
             let reason = BogusReason::SpaNetworkBroadcast;
             (reason.label() == label).then_some(reason)
         })

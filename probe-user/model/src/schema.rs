@@ -1,27 +1,27 @@
-//! What tests ask of the JSON schemas in the documentation.
+//! Test helpers for the JSON schemas in the documentation.
 
 #![allow(
     clippy::expect_used,
     clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "helpers of tests: a failure is a failed test"
+    reason = "test helpers: a panic fails the test"
 )]
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// A schema.
+/// A JSON schema.
 pub struct Schema(pub Value);
 
 impl Schema {
-    /// Reads it.
+    /// Parses a schema.
     pub fn new(text: &str) -> Self {
         Self(serde_json::from_str(text).unwrap())
     }
 
-    /// Every value is as it says, and there is one.
+    /// Asserts that all values are valid, and that there is at least one.
     pub fn assert_valid(&self, values: &[Value]) {
         let validator = jsonschema::options()
             .should_validate_formats(true)
@@ -37,19 +37,19 @@ impl Schema {
         }
     }
 
-    /// The words that it allows there.
-    pub fn words(&self, pointer: &str) -> Vec<&str> {
+    /// The labels that the `enum` at this pointer allows.
+    pub fn labels(&self, pointer: &str) -> Vec<&str> {
         let list = self.0.pointer(pointer).unwrap().as_array().unwrap();
-        list.iter().map(|word| word.as_str().unwrap()).collect()
+        list.iter().map(|label| label.as_str().unwrap()).collect()
     }
 
-    /// The fields that it describes there.
+    /// The fields that the `properties` at this pointer describe.
     pub fn fields(&self, pointer: &str) -> BTreeSet<String> {
         fields([self.0.pointer(pointer).unwrap()])
     }
 }
 
-/// The fields of all objects together; what is none has none.
+/// The fields of all objects together. Other values have none.
 pub fn fields<'a>(objects: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
     let objects = objects.into_iter().filter_map(Value::as_object);
     objects.flat_map(|object| object.keys().cloned()).collect()

@@ -1,6 +1,6 @@
-//! The schema in the documentation, held against what the program writes.
+//! Compares the schema in the documentation with the JSON form of findings.
 
-use probe_common::wire::{Bogus, MacAddr};
+use probe_common::wire::{BogusFrameReason, MacAddr};
 use serde_json::Value;
 
 use super::{
@@ -16,23 +16,23 @@ use crate::{
 
 const SCHEMA: &str = include_str!("../../../docs/finding.schema.json");
 
-fn written() -> Vec<Value> {
+fn json_values() -> Vec<Value> {
     let records = every_record();
     records
         .map(|record| serde_json::from_str(&record.to_json()).unwrap())
         .collect()
 }
 
-/// A finding of every kind, with every word that it can have.
+/// Findings that together have every kind and label.
 fn every_finding() -> Vec<Finding> {
     let mut findings = Vec::new();
-    let words = FindingKind::ALL.len().max(OwnerRole::ALL.len()) * 2;
-    let reasons: Vec<_> = Bogus::ALL
+    let count = FindingKind::ALL.len().max(OwnerRole::ALL.len()) * 2;
+    let reasons: Vec<_> = BogusFrameReason::ALL
         .iter()
         .map(|&reason| BogusReason::Frame(reason))
         .chain([BogusReason::SpaNetworkBroadcast])
         .collect();
-    for number in 0..words {
+    for number in 0..count {
         fn pick<T: Copy>(all: &[T], number: usize) -> T {
             all[number % all.len()]
         }
@@ -88,7 +88,7 @@ fn every_record() -> impl Iterator<Item = FindingRecord> {
     })
 }
 
-/// With every field and word that it can have.
+/// A cluster context; those of all numbers have every field and label.
 fn context(number: usize) -> AddressContext {
     let named = NamespacedName {
         namespace: "shop".to_owned(),
@@ -108,64 +108,64 @@ fn context(number: usize) -> AddressContext {
         cause: (number > 1).then(|| ClusterCause {
             kind: CauseKind::ALL[number % CauseKind::COUNT],
             scope: CauseScope::ALL[number % CauseScope::COUNT],
-            evidence: vec!["The nodes are not known".to_owned()],
+            evidence: vec!["The nodes are unknown".to_owned()],
         }),
     }
 }
 
 #[test]
 fn every_finding_is_valid_by_the_schema() {
-    Schema::new(SCHEMA).assert_valid(&written());
+    Schema::new(SCHEMA).assert_valid(&json_values());
 }
 
 #[test]
-fn the_schema_knows_every_word_and_no_other() {
+fn the_schema_has_exactly_the_labels() {
     let schema = Schema::new(SCHEMA);
-    let words = |pointer: &str| schema.words(pointer);
-    assert_eq!(words("/properties/finding/enum"), FindingKind::LABELS);
-    assert_eq!(words("/properties/severity/enum"), Severity::LABELS);
-    assert_eq!(words("/properties/evidence/enum"), Evidence::LABELS);
-    assert_eq!(words("/properties/hint/enum"), Hint::LABELS);
+    let labels = |pointer: &str| schema.labels(pointer);
+    assert_eq!(labels("/properties/finding/enum"), FindingKind::LABELS);
+    assert_eq!(labels("/properties/severity/enum"), Severity::LABELS);
+    assert_eq!(labels("/properties/evidence/enum"), Evidence::LABELS);
+    assert_eq!(labels("/properties/hint/enum"), Hint::LABELS);
     assert_eq!(
-        words("/$defs/owner/properties/role/enum"),
+        labels("/$defs/owner/properties/role/enum"),
         OwnerRole::LABELS
     );
     let cause = "/properties/cluster/properties/cause/properties";
-    assert_eq!(words(&format!("{cause}/kind/enum")), CauseKind::LABELS);
-    assert_eq!(words(&format!("{cause}/scope/enum")), CauseScope::LABELS);
-    let mut reasons = Bogus::LABELS.to_vec();
+    assert_eq!(labels(&format!("{cause}/kind/enum")), CauseKind::LABELS);
+    assert_eq!(labels(&format!("{cause}/scope/enum")), CauseScope::LABELS);
+    let mut reasons = BogusFrameReason::LABELS.to_vec();
     reasons.push(BogusReason::SpaNetworkBroadcast.label());
-    assert_eq!(words("/properties/reason/enum"), reasons);
+    assert_eq!(labels("/properties/reason/enum"), reasons);
 }
 
 #[test]
-fn the_schema_describes_every_field_and_no_other() {
-    let (schema, written) = (Schema::new(SCHEMA), written());
-    let mut finding = fields(&written);
-    // The daemon adds it.
+fn the_schema_describes_exactly_the_fields() {
+    let (schema, json) = (Schema::new(SCHEMA), json_values());
+    let mut finding = fields(&json);
+    // The daemon adds this field.
     finding.insert("sequence".to_owned());
     assert_eq!(schema.fields("/properties"), finding);
     assert_eq!(
         schema.fields("/$defs/owner/properties"),
-        fields(written.iter().map(|line| &line["owners"][0]))
+        fields(json.iter().map(|line| &line["owners"][0]))
     );
-    let known = || written.iter().map(|line| &line["cluster"]);
+    let contexts = || json.iter().map(|line| &line["cluster"]);
     let described = |pointer: &str| schema.fields(&format!("/properties/cluster/{pointer}"));
-    assert_eq!(described("properties"), fields(known()));
+    assert_eq!(described("properties"), fields(contexts()));
     assert_eq!(
         described("properties/cause/properties"),
-        fields(known().map(|known| &known["cause"]))
+        fields(contexts().map(|context| &context["cause"]))
     );
     assert_eq!(
         schema.fields("/$defs/counts/properties"),
-        fields(written.iter().map(|line| &line["counts"]))
+        fields(json.iter().map(|line| &line["counts"]))
     );
 }
 
 #[test]
-fn a_finding_reads_back_from_its_line() {
+fn a_finding_deserializes_from_its_json() {
     for record in every_record() {
-        let read: FindingRecord = serde_json::from_str(&to_json(&record)).unwrap();
-        assert_eq!(read, record);
+        let deserialized: FindingRecord = serde_json::from_str(&to_json(&record)).unwrap();
+        assert_eq!(deserialized, record);
     }
 }

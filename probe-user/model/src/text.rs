@@ -1,11 +1,11 @@
-//! Text in bounded space.
+//! Texts of bounded length.
 
 use std::error::Error;
 
-/// Errors that contain themselves are possible, if only by mistake.
+/// The maximum number of sources, because a chain of errors may be endless by mistake.
 const MAX_SOURCES: usize = 8;
 
-/// An error and its sources in one line, without what a source repeats.
+/// Writes an error and its sources in one line, without repeated messages.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -21,7 +21,7 @@ pub fn error_chain(error: &dyn Error) -> String {
     text
 }
 
-/// At most `max_bytes` bytes of a text, with an ellipsis where it was cut.
+/// Truncates a text to `max_bytes` bytes, with an ellipsis at its end.
 pub fn truncate(mut text: String, max_bytes: usize) -> String {
     const ELLIPSIS: char = '…';
     if text.len() > max_bytes {

@@ -1,4 +1,4 @@
-//! Time as detection knows it: a number that it is told, never one that it reads.
+//! The time stamps of the detector, which never reads a clock itself.
 
 use std::{
     ops::{Add, Sub},
@@ -7,17 +7,17 @@ use std::{
 
 use serde::Serialize;
 
-/// A point in time, in nanoseconds. Live it is `CLOCK_MONOTONIC`, in a capture the time since the epoch;
-/// detection only ever compares and subtracts, and both saturate: no clock can make it panic.
+/// A point in time, in nanoseconds: `CLOCK_MONOTONIC` for live events, the time since 1970 in captures. Arithmetic
+/// saturates, so that no time stamp causes a panic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The beginning of time.
+    /// Time zero.
     pub const ZERO: Self = Self(0);
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The duration since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,23 +1,21 @@
-//! What a MAC address tells of the machine behind it.
+//! The vendor or the kind of a MAC address.
 
 use std::{borrow::Cow, fmt::Write as _};
 
 use probe_common::wire::MacAddr;
 
-/// The registered maker, from the registry of the IEEE.
-///
-/// A locally administered address has none: whoever made the machine up chose it.
+/// The vendor of a MAC address, from the registry of the IEEE; `None` for locally administered addresses.
 pub fn vendor(mac: MacAddr) -> Option<Cow<'static, str>> {
     if is_locally_administered(mac) {
         return None;
     }
     let mut digits = String::with_capacity(12);
     for byte in mac.0 {
-        // A string takes every character.
+        // Writing to a String does not fail.
         let _ = write!(digits, "{byte:02X}");
     }
     let name = oui_data::lookup(&digits)?.organization();
-    // The registry has line ends and double spaces in some of its names.
+    // Some names in the registry have line breaks and double spaces.
     Some(if name.contains(char::is_whitespace) {
         let words: Vec<_> = name.split_whitespace().collect();
         words.join(" ").into()
@@ -26,7 +24,7 @@ pub fn vendor(mac: MacAddr) -> Option<Cow<'static, str>> {
     })
 }
 
-/// What a person is told of a MAC address: a protocol's own, a hypervisor's, or its maker.
+/// Describes a MAC address by its protocol, its hypervisor or its vendor.
 pub fn describe(mac: MacAddr) -> Cow<'static, str> {
     match mac.0 {
         [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, group] => {
@@ -61,16 +59,16 @@ mod tests {
     }
 
     #[test]
-    fn the_maker_is_the_one_in_the_registry_of_the_ieee() {
-        let maker = vendor("00:00:00:00:00:01".parse().unwrap());
-        assert_eq!(maker.as_deref(), Some("XEROX CORPORATION"));
-        // A block of 28 bits goes before the block of 24 bits that it is in.
-        let maker = vendor("b8:4c:87:40:00:00".parse().unwrap());
-        assert_eq!(maker.as_deref(), Some("Blum Novotest GmbH"));
+    fn the_vendor_is_that_of_the_ieee_registry() {
+        let name = vendor("00:00:00:00:00:01".parse().unwrap());
+        assert_eq!(name.as_deref(), Some("XEROX CORPORATION"));
+        // A block of 28 bits takes precedence over the block of 24 bits that contains it.
+        let name = vendor("b8:4c:87:40:00:00".parse().unwrap());
+        assert_eq!(name.as_deref(), Some("Blum Novotest GmbH"));
     }
 
     #[test]
-    fn an_address_that_somebody_made_up_has_no_maker() {
+    fn a_locally_administered_address_has_no_vendor() {
         assert_eq!(vendor("02:00:00:00:00:01".parse().unwrap()), None);
         assert_eq!(
             described("02:00:00:00:00:01"),
@@ -79,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_protocols_say_which_and_which_group() {
+    fn addresses_of_protocols_are_described_with_protocol_and_group() {
         assert_eq!(
             described("00:00:5e:00:01:33"),
             "virtual router (VRRP or CARP), group 51"
@@ -99,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_breaks_a_line() {
+    fn no_vendor_name_contains_a_line_break() {
         for top in 0..=u8::MAX {
             for middle in 0..=u8::MAX {
                 let name = vendor(MacAddr([0, top, middle, 0, 0, 0])).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What can be asked about bindings at any time.
+//! Views of the detector's bindings, for the API and the metrics.
 
 use probe_common::wire::MacAddr;
 use serde::Serialize;
@@ -8,21 +8,21 @@ use super::{BindingKey, Evidence, EvidenceCounts, Hint, OwnerView, Timestamp};
 /// A binding as the API and the metrics show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BindingView {
-    /// Where and which address.
+    /// The key of the binding.
     #[serde(flatten)]
     pub key: BindingKey,
-    /// Whether the address matters.
+    /// Whether the address is tracked.
     pub tracked: bool,
-    /// Whether its disputes are on the ignore list.
+    /// Whether an ignore rule suppresses its disputes.
     pub ignored: bool,
-    /// Who has claimed it: the current owner first. In an open conflict only those that take part. Empty if
-    /// nobody has, which only an expected address survives.
+    /// The owners that claimed the address, the current one first. In an open conflict, only those that are part of it.
+    /// Empty only for a tracked address without claims.
     pub owners: Vec<OwnerView>,
-    /// When it was last claimed, if it has been reported as silent since; `None` once it speaks again.
+    /// The time of the last claim, if the address has been reported as silent since.
     pub silent_since: Option<Timestamp>,
-    /// Its open conflict.
+    /// The open conflict of the binding.
     pub conflict: Option<ConflictView>,
-    /// Its takeover, if that is neither a move nor a conflict yet.
+    /// The takeover of the address, if it is neither a move nor a conflict yet.
     pub takeover: Option<TakeoverView>,
 }
 
@@ -33,23 +33,23 @@ pub struct TakeoverView {
     pub from: MacAddr,
     /// The owner that claimed the address last.
     pub to: MacAddr,
-    /// When the last owner took the address over.
+    /// The time of the takeover.
     pub since: Timestamp,
 }
 
-/// An open conflict as the API and the metrics show it.
+/// An open conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ConflictView {
-    /// Why it was opened.
+    /// The evidence that opened it.
     pub evidence: Evidence,
-    /// What may be the cause.
+    /// The likely cause.
     pub hint: Option<Hint>,
-    /// When it was opened.
+    /// The time at which it was opened.
     pub opened_at: Timestamp,
-    /// When there was last evidence.
+    /// The time of the last evidence.
     pub last_evidence: Timestamp,
-    /// Whether there has been no evidence for a while.
+    /// Whether there has been no evidence for the quiet time.
     pub quiet: bool,
-    /// How often there was evidence.
+    /// The number of observations of each kind of evidence.
     pub counts: EvidenceCounts,
 }

@@ -1,24 +1,24 @@
-//! The watched interfaces: how each is watched, or why it is not.
+//! The watched interfaces with the state of their attachment.
 
 use probe_common::{event::Hook, label_enum};
 
-/// How arriving frames are seen.
+/// The mode in which received frames are observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttachedMode {
-    /// XDP in the driver: earliest and cheapest, before a socket buffer exists.
+    /// XDP in the driver: the earliest and cheapest hook, before a socket buffer is allocated.
     Native,
-    /// TC ingress: sees tags that the network card stripped, and gets along with every other program.
+    /// TC ingress: can read VLAN tags that the network card stripped, and works beside other programs.
     Tc,
-    /// XDP after the socket buffer was made: costs all traffic, for drivers without XDP.
+    /// Generic XDP, after a socket buffer is allocated: for drivers without XDP; slows down all traffic.
     Generic,
 }
 
 impl AttachedMode {
-    /// Every mode.
+    /// All modes.
     pub const ALL: [Self; 3] = [Self::Native, Self::Tc, Self::Generic];
 
-    /// The word used in flags, metrics and JSON.
+    /// The label in flags, metrics and JSON.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -27,7 +27,7 @@ impl AttachedMode {
         }
     }
 
-    /// Whether it takes the interface's XDP slot.
+    /// Whether it uses the XDP hook of the interface.
     pub const fn is_xdp(self) -> bool {
         match self {
             Self::Native | Self::Generic => true,
@@ -35,7 +35,7 @@ impl AttachedMode {
         }
     }
 
-    /// The hook of arriving frames.
+    /// The hook of received frames.
     pub const fn ingress_hook(self) -> Hook {
         match self {
             Self::Native | Self::Generic => Hook::Xdp,
@@ -51,101 +51,100 @@ impl std::fmt::Display for AttachedMode {
 }
 
 label_enum! {
-    /// Why an interface is watched in the way it is.
+    /// Why an interface is watched in its mode.
     pub enum AttachReason {
-        /// Somebody asked for this mode.
+        /// This mode was requested.
         Requested = "requested",
-        /// A network card whose driver has native XDP, and nothing speaks against it.
+        /// The driver supports native XDP, and no other reason applies.
         NativeIsFree = "native_available",
-        /// Native XDP on such a device turns segmentation offload off: on veth it took TCP from 18 to
-        /// 7 Gbit/s, and TC cost nothing measurable.
+        /// Native XDP disables segmentation offload of the driver: on veth it reduced TCP from 18 to 7 Gbit/s, while TC had
+        /// no measurable cost.
         BreaksOffload = "disables_offload",
-        /// XDP on a bond reports its ports.
+        /// XDP on a bond reports the interface indexes of its ports.
         BondMaster = "bond_master",
-        /// A device of the kernel's own, where XDP gains nothing.
+        /// A virtual device, for which XDP has no advantage.
         VirtualDevice = "virtual_device",
-        /// The network card strips VLAN tags, and XDP would take the frames of two VLANs for one segment.
+        /// The network card strips VLAN tags, so that XDP would treat several VLANs as one segment.
         VlanOffload = "vlan_offload",
-        /// The driver takes the link down when a program is attached.
+        /// The driver resets the link when an XDP program is attached.
         ResetsLink = "link_reset",
-        /// The driver is not known to keep the link when a program is attached.
+        /// The driver is not in the list of those that keep the link when an XDP program is attached.
         DriverNotListed = "driver_unknown",
-        /// The MTU needs multi-buffer XDP, which this kernel does not have.
+        /// The MTU requires multi-buffer XDP, which this kernel does not support.
         Mtu = "mtu",
-        /// Somebody else's XDP program is attached. It stays.
+        /// An XDP program of another process is attached. It is never replaced.
         XdpTaken = "xdp_in_use",
-        /// The driver refused native XDP when it was tried.
+        /// An attempt to attach native XDP failed.
         NativeRefused = "native_refused",
-        /// An operator released the XDP slot for somebody else.
+        /// The operator released the XDP hook.
         Released = "released",
     }
 }
 
-/// The decision.
+/// The planned mode of attachment, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachPlan {
-    /// How arriving frames are seen.
+    /// The mode in which received frames are observed.
     pub mode: AttachedMode,
-    /// Why so.
+    /// The reason.
     pub reason: AttachReason,
 }
 
-/// A watched interface, for those who show it.
+/// A watched interface with the state of its attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedInterface {
-    /// Its index.
+    /// The index of the interface.
     pub ifindex: u32,
-    /// Its name now.
+    /// The current name of the interface.
     pub name: String,
-    /// How its arriving frames are seen, and why so; or why they are not.
+    /// The state of the attachment.
     pub state: WatchState,
 }
 
-/// Whether an interface that should be watched is.
+/// The state of the attachment to a watched interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {
     /// The programs are attached.
     Attached {
-        /// How, and why so.
+        /// The mode with its reason.
         plan: AttachPlan,
-        /// Whether the VLAN of an arriving frame can be told: not where the network card strips the tag
-        /// before XDP sees it.
+        /// Whether the programs can read the VLAN of received frames: not if the network card strips tags before XDP runs.
         vlan_visible: bool,
     },
-    /// They could not be attached; it is tried again.
+    /// The programs could not be attached; the attachment is retried.
     Failed {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// All interfaces that should be watched.
+/// All watched interfaces, also those with a failed attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchedInterfaces(Vec<WatchedInterface>);
 
 impl WatchedInterfaces {
-    /// Whether the interface should be watched.
+    /// Whether the interface is watched.
     pub fn contains(&self, ifindex: u32) -> bool {
         self.get(ifindex).is_some()
     }
 
-    /// The interface with this index.
+    /// Returns the interface with this index.
     pub fn get(&self, ifindex: u32) -> Option<&WatchedInterface> {
         self.0.iter().find(|watched| watched.ifindex == ifindex)
     }
 
-    /// The name of the interface with this index, also of one that is gone.
+    /// The name of the interface with this index; `ifINDEX` if it is not watched.
     pub fn name_of(&self, ifindex: u32) -> String {
         let watched = self.get(ifindex);
         watched.map_or_else(|| format!("if{ifindex}"), |watched| watched.name.clone())
     }
 
-    /// Every one of them, in the order of its index.
+    /// Iterates over the interfaces in the order of their indexes.
     pub fn iter(&self) -> impl Iterator<Item = &WatchedInterface> {
         self.0.iter()
     }
 
-    /// Whether there is at least one, and the programs are attached to all of them.
+    /// Whether there is at least one interface, and the programs are attached to all of them.
     pub fn is_any_attached(&self) -> bool {
         let attached =
             |watched: &WatchedInterface| matches!(watched.state, WatchState::Attached { .. });

@@ -1,4 +1,4 @@
-//! What this host holds, in the terms of detection.
+//! Derives the detector's facts about this host from its interfaces.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,12 @@ use ipnet::IpNet;
 use probe_detect::HostFacts;
 use probe_model::{BindingKey, DefaultRoute, Links, on_link::segments};
 
-/// Derives the facts that concern the watched interfaces.
+/// Derives the facts about this host on the segments of `watched` interfaces: MACs, addresses, broadcasts and gateways.
 pub fn host_facts(links: &Links, watched: impl Fn(u32) -> bool) -> HostFacts {
     let mut facts = HostFacts::default();
     for link in links.iter() {
         facts.macs.extend(link.mac);
-        // IPVS nodes have every service address on a dummy or loopback, and hold none of them.
+        // IPVS nodes have all service addresses on a dummy or loopback interface, for which they must not reply.
         if !link.arp {
             continue;
         }
@@ -65,15 +65,18 @@ mod tests {
         }
     }
 
-    fn held(links: impl IntoIterator<Item = Link>, watched: u32) -> Vec<(String, String)> {
+    fn host_addresses(
+        links: impl IntoIterator<Item = Link>,
+        watched: u32,
+    ) -> Vec<(String, String)> {
         let facts = host_facts(&links.into_iter().collect(), |index| index == watched);
-        let mut held: Vec<_> = facts
+        let mut addresses: Vec<_> = facts
             .addresses
             .keys()
             .map(|key| (key.ip.to_string(), key.segment.vlan.to_string()))
             .collect();
-        held.sort();
-        held
+        addresses.sort();
+        addresses
     }
 
     fn pair(ip: &str, vlan: &str) -> (String, String) {
@@ -93,7 +96,7 @@ mod tests {
             ..link(3, "192.0.2.3/24")
         };
         assert_eq!(
-            held([eth0.clone(), vlan, macvlan], 1),
+            host_addresses([eth0.clone(), vlan, macvlan], 1),
             [
                 pair("192.0.2.1", "0"),
                 pair("192.0.2.3", "0"),
@@ -106,25 +109,25 @@ mod tests {
             ..eth0
         };
         assert_eq!(
-            held([port, link(4, "192.0.2.4/24")], 1),
+            host_addresses([port, link(4, "192.0.2.4/24")], 1),
             [pair("192.0.2.4", "0")]
         );
     }
 
     #[test]
-    fn what_is_on_loopback_or_another_wire_is_not_held_here() {
+    fn addresses_on_loopback_or_another_segment_are_not_included() {
         let dummy = Link {
             arp: false,
             ..link(2, "192.0.2.9/32")
         };
         assert_eq!(
-            held([link(1, "192.0.2.1/24"), dummy, link(3, "192.0.2.5/24")], 1),
+            host_addresses([link(1, "192.0.2.1/24"), dummy, link(3, "192.0.2.5/24")], 1),
             [pair("192.0.2.1", "0")]
         );
     }
 
     #[test]
-    fn the_gateway_is_known_on_the_interface_that_leads_to_it() {
+    fn the_gateway_is_a_fact_of_its_egress_interface() {
         let gateway = Some("192.0.2.254".parse().unwrap());
         let route = DefaultRoute {
             interface: 1,
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_broadcast_address_of_a_connected_network_is_known() {
+    fn the_broadcast_address_of_a_connected_network_is_a_fact() {
         let links = [link(1, "192.0.2.1/24"), link(2, "198.51.100.0/31")]
             .into_iter()
             .collect();

@@ -1,7 +1,6 @@
-//! The interfaces of this host and their addresses, from netlink.
+//! Watches the interfaces of this host and their addresses by netlink.
 //!
-//! State, not events: whatever changes, the whole picture is read again and handed on. A burst of changes
-//! costs one reading.
+//! After any change, the complete state is read again and published. A burst of changes causes one read.
 
 use std::{
     io,
@@ -29,20 +28,20 @@ use rustix::io::Errno;
 use thiserror::Error;
 use tokio::{sync::watch, time::timeout};
 
-/// How long changes are collected before the picture is read again.
-const SETTLE: Duration = Duration::from_millis(50);
+/// The time during which changes are collected before the state is read again.
+const DEBOUNCE_DELAY: Duration = Duration::from_millis(50);
 
-/// How often the default route is looked up when nothing else has changed. Changes of routes are not
-/// subscribed to: a router's table changes all the time.
+/// The interval of reads without a change, for the default route. Route changes are not subscribed to, because the table
+/// of a router changes continuously.
 const ROUTE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the interfaces could not be read.
 #[derive(Debug, Error)]
 pub enum LinksError {
-    /// No netlink socket.
+    /// The netlink socket could not be opened.
     #[error("cannot open a netlink socket: {0}")]
     Socket(#[from] io::Error),
-    /// The kernel refused to list them.
+    /// The kernel returned an error.
     #[error("cannot list the interfaces: {0}")]
     Dump(#[from] rtnetlink::Error),
     /// The netlink connection ended.
@@ -50,16 +49,17 @@ pub enum LinksError {
     Closed,
 }
 
-/// Reads the interfaces and follows them from then on, in a task of its own. The receiver has the present interfaces
-/// at once; it is closed when netlink ends.
-pub async fn follow() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
-    let (receiver, watcher) = open().await?;
+/// Reads the interfaces and watches them in a spawned task. The receiver has the current interfaces at once; it is closed
+/// when the netlink connection ends.
+pub async fn watch_links() -> Result<watch::Receiver<Arc<Links>>, LinksError> {
+    let (receiver, watcher) = link_watcher().await?;
     tokio::spawn(watcher);
     Ok(receiver)
 }
 
-/// The same, with the task for the caller to run: it ends when netlink ends, or when nobody has the receiver.
-pub async fn open() -> Result<
+/// Reads the interfaces and returns the task that watches them, to be run by the caller. The task ends when the netlink
+/// connection ends or when all receivers are dropped.
+pub async fn link_watcher() -> Result<
     (
         watch::Receiver<Arc<Links>>,
         impl Future<Output = ()> + Send + 'static,
@@ -82,11 +82,11 @@ pub async fn open() -> Result<
     let reader = async move {
         loop {
             match timeout(ROUTE_INTERVAL, changes.next()).await {
-                Ok(Some(_)) => tokio::time::sleep(SETTLE).await,
+                Ok(Some(_)) => tokio::time::sleep(DEBOUNCE_DELAY).await,
                 Ok(None) => break,
                 Err(_elapsed) => {}
             }
-            // What has come meanwhile is part of the picture that is read now.
+            // The next read includes all changes that were received so far.
             while changes.try_recv().is_ok() {}
             match read(&handle).await {
                 Ok(links) => {
@@ -98,8 +98,8 @@ pub async fn open() -> Result<
                         modified
                     });
                 }
-                // A dump that was interrupted by yet another change; that change is in the queue.
-                Err(error) => tracing::debug!(%error, "interfaces not read"),
+                // Another change interrupted the dump; it is in the queue, so the state is read again.
+                Err(error) => tracing::debug!(%error, "cannot read the interfaces"),
             }
             if sender.is_closed() {
                 break;
@@ -136,19 +136,18 @@ async fn read(handle: &Handle) -> Result<Links, LinksError> {
     Ok(links.with_default_route(default_route(handle).await?))
 }
 
-/// Looks up where a packet to the rest of the world would go. One look-up instead of a dump: a router may
-/// have a million routes. TEST-NET-2 (RFC 5737) stands for the rest of the world, because nobody routes it
-/// in particular.
+/// Looks up the default route: the route to an address of TEST-NET-2 (RFC 5737), for which no other route exists. One
+/// lookup instead of a dump, because a router may have a million routes.
 async fn default_route(handle: &Handle) -> Result<Option<DefaultRoute>, LinksError> {
-    let elsewhere = Ipv4Addr::new(198, 51, 100, 1);
+    let off_link = Ipv4Addr::new(198, 51, 100, 1);
     let request = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(elsewhere, 32)
+        .destination_prefix(off_link, 32)
         .build();
     let route = match handle.route().get(request).execute().try_next().await {
         Ok(Some(route)) => route,
         Ok(None) => return Ok(None),
         Err(error) if is_no_route(&error) => return Ok(None),
-        // It may well be there: an interface is not left because a question went unanswered.
+        // The route may exist nevertheless: a failed lookup must not change the watched interfaces.
         Err(error) => return Err(error.into()),
     };
     let interface = route

@@ -1,5 +1,5 @@
-//! What the kernel believes of its neighbours: a stale entry keeps traffic going to the wrong machine long after
-//! the wire has changed its mind.
+//! Reads the neighbour table of the kernel. With a stale entry, this host keeps sending packets to the previous owner of
+//! an address.
 
 use std::{
     collections::HashMap,
@@ -19,17 +19,17 @@ use rtnetlink::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-/// How old the picture may be: scrapes by several servers cost one reading.
+/// The maximum age of a cached table: scrapes by several servers cause one read.
 const CACHE_AGE: Duration = Duration::from_secs(5);
-/// How long the kernel may take.
+/// The timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
-/// Entries that are looked at. A kernel keeps 1024 by default (`gc_thresh3`).
+/// The maximum number of entries to read. The kernel's default is 1024 (`gc_thresh3`).
 const MAX_ENTRIES: usize = 65_536;
 
-/// The kernel's entries for IPv4 neighbours, by the index of their interface.
+/// The MACs of IPv4 neighbours, by interface index and address.
 pub type NeighbourTable = HashMap<(u32, IpAddr), MacAddr>;
 
-/// Reads them when somebody wants them. Clones share the last picture.
+/// Reads the neighbour table on demand. Clones share a cached table.
 #[derive(Clone, Debug)]
 pub struct NeighbourReader(Arc<Mutex<NeighbourCache>>);
 
@@ -41,7 +41,7 @@ struct NeighbourCache {
 }
 
 impl NeighbourReader {
-    /// Opens a netlink socket in the present network namespace.
+    /// Opens a netlink socket in the current network namespace.
     pub fn open() -> std::io::Result<Self> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
@@ -52,25 +52,25 @@ impl NeighbourReader {
         }))))
     }
 
-    /// What the kernel believes now, or a moment ago. Nothing, where it does not say so in time.
+    /// Returns the neighbour table, cached for up to 5 s; an empty table if it cannot be read in time.
     pub async fn read(&self) -> Arc<NeighbourTable> {
-        let mut picture = self.0.lock().await;
-        if picture.read_at.is_none_or(|at| at.elapsed() > CACHE_AGE) {
-            picture.neighbours = match timeout(READ_TIMEOUT, read(&picture.handle)).await {
+        let mut cache = self.0.lock().await;
+        if cache.read_at.is_none_or(|at| at.elapsed() > CACHE_AGE) {
+            cache.neighbours = match timeout(READ_TIMEOUT, read(&cache.handle)).await {
                 Ok(Ok(neighbours)) => Arc::new(neighbours),
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "neighbours not read");
+                    tracing::debug!(%error, "cannot read the neighbour table");
                     Arc::default()
                 }
                 Err(_) => Arc::default(),
             };
-            picture.read_at = Some(Instant::now());
+            cache.read_at = Some(Instant::now());
         }
-        picture.neighbours.clone()
+        cache.neighbours.clone()
     }
 }
 
-/// Reads them now.
+/// Reads the neighbour table without a cache.
 pub async fn read(handle: &Handle) -> Result<NeighbourTable, rtnetlink::Error> {
     let request = handle
         .neighbours()
@@ -78,18 +78,18 @@ pub async fn read(handle: &Handle) -> Result<NeighbourTable, rtnetlink::Error> {
         .set_address_family(AddressFamily::Inet);
     let mut messages = request.execute();
     let mut neighbours = NeighbourTable::new();
-    let mut looked_at = 0;
+    let mut count = 0;
     while let Some(message) = messages.try_next().await? {
         neighbours.extend(neighbour(&message));
-        looked_at += 1;
-        if looked_at == MAX_ENTRIES {
+        count += 1;
+        if count == MAX_ENTRIES {
             break;
         }
     }
     Ok(neighbours)
 }
 
-/// An entry that the kernel sends packets by.
+/// Parses an entry; `None` if the kernel sends no packets by it.
 fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), MacAddr)> {
     match message.header.state {
         NeighbourState::Reachable

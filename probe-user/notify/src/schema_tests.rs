@@ -80,14 +80,14 @@ fn every_message_is_valid_by_the_schema_and_so_is_every_finding_in_it() {
 #[test]
 fn the_schema_has_exactly_the_words_and_fields_that_are_sent() {
     let (schema, messages) = (Schema::new(SCHEMA), messages());
-    let kinds = schema.words("/properties/more/propertyNames/enum");
+    let kinds = schema.labels("/properties/more/propertyNames/enum");
     assert_eq!(kinds, NotificationKind::LABELS);
-    let sent = schema.words("/$defs/notification/properties/kind/enum");
+    let sent = schema.labels("/$defs/notification/properties/kind/enum");
     assert_eq!(
         sent,
         NotificationKind::LABELS[..NotificationKind::COUNT - 1]
     );
-    let severities = schema.words("/$defs/notification/properties/severity/enum");
+    let severities = schema.labels("/$defs/notification/properties/severity/enum");
     assert_eq!(severities, Severity::LABELS);
     assert_eq!(schema.0["properties"]["version"]["const"], VERSION);
     assert_eq!(schema.fields("/properties"), fields(&messages));

@@ -65,8 +65,8 @@ impl ArpProbe {
 #[cfg(test)]
 mod tests {
     use probe_common::{
-        parse::{Parsed, parse},
-        wire::Kind,
+        parse::{ParsedFrame, parse},
+        wire::FrameKind,
     };
 
     use super::*;
@@ -87,7 +87,7 @@ mod tests {
         let frame = question.to_frame();
         assert!(frame.len() >= MIN_FRAME_BYTES);
         match parse(&frame.as_slice(), VlanTag::NONE) {
-            Parsed::Arp(frame) => frame,
+            ParsedFrame::Arp(frame) => frame,
             other => panic!("{other:?}"),
         }
     }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_question_is_an_arp_probe_to_all_that_claims_nothing() {
         let frame = parsed(question());
-        assert_eq!(frame.kind(), Kind::Probe);
+        assert_eq!(frame.kind(), FrameKind::Probe);
         assert_eq!((frame.eth_src, frame.sha), (ASKER, ASKER));
         assert_eq!(frame.eth_dst, MacAddr::BROADCAST);
         assert_eq!((frame.tha, frame.tpa), (ASKER, [192, 0, 2, 7]), "marked");
@@ -113,7 +113,7 @@ mod tests {
                 ..question()
             });
             assert_eq!(frame.eth_dst, one);
-            assert_eq!(frame.kind(), Kind::Claim);
+            assert_eq!(frame.kind(), FrameKind::Claim);
             assert_eq!((frame.spa, frame.tha), ([192, 0, 2, 1], MacAddr::ZERO));
             assert_eq!(frame.vlan(), vlan);
         }

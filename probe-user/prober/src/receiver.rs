@@ -18,7 +18,7 @@ use nix::{
     },
 };
 use probe_common::{
-    parse::{Parsed, parse},
+    parse::{ParsedFrame, parse},
     wire::{ArpFrame, VlanTag, ethertype},
 };
 use socket2::{SockFilter, SockRef};
@@ -111,7 +111,7 @@ impl ArpReceiver {
                 messages.find_map(stripped_tag).unwrap_or(VlanTag::NONE)
             });
             let Some(from) = from else { continue };
-            if let Parsed::Arp(frame) = parse(&room.get(..length).unwrap_or_default(), tag) {
+            if let ParsedFrame::Arp(frame) = parse(&room.get(..length).unwrap_or_default(), tag) {
                 return Ok(Some(ReceivedFrame {
                     frame,
                     ifindex: u32::try_from(from.ifindex()).unwrap_or_default(),

@@ -71,7 +71,7 @@ impl SourceInterfaces {
         };
         let connections = self.0.get(&key.segment).into_iter().flatten();
         let mut reaching =
-            connections.filter(|connection| on_link::has_host(connection.network, ip));
+            connections.filter(|connection| on_link::is_host_address(connection.network, ip));
         let first = reaching.next().ok_or(NotSentReason::OffLink)?;
         let working = [first].into_iter().chain(reaching).find(|way| way.works);
         working
@@ -86,7 +86,7 @@ impl SourceInterfaces {
     pub fn segments_of(&self, ip: Ipv4Addr) -> impl Iterator<Item = Segment> {
         let reaching = self.0.iter().filter(move |(_, connections)| {
             let mut connections = connections.iter();
-            connections.any(|connection| on_link::has_host(connection.network, ip))
+            connections.any(|connection| on_link::is_host_address(connection.network, ip))
         });
         reaching.map(|(segment, _)| *segment)
     }

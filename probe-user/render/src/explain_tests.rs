@@ -594,23 +594,23 @@ fn the_schema_describes_every_field_and_word_and_no_other() {
         );
     }
     assert_eq!(
-        schema.words("/properties/status/enum"),
+        schema.labels("/properties/status/enum"),
         AddressStatus::LABELS
     );
     assert_eq!(
-        schema.words("/$defs/owner/properties/activity/enum"),
+        schema.labels("/$defs/owner/properties/activity/enum"),
         OwnerActivity::LABELS
     );
     assert_eq!(
-        schema.words("/$defs/cause/properties/kind/enum"),
+        schema.labels("/$defs/cause/properties/kind/enum"),
         CauseKind::LABELS
     );
     assert_eq!(
-        schema.words("/$defs/cause/properties/scope/enum"),
+        schema.labels("/$defs/cause/properties/scope/enum"),
         CauseScope::LABELS
     );
     assert_eq!(
-        schema.words("/$defs/knowledge/properties/source/enum"),
+        schema.labels("/$defs/knowledge/properties/source/enum"),
         ClusterSource::LABELS
     );
     let announced = [
@@ -620,7 +620,7 @@ fn the_schema_describes_every_field_and_word_and_no_other() {
         AnnouncementMode::Unknown,
     ];
     let announced: Vec<_> = announced.iter().map(|one| json!(one)).collect();
-    assert_eq!(schema.words("/properties/announced/enum"), announced);
+    assert_eq!(schema.labels("/properties/announced/enum"), announced);
 }
 
 #[test]

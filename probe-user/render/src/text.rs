@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use probe_common::wire::Bogus;
+use probe_common::wire::BogusFrameReason;
 use probe_model::{
     AddressContext, AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence,
     FindingKind, FindingRecord, Hint, OwnerRecord, OwnerRole, Severity, TakeoverRecord,
@@ -277,13 +277,17 @@ pub fn claims(count: u64) -> String {
 
 fn bogus_reason_sentence(reason: BogusReason) -> &'static str {
     match reason {
-        BogusReason::Frame(Bogus::ShaZero) => "its sender MAC is all zeros",
-        BogusReason::Frame(Bogus::ShaBroadcast) => "its sender MAC is the broadcast address",
-        BogusReason::Frame(Bogus::ShaMulticast) => "its sender MAC is a group address",
-        BogusReason::Frame(Bogus::SpaUnspecified) => "it is a reply that names no address",
-        BogusReason::Frame(Bogus::SpaBroadcast) => "it claims the broadcast address",
-        BogusReason::Frame(Bogus::SpaMulticast) => "it claims a group address",
-        BogusReason::Frame(Bogus::SpaLoopback) => "it claims a loopback address",
+        BogusReason::Frame(BogusFrameReason::ShaZero) => "its sender MAC is all zeros",
+        BogusReason::Frame(BogusFrameReason::ShaBroadcast) => {
+            "its sender MAC is the broadcast address"
+        }
+        BogusReason::Frame(BogusFrameReason::ShaMulticast) => "its sender MAC is a group address",
+        BogusReason::Frame(BogusFrameReason::SpaUnspecified) => {
+            "it is a reply that names no address"
+        }
+        BogusReason::Frame(BogusFrameReason::SpaBroadcast) => "it claims the broadcast address",
+        BogusReason::Frame(BogusFrameReason::SpaMulticast) => "it claims a group address",
+        BogusReason::Frame(BogusFrameReason::SpaLoopback) => "it claims a loopback address",
         BogusReason::SpaNetworkBroadcast => "it claims the broadcast address of its network",
     }
 }

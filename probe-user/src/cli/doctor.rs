@@ -5,7 +5,7 @@ use std::{fs, io::Write as _};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use probe_common::event_filter::Settings;
+use probe_common::event_filter::FilterSettings;
 use probe_datapath::{
     Kernel, LoadOptions, capabilities, interfaces, interfaces::InterfaceSelection,
     preflight::KernelFeatures,
@@ -111,13 +111,13 @@ fn load() -> anyhow::Result<()> {
         addresses: 256,
         filter_entries: 1,
     };
-    let (mut kernel, _rings) = Kernel::load(&options, &Settings::default())?;
+    let (mut kernel, _rings) = Kernel::load(&options, &FilterSettings::default())?;
     kernel.verify()?;
     Ok(())
 }
 
 async fn list() -> anyhow::Result<Vec<InterfaceEnvironment>> {
-    let links = links::follow().await?.borrow().clone();
+    let links = links::watch_links().await?.borrow().clone();
     let by_default: Vec<_> = InterfaceSelection::default()
         .select(&links)
         .into_iter()

@@ -99,7 +99,7 @@ impl Reloader {
         let networks = source.networks()?;
         let count = networks.len();
         // The only thing that can still fail comes first.
-        self.interface_commands.watch_only(networks).await?;
+        self.interface_commands.set_watch_filter(networks).await?;
         let names = arguments.segments().to_vec();
         self.monitor
             .reconfigure(source.detect_config(), names)

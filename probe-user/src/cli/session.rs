@@ -74,13 +74,13 @@ impl Session {
         asking: Result<Prober, ProberState>,
     ) -> anyhow::Result<Self> {
         let (mut kernel, rings) = Kernel::load(&arguments.load_options(), &arguments.settings())?;
-        kernel.watch_only(&arguments.networks()?)?;
+        kernel.set_watch_filter(&arguments.networks()?)?;
         let mut tasks = Supervisor::default();
         if let Some(log) = kernel.forward_log() {
             tasks.spawn_optional("bpf_log", log);
         }
         let counters = kernel.counters();
-        let (links, link_watcher) = links::open().await?;
+        let (links, link_watcher) = links::link_watcher().await?;
         tasks.spawn("links", link_watcher);
         let (interfaces, interface_commands) =
             InterfaceManager::attach(kernel, arguments.policy(), links.clone()).await?;
@@ -92,8 +92,7 @@ impl Session {
             links.clone(),
             watched.clone(),
         )?;
-        let interfaces =
-            tasks.spawn_fallible("interfaces", DRIVER_STALL_LIMIT, interfaces.follow());
+        let interfaces = tasks.spawn_fallible("interfaces", DRIVER_STALL_LIMIT, interfaces.run());
         Ok(Self {
             monitor: handle,
             counters,

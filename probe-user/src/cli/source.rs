@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use ipnet::Ipv4Net;
-use probe_common::event_filter::{Rate, Settings};
+use probe_common::event_filter::{FilterSettings, RateLimit};
 use probe_datapath::{
     LoadOptions,
     interfaces::{AttachMode, InterfaceSelection, NamePattern, WatchPolicy},
@@ -89,7 +89,7 @@ impl SourceArguments {
     }
 
     /// The settings of the kernel side.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> FilterSettings {
         self.kernel.settings()
     }
 
@@ -110,11 +110,11 @@ impl SourceArguments {
 }
 
 impl KernelArguments {
-    fn settings(&self) -> Settings {
-        Settings {
+    fn settings(&self) -> FilterSettings {
+        FilterSettings {
             refresh_ns: u64::try_from(self.refresh.as_nanos()).unwrap_or(u64::MAX),
-            new_address: Rate::per_second(self.new_address_rate, self.new_address_rate),
-            ..Settings::default()
+            new_address: RateLimit::per_second(self.new_address_rate, self.new_address_rate),
+            ..FilterSettings::default()
         }
     }
 

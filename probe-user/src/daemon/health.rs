@@ -12,8 +12,8 @@ use std::{
 use jiff::Timestamp;
 use probe_cluster::snapshot::ResourceState;
 use probe_common::{
-    counter::{Direction, Outcome},
-    wire::Kind,
+    counter::{Direction, EmitOutcome},
+    wire::FrameKind,
 };
 use probe_datapath::{
     CounterReader,
@@ -418,7 +418,7 @@ impl HealthEvaluator {
                 match self.sources.counters.read(interface.ifindex, direction) {
                     Ok(counters) => {
                         let counters = counters.unwrap_or_default();
-                        lost += Kind::ALL
+                        lost += FrameKind::ALL
                             .iter()
                             .map(|&kind| ring_full(&counters.outcomes(kind)))
                             .sum::<u64>();
@@ -537,10 +537,10 @@ impl HealthEvaluator {
 }
 
 fn ring_full(outcomes: &[u64]) -> u64 {
-    Outcome::ALL
+    EmitOutcome::ALL
         .iter()
         .zip(outcomes)
-        .filter(|(outcome, _)| **outcome == Outcome::RingFull)
+        .filter(|(outcome, _)| **outcome == EmitOutcome::RingFull)
         .map(|(_, count)| *count)
         .sum()
 }

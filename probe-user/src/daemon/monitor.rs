@@ -425,7 +425,7 @@ impl Monitor {
             asking.learn(&links, &watched);
         }
         // An index may come back as another interface, on another wire.
-        for ifindex in self.received.learn(&watched) {
+        for ifindex in self.received.update_watched(&watched) {
             self.detector.forget_interface(ifindex);
         }
         self.set_expected();

@@ -4,7 +4,7 @@ use std::{io, mem, sync::Arc};
 
 use probe_capture::{CaptureRecorder, CapturedHost};
 use probe_common::event::ArpEvent;
-use probe_datapath::clock::{monotonic, wall_clock_ns};
+use probe_datapath::clock::{monotonic, wall_clock_offset_ns};
 use probe_model::{FindingRecord, Links, watched::WatchedInterfaces};
 use tokio::sync::{
     broadcast::{self, error::RecvError},
@@ -57,7 +57,7 @@ impl Recording {
     /// Records until the monitor ends or nobody takes what is recorded. Each piece that is handed on is
     /// whole blocks of pcapng.
     pub async fn run(mut self, out: mpsc::Sender<Vec<u8>>) -> io::Result<RecordingSummary> {
-        let mut recorder = CaptureRecorder::new(Vec::new(), self.host(), wall_clock_ns())?;
+        let mut recorder = CaptureRecorder::new(Vec::new(), self.host(), wall_clock_offset_ns())?;
         for finding in mem::take(&mut self.known) {
             self.finding(&mut recorder, &finding)?;
         }

@@ -9,7 +9,7 @@ use aya::{
 };
 use probe_common::{
     event::Hook,
-    event_filter::{Rate, Settings},
+    event_filter::{FilterSettings, RateLimit},
     wire::MacAddr,
 };
 use probe_datapath::{EventRings, Kernel, LoadOptions};
@@ -30,9 +30,9 @@ const OTHER_ADDRESS: [u8; 4] = [192, 0, 2, 2];
 
 const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::TcIngress];
 
-const UNLIMITED: Rate = Rate {
+const UNLIMITED: RateLimit = RateLimit {
     interval_ns: 0,
-    ahead_ns: u64::MAX,
+    tolerance_ns: u64::MAX,
 };
 
 /// A frame and its expected outcome.
@@ -207,7 +207,7 @@ impl Bench {
     }
 
     fn run(&mut self, hook: Hook, case: &Case) -> Result<Duration> {
-        self.kernel.set(&settings(case.emitted))?;
+        self.kernel.set_filter_settings(&settings(case.emitted))?;
         let repeat = if case.emitted {
             EMITTED_REPEAT
         } else {
@@ -237,9 +237,9 @@ impl Bench {
     }
 }
 
-/// Settings with which all frames are unchanged for an hour, or all are emitted.
-fn settings(emit_all: bool) -> Settings {
-    Settings {
+/// FilterSettings with which all frames are unchanged for an hour, or all are emitted.
+fn settings(emit_all: bool) -> FilterSettings {
+    FilterSettings {
         refresh_ns: if emit_all { 0 } else { 3_600_000_000_000 },
         change: UNLIMITED,
         new_address: UNLIMITED,

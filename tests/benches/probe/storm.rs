@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
-use probe_common::{counter::Outcome, wire::Kind};
+use probe_common::{counter::EmitOutcome, wire::FrameKind};
 use probe_tests::{Finding, Lab, Stream};
 
 use crate::{
@@ -68,9 +68,9 @@ pub fn run() -> Result<Section> {
         all_found &= found == planted;
         none_spurious &= spurious == 0;
         let million = received as f64 / 1e6;
-        let ring_full: u64 = Kind::ALL
+        let ring_full: u64 = FrameKind::ALL
             .iter()
-            .map(|&kind| balance.outcome(kind, Outcome::RingFull))
+            .map(|&kind| balance.outcome(kind, EmitOutcome::RingFull))
             .sum();
         section.row([
             name.to_owned(),

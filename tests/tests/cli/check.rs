@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use probe_common::wire::{ArpFrame, Kind, MacAddr, ethertype};
+use probe_common::wire::{ArpFrame, FrameKind, MacAddr, ethertype};
 use probe_tests::{
     CLIENT_ADDRESS, Finished, Frame, Host, INTERFACE, Lab, PublicCopy, SHARED_ADDRESS, Stream,
     Switch, binary, eventually,
@@ -505,7 +505,10 @@ fn a_host_that_boots_during_a_check_keeps_its_address() {
     let request = capture
         .wait_for_arp(TIMEOUT, |frame| frame.tpa == address)
         .unwrap();
-    assert_eq!((request.sha, request.kind()), (client.mac(), Kind::Probe));
+    assert_eq!(
+        (request.sha, request.kind()),
+        (client.mac(), FrameKind::Probe)
+    );
 
     // RFC 5227 section 2.1.1: three probes, and two seconds in which no other host may probe for the address.
     let begin = Instant::now();

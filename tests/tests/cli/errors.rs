@@ -67,7 +67,7 @@ fn an_interface_without_ethernet_is_refused_by_name() {
         .unwrap();
     for interface in ["lo", "tun0"] {
         let finished = refusal(monitor.probe(&["run", "-i", interface]).unwrap());
-        let complaint = format!("{interface} is no Ethernet interface");
+        let complaint = format!("{interface} is not an Ethernet interface");
         assert!(finished.stderr.contains(&complaint), "{}", finished.stderr);
     }
 }

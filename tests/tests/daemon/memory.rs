@@ -32,11 +32,13 @@ fn the_kernel_side_uses_the_documented_memory() -> Result<()> {
         .build()?;
     let before = pinned()?;
     let _entered = runtime.enter();
-    let (_kernel, _rings) =
-        Kernel::load(&options, &probe_common::event_filter::Settings::default())?;
+    let (_kernel, _rings) = Kernel::load(
+        &options,
+        &probe_common::event_filter::FilterSettings::default(),
+    )?;
     let measured = pinned()? - before;
     let cpus = u32::try_from(thread::available_parallelism()?.get())?;
-    let computed: u64 = memory::shares(&options, cpus)
+    let computed: u64 = memory::map_memory(&options, cpus)
         .iter()
         .map(|share| share.bytes)
         .sum();

@@ -469,7 +469,8 @@ fn a_deleted_filter_is_restored_and_reported() {
         daemon
             .process()
             .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
-                reports += usize::from(line.contains("somebody detached a program of ours"));
+                reports +=
+                    usize::from(line.contains("another process detached one of our programs"));
                 reports == if direction == "ingress" { 1 } else { 2 }
             })
             .unwrap();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
-use probe_common::{counter::Direction, event_filter::Settings};
+use probe_common::{counter::Direction, event_filter::FilterSettings};
 use probe_datapath::{Attachment, EventRings, Kernel, LoadOptions};
 use probe_model::{Link, watched::AttachedMode};
 use probe_tests::{
@@ -87,7 +87,7 @@ impl OtherProgram {
         };
         let (kernel, rings, attachment) = host.enter(|| {
             let _entered = runtime.enter();
-            let (mut kernel, rings) = Kernel::load(&options, &Settings::default())?;
+            let (mut kernel, rings) = Kernel::load(&options, &FilterSettings::default())?;
             let attachment = kernel.attach(&link, mode)?;
             Ok((kernel, rings, attachment))
         })?;
@@ -217,7 +217,7 @@ fn tc_programs_move_before_one_that_was_attached_later() {
     daemon
         .process()
         .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
-            line.contains("in front of ours")
+            line.contains("runs before ours")
         })
         .unwrap();
     wait_until_it_counts(&daemon, &peer);
@@ -287,7 +287,8 @@ fn a_detached_program_is_attached_again_within_seconds_and_reported() {
         daemon
             .process()
             .wait_for_line(Stream::Stderr, TIMEOUT, |line| {
-                line.contains("WARN") && line.contains("somebody detached a program of ours")
+                line.contains("WARN")
+                    && line.contains("another process detached one of our programs")
             })
             .unwrap();
         // All links are new, and no old one is left.

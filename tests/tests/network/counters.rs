@@ -1,9 +1,9 @@
 //! Every frame is counted exactly once, under its cause: the sent frames are compared with the scrape.
 
 use probe_common::{
-    counter::{Direction, Outcome},
-    parse::Malformed,
-    wire::{Bogus, Kind, MacAddr, Operation, ethertype},
+    counter::{Direction, EmitOutcome},
+    parse::MalformedReason,
+    wire::{BogusFrameReason, FrameKind, MacAddr, Operation, ethertype},
 };
 use probe_tests::{CounterBalance, Frame, Host, Lab, Metrics};
 
@@ -19,26 +19,26 @@ fn valid_frame() -> Frame {
     Frame::announcement(OWNER, ADDRESS)
 }
 
-fn malformed(reason: Malformed) -> Frame {
+fn malformed(reason: MalformedReason) -> Frame {
     match reason {
-        Malformed::Truncated => valid_frame().of_length(41),
-        Malformed::HardwareType => valid_frame().htype(6),
-        Malformed::ProtocolType => valid_frame().ptype(ethertype::ARP),
-        Malformed::AddressLength => valid_frame().plen(16),
-        Malformed::Operation => valid_frame().oper(3),
-        Malformed::VlanProtocol => valid_frame().tagged_as(0x9100, 5),
+        MalformedReason::Truncated => valid_frame().of_length(41),
+        MalformedReason::HardwareType => valid_frame().htype(6),
+        MalformedReason::ProtocolType => valid_frame().ptype(ethertype::ARP),
+        MalformedReason::AddressLength => valid_frame().plen(16),
+        MalformedReason::Operation => valid_frame().oper(3),
+        MalformedReason::VlanProtocol => valid_frame().tagged_as(0x9100, 5),
     }
 }
 
-fn bogus(reason: Bogus) -> Frame {
+fn bogus(reason: BogusFrameReason) -> Frame {
     match reason {
-        Bogus::ShaZero => valid_frame().sha(MacAddr::ZERO),
-        Bogus::ShaBroadcast => valid_frame().sha(MacAddr::BROADCAST),
-        Bogus::ShaMulticast => valid_frame().sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
-        Bogus::SpaUnspecified => valid_frame().oper(2).spa([0; 4]),
-        Bogus::SpaBroadcast => valid_frame().spa([255; 4]),
-        Bogus::SpaMulticast => valid_frame().spa([224, 0, 0, 18]),
-        Bogus::SpaLoopback => valid_frame().spa([127, 0, 0, 1]),
+        BogusFrameReason::ShaZero => valid_frame().sha(MacAddr::ZERO),
+        BogusFrameReason::ShaBroadcast => valid_frame().sha(MacAddr::BROADCAST),
+        BogusFrameReason::ShaMulticast => valid_frame().sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+        BogusFrameReason::SpaUnspecified => valid_frame().oper(2).spa([0; 4]),
+        BogusFrameReason::SpaBroadcast => valid_frame().spa([255; 4]),
+        BogusFrameReason::SpaMulticast => valid_frame().spa([224, 0, 0, 18]),
+        BogusFrameReason::SpaLoopback => valid_frame().spa([127, 0, 0, 1]),
     }
 }
 
@@ -67,7 +67,7 @@ fn each_malformed_frame_is_counted_under_its_reason() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
-    let (numbers, frames) = different_numbers_of(Malformed::ALL, malformed);
+    let (numbers, frames) = different_numbers_of(MalformedReason::ALL, malformed);
     sender.sender().unwrap().send_all(&frames).unwrap();
 
     let sent = frames.len() as u64;
@@ -89,7 +89,7 @@ fn each_bogus_frame_is_counted_under_its_reason() {
     let lab = Lab::new().unwrap();
     let [monitor, sender] = monitor_and_sender(&lab);
     let daemon = monitor.ready_daemon(&[]).unwrap();
-    let (numbers, frames) = different_numbers_of(Bogus::ALL, bogus);
+    let (numbers, frames) = different_numbers_of(BogusFrameReason::ALL, bogus);
     sender.sender().unwrap().send_all(&frames).unwrap();
 
     let sent = frames.len() as u64;
@@ -177,7 +177,7 @@ fn frames_of_every_length_are_counted_by_cause() {
     assert_eq!((balance.malformed, balance.claims), (truncated, whole));
     let metrics = daemon.metrics().unwrap();
     let name = "arp_monitor_malformed_frames_total";
-    let reason = Malformed::Truncated.label();
+    let reason = MalformedReason::Truncated.label();
     assert_eq!(ingress(&metrics, name, "reason", reason), truncated);
 }
 
@@ -193,8 +193,11 @@ fn unchanged_claims_stay_in_the_kernel() {
         .send_all(&vec![valid_frame(); 1000])
         .unwrap();
     let balance = daemon.wait_until_processed(1000).unwrap();
-    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1);
-    assert_eq!(balance.outcome(Kind::Claim, Outcome::Unchanged), 999);
+    assert_eq!(balance.outcome(FrameKind::Claim, EmitOutcome::Emitted), 1);
+    assert_eq!(
+        balance.outcome(FrameKind::Claim, EmitOutcome::Unchanged),
+        999
+    );
 }
 
 #[test]
@@ -208,7 +211,10 @@ fn a_refresh_of_zero_emits_every_claim() {
         .send_all(&vec![valid_frame(); 1000])
         .unwrap();
     let balance = daemon.wait_until_processed(1000).unwrap();
-    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1000);
+    assert_eq!(
+        balance.outcome(FrameKind::Claim, EmitOutcome::Emitted),
+        1000
+    );
     assert_eq!(balance.received, 1000);
 }
 
@@ -225,8 +231,8 @@ fn counters_of_a_mixed_burst_add_up() {
             0 => Frame::announcement(owner, ADDRESS),
             1 => Frame::announcement(owner, [10, high, middle, low]),
             2 => Frame::probe(owner, [10, high, middle, low]),
-            3 => malformed(Malformed::ALL[usize::from(low) % Malformed::COUNT]),
-            _ => bogus(Bogus::ALL[usize::from(low) % Bogus::COUNT]),
+            3 => malformed(MalformedReason::ALL[usize::from(low) % MalformedReason::COUNT]),
+            _ => bogus(BogusFrameReason::ALL[usize::from(low) % BogusFrameReason::COUNT]),
         }
     });
     let frames: Vec<_> = mixed.collect();
@@ -242,9 +248,9 @@ fn counters_of_a_mixed_burst_add_up() {
         ),
         (each, each, 2 * each, each)
     );
-    for kind in Kind::ALL {
+    for kind in FrameKind::ALL {
         assert_eq!(
-            balance.outcome(*kind, Outcome::Filtered),
+            balance.outcome(*kind, EmitOutcome::Filtered),
             0,
             "no filter is set"
         );
@@ -284,12 +290,12 @@ fn every_series_exists_before_the_first_frame() {
             CounterBalance::default()
         );
         let way = ("direction", direction.label());
-        for reason in Malformed::ALL {
+        for reason in MalformedReason::ALL {
             let labels = [way, ("interface", "eth0"), ("reason", reason.label())];
             let value = metrics.get("arp_monitor_malformed_frames_total", &labels);
             assert_eq!(value, Some(0.0), "{labels:?}");
         }
-        for reason in Bogus::ALL {
+        for reason in BogusFrameReason::ALL {
             let labels = [way, ("interface", "eth0"), ("reason", reason.label())];
             let value = metrics.get("arp_monitor_bogus_frames_total", &labels);
             assert_eq!(value, Some(0.0), "{labels:?}");

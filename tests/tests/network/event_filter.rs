@@ -4,9 +4,9 @@
 use std::{net::Ipv4Addr, thread, time::Instant};
 
 use probe_common::{
-    counter::Outcome,
-    parse::Malformed,
-    wire::{Bogus, Kind, MacAddr},
+    counter::EmitOutcome,
+    parse::MalformedReason,
+    wire::{BogusFrameReason, FrameKind, MacAddr},
 };
 use probe_tests::{Frame, Host, Lab, Sender, cpus, pin_this_thread};
 
@@ -60,22 +60,22 @@ fn mixed(number: u32) -> Frame {
         3 => Frame::request(A, [192, 0, 2, 2], ADDRESS),
         4 => Frame::reply(owner, ADDRESS, A, [192, 0, 2, 2]),
         5 => Frame::probe(owner, address(number % 1000)),
-        6 => match Malformed::ALL[pick % Malformed::COUNT] {
-            Malformed::Truncated => valid.of_length(41),
-            Malformed::HardwareType => valid.htype(6),
-            Malformed::ProtocolType => valid.ptype(1),
-            Malformed::AddressLength => valid.plen(16),
-            Malformed::Operation => valid.oper(3),
-            Malformed::VlanProtocol => valid.tagged_as(0x9200, 5),
+        6 => match MalformedReason::ALL[pick % MalformedReason::COUNT] {
+            MalformedReason::Truncated => valid.of_length(41),
+            MalformedReason::HardwareType => valid.htype(6),
+            MalformedReason::ProtocolType => valid.ptype(1),
+            MalformedReason::AddressLength => valid.plen(16),
+            MalformedReason::Operation => valid.oper(3),
+            MalformedReason::VlanProtocol => valid.tagged_as(0x9200, 5),
         },
-        _ => match Bogus::ALL[pick % Bogus::COUNT] {
-            Bogus::ShaZero => valid.sha(MacAddr::ZERO),
-            Bogus::ShaBroadcast => valid.sha(MacAddr::BROADCAST),
-            Bogus::ShaMulticast => valid.sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
-            Bogus::SpaUnspecified => valid.oper(2).spa([0; 4]),
-            Bogus::SpaBroadcast => valid.spa([255; 4]),
-            Bogus::SpaMulticast => valid.spa([224, 0, 0, 18]),
-            Bogus::SpaLoopback => valid.spa([127, 0, 0, 1]),
+        _ => match BogusFrameReason::ALL[pick % BogusFrameReason::COUNT] {
+            BogusFrameReason::ShaZero => valid.sha(MacAddr::ZERO),
+            BogusFrameReason::ShaBroadcast => valid.sha(MacAddr::BROADCAST),
+            BogusFrameReason::ShaMulticast => valid.sha(MacAddr([1, 0, 0x5e, 0, 0, 1])),
+            BogusFrameReason::SpaUnspecified => valid.oper(2).spa([0; 4]),
+            BogusFrameReason::SpaBroadcast => valid.spa([255; 4]),
+            BogusFrameReason::SpaMulticast => valid.spa([224, 0, 0, 18]),
+            BogusFrameReason::SpaLoopback => valid.spa([127, 0, 0, 1]),
         },
     }
 }
@@ -105,13 +105,13 @@ fn every_frame_of_a_load_on_two_cpus_is_accounted_for(attach: &str) {
         ),
         (sent, eighth, eighth, 5 * eighth, eighth)
     );
-    for kind in [Kind::Claim, Kind::Probe] {
-        for outcome in [Outcome::Emitted, Outcome::Unchanged] {
+    for kind in [FrameKind::Claim, FrameKind::Probe] {
+        for outcome in [EmitOutcome::Emitted, EmitOutcome::Unchanged] {
             assert!(balance.outcome(kind, outcome) > 0, "{kind} {outcome}");
         }
     }
-    for outcome in [Outcome::Emitted, Outcome::RateLimited] {
-        assert!(balance.outcome(Kind::Bogus, outcome) > 0, "{outcome}");
+    for outcome in [EmitOutcome::Emitted, EmitOutcome::RateLimited] {
+        assert!(balance.outcome(FrameKind::Bogus, outcome) > 0, "{outcome}");
     }
 }
 
@@ -146,7 +146,7 @@ fn a_full_ring_is_counted_and_the_next_claim_is_emitted() {
 
     let sent = 2 * EACH;
     let before = daemon.wait_until_processed(sent.into()).unwrap();
-    let lost = before.outcome(Kind::Claim, Outcome::RingFull);
+    let lost = before.outcome(FrameKind::Claim, EmitOutcome::RingFull);
     assert!(lost > 0, "{before:?}");
     assert_eq!(lost + before.received, u64::from(sent));
 
@@ -155,7 +155,7 @@ fn a_full_ring_is_counted_and_the_next_claim_is_emitted() {
     sender.sender().unwrap().send(&last).unwrap();
     let after = daemon.wait_until_processed(u64::from(sent) + 1).unwrap();
     assert_eq!(after.received, before.received + 1);
-    assert_eq!(after.outcome(Kind::Claim, Outcome::RingFull), lost);
+    assert_eq!(after.outcome(FrameKind::Claim, EmitOutcome::RingFull), lost);
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn bogus_frames_and_probes_do_not_change_the_state_of_a_claim() {
 
     let balance = daemon.wait_until_processed(6).unwrap();
     assert_eq!((balance.claims, balance.probes, balance.bogus), (2, 1, 3));
-    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 1);
-    assert_eq!(balance.outcome(Kind::Claim, Outcome::Unchanged), 1);
+    assert_eq!(balance.outcome(FrameKind::Claim, EmitOutcome::Emitted), 1);
+    assert_eq!(balance.outcome(FrameKind::Claim, EmitOutcome::Unchanged), 1);
 }
 
 /// Sends a flood from one CPU, and returns the largest number of frames that pass a limit of `rate` per second with
@@ -222,13 +222,13 @@ fn floods_of_bogus_frames_and_probes_are_limited_separately_from_claims() {
 
     let sent = 2 * u64::from(FLOOD) + 11;
     let balance = daemon.wait_until_processed(sent).unwrap();
-    for (kind, most) in [(Kind::Bogus, bogus), (Kind::Probe, probes)] {
-        let emitted = balance.outcome(kind, Outcome::Emitted);
+    for (kind, most) in [(FrameKind::Bogus, bogus), (FrameKind::Probe, probes)] {
+        let emitted = balance.outcome(kind, EmitOutcome::Emitted);
         assert!((1..=most).contains(&emitted), "{kind}: {emitted} of {most}");
-        let limited = balance.outcome(kind, Outcome::RateLimited);
+        let limited = balance.outcome(kind, EmitOutcome::RateLimited);
         assert_eq!(limited + emitted, u64::from(FLOOD), "{kind}");
     }
-    assert_eq!(balance.outcome(Kind::Claim, Outcome::Emitted), 11);
+    assert_eq!(balance.outcome(FrameKind::Claim, EmitOutcome::Emitted), 11);
 }
 
 #[test]
@@ -253,11 +253,11 @@ fn a_flood_of_random_addresses_is_limited_and_evicts_no_known_address() {
 
     let sent = u64::from(FLOOD) + 2;
     let balance = daemon.wait_until_processed(sent).unwrap();
-    let emitted = balance.outcome(Kind::Claim, Outcome::Emitted);
+    let emitted = balance.outcome(FrameKind::Claim, EmitOutcome::Emitted);
     assert!((2..=most + 1).contains(&emitted), "{emitted} of {most}");
-    let limited = balance.outcome(Kind::Claim, Outcome::RateLimited);
+    let limited = balance.outcome(FrameKind::Claim, EmitOutcome::RateLimited);
     assert_eq!(limited + emitted + 1, sent);
-    let unchanged = balance.outcome(Kind::Claim, Outcome::Unchanged);
+    let unchanged = balance.outcome(FrameKind::Claim, EmitOutcome::Unchanged);
     assert_eq!(unchanged, 1, "the address was not evicted");
 }
 
@@ -271,5 +271,8 @@ fn a_refresh_of_zero_emits_every_probe() {
         .send_all(&vec![Frame::probe(A, ADDRESS); 2_000])
         .unwrap();
     let balance = daemon.wait_until_processed(2_000).unwrap();
-    assert_eq!(balance.outcome(Kind::Probe, Outcome::Emitted), 2_000);
+    assert_eq!(
+        balance.outcome(FrameKind::Probe, EmitOutcome::Emitted),
+        2_000
+    );
 }

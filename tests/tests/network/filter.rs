@@ -3,8 +3,8 @@
 use std::{env, fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use probe_common::{
-    counter::Outcome,
-    wire::{Kind, MacAddr},
+    counter::EmitOutcome,
+    wire::{FrameKind, MacAddr},
 };
 use probe_tests::{Daemon, Frame, Host, Lab, Stream};
 
@@ -57,8 +57,11 @@ fn claim(daemon: &Daemon<'_>, peer: &Host, before: u64, addresses: &[[u8; 4]]) -
     let balance = daemon
         .wait_until_processed(before + addresses.len() as u64)
         .unwrap();
-    let outcome = |outcome| balance.outcome(Kind::Claim, outcome);
-    (outcome(Outcome::Emitted), outcome(Outcome::Filtered))
+    let outcome = |outcome| balance.outcome(FrameKind::Claim, outcome);
+    (
+        outcome(EmitOutcome::Emitted),
+        outcome(EmitOutcome::Filtered),
+    )
 }
 
 /// Reloads the file and waits for the log line with the result.
@@ -99,9 +102,9 @@ fn only_selected_addresses_are_reported_and_others_are_counted_as_filtered() {
         socket.send_all(&[probe, bogus]).unwrap();
     }
     let balance = daemon.wait_until_processed(11).unwrap();
-    for kind in [Kind::Probe, Kind::Bogus] {
+    for kind in [FrameKind::Probe, FrameKind::Bogus] {
         let outcomes =
-            [Outcome::Emitted, Outcome::Filtered].map(|what| balance.outcome(kind, what));
+            [EmitOutcome::Emitted, EmitOutcome::Filtered].map(|what| balance.outcome(kind, what));
         assert_eq!(outcomes, [1, 1], "{kind}");
     }
 }

@@ -10,13 +10,13 @@ use anyhow::{Result, bail};
 use probe_common::{
     counter::{Counter, Counters, Direction},
     event::{ArpEvent, Hook},
-    event_filter::{Rate, Settings},
-    parse::{Parsed, parse},
+    event_filter::{FilterSettings, RateLimit},
+    parse::{ParsedFrame, parse},
     wire::{MacAddr, Operation, VlanTag, ethertype},
 };
 use probe_datapath::{
     EventRings, Kernel, LoadOptions,
-    load_test::{TRIAL_INTERFACE, TestRun, min_test_frame},
+    load_test::{TEST_RUN_INTERFACE, TestRun, min_test_frame},
 };
 use probe_tests::Frame;
 use proptest::{
@@ -44,11 +44,11 @@ impl LoadedPrograms {
         // Loading takes memory and time; one at a time is easier on small machines.
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let unlimited = Rate {
+        let unlimited = RateLimit {
             interval_ns: 0,
-            ahead_ns: u64::MAX,
+            tolerance_ns: u64::MAX,
         };
-        let settings = Settings {
+        let settings = FilterSettings {
             refresh_ns: 0,
             change: unlimited,
             new_address: unlimited,
@@ -76,7 +76,7 @@ impl LoadedPrograms {
         let counters = self
             .kernel
             .counters()
-            .read(TRIAL_INTERFACE, hook.direction())?;
+            .read(TEST_RUN_INTERFACE, hook.direction())?;
         Ok(counters.unwrap_or_default())
     }
 
@@ -102,23 +102,25 @@ impl LoadedPrograms {
         let mut expected = *counted;
         let events = self.events();
         match parse(&frame, VlanTag::NONE) {
-            Parsed::NotArp => assert!(events.is_empty(), "{hook}: {frame:02x?} → {events:?}"),
-            Parsed::Malformed(reason) => {
+            ParsedFrame::NotArp => assert!(events.is_empty(), "{hook}: {frame:02x?} → {events:?}"),
+            ParsedFrame::Malformed(reason) => {
                 expected.increment(Counter::Frames(Operation::Other));
                 expected.increment(Counter::Malformed(reason));
                 assert!(events.is_empty(), "{hook}: {frame:02x?} → {events:?}");
             }
-            Parsed::Arp(arp) => {
+            ParsedFrame::Arp(arp) => {
                 expected.increment(Counter::Frames(arp.operation()));
                 let kind = arp.kind();
                 match (kind, arp.bogus()) {
                     (_, Some(reason)) => expected.increment(Counter::Bogus(reason)),
-                    (probe_common::wire::Kind::Probe, None) => expected.increment(Counter::Probes),
+                    (probe_common::wire::FrameKind::Probe, None) => {
+                        expected.increment(Counter::Probes)
+                    }
                     _ => expected.increment(Counter::Claims),
                 }
                 expected.increment(Counter::Outcome(
                     kind,
-                    probe_common::counter::Outcome::Emitted,
+                    probe_common::counter::EmitOutcome::Emitted,
                 ));
                 let [event] = events[..] else {
                     bail!("one event, not {events:?}")
@@ -126,7 +128,7 @@ impl LoadedPrograms {
                 assert_eq!(event.frame, arp, "{hook}");
                 assert_eq!(event.kind(), Some(kind));
                 assert_eq!(event.hook(), Some(hook));
-                assert_eq!(event.ifindex, TRIAL_INTERFACE);
+                assert_eq!(event.ifindex, TEST_RUN_INTERFACE);
             }
         }
         let counters = self.counters(hook)?;

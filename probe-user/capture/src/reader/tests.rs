@@ -1,9 +1,9 @@
-//! Captures as other tools write them, and as nobody should.
+//! Reads captures of other tools and corrupt captures.
 
 use pcap_parser::{LegacyPcapBlock, PcapHeader, ToVec as _};
 use probe_common::{
     encode::EncodedFrame,
-    event::{ArpEvent, Hook, Sighting},
+    event::{ArpEvent, ClaimObservation, Hook},
     wire::{ArpFrame, MacAddr, Vlan},
 };
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn announcement() -> ArpFrame {
     }
 }
 
-/// A pcap file with one frame, as its magic number says.
+/// A pcap file with one frame, with the time resolution of the magic number.
 fn pcap(magic: u32, big_endian: bool, link: u32) -> Vec<u8> {
     let word = |value: u32| {
         if big_endian {
@@ -66,7 +66,7 @@ fn read(file: &[u8]) -> (Vec<CaptureItem>, Result<(), CaptureError>) {
         Err(error) => return (items, Err(error)),
     };
     loop {
-        match reader.next_entry() {
+        match reader.next_item() {
             Ok(Some(item)) => items.push(item),
             Ok(None) => return (items, Ok(())),
             Err(error) => return (items, Err(error)),
@@ -76,14 +76,14 @@ fn read(file: &[u8]) -> (Vec<CaptureItem>, Result<(), CaptureError>) {
 
 fn frames(items: &[CaptureItem]) -> Vec<CapturedFrame> {
     let frames = items.iter().filter_map(|item| match item {
-        CaptureItem::Frame(sighted) => Some(*sighted),
+        CaptureItem::Frame(captured) => Some(*captured),
         CaptureItem::Other | CaptureItem::Host | CaptureItem::End(_) => None,
     });
     frames.collect()
 }
 
 #[test]
-fn every_byte_order_and_unit_of_time_gives_the_same_frame() {
+fn every_byte_order_and_time_resolution_gives_the_same_frame() {
     for (magic, big_endian, at_ns) in [
         (0xa1b2_c3d4, false, AT - 789),
         (0xa1b2_c3d4, true, AT - 789),
@@ -92,11 +92,11 @@ fn every_byte_order_and_unit_of_time_gives_the_same_frame() {
     ] {
         let (items, outcome) = read(&pcap(magic, big_endian, 1));
         assert_eq!(outcome, Ok(()));
-        let [sighted] = frames(&items)[..] else {
+        let [captured] = frames(&items)[..] else {
             panic!("{items:?}");
         };
-        assert_eq!((sighted.at_ns, sighted.frame), (at_ns, announcement()));
-        assert_eq!((sighted.hook, sighted.note), (Hook::TcIngress, None));
+        assert_eq!((captured.at_ns, captured.frame), (at_ns, announcement()));
+        assert_eq!((captured.hook, captured.comment), (Hook::TcIngress, None));
     }
 }
 
@@ -104,11 +104,11 @@ fn event() -> ArpEvent {
     ArpEvent {
         ktime_ns: AT,
         request_ns: AT - 5,
-        previous: Sighting {
+        previous: ClaimObservation {
             ktime_ns: AT - 9,
             request_ns: AT - 11,
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            form: 3,
+            flags: 3,
             padding: 0,
         },
         ifindex: 7,
@@ -135,7 +135,7 @@ fn interface() -> CapturedInterface {
     }
 }
 
-fn own() -> Vec<u8> {
+fn own_capture() -> Vec<u8> {
     let mut writer = CaptureWriter::new(Vec::new()).unwrap();
     writer.interface(7, &interface()).unwrap();
     writer.event(&event()).unwrap();
@@ -143,27 +143,27 @@ fn own() -> Vec<u8> {
 }
 
 #[test]
-fn what_this_program_writes_reads_back_with_everything() {
-    let file = own();
+fn own_captures_contain_all_fields_of_the_events() {
+    let file = own_capture();
     let mut reader = CaptureReader::new(file.as_slice()).unwrap();
     let mut items = Vec::new();
-    while let Some(item) = reader.next_entry().unwrap() {
+    while let Some(item) = reader.next_item().unwrap() {
         items.push(item);
     }
-    let [sighted] = frames(&items)[..] else {
+    let [captured] = frames(&items)[..] else {
         panic!("{items:?}");
     };
     let expected = ArpEvent {
-        ifindex: sighted.interface,
+        ifindex: captured.interface,
         ..event()
     };
-    assert_eq!(sighted.event(), Some(expected));
-    assert_eq!(reader.host().interfaces[&sighted.interface], interface());
+    assert_eq!(captured.event(), Some(expected));
+    assert_eq!(reader.host().interfaces[&captured.interface], interface());
     assert_eq!(items.last(), Some(&CaptureItem::End(AT + 1_000)));
 }
 
 #[test]
-fn an_interface_that_is_described_anew_stays_the_same_one() {
+fn an_interface_that_is_described_again_keeps_its_index() {
     let mut writer = CaptureWriter::new(Vec::new()).unwrap();
     let before = CapturedInterface {
         addresses: Vec::new(),
@@ -177,7 +177,7 @@ fn an_interface_that_is_described_anew_stays_the_same_one() {
 
     let mut reader = CaptureReader::new(file.as_slice()).unwrap();
     let mut items = Vec::new();
-    while let Some(item) = reader.next_entry().unwrap() {
+    while let Some(item) = reader.next_item().unwrap() {
         items.push(item);
     }
     let [first, second] = frames(&items)[..] else {
@@ -185,20 +185,23 @@ fn an_interface_that_is_described_anew_stays_the_same_one() {
     };
     assert_eq!(first.interface, second.interface);
     assert_eq!(reader.host().interfaces[&first.interface], interface());
-    assert_ne!(before, interface(), "or this shows nothing");
+    assert_ne!(before, interface(), "the description changes");
 }
 
 #[test]
-fn a_capture_that_was_cut_off_gives_what_it_has() {
-    for file in [pcap(0xa1b2_c3d4, false, 1), own()] {
-        let whole = frames(&read(&file).0);
+fn a_truncated_capture_yields_its_complete_frames() {
+    for file in [pcap(0xa1b2_c3d4, false, 1), own_capture()] {
+        let all_frames = frames(&read(&file).0);
         for length in 0..file.len() {
             let (items, outcome) = read(&file[..length]);
             let found = frames(&items);
-            assert!(found.is_empty() || found == whole, "{length}: {items:?}");
+            assert!(
+                found.is_empty() || found == all_frames,
+                "{length}: {items:?}"
+            );
             if outcome.is_ok() {
-                // Only where a block ends is nothing missing.
-                assert!(length >= 24, "{length} bytes are no capture");
+                // The end of a block is a valid end of the file.
+                assert!(length >= 24, "{length} bytes are not a capture");
             }
         }
         assert!(read(&file).1.is_ok());
@@ -211,14 +214,14 @@ fn a_capture_that_was_cut_off_gives_what_it_has() {
 }
 
 #[test]
-fn other_files_are_none() {
+fn other_files_are_rejected() {
     for file in [&b""[..], b"PK\x03\x04", &[0x1f, 0x8b, 8, 0], &[0; 100]] {
         assert_eq!(read(file).1, Err(CaptureError::NotACapture), "{file:?}");
     }
 }
 
 #[test]
-fn other_links_are_named() {
+fn other_link_types_are_reported() {
     let (items, outcome) = read(&pcap(0xa1b2_c3d4, false, 113));
     assert_eq!(outcome, Err(CaptureError::LinkType(113)));
     assert!(frames(&items).is_empty());
@@ -227,13 +230,13 @@ fn other_links_are_named() {
 }
 
 #[test]
-fn damage_is_told_apart_from_the_end_and_keeps_what_came_before() {
+fn corruption_differs_from_truncation_and_keeps_the_frames_before() {
     let mut file = pcap(0xa1b2_c3d4, false, 1);
     let record = file[24..].to_vec();
     for _ in 0..9 {
         file.extend(&record);
     }
-    // A record that says that it is 4 GiB long.
+    // A record with a length of 4 GiB.
     file.extend([0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
     file.resize(file.len() + (40 << 20), 0);
     let (items, outcome) = read(&file);
@@ -241,7 +244,7 @@ fn damage_is_told_apart_from_the_end_and_keeps_what_came_before() {
     let offset = 24 + 10 * u64::try_from(record.len()).unwrap();
     assert_eq!(
         outcome,
-        Err(CaptureError::Damaged {
+        Err(CaptureError::Corrupt {
             packets: 10,
             offset
         })
@@ -249,7 +252,7 @@ fn damage_is_told_apart_from_the_end_and_keeps_what_came_before() {
 }
 
 #[test]
-fn a_packet_larger_than_the_buffer_is_read_past() {
+fn a_packet_larger_than_the_buffer_is_skipped() {
     let mut file = PcapHeader::new().to_vec().unwrap();
     let large = vec![0xff; BUFFER + 1000];
     let length = u32::try_from(large.len()).unwrap();
@@ -270,7 +273,7 @@ fn a_packet_larger_than_the_buffer_is_read_past() {
 }
 
 #[test]
-fn no_name_in_a_file_reaches_a_terminal_with_control_characters() {
+fn interface_names_contain_no_control_characters() {
     let mut writer = CaptureWriter::new(Vec::new()).unwrap();
     let name = "eth0\u{1b}[2J\n".to_owned();
     writer
@@ -284,23 +287,23 @@ fn no_name_in_a_file_reaches_a_terminal_with_control_characters() {
         .unwrap();
     let file = writer.finish(AT).unwrap();
     let mut reader = CaptureReader::new(file.as_slice()).unwrap();
-    while reader.next_entry().unwrap().is_some() {}
+    while reader.next_item().unwrap().is_some() {}
     assert_eq!(reader.interface(1), "eth0?[2J?");
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = read(&bytes);
     }
 
     #[test]
-    fn any_damage_is_read_without_a_panic(
-        ours: bool, big_endian: bool,
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+    fn no_corruption_causes_a_panic(
+        is_own: bool, big_endian: bool,
+        corruption in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
-        let mut file = if ours { own() } else { pcap(0xa1b2_c3d4, big_endian, 1) };
-        for (at, byte) in damage {
+        let mut file = if is_own { own_capture() } else { pcap(0xa1b2_c3d4, big_endian, 1) };
+        for (at, byte) in corruption {
             let at = at.index(file.len());
             file[at] = byte;
         }

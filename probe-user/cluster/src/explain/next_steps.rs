@@ -111,7 +111,7 @@ fn cause_steps(explanation: &Explanation, cause: &ClusterCause) -> Vec<NextStep>
         ip: explanation.ip,
         namespace: Some(namespace(explanation)),
         node: nodes.find(|node| !announcers.iter().any(|said| said == node)),
-        machines: &machines.command,
+        identify_command: &machines.command,
     };
     let mut steps: Vec<_> = cause_step(cause.kind, blamed).into_iter().collect();
     if cause.kind == CauseKind::OtherCluster {

@@ -1,5 +1,5 @@
-//! Which interfaces are watched, and how: keeps the programs attached where they are wanted, as interfaces
-//! come and go and others interfere.
+//! Keeps the programs attached to the selected interfaces while interfaces appear and disappear, and while other
+//! processes detach or displace the programs.
 
 mod offload;
 mod plan;
@@ -33,38 +33,37 @@ use crate::{
     DisplacedProgram, Kernel, KernelError, preflight,
 };
 
-/// How often attachments are looked after.
+/// The interval of attachment checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long to wait before an interface that could not be attached to, or that somebody took away, is tried
-/// again; doubled each time.
+/// The first delay before a failed or displaced attachment is retried; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest of these waits.
+/// The maximum of these delays.
 const MAX_RETRY: Duration = Duration::from_mins(1);
-/// Orders that may wait.
+/// The capacity of the command queue.
 const COMMAND_QUEUE: usize = 16;
 
-/// Why interfaces that were asked for are not watched.
+/// Why the requested interfaces cannot be watched.
 #[derive(Debug, Error)]
 pub enum InterfaceError {
-    /// No interface has one of the names.
-    #[error("no interface is called {name}; there are: {}", there.join(", "))]
+    /// No interface has the requested name.
+    #[error("no interface is named {name} (available: {})", available.join(", "))]
     Unknown {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
-        there: Vec<String>,
+        /// The names of all interfaces.
+        available: Vec<String>,
     },
-    /// Frames on it have no Ethernet header, so there is no ARP.
-    #[error("{name} is no Ethernet interface: there is no ARP on it")]
+    /// The interface has no Ethernet frames, so there is no ARP.
+    #[error("{name} is not an Ethernet interface: there is no ARP on it")]
     NotEthernet {
-        /// Its name.
+        /// The name of the interface.
         name: String,
     },
-    /// None is worth watching.
-    #[error("no interface is worth watching by default: name one with -i (there are: {})", there.join(", "))]
+    /// No interface matches the defaults.
+    #[error("no interface matches the defaults: select one with -i (available: {})", available.join(", "))]
     None {
-        /// What there is.
-        there: Vec<String>,
+        /// The names of all interfaces.
+        available: Vec<String>,
     },
     /// No descriptors could be reserved.
     #[error(
@@ -76,63 +75,64 @@ pub enum InterfaceError {
     Kernel(#[from] KernelError),
 }
 
-/// What others may want done.
+/// A command from another task.
 #[derive(Debug)]
 enum InterfaceCommand {
     ReleaseXdp,
-    WatchOnly(Vec<Ipv4Net>, oneshot::Sender<Result<(), KernelError>>),
+    SetWatchFilter(Vec<Ipv4Net>, oneshot::Sender<Result<(), KernelError>>),
 }
 
-/// Gives orders to [`InterfaceManager`].
+/// Sends commands to [`InterfaceManager`].
 #[derive(Clone, Debug)]
 pub struct InterfacesHandle(mpsc::Sender<InterfaceCommand>);
 
 impl InterfacesHandle {
-    /// Releases the XDP slot of every interface for somebody else, and goes on by TC. Stays so until the
-    /// program is started again.
+    /// Releases the XDP hook of every interface for other programs and continues with TC, until the process is restarted.
     pub async fn release_xdp(&self) {
-        // Closed only while everything ends: then it is released as well.
+        // The channel is only closed during shutdown, which detaches all programs.
         let _ = self.0.send(InterfaceCommand::ReleaseXdp).await;
     }
 
-    /// Watches only the addresses of these networks from now on, or all if there are none.
-    pub async fn watch_only(&self, networks: Vec<Ipv4Net>) -> Result<(), WatchOnlyError> {
+    /// Replaces the watch filter: only addresses of `networks` are watched, or all if there are none.
+    pub async fn set_watch_filter(&self, networks: Vec<Ipv4Net>) -> Result<(), WatchFilterError> {
         let (sender, receiver) = oneshot::channel();
         let sent = self
             .0
-            .send(InterfaceCommand::WatchOnly(networks, sender))
+            .send(InterfaceCommand::SetWatchFilter(networks, sender))
             .await;
-        sent.map_err(|_| WatchOnlyError::ShuttingDown)?;
-        Ok(receiver.await.map_err(|_| WatchOnlyError::ShuttingDown)??)
+        sent.map_err(|_| WatchFilterError::ShuttingDown)?;
+        Ok(receiver
+            .await
+            .map_err(|_| WatchFilterError::ShuttingDown)??)
     }
 }
 
 /// Why the watch filter was not changed.
 #[derive(Debug, Error)]
-pub enum WatchOnlyError {
-    /// The kernel side refused it.
+pub enum WatchFilterError {
+    /// The kernel rejected it.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The program is about to end.
-    #[error("the program is ending")]
+    /// The process is shutting down.
+    #[error("shutting down")]
     ShuttingDown,
 }
 
-/// Changes of interfaces are not known any more.
+/// The netlink connection that reports changes of interfaces ended.
 #[derive(Clone, Copy, Debug, Error)]
-#[error("changes of interfaces are not known any more: the netlink connection ended")]
-pub struct FollowError;
+#[error("cannot watch the interfaces any longer: the netlink connection ended")]
+pub struct LinkWatchError;
 
-/// What to watch and how.
+/// The interfaces to watch and the mode of attachment.
 #[derive(Clone, Debug, Default)]
 pub struct WatchPolicy {
-    /// Which interfaces.
+    /// The interfaces to watch.
     pub selection: InterfaceSelection,
-    /// In which way.
+    /// The requested mode of attachment.
     pub attach: AttachMode,
 }
 
-/// An interface that waits for its next try.
+/// A failed or displaced attachment that will be retried.
 struct AttachFailure {
     reason: String,
     retry_at: Instant,
@@ -140,7 +140,7 @@ struct AttachFailure {
     backoff: Backoff,
 }
 
-/// Keeps the programs attached.
+/// Keeps the programs attached to the selected interfaces.
 pub struct InterfaceManager {
     kernel: Kernel,
     counters: CounterReader,
@@ -159,16 +159,16 @@ struct AttachedInterface {
     attachment: Attachment,
     plan: AttachPlan,
     vlan_visible: bool,
-    /// Whether the last check of it failed, so that a lasting error is logged once.
-    unchecked: bool,
+    /// Whether the last check failed: a persistent error is logged once.
+    check_failed: bool,
 }
 
 impl InterfaceManager {
-    /// Attaches to every selected interface.
+    /// Attaches the programs to all selected interfaces.
     ///
     /// # Errors
     ///
-    /// The first interface that was asked for and cannot be watched. Nothing stays attached then.
+    /// An error for the first requested interface that cannot be watched. Nothing stays attached then.
     pub async fn attach(
         kernel: Kernel,
         policy: WatchPolicy,
@@ -200,11 +200,11 @@ impl InterfaceManager {
 
     fn check_selection(&self, links: &Links) -> Result<(), InterfaceError> {
         let selection = &self.policy.selection;
-        let there = || links.iter().map(|link| link.name.clone()).collect();
+        let available = || links.iter().map(|link| link.name.clone()).collect();
         if let Some(&name) = selection.missing_names(links).first() {
             return Err(InterfaceError::Unknown {
                 name: name.to_owned(),
-                there: there(),
+                available: available(),
             });
         }
         let named = selection.include.iter().filter_map(NamePattern::as_name);
@@ -217,33 +217,35 @@ impl InterfaceManager {
             });
         }
         if selection.include.is_empty() && selection.select(links).is_empty() {
-            return Err(InterfaceError::None { there: there() });
+            return Err(InterfaceError::None {
+                available: available(),
+            });
         }
         Ok(())
     }
 
-    /// The interfaces that should be watched, now and whenever that changes.
+    /// Subscribes to the selected interfaces and the state of their attachment.
     pub fn watched(&self) -> watch::Receiver<Arc<WatchedInterfaces>> {
         self.watched.subscribe()
     }
 
-    /// Follows the interfaces of the host until dropped, or until their changes are not known any more.
+    /// Reconciles the attachments with the interfaces of the host until dropped, or until their changes are unknown.
     ///
     /// # Errors
     ///
-    /// [`FollowError`], when the source of the interfaces has ended.
-    pub async fn follow(mut self) -> Result<(), FollowError> {
+    /// [`LinkWatchError`] when the sender of `links` is dropped.
+    pub async fn run(mut self) -> Result<(), LinkWatchError> {
         let mut checks = interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
                 changed = self.links.changed() => match changed {
                     Ok(()) => false,
-                    Err(_) => return Err(FollowError),
+                    Err(_) => return Err(LinkWatchError),
                 },
                 _ = checks.tick() => true,
-                Some(order) = self.interface_commands.recv() => {
-                    self.apply_command(order);
+                Some(command) = self.interface_commands.recv() => {
+                    self.apply_command(command);
                     false
                 }
             };
@@ -254,28 +256,29 @@ impl InterfaceManager {
             let links = self.links.borrow_and_update().clone();
             self.reconcile(&links).await;
             if let Err(error) = self.descriptors.fill() {
-                tracing::debug!(%error, "not all descriptors could be reserved again");
+                tracing::debug!(%error, "cannot reserve all file descriptors again");
             }
             self.publish(&links);
         }
     }
 
-    fn apply_command(&mut self, order: InterfaceCommand) {
-        match order {
+    fn apply_command(&mut self, command: InterfaceCommand) {
+        match command {
             InterfaceCommand::ReleaseXdp => {
-                tracing::info!("releasing the XDP slot; going on by TC");
+                tracing::info!("releasing the XDP hook; continuing with TC");
                 self.released = true;
             }
-            InterfaceCommand::WatchOnly(networks, reply) => {
-                // Whoever asked may have gone meanwhile.
-                let _ = reply.send(self.kernel.watch_only(&networks));
+            InterfaceCommand::SetWatchFilter(networks, reply) => {
+                // The requester may have been dropped in the meantime.
+                let _ = reply.send(self.kernel.set_watch_filter(&networks));
             }
         }
     }
 
-    /// Notices what others have detached, and puts TC programs back in front. What cannot be checked stays attached.
+    /// Checks all attachments, and schedules displaced programs to be attached again. After a failed check, programs stay
+    /// attached.
     async fn check_attachments(&mut self) {
-        let mut lost = Vec::new();
+        let mut displaced = Vec::new();
         for (&index, attached) in &mut self.attached {
             let filters = if attached.attachment.has_filters() {
                 ClsactFilters::read(index).await
@@ -286,25 +289,25 @@ impl InterfaceManager {
                 .kernel
                 .attachment_status(&attached.attachment, &filters)
             {
-                AttachmentStatus::InPlace => attached.unchecked = false,
-                AttachmentStatus::Displaced(reason) => lost.push((index, reason)),
+                AttachmentStatus::InPlace => attached.check_failed = false,
+                AttachmentStatus::Displaced(reason) => displaced.push((index, reason)),
                 AttachmentStatus::Unknown(error) => {
-                    if !attached.unchecked {
+                    if !attached.check_failed {
                         let interface = &attached.attachment.name;
                         tracing::warn!(
                             interface,
                             %error,
-                            "cannot check whether the programs are still attached; they stay as they are"
+                            "cannot check whether the programs are still attached; not changing them"
                         );
                     }
-                    attached.unchecked = true;
+                    attached.check_failed = true;
                 }
             }
         }
-        for (index, reason) in lost {
+        for (index, reason) in displaced {
             let previous = self.failed.get(&index);
             let is_behind = reason == DisplacedProgram::Behind;
-            // Behind another program frames may still be seen: what is there stays until the next try.
+            // Behind another program frames may still be observed, so the program stays until the next retry.
             if is_behind && previous.is_some_and(AttachFailure::is_recent) {
                 continue;
             }
@@ -314,12 +317,12 @@ impl InterfaceManager {
                     interface = attached.attachment.name,
                     %reason,
                     retry_in = ?failure.retry_at.saturating_duration_since(Instant::now()),
-                    "reattaching"
+                    "attaching the programs again"
                 );
                 self.failed.insert(index, failure);
             }
         }
-        // What has held for longer than any wait is forgiven.
+        // Failures are forgotten once the attachment has lasted longer than the maximum delay.
         let now = Instant::now();
         let attached = &self.attached;
         self.failed.retain(|index, failure| {
@@ -327,7 +330,7 @@ impl InterfaceManager {
         });
     }
 
-    /// Lets go of what is gone or is to be watched in another way, attaches to what has come.
+    /// Detaches from interfaces that were removed or are no longer selected, and attaches to the others.
     async fn reconcile(&mut self, links: &Links) {
         let selected: Vec<Link> = self
             .policy
@@ -341,17 +344,20 @@ impl InterfaceManager {
         self.attached.retain(|&index, attached| {
             let keep = is_selected(index);
             if !keep {
-                tracing::info!(interface = attached.attachment.name, "no longer watched");
+                tracing::info!(
+                    interface = attached.attachment.name,
+                    "interface is no longer watched"
+                );
             }
             keep
         });
-        for gone in self
+        for removed in self
             .watched
             .borrow()
             .iter()
             .filter(|watched| !is_selected(watched.ifindex))
         {
-            self.counters.retire(gone.ifindex, &gone.name);
+            self.counters.retire(removed.ifindex, &removed.name);
         }
         self.failed.retain(|&index, _| is_selected(index));
         self.native_refused.retain(|&index| is_selected(index));
@@ -373,10 +379,9 @@ impl InterfaceManager {
         }
     }
 
-    /// Attaches to an interface in the way that is planned for it now; does nothing where that is so
-    /// already.
+    /// Attaches to an interface in the mode that is planned for its current state, unless it is attached in that mode.
     async fn attach_one(&mut self, link: &Link, links: &Links) -> Result<(), KernelError> {
-        let circumstances = LinkEnvironment {
+        let environment = LinkEnvironment {
             xdp_in_use: link
                 .xdp_program
                 .is_some_and(|id| !self.kernel.owns_xdp_program(id)),
@@ -385,16 +390,16 @@ impl InterfaceManager {
             ..link_environment(link, links).await
         };
         let is_attached = self.attached.contains_key(&link.index);
-        if is_attached && !circumstances.offloads_known && !self.released {
-            // What is attached is not touched because a question went unanswered.
+        if is_attached && !environment.offloads_known && !self.released {
+            // Unknown offloads are no reason to change an attachment.
             return Ok(());
         }
-        let plan = plan_attach(self.policy.attach, &circumstances);
-        let vlan_visible = circumstances.shows_vlan_tags(plan.mode);
+        let plan = plan_attach(self.policy.attach, &environment);
+        let vlan_visible = environment.shows_vlan_tags(plan.mode);
         if let Some(current) = self.attached.get_mut(&link.index)
             && current.plan.mode == plan.mode
         {
-            // Offloads may be switched at any time, and the reason may be another by now.
+            // Offloads may change at any time, and with them the reason.
             if current.vlan_visible && !vlan_visible {
                 warn_of_invisible_vlans(link);
             }
@@ -402,9 +407,9 @@ impl InterfaceManager {
             current.vlan_visible = vlan_visible;
             return Ok(());
         }
-        // The old programs go first: a slot that we hold ourselves is taken.
+        // Detach first: the hook may be occupied by our own program.
         self.attached.remove(&link.index);
-        // Attaching may take a driver seconds.
+        // Some drivers take seconds to attach a program.
         let attached = tokio::task::block_in_place(|| self.kernel.attach(link, plan.mode));
         let attachment = match attached {
             Ok(attachment) => attachment,
@@ -431,7 +436,7 @@ impl InterfaceManager {
                 attachment,
                 plan,
                 vlan_visible,
-                unchecked: false,
+                check_failed: false,
             },
         );
         Ok(())
@@ -479,12 +484,12 @@ impl InterfaceManager {
 }
 
 impl AttachFailure {
-    /// The failure that follows another, with twice its delay.
+    /// A failure after a previous one, with twice its delay.
     fn after(previous: Option<&Self>, reason: String) -> Self {
         let mut backoff = previous.map_or(Backoff::new(FIRST_RETRY, MAX_RETRY), |previous| {
             previous.backoff
         });
-        // One host has few interfaces: nothing is spread by jitter.
+        // A host has few interfaces, so jitter is not necessary.
         let delay = backoff.next_delay(0.0);
         Self {
             reason,
@@ -494,8 +499,8 @@ impl AttachFailure {
         }
     }
 
-    /// What was attached was detached or hidden by somebody. The first time, and wherever it is `at_once`, it
-    /// goes back now; whoever does it again and again meets longer and longer waits instead of a quarrel.
+    /// A displaced program. It is attached again at once the first time, and always if `at_once`. If other processes
+    /// displace it repeatedly, the delay grows.
     fn displaced(previous: Option<&Self>, reason: String, at_once: bool) -> Self {
         let failure = Self::after(previous, reason);
         if at_once || previous.is_none() {
@@ -508,14 +513,14 @@ impl AttachFailure {
         }
     }
 
-    /// Whether the wait that goes with it has not passed since the last try.
+    /// Whether the delay since the last retry has not passed.
     fn is_recent(&self) -> bool {
         Instant::now() < self.retry_at + self.delay
     }
 }
 
-/// What the plan for an interface goes by, as far as it can be read: whose an XDP program is, whether the
-/// driver refused, and what an operator wished is for the caller to say.
+/// Reads the inputs of [`plan_attach`] for an interface. The caller sets those that cannot be read: whether an XDP program
+/// is ours, whether the driver refused native XDP, and whether the operator released the XDP hook.
 pub async fn link_environment(link: &Link, links: &Links) -> LinkEnvironment {
     let read = offload::read(&link.name).await;
     let offloads = read.unwrap_or(Offloads::WORST);
@@ -541,7 +546,7 @@ pub async fn link_environment(link: &Link, links: &Links) -> LinkEnvironment {
 fn warn_of_invisible_vlans(link: &Link) {
     tracing::warn!(
         interface = link.name,
-        "the network card strips VLAN tags before XDP sees a frame: VLANs are taken for one segment; \
+        "the network card strips VLAN tags before XDP runs, so that all VLANs appear as one segment; \
          use --attach tc"
     );
 }

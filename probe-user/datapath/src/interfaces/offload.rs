@@ -1,40 +1,39 @@
-//! What a network card does to frames before the kernel sees them. Only read, never changed.
+//! Reads the offloads and the driver of a network card. Neither is ever changed.
 
 use std::{ffi::OsStr, fs, io, path::Path};
 
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr, EthtoolFeatureBit};
 use futures_util::TryStreamExt as _;
 
-/// The offloads that matter here.
+/// The offloads that affect VLAN tags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// VLAN tags are taken out of frames (`rx-vlan-offload` in ethtool(8)).
+    /// The card strips VLAN tags from frames (`rx-vlan-offload` in ethtool(8)).
     pub strips_vlan_tags: bool,
-    /// Only VLANs that this host uses are let in (`rx-vlan-filter`).
+    /// The card only accepts frames of VLANs that this host uses (`rx-vlan-filter`).
     pub filters_vlans: bool,
 }
 
-/// Reads the offloads of an interface; `None` if the kernel does not say. A device that has no feature to
-/// speak of has no offloads.
+/// Reads the offloads of an interface; `None` if they cannot be read. A device without features has no offloads.
 pub async fn read(interface: &str) -> Option<Offloads> {
     match features(interface).await {
         Ok(active) => Some(Offloads::from_active(&active)),
         Err(error) => {
-            tracing::debug!(interface, %error, "offloads not read");
+            tracing::debug!(interface, %error, "cannot read the offloads");
             None
         }
     }
 }
 
 impl Offloads {
-    /// What to assume where they cannot be read: nothing is judged in the wrong VLAN then.
+    /// The offloads to assume if they cannot be read: no frame is assigned to a wrong VLAN then.
     pub const WORST: Self = Self {
         strips_vlan_tags: true,
         filters_vlans: false,
     };
 
     fn from_active(active: &[EthtoolFeatureBit]) -> Self {
-        // The kernel's own names, `netdev_features_strings` in net/ethtool/common.c.
+        // The names of `netdev_features_strings` in net/ethtool/common.c.
         let is_on = |name| active.iter().any(|bit| bit.name == name && bit.value);
         Self {
             strips_vlan_tags: is_on("rx-vlan-hw-parse"),
@@ -64,11 +63,11 @@ async fn features(interface: &str) -> anyhow::Result<Vec<EthtoolFeatureBit>> {
         .unwrap_or_default())
 }
 
-/// The name of the driver behind an interface; virtual ones have none.
+/// The name of the driver of an interface; `None` for virtual interfaces.
 ///
 /// # Errors
 ///
-/// It could not be read, which does not mean that there is none.
+/// The error of reading the link in sysfs; the interface may have a driver nevertheless.
 pub fn driver(interface: &str) -> io::Result<Option<String>> {
     let link = Path::new("/sys/class/net")
         .join(interface)
@@ -86,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_features_that_are_on_count() {
+    fn only_enabled_features_are_offloads() {
         let bit = |name: &str, value| EthtoolFeatureBit {
             index: 0,
             name: name.to_owned(),

@@ -1,11 +1,11 @@
-//! How an interface is watched: a pure decision over what is known about it, with its reason.
+//! Plans the mode of attachment to an interface: a pure function of its properties.
 
 use clap::ValueEnum;
 use probe_model::watched::{AttachPlan, AttachReason, AttachedMode};
 
 use crate::attach::LARGEST_SINGLE_BUFFER_MTU;
 
-/// What is asked for.
+/// The requested mode of attachment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
     /// Native XDP where it is possible without harm, else TC
@@ -19,49 +19,49 @@ pub enum AttachMode {
     Generic,
 }
 
-/// The facts that the decision depends on.
+/// The properties of an interface on which the mode of attachment depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts, one row of a table each"
 )]
 pub struct LinkEnvironment {
-    /// What kind of virtual device it is (`veth`, `bond` …); `None` for hardware.
+    /// The kind of virtual device (`veth`, `bond` …); `None` for hardware.
     pub kind: Option<String>,
-    /// The driver behind it, as in `/sys/class/net/NAME/device/driver`.
+    /// The driver, as in `/sys/class/net/NAME/device/driver`.
     pub driver: Option<String>,
-    /// Largest frame without the Ethernet header, in bytes.
+    /// The MTU, in bytes.
     pub mtu: u32,
-    /// Whether the next two could be read; else they are the worst that there can be.
+    /// Whether the offloads and the driver could be read. If not, the offloads are [`Offloads::WORST`].
     pub offloads_known: bool,
-    /// Whether the card takes VLAN tags out of frames (`rx-vlan-hw-parse`).
+    /// Whether the card strips VLAN tags from frames (`rx-vlan-hw-parse`).
     pub strips_vlan_tags: bool,
-    /// Whether the card only lets VLANs in that this host uses (`rx-vlan-filter`, and not promiscuous).
+    /// Whether the card only accepts VLANs that this host uses (`rx-vlan-filter`, and not promiscuous).
     pub filters_vlans: bool,
-    /// Whether there are VLAN children on it.
+    /// Whether the interface has VLAN children.
     pub has_vlans: bool,
-    /// Whether somebody else's XDP program is attached.
+    /// Whether an XDP program of another process is attached.
     pub xdp_in_use: bool,
-    /// Whether the kernel has multi-buffer XDP (5.18).
+    /// Whether the kernel supports multi-buffer XDP (5.18).
     pub multi_buffer: bool,
     /// Whether the driver has refused native XDP before.
     pub native_refused: bool,
-    /// Whether an operator released the XDP slot.
+    /// Whether the operator released the XDP hook.
     pub released: bool,
 }
 
 impl LinkEnvironment {
-    /// Whether the VLAN of an arriving frame can be told in this mode.
+    /// Whether the programs can read the VLAN of a received frame in this mode.
     pub fn shows_vlan_tags(&self, mode: AttachedMode) -> bool {
         !(mode.is_xdp() && self.strips_vlan_tags)
     }
 }
 
-/// Devices whose segmentation offload native XDP turns off (`drivers/net/{veth,virtio_net,tun}.c`).
+/// Drivers for which native XDP disables segmentation offload (`drivers/net/{veth,virtio_net,tun}.c`).
 const OFFLOAD_DISABLING_DRIVERS: [&str; 3] = ["veth", "virtio_net", "tun"];
 
-/// Drivers that close and open the device, or drop the carrier, when a program is attached or detached:
-/// ports flap, bonds fail over, spanning trees think. Each as of Linux 6.12.
+/// Drivers that close and reopen the device, or drop the carrier, when a program is attached or detached, so that ports
+/// flap, bonds fail over and spanning trees reconverge. As of Linux 6.12.
 const LINK_RESETTING_DRIVERS: [&str; 8] = [
     "igb",           // igb_xdp_setup: igb_close, igb_open
     "igc",           // igc_xdp_set_prog: igc_close, igc_open
@@ -73,8 +73,8 @@ const LINK_RESETTING_DRIVERS: [&str; 8] = [
     "mvpp2",         // mvpp2_xdp_setup: mvpp2_stop, mvpp2_open
 ];
 
-/// Drivers that have native XDP and keep the link when a program comes or goes, as of Linux 6.12
-/// (`ndo_bpf` in `drivers/net`). They may still reset their rings: rollouts go node by node.
+/// Drivers that support native XDP and keep the link when a program is attached or detached, as of Linux 6.12 (`ndo_bpf`
+/// in `drivers/net`). They may still reset their rings, so rollouts go node by node.
 const XDP_DRIVERS: [&str; 20] = [
     "atlantic",
     "bnxt_en",
@@ -98,16 +98,16 @@ const XDP_DRIVERS: [&str; 20] = [
     "vmxnet3",
 ];
 
-/// Decides how an interface is watched. What was asked for by name is done by name, for better or worse;
-/// the table below is what `auto` does, first row that fits.
-pub fn plan_attach(requested: AttachMode, it: &LinkEnvironment) -> AttachPlan {
+/// Plans the mode of attachment to an interface. A mode other than `auto` is used as requested. For `auto`, the first row
+/// of the table that applies prevents native XDP.
+pub fn plan_attach(requested: AttachMode, link: &LinkEnvironment) -> AttachPlan {
     let requested_mode = match requested {
         AttachMode::Auto => None,
         AttachMode::Native => Some(AttachedMode::Native),
         AttachMode::Tc => Some(AttachedMode::Tc),
         AttachMode::Generic => Some(AttachedMode::Generic),
     };
-    if it.released {
+    if link.released {
         return AttachPlan {
             mode: AttachedMode::Tc,
             reason: AttachReason::Released,
@@ -119,11 +119,11 @@ pub fn plan_attach(requested: AttachMode, it: &LinkEnvironment) -> AttachPlan {
             reason: AttachReason::Requested,
         };
     }
-    let kind = it.kind.as_deref();
-    let driver = it.driver.as_deref();
+    let kind = link.kind.as_deref();
+    let driver = link.driver.as_deref();
     let is_one_of = |table: &[&str]| driver.is_some_and(|driver| table.contains(&driver));
 
-    let against_native = [
+    let native_obstacles = [
         (
             kind.or(driver)
                 .is_some_and(|name| OFFLOAD_DISABLING_DRIVERS.contains(&name)),
@@ -134,20 +134,20 @@ pub fn plan_attach(requested: AttachMode, it: &LinkEnvironment) -> AttachPlan {
             AttachReason::BondMaster,
         ),
         (kind.is_some(), AttachReason::VirtualDevice),
-        (it.xdp_in_use, AttachReason::XdpTaken),
+        (link.xdp_in_use, AttachReason::XdpTaken),
         (
-            it.strips_vlan_tags && (it.has_vlans || !it.filters_vlans),
+            link.strips_vlan_tags && (link.has_vlans || !link.filters_vlans),
             AttachReason::VlanOffload,
         ),
         (is_one_of(&LINK_RESETTING_DRIVERS), AttachReason::ResetsLink),
         (!is_one_of(&XDP_DRIVERS), AttachReason::DriverNotListed),
         (
-            it.mtu > LARGEST_SINGLE_BUFFER_MTU && !it.multi_buffer,
+            link.mtu > LARGEST_SINGLE_BUFFER_MTU && !link.multi_buffer,
             AttachReason::Mtu,
         ),
-        (it.native_refused, AttachReason::NativeRefused),
+        (link.native_refused, AttachReason::NativeRefused),
     ];
-    match against_native.into_iter().find(|(applies, _)| *applies) {
+    match native_obstacles.into_iter().find(|(applies, _)| *applies) {
         Some((_, reason)) => AttachPlan {
             mode: AttachedMode::Tc,
             reason,
@@ -163,7 +163,7 @@ pub fn plan_attach(requested: AttachMode, it: &LinkEnvironment) -> AttachPlan {
 mod tests {
     use super::*;
 
-    /// A network card on which `auto` goes native.
+    /// A network card for which `auto` selects native XDP.
     fn card() -> LinkEnvironment {
         LinkEnvironment {
             driver: Some("mlx5_core".to_owned()),
@@ -175,8 +175,8 @@ mod tests {
         }
     }
 
-    fn auto(it: &LinkEnvironment) -> (AttachedMode, AttachReason) {
-        let plan = plan_attach(AttachMode::Auto, it);
+    fn auto(link: &LinkEnvironment) -> (AttachedMode, AttachReason) {
+        let plan = plan_attach(AttachMode::Auto, link);
         (plan.mode, plan.reason)
     }
 
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn each_row_of_the_table_decides_with_its_reason() {
-        for (it, mode, reason) in [
+    fn each_row_of_the_table_determines_mode_and_reason() {
+        for (link, mode, reason) in [
             (card(), AttachedMode::Native, AttachReason::NativeIsFree),
             (kind("veth"), AttachedMode::Tc, AttachReason::BreaksOffload),
             (kind("tun"), AttachedMode::Tc, AttachReason::BreaksOffload),
@@ -300,13 +300,13 @@ mod tests {
                 AttachReason::Released,
             ),
         ] {
-            assert_eq!(auto(&it), (mode, reason), "{it:?}");
+            assert_eq!(auto(&link), (mode, reason), "{link:?}");
         }
     }
 
     #[test]
-    fn a_vlan_is_only_hidden_from_xdp_by_a_card_that_strips_tags() {
-        let keeps = LinkEnvironment {
+    fn only_a_card_that_strips_tags_hides_vlans_from_xdp() {
+        let without_offload = LinkEnvironment {
             strips_vlan_tags: false,
             ..card()
         };
@@ -316,7 +316,7 @@ mod tests {
                 mode == AttachedMode::Tc,
                 "{mode}"
             );
-            assert!(keeps.shows_vlan_tags(mode), "{mode}");
+            assert!(without_offload.shows_vlan_tags(mode), "{mode}");
         }
     }
 
@@ -339,8 +339,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_by_name_is_done_unless_the_slot_was_released() {
-        let against = LinkEnvironment {
+    fn a_requested_mode_is_used_unless_the_xdp_hook_was_released() {
+        let unsuitable = LinkEnvironment {
             xdp_in_use: true,
             has_vlans: true,
             ..kind("veth")
@@ -354,10 +354,10 @@ mod tests {
                 mode,
                 reason: AttachReason::Requested,
             };
-            assert_eq!(plan_attach(requested, &against), expected);
+            assert_eq!(plan_attach(requested, &unsuitable), expected);
             let released = LinkEnvironment {
                 released: true,
-                ..against.clone()
+                ..unsuitable.clone()
             };
             assert_eq!(
                 plan_attach(requested, &released).reason,

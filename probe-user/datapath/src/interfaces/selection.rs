@@ -1,20 +1,20 @@
-//! Which interfaces are watched: by name, by pattern, or by what is worth watching on a host.
+//! Selects the interfaces to watch: by name, by pattern, or by default.
 
 use std::{fmt, str::FromStr};
 
 use glob::Pattern;
 use probe_model::{Link, Links};
 
-/// A name, or a pattern of names (`eth*`, `enp[0-9]s0`).
+/// An interface name or a glob pattern (`eth*`, `enp[0-9]s0`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern {
     text: String,
     pattern: Pattern,
 }
 
-/// Why a text is no pattern.
+/// The text is neither an interface name nor a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a name or pattern of interfaces: {0}")]
+#[error("not an interface name or pattern: {0}")]
 pub struct NamePatternError(String);
 
 impl FromStr for NamePattern {
@@ -39,29 +39,29 @@ impl fmt::Display for NamePattern {
 }
 
 impl NamePattern {
-    /// Whether it matches the name.
+    /// Whether the pattern matches the name.
     pub fn matches(&self, name: &str) -> bool {
         self.pattern.matches(name)
     }
 
-    /// The name, if it is one and no pattern.
+    /// The name; `None` if it is a pattern.
     pub fn as_name(&self) -> Option<&str> {
         let is_pattern = self.text.contains(['*', '?', '[']);
         (!is_pattern).then_some(self.text.as_str())
     }
 }
 
-/// What to watch.
+/// The selection of interfaces to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceSelection {
-    /// Watched; if empty, what is worth watching.
+    /// The interfaces to watch; if empty, the defaults.
     pub include: Vec<NamePattern>,
-    /// Not watched, whatever else says so.
+    /// The interfaces not to watch; takes precedence over `include` and the defaults.
     pub exclude: Vec<NamePattern>,
 }
 
 impl InterfaceSelection {
-    /// The selected interfaces.
+    /// Returns the selected interfaces.
     pub fn select<'a>(&self, links: &'a Links) -> Vec<&'a Link> {
         links
             .iter()
@@ -84,7 +84,7 @@ impl InterfaceSelection {
             .collect()
     }
 
-    /// The names asked for that no interface has.
+    /// Returns the requested names that no interface has.
     pub fn missing_names<'a>(&'a self, links: &Links) -> Vec<&'a str> {
         self.include
             .iter()
@@ -94,9 +94,9 @@ impl InterfaceSelection {
     }
 }
 
-/// The default: every network card, bond masters instead of their ports, and what carries the default
-/// route. Not a container's end of a cable, a tunnel, a container runtime's bridge, or what is stacked on
-/// a watched interface: its frames pass there.
+/// Whether an interface is watched by default: network cards, bond masters instead of their ports, and the interface of
+/// the default route. Not the veth of a container, tunnels, the bridge of a container runtime, or interfaces on top of a
+/// watched one, because their frames are observed there.
 fn is_default_interface(links: &Links, link: &Link) -> bool {
     match link.kind.as_deref() {
         None => link.arp && !is_bond_port(links, link),
@@ -114,14 +114,14 @@ fn is_bond_port(links: &Links, link: &Link) -> bool {
     master.is_some_and(|master| matches!(master.kind.as_deref(), Some("bond" | "team")))
 }
 
-/// Whether its frames pass an interface that is watched by default: a bridge with a network card as port,
-/// a VLAN child or macvlan of a card.
+/// Whether the frames of an interface pass through one that is watched by default: a bridge with a network card as port, a
+/// VLAN child or macvlan of a card.
 fn is_covered_by_lower(links: &Links, link: &Link) -> bool {
     let parent = link.parent.and_then(|parent| links.get(parent));
     let ports = links.iter().filter(|port| port.master == Some(link.index));
     ports
         .chain(parent)
-        .any(|below| below.index != link.index && is_default_interface(links, below))
+        .any(|lower| lower.index != link.index && is_default_interface(links, lower))
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
         link(index, name, None)
     }
 
-    /// Names of the default selection among these, with a default route over `route`.
+    /// The names of the default selection among `links`, with a default route over the interface `route`.
     fn selected(links: impl IntoIterator<Item = Link>, route: Option<u32>) -> Vec<String> {
         let route = route.map(|interface| DefaultRoute {
             interface,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_every_card_is_watched_and_nothing_of_containers() {
+    fn by_default_every_card_is_watched_and_no_interface_of_containers() {
         let loopback = Link {
             ethernet: false,
             arp: false,
@@ -234,27 +234,27 @@ mod tests {
     }
 
     #[test]
-    fn names_patterns_and_exclusions_choose() {
+    fn names_patterns_and_exclusions_select() {
         let links: Links = [card(1, "eth0"), card(2, "eth1"), card(3, "mgmt0")]
             .into_iter()
             .collect();
-        let choose = |include: &[&str], exclude: &[&str]| {
+        let select = |include: &[&str], exclude: &[&str]| {
             let patterns =
                 |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
             let selection = InterfaceSelection {
                 include: patterns(include),
                 exclude: patterns(exclude),
             };
-            let chosen = selection
+            let selected = selection
                 .select(&links)
                 .into_iter()
                 .map(|link| link.name.clone());
-            chosen.collect::<Vec<_>>()
+            selected.collect::<Vec<_>>()
         };
-        assert_eq!(choose(&["eth*"], &[]), ["eth0", "eth1"]);
-        assert_eq!(choose(&["eth0", "mgmt?"], &[]), ["eth0", "mgmt0"]);
-        assert_eq!(choose(&[], &["eth1"]), ["eth0", "mgmt0"]);
-        assert_eq!(choose(&["eth[1-9]"], &[]), ["eth1"]);
+        assert_eq!(select(&["eth*"], &[]), ["eth0", "eth1"]);
+        assert_eq!(select(&["eth0", "mgmt?"], &[]), ["eth0", "mgmt0"]);
+        assert_eq!(select(&[], &["eth1"]), ["eth0", "mgmt0"]);
+        assert_eq!(select(&["eth[1-9]"], &[]), ["eth1"]);
         assert!("eth[".parse::<NamePattern>().is_err());
     }
 

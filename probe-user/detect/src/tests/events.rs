@@ -2,8 +2,8 @@
 
 use probe_common::{
     counter::Direction,
-    event::{ArpEvent, Hook, Sighting},
-    wire::{ArpFrame, Bogus, Kind, MacAddr, VlanTag},
+    event::{ArpEvent, ClaimObservation, Hook},
+    wire::{ArpFrame, BogusFrameReason, FrameKind, MacAddr, VlanTag},
 };
 use probe_model::{BogusReason, Timestamp};
 
@@ -15,7 +15,7 @@ fn reply() -> ArpEvent {
         ktime_ns: 50,
         request_ns: 40,
         ifindex: 7,
-        kind: Kind::Claim.number(),
+        kind: FrameKind::Claim.number(),
         hook: Hook::TcIngress.number(),
         frame: ArpFrame {
             eth_dst: CLIENT,
@@ -34,11 +34,11 @@ fn reply() -> ArpEvent {
 #[test]
 fn a_reply_says_who_claims_and_whom_it_answers() {
     let mut event = reply();
-    event.previous = Sighting {
+    event.previous = ClaimObservation {
         ktime_ns: 45,
         request_ns: 40,
         mac: B,
-        form: probe_common::event::form::REPLY | probe_common::event::form::EGRESS,
+        flags: probe_common::event::claim_flags::REPLY | probe_common::event::claim_flags::EGRESS,
         padding: 0,
     };
     let observation = Observation::try_from(&event).unwrap();
@@ -86,7 +86,7 @@ fn an_announcement_answers_nobody_even_as_a_reply() {
 #[test]
 fn an_arp_probe_asks_for_its_target() {
     let mut event = reply();
-    event.kind = Kind::Probe.number();
+    event.kind = FrameKind::Probe.number();
     event.hook = Hook::TcEgress.number();
     event.frame.oper = ArpFrame::REQUEST;
     event.frame.spa = [0; 4];
@@ -109,7 +109,7 @@ fn an_arp_probe_asks_for_its_target() {
 #[test]
 fn a_bogus_frame_keeps_its_reason() {
     let mut event = reply();
-    event.kind = Kind::Bogus.number();
+    event.kind = FrameKind::Bogus.number();
     event.frame.sha = MacAddr::ZERO;
     let observation = Observation::try_from(&event).unwrap();
     let ObservationBody::Bogus(frame) = observation.body else {
@@ -117,7 +117,7 @@ fn a_bogus_frame_keeps_its_reason() {
     };
     assert_eq!(
         (frame.reason, frame.eth_src),
-        (BogusReason::Frame(Bogus::ShaZero), A)
+        (BogusReason::Frame(BogusFrameReason::ShaZero), A)
     );
 }
 
@@ -126,7 +126,7 @@ fn an_event_that_makes_no_sense_is_an_error() {
     let unknown_kind = ArpEvent { kind: 9, ..reply() };
     let unknown_hook = ArpEvent { hook: 9, ..reply() };
     let contradiction = ArpEvent {
-        kind: Kind::Probe.number(),
+        kind: FrameKind::Probe.number(),
         ..reply()
     };
     for (event, error) in [
@@ -135,8 +135,8 @@ fn an_event_that_makes_no_sense_is_an_error() {
         (
             contradiction,
             EventError::Contradiction {
-                declared: Kind::Probe,
-                derived: Kind::Claim,
+                declared: FrameKind::Probe,
+                derived: FrameKind::Claim,
             },
         ),
     ] {

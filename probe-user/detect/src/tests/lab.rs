@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use probe_common::{
     counter::Direction,
-    wire::{Bogus, MacAddr, Vlan},
+    wire::{BogusFrameReason, MacAddr, Vlan},
 };
 use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Segment, Timestamp};
 
@@ -253,7 +253,7 @@ impl Lab {
     }
 
     /// A bogus frame comes in.
-    pub fn bogus(&mut self, at: u64, eth_src: MacAddr, reason: Bogus) {
+    pub fn bogus(&mut self, at: u64, eth_src: MacAddr, reason: BogusFrameReason) {
         let frame = BogusFrame {
             ip: key().ip,
             mac: MacAddr::ZERO,

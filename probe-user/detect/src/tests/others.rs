@@ -1,6 +1,6 @@
 //! Findings that are not about who owns an address.
 
-use probe_common::wire::{Bogus, MacAddr};
+use probe_common::wire::{BogusFrameReason, MacAddr};
 use probe_model::{BogusReason, FindingKind::*, OwnerRole};
 
 use super::lab::*;
@@ -135,10 +135,10 @@ fn an_arp_probe_claims_nothing() {
 fn bogus_frames_are_reported_once_in_ten_minutes_for_each_sender_and_sort() {
     let mut lab = Lab::new();
     for second in 0..=600 {
-        lab.bogus(second * S, A, Bogus::ShaZero);
+        lab.bogus(second * S, A, BogusFrameReason::ShaZero);
     }
-    lab.bogus(601 * S, A, Bogus::SpaLoopback);
-    lab.bogus(601 * S, B, Bogus::ShaZero);
+    lab.bogus(601 * S, A, BogusFrameReason::SpaLoopback);
+    lab.bogus(601 * S, B, BogusFrameReason::ShaZero);
     let findings = lab.take();
     let told: Vec<_> = findings
         .iter()
@@ -155,10 +155,10 @@ fn bogus_frames_are_reported_once_in_ten_minutes_for_each_sender_and_sort() {
     assert_eq!(
         told,
         [
-            (time(0), A, reason(Bogus::ShaZero), 0),
-            (time(600 * S), A, reason(Bogus::ShaZero), 599),
-            (time(601 * S), A, reason(Bogus::SpaLoopback), 0),
-            (time(601 * S), B, reason(Bogus::ShaZero), 0),
+            (time(0), A, reason(BogusFrameReason::ShaZero), 0),
+            (time(600 * S), A, reason(BogusFrameReason::ShaZero), 599),
+            (time(601 * S), A, reason(BogusFrameReason::SpaLoopback), 0),
+            (time(601 * S), B, reason(BogusFrameReason::ShaZero), 0),
         ]
     );
     assert_eq!(

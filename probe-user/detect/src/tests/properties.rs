@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use probe_common::{
     counter::Direction,
-    wire::{Bogus, MacAddr, Vlan},
+    wire::{BogusFrameReason, MacAddr, Vlan},
 };
 use probe_model::{BindingKey, BogusReason, Finding, FindingKind, Hint, Segment, Timestamp};
 use proptest::prelude::*;
@@ -541,7 +541,7 @@ impl Chaos {
                     ip: ip(1),
                     mac: MacAddr::ZERO,
                     eth_src: host_owner(mac),
-                    reason: BogusReason::Frame(Bogus::ShaZero),
+                    reason: BogusReason::Frame(BogusFrameReason::ShaZero),
                 };
                 observe(place(2), Direction::Ingress, ObservationBody::Bogus(frame));
             }

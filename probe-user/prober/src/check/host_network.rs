@@ -190,7 +190,7 @@ impl HostNetwork {
     pub async fn look() -> Result<Self, HostNetworkError> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        let current_links = links::follow().await?;
+        let current_links = links::watch_links().await?;
         let links = current_links.borrow().clone();
         Ok(Self {
             handle,

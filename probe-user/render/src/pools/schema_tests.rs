@@ -76,7 +76,7 @@ fn sarif_results_point_to_their_rules() {
 #[test]
 fn the_schema_knows_every_word_and_no_other() {
     let schema = Schema::new(SCHEMA);
-    let words = |pointer| schema.words(pointer);
+    let words = |pointer| schema.labels(pointer);
     assert_eq!(
         words("/$defs/finding/properties/finding/enum"),
         PoolFindingCode::LABELS

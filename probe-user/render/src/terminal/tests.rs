@@ -1,7 +1,7 @@
 //! What people read, word for word.
 
 use jiff::tz::TimeZone;
-use probe_common::wire::Bogus;
+use probe_common::wire::BogusFrameReason;
 use probe_model::{
     AnnouncementKind, AnnouncementMode, BogusReason, CauseKind, CauseScope, CountsRecord, Evidence,
     Hint, NamespacedName, OwnerRole,
@@ -270,7 +270,7 @@ fn a_denied_probe_names_the_newcomer_and_the_owner() {
 #[test]
 fn a_frame_without_a_valid_claim_says_what_is_wrong_with_it() {
     let record = FindingRecord {
-        reason: Some(BogusReason::Frame(Bogus::ShaBroadcast)),
+        reason: Some(BogusReason::Frame(BogusFrameReason::ShaBroadcast)),
         counts: CountsRecord {
             suppressed: 4,
             ..CountsRecord::default()

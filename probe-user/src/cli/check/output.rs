@@ -4,7 +4,7 @@ use std::{io, net::Ipv4Addr};
 
 use probe_common::{
     event::{ArpEvent, Hook},
-    wire::Kind,
+    wire::FrameKind,
 };
 use probe_model::{CheckRecord, Timestamp};
 use probe_prober::ReceivedFrame;
@@ -110,7 +110,7 @@ fn event(received: &ReceivedFrame, now: Timestamp) -> ArpEvent {
     } else {
         Hook::TcIngress
     };
-    let kind: Kind = received.frame.kind();
+    let kind: FrameKind = received.frame.kind();
     ArpEvent {
         ktime_ns: now.0,
         ifindex: received.ifindex,

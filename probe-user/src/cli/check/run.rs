@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, net::Ipv4Addr, time::Duration};
 use anyhow::Context as _;
 use lru::LruCache;
 use nix::errno::Errno;
-use probe_common::wire::{ArpFrame, Kind, MacAddr, Operation};
+use probe_common::wire::{ArpFrame, FrameKind, MacAddr, Operation};
 use probe_datapath::clock::{Timer, monotonic};
 use probe_detect::DetectConfig;
 use probe_model::{CheckRecord, CheckVerdict, Timestamp};
@@ -288,8 +288,8 @@ impl CheckRun {
         self.output.record_frame(received, now);
         let number = self.ranges.number(frame.subject().into(), place);
         match frame.kind() {
-            Kind::Claim if received.is_outgoing && self.is_own_request(frame, egress) => {}
-            Kind::Claim => {
+            FrameKind::Claim if received.is_outgoing && self.is_own_request(frame, egress) => {}
+            FrameKind::Claim => {
                 self.holders.put(frame.sha, ());
                 if self.holders.len() > MAX_HOLDERS {
                     self.holders.pop_lru();
@@ -302,8 +302,8 @@ impl CheckRun {
                 }
             }
             // A switch that tracks its devices probes by unicast; a booting host by broadcast.
-            Kind::Probe if frame.is_unicast() => {}
-            Kind::Probe => {
+            FrameKind::Probe if frame.is_unicast() => {}
+            FrameKind::Probe => {
                 let is_known =
                     self.own_macs.contains(&frame.sha) || self.holders.contains(&frame.sha);
                 if let (Some(number), false) = (number, received.is_outgoing || is_known) {
@@ -311,7 +311,7 @@ impl CheckRun {
                 }
             }
             // It claims no address.
-            Kind::Bogus => {}
+            FrameKind::Bogus => {}
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use probe_capture::frames;
 use probe_cluster::explain::Explanation;
-use probe_datapath::clock::wall_clock_ns;
+use probe_datapath::clock::wall_clock_offset_ns;
 use probe_render::bundle::{BundleEntry, objects, write};
 
 use super::collect::{self, CollectedInputs};
@@ -166,7 +166,7 @@ fn entries(
     let screen = anstream::adapter::strip_str(screen).to_string();
     let interface = explanation.check.as_ref();
     let interface = interface.map_or("", |check| check.interface.as_str());
-    let frames = frames(&gathered.frames, interface, wall_clock_ns());
+    let frames = frames(&gathered.frames, interface, wall_clock_offset_ns());
     let frames = frames.context("cannot write the frames")?;
     let versions = serde_json::json!({
         "probe": env!("CARGO_PKG_VERSION"),

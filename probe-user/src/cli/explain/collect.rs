@@ -366,7 +366,7 @@ pub async fn neighbours() -> anyhow::Result<Value> {
     let (connection, handle, _) =
         rtnetlink::new_connection().context("cannot open a netlink socket")?;
     tokio::spawn(connection);
-    let links = probe_network::links::follow().await?.borrow().clone();
+    let links = probe_network::links::watch_links().await?.borrow().clone();
     let neighbours = probe_network::neighbours::read(&handle).await?;
     let mut rows: Vec<_> = neighbours
         .iter()
@@ -385,7 +385,7 @@ pub async fn neighbours() -> anyhow::Result<Value> {
 
 /// This host's interfaces with their addresses, for a bundle.
 pub async fn interfaces() -> anyhow::Result<Value> {
-    let links = probe_network::links::follow().await?.borrow().clone();
+    let links = probe_network::links::watch_links().await?.borrow().clone();
     let rows = links.iter().map(|link| {
         serde_json::json!({
             "interface": link.name,

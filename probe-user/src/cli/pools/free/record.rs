@@ -231,7 +231,7 @@ spec: {blocks: [{cidr: 198.51.100.0/31}]}
         let ranges = written[0].pointer("/pools/0/free/0").unwrap();
         assert_eq!(fields([ranges]), schema.fields("/$defs/range/properties"));
         assert_eq!(
-            schema.words("/$defs/pool/properties/kind/enum"),
+            schema.labels("/$defs/pool/properties/kind/enum"),
             PoolKind::LABELS
         );
         let mut wrong = written[0].clone();

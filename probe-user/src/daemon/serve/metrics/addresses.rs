@@ -7,7 +7,7 @@ use probe_common::{
     label_enum,
     wire::{MacAddr, Vlan},
 };
-use probe_datapath::clock::wall_clock_ns;
+use probe_datapath::clock::wall_clock_offset_ns;
 use probe_detect::{AddressGroup, AddressView, DetectorStatistics, TableCursor};
 use probe_model::{
     BindingKey, BindingRecord, BindingView, FindingRecord, Links, Timestamp, on_link,
@@ -340,7 +340,7 @@ fn claims(addresses: &[(AddressView, AddressCounts)], scene: MetricsContext<'_>)
         .collect();
     last.sort_unstable();
     last.dedup_by(|later, first| later.place() == first.place());
-    let since_1970 = wall_clock_ns();
+    let since_1970 = wall_clock_offset_ns();
     let mut family = MetricFamily::with_room(list::TRACKED_CLAIM, last.len());
     for claim in last {
         let nanos = claim.at.0.0.saturating_add(since_1970);

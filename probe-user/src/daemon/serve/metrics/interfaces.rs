@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use probe_common::{
-    counter::{Counter, Direction, Outcome},
-    parse::Malformed,
-    wire::{Bogus, Kind, Operation},
+    counter::{Counter, Direction, EmitOutcome},
+    parse::MalformedReason,
+    wire::{BogusFrameReason, FrameKind, Operation},
 };
 use probe_datapath::{CounterReader, KernelError};
 use probe_model::{
@@ -41,18 +41,18 @@ pub fn counters(
                 let count = counters.get(Counter::Frames(operation));
                 frames.add([name, way, operation.label()], count);
             }
-            for &reason in Malformed::ALL {
+            for &reason in MalformedReason::ALL {
                 let count = counters.get(Counter::Malformed(reason));
                 malformed.add([name, way, reason.label()], count);
             }
-            for &reason in Bogus::ALL {
+            for &reason in BogusFrameReason::ALL {
                 let count = counters.get(Counter::Bogus(reason));
                 bogus.add([name, way, reason.label()], count);
             }
             claims.add([name, way], counters.get(Counter::Claims));
             probes.add([name, way], counters.get(Counter::Probes));
-            for &kind in Kind::ALL {
-                for (outcome, count) in Outcome::ALL.iter().zip(counters.outcomes(kind)) {
+            for &kind in FrameKind::ALL {
+                for (outcome, count) in EmitOutcome::ALL.iter().zip(counters.outcomes(kind)) {
                     outcomes.add([name, way, kind.label(), outcome.label()], count);
                 }
             }
