@@ -10,28 +10,28 @@ use lru::LruCache;
 use probe_common::wire::MacAddr;
 use probe_model::{Segment, Timestamp};
 
-/// Agents that are remembered.
+/// The maximum number of observed agents that are stored.
 const MAX_OBSERVED_AGENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 
-/// With more agents than these the estimate is cached…
-const MIN_AGENTS: usize = 64;
+/// The number of observed agents above which the estimate is cached.
+const MAX_UNCACHED_AGENTS: usize = 64;
 
-/// …for this long.
+/// The time for which the estimate is cached.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many agents of a fleet of any size send one probe.
+/// The expected number of agents that send one probe, for a fleet of any size.
 const EXPECTED_PROBERS: f64 = 3.0;
 
-/// The least intervals between two probes of one agent for an address that other agents probe.
+/// The minimum turn length, in intervals.
 const MIN_TURN_LENGTH: u32 = 2;
 
-/// The agents observed recently.
+/// Estimates the number of agents from the recently observed ones.
 #[derive(Debug)]
 pub(super) struct AgentEstimator {
     configured: Option<u32>,
     memory: Duration,
     observed: LruCache<(Segment, MacAddr), ObservedProber>,
-    /// The last estimate: a large fleet is not counted for every probe.
+    /// The last estimate, so that a large fleet is not counted for every probe.
     cached_estimate: Option<AgentEstimate>,
 }
 
@@ -49,7 +49,8 @@ struct ObservedProber {
 }
 
 impl AgentEstimator {
-    /// A fleet of the configured size, or an estimate. An agent is part of it for `memory` after it was last observed.
+    /// Creates an estimator. A configured number is used instead of an estimate. Agents count for `memory` after they were
+    /// last observed.
     pub fn new(configured: Option<u32>, memory: Duration) -> Self {
         Self {
             configured,
@@ -83,7 +84,7 @@ impl AgentEstimator {
                 && now.since(cached_estimate.at) < RECOUNT_INTERVAL
                 && now >= cached_estimate.at
         };
-        if self.observed.len() > MIN_AGENTS
+        if self.observed.len() > MAX_UNCACHED_AGENTS
             && let Some(cached_estimate) = self.cached_estimate.filter(is_fresh)
         {
             return cached_estimate.size;
@@ -99,8 +100,8 @@ impl AgentEstimator {
 
     fn count(&self, segment: Segment, now: Timestamp) -> f64 {
         let (mut all, mut once, mut twice) = (0_u32, 0_u32, 0_u32);
-        for ((place, _), observed) in &self.observed {
-            if *place == segment && now.since(observed.at) <= self.memory {
+        for ((observed_on, _), observed) in &self.observed {
+            if *observed_on == segment && now.since(observed.at) <= self.memory {
                 all += 1;
                 once += u32::from(observed.times == 1);
                 twice += u32::from(observed.times == 2);
@@ -115,8 +116,8 @@ impl AgentEstimator {
         1.0 + f64::from(all) + unobserved.max(0.0)
     }
 
-    /// In how many intervals each agent of the segment probes an address itself at least once: so that about
-    /// [`EXPECTED_PROBERS`] do so in each interval, and with a few agents every second one.
+    /// The number of intervals in which each agent of the segment probes an address at least once itself, so that about
+    /// [`EXPECTED_PROBERS`] agents do so in each interval; at least [`MIN_TURN_LENGTH`].
     pub fn turn_length(&mut self, segment: Segment, now: Timestamp) -> u32 {
         let intervals = (self.estimate(segment, now) / EXPECTED_PROBERS).ceil();
         #[expect(
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn alone_and_among_three_every_node_asks() {
+    fn up_to_three_agents_always_probe() {
         let mut fleet = AgentEstimator::new(None, HOUR);
         let segment = Segment::default();
         assert!(fleet.selection_probability(segment, Timestamp(0)) >= 1.0);
@@ -164,21 +165,21 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_was_told_is_the_size() {
+    fn a_configured_number_of_agents_is_used() {
         let mut fleet = AgentEstimator::new(Some(300), HOUR);
         let share = fleet.selection_probability(Segment::default(), Timestamp(0));
         assert!(within(share, 0.0099, 0.0101), "{share}");
     }
 
-    /// Of a thousand nodes, a few hundred questions by nodes chosen by lot are enough to know the size.
+    /// For a thousand agents, three hundred probes of random agents are sufficient.
     #[test]
-    fn a_large_fleet_is_known_by_a_sample_of_it() {
+    fn the_size_of_a_large_fleet_is_estimated_from_a_sample() {
         let segment = Segment::default();
         for seed in 0..20 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut fleet = AgentEstimator::new(None, HOUR);
-            for question in 0..300 {
-                fleet.observe(segment, mac(random.u32(0..1_000)), Timestamp(question));
+            for second in 0..300 {
+                fleet.observe(segment, mac(random.u32(0..1_000)), Timestamp(second));
             }
             let size = fleet.estimate(segment, Timestamp(300));
             assert!(within(size, 500.0, 2_000.0), "{size}");
@@ -186,23 +187,23 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_heard_for_long_is_no_part_of_it() {
-        let (mut fleet, here) = (AgentEstimator::new(None, HOUR), Segment::default());
+    fn agents_that_were_not_observed_recently_do_not_count() {
+        let (mut fleet, segment) = (AgentEstimator::new(None, HOUR), Segment::default());
         for node in 0..100 {
-            fleet.observe(here, mac(node), Timestamp(0));
+            fleet.observe(segment, mac(node), Timestamp(0));
         }
         let elsewhere = Segment {
             interface: 7,
-            ..here
+            ..segment
         };
         assert!(within(fleet.estimate(elsewhere, Timestamp(0)), 1.0, 1.0));
-        assert!(fleet.estimate(here, Timestamp(0)) > 100.0);
+        assert!(fleet.estimate(segment, Timestamp(0)) > 100.0);
         let later = Timestamp(0) + HOUR * 2;
-        assert!(within(fleet.estimate(here, later), 1.0, 1.0));
+        assert!(within(fleet.estimate(segment, later), 1.0, 1.0));
     }
 
     #[test]
-    fn memory_is_bounded_whoever_asks() {
+    fn the_number_of_stored_agents_is_bounded() {
         let mut fleet = AgentEstimator::new(None, HOUR);
         for node in 0..10_000 {
             fleet.observe(Segment::default(), mac(node), Timestamp(0));

@@ -1,8 +1,8 @@
-//! Many daemons on one segment, none of which knows the others: what they send together.
+//! Simulates many agents on one segment, which do not know each other, and counts the frames of all of them.
 
 #![expect(
     clippy::print_stdout,
-    reason = "with --nocapture they print the figures of docs/active-probing.md"
+    reason = "with --nocapture the tests print the figures of docs/active-probing.md"
 )]
 
 use std::{
@@ -28,12 +28,12 @@ const SEGMENT: Segment = Segment {
     vlan: Vlan::UNTAGGED,
 };
 
-/// From sending a frame until the others have taken note of it.
+/// The time from sending a frame until the other agents observe it.
 const DELAY: Duration = Duration::from_millis(1);
 
-struct Here(MacAddr);
+struct TestView(MacAddr);
 
-impl DetectorView for Here {
+impl DetectorView for TestView {
     fn is_wanted(&self, _: &ProbeRequest) -> bool {
         true
     }
@@ -63,48 +63,48 @@ fn address(number: usize) -> BindingKey {
     }
 }
 
-/// Nodes that are started at once, on addresses that all have an owner.
-struct AgentEstimator {
-    nodes: Vec<ProbeScheduler>,
-    /// When each node has something to do.
+/// Agents that start at once, on addresses that all have an owner.
+struct FleetSimulation {
+    schedulers: Vec<ProbeScheduler>,
+    /// The next deadline of each agent.
     due: BTreeSet<(Timestamp, usize)>,
-    /// Frames on their way: when they arrive, who sent them, about what.
-    on_their_way: BTreeSet<(Timestamp, usize, BindingKey)>,
+    /// Frames in transit: time of arrival, sending agent, address.
+    in_transit: BTreeSet<(Timestamp, usize, BindingKey)>,
     deadlines: Vec<Option<Timestamp>>,
-    /// When somebody asked, and about what.
-    asked: Vec<(Timestamp, usize, BindingKey)>,
+    /// The sent probes: time, agent, address.
+    probes: Vec<(Timestamp, usize, BindingKey)>,
 }
 
-impl AgentEstimator {
+impl FleetSimulation {
     fn start(size: usize, addresses: usize) -> Self {
-        let nodes = (0..size).map(|node| {
-            let mut asker = ProbeScheduler::new(&ProbeSchedulerConfig::default(), node as u64);
-            let wanted = (0..addresses).map(|number| TrackedTarget {
+        let schedulers = (0..size).map(|node| {
+            let mut scheduler = ProbeScheduler::new(&ProbeSchedulerConfig::default(), node as u64);
+            let targets = (0..addresses).map(|number| TrackedTarget {
                 key: address(number),
                 from_cluster: false,
             });
-            asker.set_tracked(wanted, Timestamp(0));
-            asker
+            scheduler.set_tracked(targets, Timestamp(0));
+            scheduler
         });
         let mut fleet = Self {
-            nodes: nodes.collect(),
+            schedulers: schedulers.collect(),
             due: BTreeSet::new(),
-            on_their_way: BTreeSet::new(),
+            in_transit: BTreeSet::new(),
             deadlines: vec![None; size],
-            asked: Vec::new(),
+            probes: Vec::new(),
         };
         for node in 0..size {
-            fleet.look(node);
+            fleet.update_deadline(node);
         }
         fleet
     }
 
-    /// Looks when a node has something to do next.
-    fn look(&mut self, node: usize) {
+    /// Updates the next deadline of an agent.
+    fn update_deadline(&mut self, node: usize) {
         if let Some(at) = self.deadlines[node] {
             self.due.remove(&(at, node));
         }
-        self.deadlines[node] = self.nodes[node].next_deadline();
+        self.deadlines[node] = self.schedulers[node].next_deadline();
         if let Some(at) = self.deadlines[node] {
             self.due.insert((at, node));
         }
@@ -114,7 +114,7 @@ impl AgentEstimator {
         let end = Timestamp(0) + length;
         let mut now = Timestamp(0);
         loop {
-            let arrives = self.on_their_way.first().map(|frame| frame.0);
+            let arrives = self.in_transit.first().map(|frame| frame.0);
             let due = self.due.first().map(|due| due.0);
             let Some(next) = [arrives, due].into_iter().flatten().min() else {
                 return;
@@ -124,33 +124,33 @@ impl AgentEstimator {
                 return;
             }
             if arrives.is_some_and(|at| at <= now) {
-                let frame = self.on_their_way.pop_first();
+                let frame = self.in_transit.pop_first();
                 let (_, sender, key) = frame.unwrap();
-                for node in (0..self.nodes.len()).filter(|&node| node != sender) {
-                    self.nodes[node].observe(&probe(key, sender, Direction::Ingress, now));
-                    self.look(node);
+                for node in (0..self.schedulers.len()).filter(|&node| node != sender) {
+                    self.schedulers[node].observe(&probe(key, sender, Direction::Ingress, now));
+                    self.update_deadline(node);
                 }
                 continue;
             }
             let (_, node) = *self.due.first().unwrap();
-            self.nodes[node].take_outcomes(now);
-            while let Some(shot) = self.nodes[node].next(now, &Here(mac(1, node))) {
-                assert_eq!(shot.question.to, None);
-                self.asked.push((now, node, shot.key));
-                self.nodes[node].observe(&probe(shot.key, node, Direction::Egress, now));
-                self.nodes[node].observe(&answer(shot.key, node, now));
-                self.on_their_way.insert((now + DELAY, node, shot.key));
+            self.schedulers[node].take_outcomes(now);
+            while let Some(scheduled) = self.schedulers[node].next(now, &TestView(mac(1, node))) {
+                assert_eq!(scheduled.probe.destination, None);
+                self.probes.push((now, node, scheduled.key));
+                self.schedulers[node].observe(&probe(scheduled.key, node, Direction::Egress, now));
+                self.schedulers[node].observe(&reply(scheduled.key, node, now));
+                self.in_transit.insert((now + DELAY, node, scheduled.key));
             }
-            self.look(node);
+            self.update_deadline(node);
         }
     }
 
-    /// The most frames of the fleet within any time of this length.
-    fn most_within(&self, length: Duration) -> usize {
+    /// The maximum number of frames of the fleet in any window of this length.
+    fn max_in_window(&self, length: Duration) -> usize {
         let mut first = 0;
         let mut most = 0;
-        for (last, asked) in self.asked.iter().enumerate() {
-            while asked.0.since(self.asked[first].0) >= length {
+        for (last, probe) in self.probes.iter().enumerate() {
+            while probe.0.since(self.probes[first].0) >= length {
                 first += 1;
             }
             most = most.max(last + 1 - first);
@@ -158,15 +158,15 @@ impl AgentEstimator {
         most
     }
 
-    /// The longest that any node did not probe any address itself, from the start to the end.
+    /// The longest time in which any agent did not probe any address itself, from the start to `end`.
     fn longest_own_wait(&self, addresses: usize, end: Timestamp) -> Duration {
         let mut last = HashMap::new();
         let mut longest = Duration::ZERO;
-        for &(at, node, key) in &self.asked {
+        for &(at, node, key) in &self.probes {
             let before = last.insert((node, key), at).unwrap_or(Timestamp(0));
             longest = longest.max(at.since(before));
         }
-        for node in 0..self.nodes.len() {
+        for node in 0..self.schedulers.len() {
             for number in 0..addresses {
                 let before = last.get(&(node, address(number))).copied();
                 longest = longest.max(end.since(before.unwrap_or(Timestamp(0))));
@@ -175,12 +175,12 @@ impl AgentEstimator {
         longest
     }
 
-    /// For each address, the longest that it waited for a question, from the start to the end; in order.
+    /// The longest time without a probe of each address, from the start to `end`; sorted.
     fn waits(&self, addresses: usize, end: Timestamp) -> Vec<Duration> {
         let mut waits: HashMap<BindingKey, (Timestamp, Duration)> = (0..addresses)
             .map(|number| (address(number), (Timestamp(0), Duration::ZERO)))
             .collect();
-        for &(at, _, key) in &self.asked {
+        for &(at, _, key) in &self.probes {
             let (before, longest) = waits.get_mut(&key).unwrap();
             *longest = at.since(*before).max(*longest);
             *before = at;
@@ -208,7 +208,7 @@ fn probe(key: BindingKey, node: usize, direction: Direction, at: Timestamp) -> O
     }
 }
 
-fn answer(key: BindingKey, node: usize, at: Timestamp) -> Observation {
+fn reply(key: BindingKey, node: usize, at: Timestamp) -> Observation {
     Observation {
         at,
         segment: SEGMENT,
@@ -237,53 +237,62 @@ const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn one_daemon_asks_about_500_addresses_every_five_minutes_within_its_budget() {
-    let mut fleet = AgentEstimator::start(1, 500);
+fn one_agent_probes_500_addresses_every_five_minutes_within_its_budget() {
+    let mut fleet = FleetSimulation::start(1, 500);
     fleet.run(30 * MINUTE);
-    assert!(fleet.most_within(SECOND) <= 5);
-    // 500 questions at 5/s are 100 s.
+    assert!(fleet.max_in_window(SECOND) <= 5);
+    // 500 probes at 5/s take 100 s.
     let waits = fleet.waits(500, Timestamp(0) + 30 * MINUTE);
     assert!(waits[499] < 8 * MINUTE, "{:?}", waits[499]);
 }
 
 #[test]
-fn three_daemons_together_ask_no_more_than_one_would() {
-    let mut fleet = AgentEstimator::start(3, 500);
+fn three_agents_together_send_no_more_probes_than_one() {
+    let mut fleet = FleetSimulation::start(3, 500);
     fleet.run(30 * MINUTE);
-    let (burst, sustained) = (fleet.most_within(SECOND), fleet.most_within(10 * SECOND));
+    let (burst, sustained) = (
+        fleet.max_in_window(SECOND),
+        fleet.max_in_window(10 * SECOND),
+    );
     println!(
         "3 nodes: {burst} in a second, {sustained} in ten, {} in all",
-        fleet.asked.len()
+        fleet.probes.len()
     );
     assert!(burst <= 7, "{burst}");
     assert!(sustained <= 50, "{sustained}");
-    // Of six rounds, the first within the start's minutes.
+    // Six rounds, the first of which is within the first minutes.
     assert!(
-        (2_500..4_500).contains(&fleet.asked.len()),
+        (2_500..4_500).contains(&fleet.probes.len()),
         "{}",
-        fleet.asked.len()
+        fleet.probes.len()
     );
     let waits = fleet.waits(500, Timestamp(0) + 30 * MINUTE);
     assert!(waits[499] < 10 * MINUTE, "{:?}", waits[499]);
-    let asked_by = |node: usize| fleet.asked.iter().filter(|asked| asked.1 == node).count();
-    assert!((0..3).all(|node| asked_by(node) > 400), "each has its turn");
+    let probes_of = |node: usize| fleet.probes.iter().filter(|probe| probe.1 == node).count();
+    assert!(
+        (0..3).all(|node| probes_of(node) > 400),
+        "each agent probes"
+    );
 }
 
 #[test]
-fn a_thousand_daemons_that_start_at_once_stay_within_the_budget_of_one() {
-    let mut fleet = AgentEstimator::start(1_000, 500);
+fn a_thousand_agents_that_start_at_once_stay_within_the_budget_of_one() {
+    let mut fleet = FleetSimulation::start(1_000, 500);
     fleet.run(10 * MINUTE);
-    let (burst, sustained) = (fleet.most_within(SECOND), fleet.most_within(10 * SECOND));
+    let (burst, sustained) = (
+        fleet.max_in_window(SECOND),
+        fleet.max_in_window(10 * SECOND),
+    );
     println!(
         "1000 nodes: {burst} in a second, {sustained} in ten, {} in all",
-        fleet.asked.len()
+        fleet.probes.len()
     );
     assert!(
         burst <= 15,
-        "less than what a switch shuts a port for: {burst}"
+        "below the limit at which a switch shuts a port: {burst}"
     );
     assert!(sustained <= 60, "{sustained}");
-    // The lot may fall on nobody, with a probability of e^-3 at a time: some addresses miss a turn.
+    // With a probability of e^-3, no agent is selected: some addresses are not probed in an interval.
     let waits = fleet.waits(500, Timestamp(0) + 10 * MINUTE);
     assert!(
         waits[250] < 6 * MINUTE && waits[450] < 9 * MINUTE,
@@ -296,27 +305,27 @@ fn a_thousand_daemons_that_start_at_once_stay_within_the_budget_of_one() {
 /// Replies are unicast: what an agent knows of silent duplicates, it knows from its own probes.
 #[test]
 fn each_agent_of_three_probes_each_address_itself_within_three_intervals() {
-    let mut fleet = AgentEstimator::start(3, 20);
+    let mut fleet = FleetSimulation::start(3, 20);
     fleet.run(60 * MINUTE);
     let longest = fleet.longest_own_wait(20, Timestamp(0) + 60 * MINUTE);
     println!("3 nodes: each probes each address itself within {longest:?}");
     assert!(longest <= 15 * MINUTE, "{longest:?}");
     // About three probes for each address in each interval of five minutes.
-    assert!(fleet.asked.len() <= 20 * 12 * 3, "{}", fleet.asked.len());
+    assert!(fleet.probes.len() <= 20 * 12 * 3, "{}", fleet.probes.len());
 }
 
 #[test]
 fn each_agent_of_sixty_probes_each_address_itself_within_its_turn() {
-    let mut fleet = AgentEstimator::start(60, 10);
+    let mut fleet = FleetSimulation::start(60, 10);
     // A turn of 60 agents is 20 intervals of 5 minutes.
     let length = 400 * MINUTE;
     fleet.run(length);
     let longest = fleet.longest_own_wait(10, Timestamp(0) + length);
     println!(
         "60 nodes: each probes each address itself within {longest:?}; {} in all",
-        fleet.asked.len()
+        fleet.probes.len()
     );
     assert!(longest <= 125 * MINUTE, "{longest:?}");
-    assert!(fleet.most_within(SECOND) <= 15);
-    assert!(fleet.asked.len() <= 10 * 80 * 4, "{}", fleet.asked.len());
+    assert!(fleet.max_in_window(SECOND) <= 15);
+    assert!(fleet.probes.len() <= 10 * 80 * 4, "{}", fleet.probes.len());
 }

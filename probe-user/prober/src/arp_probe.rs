@@ -1,4 +1,4 @@
-//! The one frame that is ever sent, byte for byte.
+//! Encodes the only type of frame that this program sends.
 
 use std::net::Ipv4Addr;
 
@@ -7,34 +7,34 @@ use probe_common::{
     wire::{ArpFrame, MacAddr, Vlan, VlanTag, ethertype},
 };
 
-/// The shortest Ethernet frame without its checksum (IEEE 802.3 section 3.2.8).
+/// The minimum length of an Ethernet frame without its checksum, in bytes (IEEE 802.3 section 3.2.8).
 const MIN_FRAME_BYTES: usize = 60;
 
-/// "Who has `target`?"
+/// An ARP probe or an ARP request for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArpProbe {
-    /// The address in question (tpa).
+    /// The probed address (tpa).
     pub target: Ipv4Addr,
-    /// The MAC of the interface that asks (sha).
-    pub asker: MacAddr,
-    /// An address of this host to ask with (spa), for devices that answer no probe; it makes whoever hears
-    /// the question renew what they know of it. `None` asks by ARP probe.
-    pub from: Option<Ipv4Addr>,
-    /// Whom to ask; `None` asks everybody.
-    pub to: Option<MacAddr>,
-    /// The VLAN to ask on.
+    /// The MAC of the source interface (sha).
+    pub sender_mac: MacAddr,
+    /// The sender address (spa): an address of this host, for devices that do not reply to ARP probes. A request with it
+    /// updates the neighbour entries of other hosts for this address. `None` is an ARP probe.
+    pub sender_ip: Option<Ipv4Addr>,
+    /// The destination of a unicast frame; `None` is broadcast.
+    pub destination: Option<MacAddr>,
+    /// The VLAN of the frame.
     pub vlan: Vlan,
 }
 
 impl ArpProbe {
-    /// The frame.
+    /// Encodes the frame.
     ///
-    /// An ARP probe bears a mark: its target hardware address is the asker's own. RFC 5227 section 1.1 has that
-    /// field ignored by whoever answers (and prefers zero); no host that probes for its own sake fills it so.
-    /// By the mark a monitor on another node knows a monitor, also before it has ever heard of this node, and
-    /// does not report a newcomer who was denied an address. A question with an address is told apart by that.
+    /// ARP probes are marked by a target hardware address that equals the sender's. RFC 5227 section 1.1 requires
+    /// receivers to ignore this field (and recommends zero); hosts that probe an address before they use it do not fill it
+    /// like this. By the mark, agents recognize probes of other agents and do not report `probe_denied` for them. ARP
+    /// requests have no mark, because their sender address distinguishes them.
     pub fn to_frame(&self) -> Vec<u8> {
-        // Of two tags, the outer one is the provider's.
+        // The outer one of two tags is a service tag (802.1ad).
         let tags = match self.vlan.0 {
             [0, _] => [VlanTag::NONE; 2],
             [vid, 0] => [VlanTag::new(ethertype::VLAN, vid), VlanTag::NONE],
@@ -44,14 +44,14 @@ impl ArpProbe {
             ],
         };
         let frame = ArpFrame {
-            eth_dst: self.to.unwrap_or(MacAddr::BROADCAST),
-            eth_src: self.asker,
+            eth_dst: self.destination.unwrap_or(MacAddr::BROADCAST),
+            eth_src: self.sender_mac,
             tags,
             oper: ArpFrame::REQUEST,
-            sha: self.asker,
-            spa: self.from.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
-            tha: match self.from {
-                None => self.asker,
+            sha: self.sender_mac,
+            spa: self.sender_ip.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
+            tha: match self.sender_ip {
+                None => self.sender_mac,
                 Some(_) => MacAddr::ZERO,
             },
             tpa: self.target.octets(),
@@ -71,20 +71,20 @@ mod tests {
 
     use super::*;
 
-    const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
-    fn question() -> ArpProbe {
+    fn broadcast_probe() -> ArpProbe {
         ArpProbe {
             target: Ipv4Addr::new(192, 0, 2, 7),
-            asker: ASKER,
-            from: None,
-            to: None,
+            sender_mac: SENDER,
+            sender_ip: None,
+            destination: None,
             vlan: Vlan::UNTAGGED,
         }
     }
 
-    fn parsed(question: ArpProbe) -> ArpFrame {
-        let frame = question.to_frame();
+    fn parsed(probe: ArpProbe) -> ArpFrame {
+        let frame = probe.to_frame();
         assert!(frame.len() >= MIN_FRAME_BYTES);
         match parse(&frame.as_slice(), VlanTag::NONE) {
             ParsedFrame::Arp(frame) => frame,
@@ -93,24 +93,24 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_an_arp_probe_to_all_that_claims_nothing() {
-        let frame = parsed(question());
+    fn by_default_it_is_a_broadcast_arp_probe_without_a_claim() {
+        let frame = parsed(broadcast_probe());
         assert_eq!(frame.kind(), FrameKind::Probe);
-        assert_eq!((frame.eth_src, frame.sha), (ASKER, ASKER));
+        assert_eq!((frame.eth_src, frame.sha), (SENDER, SENDER));
         assert_eq!(frame.eth_dst, MacAddr::BROADCAST);
-        assert_eq!((frame.tha, frame.tpa), (ASKER, [192, 0, 2, 7]), "marked");
+        assert_eq!((frame.tha, frame.tpa), (SENDER, [192, 0, 2, 7]), "marked");
         assert_eq!(frame.vlan(), Vlan::UNTAGGED);
     }
 
     #[test]
-    fn it_can_go_to_one_station_from_an_address_on_a_vlan() {
+    fn it_can_be_a_unicast_request_with_a_sender_address_on_a_vlan() {
         let one = MacAddr([2, 0, 0, 0, 0, 9]);
         for vlan in [Vlan([100, 0]), Vlan([100, 200])] {
             let frame = parsed(ArpProbe {
-                from: Some(Ipv4Addr::new(192, 0, 2, 1)),
-                to: Some(one),
+                sender_ip: Some(Ipv4Addr::new(192, 0, 2, 1)),
+                destination: Some(one),
                 vlan,
-                ..question()
+                ..broadcast_probe()
             });
             assert_eq!(frame.eth_dst, one);
             assert_eq!(frame.kind(), FrameKind::Claim);

@@ -1,48 +1,48 @@
-//! What was asked, and what was not.
+//! Counts the ARP probes that were sent or not sent.
 
 use probe_common::label_enum;
 use probe_detect::ProbePurpose;
 
 label_enum! {
-    /// Whether this process asks.
+    /// Whether this process sends ARP probes.
     pub enum ProberState {
-        /// It was told not to.
+        /// Active probing is disabled.
         Off = "off",
-        /// It may not: `CAP_NET_RAW` is missing.
+        /// The process lacks `CAP_NET_RAW`.
         NotPermitted = "not_permitted",
-        /// It asks.
+        /// Active probing is enabled.
         On = "on",
     }
 }
 
 label_enum! {
-    /// Why a question was put off, or not put at all.
+    /// Why an ARP probe was postponed or dropped.
     pub enum NotSentReason {
-        /// Put off: a newcomer has just probed for the address, and would take us for a rival.
-        RecentlyStarted = "newcomer",
-        /// Put off: others have just asked about other addresses, and the segment's budget is theirs too.
+        /// Postponed: another host has just probed the address and may be booting with it (RFC 5227 section 2.1.1).
+        BootingHost = "booting_host",
+        /// Postponed: probes of other agents have used the budget of the segment.
         BudgetUsed = "segment_rate_limited",
-        /// Dropped: others ask about this address.
+        /// Dropped: other agents probe the address.
         NotSelected = "probed_by_others",
-        /// Dropped: by the time it could be put, its answer was of no use any more.
+        /// Dropped: the request was obsolete before the probe could be sent.
         Obsolete = "obsolete",
         /// Dropped: the interface is down or has no carrier.
         LinkDown = "link_down",
-        /// Dropped: this host has no address in the address's network there.
+        /// Dropped: this host has no address in the network of the probed address.
         OffLink = "off_link",
-        /// Dropped: more are waiting than there is room for.
+        /// Dropped: the queue was full.
         QueueFull = "queue_full",
-        /// Dropped: more addresses matter than are cared for.
+        /// Dropped: the number of tracked addresses exceeds the maximum.
         TooMany = "too_many",
-        /// The kernel did not send it.
+        /// Dropped: the kernel returned an error.
         SendFailed = "send_failed",
-        /// Sent, but this program's own egress hook has not seen it go, as where a filter leaves the address out:
-        /// silence after it says nothing.
-        NoFramesReceived = "unseen",
+        /// Sent, but not observed by the egress hook, for example because the watch filter does not contain the address:
+        /// a missing reply proves nothing.
+        NotObserved = "not_observed",
     }
 }
 
-/// How often each of it happened.
+/// The number of ARP probes that were sent, by purpose, or not sent, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeCounts {
     sent: [u64; ProbePurpose::COUNT],
@@ -50,12 +50,12 @@ pub struct ProbeCounts {
 }
 
 impl ProbeCounts {
-    /// ARP probes sent, by purpose.
+    /// The number of ARP probes sent for a purpose.
     pub const fn sent(&self, purpose: ProbePurpose) -> u64 {
         self.sent[purpose.number() as usize]
     }
 
-    /// Questions put off or dropped, by reason.
+    /// The number of ARP probes postponed or dropped for a reason.
     pub const fn not_sent(&self, reason: NotSentReason) -> u64 {
         self.not_sent[reason.number() as usize]
     }

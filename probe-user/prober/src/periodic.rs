@@ -19,32 +19,32 @@ use probe_model::{BindingKey, Segment, Timestamp};
 
 use super::{NotSentReason, ProbeCounts, agents::AgentEstimator};
 
-/// The most tracked addresses. At five probes a second an interval takes almost an hour then.
+/// The maximum number of tracked addresses. At five probes a second, an interval takes almost an hour then.
 pub(super) const MAX_TRACKED: usize = 16_384;
 
-/// Each address is first probed within this, unless the interval is shorter. An address of a service that was just
-/// assigned is given as long before: its owner may still be starting.
+/// The maximum time until the first probe of an address, unless the interval is shorter. A newly assigned address of a
+/// service is probed this much later, because its owner may still be starting.
 const FIRST_PROBE_WITHIN: Duration = Duration::from_mins(1);
 
-/// The time until the second probe, after one without a reply: between these.
+/// The minimum and maximum time until the second probe, after one without a reply.
 const RETRY_INTERVAL: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(2_500)];
 
-/// How often an agent of a large fleet probes an address again that it found silent, at every interval; then it leaves
-/// the address to others, so that not the whole fleet ends up probing it.
+/// The number of intervals in which an agent of a large fleet probes an address again that it found silent. It leaves the
+/// address to other agents then, so that not all agents probe it.
 const ROUNDS_BEFORE_SILENT: u8 = 5;
 
-/// Longer than a probe and its replies take.
+/// A time that is longer than a probe and its replies take.
 pub(super) const ROUND: Duration = Duration::from_millis(1_500);
 
-/// How long after the budget of a busy segment allows the next probe: random, so that waiting agents do not all send at
-/// once.
+/// The maximum random delay after the budget of a busy segment allows the next probe, so that waiting agents do not all
+/// send at once.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
-/// A segment on which another agent was observed within this is shared.
+/// The time after an observed probe of another agent during which a segment counts as shared.
 const SHARED_INTERVAL: Duration = Duration::from_mins(1);
 
-/// The budget of a segment is overdrawn by no more than this: probes of others, or forged ones, slow periodic probing
-/// down and never stop it.
+/// The maximum by which the budget of a segment is overdrawn, so that probes of other agents, or forged ones, slow down
+/// periodic probing and never stop it.
 const MAX_OVERDRAWN: Duration = Duration::from_secs(10);
 
 /// The tracked addresses and when each is due.
@@ -53,10 +53,10 @@ pub(super) struct PeriodicSchedule {
     every: Duration,
     min_interval: Duration,
     entries: HashMap<BindingKey, PeriodicEntry>,
-    lines: BTreeMap<Segment, SegmentQueue>,
-    /// Addresses beyond the limit at the last update.
-    overdrawn: usize,
-    /// This agent is the leader: it probes every address of the cluster itself.
+    queues: BTreeMap<Segment, SegmentQueue>,
+    /// The number of addresses beyond the maximum at the last update.
+    excess: usize,
+    /// Whether this agent is the leader, which probes every address of the cluster itself.
     is_leader: bool,
 }
 
@@ -66,7 +66,7 @@ struct SegmentQueue {
     order: BTreeSet<(Timestamp, BindingKey)>,
     /// When the budget of the segment allows the next broadcast probe.
     free_at: Timestamp,
-    /// When this agent sends: then, or a little later.
+    /// When this agent sends the next broadcast probe: then, or a little later.
     open_at: Timestamp,
     /// When another agent last probed.
     last_frame_at: Option<Timestamp>,
@@ -77,7 +77,7 @@ struct SegmentQueue {
 pub struct TrackedTarget {
     /// The address and its segment.
     pub key: BindingKey,
-    /// A service of the cluster has it.
+    /// Whether a service of the cluster has it.
     pub from_cluster: bool,
 }
 
@@ -95,7 +95,7 @@ struct PeriodicEntry {
     /// probe together.
     turn_share: f64,
     stage: ConfirmationStage,
-    /// This agent has found it silent.
+    /// Whether this agent has found it silent.
     silent: bool,
 }
 
@@ -122,11 +122,11 @@ pub(super) struct DueProbe {
 /// The meaning of a probe without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SilenceResult {
-    /// Nothing yet: it will be probed again.
+    /// No meaning yet: the address will be probed again.
     Unconfirmed,
     /// The address is silent.
     Confirmed,
-    /// No frame was received on the segment since: the cable of this host may be the cause. Another host is to be probed.
+    /// No frame was received on the segment since, so this host may be disconnected. Another host is to be probed.
     NoFramesReceived,
 }
 
@@ -137,8 +137,8 @@ impl PeriodicSchedule {
             every,
             min_interval,
             entries: HashMap::new(),
-            lines: BTreeMap::new(),
-            overdrawn: 0,
+            queues: BTreeMap::new(),
+            excess: 0,
             is_leader: false,
         }
     }
@@ -156,32 +156,32 @@ impl PeriodicSchedule {
         rng: &mut Rng,
         counts: &mut ProbeCounts,
     ) {
-        let keys = keys.filter(|wanted| wanted.key.ip.is_ipv4());
-        let wanted: HashMap<BindingKey, bool> = keys
-            .map(|wanted| (wanted.key, wanted.from_cluster))
+        let keys = keys.filter(|target| target.key.ip.is_ipv4());
+        let tracked: HashMap<BindingKey, bool> = keys
+            .map(|target| (target.key, target.from_cluster))
             .collect();
-        let lines = &mut self.lines;
+        let queues = &mut self.queues;
         self.entries.retain(|key, entry| {
-            let keep = wanted.get(key);
+            let keep = tracked.get(key);
             entry.from_cluster = keep.copied().unwrap_or(false);
             let keep = keep.is_some();
-            if !keep && let Some(line) = lines.get_mut(&key.segment) {
-                line.order.remove(&(entry.next, *key));
+            if !keep && let Some(queue) = queues.get_mut(&key.segment) {
+                queue.order.remove(&(entry.next, *key));
             }
             keep
         });
-        lines.retain(|_, line| !line.order.is_empty());
-        let mut new: Vec<_> = wanted.into_iter().collect();
+        queues.retain(|_, queue| !queue.order.is_empty());
+        let mut new: Vec<_> = tracked.into_iter().collect();
         new.retain(|(key, _)| !self.entries.contains_key(key));
-        // The same whatever the order of the set.
+        // Sorted, because the order of a hash map is random.
         new.sort_unstable();
-        let room = MAX_TRACKED.saturating_sub(self.entries.len());
-        let overdrawn = new.len().saturating_sub(room);
-        for _ in self.overdrawn..overdrawn {
+        let available = MAX_TRACKED.saturating_sub(self.entries.len());
+        let excess = new.len().saturating_sub(available);
+        for _ in self.excess..excess {
             counts.count_not_sent(NotSentReason::TooMany);
         }
-        self.overdrawn = overdrawn;
-        for (key, from_cluster) in new.into_iter().take(room) {
+        self.excess = excess;
+        for (key, from_cluster) in new.into_iter().take(available) {
             let within = self.every.min(FIRST_PROBE_WITHIN);
             let grace = if from_cluster { within } else { Duration::ZERO };
             let entry = PeriodicEntry {
@@ -194,20 +194,20 @@ impl PeriodicSchedule {
                 stage: ConfirmationStage::First,
                 silent: false,
             };
-            let line = self.lines.entry(key.segment).or_default();
-            line.order.insert((entry.next, key));
+            let queue = self.queues.entry(key.segment).or_default();
+            queue.order.insert((entry.next, key));
             self.entries.insert(key, entry);
         }
     }
 
-    /// When the next one is due.
+    /// The time at which the next address is due.
     pub fn next_at(&self) -> Option<Timestamp> {
-        self.lines.values().filter_map(SegmentQueue::next_at).min()
+        self.queues.values().filter_map(SegmentQueue::next_at).min()
     }
 
     /// The next address that is due and that this agent is to probe, as far as the budgets of the segments allow. It is
-    /// due again after an interval; the caller reports the outcome. Addresses that are left to others and whose silence
-    /// is no longer believed are added to `forgotten`.
+    /// due again after an interval; the caller reports the outcome. Silent addresses that this agent leaves to others from
+    /// now on are added to `forgotten`.
     pub fn pop(
         &mut self,
         now: Timestamp,
@@ -217,11 +217,11 @@ impl PeriodicSchedule {
         forgotten: &mut Vec<BindingKey>,
     ) -> Option<DueProbe> {
         loop {
-            // The one that has waited longest, so that no segment starves others.
-            let lines = self.lines.values();
-            let next = lines.filter_map(|line| Some((line.next_at()?, line.order.first()?.1)));
+            // The address that has waited longest, so that no segment starves others.
+            let queues = self.queues.values();
+            let next = queues.filter_map(|queue| Some((queue.next_at()?, queue.order.first()?.1)));
             let (_, key) = next.filter(|&(at, _)| at <= now).min()?;
-            // Not while a reply may still come.
+            // Not while a reply may still be received.
             let after = now + self.interval(rng).max(ROUND);
             let entry = self.entries.get_mut(&key)?;
             let is_first = entry.stage == ConfirmationStage::First;
@@ -254,48 +254,48 @@ impl PeriodicSchedule {
         }
     }
 
-    /// Not before `until`.
+    /// Postpones an address until `until`.
     pub fn postpone(&mut self, key: &BindingKey, until: Timestamp) {
         if let Some(entry) = self.entries.get_mut(key) {
-            let line = self.lines.entry(key.segment).or_default();
-            line.order.remove(&(entry.next, *key));
+            let queue = self.queues.entry(key.segment).or_default();
+            queue.order.remove(&(entry.next, *key));
             entry.next = until;
-            line.order.insert((until, *key));
+            queue.order.insert((until, *key));
         }
     }
 
-    /// It cannot be probed for now.
+    /// Abandons the round of an address that cannot be probed now; it is due again after an interval.
     pub fn abandon(&mut self, key: &BindingKey, now: Timestamp, rng: &mut Rng) {
         self.restart(key);
         let until = now + self.interval(rng);
         self.postpone(key, until);
     }
 
-    /// A host replied.
+    /// Records that a host replied for an address.
     pub fn record_reply(&mut self, key: &BindingKey) {
         self.restart(key);
         self.record_claim(key);
     }
 
-    /// A host claims it: it is not silent.
+    /// Records that a host claims an address, which is not silent then.
     pub fn record_claim(&mut self, key: &BindingKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.silent = false;
         }
     }
 
-    /// No host replied; `last_heard` is when the last frame was received on the segment.
+    /// Records that no host replied. `last_frame_at` is the time of the last frame that was received on the segment.
     pub fn record_no_reply(
         &mut self,
         due: &DueProbe,
-        last_heard: Option<Timestamp>,
+        last_frame_at: Option<Timestamp>,
         now: Timestamp,
         rng: &mut Rng,
     ) -> SilenceResult {
         let Some(entry) = self.entries.get_mut(&due.key) else {
             return SilenceResult::Unconfirmed;
         };
-        let is_alive = last_heard.is_some_and(|heard| heard >= due.requested_for);
+        let is_alive = last_frame_at.is_some_and(|received| received >= due.requested_for);
         let (stage, silence) = match entry.stage {
             ConfirmationStage::First if entry.silent => {
                 (ConfirmationStage::First, SilenceResult::Unconfirmed)
@@ -347,8 +347,8 @@ impl PeriodicSchedule {
         if self.take_budget(key.segment, at, self.back_off(rng)) {
             counts.count_not_sent(NotSentReason::BudgetUsed);
         }
-        if let Some(line) = self.lines.get_mut(&key.segment) {
-            line.last_frame_at = Some(at);
+        if let Some(queue) = self.queues.get_mut(&key.segment) {
+            queue.last_frame_at = Some(at);
         }
         let until = at + self.interval(rng);
         let turn_length = fleet.turn_length(key.segment, at);
@@ -371,9 +371,9 @@ impl PeriodicSchedule {
 
     /// This agent has sent a broadcast probe on a segment. If others probe too, it waits until they had their chance.
     pub fn settle_budget(&mut self, segment: Segment, at: Timestamp, rng: &mut Rng) {
-        let line = self.lines.get(&segment);
-        let last_frame_at = line.and_then(|line| line.last_frame_at);
-        let is_shared = last_frame_at.is_some_and(|heard| at.since(heard) < SHARED_INTERVAL);
+        let queue = self.queues.get(&segment);
+        let last_frame_at = queue.and_then(|queue| queue.last_frame_at);
+        let is_shared = last_frame_at.is_some_and(|observed| at.since(observed) < SHARED_INTERVAL);
         let back_off = if is_shared {
             self.back_off(rng)
         } else {
@@ -382,8 +382,8 @@ impl PeriodicSchedule {
         self.take_budget(segment, at, back_off);
     }
 
-    /// How long this agent waits after the budget of a segment allows the next probe. The leader goes first, because the
-    /// notifications rest on its probes.
+    /// The delay of this agent after the budget of a segment allows the next probe. The leader goes first, because the
+    /// notifications depend on its probes.
     fn back_off(&self, rng: &mut Rng) -> Duration {
         if self.is_leader {
             Duration::ZERO
@@ -395,18 +395,18 @@ impl PeriodicSchedule {
     /// A broadcast probe was sent on a segment, by any agent; this one sends no sooner than `back_off` after the budget
     /// allows. Returns whether a due address waits.
     fn take_budget(&mut self, segment: Segment, at: Timestamp, back_off: Duration) -> bool {
-        let Some(line) = self.lines.get_mut(&segment) else {
+        let Some(queue) = self.queues.get_mut(&segment) else {
             return false;
         };
-        line.free_at = (at.max(line.free_at) + self.min_interval).min(at + MAX_OVERDRAWN);
-        line.open_at = line.free_at + back_off;
-        line.order.first().is_some_and(|&(due, _)| due <= at)
+        queue.free_at = (at.max(queue.free_at) + self.min_interval).min(at + MAX_OVERDRAWN);
+        queue.open_at = queue.free_at + back_off;
+        queue.order.first().is_some_and(|&(due, _)| due <= at)
     }
 
-    /// The clock was set back: nothing lies further ahead than it would by now.
+    /// Handles a clock that was set back: limits all times to those that would be set now.
     pub fn forget_future(&mut self, now: Timestamp, rng: &mut Rng) {
-        for line in self.lines.values_mut() {
-            (line.free_at, line.open_at, line.last_frame_at) = (now, now, None);
+        for queue in self.queues.values_mut() {
+            (queue.free_at, queue.open_at, queue.last_frame_at) = (now, now, None);
         }
         for entry in self.entries.values_mut() {
             entry.probed_at = entry.probed_at.min(now);
@@ -437,7 +437,7 @@ impl SegmentQueue {
 }
 
 impl PeriodicEntry {
-    /// When this agent has to probe the address itself, whatever other agents do.
+    /// The time at which this agent must probe the address itself, independently of other agents.
     fn turn_ends(&self, every: Duration, turn_length: u32) -> Timestamp {
         self.probed_at + (every * turn_length).mul_f64(self.turn_share)
     }
@@ -450,7 +450,7 @@ impl PeriodicEntry {
     }
 }
 
-/// A random time between two.
+/// A random duration between two.
 pub(super) fn random_between(least: Duration, most: Duration, rng: &mut Rng) -> Duration {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let (least, most) = (nanos(least), nanos(most));

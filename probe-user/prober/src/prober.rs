@@ -1,4 +1,4 @@
-//! Detection, the scheduler and the socket, joined.
+//! The prober of the daemon: connects the detector, the scheduler and the socket.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use super::{
     ProbeSchedulerConfig, ProberState, SourceInterface, SourceInterfaces, TrackedTarget,
 };
 
-/// How often is looked which addresses matter by now.
+/// The interval at which the tracked addresses are updated.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What there is to know about asking at one moment.
+/// The status of active probing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProberStatus {
-    /// Whether this process asks.
+    /// Whether this process sends ARP probes.
     pub state: ProberState,
-    /// What was asked, and what was not.
+    /// The numbers of ARP probes sent and not sent.
     pub counts: ProbeCounts,
 }
 
 impl ProberStatus {
-    /// Of a process that does not ask, and why.
+    /// The status of a process that sends no ARP probes.
     pub fn inactive(state: ProberState) -> Self {
         Self {
             state,
@@ -43,15 +43,15 @@ impl Default for ProberStatus {
     }
 }
 
-/// The daemon's asking.
+/// Sends the ARP probes that the detector requests, and periodic ones.
 #[derive(Debug)]
 pub struct Prober {
     probe_scheduler: ProbeScheduler,
     socket: ArpSocket,
     source_interfaces: SourceInterfaces,
     last_refresh: Option<Timestamp>,
-    /// [`Detector::tracked_generation`] when it was looked.
-    seen: Option<u64>,
+    /// [`Detector::tracked_generation`] at the last update.
+    tracked_generation: Option<u64>,
     is_leader: watch::Receiver<bool>,
 }
 
@@ -61,8 +61,8 @@ struct PlannedView<'a> {
 }
 
 impl DetectorView for PlannedView<'_> {
-    fn is_wanted(&self, ask: &ProbeRequest) -> bool {
-        self.detector.is_wanted(ask)
+    fn is_wanted(&self, request: &ProbeRequest) -> bool {
+        self.detector.is_wanted(request)
     }
 
     fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp> {
@@ -75,45 +75,45 @@ impl DetectorView for PlannedView<'_> {
 }
 
 impl Prober {
-    /// Asks through this socket.
+    /// Creates a prober that sends through this socket.
     pub fn new(socket: ArpSocket, config: &ProbeSchedulerConfig) -> Self {
         Self {
             probe_scheduler: ProbeScheduler::new(config, fastrand::u64(..)),
             socket,
             source_interfaces: SourceInterfaces::default(),
             last_refresh: None,
-            seen: None,
+            tracked_generation: None,
             is_leader: watch::Sender::new(false).subscribe(),
         }
     }
 
-    /// While this says so, this node asks about every address of the cluster itself.
+    /// Sets the receiver of the leadership: the leader probes every address of the cluster itself.
     #[must_use]
     pub fn with_leadership(self, is_leader: watch::Receiver<bool>) -> Self {
         Self { is_leader, ..self }
     }
 
-    /// The interfaces have changed.
-    pub fn learn(&mut self, links: &Links, watched: &WatchedInterfaces) {
+    /// Updates the interfaces of this host.
+    pub fn update_interfaces(&mut self, links: &Links, watched: &WatchedInterfaces) {
         let attached = |ifindex| {
             let watched = watched.get(ifindex);
             watched.is_some_and(|watched| matches!(watched.state, WatchState::Attached { .. }))
         };
         self.source_interfaces = SourceInterfaces::new(links, attached);
-        (self.last_refresh, self.seen) = (None, None);
+        (self.last_refresh, self.tracked_generation) = (None, None);
     }
 
-    /// Asks once about an address, as soon as the rules of asking let it: who answers is heard.
+    /// Probes an address once, as soon as the scheduler permits it. Replies are observed like other claims.
     pub fn probe_once(&mut self, key: BindingKey, now: Timestamp) {
         self.probe_scheduler.probe_once(key, now);
     }
 
-    /// Takes a frame, before detection does.
+    /// Records an observed frame; to be called before the detector observes it.
     pub fn observe(&mut self, observation: &Observation) {
         self.probe_scheduler.observe(observation);
     }
 
-    /// Does what is due: hands answers to detection, takes its wishes, sends.
+    /// Reports the outcomes of probes to the detector, schedules its requests, and sends the probes that are due.
     pub fn run_due(
         &mut self,
         detector: &mut Detector,
@@ -133,22 +133,22 @@ impl Prober {
             for outcome in outcomes {
                 self.apply_outcome(outcome, detector, now, findings);
             }
-            for ask in detector.take_probe_requests() {
-                self.probe_scheduler.schedule(ask, now);
+            for request in detector.take_probe_requests() {
+                self.probe_scheduler.schedule(request, now);
             }
-            let shot = self.probe_scheduler.next(
+            let next = self.probe_scheduler.next(
                 now,
                 &PlannedView {
                     detector,
                     source_interfaces: &self.source_interfaces,
                 },
             );
-            match shot {
-                Some(shot) => {
-                    let ifindex = shot.key.segment.interface;
-                    if let Err(error) = self.socket.send(ifindex, &shot.question) {
-                        tracing::debug!(%error, address = %shot.key.ip, "a question was not sent");
-                        self.probe_scheduler.send_failed(&shot, now);
+            match next {
+                Some(scheduled) => {
+                    let ifindex = scheduled.key.segment.interface;
+                    if let Err(error) = self.socket.send(ifindex, &scheduled.probe) {
+                        tracing::debug!(%error, address = %scheduled.key.ip, "cannot send an ARP probe");
+                        self.probe_scheduler.send_failed(&scheduled, now);
                     }
                 }
                 None if is_done => return,
@@ -165,31 +165,35 @@ impl Prober {
         findings: &mut Vec<Finding>,
     ) {
         match outcome {
-            ProbeOutcome::Answered { ask, by } => {
-                detector.record_replies(&ask, now, &by, findings);
-                if by.is_empty() && !detector.is_silent(&ask.key) {
-                    self.probe_scheduler.restart_silence_check(&ask.key);
+            ProbeOutcome::Completed { request, replied } => {
+                detector.record_replies(&request, now, &replied, findings);
+                if replied.is_empty() && !detector.is_silent(&request.key) {
+                    self.probe_scheduler.restart_silence_check(&request.key);
                 }
             }
-            ProbeOutcome::NotProbed(ask) => detector.record_not_probed(&ask, now, findings),
+            ProbeOutcome::NotProbed(request) => {
+                detector.record_not_probed(&request, now, findings);
+            }
             ProbeOutcome::SilenceWithdrawn(key) => detector.withdraw_silence(&key),
-            ProbeOutcome::NoFramesReceived(ask) => {
-                // Is there anybody at all?
-                if let Some(witness) = detector.reference_address(ask.key.segment, ask.key.ip) {
-                    self.probe_scheduler.probe_once(witness, now);
+            ProbeOutcome::NoFramesReceived(request) => {
+                // Probe a host that replied before, to check whether this host is connected.
+                if let Some(reference) =
+                    detector.reference_address(request.key.segment, request.key.ip)
+                {
+                    self.probe_scheduler.probe_once(reference, now);
                 } else {
-                    self.probe_scheduler.accept_silence(&ask, now);
-                    detector.record_replies(&ask, now, &[], findings);
+                    self.probe_scheduler.accept_silence(&request, now);
+                    detector.record_replies(&request, now, &[], findings);
                 }
             }
         }
     }
 
-    /// Looks which addresses matter.
+    /// Updates the tracked addresses.
     fn refresh(&mut self, detector: &mut Detector, now: Timestamp) {
         self.probe_scheduler.set_leading(*self.is_leader.borrow());
-        // Of ten thousand addresses each look would keep frames waiting.
-        if self.seen == Some(detector.tracked_generation()) {
+        // With ten thousand addresses, each update would delay the processing of frames.
+        if self.tracked_generation == Some(detector.tracked_generation()) {
             return;
         }
         let single = |network: &IpNet| match network {
@@ -206,30 +210,30 @@ impl Prober {
                 detector.expect(BindingKey { segment, ip }, now);
             }
         }
-        // What is elsewhere would only be turned away each time.
+        // Addresses that are not on-link cannot be probed.
         let source_interfaces = &self.source_interfaces;
         let keys = detector.tracked_keys();
-        let here = keys.filter(|key| source_interfaces.find(key) != Err(NotSentReason::OffLink));
-        let wanted = here.map(|key| TrackedTarget {
+        let on_link = keys.filter(|key| source_interfaces.find(key) != Err(NotSentReason::OffLink));
+        let targets = on_link.map(|key| TrackedTarget {
             key,
             from_cluster: detector.is_expected(&key),
         });
-        self.probe_scheduler.set_tracked(wanted, now);
-        self.seen = Some(detector.tracked_generation());
+        self.probe_scheduler.set_tracked(targets, now);
+        self.tracked_generation = Some(detector.tracked_generation());
     }
 
-    /// When the next turn is due, if nothing is heard before.
+    /// The time at which [`Self::run_due`] is to be called, unless a frame is observed before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let look = self
+        let refresh = self
             .last_refresh
             .map(|last_refresh| last_refresh + REFRESH_INTERVAL);
-        [self.probe_scheduler.next_deadline(), look]
+        [self.probe_scheduler.next_deadline(), refresh]
             .into_iter()
             .flatten()
             .min()
     }
 
-    /// What there is to know.
+    /// The current status.
     pub fn view(&self) -> ProberStatus {
         ProberStatus {
             state: ProberState::On,

@@ -1,8 +1,7 @@
-//! A packet socket that hears the answers.
+//! A packet socket that receives replies.
 //!
-//! Frames reach it after every XDP program and before the stack (`__netif_receive_skb_core`), so it works
-//! beside this program's own hooks and those of others. What a program of somebody else drops, redirects or
-//! consumes before that is not heard.
+//! It receives frames after all XDP programs and before the network stack (`__netif_receive_skb_core`), so it works beside
+//! the hooks of this and other programs. Frames that another program drops, redirects or consumes before are not received.
 
 use std::{
     io::{self, IoSliceMut},
@@ -26,16 +25,16 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{ArpSocketError, socket::link_layer_address};
 
-/// Room for the largest frame of interest: Ethernet, two tags in the bytes, ARP; more is cut off unread.
+/// The size of the buffer: at least the largest ARP frame with Ethernet header and two tags. Longer frames are truncated.
 const BUFFER_BYTES: usize = 128;
 
-/// The header of a control message and a `struct tpacket_auxdata`, and to spare.
+/// The size of the control buffer: more than the header of a control message and a `struct tpacket_auxdata`.
 const CONTROL_BYTES: usize = 64;
 
 /// `pkttype` of frames that this host sent (`PACKET_OUTGOING`, `include/uapi/linux/if_packet.h`).
 const PACKET_OUTGOING: u8 = 4;
 
-/// Every received frame comes with what the kernel took out of its bytes: the VLAN tag.
+/// The socket option with which the kernel passes the stripped VLAN tag of each frame.
 #[derive(Clone, Copy, Debug)]
 struct AuxiliaryData;
 
@@ -47,53 +46,53 @@ nix::setsockopt_impl!(
     SetBool
 );
 
-/// An ARP frame, and where it was heard.
+/// A received or sent ARP frame with its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedFrame {
-    /// The frame, with the tag that the kernel keeps beside it.
+    /// The frame, including a VLAN tag that the kernel stripped.
     pub frame: ArpFrame,
-    /// Index of the interface.
+    /// The index of the interface.
     pub ifindex: u32,
     /// Whether this host sent it.
     pub is_outgoing: bool,
 }
 
-/// Hears every ARP frame on an interface, in whatever VLAN, received and sent.
+/// Receives all ARP frames on an interface, received and sent ones, in all VLANs.
 #[derive(Debug)]
 pub struct ArpReceiver {
     socket: OwnedFd,
 }
 
 impl ArpReceiver {
-    /// Listens on one interface, or on all of them.
+    /// Opens a socket for one interface, or for all of them.
     pub fn open(ifindex: Option<u32>) -> Result<Self, ArpSocketError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        // Of no protocol until it is bound: nothing is queued before the filter is in place.
+        // Without a protocol until it is bound, so that no frame is queued before the filter is attached.
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         SockRef::from(&socket)
             .attach_filter(&arp_filter())
             .map_err(ArpSocketError::Other)?;
         setsockopt(&socket, AuxiliaryData, &true)?;
-        // Not ETH_P_ARP: such a socket hears frames of VLANs that are not configured here as if they were
-        // untagged (the tag is cleared before the handlers of a protocol are called).
+        // Not ETH_P_ARP: such a socket receives frames of VLANs without an interface on this host as untagged frames,
+        // because the kernel clears the tag before it calls the handlers of a protocol.
         let all = u16::try_from(libc::ETH_P_ALL).unwrap_or_default();
         let address = link_layer_address(ifindex.unwrap_or_default(), all).ok_or(Errno::ENXIO)?;
         bind(socket.as_raw_fd(), &address)?;
         Ok(Self { socket })
     }
 
-    /// Registers the socket with the runtime, to wait until it is readable.
+    /// Registers the socket with the async runtime to wait until it is readable.
     pub fn readable(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is that of the socket, which never changes and is open as long as `self` lives.
         unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }.map_err(Into::into)
     }
 
-    /// The next frame that waits; `None` if none does.
+    /// Receives the next queued frame; `None` if the queue is empty.
     pub fn receive(&self) -> io::Result<Option<ReceivedFrame>> {
-        let mut room = [0; BUFFER_BYTES];
+        let mut buffer = [0; BUFFER_BYTES];
         loop {
             let mut control = vec![0; CONTROL_BYTES];
-            let mut slices = [IoSliceMut::new(&mut room)];
+            let mut slices = [IoSliceMut::new(&mut buffer)];
             let message = match recvmsg::<LinkAddr>(
                 self.socket.as_raw_fd(),
                 &mut slices,
@@ -103,7 +102,7 @@ impl ArpReceiver {
                 Ok(message) => message,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Ok(None),
-                // Said once of an interface that went down; what it said before can still be read.
+                // Returned once when the interface goes down; frames queued before can still be received.
                 Err(errno) => return Err(errno.into()),
             };
             let (length, from) = (message.bytes, message.address);
@@ -111,7 +110,7 @@ impl ArpReceiver {
                 messages.find_map(stripped_tag).unwrap_or(VlanTag::NONE)
             });
             let Some(from) = from else { continue };
-            if let ParsedFrame::Arp(frame) = parse(&room.get(..length).unwrap_or_default(), tag) {
+            if let ParsedFrame::Arp(frame) = parse(&buffer.get(..length).unwrap_or_default(), tag) {
                 return Ok(Some(ReceivedFrame {
                     frame,
                     ifindex: u32::try_from(from.ifindex()).unwrap_or_default(),
@@ -157,15 +156,15 @@ fn stripped_tag(message: ControlMessageOwned) -> Option<VlanTag> {
     Some(VlanTag::new(tpid, field(16)?))
 }
 
-/// Classic BPF: the ethertype is ARP, or ARP follows the tags in the bytes. The outermost tag is not in the
-/// bytes; of the rest of a busy interface's traffic, this costs a comparison or three.
+/// A classic BPF filter for ARP after up to two VLAN tags in the bytes, not counting a stripped tag. Other frames cost up to
+/// three comparisons.
 fn arp_filter() -> [SockFilter; 11] {
     const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     let load = |offset| SockFilter::new(LOAD_HALF, 0, 0, offset);
     let equal = |value: u16, yes, no| SockFilter::new(JUMP_IF_EQUAL, yes, no, value.into());
-    let give = |bytes| SockFilter::new(RETURN, 0, 0, bytes);
+    let accept = |bytes| SockFilter::new(RETURN, 0, 0, bytes);
     [
         load(12),
         equal(ethertype::ARP, 8, 0),
@@ -176,7 +175,7 @@ fn arp_filter() -> [SockFilter; 11] {
         equal(ethertype::VLAN, 0, 2),
         load(20),
         equal(ethertype::ARP, 1, 0),
-        give(0),
-        give(128),
+        accept(0),
+        accept(128),
     ]
 }

@@ -1,9 +1,9 @@
-//! Who is asked next, and when: a pure scheduler. Time comes with each call and chance from a seed, so that a
-//! fleet of them can be played through in a test.
+//! Schedules ARP probes. The scheduler is pure: the caller passes the time, and random numbers derive from a seed, so that
+//! tests can simulate a fleet.
 //!
-//! What always holds: at most one frame in [`ProbeSchedulerConfig::gap`], whatever it is for; no probe for an address
-//! that a booting host is probing for; one round of probes for an address at a
-//! time; and every question that was wished for ends in an [`ProbeOutcome`] or was not wanted any more.
+//! Invariants: at most one frame in [`ProbeSchedulerConfig::min_interval`] for all purposes together; no probe for an
+//! address that a booting host probes; one round of probes for an address at a time; and every request ends in a
+//! [`ProbeOutcome`], unless it is obsolete.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -20,33 +20,33 @@ use super::{
     periodic::{DueProbe, PeriodicSchedule, ROUND, SilenceResult, TrackedTarget, random_between},
 };
 
-/// How long an answer may take: as long as the kernel side ties answers to questions.
+/// The time within which a reply is matched to a probe, as in the event filter of the BPF programs.
 const REPLY_WINDOW: Duration = Duration::from_secs(1);
 
-/// For an answer that has come and is not read yet.
+/// An allowance for a reply that was received and is not processed yet.
 const RECEIVE_ALLOWANCE: Duration = Duration::from_millis(50);
 
-/// At least so much is between two rounds about one address.
+/// The minimum time between two rounds for one address.
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Within this one of our questions has to have been seen to go, for silence after it to mean anything. The kernel
-/// side tells of a repeated question once a second, or more seldom if `--refresh` says so.
+/// The time within which the egress hook must have observed our last probe, so that a missing reply proves silence. Repeated
+/// probes are emitted as events once per refresh interval (`--refresh`).
 const FRAME_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Questions that may wait.
+/// The maximum number of queued requests.
 const MAX_QUEUED: usize = 1_024;
 
-/// Addresses and segments of which is remembered when something was last seen.
+/// The maximum number of addresses and segments whose last frame is stored.
 const RECENT_CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 
-/// How to ask.
+/// The configuration of the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeSchedulerConfig {
-    /// The least time between two frames.
+    /// The minimum time between two frames.
     pub min_interval: Duration,
-    /// How often each address that matters is asked about.
+    /// The interval at which each tracked address is probed.
     pub every: Duration,
-    /// How many nodes ask, if that is known.
+    /// The number of agents, if configured.
     pub fleet: Option<u32>,
 }
 
@@ -60,62 +60,63 @@ impl Default for ProbeSchedulerConfig {
     }
 }
 
-/// What the scheduler has to know of the world when it sends.
+/// The state of the detector and the network that the scheduler requires when it sends.
 pub trait DetectorView {
-    /// Whether the answer would still be of use.
-    fn is_wanted(&self, ask: &ProbeRequest) -> bool;
-    /// Until when a booting host would take a probe for a rival's; `None` if no host is booting with the address.
+    /// Whether the detector still needs the replies to a request.
+    fn is_wanted(&self, request: &ProbeRequest) -> bool;
+    /// The time until which a booting host would take a probe for that of a conflicting host; `None` if no host is booting
+    /// with the address.
     fn quiet_until(&self, key: &BindingKey, now: Timestamp) -> Option<Timestamp>;
-    /// Whence to ask, or why not.
+    /// The source interface for an address, or why it cannot be probed.
     fn source_interface(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason>;
 }
 
-/// A question that is to be sent now.
+/// A probe that is to be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledProbe {
-    /// About what.
+    /// The probed address and its segment.
     pub key: BindingKey,
-    /// What for.
+    /// The purpose of the probe.
     pub purpose: ProbePurpose,
     /// The frame.
-    pub question: ArpProbe,
+    pub probe: ArpProbe,
 }
 
-/// What has become of a wish.
+/// The outcome of a probe request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// It was asked, and these answered.
-    Answered {
-        /// The wish.
-        ask: ProbeRequest,
-        /// Those who answered; perhaps nobody.
-        by: SmallVec<[MacAddr; 2]>,
+    /// The probes were sent, and the time for replies has passed.
+    Completed {
+        /// The request.
+        request: ProbeRequest,
+        /// The MACs that replied; empty if none did.
+        replied: SmallVec<[MacAddr; 2]>,
     },
-    /// It is not asked, by this node or now.
+    /// This agent sends no probe for the request.
     NotProbed(ProbeRequest),
-    /// Nobody answers for an address that matters, but nothing else was heard either: is there anybody at all?
+    /// No host replied for a tracked address, and no other frame was received: this host may be disconnected.
     NoFramesReceived(ProbeRequest),
-    /// It is not known any more whether an address is silent.
+    /// This agent leaves a silent address to other agents, so that it is no longer known to be silent.
     SilenceWithdrawn(BindingKey),
 }
 
-/// The scheduler.
+/// Chooses the time of ARP probes and enforces the limits.
 #[derive(Debug)]
 pub struct ProbeScheduler {
     min_interval: Duration,
     rng: Rng,
-    /// Not before this the next frame.
+    /// The time at which the next frame may be sent.
     free_at: Timestamp,
-    waiting: Vec<QueuedProbeRequest>,
+    queue: Vec<QueuedProbeRequest>,
     rounds: Vec<ProbeRound>,
     periodic: PeriodicSchedule,
     fleet: AgentEstimator,
     counts: ProbeCounts,
     outcomes: Vec<ProbeOutcome>,
-    /// When our own question about an address was last seen to go.
-    frames_seen_at: LruCache<BindingKey, Timestamp>,
-    /// When a frame last arrived on a segment.
-    alive: LruCache<Segment, Timestamp>,
+    /// When the egress hook last observed our own probe for an address.
+    own_probe_at: LruCache<BindingKey, Timestamp>,
+    /// When a frame was last received on a segment.
+    last_received: LruCache<Segment, Timestamp>,
     /// Conflicts whose owners this node probed when they began.
     baselines: LruCache<BindingKey, ()>,
     now: Timestamp,
@@ -123,163 +124,169 @@ pub struct ProbeScheduler {
 
 #[derive(Debug)]
 struct QueuedProbeRequest {
-    ask: ProbeRequest,
+    request: ProbeRequest,
     at: Timestamp,
 }
 
-/// A round that has begun.
+/// A round of probes that has started.
 #[derive(Debug)]
 struct ProbeRound {
-    ask: ProbeRequest,
-    place: SourceInterface,
-    /// Whom still to ask; the last is the next.
+    request: ProbeRequest,
+    source: SourceInterface,
+    /// The destinations of the probes that are not sent yet; the last one is the next.
     missing_owners: SmallVec<[MacAddr; 2]>,
     started_at: Timestamp,
     last_sent: Timestamp,
-    by: SmallVec<[MacAddr; 2]>,
+    replied: SmallVec<[MacAddr; 2]>,
 }
 
 impl ProbeScheduler {
-    /// A scheduler that has nothing to ask; the seed is its chance.
+    /// Creates a scheduler without requests. Random numbers derive from `seed`.
     pub fn new(config: &ProbeSchedulerConfig, seed: u64) -> Self {
         Self {
             min_interval: config.min_interval,
             rng: Rng::with_seed(seed),
             free_at: Timestamp::ZERO,
-            waiting: Vec::new(),
+            queue: Vec::new(),
             rounds: Vec::new(),
             periodic: PeriodicSchedule::new(config.every, config.min_interval),
-            // A dozen questions about one address: as many nodes' turns.
+            // Twelve intervals, in which as many agents probe one address.
             fleet: AgentEstimator::new(config.fleet, config.every * 12),
             counts: ProbeCounts::default(),
             outcomes: Vec::new(),
-            frames_seen_at: LruCache::new(RECENT_CAPACITY),
-            alive: LruCache::new(RECENT_CAPACITY),
+            own_probe_at: LruCache::new(RECENT_CAPACITY),
+            last_received: LruCache::new(RECENT_CAPACITY),
             baselines: LruCache::new(RECENT_CAPACITY),
             now: Timestamp::ZERO,
         }
     }
 
-    /// These addresses matter from now on.
+    /// Sets the tracked addresses, which are probed periodically.
     pub fn set_tracked(&mut self, keys: impl Iterator<Item = TrackedTarget>, now: Timestamp) {
         self.handle_clock_step(now);
         let (rng, counts) = (&mut self.rng, &mut self.counts);
         self.periodic.update(keys, now, rng, counts);
     }
 
-    /// Whether this node sees for itself who answers for the addresses of the cluster, whoever else asks about them.
+    /// Sets whether this agent is the leader, which probes every address of the cluster itself.
     pub const fn set_leading(&mut self, is_leader: bool) {
         self.periodic.set_leading(is_leader);
     }
 
-    /// Takes a wish: it will be asked at a time drawn from its window, or an outcome says why not.
-    pub fn schedule(&mut self, ask: ProbeRequest, now: Timestamp) {
+    /// Queues a request: its probes are sent at a random time in its window, or its outcome is [`ProbeOutcome::NotProbed`].
+    pub fn schedule(&mut self, request: ProbeRequest, now: Timestamp) {
         self.handle_clock_step(now);
         let same = |other: &ProbeRequest| {
-            (other.key, other.purpose, other.round) == (ask.key, ask.purpose, ask.round)
+            (other.key, other.purpose, other.round) == (request.key, request.purpose, request.round)
         };
-        let mut known = self.waiting.iter().map(|waiting| &waiting.ask);
-        let mut begun = self.rounds.iter().map(|round| &round.ask);
-        let mut all = known.by_ref().chain(begun.by_ref());
-        if all.any(|other| same(other) && other.requested_for == ask.requested_for) {
+        let mut queued_requests = self.queue.iter().map(|queued| &queued.request);
+        let mut started = self.rounds.iter().map(|round| &round.request);
+        let mut all = queued_requests.by_ref().chain(started.by_ref());
+        if all.any(|other| same(other) && other.requested_for == request.requested_for) {
             return;
         }
-        let before = self.waiting.len();
-        self.waiting.retain(|waiting| !same(&waiting.ask));
-        for _ in self.waiting.len()..before {
+        let before = self.queue.len();
+        self.queue.retain(|queued| !same(&queued.request));
+        for _ in self.queue.len()..before {
             self.counts.count_not_sent(NotSentReason::Obsolete);
         }
-        if !self.is_selected(&ask, now) {
-            self.count_not_sent_request(ask, NotSentReason::NotSelected);
+        if !self.is_selected(&request, now) {
+            self.count_not_sent_request(request, NotSentReason::NotSelected);
             return;
         }
-        if self.waiting.len() >= MAX_QUEUED {
-            let least = (0..self.waiting.len()).max_by_key(|&place| self.waiting[place].priority());
-            let least = least.filter(|&place| self.waiting[place].ask.purpose > ask.purpose);
-            let Some(place) = least else {
-                self.count_not_sent_request(ask, NotSentReason::QueueFull);
+        if self.queue.len() >= MAX_QUEUED {
+            let least = (0..self.queue.len()).max_by_key(|&index| self.queue[index].priority());
+            let least = least.filter(|&index| self.queue[index].request.purpose > request.purpose);
+            let Some(index) = least else {
+                self.count_not_sent_request(request, NotSentReason::QueueFull);
                 return;
             };
-            let dropped = self.waiting.swap_remove(place);
-            self.count_not_sent_request(dropped.ask, NotSentReason::QueueFull);
+            let dropped = self.queue.swap_remove(index);
+            self.count_not_sent_request(dropped.request, NotSentReason::QueueFull);
         }
-        let window = ask.latest.since(ask.earliest);
-        let at = ask.earliest + random_between(Duration::ZERO, window, &mut self.rng);
-        self.waiting.push(QueuedProbeRequest { ask, at });
+        let window = request.latest.since(request.earliest);
+        let at = request.earliest + random_between(Duration::ZERO, window, &mut self.rng);
+        self.queue.push(QueuedProbeRequest { request, at });
     }
 
-    /// Of what every node sees, a few ask, chosen by lot; of one wish both rounds or none. Only this host can ask
-    /// about its own address, and what matters has its own lot.
-    fn is_selected(&mut self, ask: &ProbeRequest, now: Timestamp) -> bool {
-        match ask.purpose {
-            // One draw for a conflict: a node can judge the silence of an owner only if it observed its replies before.
-            ProbePurpose::Confirmation if ask.round == ProbeRequest::BASELINE => {
-                let is_selected = self.draw(ask, now);
+    /// Whether this agent probes for a request. For requests that every agent has, a few agents are selected at random, for
+    /// both rounds of a request or none. Only this host can probe for a conflict with its own address, and periodic
+    /// probing has its own selection.
+    fn is_selected(&mut self, request: &ProbeRequest, now: Timestamp) -> bool {
+        match request.purpose {
+            // One selection per conflict: an agent can only conclude that an owner is silent if it observed its replies
+            // before.
+            ProbePurpose::Confirmation if request.round == ProbeRequest::BASELINE => {
+                let is_selected = self.draw(request, now);
                 if is_selected {
-                    self.baselines.put(ask.key, ());
+                    self.baselines.put(request.key, ());
                 }
                 is_selected
             }
-            ProbePurpose::Resolution if ask.round == 0 && self.baselines.contains(&ask.key) => true,
-            ProbePurpose::Confirmation | ProbePurpose::Resolution if ask.round > 0 => {
-                let mut waiting = self.waiting.iter().map(|waiting| &waiting.ask);
-                waiting.any(|first| {
+            ProbePurpose::Resolution
+                if request.round == 0 && self.baselines.contains(&request.key) =>
+            {
+                true
+            }
+            ProbePurpose::Confirmation | ProbePurpose::Resolution if request.round > 0 => {
+                let mut queued = self.queue.iter().map(|queued| &queued.request);
+                queued.any(|first| {
                     (first.key, first.purpose, first.requested_for)
-                        == (ask.key, ask.purpose, ask.requested_for)
+                        == (request.key, request.purpose, request.requested_for)
                 })
             }
-            ProbePurpose::Confirmation | ProbePurpose::Resolution => self.draw(ask, now),
+            ProbePurpose::Confirmation | ProbePurpose::Resolution => self.draw(request, now),
             ProbePurpose::Local | ProbePurpose::Periodic => true,
         }
     }
 
-    fn draw(&mut self, ask: &ProbeRequest, now: Timestamp) -> bool {
-        self.rng.f64() < self.fleet.selection_probability(ask.key.segment, now)
+    fn draw(&mut self, request: &ProbeRequest, now: Timestamp) -> bool {
+        self.rng.f64() < self.fleet.selection_probability(request.key.segment, now)
     }
 
-    /// What is to be sent now, if anything. To be called until it is nothing; each has to be sent, or
-    /// [`Self::send_failed`] told.
+    /// The next probe that is due. To be called until it returns `None`; the caller sends each probe, or calls
+    /// [`Self::send_failed`].
     pub fn next(&mut self, now: Timestamp, view: &impl DetectorView) -> Option<ScheduledProbe> {
         self.handle_clock_step(now);
         if now < self.free_at {
             return None;
         }
-        let begun = self
+        let started = self
             .rounds
             .iter()
             .position(|round| !round.missing_owners.is_empty());
-        let place = begun
+        let index = started
             .or_else(|| self.start_queued(now, view))
             .or_else(|| self.start_periodic(now, view))?;
-        Some(self.next_probe(place, now))
+        Some(self.next_probe(index, now))
     }
 
-    /// Begins the round that waits and matters most; its place among the rounds.
+    /// Starts the queued round with the highest priority. Returns its index in `rounds`.
     fn start_queued(&mut self, now: Timestamp, view: &impl DetectorView) -> Option<usize> {
         loop {
-            let due = (0..self.waiting.len()).filter(|&place| {
-                let waiting = &self.waiting[place];
-                waiting.at <= now && !self.is_probing(&waiting.ask.key)
+            let due = (0..self.queue.len()).filter(|&index| {
+                let queued = &self.queue[index];
+                queued.at <= now && !self.is_probing(&queued.request.key)
             });
-            let place = due.min_by_key(|&place| self.waiting[place].priority())?;
-            let mut waiting = self.waiting.swap_remove(place);
-            if !view.is_wanted(&waiting.ask) {
+            let index = due.min_by_key(|&index| self.queue[index].priority())?;
+            let mut queued = self.queue.swap_remove(index);
+            if !view.is_wanted(&queued.request) {
                 self.counts.count_not_sent(NotSentReason::Obsolete);
                 continue;
             }
-            if let Some(until) = self.quiet_period_end(&waiting.ask.key, now, view) {
-                waiting.at = until;
-                self.waiting.push(waiting);
+            if let Some(until) = self.quiet_period_end(&queued.request.key, now, view) {
+                queued.at = until;
+                self.queue.push(queued);
                 continue;
             }
-            match view.source_interface(&waiting.ask.key) {
-                Err(reason) => self.count_not_sent_request(waiting.ask, reason),
-                Ok(place) => return Some(self.start_round(waiting.ask, place, now)),
+            match view.source_interface(&queued.request.key) {
+                Err(reason) => self.count_not_sent_request(queued.request, reason),
+                Ok(source) => return Some(self.start_round(queued.request, source, now)),
             }
         }
     }
 
-    /// Begins to ask about an address that matters.
+    /// Starts a round for a tracked address that is due. Returns its index in `rounds`.
     fn start_periodic(&mut self, now: Timestamp, view: &impl DetectorView) -> Option<usize> {
         loop {
             let (rng, counts) = (&mut self.rng, &mut self.counts);
@@ -294,9 +301,9 @@ impl ProbeScheduler {
                 round,
                 requested_for,
             } = due?;
-            let is_asked =
-                self.is_probing(&key) || self.waiting.iter().any(|waiting| waiting.ask.key == key);
-            if is_asked {
+            let is_requested =
+                self.is_probing(&key) || self.queue.iter().any(|queued| queued.request.key == key);
+            if is_requested {
                 self.periodic.postpone(&key, now + ROUND);
                 continue;
             }
@@ -309,33 +316,32 @@ impl ProbeScheduler {
                     self.counts.count_not_sent(reason);
                     self.periodic.abandon(&key, now, &mut self.rng);
                 }
-                Ok(place) => {
-                    let ask = periodic_request(key, round, requested_for, now);
-                    return Some(self.start_round(ask, place, now));
+                Ok(source) => {
+                    let request = periodic_request(key, round, requested_for, now);
+                    return Some(self.start_round(request, source, now));
                 }
             }
         }
     }
 
-    /// Asks once about an address that need not matter: who answers is heard as any claim is, and nothing follows
-    /// from silence.
+    /// Probes an address once, which need not be tracked. Replies are observed like other claims, and a missing reply has no
+    /// consequence.
     pub fn probe_once(&mut self, key: BindingKey, now: Timestamp) {
         self.schedule(periodic_request(key, 0, now, now), now);
     }
 
-    /// Detection has its reasons not to take an address for silent that nobody answered for: it is looked at no more
-    /// often than others.
+    /// Handles that the detector does not report an address without replies as silent: it is probed as often as others.
     pub fn restart_silence_check(&mut self, key: &BindingKey) {
         self.periodic.record_claim(key);
     }
 
-    /// The segment is silent as a whole, but there never was anybody else: the address alone is.
-    pub fn accept_silence(&mut self, ask: &ProbeRequest, now: Timestamp) {
-        self.periodic.abandon(&ask.key, now, &mut self.rng);
-        self.periodic.confirm_silence(&ask.key);
+    /// Confirms that an address is silent although no frame was received, because no other host is known on the segment.
+    pub fn accept_silence(&mut self, request: &ProbeRequest, now: Timestamp) {
+        self.periodic.abandon(&request.key, now, &mut self.rng);
+        self.periodic.confirm_silence(&request.key);
     }
 
-    /// Until when a newcomer's probe keeps us from asking, if there was one.
+    /// The time until which a booting host's probe postpones ours, if there was one.
     fn quiet_period_end(
         &mut self,
         key: &BindingKey,
@@ -343,78 +349,84 @@ impl ProbeScheduler {
         view: &impl DetectorView,
     ) -> Option<Timestamp> {
         let until = view.quiet_until(key, now)?;
-        self.counts.count_not_sent(NotSentReason::RecentlyStarted);
+        self.counts.count_not_sent(NotSentReason::BootingHost);
         let jitter = random_between(Duration::ZERO, Duration::from_secs(1), &mut self.rng);
-        // After now, whatever the view says.
+        // Always in the future.
         Some((until + jitter).max(now + Duration::from_millis(100)))
     }
 
-    fn start_round(&mut self, ask: ProbeRequest, place: SourceInterface, now: Timestamp) -> usize {
-        for waiting in &mut self.waiting {
-            if waiting.ask.key == ask.key {
-                waiting.at = waiting.at.max(now + ROUND_INTERVAL);
+    fn start_round(
+        &mut self,
+        request: ProbeRequest,
+        source: SourceInterface,
+        now: Timestamp,
+    ) -> usize {
+        for queued in &mut self.queue {
+            if queued.request.key == request.key {
+                queued.at = queued.at.max(now + ROUND_INTERVAL);
             }
         }
         self.rounds.push(ProbeRound {
-            // In the order that was wished: the last is taken first.
-            missing_owners: ask.to.iter().rev().copied().collect(),
-            ask,
-            place,
+            // Reversed, because the last one is sent first.
+            missing_owners: request.to.iter().rev().copied().collect(),
+            request,
+            source,
             started_at: now,
             last_sent: now,
-            by: SmallVec::new(),
+            replied: SmallVec::new(),
         });
         self.rounds.len() - 1
     }
 
-    fn next_probe(&mut self, place: usize, now: Timestamp) -> ScheduledProbe {
+    fn next_probe(&mut self, index: usize, now: Timestamp) -> ScheduledProbe {
         self.free_at = now + self.min_interval;
-        let round = &mut self.rounds[place];
+        let round = &mut self.rounds[index];
         let to = round.missing_owners.pop();
         round.last_sent = now;
-        let key = round.ask.key;
+        let key = round.request.key;
         if to.is_none() {
             self.periodic.settle_budget(key.segment, now, &mut self.rng);
         }
-        self.counts.count_sent(round.ask.purpose);
+        self.counts.count_sent(round.request.purpose);
         ScheduledProbe {
             key,
-            purpose: round.ask.purpose,
-            question: ArpProbe {
+            purpose: round.request.purpose,
+            probe: ArpProbe {
                 target: match key.ip {
                     std::net::IpAddr::V4(ip) => ip,
-                    // No place is ever found for one.
+                    // There is no source interface for an IPv6 address.
                     std::net::IpAddr::V6(_) => std::net::Ipv4Addr::UNSPECIFIED,
                 },
-                asker: round.place.mac,
-                from: None,
-                to,
-                vlan: round.place.segment.vlan,
+                sender_mac: round.source.mac,
+                sender_ip: None,
+                destination: to,
+                vlan: round.source.segment.vlan,
             },
         }
     }
 
-    /// The kernel did not send it: the round is off.
-    pub fn send_failed(&mut self, shot: &ScheduledProbe, now: Timestamp) {
-        let is_it =
-            |round: &ProbeRound| (round.ask.key, round.ask.purpose) == (shot.key, shot.purpose);
-        let Some(place) = self.rounds.iter().position(is_it) else {
+    /// Records that a probe could not be sent: its round is abandoned.
+    pub fn send_failed(&mut self, scheduled: &ScheduledProbe, now: Timestamp) {
+        let is_round = |round: &ProbeRound| {
+            (round.request.key, round.request.purpose) == (scheduled.key, scheduled.purpose)
+        };
+        let Some(index) = self.rounds.iter().position(is_round) else {
             return;
         };
-        let round = self.rounds.swap_remove(place);
-        if round.ask.purpose == ProbePurpose::Periodic {
-            self.periodic.abandon(&shot.key, now, &mut self.rng);
+        let round = self.rounds.swap_remove(index);
+        if round.request.purpose == ProbePurpose::Periodic {
+            self.periodic.abandon(&scheduled.key, now, &mut self.rng);
         }
-        self.counts.retract_sent(shot.purpose);
-        self.count_not_sent_request(round.ask, NotSentReason::SendFailed);
+        self.counts.retract_sent(scheduled.purpose);
+        self.count_not_sent_request(round.request, NotSentReason::SendFailed);
     }
 
-    /// Takes a frame that was seen, sent by this host or received. Before what is due at its time is judged.
+    /// Records an observed frame, sent or received by this host. To be called before [`Self::take_outcomes`] with its time.
     pub fn observe(&mut self, observation: &Observation) {
         let segment = observation.segment;
         let is_ours = observation.direction == Direction::Egress;
         if !is_ours {
-            self.alive.put(segment, observation.at);
+            self.last_received.put(segment, observation.at);
         }
         match &observation.body {
             ObservationBody::Claim(claim) => self.observe_claim(segment, claim),
@@ -424,7 +436,7 @@ impl ProbeScheduler {
                     ip: probe.target,
                 };
                 if is_ours {
-                    self.frames_seen_at.put(key, observation.at);
+                    self.own_probe_at.put(key, observation.at);
                 } else if !probe.unicast {
                     self.fleet.observe(segment, probe.prober, observation.at);
                     let (fleet, rng, counts) = (&mut self.fleet, &mut self.rng, &mut self.counts);
@@ -436,85 +448,97 @@ impl ProbeScheduler {
         }
     }
 
-    /// An answer to a question that was seen since a round began, whoever asked: who gave it has the address now.
+    /// Records a reply to any host's request since the start of a round: its sender has the address now.
     fn observe_claim(&mut self, segment: Segment, claim: &Claim) {
         let key = BindingKey {
             segment,
             ip: claim.ip,
         };
         self.periodic.record_claim(&key);
-        let Some(round) = self.rounds.iter_mut().find(|round| round.ask.key == key) else {
+        let Some(round) = self
+            .rounds
+            .iter_mut()
+            .find(|round| round.request.key == key)
+        else {
             return;
         };
-        let request = claim.reply.and_then(|reply| reply.request);
-        let carried = claim.previous.map(|carried| (carried.mac, carried.request));
-        for (mac, request) in [Some((claim.mac, request)), carried].into_iter().flatten() {
-            let answers = request.is_some_and(|request| request.0 >= round.started_at);
-            if answers && !round.by.contains(&mac) {
-                round.by.push(mac);
+        let matched = claim.reply.and_then(|reply| reply.request);
+        let carried = claim
+            .previous
+            .map(|previous| (previous.mac, previous.request));
+        for (mac, request) in [Some((claim.mac, matched)), carried].into_iter().flatten() {
+            let is_reply = request.is_some_and(|request| request.0 >= round.started_at);
+            if is_reply && !round.replied.contains(&mac) {
+                round.replied.push(mac);
             }
         }
     }
 
-    /// What has become of wishes until now.
+    /// Returns the outcomes of requests so far.
     pub fn take_outcomes(&mut self, now: Timestamp) -> Vec<ProbeOutcome> {
         self.handle_clock_step(now);
-        while let Some(place) = self.rounds.iter().position(|round| round.ends_at() <= now) {
-            let round = self.rounds.swap_remove(place);
+        while let Some(index) = self.rounds.iter().position(|round| round.ends_at() <= now) {
+            let round = self.rounds.swap_remove(index);
             self.finish_round(round, now);
         }
         std::mem::take(&mut self.outcomes)
     }
 
     fn finish_round(&mut self, round: ProbeRound, now: Timestamp) {
-        let ProbeRound { ask, by, .. } = round;
-        let key = ask.key;
-        let is_care = ask.purpose == ProbePurpose::Periodic;
-        if !by.is_empty() {
-            if is_care {
+        let ProbeRound {
+            request, replied, ..
+        } = round;
+        let key = request.key;
+        let is_periodic = request.purpose == ProbePurpose::Periodic;
+        if !replied.is_empty() {
+            if is_periodic {
                 self.periodic.record_reply(&key);
             }
-            self.outcomes.push(ProbeOutcome::Answered { ask, by });
+            self.outcomes
+                .push(ProbeOutcome::Completed { request, replied });
             return;
         }
-        let seen = self.frames_seen_at.peek(&key);
+        let seen = self.own_probe_at.peek(&key);
         if seen.is_none_or(|&at| now.since(at) > FRAME_MAX_AGE) {
-            if is_care {
+            if is_periodic {
                 self.periodic.abandon(&key, now, &mut self.rng);
             }
-            self.count_not_sent_request(ask, NotSentReason::NoFramesReceived);
+            self.count_not_sent_request(request, NotSentReason::NotObserved);
             return;
         }
-        if !is_care {
-            self.outcomes.push(ProbeOutcome::Answered { ask, by });
+        if !is_periodic {
+            self.outcomes
+                .push(ProbeOutcome::Completed { request, replied });
             return;
         }
         let due = DueProbe {
             key,
-            round: ask.round,
-            requested_for: ask.requested_for,
+            round: request.round,
+            requested_for: request.requested_for,
         };
-        let last_heard = self.alive.peek(&key.segment).copied();
+        let last_frame_at = self.last_received.peek(&key.segment).copied();
         match self
             .periodic
-            .record_no_reply(&due, last_heard, now, &mut self.rng)
+            .record_no_reply(&due, last_frame_at, now, &mut self.rng)
         {
             SilenceResult::Unconfirmed => {}
-            SilenceResult::Confirmed => self.outcomes.push(ProbeOutcome::Answered { ask, by }),
+            SilenceResult::Confirmed => self
+                .outcomes
+                .push(ProbeOutcome::Completed { request, replied }),
             SilenceResult::NoFramesReceived => {
-                self.outcomes.push(ProbeOutcome::NoFramesReceived(ask));
+                self.outcomes.push(ProbeOutcome::NoFramesReceived(request));
             }
         }
     }
 
-    /// When to ask [`Self::next`] and [`Self::take_outcomes`] again, if nothing is heard before.
+    /// The time at which [`Self::next`] and [`Self::take_outcomes`] are to be called, unless a frame is observed before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         if !self.outcomes.is_empty() {
             return Some(self.now);
         }
         let free = |at: Timestamp| at.max(self.free_at);
-        let waiting = self.waiting.iter();
-        let waiting = waiting.filter(|waiting| !self.is_probing(&waiting.ask.key));
+        let queued = self.queue.iter();
+        let queued = queued.filter(|queued| !self.is_probing(&queued.request.key));
         let rounds = self.rounds.iter().map(|round| {
             if round.missing_owners.is_empty() {
                 round.ends_at()
@@ -522,35 +546,35 @@ impl ProbeScheduler {
                 self.free_at
             }
         });
-        waiting
-            .map(|waiting| free(waiting.at))
+        queued
+            .map(|queued| free(queued.at))
             .chain(rounds)
             .chain(self.periodic.next_at().map(free))
             .min()
     }
 
-    /// The counts.
+    /// The numbers of probes sent and not sent.
     pub const fn counts(&self) -> &ProbeCounts {
         &self.counts
     }
 
     fn is_probing(&self, key: &BindingKey) -> bool {
-        self.rounds.iter().any(|round| round.ask.key == *key)
+        self.rounds.iter().any(|round| round.request.key == *key)
     }
 
-    fn count_not_sent_request(&mut self, ask: ProbeRequest, reason: NotSentReason) {
+    fn count_not_sent_request(&mut self, request: ProbeRequest, reason: NotSentReason) {
         self.counts.count_not_sent(reason);
-        self.outcomes.push(ProbeOutcome::NotProbed(ask));
+        self.outcomes.push(ProbeOutcome::NotProbed(request));
     }
 
-    /// Notices that the clock was set back: nothing waits longer than it would by now.
+    /// Handles a clock that was set back: limits all times to those that would be set now.
     fn handle_clock_step(&mut self, now: Timestamp) {
         if now + ROUND_INTERVAL < self.now {
             self.free_at = now;
             self.rounds.clear();
-            let waiting = std::mem::take(&mut self.waiting);
-            let unasked = waiting.into_iter().map(|waiting| waiting.ask);
-            self.outcomes.extend(unasked.map(ProbeOutcome::NotProbed));
+            let queue = std::mem::take(&mut self.queue);
+            let unsent = queue.into_iter().map(|queued| queued.request);
+            self.outcomes.extend(unsent.map(ProbeOutcome::NotProbed));
             self.periodic.forget_future(now, &mut self.rng);
             self.now = now;
         }
@@ -559,20 +583,20 @@ impl ProbeScheduler {
 }
 
 impl QueuedProbeRequest {
-    /// Confirmation before resolution before care, then the one that has waited longest.
+    /// The sort key: confirmation before resolution before periodic probing, then by the time.
     const fn priority(&self) -> (ProbePurpose, Timestamp) {
-        (self.ask.purpose, self.at)
+        (self.request.purpose, self.at)
     }
 }
 
 impl ProbeRound {
-    /// When there is nothing more to wait for.
+    /// The time at which no more replies are expected.
     fn ends_at(&self) -> Timestamp {
-        let to = &self.ask.to;
-        let all_answered = !to.is_empty() && to.iter().all(|mac| self.by.contains(mac));
+        let to = &self.request.to;
+        let all_replied = !to.is_empty() && to.iter().all(|mac| self.replied.contains(mac));
         if !self.missing_owners.is_empty() {
             Timestamp(u64::MAX)
-        } else if all_answered {
+        } else if all_replied {
             self.last_sent
         } else {
             self.last_sent + REPLY_WINDOW + RECEIVE_ALLOWANCE

@@ -1,4 +1,4 @@
-//! A packet socket that sends.
+//! A packet socket that sends ARP probes.
 
 use std::{
     io,
@@ -21,10 +21,10 @@ use super::ArpProbe;
 pub enum ArpSocketError {
     /// The capability is missing.
     #[error(
-        "asking takes CAP_NET_RAW, which this process lacks: run as root, or `setcap cap_net_raw+ep` the program"
+        "sending ARP probes requires CAP_NET_RAW, which this process lacks: run as root, or `setcap cap_net_raw+ep` the program"
     )]
     NotPermitted,
-    /// Something else.
+    /// Another error.
     #[error("cannot open a packet socket")]
     Other(#[source] io::Error),
 }
@@ -38,29 +38,33 @@ impl From<Errno> for ArpSocketError {
     }
 }
 
-/// Sends questions. It stays out of the way of `tc` and XDP programs of others like any other sender, and
-/// this program's own egress hook sees what it sends.
+/// Sends ARP probes. Its frames pass the TC programs on egress like those of other senders, so the egress hook of this
+/// program observes them.
 #[derive(Debug)]
 pub struct ArpSocket {
     socket: OwnedFd,
 }
 
 impl ArpSocket {
-    /// A socket that only sends: of protocol 0, so that nothing piles up in it (packet(7)).
+    /// Opens a socket that only sends: with protocol 0, so that it receives no frames (packet(7)).
     pub fn sender() -> Result<Self, ArpSocketError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         Ok(Self { socket })
     }
 
-    /// Asks through an interface. Errors are the interface's (`ENETDOWN`, `ENXIO`: it is down, or gone) or say
-    /// that its queue is full (`ENOBUFS`, `EAGAIN`): the frame was not sent.
-    pub fn send(&self, ifindex: u32, question: &ArpProbe) -> io::Result<()> {
-        let frame = question.to_frame();
+    /// Sends a probe through an interface.
+    ///
+    /// # Errors
+    ///
+    /// `ENETDOWN` or `ENXIO` if the interface is down or was removed, `ENOBUFS` or `EAGAIN` if its queue is full. The frame
+    /// was not sent then.
+    pub fn send(&self, ifindex: u32, probe: &ArpProbe) -> io::Result<()> {
+        let frame = probe.to_frame();
         let to = link_layer_address(ifindex, ethertype::ARP).ok_or(Errno::ENXIO)?;
         loop {
             match sendto(self.socket.as_raw_fd(), &frame, &to, MsgFlags::empty()) {
-                // A packet socket sends a frame whole or not at all.
+                // A packet socket sends a frame completely or not at all.
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -69,8 +73,7 @@ impl ArpSocket {
     }
 }
 
-/// The address of an interface for packet sockets, with the protocol that is meant; `None` for an index that
-/// none can have.
+/// The address of an interface and protocol for packet sockets; `None` if the index is out of range.
 pub(super) fn link_layer_address(ifindex: u32, protocol: u16) -> Option<LinkAddr> {
     let raw = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).ok()?,

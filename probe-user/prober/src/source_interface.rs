@@ -1,5 +1,5 @@
-//! Where this host may ask, and as whom: only about addresses of its own networks, through a link that works,
-//! with the MAC of the interface that is connected to the network.
+//! Selects the source interface of ARP probes: only addresses in networks of this host are probed, through links that are
+//! up, with the MAC of the interface that is connected to the network.
 
 use std::{
     collections::HashMap,
@@ -12,12 +12,12 @@ use probe_model::{BindingKey, Link, Links, Segment, on_link};
 
 use super::NotSentReason;
 
-/// Whence to ask.
+/// The source interface of an ARP probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceInterface {
-    /// Where. The frame goes through the watched interface, with the VLAN's tag.
+    /// The segment. The frame is sent through its watched interface, with the VLAN tag.
     pub segment: Segment,
-    /// The MAC to ask with: that of the interface which has an address in the network.
+    /// The sender MAC: that of the interface with an address in the network.
     pub mac: MacAddr,
 }
 
@@ -29,66 +29,69 @@ pub struct SourceInterfaces(HashMap<Segment, Vec<ConnectedNetwork>>);
 struct ConnectedNetwork {
     network: Ipv4Net,
     mac: MacAddr,
-    /// All interfaces on the way are up and have a carrier.
-    works: bool,
+    /// Whether all interfaces of the path are up and have a carrier.
+    is_operational: bool,
 }
 
 impl SourceInterfaces {
-    /// What these links say; only through the `watched` interfaces.
+    /// Derives the connected networks on the segments of `watched` interfaces.
     pub fn new(links: &Links, watched: impl Fn(u32) -> bool) -> Self {
-        let works = |link: &Link| link.up && link.carrier;
-        let mut places: HashMap<Segment, Vec<ConnectedNetwork>> = HashMap::new();
+        let is_operational = |link: &Link| link.up && link.carrier;
+        let mut networks: HashMap<Segment, Vec<ConnectedNetwork>> = HashMap::new();
         for link in links.iter().filter(|link| link.arp) {
             let Some(mac) = link.mac.filter(|mac| *mac != MacAddr::ZERO) else {
                 continue;
             };
             for segment in on_link::segments(links, link, &watched) {
-                let below = links.get(segment.interface);
+                let lower = links.get(segment.interface);
                 let connections = link.addresses.iter().filter_map(|network| match network {
                     IpNet::V4(network) => Some(ConnectedNetwork {
                         network: *network,
                         mac,
-                        works: works(link) && below.is_some_and(works),
+                        is_operational: is_operational(link) && lower.is_some_and(is_operational),
                     }),
                     IpNet::V6(_) => None,
                 });
-                let place = places.entry(segment).or_default();
+                let on_segment = networks.entry(segment).or_default();
                 if link.index == segment.interface {
-                    // The interface's own way goes before that of a macvlan on it.
-                    place.splice(0..0, connections);
+                    // The interface itself takes precedence over a macvlan on it.
+                    on_segment.splice(0..0, connections);
                 } else {
-                    place.extend(connections);
+                    on_segment.extend(connections);
                 }
             }
         }
-        Self(places)
+        Self(networks)
     }
 
-    /// Whence to ask for an address, or why not.
+    /// Selects the source interface for an address, or returns why it cannot be probed.
     pub fn find(&self, key: &BindingKey) -> Result<SourceInterface, NotSentReason> {
         let IpAddr::V4(ip) = key.ip else {
             return Err(NotSentReason::OffLink);
         };
         let connections = self.0.get(&key.segment).into_iter().flatten();
-        let mut reaching =
+        let mut candidates =
             connections.filter(|connection| on_link::is_host_address(connection.network, ip));
-        let first = reaching.next().ok_or(NotSentReason::OffLink)?;
-        let working = [first].into_iter().chain(reaching).find(|way| way.works);
+        let first = candidates.next().ok_or(NotSentReason::OffLink)?;
+        let working = [first]
+            .into_iter()
+            .chain(candidates)
+            .find(|connection| connection.is_operational);
         working
             .ok_or(NotSentReason::LinkDown)
-            .map(|way| SourceInterface {
+            .map(|connection| SourceInterface {
                 segment: key.segment,
-                mac: way.mac,
+                mac: connection.mac,
             })
     }
 
     /// The segments on which an address is on-link.
     pub fn segments_of(&self, ip: Ipv4Addr) -> impl Iterator<Item = Segment> {
-        let reaching = self.0.iter().filter(move |(_, connections)| {
+        let segments = self.0.iter().filter(move |(_, connections)| {
             let mut connections = connections.iter();
             connections.any(|connection| on_link::is_host_address(connection.network, ip))
         });
-        reaching.map(|(segment, _)| *segment)
+        segments.map(|(segment, _)| *segment)
     }
 }
 
@@ -112,7 +115,8 @@ mod tests {
     }
 
     fn find(links: &[Link], vlan: u16, ip: &str) -> Result<u8, NotSentReason> {
-        let places = SourceInterfaces::new(&links.iter().cloned().collect(), |index| index == 1);
+        let interfaces =
+            SourceInterfaces::new(&links.iter().cloned().collect(), |index| index == 1);
         let key = BindingKey {
             segment: Segment {
                 interface: 1,
@@ -120,11 +124,11 @@ mod tests {
             },
             ip: ip.parse().unwrap(),
         };
-        places.find(&key).map(|place| place.mac.0[5])
+        interfaces.find(&key).map(|source| source.mac.0[5])
     }
 
     #[test]
-    fn only_addresses_of_connected_networks_are_asked_for() {
+    fn only_addresses_of_connected_networks_are_probed() {
         let links = [link(1, "192.0.2.1/24"), link(2, "198.51.100.1/24")];
         assert_eq!(find(&links, 0, "192.0.2.7"), Ok(1));
         assert_eq!(find(&links, 0, "192.0.2.1"), Ok(1), "its own");
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_stacked_the_interface_with_the_network_asks_and_with_the_tag() {
+    fn of_stacked_interfaces_the_one_with_the_network_is_the_source() {
         let parent = link(1, "192.0.2.1/24");
         let child = Link {
             parent: Some(1),
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_does_not_work_on_any_part_of_the_way_is_not_asked_through() {
+    fn no_probe_is_sent_if_an_interface_of_the_path_is_down() {
         for (up, carrier) in [(false, true), (true, false)] {
             let parent = Link {
                 up,
@@ -205,10 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn where_an_address_is_on_link_is_known() {
+    fn the_on_link_segments_of_an_address_are_listed() {
         let links = [link(1, "192.0.2.1/24")].into_iter().collect();
-        let places = SourceInterfaces::new(&links, |_| true);
-        let on = |ip: [u8; 4]| places.segments_of(ip.into()).count();
+        let interfaces = SourceInterfaces::new(&links, |_| true);
+        let on = |ip: [u8; 4]| interfaces.segments_of(ip.into()).count();
         assert_eq!((on([192, 0, 2, 9]), on([198, 51, 100, 9])), (1, 0));
     }
 }

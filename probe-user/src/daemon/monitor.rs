@@ -422,7 +422,7 @@ impl Monitor {
         let facts = host_facts(&links, |ifindex| watched.contains(ifindex));
         self.detector.learn(facts, monotonic(), &mut self.findings);
         if let Some(asking) = &mut self.asking {
-            asking.learn(&links, &watched);
+            asking.update_interfaces(&links, &watched);
         }
         // An index may come back as another interface, on another wire.
         for ifindex in self.received.update_watched(&watched) {

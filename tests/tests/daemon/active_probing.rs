@@ -604,7 +604,7 @@ fn a_booting_host_keeps_its_address_while_the_daemon_would_probe() {
             "the daemon must not prevent the configuration of the address"
         );
     }
-    let condition = |metrics: &Metrics| Ok(not_sent(metrics, "newcomer") >= 1);
+    let condition = |metrics: &Metrics| Ok(not_sent(metrics, "booting_host") >= 1);
     watched
         .daemon
         .wait_for_metrics("a delayed ARP probe", TIMEOUT, condition)

@@ -1,5 +1,5 @@
-//! What a cluster wants of the addresses on the wire: those that services have are somebody's, the others of its pools
-//! nobody's.
+//! Derives the targets of a check from a cluster: addresses of services, which should have an owner, and free addresses of
+//! its pools, which should have none.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,49 +9,49 @@ use probe_pools::interval::{Interval, merged, subtract};
 
 use super::Target;
 
-/// The addresses of a cluster that can be asked about, each once.
+/// The addresses of a cluster that can be probed, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterTargets {
-    /// Those that services have and that are announced by ARP, or nothing says how.
+    /// The addresses of services that are announced by ARP, or whose announcement is unknown.
     pub assigned: Vec<Target>,
-    /// Those of pools that are announced by ARP, and that no service has.
+    /// The addresses of pools announced by ARP that no service has.
     pub free: Vec<Target>,
-    /// How many addresses of services are announced by BGP only: nobody answers for them.
+    /// The number of service addresses that are announced by BGP only, for which no host replies.
     pub bgp: usize,
-    /// How many addresses of services are IPv6, which has no ARP.
+    /// The number of IPv6 addresses of services, which have no ARP.
     pub ipv6: usize,
 }
 
 impl ClusterTargets {
-    /// What a cluster wants; of these addresses only, if there are any.
+    /// The targets of a cluster, restricted to `only` unless it is empty.
     pub fn for_cluster(cluster: &ClusterSnapshot, only: &[Target]) -> Self {
-        let mut demand = Self::default();
+        let mut targets = Self::default();
         let only: Vec<_> = only.iter().filter_map(|target| interval(*target)).collect();
         let only = merged(only);
-        let wanted = |ip: Ipv4Addr| {
+        let is_included = |ip: Ipv4Addr| {
             let ip = interval(Target::Address(ip));
             ip.is_some_and(|ip| only.is_empty() || only.iter().any(|part| part.contains(&ip)))
         };
         let mut assigned = Vec::new();
         for ip in cluster.addresses() {
             let IpAddr::V4(v4) = ip else {
-                demand.ipv6 += 1;
+                targets.ipv6 += 1;
                 continue;
             };
             assigned.push(v4);
-            if !wanted(v4) {
+            if !is_included(v4) {
                 continue;
             }
             match cluster.announced(ip) {
-                AnnouncementMode::Bgp => demand.bgp += 1,
+                AnnouncementMode::Bgp => targets.bgp += 1,
                 AnnouncementMode::Layer2
                 | AnnouncementMode::NotAnnounced
                 | AnnouncementMode::Unknown => {
-                    demand.assigned.push(Target::Address(v4));
+                    targets.assigned.push(Target::Address(v4));
                 }
             }
         }
-        demand
+        targets
             .assigned
             .sort_unstable_by_key(|target| target.bounds());
         let assigned = assigned.into_iter().map(Target::Address);
@@ -66,23 +66,23 @@ impl ClusterTargets {
             .flat_map(|range| subtract(range, &assigned));
         for range in free {
             if only.is_empty() {
-                demand.free.extend(target(range));
+                targets.free.extend(target(range));
             } else {
                 let parts = only.iter().filter_map(|part| part.common(&range));
-                demand.free.extend(parts.filter_map(target));
+                targets.free.extend(parts.filter_map(target));
             }
         }
-        demand
+        targets
     }
 }
 
-/// The addresses of a target.
+/// Converts a target to an interval.
 pub fn interval(target: Target) -> Option<Interval> {
     let (first, last) = target.bounds();
     Interval::new(Ipv4Addr::from(first).into(), Ipv4Addr::from(last).into()).ok()
 }
 
-/// The target that these addresses are; none, if they have no ARP, or if no machine can have them.
+/// Converts an interval to a target; `None` if it is not IPv4.
 pub fn target(range: Interval) -> Option<Target> {
     match (range.first(), range.last()) {
         (IpAddr::V4(first), IpAddr::V4(last)) if first == last => Some(Target::Address(first)),
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// A cluster with a layer-2 pool and one of BGP's, and services at these addresses.
+    /// A cluster with a layer-2 pool, a BGP pool, and services with these addresses.
     fn cluster(addresses: &[&str]) -> ClusterSnapshot {
         let pool = |name: &str, range: &str| {
             json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_services_have_is_somebodys_and_the_rest_of_a_pool_nobodys() {
+    fn addresses_of_services_are_assigned_and_the_rest_of_a_pool_is_free() {
         let cluster = cluster(&[
             "192.0.2.66",
             "192.0.2.65",
@@ -144,21 +144,24 @@ mod tests {
             "203.0.113.9",
             "2001:db8::1",
         ]);
-        let demand = ClusterTargets::for_cluster(&cluster, &[]);
+        let targets = ClusterTargets::for_cluster(&cluster, &[]);
         assert_eq!(
-            texts(&demand.assigned),
+            texts(&targets.assigned),
             ["192.0.2.65", "192.0.2.66", "203.0.113.9"]
         );
-        assert_eq!(texts(&demand.free), ["192.0.2.64", "192.0.2.67-192.0.2.71"]);
-        assert_eq!((demand.bgp, demand.ipv6), (1, 1));
+        assert_eq!(
+            texts(&targets.free),
+            ["192.0.2.64", "192.0.2.67-192.0.2.71"]
+        );
+        assert_eq!((targets.bgp, targets.ipv6), (1, 1));
     }
 
     #[test]
-    fn targets_narrow_it() {
+    fn targets_are_restricted_to_the_given_addresses() {
         let cluster = cluster(&["192.0.2.66"]);
         let only = ["192.0.2.66-68".parse().unwrap()];
-        let demand = ClusterTargets::for_cluster(&cluster, &only);
-        assert_eq!(texts(&demand.assigned), ["192.0.2.66"]);
-        assert_eq!(texts(&demand.free), ["192.0.2.67-192.0.2.68"]);
+        let targets = ClusterTargets::for_cluster(&cluster, &only);
+        assert_eq!(texts(&targets.assigned), ["192.0.2.66"]);
+        assert_eq!(texts(&targets.free), ["192.0.2.67-192.0.2.68"]);
     }
 }

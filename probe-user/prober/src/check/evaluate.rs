@@ -1,6 +1,6 @@
 //! Decides from the replies to a check who owns an address, by the rules of detection on which MACs are one host.
 //!
-//! This is the one place that decides it for `check`, `check --kubernetes` and `explain`. An address that this host holds,
+//! `check`, `check --kubernetes` and `explain` all use this module. An address that this host has configured,
 //! or that a speaker on it was observed to reply for, counts as owned by this host: its own probes do not show that.
 
 use std::{cmp::Reverse, collections::HashSet, time::Duration};
@@ -11,7 +11,7 @@ use probe_model::{CheckVerdict, Hint, Timestamp};
 
 use super::{AddressResponses, RespondingMac, SharedReplies};
 
-/// How an address was checked, which decides what it means that two hosts did not reply to the same probe.
+/// The duration of a check, which determines whether two hosts that replied to different probes are a conflict or a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckMode {
     /// Within a second: an address does not move in that time.
@@ -22,14 +22,14 @@ pub enum CheckMode {
 
 /// How this host has an address, which its own probes do not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LocalAddress {
+pub enum LocalOwnership {
     /// The address is configured on an interface with this MAC.
     Configured(MacAddr),
     /// A speaker on this host announces the address with this MAC, as its daemon observed.
     Announced(MacAddr),
 }
 
-impl LocalAddress {
+impl LocalOwnership {
     /// The MAC that this host has the address with.
     pub const fn mac(self) -> MacAddr {
         match self {
@@ -45,7 +45,7 @@ pub struct CheckedHost {
     /// receive its own frames.
     pub responders: Vec<RespondingMac>,
     /// How this host has the address; `None` for other hosts.
-    pub held: Option<LocalAddress>,
+    pub held: Option<LocalOwnership>,
     /// Whether it is this host.
     pub local: bool,
 }
@@ -85,7 +85,7 @@ impl CheckEvaluator {
     pub fn evaluate(
         &self,
         responses: &AddressResponses,
-        held: Option<LocalAddress>,
+        held: Option<LocalOwnership>,
         own: &HashSet<MacAddr>,
         shared: &SharedReplies,
     ) -> CheckResult {
@@ -100,11 +100,11 @@ impl CheckEvaluator {
         }
     }
 
-    /// As on a binding in detection: physical MACs beside a virtual-router MAC belong to it.
+    /// Groups the MACs by host. As in detection, physical MACs belong to a virtual-router MAC that replies too.
     fn hosts(
         &self,
         responses: &AddressResponses,
-        held: Option<LocalAddress>,
+        held: Option<LocalOwnership>,
         own: &HashSet<MacAddr>,
     ) -> Vec<CheckedHost> {
         let responders = responses.responders.iter();
@@ -179,8 +179,8 @@ impl CheckEvaluator {
                 (CheckMode::Continuous, ..) => {}
             }
         }
-        // One of them only announces. In a handover it overlaps with the other for a moment, and for an address that
-        // this host holds it has to claim it again.
+        // One of them only announces. It overlaps with the other for a short time in a handover, so it must continue
+        // after that; and it must claim an address of this host twice.
         let continues = |one: &CheckedHost, other: &CheckedHost| {
             let from = if other.held.is_some() { one } else { other };
             one.held.is_some() || one.last() > from.first() + self.overlap
@@ -212,7 +212,7 @@ impl CheckEvaluator {
     }
 }
 
-/// The same hints as detection gives.
+/// The likely cause, by the same rules as in detection.
 fn hint(hosts: &[CheckedHost], verdict: CheckVerdict, shared: &SharedReplies) -> Option<Hint> {
     if verdict != CheckVerdict::Conflict {
         let requests = hosts.iter().any(CheckedHost::sends_only_requests);
@@ -258,7 +258,7 @@ impl CheckedHost {
     /// Its MACs, the one observed last first.
     pub fn macs(&self) -> Vec<MacAddr> {
         let observed = self.responders.iter().map(|responder| responder.mac);
-        let held = self.held.map(LocalAddress::mac);
+        let held = self.held.map(LocalOwnership::mac);
         let held = held.filter(|held| observed.clone().all(|mac| mac != *held));
         observed.chain(held).collect()
     }
@@ -335,7 +335,7 @@ mod tests {
             requests: 0,
             first: second(from),
             last: second(to),
-            took: None,
+            response_times: None,
         }
     }
 
@@ -373,7 +373,7 @@ mod tests {
             more: 0,
         };
         let own = own.iter().map(|name| mac(name)).collect();
-        let held = held.map(|name| LocalAddress::Configured(mac(name)));
+        let held = held.map(|name| LocalOwnership::Configured(mac(name)));
         let result = evaluator.evaluate(&responses, held, &own, &SharedReplies::default());
         (result.verdict, result.hosts.len(), result.hint)
     }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_holds_it_owns() {
+    fn this_host_owns_its_configured_addresses() {
         use probe_model::CheckVerdict::{Conflict, OneOwner};
         let evaluator = CheckEvaluator::new(DetectConfig::default(), CheckMode::Continuous);
         assert_eq!(
@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(
             evaluated(&evaluator, &announcer, Some(A), &[A]).0,
             OneOwner,
-            "once is no rival"
+            "one announcement is no conflict"
         );
         let flux = Some(Hint::ArpFlux);
         assert_eq!(
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn over_a_time_an_address_may_move_once_and_not_back() {
+    fn in_a_continuous_check_an_address_may_move_once_and_not_back() {
         use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
         let moved = [replying(A, 1, 20), replying(B, 21, 60)];
         assert_eq!(watched(&moved), (Moved, 2, None));
@@ -487,13 +487,13 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_only_announces_is_a_rival_if_both_continue() {
+    fn a_host_that_only_announces_is_a_conflict_if_both_continue() {
         use probe_model::CheckVerdict::{Conflict, Moved, OneOwner};
         assert_eq!(
             watched(&[replying(A, 1, 60), announcing(B, 3, 50)]).0,
             Conflict
         );
-        // The burst of a handover, and the answer of the owner before.
+        // The burst of a handover, and a reply of the previous owner.
         assert_eq!(
             watched(&[replying(A, 1, 20), announcing(B, 20, 25)]).0,
             Moved
@@ -519,7 +519,7 @@ mod tests {
             responders: SmallVec::from_vec(vec![replying(B, 1, 3)]),
             more: 0,
         };
-        let announced = Some(LocalAddress::Announced(mac(A)));
+        let announced = Some(LocalOwnership::Announced(mac(A)));
         let result = evaluator.evaluate(
             &responses,
             announced,

@@ -1,4 +1,4 @@
-//! What netlink says of this host: which addresses are on which wire, and whom it believes to have them.
+//! Reads this host's network by netlink: the egress interface of each target, and the neighbour table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,28 +24,28 @@ use super::{
     target_ranges::{self, TargetRangesError},
 };
 
-/// Addresses of a range whose routes are looked up; the others are between them.
+/// The maximum number of addresses of a range whose routes are looked up; they are evenly distributed.
 const ROUTE_SAMPLES: u32 = 256;
 
-/// As many addresses off the connected networks are taken at the word of whoever names the interface.
+/// The maximum number of addresses that are probed on a named interface without being in its networks.
 const MAX_LISTED_ADDRESSES: u64 = 10;
 
-/// Where questions leave: a segment of this host.
+/// An egress interface for probes: a segment of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressInterface {
-    /// Index of the interface.
+    /// The index of the interface.
     pub ifindex: u32,
-    /// Its name.
+    /// The name of the interface.
     pub name: String,
-    /// Its MAC: who asks.
+    /// The MAC of the interface, the sender of the probes.
     pub mac: MacAddr,
-    /// The VLAN that is asked in, as tags of this program's own.
+    /// The VLAN of the probes, whose tags this program adds.
     pub vlan: Vlan,
-    /// The networks that this host is in there.
+    /// The networks of this host on the segment.
     pub networks: Vec<Ipv4Net>,
-    /// The addresses that this host holds there, and with which MAC.
-    pub held: HashMap<Ipv4Addr, MacAddr>,
-    /// The addresses that this host can send ARP requests with, each with its network.
+    /// The addresses of this host on the segment, with their MACs.
+    pub local_addresses: HashMap<Ipv4Addr, MacAddr>,
+    /// The possible sender addresses of ARP requests, with their networks.
     pub sources: Vec<Ipv4Net>,
 }
 
@@ -64,94 +64,94 @@ impl EgressInterface {
     }
 }
 
-/// Where a packet to an address would go.
+/// The route to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetRoute {
-    /// Straight to it, through this interface.
+    /// On-link through this interface.
     OnLink(u32),
-    /// To a router, through this interface.
+    /// Through a gateway on this interface.
     Gateway(u32, Option<Ipv4Addr>),
-    /// It is this host's own.
+    /// An address of this host.
     Local,
-    /// It is a broadcast or group address.
+    /// A broadcast, multicast or anycast address.
     Broadcast,
-    /// Nowhere.
+    /// No route.
     None,
 }
 
-/// Why addresses cannot be checked from here.
+/// Why addresses cannot be checked from this host.
 #[derive(Debug, thiserror::Error)]
 pub enum HostNetworkError {
-    /// The interfaces are not known.
+    /// The interfaces could not be read.
     #[error(transparent)]
     Links(#[from] LinksError),
-    /// Netlink.
-    #[error("cannot ask the kernel for routes and neighbours: {0}")]
+    /// Routes or neighbours could not be read.
+    #[error("cannot read routes and neighbours: {0}")]
     Netlink(#[from] rtnetlink::Error),
-    /// No netlink socket.
+    /// The netlink socket could not be opened.
     #[error("cannot open a netlink socket: {0}")]
     Socket(#[from] std::io::Error),
     /// Too many addresses.
     #[error(transparent)]
     TooManyTargets(#[from] TargetRangesError),
-    /// No such interface.
-    #[error("there is no interface {name}; there are {}", known.join(", "))]
+    /// The named interface does not exist.
+    #[error("no interface is named {name} (available: {})", known.join(", "))]
     NoInterface {
         /// The name.
         name: String,
-        /// Those that there are.
+        /// The available ones.
         known: Vec<String>,
     },
-    /// An interface without ARP.
-    #[error("{interface} {reason}, so nobody can be asked through it")]
+    /// ARP probes cannot be sent through the interface.
+    #[error("{interface} {reason}: cannot send ARP probes through it")]
     UnusableInterface {
-        /// Its name.
+        /// The name of the interface.
         interface: String,
-        /// What is wrong with it.
+        /// The reason, a predicate of the interface.
         reason: &'static str,
     },
-    /// Beyond a router.
+    /// The address is not on-link.
     #[error(
-        "{address} is not on-link: {reason}. ARP does not go beyond a segment, so nobody here can answer for it; \
-         run this on a host that is in its network{}",
+        "{address} is not on-link: {reason}. ARP does not cross routers, so no host on this segment can reply for it; \
+         run this on a host in its network{}",
         if *named { "" } else { ", or name the interface with -i" }
     )]
     OffLink {
         /// The first such address.
         address: Ipv4Addr,
-        /// Where packets to it go.
+        /// The reason.
         reason: String,
         /// Whether an interface was named.
         named: bool,
     },
-    /// An address that is every machine's.
-    #[error("{address} is the {what} of {network}, which no machine can own")]
+    /// No host can have the address.
+    #[error("{address} is the {what} of {network}, which no host can own")]
     Reserved {
         /// The address.
         address: Ipv4Addr,
-        /// What it is.
+        /// The kind of address.
         what: &'static str,
-        /// Of which network.
+        /// The network.
         network: Ipv4Net,
     },
-    /// Somebody else's address to ask with.
+    /// The sender address is not an address of this host.
     #[error(
-        "--source-ip {address} is no address of this host on {interface}: asking with it would make everybody who hears \
-         it believe that it is here. Use one of {}",
+        "--source-ip {address} is not an address of this host on {interface}: requests with it would change the neighbour \
+         entries of other hosts. Use one of {}",
         if known.is_empty() { "none: this host has no address there".to_owned() } else { list(known) }
     )]
     SourceNotLocal {
         /// The address.
         address: Ipv4Addr,
-        /// Where it should be.
+        /// The interface without the address.
         interface: String,
-        /// Those that there are.
+        /// The available ones.
         known: Vec<Ipv4Addr>,
     },
 }
 
 impl HostNetworkError {
-    /// Whether the command line is at fault, and not what is around.
+    /// Whether the error is in the command line and not in the network.
     pub fn is_usage_error(&self) -> bool {
         matches!(
             self,
@@ -165,29 +165,30 @@ fn list(addresses: &[Ipv4Addr]) -> String {
     texts.join(", ")
 }
 
-/// Why nothing leaves an interface, or comes back.
+/// Why an interface cannot send and receive frames; `None` if it can.
 fn unusable_reason(link: &Link) -> Option<&'static str> {
     match (link.up, link.carrier) {
         (false, _) => Some("is down (`ip link set` it up)"),
-        (true, false) => Some("has no carrier (see to its cable, or to the other end)"),
+        (true, false) => Some("has no carrier (check the cable and the other end)"),
         (true, true) => None,
     }
 }
 
-/// What is around this host.
+/// The network of this host: interfaces, routes and neighbours.
 pub struct HostNetwork {
     handle: Handle,
-    /// As they were when this host was looked at, and as they are now.
+    /// The interfaces at the start of the check.
     links: Arc<Links>,
+    /// The current interfaces.
     current_links: watch::Receiver<Arc<Links>>,
     egress_interfaces: Vec<EgressInterface>,
-    /// Addresses that were left out because no machine can have them.
-    unreachable: Vec<Ipv4Addr>,
+    /// The excluded addresses, which no host can have.
+    excluded: Vec<Ipv4Addr>,
 }
 
 impl HostNetwork {
-    /// Looks around.
-    pub async fn look() -> Result<Self, HostNetworkError> {
+    /// Reads the network of this host.
+    pub async fn read() -> Result<Self, HostNetworkError> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
         let current_links = links::watch_links().await?;
@@ -197,12 +198,12 @@ impl HostNetwork {
             links,
             current_links,
             egress_interfaces: Vec::new(),
-            unreachable: Vec::new(),
+            excluded: Vec::new(),
         })
     }
 
-    /// The ports that [`Self::resolve_targets`] has found.
-    pub fn ports(&self) -> &[EgressInterface] {
+    /// The egress interfaces that [`Self::resolve_targets`] has found.
+    pub fn egress_interfaces(&self) -> &[EgressInterface] {
         &self.egress_interfaces
     }
 
@@ -212,18 +213,17 @@ impl HostNetwork {
         networks.map(IpNet::addr)
     }
 
-    /// What was left out of ranges and networks: the network and broadcast addresses of this host's networks.
-    pub fn unreachable(&self) -> &[Ipv4Addr] {
-        &self.unreachable
+    /// The addresses that were excluded from ranges: the network and broadcast addresses of this host's networks.
+    pub fn excluded_addresses(&self) -> &[Ipv4Addr] {
+        &self.excluded
     }
 
-    /// Why an address that does not answer may have an owner all the same: a port that has gone since it was found,
-    /// or has lost its cable.
+    /// An egress interface that was removed or lost its carrier since the start, so that a missing reply proves nothing.
     pub fn changed_interface(&self) -> Option<HostNetworkError> {
         let links = self.current_links.borrow();
         self.egress_interfaces.iter().find_map(|egress| {
             let reason = match links.get(egress.ifindex) {
-                None => Some("is gone"),
+                None => Some("was removed"),
                 Some(link) => unusable_reason(link),
             };
             reason.map(|reason| HostNetworkError::UnusableInterface {
@@ -233,12 +233,12 @@ impl HostNetwork {
         })
     }
 
-    /// Every MAC of this host.
+    /// All MACs of this host.
     pub fn own_macs(&self) -> HashSet<MacAddr> {
         self.links.iter().filter_map(|link| link.mac).collect()
     }
 
-    /// Finds out where each target is asked about: through the interface that was named, or by its route.
+    /// Determines the egress interface of each target: the named one, or that of its route.
     pub async fn resolve_targets(
         &mut self,
         targets: &[Target],
@@ -254,9 +254,9 @@ impl HostNetwork {
             .iter()
             .map(|(first, last, _)| u64::from(last - first) + 1)
             .sum();
-        let mut placed = Vec::new();
+        let mut ranges = Vec::new();
         for (first, last, single) in pieces {
-            // By its route, such an address is nobody's in particular.
+            // A reserved address may have a route, so it is rejected before.
             if single && named.is_none() {
                 let mut networks = self
                     .links
@@ -267,8 +267,10 @@ impl HostNetwork {
                     return Err(error);
                 }
             }
-            let at_word = number <= MAX_LISTED_ADDRESSES;
-            let egress = self.egress_for((first, last), named, vlan, at_word).await?;
+            let is_short_list = number <= MAX_LISTED_ADDRESSES;
+            let egress = self
+                .egress_for((first, last), named, vlan, is_short_list)
+                .await?;
             let networks = &self.egress_interfaces[egress].networks;
             if single
                 && let Some(error) = networks
@@ -282,19 +284,19 @@ impl HostNetwork {
                 .filter_map(|&network| on_link::reserved_addresses(network));
             let inside = |address: &u32| (first..=last).contains(address);
             let reserved: Vec<_> = reserved.flatten().map(u32::from).filter(inside).collect();
-            let unreachable = reserved.iter().map(|&address| Ipv4Addr::from(address));
-            self.unreachable.extend(unreachable);
+            let excluded = reserved.iter().map(|&address| Ipv4Addr::from(address));
+            self.excluded.extend(excluded);
             let rest = target_ranges::without((first, last), &reserved);
-            placed.extend(rest.into_iter().map(|(first, last)| TargetRange {
+            ranges.extend(rest.into_iter().map(|(first, last)| TargetRange {
                 first,
                 last,
                 egress,
             }));
         }
-        Ok(placed)
+        Ok(ranges)
     }
 
-    /// Finds out where each of these is asked about, as far as they are on-link here, and says which are not. They
+    /// Determines the egress interfaces of those targets that are on-link, and returns the other targets as well. Targets
     /// must not overlap.
     pub async fn resolve_on_link(
         &mut self,
@@ -304,29 +306,31 @@ impl HostNetwork {
     ) -> Result<(Vec<TargetRange>, Vec<Target>), HostNetworkError> {
         let links = self.links.iter().filter(|link| link.arp);
         let networks: Vec<_> = links.flat_map(networks_of).collect();
-        let (mut lots, mut elsewhere) = (Vec::new(), Vec::new());
+        let (mut ranges, mut off_link) = (Vec::new(), Vec::new());
         for piece in targets.iter().flat_map(|target| split(*target, &networks)) {
             match self.resolve_targets(&[piece], interface, vlan).await {
-                Ok(placed) => lots.extend(placed),
+                Ok(resolved) => ranges.extend(resolved),
                 Err(HostNetworkError::OffLink { .. } | HostNetworkError::Reserved { .. }) => {
-                    elsewhere.push(piece);
+                    off_link.push(piece);
                 }
                 Err(error) => return Err(error),
             }
         }
-        let sizes = lots.iter().map(|lot| u64::from(lot.last - lot.first) + 1);
+        let sizes = ranges
+            .iter()
+            .map(|range| u64::from(range.last - range.first) + 1);
         let number: u64 = sizes.sum();
         if number > TargetRanges::MAX_TARGETS {
             return Err(TargetRangesError::TooMany { number }.into());
         }
-        Ok((lots, elsewhere))
+        Ok((ranges, off_link))
     }
 
-    /// Makes sure that this host may ask with an address on every port.
+    /// Checks that `address` is an address of this host on every egress interface.
     pub fn check_source(&self, address: Ipv4Addr) -> Result<(), HostNetworkError> {
         for egress in &self.egress_interfaces {
-            if !egress.held.contains_key(&address) {
-                let mut known: Vec<_> = egress.held.keys().copied().collect();
+            if !egress.local_addresses.contains_key(&address) {
+                let mut known: Vec<_> = egress.local_addresses.keys().copied().collect();
                 known.sort_unstable();
                 return Err(HostNetworkError::SourceNotLocal {
                     address,
@@ -338,20 +342,20 @@ impl HostNetwork {
         Ok(())
     }
 
-    /// Whom this host believes to have which address, on each port.
+    /// Reads the neighbour table for all egress interfaces.
     pub async fn neighbours(&self) -> Result<EgressNeighbours, HostNetworkError> {
         let interfaces = self
             .egress_interfaces
             .iter()
-            .map(|egress| self.is_gateway_interface(egress));
+            .map(|egress| self.neighbour_interface(egress));
         Ok(EgressNeighbours {
             entries: neighbours::read(&self.handle).await?,
             interfaces: interfaces.collect(),
         })
     }
 
-    /// The interface whose neighbour table is that of a port: a VLAN has one only if this host is in it.
-    fn is_gateway_interface(&self, egress: &EgressInterface) -> Option<u32> {
+    /// The interface with the neighbour entries of a segment; `None` for a VLAN without an interface of this host.
+    fn neighbour_interface(&self, egress: &EgressInterface) -> Option<u32> {
         match egress.vlan {
             Vlan::UNTAGGED => Some(egress.ifindex),
             Vlan([vid, 0]) => self
@@ -372,29 +376,29 @@ impl HostNetwork {
             })
     }
 
-    /// The port, by its place, for addresses from one to another.
+    /// The index of the egress interface for a range of addresses.
     async fn egress_for(
         &mut self,
         (first, last): (u32, u32),
         named: Option<u32>,
         vlan: Vlan,
-        at_word: bool,
+        is_short_list: bool,
     ) -> Result<usize, HostNetworkError> {
         if let Some(ifindex) = named {
-            let place = self.add_egress(ifindex, vlan)?;
-            let egress = &self.egress_interfaces[place];
-            // An interface without an address of its own is in no network that could be known.
-            if egress.networks.is_empty() || at_word {
-                return Ok(place);
+            let index = self.add_egress(ifindex, vlan)?;
+            let egress = &self.egress_interfaces[index];
+            // The networks of an interface without addresses are unknown.
+            if egress.networks.is_empty() || is_short_list {
+                return Ok(index);
             }
             for address in sample_addresses(first, last) {
-                let networks = &self.egress_interfaces[place].networks;
+                let networks = &self.egress_interfaces[index].networks;
                 let route = || self.route(address);
-                let is_here = networks.iter().any(|network| network.contains(&address))
+                let is_on_link = networks.iter().any(|network| network.contains(&address))
                     || vlan == Vlan::UNTAGGED && route().await? == TargetRoute::OnLink(ifindex);
-                if !is_here {
+                if !is_on_link {
                     let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
-                    let name = &self.egress_interfaces[place].name;
+                    let name = &self.egress_interfaces[index].name;
                     return Err(HostNetworkError::OffLink {
                         address,
                         reason: format!("the networks on {name} are {}", networks.join(", ")),
@@ -402,7 +406,7 @@ impl HostNetwork {
                     });
                 }
             }
-            return Ok(place);
+            return Ok(index);
         }
         let mut found = None;
         for address in sample_addresses(first, last) {
@@ -434,7 +438,7 @@ impl HostNetwork {
         }
     }
 
-    /// The interface that an address is on; `None` of what no machine can have.
+    /// The interface on which an address is on-link; `None` for broadcast and group addresses.
     async fn on_link(&self, address: Ipv4Addr) -> Result<Option<u32>, HostNetworkError> {
         let off = |reason| {
             Err(HostNetworkError::OffLink {
@@ -447,14 +451,16 @@ impl HostNetwork {
             TargetRoute::OnLink(ifindex) => Ok(Some(ifindex)),
             TargetRoute::Broadcast => Ok(None),
             TargetRoute::Local => {
-                let holds = |link: &&Link| {
+                let has_address = |link: &&Link| {
                     let mut addresses = link.addresses.iter();
                     addresses.any(|network| network.addr() == IpAddr::V4(address))
                 };
-                let mut holders = self.links.iter().filter(holds);
-                match holders.find(|link| link.arp && link.ethernet) {
+                let mut interfaces = self.links.iter().filter(has_address);
+                match interfaces.find(|link| link.arp && link.ethernet) {
                     Some(link) => Ok(Some(link.index)),
-                    None => off("it is this host's own, on an interface without ARP".to_owned()),
+                    None => {
+                        off("it is an address of this host on an interface without ARP".to_owned())
+                    }
                 }
             }
             TargetRoute::Gateway(ifindex, gateway) => off(match gateway {
@@ -467,7 +473,7 @@ impl HostNetwork {
                     self.name_of(ifindex)
                 ),
             }),
-            // Without its interface, a network has no route.
+            // The network of an interface that is down has no route.
             TargetRoute::None => match self.down_network(address) {
                 Some((link, reason)) => Err(HostNetworkError::UnusableInterface {
                     interface: link.name.clone(),
@@ -489,29 +495,32 @@ impl HostNetwork {
         link.map_or_else(|| format!("interface {ifindex}"), |link| link.name.clone())
     }
 
-    /// The port on an interface, by its place; new if it must be.
+    /// The index of the egress interface; adds it if necessary.
     fn add_egress(&mut self, ifindex: u32, vlan: Vlan) -> Result<usize, HostNetworkError> {
         let known = self
             .egress_interfaces
             .iter()
             .position(|egress| egress.ifindex == ifindex);
-        if let Some(place) = known {
-            return Ok(place);
+        if let Some(index) = known {
+            return Ok(index);
         }
-        let unfit = |reason| HostNetworkError::UnusableInterface {
+        let unusable = |reason| HostNetworkError::UnusableInterface {
             interface: self.name_of(ifindex),
             reason,
         };
-        let link = self.links.get(ifindex).ok_or_else(|| unfit("is gone"))?;
+        let link = self
+            .links
+            .get(ifindex)
+            .ok_or_else(|| unusable("was removed"))?;
         let mac = match link.mac {
             Some(mac) if link.ethernet && link.arp => mac,
-            _ => return Err(unfit("is no Ethernet interface with ARP")),
+            _ => return Err(unusable("is not an Ethernet interface with ARP")),
         };
         if let Some(reason) = unusable_reason(link) {
-            return Err(unfit(reason));
+            return Err(unusable(reason));
         }
         let facts = probe_network::host_facts::host_facts(&self.links, |index| index == ifindex);
-        let held = facts
+        let local_addresses = facts
             .addresses
             .iter()
             .filter_map(|(key, mac)| match key.ip {
@@ -524,27 +533,27 @@ impl HostNetwork {
             mac,
             vlan,
             networks: on_link::networks(&self.links, ifindex, vlan),
-            held: held.collect(),
+            local_addresses: local_addresses.collect(),
             sources: self.sources(ifindex, vlan, mac),
         });
         Ok(self.egress_interfaces.len() - 1)
     }
 
-    /// The IPv4 addresses with the MAC of a segment's interface, in the kernel's order, which begins with the primary
-    /// address of each network. An address without a network is a virtual one.
+    /// The possible sender addresses on a segment: IPv4 addresses of interfaces with the MAC `mac`, in the kernel's order,
+    /// with the primary address of each network first. A /32 is excluded, because it is a virtual address.
     fn sources(&self, ifindex: u32, vlan: Vlan, mac: MacAddr) -> Vec<Ipv4Net> {
-        let here = Segment {
+        let segment = Segment {
             interface: ifindex,
             vlan,
         };
-        let is_here = |link: &&Link| {
+        let is_on_segment = |link: &&Link| {
             let segments = || on_link::segments(&self.links, link, &|index| index == ifindex);
-            link.arp && link.mac == Some(mac) && segments().contains(&here)
+            link.arp && link.mac == Some(mac) && segments().contains(&segment)
         };
         let addresses = self
             .links
             .iter()
-            .filter(is_here)
+            .filter(is_on_segment)
             .flat_map(|link| &link.addresses);
         addresses
             .filter_map(|network| match network {
@@ -554,13 +563,13 @@ impl HostNetwork {
             .collect()
     }
 
-    /// Where a packet to this address would go.
+    /// Looks up the route to an address.
     async fn route(&self, address: Ipv4Addr) -> Result<TargetRoute, HostNetworkError> {
         let request = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(address, 32)
             .build();
-        let answer = self.handle.route().get(request).execute().try_next().await;
-        let route = match answer {
+        let result = self.handle.route().get(request).execute().try_next().await;
+        let route = match result {
             Ok(Some(route)) => route,
             Ok(None) => return Ok(TargetRoute::None),
             Err(rtnetlink::Error::NetlinkError(message)) => {
@@ -605,11 +614,11 @@ fn networks_of(link: &Link) -> impl Iterator<Item = Ipv4Net> {
     })
 }
 
-/// Why an address that was named by itself cannot be checked in a network.
+/// The error for an explicit address that is reserved in a network; `None` if it is not.
 fn reject_target(network: Ipv4Net, address: u32) -> Option<HostNetworkError> {
-    let [own, broadcast] = on_link::reserved_addresses(network)?;
+    let [network_address, broadcast] = on_link::reserved_addresses(network)?;
     let address = Ipv4Addr::from(address);
-    let what = if address == own {
+    let what = if address == network_address {
         "network address"
     } else if address == broadcast {
         "broadcast address"
@@ -623,13 +632,13 @@ fn reject_target(network: Ipv4Net, address: u32) -> Option<HostNetworkError> {
     })
 }
 
-/// A target in pieces, each of which is in one network of these, or in none.
+/// Splits a target into pieces, each of which is in one of these networks or in none.
 fn split(target: Target, networks: &[Ipv4Net]) -> Vec<Target> {
-    let Some(whole) = cluster_targets::interval(target) else {
+    let Some(interval) = cluster_targets::interval(target) else {
         return Vec::new();
     };
     let mut pieces = Vec::new();
-    let mut rest = vec![whole];
+    let mut rest = vec![interval];
     for network in networks {
         let (first, last) = (network.network(), network.broadcast());
         let Ok(network) = Interval::new(first.into(), last.into()) else {
@@ -649,32 +658,32 @@ fn split(target: Target, networks: &[Ipv4Net]) -> Vec<Target> {
         .collect()
 }
 
-/// Some addresses from one to another, both included, evenly spread; all of them if they are few.
+/// Up to [`ROUTE_SAMPLES`] addresses of a range, evenly distributed, with the first and the last one.
 fn sample_addresses(first: u32, last: u32) -> impl Iterator<Item = Ipv4Addr> {
     let steps = (last - first).min(ROUTE_SAMPLES - 1);
     (0..=steps).map(move |step| {
         let offset = u64::from(last - first) * u64::from(step) / u64::from(steps.max(1));
-        // Within the range, and so within what an address can be.
+        // The sum is at most `last`, so it does not overflow.
         Ipv4Addr::from(first + u32::try_from(offset).unwrap_or(0))
     })
 }
 
-/// This host's neighbour table.
+/// The neighbour entries for the egress interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct EgressNeighbours {
     entries: neighbours::NeighbourTable,
-    /// Of each port, by its place: the interface with its table.
+    /// The interface with the neighbour entries of each egress interface, by index.
     interfaces: Vec<Option<u32>>,
 }
 
 impl EgressNeighbours {
-    /// Whom this host believes to have an address on a port.
+    /// The MAC of a neighbour on an egress interface.
     pub fn get(&self, egress: usize, address: Ipv4Addr) -> Option<MacAddr> {
         let interface = self.interfaces.get(egress).copied().flatten()?;
         self.entries.get(&(interface, address.into())).copied()
     }
 
-    /// Every MAC in it: stations that are known to hold an address.
+    /// All MACs of neighbours: hosts with an address.
     pub fn macs(&self) -> impl Iterator<Item = MacAddr> {
         self.entries.values().copied()
     }
@@ -703,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_all_of_few_and_the_ends_of_many() {
+    fn samples_include_all_addresses_of_a_short_range_and_both_ends_of_a_long_one() {
         let few: Vec<_> = sample_addresses(7, 10).map(u32::from).collect();
         assert_eq!(few, [7, 8, 9, 10]);
         assert_eq!(sample_addresses(7, 7).count(), 1);

@@ -5,9 +5,9 @@
 //! frames, and [`CheckEvaluator`] decides who owns each address. [`HostNetwork`] reads this host's network over netlink.
 //! The caller joins them, sends and receives.
 //!
-//! What always holds:
+//! Invariants:
 //!
-//! - No more frames are sent than the rate allows, whatever the clock does.
+//! - The rate limit holds for any behaviour of the clock.
 //! - While a host may be booting with an address (RFC 5227 section 2.1.1), the address is not probed.
 //! - An address without a reply takes a counter and two bits; an address that was reported, nothing else.
 
@@ -23,7 +23,7 @@ mod target;
 mod target_list;
 mod target_ranges;
 
-pub use evaluate::{CheckEvaluator, CheckMode, CheckResult, CheckedHost, LocalAddress};
+pub use evaluate::{CheckEvaluator, CheckMode, CheckResult, CheckedHost, LocalOwnership};
 pub use host_network::{
     EgressInterface, EgressNeighbours, HostNetwork, HostNetworkError, TargetRoute,
 };

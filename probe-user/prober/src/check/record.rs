@@ -7,7 +7,7 @@ use probe_model::{
     CheckOwnerRecord, CheckRecord, Clock, NeighborRecord, Timestamp, vendor::vendor,
 };
 
-use super::{CheckResult, CheckedHost, LocalAddress, RespondingMac};
+use super::{CheckResult, CheckedHost, LocalOwnership, RespondingMac};
 
 /// The address that was checked, and the frames that were sent for it.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ fn owner_record(host: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
         let numbers = host.responders.iter().map(count);
         numbers.fold(0, u32::saturating_add)
     };
-    let took = host.responders.iter().filter_map(|one| one.took);
+    let response_times = host.responders.iter().filter_map(|one| one.response_times);
     let is_observed = !host.responders.is_empty();
     let mut sources: Vec<_> = host
         .responders
@@ -86,7 +86,7 @@ fn owner_record(host: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
         macs,
         local: host.local,
         holds: host.held.is_some(),
-        speaker: matches!(host.held, Some(LocalAddress::Announced(_))),
+        speaker: matches!(host.held, Some(LocalOwnership::Announced(_))),
         probes_answered: sum(RespondingMac::probes_answered),
         replies: sum(|one| one.replies),
         requests_answered: sum(|one| one.requests_answered),
@@ -96,8 +96,13 @@ fn owner_record(host: &CheckedHost, clock: Clock) -> CheckOwnerRecord {
         sources,
         first_seen: is_observed.then(|| clock.to_wall_clock(host.first())),
         last_seen: is_observed.then(|| clock.to_wall_clock(host.last())),
-        min_rtt_us: took.clone().map(|(fastest, _)| microseconds(fastest)).min(),
-        max_rtt_us: took.map(|(_, slowest)| microseconds(slowest)).max(),
+        min_rtt_us: response_times
+            .clone()
+            .map(|(fastest, _)| microseconds(fastest))
+            .min(),
+        max_rtt_us: response_times
+            .map(|(_, slowest)| microseconds(slowest))
+            .max(),
     }
 }
 

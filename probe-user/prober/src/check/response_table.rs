@@ -10,16 +10,16 @@ use probe_common::wire::{ArpFrame, MacAddr, Operation};
 use probe_model::Timestamp;
 use smallvec::SmallVec;
 
-/// How long after a probe a reply belongs to it.
+/// The time after a probe within which a reply is matched to it.
 const REPLY_WINDOW: Duration = Duration::from_secs(1);
 
-/// MACs that are recorded for one address; frames of others are counted.
+/// The maximum number of MACs that are recorded for one address; frames of others are only counted.
 const MAX_RESPONDERS: usize = 64;
 
-/// Ethernet sources that are recorded for one MAC.
+/// The maximum number of Ethernet sources that are recorded for one MAC.
 const MAX_SOURCES: usize = 4;
 
-/// The form of the frame that asks for an address.
+/// The form of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeForm {
     /// An ARP probe, whose sender address is 0.0.0.0 (RFC 5227).
@@ -64,8 +64,8 @@ pub struct RespondingMac {
     pub first: Timestamp,
     /// When it was last observed.
     pub last: Timestamp,
-    /// The time that the fastest and the slowest reply took.
-    pub took: Option<(Duration, Duration)>,
+    /// The response times of the fastest and the slowest reply.
+    pub response_times: Option<(Duration, Duration)>,
 }
 
 /// The frames received for one address.
@@ -199,7 +199,7 @@ impl ResponseTable {
 }
 
 impl AddressResponses {
-    /// The entry of a MAC, created if there is none, as long as there is room.
+    /// The entry of a MAC, which is created if necessary; `None` if the maximum is reached.
     fn responder(&mut self, mac: MacAddr, now: Timestamp) -> Option<&mut RespondingMac> {
         let index = self.responders.iter().position(|known| known.mac == mac);
         let index = match index {
@@ -228,7 +228,7 @@ impl RespondingMac {
             sources: SmallVec::new(),
             first: now,
             last: now,
-            took: None,
+            response_times: None,
         }
     }
 
@@ -249,8 +249,8 @@ impl RespondingMac {
         self.requests_answered += u32::from(probe.form == ProbeForm::Request);
         self.probe_range = Some((first.min(probe.attempt), last.max(probe.attempt)));
         let after = now.since(probe.at);
-        let (fastest, slowest) = self.took.unwrap_or((after, after));
-        self.took = Some((fastest.min(after), slowest.max(after)));
+        let (fastest, slowest) = self.response_times.unwrap_or((after, after));
+        self.response_times = Some((fastest.min(after), slowest.max(after)));
     }
 
     /// How many probes it replied to.
@@ -330,8 +330,8 @@ mod tests {
         };
         assert_eq!((a.replies, a.repeats, a.probes_answered()), (3, 1, 2));
         assert_eq!(a.probe_range, Some((1, 2)));
-        let took = (Duration::from_millis(2), Duration::from_millis(5));
-        assert_eq!(a.took, Some(took));
+        let expected_times = (Duration::from_millis(2), Duration::from_millis(5));
+        assert_eq!(a.response_times, Some(expected_times));
         assert_eq!((b.replies, b.announcements, b.requests), (0, 1, 1));
         assert_eq!(b.replies_to_others, 1);
         assert_eq!((b.first, b.last), (at(206), at(208)));
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_settles_a_second_after_its_last_probe_and_leaves_nothing_behind() {
+    fn an_address_settles_a_second_after_its_last_probe_and_its_state_is_removed() {
         let mut table = ResponseTable::new(100, Duration::ZERO);
         for number in 0..100 {
             table.record_probe(number, sent(1, at(u64::from(number))));

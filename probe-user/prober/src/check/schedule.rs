@@ -10,7 +10,7 @@ use probe_model::Timestamp;
 
 use super::shuffle::AddressPermutation;
 
-/// Addresses that other hosts probe for and that are remembered.
+/// The maximum number of stored addresses that other hosts probe.
 const FOREIGN_PROBE_TABLE: usize = 65_536;
 
 /// The time between two rounds for up to [`CheckSchedule::FEW_TARGETS`] addresses.
@@ -27,7 +27,7 @@ const PASSES: u32 = 2;
 /// The time between two rounds of watching.
 const WATCH_ROUND: Duration = Duration::from_secs(1);
 
-/// A late timer is compensated by up to this much, at rates at which that is no burst.
+/// The maximum delay of a timer that is compensated, at rates at which that causes no burst.
 const MAX_LAG: Duration = Duration::from_millis(10);
 const LAG_RATE_THRESHOLD: Duration = Duration::from_millis(20);
 
@@ -220,7 +220,7 @@ impl CheckSchedule {
         self.free_at = now + RETRY;
     }
 
-    /// How many probes were sent for this address.
+    /// The number of probes sent for this address.
     pub fn probes_sent(&self, number: u32) -> u32 {
         self.sent_to
             .get(number as usize)
@@ -229,17 +229,17 @@ impl CheckSchedule {
             .into()
     }
 
-    /// How many addresses were probed.
+    /// The number of probed addresses.
     pub fn addresses_probed(&self) -> u32 {
         self.ever_sent
     }
 
-    /// How many frames were sent.
+    /// The number of frames sent.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// How many addresses are deferred because another host may be booting with them.
+    /// The number of addresses that are deferred because another host may be booting with them.
     pub fn waiting(&self) -> usize {
         self.deferred.len()
     }
@@ -281,12 +281,12 @@ impl CheckSchedule {
         while self.next_position < self.total.saturating_mul(halves) {
             let number = self.order.at(self.next_position % self.total);
             let replied = self.replied.contains(number as usize);
-            let wanted = match self.mode {
+            let is_due = match self.mode {
                 ScheduleMode::Watch { .. } => true,
                 ScheduleMode::Sweep => self.pass == 0 || !replied,
                 ScheduleMode::Burst => halves == 1 || replied == (self.next_position >= self.total),
             };
-            if wanted {
+            if is_due {
                 return Some(number);
             }
             self.next_position += 1;
@@ -360,7 +360,7 @@ impl CheckSchedule {
         self.last_sent = now;
     }
 
-    /// Until when a booting host would take a probe for a rival's.
+    /// The time until which a booting host would take a probe for that of a conflicting host.
     fn quiet_until(&self, number: u32, now: Timestamp) -> Option<Timestamp> {
         self.probed.peek(&number)?.quiet_until(now)
     }

@@ -8,13 +8,13 @@ use std::{
 
 use probe_common::wire::MacAddr;
 
-/// MACs whose addresses are remembered.
+/// The maximum number of MACs whose addresses are stored.
 const MAX_MACS: usize = 4_096;
 
-/// Addresses that are remembered for each MAC. A MAC that replies for more is a proxy or a router.
+/// The maximum number of stored addresses per MAC. A MAC that replies for more is a proxy or a router.
 const MAX_ADDRESSES: usize = 64;
 
-/// Which addresses each MAC replied for.
+/// The addresses for which each MAC replied.
 #[derive(Debug, Default)]
 pub struct SharedReplies(HashMap<MacAddr, BTreeSet<Ipv4Addr>>);
 

@@ -1,12 +1,12 @@
-//! An order in which each number comes exactly once, without a list of them.
+//! A pseudorandom permutation without a list of its elements.
 
 use std::hash::{BuildHasher as _, RandomState};
 
-/// A permutation of the numbers below a total: neighbours in it are neighbours nowhere else, so that a sweep
-/// walks through no rack of machines and through no switch's ports in turn.
+/// A pseudorandom permutation of the numbers below a total, so that a sweep does not probe adjacent hosts or the ports of one
+/// switch one after the other.
 ///
-/// A Feistel network permutes the next power of four, and what falls outside is permuted again until it falls
-/// inside ("cycle walking"): less than four rounds on average.
+/// A Feistel network permutes the numbers below the next power of four; results outside the range are permuted again
+/// ("cycle walking"), less than four times on average.
 #[derive(Clone, Copy, Debug)]
 pub struct AddressPermutation {
     total: u32,
@@ -15,7 +15,7 @@ pub struct AddressPermutation {
 }
 
 impl AddressPermutation {
-    /// The permutation of the numbers below `total` that belongs to this seed.
+    /// The permutation of the numbers below `total` for this seed.
     pub fn new(total: u32, seed: u64) -> Self {
         let bits = u32::BITS - total.saturating_sub(1).leading_zeros();
         let mut state = seed;
@@ -23,7 +23,7 @@ impl AddressPermutation {
             total,
             half_bits: bits.div_ceil(2).max(1),
             keys: [(); 4].map(|()| {
-                // SplitMix64, of which the upper half is taken.
+                // The upper half of SplitMix64.
                 state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
                 let mut key = state;
                 key = (key ^ key >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,9 +33,9 @@ impl AddressPermutation {
         }
     }
 
-    /// The number at this place; places are below the total.
-    pub fn at(&self, place: u32) -> u32 {
-        let mut number = place;
+    /// The number at this position, which must be below the total.
+    pub fn at(&self, position: u32) -> u32 {
+        let mut number = position;
         loop {
             number = self.permute_once(number);
             if number < self.total || self.total == 0 {
@@ -54,7 +54,7 @@ impl AddressPermutation {
     }
 }
 
-/// A seed that is another one each time.
+/// A random seed.
 pub fn seed() -> u64 {
     RandomState::new().hash_one("probe check")
 }
@@ -73,11 +73,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_comes_exactly_once() {
+    fn every_number_occurs_exactly_once() {
         for total in [1, 2, 3, 4, 5, 7, 16, 17, 254, 256, 1000, 65_534, 65_536] {
             for seed in [0, 1, seed()] {
                 let shuffle = AddressPermutation::new(total, seed);
-                let all: HashSet<_> = (0..total).map(|place| shuffle.at(place)).collect();
+                let all: HashSet<_> = (0..total).map(|position| shuffle.at(position)).collect();
                 assert_eq!(all.len(), total as usize, "{total} {seed}");
                 assert!(all.iter().all(|number| *number < total));
             }
@@ -85,10 +85,10 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_spread_and_another_one_for_another_seed() {
+    fn the_order_is_not_sequential_and_depends_on_the_seed() {
         let order = |seed| -> Vec<u32> {
             let shuffle = AddressPermutation::new(254, seed);
-            (0..254).map(|place| shuffle.at(place)).collect()
+            (0..254).map(|position| shuffle.at(position)).collect()
         };
         assert_ne!(order(1), order(2));
         assert_eq!(order(1), order(1));
@@ -96,6 +96,6 @@ mod tests {
             .windows(2)
             .filter(|pair| pair[0].abs_diff(pair[1]) <= 2)
             .count();
-        assert!(close < 25, "{close} of 253 steps go to a neighbour");
+        assert!(close < 25, "{close} of 253 steps go to an adjacent number");
     }
 }

@@ -1,48 +1,48 @@
-//! What somebody wants to know about, as it is typed.
+//! The targets of a check, as given on the command line.
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use ipnet::Ipv4Net;
 
-/// An address or several: `192.0.2.7`, `192.0.2.0/24`, `192.0.2.10-192.0.2.20`, `192.0.2.10-20`.
+/// A target of a check: `192.0.2.7`, `192.0.2.0/24`, `192.0.2.10-192.0.2.20` or `192.0.2.10-20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// One address.
     Address(Ipv4Addr),
-    /// From the first to the last of these.
+    /// A range, from the first to the last address.
     Range(Ipv4Addr, Ipv4Addr),
 }
 
-/// Why a text is no target.
+/// Why a text is not a valid target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
-    /// IPv6.
+    /// An IPv6 address.
     #[error("{0} is IPv6, which has no ARP: only IPv4 addresses can be checked")]
     Ipv6(String),
-    /// The end comes before the beginning.
-    #[error("{0} ends before it begins")]
+    /// A range whose end is before its start.
+    #[error("the end of {0} is before its start")]
     Reversed(String),
-    /// Something else.
+    /// Any other text.
     #[error(
-        "{0:?} is no address, network (192.0.2.0/24), range (192.0.2.10-192.0.2.20, 192.0.2.10-20) or file"
+        "{0:?} is not an address, network (192.0.2.0/24), range (192.0.2.10-192.0.2.20, 192.0.2.10-20) or file"
     )]
     Malformed(String),
-    /// Addresses that no machine can have.
-    #[error("{target} includes {address}, which no machine can own: it is {what}")]
+    /// A target with addresses that no host can have.
+    #[error("{target} includes {address}, which no host can own: it is {what}")]
     Special {
-        /// What was typed.
+        /// The text of the target.
         target: String,
-        /// The first such address in it.
+        /// The first such address.
         address: Ipv4Addr,
-        /// What it is.
+        /// The kind of address.
         what: &'static str,
     },
 }
 
-/// Characters of a text that is no target that are shown.
-const LONGEST_SHOWN: usize = 60;
+/// The maximum number of characters of an invalid target in an error.
+const MAX_SHOWN_CHARS: usize = 60;
 
-/// What no machine on a segment can own (RFC 1122 section 3.2.1.3, RFC 5771).
+/// The ranges of addresses that no host on a segment can own (RFC 1122 section 3.2.1.3, RFC 5771).
 const SPECIAL: [(u32, u32, &str); 4] = [
     (0x0000_0000, 0x00ff_ffff, "of \"this network\", 0.0.0.0/8"),
     (0x7f00_0000, 0x7fff_ffff, "a loopback address"),
@@ -51,7 +51,7 @@ const SPECIAL: [(u32, u32, &str); 4] = [
 ];
 
 impl Target {
-    /// Its first and its last address, as numbers.
+    /// The first and the last address, as numbers.
     pub fn bounds(self) -> (u32, u32) {
         let (first, last) = match self {
             Self::Address(address) => (address, address),
@@ -60,7 +60,7 @@ impl Target {
         (first.into(), last.into())
     }
 
-    fn of(first: Ipv4Addr, last: Ipv4Addr) -> Self {
+    fn from_bounds(first: Ipv4Addr, last: Ipv4Addr) -> Self {
         if first == last {
             Self::Address(first)
         } else {
@@ -73,7 +73,10 @@ impl Target {
             return Some(Ok(Self::Address(address)));
         }
         if let Ok(network) = text.parse::<Ipv4Net>() {
-            return Some(Ok(Self::of(network.network(), network.broadcast())));
+            return Some(Ok(Self::from_bounds(
+                network.network(),
+                network.broadcast(),
+            )));
         }
         let (first, last) = text.split_once('-')?;
         let first: Ipv4Addr = first.trim().parse().ok()?;
@@ -88,7 +91,7 @@ impl Target {
         Some(if first > last {
             Err(InvalidTarget::Reversed(text.to_owned()))
         } else {
-            Ok(Self::of(first, last))
+            Ok(Self::from_bounds(first, last))
         })
     }
 }
@@ -122,9 +125,9 @@ impl FromStr for Target {
     }
 }
 
-/// A text as it can be shown: a file that is no list may be one line of any length.
+/// Truncates a text for an error: a file that is not a list may have one very long line.
 fn truncate(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_networks_and_ranges_are_read() {
+    fn addresses_networks_and_ranges_are_parsed() {
         for (text, parse) in [
             ("192.0.2.7", "192.0.2.7"),
             (" 192.0.2.7 ", "192.0.2.7"),
@@ -162,25 +165,25 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_checked_is_refused_by_name() {
+    fn invalid_targets_are_rejected_with_the_reason() {
         for (text, why) in [
             ("2001:db8::1", "IPv6"),
             ("2001:db8::/64", "IPv6"),
             ("2001:db8::1-2001:db8::9", "IPv6"),
-            ("192.0.2.20-10", "before it begins"),
-            ("192.0.2.20-192.0.1.30", "before it begins"),
-            ("192.0.2.0/33", "no address"),
-            ("192.0.2.10-256", "no address"),
-            ("192.0.2.10-", "no address"),
-            ("pool", "no address"),
-            ("", "no address"),
+            ("192.0.2.20-10", "before its start"),
+            ("192.0.2.20-192.0.1.30", "before its start"),
+            ("192.0.2.0/33", "not an address"),
+            ("192.0.2.10-256", "not an address"),
+            ("192.0.2.10-", "not an address"),
+            ("pool", "not an address"),
+            ("", "not an address"),
             ("127.0.0.1", "loopback"),
             ("224.0.0.1", "group"),
             ("255.255.255.255", "broadcast"),
             ("0.0.0.0", "this network"),
             ("0.0.0.0/0", "this network"),
             ("126.255.255.255-127.0.0.1", "127.0.0.0"),
-            (&"x".repeat(100_000), "no address"),
+            (&"x".repeat(100_000), "not an address"),
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

@@ -1,43 +1,43 @@
-//! Targets from a file or from standard input: a list, or the address pools of MetalLB.
+//! Parses targets from a file or standard input: a list, or address pools of MetalLB in YAML.
 
 use probe_model::escape_untrusted;
 use probe_pools::{PoolInventory, YamlMark, manifest};
 
 use super::{InvalidTarget, Target};
 
-/// What a text names.
+/// The targets of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetList {
-    /// The targets, in its order.
+    /// The targets, in the order of the file.
     pub targets: Vec<Target>,
-    /// How many IPv6 networks and ranges of pools were left out.
+    /// The number of excluded IPv6 networks and ranges of pools.
     pub ipv6: usize,
 }
 
-/// Why a text names no targets.
+/// Why a file has no valid targets.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetListError {
-    /// A line of a list.
+    /// A line of a list is not a valid target.
     #[error("line {line}: {error}")]
     Line {
-        /// Its number, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The error.
         error: InvalidTarget,
     },
-    /// A part of the YAML.
+    /// The YAML is not valid.
     #[error("{}{why}", at(*mark))]
     Yaml {
-        /// Where.
+        /// The position, if known.
         mark: Option<YamlMark>,
-        /// What is wrong.
+        /// The error.
         why: String,
     },
-    /// YAML without pools.
-    #[error("there is no pool of addresses in it, such as an IPAddressPool of MetalLB")]
+    /// The YAML has no address pool.
+    #[error("no address pool in the file, such as an IPAddressPool of MetalLB")]
     NoPools,
-    /// Nothing.
-    #[error("it names no address")]
+    /// The file has no target.
+    #[error("no address in the file")]
     Empty,
 }
 
@@ -47,8 +47,8 @@ fn at(mark: Option<YamlMark>) -> String {
     })
 }
 
-/// Reads a list, one target a line with `#` for comments, or pools in YAML: whatever `probe pools` reads, also what
-/// `kubectl get ipaddresspools -o yaml` prints.
+/// Parses a list with one target per line and `#` for comments, or pools in YAML: any input of `probe pools`, and the output
+/// of `kubectl get ipaddresspools -o yaml`.
 pub fn parse_target_list(text: &str) -> Result<TargetList, TargetListError> {
     let is_yaml = text
         .lines()
@@ -80,7 +80,7 @@ fn lines(text: &str) -> Result<TargetList, TargetListError> {
     Ok(list)
 }
 
-/// The addresses of all pools. What cannot be read is an error: a pool that is left out would look checked.
+/// The addresses of all pools. Invalid pools are errors, because an ignored pool would seem to be checked.
 fn pools(text: &str) -> Result<TargetList, TargetListError> {
     let mut inventory = PoolInventory::default();
     manifest::read(&mut inventory, "", "", text);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_a_target_a_line_and_comments() {
+    fn a_list_has_one_target_per_line_and_comments() {
         assert_eq!(
             targets("# ours\n192.0.2.7\n\n198.51.100.0/30 # pool\n192.0.2.10-12\n"),
             [
@@ -159,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_an_error_and_no_panic() {
+    fn a_file_without_targets_is_an_error() {
         for (text, why) in [
-            ("", "names no address"),
-            ("# nothing\n", "names no address"),
-            ("kind: ConfigMap\n", "no pool"),
+            ("", "no address in the file"),
+            ("# nothing\n", "no address in the file"),
+            ("kind: ConfigMap\n", "no address pool"),
             ("kind: [\n", "not YAML"),
             ("kind: &a [*a]\n", ""),
             (

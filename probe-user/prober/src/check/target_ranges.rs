@@ -1,68 +1,69 @@
-//! The addresses that are checked, numbered.
+//! Numbers the addresses of a check.
 
 use std::net::Ipv4Addr;
 
 use super::Target;
 
-/// Addresses in a row that are asked about on one port.
+/// A range of addresses that are probed through one egress interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetRange {
-    /// The first.
+    /// The first address.
     pub first: u32,
-    /// The last.
+    /// The last address.
     pub last: u32,
-    /// Which port, by its place among the ports.
+    /// The index of the egress interface.
     pub egress: usize,
 }
 
-/// Why addresses cannot be checked together.
+/// Why addresses cannot be checked at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetRangesError {
-    /// Too many.
+    /// The number of addresses exceeds the maximum.
     #[error(
-        "{number} addresses are too many for one check, which takes {}: split it (at 10 a second they would take {} hours)",
+        "{number} addresses exceed the maximum of one check, {}: split it (at 10 a second they would take {} hours)",
         TargetRanges::MAX_TARGETS,
         number / 36_000
     )]
     TooMany {
-        /// How many.
+        /// The number of addresses.
         number: u64,
     },
 }
 
-/// All of them: disjoint, in the order of their addresses, each with a number from 0.
+/// The target ranges of a check: disjoint and sorted, with a number from 0 for each address.
 #[derive(Clone, Debug, Default)]
 pub struct TargetRanges {
     ranges: Vec<TargetRange>,
-    /// The number of the first address of each lot.
+    /// The number of the first address of each range.
     numbers: Vec<u32>,
     total: u32,
 }
 
 impl TargetRanges {
-    /// The most addresses of one check: a /12.
+    /// The maximum number of addresses of a check: those of a /12.
     pub const MAX_TARGETS: u64 = 1 << 20;
 
-    /// Numbers the addresses of these lots, which must not overlap.
-    pub fn new(mut lots: Vec<TargetRange>) -> Self {
-        lots.sort_unstable_by_key(|lot| lot.first);
+    /// Numbers the addresses of these ranges, which must not overlap.
+    pub fn new(mut ranges: Vec<TargetRange>) -> Self {
+        ranges.sort_unstable_by_key(|range| range.first);
         let mut joined: Vec<TargetRange> = Vec::new();
-        for lot in lots {
+        for range in ranges {
             match joined.last_mut() {
                 Some(last)
-                    if last.egress == lot.egress && last.last.checked_add(1) == Some(lot.first) =>
+                    if last.egress == range.egress
+                        && last.last.checked_add(1) == Some(range.first) =>
                 {
-                    last.last = lot.last;
+                    last.last = range.last;
                 }
-                _ => joined.push(lot),
+                _ => joined.push(range),
             }
         }
         let mut total: u32 = 0;
         let numbers = joined
             .iter()
-            .map(|lot| {
+            .map(|range| {
                 let number = total;
-                total = total.saturating_add((lot.last - lot.first).saturating_add(1));
+                total = total.saturating_add((range.last - range.first).saturating_add(1));
                 number
             })
             .collect();
@@ -73,30 +74,30 @@ impl TargetRanges {
         }
     }
 
-    /// How many addresses.
+    /// The number of addresses.
     pub fn total(&self) -> u32 {
         self.total
     }
 
-    /// The address with this number, and its port.
+    /// The address with this number, and the index of its egress interface.
     pub fn address(&self, number: u32) -> Option<(Ipv4Addr, usize)> {
-        let place = self.numbers.partition_point(|first| *first <= number);
-        let lot = self.ranges.get(place.checked_sub(1)?)?;
-        let address = lot.first + (number - self.numbers.get(place - 1)?);
-        (address <= lot.last).then_some((address.into(), lot.egress))
+        let index = self.numbers.partition_point(|first| *first <= number);
+        let range = self.ranges.get(index.checked_sub(1)?)?;
+        let address = range.first + (number - self.numbers.get(index - 1)?);
+        (address <= range.last).then_some((address.into(), range.egress))
     }
 
-    /// The number of this address, if it is asked about on this port.
+    /// The number of an address that is probed through this egress interface.
     pub fn number(&self, address: Ipv4Addr, egress: usize) -> Option<u32> {
         let address = u32::from(address);
-        let place = self.ranges.partition_point(|lot| lot.first <= address);
-        let lot = self.ranges.get(place.checked_sub(1)?)?;
-        (address <= lot.last && lot.egress == egress)
-            .then_some(self.numbers.get(place - 1)? + (address - lot.first))
+        let index = self.ranges.partition_point(|range| range.first <= address);
+        let range = self.ranges.get(index.checked_sub(1)?)?;
+        (address <= range.last && range.egress == egress)
+            .then_some(self.numbers.get(index - 1)? + (address - range.first))
     }
 }
 
-/// What targets come to, each address once: from, to, and whether it was named by itself.
+/// Merges targets into disjoint ranges. Returns the first address, the last address, and whether it is an explicit address.
 pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, TargetRangesError> {
     let mut bounds: Vec<_> = targets
         .iter()
@@ -105,7 +106,7 @@ pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, Targ
             (first, last, matches!(target, Target::Address(_)))
         })
         .collect();
-    // Of one beginning, what was named by itself comes first and keeps that.
+    // Explicit addresses come before ranges with the same start, and so stay explicit.
     bounds.sort_unstable_by_key(|&(first, last, _)| (first, last));
     let mut pieces = Vec::new();
     let mut number: u64 = 0;
@@ -126,7 +127,7 @@ pub(super) fn disjoint(targets: &[Target]) -> Result<Vec<(u32, u32, bool)>, Targ
     Ok(pieces)
 }
 
-/// A piece without these addresses.
+/// Removes these addresses from a range.
 pub(super) fn without(piece: (u32, u32), reserved: &[u32]) -> Vec<(u32, u32)> {
     let (mut first, last) = piece;
     let mut inside: Vec<_> = reserved
@@ -141,7 +142,7 @@ pub(super) fn without(piece: (u32, u32), reserved: &[u32]) -> Vec<(u32, u32)> {
         if address > first {
             pieces.push((first, address - 1));
         }
-        // None is the last of all addresses, which is refused before.
+        // 255.255.255.255 is rejected before, so this does not saturate.
         first = address.saturating_add(1);
     }
     if first <= last {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_is_asked_about_once_however_often_it_is_named() {
+    fn each_address_is_probed_once_even_if_it_is_in_several_targets() {
         let pieces = disjoint(&targets(&[
             "192.0.2.0/30",
             "192.0.2.2-192.0.2.9",
@@ -187,33 +188,33 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_numbers_belong_to_each_other() {
-        let lot = |first: u32, last: u32, egress| TargetRange {
+    fn the_number_of_an_address_identifies_it() {
+        let range = |first: u32, last: u32, egress| TargetRange {
             first: 0xc000_0200 + first,
             last: 0xc000_0200 + last,
             egress,
         };
-        let lots = TargetRanges::new(vec![
-            lot(20, 29, 0),
-            lot(1, 9, 0),
-            lot(10, 10, 0),
-            lot(40, 40, 1),
+        let ranges = TargetRanges::new(vec![
+            range(20, 29, 0),
+            range(1, 9, 0),
+            range(10, 10, 0),
+            range(40, 40, 1),
         ]);
-        assert_eq!(lots.ranges.len(), 3, "what adjoins is one");
-        assert_eq!(lots.total(), 21);
+        assert_eq!(ranges.ranges.len(), 3, "adjacent ranges are joined");
+        assert_eq!(ranges.total(), 21);
         for number in 0..21 {
-            let (address, egress) = lots.address(number).unwrap();
-            assert_eq!(lots.number(address, egress), Some(number));
-            assert_eq!(lots.number(address, egress + 1), None);
+            let (address, egress) = ranges.address(number).unwrap();
+            assert_eq!(ranges.number(address, egress), Some(number));
+            assert_eq!(ranges.number(address, egress + 1), None);
         }
-        assert_eq!(lots.address(21), None);
+        assert_eq!(ranges.address(21), None);
         for foreign in ["192.0.2.0", "192.0.2.11", "192.0.2.41"] {
-            assert_eq!(lots.number(foreign.parse().unwrap(), 0), None);
+            assert_eq!(ranges.number(foreign.parse().unwrap(), 0), None);
         }
     }
 
     #[test]
-    fn what_no_machine_can_have_is_left_out() {
+    fn reserved_addresses_are_removed() {
         assert_eq!(without((0, 255), &[0, 255]), [(1, 254)]);
         assert_eq!(
             without((0, 511), &[0, 255, 256, 511]),

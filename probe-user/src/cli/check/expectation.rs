@@ -93,7 +93,7 @@ mod tests {
             requests: 0,
             first: Timestamp(u64::from(from)),
             last: Timestamp(u64::from(to)),
-            took: None,
+            response_times: None,
         }
     }
 

@@ -49,7 +49,7 @@ pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Resul
         }
     }
     let demand = ClusterTargets::for_cluster(&cluster, only);
-    let mut network = HostNetwork::look().await?;
+    let mut network = HostNetwork::read().await?;
     let interface = arguments.interface.as_deref();
     let (assigned, off) = network
         .resolve_on_link(&demand.assigned, interface, arguments.vlan)
@@ -70,7 +70,7 @@ pub async fn check(arguments: &CheckArguments, only: &[Target]) -> anyhow::Resul
     let nodes = node_index(arguments, known, &network, &mut stop).await?;
     let speaker = local_announcements(&daemon, &nodes, &network).await;
     warn_of_local_announcements(&speaker, &assigned);
-    let context = ClusterCheckContext::new(cluster, nodes, speaker, network.ports());
+    let context = ClusterCheckContext::new(cluster, nodes, speaker, network.egress_interfaces());
     let context = CheckContext::Cluster(Box::new(context));
     let ranges = [assigned, free].concat();
     run_check(arguments, context, sender, network, ranges, &mut stop).await
@@ -150,7 +150,7 @@ async fn node_index(
     let mut nodes = NodeIndex::new(nodes);
     add_host_macs(&mut nodes, network).await;
     let networks: Vec<_> = network
-        .ports()
+        .egress_interfaces()
         .iter()
         .flat_map(|egress| egress.networks.iter().copied().map(IpNet::V4))
         .collect();
@@ -165,7 +165,7 @@ async fn node_index(
     if wanted.is_empty() {
         return Ok(nodes);
     }
-    let mut around = HostNetwork::look().await?;
+    let mut around = HostNetwork::read().await?;
     let interface = arguments.interface.as_deref();
     let (ranges, _) = around
         .resolve_on_link(&wanted, interface, arguments.vlan)
@@ -221,8 +221,8 @@ fn warn_of_local_announcements(speaker: &LocalAnnouncements, assigned: &[TargetR
 
 /// This host's own addresses, and its neighbours.
 pub async fn add_host_macs(nodes: &mut NodeIndex, network: &HostNetwork) {
-    for egress in network.ports() {
-        for (&address, &mac) in &egress.held {
+    for egress in network.egress_interfaces() {
+        for (&address, &mac) in &egress.local_addresses {
             nodes.add_mac(address.into(), mac);
         }
     }
@@ -236,7 +236,7 @@ pub async fn add_host_macs(nodes: &mut NodeIndex, network: &HostNetwork) {
         .collect();
     for address in addresses {
         let IpAddr::V4(v4) = address else { continue };
-        for egress in 0..network.ports().len() {
+        for egress in 0..network.egress_interfaces().len() {
             if let Some(mac) = neighbours.get(egress, v4) {
                 nodes.add_mac(address, mac);
             }

@@ -190,7 +190,7 @@ async fn check(arguments: &CheckArguments, targets: &[Target]) -> anyhow::Result
     let mut stop = StopSignal::listen()?;
     // First, because nothing works without the capability.
     let sender = ArpSocket::sender()?;
-    let mut network = HostNetwork::look().await?;
+    let mut network = HostNetwork::read().await?;
     let interface = arguments.interface.as_deref();
     let ranges = network
         .resolve_targets(targets, interface, arguments.vlan)
@@ -198,7 +198,7 @@ async fn check(arguments: &CheckArguments, targets: &[Target]) -> anyhow::Result
     if let Some(from) = arguments.source_ip {
         network.check_source(from)?;
     }
-    warn_of_unreachable(network.unreachable());
+    warn_of_unreachable(network.excluded_addresses());
     let daemon = Client::new(&arguments.socket);
     let context = CheckContext::Plain {
         expected: arguments.expectation.expectation(),

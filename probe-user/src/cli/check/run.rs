@@ -13,7 +13,7 @@ use probe_prober::{
     ArpProbe, ArpReceiver, ArpSocket, ReceivedFrame,
     check::{
         AddressResponses, CheckDetails, CheckEvaluator, CheckMode, CheckResult, CheckSchedule,
-        EgressInterface, EgressNeighbours, HostNetwork, LocalAddress, ProbeForm, ResponseTable,
+        EgressInterface, EgressNeighbours, HostNetwork, LocalOwnership, ProbeForm, ResponseTable,
         ScheduleAction, ScheduleMode, SentProbe, SharedReplies, TargetRange, TargetRanges, seed,
     },
 };
@@ -122,7 +122,7 @@ impl CheckRun {
         network: HostNetwork,
         ranges: Vec<TargetRange>,
     ) -> anyhow::Result<Self> {
-        let only = match network.ports() {
+        let only = match network.egress_interfaces() {
             [egress] => Some(egress.ifindex),
             _ => None,
         };
@@ -278,7 +278,7 @@ impl CheckRun {
 
     fn record_frame(&mut self, received: &ReceivedFrame, now: Timestamp) {
         let frame = &received.frame;
-        let mut ports = self.network.ports().iter().enumerate();
+        let mut ports = self.network.egress_interfaces().iter().enumerate();
         let is_here = |egress: &EgressInterface| {
             egress.ifindex == received.ifindex && egress.vlan == frame.vlan()
         };
@@ -339,15 +339,15 @@ impl CheckRun {
         let Some((target, place)) = self.ranges.address(number) else {
             return Ok(());
         };
-        let Some(egress) = self.network.ports().get(place) else {
+        let Some(egress) = self.network.egress_interfaces().get(place) else {
             return Ok(());
         };
         let source = self.source(number, target, egress);
         let probe = ArpProbe {
             target,
-            asker: egress.mac,
-            from: source,
-            to: None,
+            sender_mac: egress.mac,
+            sender_ip: source,
+            destination: None,
             vlan: egress.vlan,
         };
         match self.sender.send(egress.ifindex, &probe) {
@@ -442,16 +442,20 @@ impl CheckRun {
         let Some((ip, place)) = self.ranges.address(number) else {
             return Ok(());
         };
-        let Some(egress) = self.network.ports().get(place) else {
+        let Some(egress) = self.network.egress_interfaces().get(place) else {
             return Ok(());
         };
         let none = AddressResponses::default();
         let responses = responses.unwrap_or(&none);
-        let held = egress.held.get(&ip).copied().map(LocalAddress::Configured);
+        let held = egress
+            .local_addresses
+            .get(&ip)
+            .copied()
+            .map(LocalOwnership::Configured);
         let announced = || {
             self.context
                 .locally_announced(ip)
-                .map(LocalAddress::Announced)
+                .map(LocalOwnership::Announced)
         };
         let held = held.or_else(announced);
         let probes_sent = self.schedule.probes_sent(number);
@@ -567,7 +571,7 @@ impl CheckRun {
         }
         let sources = self
             .network
-            .ports()
+            .egress_interfaces()
             .iter()
             .flat_map(|egress| &egress.sources);
         let source = sources.map(|source| source.addr().to_string()).next();

@@ -183,7 +183,7 @@ impl<'a> InputCollector<'a> {
             Ok(target) => target,
             Err(probe_availability) => return nothing(probe_availability),
         };
-        let ports = target.network.ports();
+        let ports = target.network.egress_interfaces();
         let networks: Vec<IpNet> = ports
             .iter()
             .flat_map(|port| port.networks.iter().copied().map(IpNet::V4))
@@ -215,7 +215,7 @@ impl<'a> InputCollector<'a> {
         &self,
         addresses: &[Ipv4Addr],
     ) -> anyhow::Result<Result<ProbeTarget, ProbeAvailability>> {
-        let mut network = match HostNetwork::look().await {
+        let mut network = match HostNetwork::read().await {
             Ok(network) => network,
             Err(error) => return Ok(Err(ProbeAvailability::Impossible(error.to_string()))),
         };
@@ -328,7 +328,7 @@ impl<'a> InputCollector<'a> {
 
 /// The addresses of this host.
 async fn own_addresses() -> Vec<IpAddr> {
-    let network = HostNetwork::look().await;
+    let network = HostNetwork::read().await;
     network.map_or_else(|_| Vec::new(), |here| here.own_addresses().collect())
 }
 

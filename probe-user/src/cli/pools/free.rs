@@ -326,7 +326,7 @@ async fn probe_batch(
     asked: &mut ProbedRanges,
     stop: &mut StopSignal,
 ) -> anyhow::Result<()> {
-    let mut around = HostNetwork::look().await?;
+    let mut around = HostNetwork::read().await?;
     let interface = arguments.interface.as_deref();
     let (lots, elsewhere) = around
         .resolve_on_link(targets, interface, arguments.vlan)
